@@ -1,0 +1,59 @@
+# `make demo` and `make test` need a POSIX shell, make, and Python >= 3.11 with venv; they set up the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+# uv itself is locked apart: it installs the rest.
+.PHONY: help setup demo test check format lock bench-agent clean
+
+help:
+	@echo "make demo         the main job, from publish to automatic revert, on this machine"
+	@echo "make test         the test suite"
+	@echo "make check        format, lint, both type checkers, layers"
+	@echo "make bench-agent  what an idle device agent costs"
+	@echo "make setup        .venv with everything the rest needs"
+	@echo "make lock         renew requirements/*.txt"
+	@echo "make clean        remove what the above made"
+
+setup: $(STAMP)
+
+$(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "edgefleet needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/bootstrap.txt requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/edgefleet demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-agent: $(STAMP)
+	$(BIN)/python bench/agent.py
+
+# The locks name versions and hashes, never a host.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+lock: $(STAMP)
+	$(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(LOCK) --extra all --group dev pyproject.toml -o requirements/dev.txt
+	$(LOCK) pyproject.toml -o requirements/device.txt
+
+clean:
+	rm -rf $(VENV) .venv-torch .cache bench/out build dist .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The device agent: a pure core (state, table, step) and the shell that does its effects."""

@@ -1,0 +1,54 @@
+"""Identifiers: how names are checked, how devices are hashed, how new ids are made."""
+
+import re
+from hashlib import blake2b, sha256
+from typing import Final
+
+from edgefleet.base.entropy import Entropy
+from edgefleet.base.errors import OperatorError
+
+MASK64: Final = (1 << 64) - 1
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_BASE32: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def mix64(value: int) -> int:
+    """Map 64 bits to 64 bits, one to one, with every input bit reaching every output bit.
+
+    The finaliser of splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+    generators", OOPSLA 2014).
+    """
+    value &= MASK64
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK64
+    return value ^ (value >> 31)
+
+
+def device_hash(device_id: str) -> int:
+    """The 64-bit number that stands for a device wherever fleets are cut."""
+    return int.from_bytes(blake2b(device_id.encode(), digest_size=8).digest(), "big")
+
+
+def sha256_hex(data: bytes) -> str:
+    """The name of an artifact that has these bytes."""
+    return sha256(data).hexdigest()
+
+
+def new_id(prefix: str, now: float, entropy: Entropy) -> str:
+    """A new id: ``prefix-`` + 9 characters of milliseconds + 7 random, so ids sort by age."""
+    number = (int(now * 1000) << 35) | (int.from_bytes(entropy.token(5), "big") >> 5)
+    digits = ""
+    for _ in range(16):
+        digits = _BASE32[number & 31] + digits
+        number >>= 5
+    return f"{prefix}-{digits}"
+
+
+def check_name(name: str, *, field: str) -> str:
+    """Return ``name`` when it may name a model, release, device or profile.
+
+    Raises OperatorError ``name_invalid``.
+    """
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise OperatorError("name_invalid", f"{name!r} cannot be used as a name.", field=field)
+    return name

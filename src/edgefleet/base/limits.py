@@ -1,0 +1,8 @@
+"""Bounds that every layer shares. Each package's own bounds stand in its ``limits.py``."""
+
+from typing import Final
+
+NAME_CHARS: Final = 63
+LABELS_PER_DEVICE: Final = 32
+LABEL_VALUE_CHARS: Final = 63
+DETAIL_CHARS: Final = 500

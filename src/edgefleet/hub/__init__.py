@@ -1,0 +1,1 @@
+"""The hub: the shell around the rollout engine (registry, device plane, operator API, store)."""

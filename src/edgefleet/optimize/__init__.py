@@ -1,0 +1,1 @@
+"""From trained model files to a signed release."""

@@ -1,0 +1,93 @@
+"""The table of endpoints: server, client and docs/api.md all read this one."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from edgefleet.protocol import device, operator, rollout, why
+from edgefleet.protocol.release import Envelope
+from edgefleet.protocol.wire import Wire
+
+Role = Literal["anyone", "claim", "device", "operator"]
+
+
+class Empty(Wire, frozen=True, kw_only=True):
+    """Nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row. ``request`` and ``answer`` are wire types, ``bytes`` for raw bodies."""
+
+    name: str
+    method: Literal["GET", "POST", "PUT", "HEAD"]
+    path: str  # {parameters} in braces
+    role: Role
+    request: type[Wire] | type[bytes] | None
+    answer: type[Wire] | type[bytes]
+    text: str
+
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    # The device plane's hot path, on its own listener (http1).
+    Endpoint("checkin", "POST", "/device/v1/checkin", "device", device.CheckIn,
+             device.CheckInAnswer, "Report, and be told what to run."),
+    # The rest of the device plane.
+    Endpoint("enrol", "POST", "/device/v1/enrol", "claim", device.EnrolRequest,
+             device.EnrolAnswer, "Trade a one-use claim for the device's own credential."),
+    Endpoint("endpoints", "GET", "/device/v1/endpoints", "device", None,
+             device.Endpoints, "Where this hub takes check-ins now."),
+    Endpoint("device_manifest", "GET", "/device/v1/manifests/{sha256}", "device", None,
+             Envelope, "A signed release manifest, by the digest of its payload."),
+    Endpoint("device_artifact", "GET", "/device/v1/artifacts/{sha256}", "device", None,
+             bytes, "An artifact; takes Range."),
+    # Operators.
+    Endpoint("health", "GET", "/health", "anyone", None, operator.Health, "Is the hub up?"),
+    Endpoint("metrics", "GET", "/metrics", "operator", None, bytes, "Prometheus text."),
+    Endpoint("fleet", "GET", "/api/v1/fleet", "operator", None, operator.FleetView,
+             "The fleet now, in constant size."),
+    Endpoint("claim", "POST", "/api/v1/claims", "operator", operator.ClaimRequest,
+             operator.Claims, "Make one-use enrolment claims."),
+    Endpoint("trust", "PUT", "/api/v1/trust", "operator", operator.TrustKey,
+             operator.TrustedKeys, "Accept releases signed by this key."),
+    Endpoint("trusted", "GET", "/api/v1/trust", "operator", None, operator.TrustedKeys,
+             "Keys that releases are accepted from."),
+    Endpoint("artifact_head", "HEAD", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
+             "Is this artifact here already?"),
+    Endpoint("artifact_put", "PUT", "/api/v1/artifacts/{sha256}", "operator", bytes,
+             operator.ArtifactView, "Upload an artifact as a stream."),
+    Endpoint("artifact_get", "GET", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
+             "Download an artifact; takes Range."),
+    Endpoint("publish", "POST", "/api/v1/releases", "operator", operator.PublishRequest,
+             operator.ReleaseView, "Publish a signed release whose artifacts are uploaded."),
+    Endpoint("models", "GET", "/api/v1/models", "operator", None, operator.Models,
+             "All models."),
+    Endpoint("model", "GET", "/api/v1/models/{model}", "operator", None, operator.ModelView,
+             "One model."),
+    Endpoint("release", "GET", "/api/v1/models/{model}/releases/{release}", "operator", None,
+             operator.ReleaseView, "One release."),
+    Endpoint("release_why", "GET", "/api/v1/models/{model}/releases/{release}/why", "operator",
+             None, why.WaitReport, "Where a release stands, and what it waits for."),
+    Endpoint("devices", "GET", "/api/v1/devices", "operator", None, operator.DevicePage,
+             "Devices, a page at a time (?after=, ?limit=, ?selector=)."),
+    Endpoint("device", "GET", "/api/v1/devices/{device}", "operator", None,
+             operator.DeviceView, "One device."),
+    Endpoint("device_why", "GET", "/api/v1/devices/{device}/why", "operator", None,
+             why.WaitReport, "Why a device runs what it runs."),
+    Endpoint("plan", "POST", "/api/v1/rollouts", "operator", rollout.RolloutSpec,
+             rollout.RolloutView, "Plan a rollout; it starts when started."),
+    Endpoint("rollouts", "GET", "/api/v1/rollouts", "operator", None, operator.Rollouts,
+             "The newest 100 rollouts."),
+    Endpoint("rollout", "GET", "/api/v1/rollouts/{rollout}", "operator", None,
+             rollout.RolloutView, "One rollout."),
+    Endpoint("rollout_why", "GET", "/api/v1/rollouts/{rollout}/why", "operator", None,
+             why.WaitReport, "What a rollout waits for."),
+    Endpoint("rollout_history", "GET", "/api/v1/rollouts/{rollout}/history", "operator", None,
+             operator.RolloutHistory, "Devices by release over time."),
+    Endpoint("command", "POST", "/api/v1/rollouts/{rollout}/{verb}", "operator",
+             rollout.Command, rollout.RolloutView,
+             "start, pause, resume, advance, halt or revert."),
+    Endpoint("audit", "GET", "/api/v1/audit", "operator", None, operator.AuditPage,
+             "Who did what, newest first (?before=)."),
+)  # fmt: skip
+
+BY_NAME: Final = {endpoint.name: endpoint for endpoint in ENDPOINTS}

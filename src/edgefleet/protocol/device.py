@@ -1,0 +1,144 @@
+"""What a device and the hub say to each other. The device asks, the hub answers."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edgefleet.protocol.wire import Wire
+
+Name = Annotated[str, Meta(min_length=1, max_length=63)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Facts(Wire, frozen=True, kw_only=True):
+    """What a device is. Sent at enrolment, and again when it changed or the hub asks."""
+
+    profile: Name
+    agent_version: Annotated[str, Meta(max_length=32)]
+    runtimes: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    arch: Annotated[str, Meta(max_length=32)] = ""
+    memory_mib: Annotated[int, Meta(ge=0)] = 0
+
+
+class EnrolRequest(Wire, frozen=True, kw_only=True):
+    """A device that holds a one-use claim asks for a credential."""
+
+    protocol: int
+    claim: Annotated[str, Meta(max_length=200)]
+    name: Name
+    facts: Facts
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class EnrolAnswer(Wire, frozen=True, kw_only=True):
+    """``token`` goes with every later request, as ``Authorization: Bearer``."""
+
+    device: str
+    token: str
+    checkin_url: str
+    interval_s: float
+
+
+class Endpoints(Wire, frozen=True, kw_only=True):
+    """Where this hub takes check-ins now (``GET /device/v1/endpoints``)."""
+
+    checkin_url: str
+
+
+class OutcomeKind(StrEnum):
+    """What became of an attempt, in the order in which it can happen."""
+
+    REFUSED = "refused"  # the device would not activate it; it still serves what it had
+    TRIAL_STARTED = "trial_started"  # said before the switch: from here on silence is failure
+    CONFIRMED = "confirmed"
+    TRIAL_FAILED = "trial_failed"  # and the device went back by itself
+    REVERTED = "reverted"  # the hub took it back, or offered the previous release
+    DEFERRED = "deferred"  # not now: disk full, closed window, the owner's word
+
+
+class Outcome(Wire, frozen=True, kw_only=True):
+    """One durable report. ``id`` makes it count once, however often it is sent."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64)]
+    rollout: Annotated[str, Meta(max_length=64)]
+    release: Name
+    kind: OutcomeKind
+    at: float
+    reason: Annotated[str, Meta(max_length=64)] = ""  # a stable code, see ``Reason``
+    detail: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Reason(StrEnum):
+    """Why an attempt ended badly: stable codes, shown wherever failures are counted."""
+
+    SIGNATURE = "signature_invalid"
+    DIGEST = "digest_mismatch"
+    NO_VARIANT = "no_variant"
+    TOO_LARGE = "does_not_fit"
+    GOLDEN = "golden_failed"
+    LOAD = "load_failed"
+    CRASH = "serving_crashed"
+    ERRORS = "inference_errors"
+    CONFIDENCE = "confidence_drop"
+    INTERRUPTED = "trial_interrupted"  # power or process lost during the trial, once too often
+    DISK_FULL = "disk_full"
+    RECALLED = "recalled"  # the hub offered the previous release
+
+
+class Telemetry(Wire, frozen=True, kw_only=True):
+    """Serving figures of one release since the last acknowledged check-in."""
+
+    release: Name
+    requests: Annotated[int, Meta(ge=0)]
+    errors: Annotated[int, Meta(ge=0)]
+    confidence_sum: Annotated[float, Meta(ge=0)]  # of the top score, over ``confidence_count``
+    confidence_count: Annotated[int, Meta(ge=0)]
+    latency_us_p50: Annotated[int, Meta(ge=0)]
+    latency_us_p95: Annotated[int, Meta(ge=0)]
+    memory_mib: Annotated[int, Meta(ge=0)]
+
+
+class Phase(StrEnum):
+    """Where the agent stands."""
+
+    IDLE = "idle"
+    FETCHING = "fetching"
+    PROVING = "proving"
+    TRIAL = "trial"
+    REVERTING = "reverting"
+
+
+class CheckIn(Wire, frozen=True, kw_only=True):
+    """A device's report. ``seq`` rises with every one sent, so a replayed one is refused."""
+
+    protocol: int
+    seq: Annotated[int, Meta(ge=1)]
+    phase: Phase = Phase.IDLE
+    model: Name | None = None
+    release: Name | None = None  # the one it serves, on trial or confirmed
+    outcomes: Annotated[tuple[Outcome, ...], Meta(max_length=16)] = ()
+    telemetry: Telemetry | None = None
+    facts: Facts | None = None
+
+
+class Offer(Wire, frozen=True, kw_only=True):
+    """What the device should run, when that is not what it said it runs."""
+
+    rollout: str
+    action: Literal["install", "revert"]
+    model: str
+    release: str
+    manifest_sha256: Digest
+    confirm_after_s: float  # healthy time in trial before it confirms
+    max_attempts: int = 2
+
+
+class CheckInAnswer(Wire, frozen=True, kw_only=True):
+    """``acked`` outcomes are durable at the hub: the device may forget them."""
+
+    interval_s: float
+    acked: tuple[str, ...] = ()
+    offer: Offer | None = None
+    want_facts: bool = False

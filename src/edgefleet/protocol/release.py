@@ -1,0 +1,94 @@
+"""What a release is: the manifest that the publisher signs, and its envelope."""
+
+from typing import Final, Literal
+
+from edgefleet.protocol.wire import Wire
+
+MANIFEST_TYPE: Final = "application/vnd.edgefleet.release.v1+json"
+
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64",
+    "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
+]  # fmt: skip
+"""Tensor types by their Open Inference Protocol v2 names."""
+
+Precision = Literal["fp32", "fp16", "int8"]
+Runtime = Literal["onnx"]
+
+
+class TensorSpec(Wire, frozen=True, kw_only=True):
+    """One input or output. -1 in ``shape`` stands for any size (the batch)."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+
+class Artifact(Wire, frozen=True, kw_only=True):
+    """Bytes, named by their SHA-256."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Variant(Wire, frozen=True, kw_only=True):
+    """The release as built for one profile."""
+
+    profile: str
+    runtime: Runtime
+    precision: Precision
+    artifact: Artifact
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch: int
+    memory_limit_mib: int
+
+
+class Golden(Wire, frozen=True, kw_only=True):
+    """The golden set: inputs, labels and reference outputs, and what a device must reach on it.
+
+    The artifact is an ``.npz`` with ``input.<name>`` (cases first), ``output.<name>`` (reference
+    outputs of this release) and ``label`` (int64, one a case).
+    """
+
+    artifact: Artifact
+    cases: int
+    min_accuracy: float  # share of cases whose arg max equals the label
+    min_agreement: float  # share of cases whose arg max equals the reference's
+
+
+class Quality(Wire, frozen=True, kw_only=True):
+    """How live quality is read without labels: the first output's class scores."""
+
+    output: str
+    scores: Literal["probabilities", "logits"]
+    max_confidence_drop: float = 0.10  # against the incumbent's mean top score on this device
+    min_requests: int = 20  # before a device may judge
+
+
+class ReleaseManifest(Wire, frozen=True, kw_only=True):
+    """One version of a model. Immutable; its digest is the SHA-256 of the signed payload."""
+
+    model: str
+    release: str
+    variants: tuple[Variant, ...]
+    golden: Golden
+    quality: Quality
+    created_at: float
+    parent: str | None = None  # the release that this one was made from
+    notes: str = ""
+
+
+class Signature(Wire, frozen=True, kw_only=True):
+    """One signature; ``sig`` is base64."""
+
+    keyid: str
+    sig: str
+
+
+class Envelope(Wire, frozen=True, kw_only=True):
+    """A DSSE envelope (github.com/secure-systems-lab/dsse): ``payload`` is base64."""
+
+    payloadType: str  # noqa: N815 - the name that the DSSE specification fixes
+    payload: str
+    signatures: tuple[Signature, ...]

@@ -1,0 +1,1 @@
+"""The rollout engine: pure values in, values out. Start with ``table.py``."""

@@ -1,0 +1,1 @@
+"""Inference on the device, in a process of its own."""

@@ -1,0 +1,1 @@
+"""Simulated devices: the agent's own core in a virtual world."""

@@ -1,0 +1,1 @@
+"""Public fixtures, for testing your own rollout policies."""
