@@ -138,7 +138,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         ),
         "overloaded": ErrorKind(_D, 503, _LATER, "The queue is full: retry after the pause named."),
         # The way between.
-        "unreachable": ErrorKind(_N, 503, _LATER, "Is the hub running, and is the address right?"),
+        "unreachable": ErrorKind(
+            _N, 503, _LATER, "See whether it runs, and whether the address is right."
+        ),
         "timeout": ErrorKind(_N, 504, _LATER, "The other side did not answer in time."),
         "connection_lost": ErrorKind(_N, 502, _LATER, "The connection broke: it is tried again."),
         "answer_malformed": ErrorKind(_N, 502, _LATER, "Something that is no hub answered."),

@@ -1,0 +1,92 @@
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from edgefleet.base.errors import DeviceError
+from edgefleet.base.ids import sha256_hex
+from edgefleet.base.storage import FolderStorage
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FolderStorage:
+    return FolderStorage(tmp_path / "data")
+
+
+def test_what_is_written_is_read(storage: FolderStorage) -> None:
+    assert storage.read("slots/a/model") is None
+    storage.write("slots/a/model", b"one")
+    storage.append("slots/a/model", b"two")
+    assert storage.read("slots/a/model") == b"onetwo"
+    assert storage.size("slots/a/model") == 6
+    assert storage.digest("slots/a/model") == sha256_hex(b"onetwo")
+    assert storage.list("slots") == ("a",)
+
+
+def test_a_write_replaces_the_file_whole_and_leaves_nothing_beside_it(
+    storage: FolderStorage, tmp_path: Path
+) -> None:
+    storage.write("pointer", b"a")
+    storage.write("pointer", b"b")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["pointer"]
+    assert storage.read("pointer") == b"b"
+
+
+def test_file_and_folder_are_made_durable_in_that_order(
+    storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write("f", b"old")
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def see_fsync(handle: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def see_replace(self: Path, target: Path) -> Path:
+        calls.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", see_fsync)
+    monkeypatch.setattr(Path, "replace", see_replace)
+    storage.write("f", b"new")
+    assert calls == ["file", "rename", "folder"]
+
+
+def test_a_full_disk_is_the_devices_to_mend_and_keeps_the_old_file(
+    storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write("f", b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DeviceError) as caught:
+        storage.write("f", b"new")
+    assert caught.value.code == "disk_full"
+    assert storage.read("f") == b"old"
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd"])
+def test_paths_stay_inside(storage: FolderStorage, path: str) -> None:
+    with pytest.raises(ValueError, match="stay inside"):
+        storage.read(path)
+
+
+def test_removing_is_safe_to_repeat(storage: FolderStorage) -> None:
+    storage.write("slots/b/model", b"x")
+    storage.remove("slots/b")
+    storage.remove("slots/b")
+    storage.remove("never/was")
+    assert storage.list("slots") == ()
+
+
+def test_rename_replaces(storage: FolderStorage) -> None:
+    storage.write("a.part", b"new")
+    storage.write("slots/a/model", b"old")
+    storage.rename("a.part", "slots/a/model")
+    assert storage.read("slots/a/model") == b"new"
+    assert storage.read("a.part") is None

@@ -1,0 +1,91 @@
+import msgspec
+import pytest
+
+from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
+from edgefleet.protocol import device, operator, release, rollout, serving, why
+from edgefleet.protocol.api import BY_NAME, ENDPOINTS
+from edgefleet.protocol.device import CheckIn
+from edgefleet.protocol.version import OLDEST, PROTOCOL, check_protocol
+from edgefleet.protocol.wire import Wire, decode, encode, error_from_answer, problem
+
+WIRE_TYPES = sorted(
+    {
+        kind
+        for module in (device, operator, release, rollout, serving, why)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Wire) and kind is not Wire
+    },
+    key=lambda kind: kind.__name__,
+)
+
+
+@pytest.mark.parametrize("kind", WIRE_TYPES, ids=lambda kind: kind.__name__)
+def test_what_goes_over_the_wire_is_frozen(kind: type[Wire]) -> None:
+    assert kind.__struct_config__.frozen
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"protocol": 1, "seq": 0}', "seq"),
+        (b'{"protocol": "1", "seq": 1}', "protocol"),
+        (b'{"protocol": 1}', None),
+        (b'{"protocol": 1, "seq": 1, "phase": "flying"}', "phase"),
+        (b'{"protocol": 1, "seq": 1, "telemetry": {"release": "1", "requests": -1}}', "telemetry"),
+        (b"[]", None),
+        (b"{", None),
+        (b"\xff\xfe", None),
+        (b"", None),
+    ],
+)
+def test_a_malformed_check_in_names_its_field(body: bytes, field: str | None) -> None:
+    with pytest.raises(DeviceError) as caught:
+        decode(body, CheckIn, code="checkin_malformed")
+    assert caught.value.code == "checkin_malformed"
+    if field:
+        assert field in (caught.value.field or "")
+
+
+def test_a_newer_peer_may_say_more() -> None:
+    said = decode(b'{"protocol": 1, "seq": 9, "mood": "fine"}', CheckIn)
+    assert said == CheckIn(protocol=1, seq=9)
+
+
+def test_a_problem_travels_and_comes_back_typed() -> None:
+    error = PublisherError("digest_mismatch", "Bytes differ.", field="artifact")
+    back = error_from_answer(422, encode(problem(error)))
+    assert type(back) is PublisherError
+    assert (back.code, back.field, back.hint) == (error.code, error.field, error.hint)
+
+
+def test_an_answer_of_something_else_is_said_to_be_malformed() -> None:
+    assert error_from_answer(502, b"<html>").code == "answer_malformed"
+
+
+def test_protocols_outside_the_window_are_refused() -> None:
+    for version in range(OLDEST, PROTOCOL + 1):
+        check_protocol(version)
+    for version in (OLDEST - 1, PROTOCOL + 1):
+        with pytest.raises(DeviceError) as caught:
+            check_protocol(version)
+        assert caught.value.code == "protocol_unsupported"
+
+
+def test_endpoint_names_and_routes_are_unique() -> None:
+    assert len(BY_NAME) == len(ENDPOINTS)
+    routes = {(row.method, row.path) for row in ENDPOINTS}
+    assert len(routes) == len(ENDPOINTS)
+
+
+def test_only_health_is_open() -> None:
+    assert [row.name for row in ENDPOINTS if row.role == "anyone"] == ["health"]
+
+
+def test_errors_of_the_operator_are_the_default() -> None:
+    with pytest.raises(OperatorError):
+        decode(b"1", rollout.RolloutSpec)
+    assert msgspec.json.decode(encode(rollout.RolloutSpec(model="m", release="1")))["waves"] == [
+        {"percent": 1},
+        {"percent": 10},
+        {"percent": 100},
+    ]
