@@ -89,6 +89,9 @@ class HttpLink:
         if len(data) > MAX_ANSWER_BYTES:
             self.close()
             raise NetworkError("answer_malformed", "The answer is larger than 16 MiB.")
+        if answer.length and method != "HEAD":  # http.client gives a short body without a word
+            self.close()
+            raise NetworkError("connection_lost", "The answer ended early.")
         return Answer(answer.status, _headers(answer), data)
 
     def download(
