@@ -1,1 +1,1 @@
-"""The one typed client of the hub's API, for CLI, page and scripts."""
+"""The operator's typed way to a hub: what the CLI, the demo and other programs speak through."""

@@ -1,0 +1,307 @@
+"""What an operator's program says to the hub: one method an endpoint, typed both ways.
+
+Method, path and types come from ``protocol.api``'s table. Every method raises the typed error that
+the hub answered with, caused by a ``Refusal`` (so that a caller can tell the hub's word from its
+own), or NetworkError when there was no answer worth the name. One connection, one thread.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from edgefleet.base.errors import (
+    EdgefleetError,
+    NetworkError,
+    OperatorError,
+    PublisherError,
+    error_from_code,
+)
+from edgefleet.base.network import Answer, HttpLink, Link
+from edgefleet.client.limits import (
+    REQUEST_TIMEOUT_S,
+    TOKEN_CHARS,
+    UPLOAD_CHUNK_BYTES,
+    UPLOAD_TIMEOUT_S,
+)
+from edgefleet.protocol import operator
+from edgefleet.protocol.api import BY_NAME, Endpoint
+from edgefleet.protocol.release import Envelope
+from edgefleet.protocol.rollout import Command, RolloutSpec, RolloutView, Verb
+from edgefleet.protocol.why import WaitReport
+from edgefleet.protocol.wire import Wire, decode, encode, error_from_answer
+
+W = TypeVar("W", bound=Wire)
+Progress = Callable[[int], None]
+"""Told the number of bytes sent since it was last called."""
+
+
+class Refusal(Exception):  # noqa: N818 - a fact about an answer; the error is what it causes
+    """The hub answered with this HTTP status instead of what was asked for."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
+class HubClient:
+    """A way to one hub's operator plane."""
+
+    def __init__(self, url: str, token: str, *, link: Link | None = None) -> None:
+        """Connects on first use. Raises OperatorError ``setting_invalid`` for a bad url or token.
+
+        A path in ``url`` (a hub behind a proxy) goes before every endpoint's own.
+        """
+        self.url = check_url(url)
+        self._headers = {"Authorization": f"Bearer {check_token(token)}"} if token else {}
+        parts = urlsplit(self.url)
+        self._prefix = "" if parts.scheme == "unix" else parts.path.rstrip("/")
+        self._link = link or HttpLink(self.url)
+
+    def close(self) -> None:
+        self._link.close()
+
+    # The fleet and the hub itself.
+
+    def health(self) -> operator.Health:
+        return self._ask("health", operator.Health)
+
+    def hub_time(self) -> float | None:
+        """The hub's clock by its ``Date`` header, to the second; None when it sends none."""
+        said = self._send(BY_NAME["health"]).headers.get("date")
+        try:
+            return parsedate_to_datetime(said).timestamp() if said else None
+        except ValueError:
+            return None
+
+    def metrics(self) -> str:
+        return self._send(BY_NAME["metrics"]).body.decode()
+
+    def fleet(self) -> operator.FleetView:
+        return self._ask("fleet", operator.FleetView)
+
+    def audit(self, *, before: int | None = None, limit: int | None = None) -> operator.AuditPage:
+        return self._ask("audit", operator.AuditPage, query={"before": before, "limit": limit})
+
+    # Devices.
+
+    def claim(self, request: operator.ClaimRequest) -> operator.Claims:
+        return self._ask("claim", operator.Claims, body=request)
+
+    def devices(
+        self, *, after: str | None = None, limit: int | None = None, selector: str | None = None
+    ) -> operator.DevicePage:
+        """One page; ``next`` of the answer is the next one's ``after``."""
+        query = {"after": after, "limit": limit, "selector": selector}
+        return self._ask("devices", operator.DevicePage, query=query)
+
+    def device(self, name: str) -> operator.DeviceView:
+        return self._ask("device", operator.DeviceView, parameters={"device": name})
+
+    def why_device(self, name: str) -> WaitReport:
+        return self._ask("device_why", WaitReport, parameters={"device": name})
+
+    # Models, releases and the keys that sign them.
+
+    def trust(self, key: operator.TrustKey) -> operator.TrustedKeys:
+        return self._ask("trust", operator.TrustedKeys, body=key)
+
+    def trusted(self) -> operator.TrustedKeys:
+        return self._ask("trusted", operator.TrustedKeys)
+
+    def models(self) -> operator.Models:
+        return self._ask("models", operator.Models)
+
+    def model(self, name: str) -> operator.ModelView:
+        return self._ask("model", operator.ModelView, parameters={"model": name})
+
+    def release(self, model: str, release: str) -> operator.ReleaseView:
+        names = {"model": model, "release": release}
+        return self._ask("release", operator.ReleaseView, parameters=names)
+
+    def why_release(self, model: str, release: str) -> WaitReport:
+        names = {"model": model, "release": release}
+        return self._ask("release_why", WaitReport, parameters=names)
+
+    def publish(self, envelope: Envelope) -> operator.ReleaseView:
+        """Publish a release whose artifacts are all uploaded."""
+        request = operator.PublishRequest(envelope=envelope)
+        return self._ask("publish", operator.ReleaseView, body=request)
+
+    # Artifacts.
+
+    def has_artifact(self, sha256: str) -> bool:
+        endpoint = BY_NAME["artifact_head"]
+        answer = self._send(endpoint, parameters={"sha256": sha256}, absent_is_answer=True)
+        return answer.status != 404
+
+    def upload(self, sha256: str, path: Path, progress: Progress | None = None) -> bool:
+        """Send the file unless the hub has it; says whether it was sent.
+
+        ``progress`` counts to the file's size either way. The file is never held in memory.
+        Raises PublisherError ``digest_mismatch`` when the file is shorter than it was.
+        """
+        if self.has_artifact(sha256):
+            if progress:
+                progress(path.stat().st_size)
+            return False
+        with path.open("rb") as file:
+            size_bytes = path.stat().st_size
+
+            def pieces() -> Iterator[bytes]:
+                sent = 0
+                while piece := file.read(min(UPLOAD_CHUNK_BYTES, size_bytes - sent)):
+                    yield piece
+                    sent += len(piece)
+                    if progress:
+                        progress(len(piece))
+                if sent < size_bytes:
+                    raise PublisherError("digest_mismatch", f"{path} shrank while it was sent.")
+
+            self._send(
+                BY_NAME["artifact_put"],
+                parameters={"sha256": sha256},
+                body=pieces(),
+                headers={
+                    "Content-Length": str(size_bytes),
+                    "Content-Type": "application/octet-stream",
+                },
+                timeout_s=UPLOAD_TIMEOUT_S,
+            )
+        return True
+
+    def download(self, sha256: str) -> Iterator[bytes]:
+        """The artifact's bytes in pieces; unchecked, so compare their digest."""
+        path = self._path(BY_NAME["artifact_get"], {"sha256": sha256}, {})
+        answer = self._link.download(path, headers=self._headers, timeout_s=REQUEST_TIMEOUT_S)
+        if answer.status != 200:
+            body = b"".join(answer.chunks)
+            raise error_from_answer(answer.status, body) from Refusal(answer.status)
+        return answer.chunks
+
+    # Rollouts.
+
+    def plan(self, spec: RolloutSpec) -> RolloutView:
+        return self._ask("plan", RolloutView, body=spec)
+
+    def rollouts(self) -> operator.Rollouts:
+        return self._ask("rollouts", operator.Rollouts)
+
+    def rollout(self, rollout_id: str) -> RolloutView:
+        return self._ask("rollout", RolloutView, parameters={"rollout": rollout_id})
+
+    def why_rollout(self, rollout_id: str) -> WaitReport:
+        return self._ask("rollout_why", WaitReport, parameters={"rollout": rollout_id})
+
+    def history(self, rollout_id: str) -> operator.RolloutHistory:
+        names = {"rollout": rollout_id}
+        return self._ask("rollout_history", operator.RolloutHistory, parameters=names)
+
+    def command(self, rollout_id: str, verb: Verb, command: Command | None = None) -> RolloutView:
+        return self._ask(
+            "command",
+            RolloutView,
+            parameters={"rollout": rollout_id, "verb": verb.value},
+            body=command or Command(),
+        )
+
+    # The wire.
+
+    def _ask(
+        self,
+        name: str,
+        kind: type[W],
+        *,
+        parameters: Mapping[str, str] | None = None,
+        query: Mapping[str, str | int | None] | None = None,
+        body: Wire | None = None,
+    ) -> W:
+        endpoint = BY_NAME[name]
+        given = None if body is None else type(body)
+        if endpoint.answer is not kind or endpoint.request is not given:
+            msg = f"the table says {endpoint.request} -> {endpoint.answer} for {name}"
+            raise AssertionError(msg)
+        answer = self._send(
+            endpoint,
+            parameters=parameters or {},
+            query=query or {},
+            body=None if body is None else encode(body),
+            headers={} if body is None else {"Content-Type": "application/json"},
+        )
+        return decode(answer.body, kind, code="answer_malformed")
+
+    def _send(
+        self,
+        endpoint: Endpoint,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        query: Mapping[str, str | int | None] | None = None,
+        body: bytes | Iterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        absent_is_answer: bool = False,
+    ) -> Answer:
+        answer = self._link.request(
+            endpoint.method,
+            self._path(endpoint, parameters or {}, query or {}),
+            headers={**self._headers, **(headers or {})},
+            body=body,
+            timeout_s=timeout_s,
+        )
+        if answer.status < 300 or (absent_is_answer and answer.status == 404):
+            return answer
+        raise _error(answer) from Refusal(answer.status)
+
+    def _path(
+        self,
+        endpoint: Endpoint,
+        parameters: Mapping[str, str],
+        query: Mapping[str, str | int | None],
+    ) -> str:
+        path = endpoint.path.format_map({k: quote(v, safe="") for k, v in parameters.items()})
+        said = {name: value for name, value in query.items() if value is not None}
+        return f"{self._prefix}{path}" + (f"?{urlencode(said)}" if said else "")
+
+
+def check_url(url: str) -> str:
+    """Return ``url`` when a hub could be there. Raises OperatorError ``setting_invalid``."""
+    try:
+        parts = urlsplit(url)
+        fits = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname)
+        fits = fits and parts.scheme in ("http", "https", "unix") and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or not url.isascii() or not url.isprintable() or " " in url:
+        raise OperatorError(
+            "setting_invalid",
+            f"{url!r} is no address of a hub.",
+            field="hub",
+            hint="Say http://host:port, as `edgefleet serve` prints it.",
+        )
+    return url
+
+
+def check_token(token: str) -> str:
+    """Return ``token`` when it can stand in a header. Raises OperatorError ``setting_invalid``."""
+    if len(token) > TOKEN_CHARS or not (token.isascii() and token.isprintable()) or " " in token:
+        raise OperatorError(
+            "setting_invalid",
+            "The operator token holds characters that no token has.",
+            field="token",
+            hint="Copy the one line of operator.token in the hub's data folder.",
+        )
+    return token
+
+
+def _error(answer: Answer) -> EdgefleetError:
+    if not answer.body and answer.status in (401, 403):  # HEAD carries no problem
+        return OperatorError("not_authorized", "The hub does not accept this token.")
+    if not answer.body and answer.status == 413:
+        return error_from_code("artifact_too_large", "The hub takes no artifact of this size.")
+    if 300 <= answer.status < 400:
+        return NetworkError(
+            "answer_malformed",
+            f"Something redirects to another place ({answer.headers.get('location', 'unnamed')}).",
+        )
+    return error_from_answer(answer.status, answer.body)
