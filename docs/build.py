@@ -40,7 +40,13 @@ def api() -> Iterator[str]:
         " `Authorization: Bearer <token>`: the operator's token, or the device's own credential.\n"
     )
     for row in ENDPOINTS:
-        takes = "nothing" if row.request is None else "bytes" if row.request is bytes else f"`{row.request.__name__}`"
+        takes = (
+            "nothing"
+            if row.request is None
+            else "bytes"
+            if row.request is bytes
+            else f"`{row.request.__name__}`"
+        )
         gives = "bytes" if row.answer is bytes else f"`{row.answer.__name__}`"
         yield f"### {row.name}\n\n`{row.method} {row.path}`: {row.text} For: {row.role}. Takes {takes}, gives {gives}.\n"
 
