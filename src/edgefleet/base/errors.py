@@ -112,6 +112,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "data_dir_in_use": ErrorKind(
             _O, 500, _FIX, "Another hub or agent holds this data folder: stop it or pick another."
         ),
+        "store_foreign": ErrorKind(
+            _O, 500, _FIX, "Start the version that wrote it, or give another data folder."
+        ),
         # What a device does, or meets.
         "claim_used": ErrorKind(_D, 409, _NEVER, "A claim enrols one device: ask for a new one."),
         "claim_unknown": ErrorKind(_D, 401, _NEVER, "Ask the operator for a claim."),
@@ -124,6 +127,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         ),
         "protocol_unsupported": ErrorKind(_D, 426, _FIX, "Update the agent or the hub."),
         "body_too_large": ErrorKind(_D, 413, _NEVER, "Send less in one request."),
+        "head_too_large": ErrorKind(_D, 431, _NEVER, "Send fewer or shorter headers."),
         "request_too_slow": ErrorKind(_D, 408, _LATER, "The request did not arrive in time."),
         "request_malformed": ErrorKind(_D, 400, _NEVER, "Send well-formed HTTP/1.1."),
         "method_not_allowed": ErrorKind(_O, 405, _NEVER, "Use the method that the endpoint has."),

@@ -1,0 +1,84 @@
+"""A request and a reply, and the bytes of a reply."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+
+from edgefleet.base.errors import EdgefleetError, InternalError
+from edgefleet.http1.limits import LARGE_BODY_BYTES
+from edgefleet.protocol.wire import encode, problem
+
+_BODILESS: Final = frozenset({204, 304})
+_LINE_BREAKS: Final = frozenset("\r\n\0")
+
+
+class Request:
+    """One whole request.
+
+    ``path`` is percent-decoded and without the query; ``query`` is as it came. ``headers`` maps
+    lower-case names to values; the values of a repeated header are joined by a comma.
+    """
+
+    __slots__ = ("body", "headers", "method", "path", "query")
+
+    def __init__(
+        self, method: str, path: str, query: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back. The server adds the length, the date and what it says of the connection."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def problem_reply(error: EdgefleetError) -> Reply:
+    """The Problem that goes over the wire for ``error``."""
+    return Reply(error.status, encode(problem(error)), headers=retry_headers(error))
+
+
+def retry_headers(error: EdgefleetError) -> tuple[tuple[str, str], ...]:
+    """``Retry-After`` where the server is what must recover."""
+    return (("Retry-After", "1"),) if error.status == HTTPStatus.SERVICE_UNAVAILABLE else ()
+
+
+def reply_bytes(reply: Reply, date: bytes, *, to_head: bool, closes: bool) -> tuple[bytes, ...]:
+    """The reply on the wire, in as many pieces as save a copy of a large body.
+
+    ``date`` is a whole header line. Raises InternalError when a header would break the message.
+    """
+    start = _start(reply.status, reply.content_type)
+    head = b"%s%s" % (start, date)
+    for name, value in reply.headers:
+        if not _LINE_BREAKS.isdisjoint(name) or not _LINE_BREAKS.isdisjoint(value):
+            raise InternalError("internal", f"The header {name!r} holds a line break.")
+        head += f"{name}: {value}\r\n".encode("latin-1", "replace")
+    if closes:
+        head += b"connection: close\r\n"
+    if reply.status in _BODILESS:
+        return (head + b"\r\n",)
+    head += b"content-length: %d\r\n\r\n" % len(reply.body)
+    if to_head:
+        return (head,)
+    if len(reply.body) < LARGE_BODY_BYTES:
+        return (head + reply.body,)
+    return (head, reply.body)
+
+
+@lru_cache(maxsize=256)
+def _start(status: int, content_type: str) -> bytes:
+    if not _LINE_BREAKS.isdisjoint(content_type):
+        raise InternalError("internal", "The content type holds a line break.")
+    kind = f"content-type: {content_type}\r\n" if content_type else ""
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{kind}".encode("latin-1")

@@ -1,0 +1,183 @@
+"""Listening: accepts connections, sweeps their deadlines, and closes without dropping a request."""
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from email.utils import formatdate
+from pathlib import Path
+from typing import Final
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.http1.connection import Connection, Handler, RenderError
+from edgefleet.http1.limits import BACKLOG, Limits
+from edgefleet.http1.message import problem_reply
+
+__all__ = ["Handler", "Listener", "RenderError", "listen"]
+
+_SLOWEST_SWEEP_S: Final = 1.0
+_FASTEST_SWEEP_S: Final = 0.02
+
+
+async def listen(
+    handler: Handler,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    unix_path: str | Path | None = None,
+    limits: Limits | None = None,
+    render_error: RenderError | None = None,
+) -> "Listener":
+    """Serve ``handler`` on a TCP port (0: a free one) or, when given, on a Unix socket.
+
+    ``handler`` runs on the event loop. A Reply it returns goes out at once; an awaitable holds up
+    its own connection only, and is never cancelled. An EdgefleetError it raises becomes the reply
+    that ``render_error`` makes of it (a Problem unless told otherwise), anything else ``internal``.
+    The socket file is for its owner alone. Raises OperatorError ``address_in_use`` or
+    ``setting_invalid``.
+    """
+    listener = Listener(handler, limits or Limits(), render_error or problem_reply)
+    if unix_path is not None:
+        await listener.open(_unix_socket(Path(unix_path)), Path(unix_path))
+    else:
+        await listener.open(_tcp_socket(host, port), None)
+    return listener
+
+
+class Listener:
+    """A listening socket and its connections. Made by ``listen``."""
+
+    def __init__(self, handler: Handler, limits: Limits, render_error: RenderError) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.render_error = render_error
+        self.connections: set[Connection] = set()
+        self.held_bytes = 0
+        self.draining = False
+        self.date = b""
+        self.port = 0
+        self._loop = asyncio.get_running_loop()
+        self._empty = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._unix_path: Path | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_s = max(
+            _FASTEST_SWEEP_S,
+            min(
+                _SLOWEST_SWEEP_S,
+                min(limits.head_s, limits.body_s, limits.idle_s, limits.write_s) / 4,
+            ),
+        )
+
+    async def open(self, listening: socket.socket, unix_path: Path | None) -> None:
+        """Begin to accept on ``listening``."""
+        self._unix_path = unix_path
+        self._sweep()
+        if unix_path is not None:
+            self._server = await self._loop.create_unix_server(
+                self._connection, sock=listening, backlog=BACKLOG
+            )
+        else:
+            self.port = listening.getsockname()[1]
+            self._server = await self._loop.create_server(
+                self._connection, sock=listening, backlog=BACKLOG
+            )
+
+    async def close(self) -> None:
+        """Accept no more, answer the requests under way, close; cut off after ``drain_s``."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        self.draining = True
+        if self._unix_path is not None:
+            self._unix_path.unlink(missing_ok=True)
+        server.close()
+        for connection in tuple(self.connections):
+            connection.drain()
+        if self.connections:
+            try:
+                await asyncio.wait_for(self._empty.wait(), self.limits.drain_s)
+            except TimeoutError:
+                for connection in tuple(self.connections):
+                    connection.abort()
+                await self._empty.wait()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await server.wait_closed()
+
+    def left(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+        if self.draining and not self.connections:
+            self._empty.set()
+
+    def _connection(self) -> Connection:
+        return Connection(self, self._loop)
+
+    def _sweep(self) -> None:
+        self.date = f"date: {formatdate(usegmt=True)}\r\n".encode("ascii")
+        now = self._loop.time()
+        for connection in tuple(self.connections):
+            connection.sweep(now)
+        self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise OperatorError(
+            "setting_invalid", f"{host!r} is no address of this machine.", field="listen"
+        ) from error
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _bind(listening, address, f"{host}:{port}")
+    return listening
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """Bind ``path``, over what a killed process left there, with mode 0600 from the start."""
+    if _answers(path):
+        raise OperatorError("address_in_use", f"Another process listens on {path}.")
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    os.fchmod(listening.fileno(), 0o600)  # Linux gives the file this mode when it is bound
+    _bind(listening, str(path), str(path))
+    path.chmod(0o600)
+    return listening
+
+
+def _answers(path: Path) -> bool:
+    """Whether a living process listens on ``path``. Raises when it is no socket."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(mode):
+        raise OperatorError("setting_invalid", f"{path} is there and is no socket.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
+        try:
+            knock.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _bind(listening: socket.socket, address: "tuple[object, ...] | str", name: str) -> None:
+    try:
+        listening.bind(address)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise OperatorError(
+                "address_in_use", f"Another program listens on {name}.", field="listen"
+            ) from error
+        raise OperatorError(
+            "setting_invalid",
+            f"Cannot listen on {name}: {error.strerror or error}.",
+            field="listen",
+        ) from error
