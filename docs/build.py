@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edgefleet.agent.table import draw as draw_agent
+from edgefleet.agent.table import mermaid as draw_agent
 from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.table import draw as draw_rollout
+from edgefleet.rollout.table import mermaid as draw_rollout
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src" / "edgefleet"
