@@ -1,0 +1,116 @@
+"""The hub's data folder: whose it is, its secrets, and where its hub was last reached."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edgefleet.base.entropy import Entropy
+from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.wire import Wire, encode
+from edgefleet.security.credentials import SECRET_BYTES, new_token
+
+_PRIVATE: Final = 0o600
+
+
+class Reachable(Wire, frozen=True, kw_only=True):
+    """``hub.json``: where the hub listens, or last did. It says nothing secret."""
+
+    url: str
+    checkin_url: str
+    port: int
+    checkin_port: int
+    pid: int
+    version: str
+
+
+class DataDir:
+    """One folder, held by one hub at a time."""
+
+    def __init__(self, root: Path) -> None:
+        """Take the folder. Raises OperatorError ``data_dir_in_use`` or ``setting_invalid``."""
+        self.root = root.absolute()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(self.root / "hub.lock", os.O_RDWR | os.O_CREAT, _PRIVATE)
+        except OSError as error:
+            raise OperatorError(
+                "setting_invalid", f"{root} cannot be used: {error.strerror}.", field="data_dir"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise OperatorError(
+                "data_dir_in_use", f"Another hub runs in {root}.", field="data_dir"
+            ) from error
+
+    def release(self) -> None:
+        """Let another hub have the folder."""
+        os.close(self._lock)
+
+    @property
+    def database(self) -> Path:
+        return self.root / "hub.sqlite"
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    def operator_token(self, entropy: Entropy) -> str:
+        """The operator's token, made at the first start."""
+        return self._secret("operator.token", lambda: new_token(entropy, "efo"))
+
+    def hub_secret(self, entropy: Entropy) -> bytes:
+        """The key under which device credentials are made, made at the first start."""
+        text = self._secret("hub.secret", lambda: entropy.token(SECRET_BYTES).hex())
+        try:
+            secret = bytes.fromhex(text)
+        except ValueError:
+            secret = b""
+        if len(secret) != SECRET_BYTES:
+            raise OperatorError(
+                "setting_invalid",
+                f"{self.root / 'hub.secret'} is damaged.",
+                field="data_dir",
+                hint="Restore it from a copy: every device's credential was made with it.",
+            )
+        return secret
+
+    def reachable(self) -> Reachable | None:
+        """Where the last hub of this folder listened, if there was one."""
+        try:
+            return msgspec.json.decode((self.root / "hub.json").read_bytes(), type=Reachable)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
+
+    def announce(self, reachable: Reachable) -> None:
+        """Write ``hub.json``. It stays when the hub stops, so that the next takes its ports."""
+        self._replace("hub.json", encode(reachable) + b"\n", 0o644)
+
+    def _secret(self, name: str, make: Callable[[], str]) -> str:
+        path = self.root / name
+        if not path.exists():
+            self._replace(name, make().encode() + b"\n", _PRIVATE)
+        text = path.read_text().strip()
+        if not text:
+            raise OperatorError("setting_invalid", f"{path} is empty.", field="data_dir")
+        return text
+
+    def _replace(self, name: str, data: bytes, mode: int) -> None:
+        """Write a file of ``mode`` in one durable step."""
+        temporary = self.root / f".{name}.new"
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.root / name)
+        folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,174 @@
+"""Devices: claims, enrolment, credentials, and what each was last heard to run.
+
+The engine's fleet holds the columns that rollouts are decided on; this module adds what only the
+hub needs, and keeps both in step with the store.
+"""
+
+from collections.abc import Mapping
+from sys import intern
+
+from edgefleet.base.clock import Clock
+from edgefleet.base.entropy import Entropy
+from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.base.ids import check_name
+from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
+from edgefleet.hub.limits import STANDINGS_PER_WRITE
+from edgefleet.hub.store.records import Line, Standing, StoredDevice
+from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
+from edgefleet.protocol.operator import ClaimRequest, Claims
+from edgefleet.protocol.version import check_protocol
+from edgefleet.rollout.fleet import Fleet
+from edgefleet.security.credentials import (
+    DeviceIdentity,
+    bearer,
+    issue_device_token,
+    new_token,
+    read_device_token,
+    token_digest,
+)
+
+
+class Devices:
+    """All devices, in memory; enrolments and new facts are stored first."""
+
+    def __init__(
+        self, store: SqliteStore, fleet: Fleet, secret: bytes, clock: Clock, entropy: Entropy
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._secret = secret
+        self._clock = clock
+        self._entropy = entropy
+        self._enrolled_at: list[float] = []
+        self._facts: list[Facts] = []
+        self._unsaved: set[int] = set()
+
+    def load(self) -> None:
+        """Read what is stored."""
+        for device in self._store.load_devices():
+            self._add(device)
+        for at in self._store.load_standings():
+            self._fleet.seen(
+                at.row, at.last_seen, model=at.model, release=at.release, phase=at.phase
+            )
+            self._fleet.accept_seq(at.row, at.seq)
+
+    # Enrolment.
+
+    async def claims(self, request: ClaimRequest, actor: str) -> Claims:
+        """Make one-use claims. Raises OperatorError ``bad_request``."""
+        _check_labels(request.labels)
+        now = self._clock.now()
+        claims = tuple(new_token(self._entropy, "efc") for _ in range(request.count))
+        expires_at = now + request.valid_s
+        line = Line(actor, "claim", "fleet", f"{request.count} for {request.valid_s:g} s")
+        await self._store.save_claims(
+            [token_digest(claim) for claim in claims], request.labels, expires_at, line, now
+        )
+        return Claims(claims=claims, expires_at=expires_at)
+
+    async def enrol(self, request: EnrolRequest) -> DeviceIdentity:
+        """Trade a claim for a place in the fleet.
+
+        Raises DeviceError ``protocol_unsupported``, ``claim_unknown``, ``claim_used``,
+        ``claim_expired`` or ``device_name_taken``, OperatorError ``name_invalid`` or
+        ``bad_request``.
+        """
+        check_protocol(request.protocol)
+        check_name(request.name, field="name")
+        check_name(request.facts.profile, field="facts.profile")
+        _check_labels(request.labels)
+        device = await self._store.enrol(
+            token_digest(request.claim),
+            request.name,
+            request.labels,
+            request.facts,
+            now=self._clock.now(),
+            committed=self._add,
+        )
+        return DeviceIdentity(device.row, device.name)
+
+    def credential(self, identity: DeviceIdentity) -> str:
+        """The token that the device shows from now on."""
+        return issue_device_token(self._secret, identity)
+
+    def identify(self, authorization: str | None) -> int:
+        """The row of the device that sent this header. Raises DeviceError."""
+        identity = read_device_token(self._secret, bearer(authorization))
+        if self._fleet.row(identity.name) != identity.row:
+            raise DeviceError("credential_invalid", "This hub does not know the device.")
+        return identity.row
+
+    # Reports.
+
+    def heard(self, row: int, said: CheckIn, now: float) -> None:
+        """A check-in was accepted. What the device runs is written soon, where it changed."""
+        fleet = self._fleet
+        running = None if said.model is None or said.release is None else (said.model, said.release)
+        if fleet.running(row) != running or fleet.phase(row) is not said.phase:
+            self._unsaved.add(row)
+        fleet.seen(row, now, model=said.model, release=said.release, phase=said.phase)
+
+    async def learn(self, row: int, facts: Facts) -> None:
+        """Keep new facts. Raises OperatorError ``name_invalid``."""
+        if facts == self._facts[row]:
+            return
+        check_name(facts.profile, field="facts.profile")
+        await self._store.save_facts(row, facts, lambda _none: self._learned(row, facts))
+
+    async def flush(self) -> None:
+        """Write what changed of what devices run, in bounded pieces."""
+        while self._unsaved:
+            rows = [
+                self._unsaved.pop() for _ in range(min(len(self._unsaved), STANDINGS_PER_WRITE))
+            ]
+            try:
+                await self._store.save_standings([self._standing(row) for row in rows])
+            except BaseException:
+                self._unsaved.update(rows)
+                raise
+
+    def facts(self, row: int) -> Facts:
+        return self._facts[row]
+
+    def enrolled_at(self, row: int) -> float:
+        return self._enrolled_at[row]
+
+    def _standing(self, row: int) -> Standing:
+        fleet = self._fleet
+        model, release = fleet.running(row) or (None, None)
+        return Standing(
+            row, fleet.last_seen(row) or 0.0, fleet.last_seq(row), model, release, fleet.phase(row)
+        )
+
+    def _add(self, device: StoredDevice) -> None:
+        labels = {intern(key): intern(value) for key, value in device.labels.items()}
+        row = self._fleet.add(device.name, device.facts.profile, labels)
+        if row != device.row:
+            msg = f"device {device.name} has row {device.row}, but the fleet gave it {row}"
+            raise AssertionError(msg)
+        self._enrolled_at.append(device.enrolled_at)
+        self._facts.append(device.facts)
+
+    def _learned(self, row: int, facts: Facts) -> None:
+        self._facts[row] = facts
+        self._fleet.set_facts(row, facts.profile, self._fleet.labels(row))
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    if len(labels) > LABELS_PER_DEVICE:
+        raise OperatorError(
+            "bad_request", f"A device has at most {LABELS_PER_DEVICE} labels.", field="labels"
+        )
+    for key, value in labels.items():
+        for part in key.split("/", 1):  # Kubernetes allows one prefix
+            check_name(part, field="labels")
+        if len(value) > LABEL_VALUE_CHARS:
+            raise OperatorError(
+                "bad_request",
+                f"A label's value has at most {LABEL_VALUE_CHARS} characters.",
+                field=f"labels.{key}",
+            )
+        if value:
+            check_name(value, field=f"labels.{key}")

@@ -1,0 +1,39 @@
+"""Bounds of the hub. Each name carries its unit."""
+
+from typing import Final
+
+# The writer: jobs waiting for a commit, and jobs in one commit.
+WRITES_WAITING: Final = 20_000
+WRITES_PER_COMMIT: Final = 2_000
+
+# Requests.
+CHECKIN_BODY_BYTES: Final = 64 << 10
+JSON_BODY_BYTES: Final = 4 << 20
+BODY_PAUSE_S: Final = 30.0  # between two pieces of one body
+DRAINED_BYTES: Final = 16 << 20  # of a body that is refused, so that its sender hears why
+GRACEFUL_STOP_S: Final = 3.0
+OVERLOAD_RETRY_S: Final = 5
+
+# Artifacts.
+ARTIFACT_BYTES: Final = 2 << 30
+UPLOADS_AT_ONCE: Final = 8
+COPY_BYTES: Final = 1 << 20
+
+# Lists.
+VARIANTS_PER_RELEASE: Final = 32
+TRUSTED_KEYS: Final = 64
+DEVICE_PAGE: Final = 100
+DEVICE_PAGE_MAX: Final = 1_000
+AUDIT_PAGE: Final = 100
+AUDIT_PAGE_MAX: Final = 1_000
+ROLLOUTS_SHOWN: Final = 100
+NOTE_CHARS: Final = 500
+
+# What a device was last heard to run is written this often, and in pieces of this size.
+STANDING_FLUSH_S: Final = 2.0
+STANDINGS_PER_WRITE: Final = 5_000
+
+# The picture of a rollout.
+HISTORY_S: Final = 3_600
+HISTORY_POINTS_SHOWN: Final = 240
+HISTORY_STEP_S: Final = 1.0

@@ -1,0 +1,143 @@
+"""Publishers' keys and their releases. A release, once published, never changes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from edgefleet.base.clock import Clock
+from edgefleet.base.errors import OperatorError
+from edgefleet.base.ids import check_name
+from edgefleet.hub.blobs import Blobs
+from edgefleet.hub.limits import TRUSTED_KEYS
+from edgefleet.hub.release_check import check_release
+from edgefleet.hub.store.records import StoredRelease
+from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.protocol.operator import TrustedKeys, TrustKey
+from edgefleet.protocol.release import Envelope, ReleaseManifest
+from edgefleet.security.signing import PublicKey, open_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A release as it was published."""
+
+    manifest: ReleaseManifest
+    manifest_sha256: str
+    envelope: Envelope
+    signed_by: tuple[str, ...]
+    published_at: float
+
+
+class Registry:
+    """All releases, in memory; what it changes is stored first."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        blobs: Blobs,
+        clock: Clock,
+        *,
+        published: Callable[[ReleaseManifest, str], None],
+    ) -> None:
+        """``published`` hears of each release with its manifest's digest, stored ones first."""
+        self._store = store
+        self._blobs = blobs
+        self._clock = clock
+        self._published = published
+        self._trusted: dict[str, PublicKey] = {}
+        self._key_names: dict[str, str] = {}
+        self._by_digest: dict[str, Published] = {}
+        self._models: dict[str, dict[str, Published]] = {}
+
+    def load(self) -> None:
+        """Read what is stored; every signature is checked again."""
+        for key in self._store.load_trust():
+            self._accept_key(key, PublicKey.from_text(key.public_key))
+        for stored in self._store.load_releases():
+            opened = open_manifest(stored.envelope, self._trusted)
+            self._accept(stored, opened.manifest)
+
+    # Keys.
+
+    def keys(self) -> TrustedKeys:
+        """The keys that releases are accepted from."""
+        return TrustedKeys(
+            keys=tuple(
+                TrustKey(name=self._key_names[keyid], public_key=key.text)
+                for keyid, key in sorted(self._trusted.items())
+            )
+        )
+
+    async def trust(self, key: TrustKey) -> TrustedKeys:
+        """Accept releases that ``key`` signs. Raises OperatorError ``setting_invalid``."""
+        check_name(key.name, field="name")
+        public = PublicKey.from_text(key.public_key)
+        if len(self._trusted) >= TRUSTED_KEYS and public.keyid not in self._trusted:
+            raise OperatorError("bad_request", f"{TRUSTED_KEYS} keys are trusted already.")
+        await self._store.save_trust(
+            public.keyid,
+            TrustKey(name=key.name, public_key=public.text),
+            self._clock.now(),
+            lambda _none: self._accept_key(key, public),
+        )
+        return self.keys()
+
+    # Releases.
+
+    async def publish(self, envelope: Envelope) -> Published:
+        """Check everything, then keep the release for ever.
+
+        The very same release may come again. Raises PublisherError (what is wrong with it) or
+        OperatorError ``name_invalid``; nothing is changed then.
+        """
+        opened = open_manifest(envelope, self._trusted)
+        manifest = opened.manifest
+        known = self._by_digest.get(opened.digest)
+        if known is None:
+            await check_release(manifest, self._blobs)
+            stored = StoredRelease(
+                opened.digest,
+                manifest.model,
+                manifest.release,
+                envelope,
+                opened.signed_by,
+                self._clock.now(),
+            )
+            await self._store.save_release(
+                stored, lambda fresh: self._accept(stored, manifest) if fresh else None
+            )
+            known = self._by_digest[opened.digest]
+        return known
+
+    def models(self) -> Mapping[str, Mapping[str, Published]]:
+        """Model -> release -> what was published, oldest first."""
+        return self._models
+
+    def release(self, model: str, release: str) -> Published:
+        """Raises OperatorError ``not_found``."""
+        found = self._models.get(model, {}).get(release)
+        if found is None:
+            raise OperatorError("not_found", f"There is no release {model} {release}.")
+        return found
+
+    def manifest(self, digest: str) -> Envelope:
+        """The signed manifest whose payload has this digest. Raises OperatorError ``not_found``."""
+        found = self._by_digest.get(digest)
+        if found is None:
+            raise OperatorError("not_found", f"There is no manifest {digest}.", field="sha256")
+        return found.envelope
+
+    def _accept_key(self, key: TrustKey, public: PublicKey) -> None:
+        self._trusted[public.keyid] = public
+        self._key_names[public.keyid] = key.name
+
+    def _accept(self, stored: StoredRelease, manifest: ReleaseManifest) -> None:
+        published = Published(
+            manifest,
+            stored.manifest_sha256,
+            stored.envelope,
+            stored.signed_by,
+            stored.published_at,
+        )
+        self._by_digest[stored.manifest_sha256] = published
+        self._models.setdefault(stored.model, {})[stored.release] = published
+        self._published(manifest, stored.manifest_sha256)

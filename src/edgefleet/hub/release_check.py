@@ -1,0 +1,97 @@
+"""What must hold of a release before it is published: all of it is here, and is what it says."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgefleet.base.errors import OperatorError, PublisherError
+from edgefleet.base.ids import check_name
+from edgefleet.hub.blobs import Blobs
+from edgefleet.hub.limits import VARIANTS_PER_RELEASE
+from edgefleet.protocol.release import Artifact, ReleaseManifest, TensorSpec, Variant
+from edgefleet.serving.formats import inspect_golden, inspect_model
+
+
+async def check_release(manifest: ReleaseManifest, blobs: Blobs) -> None:
+    """Check a manifest against itself and against the uploaded bytes.
+
+    Raises OperatorError ``name_invalid`` or PublisherError: ``release_file_invalid`` (the manifest
+    contradicts itself), ``release_incomplete``, ``golden_mismatch``, ``not_a_model``,
+    ``model_truncated``, ``model_is_pickle``, ``model_unsupported``.
+    """
+    _check_manifest(manifest)
+    for index, variant in enumerate(manifest.variants):
+        _check_artifact(variant.artifact, blobs, f"variants[{index}].artifact")
+    _check_artifact(manifest.golden.artifact, blobs, "golden.artifact")
+    await asyncio.to_thread(_check_bytes, manifest, blobs)
+
+
+def _check_manifest(manifest: ReleaseManifest) -> None:
+    check_name(manifest.model, field="model")
+    check_name(manifest.release, field="release")
+    if not 1 <= len(manifest.variants) <= VARIANTS_PER_RELEASE:
+        raise _invalid("variants", f"A release has 1 to {VARIANTS_PER_RELEASE} variants.")
+    profiles: set[str] = set()
+    for index, variant in enumerate(manifest.variants):
+        field = f"variants[{index}]"
+        check_name(variant.profile, field=f"{field}.profile")
+        if variant.profile in profiles:
+            raise _invalid(f"{field}.profile", f"{variant.profile} has two variants.")
+        profiles.add(variant.profile)
+        if variant.max_batch < 1:
+            raise _invalid(f"{field}.max_batch", "A variant takes at least one input at a time.")
+        if variant.memory_limit_mib < 1:
+            raise _invalid(f"{field}.memory_limit_mib", "A variant needs memory.")
+        if manifest.quality.output not in {output.name for output in variant.outputs}:
+            raise _invalid("quality.output", f"{field} has no output {manifest.quality.output!r}.")
+    for name in ("min_accuracy", "min_agreement"):
+        if not 0 <= getattr(manifest.golden, name) <= 1:
+            raise _invalid(f"golden.{name}", "A share lies between 0 and 1.")
+
+
+def _check_artifact(artifact: Artifact, blobs: Blobs, field: str) -> None:
+    try:
+        size = blobs.size(artifact.sha256)
+    except OperatorError as error:
+        raise _invalid(f"{field}.sha256", error.message) from error
+    if size is None:
+        raise PublisherError(
+            "release_incomplete", f"{artifact.sha256} was not uploaded.", field=field
+        )
+    if size != artifact.size_bytes:
+        raise _invalid(f"{field}.size_bytes", f"The artifact has {size} bytes.")
+
+
+def _check_bytes(manifest: ReleaseManifest, blobs: Blobs) -> None:
+    for index, variant in enumerate(manifest.variants):
+        _check_variant(variant, blobs.path(variant.artifact.sha256), f"variants[{index}]")
+    golden = manifest.golden
+    for inputs, outputs in {(variant.inputs, variant.outputs) for variant in manifest.variants}:
+        cases = inspect_golden(blobs.path(golden.artifact.sha256), inputs, outputs)
+        if cases != golden.cases:
+            raise PublisherError(
+                "golden_mismatch",
+                f"The golden set has {cases} cases, the manifest says {golden.cases}.",
+                field="golden.cases",
+            )
+
+
+def _check_variant(variant: Variant, path: Path, field: str) -> None:
+    try:
+        facts = inspect_model(path)
+    except PublisherError as error:
+        raise PublisherError(
+            error.code, error.message, field=f"{field}.artifact", hint=error.hint
+        ) from error
+    if facts.inputs != variant.inputs:
+        raise _invalid(f"{field}.inputs", f"The model takes {_names(facts.inputs)}.")
+    if facts.outputs != variant.outputs:
+        raise _invalid(f"{field}.outputs", f"The model gives {_names(facts.outputs)}.")
+
+
+def _names(tensors: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{at.name} {at.datatype} {list(at.shape)}" for at in tensors)
+
+
+def _invalid(field: str, message: str) -> PublisherError:
+    return PublisherError("release_file_invalid", message, field=field)

@@ -1,0 +1,67 @@
+"""What an operator sets of a hub."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.hub.limits import ARTIFACT_BYTES
+
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Port 0 takes the one that this data folder had, or else any free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, *, field: str) -> "Address":
+        """Read ``HOST:PORT`` or ``[IPv6]:PORT``. Raises OperatorError ``setting_invalid``."""
+        host, colon, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            colon = ""  # an IPv6 address must stand in brackets
+        if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+            raise OperatorError("setting_invalid", f"{text!r} is no HOST:PORT.", field=field)
+        return cls(host, int(port))
+
+    @property
+    def any_host(self) -> bool:
+        """Whether it stands for every address of the machine."""
+        return self.host in _WILDCARDS
+
+    def url(self, host: str | None = None) -> str:
+        name = host or self.host
+        return f"http://[{name}]:{self.port}" if ":" in name else f"http://{name}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class HubSettings:
+    """``checkin_url`` is what devices are told, where a proxy stands before ``checkin_listen``."""
+
+    data_dir: Path
+    listen: str = "127.0.0.1:8400"
+    checkin_listen: str = "127.0.0.1:8401"
+    checkin_url: str | None = None
+    interval_s: float = 60.0
+    tick_s: float = 1.0
+    offline_after_s: float | None = None  # three intervals, unless said
+    max_artifact_bytes: int = ARTIFACT_BYTES
+
+    def __post_init__(self) -> None:
+        Address.parse(self.listen, field="listen")
+        Address.parse(self.checkin_listen, field="checkin_listen")
+        for field in ("interval_s", "tick_s", "offline_s", "max_artifact_bytes"):
+            value: float = getattr(self, field)
+            if not (math.isfinite(value) and value > 0):
+                raise OperatorError("setting_invalid", f"{value} is not above 0.", field=field)
+
+    @property
+    def offline_s(self) -> float:
+        """Silence after which a device counts as offline."""
+        return 3 * self.interval_s if self.offline_after_s is None else self.offline_after_s

@@ -1,0 +1,55 @@
+"""What the store holds, a frozen type for each table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgefleet.protocol.device import Facts, Outcome, Phase
+from edgefleet.protocol.release import Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDevice:
+    row: int
+    name: str
+    enrolled_at: float
+    labels: Mapping[str, str]
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a device was last heard to run."""
+
+    row: int
+    last_seen: float
+    seq: int
+    model: str | None
+    release: str | None
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRelease:
+    manifest_sha256: str
+    model: str
+    release: str
+    envelope: Envelope
+    signed_by: tuple[str, ...]
+    published_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutcome:
+    row: int
+    outcome: Outcome
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line for the audit log."""
+
+    actor: str
+    action: str
+    about: str
+    detail: str = ""

@@ -1,0 +1,363 @@
+"""The store on SQLite: write-ahead log, every commit synced to the disk, one writer thread.
+
+Reading at start-up goes through the ``load_`` methods; writing returns futures that resolve after
+the commit (see ``writer``). ``committed`` callbacks run in the order of the commits.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
+from edgefleet.hub.store.migrations import migrate, packaged
+from edgefleet.hub.store.records import (
+    Line,
+    Standing,
+    StoredDevice,
+    StoredOutcome,
+    StoredRelease,
+)
+from edgefleet.hub.store.writer import Commit, Writer
+from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Phase
+from edgefleet.protocol.operator import AuditEntry, TrustKey
+from edgefleet.protocol.release import Envelope
+
+_PRUNED_AFTER_S = 7 * 86_400.0  # how long a claim that nobody used is remembered as expired
+
+
+class SqliteStore:
+    """One database file. ``open`` must run on the loop that will await the writes."""
+
+    def __init__(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
+        self._writing = writing
+        self._reading = reading
+        self._writer: Writer | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> "SqliteStore":
+        """Open or make the database. Raises OperatorError ``store_foreign``."""
+        writing = _connect(path)
+        try:
+            migrate(writing, packaged())
+        except BaseException:
+            writing.close()
+            raise
+        return cls(writing, _connect(path))
+
+    def start(self, observe: Callable[[Commit], None]) -> None:
+        """Begin to write; ``observe`` hears of each commit."""
+        self._writer = Writer(self._writing, asyncio.get_running_loop(), observe=observe)
+
+    async def close(self) -> None:
+        """Commit what waits, then close."""
+        if self._writer is None:
+            self._writing.close()
+        else:
+            await self._writer.close()
+        self._reading.close()
+
+    @property
+    def writer(self) -> Writer:
+        if self._writer is None:
+            msg = "the store was not started"
+            raise AssertionError(msg)
+        return self._writer
+
+    # Start-up.
+
+    def load_devices(self) -> Iterator[StoredDevice]:
+        """All devices, by rising row."""
+        for row, name, at, labels, facts in self._reading.execute(
+            "SELECT row, name, enrolled_at, labels, facts FROM device ORDER BY row"
+        ):
+            yield StoredDevice(
+                row, name, at, json.loads(labels), msgspec.json.decode(facts, type=Facts)
+            )
+
+    def load_standings(self) -> Iterator[Standing]:
+        for row, seen, seq, model, release, phase in self._reading.execute(
+            "SELECT row, last_seen, seq, model, release, phase FROM standing"
+        ):
+            yield Standing(row, seen, seq, model, release, Phase(phase))
+
+    def load_releases(self) -> Iterator[StoredRelease]:
+        """All releases, oldest first."""
+        for digest, model, release, envelope, signed_by, at in self._reading.execute(
+            "SELECT manifest_sha256, model, release, envelope, signed_by, published_at"
+            " FROM release ORDER BY published_at"
+        ):
+            yield StoredRelease(
+                digest,
+                model,
+                release,
+                msgspec.json.decode(envelope, type=Envelope),
+                tuple(json.loads(signed_by)),
+                at,
+            )
+
+    def load_trust(self) -> Iterator[TrustKey]:
+        for name, public_key in self._reading.execute(
+            "SELECT name, public_key FROM trust ORDER BY name, keyid"
+        ):
+            yield TrustKey(name=name, public_key=public_key)
+
+    def load_rollouts(self) -> Iterator[str]:
+        """The engine's states as JSON, oldest first (ids sort by age)."""
+        for (state,) in self._reading.execute("SELECT state FROM rollout ORDER BY id"):
+            yield state
+
+    def load_outcomes(self) -> Iterator[StoredOutcome]:
+        """All outcomes, in the order in which they were counted."""
+        for row, id_, rollout, release, kind, at, reason, detail, received in self._reading.execute(
+            "SELECT device, id, rollout, release, kind, at, reason, detail, received_at"
+            " FROM outcome ORDER BY number"
+        ):
+            outcome = Outcome(
+                id=id_,
+                rollout=rollout,
+                release=release,
+                kind=OutcomeKind(kind),
+                at=at,
+                reason=reason,
+                detail=detail,
+            )
+            yield StoredOutcome(row, outcome, received)
+
+    def audit(self, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
+        """Entries older than ``before``, newest first."""
+        rows = self._reading.execute(
+            "SELECT id, at, actor, action, about, detail FROM audit"
+            " WHERE id < ? ORDER BY id DESC LIMIT ?",
+            ((1 << 62) if before is None else before, limit),
+        )
+        return tuple(
+            AuditEntry(id=id_, at=at, actor=actor, action=action, about=about, detail=detail)
+            for id_, at, actor, action, about, detail in rows
+        )
+
+    # Writing.
+
+    def save_outcomes(
+        self,
+        row: int,
+        outcomes: Sequence[Outcome],
+        now: float,
+        committed: Callable[[tuple[Outcome, ...]], None],
+    ) -> "asyncio.Future[tuple[Outcome, ...]]":
+        """Keep each outcome that this device has not reported before; the result is those."""
+
+        def job(connection: sqlite3.Connection) -> tuple[Outcome, ...]:
+            return tuple(
+                outcome
+                for outcome in outcomes
+                if connection.execute(
+                    "INSERT OR IGNORE INTO outcome (device, id, rollout, release, kind, at,"
+                    " reason, detail, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        row,
+                        outcome.id,
+                        outcome.rollout,
+                        outcome.release,
+                        outcome.kind.value,
+                        outcome.at,
+                        outcome.reason,
+                        outcome.detail,
+                        now,
+                    ),
+                ).rowcount
+            )
+
+        return self.writer.submit(job, committed)
+
+    def save_standings(self, standings: Sequence[Standing]) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT OR REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (at.row, at.last_seen, at.seq, at.model, at.release, at.phase.value)
+                    for at in standings
+                ],
+            )
+
+        return self.writer.submit(job)
+
+    def save_facts(
+        self, row: int, facts: Facts, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE device SET facts = ? WHERE row = ?",
+                (msgspec.json.encode(facts).decode(), row),
+            )
+
+        return self.writer.submit(job, committed)
+
+    def save_rollout(
+        self,
+        rollout: str,
+        state: str,
+        lines: Sequence[Line],
+        now: float,
+        committed: Callable[[None], None],
+    ) -> "asyncio.Future[None]":
+        """Keep the engine's state and what the audit log says of it, both or neither."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO rollout VALUES (?, ?)", (rollout, state))
+            _audit(connection, lines, now)
+
+        return self.writer.submit(job, committed)
+
+    def save_claims(
+        self,
+        digests: Sequence[str],
+        labels: Mapping[str, str],
+        expires_at: float,
+        line: Line,
+        now: float,
+    ) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "DELETE FROM claim WHERE used_by IS NULL AND expires_at < ?",
+                (now - _PRUNED_AFTER_S,),
+            )
+            text = json.dumps(dict(labels))
+            connection.executemany(
+                "INSERT INTO claim VALUES (?, ?, ?, NULL)",
+                [(digest, text, expires_at) for digest in digests],
+            )
+            _audit(connection, [line], now)
+
+        return self.writer.submit(job)
+
+    def enrol(
+        self,
+        claim_digest: str,
+        name: str,
+        labels: Mapping[str, str],
+        facts: Facts,
+        *,
+        now: float,
+        committed: Callable[[StoredDevice], None],
+    ) -> "asyncio.Future[StoredDevice]":
+        """Trade a claim for the next row; the claim's labels win over the device's own.
+
+        Raises DeviceError ``claim_unknown``, ``claim_used``, ``claim_expired`` or
+        ``device_name_taken``; the claim stays good in the last case.
+        """
+
+        def job(connection: sqlite3.Connection) -> StoredDevice:
+            claim = connection.execute(
+                "SELECT labels, expires_at, used_by FROM claim WHERE digest = ?", (claim_digest,)
+            ).fetchone()
+            given = _check_claim(claim, now)
+            if connection.execute("SELECT 1 FROM device WHERE name = ?", (name,)).fetchone():
+                raise DeviceError(
+                    "device_name_taken", f"A device {name!r} is enrolled.", field="name"
+                )
+            (row,) = connection.execute("SELECT coalesce(max(row) + 1, 0) FROM device").fetchone()
+            device = StoredDevice(row, name, now, {**labels, **given}, facts)
+            connection.execute(
+                "INSERT INTO device VALUES (?, ?, ?, ?, ?)",
+                (
+                    row,
+                    name,
+                    now,
+                    json.dumps(device.labels),
+                    msgspec.json.encode(facts).decode(),
+                ),
+            )
+            connection.execute("UPDATE claim SET used_by = ? WHERE digest = ?", (row, claim_digest))
+            _audit(connection, [Line(f"device/{name}", "enrol", f"device/{name}")], now)
+            return device
+
+        return self.writer.submit(job, committed)
+
+    def save_trust(
+        self, keyid: str, key: TrustKey, now: float, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT OR REPLACE INTO trust VALUES (?, ?, ?)", (keyid, key.name, key.public_key)
+            )
+            _audit(connection, [Line("operator", "trust", f"key/{keyid}", key.name)], now)
+
+        return self.writer.submit(job, committed)
+
+    def save_release(
+        self, release: StoredRelease, committed: Callable[[bool], None]
+    ) -> "asyncio.Future[bool]":
+        """Keep a release for ever; False when the very same one is here already.
+
+        Raises PublisherError ``release_exists`` when its name stands for another.
+        """
+
+        def job(connection: sqlite3.Connection) -> bool:
+            found = connection.execute(
+                "SELECT manifest_sha256 FROM release WHERE model = ? AND release = ?",
+                (release.model, release.release),
+            ).fetchone()
+            if found is not None:
+                if found[0] == release.manifest_sha256:
+                    return False
+                raise PublisherError(
+                    "release_exists",
+                    f"{release.model} {release.release} is published with other content.",
+                    field="release",
+                )
+            connection.execute(
+                "INSERT INTO release VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    release.manifest_sha256,
+                    release.model,
+                    release.release,
+                    msgspec.json.encode(release.envelope).decode(),
+                    json.dumps(release.signed_by),
+                    release.published_at,
+                ),
+            )
+            about = f"release/{release.model}/{release.release}"
+            line = Line("operator", "publish", about, release.manifest_sha256)
+            _audit(connection, [line], release.published_at)
+            return True
+
+        return self.writer.submit(job, committed)
+
+    def save_lines(self, lines: Sequence[Line], now: float) -> "asyncio.Future[None]":
+        return self.writer.submit(lambda connection: _audit(connection, lines, now))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise OperatorError("store_foreign", f"{path} cannot be read: {error}.") from error
+    return connection
+
+
+def _check_claim(claim: tuple[str, float, int | None] | None, now: float) -> dict[str, str]:
+    """The labels that a claim gives, when it is good."""
+    if claim is None:
+        raise DeviceError("claim_unknown", "No such claim was made here.", field="claim")
+    labels, expires_at, used_by = claim
+    if used_by is not None:
+        raise DeviceError("claim_used", "The claim was used before.", field="claim")
+    if expires_at <= now:
+        raise DeviceError("claim_expired", "The claim was not used in time.", field="claim")
+    given: dict[str, str] = json.loads(labels)
+    return given
+
+
+def _audit(connection: sqlite3.Connection, lines: Sequence[Line], now: float) -> None:
+    connection.executemany(
+        "INSERT INTO audit (at, actor, action, about, detail) VALUES (?, ?, ?, ?, ?)",
+        [(now, line.actor, line.action, line.about, line.detail) for line in lines],
+    )

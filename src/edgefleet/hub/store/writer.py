@@ -1,0 +1,157 @@
+"""One thread writes, and everything that waits goes into one commit.
+
+A job is a function of the connection. It must be repeatable: when one job of a commit fails, all
+are rolled back and run again one by one, so that only the guilty one is refused.
+"""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from edgefleet.base.errors import DeviceError, InternalError
+from edgefleet.hub.limits import WRITES_PER_COMMIT, WRITES_WAITING
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+
+_NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # primary result codes
+
+
+@dataclass(slots=True)
+class _Waiting:
+    job: Job[Any]
+    future: "asyncio.Future[Any]"
+    committed: Callable[[Any], None] | None
+    result: Any = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit, for the metrics."""
+
+    writes: int
+    seconds: float
+
+
+class Writer:
+    """Owns ``connection`` (autocommit mode) from its start to its close."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        observe: Callable[[Commit], None] = lambda _commit: None,
+    ) -> None:
+        self._connection = connection
+        self._loop = loop
+        self._observe = observe
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="hub-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait for the next commit."""
+        return len(self._waiting)
+
+    def check_room(self) -> None:
+        """Raise DeviceError ``overloaded`` when the queue is full."""
+        if len(self._waiting) >= WRITES_WAITING:
+            raise DeviceError("overloaded", f"{WRITES_WAITING} writes wait for the disk.")
+
+    def submit(
+        self, job: Job[T], committed: Callable[[T], None] | None = None
+    ) -> "asyncio.Future[T]":
+        """Run ``job`` in the next commit; the future holds its result once that is durable.
+
+        ``committed`` is called on the loop with the result, in the order of the commits and before
+        any future resolves: what it does to memory is what a restart would find. Raises DeviceError
+        ``overloaded`` at once, and through the future whatever the job raised, DeviceError
+        ``disk_full`` or InternalError.
+        """
+        self.check_room()
+        if self._closing:
+            raise InternalError("internal", "The store is closed.")
+        waiting = _Waiting(job, self._loop.create_future(), committed)
+        with self._wake:
+            self._waiting.append(waiting)
+            self._wake.notify()
+        return waiting.future
+
+    async def close(self) -> None:
+        """Commit what waits, then stop."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+
+    def _run(self) -> None:
+        while batch := self._next():
+            started = time.perf_counter()
+            self._commit(batch)
+            commit = Commit(len(batch), time.perf_counter() - started)
+            self._loop.call_soon_threadsafe(self._resolve, batch, commit)
+
+    def _next(self) -> list[_Waiting]:
+        """Everything that waits, bounded; empty when closing and nothing is left."""
+        with self._wake:
+            while not self._waiting and not self._closing:
+                self._wake.wait()
+            count = min(len(self._waiting), WRITES_PER_COMMIT)
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def _commit(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            self._transaction(batch)
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
+            if len(batch) == 1:
+                batch[0].error = _typed(error)
+                return
+            for waiting in batch:
+                self._commit([waiting])
+
+    def _transaction(self, batch: Sequence[_Waiting]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for waiting in batch:
+                waiting.result = waiting.job(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _resolve(self, batch: Sequence[_Waiting], commit: Commit) -> None:
+        self._observe(commit)
+        for waiting in batch:
+            if waiting.error is None and waiting.committed is not None:
+                try:
+                    waiting.committed(waiting.result)
+                except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
+                    waiting.error = error
+        for waiting in batch:
+            if waiting.future.done():  # whoever waited was cancelled; what is durable stays so
+                continue
+            if waiting.error is not None:
+                waiting.future.set_exception(waiting.error)
+            else:
+                waiting.future.set_result(waiting.result)
+
+
+def _typed(error: Exception) -> Exception:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in _NO_ROOM:
+        return DeviceError(
+            "disk_full", f"The hub cannot write: {error}.", hint="Free space on the hub's disk."
+        )
+    return error

@@ -1,0 +1,180 @@
+"""Artifacts: whole and durable under their digest, or not there."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError, PublisherError
+from edgefleet.base.ids import sha256_hex
+from edgefleet.hub import blobs as blobs_module
+from edgefleet.hub.blobs import Blobs
+
+DATA = bytes(range(256)) * 10_000
+
+
+async def pieces(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_bytes_come_back_under_their_digest(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    digest = sha256_hex(DATA)
+    assert blobs.size(digest) is None
+    assert asyncio.run(blobs.put(digest, pieces(DATA))) == len(DATA)
+    assert blobs.path(digest).read_bytes() == DATA
+    assert blobs.size(digest) == len(DATA)
+    assert files(tmp_path) == [f"{digest[:2]}/{digest}"]
+
+
+def test_a_wrong_digest_leaves_nothing_behind(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    with pytest.raises(PublisherError, match="digest_mismatch"):
+        asyncio.run(blobs.put(sha256_hex(b"something else"), pieces(DATA)))
+    assert files(tmp_path) == []
+
+
+def test_an_artifact_above_the_limit_leaves_nothing_behind(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path, max_bytes=len(DATA) - 1)
+    with pytest.raises(PublisherError, match="artifact_too_large"):
+        asyncio.run(blobs.put(sha256_hex(DATA), pieces(DATA)))
+    assert files(tmp_path) == []
+
+
+def test_a_sender_that_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield DATA[:1000]
+        raise ConnectionError
+
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    with pytest.raises(ConnectionError):
+        asyncio.run(blobs.put(sha256_hex(DATA), broken()))
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "digest",
+    [
+        "",
+        "..",
+        "../../etc/passwd",
+        "a" * 63,
+        "A" * 64,
+        "a" * 65,
+        "incoming",
+        "a" * 62 + "/.",
+        "a" * 64 + "\n",
+        "٣" * 64,
+    ],
+)
+def test_no_digest_leads_out_of_the_folder(tmp_path: Path, digest: str) -> None:
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    for refused in (blobs.path, blobs.size):
+        with pytest.raises(OperatorError, match="bad_request"):
+            refused(digest)
+    with pytest.raises(OperatorError, match="bad_request"):
+        asyncio.run(blobs.put(digest, pieces(DATA)))
+    assert files(tmp_path) == []
+
+
+def test_the_same_artifact_may_come_from_several_senders_at_once(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    digest = sha256_hex(DATA)
+
+    async def main() -> list[int]:
+        return await asyncio.gather(
+            *(blobs.put(digest, pieces(DATA, size)) for size in (7_777, 100_000, 1 << 21))
+        )
+
+    assert asyncio.run(main()) == [len(DATA)] * 3
+    assert blobs.path(digest).read_bytes() == DATA
+    assert files(tmp_path) == [f"{digest[:2]}/{digest}"]
+
+
+def test_uploads_at_once_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs_module, "UPLOADS_AT_ONCE", 1)
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+
+    async def main() -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            begun.set()
+            await go_on.wait()
+            yield DATA
+
+        first = asyncio.create_task(blobs.put(sha256_hex(DATA), slow()))
+        await begun.wait()
+        with pytest.raises(DeviceError, match="overloaded"):
+            await blobs.put(sha256_hex(b"x"), pieces(b"x"))
+        go_on.set()
+        await first
+        await blobs.put(sha256_hex(b"x"), pieces(b"x"))
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_is_a_typed_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(blobs_module, "_write", full)
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    with pytest.raises(EdgefleetError, match="disk_full"):
+        asyncio.run(blobs.put(sha256_hex(DATA), pieces(DATA)))
+    assert files(tmp_path) == []
+
+
+UPLOAD_UNTIL_KILLED = textwrap.dedent(
+    """
+    import asyncio, hashlib, sys
+    from pathlib import Path
+    from edgefleet.hub.blobs import Blobs
+
+    async def pieces(data):
+        for at in range(0, len(data), 50_000):
+            yield data[at:at + 50_000]
+
+    async def main():
+        blobs = Blobs(Path(sys.argv[1]), max_bytes=1 << 30)
+        for number in range(10_000):
+            data = number.to_bytes(4, "big") * 100_000
+            digest = hashlib.sha256(data).hexdigest()
+            await blobs.put(digest, pieces(data))
+            print(digest, flush=True)
+
+    asyncio.run(main())
+    """
+)
+
+
+def test_a_hub_killed_while_it_takes_artifacts_keeps_whole_ones_only(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", UPLOAD_UNTIL_KILLED, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    told = []
+    for line in process.stdout:
+        told.append(line.strip())
+        if len(told) == 5:
+            os.kill(process.pid, signal.SIGKILL)
+    process.stdout.close()
+    process.wait()
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    assert len(told) >= 5
+    assert all(sha256_hex(blobs.path(digest).read_bytes()) == digest for digest in told)
+    for name in files(tmp_path):
+        assert sha256_hex((tmp_path / name).read_bytes()) == Path(name).name

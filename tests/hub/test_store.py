@@ -1,0 +1,290 @@
+"""The store: one writer, group commit, numbered schema, durable once answered."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.hub.store import writer as writer_module
+from edgefleet.hub.store.migrations import Migration, migrate, packaged
+from edgefleet.hub.store.records import Line
+from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.hub.store.writer import Commit
+from edgefleet.protocol.device import Facts, Outcome, OutcomeKind
+
+FACTS = Facts(profile="generic_x86", agent_version="0.1.0")
+
+
+def outcome(number: int, kind: OutcomeKind = OutcomeKind.CONFIRMED) -> Outcome:
+    return Outcome(id=f"o{number}", rollout="r", release="2", kind=kind, at=1.0)
+
+
+def with_store(path: Path, body: Callable[[SqliteStore, list[Commit]], Any]) -> Any:
+    """Run ``body`` on a started store."""
+
+    async def main() -> Any:
+        store, commits = SqliteStore.open(path / "hub.sqlite"), []
+        store.start(commits.append)
+        try:
+            return await body(store, commits)
+        finally:
+            await store.close()
+
+    return asyncio.run(main())
+
+
+async def enrol(store: SqliteStore, name: str, claim: str = "digest", **more: Any) -> Any:
+    line = Line("operator", "claim", "fleet")
+    await store.save_claims([claim], more.pop("labels", {}), 100.0, line, 0.0)
+    return await store.enrol(claim, name, {}, FACTS, now=1.0, committed=lambda _device: None)
+
+
+async def hold(store: SqliteStore) -> tuple[threading.Event, "asyncio.Future[bool]"]:
+    """Keep the writer busy until the event is set."""
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait(_connection: sqlite3.Connection) -> bool:
+        loop.call_soon_threadsafe(begun.set)
+        return go_on.wait(30)
+
+    job = store.writer.submit(wait)
+    await begun.wait()
+    return go_on, job
+
+
+def test_many_reports_that_wait_share_one_commit(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, commits: list[Commit]) -> None:
+        device = await enrol(store, "d")
+        commits.clear()
+        go_on, first = await hold(store)
+        reports = [
+            store.save_outcomes(device.row, [outcome(n)], 1.0, lambda _fresh: None)
+            for n in range(200)
+        ]
+        go_on.set()
+        await asyncio.gather(first, *reports)
+        assert [commit.writes for commit in commits] == [1, 200]
+
+    with_store(tmp_path, body)
+
+
+def test_an_outcome_is_kept_once_however_often_it_is_sent(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        device = await enrol(store, "d")
+        told: list[tuple[Outcome, ...]] = []
+        for sent in ([outcome(1)], [outcome(1), outcome(2)], [outcome(2), outcome(1)]):
+            await store.save_outcomes(device.row, sent, 1.0, told.append)
+        assert told == [(outcome(1),), (outcome(2),), ()]
+        assert [kept.outcome for kept in store.load_outcomes()] == [outcome(1), outcome(2)]
+
+    with_store(tmp_path, body)
+
+
+def test_the_same_id_from_two_devices_is_two_outcomes(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        for name in ("a", "b"):
+            device = await enrol(store, name, claim=name)
+            await store.save_outcomes(device.row, [outcome(1)], 1.0, lambda _fresh: None)
+        assert [kept.row for kept in store.load_outcomes()] == [0, 1]
+
+    with_store(tmp_path, body)
+
+
+def test_one_bad_job_does_not_take_its_neighbours_down(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        def bad(_connection: sqlite3.Connection) -> None:
+            raise DeviceError("claim_unknown", "No.")
+
+        lines = [store.save_lines([Line("operator", f"a{n}", "x")], 1.0) for n in range(3)]
+        refused = store.writer.submit(bad)
+        lines += [store.save_lines([Line("operator", f"a{n}", "x")], 1.0) for n in range(3, 6)]
+        await asyncio.gather(*lines)
+        with pytest.raises(DeviceError, match="claim_unknown"):
+            await refused
+        assert [entry.action for entry in store.audit(None, 10)] == [
+            f"a{n}" for n in range(5, -1, -1)
+        ]
+
+    with_store(tmp_path, body)
+
+
+def test_memory_changes_in_the_order_of_the_commits(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        seen: list[int] = []
+        jobs = [store.writer.submit(lambda _c, n=n: n, seen.append) for n in range(500)]
+        for job in jobs[::3]:
+            job.cancel()  # whoever waited went away: what was committed still counts
+        await asyncio.gather(*jobs, return_exceptions=True)
+        assert seen == list(range(500))
+
+    with_store(tmp_path, body)
+
+
+def test_a_full_queue_refuses_instead_of_growing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "WRITES_WAITING", 3)
+
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        go_on, job = await hold(store)
+        jobs: list[asyncio.Future[Any]] = [job]
+        jobs += [store.writer.submit(lambda _c: None) for _ in range(3)]
+        with pytest.raises(DeviceError, match="overloaded"):
+            store.writer.submit(lambda _c: None)
+        go_on.set()
+        await asyncio.gather(*jobs)
+
+    with_store(tmp_path, body)
+
+
+def test_a_full_disk_is_a_typed_error_and_the_store_goes_on(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        def limit(connection: sqlite3.Connection) -> None:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+
+        await store.writer.submit(limit)
+        with pytest.raises(DeviceError, match="disk_full"):
+            await store.save_lines([Line("operator", "a", "x", "y" * 100_000)], 1.0)
+        await store.save_lines([Line("operator", "small", "x")], 1.0)
+        assert [entry.action for entry in store.audit(None, 10)] == ["small"]
+
+    with_store(tmp_path, body)
+
+
+def test_the_audit_log_cannot_be_changed_or_shortened(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        await store.save_lines([Line("operator", "start", "rollout/r")], 1.0)
+        for statement in ("DELETE FROM audit", "UPDATE audit SET actor = 'nobody'"):
+            with pytest.raises(sqlite3.IntegrityError, match="audit log"):
+                await store.writer.submit(lambda c, s=statement: c.execute(s))
+        assert [entry.actor for entry in store.audit(None, 10)] == ["operator"]
+
+    with_store(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    ("claim", "name", "now", "code"),
+    [
+        ("none", "new", 1.0, "claim_unknown"),
+        ("used", "new", 1.0, "claim_used"),
+        ("fresh", "new", 100.0, "claim_expired"),
+        ("fresh", "taken", 1.0, "device_name_taken"),
+    ],
+)
+def test_a_claim_enrols_one_device_in_time(
+    tmp_path: Path, claim: str, name: str, now: float, code: str
+) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        await enrol(store, "taken", claim="used")
+        await store.save_claims(["fresh"], {}, 100.0, Line("operator", "claim", "fleet"), 0.0)
+        with pytest.raises(DeviceError, match=code):
+            await store.enrol(claim, name, {}, FACTS, now=now, committed=lambda _device: None)
+        assert [device.name for device in store.load_devices()] == ["taken"]
+        await store.enrol("fresh", "other", {}, FACTS, now=1.0, committed=lambda _device: None)
+
+    with_store(tmp_path, body)
+
+
+def test_what_a_claim_says_of_labels_wins(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        line = Line("operator", "claim", "fleet")
+        await store.save_claims(["c"], {"site": "lyon"}, 100.0, line, 0.0)
+        own = {"site": "everywhere", "colour": "red"}
+        device = await store.enrol("c", "d", own, FACTS, now=1.0, committed=lambda _device: None)
+        assert device.labels == {"site": "lyon", "colour": "red"}
+
+    with_store(tmp_path, body)
+
+
+def test_the_schema_is_applied_once_and_remembered(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
+    migrate(connection, packaged())
+    migrate(connection, packaged())
+    rows = connection.execute("SELECT number, sha256 FROM migration").fetchall()
+    assert rows == [(step.number, step.sha256) for step in packaged()]
+    assert [step.number for step in packaged()] == list(range(1, len(packaged()) + 1))
+
+
+@pytest.mark.parametrize("tamper", ["changed", "newer"])
+def test_a_database_of_another_version_is_left_alone(tmp_path: Path, tamper: str) -> None:
+    connection = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
+    migrate(connection, packaged())
+    if tamper == "changed":
+        connection.execute("UPDATE migration SET sha256 = 'other' WHERE number = 1")
+    else:
+        connection.execute("INSERT INTO migration VALUES (9999, 'newer')")
+    before = list(connection.iterdump())
+    with pytest.raises(OperatorError, match="store_foreign"):
+        migrate(connection, packaged())
+    assert list(connection.iterdump()) == before
+
+
+def test_a_step_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
+    broken = Migration(1, "CREATE TABLE one (a); CREATE TABLE one (a);")
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection, (broken,))
+    assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'one'").fetchall() == []
+    migrate(connection, (Migration(1, "CREATE TABLE one (a);"),))
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hub.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(OperatorError, match="store_foreign"):
+        SqliteStore.open(tmp_path / "hub.sqlite")
+
+
+WRITE_UNTIL_KILLED = textwrap.dedent(
+    """
+    import asyncio, sys
+    from pathlib import Path
+    from edgefleet.hub.store.records import Line
+    from edgefleet.hub.store.sqlite import SqliteStore
+
+    async def main():
+        store = SqliteStore.open(Path(sys.argv[1]))
+        store.start(lambda _commit: None)
+        number = 0
+        while True:
+            jobs = [store.save_lines([Line("operator", str(number + n), "x")], 1.0) for n in range(7)]
+            await asyncio.gather(*jobs)
+            number += 7
+            print(number, flush=True)
+
+    asyncio.run(main())
+    """
+)
+
+
+def test_what_was_acknowledged_survives_a_killed_writer(tmp_path: Path) -> None:
+    path = tmp_path / "hub.sqlite"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE_UNTIL_KILLED, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 140:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    told = [int(line), *(int(rest) for rest in process.stdout)]
+    process.stdout.close()
+    process.wait()
+
+    async def body(store: SqliteStore, _commits: list[Commit]) -> list[str]:
+        return [entry.action for entry in store.audit(None, 100_000)]
+
+    kept = with_store(tmp_path, body)
+    assert kept == [str(number) for number in range(len(kept) - 1, -1, -1)]
+    assert len(kept) >= told[-1]
