@@ -1,0 +1,285 @@
+"""An offer carried out: taken or left, fetched, proved; up to the trial."""
+
+from typing import Final
+
+from edgefleet.agent import limits
+from edgefleet.agent.effect import Fetch, FetchManifest, Prove, RemoveSlot, StopWork
+from edgefleet.agent.event import Fetched, ManifestOpened, Proved, WorkFailed
+from edgefleet.agent.report import report
+from edgefleet.agent.spool import outcome
+from edgefleet.agent.state import (
+    Attempt,
+    Ended,
+    Held,
+    Sent,
+    Slot,
+    active_held,
+    other,
+    running,
+    slot,
+)
+from edgefleet.agent.switch import activate, go_back, start_trial
+from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, Signal, Stage
+from edgefleet.agent.turn import Turn
+from edgefleet.base.errors import CATALOG, Party
+from edgefleet.protocol.device import Offer, OutcomeKind, Reason
+from edgefleet.protocol.release import ReleaseManifest, Variant
+
+_REFUSALS: Final = {
+    "digest_mismatch": Reason.DIGEST,
+    "signature_invalid": Reason.SIGNATURE,
+    "release_file_invalid": Reason.SIGNATURE,
+    "runtime_missing": "runtime_missing",
+}
+
+
+def take_offer(turn: Turn, offer: Offer | None) -> None:
+    """Bring the attempt in line with what the hub wants now."""
+    stage = turn.state.stage
+    if stage in BEFORE_TRIAL and not _same(turn.attempt, offer):
+        cancel(turn)
+        stage = turn.state.stage
+    if offer is None:
+        return
+    if stage is Stage.IDLE:
+        _begin(turn, offer)
+    elif stage in IN_TRIAL and _recalls(turn.attempt, offer):
+        go_back(turn, Reason.RECALLED, "The hub took it back.")
+
+
+def cancel(turn: Turn) -> None:
+    """Give the attempt up; what was fetched stays for the next one."""
+    turn.move(Signal.CANCELLED)
+    turn.keep(attempt=None)
+    _no_work(turn)
+    turn.do(StopWork())
+
+
+def resume(turn: Turn) -> None:
+    """Ask for the work of this stage, from its beginning."""
+    attempt = turn.attempt
+    job = turn.new_job()
+    turn.forgettable(work=job, work_at=None)
+    match turn.state.stage:
+        case Stage.MANIFEST:
+            turn.do(FetchManifest(job=job, slot=attempt.slot, sha256=attempt.manifest_sha256))
+        case Stage.FETCHING if attempt.held and not turn.soft.have_golden:
+            golden = attempt.held.golden.artifact
+            turn.do(Fetch(job=job, slot=attempt.slot, file="golden.npz", artifact=golden))
+        case Stage.FETCHING if attempt.held:
+            model = attempt.held.variant.artifact
+            turn.do(Fetch(job=job, slot=attempt.slot, file="model.onnx", artifact=model))
+        case Stage.PROVING if attempt.held:
+            turn.do(Prove(job=job, slot=attempt.slot, held=attempt.held))
+        case _:
+            turn.forgettable(work=None)
+
+
+def on_manifest_opened(turn: Turn, event: ManifestOpened) -> None:
+    if not _expected(turn, event.job):
+        return
+    attempt, manifest = turn.attempt, event.manifest
+    if event.sha256 != attempt.manifest_sha256 or (manifest.model, manifest.release) != (
+        attempt.model,
+        attempt.release,
+    ):
+        _refuse(turn, Reason.DIGEST, "The manifest is not the one that was offered.")
+        return
+    variant = _variant(turn, manifest)
+    if variant is None:
+        return
+    held = Held(
+        model=manifest.model,
+        release=manifest.release,
+        manifest_sha256=event.sha256,
+        variant=variant,
+        golden=manifest.golden,
+        quality=manifest.quality,
+    )
+    turn.move(Signal.OPENED)
+    turn.change_attempt(held=held)
+    turn.set_slot(attempt.slot, Slot())
+    turn.forgettable(have_golden=False, work_failures=0)
+    resume(turn)
+
+
+def on_fetched(turn: Turn, event: Fetched) -> None:
+    if not _expected(turn, event.job):
+        return
+    turn.forgettable(work_failures=0)
+    if not turn.soft.have_golden:
+        turn.forgettable(have_golden=True)
+    else:
+        turn.move(Signal.FETCHED)
+        turn.set_slot(turn.attempt.slot, Slot(held=turn.attempt.held))
+        turn.forgettable(have_golden=False)
+    resume(turn)
+
+
+def on_proved(turn: Turn, event: Proved) -> None:
+    if not _expected(turn, event.job):
+        return
+    if not event.result.passed:
+        _refuse(turn, event.result.reason or Reason.GOLDEN, event.result.detail)
+        return
+    turn.set_slot(turn.attempt.slot, Slot(held=turn.attempt.held, proved=True))
+    _no_work(turn)
+    _switch(turn)
+
+
+def on_work_failed(turn: Turn, event: WorkFailed) -> None:
+    """Refuse what no retry can mend; wait for the rest, longer each time."""
+    if not _expected(turn, event.job):
+        return
+    if event.code in _REFUSALS:
+        _refuse(turn, _REFUSALS[event.code], event.detail)
+        return
+    failures = turn.soft.work_failures
+    kind = CATALOG.get(event.code)
+    if kind is not None and kind.party is Party.NETWORK:
+        longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * turn.state.interval_s)
+        first = min(limits.BACKOFF_FIRST_S, turn.state.interval_s)
+        pause = min(longest, first * 2.0 ** min(failures, 16))
+    else:
+        pause = limits.DISK_RETRY_S
+        if not turn.attempt.deferred:
+            report(turn, OutcomeKind.DEFERRED, event.code, event.detail)
+            turn.change_attempt(deferred=True)
+    turn.forgettable(
+        work=None,
+        work_failures=failures + 1,
+        work_at=turn.now + pause * (0.5 + 0.5 * event.draw),
+    )
+
+
+def on_woke(turn: Turn) -> None:
+    """Try the work again when its pause is over."""
+    at = turn.soft.work_at
+    if at is not None and at <= turn.now and turn.state.stage in BEFORE_TRIAL:
+        resume(turn)
+
+
+def announced(turn: Turn, sent: Sent) -> None:
+    """Start the trial once a check-in that told of it came back, or could not be sent."""
+    if turn.state.stage is Stage.ANNOUNCING:
+        told = outcome(turn.attempt, OutcomeKind.TRIAL_STARTED, at=turn.now).id
+        if told in sent.outcomes:
+            start_trial(turn)
+
+
+def _begin(turn: Turn, offer: Offer) -> None:
+    state = turn.state
+    held = active_held(state)
+    if turn.now < turn.soft.offers_after or (
+        held and held.manifest_sha256 == offer.manifest_sha256
+    ):
+        return
+    if Ended(rollout=offer.rollout, manifest_sha256=offer.manifest_sha256) in state.ended:
+        return
+    target = other(state.active)
+    serving = running(state)
+    turn.keep(
+        attempts=state.attempts + 1,
+        attempt=Attempt(
+            number=state.attempts + 1,
+            rollout=offer.rollout,
+            action=offer.action,
+            model=offer.model,
+            release=offer.release,
+            manifest_sha256=offer.manifest_sha256,
+            confirm_after_s=offer.confirm_after_s,
+            max_attempts=max(1, offer.max_attempts),
+            slot=target,
+            leaving=serving[1] if serving else "",
+        ),
+    )
+    there = slot(state, target)
+    if there.proved and there.held and there.held.manifest_sha256 == offer.manifest_sha256:
+        turn.change_attempt(held=there.held)
+        _switch(turn)
+    else:
+        turn.move(Signal.OFFERED)
+        resume(turn)
+
+
+def _switch(turn: Turn) -> None:
+    """The slot is proved: try it, or go back to it when that is what the hub asks."""
+    turn.change_attempt(tries=1, incumbent_confidence=_incumbent_confidence(turn))
+    if turn.attempt.action == "revert":
+        turn.move(Signal.RETURN)
+        activate(turn, turn.attempt.slot)
+        return
+    turn.move(Signal.TRY)
+    report(turn, OutcomeKind.TRIAL_STARTED)
+    turn.forgettable(announce_until=turn.now + limits.ANNOUNCE_S)
+
+
+def _incumbent_confidence(turn: Turn) -> float | None:
+    """Live mean top score of the release to be left; None without enough of them."""
+    held, status = active_held(turn.state), turn.soft.serving
+    candidate = turn.attempt.held
+    if held is None or status is None or candidate is None or candidate.model != held.model:
+        return None
+    if status.release != held.release:
+        return None
+    count = status.stats.confidence_count
+    if count < max(1, candidate.quality.min_requests):
+        return None
+    return status.stats.confidence_sum / count
+
+
+def _variant(turn: Turn, manifest: ReleaseManifest) -> Variant | None:
+    """The variant of this device's profile; refuses the attempt when it has none to run."""
+    facts = turn.state.facts
+    profile = facts.profile if facts else ""
+    variant = next((one for one in manifest.variants if one.profile == profile), None)
+    if variant is None:
+        _refuse(turn, Reason.NO_VARIANT, f"The release has no variant for {profile!r}.")
+        return None
+    if facts and facts.memory_mib and variant.artifact.size_bytes > facts.memory_mib << 20:
+        _refuse(turn, Reason.TOO_LARGE, f"The model is larger than {facts.memory_mib} MiB.")
+        return None
+    if facts and variant.runtime not in facts.runtimes:
+        hint = CATALOG["runtime_missing"].hint
+        _refuse(turn, "runtime_missing", f"No {variant.runtime} runtime here. {hint}")
+        return None
+    return variant
+
+
+def _refuse(turn: Turn, reason: str, detail: str) -> None:
+    attempt = turn.attempt
+    report(turn, OutcomeKind.REFUSED, reason, detail)
+    if attempt.action == "revert":
+        turn.forgettable(offers_after=turn.now + limits.RETURN_RETRY_S)
+    else:
+        ended = Ended(rollout=attempt.rollout, manifest_sha256=attempt.manifest_sha256)
+        turn.keep(ended=(*turn.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
+    turn.move(Signal.REFUSED)
+    turn.keep(attempt=None)
+    turn.set_slot(attempt.slot, Slot())
+    _no_work(turn)
+    turn.do(RemoveSlot(slot=attempt.slot))
+
+
+def _expected(turn: Turn, job: int) -> bool:
+    return turn.state.stage in BEFORE_TRIAL and job == turn.soft.work
+
+
+def _no_work(turn: Turn) -> None:
+    turn.forgettable(work=None, work_at=None, work_failures=0, have_golden=False)
+
+
+def _same(attempt: Attempt, offer: Offer | None) -> bool:
+    return offer is not None and (
+        offer.rollout,
+        offer.action,
+        offer.manifest_sha256,
+    ) == (attempt.rollout, attempt.action, attempt.manifest_sha256)
+
+
+def _recalls(attempt: Attempt, offer: Offer) -> bool:
+    return (
+        attempt.action == "install"
+        and offer.action == "revert"
+        and offer.manifest_sha256 != attempt.manifest_sha256
+    )

@@ -1,0 +1,62 @@
+"""Outcomes wait here until the hub has made them durable.
+
+An outcome's id is made from its rollout, attempt and kind, so that one which was stored but whose
+sending was cut off by a power loss is the same one when it is sent again.
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+from edgefleet.agent import limits
+from edgefleet.agent.state import Attempt
+from edgefleet.base.ids import sha256_hex
+from edgefleet.base.limits import DETAIL_CHARS
+from edgefleet.protocol.device import Outcome, OutcomeKind
+
+ID_CHARS: Final = 64
+REASON_CHARS: Final = 64
+_PASSING: Final = frozenset({OutcomeKind.TRIAL_STARTED, OutcomeKind.DEFERRED})
+
+
+def outcome(
+    attempt: Attempt, kind: OutcomeKind, *, at: float, reason: str = "", detail: str = ""
+) -> Outcome:
+    """What became of ``attempt``.
+
+    An attempt to go back is about the release that is left; every other is about the one offered.
+    """
+    release = attempt.release
+    if attempt.action == "revert" and attempt.leaving:
+        release = attempt.leaving
+    identity = f"{attempt.rollout}/{attempt.number}/{kind}"
+    if len(identity) > ID_CHARS:
+        identity = sha256_hex(identity.encode())
+    return Outcome(
+        id=identity,
+        rollout=attempt.rollout,
+        release=release,
+        kind=kind,
+        at=at,
+        reason=reason[:REASON_CHARS],
+        detail=detail[:DETAIL_CHARS],
+    )
+
+
+def push(spool: tuple[Outcome, ...], new: Outcome) -> tuple[Outcome, ...]:
+    """``spool`` with ``new`` at its end, once.
+
+    A full spool first drops outcomes that a later one makes superfluous (a trial started, a
+    deferral), oldest first, and only then the oldest of the final ones.
+    """
+    if any(waiting.id == new.id for waiting in spool):
+        return spool
+    kept = [*spool, new]
+    while len(kept) > limits.SPOOL_OUTCOMES:
+        passing = (place for place, waiting in enumerate(kept) if waiting.kind in _PASSING)
+        del kept[next(passing, 0)]
+    return tuple(kept)
+
+
+def acknowledge(spool: tuple[Outcome, ...], acked: Collection[str]) -> tuple[Outcome, ...]:
+    """``spool`` without what the hub has made durable."""
+    return tuple(waiting for waiting in spool if waiting.id not in acked)

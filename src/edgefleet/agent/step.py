@@ -1,0 +1,82 @@
+"""The agent's brain: one event in, a new state and the effects to do out."""
+
+from typing import assert_never
+
+from edgefleet.agent import attempt, boot, report, switch
+from edgefleet.agent.effect import Effect, SetTimer
+from edgefleet.agent.event import (
+    Activated,
+    ActivationFailed,
+    Booted,
+    CheckInAnswered,
+    CheckInFailed,
+    Event,
+    Fetched,
+    ManifestOpened,
+    Proved,
+    ServingSeen,
+    Woke,
+    WorkFailed,
+)
+from edgefleet.agent.state import AgentState
+from edgefleet.agent.turn import Turn
+
+NEVER_S = 3600.0  # wake at least this often
+
+
+def step(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple[Effect, ...]]:
+    """What ``event`` changes. Save ``to_store`` of the new state, then do the effects in order.
+
+    ``now`` is in seconds and must not run backwards between two boots. The last effect is always
+    SetTimer. Before the first Booted every other event is left alone.
+    """
+    turn = Turn(state, now)
+    if state.soft.booted or isinstance(event, Booted):
+        _dispatch(turn, event)
+        switch.plan_probe(turn)
+        report.check_in_when_due(turn)
+    turn.do(SetTimer(at=wake_at(turn.state, now)))
+    return turn.state, tuple(turn.effects)
+
+
+def wake_at(state: AgentState, now: float) -> float:
+    """When the core has to look again, if nothing happens before."""
+    soft = state.soft
+    due = [now + NEVER_S]
+    if soft.sent is None:
+        due.append(soft.checkin_at)
+    pauses = (soft.work_at, soft.switch_at, soft.announce_until, soft.probe_at)
+    due += [at for at in pauses if at is not None]
+    return min(due)
+
+
+def _dispatch(turn: Turn, event: Event) -> None:
+    match event:
+        case Booted():
+            boot.on_booted(turn, event)
+        case Woke():
+            attempt.on_woke(turn)
+            switch.on_woke(turn)
+        case CheckInAnswered():
+            if sent := report.take_answer(turn, event):
+                attempt.take_offer(turn, event.answer.offer)
+                attempt.announced(turn, sent)
+        case CheckInFailed():
+            if sent := report.take_failure(turn, event):
+                attempt.announced(turn, sent)
+        case ManifestOpened():
+            attempt.on_manifest_opened(turn, event)
+        case Fetched():
+            attempt.on_fetched(turn, event)
+        case WorkFailed():
+            attempt.on_work_failed(turn, event)
+        case Proved():
+            attempt.on_proved(turn, event)
+        case Activated():
+            switch.on_activated(turn, event)
+        case ActivationFailed():
+            switch.on_activation_failed(turn, event)
+        case ServingSeen():
+            switch.on_serving_seen(turn, event)
+        case _:
+            assert_never(event)

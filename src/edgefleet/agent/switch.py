@@ -1,0 +1,226 @@
+"""Which slot serves: activating, going back, restoring what died, and the looks in between."""
+
+import msgspec
+
+from edgefleet.agent import limits, tally, trial
+from edgefleet.agent.effect import Activate, MovePointer, Probe, RemoveSlot, StopServing
+from edgefleet.agent.event import Activated, ActivationFailed, ServingSeen
+from edgefleet.agent.report import report
+from edgefleet.agent.state import Ended, Held, Slot, SlotName, active_held, slot
+from edgefleet.agent.table import IN_TRIAL, Signal, Stage
+from edgefleet.agent.turn import Turn
+from edgefleet.protocol.device import OutcomeKind, Reason
+from edgefleet.protocol.serving import ServingStatus
+
+
+def serves(status: ServingStatus | None, held: Held) -> bool:
+    """True when ``status`` says that this very release answers requests."""
+    return (
+        status is not None
+        and status.ready
+        and (status.model, status.release) == (held.model, held.release)
+        and status.artifact_sha256 == held.variant.artifact.sha256
+    )
+
+
+def activate(turn: Turn, name: SlotName) -> None:
+    """Ask for the slot to be served; replaces any activation under way."""
+    held = slot(turn.state, name).held
+    assert held is not None, f"slot {name} is empty"  # noqa: S101 - a defect, not input
+    job = turn.new_job()
+    turn.forgettable(switch=job, switch_at=None)
+    turn.do(Activate(job=job, slot=name, held=held))
+
+
+def restore(turn: Turn) -> None:
+    """Have the confirmed slot served again, unless that is being done."""
+    if turn.soft.switch is None and turn.state.active is not None:
+        activate(turn, turn.state.active)
+
+
+def start_trial(turn: Turn) -> None:
+    """The hub knows, or cannot be told: switch."""
+    turn.move(Signal.ANNOUNCED)
+    turn.forgettable(announce_until=None)
+    activate(turn, turn.attempt.slot)
+
+
+def go_back(turn: Turn, reason: str, detail: str) -> None:
+    """The trial is over, and not well. The failure is told at once; the way back follows."""
+    attempt = turn.attempt
+    recalled = reason == Reason.RECALLED
+    if attempt.action == "revert":
+        report(turn, OutcomeKind.REFUSED, reason, detail)
+        turn.forgettable(offers_after=turn.now + limits.RETURN_RETRY_S)
+    elif recalled:
+        turn.change_attempt(recalled=True)
+    else:
+        report(turn, OutcomeKind.TRIAL_FAILED, reason, detail)
+    if attempt.action == "install":
+        ended = Ended(rollout=attempt.rollout, manifest_sha256=attempt.manifest_sha256)
+        turn.keep(ended=(*turn.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
+    turn.move(Signal.FAILED)
+    turn.forgettable(watch=None, announce_until=None)
+    return_to_active(turn)
+
+
+def return_to_active(turn: Turn) -> None:
+    """Serve the confirmed slot; with none, stop serving."""
+    turn.forgettable(switch_failures=0)
+    if turn.state.active is not None:
+        activate(turn, turn.state.active)
+    else:
+        turn.forgettable(switch=None, switch_at=None)
+        turn.do(StopServing())
+
+
+def on_activated(turn: Turn, event: Activated) -> None:
+    if event.job != turn.soft.switch:
+        return
+    turn.forgettable(switch=None, switch_at=None)
+    _look(turn, event.status)
+    state = turn.state
+    if state.stage is Stage.ACTIVATING and turn.attempt.action == "revert":
+        _settle_return(turn)
+    elif state.stage is Stage.ACTIVATING:
+        turn.move(Signal.ACTIVATED)
+        turn.change_attempt(switched=True)
+        turn.forgettable(watch=trial.begin(event.status, turn.now))
+        turn.do(MovePointer(slot=turn.attempt.slot))
+    elif state.stage is Stage.REVERTING:
+        _settle_reverting(turn)
+    elif state.active is not None:
+        turn.do(MovePointer(slot=state.active))
+
+
+def on_activation_failed(turn: Turn, event: ActivationFailed) -> None:
+    if event.job != turn.soft.switch:
+        return
+    turn.forgettable(switch=None)
+    if turn.state.stage is Stage.ACTIVATING:
+        go_back(turn, event.reason, event.detail)
+        return
+    _retry_later(turn, event.draw)
+
+
+def on_serving_seen(turn: Turn, event: ServingSeen) -> None:
+    turn.forgettable(probing=False, probe_at=None)
+    if event.status is not None:
+        _look(turn, event.status)
+    elif not event.alive:
+        turn.forgettable(serving=None)
+    state = turn.state
+    if state.stage is Stage.WATCHING:
+        _watch(turn, event)
+    elif state.stage is Stage.REVERTING and state.active is None:
+        if event.alive:
+            turn.do(StopServing())
+        else:
+            _settle_reverting(turn)
+    elif state.stage is not Stage.ACTIVATING and turn.soft.switch is None:
+        _keep_serving(turn, event)
+
+
+def on_woke(turn: Turn) -> None:
+    """Do what is due: a restore, a look, an announcement that waited long enough."""
+    soft = turn.soft
+    if soft.switch_at is not None and soft.switch_at <= turn.now:
+        turn.forgettable(switch_at=None)
+        restore(turn)
+    if soft.announce_until is not None and soft.announce_until <= turn.now:
+        start_trial(turn)
+    if soft.probe_at is not None and soft.probe_at <= turn.now and not soft.probing:
+        turn.forgettable(probing=True, probe_at=None)
+        turn.do(Probe())
+
+
+def plan_probe(turn: Turn) -> None:
+    """See that a look at the serving process is planned while there is something to look at."""
+    state, soft = turn.state, turn.soft
+    wanted = state.active is not None or state.stage in IN_TRIAL or state.stage is Stage.REVERTING
+    if not wanted or soft.probing:
+        turn.forgettable(probe_at=None)
+    else:
+        pause = (
+            state.pace.probe_trial_s if state.stage is Stage.WATCHING else state.pace.probe_idle_s
+        )
+        at = turn.now + pause
+        if soft.probe_at is None or soft.probe_at > at:
+            turn.forgettable(probe_at=at)
+
+
+def _look(turn: Turn, status: ServingStatus) -> None:
+    tallies, mark = tally.fold(turn.soft.tallies, turn.soft.mark, status)
+    turn.forgettable(serving=status, tallies=tallies, mark=mark)
+
+
+def _watch(turn: Turn, event: ServingSeen) -> None:
+    attempt, watch = turn.attempt, turn.soft.watch
+    held = slot(turn.state, attempt.slot).held
+    if watch is None or held is None:
+        return
+    finding = trial.judge(
+        attempt, held.quality, watch, event.status, alive=event.alive, now=turn.now
+    )
+    match finding:
+        case trial.Sick(reason, detail):
+            go_back(turn, reason, detail)
+        case trial.Watching(watch):
+            turn.forgettable(watch=watch)
+        case trial.Healthy():
+            _confirm(turn)
+
+
+def _keep_serving(turn: Turn, event: ServingSeen) -> None:
+    """Outside a trial the confirmed release serves; what died or was swapped is put right."""
+    held = active_held(turn.state)
+    if held is None:
+        return
+    if serves(event.status, held):
+        turn.forgettable(switch_failures=0)
+    elif not event.alive or (event.status is not None and event.status.ready):
+        _retry_later(turn, event.draw)
+
+
+def _confirm(turn: Turn) -> None:
+    name = turn.attempt.slot
+    report(turn, OutcomeKind.CONFIRMED)
+    _make_active(turn, name)
+    turn.forgettable(watch=None)
+    turn.move(Signal.SETTLED)
+    turn.keep(attempt=None)
+
+
+def _settle_return(turn: Turn) -> None:
+    """The release that the hub offered back serves: no trial, it had stood one."""
+    name = turn.attempt.slot
+    report(turn, OutcomeKind.REVERTED, Reason.RECALLED)
+    _make_active(turn, name)
+    turn.move(Signal.SETTLED)
+    turn.keep(attempt=None)
+    turn.do(MovePointer(slot=name))
+
+
+def _settle_reverting(turn: Turn) -> None:
+    attempt, active = turn.attempt, turn.state.active
+    if attempt.recalled:
+        report(turn, OutcomeKind.REVERTED, Reason.RECALLED)
+    turn.move(Signal.SETTLED)
+    turn.keep(attempt=None)
+    turn.do(MovePointer(slot=active))
+    if attempt.action == "install":
+        turn.set_slot(attempt.slot, Slot())
+        turn.do(RemoveSlot(slot=attempt.slot))
+
+
+def _make_active(turn: Turn, name: SlotName) -> None:
+    turn.set_slot(name, msgspec.structs.replace(slot(turn.state, name), confirmed=True))
+    turn.keep(active=name)
+
+
+def _retry_later(turn: Turn, draw: float) -> None:
+    if turn.soft.switch_at is not None:
+        return
+    failures = turn.soft.switch_failures
+    pause = min(limits.RESTART_MAX_S, limits.RESTART_FIRST_S * 2.0 ** min(failures, 16))
+    turn.forgettable(switch_at=turn.now + pause * (0.5 + 0.5 * draw), switch_failures=failures + 1)

@@ -1,0 +1,105 @@
+"""Is the release on trial healthy? A judgement on figures, nothing else."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from edgefleet.agent import limits
+from edgefleet.agent.state import Attempt, Mark, Watch
+from edgefleet.protocol.device import Reason
+from edgefleet.protocol.release import Quality
+from edgefleet.protocol.serving import ServingStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Healthy:
+    """It stood long enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sick:
+    """It has to go."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Too early to say; ``watch`` is what to go on from."""
+
+    watch: Watch
+
+
+HEALTHY: Final = Healthy()
+
+
+def begin(status: ServingStatus, now: float) -> Watch:
+    """Start watching what ``status`` says was activated."""
+    start = Mark(
+        pid=status.pid,
+        model=status.model or "",
+        release=status.release or "",
+        stats=status.stats,
+    )
+    return Watch(since=now, healthy_since=now, start=start)
+
+
+def judge(
+    attempt: Attempt,
+    quality: Quality,
+    watch: Watch,
+    status: ServingStatus | None,
+    *,
+    alive: bool,
+    now: float,
+) -> Healthy | Sick | Watching:
+    """Judge one look at the serving process.
+
+    Crashed: the process is gone, is another one, or gave no sound answer MISSED_PROBES times in a
+    row. Then the error ratio and, once both releases have ``quality.min_requests`` scores, the mean
+    top score against the one of the release before it on this very device.
+    """
+    if not alive:
+        return Sick(Reason.CRASH, "The serving process ended.")
+    if status is not None and status.pid != watch.start.pid:
+        return Sick(Reason.CRASH, "The serving process ended and was started again.")
+    if status is None or not status.ready or status.release != attempt.release:
+        missed = watch.missed + 1
+        if missed >= limits.MISSED_PROBES:
+            return Sick(Reason.CRASH, f"Serving gave no sound answer {missed} times in a row.")
+        return Watching(msgspec.structs.replace(watch, missed=missed, healthy_since=now))
+    if sick := _errors(watch, status) or _confidence(attempt, quality, watch, status):
+        return sick
+    if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
+        return HEALTHY
+    if now - watch.since > limits.TRIAL_STRETCH * attempt.confirm_after_s + limits.TRIAL_SLACK_S:
+        return Sick(Reason.CRASH, "Serving never stood healthy for long enough.")
+    if watch.missed:
+        return Watching(msgspec.structs.replace(watch, missed=0, healthy_since=now))
+    return Watching(watch)
+
+
+def _errors(watch: Watch, status: ServingStatus) -> Sick | None:
+    requests = status.stats.requests - watch.start.stats.requests
+    errors = status.stats.errors - watch.start.stats.errors
+    if requests >= limits.ERROR_MIN_REQUESTS and errors > limits.MAX_ERROR_RATIO * requests:
+        return Sick(Reason.ERRORS, f"{errors} of {requests} requests failed.")
+    return None
+
+
+def _confidence(
+    attempt: Attempt, quality: Quality, watch: Watch, status: ServingStatus
+) -> Sick | None:
+    before = attempt.incumbent_confidence
+    count = status.stats.confidence_count - watch.start.stats.confidence_count
+    if before is None or count < quality.min_requests or count <= 0:
+        return None
+    mean = (status.stats.confidence_sum - watch.start.stats.confidence_sum) / count
+    if mean < before - quality.max_confidence_drop:
+        return Sick(
+            Reason.CONFIDENCE,
+            f"Mean top score {mean:.3f} over {count} requests, {before:.3f} before the update.",
+        )
+    return None

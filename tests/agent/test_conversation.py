@@ -1,0 +1,333 @@
+"""The agent's core, read as the conversation that it holds with the hub and its own device."""
+
+import pytest
+from support.agent_world import Device, manifest, manifest_sha256, offer, serving
+
+from edgefleet.agent.effect import Activate, Fetch, FetchManifest, MovePointer, Prove
+from edgefleet.agent.event import (
+    Activated,
+    ActivationFailed,
+    CheckInAnswered,
+    CheckInFailed,
+    Fetched,
+    ManifestOpened,
+    Proved,
+    ServingSeen,
+    Woke,
+    WorkFailed,
+)
+from edgefleet.agent.table import Stage
+from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Phase
+from edgefleet.protocol.serving import ProveResult, ServingStatus
+
+
+def answer(
+    device: Device, what: Offer | None = None, *, acked: tuple[str, ...] | None = None
+) -> None:
+    """The hub answers the check-in on its way and acknowledges what it carried."""
+    sent = device.state.soft.sent
+    assert sent is not None
+    device.hear(
+        CheckInAnswered(
+            seq=sent.seq,
+            answer=CheckInAnswer(
+                interval_s=60.0, offer=what, acked=sent.outcomes if acked is None else acked
+            ),
+            draw=0.5,
+        )
+    )
+
+
+def check_in(device: Device, what: Offer | None = None) -> None:
+    """Wait for the next check-in and answer it."""
+    if device.state.soft.sent is None:
+        device.now = max(device.now, device.state.soft.checkin_at)
+        device.hear(Woke(draw=0.5))
+    answer(device, what)
+
+
+def stage_release(device: Device, release: str) -> None:
+    """From MANIFEST to the end of PROVING, all well."""
+    device.hear(
+        ManifestOpened(
+            job=device.job(FetchManifest),
+            sha256=manifest_sha256(release),
+            manifest=manifest(release),
+        )
+    )
+    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(Proved(job=device.job(Prove), result=ProveResult(passed=True)))
+
+
+def to_watching(device: Device, release: str, *, pid: int = 100) -> None:
+    check_in(device, offer(release))
+    stage_release(device, release)
+    check_in(device, offer(release))
+    device.hear(Activated(job=device.job(Activate), status=serving(release, pid=pid)))
+
+
+def look(device: Device, status: ServingStatus | None, *, alive: bool = True) -> None:
+    device.hear(ServingSeen(status=status, alive=alive, draw=0.5))
+
+
+def installed(release: str = "1") -> Device:
+    """A device that serves ``release``, confirmed, with nothing left to say."""
+    device = Device()
+    device.boot(whole=())
+    to_watching(device, release)
+    device.now += 10
+    look(device, serving(release))
+    answer(device)
+    assert device.state.stage is Stage.IDLE
+    assert device.state.spool == ()
+    return device
+
+
+def spooled(device: Device) -> list[tuple[OutcomeKind, str]]:
+    return [(outcome.kind, outcome.reason) for outcome in device.state.spool]
+
+
+def test_a_good_release_goes_from_offer_to_confirmed() -> None:
+    device = Device()
+    device.boot(whole=())
+    assert device.kinds() == ("SendCheckIn",)
+    assert device.checked_in().release is None
+    answer(device, offer("1"))
+    assert device.kinds() == ("FetchManifest",)
+    device.hear(
+        ManifestOpened(
+            job=device.job(FetchManifest), sha256=manifest_sha256("1"), manifest=manifest("1")
+        )
+    )
+    assert (device.kinds(), device.did(Fetch).file) == (("Fetch",), "golden.npz")  # type: ignore[union-attr] - did() gives a Fetch
+    device.hear(Fetched(job=device.job(Fetch)))
+    assert (device.kinds(), device.did(Fetch).file) == (("Fetch",), "model.onnx")  # type: ignore[union-attr] - did() gives a Fetch
+    device.hear(Fetched(job=device.job(Fetch)))
+    assert device.kinds() == ("Prove",)
+    device.hear(Proved(job=device.job(Prove), result=ProveResult(passed=True)))
+    assert device.kinds() == ("SendCheckIn",)
+    said = device.checked_in()
+    assert (said.phase, [one.kind for one in said.outcomes]) == (
+        Phase.TRIAL,
+        [OutcomeKind.TRIAL_STARTED],
+    )
+    answer(device, offer("1"))
+    assert device.kinds() == ("Activate",)
+    device.hear(Activated(job=device.job(Activate), status=serving("1")))
+    assert device.kinds() == ("MovePointer",)
+    device.now += 9
+    look(device, serving("1"))
+    assert device.state.stage is Stage.WATCHING
+    device.now += 1
+    look(device, serving("1"))
+    assert device.kinds() == ("SendCheckIn",)
+    said = device.checked_in()
+    assert (said.release, [one.kind for one in said.outcomes]) == ("1", [OutcomeKind.CONFIRMED])
+    assert (device.state.active, device.holds("a")) == ("a", "1")
+
+
+def test_the_next_release_goes_into_the_other_slot_and_the_old_one_stays() -> None:
+    device = installed("1")
+    to_watching(device, "2")
+    device.now += 10
+    look(device, serving("2"))
+    assert (device.state.active, device.holds("a"), device.holds("b")) == ("b", "1", "2")
+
+
+@pytest.mark.parametrize("reason", ["golden_failed", "load_failed"])
+def test_a_release_that_fails_its_golden_set_is_refused_and_nothing_is_switched(
+    reason: str,
+) -> None:
+    device = installed("1")
+    check_in(device, offer("4"))
+    device.hear(
+        ManifestOpened(
+            job=device.job(FetchManifest), sha256=manifest_sha256("4"), manifest=manifest("4")
+        )
+    )
+    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(
+        Proved(job=device.job(Prove), result=ProveResult(passed=False, reason=reason))  # type: ignore[arg-type] - parametrised with its two values
+    )
+    assert device.kinds() == ("RemoveSlot", "SendCheckIn")
+    assert spooled(device) == [(OutcomeKind.REFUSED, reason)]
+    assert (device.state.active, device.holds("a"), device.holds("b")) == ("a", "1", None)
+    answer(device, offer("4"))
+    assert device.state.stage is Stage.IDLE, "the same offer is not taken twice"
+    check_in(device, offer("4", rollout="ro-again"))
+    assert device.state.stage is Stage.MANIFEST, "another rollout may ask again"
+
+
+def test_a_release_whose_process_dies_in_trial_is_left_for_the_old_one() -> None:
+    device = installed("1")
+    to_watching(device, "3")
+    look(device, None, alive=False)
+    assert device.kinds() == ("Activate", "SendCheckIn")
+    assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
+    assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "serving_crashed")]
+    assert device.checked_in().phase is Phase.REVERTING
+    job = device.job(Activate)
+    answer(device)
+    device.hear(Activated(job=job, status=serving("1", pid=101)))
+    assert device.kinds() == ("MovePointer", "RemoveSlot")
+    assert (device.state.stage, device.state.active) == (Stage.IDLE, "a")
+
+
+def test_errors_in_trial_fail_it() -> None:
+    device = installed("1")
+    to_watching(device, "3")
+    look(device, serving("3", requests=100, errors=5))
+    assert device.state.stage is Stage.WATCHING, "5 % is allowed"
+    look(device, serving("3", requests=100, errors=6))
+    assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "inference_errors")]
+
+
+def test_confidence_below_the_incumbents_fails_the_trial() -> None:
+    device = installed("1")
+    look(device, serving("1", requests=50, confidence_sum=47.5, confidence_count=50))
+    to_watching(device, "3")
+    look(device, serving("3", requests=9, confidence_sum=4.5, confidence_count=9))
+    assert device.state.stage is Stage.WATCHING, "nine requests are too few to judge by"
+    look(device, serving("3", requests=20, confidence_sum=10.0, confidence_count=20))
+    assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "confidence_drop")]
+
+
+def test_serving_that_does_not_answer_three_looks_in_a_row_has_crashed() -> None:
+    device = installed("1")
+    to_watching(device, "3")
+    look(device, None)
+    look(device, None)
+    assert device.state.stage is Stage.WATCHING
+    look(device, serving("3"))
+    look(device, None)
+    look(device, None)
+    assert device.state.stage is Stage.WATCHING, "one sound look starts the count anew"
+    look(device, None)
+    assert device.state.stage is Stage.REVERTING
+
+
+def test_an_unsound_look_starts_the_healthy_time_anew() -> None:
+    device = installed("1")
+    to_watching(device, "2")
+    device.now += 9
+    look(device, None)
+    device.now += 2
+    look(device, serving("2"))
+    assert device.state.stage is Stage.WATCHING
+    device.now += 10
+    look(device, serving("2"))
+    assert device.state.stage is Stage.IDLE
+
+
+def test_an_offer_that_vanishes_before_the_trial_cancels_the_attempt() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    stale = device.job(FetchManifest)
+    check_in(device, None)
+    assert device.kinds() == ("StopWork",)
+    assert device.state.stage is Stage.IDLE
+    device.hear(ManifestOpened(job=stale, sha256=manifest_sha256("2"), manifest=manifest("2")))
+    assert device.state.stage is Stage.IDLE, "the completion of stopped work is ignored"
+
+
+def test_an_offer_that_changes_before_the_trial_starts_another_attempt() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    check_in(device, offer("3"))
+    assert device.kinds() == ("StopWork", "FetchManifest")
+    assert device.state.attempt is not None
+    assert (device.state.attempt.release, device.state.attempt.number) == ("3", 3)
+
+
+def test_a_recall_in_trial_goes_back_at_once() -> None:
+    device = installed("1")
+    to_watching(device, "3")
+    check_in(device, offer("1", rollout="ro-3", action="revert"))
+    assert device.kinds() == ("Activate",)
+    device.hear(Activated(job=device.job(Activate), status=serving("1")))
+    assert spooled(device) == [(OutcomeKind.REVERTED, "recalled")]
+    assert device.checked_in().outcomes[0].release == "3"
+    assert device.state.active == "a"
+
+
+def test_a_recall_after_confirmation_activates_the_slot_that_still_holds_the_old_one() -> None:
+    device = installed("1")
+    to_watching(device, "3")
+    device.now += 10
+    look(device, serving("3"))
+    answer(device)
+    check_in(device, offer("1", rollout="ro-3", action="revert"))
+    assert device.kinds() == ("Activate",)
+    device.hear(Activated(job=device.job(Activate), status=serving("1")))
+    assert device.kinds() == ("MovePointer", "SendCheckIn")
+    assert spooled(device) == [(OutcomeKind.REVERTED, "recalled")]
+    assert device.checked_in().outcomes[0].release == "3"
+    assert device.state.active == "a"
+
+
+def test_an_interrupted_trial_is_tried_again_then_given_up() -> None:
+    device = installed("1")
+    to_watching(device, "2")
+    device.boot(serving=serving("2"), pointer="b")
+    assert device.kinds() == ("Activate", "SendCheckIn")
+    assert (device.state.stage, device.state.attempt.tries) == (Stage.ACTIVATING, 2)  # type: ignore[union-attr] - in trial
+    device.boot(serving=serving("2"), pointer="b")
+    assert device.state.stage is Stage.REVERTING
+    assert spooled(device)[-1] == (OutcomeKind.TRIAL_FAILED, "trial_interrupted")
+
+
+def test_a_hub_that_cannot_be_told_does_not_hold_up_the_trial() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    stage_release(device, "2")
+    device.hear(CheckInFailed(seq=device.checked_in().seq, code="unreachable", draw=0.5))
+    assert device.kinds() == ("Activate",)
+    assert spooled(device) == [(OutcomeKind.TRIAL_STARTED, "")]
+
+
+def test_a_full_disk_defers_once_and_goes_on_when_there_is_room() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    device.hear(
+        ManifestOpened(
+            job=device.job(FetchManifest), sha256=manifest_sha256("2"), manifest=manifest("2")
+        )
+    )
+    device.hear(WorkFailed(job=device.job(Fetch), code="disk_full", detail="", draw=0.5))
+    assert device.kinds() == ("SendCheckIn",)
+    assert spooled(device) == [(OutcomeKind.DEFERRED, "disk_full")]
+    answer(device, offer("2"))
+    device.now += 60
+    device.hear(Woke(draw=0.5))
+    device.hear(WorkFailed(job=device.job(Fetch), code="disk_full", detail="", draw=0.5))
+    assert spooled(device) == [], "once per attempt"
+    device.now += 60
+    device.hear(Woke(draw=0.5))
+    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(Fetched(job=device.job(Fetch)))
+    assert device.state.stage is Stage.PROVING
+
+
+def test_activation_that_fails_goes_back() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    stage_release(device, "2")
+    check_in(device, offer("2"))
+    device.hear(
+        ActivationFailed(job=device.job(Activate), reason="load_failed", detail="no", draw=0.5)
+    )
+    assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "load_failed")]
+    assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
+
+
+def test_the_pointer_moves_only_after_serving_has_switched() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    stage_release(device, "2")
+    assert not any(isinstance(one, MovePointer) for one in device.effects)
+    check_in(device, offer("2"))
+    assert not any(isinstance(one, MovePointer) for one in device.effects)
+    device.hear(Activated(job=device.job(Activate), status=serving("2")))
+    assert device.did(MovePointer) == MovePointer(slot="b")

@@ -1,0 +1,148 @@
+"""Releases, offers and a scripted driver for the agent's core."""
+
+from edgefleet.agent.effect import (
+    Activate,
+    Effect,
+    Fetch,
+    FetchManifest,
+    Probe,
+    Prove,
+    SendCheckIn,
+    SetTimer,
+)
+from edgefleet.agent.event import Booted, Event
+from edgefleet.agent.state import AgentState, SlotName, slot
+from edgefleet.agent.step import step
+from edgefleet.base.ids import sha256_hex
+from edgefleet.protocol.device import CheckIn, Facts, Offer, Outcome
+from edgefleet.protocol.release import (
+    Artifact,
+    Golden,
+    Quality,
+    ReleaseManifest,
+    TensorSpec,
+    Variant,
+)
+from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.protocol.wire import encode
+
+FACTS = Facts(profile="generic_x86", agent_version="0.1.0", runtimes=("onnx",), memory_mib=1024)
+GOLDEN_BYTES = b"golden set"
+
+
+def model_bytes(release: str) -> bytes:
+    return f"model {release} ".encode() * 40
+
+
+def manifest(
+    release: str, *, model: str = "digits", profile: str = "generic_x86"
+) -> ReleaseManifest:
+    data = model_bytes(release)
+    golden = GOLDEN_BYTES + release.encode()
+    return ReleaseManifest(
+        model=model,
+        release=release,
+        variants=(
+            Variant(
+                profile=profile,
+                runtime="onnx",
+                precision="fp32",
+                artifact=Artifact(sha256=sha256_hex(data), size_bytes=len(data)),
+                inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 64)),),
+                outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 10)),),
+                max_batch=8,
+                memory_limit_mib=512,
+            ),
+        ),
+        golden=Golden(
+            artifact=Artifact(sha256=sha256_hex(golden), size_bytes=len(golden)),
+            cases=4,
+            min_accuracy=0.9,
+            min_agreement=0.9,
+        ),
+        quality=Quality(output="y", scores="probabilities", min_requests=10),
+        created_at=0.0,
+    )
+
+
+def manifest_sha256(release: str) -> str:
+    return sha256_hex(encode(manifest(release)))
+
+
+def offer(
+    release: str, *, rollout: str | None = None, action: str = "install", **more: object
+) -> Offer:
+    fields: dict[str, object] = {
+        "rollout": rollout or f"ro-{release}",
+        "action": action,
+        "model": "digits",
+        "release": release,
+        "manifest_sha256": manifest_sha256(release),
+        "confirm_after_s": 10.0,
+        **more,
+    }
+    return Offer(**fields)  # type: ignore[arg-type] - the fields are written out above
+
+
+def serving(release: str, *, pid: int = 100, ready: bool = True, **stats: float) -> ServingStatus:
+    return ServingStatus(
+        pid=pid,
+        ready=ready,
+        model="digits",
+        release=release,
+        artifact_sha256=sha256_hex(model_bytes(release)),
+        stats=LiveStats(**stats),  # type: ignore[arg-type] - counters by name
+    )
+
+
+class Device:
+    """The core, with a clock that the test moves and the effects of the last step."""
+
+    def __init__(self, state: AgentState | None = None, *, now: float = 1000.0) -> None:
+        self.state = state or AgentState(interval_s=60.0)
+        self.now = now
+        self.effects: tuple[Effect, ...] = ()
+        self.told: list[Outcome] = []
+
+    def hear(self, event: Event) -> tuple[Effect, ...]:
+        self.state, self.effects = step(self.state, event, self.now)
+        assert isinstance(self.effects[-1], SetTimer)
+        assert sum(isinstance(one, SetTimer) for one in self.effects) == 1
+        return self.effects
+
+    def boot(
+        self, *, whole: tuple[SlotName, ...] = ("a", "b"), **more: object
+    ) -> tuple[Effect, ...]:
+        fields: dict[str, object] = {
+            "facts": FACTS,
+            "whole": whole,
+            "pointer": self.state.active,
+            "serving": None,
+            "draw": 0.0,
+            **more,
+        }
+        return self.hear(Booted(**fields))  # type: ignore[arg-type] - the fields are written out above
+
+    def did(self, kind: type) -> Effect:
+        """The one effect of that kind in the last step."""
+        found = [one for one in self.effects if isinstance(one, kind)]
+        assert len(found) == 1, f"{kind.__name__}: {self.effects}"
+        return found[0]
+
+    def job(self, kind: type[FetchManifest | Fetch | Prove | Activate]) -> int:
+        found = self.did(kind)
+        assert isinstance(found, FetchManifest | Fetch | Prove | Activate)
+        return found.job
+
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the effects of the last step, without the timer."""
+        return tuple(type(one).__name__ for one in self.effects[:-1] if not isinstance(one, Probe))
+
+    def checked_in(self) -> CheckIn:
+        sent = self.did(SendCheckIn)
+        assert isinstance(sent, SendCheckIn)
+        return sent.check_in
+
+    def holds(self, name: SlotName) -> str | None:
+        held = slot(self.state, name).held
+        return held.release if held else None
