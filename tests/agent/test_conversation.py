@@ -1,7 +1,6 @@
 """The agent's core, read as the conversation that it holds with the hub and its own device."""
 
 import pytest
-from support.agent_world import Device, manifest, manifest_sha256, offer, serving
 
 from edgefleet.agent.effect import Activate, Fetch, FetchManifest, MovePointer, Prove
 from edgefleet.agent.event import (
@@ -19,6 +18,7 @@ from edgefleet.agent.event import (
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Phase
 from edgefleet.protocol.serving import ProveResult, ServingStatus
+from support.agent_world import Device, manifest, manifest_sha256, offer, serving
 
 
 def answer(
