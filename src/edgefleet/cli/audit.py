@@ -1,0 +1,37 @@
+"""``edgefleet audit``: who did what."""
+
+from datetime import UTC, datetime
+
+import click
+
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.reach import reach
+from edgefleet.cli.screen import table
+from edgefleet.cli.verb import verb
+
+
+@verb("audit", examples=("edgefleet audit", "edgefleet audit --before 1200 --limit 50 --json"))
+@click.option("--before", type=click.IntRange(1), metavar="ID", help="Older than this entry.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Entries on one page.")
+@pass_invocation
+def audit(invocation: Invocation, before: int | None, limit: int) -> None:
+    """Say who did what, newest first.
+
+    The actor is the operator, a gate, or a device. Times are UTC.
+    """
+    with reach(invocation) as hub:
+        page = hub.audit(before=before, limit=limit)
+    rows = [
+        (
+            entry.id,
+            datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            entry.actor,
+            entry.action,
+            entry.about,
+            entry.detail,
+        )
+        for entry in page.entries
+    ]
+    lines = table(("id", "at", "actor", "action", "about", "detail"), rows)
+    more = [f"More: --before {page.next}"] if page.next is not None else []
+    invocation.screen.answer(page, [*lines, *more])

@@ -1,0 +1,134 @@
+"""The TOML file: shared settings at its top, one table a verb.
+
+    hub = "http://hub.example:8400"
+    [rollout.plan]
+    waves = [1, 10, 100]
+    soak = "10m"
+
+The first of ``--config``, ``$EDGEFLEET_CONFIG``, ``./edgefleet.toml`` and
+``~/.config/edgefleet/config.toml`` is read, alone. A key that no option has is an error.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Collection, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.cli.tree import ROOT, Leaf, leaf_at
+
+MAX_FILE_BYTES: Final = 1 << 20
+_READ_BY_THE_AGENT: Final = "agent"  # its own settings check that table
+
+
+def apply_config(
+    ctx: click.Context, said: Path | None, path: tuple[str, ...], shared: Collection[str]
+) -> None:
+    """Let the file's values stand behind the command line and the variables of this verb.
+
+    Raises OperatorError ``setting_invalid`` for a file that cannot be read or holds a key that no
+    option has.
+    """
+    file = said or _found()
+    if file is None:
+        return
+    values = _read(file)
+    check_keys(values, file, shared)
+    own: Any = values
+    for name in path:
+        own = own.get(name, {})
+    defaults = {key: value for key, value in values.items() if key in shared}
+    ctx.default_map = {**defaults, **own}
+
+
+def check_keys(values: Mapping[str, Any], file: Path, shared: Collection[str]) -> None:
+    """Raise OperatorError ``setting_invalid``, naming the first key that no option has."""
+    for key, value in values.items():
+        if key in shared or key == _READ_BY_THE_AGENT:
+            continue
+        child = ROOT.get(key)
+        if child is None or not isinstance(value, dict):
+            raise _unknown(file, (key,), {*shared, *ROOT})
+        if isinstance(child, Leaf):
+            _check_verb(value, file, (key,))
+            continue
+        for verb, settings in value.items():
+            if verb not in child.verbs or not isinstance(settings, dict):
+                raise _unknown(file, (key, verb), child.verbs)
+            _check_verb(settings, file, (key, verb))
+
+
+def load(leaf: Leaf) -> click.Command:
+    """The command of a leaf, imported now. Raises DeviceError ``runtime_missing``."""
+    module, _, attribute = leaf.target.partition(":")
+    try:
+        command = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "edgefleet":
+            raise
+        raise DeviceError(
+            "runtime_missing",
+            f"This verb needs {error.name}, which is not installed.",
+            hint="Install it all: pip install 'edgefleet[all]'.",
+        ) from error
+    if not isinstance(command, click.Command):
+        msg = f"{leaf.target} is no command"
+        raise TypeError(msg)
+    return command
+
+
+def _check_verb(values: Mapping[str, Any], file: Path, path: tuple[str, ...]) -> None:
+    leaf = leaf_at(path)
+    known = {param.name or "" for param in load(leaf).params} if leaf else set[str]()
+    for key in values:
+        if key not in known:
+            raise _unknown(file, (*path, key), known)
+
+
+def _found() -> Path | None:
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    for path in (Path("edgefleet.toml"), home / "edgefleet" / "config.toml"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data = file.read_bytes()
+        if len(data) > MAX_FILE_BYTES:
+            raise OperatorError("setting_invalid", f"{file} is too large.", field="config")
+        return {key: _underscored(value) for key, value in _toml(data).items()}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OperatorError(
+            "setting_invalid",
+            f"{file} cannot be read: {error}.",
+            field="config",
+            hint="Name a TOML file with --config or EDGEFLEET_CONFIG.",
+        ) from error
+
+
+def _toml(data: bytes) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in tomllib.loads(data.decode()).items()}
+
+
+def _underscored(value: Any) -> Any:
+    """Keys as options are named inside, so that a file may say ``max-error-rate`` too."""
+    if not isinstance(value, dict):
+        return value
+    return {str(key).replace("-", "_"): _underscored(item) for key, item in value.items()}
+
+
+def _unknown(file: Path, path: tuple[str, ...], known: Collection[str]) -> OperatorError:
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    return OperatorError(
+        "setting_invalid",
+        f"{file} sets {'.'.join(path)}, which is no setting.",
+        field=".".join(path),
+        hint=f"Did you mean {near[0]}?" if near else f"Known there: {', '.join(sorted(known))}.",
+    )

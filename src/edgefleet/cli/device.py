@@ -1,0 +1,134 @@
+"""``edgefleet device``: what is enrolled, and the claims that enrol more."""
+
+import time
+
+import click
+
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.reach import access, reach
+from edgefleet.cli.report import wait_lines
+from edgefleet.cli.screen import facts, table
+from edgefleet.cli.values import DURATION, LABEL, age, duration
+from edgefleet.cli.verb import verb
+from edgefleet.protocol.operator import ClaimRequest, DevicePage
+
+
+@verb(
+    "list",
+    examples=(
+        "edgefleet device list",
+        "edgefleet device list --selector 'site=lyon,tier in (gold,silver)'",
+        "edgefleet device list --limit 20 --after cam-0419 --json",
+    ),
+)
+@click.option("--selector", default="", help="Kubernetes label selector; empty selects all.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Devices on one page.")
+@click.option("--after", metavar="DEVICE", help="Go on after this device.")
+@pass_invocation
+def list_(invocation: Invocation, selector: str, limit: int, after: str | None) -> None:
+    """List devices, one page at a time.
+
+    Each row shows the release that the device runs, the one that it should run, and when it was
+    last seen.
+    """
+    with reach(invocation) as hub:
+        page = hub.devices(after=after, limit=limit, selector=selector or None)
+    invocation.screen.answer(page, _page(page))
+
+
+def _page(page: DevicePage) -> list[str]:
+    now = time.time()
+    head = ("device", "profile", "online", "phase", "runs", "wanted", "seen", "labels")
+    rows = [
+        (
+            device.name,
+            device.profile,
+            "yes" if device.online else "no",
+            device.phase,
+            device.release,
+            device.desired,
+            age(device.last_seen, now) or "never",
+            ",".join(f"{key}={value}" for key, value in device.labels.items()),
+        )
+        for device in page.devices
+    ]
+    lines = table(head, rows)
+    return [*lines, f"More: --after {page.next}"] if page.next else lines
+
+
+@verb("show", examples=("edgefleet device show cam-0419", "edgefleet device show cam-0419 --json"))
+@click.argument("device", metavar="DEVICE")
+@pass_invocation
+def show(invocation: Invocation, device: str) -> None:
+    """Show one device: its facts, what it runs, and why."""
+    with reach(invocation) as hub:
+        view = hub.device(device)
+    now = time.time()
+    rows = [
+        ("device", view.name),
+        ("profile", view.profile),
+        ("labels", ", ".join(f"{key}={value}" for key, value in view.labels.items())),
+        ("agent", view.agent_version),
+        ("enrolled", age(view.enrolled_at, now)),
+        ("seen", age(view.last_seen, now) or "never"),
+        ("online", "yes" if view.online else "no"),
+        ("phase", view.phase),
+        ("runs", f"{view.model} {view.release}" if view.release else "nothing yet"),
+        ("wanted", view.desired),
+        ("rollout", view.rollout),
+        ("why", view.line),
+    ]
+    invocation.screen.answer(view, facts(rows))
+
+
+@verb("why", examples=("edgefleet device why cam-0419",))
+@click.argument("device", metavar="DEVICE")
+@pass_invocation
+def why(invocation: Invocation, device: str) -> None:
+    """Say why a device runs what it runs, and what it waits for."""
+    with reach(invocation) as hub:
+        report = hub.why_device(device)
+    invocation.screen.answer(report, wait_lines(report))
+
+
+@verb(
+    "claim",
+    examples=(
+        "edgefleet device claim",
+        "edgefleet device claim --count 50 --valid 2h --label site=lyon --json",
+    ),
+)
+@click.option(
+    "--count", type=click.IntRange(1, 10_000), default=1, help="How many; each enrols one device."
+)
+@click.option(
+    "--valid", type=DURATION, default="24h", metavar="DURATION", help="How long they can be used."
+)
+@click.option(
+    "--label",
+    "labels",
+    type=LABEL,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Label given to the devices that use them; may be said again.",
+)
+@pass_invocation
+def claim(
+    invocation: Invocation, count: int, valid: float, labels: tuple[tuple[str, str], ...]
+) -> None:
+    """Make one-use enrolment claims.
+
+    A claim is a secret: whoever holds it can enrol one device. The hub keeps only its digest, so
+    it is shown this once.
+    """
+    request = ClaimRequest(count=count, valid_s=valid, labels=dict(labels))
+    with reach(invocation) as hub:
+        claims = hub.claim(request)
+    invocation.screen.answer(claims, claims.claims)
+    if not invocation.json:
+        url = access(invocation).url
+        invocation.screen.note(
+            f"Usable for {duration(valid)}. On the device:\n"
+            f"  edgefleet agent run --hub {url} --claim {claims.claims[0]} --name NAME"
+            " --profile PROFILE --data-dir FOLDER --trust publisher.pub"
+        )

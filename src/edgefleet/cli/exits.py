@@ -1,0 +1,59 @@
+"""Exit codes: stable, so that a script can act on them. ``docs/cli.md`` repeats this table."""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Final
+
+from edgefleet.base.errors import EdgefleetError, Party
+
+
+class Exit(IntEnum):
+    """What a command ends with."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    WAITING = 4
+    NETWORK = 5
+    OURS = 70
+    INTERRUPTED = 130
+
+
+MEANING: Final[Mapping[Exit, str]] = MappingProxyType(
+    {
+        Exit.DONE: "done",
+        Exit.FAILED: "the thing itself failed: a rollout was taken back, a golden set not met",
+        Exit.USAGE: "bad usage or bad input: nothing was changed",
+        Exit.REFUSED: "the hub refused: its typed error is printed",
+        Exit.WAITING: "no end yet: the time given was over while it still waited",
+        Exit.NETWORK: "the hub was not reached, or did not answer",
+        Exit.OURS: "a defect of edgefleet: please report it",
+        Exit.INTERRUPTED: "interrupted from the keyboard; what the hub does goes on",
+    }
+)
+
+_FAILURES: Final = frozenset(
+    {
+        "golden_failed",
+        "golden_refused",
+        "inference_failed",
+        "runtime_missing",
+        "disk_full",
+        "address_in_use",
+        "data_dir_in_use",
+        "demo_failed",
+    }
+)
+
+
+def exit_of(error: EdgefleetError, *, from_hub: bool) -> Exit:
+    """What ``error`` ends a command with; ``from_hub`` says that the hub answered with it."""
+    if error.party is Party.NETWORK:
+        return Exit.NETWORK
+    if error.code in _FAILURES and not from_hub:
+        return Exit.FAILED
+    if error.party is Party.US:
+        return Exit.OURS
+    return Exit.REFUSED if from_hub else Exit.USAGE

@@ -1,0 +1,104 @@
+"""How a failure is told: what happened, the field, the hint, and the command to type next."""
+
+import sys
+import traceback
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import click
+from click.core import ParameterSource
+
+from edgefleet.base.errors import EdgefleetError, InternalError, OperatorError
+from edgefleet.cli.exits import Exit, exit_of
+from edgefleet.cli.invocation import Invocation
+from edgefleet.cli.screen import clean
+from edgefleet.client.hub import Refusal
+from edgefleet.protocol.wire import encode, problem
+
+NEXT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "address_in_use": "edgefleet serve --listen 127.0.0.1:0",
+        "answer_malformed": "edgefleet doctor",
+        "connection_lost": "edgefleet doctor",
+        "data_dir_in_use": "edgefleet doctor",
+        "fleet_empty": "edgefleet device list",
+        "golden_failed": "edgefleet model publish --help",
+        "not_authorized": "edgefleet doctor",
+        "not_found": "edgefleet rollout list; edgefleet model list; edgefleet device list",
+        "release_exists": "edgefleet model list",
+        "release_failed_before": "edgefleet rollout list",
+        "rollout_overlap": "edgefleet rollout list",
+        "runtime_missing": "pip install 'edgefleet[all]'",
+        "selector_invalid": "edgefleet device list --help",
+        "selector_key_unknown": "edgefleet device list",
+        "signature_invalid": "edgefleet model publish --help",
+        "timeout": "edgefleet doctor",
+        "unreachable": "edgefleet doctor",
+        "variant_missing": "edgefleet device list",
+        "verb_not_now": "edgefleet rollout why",
+    }
+)
+"""The next command by error code; for the rest, the page of the verb that failed."""
+
+
+def report(error: Exception, invocation: Invocation) -> Exit:
+    """Tell the operator, as text or as a Problem object; the exit code to end with."""
+    path = invocation.path
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        path = error.ctx.command_path
+    known = _typed(error)
+    code = exit_of(known, from_hub=isinstance(known.__cause__, Refusal))
+    if code is Exit.OURS and known is not error:
+        traceback.print_exception(error, file=sys.stderr)
+    if invocation.json:
+        click.echo(encode(problem(known)).decode())
+        return code
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return code
+    click.echo(f"edgefleet: {clean(known.message)}", err=True)
+    if known.field:
+        click.echo(f"  field: {clean(known.field)}", err=True)
+    if known.hint:
+        click.echo(f"  hint:  {clean(known.hint)}", err=True)
+    click.echo(f"  next:  {NEXT.get(known.code, f'{path} --help')}", err=True)
+    click.echo(f"  code:  {known.code} (exit {int(code)})", err=True)
+    return code
+
+
+def _typed(error: Exception) -> EdgefleetError:
+    match error:
+        case EdgefleetError():
+            return error
+        case click.ClickException():
+            return _usage(error)
+        case OSError(filename=str(name)):
+            return OperatorError(
+                "setting_invalid",
+                f"{name}: {error.strerror}.",
+                field="file",
+                hint="Check that it exists and that you may read or write it.",
+            )
+        case _:
+            return InternalError("internal", f"{type(error).__name__}: {error}")
+
+
+def _usage(error: click.ClickException) -> OperatorError:
+    """Click's complaint, with the variable or file that the value came from."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return OperatorError("setting_invalid", f"{error.ctx.command_path} needs a verb.")
+    message = error.format_message()
+    if not (isinstance(error, click.BadParameter) and error.param and error.ctx):
+        field = getattr(error, "option_name", None)
+        return OperatorError("setting_invalid", message, field=field)
+    param, ctx = error.param, error.ctx
+    field = param.opts[0] if isinstance(param, click.Option) else param.make_metavar(ctx)
+    match ctx.get_parameter_source(param.name or ""):
+        case ParameterSource.ENVIRONMENT:
+            message += " It came from an EDGEFLEET_ variable."
+        case ParameterSource.DEFAULT_MAP:
+            message += " It came from the TOML file."
+        case _:
+            pass
+    return OperatorError("setting_invalid", message, field=field)

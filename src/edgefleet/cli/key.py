@@ -1,0 +1,122 @@
+"""``edgefleet key``: the publisher's signing key."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.screen import facts
+from edgefleet.cli.verb import verb
+from edgefleet.protocol.wire import Wire
+from edgefleet.security.signing import PublicKey, PublisherKey
+
+PUBLIC_SUFFIX: Final = ".pub"
+
+
+class KeyView(Wire, frozen=True, kw_only=True):
+    """A publisher's key as it may be shown: everything but the private part."""
+
+    key: str
+    public_file: str
+    keyid: str
+    public_key: str
+
+
+def default_key() -> Path:
+    """``~/.config/edgefleet/publisher.key`` (XDG)."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    return home / "edgefleet" / "publisher.key"
+
+
+def load_key(said: Path | None) -> PublisherKey:
+    """The publisher's key. Raises OperatorError ``not_found`` with how to make one."""
+    path = said or default_key()
+    if not path.exists():
+        where = f" --key {said}" if said else ""
+        raise OperatorError(
+            "not_found",
+            f"There is no key at {path}.",
+            field="key",
+            hint=f"Make one with `edgefleet key new{where}`, or name yours with --key.",
+        )
+    return PublisherKey.load(path)
+
+
+def key_option() -> click.Option:
+    return click.Option(
+        ["--key"],
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The key file; unless given, ~/.config/edgefleet/publisher.key.",
+    )
+
+
+@verb(
+    "new",
+    hub=False,
+    examples=("edgefleet key new", "edgefleet key new --key ./release-team.key --json"),
+)
+@pass_invocation
+def new(invocation: Invocation, key: Path | None) -> None:
+    """Make a publisher's key.
+
+    The private key stays in this file, readable by its owner alone; nothing is sent anywhere. The
+    public key goes beside it, with .pub at its end: devices are given that one. An existing key is
+    never written over.
+    """
+    path = key or default_key()
+    made = PublisherKey.generate()
+    try:
+        made.save(path)
+    except FileExistsError as error:
+        raise OperatorError(
+            "setting_invalid",
+            f"There is a key at {path} already.",
+            field="key",
+            hint="See it with `edgefleet key show`, or name another file with --key.",
+        ) from error
+    public_file = _public_file(path)
+    public_file.write_text(f"{made.public.text}\n")
+    _answer(invocation, path, made.public)
+    if not invocation.json:
+        invocation.screen.note(
+            "Next: edgefleet model publish FOLDER --trust\n"
+            f"      edgefleet agent run ... --trust {public_file}"
+        )
+
+
+@verb("show", hub=False, examples=("edgefleet key show", "edgefleet key show --json"))
+@pass_invocation
+def show(invocation: Invocation, key: Path | None) -> None:
+    """Show a publisher's public key and its id.
+
+    The public key is what devices (`edgefleet agent run --trust FILE`) and the hub (`edgefleet
+    model publish --trust`) are given.
+    """
+    _answer(invocation, key or default_key(), load_key(key).public)
+
+
+for _command in (new, show):
+    _command.params.insert(0, key_option())
+
+
+def _public_file(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".key") + PUBLIC_SUFFIX)
+
+
+def _answer(invocation: Invocation, path: Path, public: PublicKey) -> None:
+    view = KeyView(
+        key=str(path),
+        public_file=str(_public_file(path)),
+        keyid=public.keyid,
+        public_key=public.text,
+    )
+    rows = [
+        ("key", view.key),
+        ("public file", view.public_file),
+        ("key id", view.keyid),
+        ("public key", view.public_key),
+    ]
+    invocation.screen.answer(view, facts(rows))

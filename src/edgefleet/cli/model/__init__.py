@@ -1,0 +1,1 @@
+"""``edgefleet model``: what is published, and publishing."""

@@ -1,0 +1,186 @@
+"""``edgefleet model publish``: a folder becomes a signed release at the hub."""
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from edgefleet.base.errors import PublisherError
+from edgefleet.cli.exits import Exit
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.key import default_key, key_option, load_key
+from edgefleet.cli.model.proof import Bench
+from edgefleet.cli.reach import reach
+from edgefleet.cli.screen import Screen, table
+from edgefleet.cli.values import percent, size
+from edgefleet.cli.verb import verb
+from edgefleet.client.hub import HubClient
+from edgefleet.optimize.release import BuiltRelease, build_release
+from edgefleet.protocol.operator import ReleaseView, TrustKey
+from edgefleet.protocol.serving import ProveResult
+from edgefleet.protocol.wire import Wire
+from edgefleet.security.signing import PublicKey, sign_manifest
+
+
+class VariantProof(Wire, frozen=True, kw_only=True):
+    """One variant with what it did on the golden set; ``proof`` is None where it was skipped."""
+
+    profile: str
+    precision: str
+    size_bytes: int
+    proof: ProveResult | None
+
+
+class Published(Wire, frozen=True, kw_only=True):
+    """What a publish did. ``sent_bytes`` leaves out artifacts that the hub had."""
+
+    release: ReleaseView
+    variants: tuple[VariantProof, ...]
+    sent_bytes: int
+    total_bytes: int
+
+
+@verb(
+    "publish",
+    examples=(
+        "edgefleet model publish examples/digits/releases/1 --trust",
+        "edgefleet model publish ./digits-2 --key ./release-team.key --json",
+    ),
+    exits=(Exit.FAILED,),
+)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option(
+    "--skip-proof", is_flag=True, help="Leave out the golden set here; devices run it anyway."
+)
+@click.option("--trust", is_flag=True, help="Have the hub accept releases signed by this key.")
+@pass_invocation
+def publish(
+    invocation: Invocation, folder: Path, key: Path | None, skip_proof: bool, trust: bool
+) -> None:
+    """Prove, sign and upload a release.
+
+    FOLDER holds release.toml, the model files and the golden set. Each variant is inspected and run
+    on the golden set here; the manifest is signed with your key; artifacts that the hub lacks are
+    uploaded, so a broken upload goes on where it was; then the release is published. It is
+    immutable, and no device gets it before a rollout.
+
+    The key is made by `edgefleet key new`. The hub accepts it once you said --trust; devices trust
+    only the keys that they were installed with.
+    """
+    signer = load_key(key)
+    screen = invocation.screen
+    built = build_release(folder)
+    with reach(invocation) as hub:
+        hub.health()
+        proofs = _prove(built, screen, skip=skip_proof)
+        _check_trust(hub, signer.public, key or default_key(), trust=trust)
+        sent_bytes = _upload(hub, built, screen)
+        view = hub.publish(sign_manifest(built.manifest, signer))
+    answer = Published(
+        release=view,
+        variants=proofs,
+        sent_bytes=sent_bytes,
+        total_bytes=sum(path.stat().st_size for path in built.files.values()),
+    )
+    screen.answer(answer, _lines(answer))
+    if not invocation.json:
+        manifest = view.manifest
+        screen.note(
+            f"Next: edgefleet rollout plan --model {manifest.model} --release {manifest.release}"
+        )
+
+
+def _prove(built: BuiltRelease, screen: Screen, *, skip: bool) -> tuple[VariantProof, ...]:
+    golden = built.manifest.golden
+    bench = Bench(golden, built.files[golden.artifact.sha256])
+    proofs: list[VariantProof] = []
+    for variant in built.manifest.variants:
+        result = None
+        if not skip:
+            screen.note(f"proving {variant.profile} ({variant.precision}) on {golden.cases} cases")
+            result = bench.prove(variant, built.files[variant.artifact.sha256])
+        proofs.append(
+            VariantProof(
+                profile=variant.profile,
+                precision=variant.precision,
+                size_bytes=variant.artifact.size_bytes,
+                proof=result,
+            )
+        )
+    return tuple(proofs)
+
+
+def _check_trust(hub: HubClient, public: PublicKey, key: Path, *, trust: bool) -> None:
+    """Before gigabytes are sent: will the hub accept this signature?"""
+    known = {entry.public_key for entry in hub.trusted().keys}
+    if public.text in known:
+        return
+    if not trust:
+        raise PublisherError(
+            "signature_invalid",
+            f"The hub does not accept releases signed by {public.keyid[:16]}.",
+            field="key",
+            hint="Say --trust to have it accept this key, or sign with one that it knows.",
+        )
+    hub.trust(TrustKey(name=f"{key.stem}-{public.keyid[:8]}", public_key=public.text))
+
+
+def _upload(hub: HubClient, built: BuiltRelease, screen: Screen) -> int:
+    sent_bytes = 0
+    with _bar(screen) as bar:
+        for sha256, path in built.files.items():
+            size_bytes = path.stat().st_size
+            task = bar.add_task(path.name, total=size_bytes) if bar else None
+
+            def advance(count: int, task: "int | None" = task) -> None:
+                if bar and task is not None:
+                    bar.advance(task, count)  # pyright: ignore[reportArgumentType] - rich's TaskID is an int
+
+            sent = hub.upload(sha256, path, advance)
+            sent_bytes += size_bytes if sent else 0
+            if bar is None:
+                screen.note(f"{'sent' if sent else 'is there'}: {path.name} ({size(size_bytes)})")
+    return sent_bytes
+
+
+@contextmanager
+def _bar(screen: Screen) -> Generator[Progress | None]:
+    if not screen.live:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+        yield bar
+
+
+def _lines(done: Published) -> list[str]:
+    manifest = done.release.manifest
+    rows = [
+        (
+            f"{variant.profile} {variant.precision}",
+            size(variant.size_bytes),
+            percent(variant.proof.accuracy) if variant.proof else None,
+            percent(variant.proof.agreement) if variant.proof else None,
+            f"{variant.proof.latency_us_p50} us" if variant.proof else None,
+        )
+        for variant in done.variants
+    ]
+    head = ("variant", "size", "accuracy", "agreement", "p50 latency")
+    return [
+        f"{manifest.model} {manifest.release} is published: {size(done.sent_bytes)} sent of "
+        f"{size(done.total_bytes)}, manifest {done.release.manifest_sha256[:16]}",
+        "",
+        *table(head, rows),
+    ]
+
+
+publish.params.insert(1, key_option())

@@ -1,0 +1,58 @@
+"""The way from a verb to its hub."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.cli.invocation import Invocation
+from edgefleet.client.discover import HubAccess, default_data_dir, discover
+from edgefleet.client.hub import HubClient
+from edgefleet.client.watch import ENDED
+
+
+def data_dir(invocation: Invocation) -> Path:
+    return invocation.data_dir or default_data_dir()
+
+
+def access(invocation: Invocation) -> HubAccess:
+    """Where the hub is. Raises what ``discover`` raises."""
+    return discover(url=invocation.hub, token=invocation.token, data_dir=invocation.data_dir)
+
+
+@contextmanager
+def reach(invocation: Invocation) -> Generator[HubClient]:
+    """A client for the hub that the options name, closed at the end."""
+    client = access(invocation).client()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def which_rollout(client: HubClient, said: str | None, *, reading: bool) -> str:
+    """``said``, else the only open rollout, else (to look at) the newest one.
+
+    Raises OperatorError ``not_found`` when there is none, ``bad_request`` when it is not clear.
+    """
+    if said is not None:
+        return said
+    every = client.rollouts().rollouts
+    still_open = [view for view in every if view.status not in ENDED]
+    if len(still_open) == 1:
+        return still_open[0].id
+    if reading and every and not still_open:
+        return every[0].id
+    if not every or not still_open:
+        raise OperatorError(
+            "not_found",
+            "There is no rollout." if not every else "No rollout is open.",
+            field="ROLLOUT",
+            hint="Plan one with `edgefleet rollout plan`, or name one of `edgefleet rollout list`.",
+        )
+    raise OperatorError(
+        "bad_request",
+        f"{len(still_open)} rollouts are open: {', '.join(view.id for view in still_open[:5])}.",
+        field="ROLLOUT",
+        hint="Name the one that is meant.",
+    )

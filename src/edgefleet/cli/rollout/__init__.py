@@ -1,0 +1,1 @@
+"""``edgefleet rollout``: plan, start, follow, steer and look at rollouts."""

@@ -1,0 +1,107 @@
+"""How a rollout reads as text."""
+
+from typing import Final
+
+from edgefleet.cli.screen import facts, table
+from edgefleet.cli.values import age, duration, percent
+from edgefleet.protocol.rollout import Cohort, Evidence, GateSpec, RolloutView, WaveView
+
+BAR_CHARS: Final = 40
+
+
+def rollout_lines(view: RolloutView) -> list[str]:
+    """The whole rollout: facts, waves, evidence, and what it waits for."""
+    evidence = view.evidence
+    lines = facts(
+        [
+            ("rollout", view.id),
+            ("moves", f"{view.model} {view.release}, from {view.previous or 'nothing'}"),
+            ("fleet", view.selector or "every device"),
+            ("status", f"{view.status.value} ({view.reason}): {view.text}"),
+            ("generation", view.generation),
+            ("gate", _gate(view.gate)),
+            ("devices", counts(evidence)),
+            ("canary", _cohort(evidence.canary)),
+            ("control", _cohort(evidence.control)),
+            ("failures", ", ".join(f"{name} {n}" for name, n in evidence.reasons.items())),
+            ("why", view.why.line),
+        ]
+    )
+    rows = [_wave(view, index, wave) for index, wave in enumerate(view.waves)]
+    head = ("", "percent", "cut", "exposed", "opened", "verdict")
+    return [*lines, "", *table(head, rows)]
+
+
+def wave_bar(evidence: Evidence, width: int = BAR_CHARS) -> str:
+    """The open cut as a bar: ``#`` healthy, ``+`` in trial, ``x`` failed or refused, ``.`` to go.
+
+    Whatever there is of a kind shows as one character at least.
+    """
+    parts = [
+        ("#", evidence.healthy),
+        ("+", evidence.in_trial),
+        ("x", evidence.failed + evidence.refused),
+    ]
+    cut = max(evidence.cut, sum(count for _, count in parts), 1)
+    bar = "".join(char * max(round(width * count / cut), 1) for char, count in parts if count)
+    return f"[{bar[:width].ljust(width, '.')}]"
+
+
+def wave_name(view: RolloutView) -> str:
+    """``wave 2 of 3 (10 %)``, of the open or last opened wave."""
+    index = view.wave
+    if index is None:
+        opened = [i for i, wave in enumerate(view.waves) if wave.opened_at is not None]
+        if not opened:
+            return f"no wave of {len(view.waves)}"
+        index = opened[-1]
+    return f"wave {index + 1} of {len(view.waves)} ({view.waves[index].percent:g} %)"
+
+
+def counts(evidence: Evidence) -> str:
+    """The accounts of the open wave, in the order in which devices go through them."""
+    said = [
+        f"cut {evidence.cut}",
+        f"healthy {evidence.healthy}",
+        f"in trial {evidence.in_trial}",
+        f"failed {evidence.failed}" + (f" ({evidence.silent} silent)" if evidence.silent else ""),
+        f"refused {evidence.refused}" if evidence.refused else "",
+        f"to go {evidence.offered}" if evidence.offered else "",
+        f"offline {evidence.offline}" if evidence.offline else "",
+        f"deferred {evidence.deferred}" if evidence.deferred else "",
+        f"reverted {evidence.reverted}" if evidence.reverted else "",
+    ]
+    return ", ".join(filter(None, said))
+
+
+def _wave(view: RolloutView, index: int, wave: WaveView) -> tuple[object, ...]:
+    judged = wave.judgement
+    opened = age(wave.opened_at, view.why.at)
+    return (
+        ">" if index == view.wave else " ",
+        f"{wave.percent:g} %",
+        wave.cut,
+        wave.exposed if wave.opened_at is not None else None,
+        opened,
+        f"{judged.verdict.value} ({judged.reason})" if judged else None,
+    )
+
+
+def _gate(gate: GateSpec) -> str:
+    return (
+        f"error rate <= {percent(gate.max_error_rate)}, sample >= {gate.min_sample}, "
+        f"soak {duration(gate.soak_s)}, confirm after {duration(gate.confirm_after_s)}"
+    )
+
+
+def _cohort(cohort: Cohort) -> str | None:
+    if not cohort.requests:
+        return None
+    said = [
+        f"{cohort.devices} devices",
+        f"{cohort.requests} requests",
+        f"{cohort.errors} errors",
+        f"confidence {cohort.confidence_mean:.3f}" if cohort.confidence_mean is not None else "",
+        f"p95 {cohort.latency_us_p95} us" if cohort.latency_us_p95 is not None else "",
+    ]
+    return ", ".join(filter(None, said))

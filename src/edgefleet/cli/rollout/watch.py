@@ -1,0 +1,147 @@
+"""``edgefleet rollout watch``: one rollout, followed to its end."""
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from edgefleet.base.clock import SystemClock
+from edgefleet.cli.exits import Exit
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.reach import reach, which_rollout
+from edgefleet.cli.rollout.picture import counts, rollout_lines, wave_bar, wave_name
+from edgefleet.cli.screen import Screen, clean
+from edgefleet.cli.values import DURATION, duration
+from edgefleet.cli.verb import verb
+from edgefleet.client.hub import HubClient
+from edgefleet.client.watch import NoAnswer, Seen
+from edgefleet.client.watch import watch as look
+from edgefleet.protocol.rollout import RolloutView, Status
+
+_COLOURS: Final = {"#": "green", "+": "cyan", "x": "red", ".": "dim"}
+
+
+@verb(
+    "watch",
+    examples=(
+        "edgefleet rollout watch",
+        "edgefleet rollout watch ro-0h3k5v9x2mqa7cdt --timeout 2h --json",
+    ),
+    exits=(Exit.FAILED, Exit.WAITING),
+)
+@click.argument("rollout", metavar="[ROLLOUT]", required=False)
+@click.option(
+    "--timeout", type=DURATION, metavar="DURATION", help="Give up watching after this long."
+)
+@pass_invocation
+def watch(invocation: Invocation, rollout: str | None, timeout: float | None) -> int:
+    """Follow a rollout until it is completed, reverted, refused or halted.
+
+    Shows the open wave as a bar (# healthy, + in trial, x failed, . to go), the counts, and what
+    is waited for; on a terminal in place, else one line for each change. A hub that goes away is
+    waited for. Stopping to watch changes nothing at the hub.
+
+    Without ROLLOUT the only open one is meant, else the newest.
+    """
+    with reach(invocation) as hub:
+        return follow(invocation, hub, which_rollout(hub, rollout, reading=True), timeout_s=timeout)
+
+
+def follow(
+    invocation: Invocation, hub: HubClient, rollout_id: str, *, timeout_s: float | None = None
+) -> Exit:
+    """Show the rollout until it ends, answer with its last view, and say how it ended."""
+    last: RolloutView | None = None
+    answers = True
+    with _picture(invocation.screen) as picture:
+        for sight in look(hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s):
+            match sight:
+                case Seen(view):
+                    last, answers = view, True
+                    picture.show(view)
+                case NoAnswer(since_s, error):
+                    answers = False
+                    picture.silent(since_s, error.message)
+    if last is None:
+        msg = "a watch sees the rollout at least once"
+        raise AssertionError(msg)
+    invocation.screen.answer(last, rollout_lines(last))
+    return ending(last.status) if answers else Exit.NETWORK
+
+
+def ending(status: Status) -> Exit:
+    """The exit code for a rollout that is left in this status."""
+    match status:
+        case Status.COMPLETED:
+            return Exit.DONE
+        case Status.REVERTED | Status.REFUSED | Status.HALTED:
+            return Exit.FAILED
+        case Status.PLANNED | Status.RUNNING | Status.PAUSED | Status.REVERTING:
+            return Exit.WAITING
+
+
+class _Picture(Protocol):
+    def show(self, view: RolloutView) -> None: ...
+
+    def silent(self, since_s: float, text: str) -> None: ...
+
+
+class _Lines:
+    """One line for each change, for pipes and logs."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._shown: object = None
+
+    def show(self, view: RolloutView) -> None:
+        waits = tuple((wait.code, wait.devices) for wait in view.why.waits)
+        key = (view.status, view.wave, counts(view.evidence), waits)
+        if key != self._shown:
+            self._shown = key
+            self._screen.note(
+                f"{view.status.value}  {wave_name(view)}  {wave_bar(view.evidence, 20)}  "
+                f"{counts(view.evidence)}  {view.why.line}"
+            )
+
+    def silent(self, since_s: float, text: str) -> None:
+        if self._shown != text:
+            self._shown = text
+            self._screen.note(f"The hub does not answer since {duration(since_s)}: {text}")
+
+
+class _Terminal:
+    """The same in place, on a terminal."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._lines: list[Text] = []
+
+    def show(self, view: RolloutView) -> None:
+        bar = Text()
+        for char in wave_bar(view.evidence):
+            bar.append(char, _COLOURS.get(char, ""))
+        self._lines = [
+            Text(clean(f"{view.id}  {view.model} {view.release}  {view.status.value}"), "bold"),
+            Text.assemble(bar, clean(f"  {wave_name(view)}")),
+            Text(counts(view.evidence)),
+            Text(clean(view.why.line), "dim"),
+        ]
+        self._live.update(Group(*self._lines))
+
+    def silent(self, since_s: float, text: str) -> None:
+        said = clean(f"The hub does not answer since {duration(since_s)}: {text}")
+        self._live.update(Group(*self._lines, Text(said, "yellow")))
+
+
+@contextmanager
+def _picture(screen: Screen) -> Generator[_Picture]:
+    if not screen.live:
+        yield _Lines(screen)
+        return
+    with Live(console=Console(file=sys.stderr), transient=True) as live:
+        yield _Terminal(live)

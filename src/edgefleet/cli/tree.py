@@ -1,0 +1,117 @@
+"""Every noun and verb, where it is defined, and its line in the list. Loaded when it is called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A verb: ``module:attribute`` of its command, and its line in the list above it."""
+
+    target: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """A noun and what can be done with it."""
+
+    line: str
+    verbs: Mapping[str, Leaf]
+
+
+def _noun(line: str, module: str, **verbs: str) -> Noun:
+    """``verbs`` are lines by name; ``module`` may hold ``{verb}``."""
+    leaves = {
+        name: Leaf(f"edgefleet.cli.{module.format(verb=name)}:{name}", text)
+        for name, text in verbs.items()
+    }
+    return Noun(line, MappingProxyType(leaves))
+
+
+def _rollout() -> Noun:
+    command = "edgefleet.cli.rollout."
+    verbs = {
+        "plan": Leaf(f"{command}plan:plan", "Plan a rollout in waves."),
+        "start": Leaf(f"{command}verbs:start", "Start a planned rollout."),
+        "watch": Leaf(f"{command}watch:watch", "Follow a rollout to its end."),
+        "why": Leaf(f"{command}look:why", "Say what a rollout waits for."),
+        "pause": Leaf(f"{command}verbs:pause", "Open no wave until it is resumed."),
+        "resume": Leaf(f"{command}verbs:resume", "Let a paused rollout go on."),
+        "advance": Leaf(f"{command}verbs:advance", "Open the next wave without waiting."),
+        "halt": Leaf(f"{command}verbs:halt", "Expose no further device."),
+        "revert": Leaf(f"{command}verbs:revert", "Take the release back everywhere."),
+        "list": Leaf(f"{command}look:list_", "List the newest rollouts."),
+        "show": Leaf(f"{command}look:show", "Show one rollout with its waves."),
+    }
+    return Noun("Move a fleet from one release to another.", MappingProxyType(verbs))
+
+
+def _model() -> Noun:
+    command = "edgefleet.cli.model."
+    verbs = {
+        "publish": Leaf(f"{command}publish:publish", "Prove, sign and upload a release."),
+        "list": Leaf(f"{command}look:list_", "List models and their releases."),
+        "show": Leaf(f"{command}look:show", "Show a model, or one of its releases."),
+        "why": Leaf(f"{command}look:why", "Say where a release stands."),
+    }
+    return Noun("Models and their releases.", MappingProxyType(verbs))
+
+
+def _device() -> Noun:
+    command = "edgefleet.cli.device:"
+    verbs = {
+        "list": Leaf(f"{command}list_", "List devices."),
+        "show": Leaf(f"{command}show", "Show one device."),
+        "why": Leaf(f"{command}why", "Say why a device runs what it runs."),
+        "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),
+    }
+    return Noun("The devices of the fleet.", MappingProxyType(verbs))
+
+
+ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
+    {
+        "demo": Leaf("edgefleet.cli.demo.command:demo", "Tell the whole story on this machine."),
+        "serve": Leaf("edgefleet.cli.serve:serve", "Run the hub and its page."),
+        "agent": _noun("The device's own program.", "agent", run="Run the agent on a device."),
+        "fleet": _noun("The fleet as a whole.", "fleet", show="Show the fleet now."),
+        "device": _device(),
+        "key": _noun(
+            "The key that signs releases.",
+            "key",
+            new="Make a publisher's key.",
+            show="Show a publisher's public key.",
+        ),
+        "model": _model(),
+        "rollout": _rollout(),
+        "audit": Leaf("edgefleet.cli.audit:audit", "Say who did what."),
+        "doctor": Leaf("edgefleet.cli.doctor.command:doctor", "Look for what is wrong here."),
+    }
+)
+
+
+def leaf_at(path: tuple[str, ...]) -> Leaf | None:
+    """The verb at ``path``, such as ``("rollout", "plan")``."""
+    match path:
+        case (name,):
+            found = ROOT.get(name)
+            return found if isinstance(found, Leaf) else None
+        case (name, verb):
+            noun = ROOT.get(name)
+            return noun.verbs.get(verb) if isinstance(noun, Noun) else None
+        case _:
+            return None
+
+
+def leaves() -> tuple[tuple[tuple[str, ...], Leaf], ...]:
+    """Every verb with its path, in the order of the table."""
+    found: list[tuple[tuple[str, ...], Leaf]] = []
+    for name, child in ROOT.items():
+        match child:
+            case Leaf():
+                found.append(((name,), child))
+            case Noun():
+                found += [((name, verb), leaf) for verb, leaf in child.verbs.items()]
+    return tuple(found)

@@ -1,0 +1,115 @@
+"""How values are written on the command line, and how they are shown again."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import click
+
+from edgefleet.protocol.rollout import WaveSpec
+
+_UNITS_S: Final[Mapping[str, float]] = {
+    "": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0,
+}  # fmt: skip
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written as ``90s``, ``5m``, ``2h``, ``1d``, ``500ms`` or a plain number."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found = _DURATION.fullmatch(str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is no duration: write 90s, 5m or 2h.", param, ctx)
+        return float(found[1]) * _UNITS_S[found[2]]
+
+
+class Rate(click.ParamType[float]):
+    """A share, written as ``0.05`` or ``5%``."""
+
+    name = "rate"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = math.nan
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is no share: write 0.05 or 5%.", param, ctx)
+        return share
+
+
+class Waves(click.ParamType[tuple[WaveSpec, ...]]):
+    """Percents with commas between, ``1,10,100``; a TOML list serves as well."""
+
+    name = "waves"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[WaveSpec, ...]:
+        items = list(map(str, value)) if isinstance(value, (list, tuple)) else str(value).split(",")
+        try:
+            percents = [float(item.strip().removesuffix("%")) for item in items]
+        except ValueError:
+            percents = [math.nan]
+        if not all(map(math.isfinite, percents)):
+            self.fail(f"{value!r} are no percents: write 1,10,100.", param, ctx)
+        return tuple(WaveSpec(percent=percent) for percent in percents)
+
+
+class Label(click.ParamType[tuple[str, str]]):
+    """``key=value``."""
+
+    name = "label"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        key, equals, said = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is no label: write site=lyon.", param, ctx)
+        return key, said
+
+
+DURATION: Final = Duration()
+RATE: Final = Rate()
+WAVES: Final = Waves()
+LABEL: Final = Label()
+
+
+def duration(seconds: float) -> str:
+    """``95`` as ``1m35s``: the two largest units."""
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size_s in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size_s)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return "".join(parts[:2])
+
+
+def size(size_bytes: float) -> str:
+    """``1536`` as ``1.5 KiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} GiB"
+
+
+def percent(share: float) -> str:
+    """``0.05`` as ``5 %``."""
+    return f"{share * 100:.4g} %"
+
+
+def age(then: float | None, now: float) -> str | None:
+    """How long ago, or None when it never was."""
+    return None if then is None else f"{duration(max(now - then, 0))} ago"
