@@ -1,0 +1,114 @@
+"""A device's virtual disk: ``base.storage.Storage`` in memory, with an end to its space.
+
+Large files are kept once for all devices (``Shelf``), so that a fleet that holds one release costs
+one copy of it.
+"""
+
+from hashlib import sha256
+
+from edgefleet.base.errors import DeviceError
+from edgefleet.sim.limits import SHELVED_BYTES
+
+
+class Shelf:
+    """Bytes by their SHA-256, each kept once."""
+
+    def __init__(self) -> None:
+        self._by_digest: dict[str, bytes] = {}
+        self._digest_of: dict[int, str] = {}  # by identity of what is on the shelf
+
+    def put(self, data: bytes) -> bytes:
+        """The shelf's own copy of ``data``."""
+        if id(data) in self._digest_of:
+            return data
+        digest = sha256(data).hexdigest()
+        kept = self._by_digest.setdefault(digest, data)
+        self._digest_of[id(kept)] = digest
+        return kept
+
+    def get(self, digest: str) -> bytes | None:
+        return self._by_digest.get(digest)
+
+    def digest(self, data: bytes) -> str:
+        """SHA-256 of ``data``; looked up where these very bytes are on the shelf."""
+        return self._digest_of.get(id(data)) or sha256(data).hexdigest()
+
+
+class VirtualDisk:
+    """Storage of one device. ``capacity_bytes`` counts what the files hold, and nothing else.
+
+    A file is replaced by writing the new one beside it, so that both need room for a moment.
+    """
+
+    def __init__(self, shelf: Shelf, capacity_bytes: int) -> None:
+        self._shelf = shelf
+        self._files: dict[str, bytes] = {}
+        self.capacity_bytes = capacity_bytes
+        self.used_bytes = 0
+
+    def read(self, path: str) -> bytes | None:
+        return self._files.get(_checked(path))
+
+    def size(self, path: str) -> int | None:
+        data = self._files.get(_checked(path))
+        return None if data is None else len(data)
+
+    def write(self, path: str, data: bytes) -> None:
+        self._demand(len(data))
+        self._put(_checked(path), data)
+
+    def append(self, path: str, data: bytes) -> None:
+        self._demand(len(data))
+        self._put(_checked(path), self._files.get(path, b"") + data)
+
+    def rename(self, source: str, target: str) -> None:
+        data = self._files.get(_checked(source))
+        if data is None:
+            raise FileNotFoundError(source)
+        self._drop(source)
+        self._put(_checked(target), data)
+
+    def remove(self, path: str) -> None:
+        inside = f"{_checked(path)}/"
+        for name in [name for name in self._files if name == path or name.startswith(inside)]:
+            self._drop(name)
+
+    def list(self, folder: str) -> tuple[str, ...]:
+        inside = f"{_checked(folder)}/"
+        names = {
+            name.removeprefix(inside).partition("/")[0]
+            for name in self._files
+            if name.startswith(inside)
+        }
+        return tuple(sorted(names))
+
+    def digest(self, path: str) -> str | None:
+        data = self._files.get(_checked(path))
+        return None if data is None else self._shelf.digest(data)
+
+    def free_bytes(self) -> int:
+        return max(0, self.capacity_bytes - self.used_bytes)
+
+    def locate(self, path: str) -> str:
+        return f"virtual:{_checked(path)}"
+
+    def _demand(self, size_bytes: int) -> None:
+        if size_bytes > self.free_bytes():
+            raise DeviceError("disk_full", "The virtual disk has no room left.")
+
+    def _put(self, path: str, data: bytes) -> None:
+        self._drop(path)
+        self._files[path] = self._shelf.put(data) if len(data) >= SHELVED_BYTES else data
+        self.used_bytes += len(data)
+
+    def _drop(self, path: str) -> None:
+        data = self._files.pop(path, None)
+        if data is not None:
+            self.used_bytes -= len(data)
+
+
+def _checked(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        msg = f"storage paths stay inside their folder: {path!r}"
+        raise ValueError(msg)
+    return path
