@@ -103,6 +103,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "verb_not_now": ErrorKind(
             _O, 409, _FIX, "See `edgefleet rollout why` for what it waits for."
         ),
+        "form_stale": ErrorKind(_O, 403, _FIX, "Reload the page, then give the verb again."),
         "gate_invalid": ErrorKind(_O, 422, _FIX, "Mend the gate's field that is named."),
         "name_invalid": ErrorKind(
             _O, 422, _FIX, "Use 1 to 63 letters, digits, dots, dashes or underscores."
@@ -139,6 +140,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "golden_refused": ErrorKind(_D, 422, _NEVER, "The device keeps the release that it has."),
         "inference_failed": ErrorKind(
             _D, 500, _LATER, "See the serving log for the model's error."
+        ),
+        "not_ready": ErrorKind(
+            _D, 503, _LATER, "No release is active on this device yet: see its agent's log."
         ),
         "overloaded": ErrorKind(_D, 503, _LATER, "The queue is full: retry after the pause named."),
         # The way between.

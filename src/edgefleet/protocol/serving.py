@@ -27,6 +27,7 @@ class LiveStats(Wire, frozen=True, kw_only=True):
 
     requests: int = 0
     errors: int = 0
+    refused: int = 0  # requests turned away before the model: wrong shape, wrong name, queue full
     confidence_sum: float = 0.0
     confidence_count: int = 0
     latency_us_p50: int = 0

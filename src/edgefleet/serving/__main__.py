@@ -1,0 +1,42 @@
+"""``python -m edgefleet.serving``: prints its url when it is ready, and ends on SIGTERM."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from edgefleet.base.errors import EdgefleetError
+from edgefleet.serving.server import ServingSettings, read_address, serve
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the serving process. Exit code 0 after SIGTERM, 1 when it cannot start."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edgefleet.serving",
+        description="Serve the release that the agent activates, over Open Inference Protocol v2.",
+    )
+    parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
+    parser.add_argument("--control-socket", required=True, type=Path, metavar="PATH")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="load artifacts from this folder only"
+    )
+    options = parser.parse_args(argv)
+    try:
+        host, port = read_address(options.listen)
+        settings = ServingSettings(host, port, options.control_socket, options.data_dir)
+        uvloop.run(serve(settings, _say))
+    except EdgefleetError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _say(url: str) -> None:
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""What the agent asks of the serving process, on a Unix socket that only its user can open."""
+
+from collections.abc import Awaitable
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.http1.message import Reply, Request
+from edgefleet.protocol.serving import Activate
+from edgefleet.protocol.wire import decode, encode
+from edgefleet.serving.host import ModelHost
+
+
+class Control:
+    """The handler of the control socket; ``url`` is where inference is served."""
+
+    def __init__(self, host: ModelHost, url: str) -> None:
+        self._host = host
+        self._url = url
+
+    def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
+        match request.method, request.path:
+            case "GET", "/control/status":
+                return self._status()
+            case "POST", "/control/activate":
+                return self._activate(decode(request.body, Activate))
+            case _, "/control/status" | "/control/activate":
+                raise OperatorError("method_not_allowed", f"Not by {request.method}.")
+            case _:
+                raise OperatorError("not_found", "There is no such endpoint.")
+
+    async def _activate(self, wanted: Activate) -> Reply:
+        await self._host.activate(wanted)
+        return self._status()
+
+    def _status(self) -> Reply:
+        return Reply(200, encode(self._host.status(self._url)))

@@ -1,0 +1,21 @@
+"""Bounds of the serving process, sized for a device with 512 MiB."""
+
+from typing import Final
+
+from edgefleet.http1.limits import Limits
+
+INFERENCE: Final = Limits(
+    body_bytes=16 << 20, held_bytes=64 << 20, connections=256, idle_s=120.0, drain_s=10.0
+)
+CONTROL: Final = Limits(body_bytes=1 << 20, connections=16)
+
+TENSORS: Final = 64  # in one request, and outputs asked for
+RANK: Final = 16
+ID_CHARS: Final = 256
+JSON_HEAD_BYTES: Final = 16 << 20  # the JSON part of a request with binary tensors
+
+QUEUED: Final = 32  # inferences that wait for the worker; one more gets 503
+INLINE_US: Final = 1_000  # a model that answers within this runs on the event loop
+WARM_UP_RUNS: Final = 3
+PROVE_STDIN_BYTES: Final = 1 << 20
+DETAIL_CHARS: Final = 300

@@ -1,0 +1,255 @@
+"""The Open Inference Protocol v2 over REST, as KServe, Triton and their clients speak it.
+
+``model_version`` in every answer is the release that made it.
+"""
+
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgefleet import __version__
+from edgefleet.base.errors import EdgefleetError, OperatorError
+from edgefleet.http1.message import Reply, Request, retry_headers
+from edgefleet.protocol.wire import decode, encode
+from edgefleet.serving.active import ActiveRelease
+from edgefleet.serving.host import ModelHost
+from edgefleet.serving.limits import JSON_HEAD_BYTES
+from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
+from edgefleet.serving.runtime import Tensor
+from edgefleet.serving.tensors import (
+    InferRequest,
+    WantedOutput,
+    read_inputs,
+    read_raw,
+    to_binary,
+    to_json,
+)
+
+EXTENSIONS: Final = ("binary_tensor_data",)
+_PLATFORM: Final = "onnxruntime_onnx"
+_JSON_LENGTH: Final = b"inference-header-content-length"
+_NOT_OFFERED: Final = ("classification", "shared_memory_region")
+
+
+@dataclass(frozen=True, slots=True)
+class _Inference:
+    """A request that was read: what to run, and how to answer."""
+
+    began_ns: int
+    id: str | None
+    inputs: dict[str, Tensor]
+    wanted: tuple[tuple[str, bool], ...]  # output, as binary?
+    outputs: tuple[str, ...]  # the names of ``wanted``, and the one that tells the confidence
+
+
+def render_error(error: EdgefleetError) -> Reply:
+    """The protocol's error object, with our code and hint beside its text."""
+    said = {"error": error.message, "code": error.code, "hint": error.hint, "field": error.field}
+    return Reply(error.status, encode(said), headers=retry_headers(error))
+
+
+class OpenInference:
+    """The handler of the inference listener."""
+
+    def __init__(self, host: ModelHost) -> None:
+        self._host = host
+
+    def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
+        match request.path.split("/")[1:]:
+            case ["v2", "models", model, "infer"]:
+                _allow(request, "POST")
+                return self._infer(request, model, None)
+            case ["v2", "models", model, "versions", version, "infer"]:
+                _allow(request, "POST")
+                return self._infer(request, model, version)
+            case path:
+                _allow(request, "GET", "HEAD")
+                return self._get(path)
+
+    def _get(self, path: list[str]) -> Reply:
+        match path:
+            case ["v2"]:
+                return _json(
+                    {"name": "edgefleet", "version": __version__, "extensions": EXTENSIONS}
+                )
+            case ["v2", "health", "live"]:
+                return _json({"live": True})
+            case ["v2", "health", "ready"]:
+                self._host.require()
+                return _json({"ready": True})
+            case ["v2", "models", model] | ["v2", "models", model, "versions", _]:
+                return _metadata(self._find(model, path[4] if len(path) > 4 else None))
+            case ["v2", "models", model, "ready"] | ["v2", "models", model, "versions", _, "ready"]:
+                self._find(model, path[4] if len(path) > 4 else None)
+                return _json({"name": model, "ready": True})
+            case ["metrics"]:
+                return Reply(200, metrics_text(self._host).encode(), CONTENT_TYPE)
+            case _:
+                raise OperatorError("not_found", "There is no such endpoint.")
+
+    def _find(self, model: str, version: str | None) -> ActiveRelease:
+        active = self._host.require()
+        if model != active.model:
+            raise OperatorError("not_found", f"This device serves {active.model}.", field="model")
+        if version is not None and version != active.release:
+            raise OperatorError(
+                "not_found", f"The active release is {active.release}.", field="version"
+            )
+        return active
+
+    def _infer(self, request: Request, model: str, version: str | None) -> Reply | Awaitable[Reply]:
+        began_ns = time.perf_counter_ns()
+        active = self._find(model, version)
+        try:
+            inference = _read(request, active, began_ns)
+            if not active.inline:
+                active.check_room()
+                return _infer_in_turn(active, inference)
+        except EdgefleetError as error:
+            active.stats.refused[error.code] += 1
+            raise
+        return _infer_now(active, inference)
+
+
+def _infer_now(active: ActiveRelease, inference: _Inference) -> Reply:
+    try:
+        tensors = active.run(inference.inputs, inference.outputs)
+    except EdgefleetError:
+        active.stats.failed()
+        raise
+    return _answer(active, inference, tensors)
+
+
+async def _infer_in_turn(active: ActiveRelease, inference: _Inference) -> Reply:
+    try:
+        tensors = await active.run_in_turn(inference.inputs, inference.outputs)
+    except EdgefleetError:
+        active.stats.failed()
+        raise
+    return _answer(active, inference, tensors)
+
+
+def _read(request: Request, active: ActiveRelease, began_ns: int) -> _Inference:
+    encoding = request.headers.get(b"content-encoding", b"identity")
+    if encoding.lower() != b"identity":
+        raise OperatorError(
+            "bad_request", "Compressed bodies are not taken.", field="Content-Encoding"
+        )
+    body = memoryview(request.body)
+    json_bytes = _json_length(request, len(body))
+    every = tuple(WantedOutput(name=spec.name) for spec in active.outputs)
+    if json_bytes == 0:
+        inputs = read_raw(body, active.inputs)
+        wanted = tuple((output.name, True) for output in every)
+        said_id = None
+    else:
+        said = decode(
+            request.body if json_bytes == len(body) else bytes(body[:json_bytes]), InferRequest
+        )
+        inputs = read_inputs(
+            said, body[json_bytes:], active.inputs, active.wanted.variant.max_batch
+        )
+        binary = said.parameters.get("binary_data_output") is True
+        wanted = _wanted(said.outputs or every, binary=binary, known={o.name for o in every})
+        said_id = said.id
+    names = tuple(name for name, _ in wanted)
+    quality = active.wanted.quality.output
+    return _Inference(
+        began_ns, said_id, inputs, wanted, names if quality in names else (*names, quality)
+    )
+
+
+def _json_length(request: Request, size_bytes: int) -> int:
+    """How much of the body is JSON: what the header says, else all of it."""
+    said = request.headers.get(_JSON_LENGTH)
+    if said is None:
+        return max(size_bytes, 1)
+    if not said.isdigit() or len(said) > 12 or int(said) > min(size_bytes, JSON_HEAD_BYTES):
+        raise OperatorError(
+            "bad_request",
+            "It goes beyond the body.",
+            field="Inference-Header-Content-Length",
+        )
+    return int(said)
+
+
+def _wanted(
+    outputs: tuple[WantedOutput, ...], *, binary: bool, known: set[str]
+) -> tuple[tuple[str, bool], ...]:
+    wanted: dict[str, bool] = {}
+    for output in outputs:
+        if output.name not in known or output.name in wanted:
+            raise OperatorError(
+                "bad_request", f"The model gives {sorted(known)}, each once.", field=output.name
+            )
+        for name in _NOT_OFFERED:
+            if name in output.parameters:
+                raise OperatorError("bad_request", f"{name} is not offered.", field=output.name)
+        wanted[output.name] = output.parameters.get("binary_data", binary) is True
+    return tuple(wanted.items())
+
+
+def _answer(active: ActiveRelease, inference: _Inference, tensors: list[Tensor]) -> Reply:
+    """Render the outputs and count the request, by what became of it."""
+    made = dict(zip(inference.outputs, tensors, strict=True))
+    datatypes = {spec.name: spec.datatype for spec in active.outputs}
+    outputs: list[dict[str, Any]] = []
+    pieces: list[bytes] = []
+    for name, binary in inference.wanted:
+        tensor = made[name]
+        output: dict[str, Any] = {
+            "name": name,
+            "datatype": datatypes[name],
+            "shape": tensor.shape,
+        }
+        if binary:
+            pieces.append(to_binary(tensor))
+            output["parameters"] = {"binary_data_size": len(pieces[-1])}
+        else:
+            try:
+                output["data"] = to_json(name, tensor)
+            except EdgefleetError as error:
+                active.stats.refused[error.code] += 1
+                raise
+        outputs.append(output)
+    said: dict[str, Any] = {"model_name": active.model, "model_version": active.release}
+    if inference.id is not None:
+        said["id"] = inference.id
+    said["outputs"] = outputs
+    head = encode(said)
+    quality = active.wanted.quality
+    active.stats.succeeded(
+        (time.perf_counter_ns() - inference.began_ns) // 1_000,
+        made[quality.output],
+        quality.scores,
+    )
+    if not pieces:
+        return Reply(200, head)
+    return Reply(
+        200,
+        b"".join((head, *pieces)),
+        "application/octet-stream",
+        (("Inference-Header-Content-Length", str(len(head))),),
+    )
+
+
+def _metadata(active: ActiveRelease) -> Reply:
+    return _json(
+        {
+            "name": active.model,
+            "versions": [active.release],
+            "platform": _PLATFORM,
+            "inputs": active.inputs,
+            "outputs": active.outputs,
+        }
+    )
+
+
+def _allow(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise OperatorError("method_not_allowed", f"This endpoint takes {' and '.join(methods)}.")
+
+
+def _json(value: object) -> Reply:
+    return Reply(200, encode(value))

@@ -1,0 +1,201 @@
+"""What runs a model. ONNX Runtime is the first; another needs ``load`` and ``run``, no more."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from statistics import median_low
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
+from edgefleet.protocol.release import Datatype, TensorSpec, Variant
+from edgefleet.serving.limits import DETAIL_CHARS, WARM_UP_RUNS
+
+Tensor = NDArray[Any]
+
+NUMPY_TYPES: Final[Mapping[Datatype, np.dtype[Any]]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BYTES": np.dtype(object),
+}
+
+_ORT_TYPES: Final[Mapping[str, Datatype]] = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
+
+
+class LoadedModel(Protocol):
+    """A model in memory, warmed up. ``run`` may be called from any one thread at a time."""
+
+    @property
+    def run_us(self) -> int:
+        """What one run of the largest batch took after warming up; 0 where that is not known."""
+        ...
+
+    def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+        """Infer. Text is ``str`` in object arrays. Raises DeviceError ``inference_failed``."""
+        ...
+
+
+class Runtime(Protocol):
+    """Makes models out of files."""
+
+    def load(self, path: Path, variant: Variant) -> LoadedModel:
+        """Read, check against ``variant`` and warm up what stands at ``path``.
+
+        Raises PublisherError ``digest_mismatch``, ``not_a_model`` or ``model_unsupported``,
+        OperatorError ``not_found``, DeviceError ``runtime_missing`` or ``inference_failed``.
+        """
+        ...
+
+
+def runtime_for(variant: Variant) -> Runtime:
+    """The runtime that ``variant`` was built for."""
+    match variant.runtime:
+        case "onnx":
+            return OnnxRuntime()
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU, with options for a box whose cores have other work."""
+
+    def load(self, path: Path, variant: Variant) -> LoadedModel:
+        try:
+            import onnxruntime as ort  # noqa: PLC0415 - 50 ms that http1 and a test need not pay
+        except ImportError as error:
+            raise DeviceError("runtime_missing", "onnxruntime is not installed.") from error
+        data = _read_checked(path, variant)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = thread_count()
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 4
+        # A spinning thread burns the core that the loop needs to answer.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        try:
+            session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime has a class of its own for each failure
+            code = "not_a_model" if "protobuf" in str(error).lower() else "model_unsupported"
+            raise PublisherError(code, f"The runtime refuses it: {_short(error)}") from error
+        del data
+        _check_specs("inputs", session.get_inputs(), variant.inputs)
+        _check_specs("outputs", session.get_outputs(), variant.outputs)
+        return _OnnxModel(session, variant)
+
+
+class _OnnxModel:
+    def __init__(self, session: Any, variant: Variant) -> None:
+        self._session = session
+        self.run_us = 0
+        self._warm_up(variant)
+
+    def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+        try:
+            made: list[Tensor] = self._session.run(outputs, inputs)
+        except Exception as error:  # the runtime has a class of its own for each failure
+            raise DeviceError("inference_failed", f"The model failed: {_short(error)}") from error
+        return made
+
+    def _warm_up(self, variant: Variant) -> None:
+        """Run on zeros, so that the first request pays for no allocation.
+
+        Skipped when a size other than the batch is open: zeros of a made-up size may not fit.
+        """
+        if any(-1 in spec.shape[1:] for spec in variant.inputs):
+            return
+        outputs = [spec.name for spec in variant.outputs]
+        for batch in sorted({1, variant.max_batch}):
+            inputs = {spec.name: _zeros(spec, batch) for spec in variant.inputs}
+            took_us: list[int] = []
+            for _ in range(WARM_UP_RUNS):
+                began = time.perf_counter_ns()
+                self.run(inputs, outputs)
+                took_us.append((time.perf_counter_ns() - began) // 1_000)
+            self.run_us = median_low(took_us)
+
+
+def thread_count() -> int:
+    """Whole CPUs of the cgroup's quota, 1 without one: the cores of a device are not ours."""
+    try:
+        quota, period = _CPU_MAX.read_text().split()
+    except (OSError, ValueError):
+        return 1
+    if quota == "max":
+        return 1
+    return max(1, min(int(quota) // int(period), len(os.sched_getaffinity(0))))
+
+
+def _read_checked(path: Path, variant: Variant) -> bytes:
+    """The very bytes that are loaded are the ones whose digest is checked."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise OperatorError(
+            "not_found", f"The artifact cannot be read: {error.strerror}.", field="artifact_path"
+        ) from error
+    if sha256(data).hexdigest() != variant.artifact.sha256:
+        raise PublisherError(
+            "digest_mismatch", "The file is not the artifact that the variant names."
+        )
+    return data
+
+
+def _check_specs(side: str, nodes: Sequence[Any], specs: tuple[TensorSpec, ...]) -> None:
+    """What the manifest says must be what the file is, or every answer would surprise somebody."""
+    found = {node.name: (_ORT_TYPES.get(node.type), list(node.shape)) for node in nodes}
+    for spec in specs:
+        datatype, shape = found.pop(spec.name, (None, []))
+        fits = len(shape) == len(spec.shape) and all(
+            not isinstance(size, int) or size in (said, -1)
+            for size, said in zip(shape, spec.shape, strict=True)
+        )
+        if datatype != spec.datatype or not fits:
+            raise PublisherError(
+                "model_unsupported",
+                f"The manifest says {spec.name} {spec.datatype} {list(spec.shape)}, "
+                f"the file {datatype} {shape}.",
+                field=f"variant.{side}",
+            )
+    if found and side == "inputs":
+        raise PublisherError(
+            "model_unsupported", f"The manifest leaves out {min(found)}.", field="variant.inputs"
+        )
+
+
+def _zeros(spec: TensorSpec, batch: int) -> Tensor:
+    shape = tuple(batch if size == -1 else size for size in spec.shape)
+    if spec.datatype == "BYTES":
+        return np.full(shape, "", dtype=object)
+    return np.zeros(shape, NUMPY_TYPES[spec.datatype])
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:DETAIL_CHARS] or type(error).__name__

@@ -1,0 +1,65 @@
+"""The serving process: one listener for inference, one socket for the agent."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.http1.server import listen
+from edgefleet.serving.control import Control
+from edgefleet.serving.host import ModelHost
+from edgefleet.serving.limits import CONTROL, INFERENCE
+from edgefleet.serving.oip import OpenInference, render_error
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSettings:
+    """``port`` 0 takes a free one. Artifacts are loaded from ``data_dir`` alone when it is set."""
+
+    host: str
+    port: int
+    control_socket: Path
+    data_dir: Path | None = None
+
+
+def read_address(text: str) -> tuple[str, int]:
+    """``host:port`` (or ``[v6]:port``). Raises OperatorError ``setting_invalid``."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise OperatorError("setting_invalid", f"{text!r} is no HOST:PORT.", field="listen")
+    return host.strip("[]"), int(port)
+
+
+async def serve(settings: ServingSettings, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what is under way and return.
+
+    ``on_ready`` gets the url once both listeners are open. Raises OperatorError.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    models = ModelHost(settings.data_dir)
+    inference = await listen(
+        OpenInference(models),
+        host=settings.host,
+        port=settings.port,
+        limits=INFERENCE,
+        render_error=render_error,
+    )
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{shown}:{inference.port}"
+    try:
+        control = await listen(
+            Control(models, url), unix_path=settings.control_socket, limits=CONTROL
+        )
+        try:
+            on_ready(url)
+            await stop.wait()
+        finally:
+            await control.close()
+    finally:
+        await inference.close()
+        await models.close()

@@ -1,0 +1,206 @@
+"""Tensors on the wire: Open Inference Protocol v2 JSON, and its binary tensor extension.
+
+Source: github.com/kserve/open-inference-protocol (specification/protocol/inference_rest.md) and
+the extension as Triton documents it (protocol/extension_binary_data.md). Binary tensors are
+little-endian, row-major, without padding; BYTES are a 32-bit length before each element.
+"""
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.release import Datatype, TensorSpec
+from edgefleet.protocol.wire import Wire
+from edgefleet.serving.limits import ID_CHARS, RANK, TENSORS
+from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
+
+Parameters = dict[str, bool | int | float | str | None]
+
+_ELEMENTS: Final[Mapping[str, Any]] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
+_LENGTH: Final = struct.Struct("<I")
+
+
+class InputTensor(Wire, frozen=True, kw_only=True):
+    """One input: values in ``data``, or ``binary_data_size`` bytes behind the JSON."""
+
+    name: str
+    shape: Annotated[tuple[int, ...], Meta(max_length=RANK)]
+    datatype: str
+    parameters: Parameters = msgspec.field(default_factory=dict)
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+class WantedOutput(Wire, frozen=True, kw_only=True):
+    name: str
+    parameters: Parameters = msgspec.field(default_factory=dict)
+
+
+class InferRequest(Wire, frozen=True, kw_only=True):
+    """The JSON of an inference request. No ``outputs`` means all of them."""
+
+    inputs: Annotated[tuple[InputTensor, ...], Meta(min_length=1, max_length=TENSORS)]
+    outputs: Annotated[tuple[WantedOutput, ...], Meta(max_length=TENSORS)] = ()
+    id: Annotated[str, Meta(max_length=ID_CHARS)] | None = None
+    parameters: Parameters = msgspec.field(default_factory=dict)
+
+
+def read_inputs(
+    request: InferRequest, binary: memoryview, specs: Sequence[TensorSpec], max_batch: int
+) -> dict[str, Tensor]:
+    """The arrays to run on, all of one batch size.
+
+    Raises OperatorError ``bad_request`` whose field is the input at fault.
+    """
+    known = {spec.name: spec for spec in specs}
+    arrays: dict[str, Tensor] = {}
+    used_bytes = 0
+    for tensor in request.inputs:
+        spec = known.get(tensor.name)
+        if spec is None or tensor.name in arrays:
+            said = "named twice" if spec else f"unknown; the model takes {sorted(known)}"
+            raise _bad(tensor.name, f"This input is {said}.")
+        _check_shape(tensor, spec, max_batch)
+        size_bytes = tensor.parameters.get("binary_data_size")
+        if size_bytes is None:
+            arrays[tensor.name] = _from_json(tensor, spec)
+            continue
+        if type(size_bytes) is not int or not 0 <= size_bytes <= len(binary) - used_bytes:
+            raise _bad(tensor.name, "binary_data_size goes beyond the body.")
+        piece = binary[used_bytes : used_bytes + size_bytes]
+        arrays[tensor.name] = from_binary(tensor.name, piece, spec.datatype, tensor.shape)
+        used_bytes += size_bytes
+    if used_bytes != len(binary):
+        raise _bad(
+            "inputs", f"{len(binary) - used_bytes} bytes behind the JSON belong to no input."
+        )
+    if missing := sorted(known.keys() - arrays.keys()):
+        raise _bad(missing[0], "This input is missing.")
+    if len({array.shape[0] for array in arrays.values() if array.ndim}) > 1:
+        raise _bad("inputs", "All inputs have the same first size, the batch.")
+    return arrays
+
+
+def read_raw(body: memoryview, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
+    """A body that is one tensor and nothing else: batch 1 of a model with one fixed input."""
+    if len(specs) != 1 or -1 in specs[0].shape[1:] or specs[0].shape[:1] not in ((-1,), (1,)):
+        raise _bad("inputs", "A raw body needs a model with one input of fixed size.")
+    spec = specs[0]
+    return {spec.name: from_binary(spec.name, body, spec.datatype, (1, *spec.shape[1:]))}
+
+
+def from_binary(name: str, data: memoryview, datatype: Datatype, shape: tuple[int, ...]) -> Tensor:
+    """An array over ``data``, without a copy where the processor can read it in place."""
+    count = math.prod(shape)
+    if datatype == "BYTES":
+        return np.array(_texts(name, data, count), dtype=object).reshape(shape)
+    dtype = NUMPY_TYPES[datatype]
+    if len(data) != count * dtype.itemsize:
+        raise _bad(
+            name, f"{datatype} {list(shape)} takes {count * dtype.itemsize} bytes, not {len(data)}."
+        )
+    array = np.frombuffer(data, dtype)
+    if not array.flags.aligned:
+        array = array.copy()
+    return array.reshape(shape)
+
+
+def to_binary(array: Tensor) -> bytes:
+    """The extension's form of ``array``."""
+    if array.dtype == object:
+        pieces: list[bytes] = []
+        for item in array.ravel():
+            text = item.encode() if isinstance(item, str) else bytes(item)
+            pieces += (_LENGTH.pack(len(text)), text)
+        return b"".join(pieces)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+
+
+def to_json(name: str, array: Tensor) -> list[Any]:
+    """The values of ``array``, flat and row-major.
+
+    Raises OperatorError ``bad_request`` for what JSON has no form for: half floats and numbers
+    that are not finite.
+    """
+    if array.dtype == np.float16:
+        raise _not_json(name, "FP16 has no JSON form.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise _not_json(name, "It holds a number that is not finite.")
+    return array.ravel().tolist()
+
+
+def _from_json(tensor: InputTensor, spec: TensorSpec) -> Tensor:
+    data = bytes(tensor.data)
+    if not data:
+        raise _bad(tensor.name, "It has neither data nor binary_data_size.")
+    if spec.datatype == "FP16":
+        raise _not_json(tensor.name, "FP16 has no JSON form.")
+    nested = data[1:64].lstrip().startswith(b"[")
+    dtype = NUMPY_TYPES[spec.datatype]
+    try:
+        values = _decoder(dtype.kind, len(tensor.shape) if nested else 1).decode(data)
+        with np.errstate(over="raise"):
+            array = np.array(values, dtype)
+    except (msgspec.MsgspecError, ValueError, OverflowError, FloatingPointError) as error:
+        raise _bad(tensor.name, f"data is no {spec.datatype} tensor: {error}.") from error
+    if array.size != math.prod(tensor.shape) or (nested and array.shape != tensor.shape):
+        raise _bad(tensor.name, f"data does not have shape {list(tensor.shape)}.")
+    return array.reshape(tensor.shape)
+
+
+@lru_cache(maxsize=128)
+def _decoder(kind: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
+    nested: Any = _ELEMENTS[kind]
+    for _ in range(depth):
+        nested = list[nested]
+    return msgspec.json.Decoder(nested)
+
+
+def _check_shape(tensor: InputTensor, spec: TensorSpec, max_batch: int) -> None:
+    if tensor.datatype != spec.datatype:
+        raise _bad(tensor.name, f"The model takes {spec.datatype}, not {tensor.datatype}.")
+    fits = len(tensor.shape) == len(spec.shape) and all(
+        size > 0 and want in (-1, size) for size, want in zip(tensor.shape, spec.shape, strict=True)
+    )
+    if not fits:
+        raise _bad(
+            tensor.name, f"The model takes shape {list(spec.shape)}, not {list(tensor.shape)}."
+        )
+    if spec.shape[:1] == (-1,) and tensor.shape[0] > max_batch:
+        raise _bad(tensor.name, f"A batch may have {max_batch} items, not {tensor.shape[0]}.")
+
+
+def _texts(name: str, data: memoryview, count: int) -> list[str]:
+    texts: list[str] = []
+    at = 0
+    while at < len(data) and len(texts) < count:
+        if at + 4 > len(data):
+            break
+        (size_bytes,) = _LENGTH.unpack_from(data, at)
+        piece = data[at + 4 : at + 4 + size_bytes]
+        if len(piece) != size_bytes:
+            break
+        try:
+            texts.append(str(piece, "utf-8"))
+        except UnicodeDecodeError as error:
+            raise _bad(name, "The runtime takes text in UTF-8 only.") from error
+        at += 4 + size_bytes
+    if len(texts) != count or at != len(data):
+        raise _bad(name, f"The bytes do not hold {count} elements.")
+    return texts
+
+
+def _bad(name: str, message: str) -> OperatorError:
+    return OperatorError("bad_request", message, field=name)
+
+
+def _not_json(name: str, message: str) -> OperatorError:
+    return OperatorError(
+        "bad_request", message, field=name, hint="Use the binary tensor extension for it."
+    )

@@ -1,0 +1,166 @@
+"""Small real ONNX models, their golden sets and manifests: built in milliseconds, run for real."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgefleet.protocol.release import Artifact, Golden, Quality, TensorSpec, Variant
+from edgefleet.protocol.serving import Activate, ProveRequest
+
+PIXELS = 64
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A file, and what its manifest says of it."""
+
+    path: Path
+    variant: Variant
+    weights: NDArray[np.float32]
+
+    def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """What the model gives, computed by NumPy."""
+        logits = pixels.astype(np.float32) @ self.weights
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def activate(self, release: str = "1", model: str = "digits") -> Activate:
+        return Activate(
+            model=model,
+            release=release,
+            variant=self.variant,
+            quality=Quality(output="probabilities", scores="probabilities"),
+            artifact_path=str(self.path),
+        )
+
+
+def classifier(
+    path: Path,
+    *,
+    seed: int = 1,
+    batch: int | None = None,
+    max_batch: int = 8,
+    profile: str = "generic_x86",
+    hidden: int = 0,
+) -> TinyModel:
+    """``pixels`` FP32 [-1, 64] -> ``probabilities`` FP32 [-1, 10]; a fixed first size if ``batch``.
+
+    ``hidden`` puts that many 512-wide layers in front, which change no value but take time.
+    """
+    random = np.random.default_rng(seed)
+    weights = random.normal(0, 1, (PIXELS, CLASSES)).astype(np.float32)
+    nodes, constants, last = [], [numpy_helper.from_array(weights, "weights")], "pixels"
+    for layer in range(hidden):
+        wide = np.eye(PIXELS, 512, dtype=np.float32)
+        constants += [
+            numpy_helper.from_array(wide, f"out{layer}"),
+            numpy_helper.from_array(np.ascontiguousarray(wide.T), f"back{layer}"),
+        ]
+        nodes += [
+            helper.make_node("MatMul", [last, f"out{layer}"], [f"wide{layer}"]),
+            helper.make_node("MatMul", [f"wide{layer}", f"back{layer}"], [f"narrow{layer}"]),
+        ]
+        last = f"narrow{layer}"
+    nodes += [
+        helper.make_node("MatMul", [last, "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+    ]
+    size = batch if batch is not None else "batch"
+    save(
+        path,
+        nodes,
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [size, PIXELS])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [size, CLASSES])],
+        constants,
+    )
+    said = batch if batch is not None else -1
+    variant = variant_of(
+        path,
+        (TensorSpec(name="pixels", datatype="FP32", shape=(said, PIXELS)),),
+        (TensorSpec(name="probabilities", datatype="FP32", shape=(said, CLASSES)),),
+        max_batch=max_batch,
+        profile=profile,
+    )
+    return TinyModel(path, variant, weights)
+
+
+def save(
+    path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any]
+) -> None:
+    """Write a graph as an ONNX file."""
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def variant_of(
+    path: Path,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    *,
+    max_batch: int = 8,
+    profile: str = "generic_x86",
+) -> Variant:
+    """The manifest entry of the file at ``path``."""
+    return Variant(
+        profile=profile,
+        runtime="onnx",
+        precision="fp32",
+        artifact=artifact_of(path),
+        inputs=inputs,
+        outputs=outputs,
+        max_batch=max_batch,
+        memory_limit_mib=512,
+    )
+
+
+def artifact_of(path: Path) -> Artifact:
+    data = path.read_bytes()
+    return Artifact(sha256=sha256(data).hexdigest(), size_bytes=len(data))
+
+
+def pixels(count: int, *, seed: int = 7) -> NDArray[np.float32]:
+    """Inputs that the classifier tells apart."""
+    return np.random.default_rng(seed).normal(0, 1, (count, PIXELS)).astype(np.float32)
+
+
+def write_golden(
+    path: Path,
+    model: TinyModel,
+    *,
+    cases: int = 40,
+    min_accuracy: float = 0.95,
+    min_agreement: float = 0.95,
+) -> Golden:
+    """A golden set whose labels are what ``model`` itself says."""
+    given = pixels(cases)
+    expected = model.probabilities(given)
+    arrays = {
+        "input.pixels": given,
+        "output.probabilities": expected,
+        "label": expected.argmax(axis=1).astype(np.int64),
+    }
+    np.savez(path, **arrays)
+    return Golden(
+        artifact=artifact_of(path),
+        cases=cases,
+        min_accuracy=min_accuracy,
+        min_agreement=min_agreement,
+    )
+
+
+def prove_request(model: TinyModel, golden: Golden, golden_path: Path) -> ProveRequest:
+    return ProveRequest(
+        variant=model.variant,
+        golden=golden,
+        artifact_path=str(model.path),
+        golden_path=str(golden_path),
+    )
