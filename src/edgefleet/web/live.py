@@ -1,0 +1,112 @@
+"""How an open page stays true: the pieces that changed, as a stream or by asking.
+
+A stream is Server-Sent Events. ``fragments`` carries the pieces whose HTML changed since the last
+message, ``alive`` says that there is no news, ``gone`` that the page has ceased to exist.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from edgefleet.base.clock import Clock
+from edgefleet.base.errors import EdgefleetError
+from edgefleet.web import limits
+from edgefleet.web.pages import Page
+from edgefleet.web.render import Fragment, fragment
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One fragment as it is sent."""
+
+    name: str
+    version: str
+    html: str
+
+
+class News(msgspec.Struct, frozen=True):
+    """``at`` is the hub's clock, which the ages on the page are counted by."""
+
+    at: float
+    title: str
+    fragments: tuple[Piece, ...]
+
+
+class Alive(msgspec.Struct, frozen=True):
+    at: float
+
+
+class Gone(msgspec.Struct, frozen=True):
+    message: str
+
+
+Snapshot = tuple[str, tuple[Fragment, ...]]  # the page's title and its pieces
+
+
+class Live:
+    """Renders each address at most once an interval, however many people look at it."""
+
+    def __init__(self, clock: Clock, interval_s: float = limits.LIVE_INTERVAL_S) -> None:
+        self._clock = clock
+        self._interval_s = interval_s
+        self._latest: dict[str, tuple[float, Snapshot]] = {}
+        self._streams = 0
+
+    @property
+    def full(self) -> bool:
+        """No more streams now: the page asks instead."""
+        return self._streams >= limits.LIVE_STREAMS
+
+    def news(self, address: str, build: Callable[[], Page]) -> bytes:
+        """All pieces of a page, for a browser that asks instead of listening."""
+        title, fragments = self._snapshot(address, build)
+        return msgspec.json.encode(self._news(title, fragments))
+
+    async def stream(self, address: str, build: Callable[[], Page]) -> AsyncIterator[bytes]:
+        """Messages until the page is gone or ``LIVE_STREAM_S`` have passed."""
+        self._streams += 1
+        try:
+            async for message in self._messages(address, build):
+                yield message
+        finally:
+            self._streams -= 1
+
+    async def _messages(self, address: str, build: Callable[[], Page]) -> AsyncIterator[bytes]:
+        sent: dict[str, str] = {}
+        opened = said = self._clock.monotonic()
+        while self._clock.monotonic() - opened < limits.LIVE_STREAM_S:
+            try:
+                title, fragments = self._snapshot(address, build)
+            except EdgefleetError as error:
+                yield _message("gone", Gone(error.message))
+                return
+            changed = tuple(piece for piece in fragments if sent.get(piece.name) != piece.version)
+            if changed:
+                sent |= {piece.name: piece.version for piece in changed}
+                said = self._clock.monotonic()
+                yield _message("fragments", self._news(title, changed))
+            elif self._clock.monotonic() - said >= limits.LIVE_ALIVE_S:
+                said = self._clock.monotonic()
+                yield _message("alive", Alive(self._clock.now()))
+            await asyncio.sleep(self._interval_s)
+
+    def _news(self, title: str, fragments: tuple[Fragment, ...]) -> News:
+        pieces = tuple(Piece(piece.name, piece.version, piece.html) for piece in fragments)
+        return News(self._clock.now(), title, pieces)
+
+    def _snapshot(self, address: str, build: Callable[[], Page]) -> Snapshot:
+        now = self._clock.monotonic()
+        # Half an interval: two viewers out of step share one, and none waits for two.
+        fresh = now - self._interval_s / 2
+        kept = self._latest.get(address)
+        if kept is not None and kept[0] > fresh:
+            return kept[1]
+        page = build()
+        made = page.title, tuple(fragment(name, page.context) for name in page.parts)
+        self._latest = {key: one for key, one in self._latest.items() if one[0] > fresh}
+        self._latest[address] = (now, made)
+        return made
+
+
+def _message(event: str, data: msgspec.Struct) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (event.encode(), msgspec.json.encode(data))

@@ -1,0 +1,202 @@
+"""What stands on each page: from the hub's views to the values that the templates show."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.operator import AuditEntry, DevicePage, ModelView
+from edgefleet.protocol.rollout import Evidence, RolloutView
+from edgefleet.protocol.wire import Wire
+from edgefleet.web import charts, limits
+from edgefleet.web.accounts import ACCOUNTS, by_wave, counts_of
+from edgefleet.web.pictures import area_of, metrics_of, parts_of, reasons_of
+from edgefleet.web.reads import Reads
+from edgefleet.web.verbs import buttons
+from edgefleet.web.words import tone
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """``parts`` are the pieces that stay live; ``twin`` is the page as data."""
+
+    title: str
+    section: str  # of the navigation
+    template: str
+    parts: tuple[str, ...]
+    context: Mapping[str, object]
+    twin: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address says: ``names`` from its path, ``query`` from behind the question mark."""
+
+    names: Mapping[str, str]
+    query: Mapping[str, str]
+
+
+Build = Callable[[Reads, Asked], Page]
+
+
+def fleet_page(hub: Reads, _: Asked) -> Page:
+    fleet = hub.fleet()
+    rollouts = hub.rollouts().rollouts
+    models = hub.models().models
+    context = {
+        "fleet": fleet,
+        "on_release": [(model, parts_of(model, fleet.on_release)) for model in models],
+        "profile_bars": _bars(fleet.by_profile),
+        "phase_bars": _bars(fleet.by_phase),
+        "needs": [rollout for rollout in rollouts if tone(rollout) in {"needs", "held"}],
+        "open": [
+            (rollout, charts.wave_bar(by_wave(rollout), None, compact=True))
+            for rollout in rollouts
+            if rollout.id in fleet.rollouts_open
+        ],
+        "rollouts": [
+            rollout for rollout in rollouts if rollout.id not in fleet.rollouts_open
+        ][: limits.RECENT_ROLLOUTS],
+        "rollouts_heading": "Recent rollouts",
+        "audit": hub.audit(None, limits.AUDIT_ON_PAGE).entries,
+    }
+    parts = ("fleet_numbers", "needs_you", "open_rollouts", "fleet_releases", "fleet_profiles", "fleet_phases",
+             "rollout_rows", "audit_lines")  # fmt: skip
+    return Page("Fleet now", "fleet", "fleet.html", parts, context, fleet)
+
+
+def rollouts_page(hub: Reads, _: Asked) -> Page:
+    listed = hub.rollouts()
+    context = {"rollouts": listed.rollouts, "rollouts_heading": "Newest first"}
+    return Page("Rollouts", "rollouts", "rollouts.html", ("rollout_rows",), context, listed)
+
+
+def rollout_page(hub: Reads, asked: Asked) -> Page:
+    rollout = hub.rollout(asked.names["rollout"])
+    model = _model(hub, rollout.model)
+    waves = by_wave(rollout)
+    counts = counts_of(rollout.evidence)
+    opened = [wave.population for wave in rollout.waves if wave.population is not None]
+    finished = rollout.evidence.failed + rollout.evidence.healthy
+    context = {
+        "rollout": rollout,
+        "waves": waves,
+        "wave_bar": charts.wave_bar(waves, opened[-1] if opened else None, compact=False),
+        "accounts": [(account, counts[account.key]) for account in ACCOUNTS],
+        "failure_rate": rollout.evidence.failed / finished if finished else None,
+        "area": area_of(rollout, model.releases, hub.history(rollout.id).points),
+        "metrics": metrics_of(rollout),
+        "reasons": reasons_of(rollout.evidence.reasons),
+        "buttons": buttons(rollout),
+        "report": rollout.why,
+        "said": rollout.text,
+        "evidence_rows": [
+            (wave, _evidence_of(rollout, index)) for index, wave in enumerate(rollout.waves)
+        ],
+        "audit": _audit_of(hub, rollout.id),
+    }
+    parts = ("rollout_head", "rollout_verbs", "rollout_facts", "why", "rollout_waves", "rollout_share",
+             "rollout_cohorts", "rollout_reasons", "rollout_evidence", "audit_lines")  # fmt: skip
+    title = f"{rollout.model} {rollout.release}: {rollout.status.value}"
+    return Page(title, "rollouts", "rollout.html", parts, context, rollout)
+
+
+def devices_page(hub: Reads, asked: Asked) -> Page:
+    selector = asked.query.get("selector", "").strip()
+    after = asked.query.get("after") or None
+    problem: OperatorError | None = None
+    try:
+        listed = hub.devices(after, limits.DEVICES_PER_PAGE, selector)
+    except OperatorError as error:
+        if error.code not in {"selector_invalid", "selector_key_unknown"}:
+            raise
+        listed, problem = DevicePage(devices=()), error
+    context = {"listed": listed, "selector": selector, "after": after, "problem": problem}
+    return Page("Devices", "devices", "devices.html", ("device_rows",), context, listed)
+
+
+def device_page(hub: Reads, asked: Asked) -> Page:
+    device = hub.device(asked.names["device"])
+    context = {"device": device, "report": hub.why_device(device.name)}
+    parts = ("device_facts", "why")
+    return Page(device.name, "devices", "device.html", parts, context, device)
+
+
+def models_page(hub: Reads, _: Asked) -> Page:
+    listed = hub.models()
+    running = {model.name: dict(model.devices) for model in listed.models}
+    context = {"models": [(model, parts_of(model, running)) for model in listed.models]}
+    return Page("Models", "models", "models.html", ("model_rows",), context, listed)
+
+
+def model_page(hub: Reads, asked: Asked) -> Page:
+    model = hub.model(asked.names["model"])
+    context = {"models": [(model, parts_of(model, {model.name: model.devices}))]}
+    return Page(model.name, "models", "models.html", ("model_rows",), context, model)
+
+
+def release_page(hub: Reads, asked: Asked) -> Page:
+    release = hub.release(asked.names["model"], asked.names["release"])
+    manifest = release.manifest
+    report = hub.why_release(manifest.model, manifest.release)
+    context = {"release": release, "manifest": manifest, "report": report}
+    title = f"{manifest.model} {manifest.release}"
+    parts = ("release_facts", "why", "release_variants")
+    return Page(title, "models", "release.html", parts, context, release)
+
+
+def audit_page(hub: Reads, asked: Asked) -> Page:
+    before = asked.query.get("before", "")
+    if before and not (before.isascii() and before.isdigit()):
+        raise OperatorError("bad_request", "This is no number of an entry.", field="before")
+    listed = hub.audit(int(before) if before else None, limits.AUDIT_PER_PAGE)
+    context = {"audit": listed.entries, "next": listed.next}
+    return Page("Audit", "audit", "audit.html", ("audit_lines",), context, listed)
+
+
+PAGES: Final[tuple[tuple[str, Build], ...]] = (
+    ("/", fleet_page),
+    ("/rollouts", rollouts_page),
+    ("/rollouts/{rollout}", rollout_page),
+    ("/devices", devices_page),
+    ("/devices/{device}", device_page),
+    ("/models", models_page),
+    ("/models/{model}", model_page),
+    ("/models/{model}/{release}", release_page),
+    ("/audit", audit_page),
+)
+
+
+def _bars(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    """Names with their counts, the most frequent first, and a bar relative to the largest."""
+    most = max(counts.values(), default=0)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [(name, number, charts.plain_bar(number, most, name)) for name, number in ranked]
+
+
+def _model(hub: Reads, name: str) -> ModelView:
+    """The model of a rollout; one that the registry does not list has no releases to colour."""
+    listed = {model.name: model for model in hub.models().models}
+    return listed.get(name) or ModelView(name=name, releases=(), devices={})
+
+
+def _evidence_of(rollout: RolloutView, index: int) -> Evidence | None:
+    """What the wave's verdict saw; of the last one opened, what stands now; None before."""
+    wave = rollout.waves[index]
+    if wave.opened_at is None:
+        return None
+    last = all(later.opened_at is None for later in rollout.waves[index + 1 :])
+    return rollout.evidence if last or wave.judgement is None else wave.judgement.evidence
+
+
+def _audit_of(hub: Reads, rollout_id: str) -> list[AuditEntry]:
+    """The newest entries about one rollout, among the newest that are looked through."""
+    found: list[AuditEntry] = []
+    before: int | None = None
+    for _ in range(limits.AUDIT_SCANNED // limits.AUDIT_PER_PAGE):
+        page = hub.audit(before, limits.AUDIT_PER_PAGE)
+        found += [e for e in page.entries if e.about in {rollout_id, f"rollout/{rollout_id}"}]
+        if page.next is None or len(found) >= limits.AUDIT_ON_PAGE:
+            break
+        before = page.next
+    return found[: limits.AUDIT_ON_PAGE]

@@ -1,0 +1,152 @@
+"""From the hub's views to pictures: which figures are drawn, in which colours, on which scale."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from edgefleet.protocol.operator import HistoryPoint, ModelView
+from edgefleet.protocol.rollout import Cohort, RolloutView, Verdict
+from edgefleet.web.charts import Part, paired_bars, plain_bar, release_classes, stacked_bar
+from edgefleet.web.limits import CHART_RELEASES
+from edgefleet.web.timeline import Event, stacked_area, thinned
+from edgefleet.web.words import count, figure, latency, reason_words, share, wave_percent
+
+
+@dataclass(frozen=True, slots=True)
+class OnRelease:
+    """The online devices of a model by release, as a bar and as the parts of its legend."""
+
+    bar: Markup
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """The share over time, with what its legend and its table need."""
+
+    picture: Markup
+    releases: tuple[tuple[str, str], ...]  # (name, colour class), the lowest first
+    points: Sequence[HistoryPoint]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One comparison of canary and control."""
+
+    name: str
+    canary: str
+    control: str
+    limit: str
+    picture: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCount:
+    code: str
+    words: str
+    count: int
+    bar: Markup
+
+
+_TABLE_POINTS = 24
+
+
+def parts_of(model: ModelView, running: Mapping[str, Mapping[str, int]]) -> OnRelease:
+    """The devices that run ``model``; ``running`` is by model, then by release."""
+    counts = running.get(model.name, {})
+    classes = release_classes(model.releases, CHART_RELEASES)
+    ordered = [*model.releases, *sorted(set(counts) - set(model.releases))]
+    parts = tuple(
+        Part(name or "no release", counts[name], classes.get(name, "none"))
+        for name in ordered
+        if counts.get(name)
+    )
+    return OnRelease(stacked_bar(parts, f"{model.name}, online devices by release"), parts)
+
+
+def area_of(
+    rollout: RolloutView, releases: Sequence[str], points: Sequence[HistoryPoint]
+) -> Area | None:
+    """The rollout's own release at the bottom, the one before it next. None before two points."""
+    if len(points) < 2:
+        return None
+    classes = release_classes(releases, CHART_RELEASES)
+    seen = {name for point in points for name in point.on_release}
+    ordered = [name for name in (rollout.release, rollout.previous) if name in seen]
+    ordered += sorted(seen - set(ordered))
+    coloured = tuple(
+        (name, classes.get(name, "other" if name else "none")) for name in ordered if name is not None
+    )
+    label = f"Share of the fleet by release of {rollout.model} over time"
+    drawn = stacked_area(points, coloured, _events(rollout), label)
+    return Area(drawn, coloured, thinned(points, _TABLE_POINTS))
+
+
+def metrics_of(rollout: RolloutView) -> tuple[Metric, ...]:
+    """Canary against control, each with the gate's limit where the gate has one."""
+    canary, control, gate = rollout.evidence.canary, rollout.evidence.control, rollout.gate
+    lowest = (
+        None
+        if control.confidence_mean is None
+        else max(0.0, control.confidence_mean - gate.max_confidence_drop)
+    )
+    return (
+        _metric(
+            "Mean confidence",
+            (canary.confidence_mean, control.confidence_mean, lowest),
+            figure,
+            "at least",
+        ),
+        _metric("Inference errors", (_error_rate(canary), _error_rate(control), None), share, ""),
+        _metric(
+            "Latency, p95", (canary.latency_us_p95, control.latency_us_p95, None), latency, ""
+        ),
+        _metric("Requests", (canary.requests, control.requests, None), _count, ""),
+    )
+
+
+def reasons_of(reasons: Mapping[str, int]) -> tuple[ReasonCount, ...]:
+    """The most frequent first."""
+    most = max(reasons.values(), default=0)
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(
+        ReasonCount(code, reason_words(code), number, plain_bar(number, most, reason_words(code), "failed"))
+        for code, number in ranked
+    )
+
+
+def _metric(
+    name: str,
+    values: tuple[float | None, float | None, float | None],
+    say: Callable[[float | None], str],
+    limit_word: str,
+) -> Metric:
+    canary, control, limit = values
+    limit_text = f"{limit_word} {say(limit)}" if limit is not None else ""
+    label = f"{name}: canary {say(canary)}, control {say(control)}"
+    drawn = paired_bars(
+        canary, control, limit=limit, label=f"{label}, limit {limit_text}" if limit_text else label
+    )
+    return Metric(name, say(canary), say(control), limit_text, drawn)
+
+
+def _count(value: float | None) -> str:
+    return count(value or 0)
+
+
+def _error_rate(cohort: Cohort) -> float | None:
+    return cohort.errors / cohort.requests if cohort.requests else None
+
+
+def _events(rollout: RolloutView) -> list[Event]:
+    events: list[Event] = []
+    for wave in rollout.waves:
+        if wave.opened_at is not None:
+            events.append(Event(wave.opened_at, wave_percent(wave.percent), "opened"))
+        if wave.judgement is not None and wave.judgement.verdict is Verdict.FAIL:
+            failed = f"fail: {reason_words(wave.judgement.reason)}"
+            events.append(Event(wave.judgement.at, failed, "failed"))
+    if rollout.ended_at is not None:
+        events.append(Event(rollout.ended_at, rollout.status.value, "ended"))
+    return events

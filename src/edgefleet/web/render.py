@@ -1,0 +1,87 @@
+"""Templates: where they lie, and the filters they use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgefleet.web import words
+
+
+def segment(name: str) -> str:
+    """``name`` as one segment of an address."""
+    return quote(name, safe="")
+
+
+def page_address(*names: str) -> str:
+    """The address of the page of these names, such as ("devices", "lyon-1").
+
+    A last name that itself ends in ``.json`` says that the page is meant, not the twin.
+    """
+    address = "/" + "/".join(segment(name) for name in names)
+    return f"{address}?as=page" if names[-1].endswith(".json") else address
+
+
+def about_address(about: str) -> str | None:
+    """The address of what ``device/<name>``, ``rollout/<id>`` or ``release/<m>/<r>`` names."""
+    match about.split("/"):
+        case ["device", name]:
+            return page_address("devices", name)
+        case ["rollout", rollout_id]:
+            return page_address("rollouts", rollout_id)
+        case ["release", model, release]:
+            return page_address("models", model, release)
+        case _:
+            return None
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("edgefleet.web", "pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "about_address": about_address,
+        "clock_time": words.clock_time,
+        "count": words.count,
+        "figure": words.figure,
+        "instant": words.instant,
+        "latency": words.latency,
+        "reason": words.reason_words,
+        "share": words.share,
+        "size": words.size,
+        "span": words.span,
+        "tone": words.tone,
+        "wave_percent": words.wave_percent,
+    }
+    made.globals["address"] = page_address
+    return made
+
+
+_ENVIRONMENT: Final = _environment()
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A named piece of a page. ``version`` changes when, and only when, its HTML does."""
+
+    name: str
+    html: str
+    version: str
+
+
+def fragment(name: str, context: Mapping[str, object]) -> Fragment:
+    """Render ``pages/parts/<name>.html``."""
+    html = _ENVIRONMENT.get_template(f"parts/{name}.html").render(context)
+    return Fragment(name, html, blake2b(html.encode(), digest_size=8).hexdigest())
+
+
+def document(template: str, context: Mapping[str, object]) -> str:
+    """Render a whole page."""
+    return _ENVIRONMENT.get_template(template).render(context)

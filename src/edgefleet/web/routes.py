@@ -1,0 +1,221 @@
+"""The page's routes, for the hub's application to mount.
+
+Every page has three forms at one address: HTML, ``<address>.json`` (the protocol object it shows),
+and, for ``Accept: text/event-stream``, the stream that keeps the open page true.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from edgefleet.base.clock import Clock, SystemClock
+from edgefleet.base.entropy import Entropy, SystemEntropy
+from edgefleet.base.errors import EdgefleetError, OperatorError
+from edgefleet.protocol.rollout import Command, Verb
+from edgefleet.protocol.wire import encode, problem
+from edgefleet.web import answers, limits
+from edgefleet.web.live import Live
+from edgefleet.web.pages import PAGES, Asked, Build, Page, rollout_page
+from edgefleet.web.reads import Reads
+from edgefleet.web.render import document, fragment, page_address
+from edgefleet.web.session import Sessions
+
+NEWS_TYPE: Final = "application/vnd.edgefleet.news+json"  # asked for by live.js when it polls
+
+
+def routes_for(
+    hub: Reads,
+    *,
+    clock: Clock | None = None,
+    entropy: Entropy | None = None,
+    interval_s: float = limits.LIVE_INTERVAL_S,
+) -> list[BaseRoute]:
+    """All routes of the page over ``hub``."""
+    site = _Site(hub, clock or SystemClock(), entropy or SystemEntropy(), interval_s)
+    routes: list[BaseRoute] = []
+    for path, build in PAGES:
+        # The twin first: a parameter of the page's path would take its ``.json`` in.
+        routes.append(Route(f"{path}.json", partial(site.twin, build)))
+        routes.append(Route(path, partial(site.page, build)))
+    return [
+        *routes,
+        Route("/rollouts/{rollout}/{verb}", site.verb, methods=["POST"]),
+        Route("/login", site.login, methods=["POST"]),
+        Route("/logout", site.logout, methods=["POST"]),
+        Route("/static/{name}", site.static),
+        Route("/favicon.ico", site.favicon),
+    ]
+
+
+class _Site:
+    def __init__(self, hub: Reads, clock: Clock, entropy: Entropy, interval_s: float) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._sessions = Sessions(hub.operator_token, clock, entropy)
+        self._live = Live(clock, interval_s)
+        self._assets = answers.load_assets()
+
+    async def page(self, build: Build, request: Request) -> Response:
+        """HTML, or the stream or the news of it, by what the browser accepts."""
+        if "token" in request.query_params:
+            return self._enter(request, request.query_params["token"], _without_token(request))
+        session = self._session(request)
+        if session is None:
+            return self._login_form(_address(request))
+        asked = Asked(request.path_params, request.query_params)
+        view = partial(build, self._hub, asked)
+        accepted = request.headers.get("accept", "")
+        try:
+            if "text/event-stream" in accepted:
+                return self._stream(_address(request), view)
+            if NEWS_TYPE in accepted:
+                return answers.json(self._live.news(_address(request), view))
+            return self._html(view(), _address(request), session)
+        except EdgefleetError as error:
+            return self._error(error, session)
+
+    async def twin(self, build: Build, request: Request) -> Response:
+        """The page as data."""
+        names = dict(request.path_params)
+        if request.query_params.get("as") == "page" and names:
+            request.scope["path_params"] = names | {list(names)[-1]: f"{list(names.values())[-1]}.json"}
+            return await self.page(build, request)
+        try:
+            if self._session(request) is None:
+                raise OperatorError("not_authorized", "Nobody is signed in.")
+            return answers.json(encode(build(self._hub, Asked(names, request.query_params)).twin))
+        except EdgefleetError as error:
+            return answers.json(encode(problem(error)), error.status)
+
+    async def verb(self, request: Request) -> Response:
+        """An operator's word on a rollout."""
+        rollout_id, name = request.path_params["rollout"], request.path_params["verb"]
+        back = page_address("rollouts", rollout_id)
+        session = self._session(request)
+        if session is None:
+            return self._login_form(back)
+        try:
+            form = await answers.read_form(request)
+            if not self._sessions.form_token_valid(session, form.get("form_token", "")):
+                raise OperatorError("form_stale", "The form was not made for this session.")
+            if name not in set(Verb):
+                raise OperatorError("not_found", f"There is no verb {name!r}.")
+            generation = form.get("generation", "")
+            command = Command(
+                generation=int(generation) if generation.isdecimal() else None,
+                note=form.get("note", "")[:500],
+            )
+            await self._hub.command(rollout_id, Verb(name), command, "operator")
+        except EdgefleetError as error:
+            return self._refused(rollout_id, session, error)
+        return answers.redirect(back)
+
+    async def login(self, request: Request) -> Response:
+        form = await answers.read_form(request)
+        return self._enter(request, form.get("token", "").strip(), form.get("next", "/"))
+
+    async def logout(self, request: Request) -> Response:
+        form = await answers.read_form(request)
+        session = self._session(request)
+        answer = answers.redirect("/")
+        if session and self._sessions.form_token_valid(session, form.get("form_token", "")):
+            answer.delete_cookie(self._sessions.cookie, httponly=True, samesite="strict")
+        return answer
+
+    async def static(self, request: Request) -> Response:
+        asset = self._assets.get(request.path_params["name"])
+        if asset is None:
+            return self._error(OperatorError("not_found", "There is no such file."), None)
+        kept = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": ""}
+        return Response(asset.content, 200, answers.HEADERS | kept, asset.content_type)
+
+    async def favicon(self, _: Request) -> Response:
+        icon = self._assets["favicon.svg"]
+        return Response(icon.content, 200, answers.HEADERS, icon.content_type)
+
+    def _session(self, request: Request) -> str | None:
+        session = request.cookies.get(self._sessions.cookie, "")
+        return session if self._sessions.valid(session) else None
+
+    def _enter(self, request: Request, token: str, address: str) -> Response:
+        session = self._sessions.open(token)
+        if session is None:
+            return self._login_form(address, refused=True)
+        answer = answers.redirect(answers.local_address(address))
+        answer.set_cookie(
+            self._sessions.cookie,
+            session,
+            max_age=limits.SESSION_S,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+    def _stream(self, address: str, view: partial[Page]) -> Response:
+        view()  # what cannot be shown is answered with its status, not inside a stream
+        if self._live.full:
+            return answers.json(b"{}", 503)
+        unbuffered = {"X-Accel-Buffering": "no"}
+        return StreamingResponse(
+            self._live.stream(address, view),
+            headers=answers.HEADERS | unbuffered,
+            media_type="text/event-stream",
+        )
+
+    def _html(
+        self, page: Page, address: str, session: str, *, error: EdgefleetError | None = None
+    ) -> Response:
+        context = self._frame(page.title, page.section, session) | page.context
+        context["live"] = {name: fragment(name, page.context) for name in page.parts}
+        context |= {"error": error, "live_address": address, "twin": _twin_address(address)}
+        return answers.html(document(page.template, context), error.status if error else 200)
+
+    def _refused(self, rollout_id: str, session: str, error: EdgefleetError) -> Response:
+        """The rollout's page with what was refused, or the error alone when there is none."""
+        try:
+            page = rollout_page(self._hub, Asked({"rollout": rollout_id}, {}))
+        except EdgefleetError as missing:
+            return self._error(missing, session)
+        return self._html(page, page_address("rollouts", rollout_id), session, error=error)
+
+    def _error(self, error: EdgefleetError, session: str | None) -> Response:
+        context = self._frame(error.code, "", session) | {"error": error}
+        return answers.html(document("error.html", context), error.status)
+
+    def _login_form(self, address: str, *, refused: bool = False) -> Response:
+        context = self._frame("Sign in", "", None) | {"next": address, "refused": refused}
+        return answers.html(document("login.html", context), 401)
+
+    def _frame(self, title: str, section: str, session: str | None) -> dict[str, object]:
+        """What every page's frame shows."""
+        return {
+            "title": title,
+            "section": section,
+            "now": self._clock.now(),
+            "form_token": self._sessions.form_token(session) if session else None,
+            "assets": {name: asset.address for name, asset in self._assets.items()},
+            "twin": None,
+        }
+
+
+def _address(request: Request) -> str:
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+
+
+def _twin_address(address: str) -> str:
+    path, _, query = address.partition("?")
+    rest = query.removeprefix("as=page")
+    return f"{path}.json?{rest}" if rest else f"{path}.json"
+
+
+def _without_token(request: Request) -> str:
+    query: Mapping[str, str] = {
+        name: value for name, value in request.query_params.items() if name != "token"
+    }
+    return request.url.path + (f"?{urlencode(query)}" if query else "")

@@ -1,0 +1,48 @@
+"""Who may look: a cookie that proves the operator token without holding it."""
+
+import hashlib
+import hmac
+
+from edgefleet.base.clock import Clock
+from edgefleet.base.entropy import Entropy
+from edgefleet.web.limits import SESSION_S
+
+
+class Sessions:
+    """Opens and checks sessions; keeps none, so they outlive a restart of the hub.
+
+    A session is ``expires.nonce.mac``, the mac being HMAC-SHA256 under the operator token: a new
+    token closes all of them.
+    """
+
+    def __init__(self, operator_token: str, clock: Clock, entropy: Entropy) -> None:
+        self._token = operator_token
+        self._clock = clock
+        self._entropy = entropy
+        # Browsers share cookies between the ports of a host: each hub has a name of its own.
+        self.cookie = f"edgefleet_{self._mac('cookie')[:8]}"
+
+    def open(self, token: str) -> str | None:
+        """A new session for whoever gives the operator token, else None."""
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            return None
+        head = f"{int(self._clock.now()) + SESSION_S}.{self._entropy.token(16).hex()}"
+        return f"{head}.{self._mac('session', head)}"
+
+    def valid(self, session: str) -> bool:
+        """Was it opened here, and is it still running?"""
+        head, _, mac = session.rpartition(".")
+        if not hmac.compare_digest(mac.encode(), self._mac("session", head).encode()):
+            return False
+        return self._clock.now() < int(head.partition(".")[0])
+
+    def form_token(self, session: str) -> str:
+        """What a form of this session must carry, so that no other site can send it."""
+        return self._mac("form", session)
+
+    def form_token_valid(self, session: str, form_token: str) -> bool:
+        return hmac.compare_digest(form_token.encode(), self.form_token(session).encode())
+
+    def _mac(self, purpose: str, about: str = "") -> str:
+        text = f"edgefleet.web.{purpose}:{about}"
+        return hmac.new(self._token.encode(), text.encode(), hashlib.sha256).hexdigest()

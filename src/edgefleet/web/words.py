@@ -1,0 +1,111 @@
+"""Figures and codes in words: the filters of the templates."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from edgefleet.protocol.device import Reason
+from edgefleet.protocol.rollout import RolloutView, Status
+from edgefleet.protocol.why import WaitCode
+
+_REASONS: Final = {
+    Reason.SIGNATURE: "signature not valid",
+    Reason.DIGEST: "bytes not those announced",
+    Reason.NO_VARIANT: "no variant for its profile",
+    Reason.TOO_LARGE: "does not fit the device",
+    Reason.GOLDEN: "golden set not passed",
+    Reason.LOAD: "model did not load",
+    Reason.CRASH: "serving crashed",
+    Reason.ERRORS: "inference errors",
+    Reason.CONFIDENCE: "confidence dropped",
+    Reason.INTERRUPTED: "trial interrupted too often",
+    Reason.DISK_FULL: "disk full",
+    Reason.RECALLED: "recalled by the hub",
+}
+
+
+def reason_words(code: str) -> str:
+    """A stable code as people say it; an unknown one with spaces."""
+    known = {reason.value: words for reason, words in _REASONS.items()}
+    return known.get(code) or code.replace("_", " ") or "no reason given"
+
+
+def tone(rollout: RolloutView) -> str:
+    """The colour class of a rollout. ``needs`` (red) is kept for what waits for a person."""
+    if any(wait.code is WaitCode.INCONCLUSIVE for wait in rollout.why.waits):
+        return "needs"
+    match rollout.status:
+        case Status.HALTED:
+            return "needs"
+        case Status.PLANNED | Status.PAUSED:
+            return "held"
+        case Status.RUNNING:
+            return "active"
+        case Status.REVERTING | Status.REVERTED | Status.REFUSED:
+            return "back"
+        case Status.COMPLETED:
+            return "good"
+
+
+def count(value: float) -> str:
+    """12,345"""
+    return f"{value:,.0f}"
+
+
+def share(value: float | None) -> str:
+    """0.05 as "5 %", None as a dash; below 1 % with two digits more, and never a false zero."""
+    if value is None:
+        return "\u2013"
+    if 0 < value < 0.0001:
+        return "< 0.01\u202f%"
+    text = f"{value * 100:.{2 if value < 0.01 else 1}f}"
+    return f"{text.rstrip('0').rstrip('.')}\u202f%"
+
+
+def wave_percent(percent: float) -> str:
+    """1.0 as "1 %", 0.5 as "0.5 %"."""
+    return f"{percent:g}\u202f%"
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    return "\u2013" if value is None else f"{value:.{digits}f}"
+
+
+def latency(microseconds: float | None) -> str:
+    """Microseconds in the unit that people read it in."""
+    if microseconds is None:
+        return "\u2013"
+    if microseconds < 1000:
+        return f"{microseconds:.0f} \u00b5s"
+    return f"{microseconds / 1000:.3g} ms"
+
+
+def size(size_bytes: int) -> str:
+    """Bytes, in powers of 1024."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError(size_bytes)
+
+
+def span(seconds: float) -> str:
+    """A duration: "45 s", "1 min", "1 h 30 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:g} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min" + (f" {rest} s" if rest else "")
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h" + (f" {minutes} min" if minutes else "")
+
+
+def instant(at: float) -> str:
+    """ISO 8601 in UTC, for ``<time datetime>``."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def clock_time(at: float) -> str:
+    """What stands in a ``<time>`` until the browser puts its own zone's there."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
