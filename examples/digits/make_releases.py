@@ -1,8 +1,8 @@
 """Makes the four releases of the ``digits`` model, its field data and README.md, from seeds.
 
-    python examples/digits/make_releases.py [folder]
+    python examples/digits/make_releases.py [folder [release ...]]
 
-Run twice it writes the same bytes. The four differ in how they were made:
+Run twice on one machine it writes the same bytes. The four differ in how they were made:
 
 1. A small network that saw slightly roughened images.
 2. A larger one that saw images as rough as cameras deliver them.
@@ -216,6 +216,9 @@ for the golden set, and 300 as a cheap camera sees them in the field (`field.npz
 - **Release 4** was exported with the wrong scale, so its files do not do what its golden set says.
   The publisher's check refuses it; published without the check, every device refuses it.
 
+Each folder is a release folder (`docs/release-folder.md`) with a variant for each known profile:
+`generic_x86` takes fp32, `jetson_nano` fp16, `raspberry_pi` and `coral_tpu` the same int8 file.
+
 {table}
 
 Accuracy: share of images whose highest probability is at the label. Agreement: share whose highest
@@ -227,7 +230,8 @@ speed of INT8 or FP16 on a device can be learned from this model.
 """
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, wanted: list[str]) -> None:
+    """Make the releases that are ``wanted``, or all."""
     with threadpool_limits(limits=1):  # sums in one order, so the same weights each time
         training, golden, clean_field = splits()
         seen = through_camera(clean_field.pixels, np.random.default_rng(7))
@@ -239,6 +243,8 @@ def main(folder: Path) -> None:
         )
         rows = []
         for recipe in RECIPES:
+            if wanted and recipe.release not in wanted:
+                continue
             release_folder = folder / f"release-{recipe.release}"
             rows += make(recipe, (training, golden, field), release_folder)
     text = table(rows)
@@ -247,4 +253,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent, sys.argv[2:])

@@ -24,19 +24,21 @@ from numpy.typing import NDArray
 
 from edgefleet.base.errors import DeviceError, PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec
+from edgefleet.serving.limits import (
+    GOLDEN_ARRAYS,
+    GOLDEN_BYTES,
+    GOLDEN_CASES,
+    GOLDEN_UNPACKED_BYTES,
+    MODEL_BYTES,
+    MODEL_FIELDS,
+    PICKLE_HEAD_BYTES,
+    PICKLE_SURE_OPS,
+    RANK,
+    TENSORS,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
-
-MODEL_BYTES: Final = (1 << 31) - 1  # protobuf's own limit
-MODEL_FIELDS: Final = 10_000  # at the top level: operator sets, functions, metadata
-MODEL_TENSORS: Final = 64  # inputs, and outputs
-GOLDEN_BYTES: Final = 64 << 20
-GOLDEN_UNPACKED_BYTES: Final = 256 << 20
-GOLDEN_ARRAYS: Final = 2 * MODEL_TENSORS + 1
-GOLDEN_CASES: Final = 100_000
-PICKLE_HEAD_BYTES: Final = 1 << 20
-PICKLE_SURE_OPS: Final = 1_000
 
 NPY_TYPES: Final[Mapping[Datatype, str]] = {
     "BOOL": "|b1", "UINT8": "|u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
@@ -284,7 +286,7 @@ def _tensors(model: "ModelProto") -> Iterator["TensorProto"]:
 
 
 def _specs(side: str, infos: "list[ValueInfoProto]") -> tuple[TensorSpec, ...]:
-    if not 0 < len(infos) <= MODEL_TENSORS:
+    if not 0 < len(infos) <= TENSORS:
         raise PublisherError("model_unsupported", f"It has {len(infos)} {side}.", field=side)
     return tuple(_spec(f"{side}[{number}]", info) for number, info in enumerate(infos))
 
@@ -353,7 +355,7 @@ def _read_npy(name: str, data: bytes) -> NDArray[Any]:
         raise _mismatch(name, f"Arrays of {descr!r} are not allowed.")
     shape = tuple(int(size) for size in sizes.replace(",", " ").split())
     dtype = np.dtype(descr)
-    if len(shape) > 32 or math.prod(shape) * dtype.itemsize != len(data) - header.end():
+    if len(shape) > RANK or math.prod(shape) * dtype.itemsize != len(data) - header.end():
         raise _mismatch(name, f"Its size is not that of shape {shape}.")
     flat = np.frombuffer(data, dtype, offset=header.end())
     return flat.reshape(shape, order="F" if order == "True" else "C")

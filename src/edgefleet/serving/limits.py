@@ -19,3 +19,13 @@ INLINE_US: Final = 1_000  # a model that answers within this runs on the event l
 WARM_UP_RUNS: Final = 3
 PROVE_STDIN_BYTES: Final = 1 << 20
 DETAIL_CHARS: Final = 300
+
+# Of files that publishers send; the hub reads them too.
+MODEL_BYTES: Final = (1 << 31) - 1  # protobuf's own limit
+MODEL_FIELDS: Final = 10_000  # at the top level: operator sets, functions, metadata
+GOLDEN_BYTES: Final = 64 << 20
+GOLDEN_UNPACKED_BYTES: Final = 256 << 20
+GOLDEN_ARRAYS: Final = 2 * TENSORS + 1
+GOLDEN_CASES: Final = 100_000
+PICKLE_HEAD_BYTES: Final = 1 << 20
+PICKLE_SURE_OPS: Final = 1_000  # as many valid operations in a row are no accident

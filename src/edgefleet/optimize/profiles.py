@@ -1,0 +1,32 @@
+"""The hardware classes that are known by name, and what each can take."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from edgefleet.protocol.release import Precision, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a variant for this class should be. A release may name other classes too."""
+
+    name: str
+    runtime: Runtime
+    precision: Precision
+    max_batch: int
+    memory_limit_mib: int
+
+
+PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
+    {
+        profile.name: profile
+        for profile in (
+            Profile("jetson_nano", "onnx", "fp16", max_batch=4, memory_limit_mib=3072),
+            Profile("raspberry_pi", "onnx", "int8", max_batch=1, memory_limit_mib=1024),
+            Profile("coral_tpu", "onnx", "int8", max_batch=1, memory_limit_mib=512),
+            Profile("generic_x86", "onnx", "fp32", max_batch=8, memory_limit_mib=4096),
+        )
+    }
+)
