@@ -1,0 +1,103 @@
+"""What a device should run: a function of the rollouts and of what the device said.
+
+The newest rollout that covers the device decides. A rollout that was taken back covers nobody, so
+what it gave goes back by itself; and what a device failed, refused or reverted is never offered to
+it again, by whichever rollout.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.protocol.device import Offer
+from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
+from edgefleet.rollout.ledger import HELD, Standing
+from edgefleet.rollout.state import TAKEN_BACK
+from edgefleet.rollout.track import Track
+
+_GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLETED})
+_HELD_CODES = np.array(sorted(HELD), np.uint8)
+
+
+class Desired:
+    """The rollouts, arranged for the question. Call ``arrange`` after each change of one."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._giving: tuple[Track, ...] = ()  # newest first
+        self._taken_back: dict[int, tuple[Track, ...]] = {}  # by release number
+        self._of_release: dict[int, tuple[Track, ...]] = {}
+
+    def arrange(self, tracks: Iterable[Track]) -> None:
+        newest_first = sorted(
+            tracks, key=lambda track: (track.state.created_at, track.state.id), reverse=True
+        )
+        self._giving = tuple(track for track in newest_first if track.state.status in _GIVING)
+        self._of_release = _by_release(newest_first)
+        self._taken_back = _by_release(
+            track for track in newest_first if track.state.status in TAKEN_BACK
+        )
+
+    def track(self, row: int) -> Track | None:
+        """The rollout whose release the device should run; None when none says."""
+        for track in self._giving:
+            if track.covers(row, self._fleet.running_id(row)) and not self._held(row, track):
+                return track
+        return None
+
+    def offer(self, row: int) -> Offer | None:
+        """What to tell the device; None when it may keep what it runs."""
+        want = self.track(row)
+        if want is None or self._fleet.running_id(row) == want.release.number:
+            return None
+        recalled = self.recalled(row)
+        return Offer(
+            rollout=(recalled or want).state.id,
+            action="install" if recalled is None else "revert",
+            model=want.release.manifest.model,
+            release=want.release.manifest.release,
+            manifest_sha256=want.release.manifest_sha256,
+            confirm_after_s=want.state.spec.gate.confirm_after_s,
+        )
+
+    def recalled(self, row: int) -> Track | None:
+        """The rollout that takes back what the device runs now."""
+        for track in self._taken_back.get(self._fleet.running_id(row), ()):
+            if track.ledger.standing(row) is not Standing.NONE or track.scope.eligible(row):
+                return track
+        return None
+
+    def numbers(self, rows: Rows) -> npt.NDArray[np.uint32]:
+        """``track`` for many rows at once: the number of each one's release, 0 for none."""
+        answer = np.zeros(len(rows), np.uint32)
+        for track in self._giving:
+            undecided = np.flatnonzero(answer == NOTHING)
+            left = rows[undecided]
+            given = track.covered(left, self._fleet.running_ids[left]) & ~self.held(left, track)
+            answer[undecided[given]] = track.release.number
+        return answer
+
+    def held(self, rows: Rows, track: Track) -> Mask:
+        """Which rows must not be offered the release of ``track``, whichever rollout said so."""
+        mask = np.zeros(len(rows), np.bool_)
+        for other in self.of_release(track.release.number):
+            mask |= np.isin(other.ledger.standings(rows), _HELD_CODES)
+        return mask
+
+    def of_release(self, number: int) -> tuple[Track, ...]:
+        """All rollouts of a release, newest first."""
+        return self._of_release.get(number, ())
+
+    def _held(self, row: int, track: Track) -> bool:
+        return any(
+            other.ledger.standing(row) in HELD for other in self.of_release(track.release.number)
+        )
+
+
+def _by_release(tracks: Iterable[Track]) -> dict[int, tuple[Track, ...]]:
+    found: dict[int, tuple[Track, ...]] = {}
+    for track in tracks:
+        found[track.release.number] = (*found.get(track.release.number, ()), track)
+    return found

@@ -1,0 +1,173 @@
+"""Why a device runs what it runs, and where a release stands."""
+
+from edgefleet.protocol.device import Phase
+from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.why import Wait, WaitCode, WaitReport
+from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.fleet import Fleet
+from edgefleet.rollout.ledger import HELD, Standing
+from edgefleet.rollout.state import OPEN
+from edgefleet.rollout.track import Published, Track
+
+
+def explain_device(
+    row: int, fleet: Fleet, desired: Desired, tracks: tuple[Track, ...], now: float
+) -> WaitReport:
+    """Why this device runs what it runs. ``tracks`` newest first."""
+    waits: list[Wait] = []
+    if not fleet.online(row, now):
+        waits.append(_away(row, fleet))
+    concerning = next((track for track in tracks if _concerns(track, row)), None)
+    wait = None if concerning is None else _in_rollout(row, fleet, desired, concerning)
+    waits.append(wait or _settled(row, fleet, desired))
+    return WaitReport(
+        about=f"device/{fleet.name(row)}", at=now, line=waits[-1].text, waits=tuple(waits)
+    )
+
+
+def _concerns(track: Track, row: int) -> bool:
+    """An open rollout on this device, or one that is taking back what it runs."""
+    if track.state.status not in OPEN:
+        return False
+    return track.scope.selected(row) or track.ledger.standing(row) is not Standing.NONE
+
+
+def _away(row: int, fleet: Fleet) -> Wait:
+    seen = fleet.last_seen(row)
+    text = "It has never checked in." if seen is None else "It does not check in."
+    return Wait(code=WaitCode.OFFLINE, text=text, since=seen)
+
+
+def _in_rollout(row: int, fleet: Fleet, desired: Desired, track: Track) -> Wait | None:
+    state, release = track.state, track.state.spec.release
+    where = f"rollout {state.id} of release {release}"
+    standing = track.ledger.standing(row)
+    runs_it = fleet.running_id(row) == track.release.number
+    if not track.scope.has_variant(row):
+        return Wait(
+            code=WaitCode.HELD,
+            text=f"Release {release} has no variant for its profile {fleet.profile(row)}.",
+        )
+    if state.status is Status.REVERTING and (runs_it or standing is Standing.TRIAL):
+        want = desired.track(row)
+        if want is None:
+            return Wait(
+                code=WaitCode.HELD,
+                text=f"The {where} is taken back, but there is no earlier release for it.",
+            )
+        return Wait(
+            code=WaitCode.REVERTING,
+            text=f"The {where} is taken back; it is offered release "
+            f"{want.state.spec.release} again.",
+            since=state.since,
+        )
+    if standing in HELD:
+        return Wait(
+            code=WaitCode.HELD,
+            text=f"It {standing.name.lower()} release {release} and is never offered it again.",
+        )
+    if standing is Standing.TRIAL:
+        return Wait(
+            code=WaitCode.TRIAL,
+            text=f"It runs release {release} on trial and confirms after "
+            f"{state.spec.gate.confirm_after_s:g} s of good health.",
+        )
+    if standing is Standing.HEALTHY or runs_it:
+        return None
+    return _not_begun(row, fleet, track, standing)
+
+
+def _not_begun(row: int, fleet: Fleet, track: Track, standing: Standing) -> Wait | None:
+    state, release = track.state, track.state.spec.release
+    wave = state.open_wave
+    match state.status:
+        case Status.PLANNED:
+            return Wait(code=WaitCode.START, text=f"Rollout {state.id} has not been started.")
+        case Status.PAUSED:
+            return Wait(code=WaitCode.PAUSED, text=f"Rollout {state.id} is paused.")
+        case Status.HALTED:
+            return Wait(code=WaitCode.HALTED, text=f"Rollout {state.id} is halted.")
+        case Status.RUNNING if wave is not None and not track.scope.inside(row, wave):
+            return Wait(
+                code=WaitCode.NEXT_WAVE,
+                text=f"It is not in the open wave ({wave.percent:g} %) of rollout {state.id}; "
+                f"it gets release {release} in a later one.",
+                since=wave.opened_at,
+            )
+        case Status.RUNNING:
+            return _on_its_way(row, fleet, release, standing)
+        case _:
+            return None
+
+
+def _on_its_way(row: int, fleet: Fleet, release: str, standing: Standing) -> Wait:
+    if fleet.phase(row) in (Phase.FETCHING, Phase.PROVING):
+        return Wait(
+            code=WaitCode.FETCHING, text=f"It is {fleet.phase(row).value} release {release}."
+        )
+    if standing is Standing.DEFERRED:
+        return Wait(code=WaitCode.CHECK_IN, text=f"It put release {release} off; it tries again.")
+    return Wait(
+        code=WaitCode.CHECK_IN,
+        text=f"It is offered release {release} when it checks in next.",
+        since=fleet.last_seen(row),
+    )
+
+
+def _settled(row: int, fleet: Fleet, desired: Desired) -> Wait:
+    want = desired.track(row)
+    running = fleet.running(row)
+    runs = "nothing" if running is None else f"release {running[1]} of {running[0]}"
+    if want is None:
+        return Wait(
+            code=WaitCode.NO_ROLLOUT, text=f"No rollout says what it should run; it runs {runs}."
+        )
+    release = want.state.spec.release
+    if fleet.running_id(row) == want.release.number:
+        return Wait(code=WaitCode.DONE, text=f"It runs {runs}, as rollout {want.state.id} says.")
+    if fleet.phase(row) in (Phase.FETCHING, Phase.PROVING):
+        return _on_its_way(row, fleet, release, Standing.NONE)
+    return Wait(
+        code=WaitCode.CHECK_IN,
+        text=f"It runs {runs}; it is offered release {release} when it checks in next.",
+        since=fleet.last_seen(row),
+    )
+
+
+def explain_release(release: Published, tracks: tuple[Track, ...], now: float) -> WaitReport:
+    """Where a release stands. ``tracks`` are its rollouts, newest first."""
+    manifest = release.manifest
+    about = f"release/{manifest.model}/{manifest.release}"
+    if not tracks:
+        none = (
+            Wait(
+                code=WaitCode.NO_ROLLOUT,
+                text="It is published; no rollout is planned: edgefleet rollout plan "
+                f"{manifest.model} {manifest.release}.",
+            ),
+        )
+        return WaitReport(about=about, at=now, line=none[0].text, waits=none)
+    waits = tuple(_rollout_line(track) for track in tracks[:20])
+    return WaitReport(about=about, at=now, line=waits[0].text, waits=waits)
+
+
+_CODES = {
+    Status.PLANNED: WaitCode.START,
+    Status.RUNNING: WaitCode.SAMPLE,
+    Status.PAUSED: WaitCode.PAUSED,
+    Status.HALTED: WaitCode.HALTED,
+    Status.REVERTING: WaitCode.REVERTING,
+    Status.COMPLETED: WaitCode.DONE,
+    Status.REVERTED: WaitCode.DONE,
+    Status.REFUSED: WaitCode.DONE,
+}
+
+
+def _rollout_line(track: Track) -> Wait:
+    state = track.state
+    return Wait(
+        code=_CODES[state.status],
+        text=f"Rollout {state.id} is {state.status}: {state.text}",
+        since=state.since,
+        devices=track.ledger.exposed,
+    )

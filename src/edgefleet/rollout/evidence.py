@@ -1,0 +1,147 @@
+"""The evidence of a rollout: each device of the open wave and of those before it in one account.
+
+    cut = offered + in_trial + healthy + failed + refused + reverted + offline + deferred
+
+as long as no device that reported has left the fleet's selection since (it stays counted).
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from edgefleet.protocol.rollout import Evidence
+from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.fleet import IDLE_CODE, NOTHING, TRIAL_CODE, Fleet, Rows
+from edgefleet.rollout.ledger import Standing
+from edgefleet.rollout.state import WaveState
+from edgefleet.rollout.track import Track
+
+SILENT = "silent"  # the reason under which silence after activating is counted
+
+
+def _no_rows() -> Rows:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """The evidence, and which rows are in the accounts that somebody waits for."""
+
+    evidence: Evidence = field(default_factory=Evidence)
+    offered: Rows = field(default_factory=_no_rows)
+    in_trial: Rows = field(default_factory=_no_rows)
+    silent: Rows = field(default_factory=_no_rows)
+    offline: Rows = field(default_factory=_no_rows)
+    deferred: Rows = field(default_factory=_no_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Owing:
+    """Devices that still run what was taken back, and have something to go back to."""
+
+    online: Rows = field(default_factory=_no_rows)
+    offline: Rows = field(default_factory=_no_rows)
+    stranded: int = 0  # run it, but there is no earlier release for them
+
+
+def take_census(track: Track, fleet: Fleet, desired: Desired, now: float) -> Census:
+    """Count the open wave. A few passes over the wave's rows, none over the rest of the fleet."""
+    wave = track.state.open_wave
+    if wave is None:
+        return Census()
+    rows = track.scope.members(wave)
+    if len(desired.of_release(track.release.number)) > 1:
+        own = track.ledger.standings(rows)
+        rows = rows[(own != Standing.NONE) | ~desired.held(rows, track)]
+    quiet = rows[track.ledger.standings(rows) == Standing.NONE]
+    already = (fleet.running_ids[quiet] == track.release.number) & (
+        fleet.phases[quiet] == IDLE_CODE
+    )
+    unheard = quiet[~already]
+    away = fleet.silent_for(unheard, now) > fleet.offline_after_s
+    trial = track.ledger.rows(Standing.TRIAL)
+    silent = fleet.silent_for(trial, now) > track.state.spec.gate.silence_s
+    found = Census(
+        offered=unheard[~away],
+        in_trial=trial[~silent],
+        silent=trial[silent],
+        offline=unheard[away],
+        deferred=track.ledger.rows(Standing.DEFERRED),
+    )
+    return replace(found, evidence=_evidence(track, found, len(rows), int(already.sum())))
+
+
+def _evidence(track: Track, found: Census, cut: int, already: int) -> Evidence:
+    ledger = track.ledger
+    reasons = ledger.reasons
+    if len(found.silent):
+        reasons[SILENT] = len(found.silent)
+    return Evidence(
+        cut=cut,
+        offered=len(found.offered),
+        in_trial=len(found.in_trial),
+        healthy=ledger.count(Standing.HEALTHY) + already,
+        failed=ledger.count(Standing.FAILED) + len(found.silent),
+        refused=ledger.count(Standing.REFUSED),
+        silent=len(found.silent),
+        reverted=ledger.count(Standing.REVERTED),
+        offline=len(found.offline),
+        deferred=len(found.deferred),
+        exposed=ledger.exposed,
+        reasons=reasons,
+        canary=track.cohorts.canary.cohort(),
+        control=track.cohorts.control.cohort(),
+    )
+
+
+def closed_evidence(track: Track) -> Evidence:
+    """The accounts of a rollout that has ended, from its counts alone: constant time.
+
+    Whoever never said anything counts as offline; the cohorts are those of the last verdict.
+    """
+    wave = track.state.open_wave
+    if wave is None:
+        return Evidence()
+    ledger = track.ledger
+    count = {standing: ledger.count(standing) for standing in Standing if standing}
+    judged = Evidence() if wave.judgement is None else wave.judgement.evidence
+    cut = _cut(wave)
+    return Evidence(
+        cut=cut,
+        in_trial=count[Standing.TRIAL],
+        healthy=count[Standing.HEALTHY],
+        failed=count[Standing.FAILED],
+        refused=count[Standing.REFUSED],
+        reverted=count[Standing.REVERTED],
+        offline=max(0, cut - sum(count.values())),
+        deferred=count[Standing.DEFERRED],
+        exposed=ledger.exposed,
+        reasons=ledger.reasons,
+        canary=judged.canary,
+        control=judged.control,
+    )
+
+
+def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owing:
+    """Who must still go back: runs the release, or is about to, or took it and said nothing since.
+
+    A device to which another rollout gives this very release keeps it.
+    """
+    number = track.release.number
+    owes = track.scope.eligible_mask() & (fleet.running_ids == number)
+    took = track.ledger.rows(Standing.TRIAL, Standing.HEALTHY)
+    running = fleet.running_ids[took]
+    switching = (running == NOTHING) | (fleet.phases[took] == TRIAL_CODE)
+    ever = track.ledger.exposed_rows()
+    owes[ever[fleet.running_ids[ever] == number]] = True
+    owes[took[switching]] = True
+    rows = np.flatnonzero(owes)
+    back_to = desired.numbers(rows)
+    stranded = int(np.count_nonzero(back_to == NOTHING))
+    rows = rows[(back_to != number) & (back_to != NOTHING)]
+    away = fleet.silent_for(rows, now) > fleet.offline_after_s
+    return Owing(online=rows[~away], offline=rows[away], stranded=stranded)
+
+
+def _cut(wave: WaveState) -> int:
+    return wave.cut or 0

@@ -1,0 +1,277 @@
+"""The fleet in columns: one row a device, 35 bytes beside its name.
+
+A row number is for ever: rows are added, never removed, so a device's token can carry its row.
+Labels are interned as whole sets, so that a selector is evaluated once per distinct set.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.base.ids import device_hash
+from edgefleet.protocol.device import Phase
+from edgefleet.rollout.limits import SEQ_MAX
+from edgefleet.rollout.selector import Selector
+
+Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_PHASES: Final = tuple(Phase)
+_PHASE_CODE: Final = {phase: code for code, phase in enumerate(_PHASES)}
+IDLE_CODE: Final = _PHASE_CODE[Phase.IDLE]
+TRIAL_CODE: Final = _PHASE_CODE[Phase.TRIAL]
+_T = TypeVar("_T", bound=np.generic)
+NOTHING: Final = 0  # the release number of a device that runs none, or did not say
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFigures:
+    """The fleet at one moment. ``on_release`` counts online devices: model -> release -> count."""
+
+    total: int
+    online: int
+    by_profile: dict[str, int]
+    by_phase: dict[str, int]
+    on_release: dict[str, dict[str, int]]
+
+
+class Fleet:
+    """Columns of device facts and of what the last check-in said.
+
+    ``listening_since`` is when this process began to take check-ins: nobody is called silent or
+    offline for the time before. ``offline_after_s`` of silence makes a device offline.
+    """
+
+    def __init__(self, *, listening_since: float, offline_after_s: float) -> None:
+        self.listening_since = listening_since
+        self.offline_after_s = offline_after_s
+        self.facts_version = 0  # grows when a device comes or its profile or labels change
+        self._names: list[str] = []
+        self._rows: dict[str, int] = {}
+        self._profiles: list[str] = []
+        self._profile_ids: dict[str, int] = {}
+        self._label_sets: list[Mapping[str, str]] = []
+        self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
+        self._label_keys: set[str] = set()
+        self._releases: list[tuple[str, str] | None] = [None]
+        self._release_ids: dict[tuple[str, str], int] = {}
+        self._hash = np.zeros(0, np.uint64)
+        self._last_seen = np.zeros(0, np.float64)
+        self._seq = np.zeros(0, np.int64)
+        self._running = np.zeros(0, np.uint32)
+        self._labels = np.zeros(0, np.uint32)
+        self._profile = np.zeros(0, np.uint16)
+        self._phase = np.zeros(0, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    # One device.
+
+    def add(self, name: str, profile: str, labels: Mapping[str, str]) -> int:
+        """Enrol a device and return its row. The name must be new."""
+        if name in self._rows:
+            msg = f"{name} is in the fleet already"
+            raise ValueError(msg)
+        row = len(self._names)
+        if row == len(self._hash):
+            self._grow(max(1024, 2 * row))
+        self._names.append(name)
+        self._rows[name] = row
+        self._hash[row] = device_hash(name)
+        self._profile[row] = self._profile_id(profile)
+        self._labels[row] = self._label_id(labels)
+        self.facts_version += 1
+        return row
+
+    def set_facts(self, row: int, profile: str, labels: Mapping[str, str]) -> None:
+        """Replace what a device is."""
+        profile_id, label_id = self._profile_id(profile), self._label_id(labels)
+        if self._profile.item(row) != profile_id or self._labels.item(row) != label_id:
+            self._profile[row] = profile_id
+            self._labels[row] = label_id
+            self.facts_version += 1
+
+    def seen(
+        self, row: int, now: float, *, model: str | None, release: str | None, phase: Phase
+    ) -> None:
+        """Take down what a check-in said."""
+        self._last_seen[row] = now
+        self._running[row] = self.release_id(model, release)
+        self._phase[row] = _PHASE_CODE[phase]
+
+    def accept_seq(self, row: int, seq: int) -> bool:
+        """True, and remembered, when ``seq`` is above every one before; else it is a replay."""
+        if not self._seq.item(row) < seq <= SEQ_MAX:
+            return False
+        self._seq[row] = seq
+        return True
+
+    def row(self, name: str) -> int | None:
+        return self._rows.get(name)
+
+    def name(self, row: int) -> str:
+        return self._names[row]
+
+    def names(self, rows: Rows) -> tuple[str, ...]:
+        return tuple(self._names[row] for row in rows.tolist())
+
+    def labels(self, row: int) -> Mapping[str, str]:
+        return self._label_sets[self._labels.item(row)]
+
+    def profile(self, row: int) -> str:
+        return self._profiles[self._profile.item(row)]
+
+    def phase(self, row: int) -> Phase:
+        return _PHASES[self._phase.item(row)]
+
+    def last_seq(self, row: int) -> int:
+        return self._seq.item(row)
+
+    def last_seen(self, row: int) -> float | None:
+        """Seconds since the epoch, None when it never checked in."""
+        return self._last_seen.item(row) or None
+
+    def online(self, row: int, now: float) -> bool:
+        """True when it checked in within ``offline_after_s``."""
+        seen = self._last_seen.item(row)
+        return seen > 0 and now - seen <= self.offline_after_s
+
+    def running(self, row: int) -> tuple[str, str] | None:
+        """(model, release) that it serves, as far as it said."""
+        return self._releases[self._running.item(row)]
+
+    def running_id(self, row: int) -> int:
+        return self._running.item(row)
+
+    def hash(self, row: int) -> int:
+        return self._hash.item(row)
+
+    def label_id(self, row: int) -> int:
+        return self._labels.item(row)
+
+    def profile_id(self, row: int) -> int:
+        return self._profile.item(row)
+
+    # All devices, in columns. These are views: read them, do not keep them.
+
+    @property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        return self._hash[: len(self)]
+
+    @property
+    def label_ids(self) -> npt.NDArray[np.uint32]:
+        return self._labels[: len(self)]
+
+    @property
+    def profile_ids(self) -> npt.NDArray[np.uint16]:
+        return self._profile[: len(self)]
+
+    @property
+    def running_ids(self) -> npt.NDArray[np.uint32]:
+        return self._running[: len(self)]
+
+    @property
+    def phases(self) -> npt.NDArray[np.uint8]:
+        return self._phase[: len(self)]
+
+    def silent_for(self, rows: Rows, now: float) -> npt.NDArray[np.float64]:
+        """Seconds since each was heard, at most those since this process listens."""
+        return now - np.maximum(self._last_seen[rows], self.listening_since)
+
+    def label_sets(self) -> tuple[Mapping[str, str], ...]:
+        """The distinct label sets, by number."""
+        return tuple(self._label_sets)
+
+    def label_set(self, number: int) -> Mapping[str, str]:
+        return self._label_sets[number]
+
+    def profile_name(self, number: int) -> str:
+        return self._profiles[number]
+
+    @property
+    def profile_count(self) -> int:
+        return len(self._profiles)
+
+    @property
+    def label_set_count(self) -> int:
+        return len(self._label_sets)
+
+    @property
+    def label_keys(self) -> frozenset[str]:
+        """Every label key that a device carries or carried."""
+        return frozenset(self._label_keys)
+
+    def selected(self, selector: Selector) -> Mask:
+        """One truth value a row: whether the selector matches it."""
+        by_set = np.fromiter((selector.matches(labels) for labels in self._label_sets), np.bool_)
+        return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
+
+    def release_id(self, model: str | None, release: str | None) -> int:
+        """The number that stands for a release in the columns; 0 for none."""
+        if model is None or release is None:
+            return NOTHING
+        key = (model, release)
+        number = self._release_ids.get(key)
+        if number is None:
+            number = self._release_ids[key] = len(self._releases)
+            self._releases.append(key)
+        return number
+
+    def release_named(self, number: int) -> tuple[str, str] | None:
+        return self._releases[number]
+
+    def figures(self, now: float) -> FleetFigures:
+        """Counts over the whole fleet; online are those heard within ``offline_after_s``."""
+        seen = self._last_seen[: len(self)]
+        online = (seen > 0) & (now - seen <= self.offline_after_s)
+        profiles = np.bincount(self.profile_ids, minlength=len(self._profiles))
+        phases = np.bincount(self.phases[online], minlength=len(_PHASES))
+        on_release: dict[str, dict[str, int]] = {}
+        for number, count in enumerate(np.bincount(self.running_ids[online]).tolist()):
+            named = self._releases[number]
+            if named is not None and count:
+                on_release.setdefault(named[0], {})[named[1]] = count
+        return FleetFigures(
+            total=len(self),
+            online=int(np.count_nonzero(online)),
+            by_profile=dict(zip(self._profiles, profiles.tolist(), strict=False)),
+            by_phase={phase.value: int(phases[code]) for code, phase in enumerate(_PHASES)},
+            on_release=on_release,
+        )
+
+    def _profile_id(self, profile: str) -> int:
+        number = self._profile_ids.get(profile)
+        if number is None:
+            number = self._profile_ids[profile] = len(self._profiles)
+            self._profiles.append(profile)
+        return number
+
+    def _label_id(self, labels: Mapping[str, str]) -> int:
+        key = tuple(sorted(labels.items()))
+        number = self._label_ids.get(key)
+        if number is None:
+            number = self._label_ids[key] = len(self._label_sets)
+            self._label_sets.append(MappingProxyType(dict(key)))
+            self._label_keys.update(labels)
+        return number
+
+    def _grow(self, capacity: int) -> None:
+        self._hash = longer(self._hash, capacity)
+        self._last_seen = longer(self._last_seen, capacity)
+        self._seq = longer(self._seq, capacity)
+        self._running = longer(self._running, capacity)
+        self._labels = longer(self._labels, capacity)
+        self._profile = longer(self._profile, capacity)
+        self._phase = longer(self._phase, capacity)
+
+
+def longer(column: npt.NDArray[_T], capacity: int) -> npt.NDArray[_T]:
+    """The column with room for ``capacity`` rows, new ones zero."""
+    grown = np.zeros(capacity, column.dtype)
+    grown[: len(column)] = column
+    return grown

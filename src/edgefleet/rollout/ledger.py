@@ -1,0 +1,134 @@
+"""What every device said about one rollout: a set of bits, and the standing that follows from it.
+
+A report sets a bit, and the standing is a function of the bits alone. So the same report twice
+changes nothing, and reports that arrive in another order end in the same counts.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.rollout.fleet import Rows, longer
+from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
+
+
+class Standing(IntEnum):
+    """How a device stands in a rollout. What ended badly outweighs what went well."""
+
+    NONE = 0
+    DEFERRED = 1
+    TRIAL = 2
+    HEALTHY = 3
+    REFUSED = 4
+    REVERTED = 5
+    FAILED = 6  # also after it went back
+
+
+HELD: Final = frozenset({Standing.REFUSED, Standing.REVERTED, Standing.FAILED})
+"""A device that stands so is never offered the release again."""
+
+_BIT: Final = {
+    OutcomeKind.DEFERRED: 1,
+    OutcomeKind.TRIAL_STARTED: 2,
+    OutcomeKind.CONFIRMED: 4,
+    OutcomeKind.REFUSED: 8,
+    OutcomeKind.REVERTED: 16,
+    OutcomeKind.TRIAL_FAILED: 32,
+}
+_EXPOSED_BITS: Final = 2 | 4 | 16 | 32
+_WITH_REASON: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
+
+
+def standing_of(bits: int) -> Standing:
+    """The standing that a set of reports amounts to: that of its highest bit."""
+    return Standing(bits.bit_length())
+
+
+_STANDINGS: Final = tuple(standing_of(bits) for bits in range(64))
+
+
+class Ledger:
+    """Two bytes a device, and the counts that follow from them, kept as reports come in."""
+
+    def __init__(self, waves: int) -> None:
+        self._bits = np.zeros(0, np.uint8)
+        self._standing = np.zeros(0, np.uint8)
+        self._counts = [0] * len(Standing)
+        self._exposed_by_wave = [0] * waves
+        self._reasons: dict[str, int] = {}
+        self.exposed = 0  # devices that ever activated it
+        self.version = 0  # grows with every report that changed something
+
+    def record(self, row: int, outcome: Outcome, wave: int | None) -> bool:
+        """Take a report down; False when it says nothing new.
+
+        ``wave`` is the first one that the device lies in, None when it lies in none.
+        """
+        if row >= len(self._bits):
+            self._grow(row + 1)
+        before = self._bits.item(row)
+        after = before | _BIT[outcome.kind]
+        if after == before:
+            return False
+        self._bits[row] = after
+        self._move(row, _STANDINGS[before], _STANDINGS[after])
+        if after & _EXPOSED_BITS and not before & _EXPOSED_BITS:
+            self.exposed += 1
+            if wave is not None:
+                self._exposed_by_wave[wave] += 1
+        if outcome.kind in _WITH_REASON:
+            self._count_reason(outcome.reason or outcome.kind.value)
+        self.version += 1
+        return True
+
+    def standing(self, row: int) -> Standing:
+        return Standing(self._standing.item(row)) if row < len(self._standing) else Standing.NONE
+
+    def count(self, standing: Standing) -> int:
+        """How many devices stand so; of those that said anything."""
+        return self._counts[standing]
+
+    def exposed_up_to(self, wave: int) -> int:
+        """Devices inside that wave's cut that ever activated the release."""
+        return sum(self._exposed_by_wave[: wave + 1])
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Why devices failed or refused, most frequent first."""
+        return dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0])))
+
+    def standings(self, rows: Rows) -> npt.NDArray[np.uint8]:
+        """The standing of each of ``rows``, which ascend."""
+        if len(rows) and int(rows[-1]) >= len(self._standing):
+            self._grow(int(rows[-1]) + 1)
+        return self._standing[rows]
+
+    def rows(self, *standings: Standing) -> Rows:
+        """Rows that stand in one of these ways, ascending."""
+        found = np.zeros(len(self._standing), np.bool_)
+        for standing in standings:
+            found |= self._standing == standing
+        return np.flatnonzero(found)
+
+    def exposed_rows(self) -> Rows:
+        """Rows that ever activated the release, ascending."""
+        return np.flatnonzero(self._bits & _EXPOSED_BITS)
+
+    def _move(self, row: int, before: Standing, after: Standing) -> None:
+        self._standing[row] = after
+        if before is not Standing.NONE:
+            self._counts[before] -= 1
+        self._counts[after] += 1
+
+    def _count_reason(self, reason: str) -> None:
+        if reason not in self._reasons and len(self._reasons) >= REASONS_PER_ROLLOUT:
+            reason = "other"
+        self._reasons[reason] = self._reasons.get(reason, 0) + 1
+
+    def _grow(self, rows: int) -> None:
+        capacity = max(1024, rows, 2 * len(self._bits))
+        self._bits = longer(self._bits, capacity)
+        self._standing = longer(self._standing, capacity)

@@ -1,0 +1,61 @@
+"""Everything durable of a rollout, as one frozen value that a store keeps as JSON."""
+
+from collections.abc import Collection
+from typing import Final
+
+from edgefleet.protocol.rollout import Judgement, RolloutSpec, Status
+from edgefleet.protocol.wire import Wire
+
+OPEN: Final[Collection[Status]] = frozenset(
+    {Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.HALTED, Status.REVERTING}
+)
+HOLDING: Final[Collection[Status]] = frozenset(
+    {Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.REVERTING}
+)
+"""No second rollout over a common device while one of these holds it; a halted one lets go."""
+
+TAKEN_BACK: Final[Collection[Status]] = frozenset(
+    {Status.REVERTING, Status.REVERTED, Status.REFUSED}
+)
+
+
+class WaveState(Wire, frozen=True, kw_only=True):
+    """One wave. What is None is not known before it opens.
+
+    A device is in the wave when its position lies below ``threshold`` (hexadecimal, up to
+    10000000000000000, which is everyone) and its row below ``rows``: who enrols while a wave is
+    open waits for the next one, so that the cut stays exact. The wave of everyone takes newcomers.
+    """
+
+    percent: float
+    cut: int | None = None
+    threshold: str | None = None
+    population: int | None = None
+    rows: int | None = None
+    opened_at: float | None = None
+    closed_at: float | None = None
+    judgement: Judgement | None = None  # ``at`` is since when verdict and reason stand
+
+
+class RolloutState(Wire, frozen=True, kw_only=True):
+    """One rollout. ``generation`` grows with status and wave, ``revision`` with every change."""
+
+    id: str
+    spec: RolloutSpec
+    salt: int
+    previous: str | None
+    status: Status
+    reason: str  # a stable code: why it stands there
+    text: str
+    since: float  # when it came to stand there
+    generation: int = 0
+    revision: int = 0
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    wave: int | None = None  # index of the open wave, or of the last one that was open
+    waves: tuple[WaveState, ...]
+
+    @property
+    def open_wave(self) -> WaveState | None:
+        return None if self.wave is None else self.waves[self.wave]

@@ -1,0 +1,235 @@
+"""Why something waits, as the one report that CLI, page and logs render.
+
+A rollout that is open always waits for something, and the report names it: how many devices, which
+first, since when, and until when where the engine knows.
+"""
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from edgefleet.protocol.rollout import Judgement, Status
+from edgefleet.protocol.why import Wait, WaitCode, WaitReport
+from edgefleet.rollout import gate
+from edgefleet.rollout.evidence import Census, Owing
+from edgefleet.rollout.fleet import Fleet, Rows
+from edgefleet.rollout.limits import FIRST_NAMES
+from edgefleet.rollout.state import RolloutState
+from edgefleet.rollout.track import Track
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What was seen of a rollout at one moment. ``judgement`` is the gate's word on it."""
+
+    at: float
+    census: Census = field(default_factory=Census)
+    owing: Owing = field(default_factory=Owing)
+    judgement: Judgement | None = None
+
+
+def explain_rollout(track: Track, fleet: Fleet, sight: Sight) -> WaitReport:
+    """What the rollout waits for, the most important first."""
+    state = track.state
+    match state.status:
+        case Status.PLANNED:
+            waits = [
+                Wait(
+                    code=WaitCode.START,
+                    text=f"It waits for somebody to start it: edgefleet rollout start {state.id}.",
+                    since=state.since,
+                )
+            ]
+        case Status.RUNNING:
+            waits = _wave_waits(state, fleet, sight)
+        case Status.PAUSED:
+            waits = [
+                Wait(
+                    code=WaitCode.PAUSED,
+                    text="It is paused: nobody new is offered the release until it is resumed. "
+                    "If the gate fails, it is still taken back.",
+                    since=state.since,
+                ),
+                *_wave_waits(state, fleet, sight),
+            ]
+        case Status.HALTED:
+            waits = [_halted(track)]
+        case Status.REVERTING:
+            waits = _revert_waits(state, fleet, sight.owing)
+        case Status.COMPLETED | Status.REVERTED | Status.REFUSED:
+            waits = [
+                Wait(code=WaitCode.DONE, text=f"{state.status.capitalize()}: {state.text}",
+                     since=state.ended_at)
+            ]  # fmt: skip
+            if state.status is Status.REVERTED:
+                waits += _revert_waits(state, fleet, sight.owing)[1:]
+        case _:
+            assert_never(state.status)
+    return WaitReport(
+        about=f"rollout/{state.id}", at=sight.at, line=waits[0].text, waits=tuple(waits)
+    )
+
+
+def first_names(fleet: Fleet, rows: Rows) -> tuple[str, ...]:
+    """The names of the first few."""
+    return fleet.names(rows[:FIRST_NAMES])
+
+
+def counted(count: int, what: str = "device") -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _wave_waits(state: RolloutState, fleet: Fleet, sight: Sight) -> list[Wait]:
+    """The gate's reason first, then who is still out."""
+    wave, census, judgement = state.open_wave, sight.census, sight.judgement
+    if wave is None or wave.opened_at is None or judgement is None:
+        return []
+    patience: float | None = wave.opened_at + state.spec.gate.patience_s
+    if patience is not None and patience <= sight.at:
+        patience = None  # it is over: stragglers are left behind
+    before = wave.judgement
+    same = before is not None and before.reason == judgement.reason
+    since = before.at if before is not None and same else judgement.at
+    waits = [
+        _gate_wait(
+            census, judgement, fleet, since=since, soak_s=state.spec.gate.soak_s, patience=patience
+        )
+    ]
+    if len(census.in_trial):
+        waits.append(
+            Wait(
+                code=WaitCode.TRIAL,
+                text=f"{counted(len(census.in_trial))} run it on trial and confirm after "
+                f"{state.spec.gate.confirm_after_s:g} s of good health.",
+                devices=len(census.in_trial),
+                first=first_names(fleet, census.in_trial),
+            )
+        )
+    if len(census.offered) and judgement.reason != gate.STRAGGLERS:
+        waits.append(
+            Wait(
+                code=WaitCode.STRAGGLERS,
+                text=f"{counted(len(census.offered))} of the wave are reached and have not begun "
+                "or are fetching.",
+                since=wave.opened_at,
+                until=patience,
+                devices=len(census.offered),
+                first=first_names(fleet, census.offered),
+            )
+        )
+    if len(census.offline):
+        waits.append(
+            Wait(
+                code=WaitCode.OFFLINE,
+                text=f"{counted(len(census.offline))} of the wave do not check in; they never make "
+                "it fail, and are offered the release when they return.",
+                devices=len(census.offline),
+                first=first_names(fleet, census.offline),
+            )
+        )
+    return waits
+
+
+def _gate_wait(
+    census: Census,
+    judgement: Judgement,
+    fleet: Fleet,
+    *,
+    since: float,
+    soak_s: float,
+    patience: float | None,
+) -> Wait:
+    match judgement.reason:
+        case gate.SOAK | gate.PASSED:
+            return Wait(
+                code=WaitCode.SOAK,
+                text=f"The wave is good so far: {judgement.text}",
+                since=since,
+                until=since + soak_s,
+            )
+        case gate.STRAGGLERS:
+            out = census.offered if len(census.offered) else census.in_trial
+            return Wait(
+                code=WaitCode.STRAGGLERS,
+                text=judgement.text,
+                since=since,
+                until=patience,
+                devices=len(census.offered) + len(census.in_trial),
+                first=first_names(fleet, out),
+            )
+        case gate.INCONCLUSIVE:
+            return Wait(code=WaitCode.INCONCLUSIVE, text=judgement.text, since=since)
+        case gate.SAMPLE:
+            return _sample_wait(census, judgement, fleet, since=since, patience=patience)
+        case _:  # a gate of the user's own, or a verdict that acts at the next look
+            return Wait(code=WaitCode.INCONCLUSIVE, text=judgement.text, since=since)
+
+
+def _sample_wait(
+    census: Census, judgement: Judgement, fleet: Fleet, *, since: float, patience: float | None
+) -> Wait:
+    evidence = judgement.evidence
+    text = judgement.text
+    if not evidence.offered and not evidence.in_trial:
+        out = evidence.offline + evidence.deferred
+        text += (
+            f" The other {counted(out)} of the wave cannot be had now "
+            f"({evidence.offline} offline, {evidence.deferred} deferred): "
+            "it waits until they return, or until somebody advances or reverts it."
+        )
+    rows = next(
+        (found for found in (census.offered, census.in_trial, census.offline) if len(found)),
+        census.deferred,
+    )
+    return Wait(
+        code=WaitCode.SAMPLE,
+        text=text,
+        since=since,
+        until=patience,
+        devices=evidence.cut - evidence.healthy - evidence.failed - evidence.refused,
+        first=first_names(fleet, rows),
+    )
+
+
+def _halted(track: Track) -> Wait:
+    state = track.state
+    return Wait(
+        code=WaitCode.HALTED,
+        text=f"It is halted: nobody new gets the release; {counted(track.ledger.exposed)} "
+        "took it so far. Resume it, or revert it.",
+        since=state.since,
+        devices=track.ledger.exposed,
+    )
+
+
+def _revert_waits(state: RolloutState, fleet: Fleet, owing: Owing) -> list[Wait]:
+    """Who still runs what was taken back."""
+    online, offline = len(owing.online), len(owing.offline)
+    waits = [
+        Wait(
+            code=WaitCode.REVERTING,
+            text=f"{state.text} {counted(online)} that can be reached still have to go back.",
+            since=state.since,
+            devices=online,
+            first=first_names(fleet, owing.online),
+        )
+    ]
+    if offline:
+        waits.append(
+            Wait(
+                code=WaitCode.OFFLINE,
+                text=f"{counted(offline)} that took it do not check in; each goes back as soon as "
+                "it returns.",
+                devices=offline,
+                first=first_names(fleet, owing.offline),
+            )
+        )
+    if owing.stranded:
+        waits.append(
+            Wait(
+                code=WaitCode.HELD,
+                text=f"{counted(owing.stranded)} have no earlier release to go back to and keep "
+                "it: roll out another one.",
+                devices=owing.stranded,
+            )
+        )
+    return waits
