@@ -17,10 +17,15 @@ import pytest
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.hub.store import writer as writer_module
 from edgefleet.hub.store.migrations import Migration, migrate, packaged
-from edgefleet.hub.store.records import Line
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.hub.store.writer import Commit
 from edgefleet.protocol.device import Facts, Outcome, OutcomeKind
+from edgefleet.rollout.step import AuditLine
+
+
+def line_of(actor: str, action: str, about: str, detail: str = "") -> AuditLine:
+    return AuditLine(actor=actor, action=action, about=about, detail=detail)
+
 
 FACTS = Facts(profile="generic_x86", agent_version="0.1.0")
 
@@ -44,7 +49,7 @@ def with_store(path: Path, body: Callable[[SqliteStore, list[Commit]], Any]) -> 
 
 
 async def enrol(store: SqliteStore, name: str, claim: str = "digest", **more: Any) -> Any:
-    line = Line("operator", "claim", "fleet")
+    line = line_of("operator", "claim", "fleet")
     await store.save_claims([claim], more.pop("labels", {}), 100.0, line, 0.0)
     return await store.enrol(claim, name, {}, FACTS, now=1.0, committed=lambda _device: None)
 
@@ -106,9 +111,9 @@ def test_one_bad_job_does_not_take_its_neighbours_down(tmp_path: Path) -> None:
         def bad(_connection: sqlite3.Connection) -> None:
             raise DeviceError("claim_unknown", "No.")
 
-        lines = [store.save_lines([Line("operator", f"a{n}", "x")], 1.0) for n in range(3)]
+        lines = [store.save_lines([line_of("operator", f"a{n}", "x")], 1.0) for n in range(3)]
         refused = store.writer.submit(bad)
-        lines += [store.save_lines([Line("operator", f"a{n}", "x")], 1.0) for n in range(3, 6)]
+        lines += [store.save_lines([line_of("operator", f"a{n}", "x")], 1.0) for n in range(3, 6)]
         await asyncio.gather(*lines)
         with pytest.raises(DeviceError, match="claim_unknown"):
             await refused
@@ -156,8 +161,8 @@ def test_a_full_disk_is_a_typed_error_and_the_store_goes_on(tmp_path: Path) -> N
 
         await store.writer.submit(limit)
         with pytest.raises(DeviceError, match="disk_full"):
-            await store.save_lines([Line("operator", "a", "x", "y" * 100_000)], 1.0)
-        await store.save_lines([Line("operator", "small", "x")], 1.0)
+            await store.save_lines([line_of("operator", "a", "x", "y" * 100_000)], 1.0)
+        await store.save_lines([line_of("operator", "small", "x")], 1.0)
         assert [entry.action for entry in store.audit(None, 10)] == ["small"]
 
     with_store(tmp_path, body)
@@ -165,7 +170,7 @@ def test_a_full_disk_is_a_typed_error_and_the_store_goes_on(tmp_path: Path) -> N
 
 def test_the_audit_log_cannot_be_changed_or_shortened(tmp_path: Path) -> None:
     async def body(store: SqliteStore, _commits: list[Commit]) -> None:
-        await store.save_lines([Line("operator", "start", "rollout/r")], 1.0)
+        await store.save_lines([line_of("operator", "start", "rollout/r")], 1.0)
         for statement in ("DELETE FROM audit", "UPDATE audit SET actor = 'nobody'"):
             with pytest.raises(sqlite3.IntegrityError, match="audit log"):
                 await store.writer.submit(lambda c, s=statement: c.execute(s))
@@ -188,7 +193,7 @@ def test_a_claim_enrols_one_device_in_time(
 ) -> None:
     async def body(store: SqliteStore, _commits: list[Commit]) -> None:
         await enrol(store, "taken", claim="used")
-        await store.save_claims(["fresh"], {}, 100.0, Line("operator", "claim", "fleet"), 0.0)
+        await store.save_claims(["fresh"], {}, 100.0, line_of("operator", "claim", "fleet"), 0.0)
         with pytest.raises(DeviceError, match=code):
             await store.enrol(claim, name, {}, FACTS, now=now, committed=lambda _device: None)
         assert [device.name for device in store.load_devices()] == ["taken"]
@@ -199,7 +204,7 @@ def test_a_claim_enrols_one_device_in_time(
 
 def test_what_a_claim_says_of_labels_wins(tmp_path: Path) -> None:
     async def body(store: SqliteStore, _commits: list[Commit]) -> None:
-        line = Line("operator", "claim", "fleet")
+        line = line_of("operator", "claim", "fleet")
         await store.save_claims(["c"], {"site": "lyon"}, 100.0, line, 0.0)
         own = {"site": "everywhere", "colour": "red"}
         device = await store.enrol("c", "d", own, FACTS, now=1.0, committed=lambda _device: None)
@@ -250,15 +255,15 @@ WRITE_UNTIL_KILLED = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-    from edgefleet.hub.store.records import Line
     from edgefleet.hub.store.sqlite import SqliteStore
+    from edgefleet.rollout.step import AuditLine
 
     async def main():
         store = SqliteStore.open(Path(sys.argv[1]))
         store.start(lambda _commit: None)
         number = 0
         while True:
-            jobs = [store.save_lines([Line("operator", str(number + n), "x")], 1.0) for n in range(7)]
+            jobs = [store.save_lines([AuditLine(actor="operator", action=str(number + n), about="x", detail="")], 1.0) for n in range(7)]
             await asyncio.gather(*jobs)
             number += 7
             print(number, flush=True)

@@ -12,13 +12,15 @@ from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
-from edgefleet.hub.limits import STANDINGS_PER_WRITE
-from edgefleet.hub.store.records import Line, Standing, StoredDevice
+from edgefleet.hub.limits import PROFILES, STANDINGS_PER_WRITE
+from edgefleet.hub.registry import Registry
+from edgefleet.hub.store.records import Standing, StoredDevice
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
 from edgefleet.protocol.operator import ClaimRequest, Claims
 from edgefleet.protocol.version import check_protocol
 from edgefleet.rollout.fleet import Fleet
+from edgefleet.rollout.step import AuditLine
 from edgefleet.security.credentials import (
     DeviceIdentity,
     bearer,
@@ -33,15 +35,24 @@ class Devices:
     """All devices, in memory; enrolments and new facts are stored first."""
 
     def __init__(
-        self, store: SqliteStore, fleet: Fleet, secret: bytes, clock: Clock, entropy: Entropy
+        self,
+        store: SqliteStore,
+        fleet: Fleet,
+        registry: Registry,
+        *,
+        secret: bytes,
+        clock: Clock,
+        entropy: Entropy,
     ) -> None:
         self._store = store
         self._fleet = fleet
+        self._registry = registry
         self._secret = secret
         self._clock = clock
         self._entropy = entropy
         self._enrolled_at: list[float] = []
         self._facts: list[Facts] = []
+        self._profiles: set[str] = set()
         self._unsaved: set[int] = set()
 
     def load(self) -> None:
@@ -62,7 +73,12 @@ class Devices:
         now = self._clock.now()
         claims = tuple(new_token(self._entropy, "efc") for _ in range(request.count))
         expires_at = now + request.valid_s
-        line = Line(actor, "claim", "fleet", f"{request.count} for {request.valid_s:g} s")
+        line = AuditLine(
+            actor=actor,
+            action="claim",
+            about="fleet",
+            detail=f"{request.count} for {request.valid_s:g} s",
+        )
         await self._store.save_claims(
             [token_digest(claim) for claim in claims], request.labels, expires_at, line, now
         )
@@ -77,7 +93,7 @@ class Devices:
         """
         check_protocol(request.protocol)
         check_name(request.name, field="name")
-        check_name(request.facts.profile, field="facts.profile")
+        self._check_profile(request.facts.profile)
         _check_labels(request.labels)
         device = await self._store.enrol(
             token_digest(request.claim),
@@ -103,18 +119,23 @@ class Devices:
     # Reports.
 
     def heard(self, row: int, said: CheckIn, now: float) -> None:
-        """A check-in was accepted. What the device runs is written soon, where it changed."""
-        fleet = self._fleet
-        running = None if said.model is None or said.release is None else (said.model, said.release)
-        if fleet.running(row) != running or fleet.phase(row) is not said.phase:
+        """A check-in was accepted. What the device runs is written soon, where it changed.
+
+        A release that was not published here counts as none: devices cannot make up names.
+        """
+        fleet, model, release = self._fleet, said.model, said.release
+        if not self._registry.knows(model, release):
+            model = release = None
+        before, phase = fleet.running_id(row), fleet.phase(row)
+        fleet.seen(row, now, model=model, release=release, phase=said.phase)
+        if fleet.running_id(row) != before or phase is not said.phase:
             self._unsaved.add(row)
-        fleet.seen(row, now, model=said.model, release=said.release, phase=said.phase)
 
     async def learn(self, row: int, facts: Facts) -> None:
         """Keep new facts. Raises OperatorError ``name_invalid``."""
         if facts == self._facts[row]:
             return
-        check_name(facts.profile, field="facts.profile")
+        self._check_profile(facts.profile)
         await self._store.save_facts(row, facts, lambda _none: self._learned(row, facts))
 
     async def flush(self) -> None:
@@ -135,6 +156,13 @@ class Devices:
     def enrolled_at(self, row: int) -> float:
         return self._enrolled_at[row]
 
+    def _check_profile(self, profile: str) -> None:
+        check_name(profile, field="facts.profile")
+        if len(self._profiles) >= PROFILES and profile not in self._profiles:
+            raise OperatorError(
+                "bad_request", f"The fleet has {PROFILES} profiles already.", field="facts.profile"
+            )
+
     def _standing(self, row: int) -> Standing:
         fleet = self._fleet
         model, release = fleet.running(row) or (None, None)
@@ -150,9 +178,11 @@ class Devices:
             raise AssertionError(msg)
         self._enrolled_at.append(device.enrolled_at)
         self._facts.append(device.facts)
+        self._profiles.add(device.facts.profile)
 
     def _learned(self, row: int, facts: Facts) -> None:
         self._facts[row] = facts
+        self._profiles.add(facts.profile)
         self._fleet.set_facts(row, facts.profile, self._fleet.labels(row))
 
 

@@ -20,6 +20,7 @@ UPLOADS_AT_ONCE: Final = 8
 COPY_BYTES: Final = 1 << 20
 
 # Lists.
+PROFILES: Final = 1_000
 VARIANTS_PER_RELEASE: Final = 32
 TRUSTED_KEYS: Final = 64
 DEVICE_PAGE: Final = 100

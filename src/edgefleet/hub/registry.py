@@ -119,6 +119,10 @@ class Registry:
             raise OperatorError("not_found", f"There is no release {model} {release}.")
         return found
 
+    def knows(self, model: str | None, release: str | None) -> bool:
+        """Whether such a release was published here."""
+        return model is not None and release in self._models.get(model, {})
+
     def manifest(self, digest: str) -> Envelope:
         """The signed manifest whose payload has this digest. Raises OperatorError ``not_found``."""
         found = self._by_digest.get(digest)

@@ -43,13 +43,3 @@ class StoredOutcome:
     row: int
     outcome: Outcome
     received_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line for the audit log."""
-
-    actor: str
-    action: str
-    about: str
-    detail: str = ""

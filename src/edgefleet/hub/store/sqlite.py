@@ -15,7 +15,6 @@ import msgspec
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.hub.store.migrations import migrate, packaged
 from edgefleet.hub.store.records import (
-    Line,
     Standing,
     StoredDevice,
     StoredOutcome,
@@ -25,6 +24,7 @@ from edgefleet.hub.store.writer import Commit, Writer
 from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.operator import AuditEntry, TrustKey
 from edgefleet.protocol.release import Envelope
+from edgefleet.rollout.step import AuditLine
 
 _PRUNED_AFTER_S = 7 * 86_400.0  # how long a claim that nobody used is remembered as expired
 
@@ -200,7 +200,7 @@ class SqliteStore:
         self,
         rollout: str,
         state: str,
-        lines: Sequence[Line],
+        lines: Sequence[AuditLine],
         now: float,
         committed: Callable[[None], None],
     ) -> "asyncio.Future[None]":
@@ -217,7 +217,7 @@ class SqliteStore:
         digests: Sequence[str],
         labels: Mapping[str, str],
         expires_at: float,
-        line: Line,
+        line: AuditLine,
         now: float,
     ) -> "asyncio.Future[None]":
         def job(connection: sqlite3.Connection) -> None:
@@ -272,7 +272,7 @@ class SqliteStore:
                 ),
             )
             connection.execute("UPDATE claim SET used_by = ? WHERE digest = ?", (row, claim_digest))
-            _audit(connection, [Line(f"device/{name}", "enrol", f"device/{name}")], now)
+            _audit(connection, [_line(f"device/{name}", "enrol", f"device/{name}")], now)
             return device
 
         return self.writer.submit(job, committed)
@@ -284,7 +284,7 @@ class SqliteStore:
             connection.execute(
                 "INSERT OR REPLACE INTO trust VALUES (?, ?, ?)", (keyid, key.name, key.public_key)
             )
-            _audit(connection, [Line("operator", "trust", f"key/{keyid}", key.name)], now)
+            _audit(connection, [_line("operator", "trust", f"key/{keyid}", key.name)], now)
 
         return self.writer.submit(job, committed)
 
@@ -321,13 +321,13 @@ class SqliteStore:
                 ),
             )
             about = f"release/{release.model}/{release.release}"
-            line = Line("operator", "publish", about, release.manifest_sha256)
+            line = _line("operator", "publish", about, release.manifest_sha256)
             _audit(connection, [line], release.published_at)
             return True
 
         return self.writer.submit(job, committed)
 
-    def save_lines(self, lines: Sequence[Line], now: float) -> "asyncio.Future[None]":
+    def save_lines(self, lines: Sequence[AuditLine], now: float) -> "asyncio.Future[None]":
         return self.writer.submit(lambda connection: _audit(connection, lines, now))
 
 
@@ -356,7 +356,11 @@ def _check_claim(claim: tuple[str, float, int | None] | None, now: float) -> dic
     return given
 
 
-def _audit(connection: sqlite3.Connection, lines: Sequence[Line], now: float) -> None:
+def _line(actor: str, action: str, about: str, detail: str = "") -> AuditLine:
+    return AuditLine(actor=actor, action=action, about=about, detail=detail)
+
+
+def _audit(connection: sqlite3.Connection, lines: Sequence[AuditLine], now: float) -> None:
     connection.executemany(
         "INSERT INTO audit (at, actor, action, about, detail) VALUES (?, ?, ?, ?, ?)",
         [(now, line.actor, line.action, line.about, line.detail) for line in lines],

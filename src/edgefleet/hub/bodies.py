@@ -1,0 +1,55 @@
+"""Request bodies on the operator plane, read within bounds of size and time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.hub.limits import BODY_PAUSE_S, JSON_BODY_BYTES
+from edgefleet.protocol.wire import decode
+
+T = TypeVar("T")
+
+
+async def read_json(request: Request, kind: type[T]) -> T:
+    """Read ``kind`` from the body. Raises OperatorError ``bad_request`` or DeviceError."""
+    body = bytearray()
+    async for piece in pieces(request):
+        body += piece
+        if len(body) > JSON_BODY_BYTES:
+            raise DeviceError("body_too_large", f"The body may have {JSON_BODY_BYTES} bytes.")
+    return decode(bytes(body), kind)
+
+
+async def pieces(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises DeviceError ``request_too_slow`` when it stalls."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(BODY_PAUSE_S):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise DeviceError(
+                "request_too_slow", f"Nothing of the body came for {BODY_PAUSE_S:g} s."
+            ) from error
+        yield piece
+
+
+def announced_bytes(request: Request) -> int | None:
+    """The Content-Length, None when the body comes in chunks."""
+    text = request.headers.get("content-length")
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else None
+
+
+def query_number(request: Request, name: str, *, default: int | None, most: int) -> int | None:
+    """A whole number from 1 to ``most`` in the query. Raises OperatorError ``bad_request``."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18 and 1 <= int(text) <= most):
+        raise OperatorError("bad_request", f"{name} goes from 1 to {most}.", field=name)
+    return int(text)

@@ -1,0 +1,139 @@
+"""Check-ins: the hot path. A heartbeat touches memory only; an outcome is answered once durable."""
+
+from collections.abc import Coroutine
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from edgefleet.base.clock import Clock
+from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
+from edgefleet.http1.message import Reply, Request, problem_reply
+from edgefleet.hub.devices import Devices
+from edgefleet.hub.metrics import Metrics
+from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.protocol.api import BY_NAME
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
+from edgefleet.protocol.version import check_protocol
+from edgefleet.protocol.wire import Wire, decode, encode, problem
+from edgefleet.rollout.engine import Engine
+
+_ENDPOINT: Final = BY_NAME["checkin"]
+
+
+class _Version(Wire, frozen=True, kw_only=True):
+    """What every version of a check-in says."""
+
+    protocol: int
+
+
+class DevicePlane:
+    """The handler of the check-in listener."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        engine: Engine,
+        store: SqliteStore,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        interval_s: float,
+    ) -> None:
+        self._devices = devices
+        self._engine = engine
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._interval_s = interval_s
+        self._nothing_new = encode(CheckInAnswer(interval_s=interval_s))
+
+    def __call__(self, request: Request) -> Reply | Coroutine[Any, Any, Reply]:
+        """Answer one request of a device."""
+        started = self._clock.monotonic()
+        try:
+            if request.path != _ENDPOINT.path:
+                raise OperatorError("not_found", "This listener takes check-ins only.")
+            if request.method != _ENDPOINT.method:
+                raise OperatorError("method_not_allowed", "A check-in is a POST.")
+            authorization = request.headers.get(b"authorization", b"").decode("latin-1")
+            row = self._devices.identify(authorization)
+            said = _read(request.body)
+            if said.outcomes or said.facts:
+                self._store.writer.check_room()
+            if not self._engine.fleet.accept_seq(row, said.seq):
+                return self._replayed(row, started)
+            self._devices.heard(row, said, self._clock.now())
+            if said.outcomes or said.facts:
+                return self._durable(row, said, started)
+            return self._answer(row, said, started)
+        except EdgefleetError as error:
+            return self._refusal(error, started)
+
+    async def _durable(self, row: int, said: CheckIn, started: float) -> Reply:
+        """Store what the device reported, let it take effect, then acknowledge it."""
+        try:
+            if said.facts:
+                await self._devices.learn(row, said.facts)
+            if said.outcomes:
+                await self._store.save_outcomes(
+                    row,
+                    said.outcomes,
+                    self._clock.now(),
+                    partial(self._count, row, len(said.outcomes)),
+                )
+        except EdgefleetError as error:
+            return self._refusal(error, started)
+        return self._answer(row, said, started)
+
+    def _count(self, row: int, sent: int, fresh: tuple[Outcome, ...]) -> None:
+        """These outcomes are durable, and were not there before."""
+        for outcome in fresh:
+            self._engine.record(row, outcome)
+            self._metrics.outcomes[outcome.kind.value] += 1
+        self._metrics.repeated_outcomes += sent - len(fresh)
+
+    def _answer(self, row: int, said: CheckIn, started: float) -> Reply:
+        now = self._clock.now()
+        if said.telemetry is not None:
+            self._engine.telemetry(row, said.telemetry, now)
+        offer = self._engine.answer(row, now)
+        body = self._nothing_new
+        if offer is not None or said.outcomes:
+            body = encode(
+                CheckInAnswer(
+                    interval_s=self._interval_s,
+                    acked=tuple(outcome.id for outcome in said.outcomes),
+                    offer=offer,
+                )
+            )
+        self._observe("ok", started)
+        return Reply(HTTPStatus.OK, body)
+
+    def _replayed(self, row: int, started: float) -> Reply:
+        last = self._engine.fleet.last_seq(row)
+        error = DeviceError("checkin_replayed", f"The last number was {last}.", field="seq")
+        self._observe(error.code, started)
+        said = problem(error)
+        return Reply(error.status, encode(msgspec.structs.replace(said, next_seq=last + 1)))
+
+    def _refusal(self, error: EdgefleetError, started: float) -> Reply:
+        self._observe(error.code, started)
+        return problem_reply(error)
+
+    def _observe(self, result: str, started: float) -> None:
+        self._metrics.checkins[result] += 1
+        self._metrics.checkin_seconds.observe(self._clock.monotonic() - started)
+
+
+def _read(body: bytes) -> CheckIn:
+    """Raises DeviceError ``protocol_unsupported`` or ``checkin_malformed``."""
+    try:
+        said = decode(body, CheckIn, code="checkin_malformed")
+    except DeviceError:
+        # A newer protocol may have another shape: say that rather than which field is odd.
+        check_protocol(decode(body, _Version, code="checkin_malformed").protocol)
+        raise
+    check_protocol(said.protocol)
+    return said

@@ -1,0 +1,323 @@
+"""The hub in one object: what the API, the page and the check-in listener all speak to."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from edgefleet import __version__
+from edgefleet.base.clock import Clock, SystemClock
+from edgefleet.base.entropy import Entropy, SystemEntropy
+from edgefleet.base.errors import OperatorError
+from edgefleet.hub.blobs import Blobs
+from edgefleet.hub.datadir import DataDir
+from edgefleet.hub.device_plane import DevicePlane
+from edgefleet.hub.devices import Devices
+from edgefleet.hub.history import History
+from edgefleet.hub.limits import ROLLOUTS_SHOWN
+from edgefleet.hub.loop import Loop
+from edgefleet.hub.metrics import Gauges, Metrics
+from edgefleet.hub.registry import Published, Registry
+from edgefleet.hub.settings import Address, HubSettings
+from edgefleet.hub.steering import Steering
+from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.protocol.device import EnrolAnswer, EnrolRequest
+from edgefleet.protocol.operator import (
+    AuditPage,
+    ClaimRequest,
+    Claims,
+    DevicePage,
+    DeviceView,
+    FleetView,
+    Health,
+    Models,
+    ModelView,
+    PublishRequest,
+    ReleaseView,
+    RolloutHistory,
+    Rollouts,
+)
+from edgefleet.protocol.rollout import Command, RolloutSpec, RolloutView, Status, Verb
+from edgefleet.protocol.why import WaitReport
+from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.fleet import FleetFigures
+from edgefleet.rollout.selector import parse
+
+
+class Hub:
+    """Made by ``open``. What it answers is of constant size, or comes in pages."""
+
+    def __init__(
+        self, settings: HubSettings, folder: DataDir, clock: Clock, entropy: Entropy
+    ) -> None:
+        """``folder`` is held already; the store is opened and everything in it is loaded."""
+        self.settings = settings
+        self.folder = folder
+        self.clock = clock
+        self.operator_token = folder.operator_token(entropy)
+        self._started = clock.monotonic()
+        self._checkin = Address.parse(settings.checkin_listen, field="checkin_listen")
+        self._metrics = Metrics()
+        self._history = History()
+        self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
+        self._store = store = SqliteStore.open(folder.database)
+        self._engine = engine = Engine(now=clock.now(), offline_after_s=settings.offline_s)
+        self.registry = Registry(store, self.blobs, clock, published=engine.add_release)
+        self._devices = Devices(
+            store,
+            engine.fleet,
+            self.registry,
+            secret=folder.hub_secret(entropy),
+            clock=clock,
+            entropy=entropy,
+        )
+        self._steering = Steering(store, engine, clock, entropy)
+        self.device_plane = DevicePlane(
+            self._devices,
+            engine,
+            store,
+            self._metrics,
+            clock,
+            interval_s=settings.interval_s,
+        )
+        self.loop = Loop(
+            self._steering,
+            self._devices,
+            history=self._history,
+            fleet=engine.fleet,
+            metrics=self._metrics,
+            clock=clock,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        settings: HubSettings,
+        clock: Clock | None = None,
+        entropy: Entropy | None = None,
+    ) -> "Hub":
+        """Take the data folder and load what is in it.
+
+        Raises OperatorError ``data_dir_in_use``, ``setting_invalid`` or ``store_foreign``.
+        """
+        folder = DataDir(settings.data_dir)
+        try:
+            hub = cls(settings, folder, clock or SystemClock(), entropy or SystemEntropy())
+            hub.load()
+        except BaseException:
+            folder.release()
+            raise
+        return hub
+
+    def load(self) -> None:
+        """Make memory what the store says, then begin to write."""
+        self.registry.load()
+        self._devices.load()
+        self._steering.load()
+        for stored in self._store.load_outcomes():
+            self._engine.record(stored.row, stored.outcome)
+            self._metrics.outcomes[stored.outcome.kind.value] += 1
+        self._store.start(self._metrics.commit)
+
+    async def close(self) -> None:
+        """Write what is soft, commit what waits, let the folder go."""
+        try:
+            await self._devices.flush()
+        finally:
+            await self._store.close()
+            self.folder.release()
+
+    # Devices.
+
+    def identify(self, authorization: str | None) -> int:
+        """The row of the device that shows this credential. Raises DeviceError."""
+        return self._devices.identify(authorization)
+
+    def listens(self, checkin: Address) -> None:
+        """Where check-ins are taken, once that is known."""
+        self._checkin = checkin
+
+    def checkin_url(self, host: str | None) -> str:
+        """What a device is told that reached this hub under the name ``host``."""
+        if self.settings.checkin_url is not None:
+            return self.settings.checkin_url
+        return self._checkin.url(host if self._checkin.any_host else None)
+
+    async def claims(self, request: ClaimRequest, actor: str) -> Claims:
+        """Make one-use claims. Raises OperatorError ``bad_request``."""
+        return await self._devices.claims(request, actor)
+
+    async def enrol(self, request: EnrolRequest, host: str | None) -> EnrolAnswer:
+        """Trade a claim for a credential. Raises DeviceError or OperatorError."""
+        identity = await self._devices.enrol(request)
+        return EnrolAnswer(
+            device=identity.name,
+            token=self._devices.credential(identity),
+            checkin_url=self.checkin_url(host),
+            interval_s=self.settings.interval_s,
+        )
+
+    def devices(self, after: str | None, limit: int, selector: str) -> DevicePage:
+        """Devices that the selector matches, in the order of their enrolment.
+
+        Raises OperatorError ``selector_invalid`` or ``not_found``.
+        """
+        fleet = self._engine.fleet
+        start = 0 if after is None else self._row(after) + 1
+        rows = fleet.selected(parse(selector)).nonzero()[0]
+        rows = rows[rows.searchsorted(start) :]
+        page = tuple(self._device(row) for row in rows[:limit].tolist())
+        return DevicePage(devices=page, next=page[-1].name if len(rows) > limit else None)
+
+    def device(self, name: str) -> DeviceView:
+        """Raises OperatorError ``not_found``."""
+        return self._device(self._row(name))
+
+    def why_device(self, name: str) -> WaitReport:
+        """Why a device runs what it runs. Raises OperatorError ``not_found``."""
+        return self._engine.why_device(self._row(name), self.clock.now())
+
+    # Releases.
+
+    async def publish(self, request: PublishRequest) -> ReleaseView:
+        """Publish a signed release. Raises PublisherError; nothing is changed then."""
+        return self._release(await self.registry.publish(request.envelope))
+
+    def models(self) -> Models:
+        on_release = self._figures().on_release
+        return Models(
+            models=tuple(
+                _model(name, releases, on_release.get(name, {}))
+                for name, releases in sorted(self.registry.models().items())
+            )
+        )
+
+    def model(self, name: str) -> ModelView:
+        """Raises OperatorError ``not_found``."""
+        releases = self.registry.models().get(name)
+        if releases is None:
+            raise OperatorError("not_found", f"There is no model {name}.")
+        return _model(name, releases, self._figures().on_release.get(name, {}))
+
+    def release(self, model: str, release: str) -> ReleaseView:
+        """Raises OperatorError ``not_found``."""
+        return self._release(self.registry.release(model, release))
+
+    def why_release(self, model: str, release: str) -> WaitReport:
+        """Where a release stands. Raises OperatorError ``not_found``."""
+        self.registry.release(model, release)
+        return self._engine.why_release(model, release, self.clock.now())
+
+    # Rollouts.
+
+    async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
+        """Plan a rollout; it starts when started. Raises OperatorError."""
+        return self.rollout(await self._steering.plan(spec, actor))
+
+    async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:
+        """Do what an operator says. Raises OperatorError ``verb_not_now`` or ``not_found``."""
+        await self._steering.command(rollout, verb, command, actor)
+        return self.rollout(rollout)
+
+    def rollouts(self) -> Rollouts:
+        """The newest, newest first."""
+        newest = self._engine.states()[:ROLLOUTS_SHOWN]
+        return Rollouts(rollouts=tuple(self.rollout(state.id) for state in newest))
+
+    def rollout(self, rollout: str) -> RolloutView:
+        """Raises OperatorError ``not_found``."""
+        return self._engine.view(rollout, self.clock.now())
+
+    def why_rollout(self, rollout: str) -> WaitReport:
+        """What it waits for. Raises OperatorError ``not_found``."""
+        return self._engine.why_rollout(rollout, self.clock.now())
+
+    def history(self, rollout: str) -> RolloutHistory:
+        """Devices by release over time. Raises OperatorError ``not_found``."""
+        view = self.rollout(rollout)
+        points = self._history.points(view.model, view.started_at, view.ended_at)
+        return RolloutHistory(rollout=rollout, points=points)
+
+    # The whole.
+
+    def fleet(self) -> FleetView:
+        """The fleet now, in constant size."""
+        figures = self._figures()
+        return FleetView(
+            at=self.clock.now(),
+            total=figures.total,
+            online=figures.online,
+            by_profile=figures.by_profile,
+            on_release=figures.on_release,
+            by_phase=figures.by_phase,
+            rollouts_open=self._engine.open_rollouts(),
+        )
+
+    def audit(self, before: int | None, limit: int) -> AuditPage:
+        """Who did what, newest first."""
+        entries = self._store.audit(before, limit)
+        more = len(entries) == limit and entries[-1].id > 1
+        return AuditPage(entries=entries, next=entries[-1].id if more else None)
+
+    def health(self) -> Health:
+        return Health(
+            status="ok",
+            version=__version__,
+            devices=len(self._engine.fleet),
+            uptime_s=self.clock.monotonic() - self._started,
+        )
+
+    def metrics(self) -> str:
+        """In Prometheus' text format."""
+        statuses = Counter(state.status.value for state in self._engine.states())
+        return self._metrics.text(
+            Gauges(
+                fleet=self._figures(),
+                rollouts={status.value: statuses[status.value] for status in Status},
+                releases=sum(len(releases) for releases in self.registry.models().values()),
+                queue_depth=self._store.writer.depth,
+                uptime_s=self.clock.monotonic() - self._started,
+            )
+        )
+
+    def _figures(self) -> FleetFigures:
+        return self._engine.fleet.figures(self.clock.now())
+
+    def _row(self, name: str) -> int:
+        row = self._engine.fleet.row(name)
+        if row is None:
+            raise OperatorError("not_found", f"There is no device {name}.")
+        return row
+
+    def _device(self, row: int) -> DeviceView:
+        fleet, now = self._engine.fleet, self.clock.now()
+        model, release = fleet.running(row) or (None, None)
+        return DeviceView(
+            name=fleet.name(row),
+            profile=fleet.profile(row),
+            labels=dict(fleet.labels(row)),
+            agent_version=self._devices.facts(row).agent_version,
+            enrolled_at=self._devices.enrolled_at(row),
+            last_seen=fleet.last_seen(row),
+            online=fleet.online(row, now),
+            phase=fleet.phase(row).value,
+            model=model,
+            release=release,
+            desired=self._engine.desired(row),
+            rollout=self._engine.rollout_of(row),
+            line=self._engine.why_device(row, now).line,
+        )
+
+    def _release(self, published: Published) -> ReleaseView:
+        manifest = published.manifest
+        running = self._figures().on_release.get(manifest.model, {})
+        return ReleaseView(
+            manifest=manifest,
+            manifest_sha256=published.manifest_sha256,
+            signed_by=published.signed_by,
+            published_at=published.published_at,
+            devices=running.get(manifest.release, 0),
+        )
+
+
+def _model(name: str, releases: Mapping[str, Published], running: Mapping[str, int]) -> ModelView:
+    newest_first = tuple(reversed(tuple(releases)))
+    return ModelView(name=name, releases=newest_first, devices=dict(running))

@@ -1,0 +1,55 @@
+"""What the hub does without being asked: gates judge, standings are written, history is sampled."""
+
+import asyncio
+
+from edgefleet.base.clock import Clock
+from edgefleet.base.errors import EdgefleetError, Retry
+from edgefleet.hub.devices import Devices
+from edgefleet.hub.history import History
+from edgefleet.hub.limits import STANDING_FLUSH_S
+from edgefleet.hub.metrics import Metrics
+from edgefleet.hub.steering import Steering
+from edgefleet.rollout.fleet import Fleet
+
+
+class Loop:
+    """One tick after another."""
+
+    def __init__(
+        self,
+        steering: Steering,
+        devices: Devices,
+        *,
+        history: History,
+        fleet: Fleet,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._steering = steering
+        self._devices = devices
+        self._history = history
+        self._fleet = fleet
+        self._metrics = metrics
+        self._clock = clock
+        self._flushed = clock.monotonic()
+
+    async def run(self, tick_s: float) -> None:
+        """Tick until cancelled. A defect ends it, and with it the hub."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(tick_s)
+
+    async def tick(self) -> None:
+        """Do what is due. What the store cannot take now is tried again in the next tick."""
+        now = self._clock.now()
+        if self._history.due(now):
+            self._history.sample(now, self._fleet.figures(now).on_release)
+        try:
+            await self._steering.look()
+            if self._clock.monotonic() - self._flushed >= STANDING_FLUSH_S:
+                await self._devices.flush()
+                self._flushed = self._clock.monotonic()
+        except EdgefleetError as error:
+            if error.retry is not Retry.LATER:
+                raise
+            self._metrics.delayed_ticks += 1

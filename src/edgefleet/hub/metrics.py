@@ -1,0 +1,98 @@
+"""What the hub counts, and how Prometheus reads it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet.hub.exposition import Exposition, Histogram
+from edgefleet.hub.store.writer import Commit
+from edgefleet.rollout.fleet import FleetFigures
+
+_CHECKIN_BOUNDS_S: Final = (
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
+)  # fmt: skip
+_COMMIT_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What is read off the hub at the moment of a scrape."""
+
+    fleet: FleetFigures
+    rollouts: Mapping[str, int]  # by status
+    releases: int
+    queue_depth: int
+    uptime_s: float
+
+
+class Metrics:
+    """Counters since this hub started; outcomes count the stored ones as well."""
+
+    def __init__(self) -> None:
+        self.checkins: Counter[str] = Counter()  # by "ok" or the code of the refusal
+        self.checkin_seconds = Histogram(_CHECKIN_BOUNDS_S)
+        self.outcomes: Counter[str] = Counter()
+        self.repeated_outcomes = 0
+        self.commit_seconds = Histogram(_COMMIT_BOUNDS_S)
+        self.writes = 0
+        self.delayed_ticks = 0
+
+    def commit(self, commit: Commit) -> None:
+        self.commit_seconds.observe(commit.seconds)
+        self.writes += commit.writes
+
+    def text(self, now: Gauges) -> str:
+        """All of it in Prometheus' text format."""
+        out = Exposition()
+        _fleet(out, now.fleet)
+        out.gauge("edgefleet_rollouts", "Rollouts, by status.", "status", now.rollouts)
+        out.single("edgefleet_releases", "gauge", "Releases published.", now.releases)
+        self._checkins(out)
+        out.histogram(
+            "edgefleet_commit_seconds", "One commit, synced to the disk.", self.commit_seconds
+        )
+        out.single("edgefleet_writes_total", "counter", "Writes in all commits.", self.writes)
+        out.single("edgefleet_write_queue_depth", "gauge", "Writes that wait.", now.queue_depth)
+        out.single(
+            "edgefleet_ticks_delayed_total",
+            "counter",
+            "Looks at the rollouts that the store could not take.",
+            self.delayed_ticks,
+        )
+        out.single("edgefleet_uptime_seconds", "gauge", "Since this hub started.", now.uptime_s)
+        return out.text()
+
+    def _checkins(self, out: Exposition) -> None:
+        out.counter(
+            "edgefleet_checkins_total", "Check-ins answered, by result.", "result", self.checkins
+        )
+        out.histogram(
+            "edgefleet_checkin_seconds",
+            "From a whole check-in to its answer.",
+            self.checkin_seconds,
+        )
+        out.counter("edgefleet_outcomes_total", "Outcomes counted, by kind.", "kind", self.outcomes)
+        out.single(
+            "edgefleet_outcomes_repeated_total",
+            "counter",
+            "Outcomes that were sent again, and not counted again.",
+            self.repeated_outcomes,
+        )
+
+
+def _fleet(out: Exposition, fleet: FleetFigures) -> None:
+    online = {"online": fleet.online, "offline": fleet.total - fleet.online}
+    out.gauge("edgefleet_devices", "Devices, by whether they check in.", "state", online)
+    out.gauge("edgefleet_profile_devices", "Devices, by profile.", "profile", fleet.by_profile)
+    out.gauge("edgefleet_phase_devices", "Online devices, by phase.", "phase", fleet.by_phase)
+    out.family(
+        "edgefleet_release_devices",
+        "gauge",
+        "Online devices, by what they serve.",
+        [
+            ({"model": model, "release": release}, count)
+            for model, releases in fleet.on_release.items()
+            for release, count in releases.items()
+        ],
+    )

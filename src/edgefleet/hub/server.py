@@ -1,0 +1,191 @@
+"""A hub as a process: both listeners, the loop, and a stop that drops nothing."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+
+import uvicorn
+from starlette.routing import BaseRoute
+
+from edgefleet import __version__
+from edgefleet.base.errors import OperatorError
+from edgefleet.http1.limits import BACKLOG, Limits
+from edgefleet.http1.server import Listener, listen
+from edgefleet.hub.api import create_app
+from edgefleet.hub.datadir import Reachable
+from edgefleet.hub.hub import Hub
+from edgefleet.hub.limits import CHECKIN_BODY_BYTES, GRACEFUL_STOP_S
+from edgefleet.hub.settings import Address, HubSettings
+
+RoutesFor = Callable[[Hub], Sequence[BaseRoute]]
+
+
+async def serve(
+    settings: HubSettings,
+    *,
+    routes_for: RoutesFor = lambda _hub: (),
+    on_ready: Callable[[Hub, Reachable], None] = lambda _hub, _reachable: None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run a hub until ``stop`` is set, or SIGTERM or SIGINT comes (in the main thread).
+
+    ``on_ready`` is called once both listeners take requests and ``hub.json`` says where. Raises
+    OperatorError ``address_in_use``, ``data_dir_in_use``, ``setting_invalid`` or ``store_foreign``
+    before that.
+    """
+    stop = stop or asyncio.Event()
+    hub = await Hub.open(settings)
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(_signals(stop))
+            last = hub.folder.reachable()
+            operators = stack.enter_context(_bound(settings, last))
+            checkins = await _listen(hub, last)
+            stack.push_async_callback(checkins.close)
+            reachable = _announce(hub, operators, checkins)
+            await _run(hub, operators, routes_for(hub), lambda: on_ready(hub, reachable), stop)
+    finally:
+        await hub.close()
+
+
+async def _run(
+    hub: Hub,
+    operators: socket.socket,
+    routes: Sequence[BaseRoute],
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+) -> None:
+    """Until ``stop``, or until something that must not end does."""
+    server = _Server(
+        uvicorn.Config(
+            create_app(hub, routes),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(GRACEFUL_STOP_S),
+        )
+    )
+    serving = asyncio.create_task(server.serve([operators]))
+    ticking = asyncio.create_task(hub.loop.run(hub.settings.tick_s))
+    stopping = asyncio.create_task(stop.wait())
+    ready()
+    try:
+        done, _ = await asyncio.wait(
+            {serving, ticking, stopping}, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            task.result()
+    finally:
+        server.should_exit = True
+        for task in (ticking, stopping):
+            task.cancel()
+        await asyncio.gather(serving, ticking, stopping, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """Leaves the process's signals to ``serve``."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Generator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    wanted = (signal.SIGTERM, signal.SIGINT)
+    for number in wanted:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            loop.remove_signal_handler(number)
+
+
+def _announce(hub: Hub, operators: socket.socket, checkins: Listener) -> Reachable:
+    """Say where the hub listens now. Both sockets take connections by this time."""
+    port: int = operators.getsockname()[1]
+    address = replace(Address.parse(hub.settings.listen, field="listen"), port=port)
+    checkin = Address.parse(hub.settings.checkin_listen, field="checkin_listen")
+    checkin = replace(checkin, port=checkins.port)
+    hub.listens(checkin)
+    here = "127.0.0.1"
+    reachable = Reachable(
+        url=address.url(here if address.any_host else None),
+        checkin_url=hub.checkin_url(here),
+        port=port,
+        checkin_port=checkins.port,
+        pid=os.getpid(),
+        version=__version__,
+    )
+    hub.folder.announce(reachable)
+    return reachable
+
+
+async def _listen(hub: Hub, last: Reachable | None) -> Listener:
+    address = Address.parse(hub.settings.checkin_listen, field="checkin_listen")
+    limits = Limits(body_bytes=CHECKIN_BODY_BYTES)
+    if address.port == 0 and last is not None:
+        with contextlib.suppress(OperatorError):  # somebody else has it by now
+            return await listen(
+                hub.device_plane, host=address.host, port=last.checkin_port, limits=limits
+            )
+    return await listen(hub.device_plane, host=address.host, port=address.port, limits=limits)
+
+
+@contextlib.contextmanager
+def _bound(settings: HubSettings, last: Reachable | None) -> Generator[socket.socket]:
+    """The operators' socket, listening. Raises OperatorError."""
+    address = Address.parse(settings.listen, field="listen")
+    bound = None
+    if address.port == 0 and last is not None:
+        with contextlib.suppress(OperatorError):  # somebody else has it by now
+            bound = _bind(replace(address, port=last.port))
+    bound = bound or _bind(address)
+    try:
+        yield bound
+    finally:
+        bound.close()
+
+
+def _bind(address: Address) -> socket.socket:
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise OperatorError(
+            "setting_invalid", f"{address.host!r} is no address of this machine.", field="listen"
+        ) from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(where)
+        bound.listen(BACKLOG)
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        name = f"{address.host}:{address.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise OperatorError(
+                "address_in_use", f"Another program listens on {name}.", field="listen"
+            ) from error
+        raise OperatorError(
+            "setting_invalid", f"Cannot listen on {name}: {error.strerror}.", field="listen"
+        ) from error
+    return bound

@@ -1,0 +1,98 @@
+"""Rollouts change here: what the engine decides is stored first, and only then it holds.
+
+One change at a time, so that each is decided on the state that the one before it left.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from edgefleet.base.clock import Clock
+from edgefleet.base.entropy import Entropy
+from edgefleet.base.errors import OperatorError
+from edgefleet.base.ids import new_id
+from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.protocol.rollout import Command, RolloutSpec, Verb
+from edgefleet.rollout.engine import Change, Engine
+from edgefleet.rollout.state import RolloutState
+from edgefleet.rollout.step import AuditLine
+
+
+class Steering:
+    """The only one that changes rollouts."""
+
+    def __init__(self, store: SqliteStore, engine: Engine, clock: Clock, entropy: Entropy) -> None:
+        self._store = store
+        self._engine = engine
+        self._clock = clock
+        self._entropy = entropy
+        self._turn = asyncio.Lock()
+
+    def load(self) -> None:
+        """Read what is stored."""
+        for state in self._store.load_rollouts():
+            self._engine.load(msgspec.json.decode(state, type=RolloutState))
+
+    async def plan(self, spec: RolloutSpec, actor: str) -> str:
+        """Plan a rollout and return its id. Raises OperatorError."""
+        async with self._turn:
+            now = self._clock.now()
+            state = self._engine.plan(
+                spec,
+                rollout_id=new_id("ro", now, self._entropy),
+                salt=int.from_bytes(self._entropy.token(8), "big"),
+                now=now,
+            )
+            line = AuditLine(
+                actor=actor,
+                action="plan",
+                about=f"rollout/{state.id}",
+                detail=f"{spec.model} {spec.release} to {spec.selector or 'every device'}",
+            )
+            await self._store.save_rollout(
+                state.id, _text(state), [line], now, lambda _none: self._engine.load(state)
+            )
+        return state.id
+
+    async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> None:
+        """Do what an operator says. Raises OperatorError ``verb_not_now`` or ``not_found``."""
+        async with self._turn:
+            now = self._clock.now()
+            change = self._engine.command(rollout, verb, now=now, generation=command.generation)
+            lines = [*change.audit]
+            if command.note:
+                about = f"rollout/{rollout}"
+                lines.append(
+                    AuditLine(actor=actor, action="note", about=about, detail=command.note)
+                )
+            await self._save(change, lines, now)
+
+    async def look(self) -> None:
+        """Let every gate judge what is known by now. Raises DeviceError when the store cannot."""
+        async with self._turn:
+            now = self._clock.now()
+            for rollout in self._engine.open_rollouts():
+                change = self._engine.look(rollout, now)
+                if change is not None:
+                    await self._save(change, change.audit, now)
+
+    async def _save(self, change: Change, lines: Sequence[AuditLine], now: float) -> None:
+        state = change.state
+        await self._store.save_rollout(
+            state.id, _text(state), lines, now, lambda _none: self._engine.commit(change)
+        )
+
+
+def read_verb(text: str) -> Verb:
+    """Raises OperatorError ``bad_request``."""
+    try:
+        return Verb(text)
+    except ValueError as error:
+        raise OperatorError(
+            "bad_request", f"{text!r} is no verb: {', '.join(Verb)}.", field="verb"
+        ) from error
+
+
+def _text(state: RolloutState) -> str:
+    return msgspec.json.encode(state).decode()
