@@ -9,6 +9,7 @@ from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
 from edgefleet.agent.effect import Effect
 from edgefleet.agent.event import Event
+from edgefleet.agent.limits import INTERVAL_S
 from edgefleet.agent.state import (
     AgentState,
     Held,
@@ -20,7 +21,8 @@ from edgefleet.agent.state import (
     to_store,
 )
 from edgefleet.agent.step import step
-from edgefleet.protocol.device import CheckInAnswer, Facts, Reason
+from edgefleet.agent.table import PHASES
+from edgefleet.protocol.device import CheckInAnswer, Facts, Phase, Reason
 from edgefleet.protocol.wire import encode
 from edgefleet.security.signing import PublicKey
 from edgefleet.sim.disk import Shelf, VirtualDisk
@@ -44,10 +46,11 @@ class DeviceFacts:
     name: str
     facts: Facts
     labels: dict[str, str] = field(default_factory=dict[str, str])
-    link: LinkFacts = LinkFacts()
+    link: LinkFacts = field(default_factory=LinkFacts)
     disk_bytes: int = 64 << 20
     requests_s: float = 5.0
-    pace: Pace = Pace()
+    pace: Pace = field(default_factory=Pace)
+    answer_timeout_s: float = ANSWER_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,17 @@ class Surroundings:
 class SimDevice:
     """Off until ``boot``. ``ran`` lists every release that it ever served, in that order."""
 
-    def __init__(self, facts: DeviceFacts, token: str, around: Surroundings) -> None:
+    def __init__(
+        self,
+        facts: DeviceFacts,
+        token: str,
+        around: Surroundings,
+        *,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
         self.facts = facts
         self.ran: tuple[str, ...] = ()
-        self.state = AgentState()
+        self.state = self._new = AgentState(interval_s=interval_s)
         self.disk = VirtualDisk(around.shelf, facts.disk_bytes)
         self.link = VirtualLink(facts.link, Draws(around.seed, f"link/{facts.name}"))
         self._around = around
@@ -89,12 +99,16 @@ class SimDevice:
         now = running(self.state)
         return now[1] if now else None
 
+    @property
+    def phase(self) -> Phase:
+        return PHASES[self.state.stage]
+
     def boot(self) -> None:
         """Start the agent from what the disk holds, as after an installation or a power cut."""
         self.power_off()
         self._on = Scope(self._world)
         self._stored = self.disk.read(_STATE) or b""
-        self.state = from_store(self._stored) if self._stored else AgentState()
+        self.state = from_store(self._stored) if self._stored else self._new
         self._happen(
             happened.Booted(
                 facts=self.facts.facts,
@@ -169,7 +183,7 @@ class SimDevice:
     def _send(self, effect: do.SendCheckIn) -> None:
         check_in, now = effect.check_in, self._world.now()
         if self.link.up(now):
-            missing, after_s = Failed("timeout", "No answer came."), ANSWER_TIMEOUT_S
+            missing, after_s = Failed("timeout", "No answer came."), self.facts.answer_timeout_s
         else:
             missing, after_s = Failed("unreachable", "The link is down."), 0.0
         due = self._on.after(after_s, partial(self._heard, check_in.seq, missing))
@@ -210,7 +224,9 @@ class SimDevice:
     def _fetching(self, job: int) -> Fetching:
         self._new_work()
         tell = partial(self._worked, job)
-        return Fetching(self._world, self._work, self.link, self.disk, self._came, tell)
+        return Fetching(
+            self._world, self._work, link=self.link, disk=self.disk, came=self._came, tell=tell
+        )
 
     def _worked(self, job: int, said: Said) -> None:
         if isinstance(said, Failed):

@@ -38,6 +38,7 @@ class Fetching:
         self,
         world: World,
         scope: Scope,
+        *,
         link: VirtualLink,
         disk: VirtualDisk,
         came: dict[str, int],

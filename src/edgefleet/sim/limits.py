@@ -7,3 +7,6 @@ LONGEST_WAIT_S: Final = 1.0
 SHELVED_BYTES: Final = 16 << 10  # smaller files are each device's own
 ANSWER_TIMEOUT_S: Final = 10.0  # as long as a real agent waits for one
 PIECE_S: Final = 0.5  # of transfer, between two looks at the link
+CONNECTIONS: Final = 4  # kept alive to a real hub
+ENROL_AGAIN_S: Final = 1.0
+REPORT_EVERY_S: Final = 1.0
