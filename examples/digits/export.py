@@ -81,7 +81,9 @@ def to_int8(model: onnx.ModelProto, calibration: Pixels) -> onnx.ModelProto:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-        return onnx.load(target)
+        quantised = onnx.load(target)
+    del quantised.metadata_props[:]  # the quantiser's notes to itself
+    return quantised
 
 
 class _Calibration(CalibrationDataReader):

@@ -20,6 +20,7 @@ from edgefleet.protocol.release import TensorSpec
 from edgefleet.serving import formats
 from edgefleet.serving.formats import inspect_golden, inspect_model, read_golden
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PIXELS = TensorSpec(name="pixels", datatype="FP32", shape=(-1, 4))
 SCORES = TensorSpec(name="scores", datatype="FP32", shape=(-1, 3))
 
@@ -139,6 +140,12 @@ def test_a_model_cut_anywhere_is_called_truncated(file: Path) -> None:
     del model.opset_import[1:]
     whole = model.SerializeToString()
     assert {refusal(file, whole[:length]) for length in range(1, len(whole))} == {"model_truncated"}
+
+
+def test_an_exported_int8_model_cut_anywhere_is_called_truncated(file: Path) -> None:
+    whole = (EXAMPLES / "digits" / "release-1" / "int8.onnx").read_bytes()
+    lengths = range(1, len(whole), 7)
+    assert {refusal(file, whole[:length]) for length in lengths} == {"model_truncated"}
 
 
 def test_only_a_cut_that_takes_nothing_from_the_graph_is_accepted(file: Path) -> None:
