@@ -136,7 +136,7 @@ def on_work_failed(turn: Turn, event: WorkFailed) -> None:
         return
     failures = turn.soft.work_failures
     kind = CATALOG.get(event.code)
-    if kind is not None and kind.party is Party.NETWORK:
+    if kind is not None and kind.party in (Party.NETWORK, Party.US):
         longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * turn.state.interval_s)
         first = min(limits.BACKOFF_FIRST_S, turn.state.interval_s)
         pause = min(longest, first * 2.0 ** min(failures, 16))
@@ -254,11 +254,12 @@ def _refuse(turn: Turn, reason: str, detail: str) -> None:
     else:
         ended = Ended(rollout=attempt.rollout, manifest_sha256=attempt.manifest_sha256)
         turn.keep(ended=(*turn.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
+    if turn.state.stage is not Stage.MANIFEST:  # until then the slot holds what was before it
+        turn.set_slot(attempt.slot, Slot())
+        turn.do(RemoveSlot(slot=attempt.slot))
     turn.move(Signal.REFUSED)
     turn.keep(attempt=None)
-    turn.set_slot(attempt.slot, Slot())
     _no_work(turn)
-    turn.do(RemoveSlot(slot=attempt.slot))
 
 
 def _expected(turn: Turn, job: int) -> bool:

@@ -34,3 +34,25 @@ PROBE_IDLE_S: Final = 5.0
 PROBE_TRIAL_S: Final = 0.5
 RESTART_FIRST_S: Final = 0.5
 RESTART_MAX_S: Final = 60.0
+
+# Fetching.
+FLUSH_BYTES: Final = 4 << 20  # held in memory between two writes of a download
+DISK_MARGIN_BYTES: Final = 1 << 20  # never taken by a download: the state must fit
+RESERVE_BYTES: Final = 64 << 10  # given up when even the state finds no room
+MANIFEST_BYTES: Final = 4 << 20
+REQUEST_S: Final = 10.0
+SAVE_RETRY_S: Final = 1.0
+
+# The serving process and the proof.
+CONTROL_S: Final = 2.0
+SERVING_START_S: Final = 30.0
+ACTIVATE_S: Final = 60.0
+SERVING_STOP_S: Final = 10.0
+SERVING_LOG_BYTES: Final = 1 << 20
+SOCKET_PATH_BYTES: Final = 107  # sun_path of Linux, without its end
+PROVE_S: Final = 120.0
+PROVE_SLACK_MIB: Final = 512  # interpreter and runtime, on top of the variant's memory limit
+PROVE_OUTPUT_BYTES: Final = 1 << 20
+
+# Enrolling, before there is a state.
+ENROL_BACKOFF_MAX_S: Final = 60.0

@@ -41,6 +41,10 @@ class Storage(Protocol):
         """Move a file over another in one step, durably."""
         ...
 
+    def copy(self, source: str, target: str) -> None:
+        """Replace ``target`` by the bytes of ``source`` in one step, durably."""
+        ...
+
     def remove(self, path: str) -> None:
         """Remove a file or a folder with all in it; nothing happens when there is none."""
         ...
@@ -112,6 +116,18 @@ class FolderStorage:
         _sync_folder(new.parent)
         if old.parent != new.parent:
             _sync_folder(old.parent)
+
+    def copy(self, source: str, target: str) -> None:
+        new = self._at(target)
+        temporary = new.with_name(f".{new.name}.new")
+        with self._space():
+            self._make_folder(new.parent)
+            with self._at(source).open("rb") as old, temporary.open("wb") as file:
+                shutil.copyfileobj(old, file, CHUNK_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(new)
+            _sync_folder(new.parent)
 
     def remove(self, path: str) -> None:
         target = self._at(path)

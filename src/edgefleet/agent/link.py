@@ -1,0 +1,169 @@
+"""What the device says to its hub: enrolment once, then check-ins."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from edgefleet.agent import limits
+from edgefleet.agent.event import CheckInAnswered, CheckInFailed
+from edgefleet.base.entropy import Entropy
+from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
+from edgefleet.base.network import Answer, Link
+from edgefleet.base.storage import Storage
+from edgefleet.protocol.device import (
+    CheckIn,
+    CheckInAnswer,
+    Endpoints,
+    EnrolAnswer,
+    EnrolRequest,
+    Facts,
+)
+from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.wire import Problem, Wire, decode, encode, error_from_answer
+
+CREDENTIAL: Final = "credential.json"
+ENROL_PATH: Final = "/device/v1/enrol"
+ENDPOINTS_PATH: Final = "/device/v1/endpoints"
+CHECKIN_PATH: Final = "/device/v1/checkin"
+_JSON: Final = {"Content-Type": "application/json"}
+
+OpenLink = Callable[[str], Link]
+T = TypeVar("T")
+
+
+class Credential(Wire, frozen=True, kw_only=True):
+    """Who this device is to its hub. The agent's umask keeps it from other users."""
+
+    hub: str
+    device: str
+    token: str
+    checkin_url: str
+    interval_s: float
+
+
+def load_credential(storage: Storage, hub: str) -> Credential | None:
+    """The stored credential for this hub; None when the device has to enrol."""
+    data = storage.read(CREDENTIAL)
+    if data is None:
+        return None
+    try:
+        credential = decode(data, Credential, code="internal")
+    except EdgefleetError:
+        return None
+    return credential if credential.hub == hub else None
+
+
+def enrol(
+    link: Link,
+    storage: Storage,
+    *,
+    hub: str,
+    claim: str,
+    name: str,
+    facts: Facts,
+    labels: Mapping[str, str],
+) -> Credential:
+    """Trade the claim for a credential and keep it.
+
+    Raises DeviceError (``claim_used`` and the like), NetworkError.
+    """
+    request = EnrolRequest(
+        protocol=PROTOCOL, claim=claim, name=name, facts=facts, labels=dict(labels)
+    )
+    answer = link.request("POST", ENROL_PATH, headers=_JSON, body=encode(request))
+    said = _read(answer, EnrolAnswer)
+    credential = Credential(
+        hub=hub,
+        device=said.device,
+        token=said.token,
+        checkin_url=said.checkin_url,
+        interval_s=said.interval_s,
+    )
+    storage.write(CREDENTIAL, encode(credential))
+    return credential
+
+
+class HubLink:
+    """Check-ins over one kept-alive connection. Not for several threads at once."""
+
+    def __init__(
+        self, credential: Credential, storage: Storage, open_link: OpenLink, entropy: Entropy
+    ) -> None:
+        self.credential = credential
+        self._storage = storage
+        self._open_link = open_link
+        self._entropy = entropy
+        self._link: Link | None = None
+
+    def headers(self) -> Mapping[str, str]:
+        """What proves who asks."""
+        return {"Authorization": f"Bearer {self.credential.token}"}
+
+    def check_in(self, check_in: CheckIn) -> CheckInAnswered | CheckInFailed:
+        """Send it. A hub that cannot be had is asked where it takes check-ins now."""
+        try:
+            answer = self._post(check_in)
+        except (NetworkError, OperatorError) as error:
+            self.close()
+            self._look_elsewhere()
+            return self._failed(check_in, error)
+        draw = self._entropy.uniform()
+        try:
+            said = _read(answer, CheckInAnswer)
+        except EdgefleetError as error:
+            return self._failed(check_in, error, next_seq=_next_seq(answer.body))
+        return CheckInAnswered(seq=check_in.seq, answer=said, draw=draw)
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def _post(self, check_in: CheckIn) -> Answer:
+        if self._link is None:
+            self._link = self._open_link(self.credential.checkin_url)
+        return self._link.request(
+            "POST",
+            CHECKIN_PATH,
+            headers={**_JSON, **self.headers()},
+            body=encode(check_in),
+            timeout_s=limits.REQUEST_S,
+        )
+
+    def _failed(
+        self, check_in: CheckIn, error: EdgefleetError, next_seq: int | None = None
+    ) -> CheckInFailed:
+        return CheckInFailed(
+            seq=check_in.seq, code=error.code, draw=self._entropy.uniform(), next_seq=next_seq
+        )
+
+    def _look_elsewhere(self) -> None:
+        """The hub may take check-ins at another port since it started anew."""
+        link = self._open_link(self.credential.hub)
+        try:
+            answer = link.request("GET", ENDPOINTS_PATH, headers=self.headers())
+            url = _read(answer, Endpoints).checkin_url
+        except EdgefleetError:
+            return  # the check-in that failed is reported; nothing is known better
+        finally:
+            link.close()
+        if url != self.credential.checkin_url:
+            self.credential = msgspec.structs.replace(self.credential, checkin_url=url)
+            try:
+                self._storage.write(CREDENTIAL, encode(self.credential))
+            except DeviceError:
+                return  # no room: it is asked for again after the next start
+
+
+def _read(answer: Answer, kind: type[T]) -> T:
+    if answer.status != 200:
+        raise error_from_answer(answer.status, answer.body)
+    return decode(answer.body, kind, code="answer_malformed")
+
+
+def _next_seq(body: bytes) -> int | None:
+    try:
+        return decode(body, Problem).next_seq
+    except EdgefleetError:
+        return None

@@ -1,0 +1,67 @@
+"""Log lines on standard error: one line a happening, for people or as JSON."""
+
+import json
+import logging
+import time
+from typing import Final
+
+from edgefleet.agent.event import CheckInAnswered, CheckInFailed, Event, WorkFailed
+from edgefleet.agent.state import AgentState, running
+from edgefleet.agent.table import Stage
+
+LOGGER: Final = logging.getLogger("edgefleet.agent")
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        return f"{at} {record.levelname.lower():7} {record.getMessage()}"
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "at": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "text": record.getMessage(),
+        }
+        return json.dumps(said)
+
+
+def start(*, as_json: bool) -> None:
+    """Send the agent's log to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Json() if as_json else _Lines())
+    LOGGER.handlers = [handler]
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+
+
+def narrate(before: AgentState, event: Event, after: AgentState) -> tuple[tuple[int, str], ...]:
+    """What of a step is worth a line: (level, text)."""
+    lines: list[tuple[int, str]] = []
+    match event:
+        case WorkFailed():
+            lines.append((logging.WARNING, f"work failed: {event.code}: {event.detail}"))
+        case CheckInFailed() if before.soft.link_failures == 0:
+            lines.append(
+                (logging.WARNING, f"check-in failed: {event.code}; trying again, ever later")
+            )
+        case CheckInAnswered() if before.soft.link_failures > 0:
+            lines.append((logging.INFO, "check-in answered again"))
+        case _:
+            pass
+    known = {outcome.id for outcome in before.spool}
+    for outcome in after.spool:
+        if outcome.id not in known:
+            why = f": {outcome.reason}: {outcome.detail}".rstrip(": ") if outcome.reason else ""
+            level = logging.WARNING if outcome.reason else logging.INFO
+            lines.append((level, f"release {outcome.release} {outcome.kind}{why}"))
+    if before.stage is not after.stage:
+        attempt = after.attempt or before.attempt
+        about = f" (release {attempt.release}, rollout {attempt.rollout})" if attempt else ""
+        lines.append((logging.INFO, f"{before.stage} -> {after.stage}{about}"))
+    if running(before) != running(after) and after.stage in (Stage.IDLE, Stage.WATCHING):
+        now = running(after)
+        lines.append((logging.INFO, f"serves {now[0]} {now[1]}" if now else "serves nothing"))
+    return tuple(lines)

@@ -1,0 +1,264 @@
+"""The agent's loop: take an event, step, save, do the effects.
+
+Three lanes do what takes long: ``work`` fetches and proves, ``serving`` speaks with the serving
+process, ``link`` checks in. Each hands its result back as an event. Everything else, the state
+above all, is touched by the loop alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Final, Protocol, assert_never
+
+from edgefleet.agent import limits
+from edgefleet.agent.effect import (
+    Activate,
+    Effect,
+    Fetch,
+    FetchManifest,
+    MovePointer,
+    Probe,
+    Prove,
+    RemoveSlot,
+    SendCheckIn,
+    SetTimer,
+    StopServing,
+    StopWork,
+)
+from edgefleet.agent.event import (
+    Activated,
+    ActivationFailed,
+    Booted,
+    CheckInAnswered,
+    CheckInFailed,
+    Event,
+    Fetched,
+    ManifestOpened,
+    Proved,
+    ServingSeen,
+    Woke,
+    WorkFailed,
+)
+from edgefleet.agent.fetch import Fetcher
+from edgefleet.agent.lane import Lane, Stopped, Token
+from edgefleet.agent.log import LOGGER, narrate
+from edgefleet.agent.prover import Prover
+from edgefleet.agent.recover import Open
+from edgefleet.agent.slots import Slots
+from edgefleet.agent.state import AgentState, to_store
+from edgefleet.agent.step import step
+from edgefleet.agent.supervisor import Supervisor
+from edgefleet.base.clock import Clock
+from edgefleet.base.entropy import Entropy
+from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError
+from edgefleet.protocol.device import CheckIn, Facts, Reason
+
+CLOSE_S: Final = 5.0
+
+
+class CheckIns(Protocol):
+    """The way to the hub."""
+
+    def check_in(self, check_in: CheckIn) -> CheckInAnswered | CheckInFailed: ...
+
+
+class Stop:
+    """Asks the loop to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the loop is put together from."""
+
+    slots: Slots
+    hub: CheckIns
+    fetcher: Fetcher
+    prover: Prover
+    make_supervisor: Callable[[Callable[[], None]], Supervisor]
+    open_envelope: Open
+    clock: Clock
+    entropy: Entropy
+
+
+class Loop:
+    """One device. ``run`` returns after ``stop``; call it once."""
+
+    def __init__(self, parts: Parts, state: AgentState, facts: Facts) -> None:
+        self._slots = parts.slots
+        self._hub = parts.hub
+        self._fetcher = parts.fetcher
+        self._prover = parts.prover
+        self._open_envelope = parts.open_envelope
+        self._clock = parts.clock
+        self._entropy = parts.entropy
+        self._state = state
+        self._facts = facts
+        # Durations must not follow a clock that somebody sets: wall time once, then monotonic.
+        self._epoch = parts.clock.now() - parts.clock.monotonic()
+        self._wake_at = 0.0
+        self._token = Token()
+        self._arrived: SimpleQueue[Event | Stop | BaseException] = SimpleQueue()
+        self._work = Lane("work", self._arrived.put)
+        self._serving = Lane("serving", self._arrived.put)
+        self._link = Lane("link", self._arrived.put)
+        self._supervisor = parts.make_supervisor(self._serving_ended)
+
+    def stop(self) -> None:
+        """Let ``run`` return; may be called from a signal handler."""
+        self._arrived.put(Stop())
+
+    def run(self, *, keep_serving: bool) -> None:
+        """Live. On the way out the serving process is stopped, unless it shall go on."""
+        self._boot()
+        while not isinstance(event := self._next(), Stop):
+            self._take(event)
+        self._token.stop()
+        self._work.close(CLOSE_S)
+        if not keep_serving:
+            self._serving.do(self._supervisor.stop)
+        self._serving.close(limits.SERVING_STOP_S + CLOSE_S)
+
+    def _boot(self) -> None:
+        status, _ = self._supervisor.status()
+        self._take(
+            Booted(
+                facts=self._facts,
+                whole=self._slots.whole(self._state),
+                pointer=self._slots.pointer(),
+                serving=status,
+                draw=self._entropy.uniform(),
+            )
+        )
+
+    def _now(self) -> float:
+        return self._epoch + self._clock.monotonic()
+
+    def _next(self) -> Event | Stop:
+        try:
+            event = self._arrived.get(timeout=max(0.0, self._wake_at - self._now()))
+        except Empty:
+            return Woke(draw=self._entropy.uniform())
+        if isinstance(event, BaseException):
+            raise event
+        return event
+
+    def _take(self, event: Event) -> None:
+        before = self._state
+        self._state, effects = step(before, event, self._now())
+        for level, text in narrate(before, event, self._state):
+            LOGGER.log(level, text)
+        self._insist(lambda: self._slots.save(to_store(self._state)))
+        for effect in effects:
+            self._do(effect)
+
+    def _insist(self, write: Callable[[], object]) -> None:
+        """Write, however long the disk is full: nothing may happen that was not saved before."""
+        told = False
+        while True:
+            try:
+                write()
+            except DeviceError as error:
+                if not told:
+                    LOGGER.error("%s", error)
+                    told = True
+                stopped = self._pause()
+                if stopped:
+                    raise
+            else:
+                return
+
+    def _pause(self) -> bool:
+        """Wait a moment; events that arrive keep their order. True when a stop came."""
+        waiting: list[Event | Stop | BaseException] = []
+        until = self._now() + limits.SAVE_RETRY_S
+        while (left := until - self._now()) > 0:
+            try:
+                waiting.append(self._arrived.get(timeout=left))
+            except Empty:
+                break
+            if isinstance(waiting[-1], Stop):
+                break
+        for event in waiting:
+            self._arrived.put(event)
+        return any(isinstance(event, Stop) for event in waiting)
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case SendCheckIn():
+                self._link.do(lambda: self._arrived.put(self._hub.check_in(effect.check_in)))
+            case FetchManifest() | Fetch() | Prove():
+                token = self._token = Token()
+                self._work.do(lambda: self._work_on(effect, token))
+            case StopWork():
+                self._token.stop()
+            case Activate():
+                self._serving.do(lambda: self._activate(effect))
+            case StopServing():
+                self._serving.do(self._supervisor.stop)
+                self._serving.do(self._probe)
+            case Probe():
+                self._serving.do(self._probe)
+            case MovePointer():
+                self._insist(lambda: self._slots.move_pointer(effect.slot))
+            case RemoveSlot():
+                self._slots.remove(effect.slot)
+                self._slots.make_reserve()
+            case SetTimer():
+                self._wake_at = effect.at
+            case _:
+                assert_never(effect)
+
+    def _work_on(self, effect: FetchManifest | Fetch | Prove, token: Token) -> None:
+        try:
+            event = self._worked(effect, token)
+        except Stopped:
+            return
+        except EdgefleetError as error:
+            event = WorkFailed(
+                job=effect.job,
+                code=error.code,
+                detail=error.message,
+                draw=self._entropy.uniform(),
+            )
+        self._arrived.put(event)
+
+    def _worked(self, effect: FetchManifest | Fetch | Prove, token: Token) -> Event:
+        token.check()
+        match effect:
+            case FetchManifest():
+                digest, manifest = self._fetcher.manifest(
+                    effect.slot, effect.sha256, self._open_envelope
+                )
+                return ManifestOpened(job=effect.job, sha256=digest, manifest=manifest)
+            case Fetch():
+                self._fetcher.file(effect.slot, effect.file, effect.artifact, token)
+                return Fetched(job=effect.job)
+            case Prove():
+                result = self._prover.prove(effect.slot, effect.held, token)
+                return Proved(job=effect.job, result=result)
+            case _:
+                assert_never(effect)
+
+    def _activate(self, effect: Activate) -> None:
+        event: Event
+        try:
+            status = self._supervisor.activate(effect.slot, effect.held)
+            event = Activated(job=effect.job, status=status)
+        except EdgefleetError as error:
+            # The connection breaks when the process dies of the model.
+            crashed = isinstance(error, NetworkError) and error.code != "timeout"
+            event = ActivationFailed(
+                job=effect.job,
+                reason=Reason.CRASH if crashed else Reason.LOAD,
+                detail=str(error),
+                draw=self._entropy.uniform(),
+            )
+        self._arrived.put(event)
+
+    def _probe(self) -> None:
+        status, alive = self._supervisor.status()
+        self._arrived.put(ServingSeen(status=status, alive=alive, draw=self._entropy.uniform()))
+
+    def _serving_ended(self) -> None:
+        """The process ended by itself: look at once."""
+        self._serving.do(self._probe)

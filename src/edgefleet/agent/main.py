@@ -1,0 +1,52 @@
+"""The agent as a program: settings, the lock on its data folder, exit codes."""
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Final
+
+from edgefleet.agent.settings import AgentSettings, parse
+from edgefleet.base.errors import EdgefleetError, OperatorError
+
+LOCK: Final = "lock"
+FAILED: Final = 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code."""
+    try:
+        settings = parse(argv)
+        run(settings)
+    except EdgefleetError as error:
+        print(f"edgefleet agent: {error}", file=sys.stderr)  # noqa: T201 - the program's answer
+        return FAILED
+    return 0
+
+
+def run(settings: AgentSettings) -> None:
+    """Be the agent of one device. Raises what an operator has to mend."""
+    # Imported here, so that --help and a wrong option cost nothing.
+    from edgefleet.agent import log  # noqa: PLC0415 - see above
+    from edgefleet.agent.device import Device  # noqa: PLC0415 - see above
+
+    os.umask(0o077)  # the credential, above all, is nobody else's
+    log.start(as_json=settings.json_log)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(settings.data_dir):
+        Device(settings).run()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Hold the data folder. Raises OperatorError ``data_dir_in_use``."""
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OperatorError(
+                "data_dir_in_use", f"{folder} is held by another agent.", field="data_dir"
+            ) from error
+        yield

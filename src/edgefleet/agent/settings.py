@@ -1,0 +1,195 @@
+"""What the agent is told: on the command line, in EDGEFLEET_AGENT_* variables, in a TOML file.
+
+The command line wins over the variables, these over the file, all over the defaults.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.base.ids import check_name
+from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
+
+PREFIX: Final = "EDGEFLEET_AGENT_"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Everything that can be set. ``docs/reference`` lists it from here."""
+
+    hub: str
+    name: str
+    profile: str
+    data_dir: Path
+    trust: Path
+    serve: str
+    claim: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    bytes_per_s: int | None = None
+    keep_serving: bool = False
+    json_log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    name: str  # with dashes, as on the command line
+    text: str
+    metavar: str = ""
+    default: str | None = None
+    flag: bool = False
+
+
+OPTIONS: Final = (
+    _Option("hub", "address of the hub", "URL"),
+    _Option("name", "this device's name", "NAME"),
+    _Option("profile", "its hardware class, such as jetson_nano", "PROFILE"),
+    _Option("trust", "file with the publisher keys that it trusts, one a line", "FILE"),
+    _Option("claim", "one-use enrolment claim; needed at the first start only", "CLAIM", ""),
+    _Option("data-dir", "folder for all that it keeps", "FOLDER", "edgefleet-agent"),
+    _Option("serve", "where inference is served", "HOST:PORT", "127.0.0.1:8600"),
+    _Option("bytes-per-s", "bound on download speed; 0 for none", "N", "0"),
+    _Option("keep-serving", "leave the serving process running at the end", flag=True),
+    _Option("json-log", "write the log as JSON, one object a line", flag=True),
+)
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> AgentSettings:
+    """Read the settings. Raises OperatorError ``setting_invalid``; argparse ends on bad usage."""
+    given = vars(_parser().parse_args(argv))
+    file = given["config"] or environ.get(f"{PREFIX}CONFIG")
+    table = _table(Path(file)) if file else {}
+    _check_keys(table)
+    said: dict[str, str] = {}
+    for option in OPTIONS:
+        key = option.name.replace("-", "_")
+        found = given[key]
+        if found is None:
+            found = environ.get(PREFIX + key.upper())
+        if found is None and key in table:
+            found = _text(table[key])
+        if found is None:
+            found = option.default
+        if found is None and not option.flag:
+            raise OperatorError(
+                "setting_invalid",
+                f"{option.name} is not given.",
+                field=key,
+                hint=f"Give --{option.name}, {PREFIX}{key.upper()} or {key} in the file.",
+            )
+        said[key] = found or ""
+    return AgentSettings(
+        hub=said["hub"],
+        name=check_name(said["name"], field="name"),
+        profile=check_name(said["profile"], field="profile"),
+        data_dir=Path(said["data_dir"]),
+        trust=Path(said["trust"]),
+        serve=_address(said["serve"]),
+        claim=said["claim"],
+        labels=_labels(given["label"], environ, table),
+        bytes_per_s=_count(said["bytes_per_s"], "bytes_per_s") or None,
+        keep_serving=_yes(said["keep_serving"], "keep_serving"),
+        json_log=_yes(said["json_log"], "json_log"),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgefleet agent",
+        description="The device agent: fetches, verifies, proves, tries and confirms releases.",
+        epilog=f"Each option is also read from {PREFIX}<OPTION> and from the TOML file.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="run")
+    run = verbs.add_parser(
+        "run", help="run the agent until it is told to stop", epilog=parser.epilog
+    )
+    run.add_argument("--config", metavar="FILE", help="TOML file with these options")
+    run.add_argument(
+        "--label", metavar="KEY=VALUE", action="append", help="a label; may be repeated"
+    )
+    for option in OPTIONS:
+        text = f"{option.text} (default: {option.default})" if option.default else option.text
+        if option.flag:
+            run.add_argument(
+                f"--{option.name}", action="store_const", const="true", default=None, help=text
+            )
+        else:
+            run.add_argument(f"--{option.name}", metavar=option.metavar, help=text)
+    return parser
+
+
+def _table(file: Path) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - only those who have a file pay for it
+
+    try:
+        read = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OperatorError(
+            "setting_invalid", f"{file} cannot be read ({error}).", field="config"
+        ) from error
+    table = read.get("agent", read)
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+def _check_keys(table: Mapping[str, Any]) -> None:
+    known = {option.name.replace("-", "_") for option in OPTIONS} | {"labels"}
+    for key in table:
+        if key not in known:
+            raise OperatorError("setting_invalid", f"There is no option {key!r}.", field=key)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _labels(
+    given: Sequence[str] | None, environ: Mapping[str, str], table: Mapping[str, Any]
+) -> tuple[tuple[str, str], ...]:
+    """Labels from the first place that has any; ``k=v,k=v`` in the variable."""
+    pairs: Sequence[str]
+    if given:
+        pairs = given
+    elif said := environ.get(f"{PREFIX}LABELS"):
+        pairs = said.split(",")
+    else:
+        labels = table.get("labels", {})
+        if not isinstance(labels, dict):
+            raise OperatorError("setting_invalid", "labels is no table.", field="labels")
+        pairs = [f"{key}={value}" for key, value in labels.items()]
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.strip().partition("=")
+        if not equals or not key or len(value) > LABEL_VALUE_CHARS:
+            raise OperatorError("setting_invalid", f"{pair!r} is no KEY=VALUE.", field="label")
+        found[key] = value
+    if len(found) > LABELS_PER_DEVICE:
+        raise OperatorError("setting_invalid", "Too many labels.", field="label")
+    return tuple(sorted(found.items()))
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 0xFFFF:
+        raise OperatorError(
+            "setting_invalid", f"{text!r} is no address.", field="serve", hint="Say HOST:PORT."
+        )
+    return text
+
+
+def _count(text: str, field: str) -> int:
+    if not text.isdecimal():
+        raise OperatorError("setting_invalid", f"{text!r} is no whole number.", field=field)
+    return int(text)
+
+
+def _yes(text: str, field: str) -> bool:
+    match text.lower():
+        case "true" | "1" | "yes":
+            return True
+        case "" | "false" | "0" | "no":
+            return False
+        case _:
+            raise OperatorError("setting_invalid", f"{text!r} is not true or false.", field=field)

@@ -1,0 +1,223 @@
+"""The serving process: started, found again, asked to switch, stopped.
+
+It runs in a session of its own and outlives an agent that is killed; the next agent finds it by its
+control socket. The pid file says which process that was even when the socket no longer answers.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from edgefleet.agent import limits
+from edgefleet.agent.slots import MODEL, path
+from edgefleet.agent.state import Held, SlotName
+from edgefleet.agent.switch import serves
+from edgefleet.base.clock import Clock
+from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
+from edgefleet.base.network import HttpLink
+from edgefleet.base.storage import Storage
+from edgefleet.protocol.serving import Activate, ServingStatus
+from edgefleet.protocol.wire import decode, encode, error_from_answer
+
+SOCKET: Final = "serving.sock"
+PID: Final = "serving.pid"
+LOG: Final = "serving.log"
+
+
+class Supervisor:
+    """Not for several threads at once. ``ended`` is called from a thread when the process ends."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        command: Sequence[str],
+        clock: Clock,
+        ended: Callable[[], None],
+    ) -> None:
+        self._storage = storage
+        self._command = tuple(command)
+        self._clock = clock
+        self._ended = ended
+        self._socket = storage.locate(SOCKET)
+        if len(os.fsencode(self._socket)) > limits.SOCKET_PATH_BYTES:
+            raise OperatorError(
+                "setting_invalid",
+                f"{self._socket} is too long for a socket.",
+                field="data_dir",
+                hint="Give a data folder with a shorter path.",
+            )
+        self._link = HttpLink(f"unix:{self._socket}")
+        self._child: subprocess.Popen[bytes] | None = None
+        self._watched: int | None = None
+        self._stopping = threading.Event()
+
+    def status(self) -> tuple[ServingStatus | None, bool]:
+        """What the process says of itself (None: no answer), and whether it is alive."""
+        status = self._ask()
+        if status is not None:
+            self._watch(status.pid)
+            return status, True
+        return None, self._pid() is not None
+
+    def activate(self, slot: SlotName, held: Held) -> ServingStatus:
+        """Have the slot served; starts the process when there is none.
+
+        Raises DeviceError, NetworkError or what the serving process answers.
+        """
+        status = self._ask() or self._start()
+        self._watch(status.pid)
+        if serves(status, held):
+            return status
+        request = Activate(
+            model=held.model,
+            release=held.release,
+            variant=held.variant,
+            quality=held.quality,
+            artifact_path=self._storage.locate(path(slot, MODEL)),
+        )
+        answer = self._link.request(
+            "POST",
+            "/control/activate",
+            headers={"Content-Type": "application/json"},
+            body=encode(request),
+            timeout_s=limits.ACTIVATE_S,
+        )
+        if answer.status != 200:
+            raise error_from_answer(answer.status, answer.body)
+        status = decode(answer.body, ServingStatus, code="answer_malformed")
+        if not serves(status, held):
+            raise DeviceError("inference_failed", "Serving said yes, but serves something else.")
+        return status
+
+    def stop(self) -> None:
+        """End the process: first asked, then forced. Nothing happens when there is none."""
+        pid = self._pid()
+        self._link.close()
+        if pid is None:
+            return
+        self._stopping.set()
+        for sign, patience_s in ((signal.SIGTERM, limits.SERVING_STOP_S), (signal.SIGKILL, 5.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+            if self._gone(pid, patience_s):
+                break
+        self._storage.remove(PID)
+
+    def _ask(self) -> ServingStatus | None:
+        if not os.path.exists(self._socket):  # noqa: PTH110 - no Path for one question a second
+            return None
+        try:
+            answer = self._link.request("GET", "/control/status", timeout_s=limits.CONTROL_S)
+            return decode(answer.body, ServingStatus, code="answer_malformed")
+        except EdgefleetError:
+            self._link.close()
+            return None
+
+    def _start(self) -> ServingStatus:
+        """Start the process and wait for its socket. Raises DeviceError, NetworkError."""
+        if self._pid() is not None:
+            self.stop()  # alive, but it does not answer
+        self._stopping.clear()
+        self._storage.remove(SOCKET)
+        self._child = self._spawn()
+        birth = _birth(self._child.pid)
+        self._storage.write(PID, f"{self._child.pid} {birth}".encode())
+        until = self._clock.monotonic() + limits.SERVING_START_S
+        while self._clock.monotonic() < until:
+            if (status := self._ask()) is not None:
+                return status
+            try:
+                code = self._child.wait(timeout=0.02)
+            except subprocess.TimeoutExpired:
+                continue
+            raise DeviceError(
+                "inference_failed", f"Serving ended with {code}: {self._last_words()}"
+            )
+        self.stop()
+        raise NetworkError("timeout", "The serving process did not start in time.")
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        log = Path(self._storage.locate(LOG))
+        if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [*self._command, "--control-socket", self._socket],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _last_words(self) -> str:
+        log = Path(self._storage.locate(LOG))
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no word")
+
+    def _pid(self) -> int | None:
+        """The living process of the pid file. A number that another process has now is not it."""
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+        data = self._storage.read(PID)
+        if data is None:
+            return None
+        number, _, birth = data.decode(errors="replace").partition(" ")
+        if not number.isdecimal() or _birth(int(number)) != birth or not birth:
+            return None
+        return int(number)
+
+    def _watch(self, pid: int) -> None:
+        """Have ``ended`` called once the process ends, child or not."""
+        if self._watched == pid:
+            return
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            return  # gone, or a kernel without pidfds: the next look finds out
+        self._watched = pid
+        threading.Thread(target=self._wait, args=(pid, handle), daemon=True).start()
+
+    def _wait(self, pid: int, handle: int) -> None:
+        try:
+            select.select([handle], [], [])
+        finally:
+            os.close(handle)
+        if self._watched == pid:
+            self._watched = None
+        if not self._stopping.is_set():
+            self._ended()
+
+    def _gone(self, pid: int, patience_s: float) -> bool:
+        """Wait for the process to end; reaps it when it is our child."""
+        if self._child is not None and self._child.pid == pid:
+            try:
+                self._child.wait(timeout=patience_s)
+            except subprocess.TimeoutExpired:
+                return False
+            self._child = None
+            return True
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            return True
+        try:
+            return bool(select.select([handle], [], [], patience_s)[0])
+        finally:
+            os.close(handle)
+
+
+def _birth(pid: int) -> str:
+    """When the process started, in the kernel's ticks; empty for a dead or zombie process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,61 @@
+"""The publisher keys that this device trusts, from a file that came with the device.
+
+Never from the hub: a hub that is taken over can then offer only what the publisher signed.
+"""
+
+import base64
+import binascii
+from pathlib import Path
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.release import Envelope, ReleaseManifest
+from edgefleet.protocol.wire import decode
+
+KEY_BYTES = 32
+
+
+class Trust:
+    """Opens signed envelopes."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self.keys = keys
+
+    @classmethod
+    def load(cls, file: Path) -> "Trust":
+        """Read one base64 Ed25519 key a line; ``#`` starts a comment.
+
+        Raises OperatorError ``setting_invalid`` when there is no key in it, or something else.
+        """
+        try:
+            lines = file.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OperatorError(
+                "setting_invalid", f"{file} cannot be read ({error}).", field="trust"
+            ) from error
+        keys = tuple(text for line in lines if (text := line.partition("#")[0].strip()))
+        for number, key in enumerate(keys, start=1):
+            if not _is_key(key):
+                raise OperatorError(
+                    "setting_invalid",
+                    f"Key {number} of {file} is no Ed25519 public key.",
+                    field="trust",
+                )
+        if not keys:
+            raise OperatorError("setting_invalid", f"{file} holds no key.", field="trust")
+        return cls(keys)
+
+    def open(self, envelope: bytes) -> tuple[str, ReleaseManifest]:
+        """The digest and content of a signed manifest. Raises PublisherError."""
+        # Loaded when the first manifest comes: an idle device does without 7 MiB.
+        from edgefleet.security.signing import PublicKey, open_manifest  # noqa: PLC0415
+
+        trusted = {key.keyid: key for key in map(PublicKey.from_text, self.keys)}
+        opened = open_manifest(decode(envelope, Envelope, code="signature_invalid"), trusted)
+        return opened.digest, opened.manifest
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == KEY_BYTES
+    except (binascii.Error, ValueError):
+        return False
