@@ -3,12 +3,15 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.invocation import Invocation
 from edgefleet.client.discover import HubAccess, default_data_dir, discover
 from edgefleet.client.hub import HubClient
-from edgefleet.client.watch import ENDED
+from edgefleet.protocol.rollout import Status
+
+_CLOSED: Final = frozenset({Status.COMPLETED, Status.REVERTED, Status.REFUSED})
 
 
 def data_dir(invocation: Invocation) -> Path:
@@ -38,7 +41,7 @@ def which_rollout(client: HubClient, said: str | None, *, reading: bool) -> str:
     if said is not None:
         return said
     every = client.rollouts().rollouts
-    still_open = [view for view in every if view.status not in ENDED]
+    still_open = [view for view in every if view.status not in _CLOSED]
     if len(still_open) == 1:
         return still_open[0].id
     if reading and every and not still_open:

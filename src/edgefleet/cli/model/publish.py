@@ -7,8 +7,16 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
 
+from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import PublisherError
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
@@ -73,7 +81,7 @@ def publish(
     """
     signer = load_key(key)
     screen = invocation.screen
-    built = build_release(folder)
+    built = build_release(folder, created_at=SystemClock().now())
     with reach(invocation) as hub:
         hub.health()
         proofs = _prove(built, screen, skip=skip_proof)
@@ -115,7 +123,7 @@ def _prove(built: BuiltRelease, screen: Screen, *, skip: bool) -> tuple[VariantP
 
 
 def _check_trust(hub: HubClient, public: PublicKey, key: Path, *, trust: bool) -> None:
-    """Before gigabytes are sent: will the hub accept this signature?"""
+    """Find out before gigabytes are sent whether the hub will accept this signature."""
     known = {entry.public_key for entry in hub.trusted().keys}
     if public.text in known:
         return
@@ -136,9 +144,9 @@ def _upload(hub: HubClient, built: BuiltRelease, screen: Screen) -> int:
             size_bytes = path.stat().st_size
             task = bar.add_task(path.name, total=size_bytes) if bar else None
 
-            def advance(count: int, task: "int | None" = task) -> None:
+            def advance(count: int, task: TaskID | None = task) -> None:
                 if bar and task is not None:
-                    bar.advance(task, count)  # pyright: ignore[reportArgumentType] - rich's TaskID is an int
+                    bar.advance(task, count)
 
             sent = hub.upload(sha256, path, advance)
             sent_bytes += size_bytes if sent else 0
@@ -175,12 +183,9 @@ def _lines(done: Published) -> list[str]:
         for variant in done.variants
     ]
     head = ("variant", "size", "accuracy", "agreement", "p50 latency")
-    return [
-        f"{manifest.model} {manifest.release} is published: {size(done.sent_bytes)} sent of "
-        f"{size(done.total_bytes)}, manifest {done.release.manifest_sha256[:16]}",
-        "",
-        *table(head, rows),
-    ]
+    sent = f"{size(done.sent_bytes)} sent of {size(done.total_bytes)}"
+    said = f"{manifest.model} {manifest.release} is published: {sent}"
+    return [f"{said}, manifest {done.release.manifest_sha256[:16]}", "", *table(head, rows)]
 
 
 publish.params.insert(1, key_option())

@@ -1,0 +1,1 @@
+"""``edgefleet doctor``: one file a check, each with its fix."""

@@ -1,0 +1,124 @@
+"""``edgefleet serve``: the hub and its page, in this process. The one place that joins the two."""
+
+from functools import partial
+from pathlib import Path
+
+import click
+import uvloop
+
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.reach import data_dir
+from edgefleet.cli.values import DURATION
+from edgefleet.cli.verb import data_dir_option, verb
+from edgefleet.hub.datadir import Reachable
+from edgefleet.hub.hub import Hub
+from edgefleet.hub.server import serve as serve_hub
+from edgefleet.hub.settings import HubSettings
+from edgefleet.protocol.wire import Wire
+from edgefleet.web.routes import routes_for
+
+
+class Serving(Wire, frozen=True, kw_only=True):
+    """Where the hub was reached while it ran."""
+
+    url: str
+    checkin_url: str
+    data_dir: str
+
+
+@verb(
+    "serve",
+    hub=False,
+    examples=(
+        "edgefleet serve",
+        "edgefleet serve --data-dir ./hub --listen 0.0.0.0:8400 --checkin-listen 0.0.0.0:8401",
+        "edgefleet serve --listen 127.0.0.1:0 --checkin-listen 127.0.0.1:0 --interval 5s",
+    ),
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8400",
+    help="Where the page, the operators' API and enrolment listen; port 0 takes a free one.",
+)
+@click.option(
+    "--checkin-listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8401",
+    help="Where devices check in.",
+)
+@click.option(
+    "--checkin-url",
+    metavar="URL",
+    help="What devices are told instead, where a proxy stands before --checkin-listen.",
+)
+@click.option(
+    "--interval", type=DURATION, default="60s", metavar="DURATION", help="Between check-ins."
+)
+@click.option(
+    "--tick", type=DURATION, default="1s", metavar="DURATION", help="Between looks at the gates."
+)
+@click.option(
+    "--max-artifact-mib",
+    type=click.IntRange(1),
+    default=2048,
+    metavar="MIB",
+    help="Largest artifact that is accepted.",
+)
+@pass_invocation
+def serve(
+    invocation: Invocation,
+    /,
+    *,
+    listen: str,
+    checkin_listen: str,
+    checkin_url: str | None,
+    interval: float,
+    tick: float,
+    max_artifact_mib: int,
+) -> None:
+    """Run the hub and its page until it is stopped.
+
+    Everything is kept in the data folder, which one hub holds at a time; it may be killed at any
+    moment and started again. At the first start an operator token is made there. Nothing listens
+    beyond this machine unless --listen says so; put a proxy that speaks TLS before it then.
+
+    The address of the page, with the token in it, and the next commands are printed when it is
+    ready. Stop it with Ctrl-C.
+    """
+    folder = data_dir(invocation)
+    settings = HubSettings(
+        data_dir=folder,
+        listen=listen,
+        checkin_listen=checkin_listen,
+        checkin_url=checkin_url,
+        interval_s=interval,
+        tick_s=tick,
+        max_artifact_bytes=max_artifact_mib << 20,
+    )
+    uvloop.run(
+        serve_hub(settings, routes_for=routes_for, on_ready=partial(_ready, invocation, folder))
+    )
+
+
+def _ready(invocation: Invocation, folder: Path, hub: Hub, found: Reachable) -> None:
+    serving = Serving(url=found.url, checkin_url=found.checkin_url, data_dir=str(folder.absolute()))
+    said = "" if invocation.data_dir is None else f" --data-dir {folder}"
+    invocation.screen.answer(
+        serving,
+        [
+            f"The hub is ready: {found.url}",
+            f"  page       {found.url}/?token={hub.operator_token}",
+            f"  check-ins  {found.checkin_url}",
+            f"  data       {folder.absolute()}",
+            "",
+            "Next, in another terminal:",
+            f"  edgefleet device claim{said}",
+            "  edgefleet key new",
+            f"  edgefleet model publish FOLDER --trust{said}",
+            f"  edgefleet doctor{said}",
+        ],
+    )
+
+
+serve.params.insert(0, data_dir_option())

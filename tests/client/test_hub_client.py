@@ -1,0 +1,345 @@
+"""The client keeps to the table of endpoints, and types what comes back."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgefleet.base.errors import (
+    InternalError,
+    NetworkError,
+    OperatorError,
+    PublisherError,
+    error_from_code,
+)
+from edgefleet.base.network import Answer, Download
+from edgefleet.client.hub import HubClient, Refusal
+from edgefleet.client.limits import UPLOAD_CHUNK_BYTES
+from edgefleet.protocol import operator
+from edgefleet.protocol.api import BY_NAME, ENDPOINTS
+from edgefleet.protocol.release import Envelope, Signature
+from edgefleet.protocol.rollout import Command, RolloutSpec, Status, Verb
+from edgefleet.protocol.wire import Wire, decode, encode
+from support.canned_hub import TOKEN, CannedHub, canned_hub
+from support.fake_reads import FakeReads, release_view, rollout_in
+
+READS = FakeReads()
+VIEW = rollout_in(Status.RUNNING)
+RELEASE = release_view("2", READS.now)
+HEALTH = operator.Health(status="ok", version="0.1.0", devices=3, uptime_s=9.0)
+CLAIMS = operator.Claims(claims=("efc_1",), expires_at=5.0)
+KEY = operator.TrustKey(name="team", public_key="AAAA")
+KEYS = operator.TrustedKeys(keys=(KEY,))
+ENVELOPE = Envelope(payloadType="t", payload="AA==", signatures=(Signature(keyid="k", sig="AA=="),))
+SHA = "a" * 64
+WHY = VIEW.why
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the client, the request that it must make, and the answer it must give back."""
+
+    endpoint: str
+    make: Callable[[HubClient], object]
+    path: str
+    answer: Wire | bytes
+    query: str = ""
+    body: Wire | None = None
+    gives: object = None
+
+
+CALLS = (
+    Call("health", lambda hub: hub.health(), "/health", HEALTH),
+    Call("metrics", lambda hub: hub.metrics(), "/metrics", b"up 1\n", gives="up 1\n"),
+    Call("fleet", lambda hub: hub.fleet(), "/api/v1/fleet", READS.fleet()),
+    Call(
+        "claim",
+        lambda hub: hub.claim(operator.ClaimRequest(count=2, labels={"site": "lyon"})),
+        "/api/v1/claims",
+        CLAIMS,
+        body=operator.ClaimRequest(count=2, labels={"site": "lyon"}),
+    ),
+    Call("trust", lambda hub: hub.trust(KEY), "/api/v1/trust", KEYS, body=KEY),
+    Call("trusted", lambda hub: hub.trusted(), "/api/v1/trust", KEYS),
+    Call(
+        "artifact_head",
+        lambda hub: hub.has_artifact(SHA),
+        f"/api/v1/artifacts/{SHA}",
+        b"",
+        gives=True,
+    ),
+    Call(
+        "artifact_get",
+        lambda hub: b"".join(hub.download(SHA)),
+        f"/api/v1/artifacts/{SHA}",
+        b"\0model",
+        gives=b"\0model",
+    ),
+    Call(
+        "publish",
+        lambda hub: hub.publish(ENVELOPE),
+        "/api/v1/releases",
+        RELEASE,
+        body=operator.PublishRequest(envelope=ENVELOPE),
+    ),
+    Call("models", lambda hub: hub.models(), "/api/v1/models", READS.models()),
+    Call("model", lambda hub: hub.model("a b"), "/api/v1/models/a%20b", READS.models().models[0]),
+    Call(
+        "release",
+        lambda hub: hub.release("digits", "2/3"),
+        "/api/v1/models/digits/releases/2%2F3",
+        RELEASE,
+    ),
+    Call(
+        "release_why",
+        lambda hub: hub.why_release("digits", "2"),
+        "/api/v1/models/digits/releases/2/why",
+        WHY,
+    ),
+    Call(
+        "devices",
+        lambda hub: hub.devices(after="lyon 1", limit=5, selector="site in (lyon)"),
+        "/api/v1/devices",
+        READS.devices(None, 5, ""),
+        query="after=lyon+1&limit=5&selector=site+in+%28lyon%29",
+    ),
+    Call("device", lambda hub: hub.device(".."), "/api/v1/devices/..", READS.device_views[0]),
+    Call("device_why", lambda hub: hub.why_device("x?y"), "/api/v1/devices/x%3Fy/why", WHY),
+    Call(
+        "plan",
+        lambda hub: hub.plan(RolloutSpec(model="digits", release="2")),
+        "/api/v1/rollouts",
+        VIEW,
+        body=RolloutSpec(model="digits", release="2"),
+    ),
+    Call("rollouts", lambda hub: hub.rollouts(), "/api/v1/rollouts", READS.rollouts()),
+    Call("rollout", lambda hub: hub.rollout("ro-1"), "/api/v1/rollouts/ro-1", VIEW),
+    Call("rollout_why", lambda hub: hub.why_rollout("ro-1"), "/api/v1/rollouts/ro-1/why", WHY),
+    Call(
+        "rollout_history",
+        lambda hub: hub.history("ro-1"),
+        "/api/v1/rollouts/ro-1/history",
+        READS.history("ro-reverted"),
+    ),
+    Call(
+        "command",
+        lambda hub: hub.command("ro-1", Verb.PAUSE, Command(generation=3, note="why")),
+        "/api/v1/rollouts/ro-1/pause",
+        VIEW,
+        body=Command(generation=3, note="why"),
+    ),
+    Call(
+        "audit", lambda hub: hub.audit(before=9), "/api/v1/audit", READS.audit(None, 3), "before=9"
+    ),
+)
+
+
+@pytest.fixture
+def canned() -> Iterator[CannedHub]:
+    with canned_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def client(canned: CannedHub) -> Iterator[HubClient]:
+    made = HubClient(canned.url, TOKEN)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("call", CALLS, ids=[call.endpoint for call in CALLS])
+def test_each_call_makes_the_request_of_its_row(
+    call: Call, canned: CannedHub, client: HubClient
+) -> None:
+    endpoint = BY_NAME[call.endpoint]
+    canned.put(endpoint.method, call.path, call.answer)
+    given = call.make(client)
+    asked = canned.asked[-1]
+    assert (asked.method, asked.path, asked.query) == (endpoint.method, call.path, call.query)
+    assert asked.headers["authorization"] == f"Bearer {TOKEN}"
+    assert given == (call.answer if call.gives is None else call.gives)
+    if call.body is None:
+        assert asked.body == b""
+    else:
+        assert asked.headers["content-type"] == "application/json"
+        assert decode(asked.body, type(call.body)) == call.body
+        assert endpoint.request is type(call.body)
+
+
+def test_every_operator_endpoint_of_the_table_has_a_call() -> None:
+    called = {call.endpoint for call in CALLS} | {"artifact_put"}  # tested below, as a stream
+    assert {row.name for row in ENDPOINTS if row.role in ("operator", "anyone")} == called
+
+
+def test_a_row_whose_type_the_client_does_not_know_is_noticed(
+    client: HubClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {**BY_NAME, "fleet": BY_NAME["health"]}
+    monkeypatch.setattr("edgefleet.client.hub.BY_NAME", changed)
+    with pytest.raises(AssertionError, match="for fleet"):
+        client.fleet()
+
+
+def test_an_upload_is_a_stream_with_its_length_and_its_progress(
+    canned: CannedHub, client: HubClient, tmp_path: Path
+) -> None:
+    data = bytes(range(256)) * 9000  # more than two pieces
+    file = tmp_path / "model.onnx"
+    file.write_bytes(data)
+    name = hashlib.sha256(data).hexdigest()
+    path = f"/api/v1/artifacts/{name}"
+    canned.put("PUT", path, operator.ArtifactView(sha256=name, size_bytes=len(data)))
+    pieces: list[int] = []
+    assert client.upload(name, file, pieces.append)
+    assert [asked.method for asked in canned.asked] == ["HEAD", "PUT"]
+    assert canned.asked[-1].body == data
+    assert canned.asked[-1].headers["content-length"] == str(len(data))
+    assert "transfer-encoding" not in canned.asked[-1].headers
+    assert pieces == [UPLOAD_CHUNK_BYTES, UPLOAD_CHUNK_BYTES, len(data) - 2 * UPLOAD_CHUNK_BYTES]
+
+
+def test_an_artifact_that_the_hub_has_is_not_sent_again(
+    canned: CannedHub, client: HubClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"12345")
+    canned.put("HEAD", f"/api/v1/artifacts/{SHA}", b"")
+    counted: list[int] = []
+    assert not client.upload(SHA, file, counted.append)
+    assert [asked.method for asked in canned.asked] == ["HEAD"]
+    assert counted == [5]
+
+
+def test_a_file_that_shrinks_while_it_is_sent_is_no_whole_upload(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"x" * (UPLOAD_CHUNK_BYTES + 10))
+
+    class Eager:
+        """A link that takes the body to its end, as a server would."""
+
+        def request(
+            self,
+            method: str,
+            path: str,
+            *,
+            headers: object = None,
+            body: object = None,
+            timeout_s: float = 0,
+        ) -> Answer:
+            if method == "HEAD":
+                return Answer(404, {}, b"")
+            assert isinstance(body, Iterator)
+            next(body)
+            file.write_bytes(b"")
+            list(body)
+            raise AssertionError("the body ended as if it were whole")
+
+        def download(self, path: str, *, headers: object = None, timeout_s: float = 0) -> Download:
+            raise AssertionError(path)
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    with pytest.raises(PublisherError) as caught:
+        HubClient("http://hub", TOKEN, link=Eager()).upload(SHA, file)
+    assert caught.value.code == "digest_mismatch"
+
+
+def test_a_refusal_is_the_hubs_own_typed_error(canned: CannedHub, client: HubClient) -> None:
+    said = OperatorError("percent_not_rising", "5 % after 10 %.", field="waves[1].percent")
+    canned.put("POST", "/api/v1/rollouts", said)
+    with pytest.raises(OperatorError) as caught:
+        client.plan(RolloutSpec(model="digits", release="2"))
+    assert (caught.value.code, caught.value.field) == ("percent_not_rising", "waves[1].percent")
+    assert caught.value.hint == said.hint
+    assert isinstance(caught.value.__cause__, Refusal)
+    assert caught.value.__cause__.status == 422
+
+
+def test_a_code_of_a_newer_hub_becomes_an_error_that_names_it(
+    canned: CannedHub, client: HubClient
+) -> None:
+    body = encode({"code": "moon_phase", "message": "Full.", "party": "us", "retry": "never"})
+    canned.answer = lambda _asked: (418, body)  # type: ignore[method-assign]
+    with pytest.raises(InternalError, match="moon_phase"):
+        client.fleet()
+
+
+def test_a_token_that_is_not_accepted_is_told_even_where_an_answer_has_no_body(
+    canned: CannedHub, client: HubClient
+) -> None:
+    canned.put("HEAD", f"/api/v1/artifacts/{SHA}", 401)
+    with pytest.raises(OperatorError) as caught:
+        client.has_artifact(SHA)
+    assert caught.value.code == "not_authorized"
+
+
+@pytest.mark.parametrize("answer", [b"<html>hello</html>", b'{"status": 3}', b""])
+def test_what_is_no_answer_of_a_hub_is_a_network_error(
+    answer: bytes, canned: CannedHub, client: HubClient
+) -> None:
+    canned.put("GET", "/health", answer)
+    with pytest.raises(NetworkError) as caught:
+        client.health()
+    assert caught.value.code == "answer_malformed"
+
+
+@pytest.mark.parametrize("status", [302, 404, 500, 502])
+def test_an_answer_without_a_problem_is_a_network_error(
+    status: int, canned: CannedHub, client: HubClient
+) -> None:
+    canned.put("GET", "/health", status)
+    with pytest.raises(NetworkError) as caught:
+        client.health()
+    assert caught.value.code == "answer_malformed"
+
+
+def test_a_download_that_is_refused_raises_before_the_first_byte(
+    canned: CannedHub, client: HubClient
+) -> None:
+    canned.put("GET", f"/api/v1/artifacts/{SHA}", error_from_code("not_found", "No such artifact."))
+    with pytest.raises(OperatorError) as caught:
+        client.download(SHA)
+    assert caught.value.code == "not_found"
+
+
+def test_a_path_in_the_address_goes_before_every_endpoint(canned: CannedHub) -> None:
+    canned.put("GET", "/fleet/health", HEALTH)
+    assert HubClient(f"{canned.url}/fleet/", TOKEN).health() == HEALTH
+
+
+def test_nobody_there_is_a_network_error(canned: CannedHub) -> None:
+    with canned_hub() as other:
+        url = other.url
+    with pytest.raises(NetworkError) as caught:
+        HubClient(url, TOKEN).health()
+    assert caught.value.code == "unreachable"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "hub:8400",
+        "ftp://hub",
+        "http://",
+        "http://hub:99999",
+        "http://h\n",
+        "unix:",
+        "http://a b",
+    ],
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(OperatorError) as caught:
+        HubClient(url, TOKEN)
+    assert (caught.value.code, caught.value.field) == ("setting_invalid", "hub")
+
+
+@pytest.mark.parametrize("token", ["a b", "a\nb", "é", "x" * 500])
+def test_a_token_that_cannot_stand_in_a_header_is_refused(token: str) -> None:
+    with pytest.raises(OperatorError) as caught:
+        HubClient("http://hub", token)
+    assert (caught.value.code, caught.value.field) == ("setting_invalid", "token")
+    assert token not in str(caught.value)

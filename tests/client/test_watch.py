@@ -1,0 +1,83 @@
+"""Watching goes on through a hub that is away, and ends where the rollout does."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from edgefleet.base.errors import NetworkError, OperatorError
+from edgefleet.client.hub import HubClient
+from edgefleet.client.watch import NoAnswer, Seen, watch
+from edgefleet.protocol.rollout import RolloutView, Status
+from support.fake_reads import rollout_in
+
+
+class Scripted(HubClient):
+    """Answers with what stands in the script, in order."""
+
+    def __init__(self, *script: RolloutView | Exception) -> None:
+        super().__init__("http://hub", "")
+        self.script: Iterator[RolloutView | Exception] = iter(script)
+
+    def rollout(self, rollout_id: str) -> RolloutView:
+        said = next(self.script)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+class Time:
+    """A clock that moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.at += seconds
+
+
+def view(status: Status) -> RolloutView:
+    return rollout_in(status)
+
+
+AWAY = NetworkError("unreachable", "Nothing answers.")
+
+
+def see(client: HubClient, timeout_s: float | None = None) -> list[Seen | NoAnswer]:
+    time = Time()
+    return list(watch(client, "ro-1", clock=time, sleep=time.sleep, timeout_s=timeout_s))
+
+
+@pytest.mark.parametrize("end", [Status.COMPLETED, Status.REVERTED, Status.REFUSED, Status.HALTED])
+def test_it_ends_with_the_rollout(end: Status) -> None:
+    script = [view(Status.PLANNED), view(Status.RUNNING), view(Status.PAUSED), view(end)]
+    assert see(Scripted(*script, AssertionError("asked again"))) == [Seen(said) for said in script]
+
+
+def test_a_hub_that_goes_away_is_waited_for_and_its_silence_counted() -> None:
+    script = [view(Status.RUNNING), AWAY, AWAY, view(Status.RUNNING), AWAY, view(Status.COMPLETED)]
+    seen = see(Scripted(*script))
+    silent = [sight.since_s for sight in seen if isinstance(sight, NoAnswer)]
+    assert silent == [1.0, 2.0, 1.0]
+    assert seen[-1] == Seen(script[-1])
+
+
+def test_an_address_that_never_answered_is_an_error_at_once() -> None:
+    with pytest.raises(NetworkError):
+        see(Scripted(AWAY))
+
+
+def test_a_refusal_ends_it() -> None:
+    gone = OperatorError("not_found", "There is no such rollout.")
+    with pytest.raises(OperatorError):
+        see(Scripted(view(Status.RUNNING), gone))
+
+
+def test_it_stops_when_its_time_is_over() -> None:
+    seen = see(Scripted(*[view(Status.RUNNING)] * 9), timeout_s=3)
+    assert len(seen) == 4
