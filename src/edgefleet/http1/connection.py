@@ -102,14 +102,14 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._queue.clear()
         self._body.clear()
-        self._release(self._held_bytes)
+        self._hold(-self._held_bytes)
         self._host.left(self)
 
     def data_received(self, data: bytes) -> None:
         if self._last:
             return
         self._now = self._loop.time()
-        before, waiting = self._stage, len(self._queue)
+        waiting = len(self._queue)
         while data:
             try:
                 self._parser.feed_data(data)
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
                         self._refusal or DeviceError("request_malformed", f"HTTP: {error}.")
                     )
                 break
-        if before is self._stage and len(self._queue) == waiting and not self._last:
+        if len(self._queue) == waiting and not self._last:
             self._count_unfinished(len(data))
         self._work()
 
@@ -232,18 +232,16 @@ class Connection(asyncio.Protocol):
         self._body_bytes += len(body)
         if self._body_bytes > self._limits.body_bytes:
             self._stop(self._too_large())
-        cost_bytes = len(body) + FRAGMENT_COST_BYTES
-        self._held_bytes += cost_bytes
-        self._host.held_bytes += cost_bytes
+        self._body.append(body)
+        self._hold(len(body) + FRAGMENT_COST_BYTES)
         if self._host.held_bytes > self._limits.held_bytes:
             self._stop(DeviceError("overloaded", "Too many bodies are in memory."))
-        self._body.append(body)
 
     def on_message_complete(self) -> None:
         self._stage = Stage.IDLE
         self._continue = False
         body = self._body
-        self._release(FRAGMENT_COST_BYTES * len(body))
+        self._hold(-FRAGMENT_COST_BYTES * len(body))
         path, query = self._target()
         self._queue.append(
             Request(
@@ -303,7 +301,7 @@ class Connection(asyncio.Protocol):
         self._last = True
         self._continue = False
         self._stage = Stage.IDLE
-        self._release(sum(map(len, self._body)) + FRAGMENT_COST_BYTES * len(self._body))
+        self._hold(-sum(map(len, self._body)) - FRAGMENT_COST_BYTES * len(self._body))
         self._body.clear()
         self._queue.append(self._host.render_error(error))
 
@@ -367,7 +365,7 @@ class Connection(asyncio.Protocol):
     def _reply(self, request: Request, reply: Reply) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        self._release(len(request.body))
+        self._hold(-len(request.body))
         if self._host.draining and self._stage is Stage.IDLE:
             self._last = True
         to_head, closes = request.method == "HEAD", self._last and not self._queue
@@ -420,9 +418,9 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    def _release(self, size_bytes: int) -> None:
-        self._held_bytes -= size_bytes
-        self._host.held_bytes -= size_bytes
+    def _hold(self, size_bytes: int) -> None:
+        self._held_bytes += size_bytes
+        self._host.held_bytes += size_bytes
 
     def _out(self) -> asyncio.Transport:
         if self._transport is None:

@@ -1,0 +1,163 @@
+"""Whoever uses more than a bound allows gets a typed answer, and is closed."""
+
+import pytest
+
+from edgefleet.http1.limits import Limits
+from edgefleet.http1.message import Reply, Request
+from support.http1_wire import chunked, get, post, running
+
+SMALL = Limits(head_bytes=1_000, body_bytes=2_000, linger_s=0.2)
+
+
+def echo(request: Request) -> Reply:
+    return Reply(200, request.body)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        get("/", f"X-Long: {'x' * 1_000}"),
+        get("/" + "x" * 1_000),
+        get("/", *[f"X-{number}: y" for number in range(200)]),
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Endless: " + b"x" * 5_000,
+        b"GET /" + b"x" * 5_000,
+    ],
+)
+def test_a_head_that_is_too_large_is_refused(data: bytes) -> None:
+    with running(echo, limits=SMALL) as server:
+        client = server.connect()
+        client.send(data)
+        answer = client.answer()
+        assert (answer.status, answer.code) == (431, "head_too_large")
+        assert client.ended()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        post("/", b"x" * 2_001),
+        post("/", b"", "X: y").replace(b"Content-Length: 0", b"Content-Length: 99999999999"),
+        chunked("/", b"x" * 1_500, b"x" * 501),
+        chunked("/", *[b"x"] * 2_001),
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;ext=" + b"x" * 60_000,
+    ],
+)
+def test_a_body_that_is_too_large_is_refused_however_it_is_sent(data: bytes) -> None:
+    with running(echo, limits=SMALL) as server:
+        client = server.connect()
+        for start in range(0, len(data), 700):
+            client.send(data[start : start + 700])
+        answer = client.answer()
+        assert (answer.status, answer.code) == (413, "body_too_large")
+        assert client.ended()
+
+
+def test_a_body_as_large_as_allowed_is_taken() -> None:
+    with running(echo, limits=SMALL) as server:
+        client = server.connect()
+        client.send(post("/", b"x" * 2_000) + chunked("/", b"x" * 1_000, b"y" * 1_000))
+        assert len(client.answer().body) == 2_000
+        assert len(client.answer().body) == 2_000
+
+
+def test_a_body_that_will_be_too_large_is_refused_before_it_is_sent() -> None:
+    with running(echo, limits=SMALL) as server:
+        client = server.connect()
+        client.send(post("/", b"x" * 3_000, "Expect: 100-continue")[:-3_000])
+        assert client.answer().status == 413
+
+
+def test_bodies_of_all_clients_together_are_bounded() -> None:
+    limits = Limits(body_bytes=10_000, held_bytes=15_000, linger_s=0.2)
+    with running(echo, limits=limits) as server:
+        first, second = server.connect(), server.connect()
+        first.send(post("/", b"x" * 10_000)[:-1])
+        second.send(get("/"))
+        second.answer()  # by now the first one's bytes were read
+        second.send(post("/", b"y" * 10_000))
+        answer = second.answer()
+        assert (answer.status, answer.code) == (503, "overloaded")
+        assert answer.headers["retry-after"] == "1"
+        first.send(b"x")
+        assert first.answer().body == b"x" * 10_000
+        third = server.connect()
+        third.send(post("/", b"z" * 10_000))
+        assert third.answer().body == b"z" * 10_000
+
+
+def test_one_connection_too_many_is_told_so() -> None:
+    with running(echo, limits=Limits(connections=2, linger_s=0.2)) as server:
+        kept = [server.connect(), server.connect()]
+        for client in kept:
+            client.send(get("/"))
+            assert client.answer().status == 200
+        third = server.connect()
+        assert third.answer().code == "overloaded"
+        assert third.ended()
+        kept[0].send(get("/"))
+        assert kept[0].answer().status == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        (b"G", "head"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n", "head"),
+        (post("/", b"body")[:-1], "body"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo", "body"),
+    ],
+)
+def test_a_request_that_stops_half_way_is_refused_and_closed(data: bytes, part: str) -> None:
+    with running(echo, limits=Limits(head_s=0.1, body_s=0.1, linger_s=0.1)) as server:
+        client = server.connect()
+        client.send(data)
+        answer = client.answer()
+        assert (answer.status, answer.code) == (408, "request_too_slow")
+        assert part.encode() in answer.body
+        assert client.ended()
+
+
+def test_dripping_bytes_does_not_extend_the_time_of_a_head() -> None:
+    with running(echo, limits=Limits(head_s=0.2, linger_s=0.1)) as server:
+        client = server.connect()
+        client.sock.settimeout(0.02)
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        for number in range(1_000):
+            client.send(b"X%d: y\r\n" % number)
+            try:
+                said = client.sock.recv(100)
+            except TimeoutError:
+                continue
+            assert said.startswith(b"HTTP/1.1 408 ")
+            break
+        else:
+            pytest.fail("the server waited for the whole drip")
+
+
+def test_an_idle_connection_is_closed_without_a_word() -> None:
+    with running(echo, limits=Limits(idle_s=0.1)) as server:
+        fresh, used = server.connect(), server.connect()
+        used.send(get("/"))
+        assert used.answer().status == 200
+        assert used.ended()
+        assert fresh.ended()
+
+
+def test_a_client_that_reads_nothing_is_cut_off() -> None:
+    large = bytes(32 << 20)
+    with running(lambda _: Reply(200, large), limits=Limits(write_s=0.1)) as server:
+        client = server.connect()
+        client.send(get("/"))
+        assert server.emptied.wait(20)
+        client.close()
+
+
+def test_a_client_that_reads_slowly_is_waited_for_and_gets_every_answer() -> None:
+    piece = bytes(range(256)) * 1_024
+    with running(
+        lambda request: Reply(200, request.path.encode() + piece), limits=Limits(write_s=5)
+    ) as server:
+        client = server.connect()
+        client.send(b"".join(get(f"/{number:03}") for number in range(200)))
+        for number in range(200):
+            assert client.answer().body == f"/{number:03}".encode() + piece

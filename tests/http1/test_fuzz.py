@@ -1,0 +1,84 @@
+"""Bytes in any pieces give the same answers; garbage gives a typed refusal, never a success."""
+
+import random
+
+import pytest
+
+from edgefleet.http1.connection import Connection
+from support.http1_fuzz import (
+    CONVERSATIONS,
+    converse,
+    find_split_that_differs,
+    mutated,
+    quiet_loop,
+    statuses,
+)
+
+
+def test_every_cut_of_a_conversation_gives_the_same_answers() -> None:
+    assert find_split_that_differs() is None
+
+
+def test_every_cut_gives_the_same_answers_to_a_client_that_reads_slowly() -> None:
+    assert find_split_that_differs(room=150) is None
+
+
+class ForgetsTheFirstHalfOfThePath(Connection):
+    def on_url(self, url: bytes) -> None:
+        self._url = url
+        self._count_head(len(url))
+
+
+class ForgetsWhatBelongsToTheNextRequest(Connection):
+    def on_message_begin(self) -> None:
+        kept = self._headers
+        super().on_message_begin()
+        self._headers = kept
+
+
+class AnswersOutOfTurn(Connection):
+    def _work(self) -> None:
+        self._running = False
+        super()._work()
+
+
+class LosesTheCountOfBodies(Connection):
+    def _hold(self, size_bytes: int) -> None:
+        if size_bytes > 0:
+            super()._hold(size_bytes)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [ForgetsTheFirstHalfOfThePath, ForgetsWhatBelongsToTheNextRequest, AnswersOutOfTurn],
+)
+def test_the_cuts_find_planted_faults(planted: type[Connection]) -> None:
+    assert find_split_that_differs(planted) is not None
+
+
+def test_the_harness_finds_bodies_that_stay_counted() -> None:
+    with pytest.raises(AssertionError, match="still counted"):
+        find_split_that_differs(LosesTheCountOfBodies)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_bytes_are_refused_and_never_answered_with_success(seed: int) -> None:
+    draw = random.Random(seed)
+    with quiet_loop() as (loop, crashes):
+        for _ in range(500):
+            data = draw.randbytes(draw.randint(1, 300))
+            assert statuses(converse(loop, [data])) in ([], [400])
+        assert crashes == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_conversations_get_whole_answers_and_no_internal_error(seed: int) -> None:
+    draw = random.Random(seed)
+    allowed = {200, 400, 404, 413, 431}
+    with quiet_loop() as (loop, crashes):
+        for _ in range(500):
+            data = mutated(draw, draw.choice(CONVERSATIONS))
+            edge = draw.randrange(len(data) + 1)
+            got = converse(loop, [data[:edge], data[edge:]], room=draw.choice([100, 1 << 20]))
+            assert set(statuses(got)) <= allowed, data
+        assert crashes == []
