@@ -14,13 +14,16 @@ T = TypeVar("T")
 
 
 async def read_json(request: Request, kind: type[T]) -> T:
-    """Read ``kind`` from the body. Raises OperatorError ``bad_request`` or DeviceError."""
+    """Read ``kind`` from the body; no body says as much as ``{}``.
+
+    Raises OperatorError ``bad_request``, DeviceError ``body_too_large`` or ``request_too_slow``.
+    """
     body = bytearray()
     async for piece in pieces(request):
         body += piece
         if len(body) > JSON_BODY_BYTES:
             raise DeviceError("body_too_large", f"The body may have {JSON_BODY_BYTES} bytes.")
-    return decode(bytes(body), kind)
+    return decode(bytes(body) or b"{}", kind)
 
 
 async def pieces(request: Request) -> AsyncIterator[bytes]:

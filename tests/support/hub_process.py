@@ -1,0 +1,104 @@
+"""A real hub in a process of its own, in a folder of the test, on free ports."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgefleet.client.hub import HubClient
+
+START_S = 30.0
+STOP_S = 20.0
+
+
+class HubProcess:
+    """Starts at once; ``kill`` and ``start`` it as often as the test wants: it keeps its ports."""
+
+    def __init__(
+        self, data_dir: Path, *, interval_s: float = 60.0, tick_s: float = 0.05, **options: float
+    ) -> None:
+        self.data_dir = data_dir
+        self._options = {"interval-s": interval_s, "tick-s": tick_s}
+        self._options |= {name.replace("_", "-"): value for name, value in options.items()}
+        self.log = data_dir.with_name(f"{data_dir.name}.log")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start, and wait until both listeners take requests."""
+        command = [sys.executable, "-m", "edgefleet.hub", "--data-dir", str(self.data_dir)]
+        command += ["--listen", "127.0.0.1:0", "--checkin-listen", "127.0.0.1:0"]
+        for name, value in self._options.items():
+            command += [f"--{name}", str(value)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        ended = os.pidfd_open(self.process.pid)
+        try:
+            deadline = time.monotonic() + START_S
+            while self.said().get("pid") != self.process.pid:
+                if select.select([ended], [], [], 0.02)[0] or time.monotonic() > deadline:
+                    raise AssertionError(f"the hub did not start: {self.log.read_text()}")
+        finally:
+            os.close(ended)
+
+    def said(self) -> dict[str, Any]:
+        """What ``hub.json`` holds; empty when it is not there yet."""
+        try:
+            return dict(json.loads((self.data_dir / "hub.json").read_text()))
+        except FileNotFoundError:
+            return {}
+
+    @property
+    def url(self) -> str:
+        return str(self.said()["url"])
+
+    @property
+    def checkin_url(self) -> str:
+        return str(self.said()["checkin_url"])
+
+    @property
+    def token(self) -> str:
+        return (self.data_dir / "operator.token").read_text().strip()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def client(self) -> HubClient:
+        """An operator's connection of its own."""
+        return HubClient(self.url, self.token)
+
+    def kill(self) -> None:
+        """As a power cut does: no word, no flush."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(STOP_S)
+
+    def stop(self) -> int:
+        """As an operator does; returns the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+
+@contextmanager
+def running_hub(data_dir: Path, **options: float) -> Iterator[HubProcess]:
+    """A hub for the length of a test."""
+    hub = HubProcess(data_dir, **options)
+    try:
+        yield hub
+    finally:
+        hub.stop()

@@ -1,0 +1,167 @@
+"""A device as the hub sees it, without an agent: plain check-ins that the test dictates."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgefleet.base.errors import EdgefleetError, NetworkError
+from edgefleet.base.network import Answer, HttpLink
+from edgefleet.client.hub import HubClient
+from edgefleet.protocol.device import (
+    CheckIn,
+    CheckInAnswer,
+    EnrolAnswer,
+    EnrolRequest,
+    Facts,
+    Offer,
+    Outcome,
+    OutcomeKind,
+    Phase,
+)
+from edgefleet.protocol.operator import ClaimRequest
+from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.wire import decode, encode, error_from_answer
+
+CHECKIN = "/device/v1/checkin"
+ENROL = "/device/v1/enrol"
+
+
+def facts(profile: str = "generic_x86") -> Facts:
+    return Facts(profile=profile, agent_version="0.1.0", runtimes=("onnx",))
+
+
+def enrol(
+    url: str, claim: str, name: str, *, labels: dict[str, str] | None = None, **more: Any
+) -> EnrolAnswer:
+    """Raises the typed error that the hub answers with."""
+    request = EnrolRequest(
+        protocol=PROTOCOL,
+        claim=claim,
+        name=name,
+        facts=more.get("facts", facts()),
+        labels=labels or {},
+    )
+    link = HttpLink(url)
+    try:
+        answer = link.request("POST", ENROL, body=encode(request))
+    finally:
+        link.close()
+    if answer.status != 200:
+        raise error_from_answer(answer.status, answer.body)
+    return decode(answer.body, EnrolAnswer)
+
+
+@dataclass
+class RawDevice:
+    """Keeps what a device must keep: its credential, its numbers, and what is not acknowledged."""
+
+    name: str
+    token: str
+    checkin_url: str
+    model: str | None = None
+    release: str | None = None
+    phase: Phase = Phase.IDLE
+    seq: int = 0
+    offer: Offer | None = None
+    spool: list[Outcome] = field(default_factory=list)
+    reported: list[Outcome] = field(default_factory=list)  # the device's own log, each once
+    link: HttpLink | None = None
+    trial: Offer | None = None
+    before: str | None = None  # what it served before the trial
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def report(self, kind: OutcomeKind, release: str, rollout: str, reason: str = "") -> None:
+        """Note an outcome; it goes out with the next check-in until it is acknowledged."""
+        outcome = Outcome(
+            id=f"{self.name}-{len(self.reported)}",
+            rollout=rollout,
+            release=release,
+            kind=kind,
+            at=1.0,
+            reason=reason,
+        )
+        self.reported.append(outcome)
+        self.spool.append(outcome)
+
+    def said(self) -> CheckIn:
+        """The next check-in."""
+        self.seq += 1
+        return CheckIn(
+            protocol=PROTOCOL,
+            seq=self.seq,
+            phase=self.phase,
+            model=self.model,
+            release=self.release,
+            outcomes=tuple(self.spool[:16]),
+        )
+
+    def post(self, body: bytes, headers: dict[str, str] | None = None) -> Answer:
+        if self.link is None:
+            self.link = HttpLink(self.checkin_url)
+        return self.link.request(
+            "POST", CHECKIN, headers=self.headers if headers is None else headers, body=body
+        )
+
+    def check_in(self) -> CheckInAnswer:
+        """One check-in. Raises the typed error that the hub answers with."""
+        answer = self.post(encode(self.said()))
+        if answer.status != 200:
+            raise error_from_answer(answer.status, answer.body)
+        said = decode(answer.body, CheckInAnswer)
+        self.spool = [outcome for outcome in self.spool if outcome.id not in said.acked]
+        self.offer = said.offer
+        return said
+
+    def try_check_in(self) -> bool:
+        """False when the hub cannot be had: the device goes on with what it has."""
+        try:
+            self.check_in()
+        except NetworkError:
+            return False
+        return True
+
+    def close(self) -> None:
+        if self.link is not None:
+            self.link.close()
+
+    def live(self, *, healthy: bool = True) -> None:
+        """One step further with what the hub offered, if it offered anything."""
+        if self.trial is not None:
+            self._end_trial(self.trial, healthy=healthy)
+        elif self.offer is not None:
+            self._begin(self.offer)
+
+    def _begin(self, offer: Offer) -> None:
+        before, self.release, self.model = self.release, offer.release, offer.model
+        if offer.action == "revert":
+            self.report(OutcomeKind.REVERTED, before or "", offer.rollout, "recalled")
+        else:
+            self.before, self.trial, self.phase = before, offer, Phase.TRIAL
+            self.report(OutcomeKind.TRIAL_STARTED, offer.release, offer.rollout)
+
+    def _end_trial(self, offer: Offer, *, healthy: bool) -> None:
+        self.trial, self.phase = None, Phase.IDLE
+        if healthy:
+            self.report(OutcomeKind.CONFIRMED, offer.release, offer.rollout)
+        else:
+            self.release = self.before
+            self.report(OutcomeKind.TRIAL_FAILED, offer.release, offer.rollout, "confidence_drop")
+
+
+def enrolled(
+    client: HubClient, url: str, count: int, *, labels: dict[str, str] | None = None
+) -> list[RawDevice]:
+    """New devices ``d000``, ``d001``..."""
+    claims = client.claim(ClaimRequest(count=count, labels=labels or {})).claims
+    devices = []
+    for number, claim in enumerate(claims):
+        answer = enrol(url, claim, f"d{number:03}")
+        devices.append(RawDevice(answer.device, answer.token, answer.checkin_url))
+    return devices
+
+
+def code_of(error: BaseException) -> str:
+    assert isinstance(error, EdgefleetError)
+    return error.code

@@ -1,0 +1,63 @@
+"""Signed releases of a tiny real model, and how they get into a hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgefleet.client.hub import HubClient
+from edgefleet.protocol.operator import ReleaseView, TrustKey
+from edgefleet.protocol.release import Golden, Quality, ReleaseManifest
+from edgefleet.security.signing import PublisherKey, sign_manifest
+from support.tiny_models import TinyModel, classifier, write_golden
+
+
+@dataclass(frozen=True)
+class TinyRelease:
+    """A manifest with the files that it names."""
+
+    manifest: ReleaseManifest
+    model: TinyModel
+    golden_path: Path
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {
+            self.model.variant.artifact.sha256: self.model.path,
+            self.manifest.golden.artifact.sha256: self.golden_path,
+        }
+
+    def but(self, **changes: object) -> "TinyRelease":
+        """The same release with another manifest."""
+        manifest = msgspec.structs.replace(self.manifest, **changes)
+        return TinyRelease(manifest, self.model, self.golden_path)
+
+
+def tiny_release(
+    folder: Path, release: str = "1", *, profiles: tuple[str, ...] = ("generic_x86",)
+) -> TinyRelease:
+    """A release of the model ``digits`` that is as it should be; every version has other weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    seed = sum(release.encode())
+    model = classifier(folder / f"model-{release}.onnx", seed=seed)
+    golden_path = folder / f"golden-{release}.npz"
+    golden: Golden = write_golden(golden_path, model)
+    manifest = ReleaseManifest(
+        model="digits",
+        release=release,
+        variants=tuple(
+            msgspec.structs.replace(model.variant, profile=profile) for profile in profiles
+        ),
+        golden=golden,
+        quality=Quality(output="probabilities", scores="probabilities"),
+        created_at=1.0,
+    )
+    return TinyRelease(manifest, model, golden_path)
+
+
+def publish(client: HubClient, key: PublisherKey, release: TinyRelease) -> ReleaseView:
+    """Trust the key, upload what is missing, publish. Raises what the hub answers."""
+    client.trust(TrustKey(name="publisher", public_key=key.public.text))
+    for digest, path in release.files.items():
+        client.upload(digest, path)
+    return client.publish(sign_manifest(release.manifest, key))
