@@ -1,0 +1,373 @@
+"""Check-ins: what is accepted is durable and counted once; what is refused changes nothing."""
+
+import asyncio
+import json
+import socket
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgefleet.base.entropy import SystemEntropy
+from edgefleet.base.errors import CATALOG
+from edgefleet.http1.limits import Limits
+from edgefleet.http1.server import listen
+from edgefleet.hub.hub import Hub
+from edgefleet.hub.store import writer as writer_module
+from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.protocol.device import CheckInAnswer, OutcomeKind, Phase
+from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
+from edgefleet.protocol.wire import Problem, decode, encode
+from edgefleet.security.credentials import DeviceIdentity, issue_device_token
+from edgefleet.security.signing import PublisherKey
+from support.hub_inside import (
+    InsideDevice,
+    check_in,
+    enrol_inside,
+    hub_inside,
+    outcome,
+    publish_inside,
+    reply_of,
+    report,
+    request_of,
+    settle,
+)
+from support.hub_process import running_hub
+from support.raw_device import CHECKIN, RawDevice, enrolled, facts
+from support.tiny_releases import tiny_release
+
+
+def inside(
+    tmp_path: Path, body: Callable[[Hub, list[InsideDevice]], Any], devices: int = 2
+) -> None:
+    """Run ``body`` against a hub with some devices."""
+
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+            await body(hub, await enrol_inside(hub, devices))
+
+    asyncio.run(main())
+
+
+def everything(hub: Hub) -> tuple[Any, ...]:
+    """All that a check-in could change."""
+    return hub.devices(None, 100, ""), hub.fleet(), hub.rollouts(), hub.audit(None, 100)
+
+
+def stored_outcomes(data_dir: Path) -> list[tuple[int, str]]:
+    connection = sqlite3.connect(f"file:{data_dir / 'hub.sqlite'}?mode=ro", uri=True)
+    try:
+        return connection.execute("SELECT device, id FROM outcome ORDER BY number").fetchall()
+    finally:
+        connection.close()
+
+
+GOOD = {"protocol": 1, "seq": 1}
+OUTCOME = {"id": "o", "rollout": "r", "release": "2", "kind": "confirmed", "at": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field"),
+    [
+        (b"", "checkin_malformed", None),
+        (b"not json", "checkin_malformed", None),
+        (b"\xff\xfe", "checkin_malformed", None),
+        (b"[]", "checkin_malformed", None),
+        (b"{}", "checkin_malformed", None),
+        (b'{"protocol": "1", "seq": 1}', "checkin_malformed", "protocol"),
+        (b'{"protocol": 1, "seq": 0}', "checkin_malformed", "seq"),
+        (b'{"protocol": 1, "seq": 1.5}', "checkin_malformed", "seq"),
+        (b'{"protocol": 1, "seq": 1, "phase": "asleep"}', "checkin_malformed", "phase"),
+        (b'{"protocol": 1, "seq": 1, "release": ""}', "checkin_malformed", "release"),
+        (b'{"protocol": 1, "seq": 1, "outcomes": [{"id": "x"}]}', "checkin_malformed", "outcomes[0]"),
+        (json.dumps(GOOD | {"outcomes": [OUTCOME] * 17}).encode(), "checkin_malformed", "outcomes"),
+        (json.dumps(GOOD | {"telemetry": {"release": "1", "requests": -1}}).encode(), "checkin_malformed", "telemetry.requests"),
+        (b'{"protocol": 2, "seq": 1}', "protocol_unsupported", "protocol"),
+        (b'{"protocol": 7, "reports": {"new": "shape"}}', "protocol_unsupported", "protocol"),
+    ],
+)  # fmt: skip
+def test_a_malformed_check_in_is_refused_and_changes_nothing(
+    tmp_path: Path, body: bytes, code: str, field: str | None
+) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        before = everything(hub)
+        reply = await check_in(hub, devices[0], body)
+        problem = decode(reply.body, Problem)
+        assert (problem.code, problem.field) == (code, field)
+        assert reply.status == CATALOG[code].status
+        assert problem.hint
+        assert everything(hub) == before
+        await report(hub, devices[0], devices[0].said())  # number 1 was not used up
+
+    inside(tmp_path, run)
+
+
+def test_a_replayed_check_in_is_refused_and_told_where_to_go_on(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = devices[0]
+        device.seq = 6
+        said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"), running=None)
+        await report(hub, device, said)
+        before = everything(hub)
+        for number in (7, 6, 1):
+            device.seq = number - 1
+            reply = await check_in(hub, device, device.said(phase=Phase.TRIAL))
+            problem = decode(reply.body, Problem)
+            assert (reply.status, problem.code, problem.next_seq) == (409, "checkin_replayed", 8)
+        assert everything(hub) == before
+        device.seq = 7
+        await report(hub, device, device.said())
+
+    inside(tmp_path, run)
+
+
+def test_a_credential_of_another_hub_or_row_is_refused(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        secret = bytes.fromhex((tmp_path / "data" / "hub.secret").read_text())
+        foreign = SystemEntropy().token(32)
+        before = everything(hub)
+        for token in (
+            "",
+            devices[0].token[:-1],
+            devices[0].token + "0",
+            issue_device_token(foreign, DeviceIdentity(0, "d000")),
+            issue_device_token(secret, DeviceIdentity(0, "d001")),
+            issue_device_token(secret, DeviceIdentity(99, "nobody")),
+        ):
+            reply = await check_in(hub, InsideDevice("d000", token), devices[0].said())
+            assert (reply.status, decode(reply.body, Problem).code) == (401, "credential_invalid")
+        assert everything(hub) == before
+
+    inside(tmp_path, run)
+
+
+def test_an_oversized_check_in_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    with running_hub(tmp_path / "data") as hub:
+        device = enrolled(hub.client(), hub.url, 1)[0]
+        before = hub.client().device(device.name)
+        answer = device.post(b'{"protocol": 1, "seq": 1, "x": "' + b"y" * (1 << 20) + b'"}')
+        assert (answer.status, decode(answer.body, Problem).code) == (413, "body_too_large")
+        device.close()
+        assert hub.client().device(device.name) == before
+        assert device.check_in().acked == ()
+
+
+def test_a_slow_check_in_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        before = everything(hub)
+        listener = await listen(hub.device_plane, limits=Limits(body_s=0.1))
+        body = encode(devices[0].said())
+        head = (
+            f"POST {CHECKIN} HTTP/1.1\r\nhost: hub\r\nauthorization: Bearer {devices[0].token}\r\n"
+        )
+        slow = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:-1]
+
+        def send() -> bytes:
+            with socket.create_connection(("127.0.0.1", listener.port)) as link:
+                link.sendall(slow)  # and never the last byte
+                return b"".join(iter(lambda: link.recv(1 << 16), b""))
+
+        answer = await asyncio.to_thread(send)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert decode(answer.partition(b"\r\n\r\n")[2], Problem).code == "request_too_slow"
+        await listener.close()
+        assert everything(hub) == before
+
+    inside(tmp_path, run)
+
+
+def test_an_outcome_sent_three_times_is_counted_once_and_acknowledged_thrice(
+    tmp_path: Path,
+) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        said = outcome("o1", OutcomeKind.CONFIRMED, "r")
+        for _ in range(3):
+            answer = await report(hub, devices[0], devices[0].said(said))
+            assert answer.acked == ("o1",)
+        assert stored_outcomes(tmp_path / "data") == [(0, "o1")]
+        assert 'edgefleet_outcomes_total{kind="confirmed"} 1' in hub.metrics()
+        assert "edgefleet_outcomes_repeated_total 2" in hub.metrics()
+
+    inside(tmp_path, run)
+
+
+def test_a_heartbeat_writes_nothing(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        await hub.loop.tick()
+        before = [line for line in hub.metrics().splitlines() if "writes_total" in line]
+        for _ in range(50):
+            await report(hub, devices[0], devices[0].said())
+        await hub.loop.tick()
+        after = [line for line in hub.metrics().splitlines() if "writes_total" in line]
+        assert after == before
+
+    inside(tmp_path, run)
+
+
+class Held:
+    """Keeps the writer busy, so that nothing is committed until the end of the block."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self._go_on = threading.Event()
+
+    async def __aenter__(self) -> None:
+        begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wait(_connection: sqlite3.Connection) -> bool:
+            loop.call_soon_threadsafe(begun.set)
+            return self._go_on.wait(30)
+
+        self._job = self._store.writer.submit(wait)
+        await begun.wait()
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._go_on.set()
+        await self._job
+
+
+async def acknowledged_too_early(hub: Hub, device: InsideDevice, data_dir: Path) -> bool:
+    """Does the hub acknowledge an outcome that a power cut could still take away?"""
+    said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
+    async with Held(hub._store):
+        answered = asyncio.ensure_future(reply_of(hub.device_plane(request_of(device, said))))
+        await settle()
+        early = answered.done() and stored_outcomes(data_dir) == []
+    reply = await answered
+    assert decode(reply.body, CheckInAnswer).acked == ("o1",)
+    return early
+
+
+def test_nothing_is_acknowledged_before_the_commit(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        assert not await acknowledged_too_early(hub, devices[0], tmp_path / "data")
+        assert stored_outcomes(tmp_path / "data") == [(0, "o1")]
+
+    inside(tmp_path, run)
+
+
+def test_a_hub_that_acknowledges_before_the_commit_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = SqliteStore.save_outcomes
+
+    async def hasty(*args: Any) -> None:
+        honest(*args)  # and not awaited
+
+    monkeypatch.setattr(SqliteStore, "save_outcomes", hasty)
+
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        assert await acknowledged_too_early(hub, devices[0], tmp_path / "data")
+
+    inside(tmp_path, run)
+
+
+def test_reports_of_many_devices_share_a_commit(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        async with Held(hub._store):
+            replies = [
+                asyncio.ensure_future(
+                    check_in(hub, device, device.said(outcome("o1", OutcomeKind.CONFIRMED, "r")))
+                )
+                for device in devices
+            ]
+            await settle()
+            before = hub._metrics.commit_seconds.counts.copy()
+        for reply in await asyncio.gather(*replies):
+            assert reply.status == 200
+        commits = sum(hub._metrics.commit_seconds.counts) - sum(before)
+        assert commits == 2  # the one that was held, and one for all reports
+        assert len(stored_outcomes(tmp_path / "data")) == len(devices)
+
+    inside(tmp_path, run, devices=40)
+
+
+def test_a_full_queue_answers_503_and_uses_up_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = devices[0]
+        said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
+        async with Held(hub._store):
+            monkeypatch.setattr(writer_module, "WRITES_WAITING", 0)
+            reply = await check_in(hub, device, said)
+            assert (reply.status, decode(reply.body, Problem).code) == (503, "overloaded")
+            assert "Retry-After" in dict(reply.headers)
+            heartbeat = await check_in(hub, devices[1], devices[1].said())
+            assert heartbeat.status == 200  # needs no room
+        monkeypatch.setattr(writer_module, "WRITES_WAITING", 10)
+        assert (await report(hub, device, said)).acked == ("o1",)
+
+    inside(tmp_path, run)
+
+
+def test_an_offer_is_made_only_once_the_start_is_durable(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "2"))
+        for device in devices:
+            await report(hub, device, device.said())
+        spec = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
+        view = await hub.plan(spec, "operator")
+        async with Held(hub._store):
+            start = asyncio.ensure_future(hub.command(view.id, Verb.START, Command(), "operator"))
+            await settle()
+            assert (await report(hub, devices[0], devices[0].said())).offer is None
+        await start
+        offer = (await report(hub, devices[0], devices[0].said())).offer
+        assert offer is not None
+        assert (offer.release, offer.action, offer.rollout) == ("2", "install", view.id)
+
+    inside(tmp_path, run)
+
+
+def test_new_facts_are_kept(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        new = facts("jetson_nano")
+        await report(hub, devices[0], msgspec.structs.replace(devices[0].said(), facts=new))
+        assert hub.device("d000").profile == "jetson_nano"
+
+    inside(tmp_path, run)
+
+    async def again() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+            assert hub.device("d000").profile == "jetson_nano"
+
+    asyncio.run(again())
+
+
+def test_a_device_cannot_fill_the_hub_with_names_it_makes_up(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        for number in range(20):
+            await report(hub, devices[0], devices[0].said(running=f"made-up-{number}"))
+        assert hub.device("d000").release is None
+        assert hub.fleet().on_release == {}
+
+    inside(tmp_path, run)
+
+
+def test_check_ins_have_a_listener_of_their_own_and_nothing_else_is_there(tmp_path: Path) -> None:
+    with running_hub(tmp_path / "data") as hub:
+        device = enrolled(hub.client(), hub.url, 1)[0]
+        device.check_in()
+        link = device.link
+        assert link is not None
+        for method, path, code in (
+            ("GET", CHECKIN, "method_not_allowed"),
+            ("POST", "/api/v1/fleet", "not_found"),
+        ):
+            answer = link.request(method, path, headers=device.headers, body=b"")
+            assert decode(answer.body, Problem).code == code
+        device.close()
+
+
+def test_raw_devices_speak_to_a_real_hub(tmp_path: Path) -> None:
+    with running_hub(tmp_path / "data") as hub:
+        device: RawDevice = enrolled(hub.client(), hub.url, 1, labels={"site": "lyon"})[0]
+        device.check_in()
+        view = hub.client().device(device.name)
+        assert (view.online, view.labels) == (True, {"site": "lyon"})
+        device.close()

@@ -1,0 +1,141 @@
+"""A hub inside the test: no process, no sockets, a clock that the test sets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefleet.base.entropy import SeededEntropy
+from edgefleet.http1.message import Reply, Request
+from edgefleet.hub.hub import Hub
+from edgefleet.hub.settings import HubSettings
+from edgefleet.protocol.device import (
+    CheckIn,
+    CheckInAnswer,
+    EnrolRequest,
+    Outcome,
+    OutcomeKind,
+    Phase,
+)
+from edgefleet.protocol.operator import ClaimRequest, PublishRequest, TrustKey
+from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.wire import decode, encode
+from edgefleet.security.signing import PublisherKey, sign_manifest
+from support.raw_device import CHECKIN, facts
+from support.tiny_releases import TinyRelease
+
+START = 1_750_000_000.0
+
+
+class ManualClock:
+    """Stands still until it is moved."""
+
+    def __init__(self, now: float = START) -> None:
+        self.time = now
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+@dataclass
+class InsideDevice:
+    """A device's credential and its last number."""
+
+    name: str
+    token: str
+    seq: int = 0
+
+    def said(
+        self,
+        *outcomes: Outcome,
+        running: str | None = None,
+        phase: Phase = Phase.IDLE,
+    ) -> CheckIn:
+        self.seq += 1
+        return CheckIn(
+            protocol=PROTOCOL,
+            seq=self.seq,
+            phase=phase,
+            model="digits" if running else None,
+            release=running,
+            outcomes=outcomes,
+        )
+
+
+@asynccontextmanager
+async def hub_inside(
+    data_dir: Path, clock: ManualClock | None = None, **settings: float
+) -> AsyncIterator[Hub]:
+    """An open hub whose loop does not run: call ``hub.loop.tick()``."""
+    hub = await Hub.open(
+        HubSettings(data_dir=data_dir, **settings),  # type: ignore[arg-type] # numbers, all of them
+        clock or ManualClock(),
+        SeededEntropy(1),
+    )
+    try:
+        yield hub
+    finally:
+        await hub.close()
+
+
+async def enrol_inside(hub: Hub, count: int, **labels: str) -> list[InsideDevice]:
+    """New devices ``d000``, ``d001``..."""
+    claims = await hub.claims(ClaimRequest(count=count, labels=labels), "operator")
+    devices = []
+    for number, claim in enumerate(claims.claims):
+        request = EnrolRequest(protocol=PROTOCOL, claim=claim, name=f"d{number:03}", facts=facts())
+        answer = await hub.enrol(request, None)
+        devices.append(InsideDevice(answer.device, answer.token))
+    return devices
+
+
+async def publish_inside(hub: Hub, key: PublisherKey, release: TinyRelease) -> None:
+    """Trust, upload, publish."""
+
+    async def whole(data: bytes) -> AsyncIterator[bytes]:
+        yield data
+
+    await hub.registry.trust(TrustKey(name="publisher", public_key=key.public.text))
+    for digest, data in _contents(release):
+        await hub.blobs.put(digest, whole(data))
+    await hub.publish(PublishRequest(envelope=sign_manifest(release.manifest, key)))
+
+
+def _contents(release: TinyRelease) -> list[tuple[str, bytes]]:
+    return [(digest, path.read_bytes()) for digest, path in release.files.items()]
+
+
+def request_of(device: InsideDevice, body: bytes | CheckIn) -> Request:
+    headers = {b"authorization": f"Bearer {device.token}".encode()}
+    raw = body if isinstance(body, bytes) else encode(body)
+    return Request("POST", CHECKIN, "", headers, raw)
+
+
+async def reply_of(answered: Reply | Awaitable[Reply]) -> Reply:
+    return answered if isinstance(answered, Reply) else await answered
+
+
+async def check_in(hub: Hub, device: InsideDevice, body: bytes | CheckIn) -> Reply:
+    """What the check-in listener would answer."""
+    return await reply_of(hub.device_plane(request_of(device, body)))
+
+
+async def report(hub: Hub, device: InsideDevice, said: CheckIn) -> CheckInAnswer:
+    """A check-in that must be accepted."""
+    reply = await check_in(hub, device, said)
+    assert reply.status == 200, reply.body
+    return decode(reply.body, CheckInAnswer)
+
+
+def outcome(id_: str, kind: OutcomeKind, rollout: str, release: str = "2") -> Outcome:
+    return Outcome(id=id_, rollout=rollout, release=release, kind=kind, at=START)
+
+
+async def settle() -> None:
+    """Let everything that can run on the loop run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
