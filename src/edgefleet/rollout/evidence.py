@@ -13,7 +13,6 @@ from edgefleet.protocol.rollout import Evidence
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.fleet import IDLE_CODE, NOTHING, TRIAL_CODE, Fleet, Rows
 from edgefleet.rollout.ledger import Standing
-from edgefleet.rollout.state import WaveState
 from edgefleet.rollout.track import Track
 
 SILENT = "silent"  # the reason under which silence after activating is counted
@@ -97,7 +96,8 @@ def _evidence(track: Track, found: Census, cut: int, already: int) -> Evidence:
 def closed_evidence(track: Track) -> Evidence:
     """The accounts of a rollout that has ended, from its counts alone: constant time.
 
-    Whoever never said anything counts as offline; the cohorts are those of the last verdict.
+    Whoever never said anything counts as offline, newcomers since count in the cut, and the cohorts
+    are those of the last verdict.
     """
     wave = track.state.open_wave
     if wave is None:
@@ -105,7 +105,7 @@ def closed_evidence(track: Track) -> Evidence:
     ledger = track.ledger
     count = {standing: ledger.count(standing) for standing in Standing if standing}
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
-    cut = _cut(wave)
+    cut = max(wave.cut or 0, sum(count.values()))
     return Evidence(
         cut=cut,
         in_trial=count[Standing.TRIAL],
@@ -113,7 +113,7 @@ def closed_evidence(track: Track) -> Evidence:
         failed=count[Standing.FAILED],
         refused=count[Standing.REFUSED],
         reverted=count[Standing.REVERTED],
-        offline=max(0, cut - sum(count.values())),
+        offline=cut - sum(count.values()),
         deferred=count[Standing.DEFERRED],
         exposed=ledger.exposed,
         reasons=ledger.reasons,
@@ -141,7 +141,3 @@ def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owin
     rows = rows[(back_to != number) & (back_to != NOTHING)]
     away = fleet.silent_for(rows, now) > fleet.offline_after_s
     return Owing(online=rows[~away], offline=rows[away], stranded=stranded)
-
-
-def _cut(wave: WaveState) -> int:
-    return wave.cut or 0

@@ -110,18 +110,15 @@ class _Reader:
             return Requirement(self._key(), Operator.NOT_EXISTS)
         key = self._key()
         token = self._peek()
-        match token.text:
-            case "=" | "==":
-                self._take()
-                return Requirement(key, Operator.IN, frozenset({self._single_value()}))
-            case "!=":
-                self._take()
-                return Requirement(key, Operator.NOT_IN, frozenset({self._single_value()}))
-            case "in" | "notin":
-                self._take()
-                return Requirement(key, Operator(token.text), self._values())
-            case "" | ",":
-                return Requirement(key, Operator.EXISTS)
+        if token.text in ("=", "==", "!="):
+            self._take()
+            operator = Operator.NOT_IN if token.text == "!=" else Operator.IN
+            return Requirement(key, operator, frozenset({self._single_value()}))
+        if token.text in ("in", "notin"):
+            self._take()
+            return Requirement(key, Operator(token.text), self._values())
+        if token.text in ("", ","):
+            return Requirement(key, Operator.EXISTS)
         raise self._refused(token, "an operator (=, !=, in, notin) or a comma")
 
     def _values(self) -> frozenset[str]:

@@ -83,9 +83,8 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Sight) -> list[Wait]:
     wave, census, judgement = state.open_wave, sight.census, sight.judgement
     if wave is None or wave.opened_at is None or judgement is None:
         return []
-    patience: float | None = wave.opened_at + state.spec.gate.patience_s
-    if patience is not None and patience <= sight.at:
-        patience = None  # it is over: stragglers are left behind
+    patience_until = wave.opened_at + state.spec.gate.patience_s
+    patience = patience_until if patience_until > sight.at else None  # over: they are left behind
     before = wave.judgement
     same = before is not None and before.reason == judgement.reason
     since = before.at if before is not None and same else judgement.at

@@ -1,0 +1,154 @@
+"""The checks of the toy shell catch bugs that are planted in the engine, one at a time."""
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from edgefleet.protocol.rollout import Evidence, GateSpec, Status, Verb
+from edgefleet.rollout import cut, desired, engine, evidence, gate, track, why
+from edgefleet.rollout.evidence import Owing
+from edgefleet.rollout.ledger import Ledger, Standing
+from edgefleet.rollout.scope import Scope
+from support.toy_rollout import Behaviour, BrokenError, ToyShell, spec
+
+Patch = pytest.MonkeyPatch
+
+
+def cut_off_by_one(patch: Patch) -> None:
+    right = cut.wanted
+    patch.setattr(cut, "wanted", lambda percent, population: right(percent, population) + 1)
+
+
+def threshold_forgotten(patch: Patch) -> None:
+    patch.setattr(Scope, "inside", lambda *_: True)
+
+
+def percent_rounded_down(patch: Patch) -> None:
+    patch.setattr(cut, "wanted", lambda percent, population: int(percent * population / 100))
+
+
+def report_counted_twice(patch: Patch) -> None:
+    right = Ledger.record
+
+    def record(self: Ledger, row: int, said: object, wave: int | None) -> bool:
+        fresh = right(self, row, said, wave)
+        if not fresh:
+            self._counts[self.standing(row)] += 1
+        return fresh
+
+    patch.setattr(Ledger, "record", record)
+
+
+def soak_ignored(patch: Patch) -> None:
+    right = gate.judge
+
+    def judge(seen: Evidence, wanted: GateSpec, **how: object) -> object:
+        return right(seen, replace(wanted, soak_s=0), **how)
+
+    patch.setattr(engine.Engine.__init__, "__kwdefaults__", {
+        **engine.Engine.__init__.__kwdefaults__, "gate": judge,
+    })  # fmt: skip
+
+
+def offline_counted_as_healthy(patch: Patch) -> None:
+    right = evidence._evidence
+
+    def wrong(*args: object) -> Evidence:
+        seen = right(*args)
+        return replace(seen, healthy=seen.healthy + seen.offline, offline=0)
+
+    patch.setattr(evidence, "_evidence", wrong)
+
+
+def silence_forgotten(patch: Patch) -> None:
+    right = evidence._evidence
+
+    def wrong(*args: object) -> Evidence:
+        seen = right(*args)
+        return replace(seen, failed=seen.failed - seen.silent, silent=0, in_trial=seen.silent)
+
+    patch.setattr(evidence, "_evidence", wrong)
+
+
+def failed_release_offered_again(patch: Patch) -> None:
+    patch.setattr(desired.Desired, "_held", lambda *_: False)
+    patch.setattr(track, "HELD", frozenset[Standing]())
+
+
+def revert_believed_done_at_once(patch: Patch) -> None:
+    patch.setattr(engine, "find_owing", lambda *_: Owing())
+
+
+def revert_forgets_the_confirmed(patch: Patch) -> None:
+    right = desired.Desired.track
+
+    def wrong(self: desired.Desired, row: int) -> object:
+        for kept in self._taken_back.get(self._fleet.running_id(row), ()):
+            if kept.ledger.standing(row) is Standing.HEALTHY:
+                return kept
+        return right(self, row)
+
+    patch.setattr(desired.Desired, "track", wrong)
+
+
+def waits_forgotten(patch: Patch) -> None:
+    right = why.explain_rollout
+    patch.setattr(why, "explain_rollout", lambda *seen: replace(right(*seen), waits=()))
+
+
+BUGS = [
+    cut_off_by_one,
+    threshold_forgotten,
+    percent_rounded_down,
+    report_counted_twice,
+    soak_ignored,
+    offline_counted_as_healthy,
+    silence_forgotten,
+    failed_release_offered_again,
+    revert_believed_done_at_once,
+    revert_forgets_the_confirmed,
+    waits_forgotten,
+]
+
+
+def nothing(_patch: Patch) -> None:
+    """The engine as it is."""
+
+
+def run_the_story() -> None:
+    """A good release, a bad one, a silent one, with devices that are away."""
+    shell = ToyShell(251, twice=True)
+    for device in shell.devices:
+        device.slow_s = device.row % 4
+        if device.row % 9 == 0:
+            device.away = lambda _now: True
+    shell.publish("1")
+    shell.run(shell.start(spec("1", 10, 100)))
+    shell.publish("2", lambda device: (
+        Behaviour.FAILS_TRIAL if device.row % 5 == 0 else Behaviour.GOOD
+    ))  # fmt: skip
+    bad = shell.start(spec("2", 20, 100))
+    view = shell.settle(bad, 40)
+    if view.status is Status.RUNNING:  # too few of them were unlucky to be sure
+        shell.command(bad, Verb.REVERT)
+        view = shell.run(bad)
+    if view.status is not Status.REVERTED:
+        raise BrokenError(f"the bad release ended {view.status}")
+    shell.publish("3", lambda device: (
+        Behaviour.GOES_SILENT if device.row % 4 == 1 else Behaviour.GOOD
+    ))  # fmt: skip
+    view = shell.run(shell.start(spec("3", 20, 100)))
+    if view.status is not Status.REVERTED:
+        raise BrokenError(f"the silent release ended {view.status}")
+
+
+def test_the_story_holds_without_a_bug():
+    run_the_story()
+
+
+@pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_caught(plant: Callable[[Patch], None], monkeypatch: Patch):
+    plant(monkeypatch)
+    with pytest.raises(BrokenError):
+        run_the_story()
