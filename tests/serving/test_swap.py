@@ -1,0 +1,285 @@
+"""The live swap: no request is dropped, and what cannot be loaded changes nothing."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from onnx import TensorProto, helper
+from tritonclient import http as triton
+
+from edgefleet.base.errors import EdgefleetError
+from edgefleet.base.network import HttpLink
+from edgefleet.protocol.serving import Activate
+from edgefleet.serving.host import ModelHost
+from edgefleet.serving.oip import OpenInference, render_error
+from support.http1_wire import running
+from support.serving_process import ServingProcess, serving
+from support.tiny_models import TinyModel, artifact_of, classifier, pixels, save
+
+GUARD_S = 60.0
+
+
+class Asker:
+    """A client that never stops asking, and checks each answer against the release it names."""
+
+    def __init__(self, address: str, models: dict[str, TinyModel]) -> None:
+        self.answers: list[str] = []
+        self.faults: list[str] = []
+        self._address = address
+        self._models = models
+        self._stop = threading.Event()
+        self._answered = threading.Condition()
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.wait_for_answers(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(GUARD_S)
+
+    def wait_for_answers(self, count: int) -> None:
+        """Block until ``count`` more requests were answered, well or not."""
+        with self._answered:
+            wanted = len(self.answers) + len(self.faults) + count
+            assert self._answered.wait_for(
+                lambda: len(self.answers) + len(self.faults) >= wanted, GUARD_S
+            )
+
+    def _ask(self) -> None:
+        link = HttpLink(f"http://{self._address}")
+        given = pixels(1)
+        tensor = triton.InferInput("pixels", [1, 64], "FP32").set_data_from_numpy(given)
+        body, size = triton.InferenceServerClient.generate_request_body([tensor])
+        headers = {"Inference-Header-Content-Length": str(size)}
+        expected = {name: m.probabilities(given) for name, m in self._models.items()}
+        while not self._stop.is_set():
+            try:
+                answer = link.request("POST", "/v2/models/digits/infer", body=body, headers=headers)
+                fault = "" if answer.status == 200 else str(answer)
+            except EdgefleetError as error:
+                fault = str(error)
+            with self._answered:
+                if fault:
+                    self.faults.append(fault)
+                else:
+                    length = int(answer.headers["inference-header-content-length"])
+                    result = triton.InferenceServerClient.parse_response_body(
+                        answer.body, header_length=length
+                    )
+                    release = result.get_response()["model_version"]
+                    got = result.as_numpy("probabilities")
+                    if np.allclose(got, expected[release], rtol=1e-3, atol=1e-6):
+                        self.answers.append(release)
+                    else:
+                        self.faults.append(f"release {release} answered {got}")
+                self._answered.notify_all()
+
+
+def two_models(folder: Path, *, slow: bool = False) -> dict[str, TinyModel]:
+    """Models that run on the loop, or slow ones, whose largest batch takes milliseconds."""
+    hidden, max_batch = (10, 512) if slow else (0, 8)
+    return {
+        name: classifier(folder / f"{name}.onnx", seed=seed, hidden=hidden, max_batch=max_batch)
+        for seed, name in enumerate("ab")
+    }
+
+
+def swap_under_load(
+    activate: Callable[[Activate], object], asker: Asker, models: dict[str, TinyModel], swaps: int
+) -> None:
+    with asker:
+        for number in range(swaps):
+            release = "ba"[number % 2]
+            activate(models[release].activate(release))
+            asker.wait_for_answers(2)
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["on the loop", "in the worker"])
+def test_thirty_swaps_under_load_drop_nothing(tmp_path: Path, slow: bool) -> None:
+    models = two_models(tmp_path, slow=slow)
+    with serving(tmp_path) as process:
+        process.activate(models["a"].activate("a"))
+        asker = Asker(process.address, models)
+        swap_under_load(process.activate, asker, models, 30)
+        assert asker.faults == []
+        assert set(asker.answers) == {"a", "b"}
+        assert sum(x != y for x, y in zip(asker.answers, asker.answers[1:], strict=False)) == 30
+
+
+class UnloadsFirst(ModelHost):
+    """The planted fault: makes room before it has something to put there."""
+
+    async def activate(self, wanted: Activate) -> None:
+        self.active = None
+        await super().activate(wanted)
+
+
+class NamesItBeforeItIsLoaded(ModelHost):
+    """Another: the new release's name stands over the old one's answers."""
+
+    async def activate(self, wanted: Activate) -> None:
+        if self.active is not None:
+            self.active.wanted = replace(self.active.wanted, release=wanted.release)
+        await super().activate(wanted)
+
+
+@pytest.mark.parametrize(
+    ("host_class", "faulty"),
+    [(ModelHost, False), (UnloadsFirst, True), (NamesItBeforeItIsLoaded, True)],
+)
+def test_the_load_finds_a_swap_that_drops_requests(
+    tmp_path: Path, host_class: type[ModelHost], faulty: bool
+) -> None:
+    models = two_models(tmp_path)
+
+    async def make() -> ModelHost:
+        return host_class()
+
+    host = asyncio.run(make())
+    with running(OpenInference(host), render_error=render_error) as server:
+
+        def activate(wanted: Activate) -> None:
+            asyncio.run_coroutine_threadsafe(host.activate(wanted), server.loop).result(GUARD_S)
+
+        activate(models["a"].activate("a"))
+        asker = Asker(f"127.0.0.1:{server.port}", models)
+        swap_under_load(activate, asker, models, 10)
+        assert bool(asker.faults) is faulty
+
+
+def test_activating_what_is_active_changes_nothing(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "m.onnx")
+    with serving(tmp_path) as process:
+        process.activate(model.activate("1"))
+        ask(process, model)
+        assert process.activate(model.activate("1")).stats.requests == 1
+        assert process.activate(model.activate("2")).stats.requests == 0
+
+
+def ask(process: ServingProcess, model: TinyModel, model_name: str = "digits") -> str:
+    """Which release answers; the answer itself is checked."""
+    given = pixels(2)
+    with triton.InferenceServerClient(process.address) as client:
+        tensor = triton.InferInput("pixels", [2, 64], "FP32").set_data_from_numpy(given)
+        result = client.infer(model_name, [tensor])
+        np.testing.assert_allclose(
+            result.as_numpy("probabilities"), model.probabilities(given), rtol=1e-4
+        )
+        return str(result.get_response()["model_version"])
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def pickled(path: Path) -> None:
+    path.write_bytes(b"\x80\x04\x95" + bytes(40) + b".")
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def another_model(path: Path) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 3])
+    save(path, [node], [x], [y], [])
+
+
+@pytest.mark.parametrize(
+    ("damage", "announced", "code"),
+    [
+        (cut, False, "digest_mismatch"),
+        (pickled, False, "digest_mismatch"),
+        (gone, False, "not_found"),
+        (cut, True, "not_a_model"),
+        (pickled, True, "not_a_model"),
+        (empty, True, "not_a_model"),
+        (another_model, True, "model_unsupported"),
+    ],
+)
+def test_what_cannot_be_loaded_leaves_the_old_release_serving(
+    tmp_path: Path, damage: Callable[[Path], None], announced: bool, code: str
+) -> None:
+    good = classifier(tmp_path / "good.onnx")
+    bad = classifier(tmp_path / "bad.onnx", seed=2)
+    damage(bad.path)
+    wanted = bad.activate("2")
+    if announced:
+        wanted = announce(wanted, bad.path)
+    with serving(tmp_path) as process:
+        process.activate(good.activate("1"))
+        with pytest.raises(EdgefleetError) as caught:
+            process.activate(wanted)
+        assert caught.value.code == code
+        assert process.status().release == "1"
+        assert ask(process, good) == "1"
+
+
+def announce(wanted: Activate, path: Path) -> Activate:
+    """The same, with the digest of the damaged file."""
+    return replace(wanted, variant=replace(wanted.variant, artifact=artifact_of(path)))
+
+
+def test_a_quality_output_that_is_none_is_refused(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "m.onnx")
+    wanted = model.activate("1")
+    with serving(tmp_path) as process:
+        with pytest.raises(EdgefleetError, match=r"release_file_invalid \(quality.output\)"):
+            process.activate(replace(wanted, quality=replace(wanted.quality, output="scores")))
+        assert not process.status().ready
+
+
+def test_artifacts_outside_the_data_folder_are_not_loaded(tmp_path: Path) -> None:
+    inside = tmp_path / "data"
+    inside.mkdir()
+    outside = classifier(tmp_path / "m.onnx")
+    model = classifier(inside / "m.onnx")
+    with serving(tmp_path, "--data-dir", str(inside)) as process:
+        with pytest.raises(EdgefleetError, match="not_found"):
+            process.activate(outside.activate("1"))
+        (inside / "link.onnx").symlink_to(outside.path)
+        with pytest.raises(EdgefleetError, match="not_found"):
+            process.activate(replace(model.activate("1"), artifact_path=str(inside / "link.onnx")))
+        assert process.activate(model.activate("1")).ready
+
+
+def test_a_killed_process_comes_back_on_the_same_socket(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "m.onnx")
+    with serving(tmp_path) as first:
+        first.activate(model.activate("1"))
+        first.kill()
+    with serving(tmp_path) as second:
+        assert not second.status().ready
+        second.activate(model.activate("1"))
+        assert ask(second, model) == "1"
+
+
+def test_sigterm_answers_what_is_under_way_and_ends_with_0(tmp_path: Path) -> None:
+    model = two_models(tmp_path, slow=True)["a"]
+    with serving(tmp_path) as process:
+        process.activate(model.activate("1"))
+        asker = Asker(process.address, {"1": model})
+        with asker:
+            process.control.close()
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.stop() == 0
+        assert asker.answers
+        refused = [fault for fault in asker.faults if "unreachable" not in fault]
+        assert refused == []
+    assert not process.socket.exists()

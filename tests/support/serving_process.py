@@ -1,0 +1,69 @@
+"""A real serving process on a free port, started and stopped by the test."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgefleet.base.network import HttpLink
+from edgefleet.protocol.serving import Activate, ServingStatus
+from edgefleet.protocol.wire import decode, encode, error_from_answer
+
+
+class ServingProcess:
+    """``url`` is known once it is ready."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.socket = folder / "control.sock"
+        command = [sys.executable, "-m", "edgefleet.serving", "--listen", "127.0.0.1:0"]
+        command += ["--control-socket", str(self.socket), *options]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        assert self.url.startswith("http://"), "the serving process did not start"
+        self.pid = self._process.pid
+        self.control = HttpLink(f"unix:{self.socket}")
+
+    @property
+    def address(self) -> str:
+        return self.url.removeprefix("http://")
+
+    def status(self) -> ServingStatus:
+        return decode(self.control.request("GET", "/control/status").body, ServingStatus)
+
+    def activate(self, wanted: Activate) -> ServingStatus:
+        """Raises the typed error of a refusal."""
+        answer = self.control.request(
+            "POST", "/control/activate", body=encode(wanted), timeout_s=60
+        )
+        if answer.status != 200:
+            raise error_from_answer(answer.status, answer.body)
+        return decode(answer.body, ServingStatus)
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end; the exit code."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            return self._process.wait(30)
+        finally:
+            self.control.close()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[ServingProcess]:
+    process = ServingProcess(folder, *options)
+    try:
+        yield process
+    finally:
+        process.stop()
