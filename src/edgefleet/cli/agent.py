@@ -6,7 +6,8 @@ inside another one, and by the reference.
 
 import click
 
-from edgefleet.agent.__main__ import main as agent_main
+from edgefleet.agent.main import main as agent_main
+from edgefleet.cli.exits import Exit
 from edgefleet.cli.verb import Verb
 
 
@@ -22,6 +23,7 @@ class _HandedOver(Verb):
     "run",
     cls=_HandedOver,
     hub=False,
+    exits=(Exit.FAILED,),
     examples=(
         "edgefleet agent run --help",
         "edgefleet agent run --config /etc/edgefleet/agent.toml",

@@ -25,7 +25,6 @@ NEXT: Final[Mapping[str, str]] = MappingProxyType(
         "fleet_empty": "edgefleet device list",
         "golden_failed": "edgefleet model publish --help",
         "not_authorized": "edgefleet doctor",
-        "not_found": "edgefleet rollout list; edgefleet model list; edgefleet device list",
         "release_exists": "edgefleet model list",
         "release_failed_before": "edgefleet rollout list",
         "rollout_overlap": "edgefleet rollout list",
@@ -40,6 +39,8 @@ NEXT: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """The next command by error code; for the rest, the page of the verb that failed."""
+
+_LISTED: Final = frozenset({"device", "model", "rollout"})
 
 
 def report(error: Exception, invocation: Invocation) -> Exit:
@@ -62,9 +63,16 @@ def report(error: Exception, invocation: Invocation) -> Exit:
         click.echo(f"  field: {clean(known.field)}", err=True)
     if known.hint:
         click.echo(f"  hint:  {clean(known.hint)}", err=True)
-    click.echo(f"  next:  {NEXT.get(known.code, f'{path} --help')}", err=True)
+    click.echo(f"  next:  {_next(known.code, path)}", err=True)
     click.echo(f"  code:  {known.code} (exit {int(code)})", err=True)
     return code
+
+
+def _next(code: str, path: str) -> str:
+    noun = path.split()[1:2]
+    if code == "not_found" and noun and noun[0] in _LISTED:
+        return f"edgefleet {noun[0]} list"
+    return NEXT.get(code, f"{path} --help")
 
 
 def _typed(error: Exception) -> EdgefleetError:

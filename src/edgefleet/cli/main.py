@@ -13,7 +13,7 @@ edgefleet: the command line is not installed; this is the device's base install.
 def main() -> NoReturn:
     """Hand over to the agent, or to the verb that is named."""
     if sys.argv[1:2] == ["agent"]:
-        from edgefleet.agent.__main__ import main as agent_main  # noqa: PLC0415 - a device has no click
+        from edgefleet.agent.main import main as agent_main  # noqa: PLC0415 - a device has no click
 
         raise SystemExit(agent_main(sys.argv[2:]))
     try:

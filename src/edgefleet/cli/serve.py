@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import uvloop
 
+from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.reach import data_dir
 from edgefleet.cli.values import DURATION
@@ -29,6 +30,7 @@ class Serving(Wire, frozen=True, kw_only=True):
 @verb(
     "serve",
     hub=False,
+    exits=(Exit.FAILED,),
     examples=(
         "edgefleet serve",
         "edgefleet serve --data-dir ./hub --listen 0.0.0.0:8400 --checkin-listen 0.0.0.0:8401",

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from msgspec import structs
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,9 +30,10 @@ from edgefleet.cli.verb import verb
 from edgefleet.client.hub import HubClient
 from edgefleet.optimize.release import BuiltRelease, build_release
 from edgefleet.protocol.operator import ReleaseView, TrustKey
+from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.protocol.wire import Wire
-from edgefleet.security.signing import PublicKey, sign_manifest
+from edgefleet.security.signing import PublicKey, PublisherKey, sign_manifest
 
 
 class VariantProof(Wire, frozen=True, kw_only=True):
@@ -87,7 +89,7 @@ def publish(
         proofs = _prove(built, screen, skip=skip_proof)
         _check_trust(hub, signer.public, key or default_key(), trust=trust)
         sent_bytes = _upload(hub, built, screen)
-        view = hub.publish(sign_manifest(built.manifest, signer))
+        view = _publish(hub, built.manifest, signer)
     answer = Published(
         release=view,
         variants=proofs,
@@ -153,6 +155,19 @@ def _upload(hub: HubClient, built: BuiltRelease, screen: Screen) -> int:
             if bar is None:
                 screen.note(f"{'sent' if sent else 'is there'}: {path.name} ({size(size_bytes)})")
     return sent_bytes
+
+
+def _publish(hub: HubClient, manifest: ReleaseManifest, signer: PublisherKey) -> ReleaseView:
+    """Publish; once more is the same as once, where all but the time is the same."""
+    try:
+        return hub.publish(sign_manifest(manifest, signer))
+    except PublisherError as error:
+        if error.code != "release_exists":
+            raise
+        there = hub.release(manifest.model, manifest.release)
+        if structs.replace(there.manifest, created_at=manifest.created_at) != manifest:
+            raise
+        return there
 
 
 @contextmanager

@@ -1,0 +1,134 @@
+"""The page docs/cli.md, written from the commands.
+
+``python -m edgefleet.cli.reference`` writes it, with ``--check`` it compares.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from edgefleet.cli.config import load
+from edgefleet.cli.exits import MEANING
+from edgefleet.cli.root import root
+from edgefleet.cli.tree import ROOT, Leaf, Noun
+from edgefleet.cli.verb import SHARED, Verb
+
+PAGE: Final = Path("docs/cli.md")
+_OWN_PAGE: Final = frozenset({("agent", "run")})
+"""Read by another parser, so their options stand elsewhere."""
+
+
+def render() -> str:
+    """The whole page."""
+    return "\n".join(_page()).strip() + "\n"
+
+
+def _page() -> Iterator[str]:
+    yield "# The command line\n"
+    yield (
+        "Written by `python -m edgefleet.cli.reference` from the commands; a test compares.\n\n"
+        "`edgefleet NOUN VERB`. With `--json` a command answers with one JSON object on the last "
+        "line of standard output, an error with its Problem object (`code`, `message`, `field`, "
+        "`hint`); progress goes to standard error.\n"
+    )
+    yield from _settings()
+    yield "## Exit codes\n\n| code | meaning |\n|---|---|"
+    yield from (f"| {int(code)} | {text} |" for code, text in MEANING.items())
+    yield "\n## Options of every verb\n"
+    yield "The hub options are those of verbs that speak to a hub.\n"
+    shared = load(_leaf("rollout", "list"))
+    yield from _options(shared, ("rollout", "list"), shared=True)
+    for name, child in ROOT.items():
+        match child:
+            case Leaf():
+                yield from _verb((name,), child)
+            case Noun(line=line, verbs=verbs):
+                yield f"\n## edgefleet {name}\n\n{line}"
+                for verb, leaf in verbs.items():
+                    yield from _verb((name, verb), leaf)
+
+
+def _settings() -> Iterator[str]:
+    yield (
+        "## Settings\n\n"
+        "An option's value is what stands on the command line, else its variable "
+        "(`EDGEFLEET_ROLLOUT_PLAN_SOAK`; the options of every verb also have the short names "
+        "below), else the TOML file, else its default. The file is the first of `--config`, "
+        "`$EDGEFLEET_CONFIG`, `./edgefleet.toml` and `~/.config/edgefleet/config.toml`; a key that "
+        "no option has is an error.\n\n"
+        "```toml\n"
+        'hub = "http://hub.example:8400"   # for every verb\n\n'
+        "[rollout.plan]                    # for one\n"
+        "waves = [1, 10, 100]\n"
+        'soak = "10m"\n'
+        "```\n\n"
+        "Durations are written `90s`, `5m`, `2h`, `1d`, `500ms` or as seconds; shares as `0.05` or "
+        "`5%`.\n"
+    )
+
+
+def _leaf(noun: str, verb: str) -> Leaf:
+    found = ROOT[noun]
+    if not isinstance(found, Noun):
+        msg = f"{noun} is no noun"
+        raise TypeError(msg)
+    return found.verbs[verb]
+
+
+def _verb(path: tuple[str, ...], leaf: Leaf) -> Iterator[str]:
+    command = load(leaf)
+    name = " ".join(("edgefleet", *path))
+    yield f"\n{'##' if len(path) == 1 else '###'} {name}\n"
+    yield f"    {_usage(command, path)}\n"
+    yield inspect.cleandoc(command.help or "").replace("\f", "")
+    if path not in _OWN_PAGE:
+        options = list(_options(command, path, shared=False))
+        yield "\n" + "\n".join(options) if len(options) > 1 else "\nNo options of its own."
+    if isinstance(command, Verb):
+        yield "\n```sh\n" + "\n".join(command.examples) + "\n```\n"
+        yield f"Exit codes: {', '.join(str(int(code)) for code in command.exits)}."
+
+
+def _usage(command: click.Command, path: tuple[str, ...]) -> str:
+    context = click.Context(root, info_name="edgefleet")
+    for name in path:
+        context = click.Context(command, info_name=name, parent=context)
+    return " ".join(("edgefleet", *path, *command.collect_usage_pieces(context)))
+
+
+def _options(command: click.Command, path: tuple[str, ...], *, shared: bool) -> Iterator[str]:
+    """A table of the verb's own options, or of the shared ones."""
+    yield "| option | variable | default | |\n|---|---|---|---|"
+    context = click.Context(command)
+    for option in command.params:
+        if not isinstance(option, click.Option) or (option.name in SHARED) is not shared:
+            continue
+        metavar = "" if option.is_flag else f" {option.make_metavar(context)}"
+        variable = "_".join(("EDGEFLEET", *path, option.name or "")).upper()
+        if option.envvar:
+            variable = str(option.envvar)
+        default = option.get_default(context)
+        plain = isinstance(default, (str, int, float)) and not isinstance(default, bool)
+        shown = f"`{default}`" if plain and default != "" else ""
+        text = f"{option.help or ''}{' Required.' if option.required else ''}"
+        cells = (f"`{option.opts[-1]}{metavar}`".replace("|", "\\|"), f"`{variable}`", shown, text)
+        yield f"| {' | '.join(cells)} |"
+
+
+def main() -> int:
+    """Write the page, or with ``--check`` say whether it is stale."""
+    text = render()
+    if "--check" not in sys.argv:
+        PAGE.write_text(text)
+        return 0
+    stale = not PAGE.exists() or PAGE.read_text() != text
+    sys.stdout.write(f"{PAGE} is {'stale' if stale else 'current'}\n")
+    return int(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The command line as a test calls it: in this process, away from the user's own settings."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from edgefleet.cli.root import root
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a call ended, and what it printed."""
+
+    exit: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The object on the last line of standard output."""
+        return json.loads(self.out.splitlines()[-1])
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """``edgefleet`` with ``home`` as home folder, and the variables given."""
+
+    home: Path
+    environ: Mapping[str, str]
+
+    def __call__(self, *args: str, **variables: str) -> Said:
+        base = {"HOME": str(self.home), "XDG_CONFIG_HOME": None, "XDG_DATA_HOME": None}
+        runner = CliRunner(env={**base, **self.environ, **variables})
+        result = runner.invoke(root, list(args))
+        return Said(result.exit_code, result.stdout, result.stderr)
