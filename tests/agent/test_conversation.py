@@ -171,7 +171,8 @@ def test_a_release_whose_process_dies_in_trial_is_left_for_the_old_one() -> None
     job = device.job(Activate)
     answer(device)
     device.hear(Activated(job=job, status=serving("1", pid=101)))
-    assert device.kinds() == ("MovePointer", "RemoveSlot")
+    assert device.kinds() == ("MovePointer", "RemoveSlot", "SendCheckIn")
+    assert device.checked_in().release == "1"
     assert (device.state.stage, device.state.active) == (Stage.IDLE, "a")
 
 

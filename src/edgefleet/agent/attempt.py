@@ -76,7 +76,7 @@ def resume(turn: Turn) -> None:
 
 
 def on_manifest_opened(turn: Turn, event: ManifestOpened) -> None:
-    if not _expected(turn, event.job):
+    if not _expected(turn, event.job, Stage.MANIFEST):
         return
     attempt, manifest = turn.attempt, event.manifest
     if event.sha256 != attempt.manifest_sha256 or (manifest.model, manifest.release) != (
@@ -104,7 +104,7 @@ def on_manifest_opened(turn: Turn, event: ManifestOpened) -> None:
 
 
 def on_fetched(turn: Turn, event: Fetched) -> None:
-    if not _expected(turn, event.job):
+    if not _expected(turn, event.job, Stage.FETCHING):
         return
     turn.forgettable(work_failures=0)
     if not turn.soft.have_golden:
@@ -117,7 +117,7 @@ def on_fetched(turn: Turn, event: Fetched) -> None:
 
 
 def on_proved(turn: Turn, event: Proved) -> None:
-    if not _expected(turn, event.job):
+    if not _expected(turn, event.job, Stage.PROVING):
         return
     if not event.result.passed:
         _refuse(turn, event.result.reason or Reason.GOLDEN, event.result.detail)
@@ -129,7 +129,7 @@ def on_proved(turn: Turn, event: Proved) -> None:
 
 def on_work_failed(turn: Turn, event: WorkFailed) -> None:
     """Refuse what no retry can mend; wait for the rest, longer each time."""
-    if not _expected(turn, event.job):
+    if not _expected(turn, event.job, *BEFORE_TRIAL):
         return
     if event.code in _REFUSALS:
         _refuse(turn, _REFUSALS[event.code], event.detail)
@@ -262,8 +262,9 @@ def _refuse(turn: Turn, reason: str, detail: str) -> None:
     _no_work(turn)
 
 
-def _expected(turn: Turn, job: int) -> bool:
-    return turn.state.stage in BEFORE_TRIAL and job == turn.soft.work
+def _expected(turn: Turn, job: int, *stages: Stage) -> bool:
+    """True for the completion of the work under way; others come from work that was stopped."""
+    return turn.state.stage in stages and job == turn.soft.work
 
 
 def _no_work(turn: Turn) -> None:

@@ -205,6 +205,7 @@ def _settle_reverting(turn: Turn) -> None:
     attempt, active = turn.attempt, turn.state.active
     if attempt.recalled:
         report(turn, OutcomeKind.REVERTED, Reason.RECALLED)
+    turn.forgettable(checkin_at=turn.now)  # the hub waits for every device that goes back
     turn.move(Signal.SETTLED)
     turn.keep(attempt=None)
     turn.do(MovePointer(slot=active))

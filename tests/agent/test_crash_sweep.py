@@ -1,0 +1,247 @@
+"""Power cuts at every storage operation of an update, and of the recovery after the first cut.
+
+Each planted bug below is one that the sweep must find: a sweep that finds nothing proves nothing.
+"""
+
+import copy
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from edgefleet.agent import limits
+from edgefleet.agent.effect import Effect, MovePointer, Prove
+from edgefleet.agent.event import Event
+from edgefleet.agent.state import AgentState, to_store
+from edgefleet.agent.step import step
+from edgefleet.agent.table import Stage
+from support.device_world import World
+from support.memory_storage import PowerCut, When
+
+ENDS = {  # what is offered on top of release 1: (what serves in the end, what the hub has heard)
+    "2": ("2", ["confirmed"]),
+    "sick": ("1", ["trial_failed"]),
+    "liar": ("1", ["refused"]),
+}
+REBOOTS = 8
+
+Make = Callable[[], World]
+
+
+@pytest.fixture(autouse=True)
+def small_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads of some hundred bytes reach the disk in many pieces, as large ones do."""
+    monkeypatch.setattr(limits, "FLUSH_BYTES", 48)
+
+
+def settled(world: World) -> bool:
+    return (
+        world.state.stage is Stage.IDLE
+        and not world.state.spool
+        and world.state.soft.sent is None
+        and world.state.soft.switch is None
+        and world.hub.offer is not None
+        and world.hub.offer.release in world.finals()
+        and world.hub.check_ins[-1].release == world.running()
+    )
+
+
+def on_release_1(make: Make = World) -> World:
+    """A world whose device serves release 1, confirmed."""
+    world = make()
+    world.offer("1")
+    world.boot()
+    world.start()
+    world.run(settled)
+    assert world.pointed() == "1"
+    return world
+
+
+def live(world: World, cuts: list[tuple[int, When]], *, power_lost: bool) -> int:
+    """Boot, live to the end, with each of ``cuts`` in a boot of its own; the boots it took."""
+    for boot in range(REBOOTS):
+        world.boot(power_lost=power_lost)
+        if boot < len(cuts):
+            world.storage.cut_at, world.storage.cut_when = cuts[boot]
+        try:
+            world.start()
+            world.run(settled)
+        except PowerCut:
+            world.check()
+            continue
+        world.check()
+        return boot + 1
+    raise AssertionError(f"still not at rest after {REBOOTS} boots: {world.state}")
+
+
+def operations(release: str, make: Make = World, *, power_lost: bool = True) -> list[str]:
+    """The storage operations of the update, without faults."""
+    world = on_release_1(make)
+    world.offer(release)
+    live(world, [], power_lost=power_lost)
+    return list(world.storage.operations)
+
+
+def sweep(release: str, make: Make = World, *, power_lost: bool = True) -> int:
+    """Cut at every operation in every way; the number of cuts that were tried."""
+    start = on_release_1(make)
+    start.offer(release)
+    count = len(operations(release, make, power_lost=power_lost))
+    tried = 0
+    for place in range(count):
+        for when in When:
+            world = fork(start)
+            assert live(world, [(place, when)], power_lost=power_lost) == 2
+            ended(world, release, cuts=1)
+            tried += 1
+    return tried
+
+
+def fork(world: World) -> World:
+    """Another world from the same moment: disk and hub of its own."""
+    other = copy.copy(world)
+    other.storage = copy.copy(world.storage)
+    other.storage.files = dict(world.storage.files)
+    other.storage.operations = []
+    other.hub = copy.copy(world.hub)
+    other.hub.outcomes = dict(world.hub.outcomes)
+    other.hub.check_ins = list(world.hub.check_ins)
+    other.proved = set(world.proved)
+    other.activations = []
+    other.events = copy.copy(world.events)
+    return other
+
+
+def ended(world: World, release: str, *, cuts: int) -> None:
+    """The update came to its right end."""
+    serves, heard = ENDS[release]
+    told = world.finals()[release]
+    if release == "2" and cuts > 1 and told == ["trial_failed"]:
+        serves, heard = "1", ["trial_failed"]  # interrupted once too often: safe, and said
+    assert (world.pointed(), world.running(), told) == (serves, serves, heard)
+    assert world.serving is not None
+    assert world.serving.release == serves
+    assert world.hub.check_ins[-1].release == serves
+    if told != ["confirmed"]:  # a confirmed one may be restored after each cut
+        assert world.activations.count(release) <= 2
+
+
+@pytest.mark.parametrize("power_lost", [True, False])
+@pytest.mark.parametrize("release", list(ENDS))
+def test_a_cut_anywhere_leaves_a_valid_device_that_comes_to_the_right_end(
+    release: str, power_lost: bool
+) -> None:
+    assert sweep(release, power_lost=power_lost) >= 90
+
+
+@pytest.mark.parametrize("release", list(ENDS))
+def test_a_second_cut_in_the_recovery_does_no_harm_either(release: str) -> None:
+    start = on_release_1()
+    start.offer(release)
+    count = len(operations(release))
+    tried = 0
+    for first in range(0, count, 2):
+        for second in range(0, count, 3):
+            world = fork(start)
+            cuts = [(first, When.WITHIN), (second, When.AFTER)]
+            live(world, cuts, power_lost=True)
+            ended(world, release, cuts=2)
+            tried += 1
+    assert tried >= 200
+
+
+def test_a_release_that_takes_the_power_down_is_given_up_after_its_attempts() -> None:
+    world = on_release_1()
+    world.activations.clear()
+    world.offer("brick")
+    assert live(world, [], power_lost=True) == 3
+    assert world.activations.count("brick") == 2
+    assert (world.pointed(), world.finals()["brick"]) == ("1", ["trial_failed"])
+    assert [one.reason for one in world.hub.outcomes.values()][-1] == "trial_interrupted"
+
+
+def test_a_device_that_lost_its_state_goes_on_with_the_release_that_it_has() -> None:
+    world = on_release_1()
+    del world.storage.files["state.json"]
+    world.offer("2")
+    live(world, [], power_lost=True)
+    assert world.pointed() == "2"
+    assert world.finals() == {"1": ["confirmed"], "2": ["confirmed"]}
+
+
+def test_a_damaged_state_is_kept_aside_and_the_device_goes_on() -> None:
+    world = on_release_1()
+    world.storage.files["state.json"] = b'{"stage": "no'
+    world.offer("2")
+    live(world, [], power_lost=True)
+    assert world.pointed() == "2"
+    assert world.storage.files["state.json.damaged"] == b'{"stage": "no'
+
+
+def test_a_candidate_that_lost_bytes_is_fetched_again() -> None:
+    world = on_release_1()
+    world.offer("2")
+    world.boot()
+    world.start()
+    world.run(lambda world: world.state.stage is Stage.PROVING, drain=False)
+    damaged = next(name for name in world.storage.files if name == "slots/b/model.onnx")
+    world.storage.files[damaged] = b"zeros"
+    live(world, [], power_lost=True)
+    ended(world, "2", cuts=1)
+
+
+def test_a_device_whose_confirmed_slot_is_damaged_leans_on_the_other() -> None:
+    world = on_release_1()
+    world.offer("2")
+    live(world, [], power_lost=True)
+    active = "a" if world.storage.files["active"] == b"a" else "b"
+    world.storage.files[f"slots/{active}/model.onnx"] = b"zeros"
+    world.hub.offer = None
+    world.boot()
+    world.start()
+    world.run(lambda world: world.serving is not None)
+    world.check()
+    assert (world.pointed(), world.running()) == ("1", "1")
+
+
+# Planted bugs.
+
+
+def pointer_before_proof(
+    state: AgentState, event: Event, now: float
+) -> tuple[AgentState, tuple[Effect, ...]]:
+    state, effects = step(state, event, now)
+    early = tuple(MovePointer(slot=one.slot) for one in effects if isinstance(one, Prove))
+    return state, early + effects
+
+
+def counter_after_trial(state: AgentState) -> bytes:
+    if state.attempt is not None:
+        attempt = msgspec.structs.replace(state.attempt, tries=0)
+        state = msgspec.structs.replace(state, attempt=attempt)
+    return to_store(state)
+
+
+def effects_before_state() -> World:
+    world = World()
+    world.effects_first = True
+    return world
+
+
+def test_the_sweep_finds_a_pointer_that_moves_before_the_proof() -> None:
+    with pytest.raises(AssertionError, match="the pointer names"):
+        sweep("liar", lambda: World(core=pointer_before_proof))
+
+
+def test_the_sweep_finds_a_counter_that_is_stored_after_the_trial() -> None:
+    world = on_release_1(lambda: World(stored=counter_after_trial))
+    world.offer("brick")
+    with pytest.raises(AssertionError, match="not at rest"):
+        live(world, [], power_lost=True)
+
+
+def test_the_sweep_finds_effects_that_come_before_the_state() -> None:
+    world = on_release_1(effects_before_state)
+    world.offer("brick")
+    with pytest.raises(AssertionError, match="not at rest"):
+        live(world, [], power_lost=True)

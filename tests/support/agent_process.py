@@ -1,0 +1,190 @@
+"""A real agent process, and what can be read of it from outside."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import numpy as np
+
+from edgefleet.agent.slots import POINTER, STATE, path
+from edgefleet.agent.state import AgentState, from_store, running, slot
+from edgefleet.base.errors import NetworkError
+from edgefleet.base.ids import sha256_hex
+from edgefleet.base.network import HttpLink
+from edgefleet.base.storage import FolderStorage
+from edgefleet.protocol.device import Offer
+from edgefleet.protocol.release import Quality, ReleaseManifest
+from edgefleet.protocol.serving import ServingStatus
+from edgefleet.protocol.wire import decode
+from edgefleet.security.signing import PublisherKey, sign_manifest
+from support.fake_hub import FakeHub
+from support.tiny_models import classifier, write_golden
+
+
+class AgentProcess:
+    """One device: its folder, its process, its serving process."""
+
+    def __init__(self, folder: Path, hub: FakeHub, key: PublisherKey) -> None:
+        self.folder = folder
+        self.data = folder / "d"
+        self.hub = hub
+        self.trust = folder / "trust.txt"
+        self.trust.write_text(f"# the publisher\n{key.public.text}\n")
+        self.serve = f"127.0.0.1:{free_port()}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *more: str, environ: dict[str, str] | None = None) -> None:
+        with (self.folder / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edgefleet.agent", "run", "--hub", self.hub.url,
+                 "--claim", "claim-1", "--name", "device", "--profile", "generic_x86",
+                 "--data-dir", str(self.data), "--trust", str(self.trust),
+                 "--serve", self.serve, "--label", "site=lyon", *more],
+                stderr=log, env={**os.environ, **(environ or {})},
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """kill -9, as a crash or the kernel would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def state(self) -> AgentState | None:
+        data = FolderStorage(self.data).read(STATE)
+        return from_store(data) if data else None
+
+    def wait(self, what: Callable[[AgentState], object], timeout_s: float = 60.0) -> AgentState:
+        """Poll the state file until ``what`` holds of it."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            state = self.state()
+            if state is not None and what(state):
+                return state
+            time.sleep(0.005)
+        raise AssertionError(f"not within {timeout_s} s: {self.state()}\n{self.log()}")
+
+    def log(self) -> str:
+        return (self.folder / "agent.log").read_text()
+
+    def status(self) -> ServingStatus | None:
+        link = HttpLink(f"unix:{self.data / 'serving.sock'}")
+        with contextlib.closing(link):
+            try:
+                answer = link.request("GET", "/control/status")
+            except NetworkError:
+                return None
+            return decode(answer.body, ServingStatus)
+
+    def check_valid(self) -> str | None:
+        """The oracle: the pointer names a whole slot, and serving serves what the state says."""
+        storage, state = FolderStorage(self.data), self.state()
+        assert state is not None
+        pointer = storage.read(POINTER)
+        if pointer is not None:
+            held = slot(state, "a" if pointer == b"a" else "b").held
+            assert held is not None
+            digest = storage.digest(path("a" if pointer == b"a" else "b", "model.onnx"))
+            assert digest == held.variant.artifact.sha256
+        now = running(state)
+        return now[1] if now else None
+
+    def end(self) -> None:
+        """End both processes, whatever state they are in."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+        pid = FolderStorage(self.data).read("serving.pid")
+        if pid is not None:
+            number = int(pid.split()[0])
+            with contextlib.suppress(ProcessLookupError):
+                if b"edgefleet.serving" in Path(f"/proc/{number}/cmdline").read_bytes():
+                    os.kill(number, signal.SIGKILL)
+
+
+class Publisher:
+    """Makes real releases and gives them to the hub."""
+
+    def __init__(self, folder: Path, hub: FakeHub) -> None:
+        self.folder = folder
+        self.hub = hub
+        self.key = PublisherKey.generate()
+
+    def offer(
+        self,
+        release: str,
+        *,
+        key: PublisherKey | None = None,
+        seed: int | None = None,
+        break_golden: bool = False,
+        profile: str = "generic_x86",
+        padding: int = 0,
+        confirm_after_s: float = 0.5,
+        rollout: str | None = None,
+    ) -> Offer:
+        """Publish a release and let the hub offer it."""
+        file, golden_file = self.folder / f"{release}.onnx", self.folder / f"{release}.npz"
+        model = classifier(
+            file, seed=seed or sum(release.encode()), profile=profile, hidden=padding
+        )
+        golden = write_golden(golden_file, model)
+        if break_golden:
+            arrays = dict(np.load(golden_file))
+            arrays["label"] = (arrays["label"] + 1) % 10
+            np.savez(golden_file, **arrays)
+            data = golden_file.read_bytes()
+            artifact = type(golden.artifact)(sha256=sha256_hex(data), size_bytes=len(data))
+            golden = type(golden)(
+                artifact=artifact, cases=golden.cases, min_accuracy=0.9, min_agreement=0.9
+            )
+        manifest = ReleaseManifest(
+            model="digits",
+            release=release,
+            variants=(model.variant,),
+            golden=golden,
+            quality=Quality(output="probabilities", scores="probabilities", min_requests=10),
+            created_at=0.0,
+        )
+        digest = self.hub.publish(
+            sign_manifest(manifest, key or self.key),
+            {
+                model.variant.artifact.sha256: file.read_bytes(),
+                golden.artifact.sha256: golden_file.read_bytes(),
+            },
+        )
+        self.hub.offer = Offer(
+            rollout=rollout or f"ro-{release}",
+            action="install",
+            model="digits",
+            release=release,
+            manifest_sha256=digest,
+            confirm_after_s=confirm_after_s,
+        )
+        return self.hub.offer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def device(folder: Path, hub: FakeHub) -> Generator[tuple[AgentProcess, Publisher]]:
+    """A device that is not started yet, and the publisher that it trusts."""
+    publisher = Publisher(folder, hub)
+    agent = AgentProcess(folder, hub, publisher.key)
+    try:
+        yield agent, publisher
+    finally:
+        agent.end()

@@ -1,0 +1,217 @@
+"""A small hub over real HTTP, for the agent: it offers one release, counts, and can misbehave."""
+
+import contextlib
+import threading
+from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import msgspec
+
+from edgefleet.base.errors import DeviceError
+from edgefleet.protocol.device import (
+    CheckIn,
+    CheckInAnswer,
+    Endpoints,
+    EnrolAnswer,
+    EnrolRequest,
+    Offer,
+    Outcome,
+    OutcomeKind,
+)
+from edgefleet.protocol.release import Envelope
+from edgefleet.protocol.wire import decode, encode, problem
+from edgefleet.security.signing import manifest_digest
+
+TOKEN = "efd1.0.device.tag"
+_BAD = {OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED}
+
+
+class FakeHub:
+    """What it knows and how it shall misbehave. Fields may be set while it runs."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.claims = {"claim-1"}
+        self.interval_s = 0.1
+        self.offer: Offer | None = None
+        self.manifests: dict[str, bytes] = {}
+        self.artifacts: dict[str, bytes] = {}
+        self.offline = False
+        self.failing = False  # 500 without a problem
+        self.cut_after: int | None = None  # bytes of the next artifact answer, then the line breaks
+        self.slow: threading.Event | None = None  # artifacts stop half way until it is set
+        self.lose_answers = 0  # check-ins that are taken and not answered
+        self.enrolled: list[EnrolRequest] = []
+        self.check_ins: list[CheckIn] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self.repeated = 0
+        self.served_bytes = 0
+        self.ranges: list[str] = []
+        self.last_seq = 0
+        self.changed = threading.Condition()
+
+    def publish(self, envelope: Envelope, files: dict[str, bytes]) -> str:
+        digest = manifest_digest(envelope)
+        self.manifests[digest] = encode(envelope)
+        self.artifacts |= files
+        return digest
+
+    def wait(self, what: Any, timeout_s: float = 60.0) -> None:
+        """Wait until ``what(self)`` holds; the next check-in looks again."""
+        with self.changed:
+            held = self.changed.wait_for(lambda: what(self), timeout_s)
+        assert held, f"not within {timeout_s} s; outcomes: {self.kinds()}"
+
+    def kinds(self) -> list[tuple[str, str, str]]:
+        """(release, kind, reason) of each outcome, in the order of arrival."""
+        return [(one.release, str(one.kind), one.reason) for one in self.outcomes.values()]
+
+    def take(self, said: CheckIn) -> CheckInAnswer:
+        with self.changed:
+            if said.seq <= self.last_seq:
+                raise DeviceError("checkin_replayed", "seen")
+            self.last_seq = said.seq
+            self.check_ins.append(said)
+            for outcome in said.outcomes:
+                self.repeated += outcome.id in self.outcomes
+                self.outcomes[outcome.id] = outcome
+            self.changed.notify_all()
+            return CheckInAnswer(
+                interval_s=self.interval_s,
+                acked=tuple(outcome.id for outcome in said.outcomes),
+                offer=self._offer_to(said),
+            )
+
+    def _offer_to(self, said: CheckIn) -> Offer | None:
+        offer = self.offer
+        if offer is None or said.release == offer.release:
+            return None
+        bad = any(
+            one.rollout == offer.rollout and one.kind in _BAD for one in self.outcomes.values()
+        )
+        return None if bad and offer.action == "install" else offer
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: FakeHub
+
+    def do_GET(self) -> None:
+        if self._down():
+            return
+        name = self.path.rpartition("/")[2]
+        if self.path == "/device/v1/endpoints":
+            self._say(200, encode(Endpoints(checkin_url=self.hub.url)))
+        elif self.headers["Authorization"] != f"Bearer {TOKEN}":
+            self._say(401, encode(problem(DeviceError("credential_invalid", "no"))))
+        elif name in self.hub.manifests:
+            self._say(200, self.hub.manifests[name])
+        elif name in self.hub.artifacts:
+            self._artifact(self.hub.artifacts[name])
+        else:
+            self._say(404, b"")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self._down():
+            return
+        try:
+            if self.path == "/device/v1/enrol":
+                self._enrol(decode(body, EnrolRequest))
+            else:
+                answer = self.hub.take(decode(body, CheckIn))
+                if self.hub.lose_answers > 0:
+                    self.hub.lose_answers -= 1
+                    self.close_connection = True
+                    return
+                self._say(200, encode(answer))
+        except DeviceError as error:
+            said = problem(error)
+            self._say(
+                error.status, encode(msgspec.structs.replace(said, next_seq=self.hub.last_seq + 1))
+            )
+
+    def _enrol(self, request: EnrolRequest) -> None:
+        if request.claim not in self.hub.claims:
+            raise DeviceError("claim_used", "This claim was used.")
+        self.hub.claims.discard(request.claim)
+        self.hub.enrolled.append(request)
+        self._say(
+            200,
+            encode(
+                EnrolAnswer(
+                    device=request.name,
+                    token=TOKEN,
+                    checkin_url=self.hub.url,
+                    interval_s=self.hub.interval_s,
+                )
+            ),
+        )
+
+    def _artifact(self, data: bytes) -> None:
+        asked = self.headers["Range"] or ""
+        start = int(asked.removeprefix("bytes=").rstrip("-") or 0)
+        self.hub.ranges.append(asked)
+        body = data[start:]
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.hub.cut_after is not None:
+            body, self.hub.cut_after = body[: self.hub.cut_after], None
+            self.close_connection = True
+        if self.hub.slow is not None:
+            self._write(body[: len(body) // 2])
+            self.hub.slow.wait(60)
+            body = body[len(body) // 2 :]
+        self._write(body)
+
+    def _write(self, body: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.wfile.write(body)
+            self.wfile.flush()
+            self.hub.served_bytes += len(body)
+
+    def _down(self) -> bool:
+        if self.hub.offline:
+            self.close_connection = True
+            return True
+        if self.hub.failing:
+            self._say(500, b"")
+            return True
+        return False
+
+    def _say(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self._write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        return  # agents are killed in the middle of requests; that is the purpose
+
+
+@contextlib.contextmanager
+def fake_hub() -> Generator[FakeHub]:
+    """A running hub on a free loopback port."""
+    hub = FakeHub()
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = _Server(("127.0.0.1", 0), handler)
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        if hub.slow is not None:
+            hub.slow.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
