@@ -58,14 +58,18 @@ NOW = 1_790_000_000.0
 
 _GOOD = Cohort(devices=11, requests=18_420, errors=7, confidence_mean=0.934, latency_us_p95=640)
 _BAD = Cohort(devices=58, requests=9_310, errors=24, confidence_mean=0.712, latency_us_p95=655)
-_CONTROL = Cohort(devices=902, requests=912_000, errors=301, confidence_mean=0.941, latency_us_p95=618)
+_CONTROL = Cohort(
+    devices=902, requests=912_000, errors=301, confidence_mean=0.941, latency_us_p95=618
+)
 
 
 def judgement(verdict: Verdict, reason: str, text: str, evidence: Evidence, at: float) -> Judgement:
     return Judgement(verdict=verdict, reason=reason, text=text, at=at, evidence=evidence)
 
 
-def waves_up_to(index: int | None, start: float, last: Judgement | None = None) -> tuple[WaveView, ...]:
+def waves_up_to(
+    index: int | None, start: float, last: Judgement | None = None
+) -> tuple[WaveView, ...]:
     """Waves before ``index`` passed, ``index`` open since, the others ahead."""
     waves = []
     for number, (percent, cut) in enumerate(CUTS):
@@ -73,14 +77,20 @@ def waves_up_to(index: int | None, start: float, last: Judgement | None = None) 
             waves.append(WaveView(percent=percent))
             continue
         passed = number < index
-        seen = Evidence(cut=cut, healthy=cut - 1, offline=1, exposed=cut - 1, canary=_GOOD, control=_CONTROL)
+        seen = Evidence(
+            cut=cut, healthy=cut - 1, offline=1, exposed=cut - 1, canary=_GOOD, control=_CONTROL
+        )
         at = start + 90.0 * (number + 1)
-        good = judgement(Verdict.PASS, "healthy", f"{cut - 1} of {cut} devices are healthy for 60 s.", seen, at)
+        good = judgement(
+            Verdict.PASS, "healthy", f"{cut - 1} of {cut} devices are healthy for 60 s.", seen, at
+        )
         waves.append(
             WaveView(
                 percent=percent,
                 cut=cut,
-                threshold="ffffffffffffffff" if percent == 100 else f"{int(percent / 100 * 2**64):016x}",
+                threshold="ffffffffffffffff"
+                if percent == 100
+                else f"{int(percent / 100 * 2**64):016x}",
                 population=POPULATION,
                 opened_at=start + 90.0 * number,
                 closed_at=at if passed else None,
@@ -113,13 +123,20 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
         "22 of 34 finished devices failed: above 5 % with 95 % confidence (at least 49 %).", fallen, now - 40,
     )  # fmt: skip
     looking = judgement(
-        Verdict.INCONCLUSIVE, "soak", "71 healthy, 1 failed: it passes once it stood for 60 s.", running, now - 1
+        Verdict.INCONCLUSIVE,
+        "soak",
+        "71 healthy, 1 failed: it passes once it stood for 60 s.",
+        running,
+        now - 1,
     )
     wait = Wait(
-        code=WaitCode.SOAK, text="The gate passes; the wave must stand 60 s.", since=now - 22, until=now + 38
+        code=WaitCode.SOAK,
+        text="The gate passes; the wave must stand 60 s.",
+        since=now - 22,
+        until=now + 38,
     )
     offline = Wait(
-        code=WaitCode.OFFLINE, text="Inside the cut, but not heard from.", since=now - 130, devices=5,
+        code=WaitCode.OFFLINE, text="5 devices of the wave do not check in.", since=now - 130, devices=5,
         first=("lyon-0003", "lyon-0117", "oslo-0042"),
     )  # fmt: skip
     base = RolloutView(
@@ -144,16 +161,27 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
             paused = Wait(code=WaitCode.PAUSED, text="An operator paused it.", since=now - 300)
             return at("paused", "Paused in the 10 % wave; nobody new is offered it.", paused)
         case Status.HALTED:
-            halted = Wait(code=WaitCode.HALTED, text="Somebody must revert it or leave it.", since=now - 60)
+            halted = Wait(
+                code=WaitCode.HALTED, text="Somebody must revert it or leave it.", since=now - 60
+            )
             return at("halted", "Halted by an operator: 86 devices keep it.", halted)
         case Status.REVERTING:
-            back = Wait(code=WaitCode.REVERTING, text="Devices that still have to go back.", since=now - 40,
+            back = Wait(code=WaitCode.REVERTING, text="18 devices still have to go back.", since=now - 40,
                         devices=18, first=("oslo-0007", "oslo-0009"))  # fmt: skip
-            return at("error_rate", fail.text, back, waves=waves_up_to(1, start, fail), evidence=fallen, exposed=81)
+            return at(
+                "error_rate",
+                fail.text,
+                back,
+                waves=waves_up_to(1, start, fail),
+                evidence=fallen,
+                exposed=81,
+            )
         case Status.COMPLETED:
             done = Evidence(cut=POPULATION, healthy=984, failed=4, offline=15, exposed=988,
                             reasons={"trial_interrupted": 4}, canary=_GOOD)  # fmt: skip
-            good = judgement(Verdict.PASS, "healthy", "984 healthy, 4 failed: 0.4 %, limit 5 %.", done, now - 10)
+            good = judgement(
+                Verdict.PASS, "healthy", "984 healthy, 4 failed: 0.4 %, limit 5 %.", done, now - 10
+            )
             finished = Wait(code=WaitCode.DONE, text="Nothing is waited for.")
             return at("healthy", "Every reachable device runs it.", finished, wave=None, ended_at=now - 10,
                       waves=waves_up_to(2, start, good), evidence=done, exposed=988)  # fmt: skip
@@ -163,8 +191,16 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
             return at("error_rate", f"{fail.text} All 81 are back on 2.", finished, wave=None, ended_at=now - 5,
                       waves=waves_up_to(1, start, fail), evidence=gone, exposed=81)  # fmt: skip
         case Status.REFUSED:
-            refused = Evidence(cut=11, refused=9, offline=2, reasons={"golden_failed": 9}, control=_CONTROL)
-            no = judgement(Verdict.FAIL, "refused_by_devices", "9 of 9 devices would not activate it.", refused, now - 9)
+            refused = Evidence(
+                cut=11, refused=9, offline=2, reasons={"golden_failed": 9}, control=_CONTROL
+            )
+            no = judgement(
+                Verdict.FAIL,
+                "refused_by_devices",
+                "9 of 9 devices would not activate it.",
+                refused,
+                now - 9,
+            )
             finished = Wait(code=WaitCode.DONE, text="Nothing is waited for.")
             return at("refused_by_devices", "The devices refused it; nobody was exposed.", finished, wave=None,
                       ended_at=now - 9, waves=waves_up_to(0, start, no), evidence=refused, exposed=0)  # fmt: skip
@@ -178,7 +214,9 @@ def history_of(rollout: RolloutView, now: float, seconds: int = 300) -> RolloutH
         at = now - seconds + second
         since = [at - moment for moment in opened if at >= moment]
         sizes = [cut - before for (_, cut), before in zip(CUTS, (0, 11, 101), strict=True)]
-        taken = sum(round(size * min(1.0, age / 70)) for size, age in zip(sizes, since, strict=False))
+        taken = sum(
+            round(size * min(1.0, age / 70)) for size, age in zip(sizes, since, strict=False)
+        )
         if rollout.status in {Status.REVERTING, Status.REVERTED} and at > now - 40:
             taken = round(taken * max(0.0, (now - at) / 60))
         taken = 0 if rollout.status is Status.REFUSED else round(taken * 0.96)
@@ -209,7 +247,11 @@ def release_view(release: str, now: float) -> ReleaseView:
         parent=str(int(release) - 1) if release.isdigit() and release > "1" else None,
     )  # fmt: skip
     return ReleaseView(
-        manifest=manifest, manifest_sha256="d" * 64, signed_by=("ab12" * 16,), published_at=now - 8000, devices=86
+        manifest=manifest,
+        manifest_sha256="d" * 64,
+        signed_by=("ab12" * 16,),
+        published_at=now - 8000,
+        devices=86,
     )
 
 
@@ -233,14 +275,20 @@ class FakeReads:
 
     def log(self, actor: str, action: str, about: str, detail: str) -> None:
         number = len(self.entries) + 1
-        entry = AuditEntry(id=number, at=self.now, actor=actor, action=action, about=about, detail=detail)
+        entry = AuditEntry(
+            id=number, at=self.now, actor=actor, action=action, about=about, detail=detail
+        )
         self.entries.insert(0, entry)
 
     def play(self, rollout_id: str, healthy: int) -> None:
         """So many devices of the open wave have confirmed by now."""
         rollout = self.rollout_views[rollout_id]
         seen = msgspec.structs.replace(
-            rollout.evidence, healthy=healthy, exposed=healthy, in_trial=0, offered=101 - healthy - 7
+            rollout.evidence,
+            healthy=healthy,
+            exposed=healthy,
+            in_trial=0,
+            offered=101 - healthy - 7,
         )
         text = f"{healthy} devices are healthy."
         why = msgspec.structs.replace(rollout.why, line=text)
@@ -272,7 +320,13 @@ class FakeReads:
         )  # fmt: skip
 
     def models(self) -> Models:
-        return Models(models=(ModelView(name="digits", releases=("3", "2", "1"), devices={"1": 31, "2": 850, "3": 86}),))
+        return Models(
+            models=(
+                ModelView(
+                    name="digits", releases=("3", "2", "1"), devices={"1": 31, "2": 850, "3": 86}
+                ),
+            )
+        )
 
     def model(self, name: str) -> ModelView:
         if name != "digits":
@@ -298,13 +352,19 @@ class FakeReads:
 
     def devices(self, after: str | None, limit: int, selector: str) -> DevicePage:
         if selector and "=" not in selector:
-            raise OperatorError("selector_key_unknown", f"No device carries {selector!r}.", field="selector")
+            raise OperatorError(
+                "selector_key_unknown", f"No device carries {selector!r}.", field="selector"
+            )
         key, _, value = selector.partition("=")
-        found = [view for view in self.device_views if not selector or view.labels.get(key) == value]
+        found = [
+            view for view in self.device_views if not selector or view.labels.get(key) == value
+        ]
         names = [view.name for view in found]
         first = names.index(after) + 1 if after else 0
         page = found[first : first + limit]
-        return DevicePage(devices=tuple(page), next=page[-1].name if first + limit < len(found) else None)
+        return DevicePage(
+            devices=tuple(page), next=page[-1].name if first + limit < len(found) else None
+        )
 
     def device(self, name: str) -> DeviceView:
         for view in self.device_views:
@@ -313,14 +373,20 @@ class FakeReads:
         raise OperatorError("not_found", f"There is no device {name!r}.")
 
     def why_device(self, name: str) -> WaitReport:
-        wait = Wait(code=WaitCode.NEXT_WAVE, text="Its position lies beyond the open wave's cut.", since=self.now - 90)
+        wait = Wait(
+            code=WaitCode.NEXT_WAVE,
+            text="Its position lies beyond the open wave's cut.",
+            since=self.now - 90,
+        )
         return report(f"device/{name}", self.device(name).line, wait)
 
     def why_rollout(self, rollout_id: str) -> WaitReport:
         return self.rollout(rollout_id).why
 
     def why_release(self, model: str, release: str) -> WaitReport:
-        wait = Wait(code=WaitCode.SOAK, text="Its rollout soaks.", since=self.now - 22, until=self.now + 38)
+        wait = Wait(
+            code=WaitCode.SOAK, text="Its rollout soaks.", since=self.now - 22, until=self.now + 38
+        )
         return report(f"release/{model}/{release}", "It is being rolled out.", wait)
 
     def audit(self, before: int | None, limit: int) -> AuditPage:
@@ -331,7 +397,9 @@ class FakeReads:
     async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
         raise OperatorError("fleet_empty", "The fake plans nothing.")
 
-    async def command(self, rollout_id: str, verb: Verb, command: Command, actor: str) -> RolloutView:
+    async def command(
+        self, rollout_id: str, verb: Verb, command: Command, actor: str
+    ) -> RolloutView:
         if self.refusal is not None:
             raise self.refusal
         self.rollout(rollout_id)
@@ -346,10 +414,14 @@ class FakeReads:
 
 
 @contextlib.asynccontextmanager
-async def page_server(reads: FakeReads, port: int = 0, interval_s: float = 0.05) -> AsyncIterator[int]:
+async def page_server(
+    reads: FakeReads, port: int = 0, interval_s: float = 0.05
+) -> AsyncIterator[int]:
     """The page over ``reads`` on a loopback port, which is yielded; stopped on the way out."""
     app = Starlette(routes=routes_for(reads, interval_s=interval_s))
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     with contextlib.ExitStack() as stack:
         running = asyncio.create_task(server.serve())

@@ -78,16 +78,16 @@ def wave_bar(waves: Sequence[WaveAccounts], population: int | None, *, compact: 
         inside.append(_segment(wave, start, width, top, height))
         text = wave_percent(wave.percent)
         if not compact and (width * _NARROWEST_CHARS >= len(text) or wave.state == "open"):
-            inside.append(element("text", text, x=percent(start), y=13, class_=f"wave-{wave.state}"))
+            inside.append(
+                element("text", text, x=percent(start), y=13, class_=f"wave-{wave.state}")
+            )
         start += width
         if wave.cut is not None:
             cut_at, cut = start, wave.cut
     if cut_at is not None and not compact:
         inside.extend(_cut_mark(cut_at, cut, population, top + height))
     said = "; ".join(_said(wave) for wave in waves)
-    return picture(
-        f"Waves: {said}", top + height + (0 if compact else 24), inside, "bar waves"
-    )
+    return picture(f"Waves: {said}", top + height + (0 if compact else 24), inside, "bar waves")
 
 
 def paired_bars(
@@ -102,9 +102,7 @@ def paired_bars(
             inside.append(element("rect", y=y, width=percent(value / most), height=10, class_=css))
     if limit is not None:
         x = percent(limit / most)
-        inside.append(
-            element("line", x1=x, x2=x, y1=-3, y2=26, class_="limit")
-        )
+        inside.append(element("line", x1=x, x2=x, y1=-3, y2=26, class_="limit"))
     return picture(label, 23, inside, "bar pair")
 
 

@@ -5,9 +5,12 @@ message, ``alive`` says that there is no news, ``gone`` that the page has ceased
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 
 import msgspec
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import EdgefleetError
@@ -40,6 +43,20 @@ class Gone(msgspec.Struct, frozen=True):
     message: str
 
 
+class EventStream(StreamingResponse):
+    """A stream as an answer. It ends with its reader, not when memory is next cleared up."""
+
+    def __init__(self, messages: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
+        # A proxy that gathers an answer before it passes it on would make the page deaf.
+        unbuffered = {**headers, "X-Accel-Buffering": "no"}
+        super().__init__(messages, headers=unbuffered, media_type="text/event-stream")
+        self._messages = messages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._messages):
+            await super().__call__(scope, receive, send)
+
+
 Snapshot = tuple[str, tuple[Fragment, ...]]  # the page's title and its pieces
 
 
@@ -62,16 +79,17 @@ class Live:
         title, fragments = self._snapshot(address, build)
         return msgspec.json.encode(self._news(title, fragments))
 
-    async def stream(self, address: str, build: Callable[[], Page]) -> AsyncIterator[bytes]:
+    async def stream(self, address: str, build: Callable[[], Page]) -> AsyncGenerator[bytes]:
         """Messages until the page is gone or ``LIVE_STREAM_S`` have passed."""
         self._streams += 1
         try:
-            async for message in self._messages(address, build):
-                yield message
+            async with aclosing(self._messages(address, build)) as messages:
+                async for message in messages:
+                    yield message
         finally:
             self._streams -= 1
 
-    async def _messages(self, address: str, build: Callable[[], Page]) -> AsyncIterator[bytes]:
+    async def _messages(self, address: str, build: Callable[[], Page]) -> AsyncGenerator[bytes]:
         sent: dict[str, str] = {}
         opened = said = self._clock.monotonic()
         while self._clock.monotonic() - opened < limits.LIVE_STREAM_S:

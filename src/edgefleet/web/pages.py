@@ -54,14 +54,22 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
             for rollout in rollouts
             if rollout.id in fleet.rollouts_open
         ],
-        "rollouts": [
-            rollout for rollout in rollouts if rollout.id not in fleet.rollouts_open
-        ][: limits.RECENT_ROLLOUTS],
+        "rollouts": [rollout for rollout in rollouts if rollout.id not in fleet.rollouts_open][
+            : limits.RECENT_ROLLOUTS
+        ],
         "rollouts_heading": "Recent rollouts",
         "audit": hub.audit(None, limits.AUDIT_ON_PAGE).entries,
     }
-    parts = ("fleet_numbers", "needs_you", "open_rollouts", "fleet_releases", "fleet_profiles", "fleet_phases",
-             "rollout_rows", "audit_lines")  # fmt: skip
+    parts = (
+        "fleet_numbers",
+        "needs_you",
+        "open_rollouts",
+        "fleet_releases",
+        "fleet_profiles",
+        "fleet_phases",
+        "rollout_rows",
+        "audit_lines",
+    )
     return Page("Fleet now", "fleet", "fleet.html", parts, context, fleet)
 
 
@@ -95,8 +103,18 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
         ],
         "audit": _audit_of(hub, rollout.id),
     }
-    parts = ("rollout_head", "rollout_verbs", "rollout_facts", "why", "rollout_waves", "rollout_share",
-             "rollout_cohorts", "rollout_reasons", "rollout_evidence", "audit_lines")  # fmt: skip
+    parts = (
+        "rollout_head",
+        "rollout_verbs",
+        "rollout_facts",
+        "why",
+        "rollout_waves",
+        "rollout_share",
+        "rollout_cohorts",
+        "rollout_reasons",
+        "rollout_evidence",
+        "audit_lines",
+    )
     title = f"{rollout.model} {rollout.release}: {rollout.status.value}"
     return Page(title, "rollouts", "rollout.html", parts, context, rollout)
 

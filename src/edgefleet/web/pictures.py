@@ -73,11 +73,9 @@ def area_of(
         return None
     classes = release_classes(releases, CHART_RELEASES)
     seen = {name for point in points for name in point.on_release}
-    ordered = [name for name in (rollout.release, rollout.previous) if name in seen]
+    ordered = [name for name in (rollout.release, rollout.previous) if name and name in seen]
     ordered += sorted(seen - set(ordered))
-    coloured = tuple(
-        (name, classes.get(name, "other" if name else "none")) for name in ordered if name is not None
-    )
+    coloured = tuple((name, classes.get(name, "other" if name else "none")) for name in ordered)
     label = f"Share of the fleet by release of {rollout.model} over time"
     drawn = stacked_area(points, coloured, _events(rollout), label)
     return Area(drawn, coloured, thinned(points, _TABLE_POINTS))
@@ -99,9 +97,7 @@ def metrics_of(rollout: RolloutView) -> tuple[Metric, ...]:
             "at least",
         ),
         _metric("Inference errors", (_error_rate(canary), _error_rate(control), None), share, ""),
-        _metric(
-            "Latency, p95", (canary.latency_us_p95, control.latency_us_p95, None), latency, ""
-        ),
+        _metric("Latency, p95", (canary.latency_us_p95, control.latency_us_p95, None), latency, ""),
         _metric("Requests", (canary.requests, control.requests, None), _count, ""),
     )
 
@@ -111,7 +107,9 @@ def reasons_of(reasons: Mapping[str, int]) -> tuple[ReasonCount, ...]:
     most = max(reasons.values(), default=0)
     ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return tuple(
-        ReasonCount(code, reason_words(code), number, plain_bar(number, most, reason_words(code), "failed"))
+        ReasonCount(
+            code, reason_words(code), number, plain_bar(number, most, reason_words(code), "failed")
+        )
         for code, number in ranked
     )
 

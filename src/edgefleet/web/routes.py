@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edgefleet.base.clock import Clock, SystemClock
@@ -19,7 +19,7 @@ from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.protocol.rollout import Command, Verb
 from edgefleet.protocol.wire import encode, problem
 from edgefleet.web import answers, limits
-from edgefleet.web.live import Live
+from edgefleet.web.live import EventStream, Live
 from edgefleet.web.pages import PAGES, Asked, Build, Page, rollout_page
 from edgefleet.web.reads import Reads
 from edgefleet.web.render import document, fragment, page_address
@@ -83,7 +83,9 @@ class _Site:
         """The page as data."""
         names = dict(request.path_params)
         if request.query_params.get("as") == "page" and names:
-            request.scope["path_params"] = names | {list(names)[-1]: f"{list(names.values())[-1]}.json"}
+            request.scope["path_params"] = names | {
+                list(names)[-1]: f"{list(names.values())[-1]}.json"
+            }
             return await self.page(build, request)
         try:
             if self._session(request) is None:
@@ -116,13 +118,19 @@ class _Site:
         return answers.redirect(back)
 
     async def login(self, request: Request) -> Response:
-        form = await answers.read_form(request)
+        try:
+            form = await answers.read_form(request)
+        except EdgefleetError as error:
+            return self._error(error, None)
         return self._enter(request, form.get("token", "").strip(), form.get("next", "/"))
 
     async def logout(self, request: Request) -> Response:
-        form = await answers.read_form(request)
         session = self._session(request)
         answer = answers.redirect("/")
+        try:
+            form = await answers.read_form(request)
+        except EdgefleetError as error:
+            return self._error(error, session)
         if session and self._sessions.form_token_valid(session, form.get("form_token", "")):
             answer.delete_cookie(self._sessions.cookie, httponly=True, samesite="strict")
         return answer
@@ -161,17 +169,12 @@ class _Site:
         view()  # what cannot be shown is answered with its status, not inside a stream
         if self._live.full:
             return answers.json(b"{}", 503)
-        unbuffered = {"X-Accel-Buffering": "no"}
-        return StreamingResponse(
-            self._live.stream(address, view),
-            headers=answers.HEADERS | unbuffered,
-            media_type="text/event-stream",
-        )
+        return EventStream(self._live.stream(address, view), answers.HEADERS)
 
     def _html(
         self, page: Page, address: str, session: str, *, error: EdgefleetError | None = None
     ) -> Response:
-        context = self._frame(page.title, page.section, session) | page.context
+        context = self._frame(page.title, page.section, session) | dict(page.context)
         context["live"] = {name: fragment(name, page.context) for name in page.parts}
         context |= {"error": error, "live_address": address, "twin": _twin_address(address)}
         return answers.html(document(page.template, context), error.status if error else 200)

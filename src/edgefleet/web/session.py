@@ -30,7 +30,7 @@ class Sessions:
         return f"{head}.{self._mac('session', head)}"
 
     def valid(self, session: str) -> bool:
-        """Was it opened here, and is it still running?"""
+        """Whether it was opened here and has not ended yet."""
         head, _, mac = session.rpartition(".")
         if not hmac.compare_digest(mac.encode(), self._mac("session", head).encode()):
             return False

@@ -14,11 +14,11 @@ Value = str | float
 def element(tag: str, *inside: Markup | str, **attributes: Value) -> Markup:
     """One element. ``class_`` stands for ``class``, underscores for dashes; text is escaped."""
     written = Markup("").join(
-        Markup(' {}="{}"').format(Markup(_attribute(name)), _text(value))
+        Markup(' {}="{}"').format(_attribute(name), _text(value))
         for name, value in attributes.items()
     )
     body = Markup("").join(escape(part) for part in inside)
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(tag), written, body)
+    return Markup("<{0}{1}>{2}</{0}>").format(tag, written, body)
 
 
 def percent(share: float) -> str:
@@ -27,9 +27,7 @@ def percent(share: float) -> str:
 
 
 def picture(label: str, height: int, inside: Sequence[Markup], class_: str) -> Markup:
-    """A whole picture, ``height`` pixels high; ``label`` says to those who cannot see it what it
-    shows.
-    """
+    """A whole picture, ``height`` pixels high; ``label`` tells its content without eyes."""
     return element(
         "svg",
         *inside,

@@ -17,7 +17,8 @@ _AXIS: Final = 22
 _TICK_STEPS_S: Final = (
     1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400,
 )  # fmt: skip
-_MOST_TICKS: Final = 5
+_MOST_TICKS: Final = 6
+_MOST_TICKS_WITH_SECONDS: Final = 4
 _NARROWEST_CHARS: Final = 46  # how many characters fit across the narrowest screen
 
 
@@ -38,14 +39,22 @@ def thinned(points: Sequence[HistoryPoint], most: int = CHART_POINTS) -> Sequenc
     return [points[round(index * step)] for index in range(most)]
 
 
-def time_ticks(start: float, end: float) -> tuple[float, ...]:
-    """Round moments for the axis: at most five, on the step that gives the most of them."""
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """The marks of a time axis, ``step_s`` apart."""
+
+    step_s: int
+    at: tuple[float, ...]
+
+
+def time_ticks(start: float, end: float) -> Ticks:
+    """Round moments between two: as many as have room on the narrowest screen."""
     for step in _TICK_STEPS_S:
         first = int(start // step + 1) * step
-        ticks = [float(at) for at in range(first, int(end) + 1, step)]
-        if len(ticks) <= _MOST_TICKS:
-            return tuple(ticks)
-    return ()
+        found = tuple(float(at) for at in range(first, int(end) + 1, step))
+        if len(found) <= (_MOST_TICKS if step >= 60 else _MOST_TICKS_WITH_SECONDS):
+            return Ticks(step, found)
+    return Ticks(_TICK_STEPS_S[-1], ())
 
 
 def stacked_area(
@@ -82,9 +91,7 @@ def _areas(
     below = [0.0] * len(points)
     paths: list[Markup] = []
     for name, css in releases:
-        above = [
-            low + part.get(name, 0.0) * 100 for low, part in zip(below, parts, strict=True)
-        ]
+        above = [low + part.get(name, 0.0) * 100 for low, part in zip(below, parts, strict=True)]
         outline = [(x, 100 - y) for x, y in zip(xs, above, strict=True)]
         outline += [(x, 100 - y) for x, y in zip(reversed(xs), reversed(below), strict=True)]
         paths.append(
@@ -114,24 +121,27 @@ def _grid() -> list[Markup]:
 
 
 def _axis(start: float, end: float) -> list[Markup]:
-    ticks: list[Markup] = []
-    for at in time_ticks(start, end):
+    marks: list[Markup] = []
+    ticks = time_ticks(start, end)
+    shown = "minutes" if ticks.step_s >= 60 else "seconds"
+    for at in ticks.at:
         where = (at - start) / (end - start)
         x, bottom = percent(where), _TOP + _PLOT
-        anchor = "middle" if 0.06 < where < 0.94 else "end" if where > 0.5 else "start"
-        ticks.append(element("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="tick"))
-        ticks.append(
-            element(
+        marks.append(element("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="tick"))
+        if 0.05 < where < 0.95:
+            text = clock_time(at)[11:16] if shown == "minutes" else clock_time(at)[11:19]
+            said = element(
                 "text",
-                clock_time(at)[11:19],
+                text,
                 x=x,
                 y=bottom + 18,
-                text_anchor=anchor,
+                text_anchor="middle",
                 class_="tick",
                 data_clock=instant(at),
+                data_shown=shown,
             )
-        )
-    return ticks
+            marks.append(said)
+    return marks
 
 
 def _events(events: Sequence[Event], start: float, end: float) -> list[Markup]:
@@ -151,8 +161,6 @@ def _events(events: Sequence[Event], start: float, end: float) -> list[Markup]:
         if row is not None:
             rows[row] = right
             shift = -4 if anchor == "end" else 4
-            parts.append(
-                element("text", event.name, x=x, y=top + 9, dx=shift, text_anchor=anchor)
-            )
+            parts.append(element("text", event.name, x=x, y=top + 9, dx=shift, text_anchor=anchor))
         drawn.append(element("g", *parts, class_=f"event {event.css}"))
     return drawn

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.protocol.rollout import RolloutView, Status, Verb
+from edgefleet.protocol.rollout import RolloutView, Verb
+from edgefleet.rollout.table import TABLE, Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +21,18 @@ class Button:
 _BUTTONS: Final = (
     (Verb.START, "Start", "Open the first wave.", ""),
     (Verb.PAUSE, "Pause", "Offer it to nobody new until resumed; a failing gate still acts.", ""),
-    (Verb.RESUME, "Resume", "Go on where it was paused.", ""),
+    (Verb.RESUME, "Resume", "Go on where it was paused or halted.", ""),
     (
         Verb.ADVANCE,
         "Advance",
-        "Open the next wave now, without waiting for the gate to pass.",
-        "Open the next wave without waiting for the gate?",
+        "Pass the open wave by hand, without waiting for its gate.",
+        "Pass the open wave without waiting for its gate? The next one opens.",
     ),
     (
         Verb.HALT,
         "Halt",
         "Expose nobody new; the devices that have it keep it.",
-        "Stop it for good? Devices that have the release keep it.",
+        "Stop it here? Devices that have the release keep it; nobody new gets it.",
     ),
     (
         Verb.REVERT,
@@ -41,21 +42,23 @@ _BUTTONS: Final = (
     ),
 )
 
-_POSSIBLE: Final = {
-    Status.PLANNED: frozenset({Verb.START, Verb.HALT}),
-    Status.RUNNING: frozenset({Verb.PAUSE, Verb.ADVANCE, Verb.HALT, Verb.REVERT}),
-    Status.PAUSED: frozenset({Verb.RESUME, Verb.HALT, Verb.REVERT}),
-    Status.HALTED: frozenset({Verb.REVERT}),
-    Status.REVERTING: frozenset[Verb](),
-    Status.COMPLETED: frozenset({Verb.REVERT}),
-    Status.REVERTED: frozenset[Verb](),
-    Status.REFUSED: frozenset[Verb](),
+_SIGNALS: Final = {
+    Verb.START: (Signal.STARTED,),
+    Verb.PAUSE: (Signal.PAUSED,),
+    Verb.RESUME: (Signal.RESUMED,),
+    Verb.ADVANCE: (Signal.ADVANCED, Signal.FINISHED),
+    Verb.HALT: (Signal.HALTED,),
+    Verb.REVERT: (Signal.RECALLED,),
 }
 
 
 def buttons(rollout: RolloutView) -> tuple[Button, ...]:
     """All verbs in a fixed order, so that none moves under the pointer."""
-    possible = _POSSIBLE[rollout.status]
+    possible = {
+        verb
+        for verb, signals in _SIGNALS.items()
+        if any(TABLE[rollout.status, signal] is not None for signal in signals)
+    }
     return tuple(
         Button(verb.value, label, text, confirm, verb in possible)
         for verb, label, text, confirm in _BUTTONS

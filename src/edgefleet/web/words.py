@@ -47,7 +47,7 @@ def tone(rollout: RolloutView) -> str:
 
 
 def count(value: float) -> str:
-    """12,345"""
+    """A whole number with commas between the thousands."""
     return f"{value:,.0f}"
 
 

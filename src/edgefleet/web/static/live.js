@@ -40,13 +40,13 @@
       const left = (at - now) / 1000;
       node.title = at.toLocaleString();
       if (node.dataset.show === "moment") put(node, clockText(at));
-      else if (node.dataset.show === "lasting") put(node, `for ${spanText(-left)}`);
+      else if (node.dataset.show === "lasting") put(node, `For ${spanText(-left)}`);
       else if (node.dataset.show === "countdown")
         put(node, left > 0 ? `${clockText(at)}, in ${spanText(left)}` : clockText(at));
       else put(node, `${spanText(-left)} ago`);
     }
     for (const node of root.querySelectorAll("text[data-clock]"))
-      put(node, clockText(new Date(node.dataset.clock)));
+      put(node, clockText(new Date(node.dataset.clock)).slice(0, node.dataset.shown === "minutes" ? 5 : 8));
   };
 
   // Pieces: only those that changed are touched; what the reader opened or focused stays so.

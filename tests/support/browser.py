@@ -1,0 +1,73 @@
+"""Headless Chromium, and what it complained about."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+WAIT_MS = 20_000
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser; skips the test where the machine has none."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs headless Chromium: install the Debian package chromium")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=path, args=list(QUIET))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Complaints:
+    """Console errors and warnings, uncaught errors, requests that failed or were refused."""
+
+    def __init__(self, page: Page) -> None:
+        self.heard: list[str] = []
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.heard.append(f"uncaught: {error}"))
+        page.on("requestfailed", self._failed)
+        page.on("response", self._answered)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.heard.append(f"{message.type}: {message.text}")
+
+    def _failed(self, request: Request) -> None:
+        # A page that is left closes its stream: that is no failure.
+        if not (request.resource_type == "eventsource" and request.failure == "net::ERR_ABORTED"):
+            self.heard.append(f"failed: {request.url}: {request.failure}")
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= 400:
+            self.heard.append(f"{response.status}: {response.url}")
+
+
+@contextmanager
+def open_page(
+    browser: Browser, url: str, token: str, *, width: int = 1440, scheme: str = "light"
+) -> Iterator[tuple[Page, Complaints]]:
+    """A page of a fresh browser profile, signed in and live."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    context.set_default_timeout(WAIT_MS)
+    try:
+        page = context.new_page()
+        complaints = Complaints(page)
+        page.goto(f"{url}{'&' if '?' in url else '?'}token={token}")
+        page.wait_for_selector("#link[data-state=live]")
+        yield page, complaints
+    finally:
+        context.close()
