@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from edgefleet.base.errors import DeviceError, PublisherError
+from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.serving import Activate
 from edgefleet.serving.limits import INLINE_US, QUEUED
 from edgefleet.serving.runtime import LoadedModel, Tensor
@@ -29,6 +30,7 @@ class ActiveRelease:
         self.stats = Stats()
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs
+        self.datatypes: dict[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
         self.inline = 0 < loaded.run_us < INLINE_US
         self._loaded = loaded
         self._worker = None if self.inline else ThreadPoolExecutor(1, "inference")
@@ -45,26 +47,30 @@ class ActiveRelease:
         """Infer here and now. Raises DeviceError ``inference_failed``."""
         return self._loaded.run(inputs, outputs)
 
-    async def run_in_turn(
+    def submit(
         self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
-    ) -> list[Tensor]:
-        """Infer in the worker. Raises DeviceError ``inference_failed``."""
-        loop = asyncio.get_running_loop()
-        self.stats.in_flight += 1
-        try:
-            return await loop.run_in_executor(self._worker, self._loaded.run, inputs, outputs)
-        finally:
-            self.stats.in_flight -= 1
+    ) -> "asyncio.Future[list[Tensor]]":
+        """Infer in the worker, when its turn comes; the turn is taken before this returns.
 
-    def check_room(self) -> None:
-        """Raise DeviceError ``overloaded`` when as many wait as may."""
+        Raises DeviceError ``overloaded`` when as many wait as may; the future raises
+        ``inference_failed``.
+        """
         if self.stats.in_flight > QUEUED:
             raise DeviceError("overloaded", f"{QUEUED} inferences wait already.")
+        future = asyncio.get_running_loop().run_in_executor(
+            self._worker, self._loaded.run, inputs, outputs
+        )
+        self.stats.in_flight += 1
+        future.add_done_callback(self._left)
+        return future
 
     def retire(self) -> None:
         """Finish what was begun, then end the worker. Blocks until then."""
         if self._worker is not None:
             self._worker.shutdown(wait=True)
+
+    def _left(self, _: "asyncio.Future[list[Tensor]]") -> None:
+        self.stats.in_flight -= 1
 
 
 def check_quality(wanted: Activate) -> None:

@@ -3,14 +3,16 @@
 ``model_version`` in every answer is the release that made it.
 """
 
+import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from edgefleet import __version__
 from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, retry_headers
+from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.active import ActiveRelease
 from edgefleet.serving.host import ModelHost
@@ -104,8 +106,8 @@ class OpenInference:
         try:
             inference = _read(request, active, began_ns)
             if not active.inline:
-                active.check_room()
-                return _infer_in_turn(active, inference)
+                tensors = active.submit(inference.inputs, inference.outputs)
+                return _infer_in_turn(active, inference, tensors)
         except EdgefleetError as error:
             active.stats.refused[error.code] += 1
             raise
@@ -121,9 +123,11 @@ def _infer_now(active: ActiveRelease, inference: _Inference) -> Reply:
     return _answer(active, inference, tensors)
 
 
-async def _infer_in_turn(active: ActiveRelease, inference: _Inference) -> Reply:
+async def _infer_in_turn(
+    active: ActiveRelease, inference: _Inference, coming: "asyncio.Future[list[Tensor]]"
+) -> Reply:
     try:
-        tensors = await active.run_in_turn(inference.inputs, inference.outputs)
+        tensors = await coming
     except EdgefleetError:
         active.stats.failed()
         raise
@@ -138,10 +142,9 @@ def _read(request: Request, active: ActiveRelease, began_ns: int) -> _Inference:
         )
     body = memoryview(request.body)
     json_bytes = _json_length(request, len(body))
-    every = tuple(WantedOutput(name=spec.name) for spec in active.outputs)
     if json_bytes == 0:
         inputs = read_raw(body, active.inputs)
-        wanted = tuple((output.name, True) for output in every)
+        wanted = tuple((name, True) for name in active.datatypes)
         said_id = None
     else:
         said = decode(
@@ -151,7 +154,7 @@ def _read(request: Request, active: ActiveRelease, began_ns: int) -> _Inference:
             said, body[json_bytes:], active.inputs, active.wanted.variant.max_batch
         )
         binary = said.parameters.get("binary_data_output") is True
-        wanted = _wanted(said.outputs or every, binary=binary, known={o.name for o in every})
+        wanted = _wanted(said.outputs, active.datatypes, binary=binary)
         said_id = said.id
     names = tuple(name for name, _ in wanted)
     quality = active.wanted.quality.output
@@ -175,8 +178,10 @@ def _json_length(request: Request, size_bytes: int) -> int:
 
 
 def _wanted(
-    outputs: tuple[WantedOutput, ...], *, binary: bool, known: set[str]
+    outputs: tuple[WantedOutput, ...], known: Mapping[str, Datatype], *, binary: bool
 ) -> tuple[tuple[str, bool], ...]:
+    if not outputs:
+        return tuple((name, binary) for name in known)
     wanted: dict[str, bool] = {}
     for output in outputs:
         if output.name not in known or output.name in wanted:
@@ -193,14 +198,13 @@ def _wanted(
 def _answer(active: ActiveRelease, inference: _Inference, tensors: list[Tensor]) -> Reply:
     """Render the outputs and count the request, by what became of it."""
     made = dict(zip(inference.outputs, tensors, strict=True))
-    datatypes = {spec.name: spec.datatype for spec in active.outputs}
     outputs: list[dict[str, Any]] = []
     pieces: list[bytes] = []
     for name, binary in inference.wanted:
         tensor = made[name]
         output: dict[str, Any] = {
             "name": name,
-            "datatype": datatypes[name],
+            "datatype": active.datatypes[name],
             "shape": tensor.shape,
         }
         if binary:

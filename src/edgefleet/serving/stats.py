@@ -1,5 +1,6 @@
 """What one active release did: how often, how fast, how sure of itself."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -65,6 +66,8 @@ class Stats:
         """Count an answered request whose ``scores`` are (batch, classes)."""
         self.requests += 1
         self.latency.record(us)
+        if not scores.size:
+            return
         self.confidence_sum += confidence_sum(scores, kind)
         self.confidence_count += scores.size // scores.shape[-1]
 
@@ -90,13 +93,13 @@ class Stats:
 def confidence_sum(scores: Tensor, kind: Scores) -> float:
     """The top score of each item, added up. What is not a number counts as no confidence at all."""
     if kind == "probabilities":
-        total = float(scores.max(axis=-1).sum())
+        total = float(scores.max() if len(scores) == 1 else scores.max(axis=-1).sum())
     else:
         wide = scores.astype(np.float64)
         top = wide.max(axis=-1, keepdims=True)
         with np.errstate(invalid="ignore"):  # softmax's top score is 1 / sum(exp(x - max))
             total = float((1.0 / np.exp(wide - top).sum(axis=-1)).sum())
-    if np.isfinite(total):
+    if math.isfinite(total):
         return min(max(total, 0.0), float(scores.size))
     return 0.0
 
