@@ -67,7 +67,9 @@ class Root(Lazy):
         """Run, and leave the process with the exit code, whatever ``standalone_mode`` says."""
         del standalone_mode
         given = list(sys.argv[1:] if args is None else args)
-        invocation = Invocation(json="--json" in given)
+        # Known before anything is parsed, so that a mistake in parsing is told as asked for.
+        said = os.environ.get("EDGEFLEET_JSON", "").lower() in {"1", "true", "yes", "on"}
+        invocation = Invocation(json=said or "--json" in given)
         call = partial(
             super().main,
             given,

@@ -1,0 +1,26 @@
+"""Numbers of the demo: small enough to tell the story in about a minute."""
+
+from typing import Final
+
+from edgefleet.protocol.rollout import GateSpec
+
+INTERVAL_S: Final = 1.5
+TICK_S: Final = 0.5
+GATE: Final = GateSpec(
+    soak_s=1.0, confirm_after_s=2.0, silence_s=15.0, patience_s=12.0, min_requests=20
+)
+
+DEVICES_MAX: Final = 9_990  # claims that the hub makes in one go, less those of the real agents
+REACHABLE: Final = 0.85  # share of the fleet that has to be online before the story begins
+
+START_TIMEOUT_S: Final = 30.0  # for a program to say that it is ready
+ENROL_TIMEOUT_S: Final = 120.0
+PUBLISH_TIMEOUT_S: Final = 120.0
+CHAPTER_TIMEOUT_S: Final = 120.0
+SETTLE_TIMEOUT_S: Final = 30.0  # for the last devices to be back where they belong
+END_TIMEOUT_S: Final = 10.0  # for a program to end when asked
+
+LOOK_EVERY_S: Final = 0.25
+ASK_EVERY_S: Final = 0.02  # pause of a client between two requests
+ASK_TIMEOUT_S: Final = 10.0
+LOG_LINES: Final = 12  # of a program that died

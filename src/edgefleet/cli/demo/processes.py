@@ -1,0 +1,188 @@
+"""The programs of the demo: started here, watched, and ended by their process ids, whatever comes."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from edgefleet.agent.supervisor import SOCKET
+from edgefleet.base.errors import EdgefleetError, InternalError, NetworkError
+from edgefleet.base.network import HttpLink
+from edgefleet.cli.demo.limits import END_TIMEOUT_S, LOG_LINES, START_TIMEOUT_S
+from edgefleet.protocol.serving import ServingStatus
+from edgefleet.protocol.wire import decode
+from edgefleet.sim.fleet import FleetReport
+
+
+class Program:
+    """One child. Its standard error goes to a log file, its standard output to ``heard``."""
+
+    def __init__(self, name: str, module: str, arguments: Sequence[str], folder: Path) -> None:
+        self.name = name
+        self.log = folder / "logs" / f"{name}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = self.log.open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._file,
+            env=_plain_environment(),
+            # Ctrl-C is for the demo, which ends its programs in the right order.
+            start_new_session=True,
+        )
+        self._said = threading.Condition()
+        self._last_line = b""
+        self._reader = threading.Thread(target=self._read, name=f"read-{name}", daemon=True)
+        self._reader.start()
+
+    def first_line(self) -> bytes:
+        """What it says when it is ready. Raises InternalError when it ends or says nothing."""
+        with self._said:
+            self._said.wait_for(lambda: self._last_line or self._over(), START_TIMEOUT_S)
+            line = self._last_line
+        if not line:
+            self.check()
+            raise InternalError("demo_failed", f"{self.name} was not ready in time.{self._tail()}")
+        return line
+
+    def last_line(self) -> bytes:
+        with self._said:
+            return self._last_line
+
+    def check(self) -> None:
+        """Raise InternalError, with the end of its log, when it is not running any more."""
+        if (code := self._process.poll()) is not None:
+            raise InternalError("demo_failed", f"{self.name} ended with {code}.{self._tail()}")
+
+    def end(self) -> None:
+        """Ask it to end, and see that it does. What it said last can be read afterwards."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        self._file.close()
+
+    def _over(self) -> bool:
+        return self._process.poll() is not None
+
+    def _read(self) -> None:
+        output = self._process.stdout
+        assert output is not None, "standard output is a pipe"  # noqa: S101 - said six lines above
+        with output:
+            for line in output:
+                with self._said:
+                    self._last_line = line.strip() or self._last_line
+                    self._said.notify_all()
+        with self._said:
+            self._said.notify_all()
+
+    def _tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "".join(f"\n  {line}" for line in (f"The end of {self.log}:", *lines))
+
+
+class Agent(Program):
+    """A real agent with its own serving process."""
+
+    def __init__(
+        self, name: str, profile: str, *, hub: str, claim: str, trust: Path, folder: Path
+    ) -> None:
+        self.port = free_port()
+        self._data = folder / name
+        arguments = [
+            "run",
+            *("--hub", hub, "--claim", claim, "--name", name, "--profile", profile),
+            *("--data-dir", str(self._data), "--trust", str(trust)),
+            *("--serve", f"127.0.0.1:{self.port}", "--label", "site=demo"),
+        ]
+        super().__init__(name, "edgefleet.agent", arguments, folder)
+
+    def serving(self) -> ServingStatus | None:
+        """What its serving process says; None when there is none."""
+        link = HttpLink(f"unix:{self._data / SOCKET}")
+        try:
+            answer = link.request("GET", "/control/status", timeout_s=2.0)
+            return decode(answer.body, ServingStatus, code="answer_malformed")
+        except NetworkError:
+            return None
+        finally:
+            link.close()
+
+    def end(self) -> None:
+        super().end()
+        # An agent that had to be killed leaves its serving process behind, as it should in life.
+        if status := self.serving():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(status.pid, signal.SIGTERM)
+
+
+class Fleet(Program):
+    """The simulated devices."""
+
+    def __init__(
+        self, count: int, *, hub: str, claims: Path, trust: Path, field: Path, seed: int,
+        interval_s: float, folder: Path,
+    ) -> None:  # fmt: skip
+        arguments = [
+            *("--hub", hub, "--claims", str(claims), "--trust", str(trust), "--field", str(field)),
+            *("--devices", str(count), "--seed", str(seed), "--interval", str(interval_s)),
+        ]
+        super().__init__("fleet", "edgefleet.sim", arguments, folder)
+
+    def report(self) -> FleetReport:
+        """The newest."""
+        return decode(self.last_line(), FleetReport, code="internal")
+
+
+class Programs:
+    """Everything that runs. Used as a context, it ends what was begun, the newest first."""
+
+    def __init__(self) -> None:
+        self._running: list[Program] = []
+
+    def __enter__(self) -> "Programs":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def add(self, program: Program) -> None:
+        self._running.append(program)
+
+    def check(self) -> None:
+        """Raise InternalError when one of them has ended by itself."""
+        for program in self._running:
+            program.check()
+
+    def close(self) -> None:
+        errors: list[EdgefleetError] = []
+        while self._running:
+            try:
+                self._running.pop().end()
+            except EdgefleetError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _plain_environment() -> dict[str, str]:
+    """Ours, without settings meant for other commands."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("EDGEFLEET_")}

@@ -1,0 +1,148 @@
+"""Clients that never stop asking: real digits, over real HTTP, to the real agents.
+
+Nothing is asked twice: whatever is not a whole, well-shaped answer counts as a failure.
+"""
+
+import http.client
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from edgefleet.cli.demo.limits import ASK_EVERY_S, ASK_TIMEOUT_S
+from edgefleet.cli.demo.seen import ClientSeen
+from edgefleet.protocol.wire import encode
+from edgefleet.sim.behaviour import read_field
+
+CLASSES: Final = 10
+_JSON: Final = {"Content-Type": "application/json"}
+_READY: Final = "/v2/health/ready"
+
+
+class _Output(msgspec.Struct):
+    shape: list[int]
+    data: list[float]
+
+
+class _Answer(msgspec.Struct):
+    model_version: str
+    outputs: list[_Output]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One digit as the camera saw it, ready to be sent, and what it is."""
+
+    body: bytes
+    label: int
+
+
+def read_questions(field: Path) -> tuple[Question, ...]:
+    """Every case of the field data. Raises OperatorError ``setting_invalid``."""
+    data = read_field(field)
+    ((name, pixels),) = data.inputs.items()
+    return tuple(
+        Question(
+            encode(
+                {
+                    "inputs": [
+                        {
+                            "name": name,
+                            "shape": [1, *image.shape],
+                            "datatype": "FP32",
+                            "data": image.astype(np.float32).ravel().tolist(),
+                        }
+                    ]
+                }
+            ),
+            int(label),
+        )
+        for image, label in zip(pixels, data.labels, strict=True)
+    )
+
+
+class Client:
+    """Asks one agent from the moment when it is ready until ``stop``."""
+
+    def __init__(self, agent: str, host: str, port: int, questions: tuple[Question, ...]) -> None:
+        self.agent = agent
+        self._path = "/v2/models/digits/infer"
+        self._connection = http.client.HTTPConnection(host, port, timeout=ASK_TIMEOUT_S)
+        self._questions = questions
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"client-{agent}", daemon=True)
+        self.requests = 0
+        self.failed = 0
+        self._first_failure = ""
+        self._answered: Counter[str] = Counter()
+        self._right: Counter[str] = Counter()
+        self._last: str | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns once the last answer is in."""
+        self._stop.set()
+        self._thread.join()
+
+    def seen(self) -> ClientSeen:
+        return ClientSeen(
+            agent=self.agent,
+            requests=self.requests,
+            failed=self.failed,
+            answered=dict(self._answered),
+            right=dict(self._right),
+            last=self._last,
+            first_failure=self._first_failure,
+        )
+
+    def _run(self) -> None:
+        """Wait for the first release; from then on there is no excuse."""
+        while not self._ready():
+            if self._stop.wait(ASK_EVERY_S):
+                return
+        number = 0
+        while not self._stop.wait(ASK_EVERY_S):
+            self._ask(self._questions[number % len(self._questions)])
+            number += 1
+
+    def _ready(self) -> bool:
+        try:
+            return self._send("GET", _READY, None)[0] == http.client.OK
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            return False
+
+    def _ask(self, question: Question) -> None:
+        self.requests += 1
+        try:
+            status, body = self._send("POST", self._path, question.body)
+            if status != http.client.OK:
+                self._fail(f"status {status}: {body[:200].decode(errors='replace')}")
+                return
+            answer = msgspec.json.decode(body, type=_Answer)
+        except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+            self._connection.close()
+            self._fail(f"{type(error).__name__}: {error}")
+            return
+        scores = answer.outputs[0] if answer.outputs else _Output([], [])
+        if scores.shape != [1, CLASSES] or len(scores.data) != CLASSES:
+            self._fail(f"an answer of shape {scores.shape}")
+            return
+        self._last = answer.model_version
+        self._answered[answer.model_version] += 1
+        self._right[answer.model_version] += scores.data.index(max(scores.data)) == question.label
+
+    def _send(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+        self._connection.request(method, path, body=body, headers=_JSON if body else {})
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+    def _fail(self, what: str) -> None:
+        self.failed += 1
+        self._first_failure = self._first_failure or what

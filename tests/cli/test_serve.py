@@ -1,0 +1,92 @@
+"""``edgefleet serve`` as a person starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import HTTPCookieProcessor, build_opener
+
+import pytest
+
+from edgefleet.cli.exits import Exit
+
+FREE = ("--listen", "127.0.0.1:0", "--checkin-listen", "127.0.0.1:0")
+
+
+@contextmanager
+def serving(home: Path, *args: str) -> Iterator["subprocess.Popen[str]"]:
+    """The program, ended at the latest with the test."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edgefleet.cli.main", "serve", *args],
+        env={**os.environ, "HOME": str(home), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.communicate(timeout=30)
+
+
+def lines(child: "subprocess.Popen[str]", until: str) -> list[str]:
+    """What it says, up to the line that holds ``until``."""
+    assert child.stdout is not None
+    said = []
+    for line in child.stdout:
+        said.append(line.rstrip())
+        if until in line:
+            return said
+    assert child.stderr is not None
+    raise AssertionError(f"it ended: {said} {child.stderr.read()}")
+
+
+def test_it_prints_the_page_and_the_next_commands_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+    with serving(tmp_path, *FREE) as child:
+        said = lines(child, "edgefleet doctor")
+        page = next(line.split()[1] for line in said if line.startswith("  page"))
+        with build_opener(HTTPCookieProcessor()).open(page, timeout=30) as answer:
+            assert answer.status == 200
+            assert b"edgefleet" in answer.read()
+        folder = tmp_path / ".local" / "share" / "edgefleet" / "hub"
+        assert page.endswith((folder / "operator.token").read_text().strip())
+        assert "  edgefleet model publish FOLDER --trust" in said
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == Exit.DONE
+
+
+def test_its_object_is_one_line_and_the_folder_is_held(tmp_path: Path) -> None:
+    folder = ("--data-dir", str(tmp_path / "hub"))
+    with serving(tmp_path, *FREE, *folder, "--json") as child:
+        found = json.loads(lines(child, "url")[0])
+        assert found["data_dir"] == str(tmp_path / "hub")
+        with serving(tmp_path, *FREE, *folder, "--json") as second:
+            out, _ = second.communicate(timeout=60)
+            assert second.returncode == Exit.FAILED
+            assert json.loads(out)["code"] == "data_dir_in_use"
+        taken = found["url"].removeprefix("http://")
+        other = ("--data-dir", str(tmp_path / "other"))
+        with serving(tmp_path, *FREE, *other, "--listen", taken, "--json") as third:
+            out, _ = third.communicate(timeout=60)
+            assert third.returncode == Exit.FAILED
+            assert json.loads(out)["code"] == "address_in_use"
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == Exit.DONE
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--listen", "nowhere"), ("--interval", "0"), ("--max-artifact-mib", "0"), ("--tick", "x")],
+)
+def test_a_bad_setting_starts_nothing(option: str, value: str, tmp_path: Path) -> None:
+    with serving(tmp_path, *FREE, option, value, "--json") as child:
+        out, _ = child.communicate(timeout=60)
+        assert child.returncode == Exit.USAGE
+        assert json.loads(out)["code"] == "setting_invalid"
+    assert not (tmp_path / ".local").exists()
