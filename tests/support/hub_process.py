@@ -22,9 +22,17 @@ class HubProcess:
     """Starts at once; ``kill`` and ``start`` it as often as the test wants: it keeps its ports."""
 
     def __init__(
-        self, data_dir: Path, *, interval_s: float = 60.0, tick_s: float = 0.05, **options: float
+        self,
+        data_dir: Path,
+        *,
+        interval_s: float = 60.0,
+        tick_s: float = 0.05,
+        fault: str = "",
+        **options: float,
     ) -> None:
+        """``fault`` is Python that runs in the hub's process before it starts."""
         self.data_dir = data_dir
+        self._fault = fault
         self._options = {"interval-s": interval_s, "tick-s": tick_s}
         self._options |= {name.replace("_", "-"): value for name, value in options.items()}
         self.log = data_dir.with_name(f"{data_dir.name}.log")
@@ -33,7 +41,11 @@ class HubProcess:
 
     def start(self) -> None:
         """Start, and wait until both listeners take requests."""
-        command = [sys.executable, "-m", "edgefleet.hub", "--data-dir", str(self.data_dir)]
+        program = (
+            f"{self._fault}\nfrom edgefleet.hub.__main__ import main\nraise SystemExit(main())"
+        )
+        started = ["-c", program] if self._fault else ["-m", "edgefleet.hub"]
+        command = [sys.executable, *started, "--data-dir", str(self.data_dir)]
         command += ["--listen", "127.0.0.1:0", "--checkin-listen", "127.0.0.1:0"]
         for name, value in self._options.items():
             command += [f"--{name}", str(value)]
@@ -95,9 +107,9 @@ class HubProcess:
 
 
 @contextmanager
-def running_hub(data_dir: Path, **options: float) -> Iterator[HubProcess]:
+def running_hub(data_dir: Path, *, fault: str = "", **options: float) -> Iterator[HubProcess]:
     """A hub for the length of a test."""
-    hub = HubProcess(data_dir, **options)
+    hub = HubProcess(data_dir, fault=fault, **options)
     try:
         yield hub
     finally:
