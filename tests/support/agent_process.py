@@ -86,6 +86,22 @@ class AgentProcess:
                 return None
             return decode(answer.body, ServingStatus)
 
+    def kill_serving(self) -> int:
+        """kill -9 the serving process; its pid."""
+        status = self.status()
+        assert status is not None
+        os.kill(status.pid, signal.SIGKILL)
+        return status.pid
+
+    def wait_serving(self, timeout_s: float = 30.0) -> ServingStatus:
+        """Poll until serving is ready."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if (status := self.status()) is not None and status.ready:
+                return status
+            time.sleep(0.02)
+        raise AssertionError(f"nothing serves within {timeout_s} s\n{self.log()}")
+
     def check_valid(self) -> str | None:
         """The oracle: the pointer names a whole slot, and serving serves what the state says."""
         storage, state = FolderStorage(self.data), self.state()
