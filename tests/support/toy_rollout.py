@@ -346,9 +346,12 @@ class ToyShell:
                 raise BrokenError(f"closed {wave.closed_at - max(said)} s after the last report")
 
     def _check_reverted(self, state: RolloutState) -> None:
-        for device in self.devices:
+        if state.previous is None:
+            return
+        for row in self._rows_that(state.id, _EXPOSING):
+            device = self.devices[row]
             online = not device.brick and not device.away(self.now)
-            if online and device.running == state.spec.release and state.previous is not None:
+            if online and device.running == state.spec.release:
                 raise BrokenError(f"{device.name} still runs {state.spec.release}")
 
     def _check_offer(self, device: ToyDevice, offer: Offer) -> None:

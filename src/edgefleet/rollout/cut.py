@@ -39,7 +39,7 @@ def positions(hashes: Hashes, salt: int) -> Hashes:
 
 
 def wanted(percent: float, population: int) -> int:
-    """``ceil(percent / 100 * population)`` of the percent as written: 1.1 % of 1000 is 11."""
+    """``ceil(percent / 100 * population)`` of the percent as written: 0.07 % of 10,000 is 7."""
     exact = Decimal(repr(percent)) * population / 100
     return int(exact.to_integral_value(rounding=ROUND_CEILING))
 

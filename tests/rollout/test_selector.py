@@ -1,0 +1,77 @@
+"""Kubernetes label selectors: what they match, and what is refused where."""
+
+import pytest
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.rollout.limits import SELECTOR_CHARS, SELECTOR_REQUIREMENTS
+from edgefleet.rollout.selector import parse
+
+LYON = {"site": "lyon", "tier": "gold"}
+OSLO = {"site": "oslo", "canary": "", "example.com/line": "7"}
+
+
+@pytest.mark.parametrize(
+    ("text", "lyon", "oslo"),
+    [
+        ("", True, True),
+        ("   ", True, True),
+        ("site=lyon", True, False),
+        ("site==lyon", True, False),
+        ("site!=lyon", False, True),
+        ("tier!=gold", False, True),  # also without the key
+        ("site in (lyon,oslo)", True, True),
+        ("site in ( oslo )", False, True),
+        ("site notin (lyon)", False, True),
+        ("tier notin (silver)", True, True),
+        ("canary", False, True),
+        ("!canary", True, False),
+        ("canary=", False, True),
+        ("canary=,site=oslo", False, True),
+        ("example.com/line=7", False, True),
+        (" site = lyon , tier = gold ", True, False),
+        ("site=lyon,!tier", False, False),
+        ("in in (x)", False, False),
+        ("notin", False, False),
+    ],
+)
+def test_a_selector_matches_as_in_kubernetes(text: str, lyon: bool, oslo: bool):
+    selector = parse(text)
+    assert (selector.matches(LYON), selector.matches(OSLO)) == (lyon, oslo)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("=", "At character 1: expected a label key, found '='"),
+        ("site=lyon,", "At character 11: expected a label key, found the end"),
+        (",site", "At character 1: expected a label key, found ','"),
+        ("site=lyon tier=gold", "At character 11: expected ',', found 'tier'"),
+        ("site in lyon", "At character 9: expected '(', found 'lyon'"),
+        ("site in ()", "At character 10: expected a label value, found ')'"),
+        ("site in (lyon", "At character 14: expected ',', found the end"),
+        ("site in (lyon,)", "At character 15: expected a label value, found ')'"),
+        ("site notin", "At character 11: expected '(', found the end"),
+        ("site = = lyon", "At character 8: expected a label value, found '='"),
+        ("site > 3", "At character 6: expected a key, value or operator, found '>'"),
+        ("!", "At character 2: expected a label key, found the end"),
+        ("!site=lyon", "At character 6: expected ',', found '='"),
+        ("-site", "At character 1: expected a label key, found '-site'"),
+        ("site=a/b", "At character 6: expected a label value, found 'a/b'"),
+        ("a/b/c", "At character 1: expected a label key, found 'a/b/c'"),
+        ("site(lyon)", "At character 5: expected an operator"),
+        (f"site={'x' * 64}", "At character 6: expected a label value"),
+        (f"{'x' * 64}", "At character 1: expected a label key"),
+    ],
+)
+def test_a_refusal_names_the_character(text: str, said: str):
+    with pytest.raises(OperatorError) as caught:
+        parse(text)
+    assert caught.value.code == "selector_invalid"
+    assert caught.value.field == "selector"
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["a" * (SELECTOR_CHARS + 1), "a," * SELECTOR_REQUIREMENTS + "a"])
+def test_a_selector_is_bounded(text: str):
+    with pytest.raises(OperatorError, match="at most"):
+        parse(text)

@@ -1,0 +1,186 @@
+"""What an operator does to a rollout, and when that is refused."""
+
+import pytest
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.rollout import Status, Verb
+from support.toy_rollout import Behaviour, ToyDevice, ToyShell, spec
+
+
+def shell_on_release_1(devices: int = 200) -> ToyShell:
+    shell = ToyShell(devices)
+    shell.publish("1")
+    shell.run(shell.start(spec("1", 100)))
+    shell.publish("2")
+    return shell
+
+
+def refused(shell: ToyShell, rollout: str, verb: Verb, generation: int | None = None) -> str:
+    before = shell.view(rollout)
+    with pytest.raises(OperatorError) as caught:
+        shell.command(rollout, verb, generation)
+    assert shell.view(rollout) == before
+    return caught.value.code
+
+
+ALLOWED = {
+    Status.PLANNED: {Verb.START, Verb.HALT},
+    Status.RUNNING: {Verb.PAUSE, Verb.ADVANCE, Verb.HALT, Verb.REVERT},
+    Status.PAUSED: {Verb.RESUME, Verb.HALT, Verb.REVERT},
+    Status.HALTED: {Verb.RESUME, Verb.REVERT},
+    Status.REVERTING: set[Verb](),
+    Status.COMPLETED: {Verb.REVERT},
+    Status.REVERTED: set[Verb](),
+}
+WAY = {
+    Status.PLANNED: [],
+    Status.RUNNING: [Verb.START],
+    Status.PAUSED: [Verb.START, Verb.PAUSE],
+    Status.HALTED: [Verb.START, Verb.HALT],
+    Status.REVERTING: [Verb.START, Verb.REVERT],
+    Status.COMPLETED: [Verb.START, Verb.ADVANCE, Verb.ADVANCE],
+    Status.REVERTED: [Verb.START, Verb.REVERT, None],
+}
+
+
+@pytest.mark.parametrize("status", ALLOWED)
+@pytest.mark.parametrize("verb", Verb)
+def test_each_verb_works_where_the_table_says_and_nowhere_else(status: Status, verb: Verb):
+    shell = shell_on_release_1(20)
+    rollout = shell.plan(spec("2", 10, 100))
+    for step in WAY[status]:
+        shell.look() if step is None else shell.command(rollout, step)
+    assert shell.view(rollout).status is status
+    if verb in ALLOWED[status]:
+        before = shell.view(rollout).generation
+        shell.command(rollout, verb)
+        assert shell.view(rollout).generation == before + 1
+    else:
+        assert refused(shell, rollout, verb) == "verb_not_now"
+
+
+def test_a_stale_generation_is_refused():
+    shell = shell_on_release_1()
+    rollout = shell.start(spec("2"))
+    seen = shell.view(rollout).generation
+    shell.command(rollout, Verb.PAUSE, seen)
+    assert refused(shell, rollout, Verb.RESUME, seen) == "verb_not_now"
+    shell.command(rollout, Verb.RESUME, seen + 1)
+
+
+def test_a_judgement_that_only_waits_for_something_else_leaves_the_generation():
+    shell = shell_on_release_1()
+    rollout = shell.start(spec("2", 10, 100))
+    generation = shell.view(rollout).generation
+    shell.settle(rollout, 2)
+    assert shell.view(rollout).wave == 0
+    assert shell.view(rollout).generation == generation
+
+
+def test_an_unknown_rollout_is_not_found():
+    shell = ToyShell(1)
+    with pytest.raises(OperatorError) as caught:
+        shell.command("ro-9", Verb.START)
+    assert caught.value.code == "not_found"
+
+
+@pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.HALT])
+def test_stopped_it_exposes_nobody_new_and_resumed_it_goes_on(verb: Verb):
+    shell = shell_on_release_1()
+    for device in shell.devices:
+        device.slow_s = device.row % 7
+    rollout = shell.start(spec("2", 50, 100))
+    shell.settle(rollout, 3)
+    shell.command(rollout, verb)
+    exposed = shell.view(rollout).exposed
+    assert 0 < exposed < 100
+    view = shell.settle(rollout, 60)
+    assert view.exposed == exposed
+    assert view.evidence.healthy == exposed  # those in trial went on and confirmed
+    assert shell.on_release("2") == exposed  # and keep it
+    shell.command(rollout, Verb.RESUME)
+    assert shell.run(rollout).status is Status.COMPLETED
+
+
+def test_paused_it_passes_no_wave():
+    shell = shell_on_release_1()
+    rollout = shell.start(spec("2", 10, 100))
+    while shell.view(rollout).evidence.healthy < 20:
+        shell.tick()
+    shell.command(rollout, Verb.PAUSE)
+    assert shell.settle(rollout, 60).wave == 0
+    shell.command(rollout, Verb.RESUME)
+    shell.look()
+    assert shell.view(rollout).wave == 1
+
+
+def test_paused_it_is_still_taken_back_when_the_gate_fails():
+    shell = shell_on_release_1()
+    paused: list[int] = []
+
+    def after_the_pause(_device: ToyDevice) -> Behaviour:
+        return Behaviour.FAILS_TRIAL if paused else Behaviour.GOOD
+
+    shell.publish("2", after_the_pause)
+    rollout = shell.start(spec("2", 10, 100))
+    shell.tick()
+    assert shell.view(rollout).evidence.in_trial == 20
+    shell.command(rollout, Verb.PAUSE)
+    paused.append(1)
+    assert shell.run(rollout).status is Status.REVERTED
+    assert shell.on_release("1") == 200
+
+
+def test_advanced_by_hand_it_opens_the_next_wave_before_the_gate_passes():
+    shell = shell_on_release_1()
+    rollout = shell.start(spec("2"))
+    shell.command(rollout, Verb.ADVANCE)
+    view = shell.view(rollout)
+    assert view.wave == 1
+    assert view.waves[0].judgement is not None
+    assert view.waves[0].judgement.reason == "by_hand"
+    assert shell.audit[-1] == "operator advance"
+
+
+def test_a_completed_rollout_is_taken_back_by_hand():
+    shell = shell_on_release_1()
+    rollout = shell.start(spec("2"))
+    shell.run(rollout)
+    shell.command(rollout, Verb.REVERT)
+    assert shell.view(rollout).why.waits[0].devices == 200
+    view = shell.run(rollout)
+    assert (view.status, view.reason) == (Status.REVERTED, "by_hand")
+    assert shell.on_release("1") == 200
+
+
+def test_a_revert_by_hand_before_anybody_took_it_ends_at_once():
+    shell = shell_on_release_1()
+    rollout = shell.start(spec("2"))
+    shell.command(rollout, Verb.REVERT)
+    shell.look()
+    assert shell.view(rollout).status is Status.REVERTED
+
+
+def test_halted_before_its_start_it_begins_with_the_first_wave_when_resumed():
+    shell = shell_on_release_1()
+    rollout = shell.plan(spec("2"))
+    shell.command(rollout, Verb.HALT)
+    shell.command(rollout, Verb.RESUME)
+    view = shell.view(rollout)
+    assert (view.status, view.wave, view.started_at) == (Status.RUNNING, 0, shell.now)
+
+
+def test_everything_that_changes_a_rollout_is_audited_with_its_actor():
+    shell = shell_on_release_1()
+    shell.audit.clear()
+    rollout = shell.start(spec("2", 10, 100))
+    shell.command(rollout, Verb.PAUSE)
+    shell.command(rollout, Verb.RESUME)
+    shell.run(rollout)
+    assert shell.audit == [
+        "operator start",
+        "operator pause",
+        "operator resume",
+        "gate advance",
+        "gate finish",
+    ]
