@@ -4,6 +4,7 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from types import TracebackType
+from typing import Self
 
 from support.fake_reads import FakeReads, page_server
 
@@ -36,7 +37,7 @@ class PageServer:
         assert not self._thread.is_alive()
         self._leave = None
 
-    def __enter__(self) -> "PageServer":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

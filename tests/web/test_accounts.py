@@ -38,9 +38,9 @@ def evidences(cut: int) -> st.SearchStrategy[Evidence]:
     return st.lists(st.integers(0, cut), min_size=len(KINDS), max_size=len(KINDS)).map(made)
 
 
-@given(evidences(7), evidences(50), evidences(50))
+@given(evidences(7), evidences(50))
 def test_an_earlier_wave_holds_its_own_devices_and_none_is_counted_twice(
-    first: Evidence, _second: Evidence, now: Evidence
+    first: Evidence, now: Evidence
 ) -> None:
     seen = Judgement(verdict=Verdict.PASS, reason="healthy", text="", at=1.0, evidence=first)
     rollout = msgspec.structs.replace(

@@ -1,6 +1,7 @@
 """Pictures say what the figures say."""
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -51,7 +52,7 @@ def test_shares_fill_the_bar_and_hide_nobody(counts: list[int]) -> None:
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=12))
 def test_of_two_parts_the_larger_is_never_the_thinner(counts: list[int]) -> None:
     ranked = sorted(zip(counts, shares(counts, 0.01), strict=True))
-    for (_, thin), (_, wide) in zip(ranked, ranked[1:], strict=False):
+    for (_, thin), (_, wide) in pairwise(ranked):
         assert thin <= wide + 1e-9
 
 
@@ -146,6 +147,12 @@ def test_the_areas_fill_the_plot_from_bottom_to_top() -> None:
 def test_a_moment_without_devices_has_no_share() -> None:
     svg = stacked_area(points((0, 0, 0), (60, 0, 0)), RELEASES, [], "share")
     assert "Now: release" not in drawn(svg).get("aria-label", "")
+
+
+def test_before_any_device_ran_it_the_plot_is_empty_up_to_an_edge() -> None:
+    svg = stacked_area(points((0, 0, 0), (30, 0, 9), (60, 0, 9)), RELEASES, [], "share")
+    upper = list(drawn(svg).iter(f"{SVG}path"))[1].get("d")
+    assert upper == "M0 100L500 100L500 0L1000 0L1000 100L500 100L500 100L0 100Z"
 
 
 def test_events_outside_the_picture_are_left_out() -> None:

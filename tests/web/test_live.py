@@ -144,14 +144,17 @@ def test_beyond_the_bound_pages_ask_instead(monkeypatch: pytest.MonkeyPatch) -> 
 
     async def listen() -> None:
         headers = page.headers() | {"accept": "text/event-stream"}
-        leave = asyncio.Event()
+        heard, leave = asyncio.Event(), asyncio.Event()
+
+        def enough(_: bytes) -> bool:
+            heard.set()
+            return leave.is_set()
+
         first = asyncio.create_task(
-            ask_within(page.app, "GET", ROLLOUT, headers=headers, enough=lambda _: leave.is_set())
+            ask_within(page.app, "GET", ROLLOUT, headers=headers, enough=enough)
         )
-        while (
-            reply := await ask_within(page.app, "GET", ROLLOUT, headers=headers, enough=bool)
-        ).status == 200:
-            await asyncio.sleep(0)
+        await heard.wait()
+        reply = await ask_within(page.app, "GET", ROLLOUT, headers=headers, enough=bool)
         assert reply.status == 503
         asking = page.headers() | {"accept": "application/vnd.edgefleet.news+json"}
         assert (await ask_within(page.app, "GET", ROLLOUT, headers=asking)).status == 200

@@ -86,9 +86,18 @@ def _areas(
     end: float,
 ) -> Markup:
     """The colours, in a picture of their own that stretches: x 0 to 1000, y 0 to 100 down."""
-    xs = [(point.at - start) / (end - start) * 1000 for point in points]
-    parts = [_shares(point) for point in points]
-    below = [0.0] * len(points)
+    xs: list[float] = []
+    parts: list[Mapping[str, float]] = []
+    for point in points:
+        now = _shares(point)
+        if parts and bool(now) != bool(
+            parts[-1]
+        ):  # an edge, for there is no share between none and some
+            xs.append((point.at - start) / (end - start) * 1000)
+            parts.append(parts[-1])
+        xs.append((point.at - start) / (end - start) * 1000)
+        parts.append(now)
+    below = [0.0] * len(xs)
     paths: list[Markup] = []
     for name, css in releases:
         above = [low + part.get(name, 0.0) * 100 for low, part in zip(below, parts, strict=True)]
