@@ -67,22 +67,24 @@ def test_a_body_that_will_be_too_large_is_refused_before_it_is_sent() -> None:
         assert client.answer().status == 413
 
 
-def test_bodies_of_all_clients_together_are_bounded() -> None:
-    limits = Limits(body_bytes=10_000, held_bytes=15_000, linger_s=0.2)
+@pytest.mark.parametrize("size", [10_000, 1_000_000])
+def test_bodies_of_all_clients_together_are_bounded(size: int) -> None:
+    limits = Limits(body_bytes=size, held_bytes=size * 3 // 2, linger_s=0.2)
     with running(echo, limits=limits) as server:
         first, second = server.connect(), server.connect()
-        first.send(post("/", b"x" * 10_000)[:-1])
-        second.send(get("/"))
-        second.answer()  # by now the first one's bytes were read
-        second.send(post("/", b"y" * 10_000))
+        first.send(post("/", b"x" * size)[:-1])
+        while server.listener.held_bytes < size - 1:
+            second.send(get("/"))
+            second.answer()
+        second.send(post("/", b"y" * size))
         answer = second.answer()
         assert (answer.status, answer.code) == (503, "overloaded")
         assert answer.headers["retry-after"] == "1"
         first.send(b"x")
-        assert first.answer().body == b"x" * 10_000
+        assert first.answer().body == b"x" * size
         third = server.connect()
-        third.send(post("/", b"z" * 10_000))
-        assert third.answer().body == b"z" * 10_000
+        third.send(post("/", b"z" * size))
+        assert third.answer().body == b"z" * size
 
 
 def test_one_connection_too_many_is_told_so() -> None:

@@ -23,6 +23,23 @@ def test_every_cut_gives_the_same_answers_to_a_client_that_reads_slowly() -> Non
     assert find_split_that_differs(room=150) is None
 
 
+class TakesEveryBodyDirectly(Connection):
+    """Reads even a body of two bytes past the parser."""
+
+    direct_bytes = 2
+
+
+@pytest.mark.parametrize("room", [150, 1 << 20])
+def test_a_body_read_past_the_parser_is_the_same_body(room: int) -> None:
+    assert find_split_that_differs(TakesEveryBodyDirectly, room=room) is None
+
+
+class LosesTheFirstBytesOfADirectBody(TakesEveryBodyDirectly):
+    def _go_direct(self, size_bytes: int) -> None:
+        self._body = [bytes(len(piece)) for piece in self._body]
+        super()._go_direct(size_bytes)
+
+
 class ForgetsTheFirstHalfOfThePath(Connection):
     def on_url(self, url: bytes) -> None:
         self._url = url
@@ -50,7 +67,12 @@ class LosesTheCountOfBodies(Connection):
 
 @pytest.mark.parametrize(
     "planted",
-    [ForgetsTheFirstHalfOfThePath, ForgetsWhatBelongsToTheNextRequest, AnswersOutOfTurn],
+    [
+        LosesTheFirstBytesOfADirectBody,
+        ForgetsTheFirstHalfOfThePath,
+        ForgetsWhatBelongsToTheNextRequest,
+        AnswersOutOfTurn,
+    ],
 )
 def test_the_cuts_find_planted_faults(planted: type[Connection]) -> None:
     assert find_split_that_differs(planted) is not None
@@ -79,6 +101,11 @@ def test_damaged_conversations_get_whole_answers_and_no_internal_error(seed: int
         for _ in range(500):
             data = mutated(draw, draw.choice(CONVERSATIONS))
             edge = draw.randrange(len(data) + 1)
-            got = converse(loop, [data[:edge], data[edge:]], room=draw.choice([100, 1 << 20]))
+            got = converse(
+                loop,
+                [data[:edge], data[edge:]],
+                connection_class=draw.choice([Connection, TakesEveryBodyDirectly]),
+                room=draw.choice([100, 1 << 20]),
+            )
             assert set(statuses(got)) <= allowed, data
         assert crashes == []

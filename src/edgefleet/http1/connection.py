@@ -10,13 +10,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from functools import partial
-from typing import Final, NoReturn, Protocol, cast
+from typing import ClassVar, Final, NoReturn, Protocol, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import httptools
 
 from edgefleet.base.errors import DeviceError, EdgefleetError, InternalError
-from edgefleet.http1.limits import CHUNKING_FACTOR, FRAGMENT_COST_BYTES, Limits
+from edgefleet.http1.limits import (
+    CHUNKING_FACTOR,
+    FRAGMENT_COST_BYTES,
+    LARGE_BODY_BYTES,
+    Limits,
+)
 from edgefleet.http1.message import Reply, Request, reply_bytes
 
 Handler = Callable[[Request], Reply | Awaitable[Reply]]
@@ -45,6 +50,7 @@ class Host(Protocol):
     held_bytes: int
     draining: bool
     date: bytes  # a whole header line
+    buffer: memoryview  # where all connections read to: each parses before the next one reads
 
     def left(self, connection: "Connection") -> None: ...
 
@@ -53,12 +59,14 @@ class _StopParsing(Exception):  # noqa: N818 - says that parsing ends, not that 
     """Raised in a parser callback after ``_refusal`` was set."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Reads into a queue, answers from it.
 
     A handler's future is never cancelled: what it began is finished even if nobody is left to read
-    the reply.
+    the reply. A large body of known length is read straight to where it stays, past the parser.
     """
+
+    direct_bytes: ClassVar[int] = LARGE_BODY_BYTES
 
     def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
         self._host = host
@@ -81,10 +89,13 @@ class Connection(asyncio.Protocol):
         self._continue = False  # the client waits for 100 Continue
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
+        self._method = self._path = self._query = ""
+        self._keeps = True  # the client wants to go on after this request
         self._head_bytes = 0
         self._fed_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._direct: bytearray | None = None  # a large body, ``_body_bytes`` of it read
 
     # The transport's side.
 
@@ -102,30 +113,23 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._queue.clear()
         self._body.clear()
+        self._direct = None
         self._hold(-self._held_bytes)
         self._host.left(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        if self._direct is not None:
+            return memoryview(self._direct)[self._body_bytes :]
+        return self._host.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._last:
             return
         self._now = self._loop.time()
-        waiting = len(self._queue)
-        while data:
-            try:
-                self._parser.feed_data(data)
-                break
-            except httptools.HttpParserUpgrade as upgrade:
-                # We speak no other protocol, so the offer is not taken up (RFC 9110, 7.8).
-                self._parser = httptools.HttpRequestParser(self)
-                data = data[upgrade.args[0] :]
-            except httptools.HttpParserError as error:
-                if not self._last:  # else these are bytes after the last request: not ours
-                    self._refuse(
-                        self._refusal or DeviceError("request_malformed", f"HTTP: {error}.")
-                    )
-                break
-        if len(self._queue) == waiting and not self._last:
-            self._count_unfinished(len(data))
+        if self._direct is None:
+            self._parse(self._host.buffer[:nbytes])
+        else:
+            self._fill(self._direct, nbytes)
         self._work()
 
     def eof_received(self) -> bool:
@@ -221,6 +225,9 @@ class Connection(asyncio.Protocol):
             b"content-length" in headers or b"transfer-encoding" in headers
         ):  # the parser takes such a body for the other protocol's bytes, so it must not stay
             self._stop(DeviceError("request_malformed", "A body with an Upgrade is not taken."))
+        self._method = self._parser.get_method().decode("ascii")
+        self._path, self._query = self._target()
+        self._keeps = self._parser.should_keep_alive() and version == "1.1"
         expect = headers.get(b"expect")
         if expect is not None and version == "1.1":
             if expect.lower() != b"100-continue":
@@ -235,28 +242,65 @@ class Connection(asyncio.Protocol):
         self._body.append(body)
         self._hold(len(body) + FRAGMENT_COST_BYTES)
         if self._host.held_bytes > self._limits.held_bytes:
-            self._stop(DeviceError("overloaded", "Too many bodies are in memory."))
+            self._stop(_full())
 
     def on_message_complete(self) -> None:
-        self._stage = Stage.IDLE
-        self._continue = False
         body = self._body
-        self._hold(-FRAGMENT_COST_BYTES * len(body))
-        path, query = self._target()
-        self._queue.append(
-            Request(
-                self._parser.get_method().decode("ascii"),
-                path,
-                query,
-                self._headers,
-                body[0] if len(body) == 1 else b"".join(body),
-            )
-        )
         self._body = []
-        if not self._parser.should_keep_alive() or self._parser.get_http_version() == "1.0":
-            self._last = True
+        self._hold(-FRAGMENT_COST_BYTES * len(body))
+        self._take(body[0] if len(body) == 1 else b"".join(body))
 
     # Between them.
+
+    def _parse(self, data: memoryview) -> None:
+        waiting = len(self._queue)
+        while data:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                # We speak no other protocol, so the offer is not taken up (RFC 9110, 7.8).
+                self._parser = httptools.HttpRequestParser(self)
+                data = data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                if not self._last:  # else these are bytes after the last request: not ours
+                    self._refuse(
+                        self._refusal or DeviceError("request_malformed", f"HTTP: {error}.")
+                    )
+                break
+        if self._last:
+            return
+        if self._stage is Stage.BODY and b"content-length" in self._headers:
+            self._go_direct(int(self._headers[b"content-length"]))
+        elif len(self._queue) == waiting:
+            self._count_unfinished(len(data))
+
+    def _go_direct(self, size_bytes: int) -> None:
+        """Read the rest of a large body to where it stays. The parser never sees it."""
+        if size_bytes - self._body_bytes < self.direct_bytes:
+            return
+        self._direct = bytearray(size_bytes)
+        self._direct[: self._body_bytes] = b"".join(self._body)
+        self._hold(-FRAGMENT_COST_BYTES * len(self._body))
+        self._body = []
+        self._parser = httptools.HttpRequestParser(self)
+
+    def _fill(self, body: bytearray, size_bytes: int) -> None:
+        self._continue = False
+        self._body_bytes += size_bytes
+        self._hold(size_bytes)
+        if self._host.held_bytes > self._limits.held_bytes:
+            self._refuse(_full())
+        elif self._body_bytes == len(body):
+            self._direct = None
+            self._take(body)
+
+    def _take(self, body: bytes | bytearray) -> None:
+        """A whole request is here: it waits for its turn."""
+        self._stage = Stage.IDLE
+        self._continue = False
+        self._last = not self._keeps
+        self._queue.append(Request(self._method, self._path, self._query, self._headers, body))
 
     def _target(self) -> tuple[str, str]:
         url = self._url
@@ -301,7 +345,11 @@ class Connection(asyncio.Protocol):
         self._last = True
         self._continue = False
         self._stage = Stage.IDLE
-        self._hold(-sum(map(len, self._body)) - FRAGMENT_COST_BYTES * len(self._body))
+        if self._direct is None:
+            self._hold(-sum(map(len, self._body)) - FRAGMENT_COST_BYTES * len(self._body))
+        else:
+            self._hold(-self._body_bytes)
+            self._direct = None
         self._body.clear()
         self._queue.append(self._host.render_error(error))
 
@@ -365,7 +413,7 @@ class Connection(asyncio.Protocol):
     def _reply(self, request: Request, reply: Reply) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        self._hold(-len(request.body))
+        self._hold(-len(request.view))
         if self._host.draining and self._stage is Stage.IDLE:
             self._last = True
         to_head, closes = request.method == "HEAD", self._last and not self._queue
@@ -426,3 +474,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             raise ConnectionError("The client has gone.")
         return self._transport
+
+
+def _full() -> DeviceError:
+    return DeviceError("overloaded", "Too many bodies are in memory.")

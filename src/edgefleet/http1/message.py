@@ -21,16 +21,33 @@ class Request:
     lower-case names to values; the values of a repeated header are joined by a comma.
     """
 
-    __slots__ = ("body", "headers", "method", "path", "query")
+    __slots__ = ("_body", "headers", "method", "path", "query")
 
     def __init__(
-        self, method: str, path: str, query: str, headers: Mapping[bytes, bytes], body: bytes
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[bytes, bytes],
+        body: bytes | bytearray,
     ) -> None:
         self.method = method
         self.path = path
         self.query = query
         self.headers = headers
-        self.body = body
+        self._body = body
+
+    @property
+    def body(self) -> bytes:
+        """The body; a large one is copied when it is first asked for."""
+        if isinstance(self._body, bytearray):
+            self._body = bytes(self._body)
+        return self._body
+
+    @property
+    def view(self) -> memoryview:
+        """The body without a copy."""
+        return memoryview(self._body)
 
 
 @dataclass(frozen=True, slots=True)

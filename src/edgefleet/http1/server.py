@@ -11,7 +11,7 @@ from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.connection import Connection, Handler, RenderError
-from edgefleet.http1.limits import BACKLOG, Limits
+from edgefleet.http1.limits import BACKLOG, RECEIVE_BYTES, Limits
 from edgefleet.http1.message import problem_reply
 
 __all__ = ["Handler", "Listener", "RenderError", "listen"]
@@ -56,6 +56,7 @@ class Listener:
         self.held_bytes = 0
         self.draining = False
         self.date = b""
+        self.buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.port = 0
         self._loop = asyncio.get_running_loop()
         self._empty = asyncio.Event()

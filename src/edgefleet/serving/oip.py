@@ -140,7 +140,7 @@ def _read(request: Request, active: ActiveRelease, began_ns: int) -> _Inference:
         raise OperatorError(
             "bad_request", "Compressed bodies are not taken.", field="Content-Encoding"
         )
-    body = memoryview(request.body)
+    body = request.view
     json_bytes = _json_length(request, len(body))
     if json_bytes == 0:
         inputs = read_raw(body, active.inputs)
