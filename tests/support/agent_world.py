@@ -10,11 +10,24 @@ from edgefleet.agent.effect import (
     SendCheckIn,
     SetTimer,
 )
-from edgefleet.agent.event import Booted, Event
+from edgefleet.agent.event import (
+    Activated,
+    ActivationFailed,
+    Booted,
+    CheckInAnswered,
+    CheckInFailed,
+    Event,
+    Fetched,
+    ManifestOpened,
+    Proved,
+    ServingSeen,
+    Woke,
+    WorkFailed,
+)
 from edgefleet.agent.state import AgentState, SlotName, slot
 from edgefleet.agent.step import step
 from edgefleet.base.ids import sha256_hex
-from edgefleet.protocol.device import CheckIn, Facts, Offer, Outcome
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Facts, Offer
 from edgefleet.protocol.release import (
     Artifact,
     Golden,
@@ -23,7 +36,7 @@ from edgefleet.protocol.release import (
     TensorSpec,
     Variant,
 )
-from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
 from edgefleet.protocol.wire import encode
 
 FACTS = Facts(profile="generic_x86", agent_version="0.1.0", runtimes=("onnx",), memory_mib=1024)
@@ -102,7 +115,6 @@ class Device:
         self.state = state or AgentState(interval_s=60.0)
         self.now = now
         self.effects: tuple[Effect, ...] = ()
-        self.told: list[Outcome] = []
 
     def hear(self, event: Event) -> tuple[Effect, ...]:
         self.state, self.effects = step(self.state, event, self.now)
@@ -146,3 +158,40 @@ class Device:
     def holds(self, name: SlotName) -> str | None:
         held = slot(self.state, name).held
         return held.release if held else None
+
+
+def any_event(state: AgentState) -> list[Event]:
+    """Everything that can happen to the core in ``state``, and some that cannot."""
+    soft, attempt = state.soft, state.attempt
+    work, switch = soft.work or 0, soft.switch or 0
+    seq = soft.sent.seq if soft.sent else 0
+    release = attempt.release if attempt else "2"
+
+    def answered(what: Offer | None) -> CheckInAnswered:
+        return CheckInAnswered(seq=seq, answer=CheckInAnswer(interval_s=60, offer=what), draw=0.5)
+
+    found: list[Event] = [
+        Booted(facts=FACTS, whole=("a", "b"), pointer=None, serving=None, draw=0.1),
+        Booted(facts=FACTS, whole=(), pointer="a", serving=serving("1"), draw=0.1),
+        Woke(draw=0.9),
+        answered(None),
+        answered(offer("2")),
+        answered(offer("1", action="revert")),
+        answered(offer("brick", action="revert")),
+        CheckInFailed(seq=seq, code="unreachable", draw=0.5),
+        CheckInFailed(seq=seq, code="checkin_replayed", next_seq=7, draw=0.5),
+        ManifestOpened(job=work, sha256=manifest_sha256(release), manifest=manifest(release)),
+        ManifestOpened(job=work, sha256=manifest_sha256("1"), manifest=manifest("1")),
+        Fetched(job=work),
+        Proved(job=work, result=ProveResult(passed=True)),
+        Proved(job=work, result=ProveResult(passed=False, reason="golden_failed")),
+        Activated(job=switch, status=serving(release)),
+        ActivationFailed(job=switch, reason="load_failed", detail="", draw=0.5),
+        ServingSeen(status=None, alive=False, draw=0.5),
+        ServingSeen(status=None, alive=True, draw=0.5),
+        ServingSeen(status=serving(release), alive=True, draw=0.5),
+        ServingSeen(status=serving("other", pid=7), alive=True, draw=0.5),
+    ]
+    codes = ("disk_full", "unreachable", "digest_mismatch", "runtime_missing", "of_tomorrow")
+    found += [WorkFailed(job=work, code=code, detail="", draw=0.5) for code in codes]
+    return found

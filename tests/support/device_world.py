@@ -42,6 +42,7 @@ from edgefleet.agent.recover import recover
 from edgefleet.agent.slots import MODEL, Slots, path
 from edgefleet.agent.state import AgentState, running, to_store
 from edgefleet.agent.step import step
+from edgefleet.agent.table import Stage
 from edgefleet.agent.trust import Trust
 from edgefleet.base.errors import DeviceError, EdgefleetError
 from edgefleet.base.ids import sha256_hex
@@ -169,6 +170,10 @@ class World:
                 self.now = max(self.now, self.wake_at)
                 self._take(Woke(draw=0.5))
         raise AssertionError(f"no end after {steps} steps: {self.state}")
+
+    def run_until_told(self, release: str) -> None:
+        """Live until the hub has heard how the release ended, and nothing is left to say."""
+        self.run(lambda world: release in world.finals() and not world.state.spool)
 
     def check(self) -> None:
         """What must hold at any moment, the power being on or off."""
@@ -308,3 +313,24 @@ class _Clock:
 
     def monotonic(self) -> float:
         return self._world.now
+
+
+def state_of_each_stage() -> dict[Stage, AgentState]:
+    """A state of each stage, as a real update passes through it."""
+    found: dict[Stage, AgentState] = {}
+
+    def core(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple[Effect, ...]]:
+        new, effects = step(state, event, now)
+        if new.active or new.stage is Stage.IDLE:
+            found.setdefault(new.stage, new)
+        return new, effects
+
+    world = World(core=core)
+    world.offer("1")
+    world.boot()
+    world.start()
+    for release in ("1", "2", "sick"):
+        world.offer(release)
+        world.run_until_told(release)
+    assert set(found) == set(Stage), "an update passes through every stage"
+    return found

@@ -1,0 +1,222 @@
+"""What must hold of the core whatever happens, in whatever order, with the power failing anywhere."""
+
+from collections import Counter
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from edgefleet.agent import limits
+from edgefleet.agent.effect import Activate, Effect, MovePointer, SetTimer
+from edgefleet.agent.event import Booted, Event, Fetched, Proved
+from edgefleet.agent.state import AgentState, from_store, running, slot, to_store
+from edgefleet.agent.step import step
+from edgefleet.agent.table import Stage
+from edgefleet.protocol.serving import ProveResult
+from support.agent_world import any_event
+from support.device_world import Step, World, state_of_each_stage
+from support.memory_storage import PowerCut, When
+
+Stepped = tuple[AgentState, tuple[Effect, ...]]
+PASSING = ("trial_started", "deferred")
+
+
+def check_state(state: AgentState) -> None:
+    attempt = state.attempt
+    assert (attempt is None) == (state.stage is Stage.IDLE)
+    if state.active is not None:
+        active = slot(state, state.active)
+        assert active.held is not None
+        assert active.proved, "the confirmed slot was proved"
+        assert attempt is None or attempt.slot != state.active, "an update stays off what serves"
+    if attempt is not None:
+        assert attempt.tries <= attempt.max_attempts
+        if state.stage in (Stage.ANNOUNCING, Stage.ACTIVATING, Stage.WATCHING):
+            assert slot(state, attempt.slot).proved, "nothing is tried that was not proved"
+    ids = [outcome.id for outcome in state.spool]
+    assert len(ids) == len(set(ids)) <= limits.SPOOL_OUTCOMES
+    assert len(state.ended) <= limits.ENDED_ATTEMPTS
+    assert len(state.soft.tallies) <= limits.TALLIES
+    assert state.soft.seq <= state.seq_reserved, "no number is sent that was not reserved"
+
+
+def check_effects(state: AgentState, effects: tuple[Effect, ...], now: float) -> None:
+    assert isinstance(effects[-1], SetTimer)
+    assert effects[-1].at <= now + 3600
+    for effect in effects:
+        if isinstance(effect, Activate):
+            assert slot(state, effect.slot).proved, "nothing is activated that was not proved"
+        elif isinstance(effect, MovePointer) and effect.slot is not None:
+            assert slot(state, effect.slot).proved, "the pointer names nothing that was not proved"
+
+
+STATES = state_of_each_stage()
+WALK = st.lists(st.tuples(st.integers(0, 30), st.floats(0, 200), st.booleans()), max_size=40)
+
+
+def walk(core: Step, start: Stage, choices: list[tuple[int, float, bool]]) -> None:
+    """Any events in any order from any stage, with restarts in between."""
+    state, now = STATES[start], 5000.0
+    finals: Counter[str] = Counter()
+    for index, later, crash in choices:
+        now += later
+        if crash and index % 5 == 0:
+            state = from_store(to_store(state))
+            event = any_event(state)[index % 2]
+        else:
+            event = any_event(state)[index % len(any_event(state))]
+        known = {outcome.id for outcome in state.spool}
+        state, effects = core(state, event, now)
+        check_state(state)
+        check_effects(state, effects, now)
+        for outcome in state.spool:
+            if outcome.id not in known and outcome.kind not in PASSING:
+                finals[outcome.id.rpartition("/")[0]] += 1
+    assert all(count == 1 for count in finals.values()), "an attempt ends once"
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(list(Stage)), WALK)
+def test_no_order_of_events_brings_the_core_into_an_unsound_state(
+    start: Stage, choices: list[tuple[int, float, bool]]
+) -> None:
+    walk(step, start, choices)
+
+
+def endless_tries(state: AgentState, event: Event, now: float) -> Stepped:
+    """Planted: a restart in a trial always tries again."""
+    if isinstance(event, Booted) and state.attempt and state.stage is Stage.WATCHING:
+        attempt = msgspec.structs.replace(state.attempt, max_attempts=99)
+        state, effects = step(msgspec.structs.replace(state, attempt=attempt), event, now)
+        if state.attempt is not None:
+            attempt = msgspec.structs.replace(state.attempt, max_attempts=2)
+            state = msgspec.structs.replace(state, attempt=attempt)
+        return state, effects
+    return step(state, event, now)
+
+
+def says_it_twice(state: AgentState, event: Event, now: float) -> Stepped:
+    """Planted: a refusal is told again under another attempt's end."""
+    new, effects = step(state, event, now)
+    if len(new.spool) > len(state.spool) and new.spool[-1].kind == "refused":
+        again = msgspec.structs.replace(new.spool[-1], id=new.spool[-1].id + "-again")
+        new = msgspec.structs.replace(new, spool=(*new.spool, again))
+    return new, effects
+
+
+def trusts_without_proof(state: AgentState, event: Event, now: float) -> Stepped:
+    """Planted: what is fetched is tried."""
+    if isinstance(event, Fetched) and state.soft.have_golden:
+        state, _ = step(state, event, now)
+        event = Proved(job=state.soft.work or 0, result=ProveResult(passed=True))
+        state, effects = step(state, event, now)
+        name = state.attempt.slot if state.attempt else "a"
+        empty = msgspec.structs.replace(slot(state, name), proved=False)
+        return msgspec.structs.replace(state, **{name: empty}), effects
+    return step(state, event, now)
+
+
+@pytest.mark.parametrize("bug", [endless_tries, says_it_twice, trusts_without_proof])
+def test_a_planted_bug_is_found(bug: Step) -> None:
+    @settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+    @given(st.sampled_from(list(Stage)), WALK)
+    def search(start: Stage, choices: list[tuple[int, float, bool]]) -> None:
+        walk(bug, start, choices)
+
+    with pytest.raises(AssertionError):
+        search()
+
+
+LIFE = st.one_of(
+    st.tuples(st.just("offer"), st.sampled_from(["1", "2", "sick", "liar", "brick"])),
+    st.tuples(st.just("recall"), st.sampled_from(["1", "2"])),
+    st.tuples(st.just("withdraw"), st.none()),
+    st.tuples(st.just("live"), st.integers(1, 25)),
+    st.tuples(st.just("serving dies"), st.none()),
+    st.tuples(st.just("agent dies"), st.integers(0, 40)),
+    st.tuples(st.just("power cut"), st.tuples(st.integers(0, 40), st.sampled_from(list(When)))),
+)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(LIFE, max_size=25))
+def test_a_device_whose_power_fails_anywhere_serves_a_proved_release_and_ends_attempts_once(
+    life: list[tuple[str, object]],
+) -> None:
+    world = World()
+    world.boot()
+    world.start()
+    for rollouts, (what, how) in enumerate(life):
+        live_through(world, what, how, rollouts)
+        world.check()
+        check_state(world.state)
+    heal(world)
+    heard: Counter[str] = Counter()
+    for one in world.hub.outcomes.values():
+        if one.kind not in PASSING:
+            heard[one.id.rpartition("/")[0]] += 1
+    assert all(count == 1 for count in heard.values()), "an attempt ends once"
+
+
+def live_through(world: World, what: str, how: object, rollouts: int) -> None:
+    match what:
+        case "offer":
+            world.offer(str(how), rollout=f"ro-{rollouts}")
+        case "recall":
+            world.offer(str(how), rollout=f"ro-{rollouts}", action="revert")
+        case "withdraw":
+            world.hub.offer = None
+        case "live":
+            steps(world, int(str(how)))
+        case "serving dies":
+            world.serving = None
+        case "agent dies":
+            steps(world, int(str(how)))
+            reboot(world, power_lost=False)
+        case _:
+            assert isinstance(how, tuple)
+            world.storage.cut_at = len(world.storage.operations) + how[0]
+            world.storage.cut_when = how[1]
+            steps(world, 60)
+            reboot(world, power_lost=True)
+
+
+def steps(world: World, count: int) -> None:
+    left = iter(range(count))
+    try:
+        world.run(lambda _: next(left, None) is None, drain=False)
+    except PowerCut:
+        world.check()
+        reboot(world, power_lost=True)
+
+
+def reboot(world: World, *, power_lost: bool) -> None:
+    """Boot until the agent's first steps come to their end; a brick is given up after two."""
+    for _ in range(4):
+        world.boot(power_lost=power_lost)
+        try:
+            world.start()
+        except PowerCut:
+            world.check()
+        else:
+            return
+    raise AssertionError("the device never gets through its first steps")
+
+
+def heal(world: World) -> None:
+    """First safety under faults, then quiet: everything comes to rest."""
+    world.hub.offer = None
+    reboot(world, power_lost=True)
+    world.run(
+        lambda world: (
+            world.state.stage is Stage.IDLE and not world.state.spool and not world.state.soft.sent
+        )
+    )
+    world.check()
+    serving = running(world.state)
+    assert world.pointed() == (serving[1] if serving else None)
+    if serving is not None:
+        world.run(lambda world: world.serving is not None)
+        assert world.serving is not None
+        assert world.serving.release == serving[1]
