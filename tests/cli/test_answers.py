@@ -244,6 +244,7 @@ def test_a_key_is_private_and_never_written_over(edgefleet: CommandLine) -> None
     assert "edgefleet key show" in again.json["hint"]
     assert file.read_bytes() == before
     assert edgefleet("key", "show", "--json").json == made
+    assert edgefleet("key", "show", "--public").out == f"{made['public_key']}\n"
     assert file.read_text().strip() not in edgefleet("key", "show").out
 
 

@@ -1,5 +1,6 @@
 """Every verb has a page that helps, and the pages are what docs/cli.md holds."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -52,18 +53,22 @@ def test_each_option_says_what_it_is_for(path: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("path", "example"), EXAMPLES, ids=[text for _, text in EXAMPLES])
 def test_each_example_is_one_that_its_verb_understands(
-    path: tuple[str, ...], example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: tuple[str, ...], example: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program, *words = shlex.split(example)
     assert program == "edgefleet"
     assert tuple(words[: len(path)]) == path
-    monkeypatch.setattr(click.Path, "exists", False, raising=False)
+    parse(path, words[len(path) :], monkeypatch)
+
+
+def parse(path: tuple[str, ...], words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the words as the verb does, but for files that need not be here."""
     command = load(BY_PATH[path])
     for param in command.params:
         if isinstance(param.type, click.Path):
             monkeypatch.setattr(param.type, "exists", False)
     context = click.Context(root, info_name="edgefleet")
-    with command.make_context(path[-1], words[len(path) :], parent=context) as made:
+    with command.make_context(path[-1], words, parent=context) as made:
         assert made.args == []
 
 
@@ -96,3 +101,27 @@ def test_a_changed_command_makes_the_reference_stale(monkeypatch: pytest.MonkeyP
     soak = next(p for p in load(BY_PATH["rollout", "plan"]).params if p.name == "soak")
     monkeypatch.setattr(soak, "default", "61s")
     assert reference.render() != before
+
+
+def documented() -> list[str]:
+    """Every command that stands at the start of a line in a page."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+    found = []
+    for page in pages:
+        joined = page.read_text().replace("\\\n", " ")
+        for line in joined.splitlines():
+            words = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
+            if words.startswith("edgefleet ") and "..." not in words and page.name != "cli.md":
+                found.append(re.split(r"  #| > ", words)[0])
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("line", documented())
+def test_each_command_in_the_pages_is_one_that_there_is(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = shlex.split(line)[1:]
+    path = tuple(words[:1]) if tuple(words[:1]) in BY_PATH else tuple(words[:2])
+    assert path in BY_PATH
+    if path != ("agent", "run"):
+        parse(path, words[len(path) :], monkeypatch)

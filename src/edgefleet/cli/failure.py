@@ -99,7 +99,9 @@ def _usage(error: click.ClickException) -> OperatorError:
     message = error.format_message()
     if not (isinstance(error, click.BadParameter) and error.param and error.ctx):
         field = getattr(error, "option_name", None)
-        return OperatorError("setting_invalid", message, field=field)
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+        hint = f"See what there is: {path or 'edgefleet'} --help"
+        return OperatorError("setting_invalid", message, field=field, hint=hint)
     param, ctx = error.param, error.ctx
     field = param.opts[0] if isinstance(param, click.Option) else param.make_metavar(ctx)
     match ctx.get_parameter_source(param.name or ""):

@@ -87,15 +87,17 @@ def new(invocation: Invocation, key: Path | None) -> None:
         )
 
 
-@verb("show", hub=False, examples=("edgefleet key show", "edgefleet key show --json"))
+@verb("show", hub=False, examples=("edgefleet key show", "edgefleet key show --public"))
+@click.option("--public", is_flag=True, help="Print the public key alone.")
 @pass_invocation
-def show(invocation: Invocation, key: Path | None) -> None:
+def show(invocation: Invocation, key: Path | None, public: bool) -> None:
     """Show a publisher's public key and its id.
 
     The public key is what devices (`edgefleet agent run --trust FILE`) and the hub (`edgefleet
     model publish --trust`) are given.
     """
-    _answer(invocation, key or default_key(), load_key(key).public)
+    found = load_key(key).public
+    _answer(invocation, key or default_key(), found, lines=[found.text] if public else None)
 
 
 for _command in (new, show):
@@ -106,7 +108,9 @@ def _public_file(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".key") + PUBLIC_SUFFIX)
 
 
-def _answer(invocation: Invocation, path: Path, public: PublicKey) -> None:
+def _answer(
+    invocation: Invocation, path: Path, public: PublicKey, *, lines: list[str] | None = None
+) -> None:
     view = KeyView(
         key=str(path),
         public_file=str(_public_file(path)),
@@ -119,4 +123,4 @@ def _answer(invocation: Invocation, path: Path, public: PublicKey) -> None:
         ("key id", view.keyid),
         ("public key", view.public_key),
     ]
-    invocation.screen.answer(view, facts(rows))
+    invocation.screen.answer(view, lines or facts(rows))

@@ -157,6 +157,7 @@ class HubClient:
                     if progress:
                         progress(len(piece))
                 if sent < size_bytes:
+                    self.close()  # the hub waits for the rest: let it know that none comes
                     raise PublisherError("digest_mismatch", f"{path} shrank while it was sent.")
 
             self._send(

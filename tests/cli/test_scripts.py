@@ -1,0 +1,41 @@
+"""Sessions at the command line, as text: each command with what it prints and how it ends.
+
+``EDGEFLEET_REWRITE=1`` writes the files anew; their diff is the review.
+"""
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from edgefleet.base.errors import OperatorError
+from support.canned_hub import CannedHub
+from support.command_line import CommandLine
+
+SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
+
+
+def play(script: str, fleet: CommandLine) -> str:
+    """The script with the output that its commands have now."""
+    played = []
+    for line in script.splitlines():
+        if not line.startswith("$ edgefleet "):
+            continue
+        said = fleet(*shlex.split(line)[2:])
+        shown = [text for text in (said.out.rstrip(), said.err.rstrip()) if text]
+        ended = [f"(exit {said.exit})"] if said.exit else []
+        played.append("\n".join([line, *shown, *ended]))
+    return "\n\n".join(played) + "\n"
+
+
+@pytest.mark.parametrize("file", SCRIPTS, ids=[file.stem for file in SCRIPTS])
+def test_a_script_goes_as_it_is_written(file: Path, fleet: CommandLine, canned: CannedHub) -> None:
+    none = OperatorError("not_found", "There is no rollout 'ro-none'.", field="rollout")
+    canned.put("GET", "/api/v1/rollouts/ro-none", none)
+    written = file.read_text()
+    played = play(written, fleet)
+    assert played.count("$ edgefleet ") == written.count("$ edgefleet ") > 5
+    if os.environ.get("EDGEFLEET_REWRITE") == "1":
+        file.write_text(played)
+    assert played == file.read_text()

@@ -1,0 +1,73 @@
+"""On a terminal bars move in place; they never reach standard output."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+from edgefleet.base.ids import sha256_hex
+from edgefleet.cli.exits import Exit
+from edgefleet.protocol.operator import ArtifactView, TrustedKeys, TrustKey
+from edgefleet.protocol.rollout import Status
+from support.canned_hub import TOKEN, CannedHub
+from support.command_line import CommandLine
+from support.fake_reads import NOW, release_view, rollout_in
+
+RELEASE = Path(__file__).parents[2] / "examples" / "digits" / "release-1"
+
+
+def on_terminal(home: Path, *args: str) -> tuple[int, str, str]:
+    """Exit code, standard output (a pipe) and what the terminal on standard error was sent."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgefleet.cli.main", *args],
+        env={**os.environ, "HOME": str(home), "TERM": "xterm-256color", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    ) as child:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:  # Linux says so when the other side has closed
+                break
+            shown += data
+        os.close(ours)
+        out = child.communicate(timeout=60)[0]
+        return child.returncode, out.decode(), shown.decode()
+
+
+def test_a_watch_draws_the_wave_in_place(fleet: CommandLine, canned: CannedHub) -> None:
+    canned.put(
+        "GET", "/api/v1/rollouts/ro-1", rollout_in(Status.RUNNING), 502, rollout_in(Status.REVERTED)
+    )
+    args = ("rollout", "watch", "ro-1", "--hub", canned.url, "--token", TOKEN)
+    code, out, shown = on_terminal(fleet.home, *args)
+    assert code == Exit.FAILED
+    assert "\x1b[" in shown
+    assert "wave 2 of 3 (10 %)" in shown
+    assert "The hub does not answer since" in shown
+    assert "\x1b" not in out
+    assert "reverted (error_rate)" in out
+
+
+def test_an_upload_draws_a_bar_for_each_file(fleet: CommandLine, canned: CannedHub) -> None:
+    made = fleet("key", "new", "--json").json
+    key = TrustKey(name="team", public_key=made["public_key"])
+    canned.put("GET", "/api/v1/trust", TrustedKeys(keys=(key,)))
+    canned.put("POST", "/api/v1/releases", release_view("1", NOW))
+    for file in RELEASE.iterdir():
+        data = file.read_bytes()
+        name = sha256_hex(data)
+        view = ArtifactView(sha256=name, size_bytes=len(data))
+        canned.put("PUT", f"/api/v1/artifacts/{name}", view)
+    hub = ("--hub", canned.url, "--token", TOKEN)
+    args = ("model", "publish", str(RELEASE), "--skip-proof", *hub)
+    code, out, shown = on_terminal(fleet.home, *args)
+    assert code == 0, shown
+    for name in ("fp16.onnx", "int8.onnx", "fp32.onnx", "golden.npz"):
+        assert name in shown
+    assert "digits 1 is published" in out
+    assert "\x1b" not in out
