@@ -143,7 +143,7 @@ def explain_release(release: Published, tracks: tuple[Track, ...], now: float) -
             Wait(
                 code=WaitCode.NO_ROLLOUT,
                 text="It is published; no rollout is planned: edgefleet rollout plan "
-                f"{manifest.model} {manifest.release}.",
+                f"--model {manifest.model} --release {manifest.release}",
             ),
         )
         return WaitReport(about=about, at=now, line=none[0].text, waits=none)
