@@ -1,0 +1,154 @@
+"""History, metrics text and the loop: bounded, thinned, and honest about what was delayed."""
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgefleet.base.errors import DeviceError
+from edgefleet.hub.exposition import Exposition, Histogram
+from edgefleet.hub.history import History
+from edgefleet.hub.limits import HISTORY_POINTS_SHOWN, HISTORY_S, STANDING_FLUSH_S
+from edgefleet.hub.steering import Steering
+from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
+from edgefleet.security.signing import PublisherKey
+from support.hub_inside import ManualClock, enrol_inside, hub_inside, publish_inside, report
+from support.tiny_releases import tiny_release
+
+
+def filled(seconds: int) -> History:
+    history = History()
+    for second in range(seconds):
+        history.sample(float(second), {"digits": {"1": second}})
+    return history
+
+
+def test_history_is_bounded_and_keeps_the_newest() -> None:
+    points = filled(HISTORY_S + 500).points("digits", None, None)
+    assert len(points) == HISTORY_POINTS_SHOWN
+    assert (points[0].at, points[-1].at) == (500.0, HISTORY_S + 499.0)
+
+
+def test_history_is_thinned_evenly() -> None:
+    points = filled(HISTORY_S).points("digits", None, None)
+    gaps = {round(b.at - a.at) for a, b in itertools.pairwise(points)}
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_history_shows_the_time_of_the_rollout_and_its_model() -> None:
+    points = filled(1000).points("digits", 500.0, 600.0)
+    assert (points[0].at, points[-1].at) == (495.0, 630.0)
+    assert points[0].on_release == {"1": 495}
+    assert filled(10).points("faces", None, None)[0].on_release == {}
+    assert filled(10).points("digits", 500.0, None) == ()
+
+
+def test_a_sample_is_due_once_a_second_and_after_the_clock_was_set_back() -> None:
+    history = History()
+    assert history.due(10.0)
+    history.sample(10.0, {})
+    assert [history.due(at) for at in (10.0, 10.9, 11.0, 9.0)] == [False, False, True, True]
+
+
+def test_any_label_value_survives_the_text_format() -> None:
+    values = ["plain", 'quo"te', "back\\slash", "new\nline", "ünïcode"]
+    out = Exposition()
+    out.gauge("edgefleet_test", "A test.", "name", dict.fromkeys(values, 1.5))
+    (family,) = text_string_to_metric_families(out.text())
+    assert [sample.labels["name"] for sample in family.samples] == values
+    assert {sample.value for sample in family.samples} == {1.5}
+
+
+def test_a_histogram_counts_by_upper_bound() -> None:
+    histogram = Histogram((0.1, 1.0))
+    for seconds in (0.05, 0.1, 0.5, 7.0):
+        histogram.observe(seconds)
+    out = Exposition()
+    out.histogram("edgefleet_test_seconds", "A test.", histogram)
+    (family,) = text_string_to_metric_families(out.text())
+    buckets = {s.labels["le"]: s.value for s in family.samples if s.name.endswith("_bucket")}
+    assert buckets == {"0.1": 2, "1.0": 3, "+Inf": 4}
+    sums = {s.name: s.value for s in family.samples if not s.labels}
+    assert sums == {"edgefleet_test_seconds_sum": 7.65, "edgefleet_test_seconds_count": 4}
+
+
+def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    async def before() -> None:
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            devices = await enrol_inside(hub, 3)
+            await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "1"))
+            for device in devices[:2]:
+                await report(hub, device, device.said(running="1"))
+            await hub.loop.tick()
+            assert list(hub._store.load_standings()) == []
+            clock.time += STANDING_FLUSH_S
+            await hub.loop.tick()
+            stored = sorted(hub._store.load_standings(), key=lambda standing: standing.row)
+            assert [(at.row, at.release, at.seq) for at in stored] == [(0, "1", 1), (1, "1", 1)]
+            await report(hub, devices[2], devices[2].said(running="1"))  # written when it closes
+
+    async def after() -> None:
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            assert [view.release for view in hub.devices(None, 10, "").devices] == ["1"] * 3
+            assert hub.fleet().on_release == {"digits": {"1": 3}}
+
+    asyncio.run(before())
+    asyncio.run(after())
+
+
+def test_the_loop_waits_out_a_store_that_cannot_write_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+
+            async def full(_self: Steering) -> None:
+                raise DeviceError("disk_full", "The hub's disk has no room left.")
+
+            monkeypatch.setattr(Steering, "look", full)
+            await hub.loop.tick()
+            await hub.loop.tick()
+            assert "edgefleet_ticks_delayed_total 2" in hub.metrics()
+
+    asyncio.run(main())
+
+
+def test_a_rollout_has_a_picture(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            devices = await enrol_inside(hub, 4)
+            await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "1"))
+            spec = RolloutSpec(model="digits", release="1", waves=(WaveSpec(percent=100),))
+            rollout = (await hub.plan(spec, "operator")).id
+            await hub.command(rollout, Verb.START, Command(), "operator")
+            for device in devices:
+                await report(hub, device, device.said(running="1"))
+                clock.time += 1
+                await hub.loop.tick()
+            shown = [point.on_release for point in hub.history(rollout).points]
+            assert shown == [{"1": count} for count in (1, 2, 3, 4)]
+
+    asyncio.run(main())
+
+
+def test_two_plans_at_once_cannot_both_have_the_devices(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+            await enrol_inside(hub, 4)
+            await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "1"))
+            spec = RolloutSpec(model="digits", release="1")
+            answers = await asyncio.gather(
+                *(hub.plan(spec, "operator") for _ in range(5)), return_exceptions=True
+            )
+            refused = [answer for answer in answers if isinstance(answer, BaseException)]
+            assert len(refused) == 4
+            assert all("rollout_overlap" in str(answer) for answer in refused)
+            assert len(hub.rollouts().rollouts) == 1
+
+    asyncio.run(main())

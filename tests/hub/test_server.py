@@ -1,0 +1,190 @@
+"""A hub as a process: how it starts, refuses to start, fails, and stops."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.base.network import HttpLink
+from edgefleet.hub.datadir import Reachable
+from edgefleet.hub.hub import Hub
+from edgefleet.hub.server import serve
+from edgefleet.hub.settings import Address, HubSettings
+from edgefleet.protocol.wire import Problem, decode
+from support.hub_process import running_hub
+from support.raw_device import enrolled
+
+
+def test_two_hubs_cannot_share_a_data_folder(tmp_path: Path) -> None:
+    with running_hub(tmp_path / "data"):
+        command = [sys.executable, "-m", "edgefleet.hub", "--data-dir", str(tmp_path / "data")]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 2
+    assert second.stderr.startswith("data_dir_in_use")
+    assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize("option", ["--listen", "--checkin-listen"])
+def test_a_port_that_is_taken_is_a_typed_error_and_frees_the_folder(
+    tmp_path: Path, option: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = {"--listen": "127.0.0.1:0", "--checkin-listen": "127.0.0.1:0"}
+        options[option] = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "edgefleet.hub", "--data-dir", str(tmp_path / "data")]
+        for name, value in options.items():
+            command += [name, value]
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("address_in_use")
+    with running_hub(tmp_path / "data") as hub:
+        assert hub.client().health().status == "ok"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_hub_that_is_told_to_stop_ends_well(tmp_path: Path, number: signal.Signals) -> None:
+    with running_hub(tmp_path / "data") as hub:
+        device = enrolled(hub.client(), hub.url, 1)[0]
+        device.check_in()  # a connection stays open, and must not hold it up
+        os.kill(hub.pid, number)
+        assert hub.process is not None
+        assert hub.process.wait(20) == 0
+        assert hub.log.read_text() == ""
+        hub.start()
+        device.check_in()
+        device.close()
+
+
+def test_a_defect_is_said_to_be_one_and_its_traceback_is_logged_once(tmp_path: Path) -> None:
+    fault = """
+from edgefleet.hub.hub import Hub
+def broken(self):
+    raise ZeroDivisionError("planted")
+Hub.fleet = broken
+"""
+    with running_hub(tmp_path / "data", fault=fault) as hub:
+        link = HttpLink(hub.url)
+        headers = {"Authorization": f"Bearer {hub.token}"}
+        answer = link.request("GET", "/api/v1/fleet", headers=headers)
+        link.close()
+        problem = decode(answer.body, Problem)
+        assert (answer.status, problem.code) == (500, "internal")
+        assert b"planted" not in answer.body
+        assert hub.client().health().status == "ok"
+    assert hub.log.read_text().count("ZeroDivisionError: planted") == 1
+
+
+def test_a_hub_whose_engine_fails_ends_instead_of_pretending(tmp_path: Path) -> None:
+    fault = f"""
+import pathlib
+from edgefleet.hub.steering import Steering
+async def broken(self):
+    if pathlib.Path({str(tmp_path / "now")!r}).exists():
+        raise ZeroDivisionError("planted")
+Steering.look = broken
+"""
+    with running_hub(tmp_path / "data", fault=fault) as hub:
+        (tmp_path / "now").touch()
+        assert hub.process is not None
+        assert hub.process.wait(20) not in (0, None)
+        assert "ZeroDivisionError: planted" in hub.log.read_text()
+
+
+def test_a_hub_runs_inside_another_program(tmp_path: Path) -> None:
+    ready: list[Reachable] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+
+        def on_ready(hub: Hub, reachable: Reachable) -> None:
+            assert hub.health().status == "ok"
+            ready.append(reachable)
+            stop.set()
+
+        settings = HubSettings(
+            data_dir=tmp_path / "data", listen="127.0.0.1:0", checkin_listen="127.0.0.1:0"
+        )
+        await serve(settings, on_ready=on_ready, stop=stop)
+
+    asyncio.run(main())
+    asyncio.run(main())  # the folder is free again, and the ports are the same
+    assert len(ready) == 2
+    assert ready[0].port == ready[1].port
+    assert ready[0].checkin_port == ready[1].checkin_port
+
+
+def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:
+    with running_hub(tmp_path / "data") as hub:
+        before = hub.said()
+        hub.stop()
+        with socket.create_server(("127.0.0.1", before["port"])):
+            hub.start()
+            assert hub.said()["port"] != before["port"]
+            assert hub.said()["checkin_port"] == before["checkin_port"]
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "url"),
+    [
+        ("127.0.0.1:8400", "127.0.0.1", 8400, "http://127.0.0.1:8400"),
+        ("[::1]:80", "::1", 80, "http://[::1]:80"),
+        ("hub.example:1", "hub.example", 1, "http://hub.example:1"),
+    ],
+)
+def test_addresses_are_read(text: str, host: str, port: int, url: str) -> None:
+    address = Address.parse(text, field="listen")
+    assert (address.host, address.port, address.url()) == (host, port, url)
+
+
+@pytest.mark.parametrize("text", ["", "8400", "host:", "host:x", "host:70000", "::1:80", "host:-1"])
+def test_what_is_no_address_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(OperatorError) as refused:
+        HubSettings(data_dir=tmp_path, listen=text)
+    assert (refused.value.code, refused.value.field) == ("setting_invalid", "listen")
+
+
+@pytest.mark.parametrize("field", ["interval_s", "tick_s", "max_artifact_bytes"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_a_setting_out_of_range_is_refused(tmp_path: Path, field: str, value: float) -> None:
+    with pytest.raises(OperatorError) as refused:
+        HubSettings(data_dir=tmp_path, **{field: value})
+    assert (refused.value.code, refused.value.field) == ("setting_invalid", field)
+
+
+def test_devices_behind_a_wildcard_are_told_the_name_they_used(tmp_path: Path) -> None:
+    async def main() -> None:
+        for listen, told, expected in (
+            ("0.0.0.0:8401", None, "http://hub.example:8401"),
+            ("127.0.0.1:8401", None, "http://127.0.0.1:8401"),
+            ("0.0.0.0:8401", "https://edge.example", "https://edge.example"),
+        ):
+            settings = HubSettings(
+                data_dir=tmp_path / "data", checkin_listen=listen, checkin_url=told
+            )
+            hub = await Hub.open(settings)
+            assert hub.checkin_url("hub.example") == expected
+            await hub.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("hub.secret", "nonsense"), ("hub.secret", "ab"), ("operator.token", "")]
+)
+def test_a_damaged_secret_is_refused_not_replaced(tmp_path: Path, name: str, content: str) -> None:
+    async def main() -> None:
+        hub = await Hub.open(HubSettings(data_dir=tmp_path / "data"))
+        await hub.close()
+        (tmp_path / "data" / name).write_text(content)
+        for _ in range(2):  # the folder is let go of each time
+            with pytest.raises(OperatorError, match="setting_invalid"):
+                await Hub.open(HubSettings(data_dir=tmp_path / "data"))
+        assert (tmp_path / "data" / name).read_text() == content
+
+    asyncio.run(main())
