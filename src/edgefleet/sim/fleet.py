@@ -1,6 +1,6 @@
 """Many simulated devices: enrolled, switched on, and counted."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import partial
 from typing import Literal
 
@@ -22,6 +22,7 @@ class FleetReport(Wire, frozen=True, kw_only=True):
     link_up: int  # of these, able to speak to the hub now
     on_release: dict[str, int]  # release served -> devices, "" for none yet
     ran: dict[str, int]  # release -> devices that ever served it, on trial or confirmed
+    ran_now: dict[str, dict[str, int]]  # of these, by the release that they serve now
     phases: dict[str, int]
     cpu_s: float = 0.0  # of the whole process
 
@@ -51,6 +52,10 @@ class Fleet:
     def report(self, kind: Literal["progress", "summary"], *, cpu_s: float = 0.0) -> FleetReport:
         now = self._around.world.now()
         devices = self.devices.values()
+        ran_now: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for device in devices:
+            for release in device.ran:
+                ran_now[release][device.release or ""] += 1
         return FleetReport(
             kind=kind,
             at=now,
@@ -58,6 +63,7 @@ class Fleet:
             link_up=sum(device.link.up(now) for device in devices),
             on_release=_sorted(Counter(device.release or "" for device in devices)),
             ran=_sorted(Counter(release for device in devices for release in device.ran)),
+            ran_now={release: _sorted(counts) for release, counts in sorted(ran_now.items())},
             phases=_sorted(Counter(device.phase.value for device in devices)),
             cpu_s=cpu_s,
         )

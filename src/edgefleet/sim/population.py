@@ -35,8 +35,8 @@ class Mix:
     flapping: float = 0.05
     slow: float = 0.10
     quiet: float = 0.30
-    away_s: tuple[float, float] = (30.0, 60.0)
-    busy_requests_s: tuple[float, float] = (10.0, 16.0)
+    away_s: tuple[float, float] = (18.0, 24.0)
+    busy_requests_s: tuple[float, float] = (14.0, 20.0)
     quiet_requests_s: tuple[float, float] = (0.5, 1.5)
 
 
@@ -70,7 +70,7 @@ def _device(name: str, seed: int, start: float, interval_s: float, mix: Mix) -> 
         link=_link(draws, start, mix),
         requests_s=draws.between(*(mix.busy_requests_s if busy else mix.quiet_requests_s)),
         # One look at the serving process before each check-in is enough; a trial is seen closer.
-        pace=Pace(probe_idle_s=interval_s, probe_trial_s=min(1.0, interval_s)),
+        pace=Pace(probe_idle_s=interval_s, probe_trial_s=min(0.5, interval_s)),
         answer_timeout_s=2 * interval_s,
     )
 
@@ -92,12 +92,12 @@ def _link(draws: Draws, start: float, mix: Mix) -> LinkFacts:
     elif at < mix.gone + mix.away:
         outages = Outages(windows=((start, start + draws.between(*mix.away_s)),))
     elif at < mix.gone + mix.away + mix.flapping:
-        up_s, down_s = draws.between(12.0, 25.0), draws.between(3.0, 6.0)
+        up_s, down_s = draws.between(12.0, 24.0), draws.between(1.5, 3.0)
         outages = Outages(up_s=up_s, down_s=down_s, shift_s=draws.between(0.0, up_s + down_s))
     if draws.happens(mix.slow):
         return LinkFacts(
             latency_s=draws.between(0.2, 0.5),
-            bandwidth_bytes_s=draws.between(30e3, 60e3),
+            bandwidth_bytes_s=draws.between(60e3, 120e3),
             outages=outages,
         )
     return LinkFacts(

@@ -1,4 +1,4 @@
-"""The programs of the demo: started here, watched, and ended by their process ids, whatever comes."""
+"""The programs of the demo: started, watched, and ended by their process ids, whatever comes."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from edgefleet.agent.supervisor import SOCKET
-from edgefleet.base.errors import EdgefleetError, InternalError, NetworkError
+from edgefleet.base.errors import InternalError, NetworkError
 from edgefleet.base.network import HttpLink
 from edgefleet.cli.demo.limits import END_TIMEOUT_S, LOG_LINES, START_TIMEOUT_S
 from edgefleet.protocol.serving import ServingStatus
@@ -33,7 +33,7 @@ class Program:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._file,
-            env=_plain_environment(),
+            env=plain_environment(),
             # Ctrl-C is for the demo, which ends its programs in the right order.
             start_new_session=True,
         )
@@ -145,35 +145,21 @@ class Fleet(Program):
         return decode(self.last_line(), FleetReport, code="internal")
 
 
-class Programs:
-    """Everything that runs. Used as a context, it ends what was begun, the newest first."""
+class Programs(contextlib.ExitStack):
+    """Everything that runs. Closed, it ends what was begun, the newest first."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._running: list[Program] = []
-
-    def __enter__(self) -> "Programs":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
 
     def add(self, program: Program) -> None:
         self._running.append(program)
+        self.callback(program.end)
 
     def check(self) -> None:
         """Raise InternalError when one of them has ended by itself."""
         for program in self._running:
             program.check()
-
-    def close(self) -> None:
-        errors: list[EdgefleetError] = []
-        while self._running:
-            try:
-                self._running.pop().end()
-            except EdgefleetError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
 
 
 def free_port() -> int:
@@ -183,6 +169,6 @@ def free_port() -> int:
         return port
 
 
-def _plain_environment() -> dict[str, str]:
+def plain_environment() -> dict[str, str]:
     """Ours, without settings meant for other commands."""
     return {name: value for name, value in os.environ.items() if not name.startswith("EDGEFLEET_")}

@@ -1,0 +1,79 @@
+"""Publishing as a publisher does: with ``edgefleet model publish``, one release after another."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from edgefleet.base.errors import InternalError
+from edgefleet.cli.demo.limits import PUBLISH_TIMEOUT_S
+from edgefleet.cli.demo.processes import plain_environment
+from edgefleet.cli.demo.story import Chapter
+
+_STOPPED: Final = InternalError("demo_failed", "Publishing was stopped.")
+
+
+class Publisher:
+    """Publishes the chapters' releases in their order, while the story goes on."""
+
+    def __init__(self, folders: Mapping[Chapter, Path], *, hub_folder: Path, key: Path) -> None:
+        self._folders = folders
+        self._hub_folder = hub_folder
+        self._key = key
+        self._published: set[str] = set()
+        self._error: InternalError | None = None
+        self._child: subprocess.Popen[str] | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread.start()
+
+    def wait(self, release: str) -> None:
+        """Return once it is published. Raises InternalError ``demo_failed`` when it cannot be."""
+        with self._changed:
+            over = self._changed.wait_for(
+                lambda: release in self._published or self._error, PUBLISH_TIMEOUT_S
+            )
+            if release in self._published:
+                return
+            if self._error or not over:
+                raise self._error or InternalError("demo_failed", "Publishing takes too long.")
+
+    def stop(self) -> None:
+        """End what is under way."""
+        with self._changed:
+            self._error = self._error or _STOPPED
+            if self._child:
+                self._child.terminate()
+        self._thread.join()
+
+    def _run(self) -> None:
+        for chapter, folder in self._folders.items():
+            with self._changed:
+                if self._error:
+                    return
+                self._child = child = self._begin(chapter, folder)
+            said = child.communicate()[0]
+            with self._changed:
+                if child.returncode == 0:
+                    self._published.add(chapter.release)
+                elif self._error is None:
+                    message = f"Release {chapter.release} cannot be published:\n{said}"
+                    self._error = InternalError("demo_failed", message)
+                self._changed.notify_all()
+
+    def _begin(self, chapter: Chapter, folder: Path) -> subprocess.Popen[str]:
+        arguments = ["model", "publish", str(folder), "--key", str(self._key), "--trust"]
+        arguments += ["--data-dir", str(self._hub_folder)]
+        if chapter.skip_proof:
+            arguments.append("--skip-proof")
+        return subprocess.Popen(
+            [sys.executable, "-m", "edgefleet.cli.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=plain_environment(),
+            start_new_session=True,
+        )

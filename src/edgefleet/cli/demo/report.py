@@ -1,0 +1,111 @@
+"""What the demo says at its end: one JSON object, or a table for people."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgefleet.cli.demo.checks import Check, accuracy, exposed_to_bad, opened
+from edgefleet.cli.demo.seen import StorySeen
+from edgefleet.cli.demo.story import MODEL
+from edgefleet.cli.screen import clean
+from edgefleet.protocol.rollout import RolloutView
+from edgefleet.protocol.wire import Wire
+
+
+class WaveReport(Wire, frozen=True, kw_only=True):
+    """A wave that was opened."""
+
+    percent: float
+    cut: int
+    exposed: int
+
+
+class RolloutReport(Wire, frozen=True, kw_only=True):
+    """``verdict`` is completed, reverted or refused; ``reason`` a stable code."""
+
+    release: str
+    verdict: str
+    reason: str
+    waves: tuple[WaveReport, ...]
+
+
+class DevicesReport(Wire, frozen=True, kw_only=True):
+    """``on_release`` counts online devices."""
+
+    total: int
+    on_release: dict[str, int]
+
+
+class InferenceReport(Wire, frozen=True, kw_only=True):
+    """What clients of the real agents got, over the whole story."""
+
+    requests: int
+    failed: int
+    accuracy: dict[str, float]
+
+
+class DemoReport(Wire, frozen=True, kw_only=True):
+    """The answer of ``edgefleet demo --json``."""
+
+    rollouts: tuple[RolloutReport, ...]
+    devices: DevicesReport
+    exposed_to_bad: int
+    inference: InferenceReport
+    checks: tuple[Check, ...]
+    seconds: float
+    hub: str
+
+
+def demo_report(seen: StorySeen, checks: tuple[Check, ...]) -> DemoReport:
+    return DemoReport(
+        rollouts=tuple(_rollout(view) for view in seen.rollouts if view),
+        devices=DevicesReport(
+            total=seen.hub.total, on_release=dict(seen.hub.on_release.get(MODEL, {}))
+        ),
+        exposed_to_bad=exposed_to_bad(seen),
+        inference=InferenceReport(
+            requests=sum(client.requests for client in seen.clients),
+            failed=sum(client.failed for client in seen.clients),
+            accuracy={
+                release: round(share, 4) for release, share in accuracy(seen.clients).items()
+            },
+        ),
+        checks=checks,
+        seconds=round(seen.seconds, 1),
+        hub=seen.url,
+    )
+
+
+def _rollout(view: RolloutView) -> RolloutReport:
+    return RolloutReport(
+        release=view.release,
+        verdict=view.status.value,
+        reason=view.reason,
+        waves=tuple(
+            WaveReport(percent=wave.percent, cut=wave.cut or 0, exposed=wave.exposed)
+            for wave in opened(view)
+        ),
+    )
+
+
+def show(console: Console, report: DemoReport) -> None:
+    """The table, then what was checked."""
+    table = Table(title="What happened", title_justify="left", title_style="bold")
+    for name in ("release", "verdict", "reason", "waves: took it / inside the cut", "accuracy"):
+        table.add_column(name)
+    for rollout in report.rollouts:
+        share = report.inference.accuracy.get(rollout.release)
+        table.add_row(
+            rollout.release,
+            Text(rollout.verdict, "green" if rollout.verdict == "completed" else "yellow"),
+            rollout.reason,
+            ", ".join(f"{wave.percent:g} %: {wave.exposed}/{wave.cut}" for wave in rollout.waves),
+            "-" if share is None else f"{share:.1%}",
+        )
+    console.print()
+    console.print(table)
+    online = ", ".join(f"{count} on {name}" for name, count in report.devices.on_release.items())
+    console.print(f"{report.devices.total} devices; online: {online}.", highlight=False)
+    for check in report.checks:
+        mark = Text("ok    ", "green") if check.holds else Text("FAILED", "bold red")
+        console.print(Text.assemble(mark, f" {check.name}: {clean(check.text)}"), highlight=False)

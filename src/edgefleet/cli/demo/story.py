@@ -1,0 +1,122 @@
+"""The story: its chapters as data, and the one way in which each is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet.base.clock import Clock
+from edgefleet.base.errors import InternalError
+from edgefleet.cli.demo.limits import CHAPTER_TIMEOUT_S, GATE, LOOK_EVERY_S
+from edgefleet.client.hub import HubClient
+from edgefleet.client.watch import ENDED, Seen, watch
+from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Status, Verb, WaveSpec
+
+MODEL: Final = "digits"
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One release, how it goes out, and how that is meant to end.
+
+    ``skip_proof``: the publisher does not run the golden set, so only the devices do.
+    """
+
+    release: str
+    opening: str
+    percents: tuple[float, ...]
+    ends: Status
+    reasons: tuple[str, ...]
+    skip_proof: bool = False
+    gate: GateSpec = GATE
+
+
+CANARY: Final = (1.0, 10.0, 100.0)
+
+STORY: Final = (
+    Chapter(
+        "1",
+        "Release 1, a good baseline, goes to everybody: the first install.",
+        (100.0,),
+        Status.COMPLETED,
+        ("completed",),
+    ),
+    Chapter(
+        "2",
+        "Release 2 is better. It goes out in waves: 1 %, 10 %, 100 %.",
+        CANARY,
+        Status.COMPLETED,
+        ("completed",),
+    ),
+    Chapter(
+        "3",
+        "Release 3 passed its golden set, but does not cope with what devices really see.",
+        CANARY,
+        Status.REVERTED,
+        ("error_rate", "confidence_drop"),
+    ),
+    Chapter(
+        "4",
+        "Release 4 does not do what its golden set says, and its publisher did not look.",
+        CANARY,
+        Status.REFUSED,
+        ("refused_by_devices",),
+        skip_proof=True,
+    ),
+)
+
+Tell = Callable[[str], None]
+
+
+def tell_rollout(
+    client: HubClient,
+    chapter: Chapter,
+    gate: GateSpec,
+    *,
+    clock: Clock,
+    tell: Tell,
+    pause: Callable[[float], None],
+) -> RolloutView:
+    """Plan and start the chapter's rollout, say what happens as it happens, return how it ended.
+
+    Raises InternalError ``demo_failed`` when it does not end in time, and what the hub refuses.
+    """
+    spec = RolloutSpec(
+        model=MODEL,
+        release=chapter.release,
+        waves=tuple(WaveSpec(percent=percent) for percent in chapter.percents),
+        gate=gate,
+    )
+    rollout = client.plan(spec).id
+    client.command(rollout, Verb.START)
+    view, told = None, ""
+    for sight in watch(
+        client,
+        rollout,
+        clock=clock,
+        timeout_s=CHAPTER_TIMEOUT_S,
+        every_s=LOOK_EVERY_S,
+        sleep=pause,
+    ):
+        if isinstance(sight, Seen):
+            view = sight.view
+            if (now := _milestone(view)) != told:
+                told = now
+                tell(f"  {_line(view)}")
+    if view is None or view.status not in ENDED:
+        waits = view.why.line if view else "it was never seen"
+        raise InternalError("demo_failed", f"Release {chapter.release} does not end: {waits}")
+    return view
+
+
+def _milestone(view: RolloutView) -> str:
+    """Changes when there is something to tell: not with each device that reports."""
+    judgement = None if view.wave is None else view.waves[view.wave].judgement
+    return f"{view.status} {view.wave} {judgement.reason if judgement else ''}"
+
+
+def _line(view: RolloutView) -> str:
+    if view.wave is None:
+        return view.why.line
+    wave = view.waves[view.wave]
+    name = f"wave {view.wave + 1} of {len(view.waves)}, {wave.percent:g} %"
+    return f"{name}, {wave.cut} devices, {wave.exposed} took it: {view.why.line}"
