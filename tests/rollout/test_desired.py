@@ -147,3 +147,26 @@ def test_what_a_device_failed_in_one_rollout_no_other_rollout_offers_it(kind: Ou
     shell._check_counts = lambda *_: None  # the device is in the cut, but in no account
     view = shell.run(second)
     assert (view.status.value, shell.devices[row].running) == ("completed", "1")
+
+
+def test_who_returns_with_a_recalled_release_goes_back_before_it_tries_a_newer_one():
+    shell = shell_on_release_1()
+    bad = shell.start(spec("2", 100))
+    shell.run(bad)
+    back = shell.now + 60
+    for device in shell.devices[:2]:
+        device.away = lambda now: now < back
+    shell.tick(10)
+    shell.command(bad, Verb.REVERT)
+    shell.run(bad)
+    shell.publish("3")
+    newer = shell.start(spec("3", 100))
+    shell.now = back
+    shell.engine.fleet.seen(0, shell.now, model=MODEL, release="2", phase=Phase.IDLE)
+    offer = shell.engine.answer(0, shell.now)
+    assert offer is not None
+    assert (offer.rollout, offer.action, offer.release) == (bad, "revert", "1")
+    shell.engine.fleet.seen(0, shell.now, model=MODEL, release="1", phase=Phase.IDLE)
+    offer = shell.engine.answer(0, shell.now)
+    assert offer is not None
+    assert (offer.rollout, offer.action, offer.release) == (newer, "install", "3")

@@ -6,6 +6,7 @@ it again, by whichever rollout.
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -47,20 +48,32 @@ class Desired:
                 return track
         return None
 
+    def proven(self, row: int) -> Track | None:
+        """Like ``track``, but only a release that its rollout or the device itself has proved."""
+        for track in self._giving:
+            proved = (
+                track.state.status is Status.COMPLETED
+                or track.ledger.standing(row) is Standing.HEALTHY
+            )
+            covers = proved and track.covers(row, self._fleet.running_id(row))
+            if covers and not self._held(row, track):
+                return track
+        return None
+
     def offer(self, row: int) -> Offer | None:
-        """What to tell the device; None when it may keep what it runs."""
+        """What to tell the device; None when it may keep what it runs.
+
+        Who runs what was taken back goes back to a proven release before it tries a new one.
+        """
+        running = self._fleet.running_id(row)
         want = self.track(row)
-        if want is None or self._fleet.running_id(row) == want.release.number:
+        if want is None or running == want.release.number:
             return None
         recalled = self.recalled(row)
-        return Offer(
-            rollout=(recalled or want).state.id,
-            action="install" if recalled is None else "revert",
-            model=want.release.manifest.model,
-            release=want.release.manifest.release,
-            manifest_sha256=want.release.manifest_sha256,
-            confirm_after_s=want.state.spec.gate.confirm_after_s,
-        )
+        proven = None if recalled is None else self.proven(row)
+        if recalled is None or proven is None or proven.release.number == running:
+            return _offer(want, rollout=want.state.id, action="install")
+        return _offer(proven, rollout=recalled.state.id, action="revert")
 
     def recalled(self, row: int) -> Track | None:
         """The rollout that takes back what the device runs now."""
@@ -94,6 +107,17 @@ class Desired:
         return any(
             other.ledger.standing(row) in HELD for other in self.of_release(track.release.number)
         )
+
+
+def _offer(want: Track, *, rollout: str, action: Literal["install", "revert"]) -> Offer:
+    return Offer(
+        rollout=rollout,
+        action=action,
+        model=want.release.manifest.model,
+        release=want.release.manifest.release,
+        manifest_sha256=want.release.manifest_sha256,
+        confirm_after_s=want.state.spec.gate.confirm_after_s,
+    )
 
 
 def _by_release(tracks: Iterable[Track]) -> dict[int, tuple[Track, ...]]:

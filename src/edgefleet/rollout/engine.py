@@ -164,6 +164,9 @@ class Engine:
             started = state.started_at is not None and state.started_at <= now
             if state.status not in _JUDGED or not started or not track.scope.eligible(row):
                 continue
+            running = self.fleet.running(row)
+            if running is not None and running[0] != state.spec.model:
+                continue
             if telemetry.release == state.spec.release:
                 track.cohorts.canary.add(row, telemetry)
             elif (
@@ -248,9 +251,12 @@ class Engine:
             case Verdict.PASS | Verdict.INCONCLUSIVE:
                 wave = track.state.open_wave
                 before = None if wave is None else wave.judgement
-                if judgement.verdict is Verdict.PASS or (
-                    before is not None and before.reason == judgement.reason
-                ):
+                stands = (
+                    before is not None
+                    and before.reason == judgement.reason
+                    and before.at <= judgement.at  # else somebody set the clock back
+                )
+                if stands or judgement.verdict is Verdict.PASS:
                     return None
                 return steps.Judged(judgement=judgement)
 

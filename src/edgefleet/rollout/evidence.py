@@ -128,14 +128,12 @@ def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owin
     A device to which another rollout gives this very release keeps it.
     """
     number = track.release.number
-    owes = track.scope.eligible_mask() & (fleet.running_ids == number)
+    running = np.flatnonzero(fleet.running_ids == number)
+    exposed = np.isin(running, track.ledger.exposed_rows(), assume_unique=True)
+    running = running[exposed | track.scope.all_eligible(running)]
     took = track.ledger.rows(Standing.TRIAL, Standing.HEALTHY)
-    running = fleet.running_ids[took]
-    switching = (running == NOTHING) | (fleet.phases[took] == TRIAL_CODE)
-    ever = track.ledger.exposed_rows()
-    owes[ever[fleet.running_ids[ever] == number]] = True
-    owes[took[switching]] = True
-    rows = np.flatnonzero(owes)
+    unsaid = fleet.running_ids[took] == NOTHING
+    rows = np.union1d(running, took[unsaid | (fleet.phases[took] == TRIAL_CODE)])
     back_to = desired.numbers(rows)
     stranded = int(np.count_nonzero(back_to == NOTHING))
     rows = rows[(back_to != number) & (back_to != NOTHING)]

@@ -62,15 +62,16 @@ class Scope:
 
     def eligible_mask(self) -> Mask:
         """One truth value a row."""
-        self._learn()
-        by_label = np.frombuffer(bytes(self._label_ok), np.bool_)
-        by_profile = np.frombuffer(bytes(self._profile_ok), np.bool_)
-        if not len(self._fleet):
-            return np.zeros(0, np.bool_)
+        by_label, by_profile = self._answers()
         return by_label[self._fleet.label_ids] & by_profile[self._fleet.profile_ids]
 
     def eligible_rows(self) -> Rows:
         return np.flatnonzero(self.eligible_mask())
+
+    def all_eligible(self, rows: Rows) -> Mask:
+        """``eligible`` for many rows at once."""
+        by_label, by_profile = self._answers()
+        return by_label[self._fleet.label_ids[rows]] & by_profile[self._fleet.profile_ids[rows]]
 
     def cut(self, percent: float, *, floor: int = 0) -> cut.Cut:
         """Cut the devices that are eligible now."""
@@ -88,7 +89,7 @@ class Scope:
     def all_below(self, rows: Rows, wave: WaveState) -> Mask:
         """``eligible`` and ``below`` for many rows at once."""
         threshold, _ = _bounds(wave)
-        mask = self.eligible_mask()[rows]
+        mask = self.all_eligible(rows)
         if threshold < cut.EVERYONE:
             places = cut.positions(self._fleet.hashes[rows], self._salt)
             mask &= places < np.uint64(threshold)
@@ -101,6 +102,14 @@ class Scope:
         if threshold < cut.EVERYONE:
             mask &= rows < enrolled
         return mask
+
+    def _answers(self) -> tuple[Mask, Mask]:
+        """By label set and by profile: whether that much of it is eligible."""
+        self._learn()
+        return (
+            np.frombuffer(bytes(self._label_ok), np.bool_),
+            np.frombuffer(bytes(self._profile_ok), np.bool_),
+        )
 
     def _learn(self) -> None:
         """Judge the label sets and profiles that came up since."""

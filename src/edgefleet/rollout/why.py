@@ -7,7 +7,7 @@ first, since when, and until when where the engine knows.
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from edgefleet.protocol.rollout import Judgement, Status
+from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout import gate
 from edgefleet.rollout.evidence import Census, Owing
@@ -86,8 +86,8 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Sight) -> list[Wait]:
     patience_until = wave.opened_at + state.spec.gate.patience_s
     patience = patience_until if patience_until > sight.at else None  # over: they are left behind
     before = wave.judgement
-    same = before is not None and before.reason == judgement.reason
-    since = before.at if before is not None and same else judgement.at
+    reason = gate.SOAK if judgement.reason == gate.PASSED else judgement.reason
+    since = before.at if before is not None and before.reason == reason else judgement.at
     waits = [
         _gate_wait(
             census, judgement, fleet, since=since, soak_s=state.spec.gate.soak_s, patience=patience
@@ -137,6 +137,9 @@ def _gate_wait(
     soak_s: float,
     patience: float | None,
 ) -> Wait:
+    if judgement.verdict is Verdict.FAIL:
+        text = f"The gate fails, and it is taken back now: {judgement.text}"
+        return Wait(code=WaitCode.REVERTING, text=text, since=since)
     match judgement.reason:
         case gate.SOAK | gate.PASSED:
             return Wait(
@@ -159,7 +162,7 @@ def _gate_wait(
             return Wait(code=WaitCode.INCONCLUSIVE, text=judgement.text, since=since)
         case gate.SAMPLE:
             return _sample_wait(census, judgement, fleet, since=since, patience=patience)
-        case _:  # a gate of the user's own, or a verdict that acts at the next look
+        case _:  # a gate of the user's own
             return Wait(code=WaitCode.INCONCLUSIVE, text=judgement.text, since=since)
 
 
@@ -184,7 +187,7 @@ def _sample_wait(
         text=text,
         since=since,
         until=patience,
-        devices=evidence.cut - evidence.healthy - evidence.failed - evidence.refused,
+        devices=evidence.offered + evidence.in_trial + evidence.offline + evidence.deferred,
         first=first_names(fleet, rows),
     )
 
