@@ -35,7 +35,7 @@ class Mix:
     flapping: float = 0.05
     slow: float = 0.10
     quiet: float = 0.30
-    away_s: tuple[float, float] = (18.0, 24.0)
+    away_s: tuple[float, float] = (60.0, 75.0)
     busy_requests_s: tuple[float, float] = (14.0, 20.0)
     quiet_requests_s: tuple[float, float] = (0.5, 1.5)
 
@@ -92,12 +92,12 @@ def _link(draws: Draws, start: float, mix: Mix) -> LinkFacts:
     elif at < mix.gone + mix.away:
         outages = Outages(windows=((start, start + draws.between(*mix.away_s)),))
     elif at < mix.gone + mix.away + mix.flapping:
-        up_s, down_s = draws.between(12.0, 24.0), draws.between(1.5, 3.0)
+        up_s, down_s = draws.between(10.0, 20.0), draws.between(1.0, 2.0)
         outages = Outages(up_s=up_s, down_s=down_s, shift_s=draws.between(0.0, up_s + down_s))
     if draws.happens(mix.slow):
         return LinkFacts(
-            latency_s=draws.between(0.2, 0.5),
-            bandwidth_bytes_s=draws.between(60e3, 120e3),
+            latency_s=draws.between(0.1, 0.25),
+            bandwidth_bytes_s=draws.between(80e3, 160e3),
             outages=outages,
         )
     return LinkFacts(
