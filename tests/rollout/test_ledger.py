@@ -50,7 +50,7 @@ def test_the_counts_are_those_of_the_standings(reports: list[tuple[int, OutcomeK
             found = ledger.rows(standing)
             assert ledger.count(standing) == len(found)
             assert (ledger.standings(rows) == standing).sum() == len(found)
-    assert ledger.exposed == len(ledger.exposed_rows())
+    assert ledger.exposed == ledger.exposed_mask(31).sum()
 
 
 def record(ledger: Ledger, *kinds: OutcomeKind) -> list[bool]:

@@ -52,6 +52,23 @@ def test_those_who_confirmed_a_bad_release_go_back_as_well():
     assert shell.on_release("1") == 300
 
 
+def test_a_release_that_turns_bad_in_the_second_wave_leaves_the_first_one_too():
+    shell = shell_on_release_1()
+    shell.publish("2")
+    rollout = shell.start(spec("2", 10, 50, 100))
+    canary = {d.row for d in shell.devices if shell.engine.answer(d.row, shell.now)}
+    shell.behaviour["2"] = lambda device: (
+        Behaviour.GOOD if device.row in canary else Behaviour.FAILS_TRIAL
+    )
+    view = shell.run(rollout)
+    assert (view.status, view.reason) == (Status.REVERTED, "error_rate")
+    assert [wave.cut for wave in view.waves] == [30, 150, None]
+    assert view.waves[0].judgement is not None
+    assert view.waves[0].judgement.reason == "passed"
+    assert view.evidence.reverted == 30  # the canary had confirmed it
+    assert shell.on_release("1") == 300
+
+
 def test_a_release_that_devices_refuse_ends_refused_with_nobody_exposed():
     shell = shell_on_release_1(1000)
     shell.publish("2", Behaviour.REFUSES)

@@ -19,7 +19,6 @@ from edgefleet.rollout.state import TAKEN_BACK
 from edgefleet.rollout.track import Track
 
 _GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLETED})
-_HELD_CODES = np.array(sorted(HELD), np.uint8)
 
 
 class Desired:
@@ -96,7 +95,8 @@ class Desired:
         """Which rows must not be offered the release of ``track``, whichever rollout said so."""
         mask = np.zeros(len(rows), np.bool_)
         for other in self.of_release(track.release.number):
-            mask |= np.isin(other.ledger.standings(rows), _HELD_CODES)
+            if any(other.ledger.count(standing) for standing in HELD):
+                mask |= other.ledger.held(rows)
         return mask
 
     def of_release(self, number: int) -> tuple[Track, ...]:

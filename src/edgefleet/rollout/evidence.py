@@ -128,12 +128,13 @@ def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owin
     A device to which another rollout gives this very release keeps it.
     """
     number = track.release.number
-    running = np.flatnonzero(fleet.running_ids == number)
-    exposed = np.isin(running, track.ledger.exposed_rows(), assume_unique=True)
-    running = running[exposed | track.scope.all_eligible(running)]
+    owes = fleet.running_ids == number
+    if owes.any():
+        owes &= track.scope.eligible_mask() | track.ledger.exposed_mask(len(fleet))
     took = track.ledger.rows(Standing.TRIAL, Standing.HEALTHY)
     unsaid = fleet.running_ids[took] == NOTHING
-    rows = np.union1d(running, took[unsaid | (fleet.phases[took] == TRIAL_CODE)])
+    owes[took[unsaid | (fleet.phases[took] == TRIAL_CODE)]] = True
+    rows = np.flatnonzero(owes)
     back_to = desired.numbers(rows)
     stranded = int(np.count_nonzero(back_to == NOTHING))
     rows = rows[(back_to != number) & (back_to != NOTHING)]

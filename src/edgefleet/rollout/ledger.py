@@ -29,6 +29,7 @@ class Standing(IntEnum):
 
 HELD: Final = frozenset({Standing.REFUSED, Standing.REVERTED, Standing.FAILED})
 """A device that stands so is never offered the release again."""
+_IS_HELD: Final = np.array([standing in HELD for standing in Standing])
 
 _BIT: Final = {
     OutcomeKind.DEFERRED: 1,
@@ -106,6 +107,11 @@ class Ledger:
             self._grow(int(rows[-1]) + 1)
         return self._standing[rows]
 
+    def held(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which of ``rows``, which ascend, must not be offered the release again."""
+        held: npt.NDArray[np.bool_] = _IS_HELD[self.standings(rows)]
+        return held
+
     def rows(self, *standings: Standing) -> Rows:
         """Rows that stand in one of these ways, ascending."""
         found = np.zeros(len(self._standing), np.bool_)
@@ -113,9 +119,11 @@ class Ledger:
             found |= self._standing == standing
         return np.flatnonzero(found)
 
-    def exposed_rows(self) -> Rows:
-        """Rows that ever activated the release, ascending."""
-        return np.flatnonzero(self._bits & _EXPOSED_BITS)
+    def exposed_mask(self, rows: int) -> npt.NDArray[np.bool_]:
+        """For each of the first ``rows``: whether it ever activated the release."""
+        if rows > len(self._bits):
+            self._grow(rows)
+        return (self._bits[:rows] & _EXPOSED_BITS) != 0
 
     def _move(self, row: int, before: Standing, after: Standing) -> None:
         self._standing[row] = after

@@ -62,8 +62,7 @@ class Scope:
 
     def eligible_mask(self) -> Mask:
         """One truth value a row."""
-        by_label, by_profile = self._answers()
-        return by_label[self._fleet.label_ids] & by_profile[self._fleet.profile_ids]
+        return self.all_eligible(np.arange(len(self._fleet)))
 
     def eligible_rows(self) -> Rows:
         return np.flatnonzero(self.eligible_mask())
@@ -71,7 +70,12 @@ class Scope:
     def all_eligible(self, rows: Rows) -> Mask:
         """``eligible`` for many rows at once."""
         by_label, by_profile = self._answers()
-        return by_label[self._fleet.label_ids[rows]] & by_profile[self._fleet.profile_ids[rows]]
+        mask = np.ones(len(rows), np.bool_)
+        if not by_label.all():
+            mask &= by_label[self._fleet.label_ids[rows]]
+        if not by_profile.all():
+            mask &= by_profile[self._fleet.profile_ids[rows]]
+        return mask
 
     def cut(self, percent: float, *, floor: int = 0) -> cut.Cut:
         """Cut the devices that are eligible now."""
