@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 
 QUIET = (
     "--no-sandbox",
@@ -15,7 +23,7 @@ QUIET = (
     "--disable-sync",
     "--no-first-run",
 )
-WAIT_MS = 20_000
+WAIT_MS = 60_000
 
 
 @contextmanager
@@ -63,6 +71,7 @@ def open_page(
     """A page of a fresh browser profile, signed in and live."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     context.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)  # generous: a machine may be busy, and nothing is measured
     try:
         page = context.new_page()
         complaints = Complaints(page)

@@ -1,4 +1,4 @@
-"""One browser for all tests of the page."""
+"""One browser for each file of tests: while it runs, its thread has no room for another loop."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from playwright.sync_api import Browser
 from support.browser import chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running

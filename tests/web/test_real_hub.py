@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from edgefleet.client.hub import HubClient
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, WaveSpec
 from edgefleet.security.signing import PublisherKey
-from support.browser import WAIT_MS, open_page
+from support.browser import open_page
 from support.raw_device import RawDevice, enrolled
 from support.tiny_releases import publish, tiny_release
 
@@ -119,9 +119,9 @@ def test_the_page_outlives_a_hub_that_is_killed(browser: Browser, tmp_path: Path
     ):
         page.evaluate("window.marked = true")
         first.process.kill()
-        expect(page.locator("#silence")).to_contain_text("does not answer", timeout=WAIT_MS)
+        expect(page.locator("#silence")).to_contain_text("does not answer")
         with serving(tmp_path / "data", first.url.removeprefix("http://")):
-            expect(page.locator("#link")).to_have_attribute("data-state", "live", timeout=WAIT_MS)
+            expect(page.locator("#link")).to_have_attribute("data-state", "live")
             assert page.evaluate("window.marked === true")
 
 

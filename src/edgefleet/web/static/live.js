@@ -4,7 +4,7 @@
 (() => {
   const POLL_MS = 2000; // between questions, when asking
   const RETRY_FIRST_MS = 500;
-  const RETRY_MOST_MS = 10000;
+  const RETRY_MOST_MS = 5000;
   const DEAF_MS = 12000; // an open stream sends something every 5 s; one that does not is buffered
   const STREAMS_TRIED = 3; // without a message, before asking instead
   const NEWS = "application/vnd.edgefleet.news+json";
