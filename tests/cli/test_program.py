@@ -73,6 +73,24 @@ def test_help_loads_no_more_than_it_shows(args: tuple[str, ...], tmp_path: Path)
     assert loaded.isdisjoint(HEAVY)
 
 
+def test_a_shell_can_complete_verbs(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "edgefleet.cli.main"],
+        env={
+            **os.environ,
+            "HOME": str(tmp_path),
+            "_EDGEFLEET_COMPLETE": "bash_complete",
+            "COMP_WORDS": "edgefleet rollout re",
+            "COMP_CWORD": "2",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert said.stdout.splitlines() == ["plain,resume", "plain,revert"]
+
+
 def test_the_agent_starts_without_what_only_operators_have(tmp_path: Path) -> None:
     code = (
         "import sys\n"

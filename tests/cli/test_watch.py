@@ -77,6 +77,18 @@ def test_time_that_is_over_is_waiting_or_no_network(fleet: CommandLine, canned: 
     assert said.json["status"] == "running"
 
 
+def test_ctrl_c_says_that_the_rollout_goes_on(
+    fleet: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgefleet.cli.rollout.watch.look", interrupted)
+    said = fleet("rollout", "watch", "ro-1")
+    assert said.exit == Exit.INTERRUPTED
+    assert "The rollout goes on: edgefleet rollout watch ro-1" in said.err
+
+
 def test_a_plan_can_be_followed_at_once(fleet: CommandLine, canned: CannedHub) -> None:
     canned.put("POST", "/api/v1/rollouts/ro-planned/start", rollout_in(Status.RUNNING))
     canned.put("GET", "/api/v1/rollouts/ro-running", rollout_in(Status.REVERTED))

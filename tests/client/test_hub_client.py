@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,16 @@ CALLS = (
         body=operator.PublishRequest(envelope=ENVELOPE),
     ),
     Call("models", lambda hub: hub.models(), "/api/v1/models", READS.models()),
-    Call("model", lambda hub: hub.model("a b"), "/api/v1/models/a%20b", READS.models().models[0]),
+    Call(
+        "model",
+        lambda hub: hub.model("a.b-c_d"),
+        "/api/v1/models/a.b-c_d",
+        READS.models().models[0],
+    ),
     Call(
         "release",
-        lambda hub: hub.release("digits", "2/3"),
-        "/api/v1/models/digits/releases/2%2F3",
+        lambda hub: hub.release("digits", "2.0"),
+        "/api/v1/models/digits/releases/2.0",
         RELEASE,
     ),
     Call(
@@ -105,8 +111,13 @@ CALLS = (
         READS.devices(None, 5, ""),
         query="after=lyon+1&limit=5&selector=site+in+%28lyon%29",
     ),
-    Call("device", lambda hub: hub.device(".."), "/api/v1/devices/..", READS.device_views[0]),
-    Call("device_why", lambda hub: hub.why_device("x?y"), "/api/v1/devices/x%3Fy/why", WHY),
+    Call(
+        "device",
+        lambda hub: hub.device("lyon-0001"),
+        "/api/v1/devices/lyon-0001",
+        READS.device_views[0],
+    ),
+    Call("device_why", lambda hub: hub.why_device("x"), "/api/v1/devices/x/why", WHY),
     Call(
         "plan",
         lambda hub: hub.plan(RolloutSpec(model="digits", release="2")),
@@ -171,6 +182,19 @@ def test_each_call_makes_the_request_of_its_row(
 def test_every_operator_endpoint_of_the_table_has_a_call() -> None:
     called = {call.endpoint for call in CALLS} | {"artifact_put"}  # tested below, as a stream
     assert {row.name for row in ENDPOINTS if row.role in ("operator", "anyone")} == called
+
+
+ODD = ["..", "../health", "a/b", "a?b=c", "a%2Fb", "é", "a b", ".", "", "a\nb", "x" * 64]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_name_is_never_read_as_a_path(odd: str, canned: CannedHub, client: HubClient) -> None:
+    halt = partial(client.command, verb=Verb.HALT)
+    for call in (client.device, client.model, client.rollout, client.why_device, halt):
+        with pytest.raises(OperatorError) as caught:
+            call(odd)
+        assert caught.value.code == "name_invalid"
+    assert canned.asked == []
 
 
 def test_a_row_whose_type_the_client_does_not_know_is_noticed(

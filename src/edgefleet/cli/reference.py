@@ -67,7 +67,9 @@ def _settings() -> Iterator[str]:
         'soak = "10m"\n'
         "```\n\n"
         "Durations are written `90s`, `5m`, `2h`, `1d`, `500ms` or as seconds; shares as `0.05` or "
-        "`5%`.\n"
+        "`5%`.\n\n"
+        'Completion: `eval "$(_EDGEFLEET_COMPLETE=bash_source edgefleet)"` (or `zsh_source`, '
+        "`fish_source`).\n"
     )
 
 

@@ -121,7 +121,8 @@ def _hub_options() -> list[click.Option]:
             envvar="EDGEFLEET_TOKEN",
             expose_value=False,
             callback=_keep,
-            help="Operator token; unless given, the one in the data folder.",
+            help="Operator token; unless given, the one in the data folder. On the command line "
+            "other users of this machine can see it: prefer the variable.",
         ),
         data_dir_option(),
     ]

@@ -2,7 +2,8 @@
 
 Method, path and types come from ``protocol.api``'s table. Every method raises the typed error that
 the hub answered with, caused by a ``Refusal`` (so that a caller can tell the hub's word from its
-own), or NetworkError when there was no answer worth the name. One connection, one thread.
+own); OperatorError ``name_invalid`` for a name that nothing can have; NetworkError when there was
+no answer worth the name. One connection, one thread.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from edgefleet.base.errors import (
     PublisherError,
     error_from_code,
 )
+from edgefleet.base.ids import check_name
 from edgefleet.base.network import Answer, HttpLink, Link
 from edgefleet.client.limits import (
     REQUEST_TIMEOUT_S,
@@ -260,7 +262,7 @@ class HubClient:
         parameters: Mapping[str, str],
         query: Mapping[str, str | int | None],
     ) -> str:
-        path = endpoint.path.format_map({k: quote(v, safe="") for k, v in parameters.items()})
+        path = endpoint.path.format_map({k: _segment(k, v) for k, v in parameters.items()})
         said = {name: value for name, value in query.items() if value is not None}
         return f"{self._prefix}{path}" + (f"?{urlencode(said)}" if said else "")
 
@@ -293,6 +295,11 @@ def check_token(token: str) -> str:
             hint="Copy the one line of operator.token in the hub's data folder.",
         )
     return token
+
+
+def _segment(parameter: str, value: str) -> str:
+    """One piece of a path. Raises OperatorError ``name_invalid``: servers decode %2F to a slash."""
+    return quote(value if parameter == "sha256" else check_name(value, field=parameter), safe="")
 
 
 def _error(answer: Answer) -> EdgefleetError:

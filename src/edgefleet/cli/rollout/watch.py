@@ -58,15 +58,19 @@ def follow(
     """Show the rollout until it ends, answer with its last view, and say how it ended."""
     last: RolloutView | None = None
     answers = True
-    with _picture(invocation.screen) as picture:
-        for sight in look(hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s):
-            match sight:
-                case Seen(view):
-                    last, answers = view, True
-                    picture.show(view)
-                case NoAnswer(since_s, error):
-                    answers = False
-                    picture.silent(since_s, error.message)
+    try:
+        with _picture(invocation.screen) as picture:
+            for sight in look(hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s):
+                match sight:
+                    case Seen(view):
+                        last, answers = view, True
+                        picture.show(view)
+                    case NoAnswer(since_s, error):
+                        answers = False
+                        picture.silent(since_s, error.message)
+    except KeyboardInterrupt:
+        invocation.screen.note(f"The rollout goes on: edgefleet rollout watch {rollout_id}")
+        raise
     if last is None:
         msg = "a watch sees the rollout at least once"
         raise AssertionError(msg)
