@@ -5,6 +5,7 @@ import random
 import pytest
 
 from edgefleet.http1.connection import Connection
+from edgefleet.http1.reader import RequestReader
 from support.http1_fuzz import (
     CONVERSATIONS,
     converse,
@@ -23,10 +24,12 @@ def test_every_cut_gives_the_same_answers_to_a_client_that_reads_slowly() -> Non
     assert find_split_that_differs(room=150) is None
 
 
-class TakesEveryBodyDirectly(Connection):
-    """Reads even a body of two bytes past the parser."""
-
+class ReadsEveryBodyPastTheParser(RequestReader):
     direct_bytes = 2
+
+
+class TakesEveryBodyDirectly(Connection):
+    reader_class = ReadsEveryBodyPastTheParser
 
 
 @pytest.mark.parametrize("room", [150, 1 << 20])
@@ -34,23 +37,29 @@ def test_a_body_read_past_the_parser_is_the_same_body(room: int) -> None:
     assert find_split_that_differs(TakesEveryBodyDirectly, room=room) is None
 
 
-class LosesTheFirstBytesOfADirectBody(TakesEveryBodyDirectly):
+class LosesTheFirstBytesOfADirectBody(ReadsEveryBodyPastTheParser):
     def _go_direct(self, size_bytes: int) -> None:
         self._body = [bytes(len(piece)) for piece in self._body]
         super()._go_direct(size_bytes)
 
 
-class ForgetsTheFirstHalfOfThePath(Connection):
+class ForgetsTheFirstHalfOfThePath(RequestReader):
     def on_url(self, url: bytes) -> None:
         self._url = url
         self._count_head(len(url))
 
 
-class ForgetsWhatBelongsToTheNextRequest(Connection):
+class ForgetsWhatBelongsToTheNextRequest(RequestReader):
     def on_message_begin(self) -> None:
         kept = self._headers
         super().on_message_begin()
         self._headers = kept
+
+
+class LosesTheCountOfBodies(RequestReader):
+    def hold(self, size_bytes: int) -> None:
+        if size_bytes > 0:
+            super().hold(size_bytes)
 
 
 class AnswersOutOfTurn(Connection):
@@ -59,10 +68,8 @@ class AnswersOutOfTurn(Connection):
         super()._work()
 
 
-class LosesTheCountOfBodies(Connection):
-    def _hold(self, size_bytes: int) -> None:
-        if size_bytes > 0:
-            super()._hold(size_bytes)
+def reading_with(planted: type[RequestReader]) -> type[Connection]:
+    return type("Planted", (Connection,), {"reader_class": planted})
 
 
 @pytest.mark.parametrize(
@@ -71,16 +78,19 @@ class LosesTheCountOfBodies(Connection):
         LosesTheFirstBytesOfADirectBody,
         ForgetsTheFirstHalfOfThePath,
         ForgetsWhatBelongsToTheNextRequest,
-        AnswersOutOfTurn,
     ],
 )
-def test_the_cuts_find_planted_faults(planted: type[Connection]) -> None:
-    assert find_split_that_differs(planted) is not None
+def test_the_cuts_find_a_reader_that_mixes_requests_up(planted: type[RequestReader]) -> None:
+    assert find_split_that_differs(reading_with(planted)) is not None
+
+
+def test_the_cuts_find_answers_that_are_out_of_turn() -> None:
+    assert find_split_that_differs(AnswersOutOfTurn) is not None
 
 
 def test_the_harness_finds_bodies_that_stay_counted() -> None:
     with pytest.raises(AssertionError, match="still counted"):
-        find_split_that_differs(LosesTheCountOfBodies)
+        find_split_that_differs(reading_with(LosesTheCountOfBodies))
 
 
 @pytest.mark.parametrize("seed", range(4))
