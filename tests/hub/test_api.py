@@ -258,6 +258,20 @@ def test_an_enrolment_with_a_bad_name_uses_up_no_claim(
     enrol(site.hub.url, claim, f"after-{abs(hash((name, *labels)))}")
 
 
+def test_strangers_cannot_fill_the_writers_queue(site: Site) -> None:
+    def writes() -> list[str]:
+        lines = site.client.metrics().splitlines()
+        return [line for line in lines if line.startswith("edgefleet_writes_total")]
+
+    before = writes()
+    for number in range(20):
+        with pytest.raises(EdgefleetError, match="claim_unknown"):
+            enrol(site.hub.url, f"efc_{number:040x}", "stranger")
+    assert writes() == before
+    status, answer = raw(site, "POST", "/device/v1/enrol", b"{" + b" " * (1 << 20))
+    assert (status, decode(answer, Problem).code) == (413, "body_too_large")
+
+
 def test_claims_and_keys_are_checked(site: Site) -> None:
     for body, field in ((b'{"count": 0}', "count"), (b'{"valid_s": -1}', "valid_s")):
         status, answer = raw(site, "POST", "/api/v1/claims", body)

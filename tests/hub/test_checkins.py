@@ -16,6 +16,7 @@ from edgefleet.base.entropy import SystemEntropy
 from edgefleet.base.errors import CATALOG
 from edgefleet.http1.limits import Limits
 from edgefleet.http1.server import listen
+from edgefleet.hub import device_plane as device_plane_module
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.store import writer as writer_module
 from edgefleet.hub.store.sqlite import SqliteStore
@@ -26,6 +27,7 @@ from edgefleet.security.credentials import DeviceIdentity, issue_device_token
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
+    ManualClock,
     check_in,
     enrol_inside,
     hub_inside,
@@ -301,6 +303,28 @@ def test_a_full_queue_answers_503_and_uses_up_no_number(
             assert heartbeat.status == 200  # needs no room
         monkeypatch.setattr(writer_module, "WRITES_WAITING", 10)
         assert (await report(hub, device, said)).acked == ("o1",)
+
+    inside(tmp_path, run)
+
+
+def test_a_device_that_reports_without_end_is_told_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_plane_module, "OUTCOMES_PER_DEVICE_HOUR", 2)
+
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        mad, calm = devices
+        said = [outcome(f"o{number}", OutcomeKind.DEFERRED, "r") for number in range(3)]
+        for one in (said[0], said[0], said[1]):  # what is sent again takes no room
+            await report(hub, mad, mad.said(one))
+        last = mad.said(said[2])
+        reply = await check_in(hub, mad, last)
+        assert (reply.status, decode(reply.body, Problem).code) == (503, "overloaded")
+        await report(hub, calm, calm.said(said[2]))
+        assert stored_outcomes(tmp_path / "data") == [(0, "o0"), (0, "o1"), (1, "o2")]
+        assert isinstance(hub.clock, ManualClock)
+        hub.clock.time += 3600
+        assert (await report(hub, mad, last)).acked == ("o2",)
 
     inside(tmp_path, run)
 

@@ -14,7 +14,13 @@ from edgefleet.hub.blobs import too_large
 from edgefleet.hub.bodies import announced_bytes, pieces, query_number, read_json
 from edgefleet.hub.downloads import artifact_answer
 from edgefleet.hub.hub import Hub
-from edgefleet.hub.limits import AUDIT_PAGE, AUDIT_PAGE_MAX, DEVICE_PAGE, DEVICE_PAGE_MAX
+from edgefleet.hub.limits import (
+    AUDIT_PAGE,
+    AUDIT_PAGE_MAX,
+    CHECKIN_BODY_BYTES,
+    DEVICE_PAGE,
+    DEVICE_PAGE_MAX,
+)
 from edgefleet.hub.problems import HANDLERS
 from edgefleet.hub.steering import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint, Role
@@ -77,7 +83,8 @@ def check_role(hub: Hub, role: Role, authorization: str | None) -> None:
 
 
 async def _enrol(hub: Hub, request: Request) -> Answer:
-    return await hub.enrol(await read_json(request, EnrolRequest), request.url.hostname)
+    said = await read_json(request, EnrolRequest, most=CHECKIN_BODY_BYTES)
+    return await hub.enrol(said, request.url.hostname)
 
 
 async def _endpoints(hub: Hub, request: Request) -> Answer:

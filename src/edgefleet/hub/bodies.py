@@ -13,7 +13,7 @@ from edgefleet.protocol.wire import decode
 T = TypeVar("T")
 
 
-async def read_json(request: Request, kind: type[T]) -> T:
+async def read_json(request: Request, kind: type[T], *, most: int = JSON_BODY_BYTES) -> T:
     """Read ``kind`` from the body; no body says as much as ``{}``.
 
     Raises OperatorError ``bad_request``, DeviceError ``body_too_large`` or ``request_too_slow``.
@@ -21,8 +21,8 @@ async def read_json(request: Request, kind: type[T]) -> T:
     body = bytearray()
     async for piece in pieces(request):
         body += piece
-        if len(body) > JSON_BODY_BYTES:
-            raise DeviceError("body_too_large", f"The body may have {JSON_BODY_BYTES} bytes.")
+        if len(body) > most:
+            raise DeviceError("body_too_large", f"The body may have {most} bytes.")
     return decode(bytes(body) or b"{}", kind)
 
 

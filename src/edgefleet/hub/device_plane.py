@@ -11,7 +11,9 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, problem_reply
 from edgefleet.hub.devices import Devices
+from edgefleet.hub.limits import OUTCOMES_PER_DEVICE_HOUR
 from edgefleet.hub.metrics import Metrics
+from edgefleet.hub.quota import Quota
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
@@ -48,6 +50,7 @@ class DevicePlane:
         self._clock = clock
         self._interval_s = interval_s
         self._nothing_new = encode(CheckInAnswer(interval_s=interval_s))
+        self._quota = Quota(OUTCOMES_PER_DEVICE_HOUR, clock)
 
     def __call__(self, request: Request) -> Reply | Coroutine[Any, Any, Reply]:
         """Answer one request of a device."""
@@ -61,6 +64,7 @@ class DevicePlane:
             row = self._devices.identify(authorization)
             said = _read(request.body)
             if said.outcomes or said.facts:
+                self._quota.check(row)
                 self._store.writer.check_room()
             if not self._engine.fleet.accept_seq(row, said.seq):
                 return self._replayed(row, started)
@@ -93,6 +97,7 @@ class DevicePlane:
             self._engine.record(row, outcome)
             self._metrics.outcomes[outcome.kind.value] += 1
         self._metrics.repeated_outcomes += sent - len(fresh)
+        self._quota.count(row, len(fresh))
 
     def _answer(self, row: int, said: CheckIn, started: float) -> Reply:
         now = self._clock.now()

@@ -92,11 +92,13 @@ class Devices:
         ``bad_request``.
         """
         check_protocol(request.protocol)
+        digest = token_digest(request.claim)
+        self._store.check_claim(digest, self._clock.now())
         check_name(request.name, field="name")
         self._check_profile(request.facts.profile)
         _check_labels(request.labels)
         device = await self._store.enrol(
-            token_digest(request.claim),
+            digest,
             request.name,
             request.labels,
             request.facts,

@@ -53,6 +53,7 @@ class Hub:
         self.folder = folder
         self.clock = clock
         self.operator_token = folder.operator_token(entropy)
+        secret = folder.hub_secret(entropy)
         self._started = clock.monotonic()
         self._checkin = Address.parse(settings.checkin_listen, field="checkin_listen")
         self._metrics = Metrics()
@@ -65,7 +66,7 @@ class Hub:
             store,
             engine.fleet,
             self.registry,
-            secret=folder.hub_secret(entropy),
+            secret=secret,
             clock=clock,
             entropy=entropy,
         )
@@ -101,9 +102,13 @@ class Hub:
         folder = DataDir(settings.data_dir)
         try:
             hub = cls(settings, folder, clock or SystemClock(), entropy or SystemEntropy())
-            hub.load()
         except BaseException:
             folder.release()
+            raise
+        try:
+            hub.load()
+        except BaseException:
+            await hub.close()
             raise
         return hub
 
@@ -120,7 +125,8 @@ class Hub:
     async def close(self) -> None:
         """Write what is soft, commit what waits, let the folder go."""
         try:
-            await self._devices.flush()
+            if self._store.started:
+                await self._devices.flush()
         finally:
             await self._store.close()
             self.folder.release()

@@ -8,9 +8,9 @@ WRITES_PER_COMMIT: Final = 2_000
 
 # Requests.
 CHECKIN_BODY_BYTES: Final = 64 << 10
+OUTCOMES_PER_DEVICE_HOUR: Final = 256  # an honest device has a few for each attempt
 JSON_BODY_BYTES: Final = 4 << 20
 BODY_PAUSE_S: Final = 30.0  # between two pieces of one body
-DRAINED_BYTES: Final = 16 << 20  # of a body that is refused, so that its sender hears why
 GRACEFUL_STOP_S: Final = 3.0
 OVERLOAD_RETRY_S: Final = 5
 
@@ -28,7 +28,6 @@ DEVICE_PAGE_MAX: Final = 1_000
 AUDIT_PAGE: Final = 100
 AUDIT_PAGE_MAX: Final = 1_000
 ROLLOUTS_SHOWN: Final = 100
-NOTE_CHARS: Final = 500
 
 # What a device was last heard to run is written this often, and in pieces of this size.
 STANDING_FLUSH_S: Final = 2.0

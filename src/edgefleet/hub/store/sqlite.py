@@ -61,6 +61,10 @@ class SqliteStore:
         self._reading.close()
 
     @property
+    def started(self) -> bool:
+        return self._writer is not None
+
+    @property
     def writer(self) -> Writer:
         if self._writer is None:
             msg = "the store was not started"
@@ -138,6 +142,13 @@ class SqliteStore:
             AuditEntry(id=id_, at=at, actor=actor, action=action, about=about, detail=detail)
             for id_, at, actor, action, about, detail in rows
         )
+
+    def check_claim(self, digest: str, now: float) -> None:
+        """Refuse a claim that is good for nothing, without a turn of the writer.
+
+        Raises DeviceError ``claim_unknown``, ``claim_used`` or ``claim_expired``.
+        """
+        _labels_given(self._reading, digest, now)
 
     # Writing.
 
@@ -251,10 +262,7 @@ class SqliteStore:
         """
 
         def job(connection: sqlite3.Connection) -> StoredDevice:
-            claim = connection.execute(
-                "SELECT labels, expires_at, used_by FROM claim WHERE digest = ?", (claim_digest,)
-            ).fetchone()
-            given = _check_claim(claim, now)
+            given = _labels_given(connection, claim_digest, now)
             if connection.execute("SELECT 1 FROM device WHERE name = ?", (name,)).fetchone():
                 raise DeviceError(
                     "device_name_taken", f"A device {name!r} is enrolled.", field="name"
@@ -343,8 +351,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _check_claim(claim: tuple[str, float, int | None] | None, now: float) -> dict[str, str]:
-    """The labels that a claim gives, when it is good."""
+def _labels_given(connection: sqlite3.Connection, digest: str, now: float) -> dict[str, str]:
+    """The labels that a claim gives, when it is good. Raises DeviceError."""
+    claim = connection.execute(
+        "SELECT labels, expires_at, used_by FROM claim WHERE digest = ?", (digest,)
+    ).fetchone()
     if claim is None:
         raise DeviceError("claim_unknown", "No such claim was made here.", field="claim")
     labels, expires_at, used_by = claim
