@@ -1,0 +1,195 @@
+"""Fetching: never twice, never past the disk's end, never what was not announced."""
+
+from collections.abc import Iterable, Mapping
+
+import pytest
+
+from edgefleet.agent import limits
+from edgefleet.agent.fetch import Fetcher
+from edgefleet.agent.lane import Stopped, Token
+from edgefleet.base.clock import SystemClock
+from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, PublisherError
+from edgefleet.base.ids import sha256_hex
+from edgefleet.base.network import Answer, Download
+from edgefleet.protocol.release import Artifact, ReleaseManifest
+from edgefleet.protocol.wire import encode, problem
+from support.agent_world import manifest
+from support.memory_storage import MemoryStorage
+
+DATA = bytes(range(256)) * 40
+ARTIFACT = Artifact(sha256=sha256_hex(DATA), size_bytes=len(DATA))
+PART = f"slots/b/model.onnx.{ARTIFACT.sha256[:16]}.part"
+MODEL = "slots/b/model.onnx"
+
+
+class Hub:
+    """A link whose next download can break off, ignore ranges or say something else."""
+
+    def __init__(self, data: bytes = DATA) -> None:
+        self.data = data
+        self.break_after: int | None = None
+        self.ranges_known = True
+        self.error: EdgefleetError | None = None
+        self.asked: list[str] = []
+        self.chunk = 1000
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Iterable[bytes] | None = None,
+        timeout_s: float = 10.0,
+    ) -> Answer:
+        return Answer(200, {}, self.data)
+
+    def download(
+        self, path: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 10.0
+    ) -> Download:
+        said = (headers or {}).get("Range", "")
+        self.asked.append(said)
+        if self.error is not None:
+            body = encode(problem(self.error))
+            return Download(self.error.status, {}, iter([body]))
+        ranged = bool(said) and self.ranges_known
+        start = int(said.removeprefix("bytes=").rstrip("-")) if ranged else 0
+        return Download(206 if ranged else 200, {}, self._chunks(self.data[start:]))
+
+    def _chunks(self, rest: bytes) -> Iterable[bytes]:  # type: ignore[misc] - a generator
+        sent = 0
+        for start in range(0, len(rest), self.chunk):
+            if self.break_after is not None and sent >= self.break_after:
+                self.break_after = None
+                raise NetworkError("connection_lost", "cut")
+            yield rest[start : start + self.chunk]
+            sent += self.chunk
+
+    def close(self) -> None:
+        return
+
+
+@pytest.fixture
+def disk() -> MemoryStorage:
+    return MemoryStorage()
+
+
+def fetcher(disk: MemoryStorage, hub: Hub, **more: int) -> Fetcher:
+    return Fetcher(disk, hub, dict, SystemClock(), **more)  # type: ignore[arg-type] - a generator is an iterator
+
+
+def test_a_broken_download_goes_on_where_it_stopped(disk: MemoryStorage) -> None:
+    hub = Hub()
+    hub.break_after = 3000
+    with pytest.raises(NetworkError):
+        fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert disk.files[PART] == DATA[:3000]
+    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert (disk.files, hub.asked) == ({MODEL: DATA}, ["", "bytes=3000-"])
+
+
+def test_what_is_there_is_not_asked_for(disk: MemoryStorage) -> None:
+    hub = Hub()
+    disk.files[MODEL] = DATA
+    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert hub.asked == []
+
+
+def test_what_the_other_slot_holds_is_copied(disk: MemoryStorage) -> None:
+    hub = Hub()
+    disk.files["slots/a/model.onnx"] = DATA
+    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert (disk.files[MODEL], hub.asked) == (DATA, [])
+
+
+def test_what_stood_there_before_makes_way_first(disk: MemoryStorage) -> None:
+    disk.files = {MODEL: b"old" * 100, "slots/b/model.onnx.0123.part": b"half", "keep": b""}
+    fetcher(disk, Hub()).file("b", "model.onnx", ARTIFACT, Token())
+    assert disk.files == {MODEL: DATA, "keep": b""}
+
+
+def test_other_bytes_than_announced_are_refused_and_leave_nothing(disk: MemoryStorage) -> None:
+    hub = Hub(DATA[:-1] + b"?")
+    with pytest.raises(PublisherError) as refused:
+        fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert (refused.value.code, disk.files, len(hub.asked)) == ("digest_mismatch", {}, 1)
+
+
+def test_a_part_that_was_spoilt_is_fetched_again_from_the_start(disk: MemoryStorage) -> None:
+    hub = Hub()
+    disk.files[PART] = b"?" * 5000
+    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert (disk.files, hub.asked) == ({MODEL: DATA}, ["bytes=5000-", ""])
+
+
+def test_more_bytes_than_announced_are_refused_before_they_fill_the_disk(
+    disk: MemoryStorage,
+) -> None:
+    with pytest.raises(PublisherError, match="More bytes"):
+        fetcher(disk, Hub(DATA * 100)).file("b", "model.onnx", ARTIFACT, Token())
+    assert disk.files == {}
+
+
+def test_a_hub_that_knows_no_ranges_is_read_from_the_start(disk: MemoryStorage) -> None:
+    hub = Hub()
+    hub.ranges_known = False
+    disk.files[PART] = DATA[:5000]
+    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert disk.files == {MODEL: DATA}
+
+
+def test_a_disk_without_room_is_found_before_the_download(disk: MemoryStorage) -> None:
+    hub = Hub()
+    disk.capacity_bytes = limits.DISK_MARGIN_BYTES + len(DATA) - 1
+    with pytest.raises(DeviceError) as full:
+        fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert (full.value.code, hub.asked, disk.files) == ("disk_full", [], {})
+    disk.capacity_bytes += 1
+    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert disk.files == {MODEL: DATA}
+
+
+def test_the_hubs_own_error_comes_through(disk: MemoryStorage) -> None:
+    hub = Hub()
+    hub.error = DeviceError("credential_invalid", "no")
+    with pytest.raises(DeviceError) as refused:
+        fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    assert refused.value.code == "credential_invalid"
+
+
+def test_a_stopped_fetch_keeps_what_it_has(
+    disk: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FLUSH_BYTES", 1)
+    token = Token()
+    before = disk.append
+
+    def stop_after_first(path: str, data: bytes) -> None:
+        before(path, data)
+        token.stop()
+
+    monkeypatch.setattr(disk, "append", stop_after_first)
+    with pytest.raises(Stopped):
+        fetcher(disk, Hub()).file("b", "model.onnx", ARTIFACT, token)
+    assert disk.files == {PART: DATA[:1000]}
+
+
+def test_memory_is_bounded_whatever_the_size(
+    disk: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FLUSH_BYTES", 2500)
+    fetcher(disk, Hub()).file("b", "model.onnx", ARTIFACT, Token())
+    appended = [one for one in disk.operations if one.startswith("append")]
+    assert len(appended) == 4  # 3000 bytes at a time, and the rest
+
+
+def test_a_manifest_is_kept_only_once_its_signature_was_checked(disk: MemoryStorage) -> None:
+    def stranger(_: bytes) -> tuple[str, ReleaseManifest]:
+        raise PublisherError("signature_invalid", "no")
+
+    with pytest.raises(PublisherError):
+        fetcher(disk, Hub()).manifest("b", "0" * 64, stranger)
+    assert disk.files == {}
+    opened = fetcher(disk, Hub()).manifest("b", "0" * 64, lambda _: ("d", manifest("2")))
+    assert opened == ("d", manifest("2"))
+    assert disk.files == {"slots/b/manifest.json": DATA}
