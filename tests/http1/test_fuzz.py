@@ -5,6 +5,7 @@ import random
 import pytest
 
 from edgefleet.http1.connection import Connection
+from edgefleet.http1.message import Reply, Request
 from edgefleet.http1.reader import RequestReader
 from support.http1_fuzz import (
     CONVERSATIONS,
@@ -13,6 +14,7 @@ from support.http1_fuzz import (
     mutated,
     quiet_loop,
     statuses,
+    vanish,
 )
 
 
@@ -119,3 +121,24 @@ def test_damaged_conversations_get_whole_answers_and_no_internal_error(seed: int
             )
             assert set(statuses(got)) <= allowed, data
         assert crashes == []
+
+
+class WritesToAClientThatHasGone(Connection):
+    def _reply(self, request: Request, reply: Reply) -> None:
+        self._out().write(reply.body)
+
+
+def test_a_client_may_vanish_after_any_byte() -> None:
+    with quiet_loop() as (loop, crashes):
+        for data in CONVERSATIONS:
+            for end in range(1, len(data) + 1):
+                for connection_class in (Connection, TakesEveryBodyDirectly):
+                    vanish(loop, data[:end], connection_class=connection_class)
+                vanish(loop, data[:end], room=100)
+        assert crashes == []
+
+
+def test_the_harness_finds_answers_to_a_client_that_has_gone() -> None:
+    with quiet_loop() as (loop, crashes):
+        vanish(loop, CONVERSATIONS[2], connection_class=WritesToAClientThatHasGone)
+        assert crashes

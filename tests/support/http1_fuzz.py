@@ -20,6 +20,7 @@ CONVERSATIONS: tuple[bytes, ...] = (
     chunked("/a", b"one", b"t" * 40, b"three") + post("/later", b"x" * 90) + get("/d"),
     get("/later/1") + get("/2") + get("/later/3") + get("/boom") + get("/4"),
     post("/a", b"x" * 200, "Expect: 100-continue") + get("/b", "Connection: close") + get("/c"),
+    get("/later") + post("/a", b"x" * 20, "Expect: 100-continue") + get("/later"),
     get("/a") + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + get("/smuggled"),
     b"\r\n" + get("/a", "Upgrade: h2c", "Connection: upgrade") + get("/b") + get("/bad/%ff"),
@@ -149,6 +150,31 @@ def converse(
 
     answered = loop.run_until_complete(run())
     return answered.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+
+
+def vanish(
+    loop: asyncio.AbstractEventLoop,
+    data: bytes,
+    *,
+    connection_class: type[Connection] = Connection,
+    room: int = 1 << 20,
+) -> None:
+    """Send ``data`` and be gone before anything is read; nothing may stay behind."""
+    host = FuzzHost()
+
+    async def run() -> None:
+        connection = connection_class(host, asyncio.get_running_loop())
+        transport = MemoryTransport(connection, room)
+        connection.connection_made(transport)
+        _deliver(connection, data)
+        transport.ended = True
+        connection.connection_lost(ConnectionResetError())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        connection.sweep(float("inf"))
+        assert host.held_bytes == 0, "a body is still counted"
+
+    loop.run_until_complete(run())
 
 
 def _deliver(connection: Connection, piece: bytes) -> None:
