@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 
+from edgefleet.cli.config import load
+from edgefleet.cli.root import root
+from edgefleet.cli.tree import ROOT
 from support.canned_hub import TOKEN, CannedHub
 from support.command_line import CommandLine
 
@@ -65,6 +69,17 @@ def test_a_file_may_name_the_hub_for_every_verb(edgefleet: CommandLine, canned: 
     assert canned.asked[-1].headers["authorization"] == f"Bearer {TOKEN}"
     elsewhere = edgefleet("rollout", "list", EDGEFLEET_HUB="http://127.0.0.1:1")
     assert elsewhere.exit == 5
+
+
+def test_a_shared_setting_is_not_for_another_option_of_the_same_name(tmp_path: Path) -> None:
+    write(Path.cwd(), f'data_dir = "{tmp_path / "hub"}"\n')
+    outer = click.Context(root, info_name="edgefleet")
+    found = {}
+    for name in ("serve", "demo"):  # the demo has a folder of its own for what it writes
+        command = load(ROOT[name])
+        with command.make_context(name, [], parent=outer) as made:
+            found[name] = (made.default_map or {}).get("data_dir")
+    assert found == {"serve": str(tmp_path / "hub"), "demo": None}
 
 
 def test_a_list_and_dashes_serve_in_a_file(fleet: CommandLine, canned: CannedHub) -> None:

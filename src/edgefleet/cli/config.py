@@ -26,9 +26,17 @@ MAX_FILE_BYTES: Final = 1 << 20
 _READ_BY_THE_AGENT: Final = "agent"  # its own settings check that table
 
 
-def apply_config(
-    ctx: click.Context, said: Path | None, path: tuple[str, ...], shared: Collection[str]
-) -> None:
+SHARED: Final = frozenset({"json", "config", "hub", "token", "data_dir"})
+"""Options that stand at the top level of a TOML file and count for every verb that has them."""
+
+
+def is_shared(param: click.Parameter) -> bool:
+    """Whether ``param`` is one of them, and not another one of the same name."""
+    name = param.name or ""
+    return name in SHARED and param.envvar == f"EDGEFLEET_{name.upper()}"
+
+
+def apply_config(ctx: click.Context, said: Path | None, path: tuple[str, ...]) -> None:
     """Let the file's values stand behind the command line and the variables of this verb.
 
     Raises OperatorError ``setting_invalid`` for a file that cannot be read or holds a key that no
@@ -38,22 +46,23 @@ def apply_config(
     if file is None:
         return
     values = _read(file)
-    check_keys(values, file, shared)
+    check_keys(values, file)
     own: Any = values
     for name in path:
         own = own.get(name, {})
-    defaults = {key: value for key, value in values.items() if key in shared}
+    takes = {param.name for param in ctx.command.params if is_shared(param)}
+    defaults = {key: value for key, value in values.items() if key in takes}
     ctx.default_map = {**defaults, **own}
 
 
-def check_keys(values: Mapping[str, Any], file: Path, shared: Collection[str]) -> None:
+def check_keys(values: Mapping[str, Any], file: Path) -> None:
     """Raise OperatorError ``setting_invalid``, naming the first key that no option has."""
     for key, value in values.items():
-        if key in shared or key == _READ_BY_THE_AGENT:
+        if key in SHARED or key == _READ_BY_THE_AGENT:
             continue
         child = ROOT.get(key)
         if child is None or not isinstance(value, dict):
-            raise _unknown(file, (key,), {*shared, *ROOT})
+            raise _unknown(file, (key,), {*SHARED, *ROOT})
         if isinstance(child, Leaf):
             _check_verb(value, file, (key,))
             continue

@@ -11,11 +11,11 @@ from typing import Final
 
 import click
 
-from edgefleet.cli.config import load
+from edgefleet.cli.config import is_shared, load
 from edgefleet.cli.exits import MEANING
 from edgefleet.cli.root import root
 from edgefleet.cli.tree import ROOT, Leaf, Noun
-from edgefleet.cli.verb import SHARED, Verb
+from edgefleet.cli.verb import Verb
 
 PAGE: Final = Path("docs/cli.md")
 _OWN_PAGE: Final = frozenset({("agent", "run")})
@@ -107,7 +107,7 @@ def _options(command: click.Command, path: tuple[str, ...], *, shared: bool) -> 
     yield "| option | variable | default | |\n|---|---|---|---|"
     context = click.Context(command)
     for option in command.params:
-        if not isinstance(option, click.Option) or (option.name in SHARED) is not shared:
+        if not isinstance(option, click.Option) or is_shared(option) is not shared:
             continue
         metavar = "" if option.is_flag else f" {option.make_metavar(context)}"
         variable = "_".join(("EDGEFLEET", *path, option.name or "")).upper()

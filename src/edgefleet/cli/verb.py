@@ -7,16 +7,13 @@ else the TOML file (``[rollout.plan] soak``), else its default.
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from edgefleet.cli.config import apply_config
 from edgefleet.cli.exits import MEANING, Exit
 from edgefleet.cli.invocation import Invocation
-
-SHARED: Final = frozenset({"json", "config", "hub", "token", "data_dir"})
-"""Options that stand at the top level of a TOML file and count for every verb."""
 
 
 class Verb(click.Command):
@@ -79,7 +76,7 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 def _configure(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     ctx.ensure_object(Invocation).path = ctx.command_path
-    apply_config(ctx, value, command_path(ctx), SHARED)
+    apply_config(ctx, value, command_path(ctx))
 
 
 def _output_options() -> list[click.Option]:
