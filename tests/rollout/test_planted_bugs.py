@@ -116,7 +116,7 @@ def nothing(_patch: Patch) -> None:
     """The engine as it is."""
 
 
-def run_the_story() -> None:
+def check_the_story() -> None:
     """A good release, a bad one, a silent one, with devices that are away."""
     shell = ToyShell(251, twice=True)
     for device in shell.devices:
@@ -144,11 +144,11 @@ def run_the_story() -> None:
 
 
 def test_the_story_holds_without_a_bug():
-    run_the_story()
+    check_the_story()
 
 
 @pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_caught(plant: Callable[[Patch], None], monkeypatch: Patch):
     plant(monkeypatch)
     with pytest.raises(BrokenError):
-        run_the_story()
+        check_the_story()

@@ -184,3 +184,26 @@ def test_everything_that_changes_a_rollout_is_audited_with_its_actor():
         "gate advance",
         "gate finish",
     ]
+
+
+def test_a_completed_rollout_is_taken_back_although_the_next_one_is_planned():
+    shell = shell_on_release_1()
+    rollout = shell.start(spec("2"))
+    shell.run(rollout)
+    shell.publish("3")
+    planned = shell.plan(spec("3"))
+    assert shell.view(planned).previous == "2"
+    shell.command(rollout, Verb.REVERT)
+    assert refused(shell, planned, Verb.START) == "rollout_overlap"
+    shell.run(rollout)
+    shell.command(planned, Verb.START)
+    assert shell.view(planned).previous == "1"  # found anew at the start
+
+
+def test_a_completed_rollout_is_not_taken_back_under_one_that_runs():
+    shell = shell_on_release_1()
+    rollout = shell.start(spec("2"))
+    shell.run(rollout)
+    shell.publish("3")
+    shell.start(spec("3"))
+    assert refused(shell, rollout, Verb.REVERT) == "rollout_overlap"

@@ -31,7 +31,7 @@ from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.ledger import Ledger, Standing
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.selector import parse
-from edgefleet.rollout.state import OPEN, RolloutState
+from edgefleet.rollout.state import ACTING, HOLDING, OPEN, RolloutState
 from edgefleet.rollout.step import AuditLine, Event, step
 from edgefleet.rollout.table import Signal
 from edgefleet.rollout.track import Published, Track
@@ -98,7 +98,7 @@ class Engine:
         plan.check_fleet(self.fleet, selector, release)
         scope = self._scope(spec, release, salt)
         plan.check_not_failed_before(scope, release, self._tracks.values())
-        plan.check_free(scope, self._tracks.values())
+        plan.check_free(scope, self._tracks.values(), HOLDING)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
         return plan.planned(spec, rollout_id=rollout_id, salt=salt, previous=previous, now=now)
 
@@ -270,7 +270,7 @@ class Engine:
         match verb:
             case Verb.START:
                 steps.check_allowed(track.state, Signal.STARTED, "start")
-                plan.check_free(track.scope, others)
+                plan.check_free(track.scope, others, ACTING)
                 return steps.Started(
                     previous=plan.previous_release(
                         track.scope, self.fleet, self._desired, track.state.spec.model
@@ -281,7 +281,7 @@ class Engine:
                 return steps.Paused()
             case Verb.RESUME:
                 steps.check_allowed(track.state, Signal.RESUMED, "resume")
-                plan.check_free(track.scope, others)
+                plan.check_free(track.scope, others, ACTING)
                 plan.check_newest(track, others)
                 begun = track.state.wave is not None
                 opening = None if begun else plan.next_openings(track, self.fleet)[0]
@@ -294,7 +294,7 @@ class Engine:
                 return steps.Halted()
             case Verb.REVERT:
                 steps.check_allowed(track.state, Signal.RECALLED, "revert")
-                plan.check_free(track.scope, others)
+                plan.check_free(track.scope, others, ACTING)
                 return steps.Recalled()
 
     def _change(self, track: Track, event: Event, now: float) -> Change:

@@ -123,7 +123,8 @@ class Ledger:
         """For each of the first ``rows``: whether it ever activated the release."""
         if rows > len(self._bits):
             self._grow(rows)
-        return (self._bits[:rows] & _EXPOSED_BITS) != 0
+        exposed: npt.NDArray[np.bool_] = (self._bits[:rows] & _EXPOSED_BITS) != 0
+        return exposed
 
     def _move(self, row: int, before: Standing, after: Standing) -> None:
         self._standing[row] = after

@@ -1,7 +1,7 @@
 """Planning: may this rollout be, and what is it then? Raises a typed error, changes nothing."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.selector import Selector, parse
-from edgefleet.rollout.state import HOLDING, TAKEN_BACK, RolloutState, WaveState
+from edgefleet.rollout.state import TAKEN_BACK, RolloutState, WaveState
 from edgefleet.rollout.step import Opening
 from edgefleet.rollout.track import Published, Track
 
@@ -91,11 +91,11 @@ def check_fleet(fleet: Fleet, selector: Selector, release: Published) -> None:
         )
 
 
-def check_free(scope: Scope, others: Iterable[Track]) -> None:
-    """No other rollout may hold a common device, nor wait to start on one."""
+def check_free(scope: Scope, others: Iterable[Track], holding: Collection[Status]) -> None:
+    """No other rollout on a common device may stand in one of ``holding``."""
     mine = scope.eligible_mask()
     for other in others:
-        if other.state.status in HOLDING:
+        if other.state.status in holding:
             common = int(np.count_nonzero(mine & other.scope.eligible_mask()))
             if common:
                 raise OperatorError(

@@ -9,10 +9,11 @@ from edgefleet.protocol.wire import Wire
 OPEN: Final[Collection[Status]] = frozenset(
     {Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.HALTED, Status.REVERTING}
 )
-HOLDING: Final[Collection[Status]] = frozenset(
-    {Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.REVERTING}
-)
-"""No second rollout over a common device while one of these holds it; a halted one lets go."""
+ACTING: Final[frozenset[Status]] = frozenset({Status.RUNNING, Status.PAUSED, Status.REVERTING})
+"""No second rollout acts on a common device while one of these does; a halted one lets go."""
+
+HOLDING: Final[frozenset[Status]] = ACTING | {Status.PLANNED}
+"""No second rollout is planned for a common device while one of these holds it."""
 
 TAKEN_BACK: Final[Collection[Status]] = frozenset(
     {Status.REVERTING, Status.REVERTED, Status.REFUSED}

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.state import OPEN
 
 
 class Signal(StrEnum):
@@ -70,5 +71,5 @@ def mermaid() -> str:
         for (status, signal), then in TABLE.items()
         if then is not None
     ]
-    lines += [f"    {status.value} --> [*]" for status in Status if not _ROWS[status]]
+    lines += [f"    {status.value} --> [*]" for status in Status if status not in OPEN]
     return "\n".join(lines) + "\n"
