@@ -1,0 +1,121 @@
+"""Settings come from the command line, the environment and a file, in that order."""
+
+from pathlib import Path
+
+import pytest
+
+from edgefleet.agent.settings import OPTIONS, AgentSettings, parse
+from edgefleet.base.errors import OperatorError
+
+GIVEN = (
+    "run",
+    "--hub",
+    "http://hub:1",
+    "--name",
+    "cam-1",
+    "--profile",
+    "coral_tpu",
+    "--trust",
+    "t",
+)
+
+
+def test_the_command_line_alone_is_enough() -> None:
+    assert parse(GIVEN, {}) == AgentSettings(
+        hub="http://hub:1",
+        name="cam-1",
+        profile="coral_tpu",
+        trust=Path("t"),
+        data_dir=Path("edgefleet-agent"),
+        serve="127.0.0.1:8600",
+    )
+
+
+def test_every_option_can_come_from_the_environment(tmp_path: Path) -> None:
+    environ = {
+        "EDGEFLEET_AGENT_HUB": "http://hub:2",
+        "EDGEFLEET_AGENT_NAME": "cam-2",
+        "EDGEFLEET_AGENT_PROFILE": "generic_x86",
+        "EDGEFLEET_AGENT_TRUST": "trust",
+        "EDGEFLEET_AGENT_CLAIM": "claim",
+        "EDGEFLEET_AGENT_DATA_DIR": str(tmp_path),
+        "EDGEFLEET_AGENT_SERVE": "0.0.0.0:80",
+        "EDGEFLEET_AGENT_BYTES_PER_S": "1000",
+        "EDGEFLEET_AGENT_KEEP_SERVING": "yes",
+        "EDGEFLEET_AGENT_JSON_LOG": "1",
+        "EDGEFLEET_AGENT_LABELS": "site=lyon, tier=gold",
+    }
+    assert parse(["run"], environ) == AgentSettings(
+        hub="http://hub:2",
+        name="cam-2",
+        profile="generic_x86",
+        trust=Path("trust"),
+        claim="claim",
+        data_dir=tmp_path,
+        serve="0.0.0.0:80",
+        bytes_per_s=1000,
+        keep_serving=True,
+        json_log=True,
+        labels=(("site", "lyon"), ("tier", "gold")),
+    )
+    named = {f"EDGEFLEET_AGENT_{one.name.upper().replace('-', '_')}" for one in OPTIONS}
+    assert named == set(environ) - {"EDGEFLEET_AGENT_LABELS"}
+
+
+def test_the_command_line_wins_over_the_environment_and_this_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        '[agent]\nhub = "http://file:1"\nname = "file"\nprofile = "file"\ntrust = "t"\n'
+        'keep-serving = true\nlabels = { site = "file" }\n'
+    )
+    settings = parse(
+        ["run", "--config", str(file), "--name", "line", "--label", "site=line"],
+        {"EDGEFLEET_AGENT_NAME": "environ", "EDGEFLEET_AGENT_PROFILE": "environ"},
+    )
+    assert (settings.hub, settings.profile, settings.name) == ("http://file:1", "environ", "line")
+    assert (settings.labels, settings.keep_serving) == ((("site", "line"),), True)
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "code"),
+    [
+        (("--serve", "8600"), "serve", "setting_invalid"),
+        (("--serve", "host:99999"), "serve", "setting_invalid"),
+        (("--bytes-per-s", "-1"), "bytes_per_s", "setting_invalid"),
+        (("--label", "site"), "label", "setting_invalid"),
+        (("--label", f"site={'x' * 64}"), "label", "setting_invalid"),
+        (("--name", "../etc"), "name", "name_invalid"),
+        (("--config", "/there/is/none.toml"), "config", "setting_invalid"),
+    ],
+)
+def test_a_wrong_setting_is_named(more: tuple[str, ...], field: str, code: str) -> None:
+    with pytest.raises(OperatorError) as wrong:
+        parse([*GIVEN, *more], {})
+    assert (wrong.value.field, wrong.value.code) == (field, code)
+
+
+def test_a_missing_setting_is_named_with_all_three_places_to_give_it() -> None:
+    with pytest.raises(OperatorError) as missing:
+        parse(["run"], {})
+    assert missing.value.field == "hub"
+    assert "--hub, EDGEFLEET_AGENT_HUB or hub in the file" in missing.value.hint
+
+
+def test_an_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('hubb = "http://file:1"\n')
+    with pytest.raises(OperatorError, match="no option 'hubb'"):
+        parse([*GIVEN, "--config", str(file)], {})
+
+
+def test_a_flag_that_is_neither_yes_nor_no_is_refused() -> None:
+    with pytest.raises(OperatorError, match="not true or false"):
+        parse(GIVEN, {"EDGEFLEET_AGENT_JSON_LOG": "perhaps"})
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["run", "--help"], {})
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"--{option.name}" in said for option in OPTIONS)

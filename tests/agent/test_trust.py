@@ -1,0 +1,49 @@
+"""The device's own keys decide what it runs."""
+
+from pathlib import Path
+
+import pytest
+
+from edgefleet.agent.trust import Trust
+from edgefleet.base.errors import OperatorError, PublisherError
+from edgefleet.protocol.wire import encode
+from edgefleet.security.signing import PublisherKey, manifest_digest, sign_manifest
+from support.agent_world import manifest
+
+KEY = PublisherKey.generate()
+ENVELOPE = sign_manifest(manifest("1"), KEY)
+
+
+def test_a_manifest_by_a_trusted_key_opens(tmp_path: Path) -> None:
+    file = tmp_path / "trust"
+    other = PublisherKey.generate().public.text
+    file.write_text(f"# ours\n{other}  # the old key\n\n{KEY.public.text}\n")
+    assert Trust.load(file).open(encode(ENVELOPE)) == (manifest_digest(ENVELOPE), manifest("1"))
+
+
+def test_a_manifest_by_a_stranger_does_not() -> None:
+    stranger = Trust((PublisherKey.generate().public.text,))
+    with pytest.raises(PublisherError) as refused:
+        stranger.open(encode(ENVELOPE))
+    assert refused.value.code == "signature_invalid"
+
+
+def test_something_that_is_no_envelope_is_refused() -> None:
+    with pytest.raises(PublisherError) as refused:
+        Trust((KEY.public.text,)).open(b"<html>")
+    assert refused.value.code == "signature_invalid"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "c2hvcnQ=\n", "no base64!\n"])
+def test_a_file_without_a_key_is_a_wrong_setting(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "trust"
+    file.write_text(text)
+    with pytest.raises(OperatorError) as wrong:
+        Trust.load(file)
+    assert (wrong.value.code, wrong.value.field) == ("setting_invalid", "trust")
+
+
+def test_a_file_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError) as wrong:
+        Trust.load(tmp_path / "none")
+    assert wrong.value.field == "trust"
