@@ -80,6 +80,7 @@ class DevicePlane:
         try:
             if said.facts:
                 await self._devices.learn(row, said.facts)
+                self._quota.count(row, 1)
             if said.outcomes:
                 await self._store.save_outcomes(
                     row,

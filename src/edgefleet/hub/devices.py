@@ -4,6 +4,7 @@ The engine's fleet holds the columns that rollouts are decided on; this module a
 hub needs, and keeps both in step with the store.
 """
 
+from array import array
 from collections.abc import Mapping
 from sys import intern
 
@@ -12,7 +13,7 @@ from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
-from edgefleet.hub.limits import PROFILES, STANDINGS_PER_WRITE
+from edgefleet.hub.limits import PROFILES, SHARED_FACTS, STANDINGS_PER_WRITE
 from edgefleet.hub.registry import Registry
 from edgefleet.hub.store.records import Standing, StoredDevice
 from edgefleet.hub.store.sqlite import SqliteStore
@@ -50,8 +51,9 @@ class Devices:
         self._secret = secret
         self._clock = clock
         self._entropy = entropy
-        self._enrolled_at: list[float] = []
+        self._enrolled_at = array("d")
         self._facts: list[Facts] = []
+        self._shared_facts: dict[Facts, Facts] = {}  # a class of hardware is one object
         self._profiles: set[str] = set()
         self._unsaved: set[int] = set()
 
@@ -179,11 +181,16 @@ class Devices:
             msg = f"device {device.name} has row {device.row}, but the fleet gave it {row}"
             raise AssertionError(msg)
         self._enrolled_at.append(device.enrolled_at)
-        self._facts.append(device.facts)
+        self._facts.append(self._shared(device.facts))
         self._profiles.add(device.facts.profile)
 
+    def _shared(self, facts: Facts) -> Facts:
+        if len(self._shared_facts) < SHARED_FACTS:
+            return self._shared_facts.setdefault(facts, facts)
+        return self._shared_facts.get(facts, facts)
+
     def _learned(self, row: int, facts: Facts) -> None:
-        self._facts[row] = facts
+        self._facts[row] = self._shared(facts)
         self._profiles.add(facts.profile)
         self._fleet.set_facts(row, facts.profile, self._fleet.labels(row))
 

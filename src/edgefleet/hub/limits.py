@@ -21,6 +21,7 @@ COPY_BYTES: Final = 1 << 20
 
 # Lists.
 PROFILES: Final = 1_000
+SHARED_FACTS: Final = 10_000  # distinct ones that devices share in memory
 VARIANTS_PER_RELEASE: Final = 32
 TRUSTED_KEYS: Final = 64
 DEVICE_PAGE: Final = 100
