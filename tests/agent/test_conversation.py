@@ -1,5 +1,6 @@
 """The agent's core, read as the conversation that it holds with the hub and its own device."""
 
+import msgspec
 import pytest
 
 from edgefleet.agent.effect import Activate, Fetch, FetchManifest, MovePointer, Prove
@@ -17,8 +18,9 @@ from edgefleet.agent.event import (
 )
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Phase
+from edgefleet.protocol.release import Artifact
 from edgefleet.protocol.serving import ProveResult, ServingStatus
-from support.agent_world import Device, manifest, manifest_sha256, offer, serving
+from support.agent_world import FACTS, Device, manifest, manifest_sha256, offer, serving
 
 
 def answer(
@@ -332,3 +334,137 @@ def test_the_pointer_moves_only_after_serving_has_switched() -> None:
     assert not any(isinstance(one, MovePointer) for one in device.effects)
     device.hear(Activated(job=device.job(Activate), status=serving("2")))
     assert device.did(MovePointer) == MovePointer(slot="b")
+
+
+def test_serving_that_hangs_outside_a_trial_is_put_right() -> None:
+    device = installed("1")
+    for _ in range(3):
+        assert device.state.soft.switch_at is None
+        look(device, None)
+    device.now += 10
+    device.hear(Woke(draw=0.5))
+    assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
+
+
+def test_serving_that_dies_again_and_again_is_restarted_ever_later() -> None:
+    device = installed("1")
+    pauses: list[float] = []
+    for pid in range(101, 111):
+        look(device, None, alive=False)
+        at = device.state.soft.switch_at
+        assert at is not None
+        pauses.append(at - device.now)
+        device.now = at
+        device.hear(Woke(draw=0.5))
+        device.hear(Activated(job=device.job(Activate), status=serving("1", pid=pid)))
+    assert pauses == sorted(pauses)
+    assert (pauses[0] < 0.5, pauses[-1] > 30) == (True, True)
+    look(device, serving("1", pid=110))
+    look(device, None, alive=False)
+    assert device.state.soft.switch_at is not None
+    assert device.state.soft.switch_at - device.now < 0.5, "it stood a look: at once again"
+
+
+def test_a_release_that_serving_has_by_itself_is_swapped_back() -> None:
+    device = installed("1")
+    look(device, serving("another"))
+    device.now += 10
+    device.hear(Woke(draw=0.5))
+    assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
+
+
+def test_a_first_release_that_fails_its_trial_leaves_nothing_serving() -> None:
+    device = Device()
+    device.boot(whole=())
+    to_watching(device, "3")
+    look(device, None, alive=False)
+    assert "StopServing" in device.kinds()
+    look(device, None, alive=False)
+    assert device.kinds()[:2] == ("MovePointer", "RemoveSlot")
+    assert (device.state.stage, device.state.active) == (Stage.IDLE, None)
+
+
+def test_a_release_that_cannot_be_gone_back_to_is_refused_and_offered_again_later() -> None:
+    device = installed("1")
+    to_watching(device, "3")
+    device.now += 10
+    look(device, serving("3"))
+    answer(device)
+    back = offer("1", rollout="ro-3", action="revert")
+    check_in(device, back)
+    device.hear(
+        ActivationFailed(job=device.job(Activate), reason="load_failed", detail="", draw=0.5)
+    )
+    device.hear(Activated(job=device.job(Activate), status=serving("3")))
+    assert device.state.stage is Stage.IDLE
+    assert spooled(device) == [(OutcomeKind.REFUSED, "load_failed")]
+    answer(device, back)
+    assert device.state.stage is Stage.IDLE, "not in a loop"
+    device.now += 60
+    device.hear(Woke(draw=0.5))
+    answer(device, back)
+    assert device.state.stage is Stage.ACTIVATING
+
+
+def test_a_manifest_other_than_the_offered_one_is_refused() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    device.hear(
+        ManifestOpened(
+            job=device.job(FetchManifest), sha256=manifest_sha256("3"), manifest=manifest("3")
+        )
+    )
+    assert spooled(device) == [(OutcomeKind.REFUSED, "digest_mismatch")]
+    assert device.holds("a") == "1"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"runtimes": ()}, "runtime_missing"),
+        ({"profile": "coral_tpu"}, "no_variant"),
+    ],
+)
+def test_a_release_that_this_device_cannot_run_is_refused_before_it_is_fetched(
+    facts: dict[str, object], reason: str
+) -> None:
+    device = installed("1")
+    device.boot(serving=serving("1"), facts=msgspec.structs.replace(FACTS, **facts))
+    check_in(device, offer("2"))
+    device.hear(
+        ManifestOpened(
+            job=device.job(FetchManifest), sha256=manifest_sha256("2"), manifest=manifest("2")
+        )
+    )
+    assert spooled(device) == [(OutcomeKind.REFUSED, reason)]
+    assert device.state.active == "a"
+
+
+def test_a_model_larger_than_the_memory_is_refused() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    huge = manifest("2")
+    variant = msgspec.structs.replace(
+        huge.variants[0], artifact=Artifact(sha256="0" * 64, size_bytes=2 << 30)
+    )
+    device.hear(
+        ManifestOpened(
+            job=device.job(FetchManifest),
+            sha256=manifest_sha256("2"),
+            manifest=msgspec.structs.replace(huge, variants=(variant,)),
+        )
+    )
+    assert spooled(device) == [(OutcomeKind.REFUSED, "does_not_fit")]
+
+
+def test_a_trial_that_never_stands_healthy_ends() -> None:
+    device = installed("1")
+    to_watching(device, "3")
+    for _ in range(40):
+        device.now += 2
+        look(device, None)
+        device.now += 2
+        look(device, serving("3"))
+        if device.state.stage is not Stage.WATCHING:
+            break
+    assert spooled(device)[-1] == (OutcomeKind.TRIAL_FAILED, "serving_crashed")

@@ -54,12 +54,14 @@ class Lane:
         self._failed = failed
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
 
     def do(self, task: Task) -> None:
         """Do ``task`` after those before it. What it raises goes to ``failed``."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
         self._tasks.put(task)
 
     def close(self, timeout_s: float) -> None:

@@ -66,6 +66,10 @@ class Stop:
     """Asks the loop to end."""
 
 
+class StoppedWaiting(Exception):  # noqa: N818 - no error: somebody asked for it
+    """The loop was told to end before its state found room."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the loop is put together from."""
@@ -109,9 +113,12 @@ class Loop:
 
     def run(self, *, keep_serving: bool) -> None:
         """Live. On the way out the serving process is stopped, unless it shall go on."""
-        self._boot()
-        while not isinstance(event := self._next(), Stop):
-            self._take(event)
+        try:
+            self._boot()
+            while not isinstance(event := self._next(), Stop):
+                self._take(event)
+        except StoppedWaiting:
+            LOGGER.warning("stopped while the disk was full; the last step is done again")
         self._token.stop()
         self._work.close(CLOSE_S)
         if not keep_serving:
@@ -161,9 +168,8 @@ class Loop:
                 if not told:
                     LOGGER.error("%s", error)
                     told = True
-                stopped = self._pause()
-                if stopped:
-                    raise
+                if self._pause():
+                    raise StoppedWaiting from error
             else:
                 return
 

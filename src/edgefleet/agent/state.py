@@ -108,6 +108,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     announce_until: float | None = None
     probe_at: float | None = None
     probing: bool = False
+    missed: int = 0  # looks in a row that a living serving process did not answer
     serving: ServingStatus | None = None
     mark: Mark | None = None
     tallies: tuple[Telemetry, ...] = ()

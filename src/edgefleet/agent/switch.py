@@ -178,7 +178,11 @@ def _keep_serving(turn: Turn, event: ServingSeen) -> None:
         return
     if serves(event.status, held):
         turn.forgettable(switch_failures=0)
-    elif not event.alive or (event.status is not None and event.status.ready):
+    missed = turn.soft.missed + 1 if event.status is None else 0
+    turn.forgettable(missed=missed)
+    swapped = event.status is not None and event.status.ready and not serves(event.status, held)
+    if swapped or not event.alive or missed >= limits.MISSED_PROBES:
+        turn.forgettable(missed=0)
         _retry_later(turn, event.draw)
 
 

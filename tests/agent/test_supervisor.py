@@ -1,0 +1,127 @@
+"""The serving process seen from the agent: what starts wrong, hangs, or is not ours."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgefleet.agent.state import Held
+from edgefleet.agent.supervisor import PID, Supervisor
+from edgefleet.base.clock import SystemClock
+from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.base.storage import FolderStorage
+from support.agent_world import manifest, serving
+
+MANIFEST = manifest("1")
+HELD = Held(
+    model="digits",
+    release="1",
+    manifest_sha256="0" * 64,
+    variant=MANIFEST.variants[0],
+    golden=MANIFEST.golden,
+    quality=MANIFEST.quality,
+)
+
+SERVE = """
+import json, os, socketserver, sys
+from http.server import BaseHTTPRequestHandler
+status = json.loads(sys.argv[1])
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({**status, "pid": os.getpid()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def address_string(self): return "unix"
+    def log_message(self, *_): pass
+socketserver.UnixStreamServer(sys.argv[-1], Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FolderStorage:
+    return FolderStorage(tmp_path)
+
+
+@pytest.fixture
+def made(storage: FolderStorage) -> Generator[list[Supervisor]]:
+    supervisors: list[Supervisor] = []
+    yield supervisors
+    for supervisor in supervisors:
+        supervisor.stop()
+
+
+def supervise(
+    storage: FolderStorage, made: list[Supervisor], *command: str, ended: threading.Event
+) -> Supervisor:
+    supervisor = Supervisor(storage, (sys.executable, "-c", *command), SystemClock(), ended.set)
+    made.append(supervisor)
+    return supervisor
+
+
+def status_text() -> str:
+    return msgspec.json.encode(serving("1")).decode()
+
+
+def test_a_process_that_ends_at_once_is_reported_with_its_last_words(
+    storage: FolderStorage, made: list[Supervisor]
+) -> None:
+    supervisor = supervise(storage, made, "raise SystemExit('no runtime')", ended=threading.Event())
+    with pytest.raises(DeviceError, match="Serving ended with 1: no runtime"):
+        supervisor.activate("a", HELD)
+    assert supervisor.status() == (None, False)
+
+
+def test_another_agent_adopts_the_living_process_and_hears_of_its_end(
+    storage: FolderStorage, made: list[Supervisor]
+) -> None:
+    first = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    started = first.activate("a", HELD)
+    ended = threading.Event()
+    second = supervise(storage, made, "raise SystemExit('not started')", ended=ended)
+    assert second.status() == (started, True)
+    assert second.activate("a", HELD).pid == started.pid
+    os.kill(started.pid, 9)
+    assert ended.wait(10)
+    assert first.status() == (None, False)
+    assert second.status() == (None, False)
+
+
+def test_a_process_that_lives_but_does_not_answer_is_replaced(
+    storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    before = supervisor.activate("a", HELD)
+    Path(storage.locate("serving.sock")).unlink()
+    assert supervisor.status() == (None, True)
+    after = supervisor.activate("a", HELD)
+    assert after.pid != before.pid
+    assert not Path(f"/proc/{before.pid}").exists()
+
+
+def test_a_process_that_only_has_the_number_of_ours_is_left_alone(
+    storage: FolderStorage, made: list[Supervisor]
+) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        storage.write(PID, f"{stranger.pid} 12345".encode())
+        supervisor = supervise(storage, made, "", ended=threading.Event())
+        assert supervisor.status() == (None, False)
+        supervisor.stop()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_folder_whose_path_is_too_long_for_a_socket_is_a_wrong_setting(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path / ("x" * 100))
+    with pytest.raises(OperatorError) as wrong:
+        Supervisor(storage, ("true",), SystemClock(), lambda: None)
+    assert (wrong.value.code, wrong.value.field) == ("setting_invalid", "data_dir")
