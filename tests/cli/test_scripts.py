@@ -1,4 +1,4 @@
-"""Sessions at the command line, as text: each command with what it prints and how it ends.
+"""What an operator types and reads, as text: each command with what it prints and how it ends.
 
 ``EDGEFLEET_REWRITE=1`` writes the files anew; their diff is the review.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.operator import Models
 from support.canned_hub import CannedHub
 from support.command_line import CommandLine
 
@@ -39,3 +40,9 @@ def test_a_script_goes_as_it_is_written(file: Path, fleet: CommandLine, canned: 
     if os.environ.get("EDGEFLEET_REWRITE") == "1":
         file.write_text(played)
     assert played == file.read_text()
+
+
+def test_a_changed_answer_breaks_a_script(fleet: CommandLine, canned: CannedHub) -> None:
+    written = (Path(__file__).parent / "scripts" / "look.txt").read_text()
+    canned.put("GET", "/api/v1/models", Models(models=()))
+    assert play(written, fleet) != written
