@@ -89,6 +89,7 @@ def test_silence_after_activating_is_failure():
     assert judged is not None
     assert judged.evidence.silent >= 2
     assert judged.evidence.reasons["silent"] == judged.evidence.silent
+    assert view.evidence.silent == view.evidence.failed == view.exposed
 
 
 def test_a_device_that_was_silent_and_turns_up_confirmed_is_healthy():

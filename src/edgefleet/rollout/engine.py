@@ -222,9 +222,12 @@ class Engine:
                 evidence = census.evidence
             case Status.REVERTING | Status.REVERTED:
                 owing = find_owing(track, self.fleet, self._desired, now)
-                sight, evidence = why.Sight(now, owing=owing), closed_evidence(track)
+                sight, evidence = (
+                    why.Sight(now, owing=owing),
+                    closed_evidence(track, self.fleet, now),
+                )
             case Status.PLANNED | Status.COMPLETED | Status.REFUSED:
-                sight, evidence = why.Sight(now), closed_evidence(track)
+                sight, evidence = why.Sight(now), closed_evidence(track, self.fleet, now)
         report = why.explain_rollout(track, self.fleet, sight)
         return evidence, sight.judgement, report
 

@@ -72,9 +72,6 @@ def take_census(track: Track, fleet: Fleet, desired: Desired, now: float) -> Cen
 
 def _evidence(track: Track, found: Census, cut: int, already: int) -> Evidence:
     ledger = track.ledger
-    reasons = ledger.reasons
-    if len(found.silent):
-        reasons[SILENT] = len(found.silent)
     return Evidence(
         cut=cut,
         offered=len(found.offered),
@@ -87,17 +84,18 @@ def _evidence(track: Track, found: Census, cut: int, already: int) -> Evidence:
         offline=len(found.offline),
         deferred=len(found.deferred),
         exposed=ledger.exposed,
-        reasons=reasons,
+        reasons=_reasons(track, len(found.silent)),
         canary=track.cohorts.canary.cohort(),
         control=track.cohorts.control.cohort(),
     )
 
 
-def closed_evidence(track: Track) -> Evidence:
-    """The accounts of a rollout that has ended, from its counts alone: constant time.
+def closed_evidence(track: Track, fleet: Fleet, now: float) -> Evidence:
+    """The accounts of a rollout that exposes nobody any more, from its counts: no pass over rows.
 
-    Whoever never said anything counts as offline, newcomers since count in the cut, and the cohorts
-    are those of the last verdict.
+    Only devices left in trial are looked at, as they may have gone silent. Whoever never said
+    anything counts as offline, newcomers since count in the cut, and the cohorts are those of the
+    last verdict.
     """
     wave = track.state.open_wave
     if wave is None:
@@ -106,20 +104,31 @@ def closed_evidence(track: Track) -> Evidence:
     count = {standing: ledger.count(standing) for standing in Standing if standing}
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
     cut = max(wave.cut or 0, sum(count.values()))
+    silent = _silent(track, fleet, now) if count[Standing.TRIAL] else 0
     return Evidence(
         cut=cut,
-        in_trial=count[Standing.TRIAL],
+        in_trial=count[Standing.TRIAL] - silent,
         healthy=count[Standing.HEALTHY],
-        failed=count[Standing.FAILED],
+        failed=count[Standing.FAILED] + silent,
+        silent=silent,
         refused=count[Standing.REFUSED],
         reverted=count[Standing.REVERTED],
         offline=cut - sum(count.values()),
         deferred=count[Standing.DEFERRED],
         exposed=ledger.exposed,
-        reasons=ledger.reasons,
+        reasons=_reasons(track, silent),
         canary=judged.canary,
         control=judged.control,
     )
+
+
+def _silent(track: Track, fleet: Fleet, now: float) -> int:
+    trial = track.ledger.rows(Standing.TRIAL)
+    return int((fleet.silent_for(trial, now) > track.state.spec.gate.silence_s).sum())
+
+
+def _reasons(track: Track, silent: int) -> dict[str, int]:
+    return {**track.ledger.reasons, SILENT: silent} if silent else track.ledger.reasons
 
 
 def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owing:

@@ -183,11 +183,8 @@ class Fleet:
         """Seconds since each was heard, at most those since this process listens."""
         return now - np.maximum(self._last_seen[rows], self.listening_since)
 
-    def label_sets(self) -> tuple[Mapping[str, str], ...]:
-        """The distinct label sets, by number."""
-        return tuple(self._label_sets)
-
     def label_set(self, number: int) -> Mapping[str, str]:
+        """One of the distinct label sets, by its number."""
         return self._label_sets[number]
 
     def profile_name(self, number: int) -> str:

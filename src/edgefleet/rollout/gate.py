@@ -97,7 +97,7 @@ def judge(
         return say(
             Verdict.INCONCLUSIVE,
             STRAGGLERS,
-            f"{sample.unheard} reached {_devices(sample.unheard)} of the wave have not finished.",
+            f"Not finished yet: {sample.unheard} reached {_devices(sample.unheard)} of the wave.",
         )
     if sample.rate > spec.max_error_rate:
         return say(

@@ -97,7 +97,7 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Sight) -> list[Wait]:
         waits.append(
             Wait(
                 code=WaitCode.TRIAL,
-                text=f"{counted(len(census.in_trial))} run it on trial and confirm after "
+                text=f"{counted(len(census.in_trial))} on trial; each confirms after "
                 f"{state.spec.gate.confirm_after_s:g} s of good health.",
                 devices=len(census.in_trial),
                 first=first_names(fleet, census.in_trial),
@@ -107,8 +107,8 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Sight) -> list[Wait]:
         waits.append(
             Wait(
                 code=WaitCode.STRAGGLERS,
-                text=f"{counted(len(census.offered))} of the wave are reached and have not begun "
-                "or are fetching.",
+                text=f"{counted(len(census.offered))} of the wave reached, but not begun or still "
+                "fetching.",
                 since=wave.opened_at,
                 until=patience,
                 devices=len(census.offered),
@@ -119,8 +119,8 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Sight) -> list[Wait]:
         waits.append(
             Wait(
                 code=WaitCode.OFFLINE,
-                text=f"{counted(len(census.offline))} of the wave do not check in; they never make "
-                "it fail, and are offered the release when they return.",
+                text=f"{counted(len(census.offline))} of the wave not checking in; that never "
+                "makes it fail, and the release is offered on return.",
                 devices=len(census.offline),
                 first=first_names(fleet, census.offline),
             )
@@ -209,7 +209,7 @@ def _revert_waits(state: RolloutState, fleet: Fleet, owing: Owing) -> list[Wait]
     waits = [
         Wait(
             code=WaitCode.REVERTING,
-            text=f"{state.text} {counted(online)} that can be reached still have to go back.",
+            text=f"{state.text} Still to go back, of those that can be reached: {counted(online)}.",
             since=state.since,
             devices=online,
             first=first_names(fleet, owing.online),
@@ -219,7 +219,7 @@ def _revert_waits(state: RolloutState, fleet: Fleet, owing: Owing) -> list[Wait]
         waits.append(
             Wait(
                 code=WaitCode.OFFLINE,
-                text=f"{counted(offline)} that took it do not check in; each goes back as soon as "
+                text=f"{counted(offline)} that took it not checking in; each goes back as soon as "
                 "it returns.",
                 devices=offline,
                 first=first_names(fleet, owing.offline),
@@ -229,8 +229,8 @@ def _revert_waits(state: RolloutState, fleet: Fleet, owing: Owing) -> list[Wait]
         waits.append(
             Wait(
                 code=WaitCode.HELD,
-                text=f"{counted(owing.stranded)} have no earlier release to go back to and keep "
-                "it: roll out another one.",
+                text=f"{counted(owing.stranded)} with no earlier release to go back to: it is kept "
+                "until another one is rolled out.",
                 devices=owing.stranded,
             )
         )
