@@ -10,27 +10,89 @@ from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire
 
 
-class WaveSpec(Wire, frozen=True, kw_only=True):
-    """A wave by percent of the eligible devices: above 0, up to 100, each larger than the last."""
+class WaveSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which devices a wave adds: exactly one of ``percent`` and ``count``, or ``selector`` alone.
 
-    percent: float
+    ``percent`` (above 0, up to 100) and ``count`` (1 or more) reach from the first device of the
+    rollout, or of ``selector`` inside it, and so hold what a smaller wave before them held.
+    """
+
+    percent: float | None = None
+    count: int | None = None
+    selector: str = ""
 
 
-class GateSpec(Wire, frozen=True, kw_only=True):
+class GateSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a wave passes, and when everything is taken back."""
 
     max_error_rate: float = 0.05  # failed / (failed + healthy)
+    alpha: float = 0.01  # a good release is taken back by bad luck at most so often
     min_sample: int = 5  # finished devices before any verdict (or the whole wave, if smaller)
     soak_s: float = 60.0  # how long a passing wave must stand
     confirm_after_s: float = 60.0  # healthy time on the device before it confirms
     silence_s: float = 300.0  # silence after activating counts as failure after this
     patience_s: float = 3600.0  # how long stragglers are waited for before they are left behind
+    max_latency_p95_ms: float = 100.0  # of the canary, over all its requests
+    max_latency_increase: float = 0.15  # canary's p95 above the control's
+    max_request_error_rate: float = 0.05  # share of the canary's requests
+    max_memory_percent: float = 80.0  # of what the variant may take on a device
+    max_accuracy_drop: float = 0.01  # golden accuracy below the one before
     max_confidence_drop: float = 0.10  # canary's mean confidence below the control's
+    max_drift: float = 0.2  # total variation of outputs or inputs, above the control's
     min_requests: int = 50  # inference requests in each cohort before quality is judged
 
 
-class RolloutSpec(Wire, frozen=True, kw_only=True):
-    """``selector`` is a Kubernetes label selector; empty selects every device."""
+class ExposureSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many devices may be in trial at once: ``max(first, growth * healthy)``."""
+
+    first: int = 10
+    growth: float = 1.0
+
+
+class PaceSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How fast devices begin; 0 is unlimited. Bytes are those of the artifacts offered."""
+
+    starts_per_minute: int = 0
+    bytes_per_s: int = 0
+    bytes_per_s_per_site: int = 0
+
+
+class BudgetSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """At most ``max_in_trial`` devices in trial at once for each value of the label.
+
+    A device without the label is in nobody's budget.
+    """
+
+    label: str
+    max_in_trial: int = 1
+
+
+class WindowSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A time of the week in which devices may begin; several windows are open side by side.
+
+    ``start`` and ``end`` are ``HH:MM`` by the clock on the wall; an end at or before the start lies
+    on the next day. ``timezone`` is a name such as ``Europe/Paris``, or ``device``: then each
+    device goes by its label ``timezone`` (UTC where it has none, or an unknown one).
+    """
+
+    start: str
+    end: str
+    days: tuple[str, ...] = ()  # mon, tue, ... on which it starts; none: every day
+    timezone: str = "UTC"
+
+
+class ApprovalSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many people (0, 1 or 2) must agree before devices begin, and whether for each wave."""
+
+    people: int = 0
+    each_wave: bool = False
+
+
+class RolloutSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``selector`` is a Kubernetes label selector; empty selects every device.
+
+    Devices that no wave names are in one more, the last.
+    """
 
     model: str
     release: str
@@ -41,6 +103,15 @@ class RolloutSpec(Wire, frozen=True, kw_only=True):
         WaveSpec(percent=100),
     )
     gate: GateSpec = GateSpec()
+    exposure: ExposureSpec = ExposureSpec()
+    pace: PaceSpec = PaceSpec()
+    budgets: tuple[BudgetSpec, ...] = ()
+    windows: tuple[WindowSpec, ...] = ()
+    start_at: float | None = None  # starts by itself then, in seconds since the epoch
+    approval: ApprovalSpec = ApprovalSpec()
+    follow: bool = False  # give the release to devices that enrol after the end, too
+    skip_ineligible: bool = False  # leave out devices of profiles without a variant
+    site_label: str = "site"  # by which bytes_per_s_per_site tells sites apart
 
 
 class Status(StrEnum):
@@ -115,9 +186,15 @@ class Judgement(Wire, frozen=True, kw_only=True):
 
 
 class WaveView(Wire, frozen=True, kw_only=True):
-    """One wave. ``cut`` devices of ``population`` lie below ``threshold`` (16 hex digits)."""
+    """One wave. It and those before it hold ``cut`` of ``population`` devices.
 
+    ``percent`` is that share, as planned until the wave opens. A device of ``selector`` lies in the
+    wave when its position is below ``threshold`` (16 hex digits).
+    """
+
+    name: str = ""  # in the plan's words: 10 %, 50 devices, site=lyon
     percent: float
+    selector: str = ""
     cut: int | None = None
     threshold: str | None = None
     population: int | None = None
@@ -125,6 +202,14 @@ class WaveView(Wire, frozen=True, kw_only=True):
     closed_at: float | None = None
     exposed: int = 0
     judgement: Judgement | None = None
+
+
+class Approval(Wire, frozen=True, kw_only=True):
+    """A person let the rollout, or one of its waves, go ahead."""
+
+    person: str
+    at: float
+    wave: int  # index
 
 
 class RolloutView(Wire, frozen=True, kw_only=True):
@@ -145,6 +230,10 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     wave: int | None  # index of the open wave
     waves: tuple[WaveView, ...]
     gate: GateSpec
+    plan: RolloutSpec
+    ineligible: dict[str, int] = msgspec.field(default_factory=dict)  # devices by reason
+    allowed: int | None = None  # how many may be in trial at once now, while it is open
+    approvals: tuple[Approval, ...] = ()
     evidence: Evidence
     exposed: int
     why: WaitReport
@@ -155,3 +244,19 @@ class Command(Wire, frozen=True, kw_only=True):
 
     generation: Annotated[int, Meta(ge=0)] | None = None
     note: Annotated[str, Meta(max_length=500)] = ""
+
+
+class ApproveRequest(Wire, frozen=True, kw_only=True):
+    """``person`` agrees with the plan; two people are two different names."""
+
+    person: Annotated[str, Meta(min_length=1, max_length=63)]
+    note: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Freeze(Wire, frozen=True, kw_only=True):
+    """While the fleet is frozen nobody begins anything; what is taken back still goes back."""
+
+    frozen: bool
+    person: Annotated[str, Meta(max_length=63)] = "operator"
+    note: Annotated[str, Meta(max_length=500)] = ""
+    since: float | None = None

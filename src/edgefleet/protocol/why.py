@@ -23,6 +23,16 @@ class WaitCode(StrEnum):
     FETCHING = "fetching"
     TRIAL = "trial"
     HELD = "held"  # it failed or refused this release: not offered again
+    REVERTED_TWICE = "reverted_twice"  # two releases went wrong on it: an operator must release it
+    INELIGIBLE = "ineligible"  # the release does not fit it
+    NOT_FOLLOWED = "not_followed"  # it enrolled after the rollout ended, which takes no newcomers
+    EXPOSURE = "exposure"  # as many are in trial as the evidence so far allows
+    PACE = "pace"  # enough began in the last minute, or enough bytes are on their way
+    BUDGET = "budget"  # as many with the same label are in trial as the plan allows
+    WINDOW = "window"  # no maintenance window is open
+    SCHEDULED = "scheduled"  # it starts by itself at a time that was set
+    APPROVAL = "approval"  # people must agree first
+    FREEZE = "freeze"  # the whole fleet is frozen
     CHECK_IN = "check_in"  # it has not asked since
 
 

@@ -21,14 +21,14 @@ from edgefleet.protocol.rollout import (
     Verdict,
 )
 from edgefleet.protocol.why import WaitReport
-from edgefleet.rollout import device_why, plan, why
+from edgefleet.rollout import device_why, exposure, plan, why
 from edgefleet.rollout import step as steps
 from edgefleet.rollout.cohorts import Cohorts
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import Census, closed_evidence, find_owing, take_census
 from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.gate import Gate, judge
-from edgefleet.rollout.ledger import Ledger, Standing
+from edgefleet.rollout.ledger import HELD, Ledger, Standing
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.selector import parse
 from edgefleet.rollout.state import ACTING, HOLDING, OPEN, RolloutState
@@ -147,6 +147,32 @@ class Engine:
 
     # What devices say, and are told.
 
+    def admit(self, row: int, outcome: Outcome, now: float) -> bool:  # noqa: ARG002 - windows need it
+        """May this device start now? ``outcome`` is the start that it announces.
+
+        True reserves the place until the start is recorded or ``release`` gives it back; so a shell
+        stores and acknowledges exactly the starts that were admitted. One that is recorded or
+        reserved already is admitted again.
+        """
+        track = self._tracks.get(outcome.rollout)
+        if track is None or outcome.release != track.state.spec.release:
+            return False
+        standing = track.ledger.standing(row)
+        if row in track.reserved or standing in (Standing.TRIAL, Standing.HEALTHY):
+            return True
+        if not track.covers(row, self.fleet.running_id(row)) or standing in HELD:
+            return False
+        if track.in_trial >= self._allowed(track):
+            return False
+        track.reserved.add(row)
+        return True
+
+    def release(self, row: int, outcome: Outcome) -> None:
+        """The start that was admitted could not be stored: its place is free again."""
+        track = self._tracks.get(outcome.rollout)
+        if track is not None:
+            track.reserved.discard(row)
+
     def record(self, row: int, outcome: Outcome) -> bool:
         """Count a durable outcome; False when it says nothing new or concerns no known rollout."""
         track = self._tracks.get(outcome.rollout)
@@ -155,6 +181,8 @@ class Engine:
         # On the way back a device may also report on the release that it goes back to.
         if outcome.kind is not OutcomeKind.REVERTED and outcome.release != track.state.spec.release:
             return False
+        if outcome.kind is OutcomeKind.TRIAL_STARTED:
+            track.reserved.discard(row)
         return track.ledger.record(row, outcome, track.wave_of(row))
 
     def telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
@@ -213,6 +241,18 @@ class Engine:
         )
 
     # Inside.
+
+    def _allowed(self, track: Track) -> int:
+        """How many devices may be in trial at once."""
+        spec, ledger = track.state.spec, track.ledger
+        healthy = ledger.count(Standing.HEALTHY)
+        bad = ledger.count(Standing.FAILED) + ledger.count(Standing.REFUSED)
+        return exposure.allowed(
+            spec.exposure,
+            healthy=healthy,
+            in_trial=track.in_trial,
+            suspect=exposure.suspicious(spec.gate, bad=bad, size=bad + healthy),
+        )
 
     def _look_at(self, track: Track, now: float) -> tuple[Evidence, Judgement | None, WaitReport]:
         match track.state.status:

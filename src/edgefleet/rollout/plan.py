@@ -24,6 +24,8 @@ def check_waves(waves: tuple[WaveSpec, ...]) -> None:
     last = 0.0
     for index, wave in enumerate(waves):
         field = f"waves[{index}].percent"
+        if wave.percent is None:
+            raise OperatorError("waves_invalid", "A wave has no percent.", field=field)
         if not 0 < wave.percent <= 100:
             raise OperatorError(
                 "percent_out_of_range", f"{wave.percent:g} % is no share of a fleet.", field=field
@@ -135,7 +137,7 @@ def planned(
         text="Planned; it begins when it is started.",
         since=now,
         created_at=now,
-        waves=tuple(WaveState(percent=wave.percent) for wave in spec.waves),
+        waves=tuple(WaveState(percent=wave.percent or 0.0) for wave in spec.waves),
     )
 
 

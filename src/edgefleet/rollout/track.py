@@ -32,6 +32,12 @@ class Track:
     scope: Scope
     ledger: Ledger
     cohorts: Cohorts = field(default_factory=Cohorts)
+    reserved: set[int] = field(default_factory=set[int])  # admitted, not recorded yet
+
+    @property
+    def in_trial(self) -> int:
+        """Devices that hold a place: in trial, however long silent, or admitted to start."""
+        return self.ledger.count(Standing.TRIAL) + len(self.reserved)
 
     def wave_of(self, row: int) -> int | None:
         """The first wave that the device lies in; None beyond the open one."""

@@ -32,6 +32,7 @@ def show(
             for index, wave in enumerate(state.waves)
         ),
         gate=spec.gate,
+        plan=spec,
         evidence=evidence,
         exposed=track.ledger.exposed,
         why=why,
