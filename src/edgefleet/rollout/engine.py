@@ -26,7 +26,7 @@ from edgefleet.rollout import step as steps
 from edgefleet.rollout.cohorts import Cohorts
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import Census, closed_evidence, find_owing, take_census
-from edgefleet.rollout.fleet import Fleet
+from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.ledger import HELD, Ledger, Standing
 from edgefleet.rollout.scope import Scope
@@ -158,23 +158,31 @@ class Engine:
         if track is None or outcome.release != track.state.spec.release:
             return False
         standing = track.ledger.standing(row)
-        if row in track.reserved or standing in (Standing.TRIAL, Standing.HEALTHY):
+        if row in track.reserved:
+            track.reserved[row] += 1
+            return True
+        if standing in (Standing.TRIAL, Standing.HEALTHY):
             return True
         if not track.covers(row, self.fleet.running_id(row)) or standing in HELD:
             return False
         if track.in_trial >= self._allowed(track):
             return False
-        track.reserved.add(row)
+        track.reserved[row] = 1
         return True
 
     def release(self, row: int, outcome: Outcome) -> None:
         """The start that was admitted could not be stored: its place is free again."""
         track = self._tracks.get(outcome.rollout)
-        if track is not None:
-            track.reserved.discard(row)
+        if track is not None and row in track.reserved:
+            track.reserved[row] -= 1
+            if not track.reserved[row]:
+                del track.reserved[row]
 
-    def record(self, row: int, outcome: Outcome) -> bool:
-        """Count a durable outcome; False when it says nothing new or concerns no known rollout."""
+    def record(self, row: int, outcome: Outcome, at: float | None = None) -> bool:  # noqa: ARG002 - pace
+        """Count a durable outcome; False when it says nothing new or concerns no known rollout.
+
+        ``at`` is when it was received, by the clock of whoever calls.
+        """
         track = self._tracks.get(outcome.rollout)
         if track is None:
             return False
@@ -182,7 +190,7 @@ class Engine:
         if outcome.kind is not OutcomeKind.REVERTED and outcome.release != track.state.spec.release:
             return False
         if outcome.kind is OutcomeKind.TRIAL_STARTED:
-            track.reserved.discard(row)
+            track.reserved.pop(row, None)
         return track.ledger.record(row, outcome, track.wave_of(row))
 
     def telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
@@ -205,6 +213,12 @@ class Engine:
     def answer(self, row: int, now: float) -> Offer | None:  # noqa: ARG002 - windows need the time
         """What the device should run, when that is not what it said it runs."""
         return self._desired.offer(row)
+
+    def wanted(self, rows: Rows, now: float) -> Mask:  # noqa: ARG002 - windows need the time
+        """Which of ``rows``, idle devices all of them, ``answer`` may have an offer for."""
+        numbers = self._desired.numbers(rows)
+        wanted: Mask = (numbers != NOTHING) & (numbers != self.fleet.running_ids[rows])
+        return wanted
 
     def desired(self, row: int) -> str | None:
         """The release that the device should run; None when no rollout says."""

@@ -7,7 +7,7 @@ Labels are interned as whole sets, so that a selector is evaluated once per dist
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +103,25 @@ class Fleet:
         self._last_seen[row] = now
         self._running[row] = self.release_id(model, release)
         self._phase[row] = _PHASE_CODE[phase]
+
+    def heartbeats(self, rows: Rows, now: float, running: npt.NDArray[np.uint32]) -> None:
+        """Many idle devices checked in at once and said what they run, and nothing else."""
+        self._last_seen[rows] = now
+        self._running[rows] = running
+        self._phase[rows] = IDLE_CODE
+
+    def standings(self) -> tuple[npt.NDArray[Any], ...]:
+        """A copy of what check-ins said, for ``take_standings`` of a fleet as long or longer."""
+        end = len(self)
+        columns = (self._last_seen, self._seq, self._running, self._phase)
+        return tuple(column[:end].copy() for column in columns)
+
+    def take_standings(self, kept: tuple[npt.NDArray[Any], ...]) -> None:
+        """Take in what ``standings`` gave; release numbers must still mean the same."""
+        for column, values in zip(
+            (self._last_seen, self._seq, self._running, self._phase), kept, strict=True
+        ):
+            column[: len(values)] = values
 
     def accept_seq(self, row: int, seq: int) -> bool:
         """True, and remembered, when ``seq`` is above every one before; else it is a replay."""
