@@ -111,7 +111,7 @@ def test_a_good_release_goes_from_offer_to_confirmed() -> None:
     assert device.kinds() == ("SendCheckIn",)
     said = device.checked_in()
     assert (said.phase, [one.kind for one in said.outcomes]) == (
-        Phase.TRIAL,
+        Phase.STAGED,
         [OutcomeKind.TRIAL_STARTED],
     )
     answer(device, offer("1"))
@@ -281,13 +281,104 @@ def test_an_interrupted_trial_is_tried_again_then_given_up() -> None:
     assert spooled(device)[-1] == (OutcomeKind.TRIAL_FAILED, "trial_interrupted")
 
 
-def test_a_hub_that_cannot_be_told_does_not_hold_up_the_trial() -> None:
+def staged() -> Device:
+    """A device that has release 2, proved, and asks for leave to start."""
     device = installed("1")
     check_in(device, offer("2"))
     stage_release(device, "2")
-    device.hear(CheckInFailed(seq=device.checked_in().seq, code="unreachable", draw=0.5))
+    assert device.state.stage is Stage.ANNOUNCING
+    return device
+
+
+def test_a_trial_waits_for_the_hubs_leave_however_long() -> None:
+    device = staged()
+    answer(device, offer("2"), acked=())
+    for _ in range(20):
+        device.now += 600
+        device.hear(Woke(draw=0.5))
+        assert device.checked_in().outcomes[0].kind is OutcomeKind.TRIAL_STARTED
+        answer(device, offer("2"), acked=())
+    assert (device.state.stage, device.state.active) == (Stage.ANNOUNCING, "a")
+    check_in(device, offer("2"))
     assert device.kinds() == ("Activate",)
+
+
+def test_a_trial_does_not_begin_while_the_hub_cannot_be_told() -> None:
+    device = staged()
+    for _ in range(5):
+        device.hear(CheckInFailed(seq=device.checked_in().seq, code="unreachable", draw=0.5))
+        assert device.state.stage is Stage.ANNOUNCING
+        device.now = device.state.soft.checkin_at
+        device.hear(Woke(draw=0.5))
     assert spooled(device) == [(OutcomeKind.TRIAL_STARTED, "")]
+    answer(device, offer("2"))
+    assert device.state.stage is Stage.ACTIVATING
+
+
+@pytest.mark.parametrize("instead", [None, offer("3"), offer("1", action="revert")])
+def test_a_start_that_is_no_longer_wanted_is_given_up_and_forgotten(instead: Offer | None) -> None:
+    device = staged()
+    answer(device, instead, acked=())
+    assert spooled(device) == []
+    assert device.state.stage in (Stage.IDLE, Stage.MANIFEST)
+    assert device.holds("b") == "2", "what is staged stays for the next offer"
+
+
+def test_what_is_staged_is_announced_again_without_another_fetch_when_the_offer_returns() -> None:
+    device = staged()
+    answer(device, None, acked=())
+    check_in(device, offer("2"))
+    assert device.kinds() == ("SendCheckIn",)
+    assert device.state.stage is Stage.ANNOUNCING
+
+
+def test_a_start_that_was_admitted_but_is_taken_back_is_ended_as_recalled() -> None:
+    device = staged()
+    answer(device, None)
+    assert device.kinds() == ("Activate",)
+    device.hear(Activated(job=device.job(Activate), status=serving("1")))
+    assert spooled(device) == [(OutcomeKind.REVERTED, "recalled")]
+
+
+def test_an_answer_to_an_earlier_check_in_is_no_leave() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    device.now += 600
+    device.hear(Woke(draw=0.5))  # this one says nothing of a start
+    stage_while_asking = device.state.soft.sent
+    assert stage_while_asking is not None
+    stage_release_while_sending(device, "2")
+    answer(device, offer("2"))
+    assert device.state.stage is Stage.ANNOUNCING
+    answer(device, offer("2"))
+    assert device.state.stage is Stage.ACTIVATING
+
+
+def stage_release_while_sending(device: Device, release: str) -> None:
+    """As ``stage_release``, with a check-in on its way."""
+    work = device.state.soft.work
+    assert work is not None
+    device.hear(
+        ManifestOpened(job=work, sha256=manifest_sha256(release), manifest=manifest(release))
+    )
+    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(Proved(job=device.job(Prove), result=ProveResult(passed=True)))
+
+
+def test_a_restart_goes_on_asking_and_costs_no_attempt() -> None:
+    device = staged()
+    device.boot(serving=serving("1"))
+    assert device.state.stage is Stage.ANNOUNCING
+    check_in(device, offer("2"))
+    assert (device.state.stage, device.state.attempt.tries) == (Stage.ACTIVATING, 1)  # type: ignore[union-attr] - in trial
+
+
+def test_what_was_staged_and_lost_bytes_is_fetched_again_and_asks_for_nothing() -> None:
+    device = staged()
+    device.boot(whole=("a",), serving=serving("1"))
+    assert device.state.stage is Stage.FETCHING
+    assert spooled(device) == []
 
 
 def test_a_full_disk_defers_once_and_goes_on_when_there_is_room() -> None:

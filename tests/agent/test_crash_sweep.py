@@ -11,7 +11,7 @@ import pytest
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import Effect, MovePointer, Prove
-from edgefleet.agent.event import Event
+from edgefleet.agent.event import CheckInAnswered, Event
 from edgefleet.agent.state import AgentState, to_store
 from edgefleet.agent.step import step
 from edgefleet.agent.table import Stage
@@ -207,6 +207,16 @@ def test_a_device_whose_confirmed_slot_is_damaged_leans_on_the_other() -> None:
 # Planted bugs.
 
 
+def starts_without_leave(
+    state: AgentState, event: Event, now: float
+) -> tuple[AgentState, tuple[Effect, ...]]:
+    """An answer that admits nothing is taken for leave."""
+    if isinstance(event, CheckInAnswered) and state.soft.sent is not None:
+        answer = msgspec.structs.replace(event.answer, acked=state.soft.sent.outcomes)
+        event = msgspec.structs.replace(event, answer=answer)
+    return step(state, event, now)
+
+
 def pointer_before_proof(
     state: AgentState, event: Event, now: float
 ) -> tuple[AgentState, tuple[Effect, ...]]:
@@ -226,6 +236,22 @@ def effects_before_state() -> World:
     world = World()
     world.effects_first = True
     return world
+
+
+def waiting_for_leave(make: Make = World) -> World:
+    world = make()
+    world.hub.refuses_starts = 3
+    return world
+
+
+@pytest.mark.parametrize("power_lost", [True, False])
+def test_a_cut_anywhere_while_it_waits_for_leave_does_no_harm(power_lost: bool) -> None:
+    assert sweep("2", waiting_for_leave, power_lost=power_lost) >= 90
+
+
+def test_the_sweep_finds_a_trial_that_begins_without_leave() -> None:
+    with pytest.raises(AssertionError, match="had not admitted"):
+        sweep("2", lambda: waiting_for_leave(lambda: World(core=starts_without_leave)))
 
 
 def test_the_sweep_finds_a_pointer_that_moves_before_the_proof() -> None:

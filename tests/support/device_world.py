@@ -281,6 +281,7 @@ class World:
                 job=effect.job, reason="load_failed", detail="other bytes", draw=0.5
             )
         release = BY_DIGEST[digest]
+        self._check_admitted(effect)
         self.activations.append(release)
         if release == "brick":
             raise PowerCut
@@ -289,6 +290,17 @@ class World:
             pid=pid, ready=True, model="digits", release=release, artifact_sha256=digest
         )
         return Activated(job=effect.job, status=self.serving)
+
+    def _check_admitted(self, effect: Activate) -> None:
+        attempt = self.state.attempt
+        if attempt is None or attempt.action == "revert" or attempt.slot != effect.slot:
+            return
+        started = [
+            one
+            for one in self.hub.outcomes.values()
+            if one.kind == "trial_started" and one.rollout == attempt.rollout
+        ]
+        assert started, "a trial began that the hub had not admitted"
 
     def _look(self) -> Event:
         status = self.serving

@@ -42,6 +42,8 @@ class FakeHub:
         self.cut_after: int | None = None  # bytes of the next artifact answer, then the line breaks
         self.slow: threading.Event | None = None  # artifacts stop half way until it is set
         self.lose_answers = 0  # check-ins that are taken and not answered
+        self.refuses_starts = 0  # so many are not admitted, then all are
+        self.refused_starts = 0
         self.enrolled: list[EnrolRequest] = []
         self.check_ins: list[CheckIn] = []
         self.outcomes: dict[str, Outcome] = {}
@@ -73,15 +75,22 @@ class FakeHub:
                 raise DeviceError("checkin_replayed", "seen")
             self.last_seq = said.seq
             self.check_ins.append(said)
-            for outcome in said.outcomes:
+            taken = [outcome for outcome in said.outcomes if self._admits(outcome)]
+            for outcome in taken:
                 self.repeated += outcome.id in self.outcomes
                 self.outcomes[outcome.id] = outcome
             self.changed.notify_all()
             return CheckInAnswer(
                 interval_s=self.interval_s,
-                acked=tuple(outcome.id for outcome in said.outcomes),
+                acked=tuple(outcome.id for outcome in taken),
                 offer=self._offer_to(said),
             )
+
+    def _admits(self, said: Outcome) -> bool:
+        if said.kind is not OutcomeKind.TRIAL_STARTED or said.id in self.outcomes:
+            return True
+        self.refused_starts += 1
+        return self.refused_starts > self.refuses_starts
 
     def _offer_to(self, said: CheckIn) -> Offer | None:
         offer = self.offer

@@ -6,7 +6,7 @@ from edgefleet.agent import limits
 from edgefleet.agent.effect import Fetch, FetchManifest, Prove, RemoveSlot, StopWork
 from edgefleet.agent.event import Fetched, ManifestOpened, Proved, WorkFailed
 from edgefleet.agent.report import report
-from edgefleet.agent.spool import outcome
+from edgefleet.agent.spool import acknowledge, outcome
 from edgefleet.agent.state import (
     Attempt,
     Ended,
@@ -19,10 +19,10 @@ from edgefleet.agent.state import (
     slot,
 )
 from edgefleet.agent.switch import activate, go_back, start_trial
-from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, Signal, Stage
+from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, WORKING, Signal, Stage
 from edgefleet.agent.turn import Turn
 from edgefleet.base.errors import CATALOG, Party
-from edgefleet.protocol.device import Offer, OutcomeKind, Reason
+from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Reason
 from edgefleet.protocol.release import ReleaseManifest, Variant
 
 _REFUSALS: Final = {
@@ -33,12 +33,14 @@ _REFUSALS: Final = {
 }
 
 
-def take_offer(turn: Turn, offer: Offer | None) -> None:
+def take_answer(turn: Turn, sent: Sent, answer: CheckInAnswer) -> None:
     """Bring the attempt in line with what the hub wants now."""
-    stage = turn.state.stage
-    if stage in BEFORE_TRIAL and not _same(turn.attempt, offer):
+    offer = answer.offer
+    if turn.state.stage is Stage.ANNOUNCING:
+        _take_leave(turn, sent, answer)
+    elif turn.state.stage in BEFORE_TRIAL and not _same(turn.attempt, offer):
         cancel(turn)
-        stage = turn.state.stage
+    stage = turn.state.stage
     if offer is None:
         return
     if stage is Stage.IDLE:
@@ -47,12 +49,39 @@ def take_offer(turn: Turn, offer: Offer | None) -> None:
         go_back(turn, Reason.RECALLED, "The hub took it back.")
 
 
+def _take_leave(turn: Turn, sent: Sent, answer: CheckInAnswer) -> None:
+    """Start when the hub has admitted it; until then wait, as long as it is wanted.
+
+    Only an answer to the question counts. An acknowledged start is in the hub's books: if it is no
+    longer wanted, it is ended like a trial that was called off.
+    """
+    told = outcome(turn.attempt, OutcomeKind.TRIAL_STARTED, at=turn.now).id
+    if told not in sent.outcomes:
+        if all(waiting.id != told for waiting in turn.state.spool):  # a full spool dropped it
+            report(turn, OutcomeKind.TRIAL_STARTED)
+        return
+    wanted = _same(turn.attempt, answer.offer)
+    if told in answer.acked and wanted:
+        start_trial(turn)
+    elif told in answer.acked:
+        go_back(turn, Reason.RECALLED, "The hub took it back.")
+    elif not wanted:
+        cancel(turn)
+
+
 def cancel(turn: Turn) -> None:
     """Give the attempt up; what was fetched stays for the next one."""
+    withdraw(turn)
     turn.move(Signal.CANCELLED)
     turn.keep(attempt=None)
     _no_work(turn)
     turn.do(StopWork())
+
+
+def withdraw(turn: Turn) -> None:
+    """Ask for no start any more."""
+    told = outcome(turn.attempt, OutcomeKind.TRIAL_STARTED, at=turn.now).id
+    turn.keep(spool=acknowledge(turn.state.spool, (told,)))
 
 
 def resume(turn: Turn) -> None:
@@ -129,7 +158,7 @@ def on_proved(turn: Turn, event: Proved) -> None:
 
 def on_work_failed(turn: Turn, event: WorkFailed) -> None:
     """Refuse what no retry can mend; wait for the rest, longer each time."""
-    if not _expected(turn, event.job, *BEFORE_TRIAL):
+    if not _expected(turn, event.job, *WORKING):
         return
     if event.code in _REFUSALS:
         _refuse(turn, _REFUSALS[event.code], event.detail)
@@ -155,16 +184,8 @@ def on_work_failed(turn: Turn, event: WorkFailed) -> None:
 def on_woke(turn: Turn) -> None:
     """Try the work again when its pause is over."""
     at = turn.soft.work_at
-    if at is not None and at <= turn.now and turn.state.stage in BEFORE_TRIAL:
+    if at is not None and at <= turn.now and turn.state.stage in WORKING:
         resume(turn)
-
-
-def announced(turn: Turn, sent: Sent) -> None:
-    """Start the trial once a check-in that told of it came back, or could not be sent."""
-    if turn.state.stage is Stage.ANNOUNCING:
-        told = outcome(turn.attempt, OutcomeKind.TRIAL_STARTED, at=turn.now).id
-        if told in sent.outcomes:
-            start_trial(turn)
 
 
 def _begin(turn: Turn, offer: Offer) -> None:
@@ -204,28 +225,13 @@ def _begin(turn: Turn, offer: Offer) -> None:
 
 def _switch(turn: Turn) -> None:
     """The slot is proved: try it, or go back to it when that is what the hub asks."""
-    turn.change_attempt(tries=1, incumbent_confidence=_incumbent_confidence(turn))
     if turn.attempt.action == "revert":
+        turn.change_attempt(tries=1)
         turn.move(Signal.RETURN)
         activate(turn, turn.attempt.slot)
         return
     turn.move(Signal.TRY)
     report(turn, OutcomeKind.TRIAL_STARTED)
-    turn.forgettable(announce_until=turn.now + limits.ANNOUNCE_S)
-
-
-def _incumbent_confidence(turn: Turn) -> float | None:
-    """Live mean top score of the release to be left; None without enough of them."""
-    held, status = active_held(turn.state), turn.soft.serving
-    candidate = turn.attempt.held
-    if held is None or status is None or candidate is None or candidate.model != held.model:
-        return None
-    if status.release != held.release:
-        return None
-    count = status.stats.confidence_count
-    if count < max(1, candidate.quality.min_requests):
-        return None
-    return status.stats.confidence_sum / count
 
 
 def _variant(turn: Turn, manifest: ReleaseManifest) -> Variant | None:

@@ -5,14 +5,15 @@ is done again where that does no harm; a trial that was cut off is tried again o
 """
 
 from edgefleet.agent import limits
-from edgefleet.agent.attempt import cancel, resume
+from edgefleet.agent.attempt import cancel, resume, withdraw
 from edgefleet.agent.effect import MovePointer
 from edgefleet.agent.event import Booted
+from edgefleet.agent.report import report
 from edgefleet.agent.state import Slot, SlotName, Soft, active_held, other, slot
 from edgefleet.agent.switch import activate, go_back, restore, return_to_active, serves
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, Signal, Stage
 from edgefleet.agent.turn import Turn
-from edgefleet.protocol.device import Reason
+from edgefleet.protocol.device import OutcomeKind, Reason
 
 
 def on_booted(turn: Turn, event: Booted) -> None:
@@ -63,7 +64,12 @@ def _drop_damaged(turn: Turn, event: Booted) -> None:
 
 
 def _resume_work(turn: Turn) -> None:
-    if turn.state.stage is Stage.PROVING and slot(turn.state, turn.attempt.slot).held is None:
+    whole = slot(turn.state, turn.attempt.slot).held is not None
+    if turn.state.stage is Stage.ANNOUNCING and whole:
+        report(turn, OutcomeKind.TRIAL_STARTED)  # unless it stands in the spool already
+        return
+    if turn.state.stage in (Stage.PROVING, Stage.ANNOUNCING) and not whole:
+        withdraw(turn)
         turn.move(Signal.DAMAGED)
     resume(turn)
 

@@ -17,7 +17,6 @@ SPOOL_OUTCOMES: Final = 64
 TALLIES: Final = 3  # releases whose telemetry waits to be sent
 
 # An attempt.
-ANNOUNCE_S: Final = 10.0  # how long the hub is waited for before the switch
 DISK_RETRY_S: Final = 60.0
 RETURN_RETRY_S: Final = 60.0  # after the device could not go back as it was told
 ENDED_ATTEMPTS: Final = 16  # remembered, so that the same offer is not taken twice

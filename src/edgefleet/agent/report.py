@@ -81,23 +81,22 @@ def take_answer(turn: Turn, event: CheckInAnswered) -> Sent | None:
     return sent
 
 
-def take_failure(turn: Turn, event: CheckInFailed) -> Sent | None:
-    """Plan another try, later each time. Returns what was sent, as ``take_answer`` does."""
+def take_failure(turn: Turn, event: CheckInFailed) -> None:
+    """Plan another try, later each time."""
     sent = turn.soft.sent
     if sent is None or sent.seq != event.seq:
-        return None
+        return
     failures = turn.soft.link_failures
     turn.forgettable(sent=None, link_failures=failures + 1)
     if event.code == _REPLAYED:
         _go_on_from(turn, event.next_seq or event.seq + 1)
         if failures == 0:
             turn.forgettable(checkin_at=turn.now)
-            return sent
+            return
     interval_s = turn.state.interval_s
     longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * interval_s)
     pause = min(longest, min(limits.BACKOFF_FIRST_S, interval_s) * 2.0 ** min(failures, 16))
     turn.forgettable(checkin_at=turn.now + pause * (0.5 + 0.5 * event.draw))
-    return sent
 
 
 def _go_on_from(turn: Turn, seq: int) -> None:

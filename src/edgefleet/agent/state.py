@@ -105,7 +105,6 @@ class Soft(Wire, frozen=True, kw_only=True):
     switch: int | None = None  # the activation under way
     switch_at: float | None = None
     switch_failures: int = 0
-    announce_until: float | None = None
     probe_at: float | None = None
     probing: bool = False
     missed: int = 0  # looks in a row that a living serving process did not answer

@@ -45,7 +45,7 @@ def wake_at(state: AgentState, now: float) -> float:
     due = [now + NEVER_S]
     if soft.sent is None:
         due.append(soft.checkin_at)
-    pauses = (soft.work_at, soft.switch_at, soft.announce_until, soft.probe_at)
+    pauses = (soft.work_at, soft.switch_at, soft.probe_at)
     due += [at for at in pauses if at is not None]
     return min(due)
 
@@ -59,11 +59,9 @@ def _dispatch(turn: Turn, event: Event) -> None:
             switch.on_woke(turn)
         case CheckInAnswered():
             if sent := report.take_answer(turn, event):
-                attempt.take_offer(turn, event.answer.offer)
-                attempt.announced(turn, sent)
+                attempt.take_answer(turn, sent, event.answer)
         case CheckInFailed():
-            if sent := report.take_failure(turn, event):
-                attempt.announced(turn, sent)
+            report.take_failure(turn, event)
         case ManifestOpened():
             attempt.on_manifest_opened(turn, event)
         case Fetched():

@@ -39,9 +39,9 @@ def restore(turn: Turn) -> None:
 
 
 def start_trial(turn: Turn) -> None:
-    """The hub knows, or cannot be told: switch."""
-    turn.move(Signal.ANNOUNCED)
-    turn.forgettable(announce_until=None)
+    """The hub has admitted the start: switch."""
+    turn.move(Signal.ADMITTED)
+    turn.change_attempt(tries=1, incumbent_confidence=_incumbent_confidence(turn))
     activate(turn, turn.attempt.slot)
 
 
@@ -60,7 +60,7 @@ def go_back(turn: Turn, reason: str, detail: str) -> None:
         ended = Ended(rollout=attempt.rollout, manifest_sha256=attempt.manifest_sha256)
         turn.keep(ended=(*turn.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
     turn.move(Signal.FAILED)
-    turn.forgettable(watch=None, announce_until=None)
+    turn.forgettable(watch=None)
     return_to_active(turn)
 
 
@@ -122,13 +122,11 @@ def on_serving_seen(turn: Turn, event: ServingSeen) -> None:
 
 
 def on_woke(turn: Turn) -> None:
-    """Do what is due: a restore, a look, an announcement that waited long enough."""
+    """Do what is due: a restore, a look."""
     soft = turn.soft
     if soft.switch_at is not None and soft.switch_at <= turn.now:
         turn.forgettable(switch_at=None)
         restore(turn)
-    if soft.announce_until is not None and soft.announce_until <= turn.now:
-        start_trial(turn)
     if soft.probe_at is not None and soft.probe_at <= turn.now and not soft.probing:
         turn.forgettable(probing=True, probe_at=None)
         turn.do(Probe())
@@ -147,6 +145,20 @@ def plan_probe(turn: Turn) -> None:
         at = turn.now + pause
         if soft.probe_at is None or soft.probe_at > at:
             turn.forgettable(probe_at=at)
+
+
+def _incumbent_confidence(turn: Turn) -> float | None:
+    """Live mean top score of the release to be left; None without enough of them."""
+    held, status = active_held(turn.state), turn.soft.serving
+    candidate = turn.attempt.held
+    if held is None or status is None or candidate is None or candidate.model != held.model:
+        return None
+    if status.release != held.release:
+        return None
+    count = status.stats.confidence_count
+    if count < max(1, candidate.quality.min_requests):
+        return None
+    return status.stats.confidence_sum / count
 
 
 def _look(turn: Turn, status: ServingStatus) -> None:

@@ -20,7 +20,7 @@ class Stage(StrEnum):
     MANIFEST = "manifest"  # fetching what the release is
     FETCHING = "fetching"  # its golden set and its model, into the idle slot
     PROVING = "proving"  # the golden set runs on this device
-    ANNOUNCING = "announcing"  # the hub hears of the trial before the switch
+    ANNOUNCING = "announcing"  # it asks the hub for leave to start, and waits for it
     ACTIVATING = "activating"  # the serving process loads it and swaps
     WATCHING = "watching"  # it serves; healthy long enough, and it is confirmed
     REVERTING = "reverting"  # back to the confirmed slot
@@ -34,7 +34,7 @@ class Signal(StrEnum):
     FETCHED = "fetched"  # all bytes are there and are the right ones
     TRY = "try"  # proved: to be tried
     RETURN = "return"  # proved: to be gone back to, as the hub asks
-    ANNOUNCED = "announced"  # the hub knows, or cannot be told
+    ADMITTED = "admitted"  # the hub has acknowledged the start
     ACTIVATED = "activated"
     SETTLED = "settled"  # the attempt is over and the right slot serves
     REFUSED = "refused"  # this device will not run it
@@ -60,9 +60,10 @@ MOVES: Final[Mapping[tuple[Stage, Signal], Stage]] = MappingProxyType(
         (Stage.PROVING, Signal.REFUSED): Stage.IDLE,
         (Stage.PROVING, Signal.CANCELLED): Stage.IDLE,
         (Stage.PROVING, Signal.DAMAGED): Stage.FETCHING,
-        (Stage.ANNOUNCING, Signal.ANNOUNCED): Stage.ACTIVATING,
+        (Stage.ANNOUNCING, Signal.ADMITTED): Stage.ACTIVATING,
         (Stage.ANNOUNCING, Signal.FAILED): Stage.REVERTING,
-        (Stage.ANNOUNCING, Signal.INTERRUPTED): Stage.ACTIVATING,
+        (Stage.ANNOUNCING, Signal.CANCELLED): Stage.IDLE,
+        (Stage.ANNOUNCING, Signal.DAMAGED): Stage.FETCHING,
         (Stage.ACTIVATING, Signal.ACTIVATED): Stage.WATCHING,
         (Stage.ACTIVATING, Signal.SETTLED): Stage.IDLE,
         (Stage.ACTIVATING, Signal.FAILED): Stage.REVERTING,
@@ -80,15 +81,16 @@ PHASES: Final[Mapping[Stage, Phase]] = MappingProxyType(
         Stage.MANIFEST: Phase.FETCHING,
         Stage.FETCHING: Phase.FETCHING,
         Stage.PROVING: Phase.PROVING,
-        Stage.ANNOUNCING: Phase.TRIAL,
+        Stage.ANNOUNCING: Phase.STAGED,
         Stage.ACTIVATING: Phase.TRIAL,
         Stage.WATCHING: Phase.TRIAL,
         Stage.REVERTING: Phase.REVERTING,
     }
 )
 
-BEFORE_TRIAL: Final = frozenset({Stage.MANIFEST, Stage.FETCHING, Stage.PROVING})
-IN_TRIAL: Final = frozenset({Stage.ANNOUNCING, Stage.ACTIVATING, Stage.WATCHING})
+WORKING: Final = frozenset({Stage.MANIFEST, Stage.FETCHING, Stage.PROVING})
+BEFORE_TRIAL: Final = WORKING | {Stage.ANNOUNCING}
+IN_TRIAL: Final = frozenset({Stage.ACTIVATING, Stage.WATCHING})
 
 
 def next_stage(stage: Stage, signal: Signal) -> Stage:

@@ -1,5 +1,6 @@
 """Check-ins: the hot path. A heartbeat touches memory only; an outcome is answered once durable."""
 
+import asyncio
 from collections.abc import Coroutine
 from functools import partial
 from http import HTTPStatus
@@ -16,7 +17,7 @@ from edgefleet.hub.metrics import Metrics
 from edgefleet.hub.quota import Quota
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.api import BY_NAME
-from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome, OutcomeKind
 from edgefleet.protocol.version import check_protocol
 from edgefleet.protocol.wire import Wire, decode, encode, problem
 from edgefleet.rollout.engine import Engine
@@ -71,7 +72,7 @@ class DevicePlane:
             self._devices.heard(row, said, self._clock.now())
             if said.outcomes or said.facts:
                 return self._durable(row, said, started)
-            return self._answer(row, said, started)
+            return self._answer(row, said, (), started)
         except EdgefleetError as error:
             return self._refusal(error, started)
 
@@ -81,36 +82,62 @@ class DevicePlane:
             if said.facts:
                 await self._devices.learn(row, said.facts)
                 self._quota.count(row, 1)
-            if said.outcomes:
-                await self._store.save_outcomes(
-                    row,
-                    said.outcomes,
-                    self._clock.now(),
-                    partial(self._count, row, len(said.outcomes)),
-                )
+            taken = await self._take(row, said.outcomes) if said.outcomes else ()
         except EdgefleetError as error:
             return self._refusal(error, started)
-        return self._answer(row, said, started)
+        return self._answer(row, said, taken, started)
 
-    def _count(self, row: int, sent: int, fresh: tuple[Outcome, ...]) -> None:
-        """These outcomes are durable, and were not there before."""
+    async def _take(self, row: int, said: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+        """Store the outcomes, of starts those that are admitted; returns what is durable then.
+
+        The engine keeps a start's place until the store has spoken, even if nobody waits any more.
+        """
+        now = self._clock.now()
+        admitted = tuple(
+            outcome
+            for outcome in said
+            if _is_start(outcome) and self._engine.admit(row, outcome, now)
+        )
+        taken = tuple(outcome for outcome in said if not _is_start(outcome) or outcome in admitted)
+        if not taken:
+            return ()
+        try:
+            stored = asyncio.ensure_future(
+                self._store.save_outcomes(
+                    row, taken, now, partial(self._count, row, len(taken), now)
+                )
+            )
+        except EdgefleetError:
+            self._release(row, admitted)
+            raise
+        stored.add_done_callback(lambda _stored: self._release(row, admitted))
+        await asyncio.shield(stored)
+        return taken
+
+    def _release(self, row: int, admitted: tuple[Outcome, ...]) -> None:
+        """Give places back that were not taken; one that was recorded keeps its own."""
+        for outcome in admitted:
+            self._engine.release(row, outcome)
+
+    def _count(self, row: int, sent: int, now: float, fresh: tuple[Outcome, ...]) -> None:
+        """These outcomes are durable since ``now``, and were not there before."""
         for outcome in fresh:
-            self._engine.record(row, outcome)
+            self._engine.record(row, outcome, now)
             self._metrics.outcomes[outcome.kind.value] += 1
         self._metrics.repeated_outcomes += sent - len(fresh)
         self._quota.count(row, len(fresh))
 
-    def _answer(self, row: int, said: CheckIn, started: float) -> Reply:
+    def _answer(self, row: int, said: CheckIn, taken: tuple[Outcome, ...], started: float) -> Reply:
         now = self._clock.now()
         if said.telemetry is not None:
             self._engine.telemetry(row, said.telemetry, now)
         offer = self._engine.answer(row, now)
         body = self._nothing_new
-        if offer is not None or said.outcomes:
+        if offer is not None or taken:
             body = encode(
                 CheckInAnswer(
                     interval_s=self._interval_s,
-                    acked=tuple(outcome.id for outcome in said.outcomes),
+                    acked=tuple(outcome.id for outcome in taken),
                     offer=offer,
                 )
             )
@@ -131,6 +158,10 @@ class DevicePlane:
     def _observe(self, result: str, started: float) -> None:
         self._metrics.checkins[result] += 1
         self._metrics.checkin_seconds.observe(self._clock.monotonic() - started)
+
+
+def _is_start(outcome: Outcome) -> bool:
+    return outcome.kind is OutcomeKind.TRIAL_STARTED
 
 
 def _read(body: bytes) -> CheckIn:

@@ -118,7 +118,7 @@ class Hub:
         self._devices.load()
         self._steering.load()
         for stored in self._store.load_outcomes():
-            self._engine.record(stored.row, stored.outcome)
+            self._engine.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
         self._store.start(self._metrics.commit)
 

@@ -51,7 +51,7 @@ class OutcomeKind(StrEnum):
     """What became of an attempt, in the order in which it can happen."""
 
     REFUSED = "refused"  # the device would not activate it; it still serves what it had
-    TRIAL_STARTED = "trial_started"  # said before the switch: from here on silence is failure
+    TRIAL_STARTED = "trial_started"  # asked before the switch; acknowledged: it may start
     CONFIRMED = "confirmed"
     TRIAL_FAILED = "trial_failed"  # and the device went back by itself
     REVERTED = "reverted"  # the hub took it back, or offered the previous release
@@ -106,6 +106,7 @@ class Phase(StrEnum):
     IDLE = "idle"
     FETCHING = "fetching"
     PROVING = "proving"
+    STAGED = "staged"  # all is there and proved; it asks for leave to start
     TRIAL = "trial"
     REVERTING = "reverting"
 
@@ -136,7 +137,10 @@ class Offer(Wire, frozen=True, kw_only=True):
 
 
 class CheckInAnswer(Wire, frozen=True, kw_only=True):
-    """``acked`` outcomes are durable at the hub: the device may forget them."""
+    """``acked`` outcomes are durable at the hub: the device may forget them.
+
+    A start that is not among them was not admitted yet: the device waits, and asks again.
+    """
 
     interval_s: float
     acked: tuple[str, ...] = ()

@@ -32,7 +32,7 @@ class Track:
     scope: Scope
     ledger: Ledger
     cohorts: Cohorts = field(default_factory=Cohorts)
-    reserved: set[int] = field(default_factory=set[int])  # admitted, not recorded yet
+    reserved: dict[int, int] = field(default_factory=dict[int, int])  # admitted, not recorded
 
     @property
     def in_trial(self) -> int:
