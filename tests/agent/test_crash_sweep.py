@@ -15,6 +15,7 @@ from edgefleet.agent.event import Event
 from edgefleet.agent.state import AgentState, to_store
 from edgefleet.agent.step import step
 from edgefleet.agent.table import Stage
+from support.agent_world import model_bytes
 from support.device_world import World
 from support.memory_storage import PowerCut, When
 
@@ -186,8 +187,10 @@ def test_a_candidate_that_lost_bytes_is_fetched_again() -> None:
     world.run(lambda world: world.state.stage is Stage.PROVING, drain=False)
     damaged = next(name for name in world.storage.files if name == "slots/b/model.onnx")
     world.storage.files[damaged] = b"zeros"
+    served = world.hub.served_bytes
     live(world, [], power_lost=True)
     ended(world, "2", cuts=1)
+    assert world.hub.served_bytes == served + len(model_bytes("2")), "the model, and only that"
 
 
 def test_a_device_whose_confirmed_slot_is_damaged_leans_on_the_other() -> None:
