@@ -5,6 +5,7 @@ from typing import Final
 # The writer: jobs waiting for a commit, and jobs in one commit.
 WRITES_WAITING: Final = 20_000
 WRITES_PER_COMMIT: Final = 2_000
+LOCK_WAIT_S: Final = 2.0  # for another program that holds the database
 
 # Requests.
 CHECKIN_BODY_BYTES: Final = 64 << 10
