@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.base.network import HttpLink
 from edgefleet.hub.datadir import Reachable
 from edgefleet.hub.hub import Hub
-from edgefleet.hub.server import serve
+from edgefleet.hub.server import checkin_limits, serve
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.protocol.wire import Problem, decode
 from support.hub_process import running_hub
@@ -94,6 +95,27 @@ Steering.look = broken
         assert hub.process is not None
         assert hub.process.wait(20) not in (0, None)
         assert "ZeroDivisionError: planted" in hub.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised_to", "connections"),
+    [
+        (1024, 4096, 4096, 3896),
+        (1024, resource.RLIM_INFINITY, 50_200, 50_000),
+        (1024, 1_000_000, 50_200, 50_000),
+        (1_000_000, 1_000_000, None, 50_000),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, 50_000),
+        (64, 64, 64, 1),
+    ],
+)
+def test_a_hub_takes_as_many_connections_as_the_system_lets_it_open(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised_to: int | None, connections: int
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, limits: asked.append(limits[0]))
+    assert checkin_limits().connections == connections
+    assert asked == ([] if raised_to is None else [raised_to])
 
 
 def test_a_hub_runs_inside_another_program(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ LOCK_WAIT_S: Final = 2.0  # for another program that holds the database
 
 # Requests.
 CHECKIN_BODY_BYTES: Final = 64 << 10
+CHECKIN_IDLE_S: Final = 20.0  # then a device's connection is closed: most rest far longer
+CHECKIN_CONNECTIONS: Final = 50_000
+RESERVED_FILES: Final = 200  # of those the process may open: blobs, the page, the database
 OUTCOMES_PER_DEVICE_HOUR: Final = 256  # an honest device has a few for each attempt
 JSON_BODY_BYTES: Final = 4 << 20
 BODY_PAUSE_S: Final = 30.0  # between two pieces of one body
