@@ -58,7 +58,13 @@ def on_release_1(make: Make = World) -> World:
     return world
 
 
-def live(world: World, cuts: list[tuple[int, When]], *, power_lost: bool) -> int:
+def live(
+    world: World,
+    cuts: list[tuple[int, When]],
+    *,
+    power_lost: bool,
+    until: Callable[[World], bool] = settled,
+) -> int:
     """Boot, live to the end, with each of ``cuts`` in a boot of its own; the boots it took."""
     for boot in range(REBOOTS):
         world.boot(power_lost=power_lost)
@@ -66,7 +72,7 @@ def live(world: World, cuts: list[tuple[int, When]], *, power_lost: bool) -> int
             world.storage.cut_at, world.storage.cut_when = cuts[boot]
         try:
             world.start()
-            world.run(settled)
+            world.run(until)
         except PowerCut:
             world.check()
             continue
@@ -149,6 +155,37 @@ def test_a_second_cut_in_the_recovery_does_no_harm_either(release: str) -> None:
             ended(world, release, cuts=2)
             tried += 1
     assert tried >= 200
+
+
+def recalled(world: World) -> bool:
+    return settled(world) and world.finals().get("2", ["confirmed"])[-1] != "confirmed"
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_cut_anywhere_in_a_recall_leaves_a_valid_device_that_goes_back(confirmed: bool) -> None:
+    start = on_release_1()
+    start.offer("2")
+    start.boot()
+    start.start()
+    if confirmed:
+        start.run(settled)
+    else:
+        start.run(lambda world: world.state.stage is Stage.WATCHING, drain=False)
+    start.offer("1", rollout="ro-2", action="revert")
+    smooth = fork(start)
+    live(smooth, [], power_lost=True, until=recalled)
+    count = len(smooth.storage.operations)
+    for place in range(count):
+        for when in When:
+            world = fork(start)
+            assert live(world, [(place, when)], power_lost=True, until=recalled) == 2
+            assert (world.pointed(), world.running()) == ("1", "1")
+            heard = world.finals()["2"]
+            if confirmed:
+                assert heard == ["confirmed", "reverted"]
+            else:  # a second cut may end the trial before the recall is heard
+                assert heard in (["reverted"], ["trial_failed"])
+    assert count >= 10
 
 
 def test_a_release_that_takes_the_power_down_is_given_up_after_its_attempts() -> None:
