@@ -93,7 +93,7 @@ class SqliteStore:
         """All releases, oldest first."""
         for digest, model, release, envelope, signed_by, at in self._reading.execute(
             "SELECT manifest_sha256, model, release, envelope, signed_by, published_at"
-            " FROM release ORDER BY published_at"
+            " FROM release ORDER BY number"
         ):
             yield StoredRelease(
                 digest,
@@ -319,7 +319,7 @@ class SqliteStore:
                     field="release",
                 )
             connection.execute(
-                "INSERT INTO release VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO release VALUES (NULL, ?, ?, ?, ?, ?, ?)",
                 (
                     release.manifest_sha256,
                     release.model,
