@@ -7,9 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.network import HttpLink
@@ -139,6 +144,67 @@ def test_a_hub_runs_inside_another_program(tmp_path: Path) -> None:
     assert len(ready) == 2
     assert ready[0].port == ready[1].port
     assert ready[0].checkin_port == ready[1].checkin_port
+
+
+async def ask(url: str, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    where = urlsplit(url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: hub\r\n\r\n".encode())
+    return reader, writer
+
+
+def test_a_stop_ends_pages_that_live_for_ever(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream ends as a stream should, a request without an answer gets one, nothing is logged."""
+
+    async def stream(_request: Request) -> Response:
+        async def news() -> AsyncIterator[bytes]:
+            yield b"data: first\n\n"
+            await asyncio.Event().wait()
+
+        return StreamingResponse(news())
+
+    async def never(_request: Request) -> Response:
+        waiting.set()
+        await asyncio.Event().wait()
+        return Response()
+
+    async def main() -> list[bytes]:
+        nonlocal waiting
+        waiting, stop = asyncio.Event(), asyncio.Event()
+        answers: list[asyncio.Task[bytes]] = []
+
+        async def client(url: str) -> None:
+            reader, writer = await ask(url, "/stream")
+            other, other_writer = await ask(url, "/never")
+            head = await reader.readuntil(b"first\n\n")
+            await waiting.wait()
+            stop.set()
+            answers.extend(asyncio.create_task(each.read()) for each in (reader, other))
+            answers[0].add_done_callback(lambda _task: writer.close())
+            answers[1].add_done_callback(lambda _task: other_writer.close())
+            assert b"chunked" in head
+
+        clients: list[asyncio.Task[None]] = []
+        settings = HubSettings(
+            data_dir=tmp_path / "data", listen="127.0.0.1:0", checkin_listen="127.0.0.1:0"
+        )
+        await serve(
+            settings,
+            routes_for=lambda _hub: [Route("/stream", stream), Route("/never", never)],
+            on_ready=lambda _hub, at: clients.append(asyncio.create_task(client(at.url))),
+            stop=stop,
+        )
+        await clients[0]
+        return [await answer for answer in answers]
+
+    waiting = asyncio.Event()
+    streamed, unanswered = asyncio.run(main())
+    assert streamed.endswith(b"0\r\n\r\n")  # the last chunk: the stream is whole
+    assert unanswered.startswith(b"HTTP/1.1 503 ")
+    assert decode(unanswered.partition(b"\r\n\r\n")[2], Problem).code == "overloaded"
+    assert caplog.records == []
 
 
 def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:

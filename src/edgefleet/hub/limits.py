@@ -15,6 +15,7 @@ RESERVED_FILES: Final = 200  # of those the process may open: blobs, the page, t
 OUTCOMES_PER_DEVICE_HOUR: Final = 256  # an honest device has a few for each attempt
 JSON_BODY_BYTES: Final = 4 << 20
 BODY_PAUSE_S: Final = 30.0  # between two pieces of one body
+LAST_REQUESTS_S: Final = 0.5  # what a request has left when the hub stops
 GRACEFUL_STOP_S: Final = 3.0
 OVERLOAD_RETRY_S: Final = 5
 

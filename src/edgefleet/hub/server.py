@@ -20,6 +20,7 @@ from edgefleet.http1.limits import BACKLOG, Limits
 from edgefleet.http1.server import Listener, listen
 from edgefleet.hub.api import create_app
 from edgefleet.hub.datadir import Reachable
+from edgefleet.hub.ending import Ending
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import (
     CHECKIN_BODY_BYTES,
@@ -69,9 +70,10 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Until ``stop``, or until something that must not end does."""
+    app = Ending(create_app(hub, routes))
     server = _Server(
         uvicorn.Config(
-            create_app(hub, routes),
+            app,
             http="httptools",
             ws="none",
             lifespan="off",
@@ -94,6 +96,7 @@ async def _run(
         for task in done:
             task.result()
     finally:
+        app.end()
         server.should_exit = True
         for task in (ticking, stopping):
             task.cancel()
