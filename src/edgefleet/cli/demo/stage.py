@@ -130,7 +130,7 @@ class Stage:
         until = self._clock.monotonic() + SETTLE_TIMEOUT_S
         while self._clock.monotonic() < until:
             known = {*self.fleet.report().on_release, *self._listed()}
-            known |= {client.seen().last or "" for client in self.clients}
+            known |= {client.last or "" for client in self.clients}
             if known.isdisjoint(bad):
                 return
             self.pause(LOOK_EVERY_S)
