@@ -1,6 +1,7 @@
 """A client of the demo counts every failure, and asks nothing twice."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,7 +93,8 @@ def test_the_questions_are_what_the_camera_saw() -> None:
 
 
 def reset(serving: Serving, _question: dict) -> None:
-    serving.connection.close()
+    serving.close_connection = True
+    serving.connection.shutdown(socket.SHUT_RDWR)
 
 
 FAILURES: dict[str, Respond] = {
