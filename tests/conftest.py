@@ -15,6 +15,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("EDGEFLEET_TESTS_NO_SKIP") == "1" and exitstatus == 0:
-        if reporter is not None and reporter.stats.get("skipped"):
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    forbidden = os.environ.get("EDGEFLEET_TESTS_NO_SKIP") == "1" and exitstatus == 0
+    if forbidden and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

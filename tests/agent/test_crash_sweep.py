@@ -15,6 +15,7 @@ from edgefleet.agent.event import CheckInAnswered, Event
 from edgefleet.agent.state import AgentState, to_store
 from edgefleet.agent.step import step
 from edgefleet.agent.table import Stage
+from support.agent_world import model_bytes
 from support.device_world import World
 from support.memory_storage import PowerCut, When
 
@@ -57,7 +58,13 @@ def on_release_1(make: Make = World) -> World:
     return world
 
 
-def live(world: World, cuts: list[tuple[int, When]], *, power_lost: bool) -> int:
+def live(
+    world: World,
+    cuts: list[tuple[int, When]],
+    *,
+    power_lost: bool,
+    until: Callable[[World], bool] = settled,
+) -> int:
     """Boot, live to the end, with each of ``cuts`` in a boot of its own; the boots it took."""
     for boot in range(REBOOTS):
         world.boot(power_lost=power_lost)
@@ -65,7 +72,7 @@ def live(world: World, cuts: list[tuple[int, When]], *, power_lost: bool) -> int
             world.storage.cut_at, world.storage.cut_when = cuts[boot]
         try:
             world.start()
-            world.run(settled)
+            world.run(until)
         except PowerCut:
             world.check()
             continue
@@ -150,6 +157,37 @@ def test_a_second_cut_in_the_recovery_does_no_harm_either(release: str) -> None:
     assert tried >= 200
 
 
+def recalled(world: World) -> bool:
+    return settled(world) and world.finals().get("2", ["confirmed"])[-1] != "confirmed"
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_cut_anywhere_in_a_recall_leaves_a_valid_device_that_goes_back(confirmed: bool) -> None:
+    start = on_release_1()
+    start.offer("2")
+    start.boot()
+    start.start()
+    if confirmed:
+        start.run(settled)
+    else:
+        start.run(lambda world: world.state.stage is Stage.WATCHING, drain=False)
+    start.offer("1", rollout="ro-2", action="revert")
+    smooth = fork(start)
+    live(smooth, [], power_lost=True, until=recalled)
+    count = len(smooth.storage.operations)
+    for place in range(count):
+        for when in When:
+            world = fork(start)
+            assert live(world, [(place, when)], power_lost=True, until=recalled) == 2
+            assert (world.pointed(), world.running()) == ("1", "1")
+            heard = world.finals()["2"]
+            if confirmed:
+                assert heard == ["confirmed", "reverted"]
+            else:  # a second cut may end the trial before the recall is heard
+                assert heard in (["reverted"], ["trial_failed"])
+    assert count >= 10
+
+
 def test_a_release_that_takes_the_power_down_is_given_up_after_its_attempts() -> None:
     world = on_release_1()
     world.activations.clear()
@@ -186,8 +224,10 @@ def test_a_candidate_that_lost_bytes_is_fetched_again() -> None:
     world.run(lambda world: world.state.stage is Stage.PROVING, drain=False)
     damaged = next(name for name in world.storage.files if name == "slots/b/model.onnx")
     world.storage.files[damaged] = b"zeros"
+    served = world.hub.served_bytes
     live(world, [], power_lost=True)
     ended(world, "2", cuts=1)
+    assert world.hub.served_bytes == served + len(model_bytes("2")), "the model, and only that"
 
 
 def test_a_device_whose_confirmed_slot_is_damaged_leans_on_the_other() -> None:

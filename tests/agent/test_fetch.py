@@ -193,3 +193,24 @@ def test_a_manifest_is_kept_only_once_its_signature_was_checked(disk: MemoryStor
     opened = fetcher(disk, Hub()).manifest("b", "0" * 64, lambda _: ("d", manifest("2")))
     assert opened == ("d", manifest("2"))
     assert disk.files == {"slots/b/manifest.json": DATA}
+
+
+def test_a_bound_on_speed_makes_the_download_wait(disk: MemoryStorage) -> None:
+    class Stopwatch(SystemClock):
+        def monotonic(self) -> float:
+            return 0.0
+
+    class Patient(Token):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waits_s: list[float] = []
+
+        def check(self, wait_s: float = 0.0) -> None:
+            if wait_s:
+                self.waits_s.append(wait_s)
+
+    token, hub = Patient(), Hub()
+    hub.chunk = 4096
+    bounded = Fetcher(disk, hub, dict, Stopwatch(), bytes_per_s=1024)  # type: ignore[arg-type] - a generator is an iterator
+    bounded.file("b", "model.onnx", ARTIFACT, token)
+    assert token.waits_s == [4.0, 8.0, 10.0]

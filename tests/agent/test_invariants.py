@@ -55,8 +55,11 @@ STATES = state_of_each_stage()
 WALK = st.lists(st.tuples(st.integers(0, 30), st.floats(0, 200), st.booleans()), max_size=40)
 
 
-def walk(core: Step, start: Stage, choices: list[tuple[int, float, bool]]) -> None:
-    """Any events in any order from any stage, with restarts in between."""
+def walk(core: Step, start: Stage, choices: list[tuple[int, float, bool]]) -> set[int]:
+    """Any events in any order from any stage, with restarts in between.
+
+    Returns how often attempts were said to end.
+    """
     state, now = STATES[start], 5000.0
     finals: Counter[str] = Counter()
     for index, later, crash in choices:
@@ -73,7 +76,7 @@ def walk(core: Step, start: Stage, choices: list[tuple[int, float, bool]]) -> No
         for outcome in state.spool:
             if outcome.id not in known and outcome.kind not in PASSING:
                 finals[outcome.id.rpartition("/")[0]] += 1
-    assert all(count == 1 for count in finals.values()), "an attempt ends once"
+    return set(finals.values())
 
 
 @settings(max_examples=300, deadline=None)
@@ -81,7 +84,7 @@ def walk(core: Step, start: Stage, choices: list[tuple[int, float, bool]]) -> No
 def test_no_order_of_events_brings_the_core_into_an_unsound_state(
     start: Stage, choices: list[tuple[int, float, bool]]
 ) -> None:
-    walk(step, start, choices)
+    assert walk(step, start, choices) <= {1}, "an attempt ends once"
 
 
 def endless_tries(state: AgentState, event: Event, now: float) -> Stepped:
@@ -107,8 +110,9 @@ def says_it_twice(state: AgentState, event: Event, now: float) -> Stepped:
 
 def trusts_without_proof(state: AgentState, event: Event, now: float) -> Stepped:
     """Planted: what is fetched is tried."""
-    if isinstance(event, Fetched) and state.soft.have_golden:
-        state, _ = step(state, event, now)
+    if isinstance(event, Fetched) and event.job == state.soft.work:
+        while state.stage is Stage.FETCHING:
+            state, _ = step(state, Fetched(job=state.soft.work or 0), now)
         event = Proved(job=state.soft.work or 0, result=ProveResult(passed=True))
         state, effects = step(state, event, now)
         name = state.attempt.slot if state.attempt else "a"
@@ -119,10 +123,12 @@ def trusts_without_proof(state: AgentState, event: Event, now: float) -> Stepped
 
 @pytest.mark.parametrize("bug", [endless_tries, says_it_twice, trusts_without_proof])
 def test_a_planted_bug_is_found(bug: Step) -> None:
-    @settings(max_examples=1000, deadline=None, database=None, phases=[Phase.generate])
+    @settings(
+        max_examples=1000, deadline=None, database=None, derandomize=True, phases=[Phase.generate]
+    )
     @given(st.sampled_from(list(Stage)), WALK)
     def search(start: Stage, choices: list[tuple[int, float, bool]]) -> None:
-        walk(bug, start, choices)
+        assert walk(bug, start, choices) <= {1}
 
     with pytest.raises(AssertionError):
         search()
@@ -146,7 +152,8 @@ LIFE = st.one_of(
 )
 
 
-def whole_life(world: World, life: list[tuple[str, object]]) -> None:
+def whole_life(world: World, life: list[tuple[str, object]]) -> set[int]:
+    """Live it, heal, and come to rest. Returns how often the hub heard attempts end."""
     world.hub.interval_s = 5.0
     world.boot()
     world.start()
@@ -159,7 +166,7 @@ def whole_life(world: World, life: list[tuple[str, object]]) -> None:
     for one in world.hub.outcomes.values():
         if one.kind not in PASSING:
             heard[one.id.rpartition("/")[0]] += 1
-    assert all(count == 1 for count in heard.values()), "an attempt ends once"
+    return set(heard.values())
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -167,7 +174,7 @@ def whole_life(world: World, life: list[tuple[str, object]]) -> None:
 def test_a_device_whose_power_fails_anywhere_serves_a_proved_release_and_ends_attempts_once(
     life: list[tuple[str, object]],
 ) -> None:
-    whole_life(World(), life)
+    assert whole_life(World(), life) <= {1}, "an attempt ends once"
 
 
 def removes_before_the_pointer_moved(state: AgentState, event: Event, now: float) -> Stepped:
@@ -178,7 +185,9 @@ def removes_before_the_pointer_moved(state: AgentState, event: Event, now: float
 
 
 def test_a_planted_bug_is_found_in_a_life() -> None:
-    @settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+    @settings(
+        max_examples=2000, deadline=None, database=None, derandomize=True, phases=[Phase.generate]
+    )
     @given(st.lists(LIFE, min_size=5, max_size=25))
     def search(life: list[tuple[str, object]]) -> None:
         whole_life(World(core=removes_before_the_pointer_moved), life)

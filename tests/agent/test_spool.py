@@ -61,6 +61,8 @@ def test_only_what_the_hub_names_is_forgotten() -> None:
 def test_going_back_is_told_about_the_release_that_was_left() -> None:
     back = outcome(attempt(action="revert"), OutcomeKind.REVERTED, at=0.0)
     assert back.release == "1"
+    refused = outcome(attempt(action="revert"), OutcomeKind.REFUSED, at=0.0)
+    assert refused.release == "2", "what it could not go back to"
 
 
 def test_details_are_cut_to_what_the_wire_takes() -> None:

@@ -97,6 +97,15 @@ class World:
                 return view
         raise AssertionError(f"the rollout did not end: {view.status} {view.why.line}")
 
+    def steps(self, rollout: str) -> list[tuple[str, str]]:
+        """Who did what to a rollout, from the audit log, oldest first."""
+        entries = self.client.audit(limit=1000).entries
+        return [
+            (entry.actor, entry.action)
+            for entry in reversed(entries)
+            if entry.about == f"rollout/{rollout}"
+        ]
+
     def reported(self) -> Counter[tuple[str, str, str]]:
         """The devices' own log: what was reported, each once."""
         return Counter(
@@ -199,6 +208,7 @@ def test_a_hub_killed_in_the_ten_percent_wave_completes_as_if_nothing_had_been(
         assert tuple(wave.cut for wave in view.waves) == CUTS
         assert (view.exposed, view.evidence.healthy, view.evidence.failed) == (DEVICES, DEVICES, 0)
     assert [wave.exposed for wave in stormy.waves] == [wave.exposed for wave in calm.waves]
+    assert world.steps(stormy.id) == world.steps(calm.id)
     assert {device.release for device in world.devices} == {"3"}
     assert world.counted() == world.reported()
     assert max(world.counted().values()) == 1

@@ -2,19 +2,25 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.network import HttpLink
 from edgefleet.hub.datadir import Reachable
 from edgefleet.hub.hub import Hub
-from edgefleet.hub.server import serve
+from edgefleet.hub.server import checkin_limits, serve
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.protocol.wire import Problem, decode
 from support.hub_process import running_hub
@@ -96,6 +102,27 @@ Steering.look = broken
         assert "ZeroDivisionError: planted" in hub.log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised_to", "connections"),
+    [
+        (1024, 4096, 4096, 3896),
+        (1024, resource.RLIM_INFINITY, 50_200, 50_000),
+        (1024, 1_000_000, 50_200, 50_000),
+        (1_000_000, 1_000_000, None, 50_000),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, 50_000),
+        (64, 64, 64, 1),
+    ],
+)
+def test_a_hub_takes_as_many_connections_as_the_system_lets_it_open(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised_to: int | None, connections: int
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, limits: asked.append(limits[0]))
+    assert checkin_limits().connections == connections
+    assert asked == ([] if raised_to is None else [raised_to])
+
+
 def test_a_hub_runs_inside_another_program(tmp_path: Path) -> None:
     ready: list[Reachable] = []
 
@@ -117,6 +144,67 @@ def test_a_hub_runs_inside_another_program(tmp_path: Path) -> None:
     assert len(ready) == 2
     assert ready[0].port == ready[1].port
     assert ready[0].checkin_port == ready[1].checkin_port
+
+
+async def ask(url: str, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    where = urlsplit(url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: hub\r\n\r\n".encode())
+    return reader, writer
+
+
+def test_a_stop_ends_pages_that_live_for_ever(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream ends as a stream should, a request without an answer gets one, nothing is logged."""
+
+    async def stream(_request: Request) -> Response:
+        async def news() -> AsyncIterator[bytes]:
+            yield b"data: first\n\n"
+            await asyncio.Event().wait()
+
+        return StreamingResponse(news())
+
+    async def never(_request: Request) -> Response:
+        waiting.set()
+        await asyncio.Event().wait()
+        return Response()
+
+    async def main() -> list[bytes]:
+        nonlocal waiting
+        waiting, stop = asyncio.Event(), asyncio.Event()
+        answers: list[asyncio.Task[bytes]] = []
+
+        async def client(url: str) -> None:
+            reader, writer = await ask(url, "/stream")
+            other, other_writer = await ask(url, "/never")
+            head = await reader.readuntil(b"first\n\n")
+            await waiting.wait()
+            stop.set()
+            answers.extend(asyncio.create_task(each.read()) for each in (reader, other))
+            answers[0].add_done_callback(lambda _task: writer.close())
+            answers[1].add_done_callback(lambda _task: other_writer.close())
+            assert b"chunked" in head
+
+        clients: list[asyncio.Task[None]] = []
+        settings = HubSettings(
+            data_dir=tmp_path / "data", listen="127.0.0.1:0", checkin_listen="127.0.0.1:0"
+        )
+        await serve(
+            settings,
+            routes_for=lambda _hub: [Route("/stream", stream), Route("/never", never)],
+            on_ready=lambda _hub, at: clients.append(asyncio.create_task(client(at.url))),
+            stop=stop,
+        )
+        await clients[0]
+        return [await answer for answer in answers]
+
+    waiting = asyncio.Event()
+    streamed, unanswered = asyncio.run(main())
+    assert streamed.endswith(b"0\r\n\r\n")  # the last chunk: the stream is whole
+    assert unanswered.startswith(b"HTTP/1.1 503 ")
+    assert decode(unanswered.partition(b"\r\n\r\n")[2], Problem).code == "overloaded"
+    assert caplog.records == []
 
 
 def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:

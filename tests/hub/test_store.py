@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.hub.store import sqlite as sqlite_module
 from edgefleet.hub.store import writer as writer_module
 from edgefleet.hub.store.migrations import Migration, migrate, packaged
 from edgefleet.hub.store.sqlite import SqliteStore
@@ -164,6 +165,26 @@ def test_a_full_disk_is_a_typed_error_and_the_store_goes_on(tmp_path: Path) -> N
             await store.save_lines([line_of("operator", "a", "x", "y" * 100_000)], 1.0)
         await store.save_lines([line_of("operator", "small", "x")], 1.0)
         assert [entry.action for entry in store.audit(None, 10)] == ["small"]
+
+    with_store(tmp_path, body)
+
+
+def test_a_database_that_another_program_holds_is_waited_for_and_then_a_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "LOCK_WAIT_S", 0.05)
+
+    async def body(store: SqliteStore, commits: list[Commit]) -> None:
+        other = sqlite3.connect(tmp_path / "hub.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        jobs = [store.save_lines([line_of("operator", "refused", "x")], 1.0) for _ in range(50)]
+        refused = await asyncio.gather(*jobs, return_exceptions=True)
+        assert {getattr(error, "code", None) for error in refused} == {"overloaded"}
+        assert len(commits) <= 2  # nobody waited for each one's turn
+        other.execute("ROLLBACK")
+        other.close()
+        await store.save_lines([line_of("operator", "kept", "x")], 1.0)
+        assert [entry.action for entry in store.audit(None, 10)] == ["kept"]
 
     with_store(tmp_path, body)
 

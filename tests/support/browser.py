@@ -32,6 +32,7 @@ def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("needs headless Chromium: install the Debian package chromium")
+    expect.set_options(timeout=WAIT_MS)  # generous: a machine may be busy, and nothing is measured
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=list(QUIET))
         try:
@@ -71,7 +72,6 @@ def open_page(
     """A page of a fresh browser profile, signed in and live."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     context.set_default_timeout(WAIT_MS)
-    expect.set_options(timeout=WAIT_MS)  # generous: a machine may be busy, and nothing is measured
     try:
         page = context.new_page()
         complaints = Complaints(page)

@@ -41,9 +41,10 @@ class FakeHub:
         self.failing = False  # 500 without a problem
         self.cut_after: int | None = None  # bytes of the next artifact answer, then the line breaks
         self.slow: threading.Event | None = None  # artifacts stop half way until it is set
-        self.lose_answers = 0  # check-ins that are taken and not answered
         self.refuses_starts = 0  # so many are not admitted, then all are
         self.refused_starts = 0
+        self.lose_with = ""  # check-ins with such an outcome are taken and not answered
+        self.fail_with = ""  # check-ins with such an outcome are answered 500, and not taken
         self.enrolled: list[EnrolRequest] = []
         self.check_ins: list[CheckIn] = []
         self.outcomes: dict[str, Outcome] = {}
@@ -129,17 +130,23 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path == "/device/v1/enrol":
                 self._enrol(decode(body, EnrolRequest))
             else:
-                answer = self.hub.take(decode(body, CheckIn))
-                if self.hub.lose_answers > 0:
-                    self.hub.lose_answers -= 1
-                    self.close_connection = True
-                    return
-                self._say(200, encode(answer))
+                self._check_in(decode(body, CheckIn))
         except DeviceError as error:
             said = problem(error)
             self._say(
                 error.status, encode(msgspec.structs.replace(said, next_seq=self.hub.last_seq + 1))
             )
+
+    def _check_in(self, said: CheckIn) -> None:
+        kinds = {str(outcome.kind) for outcome in said.outcomes}
+        if self.hub.fail_with in kinds:
+            self._say(500, b"")
+            return
+        answer = self.hub.take(said)
+        if self.hub.lose_with in kinds:
+            self.close_connection = True
+            return
+        self._say(200, encode(answer))
 
     def _enrol(self, request: EnrolRequest) -> None:
         if request.claim not in self.hub.claims:

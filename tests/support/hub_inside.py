@@ -82,12 +82,16 @@ async def hub_inside(
         await hub.close()
 
 
-async def enrol_inside(hub: Hub, count: int, **labels: str) -> list[InsideDevice]:
+async def enrol_inside(
+    hub: Hub, count: int, *, prefix: str = "d", **labels: str
+) -> list[InsideDevice]:
     """New devices ``d000``, ``d001``..."""
     claims = await hub.claims(ClaimRequest(count=count, labels=labels), "operator")
     devices = []
     for number, claim in enumerate(claims.claims):
-        request = EnrolRequest(protocol=PROTOCOL, claim=claim, name=f"d{number:03}", facts=facts())
+        request = EnrolRequest(
+            protocol=PROTOCOL, claim=claim, name=f"{prefix}{number:03}", facts=facts()
+        )
         answer = await hub.enrol(request, None)
         devices.append(InsideDevice(answer.device, answer.token))
     return devices

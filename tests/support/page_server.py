@@ -1,12 +1,47 @@
-"""The page over a fake hub on a real socket, in a thread, to be stopped and started again."""
+"""The page over a fake hub on a real socket, to be stopped and started again.
+
+Run it to look at the pages: ``python -m support.page_server 8499`` with ``tests`` on the path.
+"""
 
 import asyncio
+import contextlib
+import sys
 import threading
+import time
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-from support.fake_reads import FakeReads, page_server
+import uvicorn
+from starlette.applications import Starlette
+
+from edgefleet.protocol.rollout import Status
+from edgefleet.web.routes import routes_for
+from support.fake_reads import TOKEN, FakeReads
+from support.scenes import rollout_in
+
+
+@contextlib.asynccontextmanager
+async def page_server(
+    reads: FakeReads, port: int = 0, interval_s: float = 0.05
+) -> AsyncIterator[int]:
+    """The page over ``reads`` on a loopback port, which is yielded; stopped on the way out."""
+    app = Starlette(routes=routes_for(reads, interval_s=interval_s))
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    with contextlib.ExitStack() as stack:
+        running = asyncio.create_task(server.serve())
+        stack.callback(running.cancel)
+        while not server.started:
+            if running.done():
+                await running
+            await asyncio.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+        server.should_exit = True
+        await running
 
 
 class PageServer:
@@ -64,3 +99,16 @@ class PageServer:
             if started.done():
                 raise
             started.set_exception(error)
+
+
+async def _look(port: int) -> None:
+    reads = FakeReads(time.time())
+    for status in (Status.PLANNED, Status.PAUSED, Status.HALTED, Status.REVERTING, Status.RUNNING):
+        reads.put(rollout_in(status, now=reads.now))
+    async with page_server(reads, port, interval_s=1.0):
+        print(f"http://127.0.0.1:{port}/?token={TOKEN}")
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_look(int(sys.argv[1])))

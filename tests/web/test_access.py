@@ -10,7 +10,8 @@ from edgefleet.protocol.wire import Problem, decode
 from edgefleet.web.limits import FORM_BYTES, SESSION_S
 from edgefleet.web.pages import PAGES
 from edgefleet.web.session import Sessions
-from support.fake_reads import TOKEN, FakeReads, rollout_in
+from support.fake_reads import TOKEN, FakeReads
+from support.scenes import rollout_in
 from support.signed_in import SignedIn, signed_in
 
 ADDRESSES = [

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verdict, WaveView
 from edgefleet.web.accounts import by_wave, counts_of
-from support.fake_reads import rollout_in
+from support.scenes import rollout_in
 
 KINDS = ("healthy", "in_trial", "failed", "refused", "reverted", "offline", "deferred")
 

@@ -10,8 +10,9 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from edgefleet.protocol.rollout import Status, Verb
 from support.browser import open_page
-from support.fake_reads import TOKEN, FakeReads, rollout_in
+from support.fake_reads import TOKEN, FakeReads
 from support.page_server import PageServer
+from support.scenes import rollout_in
 
 pytestmark = pytest.mark.browser
 
@@ -121,7 +122,7 @@ def test_the_page_says_that_the_hub_is_silent_and_lives_on_when_it_is_back(
     with open_page(browser, server.url + ROLLOUT, TOKEN) as (page, _):
         mark(page)
         server.stop()
-        expect(page.locator("#silence")).to_contain_text("The hub does not answer since")
+        expect(page.locator("#silence")).to_contain_text("The hub has not answered for")
         expect(page.locator("#link")).to_have_attribute("data-state", "lost")
         server.reads.play("ro-running", 88)
         server.start()

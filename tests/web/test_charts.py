@@ -22,7 +22,7 @@ from edgefleet.web.charts import (
     wave_shares,
 )
 from edgefleet.web.timeline import Event, stacked_area, thinned, time_ticks
-from support.fake_reads import rollout_in
+from support.scenes import rollout_in
 
 SVG = "{http://www.w3.org/2000/svg}"
 RELEASES = [("3", "r2"), ("2", "r1")]
@@ -102,7 +102,8 @@ def test_a_wave_not_opened_yet_is_only_outlined() -> None:
 def test_each_status_has_a_wave_bar() -> None:
     for status in Status:
         for compact in (True, False):
-            drawn(wave_bar(by_wave(rollout_in(status)), 1003, compact=compact))
+            picture = drawn(wave_bar(by_wave(rollout_in(status)), 1003, compact=compact))
+            assert len(list(picture.iter(f"{SVG}g"))) == 3
 
 
 def test_canary_and_control_are_drawn_on_one_scale_with_the_limit() -> None:

@@ -11,7 +11,8 @@ from edgefleet.web import limits
 from edgefleet.web.live import Live
 from edgefleet.web.pages import Asked, Page, rollout_page
 from support.asgi import ask_within
-from support.fake_reads import FakeReads, rollout_in
+from support.fake_reads import FakeReads
+from support.scenes import rollout_in
 from support.signed_in import signed_in
 
 ROLLOUT = "/rollouts/ro-running"

@@ -23,7 +23,8 @@ from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.protocol.wire import Problem, Wire, decode
 from edgefleet.web.pages import PAGES, Asked
 from edgefleet.web.words import latency, reason_words, share, size, span, tone
-from support.fake_reads import FakeReads, rollout_in
+from support.fake_reads import FakeReads
+from support.scenes import rollout_in
 from support.signed_in import SignedIn, signed_in
 
 TWINS: dict[str, type[Wire]] = {

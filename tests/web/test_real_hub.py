@@ -119,7 +119,7 @@ def test_the_page_outlives_a_hub_that_is_killed(browser: Browser, tmp_path: Path
     ):
         page.evaluate("window.marked = true")
         first.process.kill()
-        expect(page.locator("#silence")).to_contain_text("does not answer")
+        expect(page.locator("#silence")).to_contain_text("has not answered for")
         with serving(tmp_path / "data", first.url.removeprefix("http://")):
             expect(page.locator("#link")).to_have_attribute("data-state", "live")
             assert page.evaluate("window.marked === true")

@@ -23,10 +23,10 @@ def outcome(
 ) -> Outcome:
     """What became of ``attempt``.
 
-    An attempt to go back is about the release that is left; every other is about the one offered.
+    Every outcome is about the release that was offered, but for REVERTED: it is about the one left.
     """
     release = attempt.release
-    if attempt.action == "revert" and attempt.leaving:
+    if kind is OutcomeKind.REVERTED and attempt.action == "revert" and attempt.leaving:
         release = attempt.leaving
     identity = f"{attempt.rollout}/{attempt.number}/{kind}"
     if len(identity) > ID_CHARS:

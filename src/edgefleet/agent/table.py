@@ -102,7 +102,7 @@ def next_stage(stage: Stage, signal: Signal) -> Stage:
 
 
 def mermaid() -> str:
-    """The table as a Mermaid state diagram, as docs/agent.md shows it."""
+    """The table as a Mermaid state diagram, as the reference pages show it."""
     lines = ["stateDiagram-v2", f"    [*] --> {Stage.IDLE}"]
     lines += [f"    {stage} --> {target}: {signal}" for (stage, signal), target in MOVES.items()]
     return "\n".join(lines) + "\n"

@@ -123,16 +123,16 @@ class Devices:
     # Reports.
 
     def heard(self, row: int, said: CheckIn, now: float) -> None:
-        """A check-in was accepted. What the device runs is written soon, where it changed.
+        """A check-in was accepted. What is new in it is written soon: that costs no commit here.
 
         A release that was not published here counts as none: devices cannot make up names.
         """
         fleet, model, release = self._fleet, said.model, said.release
         if not self._registry.knows(model, release):
             model = release = None
-        before, phase = fleet.running_id(row), fleet.phase(row)
+        before = fleet.running_id(row), fleet.phase(row), fleet.last_seen(row) is None
         fleet.seen(row, now, model=model, release=release, phase=said.phase)
-        if fleet.running_id(row) != before or phase is not said.phase:
+        if before != (fleet.running_id(row), said.phase, False):
             self._unsaved.add(row)
 
     async def learn(self, row: int, facts: Facts) -> None:

@@ -5,12 +5,17 @@ from typing import Final
 # The writer: jobs waiting for a commit, and jobs in one commit.
 WRITES_WAITING: Final = 20_000
 WRITES_PER_COMMIT: Final = 2_000
+LOCK_WAIT_S: Final = 2.0  # for another program that holds the database
 
 # Requests.
 CHECKIN_BODY_BYTES: Final = 64 << 10
+CHECKIN_IDLE_S: Final = 20.0  # then a device's connection is closed: most rest far longer
+CHECKIN_CONNECTIONS: Final = 50_000
+RESERVED_FILES: Final = 200  # of those the process may open: blobs, the page, the database
 OUTCOMES_PER_DEVICE_HOUR: Final = 256  # an honest device has a few for each attempt
 JSON_BODY_BYTES: Final = 4 << 20
 BODY_PAUSE_S: Final = 30.0  # between two pieces of one body
+LAST_REQUESTS_S: Final = 0.5  # what a request has left when the hub stops
 GRACEFUL_STOP_S: Final = 3.0
 OVERLOAD_RETRY_S: Final = 5
 

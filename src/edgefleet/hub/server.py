@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
 import threading
@@ -19,8 +20,15 @@ from edgefleet.http1.limits import BACKLOG, Limits
 from edgefleet.http1.server import Listener, listen
 from edgefleet.hub.api import create_app
 from edgefleet.hub.datadir import Reachable
+from edgefleet.hub.ending import Ending
 from edgefleet.hub.hub import Hub
-from edgefleet.hub.limits import CHECKIN_BODY_BYTES, GRACEFUL_STOP_S
+from edgefleet.hub.limits import (
+    CHECKIN_BODY_BYTES,
+    CHECKIN_CONNECTIONS,
+    CHECKIN_IDLE_S,
+    GRACEFUL_STOP_S,
+    RESERVED_FILES,
+)
 from edgefleet.hub.settings import Address, HubSettings
 
 RoutesFor = Callable[[Hub], Sequence[BaseRoute]]
@@ -62,9 +70,10 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Until ``stop``, or until something that must not end does."""
+    app = Ending(create_app(hub, routes))
     server = _Server(
         uvicorn.Config(
-            create_app(hub, routes),
+            app,
             http="httptools",
             ws="none",
             lifespan="off",
@@ -87,6 +96,7 @@ async def _run(
         for task in done:
             task.result()
     finally:
+        app.end()
         server.should_exit = True
         for task in (ticking, stopping):
             task.cancel()
@@ -137,9 +147,24 @@ def _announce(hub: Hub, operators: socket.socket, checkins: Listener) -> Reachab
     return reachable
 
 
+def checkin_limits() -> Limits:
+    """Bounds of the check-in listener; the process may open as many files as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CHECKIN_CONNECTIONS + RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    free = wanted if soft == resource.RLIM_INFINITY else soft
+    return Limits(
+        body_bytes=CHECKIN_BODY_BYTES,
+        idle_s=CHECKIN_IDLE_S,
+        connections=max(1, min(free - RESERVED_FILES, CHECKIN_CONNECTIONS)),
+    )
+
+
 async def _listen(hub: Hub, last: Reachable | None) -> Listener:
     address = Address.parse(hub.settings.checkin_listen, field="checkin_listen")
-    limits = Limits(body_bytes=CHECKIN_BODY_BYTES)
+    limits = checkin_limits()
     if address.port == 0 and last is not None:
         with contextlib.suppress(OperatorError):  # somebody else has it by now
             return await listen(

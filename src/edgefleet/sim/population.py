@@ -31,11 +31,11 @@ class Mix:
     """
 
     gone: float = 0.04  # offline for good
-    away: float = 0.04  # offline at first, back after ``away_s``
+    away: float = 0.04  # cut off at first; they come back almost together, after ``away_s``
     flapping: float = 0.05
     slow: float = 0.10
     quiet: float = 0.30
-    away_s: tuple[float, float] = (60.0, 75.0)
+    away_s: tuple[float, float] = (60.0, 64.0)
     busy_requests_s: tuple[float, float] = (14.0, 20.0)
     quiet_requests_s: tuple[float, float] = (0.5, 1.5)
 

@@ -139,7 +139,7 @@ class _Site:
         asset = self._assets.get(request.path_params["name"])
         if asset is None:
             return self._error(OperatorError("not_found", "There is no such file."), None)
-        kept = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": ""}
+        kept = {"Cache-Control": "public, max-age=31536000, immutable"}
         return Response(asset.content, 200, answers.HEADERS | kept, asset.content_type)
 
     async def favicon(self, _: Request) -> Response:

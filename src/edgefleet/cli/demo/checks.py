@@ -9,6 +9,7 @@ from edgefleet.protocol.rollout import RolloutView, Status, WaveView
 from edgefleet.protocol.wire import Wire
 
 CAUGHT_BY_WAVE: Final = 2  # a bad release must not come further than this
+ARRIVING: Final = 0.1  # share of the online devices that may still be on their first release
 
 
 class Check(Wire, frozen=True, kw_only=True):
@@ -95,11 +96,11 @@ def _exposure(seen: StorySeen) -> Check:
 
 
 def _caught_early(seen: StorySeen) -> Check:
-    waves = max((len(opened(view)) if view else len(seen.chapters) for _, view in _bad(seen)))
+    waves = max((len(opened(view)) for _, view in _bad(seen) if view), default=0)
     return Check(
         name="caught_early",
-        holds=waves <= CAUGHT_BY_WAVE,
-        text=f"No bad release came further than wave {waves}.",
+        holds=0 < waves <= CAUGHT_BY_WAVE,
+        text=f"The bad release that came furthest came to wave {waves}.",
     )
 
 
@@ -149,17 +150,19 @@ def _refused_unseen(seen: StorySeen) -> Check:
 
 def _whole_fleet(seen: StorySeen) -> Check:
     good = _good_release(seen)
-    online = dict(seen.hub.on_release.get(MODEL, {}))
+    online = seen.hub.on_release.get(MODEL, {})
+    arriving = seen.hub.online - sum(online.values())  # were away all the time, and are back
     holds = (
         seen.hub.total == seen.expected_devices
-        and seen.hub.online > 0
-        and online == {good: seen.hub.online}
+        and set(online) == {good}
+        and arriving <= ARRIVING * seen.hub.online
     )
-    told = ", ".join(f"{count} on {release}" for release, count in sorted(online.items()))
+    told = [f"{count} on {release}" for release, count in sorted(online.items())]
+    told += [f"{arriving} just back and on none yet"] if arriving else []
     return Check(
         name="fleet_on_good",
         holds=holds,
-        text=f"{seen.hub.total} devices, {seen.hub.online} online: {told or 'none on any'}.",
+        text=f"{seen.hub.total} devices, {seen.hub.online} online: {', '.join(told)}.",
     )
 
 

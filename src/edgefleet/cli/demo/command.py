@@ -12,7 +12,7 @@ from rich.text import Text
 
 import edgefleet
 from edgefleet.base.clock import Clock, SystemClock
-from edgefleet.base.errors import OperatorError
+from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.cli.demo.checks import judge
 from edgefleet.cli.demo.faults import Fault, folder_of, gate_of, strike
 from edgefleet.cli.demo.limits import DEVICES_MAX
@@ -111,7 +111,11 @@ def demo(
         )
         programs = stack.enter_context(Programs())
         stage = Stage(plan, programs, clock)
-        seen = _tell(stage, programs, folder, Fault(fault) if fault else None, narrator)
+        try:
+            seen = _tell(stage, programs, folder, Fault(fault) if fault else None, narrator)
+        except NetworkError:
+            programs.check()  # a program that died says more than the connection that broke
+            raise
         checks = judge(seen)
         report = demo_report(seen, checks)
         if invocation.json:
@@ -179,7 +183,8 @@ def _tell(
         if view.status is not chapter.ends:
             narrator.tell(f"This was not to be: {chapter.ends} was expected. The story ends here.")
             break
-    stage.wait_until_settled(bad_releases(STORY))
+    else:
+        stage.wait_until_settled(bad_releases(STORY))
     return stage.seen(STORY, tuple(rollouts), seconds=narrator.seconds)
 
 

@@ -21,9 +21,17 @@ from edgefleet.sim.fleet import FleetReport
 
 
 class Program:
-    """One child. Its standard error goes to a log file, its standard output to ``heard``."""
+    """One child, which writes to a log file. What it says line by line can be ``heard`` instead."""
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        heard: bool = False,
+    ) -> None:
         self.name = name
         self.log = folder / "logs" / f"{name}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +39,7 @@ class Program:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if heard else self._file,
             stderr=self._file,
             env=plain_environment(),
             # Ctrl-C is for the demo, which ends its programs in the right order.
@@ -39,22 +47,25 @@ class Program:
         )
         self._said = threading.Condition()
         self._last_line = b""
-        self._reader = threading.Thread(target=self._read, name=f"read-{name}", daemon=True)
-        self._reader.start()
+        self._reader: threading.Thread | None = None
+        if output := self._process.stdout:
+            self._reader = threading.Thread(target=self._read, args=[output], daemon=True)
+            self._reader.start()
 
-    def first_line(self) -> bytes:
-        """What it says when it is ready. Raises InternalError when it ends or says nothing."""
+    def line(self) -> bytes:
+        """The newest line that it said, once there is one.
+
+        Raises InternalError ``demo_failed`` when it ends or waits too long before its first.
+        """
         with self._said:
-            self._said.wait_for(lambda: self._last_line or self._over(), START_TIMEOUT_S)
+            self._said.wait_for(
+                lambda: self._last_line or self._process.poll() is not None, START_TIMEOUT_S
+            )
             line = self._last_line
         if not line:
             self.check()
             raise InternalError("demo_failed", f"{self.name} was not ready in time.{self._tail()}")
         return line
-
-    def last_line(self) -> bytes:
-        with self._said:
-            return self._last_line
 
     def check(self) -> None:
         """Raise InternalError, with the end of its log, when it is not running any more."""
@@ -70,20 +81,17 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join()
+        if self._reader:
+            self._reader.join()
         self._file.close()
 
-    def _over(self) -> bool:
-        return self._process.poll() is not None
-
-    def _read(self) -> None:
-        output = self._process.stdout
-        assert output is not None, "standard output is a pipe"  # noqa: S101 - said six lines above
+    def _read(self, output: IO[bytes]) -> None:
         with output:
             for line in output:
                 with self._said:
                     self._last_line = line.strip() or self._last_line
                     self._said.notify_all()
+        self._process.wait()
         with self._said:
             self._said.notify_all()
 
@@ -138,11 +146,11 @@ class Fleet(Program):
             *("--hub", hub, "--claims", str(claims), "--trust", str(trust), "--field", str(field)),
             *("--devices", str(count), "--seed", str(seed), "--interval", str(interval_s)),
         ]
-        super().__init__("fleet", "edgefleet.sim", arguments, folder)
+        super().__init__("fleet", "edgefleet.sim", arguments, folder, heard=True)
 
     def report(self) -> FleetReport:
-        """The newest."""
-        return decode(self.last_line(), FleetReport, code="internal")
+        """The newest. Raises InternalError when there is none."""
+        return decode(self.line(), FleetReport, code="internal")
 
 
 class Programs(contextlib.ExitStack):

@@ -91,7 +91,7 @@ def _rollout(view: RolloutView) -> RolloutReport:
 def show(console: Console, report: DemoReport) -> None:
     """The table, then what was checked."""
     table = Table(title="What happened", title_justify="left", title_style="bold")
-    for name in ("release", "verdict", "reason", "waves: took it / inside the cut", "accuracy"):
+    for name in ("release", "verdict", "reason", "wave: took it / cut", "right answers"):
         table.add_column(name)
     for rollout in report.rollouts:
         share = report.inference.accuracy.get(rollout.release)
@@ -99,7 +99,7 @@ def show(console: Console, report: DemoReport) -> None:
             rollout.release,
             Text(rollout.verdict, "green" if rollout.verdict == "completed" else "yellow"),
             rollout.reason,
-            ", ".join(f"{wave.percent:g} %: {wave.exposed}/{wave.cut}" for wave in rollout.waves),
+            "\n".join(f"{wave.percent:g} %: {wave.exposed}/{wave.cut}" for wave in rollout.waves),
             "-" if share is None else f"{share:.1%}",
         )
     console.print()
@@ -108,4 +108,4 @@ def show(console: Console, report: DemoReport) -> None:
     console.print(f"{report.devices.total} devices; online: {online}.", highlight=False)
     for check in report.checks:
         mark = Text("ok    ", "green") if check.holds else Text("FAILED", "bold red")
-        console.print(Text.assemble(mark, f" {check.name}: {clean(check.text)}"), highlight=False)
+        console.print(Text.assemble(mark, f" {clean(check.text)}"), soft_wrap=True)

@@ -24,7 +24,8 @@ from edgefleet.cli.demo.traffic import Client, Question
 from edgefleet.cli.serve import Serving
 from edgefleet.client.discover import discover
 from edgefleet.client.hub import HubClient
-from edgefleet.protocol.operator import ClaimRequest, DeviceView
+from edgefleet.hub.limits import DEVICE_PAGE_MAX
+from edgefleet.protocol.operator import ClaimRequest
 from edgefleet.protocol.rollout import RolloutView, Status
 from edgefleet.protocol.wire import decode
 from edgefleet.security.signing import PublisherKey
@@ -75,9 +76,10 @@ class Stage:
                 *("--interval", f"{INTERVAL_S}s", "--tick", f"{TICK_S}s"),
             ],
             self._plan.folder,
+            heard=True,
         )
         self._programs.add(hub)
-        decode(hub.first_line(), Serving, code="internal")
+        decode(hub.line(), Serving, code="internal")
         key = PublisherKey.generate()
         key.save(self.key)
         self._trust.write_text(f"{key.public.text}\n")
@@ -121,15 +123,15 @@ class Stage:
         )
 
     def wait_until_settled(self, bad: tuple[str, ...]) -> None:
-        """Until no device runs a bad release, by the fleet's own word; or until patience ends.
+        """Until no device runs a bad release, by its own word and the hub's; or patience ends.
 
         Whether it holds is for the checks to say.
         """
         until = self._clock.monotonic() + SETTLE_TIMEOUT_S
         while self._clock.monotonic() < until:
-            report = self.fleet.report()
-            users = {client.seen().last for client in self.clients}
-            if not any(release in report.on_release or release in users for release in bad):
+            known = {*self.fleet.report().on_release, *self._listed()}
+            known |= {client.last or "" for client in self.clients}
+            if known.isdisjoint(bad):
                 return
             self.pause(LOOK_EVERY_S)
 
@@ -148,7 +150,7 @@ class Stage:
             rollouts=rollouts,
             expected_devices=self.devices,
             hub=self.hub.fleet(),
-            listed=Counter(device.release or "" for device in self._every_device()),
+            listed=self._listed(),
             fleet=self.fleet.report(),
             clients=tuple(client.seen() for client in self.clients),
             seconds=seconds,
@@ -173,15 +175,16 @@ class Stage:
         self._programs.add(agent)
         return agent
 
-    def _every_device(self) -> list[DeviceView]:
-        devices: list[DeviceView] = []
+    def _listed(self) -> Counter[str]:
+        """Every device in the hub's list by release, those offline too."""
+        counts: Counter[str] = Counter()
         after: str | None = None
         while True:
-            page = self.hub.devices(after=after, limit=1000)
-            devices += page.devices
+            page = self.hub.devices(after=after, limit=DEVICE_PAGE_MAX)
+            counts.update(device.release or "" for device in page.devices)
             after = page.next
             if after is None:
-                return devices
+                return counts
 
     def _wait(self, holds: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
         until = self._clock.monotonic() + timeout_s

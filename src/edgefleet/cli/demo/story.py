@@ -105,7 +105,25 @@ def tell_rollout(
     if view is None or view.status not in ENDED:
         waits = view.why.line if view else "it was never seen"
         raise InternalError("demo_failed", f"Release {chapter.release} does not end: {waits}")
+    tell(f"  {_closing(view)}")
     return view
+
+
+def _closing(view: RolloutView) -> str:
+    """What became of the devices that were offered it."""
+    seen = view.evidence
+    match view.status:
+        case Status.COMPLETED:
+            return f"Devices that run it: {view.exposed:,}; out of reach: {seen.offline:,}."
+        case Status.REVERTED:
+            return (
+                f"Devices that took it: {view.exposed}. Went back by themselves: {seen.failed}; "
+                f"because the hub said so: {seen.reverted}."
+            )
+        case Status.REFUSED:
+            return f"Devices that proved and refused it: {seen.refused}; that served it: none."
+        case _:
+            return f"It stands {view.status}."
 
 
 def _milestone(view: RolloutView) -> str:
@@ -119,4 +137,4 @@ def _line(view: RolloutView) -> str:
         return view.why.line
     wave = view.waves[view.wave]
     name = f"wave {view.wave + 1} of {len(view.waves)}, {wave.percent:g} %"
-    return f"{name}, {wave.cut} devices, {wave.exposed} took it: {view.why.line}"
+    return f"{name}, {wave.exposed} of {wave.cut} took it: {view.why.line}"

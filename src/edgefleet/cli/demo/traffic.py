@@ -80,7 +80,7 @@ class Client:
         self._first_failure = ""
         self._answered: Counter[str] = Counter()
         self._right: Counter[str] = Counter()
-        self._last: str | None = None
+        self.last: str | None = None  # the release of the newest answer
 
     def start(self) -> None:
         self._thread.start()
@@ -97,7 +97,7 @@ class Client:
             failed=self.failed,
             answered=dict(self._answered),
             right=dict(self._right),
-            last=self._last,
+            last=self.last,
             first_failure=self._first_failure,
         )
 
@@ -134,7 +134,7 @@ class Client:
         if scores.shape != [1, CLASSES] or len(scores.data) != CLASSES:
             self._fail(f"an answer of shape {scores.shape}")
             return
-        self._last = answer.model_version
+        self.last = answer.model_version
         self._answered[answer.model_version] += 1
         self._right[answer.model_version] += scores.data.index(max(scores.data)) == question.label
 

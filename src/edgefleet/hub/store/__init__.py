@@ -1,1 +1,1 @@
-"""Where the hub keeps its durable state."""
+"""Where the hub keeps what must last: ``sqlite`` on one ``writer`` thread, ``schema/`` in steps."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
+from edgefleet.hub.limits import LOCK_WAIT_S
 from edgefleet.hub.store.migrations import migrate, packaged
 from edgefleet.hub.store.records import (
     Standing,
@@ -92,7 +93,7 @@ class SqliteStore:
         """All releases, oldest first."""
         for digest, model, release, envelope, signed_by, at in self._reading.execute(
             "SELECT manifest_sha256, model, release, envelope, signed_by, published_at"
-            " FROM release ORDER BY published_at"
+            " FROM release ORDER BY number"
         ):
             yield StoredRelease(
                 digest,
@@ -318,7 +319,7 @@ class SqliteStore:
                     field="release",
                 )
             connection.execute(
-                "INSERT INTO release VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO release VALUES (NULL, ?, ?, ?, ?, ?, ?)",
                 (
                     release.manifest_sha256,
                     release.model,
@@ -340,7 +341,9 @@ class SqliteStore:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False
+    )
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

@@ -19,7 +19,9 @@ from edgefleet.hub.limits import WRITES_PER_COMMIT, WRITES_WAITING
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 
-_NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # primary result codes
+# Primary result codes (sqlite.org/rescode.html).
+_NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+_TAKEN: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class Writer:
         ``committed`` is called on the loop with the result, in the order of the commits and before
         any future resolves: what it does to memory is what a restart would find. Raises DeviceError
         ``overloaded`` at once, and through the future whatever the job raised, DeviceError
-        ``disk_full`` or InternalError.
+        ``disk_full`` or ``overloaded``, or InternalError.
         """
         self.check_room()
         if self._closing:
@@ -114,11 +116,12 @@ class Writer:
         try:
             self._transaction(batch)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
-            if len(batch) == 1:
-                batch[0].error = _typed(error)
+            if len(batch) > 1 and _primary_code(error) not in _TAKEN:
+                for waiting in batch:
+                    self._commit([waiting])
                 return
             for waiting in batch:
-                self._commit([waiting])
+                waiting.error = _typed(error)
 
     def _transaction(self, batch: Sequence[_Waiting]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -148,10 +151,18 @@ class Writer:
                 waiting.future.set_result(waiting.result)
 
 
+def _primary_code(error: Exception) -> int:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
 def _typed(error: Exception) -> Exception:
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in _NO_ROOM:
+    """Who can mend it: the machine's disk, another program, or nobody but us."""
+    code = _primary_code(error)
+    if code in _NO_ROOM:
         return DeviceError(
             "disk_full", f"The hub cannot write: {error}.", hint="Free space on the hub's disk."
         )
+    if code in _TAKEN:
+        return DeviceError("overloaded", "Another program holds the hub's database.")
     return error

@@ -154,7 +154,7 @@
   setInterval(() => {
     showTimes(document);
     if (ended || !failures) return;
-    put(silence, `The hub does not answer since ${spanText((Date.now() - heardMs) / 1000)}. What you see is from then.`);
+    put(silence, `The hub has not answered for ${spanText((Date.now() - heardMs) / 1000)}. What you see is from then.`);
     silence.hidden = false;
   }, 1000);
   showTimes(document);

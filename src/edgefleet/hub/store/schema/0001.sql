@@ -32,14 +32,15 @@ CREATE TABLE trust (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE release (
-  manifest_sha256 TEXT PRIMARY KEY,
+  number INTEGER PRIMARY KEY,
+  manifest_sha256 TEXT NOT NULL UNIQUE,
   model TEXT NOT NULL,
   release TEXT NOT NULL,
   envelope TEXT NOT NULL,
   signed_by TEXT NOT NULL,
   published_at REAL NOT NULL,
   UNIQUE (model, release)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- A rollout is one row, whatever the fleet: "state" is the engine's own.
 CREATE TABLE rollout (

@@ -1,0 +1,145 @@
+"""The loop saves before it does, waits while the disk is full, and does not outlive a defect."""
+
+import threading
+from collections.abc import Generator
+
+import pytest
+
+from edgefleet.agent import limits
+from edgefleet.agent.event import CheckInAnswered, CheckInFailed
+from edgefleet.agent.fetch import Fetcher
+from edgefleet.agent.loop import Loop, Parts
+from edgefleet.agent.prover import Prover
+from edgefleet.agent.slots import STATE, Slots
+from edgefleet.agent.state import AgentState, from_store
+from edgefleet.agent.trust import Trust
+from edgefleet.base.clock import SystemClock
+from edgefleet.base.entropy import SeededEntropy
+from edgefleet.base.network import HttpLink
+from edgefleet.protocol.device import CheckIn, CheckInAnswer
+from support.agent_world import FACTS
+from support.memory_storage import MemoryStorage
+
+WAIT_S = 30.0
+
+
+class Hub:
+    """Answers, and looks at the disk when it is asked."""
+
+    def __init__(self, disk: MemoryStorage) -> None:
+        self.disk = disk
+        self.reserved: list[tuple[int, int]] = []
+        self.asked = threading.Event()
+        self.defect: Exception | None = None
+
+    def check_in(self, check_in: CheckIn) -> CheckInAnswered | CheckInFailed:
+        stored = self.disk.files.get(STATE)
+        self.reserved.append((check_in.seq, from_store(stored).seq_reserved if stored else 0))
+        self.asked.set()
+        if self.defect:
+            raise self.defect
+        return CheckInAnswered(seq=check_in.seq, answer=CheckInAnswer(interval_s=0.05), draw=0.5)
+
+
+class Serving:
+    """No serving process."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def status(self) -> tuple[None, bool]:
+        return None, False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class Running:
+    """A loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.disk = MemoryStorage()
+        self.hub = Hub(self.disk)
+        self.serving = Serving()
+        self.error: BaseException | None = None
+        link = HttpLink("http://127.0.0.1:9")
+        self.loop = Loop(
+            Parts(
+                slots=Slots(self.disk),
+                hub=self.hub,
+                fetcher=Fetcher(self.disk, link, dict, SystemClock()),
+                prover=Prover(self.disk, ("false",)),
+                make_supervisor=lambda _: self.serving,  # type: ignore[arg-type, return-value] - what the loop asks of it
+                open_envelope=Trust(()).open,
+                clock=SystemClock(),
+                entropy=SeededEntropy(1),
+            ),
+            AgentState(interval_s=0.05),
+            FACTS,
+        )
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self.loop.run(keep_serving=False)
+        except ValueError as error:
+            self.error = error
+
+    def end(self) -> None:
+        self.loop.stop()
+        self.thread.join(WAIT_S)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Generator[Running]:
+    monkeypatch.setattr(limits, "SAVE_RETRY_S", 0.01)
+    running = Running()
+    yield running
+    running.end()
+
+
+def test_a_number_is_on_the_disk_before_the_hub_sees_it(running: Running) -> None:
+    running.thread.start()
+    for _ in range(3):
+        assert running.hub.asked.wait(WAIT_S)
+        running.hub.asked.clear()
+    assert all(seq <= reserved for seq, reserved in running.hub.reserved)
+
+
+def test_nothing_is_done_while_the_state_finds_no_room(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = threading.Event()
+    running.disk.capacity_bytes = 100
+    write = running.disk.write
+
+    def told(path: str, data: bytes) -> None:
+        try:
+            write(path, data)
+        except Exception:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(running.disk, "write", told)
+    running.thread.start()
+    for _ in range(3):
+        assert refused.wait(WAIT_S)
+        refused.clear()
+    assert running.hub.reserved == []
+    running.disk.capacity_bytes = 1 << 30
+    assert running.hub.asked.wait(WAIT_S)
+
+
+def test_a_loop_that_waits_for_room_can_be_stopped(running: Running) -> None:
+    running.disk.capacity_bytes = 0
+    running.thread.start()
+    running.end()
+    assert (running.hub.reserved, running.serving.stopped) == ([], True)
+
+
+def test_a_defect_in_a_lane_ends_the_loop_with_it(running: Running) -> None:
+    running.hub.defect = ValueError("a defect")
+    running.thread.start()
+    running.thread.join(WAIT_S)
+    assert str(running.error) == "a defect"

@@ -1,0 +1,237 @@
+"""The demo's own checks: a good story passes all, and each thing that goes wrong has its check."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgefleet.cli.demo.checks import accuracy, exposed_to_bad, judge
+from edgefleet.cli.demo.report import demo_report
+from edgefleet.cli.demo.seen import ClientSeen, StorySeen
+from edgefleet.cli.demo.story import STORY
+from edgefleet.protocol.operator import FleetView
+from edgefleet.protocol.rollout import Evidence, GateSpec, RolloutView, Status, WaveView
+from edgefleet.protocol.why import WaitReport
+from edgefleet.sim.fleet import FleetReport
+
+CUTS = {1.0: 11, 10.0: 101, 100.0: 1003}
+
+
+def rollout(
+    release: str, status: Status, reason: str, exposed: int, percents: tuple[float, ...]
+) -> RolloutView:
+    opened = tuple(
+        WaveView(percent=percent, cut=CUTS[percent], exposed=min(exposed, CUTS[percent]))
+        for percent in percents
+    )
+    unopened = tuple(WaveView(percent=percent) for percent in CUTS if percent > percents[-1])
+    about = f"rollout/{release}"
+    return RolloutView(
+        id=release,
+        model="digits",
+        release=release,
+        previous=None,
+        selector="",
+        status=status,
+        reason=reason,
+        text="",
+        generation=1,
+        created_at=0.0,
+        started_at=0.0,
+        ended_at=1.0,
+        wave=None,
+        waves=opened + unopened,
+        gate=GateSpec(),
+        evidence=Evidence(),
+        exposed=exposed,
+        why=WaitReport(about=about, at=1.0, line="", waits=()),
+    )
+
+
+def client(agent: str = "edge-pi") -> ClientSeen:
+    return ClientSeen(
+        agent=agent,
+        requests=300,
+        failed=0,
+        answered={"1": 100, "2": 200},
+        right={"1": 93, "2": 197},
+        last="2",
+    )
+
+
+GOOD = StorySeen(
+    chapters=STORY,
+    rollouts=(
+        rollout("1", Status.COMPLETED, "completed", 960, (100.0,)),
+        rollout("2", Status.COMPLETED, "completed", 961, (1.0, 10.0, 100.0)),
+        rollout("3", Status.REVERTED, "error_rate", 10, (1.0,)),
+        rollout("4", Status.REFUSED, "refused_by_devices", 0, (1.0,)),
+    ),
+    expected_devices=1003,
+    hub=FleetView(
+        at=0.0,
+        total=1003,
+        online=962,
+        by_profile={},
+        on_release={"digits": {"2": 960}},
+        by_phase={},
+        rollouts_open=(),
+    ),
+    listed={"2": 961, "": 42},
+    fleet=FleetReport(
+        kind="progress",
+        at=0.0,
+        devices=1000,
+        link_up=960,
+        on_release={"2": 958, "": 42},
+        ran={"1": 957, "2": 958, "3": 10},
+        ran_now={"1": {"2": 957}, "2": {"2": 958}, "3": {"2": 10}},
+        phases={},
+    ),
+    clients=(client("edge-pi"), client("edge-jetson")),
+    seconds=60.0,
+    url="http://127.0.0.1:1",
+)
+
+
+def with_rollout(place: int, view: RolloutView | None) -> StorySeen:
+    rollouts = (*GOOD.rollouts[:place], view, *GOOD.rollouts[place + 1 :])
+    return replace(GOOD, rollouts=rollouts)
+
+
+def with_fleet(**changes: Any) -> StorySeen:
+    return replace(GOOD, fleet=msgspec.structs.replace(GOOD.fleet, **changes))
+
+
+def with_hub(**changes: Any) -> StorySeen:
+    return replace(GOOD, hub=msgspec.structs.replace(GOOD.hub, **changes))
+
+
+def with_client(**changes: Any) -> StorySeen:
+    return replace(GOOD, clients=(replace(client(), **changes), *GOOD.clients[1:]))
+
+
+def failed(seen: StorySeen) -> set[str]:
+    return {check.name for check in judge(seen) if not check.holds}
+
+
+def test_the_good_story_passes_every_check() -> None:
+    assert failed(GOOD) == set()
+    assert len(judge(GOOD)) == 12
+
+
+BROKEN: dict[str, tuple[Callable[[], StorySeen], set[str]]] = {
+    "a good release is taken back": (
+        lambda: with_rollout(
+            1, rollout("2", Status.REVERTED, "error_rate", 10, (1.0, 10.0, 100.0))
+        ),
+        {"release_2_completed"},
+    ),
+    "a bad release completes": (
+        lambda: with_rollout(
+            2, rollout("3", Status.COMPLETED, "completed", 900, (1.0, 10.0, 100.0))
+        ),
+        {"release_3_reverted", "caught_early"},
+    ),
+    "the right end for an unknown reason": (
+        lambda: with_rollout(2, rollout("3", Status.REVERTED, "by_hand", 10, (1.0,))),
+        {"release_3_reverted"},
+    ),
+    "a chapter that was not reached": (
+        lambda: with_rollout(3, None),
+        {"release_4_refused", "exposure_within_cut", "refused_before_activation"},
+    ),
+    "more took it than the wave allows, says the hub": (
+        lambda: with_rollout(2, rollout("3", Status.REVERTED, "error_rate", 12, (1.0,))),
+        {"exposure_within_cut"},
+    ),
+    "more took it than the wave allows, say the devices": (
+        lambda: with_fleet(ran={"3": 12}),
+        {"exposure_within_cut"},
+    ),
+    "caught in the last wave": (
+        lambda: with_rollout(
+            2, rollout("3", Status.REVERTED, "error_rate", 10, (1.0, 10.0, 100.0))
+        ),
+        {"caught_early"},
+    ),
+    "an offline device still runs the bad one": (
+        lambda: replace(GOOD, listed={"2": 960, "3": 1}),
+        {"nobody_on_bad"},
+    ),
+    "a device runs the bad one and hides it": (
+        lambda: with_fleet(on_release={"2": 957, "3": 1}),
+        {"nobody_on_bad"},
+    ),
+    "a user still gets the bad one": (
+        lambda: with_client(answered={"1": 100, "2": 190, "3": 10}, last="3"),
+        {"nobody_on_bad", "back_on_good"},
+    ),
+    "a device went back too far": (
+        lambda: with_fleet(ran_now={"3": {"2": 9, "1": 1}}),
+        {"back_on_good"},
+    ),
+    "what must be refused ran once": (
+        lambda: with_fleet(ran={"3": 10, "4": 1}),
+        {"refused_before_activation"},
+    ),
+    "a device is missing": (lambda: with_hub(total=1002), {"fleet_on_good"}),
+    "somebody online is on the old release": (
+        lambda: with_hub(on_release={"digits": {"2": 959, "1": 1}}),
+        {"fleet_on_good"},
+    ),
+    "much of the fleet runs nothing": (
+        lambda: with_hub(on_release={"digits": {"2": 700}}),
+        {"fleet_on_good"},
+    ),
+    "one request failed": (lambda: with_client(failed=1), {"no_request_failed"}),
+    "nobody asked": (lambda: with_client(requests=0), {"no_request_failed"}),
+    "no client at all": (
+        lambda: replace(GOOD, clients=()),
+        {"no_request_failed", "better_answers"},
+    ),
+    "the better release answers worse": (
+        lambda: replace(GOOD, clients=(replace(client(), right={"1": 93, "2": 100}),)),
+        {"better_answers"},
+    ),
+    "the better release never answered": (
+        lambda: replace(
+            GOOD, clients=(replace(client(), answered={"1": 300}, right={"1": 280}, last="1"),)
+        ),
+        {"better_answers"},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_goes_wrong_is_found_by_its_check(what: str) -> None:
+    make, names = BROKEN[what]
+    assert failed(make()) == names
+
+
+def test_exposure_counts_what_hub_and_devices_saw_whichever_is_more() -> None:
+    assert exposed_to_bad(GOOD) == 10
+    assert exposed_to_bad(with_fleet(ran={"3": 11, "4": 1})) == 12
+
+
+def test_accuracy_is_by_the_release_that_answered() -> None:
+    assert accuracy(GOOD.clients) == {"1": 0.93, "2": 0.985}
+
+
+def test_the_json_object_has_the_promised_keys() -> None:
+    said = msgspec.to_builtins(demo_report(GOOD, judge(GOOD)))
+    assert {"rollouts", "devices", "exposed_to_bad", "inference"} <= said.keys()
+    assert said["rollouts"][2] == {
+        "release": "3",
+        "verdict": "reverted",
+        "reason": "error_rate",
+        "waves": ({"percent": 1.0, "cut": 11, "exposed": 10},),
+    }
+    assert said["devices"] == {"total": 1003, "on_release": {"2": 960}}
+    assert said["inference"] == {
+        "requests": 600,
+        "failed": 0,
+        "accuracy": {"1": 0.93, "2": 0.985},
+    }

@@ -1,0 +1,105 @@
+"""The demo end to end, as a newcomer runs it, with a smaller fleet."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KEYS = {"rollouts", "devices", "exposed_to_bad", "inference", "checks", "seconds", "hub"}
+DEVICES = 150
+
+
+@dataclass
+class Ended:
+    code: int
+    said: dict[str, Any]
+    told: str
+
+    def failed(self) -> set[str]:
+        return {check["name"] for check in self.said["checks"] if not check["holds"]}
+
+
+def demo(*options: str) -> Ended:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgefleet.cli.main", "demo", "--json", *options],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return Ended(done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr)
+
+
+def programs_of(folder: str) -> list[str]:
+    """Command lines, of any process, that name the folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if folder in command:
+                found.append(command.replace("\0", " "))
+    return found
+
+
+@pytest.mark.slow
+def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    ended = demo("--devices", str(DEVICES), "--data-dir", str(folder))
+    assert ended.code == 0, ended.told
+    said = ended.said
+    assert set(said) == KEYS
+    verdicts = [(rollout["release"], rollout["verdict"]) for rollout in said["rollouts"]]
+    assert verdicts == [
+        ("1", "completed"), ("2", "completed"), ("3", "reverted"), ("4", "refused"),
+    ]  # fmt: skip
+    assert [wave["percent"] for wave in said["rollouts"][1]["waves"]] == [1, 10, 100]
+    assert said["devices"]["total"] == DEVICES + 3
+    assert set(said["devices"]["on_release"]) == {"2"}
+    assert 0 < said["exposed_to_bad"] <= said["rollouts"][2]["waves"][-1]["cut"]
+    assert said["rollouts"][3]["waves"][-1]["exposed"] == 0
+    assert said["inference"]["requests"] > 0
+    assert said["inference"]["failed"] == 0
+    assert said["inference"]["accuracy"]["2"] > said["inference"]["accuracy"]["1"]
+    assert ended.failed() == set()
+    assert programs_of(str(folder)) == []
+    assert (folder / "logs" / "hub.log").exists()
+
+
+@pytest.mark.slow
+def test_a_gate_that_lets_everything_pass_makes_the_demo_fail() -> None:
+    ended = demo("--devices", str(DEVICES), "--break", "gate")
+    assert ended.code == 1
+    assert {"release_3_reverted", "caught_early", "nobody_on_bad"} <= ended.failed()
+    assert ended.said["inference"]["failed"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_demo_that_is_stopped_ends_all_that_it_started(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    folder = tmp_path / "d"
+    options = ["--devices", "20", "--data-dir", str(folder)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgefleet.cli.main", "demo", "--json", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stderr is not None
+        while "have enrolled" not in child.stderr.readline():
+            assert child.poll() is None, "it ended too soon"
+        assert len(programs_of(str(folder))) >= 5
+        child.send_signal(number)
+        child.stderr.read()
+        assert child.wait(60) == 130
+    assert programs_of(str(folder)) == []

@@ -1,0 +1,171 @@
+"""A restart shows what was there: random lives of a hub, compared with a hub on a copy of its folder.
+
+The copy is what a power cut would leave: nothing was closed or flushed for it but what devices were
+last heard to run, which is soft.
+"""
+
+import asyncio
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.hub.hub import Hub
+from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
+from edgefleet.protocol.rollout import Command, GateSpec, RolloutSpec, Status, Verb, WaveSpec
+from edgefleet.rollout.engine import Engine
+from edgefleet.security.signing import PublisherKey
+from support.hub_inside import (
+    InsideDevice,
+    ManualClock,
+    enrol_inside,
+    hub_inside,
+    publish_inside,
+    report,
+)
+from support.tiny_releases import tiny_release
+
+RELEASES = ("1", "2", "3")
+GATE = GateSpec(soak_s=0, min_sample=1, confirm_after_s=0, max_error_rate=0.3)
+
+
+def shown(hub: Hub) -> dict[str, object]:
+    """All that people can see, but for the picture of the last hour."""
+    views = hub.devices(None, 1000, "").devices
+    rollouts = hub.rollouts().rollouts
+    return {
+        "fleet": hub.fleet(),
+        "models": hub.models(),
+        "rollouts": rollouts,
+        "devices": views,
+        "why devices": [hub.why_device(view.name) for view in views],
+        "why rollouts": [hub.why_rollout(view.id) for view in rollouts],
+        "why releases": [hub.why_release("digits", release) for release in RELEASES],
+        "audit": hub.audit(None, 1000),
+        "keys": hub.registry.keys(),
+        "outcomes": [line for line in hub.metrics().splitlines() if "outcomes_total{" in line],
+    }
+
+
+@contextmanager
+def refused(*codes: str) -> Iterator[None]:
+    """An operator may be told no, for one of these reasons."""
+    try:
+        yield
+    except OperatorError as error:
+        if error.code not in codes:
+            raise
+
+
+class Life:
+    """What happens to a hub, drawn from a seed."""
+
+    def __init__(
+        self, hub: Hub, clock: ManualClock, devices: list[InsideDevice], seed: int
+    ) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._devices = devices
+        self._draw = random.Random(seed)
+        self._offered: dict[str, list[str]] = {device.name: [] for device in devices}
+
+    async def step(self) -> None:
+        """One thing happens."""
+        self._clock.time += 0.25
+        things = [*[self._report] * 6, self._plan, self._command, self._tick]
+        await self._draw.choice(things)()
+
+    async def _report(self) -> None:
+        draw = self._draw
+        device = draw.choice(self._devices)
+        rollouts = [*self._offered[device.name] * 4, "unknown"]  # what a device can know
+        outcomes = [
+            Outcome(
+                id=f"o{draw.randrange(400)}",
+                rollout=draw.choice(rollouts),
+                release=draw.choice(RELEASES),
+                kind=draw.choice(list(OutcomeKind)),
+                at=self._clock.time,
+                reason=draw.choice(("", "golden_failed", "confidence_drop")),
+            )
+            for _ in range(draw.randrange(4))
+        ]
+        phase = draw.choice((Phase.IDLE, Phase.IDLE, Phase.FETCHING, Phase.TRIAL))
+        said = device.said(*outcomes, running=draw.choice((None, *RELEASES)), phase=phase)
+        offer = (await report(self._hub, device, said)).offer
+        if offer is not None and offer.rollout not in self._offered[device.name]:
+            self._offered[device.name].append(offer.rollout)
+
+    async def _plan(self) -> None:
+        spec = RolloutSpec(
+            model="digits",
+            release=self._draw.choice(RELEASES),
+            selector=self._draw.choice(("", "site=lyon", "site=oslo")),
+            waves=(WaveSpec(percent=20), WaveSpec(percent=100)),
+            gate=GATE,
+        )
+        with refused("rollout_overlap", "release_failed_before"):
+            await self._hub.plan(spec, "operator")
+
+    async def _command(self) -> None:
+        rollouts = self._hub.rollouts().rollouts
+        verbs = [Verb.START, Verb.START, *Verb]
+        if not rollouts:
+            return
+        view = self._draw.choice(rollouts)
+        verb = Verb.START if view.status is Status.PLANNED else self._draw.choice(verbs)
+        with refused("verb_not_now", "rollout_overlap"):
+            await self._hub.command(view.id, verb, Command(note="drawn"), "operator")
+
+    async def _tick(self) -> None:
+        await self._hub.loop.tick()
+
+
+async def differences(tmp_path: Path, seed: int, steps: int) -> list[str]:
+    """What a hub on a copy of the folder shows otherwise, at every sixth step."""
+    clock, found = ManualClock(), []
+    async with hub_inside(tmp_path / "data", clock) as hub:
+        key = PublisherKey.generate()
+        for release in RELEASES:
+            await publish_inside(hub, key, tiny_release(tmp_path, release))
+        devices = await enrol_inside(hub, 12, prefix="l", site="lyon")
+        devices += await enrol_inside(hub, 8, prefix="o", site="oslo")
+        life = Life(hub, clock, devices, seed)
+        for device in devices:
+            await report(hub, device, device.said())
+        for number in range(steps):
+            await life.step()
+            if number % 6:
+                continue
+            hub._devices._unsaved.update(range(len(devices)))  # soft: last seen, last number
+            await hub._devices.flush()
+            copy = tmp_path / f"copy-{number}"
+            shutil.copytree(tmp_path / "data", copy)
+            async with hub_inside(copy, clock) as again:
+                before, after = shown(hub), shown(again)
+            found += [f"{number}: {name}" for name in before if before[name] != after[name]]
+            shutil.rmtree(copy)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_hub_cut_off_at_any_moment_comes_back_as_it_was(tmp_path: Path, seed: int) -> None:
+    assert asyncio.run(differences(tmp_path, seed, steps=120)) == []
+
+
+def test_a_hub_that_lets_a_change_hold_before_it_is_stored_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Engine.command
+
+    def hasty(self: Engine, *args: object, **more: object) -> object:
+        change = honest(self, *args, **more)  # type: ignore[arg-type] # handed through
+        self.commit(change)
+        raise OperatorError("verb_not_now", "It held, but was not stored.")
+
+    monkeypatch.setattr(Engine, "command", hasty)
+    assert asyncio.run(differences(tmp_path, 0, steps=120))

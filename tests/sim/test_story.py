@@ -1,0 +1,88 @@
+"""The real engine and the real agent core, with nothing between them but a bad network."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from hashlib import sha256
+from math import inf
+
+import pytest
+
+from edgefleet.protocol.rollout import Status
+from edgefleet.sim.device import DeviceFacts
+from edgefleet.sim.population import Mix, population
+from support.engine_hub import Story
+
+COUNT = 200
+START = 1000.0
+
+
+def people(*, loss: float = 0.0, doubling: float = 0.0, **mix: float) -> tuple[DeviceFacts, ...]:
+    made = population(COUNT, seed=7, start=START, interval_s=2.0, mix=Mix(**mix))
+    return tuple(
+        replace(facts, link=replace(facts.link, loss=loss, doubling=doubling)) for facts in made
+    )
+
+
+def lost_for_good(devices: Iterable[DeviceFacts]) -> int:
+    return sum(end == inf for facts in devices for _, end in facts.link.outages.windows)
+
+
+@pytest.fixture(scope="module")
+def story() -> Story:
+    return Story(people()).tell()
+
+
+def test_each_release_ends_as_it_must(story: Story) -> None:
+    ends = {release: (view.status, view.reason) for release, view in story.views.items()}
+    assert ends["1"] == ends["2"] == (Status.COMPLETED, "completed")
+    assert ends["3"][0] is Status.REVERTED
+    assert ends["3"][1] in ("error_rate", "confidence_drop")
+    assert ends["4"] == (Status.REFUSED, "refused_by_devices")
+
+
+def test_a_bad_release_never_runs_on_more_devices_than_its_open_wave_allows(story: Story) -> None:
+    ran = story.fleet.report("summary").ran
+    opened = [wave for wave in story.views["3"].waves if wave.cut is not None]
+    assert len(opened) <= 2
+    assert 0 < story.most_on["3"] <= ran["3"] <= opened[-1].cut
+    assert "4" not in ran
+
+
+def test_in_the_end_every_device_that_can_be_reached_is_on_the_good_release(story: Story) -> None:
+    summary = story.fleet.report("summary")
+    gone = lost_for_good(story.people)
+    assert summary.on_release == {"": gone, "2": COUNT - gone}
+    assert summary.ran_now["3"] == {"2": summary.ran["3"]}
+
+
+def test_the_engine_counts_what_the_devices_did(story: Story) -> None:
+    assert story.views["3"].exposed == story.fleet.report("summary").ran["3"]
+
+
+def test_lost_and_doubled_messages_lead_to_the_same_end(story: Story) -> None:
+    rough = Story(people(loss=0.05, doubling=0.1)).tell()
+    assert rough.hub.replays > 100
+    assert {release: view.status for release, view in rough.views.items()} == {
+        release: view.status for release, view in story.views.items()
+    }
+    assert rough.fleet.report("summary").on_release == story.fleet.report("summary").on_release
+
+
+def test_one_seed_is_one_trace(story: Story) -> None:
+    def digest(told: Story) -> str:
+        return sha256("\n".join(told.hub.trace).encode()).hexdigest()
+
+    again = Story(people()).tell()
+    assert digest(again) == digest(story)
+    other = Story(people(), seed=8).tell()
+    assert digest(other) != digest(story)
+
+
+def test_a_population_follows_from_its_seed_and_grows_without_changing() -> None:
+    small, large = (population(count, seed=3, start=0.0, interval_s=2.0) for count in (300, 1000))
+    assert large[:300] == small
+    profiles = {facts.facts.profile for facts in large}
+    assert profiles == {"generic_x86", "jetson_nano", "raspberry_pi", "coral_tpu"}
+    assert 20 <= lost_for_good(large) <= 60
+    quiet = sum(facts.requests_s < 5 for facts in large)
+    assert 250 <= quiet <= 350
