@@ -1,1 +1,14 @@
-"""Public fixtures, for testing your own rollout policies."""
+"""Public fixtures: test your own gate, plan or policy against the real engine, in virtual time.
+
+    played = play(RolloutSpec(model="m", release="2"), 1000, behaviour=Behaviour(fails=0.2))
+    assert played.status is Status.REVERTED
+
+docs/own-gate.md shows it whole.
+"""
+
+from edgefleet.testing.behaviour import Behaviour, Fate
+from edgefleet.testing.device import FakeDevice
+from edgefleet.testing.fleet import FakeFleet, Noted
+from edgefleet.testing.play import Played, play
+
+__all__ = ["Behaviour", "FakeDevice", "FakeFleet", "Fate", "Noted", "Played", "play"]

@@ -1,0 +1,276 @@
+"""A fleet of toy devices under the real engine, in virtual time.
+
+It drives ``rollout.engine.Engine`` as the hub does: what changes is kept as bytes before it is
+committed, and ``restart`` loses everything else. A run is a function of its arguments: no clock, no
+randomness, no thread.
+"""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet.base.ids import device_hash, mix64
+from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
+from edgefleet.protocol.why import WaitReport
+from edgefleet.protocol.wire import decode, encode
+from edgefleet.rollout.engine import Change, Engine
+from edgefleet.rollout.gate import Gate, judge
+from edgefleet.rollout.state import RolloutState
+from edgefleet.testing.behaviour import Behaviour, Fate
+from edgefleet.testing.device import FakeDevice
+from edgefleet.testing.release import fake_manifest
+
+MODEL: Final = "digits"
+START: Final = 1_790_000_000.0  # 2026-09-21 13:33:20 UTC, a Monday
+_WHOLE: Final = float(1 << 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """One line of the audit log."""
+
+    at: float
+    actor: str
+    action: str
+    about: str
+    detail: str
+
+
+class FakeFleet:
+    """``interval_s`` lies between two check-ins of a device, ``tick_s`` between two looks."""
+
+    def __init__(
+        self,
+        devices: int | Iterable[FakeDevice] = 0,
+        *,
+        gate: Gate = judge,
+        model: str = MODEL,
+        now: float = START,
+        interval_s: float = 10.0,
+        tick_s: float = 1.0,
+    ) -> None:
+        self.now = now
+        self.model = model
+        self.devices: dict[str, FakeDevice] = {}
+        self.audit: list[Noted] = []
+        self._gate = gate
+        self._interval_s = interval_s
+        self._tick_s = tick_s
+        self._next_look = now + tick_s
+        self._behaviour: dict[str, Behaviour] = {}
+        self._states: dict[str, bytes] = {}
+        self._outcomes: dict[tuple[int, str], Outcome] = {}
+        self._due: list[tuple[float, int]] = []  # when a device acts next, by row
+        self._by_row: list[FakeDevice] = []
+        self.engine = self._new_engine()
+        if isinstance(devices, int):
+            devices = [FakeDevice(f"device-{number:04d}") for number in range(devices)]
+        for device in devices:
+            self.enrol(device)
+
+    # What there is.
+
+    def enrol(self, device: FakeDevice) -> None:
+        """Take a device in; it checks in within the next interval."""
+        row = self.engine.fleet.add(device.name, device.profile, device.labels)
+        self.devices[device.name] = device
+        self._by_row.append(device)
+        first = self._interval_s * mix64(device_hash(device.name)) / _WHOLE
+        heapq.heappush(self._due, (self.now + first, row))
+
+    def publish(self, release: str, behaviour: Behaviour = Behaviour()) -> None:  # noqa: B008 - frozen
+        """Make a release known, with a variant for every profile that is there."""
+        profiles = sorted({device.profile for device in self._by_row})
+        manifest = fake_manifest(self.model, release, profiles, now=self.now)
+        self._behaviour[release] = behaviour
+        self.engine.add_release(manifest, mix64(device_hash(release)).to_bytes(8).hex() * 4)
+
+    def install(self, release: str) -> str:
+        """Let every device run ``release`` already, by a completed rollout; return its id."""
+        for row, device in enumerate(self._by_row):
+            device.running = release
+            self.engine.fleet.seen(
+                row, self.now, model=self.model, release=release, phase=device.phase
+            )
+        everyone = (WaveSpec(percent=100),)
+        spec = RolloutSpec(
+            model=self.model, release=release, waves=everyone, gate=GateSpec(soak_s=0)
+        )
+        rollout = self.start(spec)
+        self.command(rollout, Verb.ADVANCE)
+        return rollout
+
+    # What an operator does.
+
+    def plan(self, spec: RolloutSpec) -> str:
+        """Plan a rollout; return its id. Raises OperatorError as the engine does."""
+        number = len(self._states) + 1
+        rollout = f"ro-{number}"
+        state = self.engine.plan(spec, rollout_id=rollout, salt=mix64(number), now=self.now)
+        self._states[rollout] = encode(state)
+        self.engine.load(state)
+        return rollout
+
+    def start(self, spec: RolloutSpec) -> str:
+        """Plan a rollout and start it; return its id."""
+        rollout = self.plan(spec)
+        self.command(rollout, Verb.START)
+        return rollout
+
+    def command(self, rollout: str, verb: Verb) -> None:
+        """Raises OperatorError where the rollout does not stand so."""
+        self._commit(self.engine.command(rollout, verb, now=self.now))
+
+    def restart(self) -> None:
+        """Lose all that was not stored, as a killed hub does, and start again."""
+        self.engine = self._new_engine()
+        for device in self._by_row:
+            self.engine.fleet.add(device.name, device.profile, device.labels)
+        for release, behaviour in self._behaviour.items():
+            self.publish(release, behaviour)
+        for state in self._states.values():
+            self.engine.load(decode(state, RolloutState))
+        for (row, _), said in self._outcomes.items():
+            self.engine.record(row, said, said.at)
+
+    # What time does.
+
+    def tick(self, seconds: float) -> None:
+        """Let so much time pass: devices check in, gates are looked at."""
+        end = self.now + seconds
+        while True:
+            acts = self._due[0][0] if self._due else end
+            self.now = min(acts, self._next_look, end)
+            if self.now >= self._next_look:
+                self._look()
+                self._next_look = self.now + self._tick_s
+            elif self.now >= acts:
+                self._check_in(heapq.heappop(self._due)[1])
+            else:
+                return
+            if self.now >= end and self._next_look > end and (not self._due or acts > end):
+                return
+
+    def run(self, rollout: str, *, at_most_s: float) -> RolloutView:
+        """Let time pass until the rollout has ended, or as long as is said."""
+        end = self.now + at_most_s
+        while rollout in self.engine.open_rollouts() and self.now < end:
+            self.tick(self._tick_s)
+        return self.view(rollout)
+
+    def report(self, device: str, rollout: str, kind: OutcomeKind, reason: str = "") -> bool:
+        """Have a device report this now; False when it says nothing new or may not start."""
+        row = self._row(device)
+        release = decode(self._states[rollout], RolloutState).spec.release
+        said = Outcome(
+            id=f"{device}-{rollout}-{kind}"[:64],
+            rollout=rollout,
+            release=release,
+            kind=kind,
+            at=self.now,
+            reason=reason,
+        )
+        if kind is OutcomeKind.TRIAL_STARTED and not self.engine.admit(row, said, self.now):
+            return False
+        return self._store(row, said)
+
+    # What people see.
+
+    def view(self, rollout: str) -> RolloutView:
+        return self.engine.view(rollout, self.now)
+
+    def why(self, rollout: str) -> WaitReport:
+        return self.engine.why_rollout(rollout, self.now)
+
+    def why_device(self, device: str) -> WaitReport:
+        return self.engine.why_device(self._row(device), self.now)
+
+    def on_release(self) -> dict[str, int]:
+        """How many devices serve each release, by their own word."""
+        counts: dict[str, int] = {}
+        for device in self._by_row:
+            if device.running is not None:
+                counts[device.running] = counts.get(device.running, 0) + 1
+        return dict(sorted(counts.items()))
+
+    # Inside.
+
+    def _check_in(self, row: int) -> None:
+        device = self._by_row[row]
+        if device.dead:
+            return
+        if not device.offline:
+            self._speak(row, device)
+        wakes = device.wakes_at
+        soon = self.now + self._interval_s
+        due = soon if wakes is None else max(min(wakes, soon), self.now + 1e-3)
+        heapq.heappush(self._due, (soon if device.offline else due, row))
+
+    def _speak(self, row: int, device: FakeDevice) -> None:
+        now, fate = self.now, self._fate(device)
+        device.live(now, fate)
+        model = self.model if device.running is not None else None
+        self.engine.fleet.seen(row, now, model=model, release=device.running, phase=device.phase)
+        if device.running is not None:
+            self.engine.telemetry(row, self._figures(device.running), now)
+        for said in tuple(device.spool):
+            starts = said.kind is OutcomeKind.TRIAL_STARTED
+            if starts and not self.engine.admit(row, said, now):
+                continue  # neither stored nor acknowledged: it asks again
+            self._store(row, said)
+            device.acknowledged(said, now, fate)
+        if not device.dead:
+            device.told(self.engine.answer(row, now), now)
+
+    def _fate(self, device: FakeDevice) -> Fate:
+        offer = device.asking
+        attempt = device.trial or device.staging
+        if attempt is not None:
+            offer = attempt.offer
+        if offer is None:
+            return Fate.HEALTHY
+        fate = device.fates.get(offer.release)
+        return fate or self._behaviour[offer.release].fate(device.name, offer.release)
+
+    def _figures(self, release: str) -> Telemetry:
+        behaviour, requests = self._behaviour[release], round(self._interval_s)
+        return Telemetry(
+            release=release,
+            requests=requests,
+            errors=round(requests * behaviour.error_rate),
+            confidence_sum=behaviour.confidence * requests,
+            confidence_count=requests,
+            latency_us_p50=behaviour.latency_us * 2 // 3,
+            latency_us_p95=behaviour.latency_us,
+            memory_mib=behaviour.memory_mib,
+        )
+
+    def _store(self, row: int, said: Outcome) -> bool:
+        self._outcomes[row, said.id] = said
+        return self.engine.record(row, said, self.now)
+
+    def _look(self) -> None:
+        for rollout in self.engine.open_rollouts():
+            change = self.engine.look(rollout, self.now)
+            if change is not None:
+                self._commit(change)
+
+    def _commit(self, change: Change) -> None:
+        self._states[change.state.id] = encode(change.state)
+        self.audit += [
+            Noted(self.now, line.actor, line.action, line.about, line.detail)
+            for line in change.audit
+        ]
+        self.engine.commit(change)
+
+    def _row(self, device: str) -> int:
+        row = self.engine.fleet.row(device)
+        if row is None:
+            msg = f"there is no device {device}"
+            raise KeyError(msg)
+        return row
+
+    def _new_engine(self) -> Engine:
+        return Engine(now=self.now, offline_after_s=3 * self._interval_s, gate=self._gate)

@@ -1,0 +1,5 @@
+"""Bounds of the public fixtures."""
+
+from typing import Final
+
+PLAY_S: Final = 86_400.0  # virtual time after which a rollout that has not ended is given up

@@ -1,0 +1,75 @@
+"""Play one rollout from its start to its end, and look at what became of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edgefleet.protocol.rollout import Judgement, RolloutSpec, RolloutView, Status
+from edgefleet.rollout.gate import Gate, judge
+from edgefleet.testing.behaviour import Behaviour
+from edgefleet.testing.device import FakeDevice
+from edgefleet.testing.fleet import FakeFleet, Noted
+from edgefleet.testing.limits import PLAY_S
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a rollout came to. ``took_s`` is virtual time from its start to its end."""
+
+    view: RolloutView
+    took_s: float
+    audit: tuple[Noted, ...]
+    on_release: dict[str, int]  # devices by the release that they serve
+    fleet: FakeFleet  # as it stands, to go on with
+
+    @property
+    def status(self) -> Status:
+        return self.view.status
+
+    @property
+    def reason(self) -> str:
+        """The stable code of why it stands there."""
+        return self.view.reason
+
+    @property
+    def exposed(self) -> int:
+        """Devices that ever activated the release."""
+        return self.view.exposed
+
+    @property
+    def judgements(self) -> tuple[Judgement | None, ...]:
+        """The last word of the gate on each wave; None for one that never opened."""
+        return tuple(wave.judgement for wave in self.view.waves)
+
+
+def play(
+    plan: RolloutSpec,
+    devices: int | Iterable[FakeDevice] = 100,
+    *,
+    behaviour: Behaviour = Behaviour(),  # noqa: B008 - frozen
+    gate: Gate = judge,
+    at_most_s: float = PLAY_S,
+) -> Played:
+    """Move a fleet that serves release ``0`` to the plan's, and come back when it has ended.
+
+    ``devices`` is how many, or the devices themselves, with labels, profiles and fates. The gate
+    may be one of your own. Raises OperatorError when the plan is refused, and AssertionError with
+    what it waits for when it has not ended after ``at_most_s`` of virtual time.
+    """
+    fleet = FakeFleet(devices, gate=gate, model=plan.model)
+    fleet.publish("0")
+    fleet.install("0")
+    fleet.publish(plan.release, behaviour)
+    began = fleet.now
+    rollout = fleet.start(plan)
+    before = len(fleet.audit) - 1
+    view = fleet.run(rollout, at_most_s=at_most_s)
+    if rollout in fleet.engine.open_rollouts():
+        msg = f"it has not ended after {at_most_s:g} s: {fleet.why(rollout).line}"
+        raise AssertionError(msg)
+    return Played(
+        view=view,
+        took_s=fleet.now - began,
+        audit=tuple(fleet.audit[before:]),
+        on_release=fleet.on_release(),
+        fleet=fleet,
+    )
