@@ -10,3 +10,4 @@ PIECE_S: Final = 0.5  # of transfer, between two looks at the link
 CONNECTIONS: Final = 4  # kept alive to a real hub
 ENROL_AGAIN_S: Final = 1.0
 REPORT_EVERY_S: Final = 1.0
+STANDING_FLUSH_S: Final = 5.0  # how often a simulated hub writes down what devices run

@@ -1,0 +1,54 @@
+"""No more devices hold an unconfirmed release than the evidence so far allows."""
+
+from typing import ClassVar
+
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.rollout import ExposureSpec
+from edgefleet.rollout.state import RolloutState
+from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.witness import Checker, Tell
+
+_ENDS = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
+
+
+class Exposure(Checker):
+    """Counts by itself, from what is durable, and holds each start against the plan's rule."""
+
+    name: ClassVar[str] = "exposure"
+
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._spec: dict[str, ExposureSpec] = {}
+        self._trial: dict[str, set[int]] = {}
+        self._healthy: dict[str, int] = {}
+        self._granted: set[int] = set()
+
+    def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        if before is None:
+            self._spec[after.id] = after.spec.exposure
+            self._trial[after.id] = set()
+            self._healthy[after.id] = 0
+
+    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+        trial = self._trial.get(outcome.rollout)
+        if trial is None:
+            return
+        if outcome.kind is OutcomeKind.TRIAL_STARTED:
+            spec, healthy = self._spec[outcome.rollout], self._healthy[outcome.rollout]
+            allowed = max(spec.first, int(spec.growth * healthy))
+            self._granted.add(row)
+            trial.add(row)
+            if len(trial) > allowed:
+                self.wrong(
+                    f"{self.crowd.name(row)} is the {len(trial)}th in trial; {healthy} are healthy "
+                    f"and {allowed} are allowed"
+                )
+        elif outcome.kind in _ENDS:
+            trial.discard(row)
+            if outcome.kind is OutcomeKind.CONFIRMED:
+                self._healthy[outcome.rollout] += 1
+
+    def activated(self, row: int, release: str, action: str, now: float) -> None:
+        if action == "install" and release == self.crowd.release_under_test:
+            if row not in self._granted:
+                self.wrong(f"{self.crowd.name(row)} activated {release} without a grant")

@@ -1,0 +1,39 @@
+"""A rollout that is not running exposes nobody new, and a failed release is never offered again."""
+
+from typing import ClassVar
+
+from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
+from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.state import RolloutState
+from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.witness import Checker, Tell
+
+_EXPOSING = frozenset({Status.RUNNING, Status.COMPLETED})
+
+
+class Halted(Checker):
+    """Looks at every offer and every start."""
+
+    name: ClassVar[str] = "halted"
+
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._status: dict[str, Status] = {}
+        self._took: set[tuple[str, int]] = set()
+
+    def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        self._status[after.id] = after.status
+
+    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+        if outcome.kind is not OutcomeKind.TRIAL_STARTED:
+            return
+        status = self._status.get(outcome.rollout, Status.COMPLETED)
+        if status not in _EXPOSING:
+            self.wrong(f"{self.crowd.name(row)} may start in a rollout that is {status}")
+        self._took.add((outcome.rollout, row))
+
+    def offered(self, row: int, offer: Offer, now: float) -> None:
+        status = self._status.get(offer.rollout, Status.COMPLETED)
+        new = (offer.rollout, row) not in self._took
+        if offer.action == "install" and status not in _EXPOSING and new:
+            self.wrong(f"{self.crowd.name(row)} is offered a rollout that is {status}")

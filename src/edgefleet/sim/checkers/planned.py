@@ -1,0 +1,90 @@
+"""Budgets, windows, pace, approval and the scheduled start are kept at every instant."""
+
+from collections import Counter, deque
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+from zoneinfo import ZoneInfo
+
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.rollout import RolloutSpec, WindowSpec
+from edgefleet.rollout.state import RolloutState
+from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.witness import Checker, Tell
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_ENDS = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
+
+
+class Planned(Checker):
+    """Holds every start against the plan, with its own clock on the wall and its own counts."""
+
+    name: ClassVar[str] = "planned"
+
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._specs: dict[str, RolloutSpec] = {}
+        self._trial: Counter[tuple[str, str, str]] = Counter()
+        self._held: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
+        self._starts: dict[str, deque[float]] = {}
+
+    def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        self._specs.setdefault(after.id, after.spec)
+
+    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+        spec = self._specs.get(outcome.rollout)
+        if spec is None:
+            return
+        key = (outcome.rollout, row)
+        if outcome.kind in _ENDS:
+            for budget in self._held.pop(key, ()):
+                self._trial[budget] -= 1
+        elif outcome.kind is OutcomeKind.TRIAL_STARTED:
+            self._start(row, outcome.rollout, spec, now)
+
+    def _start(self, row: int, rollout: str, spec: RolloutSpec, now: float) -> None:
+        name, labels = self.crowd.name(row), self.engine.fleet.labels(row)
+        for budget in spec.budgets:
+            value = labels.get(budget.label)
+            if value is None:
+                continue
+            key = (rollout, budget.label, value)
+            self._trial[key] += 1
+            self._held.setdefault((rollout, row), []).append(key)
+            if self._trial[key] > budget.max_in_trial:
+                self.wrong(
+                    f"{name} is the {self._trial[key]}th in trial of {budget.label}={value}; "
+                    f"{budget.max_in_trial} are allowed"
+                )
+        if spec.windows and not any(
+            _open(window, labels.get("timezone", "UTC"), now) for window in spec.windows
+        ):
+            self.wrong(f"{name} starts outside every window")
+        if spec.start_at is not None and now < spec.start_at:
+            self.wrong(f"{name} starts before the time")
+        if spec.pace.starts_per_minute:
+            starts = self._starts.setdefault(rollout, deque())
+            starts.append(now)
+            while starts[0] <= now - 60.0:
+                starts.popleft()
+            if len(starts) > spec.pace.starts_per_minute:
+                self.wrong(f"{name} is the {len(starts)}th start within a minute")
+
+
+def _open(window: WindowSpec, own_zone: str, now: float) -> bool:
+    """Is it open? Looked up on the wall clock, for the start days that could still reach now."""
+    name = own_zone if window.timezone == "device" else window.timezone
+    local = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(name))
+    start, end = (_minutes(text) for text in (window.start, window.end))
+    minute = local.hour * 60 + local.minute
+    today, yesterday = (
+        _DAYS[(local - timedelta(days=back)).weekday()] for back in (0, 1)
+    )
+    days = window.days or _DAYS
+    if end > start:
+        return today in days and start <= minute < end
+    return (today in days and minute >= start) or (yesterday in days and minute < end)
+
+
+def _minutes(text: str) -> int:
+    hours, minutes = text.split(":")
+    return int(hours) * 60 + int(minutes)

@@ -1,0 +1,29 @@
+"""After a revert every device that can be reached is on the previous release."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from edgefleet.protocol.rollout import Status
+from edgefleet.sim.witness import Checker
+
+_UNDER_TEST = 2  # its number in ``serves``
+
+
+class WentBack(Checker):
+    """Looks at the truth of the devices, once everything is over."""
+
+    name: ClassVar[str] = "went_back"
+
+    def ended(self, now: float) -> None:
+        statuses = {
+            state.status
+            for state in self.engine.states()
+            if state.spec.release == self.crowd.release_under_test
+        }
+        if not statuses or not statuses <= {Status.REVERTED, Status.REFUSED}:
+            return
+        left = np.flatnonzero((self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable())
+        if len(left):
+            first = ", ".join(self.crowd.name(row) for row in left[:3].tolist())
+            self.wrong(f"{len(left)} devices still run it: {first}")

@@ -1,0 +1,91 @@
+"""A device with something to do: the real agent core's state, and what surrounds that core."""
+
+from edgefleet.agent.state import AgentState, Held, SlotName
+from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.sim.scenario import NEW, Truth
+
+OLD_CONFIDENCE = 0.9
+
+
+class Live:
+    """One materialised device. ``stored`` is what its disk holds of the state.
+
+    ``life`` grows with every power cut, so that nothing of an earlier life is heard in a later one.
+    ``luck`` in [0, 1) says once and for all what the new release does to this device.
+    """
+
+    __slots__ = (
+        "bytes_s", "came", "held", "life", "luck", "pid", "pointer", "pushed_at", "requests_s",
+        "row", "skew", "state", "stays", "stored", "swapped_at", "timer_at",
+    )  # fmt: skip
+
+    def __init__(self, row: int, state: AgentState, luck: float) -> None:
+        self.row = row
+        self.state = self.stored = state
+        self.luck = luck
+        self.life = 0
+        self.pid = 1
+        self.skew = 0.0  # its clock, less the true time
+        self.timer_at = self.pushed_at = float("inf")
+        self.held: Held | None = None  # what its serving process serves
+        self.pointer: SlotName | None = None
+        self.swapped_at = 0.0
+        self.requests_s = 0.0
+        self.bytes_s = 1.0
+        self.came = 0.0  # bytes of the download under way
+        self.stays = False  # sends figures all the time, and so is never folded
+
+    def status(self, now: float, truth: Truth) -> ServingStatus | None:
+        """What a look at the serving process says; None when there is none."""
+        held = self.held
+        if held is None:
+            return None
+        since_s = now - self.swapped_at
+        new = held.release == NEW
+        if new and _crashed(self.luck, truth):
+            self.held = None
+            self.pid += 1
+            return None
+        requests = int(since_s * self.requests_s)
+        errors = 0
+        if new:
+            if self.luck < truth.fails:
+                errors = requests * 3 // 10
+            elif _burns(self.luck, truth) and since_s > truth.burns_after_s:
+                errors = int((since_s - truth.burns_after_s) * self.requests_s) // 2
+        mean = (truth.confidence if new else OLD_CONFIDENCE) + 0.02 * (self.luck - 0.5)
+        return ServingStatus(
+            pid=self.pid,
+            ready=True,
+            model=held.model,
+            release=held.release,
+            artifact_sha256=held.variant.artifact.sha256,
+            stats=LiveStats(
+                requests=requests,
+                errors=errors,
+                confidence_sum=mean * requests,
+                confidence_count=requests,
+                latency_us_p50=400,
+                latency_us_p95=900,
+                memory_mib=40,
+            ),
+        )
+
+
+def refuses(luck: float, truth: Truth) -> bool:
+    low = truth.fails + truth.crashes + truth.bricks
+    return low <= luck < low + truth.refuses
+
+
+def bricks(luck: float, truth: Truth) -> bool:
+    low = truth.fails + truth.crashes
+    return low <= luck < low + truth.bricks
+
+
+def _crashed(luck: float, truth: Truth) -> bool:
+    return truth.fails <= luck < truth.fails + truth.crashes
+
+
+def _burns(luck: float, truth: Truth) -> bool:
+    low = truth.fails + truth.crashes + truth.bricks + truth.refuses
+    return low <= luck < low + truth.burns
