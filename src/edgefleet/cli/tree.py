@@ -71,6 +71,17 @@ def _device() -> Noun:
     return Noun("The devices of the fleet.", MappingProxyType(verbs))
 
 
+def _sim() -> Noun:
+    command = "edgefleet.cli.sim.verbs:"
+    verbs = {
+        "run": Leaf(f"{command}run", "Simulate one rollout on a virtual fleet."),
+        "swarm": Leaf(f"{command}swarm", "Simulate many random mixtures of faults."),
+        "replay": Leaf(f"{command}replay", "Run one seed of a swarm again."),
+        "list": Leaf(f"{command}list_", "List the scenarios."),
+    }
+    return Noun("Simulated fleets, on the real engine and agent.", MappingProxyType(verbs))
+
+
 ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
     {
         "demo": Leaf("edgefleet.cli.demo.command:demo", "Tell the whole story on this machine."),
@@ -86,6 +97,7 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
         ),
         "model": _model(),
         "rollout": _rollout(),
+        "sim": _sim(),
         "audit": Leaf("edgefleet.cli.audit:audit", "Say who did what."),
         "doctor": Leaf("edgefleet.cli.doctor.command:doctor", "Look for what is wrong here."),
     }

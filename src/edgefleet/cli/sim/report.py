@@ -1,0 +1,56 @@
+"""How a simulated run reads as text."""
+
+from edgefleet.cli.screen import facts, table
+from edgefleet.cli.values import duration
+from edgefleet.sim.run import Result
+from edgefleet.sim.swarm import SwarmResult
+
+
+def run_lines(result: Result) -> list[str]:
+    """One run."""
+    ended = "-" if result.ended_s is None else duration(result.ended_s)
+    lines = facts(
+        (
+            ("scenario", result.scenario),
+            ("devices", result.devices),
+            ("seed", result.seed),
+            ("verdict", f"{result.verdict} ({result.reason})"),
+            ("", result.text),
+            ("ended after", ended),
+            ("exposed", result.exposed),
+            ("violations", result.violations),
+            ("events", f"{result.events} ({result.events_per_s} a second)"),
+            ("took", f"{result.wall_s:.1f} s, {result.peak_rss_mib} MiB"),
+            ("digest", result.trace_digest),
+        )
+    )
+    waves = table(
+        ("wave", "cut", "opened", "verdict", "reason"),
+        [
+            (wave.name, wave.cut, duration(wave.opened_s), wave.verdict, wave.reason)
+            for wave in result.waves
+        ],
+    )
+    lines += ["", *waves]
+    if result.faults:
+        lines += ["", *table(("fault", "count"), list(result.faults.items()))]
+    lines += [f"VIOLATED {one.checker}: {one.text} (at {one.at:.1f})" for one in result.violated]
+    return lines
+
+
+def swarm_lines(result: SwarmResult) -> list[str]:
+    """A swarm."""
+    lines = facts(
+        (
+            ("seeds", result.seeds),
+            ("devices each", result.devices),
+            ("violations", result.violations),
+            ("unfinished", result.unfinished),
+            ("ended by a person", result.persons),
+            ("events", result.events),
+        )
+    )
+    lines += ["", *table(("verdict", "runs"), list(result.verdicts.items()))]
+    lines += ["", *table(("fault", "count"), list(result.faults.items()))]
+    lines += [f"edgefleet sim replay {seed} --devices {result.devices}" for seed in result.failing]
+    return lines

@@ -1,0 +1,168 @@
+"""``edgefleet sim run``, ``swarm``, ``replay`` and ``list``."""
+
+import os
+import shlex
+from pathlib import Path
+
+import click
+import msgspec
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.cli.exits import Exit
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.screen import table
+from edgefleet.cli.sim.draw import draw
+from edgefleet.cli.sim.report import run_lines, swarm_lines
+from edgefleet.cli.verb import verb
+from edgefleet.protocol.wire import Wire
+from edgefleet.sim import scenario as scenarios
+from edgefleet.sim.run import START, Result, Run
+from edgefleet.sim.swarm import mixture
+from edgefleet.sim.swarm import swarm as play_swarm
+
+_DEVICES = click.option(
+    "--devices", type=click.IntRange(1, 2_000_000), default=2000, help="How many devices."
+)
+
+
+class ScenarioLine(Wire, frozen=True, kw_only=True):
+    """One scenario in the list."""
+
+    name: str
+    title: str
+    expect: tuple[str, ...]
+
+
+class ScenarioList(Wire, frozen=True, kw_only=True):
+    scenarios: tuple[ScenarioLine, ...]
+
+
+@verb(
+    "run",
+    examples=(
+        "edgefleet sim run --scenario good",
+        "edgefleet sim run --scenario bad --devices 100000 --seed 7 --json",
+        "edgefleet sim run --scenario my-fleet.toml --draw run.svg",
+    ),
+    exits=(Exit.FAILED,),
+    hub=False,
+)
+@click.option("--scenario", default="good", help="Its name (see sim list), or a TOML file.")
+@_DEVICES
+@click.option("--seed", type=click.IntRange(0), default=7, help="Of all chance.")
+@click.option(
+    "--draw",
+    "picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the rollout's picture to this SVG file.",
+)
+@pass_invocation
+def run(
+    invocation: Invocation, scenario: str, devices: int, seed: int, picture: Path | None
+) -> Exit:
+    """Simulate one rollout on a virtual fleet.
+
+    The engine and the agents are the real ones; clock, network, disks and power are virtual. Every
+    invariant is checked as it runs. The same seed gives the same trace digest.
+    """
+    played = Run(
+        scenarios.load(scenario),
+        name=scenario,
+        devices=devices,
+        seed=seed,
+        progress=invocation.screen.note,
+    )
+    return _show(invocation, played.play(), picture)
+
+
+@verb(
+    "swarm",
+    examples=("edgefleet sim swarm --seeds 20", "edgefleet sim swarm --seeds 500 --devices 2000"),
+    exits=(Exit.FAILED,),
+    hub=False,
+)
+@click.option("--seeds", type=click.IntRange(1, 1_000_000), default=20, help="How many runs.")
+@click.option("--first", type=click.IntRange(0), default=1, help="The first seed.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=lambda: os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count(),
+    show_default="one a core",
+    help="How many run side by side.",
+)
+@_DEVICES
+@pass_invocation
+def swarm(invocation: Invocation, seeds: int, first: int, processes: int, devices: int) -> Exit:
+    """Simulate many random mixtures of releases, plans and faults.
+
+    Fails when an invariant was violated, or a run did not end after everything was healed. A
+    failing seed is shown with the command that replays it.
+    """
+    result = play_swarm(
+        range(first, first + seeds),
+        devices,
+        processes=processes,
+        progress=invocation.screen.note,
+    )
+    invocation.screen.answer(result, swarm_lines(result))
+    return Exit.FAILED if result.failing else Exit.DONE
+
+
+@verb(
+    "replay",
+    examples=("edgefleet sim replay 217", "edgefleet sim replay 217 --devices 300 --json"),
+    exits=(Exit.FAILED,),
+    hub=False,
+)
+@click.argument("seed", type=click.IntRange(0))
+@_DEVICES
+@click.option(
+    "--draw",
+    "picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the rollout's picture to this SVG file.",
+)
+@pass_invocation
+def replay(invocation: Invocation, seed: int, devices: int, picture: Path | None) -> Exit:
+    """Run one seed of a swarm again and show the end of its trace.
+
+    Prints the scenario that the seed stands for, what happened last, and the command itself.
+    """
+    scenario = mixture(seed)
+    played = Run(scenario, name=f"mixture {seed}", devices=devices, seed=seed)
+    result = played.play()
+    note = invocation.screen.note
+    note(msgspec.json.format(msgspec.json.encode(scenario)).decode())
+    for at, word, about, text in played.trace.tail:
+        name = played.facts.name(about) if isinstance(about, int) else about
+        note(f"{at - START:10.2f}  {word:<12} {name}  {text}")
+    note(shlex.join(("edgefleet", "sim", "replay", str(seed), "--devices", str(devices))))
+    return _show(invocation, result, picture)
+
+
+@verb("list", examples=("edgefleet sim list",), hub=False)
+@pass_invocation
+def list_(invocation: Invocation) -> None:
+    """List the scenarios that come with edgefleet.
+
+    Each is a short TOML file; copy one to make your own.
+    """
+    found = tuple(
+        ScenarioLine(name=name, title=scenario.title, expect=scenario.expect)
+        for name in scenarios.names()
+        for scenario in (scenarios.load(name),)
+    )
+    rows = [(one.name, one.title, ", ".join(one.expect)) for one in found]
+    invocation.screen.answer(
+        ScenarioList(scenarios=found), table(("scenario", "what happens", "ends"), rows)
+    )
+
+
+def _show(invocation: Invocation, result: Result, picture: Path | None) -> Exit:
+    if picture is not None:
+        try:
+            picture.write_text(draw(result))
+        except OSError as error:
+            raise OperatorError("setting_invalid", f"{picture}: {error}.", field="draw") from error
+    invocation.screen.answer(result, run_lines(result))
+    return Exit.FAILED if result.violations or not result.finished else Exit.DONE

@@ -1,0 +1,209 @@
+"""Many runs of random mixtures: each seed makes its own scenario, and is replayed by its number."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from random import Random
+
+import msgspec
+
+from edgefleet.protocol.rollout import (
+    BudgetSpec,
+    ExposureSpec,
+    GateSpec,
+    PaceSpec,
+    RolloutSpec,
+    Verb,
+    WaveSpec,
+    WindowSpec,
+)
+from edgefleet.protocol.wire import Wire
+from edgefleet.sim.run import Result, Run
+from edgefleet.sim.scenario import MODEL, NEW, Act, Faults, Population, Scenario, Truth
+
+_BAD = ("fails", "crashes", "refuses", "bricks", "burns")
+_HEAL_S = 5400.0
+
+
+class SwarmResult(Wire, frozen=True, kw_only=True):
+    """What a swarm came to. ``failing`` are seeds; ``edgefleet sim replay`` shows one."""
+
+    seeds: int
+    devices: int
+    violations: int
+    unfinished: int
+    failing: tuple[int, ...]
+    verdicts: dict[str, int]
+    reasons: dict[str, int]
+    persons: int  # runs that a person had to end
+    faults: dict[str, int]  # how often each happened, or how many devices had it
+    by_checker: dict[str, int]
+    events: int
+    reports: int
+    exposed: int
+    wall_s: float
+
+
+def mixture(seed: int) -> Scenario:
+    """The scenario of a seed: a release of some kind, some faults, some plan, some hand."""
+    chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
+    return Scenario(
+        title=f"mixture {seed}",
+        fleet=_fleet(chance),
+        release=_release(chance),
+        faults=_faults(chance),
+        rollout=_plan(chance),
+        operator=_operator(chance),
+        heal_s=_HEAL_S,
+        person_s=1800.0,
+        end_s=12 * 3600.0,
+    )
+
+
+def play(seed: int, devices: int) -> Result:
+    """Run the scenario of a seed."""
+    run = Run(mixture(seed), name=f"mixture {seed}", devices=devices, seed=seed)
+    return msgspec.structs.replace(run.play(), curve=())
+
+
+def swarm(
+    seeds: range, devices: int, *, processes: int, progress: Callable[[str], None]
+) -> SwarmResult:
+    """Run them all, in so many processes."""
+    runs: list[Result] = []
+    wall_s = 0.0
+    for result in _results(seeds, devices, processes):
+        runs.append(result)
+        wall_s += result.wall_s
+        if result.violations or not result.finished:
+            first = result.violated[0].text if result.violated else "unfinished"
+            progress(f"seed {result.seed}: {first}")
+            progress(f"  edgefleet sim replay {result.seed} --devices {devices}")
+        if len(runs) % 25 == 0:
+            progress(f"{len(runs)} of {len(seeds)} seeds")
+    faults: Counter[str] = Counter()
+    by_checker: Counter[str] = Counter()
+    for result in runs:
+        faults.update(result.faults)
+        by_checker.update(result.by_checker)
+    return SwarmResult(
+        seeds=len(runs),
+        devices=devices,
+        violations=sum(result.violations for result in runs),
+        unfinished=sum(not result.finished for result in runs),
+        failing=tuple(r.seed for r in runs if r.violations or not r.finished),
+        verdicts=_sorted(Counter(result.verdict for result in runs)),
+        reasons=_sorted(Counter(result.reason for result in runs)),
+        persons=sum(bool(result.person) for result in runs),
+        faults=_sorted(faults),
+        by_checker=_sorted(by_checker),
+        events=sum(result.events for result in runs),
+        reports=sum(result.reports for result in runs),
+        exposed=sum(result.exposed for result in runs),
+        wall_s=round(wall_s, 1),
+    )
+
+
+def _results(seeds: range, devices: int, processes: int) -> Iterator[Result]:
+    if processes == 1:
+        yield from (play(seed, devices) for seed in seeds)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(partial(play, devices=devices), seeds)
+
+
+def _release(chance: Random) -> Truth:
+    shares = dict.fromkeys(_BAD, 0.0)
+    if chance.random() < 0.6:
+        shares[chance.choice(_BAD)] = chance.choice((0.01, 0.03, 0.08, 0.2, 0.5))
+    confidence = 0.65 if chance.random() < 0.15 else 0.9
+    return Truth(**shares, confidence=confidence, size_bytes=chance.choice((200_000, 4_000_000)))
+
+
+def _faults(chance: Random) -> Faults:
+    """About a third of the kinds, each by its own amount."""
+    kinds = {
+        "offline": (0.05, 0.4),
+        "flapping": (0.05, 0.5),
+        "loss": (0.01, 0.2),
+        "doubling": (0.01, 0.2),
+        "reordering": (0.01, 0.2),
+        "thin": (0.05, 0.4),
+        "disk_full": (0.05, 0.3),
+        "power_cuts": (0.0005, 0.01),
+        "lost_writes": (0.1, 0.6),
+        "wrong_clocks": (0.05, 0.5),
+        "old_agents": (0.01, 0.1),
+    }
+    shares = {
+        kind: round(chance.uniform(*span), 4)
+        for kind, span in kinds.items()
+        if chance.random() < 0.35
+    }
+    crashes = chance.randrange(1, 9) if chance.random() < 0.4 else 0
+    return Faults(**shares, hub_crashes=crashes)
+
+
+def _fleet(chance: Random) -> Population:
+    return Population(
+        sites=chance.choice((3, 24, 200)),
+        newcomers=round(chance.uniform(0.02, 0.2), 3) if chance.random() < 0.25 else 0.0,
+        timezones=("Europe/Paris", "America/New_York", "Asia/Kolkata"),
+        requests_s=chance.choice((0.5, 1.0, 2.0)),
+        panel=chance.choice((0, 30, 100)),
+    )
+
+
+def _plan(chance: Random) -> RolloutSpec:
+    waves = chance.choice(
+        (
+            (WaveSpec(percent=1), WaveSpec(percent=10), WaveSpec(percent=100)),
+            (WaveSpec(percent=5), WaveSpec(percent=50), WaveSpec(percent=100)),
+            (WaveSpec(percent=100),),
+        )
+    )
+    return RolloutSpec(
+        model=MODEL,
+        release=NEW,
+        waves=waves,
+        gate=GateSpec(
+            soak_s=chance.choice((0.0, 60.0, 300.0)),
+            patience_s=chance.choice((600.0, 3600.0)),
+            min_sample=chance.choice((5, 30)),
+        ),
+        exposure=ExposureSpec(
+            first=chance.choice((1, 10, 50)), growth=chance.choice((0.5, 1.0, 2.0))
+        ),
+        pace=PaceSpec(starts_per_minute=chance.choice((0, 0, 120))),
+        budgets=(BudgetSpec(label="site", max_in_trial=3),) if chance.random() < 0.2 else (),
+        windows=(
+            (WindowSpec(start="00:30", end="04:30", timezone=chance.choice(("UTC", "device"))),)
+            if chance.random() < 0.15
+            else ()
+        ),
+    )
+
+
+def _operator(chance: Random) -> tuple[Act, ...]:
+    if chance.random() < 0.75:
+        return ()
+    at_s = chance.uniform(30.0, 3000.0)
+    story = chance.choice(
+        (
+            (Verb.PAUSE, Verb.RESUME),
+            (Verb.HALT, Verb.RESUME),
+            (Verb.HALT, Verb.REVERT),
+            (Verb.ADVANCE,),
+            (Verb.REVERT,),
+        )
+    )
+    acts: list[Act] = []
+    for verb in story:
+        acts.append(Act(at_s=round(at_s, 1), verb=verb))
+        at_s += chance.uniform(60.0, 1800.0)
+    return tuple(acts)
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
