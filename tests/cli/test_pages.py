@@ -99,7 +99,7 @@ def test_the_reference_is_what_the_commands_say() -> None:
 def test_a_changed_command_makes_the_reference_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     before = reference.render()
     soak = next(p for p in load(BY_PATH["rollout", "plan"]).params if p.name == "soak")
-    monkeypatch.setattr(soak, "default", "61s")
+    monkeypatch.setattr(soak, "show_default", "61s")
     assert reference.render() != before
 
 

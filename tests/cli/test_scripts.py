@@ -1,9 +1,5 @@
-"""What an operator types and reads, as text: each command with what it prints and how it ends.
+"""What an operator types and reads, as text: each command with what it prints and how it ends."""
 
-``EDGEFLEET_REWRITE=1`` writes the files anew; their diff is the review.
-"""
-
-import os
 import shlex
 from pathlib import Path
 
@@ -13,6 +9,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.operator import Models
 from support.canned_hub import CannedHub
 from support.command_line import CommandLine
+from support.golden import hold
 
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
 
@@ -37,9 +34,7 @@ def test_a_script_goes_as_it_is_written(file: Path, fleet: CommandLine, canned: 
     written = file.read_text()
     played = play(written, fleet)
     assert played.count("$ edgefleet ") == written.count("$ edgefleet ") > 5
-    if os.environ.get("EDGEFLEET_REWRITE") == "1":
-        file.write_text(played)
-    assert played == file.read_text()
+    hold(file, played)
 
 
 def test_a_changed_answer_breaks_a_script(fleet: CommandLine, canned: CannedHub) -> None:

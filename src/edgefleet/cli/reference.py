@@ -115,6 +115,8 @@ def _options(command: click.Command, path: tuple[str, ...], *, shared: bool) -> 
             variable = str(option.envvar)
         default = option.get_default(context)
         plain = isinstance(default, (str, int, float)) and not isinstance(default, bool)
+        if isinstance(option.show_default, str):
+            default, plain = option.show_default, True
         shown = f"`{default}`" if plain and default != "" else ""
         text = f"{option.help or ''}{' Required.' if option.required else ''}"
         cells = (f"`{option.opts[-1]}{metavar}`".replace("|", "\\|"), f"`{variable}`", shown, text)

@@ -1,0 +1,196 @@
+"""Sessions with the engine as text: commands, and all that is answered.
+
+A script is blocks of a command, a divider and the answer, with an empty line between. Time is
+virtual, the devices are those of ``edgefleet.testing``, and a plan is written with the options of
+``edgefleet rollout plan``, so that what a script shows is what an operator would see.
+"""
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import click
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.cli.report import wait_lines
+from edgefleet.cli.rollout.knobs import knob_options, spec_of
+from edgefleet.cli.rollout.picture import rollout_lines
+from edgefleet.cli.values import DURATION, duration
+from edgefleet.protocol.device import OutcomeKind
+from edgefleet.protocol.rollout import RolloutSpec, Verb
+from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
+
+DIVIDER = "----"
+
+
+def play(script: str) -> str:
+    """The script with the answers that its commands have now. Comments stay."""
+    session = Session()
+    blocks = []
+    for block in script.strip().split("\n\n"):
+        comments = [line for line in block.splitlines() if line.startswith("#")]
+        rest = [line for line in block.splitlines() if not line.startswith("#")]
+        if not rest:
+            blocks.append("\n".join(comments))
+            continue
+        command = rest[0]
+        answer = session.say(command)
+        blocks.append("\n".join([*comments, command, DIVIDER, *(answer or ["ok"])]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def commands(script: str) -> list[str]:
+    """Every command of a script."""
+    blocks = script.strip().split("\n\n")
+    lines = [[line for line in block.splitlines() if not line.startswith("#")] for block in blocks]
+    return [block[0] for block in lines if block]
+
+
+class Session:
+    """One fleet, and what can be said about it. A refusal is an answer like any other."""
+
+    def __init__(self) -> None:
+        self.fleet = FakeFleet()
+        self.began = self.fleet.now
+        self._verbs: Mapping[str, Callable[[list[str]], list[str]]] = {
+            "fleet": self._fleet,
+            "device": self._device,
+            "release": self._release,
+            "installed": self._installed,
+            "plan": self._plan,
+            "report": self._report,
+            "tick": self._tick,
+            "run": self._run,
+            "why": self._why,
+            "view": self._view,
+            "restart": self._restart,
+            **{verb.value: self._command(verb) for verb in Verb},
+        }
+
+    def say(self, line: str) -> list[str]:
+        name, *rest = shlex.split(line)
+        try:
+            return self._verbs[name](rest)
+        except OperatorError as error:
+            field = f" at {error.field}" if error.field else ""
+            return [f"refused: {error.code}{field}: {error.message}"]
+
+    # The world.
+
+    def _fleet(self, said: list[str]) -> list[str]:
+        """``fleet 100 site=lyon,oslo``: enrol so many, the labels' values in turn."""
+        count, given = int(said[0]), _pairs(said[1:])
+        known = len(self.fleet.devices)
+        values = {key: text.split(",") for key, text in given.items()}
+        for number in range(known, known + count):
+            labels = {key: choice[number % len(choice)] for key, choice in values.items()}
+            profile = labels.pop("profile", "generic_x86")
+            self.fleet.enrol(FakeDevice(f"cam-{number:04d}", profile, labels))
+        return [f"{len(self.fleet.devices)} devices"]
+
+    def _device(self, said: list[str]) -> list[str]:
+        """``device cam-0001``; with ``offline``, ``online`` or ``2=fails`` it is made so."""
+        device = self.fleet.devices[said[0]]
+        for word in said[1:]:
+            if word in {"offline", "online"}:
+                device.offline = word == "offline"
+            else:
+                release, _, fate = word.partition("=")
+                device.fates = {**device.fates, release: Fate(fate)}
+        if said[1:]:
+            return []
+        serves = device.running or "nothing"
+        return [f"{device.name} serves {serves}", *wait_lines(self.fleet.why_device(said[0]))]
+
+    def _release(self, said: list[str]) -> list[str]:
+        """``release 2 fails=10% confidence=0.8``."""
+        behaviour = Behaviour()
+        for key, text in _pairs(said[1:]).items():
+            value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+            kind = type(getattr(behaviour, key))
+            behaviour = replace(behaviour, **{key: kind(value)})
+        self.fleet.publish(said[0], behaviour)
+        return []
+
+    def _installed(self, said: list[str]) -> list[str]:
+        """``installed 1``: every device serves it already."""
+        self.fleet.publish(said[0])
+        self.fleet.install(said[0])
+        return self._stand()
+
+    def _report(self, said: list[str]) -> list[str]:
+        """``report cam-0001 trial_failed inference_errors``, about the newest rollout."""
+        device, kind, *reason = said
+        new = self.fleet.report(device, self._newest(), OutcomeKind(kind), *reason)
+        return ["counted" if new else "it says nothing new"]
+
+    def _tick(self, said: list[str]) -> list[str]:
+        """``tick 5m``: let time pass, and say what happened."""
+        before = len(self.fleet.audit)
+        self.fleet.tick(DURATION.convert(said[0], None, None))
+        return [*self._noted(before), *self._stand()]
+
+    def _run(self, said: list[str]) -> list[str]:
+        """``run``: let time pass until the newest rollout has ended, a day at most."""
+        before = len(self.fleet.audit)
+        view = self.fleet.run(self._newest(said), at_most_s=86_400)
+        return [*self._noted(before), *self._stand(), f"{view.id} is {view.status.value}"]
+
+    # The operator.
+
+    def _plan(self, said: list[str]) -> list[str]:
+        """``plan 2 --waves 1,10,100 --soak 10m``: the options of ``edgefleet rollout plan``."""
+        view = self.fleet.view(self.fleet.plan(read_plan(said)))
+        waves = ", ".join(f"{wave.percent:g} %" for wave in view.waves)
+        return [f"{view.id} planned: {view.model} {view.release} in waves of {waves}"]
+
+    def _command(self, verb: Verb) -> Callable[[list[str]], list[str]]:
+        def command(said: list[str]) -> list[str]:
+            before = len(self.fleet.audit)
+            self.fleet.command(self._newest(said), verb)
+            return self._noted(before)
+
+        return command
+
+    def _why(self, said: list[str]) -> list[str]:
+        """``why`` of the newest rollout; ``why ro-1`` of one, ``why cam-0001`` of a device."""
+        if said and said[0] in self.fleet.devices:
+            return wait_lines(self.fleet.why_device(said[0]))
+        return wait_lines(self.fleet.why(self._newest(said)))
+
+    def _view(self, said: list[str]) -> list[str]:
+        lines = rollout_lines(self.fleet.view(self._newest(said)))
+        return [line.rstrip() for line in lines if line]
+
+    def _restart(self, _: list[str]) -> list[str]:
+        """The hub is killed and starts again from what it stored."""
+        self.fleet.restart()
+        return self._stand()
+
+    # Inside.
+
+    def _newest(self, said: list[str] | None = None) -> str:
+        return said[0] if said else self.fleet.engine.states()[0].id
+
+    def _noted(self, since: int) -> list[str]:
+        return [
+            f"{duration(note.at - self.began)} {note.actor} {note.action}: {note.detail}"
+            for note in self.fleet.audit[since:]
+        ]
+
+    def _stand(self) -> list[str]:
+        serve = ", ".join(
+            f"{count} serve {name}" for name, count in self.fleet.on_release().items()
+        )
+        return [f"{duration(self.fleet.now - self.began)} {serve or 'no device serves anything'}"]
+
+
+def read_plan(said: list[str]) -> RolloutSpec:
+    """``2 --soak 10m`` as the plan that ``edgefleet rollout plan --release 2 --soak 10m`` makes."""
+    command = knob_options(click.command("plan")(lambda **_: None))
+    context = command.make_context("plan", ["--model", "digits", "--release", *said])
+    return spec_of(context.params)
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in words)
