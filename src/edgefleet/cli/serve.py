@@ -8,6 +8,7 @@ import uvloop
 
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.own_gate import load_gate
 from edgefleet.cli.reach import data_dir
 from edgefleet.cli.values import DURATION
 from edgefleet.cli.verb import data_dir_option, verb
@@ -16,6 +17,7 @@ from edgefleet.hub.hub import Hub
 from edgefleet.hub.server import serve as serve_hub
 from edgefleet.hub.settings import HubSettings
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.gate import judge
 from edgefleet.web.routes import routes_for
 
 
@@ -35,6 +37,7 @@ class Serving(Wire, frozen=True, kw_only=True):
         "edgefleet serve",
         "edgefleet serve --data-dir ./hub --listen 0.0.0.0:8400 --checkin-listen 0.0.0.0:8401",
         "edgefleet serve --listen 127.0.0.1:0 --checkin-listen 127.0.0.1:0 --interval 5s",
+        "edgefleet serve --gate our_gates.py:no_second_crash",
     ),
 )
 @click.option(
@@ -67,6 +70,11 @@ class Serving(Wire, frozen=True, kw_only=True):
     metavar="MIB",
     help="Largest artifact that is accepted.",
 )
+@click.option(
+    "--gate",
+    metavar="MODULE:NAME",
+    help="A gate of your own, package.module:name or path/to/file.py:name (docs/own-gate.md).",
+)
 @pass_invocation
 def serve(
     invocation: Invocation,
@@ -78,6 +86,7 @@ def serve(
     interval: float,
     tick: float,
     max_artifact_mib: int,
+    gate: str | None,
 ) -> None:
     """Run the hub and its page until it is stopped.
 
@@ -97,6 +106,7 @@ def serve(
         interval_s=interval,
         tick_s=tick,
         max_artifact_bytes=max_artifact_mib << 20,
+        gate=judge if gate is None else load_gate(gate),
     )
     uvloop.run(
         serve_hub(settings, routes_for=routes_for, on_ready=partial(_ready, invocation, folder))

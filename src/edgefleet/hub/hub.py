@@ -60,7 +60,9 @@ class Hub:
         self._history = History()
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = SqliteStore.open(folder.database)
-        self._engine = engine = Engine(now=clock.now(), offline_after_s=settings.offline_s)
+        self._engine = engine = Engine(
+            now=clock.now(), offline_after_s=settings.offline_s, gate=settings.gate
+        )
         self.registry = Registry(store, self.blobs, clock, published=engine.add_release)
         self._devices = Devices(
             store,

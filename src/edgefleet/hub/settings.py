@@ -7,6 +7,7 @@ from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.hub.limits import ARTIFACT_BYTES
+from edgefleet.rollout.gate import Gate, judge
 
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})
 
@@ -42,7 +43,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """``checkin_url`` is what devices are told, where a proxy stands before ``checkin_listen``."""
+    """``checkin_url`` is what devices are told, where a proxy stands before ``checkin_listen``.
+
+    ``gate`` judges the waves of every rollout, and may be one of the operator's own.
+    """
 
     data_dir: Path
     listen: str = "127.0.0.1:8400"
@@ -52,6 +56,7 @@ class HubSettings:
     tick_s: float = 1.0
     offline_after_s: float | None = None  # three intervals, unless said
     max_artifact_bytes: int = ARTIFACT_BYTES
+    gate: Gate = judge
 
     def __post_init__(self) -> None:
         Address.parse(self.listen, field="listen")

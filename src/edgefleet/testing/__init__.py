@@ -10,5 +10,6 @@ from edgefleet.testing.behaviour import Behaviour, Fate
 from edgefleet.testing.device import FakeDevice
 from edgefleet.testing.fleet import FakeFleet, Noted
 from edgefleet.testing.play import Played, play
+from edgefleet.testing.simulate import simulate
 
-__all__ = ["Behaviour", "FakeDevice", "FakeFleet", "Fate", "Noted", "Played", "play"]
+__all__ = ["Behaviour", "FakeDevice", "FakeFleet", "Fate", "Noted", "Played", "play", "simulate"]

@@ -14,6 +14,7 @@ class Fate(StrEnum):
 
     HEALTHY = "healthy"
     FAILS = "fails"  # its trial fails, and it goes back by itself
+    CRASHES = "crashes"  # the same, as its serving process ends
     REFUSES = "refuses"  # it does not activate it
     SILENT = "silent"  # it is never heard again after activating
     DEFERS = "defers"  # it puts it off for ever
@@ -28,6 +29,7 @@ class Behaviour:
     """
 
     fails: float = 0.0
+    crashes: float = 0.0
     refuses: float = 0.0
     silent: float = 0.0
     defers: float = 0.0
@@ -41,6 +43,7 @@ class Behaviour:
         place = mix64(device_hash(device) ^ device_hash(f"release {release}")) / _WHOLE
         for share, fate in (
             (self.fails, Fate.FAILS),
+            (self.crashes, Fate.CRASHES),
             (self.refuses, Fate.REFUSES),
             (self.silent, Fate.SILENT),
             (self.defers, Fate.DEFERS),

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase
+from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Reason
 from edgefleet.testing.behaviour import Fate
+
+_TRIAL_ENDS: Final = {Fate.FAILS: Reason.ERRORS, Fate.CRASHES: Reason.CRASH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,9 @@ class FakeDevice:
             self._staged(offer, fate, now)
         elif self.trial and now >= self.trial.until:
             offer, self.trial = self.trial.offer, None
-            if fate is Fate.FAILS:
+            if fate in _TRIAL_ENDS:
                 self._swap()
-                self._say(offer, OutcomeKind.TRIAL_FAILED, now, "inference_errors")
+                self._say(offer, OutcomeKind.TRIAL_FAILED, now, _TRIAL_ENDS[fate])
             else:
                 self._say(offer, OutcomeKind.CONFIRMED, now)
 
@@ -89,10 +92,10 @@ class FakeDevice:
     def _staged(self, offer: Offer, fate: Fate, now: float) -> None:
         match fate:
             case Fate.REFUSES:
-                self._say(offer, OutcomeKind.REFUSED, now, "golden_failed")
+                self._say(offer, OutcomeKind.REFUSED, now, Reason.GOLDEN)
             case Fate.DEFERS:
-                self._say(offer, OutcomeKind.DEFERRED, now, "disk_full")
-            case Fate.HEALTHY | Fate.FAILS | Fate.SILENT:
+                self._say(offer, OutcomeKind.DEFERRED, now, Reason.DISK_FULL)
+            case Fate.HEALTHY | Fate.FAILS | Fate.CRASHES | Fate.SILENT:
                 self.asking = offer
                 self._say(offer, OutcomeKind.TRIAL_STARTED, now)
 
@@ -108,7 +111,7 @@ class FakeDevice:
         self.trial = None
         if self.running != offer.release:
             self.slot, self.running = self.running, offer.release
-        self._say(offer, OutcomeKind.REVERTED, now, "recalled")
+        self._say(offer, OutcomeKind.REVERTED, now, Reason.RECALLED)
 
     def _swap(self) -> None:
         self.running, self.slot = self.slot, self.running

@@ -1,0 +1,34 @@
+"""Our gate against the real engine, in virtual time. Run it with pytest in this folder."""
+
+from pathlib import Path
+
+from our_gates import no_second_crash
+
+from edgefleet.protocol.rollout import RolloutSpec, Status, WaveSpec
+from edgefleet.testing import Behaviour, FakeDevice, Fate, play, simulate
+
+PLAN = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=10), WaveSpec(percent=100)))
+RARE_CRASH = Behaviour(crashes=0.02)  # far below the 5 % that the usual gate allows
+
+
+def test_a_rare_crash_passes_the_usual_gate() -> None:
+    assert play(PLAN, 500, behaviour=RARE_CRASH).status is Status.COMPLETED
+
+
+def test_our_gate_takes_it_back_at_the_second_crash() -> None:
+    played = play(PLAN, 500, behaviour=RARE_CRASH, gate=no_second_crash)
+    assert (played.status, played.reason) == (Status.REVERTED, "crashes")
+    assert played.view.evidence.reasons == {"serving_crashed": 2}
+    assert played.on_release == {"0": 500}
+
+
+def test_one_crash_is_let_pass() -> None:
+    devices = [FakeDevice(f"device-{number}") for number in range(100)]
+    devices[17].fates = {"2": Fate.CRASHES}
+    assert play(PLAN, devices, gate=no_second_crash).status is Status.COMPLETED
+
+
+def test_our_own_scenario_ends_well() -> None:
+    """The simulator: real agents, real engine, faults, every invariant checked."""
+    run = simulate(Path(__file__).parent / "two_sites.toml", devices=300, seed=1)
+    assert (run.violations, run.finished, run.verdict) == (0, True, "completed")

@@ -1,0 +1,78 @@
+"""``serve --gate``: a gate of the operator's own, from a file or a package."""
+
+from pathlib import Path
+
+import pytest
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.cli.own_gate import GATE_BROKEN, load_gate
+from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, RolloutSpec, Status, Verdict
+from edgefleet.testing import play
+from support.command_line import CommandLine
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_gate" / "our_gates.py"
+
+
+def judged(gate, evidence: Evidence) -> Judgement:
+    return gate(evidence, GateSpec(), opened_at=0.0, before=None, now=1.0)
+
+
+def test_a_gate_is_loaded_from_a_file() -> None:
+    gate = load_gate(f"{EXAMPLE}:no_second_crash")
+    said = judged(gate, Evidence(cut=9, healthy=7, failed=2, reasons={"serving_crashed": 2}))
+    assert (said.verdict, said.reason) == (Verdict.FAIL, "crashes")
+
+
+def test_a_gate_is_loaded_from_a_package() -> None:
+    gate = load_gate("edgefleet.rollout.gate:judge")
+    assert judged(gate, Evidence(cut=9)).verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("our_gates", "no MODULE:NAME"),
+        ("gone.py:gate", "cannot be loaded"),
+        ("no.such.package:gate", "cannot be loaded"),
+        (f"{EXAMPLE}:gone", "has no gone"),
+        ("edgefleet.rollout.gate:PASSED", "cannot be called"),
+        ("edgefleet.base.ids:mix64", "is no gate"),
+    ],
+)
+def test_what_is_no_gate_is_refused_before_anything_starts(
+    edgefleet: CommandLine, said: str, text: str
+) -> None:
+    with pytest.raises(OperatorError, match=text):
+        load_gate(said)
+    ran = edgefleet("serve", "--gate", said)
+    assert (ran.exit, text in ran.err) == (2, True)
+
+
+def test_a_gate_that_raises_decides_nothing_and_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("def gate(evidence, spec, *, opened_at, before, now):\n    return 1 / 0\n")
+    gate = load_gate(f"{file}:gate")
+    assert judged(gate, Evidence()).reason == GATE_BROKEN
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        play(RolloutSpec(model="digits", release="2"), 50, gate=gate, at_most_s=300)
+
+
+def test_a_gate_that_gives_no_judgement_decides_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "mute.py"
+    file.write_text("def gate(evidence, spec, *, opened_at, before, now):\n    return None\n")
+    said = judged(load_gate(f"{file}:gate"), Evidence())
+    assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, GATE_BROKEN)
+
+
+def test_a_gate_that_always_passes_lets_everything_pass(tmp_path: Path) -> None:
+    file = tmp_path / "eager.py"
+    file.write_text(
+        "from edgefleet.protocol.rollout import Judgement, Verdict\n"
+        "def gate(evidence, spec, *, opened_at, before, now):\n"
+        "    done = evidence.healthy == evidence.cut\n"
+        "    return Judgement(verdict=Verdict.PASS if done else Verdict.INCONCLUSIVE,\n"
+        "                     reason='all' if done else 'sample', text='', at=now,\n"
+        "                     evidence=evidence)\n"
+    )
+    plan = RolloutSpec(model="digits", release="2")
+    assert play(plan, 50, gate=load_gate(f"{file}:gate")).status is Status.COMPLETED
