@@ -1,20 +1,27 @@
 """The canary against the control."""
 
-from edgefleet.protocol.device import Telemetry
+from msgspec.structs import replace
+
+from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Telemetry
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout.cohorts import Figures
-from edgefleet.rollout.limits import LATENCY_DEVICES_PER_COHORT
-from support.toy_rollout import ToyShell, spec
+from edgefleet.rollout.cohorts import Cohorts, Figures
+from edgefleet.rollout.limits import LATENCY_DEVICES_PER_COHORT, SCORES_WAITING
+from support.toy_rollout import GATE, ToyShell, spec
 
 
-def telemetry(requests: int, confidence: float, p95: int) -> Telemetry:
+def telemetry(requests: int, confidence: float, p95: int, release: str = "1") -> Telemetry:
     return Telemetry(
-        release="1", requests=requests, errors=1, confidence_sum=confidence * requests,
+        release=release, requests=requests, errors=1, confidence_sum=confidence * requests,
         confidence_count=requests, latency_us_p50=1, latency_us_p95=p95, memory_mib=1,
     )  # fmt: skip
 
 
-def test_figures_add_up_and_the_latency_is_the_median_over_devices():
+def scored(before: str, after: str, **scores: float) -> Telemetry:
+    said = Scores(from_release=before, to_release=after, requests=100, **scores)
+    return replace(telemetry(10, 0.9, 100, after), errors=0, scores=said)
+
+
+def test_figures_add_up_and_without_sketches_the_latency_is_the_median_over_devices():
     figures = Figures()
     for row, p95 in ((3, 900), (3, 100), (7, 300), (9000, 500)):
         figures.add(row, telemetry(10, 0.8, p95))
@@ -22,7 +29,18 @@ def test_figures_add_up_and_the_latency_is_the_median_over_devices():
     assert (cohort.devices, cohort.requests, cohort.errors) == (3, 40, 4)
     assert cohort.confidence_mean is not None
     assert abs(cohort.confidence_mean - 0.8) < 1e-9
-    assert cohort.latency_us_p95 == 300
+    assert (cohort.latency_us_p50, cohort.latency_us_p95) == (None, 300)
+
+
+def test_sketches_of_many_devices_add_up_bin_by_bin():
+    figures = Figures()
+    for row in range(50):
+        said = Sketches(latency={20: 9, 60: 1}, confidence=(0, 5), classes=(1, 2), inputs=(3,))
+        figures.add(row, replace(telemetry(10, 0.8, 100), sketches=said))
+    cohort = figures.cohort()
+    assert cohort.confidence[:3] == (0, 250, 0)
+    assert (cohort.classes[:2], cohort.inputs[0]) == ((50, 100), 150)
+    assert (cohort.latency_us_p50, cohort.latency_us_p95) == (26, 832)  # the buckets' upper edges
 
 
 def test_a_device_without_requests_says_nothing_of_latency():
@@ -39,8 +57,65 @@ def test_the_latencies_that_are_kept_are_bounded():
     assert figures.cohort().devices == LATENCY_DEVICES_PER_COHORT + 50
 
 
+def test_each_canary_is_compared_with_one_control_and_each_device_counts_once():
+    cohorts = Cohorts()
+    for _ in range(3):
+        for row in range(10):
+            cohorts.hear_control(row, scored("1", "1", latency_log_ratio=0.1), GATE)
+        for row in range(100, 104):
+            cohorts.hear_canary(row, scored("1", "2", latency_log_ratio=0.4), GATE, 0)
+    (found,) = cohorts.differences()
+    assert (found.metric, found.pairs) == ("latency", 4)
+    assert abs(found.mean - 0.3) < 1e-9
+
+
+def test_a_canary_that_speaks_first_waits_for_a_control():
+    cohorts = Cohorts()
+    cohorts.hear_canary(1, scored("1", "2", class_drift=0.5), GATE, 0)
+    assert cohorts.differences() == ()
+    cohorts.hear_control(2, scored("1", "1", class_drift=0.1), GATE)
+    assert [(one.metric, one.pairs) for one in cohorts.differences()] == [("classes", 1)]
+
+
+def test_scores_that_wait_are_bounded_and_the_latest_controls_are_kept():
+    cohorts = Cohorts()
+    for row in range(SCORES_WAITING + 100):
+        delta = 0.0 if row < 100 else -0.1
+        cohorts.hear_control(row, scored("1", "1", confidence_delta=delta), GATE)
+    for row in range(1000, 1000 + SCORES_WAITING + 50):
+        cohorts.hear_canary(row, scored("1", "2", confidence_delta=-0.1), GATE, 0)
+    (found,) = cohorts.differences()
+    assert (found.pairs, found.mean) == (SCORES_WAITING, 0.0)
+
+
+def test_golden_accuracy_is_compared_on_the_same_device():
+    cohorts = Cohorts()
+    said = Outcome(
+        id="1", rollout="ro", release="2", kind=OutcomeKind.CONFIRMED, at=0.0, accuracy=0.9,
+        accuracy_before=0.95,
+    )  # fmt: skip
+    for _ in range(60):
+        cohorts.confirmed(said, GATE)
+    cohorts.confirmed(replace(said, accuracy_before=None), GATE)
+    (found,) = cohorts.differences()
+    assert (found.metric, found.pairs) == ("accuracy", 60)
+    assert found.e_value > 1000
+
+
+def test_a_device_above_a_limit_is_counted_by_what_it_said_last():
+    cohorts = Cohorts()
+    slow = replace(telemetry(100, 0.9, 150_000), memory_mib=60, errors=10)
+    cohorts.hear_canary(1, slow, GATE, 64)
+    cohorts.hear_canary(2, replace(slow, requests=5), GATE, 64)  # says too little
+    seen = cohorts.limits()
+    assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 1, 1, 1)
+    cohorts.hear_canary(1, telemetry(100, 0.9, 1000), GATE, 64)
+    seen = cohorts.limits()
+    assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 0, 0, 0)
+
+
 def story() -> tuple[ToyShell, str]:
-    shell = ToyShell(200)
+    shell = ToyShell(600)
     shell.publish("1")
     shell.run(shell.start(spec("1", 100)))
     shell.publish("2")
@@ -50,28 +125,40 @@ def story() -> tuple[ToyShell, str]:
     return shell, rollout
 
 
-def report(shell: ToyShell, confidence: float) -> None:
+def report(shell: ToyShell, **scores: float) -> None:
+    """Every device reports: those on release 2 these scores, the others that nothing changed."""
     for device in shell.devices:
         release = device.running
         assert release is not None
-        shell.telemetry(device.row, release, confidence if release == "2" else 0.9)
+        flat = dict.fromkeys(scores, 0.0)
+        said = scored("1", "2", **scores) if release == "2" else scored("1", "1", **flat)
+        shell.engine.telemetry(device.row, said, shell.now)
 
 
 def test_a_release_that_is_less_sure_of_itself_is_taken_back():
     shell, rollout = story()
-    report(shell, 0.7)
-    view = shell.view(rollout)
-    assert (view.evidence.canary.devices, view.evidence.control.devices) == (20, 180)
+    while shell.view(rollout).evidence.healthy < 50:
+        shell.tick()
+    report(shell, confidence_delta=-0.28)
     view = shell.run(rollout)
     assert (view.status, view.reason) == (Status.REVERTED, "confidence_drop")
-    assert shell.on_release("1") == 200
-    assert view.evidence.canary.devices == 20  # kept with the verdict
+    assert shell.on_release("1") == 600
+    assert view.evidence.quality[0].pairs >= 50  # kept with the verdict
+    assert view.evidence.canary.devices >= 50
 
 
 def test_a_release_that_is_as_sure_goes_on():
     shell, rollout = story()
-    report(shell, 0.85)
+    report(shell, confidence_delta=-0.05)
     assert shell.run(rollout).status is Status.COMPLETED
+
+
+def test_devices_that_send_no_scores_leave_quality_unjudged():
+    shell, rollout = story()
+    for device in shell.devices:
+        shell.telemetry(device.row, device.running or "", 0.2)
+    view = shell.run(rollout)
+    assert (view.status, view.evidence.quality) == (Status.COMPLETED, ())
 
 
 def test_devices_outside_the_rollout_are_no_control():
@@ -80,5 +167,5 @@ def test_devices_outside_the_rollout_are_no_control():
     shell.run(shell.start(spec("1", 100)))
     shell.publish("2")
     rollout = shell.start(spec("2", 50, 100, selector="site=s1"))
-    report(shell, 0.9)
+    report(shell, confidence_delta=0.0)
     assert shell.view(rollout).evidence.control.devices == 30

@@ -108,13 +108,13 @@ def test_every_eligible_device_is_in_exactly_one_wave(
     while rollout in shell.engine.open_rollouts():
         wave = track.state.open_wave
         assert wave is not None
-        members = {row for row in eligible if track.scope.inside(row, wave)}
-        assert members == set(track.scope.members(wave).tolist())
-        assert len(members) == wave.cut == cut.wanted(wave.percent, len(eligible))
+        members = {row for row in eligible if track.inside(row)}
+        assert members == set(track.members().tolist())
+        assert len(members) == wave.cut == cut.wanted(wave.percent or 0, len(eligible))
         assert members >= inside
         for row in members - inside:
             assert track.wave_of(row) is not None
-            assert shell.engine.answer(row, shell.now) is not None
+            assert shell.engine.desired(row) == "1"
         for row in set(eligible) - members:
             assert track.wave_of(row) is None
             assert shell.engine.answer(row, shell.now) is None

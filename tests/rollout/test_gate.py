@@ -1,14 +1,18 @@
 """The gate: when it passes, fails, or leaves it to more evidence or to a person."""
 
-import math
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from edgefleet.protocol.rollout import Cohort, Evidence, GateSpec, Judgement, Verdict
-from edgefleet.rollout.gate import ALPHA, judge, lower_bound, upper_tail
+from edgefleet.protocol.rollout import (
+    Cohort,
+    Difference,
+    Evidence,
+    GateSpec,
+    Judgement,
+    Limits,
+    Verdict,
+)
+from edgefleet.rollout.gate import judge
 
 SPEC = GateSpec(min_sample=5, soak_s=60, patience_s=600, silence_s=100, confirm_after_s=30)
 OPENED = 1000.0
@@ -31,53 +35,6 @@ def counts(**accounts: int) -> Evidence:
     return evidence
 
 
-def exact_tail(failed: int, size: int, rate: float) -> float:
-    return math.fsum(
-        math.comb(size, k) * rate**k * (1 - rate) ** (size - k) for k in range(failed, size + 1)
-    )
-
-
-@given(st.integers(2, 200).flatmap(lambda n: st.tuples(st.integers(1, n - 1), st.just(n))),
-       st.floats(1e-3, 1))  # fmt: skip
-def test_the_tail_is_the_binomial_sum(case: tuple[int, int], share: float):
-    failed, size = case
-    rate = share * failed / size
-    assert upper_tail(failed, size, rate) == pytest.approx(
-        exact_tail(failed, size, rate), rel=1e-9, abs=1e-300
-    )
-
-
-@pytest.mark.parametrize(
-    ("failed", "size", "bound"),
-    # Published one-sided 95 % bounds, and k of k from alpha ** (1/k).
-    [
-        (0, 10, 0.0),
-        (1, 1, 0.05),
-        (2, 2, 0.2236),
-        (1, 20, 0.00256),
-        (5, 10, 0.2224),
-        (3, 11, 0.0788),
-    ],
-)
-def test_the_lower_bound_is_that_of_clopper_and_pearson(failed: int, size: int, bound: float):
-    assert lower_bound(failed, size) == pytest.approx(bound, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("failed", "size"), [(50_000, 1_000_000), (999_999, 1_000_000), (1, 10**6)]
-)
-def test_the_lower_bound_is_safe_at_a_million(failed: int, size: int):
-    bound = lower_bound(failed, size)
-    assert 0 < bound < failed / size
-    assert upper_tail(failed, size, bound) == pytest.approx(ALPHA, rel=1e-6)
-
-
-def test_the_lower_bound_at_a_million_agrees_with_the_normal_approximation():
-    rate, size = 0.05, 1_000_000
-    normal = rate - 1.6449 * math.sqrt(rate * (1 - rate) / size)
-    assert lower_bound(int(rate * size), size) == pytest.approx(normal, abs=2e-6)
-
-
 def test_it_waits_for_the_minimum_sample():
     said = say(counts(cut=100, healthy=4, offered=96))
     assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "sample")
@@ -89,10 +46,53 @@ def test_two_bad_ones_of_a_large_wave_do_not_fail_it_before_the_sample():
     assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "sample")
 
 
-def test_it_fails_as_soon_as_the_bound_lies_above_the_limit():
-    assert say(counts(cut=100, failed=2, healthy=3, offered=95)).reason == "error_rate"
-    said = say(counts(cut=100, failed=1, healthy=4, offered=95))
+def test_it_fails_as_soon_as_the_evidence_is_a_hundred_to_one():
+    assert say(counts(cut=100, failed=4, healthy=1, offered=95)).reason == "error_rate"
+    said = say(counts(cut=100, failed=3, healthy=2, offered=95))
     assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "stragglers")
+
+
+@pytest.mark.parametrize(
+    ("failed", "healthy", "offered", "reason"),
+    [
+        (5, 6, 0, "error_rate"),
+        (4, 7, 0, "error_rate"),  # the look at the end of the wave
+        (3, 8, 0, "error_rate"),
+        (2, 9, 0, "inconclusive"),
+        (3, 7, 1, "stragglers"),  # before the end it takes more
+        (4, 6, 1, "error_rate"),
+        (0, 11, 0, "soak"),
+    ],
+)
+def test_how_many_failures_of_eleven_are_enough(
+    failed: int, healthy: int, offered: int, reason: str
+):
+    assert say(counts(cut=11, failed=failed, healthy=healthy, offered=offered)).reason == reason
+
+
+def test_the_exact_look_at_the_end_of_a_wave_is_had_once_and_is_stricter_each_wave():
+    three = counts(cut=11, failed=3, healthy=8)
+    assert say(three).reason == "error_rate"
+    assert say(replace(three, wave=2)).reason == "inconclusive"
+    stood = say(counts(cut=11, failed=2, healthy=8, offline=1))
+    assert stood.reason == "inconclusive"
+    assert say(three, before=stood).reason == "inconclusive"
+
+
+def test_what_failed_it_is_kept_with_its_interval_and_its_weight():
+    said = say(counts(cut=100, failed=8, healthy=12, offered=80))
+    assert said.text == ("8 of 20 failed, 40.0% (95 % interval 13.4% to 71.6%): 5.0% is allowed.")
+    rate = said.evidence.errors
+    assert (rate.bad, rate.size, rate.allowed) == (8, 20, 0.05)
+    assert rate.low < 0.4 < rate.high
+    assert rate.e_value > 100
+
+
+def test_devices_that_go_silent_have_a_limit_of_their_own():
+    said = say(counts(cut=1000, healthy=187, failed=12, silent=12, offered=800))
+    assert (said.verdict, said.reason) == (Verdict.FAIL, "silent")
+    assert said.text == "12 of 199 went silent after activating it: 1.0% is allowed."
+    assert say(counts(cut=1000, healthy=187, failed=12, offered=800)).verdict is not Verdict.FAIL
 
 
 def test_refusals_count_as_failures_and_have_their_own_reason_when_nobody_was_exposed():
@@ -169,22 +169,53 @@ def test_between_good_and_bad_it_leaves_it_to_a_person():
     assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "inconclusive")
 
 
-def cohorts(canary: float, control: float, requests: int = 100) -> Evidence:
+def quality(metric: str, e_value: float, *, requests: int = 100, mean: float = 0.2) -> Evidence:
     return replace(
         counts(cut=10, healthy=10),
-        canary=Cohort(devices=5, requests=requests, confidence_mean=canary),
-        control=Cohort(devices=5, requests=100, confidence_mean=control),
+        canary=Cohort(devices=5, requests=requests),
+        control=Cohort(devices=5, requests=100),
+        quality=(Difference(metric=metric, pairs=30, mean=mean, allowed=0.1, e_value=e_value),),
     )
 
 
-def test_a_drop_of_confidence_against_the_control_fails_it():
-    said = say(cohorts(0.70, 0.90))
-    assert (said.verdict, said.reason) == (Verdict.FAIL, "confidence_drop")
-    assert "0.200 below" in said.text
+@pytest.mark.parametrize(
+    ("metric", "reason", "text"),
+    [
+        ("latency", "latency", "The 95th percentile of latency grew by 22.1% against the control"),
+        ("request_errors", "request_errors", "The share of failed requests grew by 20.0% against"),
+        ("confidence", "confidence_drop", "Mean confidence fell by 0.200 against the control over"),
+        ("accuracy", "accuracy_drop", "Golden accuracy fell by 20.0% against the release before"),
+        ("classes", "drift", "The classes that devices see drifted by 0.200 against the control"),
+        ("inputs", "drift", "The inputs that devices see drifted by 0.200 against the control"),
+    ],
+)
+def test_worse_quality_than_the_control_fails_it(metric: str, reason: str, text: str):
+    said = say(quality(metric, 1001))
+    assert (said.verdict, said.reason) == (Verdict.FAIL, reason)
+    assert said.text.startswith(text)
+    assert "over 30 pairs" in said.text
 
 
 @pytest.mark.parametrize(
-    "evidence", [cohorts(0.85, 0.90), cohorts(0.70, 0.90, requests=49), cohorts(0.95, 0.70)]
+    "evidence", [quality("latency", 999), quality("confidence", 2000, requests=49)]
 )
-def test_a_small_drop_or_too_few_requests_do_not_fail_it(evidence: Evidence):
+def test_weak_evidence_or_too_few_requests_do_not_fail_it(evidence: Evidence):
     assert say(evidence).reason == "soak"
+
+
+@pytest.mark.parametrize(
+    ("above", "reason"),
+    [("latency", "latency"), ("request_errors", "request_errors"), ("memory", "memory")],
+)
+def test_devices_above_an_absolute_limit_fail_it(above: str, reason: str):
+    evidence = counts(cut=100, healthy=20, offered=80)
+    said = say(replace(evidence, limits=Limits(devices=20, **{above: 9})))
+    assert (said.verdict, said.reason) == (Verdict.FAIL, reason)
+    assert said.text.startswith("9 of 20 devices have ")
+    few = say(replace(evidence, limits=Limits(devices=20, **{above: 2})))
+    assert few.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_wave_of_which_nobody_told_the_quality_says_so():
+    assert "nothing is known of its quality" in say(counts(cut=10, healthy=10)).text
+    assert "nothing is known" not in say(quality("latency", 1)).text

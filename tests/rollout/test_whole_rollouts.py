@@ -1,6 +1,7 @@
 """Whole rollouts through the engine, as a hub would drive it, on toy devices in virtual time."""
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status, Verb
@@ -283,9 +284,11 @@ def test_the_first_release_ever_has_nothing_to_go_back_to_and_says_so():
 
 
 def test_newcomers_wait_for_the_next_wave_and_the_wave_of_everyone_takes_them():
-    shell = shell_on_release_1(200)
+    shell = ToyShell(200)
+    shell.publish("1")
+    shell.run(shell.start(replace(spec("1", 100), follow=True)))
     shell.publish("2")
-    rollout = shell.start(spec("2", 50, 100))
+    rollout = shell.start(replace(spec("2", 50, 100), follow=True))
     newcomers = [shell.enrol(f"new{number}") for number in range(40)]
     for device in newcomers:
         offer = shell.engine.answer(device.row, shell.now)
@@ -298,6 +301,18 @@ def test_newcomers_wait_for_the_next_wave_and_the_wave_of_everyone_takes_them():
     offer = shell.engine.answer(late.row, shell.now)
     assert offer is not None
     assert (offer.release, offer.rollout) == ("2", rollout)
+
+
+def test_a_completed_rollout_takes_no_newcomers_unless_it_follows_them():
+    shell = shell_on_release_1(50)
+    rollout = shell.engine.states()[0].id
+    late = shell.enrol("latecomer")
+    assert shell.engine.answer(late.row, shell.now) is None
+    wait = shell.engine.why_device(late.row, shell.now).waits[-1]
+    assert (wait.code, rollout in wait.text) == (WaitCode.NOT_FOLLOWED, True)
+    assert shell.engine.answer(0, shell.now) is None, "who was there keeps it"
+    shell.restart()
+    assert shell.engine.answer(late.row, shell.now) is None
 
 
 def test_a_rollout_ends_although_newcomers_never_stop_coming():

@@ -19,7 +19,15 @@ from edgefleet.protocol.release import (
     TensorSpec,
     Variant,
 )
-from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Status, Verb, WaveSpec
+from edgefleet.protocol.rollout import (
+    ExposureSpec,
+    GateSpec,
+    RolloutSpec,
+    RolloutView,
+    Status,
+    Verb,
+    WaveSpec,
+)
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.state import RolloutState
@@ -57,6 +65,7 @@ class ToyDevice:
     before: str | None = None  # what the other slot holds
     trial: tuple[Offer, float] | None = None
     begun: tuple[Offer, float] | None = None
+    staged: Offer | None = None  # it waits for leave to start
     brick: bool = False
     spool: list[Outcome] = field(default_factory=list)
 
@@ -64,6 +73,8 @@ class ToyDevice:
     def phase(self) -> Phase:
         if self.trial:
             return Phase.TRIAL
+        if self.staged:
+            return Phase.STAGED
         return Phase.FETCHING if self.begun else Phase.IDLE
 
 
@@ -92,9 +103,21 @@ def manifest(release: str, profiles: Iterable[str] = ("generic_x86",)) -> Releas
     )
 
 
-def spec(release: str, *percents: float, selector: str = "", gate: GateSpec = GATE) -> RolloutSpec:
+EVERYBODY = ExposureSpec(first=1_000_000)
+
+
+def spec(
+    release: str,
+    *percents: float,
+    selector: str = "",
+    gate: GateSpec = GATE,
+    exposure: ExposureSpec = EVERYBODY,
+) -> RolloutSpec:
+    """A plan in which a whole wave may begin at once, unless ``exposure`` says otherwise."""
     waves = tuple(WaveSpec(percent=percent) for percent in percents or (1, 10, 100))
-    return RolloutSpec(model=MODEL, release=release, selector=selector, waves=waves, gate=gate)
+    return RolloutSpec(
+        model=MODEL, release=release, selector=selector, waves=waves, gate=gate, exposure=exposure
+    )
 
 
 def outcome(
@@ -169,7 +192,7 @@ class ToyShell:
         for state in reversed(states) if reverse else states:
             self.engine.load(decode(state, RolloutState))
         for (row, _), said in reversed(outcomes) if reverse else outcomes:
-            self.engine.record(row, said)
+            self.engine.record(row, said, said.at)
 
     def tick(self, seconds: float = 1.0) -> None:
         self.now += seconds
@@ -243,7 +266,7 @@ class ToyShell:
         if device.trial is not None:
             return
         if offer is None:
-            device.begun = None
+            device.begun = device.staged = None
             return
         self._check_offer(device, offer)
         if device.begun is None or device.begun[0] != offer:
@@ -264,7 +287,12 @@ class ToyShell:
             case Behaviour.DEFERS:
                 self._say(device, offer, OutcomeKind.DEFERRED)
             case behaves:
-                self._say(device, offer, OutcomeKind.TRIAL_STARTED)
+                start = self._outcome(device, offer, OutcomeKind.TRIAL_STARTED)
+                if not self.engine.admit(device.row, start, self.now):
+                    device.staged = offer
+                    return
+                device.staged = None
+                device.spool.append(start)
                 device.before, device.running = device.running, offer.release
                 device.trial = (offer, self.now + offer.confirm_after_s)
                 device.brick = behaves is Behaviour.GOES_SILENT
@@ -274,11 +302,14 @@ class ToyShell:
                 device.spool.clear()
 
     def _say(self, device: ToyDevice, offer: Offer, kind: OutcomeKind, reason: str = "") -> None:
-        device.spool.append(
-            Outcome(
-                id=f"{device.name}-{offer.rollout}-{kind}", rollout=offer.rollout,
-                release=offer.release, kind=kind, at=self.now, reason=reason,
-            )
+        device.spool.append(self._outcome(device, offer, kind, reason))
+
+    def _outcome(
+        self, device: ToyDevice, offer: Offer, kind: OutcomeKind, reason: str = ""
+    ) -> Outcome:
+        return Outcome(
+            id=f"{device.name}-{offer.rollout}-{kind}", rollout=offer.rollout,
+            release=offer.release, kind=kind, at=self.now, reason=reason,
         )  # fmt: skip
 
     # What must hold.
@@ -373,7 +404,7 @@ class ToyShell:
         if said.kind in _ENDED_BADLY:
             release = decode(self.stored_states[said.rollout], RolloutState).spec.release
             self.ended_badly.add((row, release))
-        self.engine.record(row, said)
+        self.engine.record(row, said, said.at)
 
     def _commit(self, change: Change) -> None:
         self.stored_states[change.state.id] = encode(change.state)

@@ -104,6 +104,16 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _O, 409, _FIX, "See `edgefleet rollout why` for what it waits for."
         ),
         "form_stale": ErrorKind(_O, 403, _FIX, "Reload the page, then give the verb again."),
+        "exposure_invalid": ErrorKind(
+            _O, 422, _FIX, "Let at least 1 device begin: exposure.first."
+        ),
+        "pace_invalid": ErrorKind(_O, 422, _FIX, "Give 0 (unlimited) or more."),
+        "budget_invalid": ErrorKind(_O, 422, _FIX, "Name a label and 1 device or more."),
+        "window_invalid": ErrorKind(
+            _O, 422, _FIX, "Give HH:MM to HH:MM, days such as mon, and a zone as Europe/Paris."
+        ),
+        "approval_invalid": ErrorKind(_O, 422, _FIX, "Ask for 0, 1 or 2 people."),
+        "approved_already": ErrorKind(_O, 409, _FIX, "Let somebody else approve it."),
         "gate_invalid": ErrorKind(_O, 422, _FIX, "Mend the gate's field that is named."),
         "name_invalid": ErrorKind(
             _O, 422, _FIX, "Use 1 to 63 letters, digits, dots, dashes or underscores."

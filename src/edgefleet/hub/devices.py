@@ -131,6 +131,7 @@ class Devices:
         if not self._registry.knows(model, release):
             model = release = None
         before = fleet.running_id(row), fleet.phase(row), fleet.last_seen(row) is None
+        fleet.speaks(row, said.protocol)
         fleet.seen(row, now, model=model, release=release, phase=said.phase)
         if before != (fleet.running_id(row), said.phase, False):
             self._unsaved.add(row)
@@ -176,7 +177,14 @@ class Devices:
 
     def _add(self, device: StoredDevice) -> None:
         labels = {intern(key): intern(value) for key, value in device.labels.items()}
-        row = self._fleet.add(device.name, device.facts.profile, labels)
+        facts = device.facts
+        row = self._fleet.add(
+            device.name,
+            facts.profile,
+            labels,
+            runtimes=facts.runtimes,
+            memory_mib=facts.memory_mib,
+        )
         if row != device.row:
             msg = f"device {device.name} has row {device.row}, but the fleet gave it {row}"
             raise AssertionError(msg)
@@ -192,7 +200,13 @@ class Devices:
     def _learned(self, row: int, facts: Facts) -> None:
         self._facts[row] = self._shared(facts)
         self._profiles.add(facts.profile)
-        self._fleet.set_facts(row, facts.profile, self._fleet.labels(row))
+        self._fleet.set_facts(
+            row,
+            facts.profile,
+            self._fleet.labels(row),
+            runtimes=facts.runtimes,
+            memory_mib=facts.memory_mib,
+        )
 
 
 def _check_labels(labels: Mapping[str, str]) -> None:

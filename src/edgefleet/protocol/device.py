@@ -12,6 +12,10 @@ Name = Annotated[str, Meta(min_length=1, max_length=63)]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
 class Facts(Wire, frozen=True, kw_only=True):
     """What a device is. Sent at enrolment, and again when it changed or the hub asks."""
 
@@ -68,6 +72,8 @@ class Outcome(Wire, frozen=True, kw_only=True):
     at: float
     reason: Annotated[str, Meta(max_length=64)] = ""  # a stable code, see ``Reason``
     detail: Annotated[str, Meta(max_length=500)] = ""
+    accuracy: Share | None = None  # on the golden set, with a confirmation
+    accuracy_before: Share | None = None  # of the release before it, where the set is the same
 
 
 class Reason(StrEnum):
@@ -87,17 +93,54 @@ class Reason(StrEnum):
     RECALLED = "recalled"  # the hub offered the previous release
 
 
+class Sketches(Wire, frozen=True, kw_only=True):
+    """Histograms of requests that were served. Those of many devices add up, bin by bin.
+
+    ``latency`` has buckets of an eighth of an octave of microseconds: an index below 16 is the
+    duration, 8 * octave + mantissa above. ``confidence`` has equal bins from 0 to 1, ``classes``
+    the top class modulo 32, ``inputs`` quarter octaves of an input's mean modulo 16.
+    """
+
+    latency: Annotated[dict[Annotated[int, Meta(ge=0, le=215)], Count], Meta(max_length=64)] = (
+        msgspec.field(default_factory=dict)
+    )
+    confidence: Annotated[tuple[Count, ...], Meta(max_length=16)] = ()
+    classes: Annotated[tuple[Count, ...], Meta(max_length=32)] = ()
+    inputs: Annotated[tuple[Count, ...], Meta(max_length=16)] = ()
+
+
+class Scores(Wire, frozen=True, kw_only=True):
+    """A device's last full window of requests against the one before it.
+
+    The two may be of two releases, or of one. None: not known on this device.
+    """
+
+    from_release: Name
+    to_release: Name
+    requests: Count  # in the smaller window
+    latency_log_ratio: Annotated[float, Meta(ge=-20, le=20)] | None = None  # of the p95
+    error_rate_delta: Annotated[float, Meta(ge=-1, le=1)] | None = None
+    confidence_delta: Annotated[float, Meta(ge=-1, le=1)] | None = None
+    class_drift: Share | None = None  # total variation of the two histograms
+    input_drift: Share | None = None
+
+
 class Telemetry(Wire, frozen=True, kw_only=True):
-    """Serving figures of one release since the last acknowledged check-in."""
+    """Serving figures of one release since the last acknowledged check-in.
+
+    Agents that are too old for them leave ``sketches`` and ``scores`` out.
+    """
 
     release: Name
-    requests: Annotated[int, Meta(ge=0)]
-    errors: Annotated[int, Meta(ge=0)]
+    requests: Count
+    errors: Count
     confidence_sum: Annotated[float, Meta(ge=0)]  # of the top score, over ``confidence_count``
-    confidence_count: Annotated[int, Meta(ge=0)]
-    latency_us_p50: Annotated[int, Meta(ge=0)]
-    latency_us_p95: Annotated[int, Meta(ge=0)]
-    memory_mib: Annotated[int, Meta(ge=0)]
+    confidence_count: Count
+    latency_us_p50: Count
+    latency_us_p95: Count
+    memory_mib: Count
+    sketches: Sketches | None = None
+    scores: Scores | None = None
 
 
 class Phase(StrEnum):

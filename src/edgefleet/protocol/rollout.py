@@ -26,16 +26,17 @@ class GateSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a wave passes, and when everything is taken back."""
 
     max_error_rate: float = 0.05  # failed / (failed + healthy)
-    alpha: float = 0.01  # a good release is taken back by bad luck at most so often
+    max_silent_rate: float = 0.01  # of them, silent after activating: each may need a visit
+    alpha: float = 0.01  # chance of bad luck that a test may take; see docs/gate.md
     min_sample: int = 5  # finished devices before any verdict (or the whole wave, if smaller)
     soak_s: float = 60.0  # how long a passing wave must stand
     confirm_after_s: float = 60.0  # healthy time on the device before it confirms
     silence_s: float = 300.0  # silence after activating counts as failure after this
     patience_s: float = 3600.0  # how long stragglers are waited for before they are left behind
-    max_latency_p95_ms: float = 100.0  # of the canary, over all its requests
+    max_latency_p95_ms: float = 100.0  # on a device; at most max_error_rate of them above it
     max_latency_increase: float = 0.15  # canary's p95 above the control's
-    max_request_error_rate: float = 0.05  # share of the canary's requests
-    max_memory_percent: float = 80.0  # of what the variant may take on a device
+    max_request_error_rate: float = 0.05  # share of a device's requests, likewise
+    max_memory_percent: float = 80.0  # of what the variant may take, likewise
     max_accuracy_drop: float = 0.01  # golden accuracy below the one before
     max_confidence_drop: float = 0.10  # canary's mean confidence below the control's
     max_drift: float = 0.2  # total variation of outputs or inputs, above the control's
@@ -153,12 +154,49 @@ class Cohort(Wire, frozen=True, kw_only=True):
     requests: int = 0
     errors: int = 0
     confidence_mean: float | None = None
-    latency_us_p95: int | None = None  # median over devices of their p95
+    latency_us_p50: int | None = None  # over all requests; None without sketches
+    latency_us_p95: int | None = None
+    confidence: tuple[int, ...] = ()  # histograms, as in protocol.device.Sketches
+    classes: tuple[int, ...] = ()
+    inputs: tuple[int, ...] = ()
+
+
+class Rate(Wire, frozen=True, kw_only=True):
+    """A share of devices against what is allowed. The interval holds whenever one looks."""
+
+    bad: int = 0
+    size: int = 0
+    allowed: float = 0.0
+    low: float = 0.0
+    high: float = 1.0
+    e_value: float = 1.0  # 1 / alpha and more: above what is allowed
+
+
+class Difference(Wire, frozen=True, kw_only=True):
+    """A mean over pairs of devices against what is allowed: positive is worse."""
+
+    metric: str  # latency, request_errors, confidence, accuracy, classes or inputs
+    pairs: int = 0
+    mean: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    allowed: float = 0.0
+    e_value: float = 1.0
+
+
+class Limits(Wire, frozen=True, kw_only=True):
+    """Devices of the canary above an absolute limit, of those that said enough to judge."""
+
+    devices: int = 0
+    latency: int = 0
+    request_errors: int = 0
+    memory: int = 0
 
 
 class Evidence(Wire, frozen=True, kw_only=True):
     """What a gate saw: the counts of the open wave and all before it, and both cohorts."""
 
+    wave: int = 1  # from 1
     cut: int = 0
     offered: int = 0  # online in the cut, not finished and not in trial
     in_trial: int = 0
@@ -171,8 +209,12 @@ class Evidence(Wire, frozen=True, kw_only=True):
     deferred: int = 0
     exposed: int = 0  # ever activated it
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    errors: Rate = Rate()
+    silence: Rate = Rate()
     canary: Cohort = Cohort()
     control: Cohort = Cohort()
+    quality: tuple[Difference, ...] = ()  # metrics that devices said something of
+    limits: Limits = Limits()
 
 
 class Judgement(Wire, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ it reads ProveRequest as JSON on standard input and prints ProveResult as its la
 
 from typing import Literal
 
+from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.wire import Wire
 
@@ -34,6 +35,7 @@ class LiveStats(Wire, frozen=True, kw_only=True):
     latency_us_p95: int = 0
     in_flight: int = 0
     memory_mib: int = 0
+    sketches: Sketches = Sketches()
 
 
 class ServingStatus(Wire, frozen=True, kw_only=True):

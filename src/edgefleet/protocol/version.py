@@ -4,8 +4,9 @@ from typing import Final
 
 from edgefleet.base.errors import DeviceError
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 OLDEST: Final = 1  # two versions back, once there are that many
+ASKS_FOR_LEAVE: Final = 2  # the first whose agents start only when the hub has acknowledged it
 
 
 def check_protocol(version: int) -> None:

@@ -1,15 +1,48 @@
 """Serving figures of both sides of a rollout: the canary runs the release, the control does not.
 
 Soft state: it is what devices happened to report since the rollout started, or since this process
-did. What a verdict rested on is kept with the verdict.
+did; golden accuracy alone is rebuilt from what is stored. What a verdict rested on is kept with it.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median_low
+from types import MappingProxyType
+from typing import Final
 
-from edgefleet.protocol.device import Telemetry
-from edgefleet.protocol.rollout import Cohort
-from edgefleet.rollout.limits import LATENCY_DEVICES_PER_COHORT
+from edgefleet.protocol.device import Outcome, Scores, Telemetry
+from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, Limits
+from edgefleet.rollout.limits import (
+    LATENCY_DEVICES_PER_COHORT,
+    LIMIT_REQUESTS,
+    SCORES_WAITING,
+)
+from edgefleet.rollout.sequential import Bet, e_value
+from edgefleet.rollout.sketch import Sketch, told
+
+LATENCY: Final = "latency"
+REQUEST_ERRORS: Final = "request_errors"
+CONFIDENCE: Final = "confidence"
+ACCURACY: Final = "accuracy"
+CLASSES: Final = "classes"
+INPUTS: Final = "inputs"
+
+BOUNDS: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        LATENCY: 0.5,  # of the logarithm: 1.65 times
+        REQUEST_ERRORS: 0.2,
+        CONFIDENCE: 0.3,
+        ACCURACY: 0.1,
+        CLASSES: 0.5,
+        INPUTS: 0.5,
+    }
+)
+"""Where a difference is cut off, so that no single device decides; wider if more is allowed."""
+
+REQUEST_ERROR_INCREASE: Final = 0.02  # of the share of requests that fail, against the control
+
+_COUNTED, _SLOW, _ERRONEOUS, _LARGE = 1, 2, 4, 8
 
 
 @dataclass(slots=True)
@@ -21,42 +54,185 @@ class Figures:
     errors: int = 0
     confidence_sum: float = 0.0
     confidence_count: int = 0
-    latency_us_p95: dict[int, int] = field(default_factory=dict)  # row -> its last p95
+    sketch: Sketch = field(default_factory=Sketch)
+    latency_us_p95: dict[int, int] = field(default_factory=dict)  # row -> its last, if that is all
     _told: bytearray = field(default_factory=bytearray)  # one byte a row: did it report?
 
     def add(self, row: int, telemetry: Telemetry) -> None:
-        self._count(row)
+        _reach(self._told, row)
+        if not self._told[row]:
+            self._told[row] = 1
+            self.devices += 1
         self.requests += telemetry.requests
         self.errors += telemetry.errors
         self.confidence_sum += telemetry.confidence_sum
         self.confidence_count += telemetry.confidence_count
-        known = self.latency_us_p95
-        if telemetry.requests and (row in known or len(known) < LATENCY_DEVICES_PER_COHORT):
-            known[row] = telemetry.latency_us_p95
+        if telemetry.sketches is not None:
+            self.sketch.add(telemetry.sketches)
+        elif telemetry.requests:
+            known = self.latency_us_p95
+            if row in known or len(known) < LATENCY_DEVICES_PER_COHORT:
+                known[row] = telemetry.latency_us_p95
 
     def cohort(self) -> Cohort:
         count = self.confidence_count
+        p95 = self.sketch.latency_us(0.95)
+        if p95 is None and self.latency_us_p95:  # agents too old for sketches
+            p95 = median_low(self.latency_us_p95.values())
         return Cohort(
             devices=self.devices,
             requests=self.requests,
             errors=self.errors,
             confidence_mean=self.confidence_sum / count if count else None,
-            latency_us_p95=median_low(self.latency_us_p95.values())
-            if self.latency_us_p95
-            else None,
+            latency_us_p50=self.sketch.latency_us(0.50),
+            latency_us_p95=p95,
+            confidence=told(self.sketch.confidence),
+            classes=told(self.sketch.classes),
+            inputs=told(self.sketch.inputs),
         )
-
-    def _count(self, row: int) -> None:
-        if row >= len(self._told):
-            self._told.extend(bytes(max(1024, row + 1)))
-        if not self._told[row]:
-            self._told[row] = 1
-            self.devices += 1
 
 
 @dataclass(slots=True)
 class Cohorts:
-    """Both sides of one rollout."""
+    """Both sides of one rollout, and the bets on how they differ.
+
+    The device is the unit: each counts once as canary and once as control. The k-th canary is
+    paired with a control that spoke last before it, or with the next one that speaks.
+    """
 
     canary: Figures = field(default_factory=Figures)
     control: Figures = field(default_factory=Figures)
+    _bets: dict[str, Bet] = field(default_factory=dict)
+    _canaries: dict[int, Scores] = field(default_factory=dict)  # wait for a control; oldest first
+    _controls: dict[int, Scores] = field(default_factory=dict)
+    _paired: bytearray = field(default_factory=bytearray)  # one byte a row
+    _flags: bytearray = field(default_factory=bytearray)
+    _above: dict[int, int] = field(default_factory=dict)  # flag -> devices
+
+    def hear_canary(
+        self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
+        """A device that runs the release says how it serves."""
+        self.canary.add(row, telemetry)
+        if telemetry.requests >= LIMIT_REQUESTS:
+            self._hold_to_limits(row, telemetry, gate, memory_limit_mib)
+        scores = telemetry.scores
+        if scores is None or scores.to_release != telemetry.release:
+            return
+        if scores.from_release != scores.to_release and self._fresh(row, self._canaries):
+            if self._controls:
+                other, control = self._controls.popitem()
+                self._pair(row, scores, other, control, gate)
+            elif len(self._canaries) < SCORES_WAITING:
+                self._canaries[row] = scores
+
+    def hear_control(self, row: int, telemetry: Telemetry, gate: GateSpec) -> None:
+        """A device that was not given the release says how it serves."""
+        self.control.add(row, telemetry)
+        scores = telemetry.scores
+        if scores is None or not scores.from_release == scores.to_release == telemetry.release:
+            return
+        self._controls.pop(row, None)
+        if not self._fresh(row, self._controls):
+            return
+        if self._canaries:
+            canary = next(iter(self._canaries))
+            self._pair(canary, self._canaries.pop(canary), row, scores, gate)
+            return
+        self._controls[row] = scores
+        if len(self._controls) > SCORES_WAITING:
+            del self._controls[next(iter(self._controls))]
+
+    def confirmed(self, outcome: Outcome, gate: GateSpec) -> None:
+        """A device confirmed the release: what its golden set said of it, and of the one before."""
+        if outcome.accuracy is not None and outcome.accuracy_before is not None:
+            self._bet(ACCURACY, outcome.accuracy_before - outcome.accuracy, gate)
+
+    def differences(self) -> tuple[Difference, ...]:
+        """What the bets came to, in a fixed order."""
+        return tuple(
+            Difference(
+                metric=metric,
+                pairs=bet.count,
+                mean=bet.mean,
+                low=bet.interval[0],
+                high=bet.interval[1],
+                allowed=bet.allowed,
+                e_value=e_value(bet.log_peak),
+            )
+            for metric in BOUNDS
+            if (bet := self._bets.get(metric)) is not None
+        )
+
+    def limits(self) -> Limits:
+        above = self._above
+        return Limits(
+            devices=above.get(_COUNTED, 0),
+            latency=above.get(_SLOW, 0),
+            request_errors=above.get(_ERRONEOUS, 0),
+            memory=above.get(_LARGE, 0),
+        )
+
+    def _hold_to_limits(
+        self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
+        """What the device said last counts."""
+        memory_mib = memory_limit_mib * gate.max_memory_percent / 100
+        now = (
+            _COUNTED
+            | _SLOW * (telemetry.latency_us_p95 > gate.max_latency_p95_ms * 1_000)
+            | _ERRONEOUS * (telemetry.errors > gate.max_request_error_rate * telemetry.requests)
+            | _LARGE * (0 < memory_mib < telemetry.memory_mib)
+        )
+        _reach(self._flags, row)
+        before = self._flags[row]
+        self._flags[row] = now
+        for flag in (_COUNTED, _SLOW, _ERRONEOUS, _LARGE):
+            change = bool(now & flag) - bool(before & flag)
+            if change:
+                self._above[flag] = self._above.get(flag, 0) + change
+
+    def _fresh(self, row: int, waiting: Mapping[int, Scores]) -> bool:
+        _reach(self._paired, row)
+        return not self._paired[row] and row not in waiting
+
+    def _pair(
+        self, canary: int, ours: Scores, control: int, theirs: Scores, gate: GateSpec
+    ) -> None:
+        self._paired[canary] = self._paired[control] = 1
+        for metric, mine, other in (
+            (LATENCY, ours.latency_log_ratio, theirs.latency_log_ratio),
+            (REQUEST_ERRORS, ours.error_rate_delta, theirs.error_rate_delta),
+            (CONFIDENCE, theirs.confidence_delta, ours.confidence_delta),  # a fall is worse
+            (CLASSES, ours.class_drift, theirs.class_drift),
+            (INPUTS, ours.input_drift, theirs.input_drift),
+        ):
+            if mine is not None and other is not None:
+                self._bet(metric, mine - other, gate)
+
+    def _bet(self, metric: str, difference: float, gate: GateSpec) -> None:
+        bet = self._bets.get(metric)
+        if bet is None:
+            allowed = _allowed(metric, gate)
+            bet = Bet(allowed=allowed, bound=max(BOUNDS[metric], 2 * allowed))
+        self._bets[metric] = bet.after(difference)
+
+
+def _allowed(metric: str, gate: GateSpec) -> float:
+    match metric:
+        case "latency":
+            return math.log1p(gate.max_latency_increase)
+        case "request_errors":
+            return REQUEST_ERROR_INCREASE
+        case "confidence":
+            return gate.max_confidence_drop
+        case "accuracy":
+            return gate.max_accuracy_drop
+        case _:
+            return gate.max_drift
+
+
+def _reach(column: bytearray, row: int) -> None:
+    """Make room for ``row``."""
+    if row >= len(column):
+        column.extend(bytes(max(1024, row + 1)))

@@ -54,10 +54,15 @@ def cut(places: Hashes, percent: float, *, floor: int = 0) -> Cut:
 
     The floor binds when the population shrank between two waves: waves only grow.
     """
-    population = len(places)
     if percent >= 100:
-        return Cut(population, EVERYONE, population)
-    count = wanted(percent, population)
+        return Cut(len(places), EVERYONE, len(places))
+    return cut_at(places, wanted(percent, len(places)), floor=floor)
+
+
+def cut_at(places: Hashes, count: int, *, floor: int = 0) -> Cut:
+    """``cut`` after ``count`` devices, or after all there are."""
+    population = len(places)
+    count = min(count, population)
     threshold = int(np.partition(places, count - 1)[count - 1]) + 1 if count else 0
     if threshold < floor:
         threshold = floor

@@ -5,7 +5,7 @@ what it gave goes back by itself; and what a device failed, refused or reverted 
 it again, by whichever rollout.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import numpy as np
@@ -59,10 +59,11 @@ class Desired:
                 return track
         return None
 
-    def offer(self, row: int) -> Offer | None:
-        """What to tell the device; None when it may keep what it runs.
+    def offer(self, row: int, may_stage: Callable[[Track], bool]) -> Offer | None:
+        """What to tell the device; None when it may keep what it runs, or has to.
 
         Who runs what was taken back goes back to a proven release before it tries a new one.
+        ``may_stage`` says whether it is the turn of a device that has not begun.
         """
         running = self._fleet.running_id(row)
         want = self.track(row)
@@ -71,6 +72,8 @@ class Desired:
         recalled = self.recalled(row)
         proven = None if recalled is None else self.proven(row)
         if recalled is None or proven is None or proven.release.number == running:
+            if want.ledger.standing(row) < Standing.TRIAL and not may_stage(want):
+                return None
             return _offer(want, rollout=want.state.id, action="install")
         return _offer(proven, rollout=recalled.state.id, action="revert")
 

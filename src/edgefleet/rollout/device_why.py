@@ -4,6 +4,7 @@ from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.eligibility import Misfit
 from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.ledger import HELD, Standing
 from edgefleet.rollout.state import OPEN
@@ -19,7 +20,7 @@ def explain_device(
         waits.append(_away(row, fleet))
     concerning = next((track for track in tracks if _concerns(track, row)), None)
     wait = None if concerning is None else _in_rollout(row, fleet, desired, concerning)
-    waits.append(wait or _settled(row, fleet, desired))
+    waits.append(wait or _not_followed(row, desired, tracks) or _settled(row, fleet, desired))
     return WaitReport(
         about=f"device/{fleet.name(row)}", at=now, line=waits[-1].text, waits=tuple(waits)
     )
@@ -43,10 +44,11 @@ def _in_rollout(row: int, fleet: Fleet, desired: Desired, track: Track) -> Wait 
     where = f"rollout {state.id} of release {release}"
     standing = track.ledger.standing(row)
     runs_it = fleet.running_id(row) == track.release.number
-    if not track.scope.has_variant(row):
+    misfit = track.scope.misfit(row)
+    if misfit is not None and standing is Standing.NONE:
         return Wait(
-            code=WaitCode.HELD,
-            text=f"Release {release} has no variant for its profile {fleet.profile(row)}.",
+            code=WaitCode.INELIGIBLE,
+            text=_MISFITS[misfit].format(release=release, profile=fleet.profile(row)),
         )
     if state.status is Status.REVERTING and (runs_it or standing is Standing.TRIAL):
         want = desired.track(row)
@@ -87,10 +89,10 @@ def _not_begun(row: int, fleet: Fleet, track: Track, standing: Standing) -> Wait
             return Wait(code=WaitCode.PAUSED, text=f"Rollout {state.id} is paused.")
         case Status.HALTED:
             return Wait(code=WaitCode.HALTED, text=f"Rollout {state.id} is halted.")
-        case Status.RUNNING if wave is not None and not track.scope.inside(row, wave):
+        case Status.RUNNING if wave is not None and not track.inside(row):
             return Wait(
                 code=WaitCode.NEXT_WAVE,
-                text=f"It is not in the open wave ({wave.percent:g} %) of rollout {state.id}; "
+                text=f"It is not in the open wave ({wave.name}) of rollout {state.id}; "
                 f"it gets release {release} in a later one.",
                 since=wave.opened_at,
             )
@@ -114,6 +116,22 @@ def _on_its_way(row: int, fleet: Fleet, release: str, standing: Standing) -> Wai
     )
 
 
+def _not_followed(row: int, desired: Desired, tracks: tuple[Track, ...]) -> Wait | None:
+    """The newest completed rollout that would be for this newcomer, if only it took any."""
+    if desired.track(row) is not None:
+        return None
+    for track in tracks:
+        completed = track.state.status is Status.COMPLETED
+        if completed and not track.follows(row) and track.scope.eligible(row):
+            return Wait(
+                code=WaitCode.NOT_FOLLOWED,
+                text=f"It enrolled after rollout {track.state.id} of release "
+                f"{track.state.spec.release} ended, which takes no newcomers: plan a rollout.",
+                since=track.state.ended_at,
+            )
+    return None
+
+
 def _settled(row: int, fleet: Fleet, desired: Desired) -> Wait:
     want = desired.track(row)
     running = fleet.running(row)
@@ -132,6 +150,14 @@ def _settled(row: int, fleet: Fleet, desired: Desired) -> Wait:
         text=f"It runs {runs}; it is offered release {release} when it checks in next.",
         since=fleet.last_seen(row),
     )
+
+
+_MISFITS = {
+    Misfit.NO_VARIANT: "Release {release} has no variant for its profile {profile}.",
+    Misfit.RUNTIME_MISSING: "It has not the runtime that release {release} needs on {profile}.",
+    Misfit.MEMORY_TOO_SMALL: "It has less memory than release {release} may take on {profile}.",
+    Misfit.AGENT_TOO_OLD: "Its agent is too old to be given release {release}: update the agent.",
+}
 
 
 def explain_release(release: Published, tracks: tuple[Track, ...], now: float) -> WaitReport:

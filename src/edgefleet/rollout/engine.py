@@ -7,12 +7,16 @@ in any order, and the engine stands where it stood. Changes of one rollout must 
 """
 
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import (
     Evidence,
+    Freeze,
     Judgement,
     RolloutSpec,
     RolloutView,
@@ -20,24 +24,30 @@ from edgefleet.protocol.rollout import (
     Verb,
     Verdict,
 )
-from edgefleet.protocol.why import WaitReport
-from edgefleet.rollout import device_why, exposure, plan, why
+from edgefleet.protocol.why import WaitCode, WaitReport
+from edgefleet.rollout import approval, device_why, exposure, plan, why
 from edgefleet.rollout import step as steps
+from edgefleet.rollout.admission import Admission, Refusal
 from edgefleet.rollout.cohorts import Cohorts
+from edgefleet.rollout.cut import EVERYONE
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.eligibility import variants_of
 from edgefleet.rollout.evidence import Census, closed_evidence, find_owing, take_census
 from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
-from edgefleet.rollout.ledger import HELD, Ledger, Standing
+from edgefleet.rollout.ledger import HELD, WENT_BACK, Ledger, Standing
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.selector import parse
+from edgefleet.rollout.setback import Setbacks
 from edgefleet.rollout.state import ACTING, HOLDING, OPEN, RolloutState
 from edgefleet.rollout.step import AuditLine, Event, step
 from edgefleet.rollout.table import Signal
 from edgefleet.rollout.track import Published, Track
 from edgefleet.rollout.view import show
+from edgefleet.rollout.window import Offset, check_windows, utc_only
 
 _JUDGED = frozenset({Status.RUNNING, Status.PAUSED})
+_STAGING = frozenset({Phase.FETCHING, Phase.PROVING, Phase.STAGED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +61,21 @@ class Change:
 class Engine:
     """All rollouts over one fleet. ``now`` is when this process begins to listen to devices."""
 
-    def __init__(self, *, now: float, offline_after_s: float = 180.0, gate: Gate = judge) -> None:
+    def __init__(
+        self,
+        *,
+        now: float,
+        offline_after_s: float = 180.0,
+        gate: Gate = judge,
+        utc_offset_s: Offset = utc_only,
+    ) -> None:
         self.fleet = Fleet(listening_since=now, offline_after_s=offline_after_s)
         self._gate = gate
         self._releases: dict[tuple[str, str], Published] = {}
         self._tracks: dict[str, Track] = {}
+        self._offset = utc_offset_s
+        self._freeze = Freeze(frozen=False)
+        self._setbacks = Setbacks()
         self._desired = Desired(self.fleet)
 
     # What there is.
@@ -70,7 +90,10 @@ class Engine:
         """Take in a rollout from the store, or one that was just planned."""
         release = self._published(state.spec.model, state.spec.release)
         scope = self._scope(state.spec, release, state.salt)
-        self._tracks[state.id] = Track(state, release, scope, Ledger(len(state.waves)))
+        admission = Admission(state.spec, self._offset)
+        track = Track(state, release, scope, Ledger(len(state.waves)), admission)
+        self._tracks[state.id] = track
+        self._open_offering(track)
         self._desired.arrange(self._tracks.values())
 
     def states(self) -> tuple[RolloutState, ...]:
@@ -92,11 +115,13 @@ class Engine:
         ``rollout_overlap``.
         """
         release = self._published(spec.model, spec.release)
-        plan.check_waves(spec.waves)
+        plan.check_waves(spec.waves, self.fleet)
         plan.check_gate(spec.gate)
-        selector = plan.check_selector(spec.selector, self.fleet)
-        plan.check_fleet(self.fleet, selector, release)
+        plan.check_knobs(spec, self.fleet)
+        check_windows(spec.windows, self._offset, now)
+        plan.check_selector(spec.selector, self.fleet)
         scope = self._scope(spec, release, salt)
+        plan.check_fleet(scope, self.fleet, spec)
         plan.check_not_failed_before(scope, release, self._tracks.values())
         plan.check_free(scope, self._tracks.values(), HOLDING)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
@@ -120,13 +145,29 @@ class Engine:
             )
         return self._change(track, self._event(track, verb, now), now)
 
+    def approve(self, rollout_id: str, person: str, *, now: float) -> Change:
+        """What a person's agreement would do. Changes nothing until it is committed.
+
+        Raises OperatorError ``not_found``, ``verb_not_now`` or ``approved_already``.
+        """
+        track = self._track(rollout_id)
+        approval.check_person(track.state, person)
+        given = approval.approval(track.state, person, now)
+        return self._change(track, steps.Approved(approval=given), now)
+
     def look(self, rollout_id: str, now: float) -> Change | None:
         """Judge the gate, or see whether everybody is back; None when nothing changes."""
         track = self._track(rollout_id)
         if track.state.status is Status.REVERTING:
             owing = find_owing(track, self.fleet, self._desired, now)
             return None if len(owing.online) else self._change(track, steps.Returned(), now)
-        judgement = self._judge(track, take_census(track, self.fleet, self._desired, now), now)
+        if track.state.status is Status.PLANNED:
+            return self._start_by_time(track, now)
+        if track.state.status is Status.PAUSED or self._shut(track, now) is not None:
+            track.admission.moved(now)
+        census = self._census(track, now)
+        self._renew_offering(track, census, now)
+        judgement = self._judge(track, census, now)
         if judgement is None:
             return None
         event = self._gate_event(track, judgement)
@@ -140,14 +181,15 @@ class Engine:
                 f"{change.state.id}: revision {change.state.revision} after {track.state.revision}"
             )
             raise AssertionError(msg)
-        track.state = change.state
+        track.become(change.state)
+        self._open_offering(track)
         if change.state.status not in OPEN:
             track.cohorts = Cohorts()
         self._desired.arrange(self._tracks.values())
 
     # What devices say, and are told.
 
-    def admit(self, row: int, outcome: Outcome, now: float) -> bool:  # noqa: ARG002 - windows need it
+    def admit(self, row: int, outcome: Outcome, now: float) -> bool:
         """May this device start now? ``outcome`` is the start that it announces.
 
         True reserves the place until the start is recorded or ``release`` gives it back; so a shell
@@ -158,30 +200,42 @@ class Engine:
         if track is None or outcome.release != track.state.spec.release:
             return False
         standing = track.ledger.standing(row)
-        if row in track.reserved:
-            track.reserved[row] += 1
+        labels = self.fleet.labels(row)
+        if track.admission.holds(row):
+            track.admission.take(row, labels, now)
             return True
         if standing in (Standing.TRIAL, Standing.HEALTHY):
             return True
-        if not track.covers(row, self.fleet.running_id(row)) or standing in HELD:
+        if standing in HELD or not track.covers(row, self.fleet.running_id(row)):
             return False
-        if track.in_trial >= self._allowed(track):
+        if self.refusal(track, row, now) is not None:
             return False
-        track.reserved[row] = 1
+        track.admission.take(row, labels, now)
+        self._moved(track, row, now)
         return True
+
+    def refusal(self, track: Track, row: int, now: float) -> Refusal | None:
+        """Why the device may not start now."""
+        labels, admission = self.fleet.labels(row), track.admission
+        shut = admission.door(track.state, self._freeze, labels, now)
+        if shut is not None:
+            admission.moved(now)  # its patience does not run
+            return shut
+        if self._setbacks.held(track.state.spec.model, row):
+            return Refusal(WaitCode.REVERTED_TWICE, "Two releases went wrong on it.")
+        return admission.no_place(labels, self.allowed(track), track.in_trial, now)
 
     def release(self, row: int, outcome: Outcome) -> None:
         """The start that was admitted could not be stored: its place is free again."""
         track = self._tracks.get(outcome.rollout)
-        if track is not None and row in track.reserved:
-            track.reserved[row] -= 1
-            if not track.reserved[row]:
-                del track.reserved[row]
+        if track is not None:
+            track.admission.release(row)
 
-    def record(self, row: int, outcome: Outcome, at: float | None = None) -> bool:  # noqa: ARG002 - pace
+    def record(self, row: int, outcome: Outcome, at: float | None = None) -> bool:
         """Count a durable outcome; False when it says nothing new or concerns no known rollout.
 
-        ``at`` is when it was received, by the clock of whoever calls.
+        ``at`` is when it was received, by the clock of whoever calls: starts count for the pace by
+        it after a restart.
         """
         track = self._tracks.get(outcome.rollout)
         if track is None:
@@ -189,9 +243,23 @@ class Engine:
         # On the way back a device may also report on the release that it goes back to.
         if outcome.kind is not OutcomeKind.REVERTED and outcome.release != track.state.spec.release:
             return False
+        before = track.ledger.standing(row)
+        if not track.ledger.record(row, outcome, track.wave_of(row)):
+            return False
+        after = track.ledger.standing(row)
+        if outcome.kind is OutcomeKind.CONFIRMED:
+            track.cohorts.confirmed(outcome, track.state.spec.gate)
         if outcome.kind is OutcomeKind.TRIAL_STARTED:
-            track.reserved.pop(row, None)
-        return track.ledger.record(row, outcome, track.wave_of(row))
+            track.admission.began(row, at)
+            if at is not None:
+                self._moved(track, row, at)
+        if after is Standing.TRIAL:
+            track.admission.budgets.take(row, self.fleet.labels(row))
+        elif before is Standing.TRIAL:
+            track.admission.budgets.give_back(row)
+        if after in WENT_BACK and before not in WENT_BACK:
+            self._setbacks.add(track.state.spec.model, row)
+        return True
 
     def telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
         """Add serving figures to the cohort that the device is in. Soft."""
@@ -204,21 +272,62 @@ class Engine:
             if running is not None and running[0] != state.spec.model:
                 continue
             if telemetry.release == state.spec.release:
-                track.cohorts.canary.add(row, telemetry)
+                track.cohorts.hear_canary(
+                    row,
+                    telemetry,
+                    state.spec.gate,
+                    track.release.memory_limit_mib(self.fleet.profile(row)),
+                )
             elif (
                 telemetry.release == state.previous and track.ledger.standing(row) is Standing.NONE
             ):
-                track.cohorts.control.add(row, telemetry)
+                track.cohorts.hear_control(row, telemetry, state.spec.gate)
 
-    def answer(self, row: int, now: float) -> Offer | None:  # noqa: ARG002 - windows need the time
+    def answer(self, row: int, now: float) -> Offer | None:
         """What the device should run, when that is not what it said it runs."""
-        return self._desired.offer(row)
+        return self._desired.offer(row, lambda track: self._may_stage(track, row, now))
 
-    def wanted(self, rows: Rows, now: float) -> Mask:  # noqa: ARG002 - windows need the time
+    def wanted(self, rows: Rows, now: float) -> Mask:  # noqa: ARG002 - as in answer
         """Which of ``rows``, idle devices all of them, ``answer`` may have an offer for."""
         numbers = self._desired.numbers(rows)
         wanted: Mask = (numbers != NOTHING) & (numbers != self.fleet.running_ids[rows])
+        for track in self._tracks.values():
+            if track.state.status is Status.RUNNING and track.offering.below < EVERYONE:
+                if len(self._desired.of_release(track.release.number)) > 1:
+                    continue
+                asked = np.flatnonzero(wanted & (numbers == track.release.number))
+                unbegun = track.ledger.standings(rows[asked]) < Standing.TRIAL
+                beyond = track.scope.positions(rows[asked]) >= np.uint64(track.offering.below)
+                wanted[asked[unbegun & beyond]] = False
         return wanted
+
+    # What holds for the whole fleet.
+
+    @property
+    def freeze(self) -> Freeze:
+        """Whether nobody may begin anything."""
+        return self._freeze
+
+    def set_freeze(self, freeze: Freeze) -> None:
+        """Freeze or let go; the shell has made it durable."""
+        self._freeze = freeze
+
+    def held(self, row: int) -> tuple[str, ...]:
+        """The models of which two releases went wrong on the device."""
+        models = self._setbacks.models()
+        return tuple(model for model in models if self._setbacks.held(model, row))
+
+    def held_rows(self, model: str) -> Rows:
+        """Rows that are held for a person to look at, ascending."""
+        return self._setbacks.rows(model)
+
+    def setbacks(self, model: str, row: int) -> int:
+        """How many rollouts of the model went wrong on the device."""
+        return self._setbacks.count(model, row)
+
+    def let_pass(self, model: str, row: int, setbacks: int) -> None:
+        """A person released the device when it had so many; the shell has made it durable."""
+        self._setbacks.let_pass(model, row, setbacks)
 
     def desired(self, row: int) -> str | None:
         """The release that the device should run; None when no rollout says."""
@@ -256,7 +365,7 @@ class Engine:
 
     # Inside.
 
-    def _allowed(self, track: Track) -> int:
+    def allowed(self, track: Track) -> int:
         """How many devices may be in trial at once."""
         spec, ledger = track.state.spec, track.ledger
         healthy = ledger.count(Standing.HEALTHY)
@@ -268,10 +377,62 @@ class Engine:
             suspect=exposure.suspicious(spec.gate, bad=bad, size=bad + healthy),
         )
 
+    def _moved(self, track: Track, row: int, at: float) -> None:
+        """Newcomers to a wave do not prolong the wait for its stragglers."""
+        wave = track.state.open_wave
+        if wave is not None and wave.rows is not None and row < wave.rows:
+            track.admission.moved(at)
+
+    def _may_stage(self, track: Track, row: int, now: float) -> bool:
+        """Is it the device's turn to fetch? Asked of those that have not begun."""
+        if self._freeze.frozen or self._setbacks.held(track.state.spec.model, row):
+            return False
+        if track.state.status is not Status.RUNNING:
+            return True
+        staging = self.fleet.phase(row) in _STAGING
+        if not staging and track.scope.position(row) >= track.offering.below:
+            return False
+        return self._may_send(track, row, now)
+
+    def _may_send(self, track: Track, row: int, now: float) -> bool:
+        """Is there room for its bytes on the wire? Who fetches already goes on."""
+        flow = track.admission.flow
+        if not flow.is_bounded:
+            return True
+        site = self.fleet.labels(row).get(track.state.spec.site_label)
+        size = partial(_size_bytes, track, self.fleet.profile(row))
+        waits = flow.wait_until(row, site, size, now) is not None
+        if waits and self.fleet.phase(row) not in _STAGING:
+            return False
+        flow.take(row, site, size, now)
+        return True
+
+    def _open_offering(self, track: Track) -> None:
+        wave = track.state.open_wave
+        if wave is not None and wave.cut:
+            begun = sum(track.ledger.count(standing) for standing in Standing if standing)
+            track.offering.open(
+                allowed=self._soon(track), begun=begun, cut=wave.cut, now=wave.opened_at or 0.0
+            )
+
+    def _soon(self, track: Track) -> int:
+        """How many may start soon."""
+        a_minute = track.state.spec.pace.starts_per_minute
+        allowed = self.allowed(track)
+        return min(allowed, a_minute) if a_minute else allowed
+
+    def _renew_offering(self, track: Track, census: Census, now: float) -> None:
+        soon, begun = self._soon(track), track.ledger.version
+        if track.state.status is Status.RUNNING and track.offering.is_stale(
+            allowed=soon, begun=begun, now=now
+        ):
+            waiting = track.scope.positions(census.offered)
+            track.offering.renew(waiting, allowed=soon, begun=begun, now=now)
+
     def _look_at(self, track: Track, now: float) -> tuple[Evidence, Judgement | None, WaitReport]:
         match track.state.status:
             case Status.RUNNING | Status.PAUSED | Status.HALTED:
-                census = take_census(track, self.fleet, self._desired, now)
+                census = self._census(track, now)
                 sight = why.Sight(now, census, judgement=self._judge(track, census, now))
                 evidence = census.evidence
             case Status.REVERTING | Status.REVERTED:
@@ -285,6 +446,23 @@ class Engine:
         report = why.explain_rollout(track, self.fleet, sight)
         return evidence, sight.judgement, report
 
+    def _census(self, track: Track, now: float) -> Census:
+        held = self._setbacks.rows(track.state.spec.model)
+        return take_census(track, self.fleet, self._desired, now, held=held)
+
+    def _shut(self, track: Track, now: float) -> Refusal | None:
+        return track.admission.door(track.state, self._freeze, None, now)
+
+    def _start_by_time(self, track: Track, now: float) -> Change | None:
+        """Start what is planned for now, unless another rollout holds its devices."""
+        at = track.state.spec.start_at
+        if at is None or now < at:
+            return None
+        try:
+            return self._change(track, self._event(track, Verb.START, now), now)
+        except OperatorError:
+            return None
+
     def _judge(self, track: Track, census: Census, now: float) -> Judgement | None:
         wave = track.state.open_wave
         if track.state.status not in _JUDGED or wave is None or wave.opened_at is None:
@@ -292,7 +470,7 @@ class Engine:
         return self._gate(
             census.evidence,
             track.state.spec.gate,
-            opened_at=wave.opened_at,
+            opened_at=track.admission.patience_from(track.state, self.fleet.listening_since),
             before=wave.judgement,
             now=now,
         )
@@ -319,8 +497,11 @@ class Engine:
 
     def _onward(self, track: Track, judgement: Judgement, *, by_hand: bool) -> Event:
         openings = plan.next_openings(track, self.fleet)
-        kind = steps.Advanced if plan.leads_on(track, openings) else steps.Finished
-        return kind(judgement=judgement, openings=openings, by_hand=by_hand)
+        if plan.leads_on(track, openings):
+            return steps.Advanced(judgement=judgement, openings=openings, by_hand=by_hand)
+        return steps.Finished(
+            judgement=judgement, openings=openings, by_hand=by_hand, rows=len(self.fleet)
+        )
 
     def _event(self, track: Track, verb: Verb, now: float) -> Event:
         others = [other for other in self._tracks.values() if other is not track]
@@ -345,7 +526,7 @@ class Engine:
                 return steps.Resumed(opening=opening)
             case Verb.ADVANCE:
                 steps.check_allowed(track.state, Signal.ADVANCED, "advance")
-                census = take_census(track, self.fleet, self._desired, now)
+                census = self._census(track, now)
                 return self._onward(track, steps.by_hand(census.evidence, now), by_hand=True)
             case Verb.HALT:
                 return steps.Halted()
@@ -359,7 +540,7 @@ class Engine:
         return Change(state, audit)
 
     def _scope(self, spec: RolloutSpec, release: Published, salt: int) -> Scope:
-        return Scope(self.fleet, parse(spec.selector), plan.profiles_of(release), salt)
+        return Scope(self.fleet, parse(spec.selector), variants_of(release.manifest), salt)
 
     def _published(self, model: str, release: str) -> Published:
         found = self._releases.get((model, release))
@@ -383,3 +564,10 @@ class Engine:
                 reverse=True,
             )
         )
+
+
+def _size_bytes(track: Track, profile: str) -> int:
+    """What a device of the profile fetches."""
+    manifest = track.release.manifest
+    sizes = [v.artifact.size_bytes for v in manifest.variants if v.profile == profile]
+    return manifest.golden.artifact.size_bytes + sum(sizes)

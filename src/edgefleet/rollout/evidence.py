@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edgefleet.protocol.rollout import Evidence
+from edgefleet.rollout import gate
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.fleet import IDLE_CODE, NOTHING, TRIAL_CODE, Fleet, Rows
+from edgefleet.rollout.fleet import IDLE_CODE, NOTHING, STAGED_CODE, TRIAL_CODE, Fleet, Rows
 from edgefleet.rollout.ledger import Standing
 from edgefleet.rollout.track import Track
 
-SILENT = "silent"  # the reason under which silence after activating is counted
+SILENT = gate.SILENT  # the reason under which silence after activating is counted
 
 
 def _no_rows() -> Rows:
@@ -43,15 +44,23 @@ class Owing:
     stranded: int = 0  # run it, but there is no earlier release for them
 
 
-def take_census(track: Track, fleet: Fleet, desired: Desired, now: float) -> Census:
-    """Count the open wave. A few passes over the wave's rows, none over the rest of the fleet."""
+def take_census(
+    track: Track, fleet: Fleet, desired: Desired, now: float, *, held: Rows | None = None
+) -> Census:
+    """Count the open wave. A few passes over the wave's rows, none over the rest of the fleet.
+
+    ``held`` are rows (ascending) that are offered nothing new, whatever the release.
+    """
     wave = track.state.open_wave
     if wave is None:
         return Census()
-    rows = track.scope.members(wave)
+    rows = track.members()
     if len(desired.of_release(track.release.number)) > 1:
         own = track.ledger.standings(rows)
         rows = rows[(own != Standing.NONE) | ~desired.held(rows, track)]
+    if held is not None and len(held):
+        own = track.ledger.standings(rows)
+        rows = rows[(own != Standing.NONE) | ~np.isin(rows, held, assume_unique=True)]
     quiet = rows[track.ledger.standings(rows) == Standing.NONE]
     already = (fleet.running_ids[quiet] == track.release.number) & (
         fleet.phases[quiet] == IDLE_CODE
@@ -72,7 +81,8 @@ def take_census(track: Track, fleet: Fleet, desired: Desired, now: float) -> Cen
 
 def _evidence(track: Track, found: Census, cut: int, already: int) -> Evidence:
     ledger = track.ledger
-    return Evidence(
+    seen = Evidence(
+        wave=1 if track.state.wave is None else track.state.wave + 1,
         cut=cut,
         offered=len(found.offered),
         in_trial=len(found.in_trial),
@@ -87,7 +97,10 @@ def _evidence(track: Track, found: Census, cut: int, already: int) -> Evidence:
         reasons=_reasons(track, len(found.silent)),
         canary=track.cohorts.canary.cohort(),
         control=track.cohorts.control.cohort(),
+        quality=track.cohorts.differences(),
+        limits=track.cohorts.limits(),
     )
+    return gate.weigh(seen, track.state.spec.gate)
 
 
 def closed_evidence(track: Track, fleet: Fleet, now: float) -> Evidence:
@@ -105,7 +118,8 @@ def closed_evidence(track: Track, fleet: Fleet, now: float) -> Evidence:
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
     cut = max(wave.cut or 0, sum(count.values()))
     silent = _silent(track, fleet, now) if count[Standing.TRIAL] else 0
-    return Evidence(
+    seen = Evidence(
+        wave=judged.wave,
         cut=cut,
         in_trial=count[Standing.TRIAL] - silent,
         healthy=count[Standing.HEALTHY],
@@ -119,7 +133,10 @@ def closed_evidence(track: Track, fleet: Fleet, now: float) -> Evidence:
         reasons=_reasons(track, silent),
         canary=judged.canary,
         control=judged.control,
+        quality=judged.quality,
+        limits=judged.limits,
     )
+    return gate.weigh(seen, track.state.spec.gate)
 
 
 def _silent(track: Track, fleet: Fleet, now: float) -> int:
@@ -142,7 +159,8 @@ def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owin
         owes &= track.scope.eligible_mask() | track.ledger.exposed_mask(len(fleet))
     took = track.ledger.rows(Standing.TRIAL, Standing.HEALTHY)
     unsaid = fleet.running_ids[took] == NOTHING
-    owes[took[unsaid | (fleet.phases[took] == TRIAL_CODE)]] = True
+    starting = (fleet.phases[took] == TRIAL_CODE) | (fleet.phases[took] == STAGED_CODE)
+    owes[took[unsaid | starting]] = True
     rows = np.flatnonzero(owes)
     back_to = desired.numbers(rows)
     stranded = int(np.count_nonzero(back_to == NOTHING))

@@ -1,10 +1,10 @@
-"""The fleet in columns: one row a device, 35 bytes beside its name.
+"""The fleet in columns: one row a device, 38 bytes beside its name.
 
 A row number is for ever: rows are added, never removed, so a device's token can carry its row.
 Labels are interned as whole sets, so that a selector is evaluated once per distinct set.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import Phase
+from edgefleet.protocol.version import ASKS_FOR_LEAVE
 from edgefleet.rollout.limits import SEQ_MAX
 from edgefleet.rollout.selector import Selector
 
@@ -23,9 +24,19 @@ Mask = npt.NDArray[np.bool_]
 _PHASES: Final = tuple(Phase)
 _PHASE_CODE: Final = {phase: code for code, phase in enumerate(_PHASES)}
 IDLE_CODE: Final = _PHASE_CODE[Phase.IDLE]
+STAGED_CODE: Final = _PHASE_CODE[Phase.STAGED]
 TRIAL_CODE: Final = _PHASE_CODE[Phase.TRIAL]
 _T = TypeVar("_T", bound=np.generic)
 NOTHING: Final = 0  # the release number of a device that runs none, or did not say
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What a device is, as far as a release must fit it. No runtimes, no memory: it did not say."""
+
+    profile: str
+    runtimes: frozenset[str] = frozenset()
+    memory_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +63,8 @@ class Fleet:
         self.facts_version = 0  # grows when a device comes or its profile or labels change
         self._names: list[str] = []
         self._rows: dict[str, int] = {}
-        self._profiles: list[str] = []
-        self._profile_ids: dict[str, int] = {}
+        self._kits: list[Kit] = []
+        self._kit_ids: dict[Kit, int] = {}
         self._label_sets: list[Mapping[str, str]] = []
         self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
         self._label_keys: set[str] = set()
@@ -64,7 +75,8 @@ class Fleet:
         self._seq = np.zeros(0, np.int64)
         self._running = np.zeros(0, np.uint32)
         self._labels = np.zeros(0, np.uint32)
-        self._profile = np.zeros(0, np.uint16)
+        self._kit = np.zeros(0, np.uint32)
+        self._protocol = np.zeros(0, np.uint8)  # 0: not heard yet
         self._phase = np.zeros(0, np.uint8)
 
     def __len__(self) -> int:
@@ -72,7 +84,15 @@ class Fleet:
 
     # One device.
 
-    def add(self, name: str, profile: str, labels: Mapping[str, str]) -> int:
+    def add(
+        self,
+        name: str,
+        profile: str,
+        labels: Mapping[str, str],
+        *,
+        runtimes: Iterable[str] = (),
+        memory_mib: int = 0,
+    ) -> int:
         """Enrol a device and return its row. The name must be new."""
         if name in self._rows:
             msg = f"{name} is in the fleet already"
@@ -83,17 +103,35 @@ class Fleet:
         self._names.append(name)
         self._rows[name] = row
         self._hash[row] = device_hash(name)
-        self._profile[row] = self._profile_id(profile)
+        self._kit[row] = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
         self._labels[row] = self._label_id(labels)
         self.facts_version += 1
         return row
 
-    def set_facts(self, row: int, profile: str, labels: Mapping[str, str]) -> None:
+    def set_facts(
+        self,
+        row: int,
+        profile: str,
+        labels: Mapping[str, str],
+        *,
+        runtimes: Iterable[str] = (),
+        memory_mib: int = 0,
+    ) -> None:
         """Replace what a device is."""
-        profile_id, label_id = self._profile_id(profile), self._label_id(labels)
-        if self._profile.item(row) != profile_id or self._labels.item(row) != label_id:
-            self._profile[row] = profile_id
+        kit_id = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
+        label_id = self._label_id(labels)
+        if self._kit.item(row) != kit_id or self._labels.item(row) != label_id:
+            self._kit[row] = kit_id
             self._labels[row] = label_id
+            self.facts_version += 1
+
+    def speaks(self, row: int, protocol: int) -> None:
+        """Take down which version of the protocol the device's agent spoke last."""
+        before = self._protocol.item(row)
+        if before == protocol:
+            return
+        self._protocol[row] = protocol
+        if protocol < ASKS_FOR_LEAVE or 0 < before < ASKS_FOR_LEAVE:
             self.facts_version += 1
 
     def seen(
@@ -118,9 +156,13 @@ class Fleet:
 
     def take_standings(self, kept: tuple[npt.NDArray[Any], ...]) -> None:
         """Take in what ``standings`` gave; release numbers must still mean the same."""
-        for column, values in zip(
-            (self._last_seen, self._seq, self._running, self._phase), kept, strict=True
-        ):
+        columns: tuple[npt.NDArray[Any], ...] = (
+            self._last_seen,
+            self._seq,
+            self._running,
+            self._phase,
+        )
+        for column, values in zip(columns, kept, strict=True):
             column[: len(values)] = values
 
     def accept_seq(self, row: int, seq: int) -> bool:
@@ -143,7 +185,11 @@ class Fleet:
         return self._label_sets[self._labels.item(row)]
 
     def profile(self, row: int) -> str:
-        return self._profiles[self._profile.item(row)]
+        return self._kits[self._kit.item(row)].profile
+
+    def protocol(self, row: int) -> int:
+        """The version that its agent spoke last; 0 before it was heard."""
+        return self._protocol.item(row)
 
     def phase(self, row: int) -> Phase:
         return _PHASES[self._phase.item(row)]
@@ -173,8 +219,8 @@ class Fleet:
     def label_id(self, row: int) -> int:
         return self._labels.item(row)
 
-    def profile_id(self, row: int) -> int:
-        return self._profile.item(row)
+    def kit_id(self, row: int) -> int:
+        return self._kit.item(row)
 
     # All devices, in columns. These are views: read them, do not keep them.
 
@@ -187,8 +233,12 @@ class Fleet:
         return self._labels[: len(self)]
 
     @property
-    def profile_ids(self) -> npt.NDArray[np.uint16]:
-        return self._profile[: len(self)]
+    def kit_ids(self) -> npt.NDArray[np.uint32]:
+        return self._kit[: len(self)]
+
+    @property
+    def protocols(self) -> npt.NDArray[np.uint8]:
+        return self._protocol[: len(self)]
 
     @property
     def running_ids(self) -> npt.NDArray[np.uint32]:
@@ -206,12 +256,13 @@ class Fleet:
         """One of the distinct label sets, by its number."""
         return self._label_sets[number]
 
-    def profile_name(self, number: int) -> str:
-        return self._profiles[number]
+    def kit(self, number: int) -> Kit:
+        """One of the distinct kits, by its number."""
+        return self._kits[number]
 
     @property
-    def profile_count(self) -> int:
-        return len(self._profiles)
+    def kit_count(self) -> int:
+        return len(self._kits)
 
     @property
     def label_set_count(self) -> int:
@@ -245,7 +296,9 @@ class Fleet:
         """Counts over the whole fleet; online are those heard within ``offline_after_s``."""
         seen = self._last_seen[: len(self)]
         online = (seen > 0) & (now - seen <= self.offline_after_s)
-        profiles = np.bincount(self.profile_ids, minlength=len(self._profiles))
+        by_profile: dict[str, int] = {kit.profile: 0 for kit in self._kits}
+        for number, count in enumerate(np.bincount(self.kit_ids).tolist()):
+            by_profile[self._kits[number].profile] += count
         phases = np.bincount(self.phases[online], minlength=len(_PHASES))
         on_release: dict[str, dict[str, int]] = {}
         for number, count in enumerate(np.bincount(self.running_ids[online]).tolist()):
@@ -255,16 +308,16 @@ class Fleet:
         return FleetFigures(
             total=len(self),
             online=int(np.count_nonzero(online)),
-            by_profile=dict(zip(self._profiles, profiles.tolist(), strict=False)),
+            by_profile=by_profile,
             by_phase={phase.value: int(phases[code]) for code, phase in enumerate(_PHASES)},
             on_release=on_release,
         )
 
-    def _profile_id(self, profile: str) -> int:
-        number = self._profile_ids.get(profile)
+    def _kit_id(self, kit: Kit) -> int:
+        number = self._kit_ids.get(kit)
         if number is None:
-            number = self._profile_ids[profile] = len(self._profiles)
-            self._profiles.append(profile)
+            number = self._kit_ids[kit] = len(self._kits)
+            self._kits.append(kit)
         return number
 
     def _label_id(self, labels: Mapping[str, str]) -> int:
@@ -282,7 +335,8 @@ class Fleet:
         self._seq = longer(self._seq, capacity)
         self._running = longer(self._running, capacity)
         self._labels = longer(self._labels, capacity)
-        self._profile = longer(self._profile, capacity)
+        self._kit = longer(self._kit, capacity)
+        self._protocol = longer(self._protocol, capacity)
         self._phase = longer(self._phase, capacity)
 
 

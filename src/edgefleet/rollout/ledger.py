@@ -29,6 +29,7 @@ class Standing(IntEnum):
 
 HELD: Final = frozenset({Standing.REFUSED, Standing.REVERTED, Standing.FAILED})
 """A device that stands so is never offered the release again."""
+WENT_BACK: Final = frozenset({Standing.REVERTED, Standing.FAILED})
 _IS_HELD: Final = np.array([standing in HELD for standing in Standing])
 
 _BIT: Final = {

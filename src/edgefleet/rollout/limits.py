@@ -3,6 +3,9 @@
 from typing import Final
 
 WAVES: Final = 20
+WINDOWS: Final = 32
+BUDGETS: Final = 8
+HELD_SHOWN: Final = 1000
 SELECTOR_CHARS: Final = 1000
 SELECTOR_REQUIREMENTS: Final = 32
 REASONS_PER_ROLLOUT: Final = 32  # further ones are counted as "other"
@@ -10,3 +13,5 @@ LATENCY_DEVICES_PER_COHORT: Final = 1024  # whose p95 is remembered for the medi
 FIRST_NAMES: Final = 5  # devices that a wait names
 LABEL_KEYS_NAMED: Final = 8  # in an error message
 SEQ_MAX: Final = (1 << 63) - 1
+SCORES_WAITING: Final = 256  # devices whose scores wait for one to be compared with
+LIMIT_REQUESTS: Final = 20  # in a report before a device is held to the absolute limits

@@ -4,37 +4,77 @@ import math
 from collections.abc import Collection, Iterable
 
 import numpy as np
+from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, WaveSpec
+from edgefleet.rollout import cut
+from edgefleet.rollout.approval import check_approval
+from edgefleet.rollout.budget import check_budgets
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.fleet import Fleet
+from edgefleet.rollout.eligibility import Misfit
+from edgefleet.rollout.fleet import Fleet, Mask
 from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES
-from edgefleet.rollout.scope import Scope
+from edgefleet.rollout.pace import check_pace
+from edgefleet.rollout.scope import Scope, reach
 from edgefleet.rollout.selector import Selector, parse
 from edgefleet.rollout.state import TAKEN_BACK, RolloutState, WaveState
 from edgefleet.rollout.step import Opening
 from edgefleet.rollout.track import Published, Track
 
 
-def check_waves(waves: tuple[WaveSpec, ...]) -> None:
-    """1 to 20 waves, each above 0, up to 100 and larger than the last."""
+def check_waves(waves: tuple[WaveSpec, ...], fleet: Fleet) -> None:
+    """1 to 20 waves; each names devices that no wave before it holds."""
     if not 1 <= len(waves) <= WAVES:
         raise OperatorError("waves_invalid", f"There are {len(waves)} waves.", field="waves")
-    last = 0.0
+    last: dict[str, WaveSpec] = {}
     for index, wave in enumerate(waves):
-        field = f"waves[{index}].percent"
-        if wave.percent is None:
-            raise OperatorError("waves_invalid", "A wave has no percent.", field=field)
-        if not 0 < wave.percent <= 100:
-            raise OperatorError(
-                "percent_out_of_range", f"{wave.percent:g} % is no share of a fleet.", field=field
-            )
-        if wave.percent <= last:
-            raise OperatorError(
-                "percent_not_rising", f"{wave.percent:g} % after {last:g} %.", field=field
-            )
-        last = wave.percent
+        field = f"waves[{index}]"
+        _check_wave(wave, field)
+        if wave.selector:
+            check_selector(wave.selector, fleet, field=f"{field}.selector")
+        _check_rising(last.get(wave.selector), wave, field)
+        last[wave.selector] = wave
+
+
+def _check_wave(wave: WaveSpec, field: str) -> None:
+    if wave.percent is not None and wave.count is not None:
+        raise OperatorError("waves_invalid", "A wave has a percent or a count.", field=field)
+    if wave.percent is None and wave.count is None and not wave.selector:
+        raise OperatorError(
+            "waves_invalid", "A wave needs a percent, a count or a selector.", field=field
+        )
+    if wave.percent is not None and not 0 < wave.percent <= 100:
+        raise OperatorError(
+            "percent_out_of_range",
+            f"{wave.percent:g} % is no share of a fleet.",
+            field=f"{field}.percent",
+        )
+    if wave.count is not None and wave.count < 1:
+        raise OperatorError(
+            "waves_invalid", f"{wave.count} devices are none.", field=f"{field}.count"
+        )
+
+
+def _check_rising(before: WaveSpec | None, wave: WaveSpec, field: str) -> None:
+    """Two waves of the same selection: the later one must be able to hold more."""
+    if before is None:
+        return
+    if before.count is None and (before.percent is None or before.percent >= 100):
+        where = f"{field}.percent" if wave.percent is not None else field
+        raise OperatorError(
+            "percent_not_rising", "A wave before it holds all of them.", field=where
+        )
+    if before.percent is not None and wave.percent is not None and wave.percent <= before.percent:
+        raise OperatorError(
+            "percent_not_rising",
+            f"{wave.percent:g} % after {before.percent:g} %.",
+            field=f"{field}.percent",
+        )
+    if before.count is not None and wave.count is not None and wave.count <= before.count:
+        raise OperatorError(
+            "waves_invalid", f"{wave.count} after {before.count} devices.", field=f"{field}.count"
+        )
 
 
 def check_gate(gate: GateSpec) -> None:
@@ -45,8 +85,33 @@ def check_gate(gate: GateSpec) -> None:
     _in_range("confirm_after_s", gate.confirm_after_s, 0, math.inf, "seconds, 0 or more")
     _in_range("silence_s", gate.silence_s, 1e-3, math.inf, "seconds, above 0")
     _in_range("patience_s", gate.patience_s, 0, math.inf, "seconds, 0 or more")
-    _in_range("max_confidence_drop", gate.max_confidence_drop, 0, 1, "from 0 to 1")
+    _in_range("alpha", gate.alpha, 1e-12, 0.5, "above 0, at most 0.5 (0.01 is 1 %)")
+    for name in (
+        "max_silent_rate", "max_confidence_drop", "max_accuracy_drop", "max_drift",
+        "max_request_error_rate",
+    ):  # fmt: skip
+        _in_range(name, getattr(gate, name), 0, 1, "from 0 to 1")
+    _in_range("max_latency_increase", gate.max_latency_increase, 0, 100, "0 or more (0.1 is 10 %)")
+    _in_range("max_latency_p95_ms", gate.max_latency_p95_ms, 0, math.inf, "milliseconds, 0 or more")
+    _in_range("max_memory_percent", gate.max_memory_percent, 0, math.inf, "percent, 0 or more")
     _in_range("min_requests", gate.min_requests, 1, math.inf, "1 request or more")
+
+
+def check_knobs(spec: RolloutSpec, fleet: Fleet) -> None:
+    """Exposure, pace, budgets and approval. Raises the typed error of the first bad field."""
+    if spec.exposure.first < 1:
+        raise OperatorError(
+            "exposure_invalid", "At least one device must begin.", field="exposure.first"
+        )
+    if not (spec.exposure.growth >= 0 and math.isfinite(spec.exposure.growth)):
+        raise OperatorError(
+            "exposure_invalid", "Growth is a number, 0 or more.", field="exposure.growth"
+        )
+    check_pace(spec.pace)
+    check_budgets(spec.budgets, fleet)
+    check_approval(spec.approval)
+    if spec.start_at is not None and not math.isfinite(spec.start_at):
+        raise OperatorError("bad_request", "This is no time.", field="start_at")
 
 
 def _in_range(name: str, value: float, low: float, high: float, wanted: str) -> None:
@@ -54,9 +119,9 @@ def _in_range(name: str, value: float, low: float, high: float, wanted: str) -> 
         raise OperatorError("gate_invalid", f"{value!r} is not {wanted}.", field=f"gate.{name}")
 
 
-def check_selector(text: str, fleet: Fleet) -> Selector:
+def check_selector(text: str, fleet: Fleet, *, field: str = "selector") -> Selector:
     """Parse, and refuse a key that no device carries: it is most likely a slip."""
-    selector = parse(text)
+    selector = parse(text, field=field)
     known = fleet.label_keys
     for key in selector.keys:
         if key not in known:
@@ -64,33 +129,47 @@ def check_selector(text: str, fleet: Fleet) -> Selector:
             raise OperatorError(
                 "selector_key_unknown",
                 f"No device carries the label {key!r}; known labels: {named}.",
-                field="selector",
+                field=field,
             )
     return selector
 
 
-def profiles_of(release: Published) -> frozenset[str]:
-    """The profiles that the release has a variant for."""
-    return frozenset(variant.profile for variant in release.manifest.variants)
-
-
-def check_fleet(fleet: Fleet, selector: Selector, release: Published) -> None:
-    """Somebody must be selected, and the release must fit every one of them."""
-    selected = fleet.selected(selector)
+def check_fleet(scope: Scope, fleet: Fleet, spec: RolloutSpec) -> None:
+    """Somebody must be eligible; a profile without a variant is left out only when that is said."""
+    selected = fleet.selected(scope.selector)
     if not selected.any():
         raise OperatorError("fleet_empty", "The selector matches no device.", field="selector")
-    held = profiles_of(release)
-    counts = np.bincount(fleet.profile_ids[selected], minlength=fleet.profile_count)
-    missing = {
-        fleet.profile_name(number): count
-        for number, count in enumerate(counts.tolist())
-        if count and fleet.profile_name(number) not in held
-    }
-    if missing:
-        named = ", ".join(f"{name} ({count} devices)" for name, count in sorted(missing.items()))
+    reasons = scope.ineligible()
+    if Misfit.NO_VARIANT in reasons and not spec.skip_ineligible:
         raise OperatorError(
-            "variant_missing", f"The release has no variant for {named}.", field="release"
+            "variant_missing",
+            f"The release has no variant for {_without_variant(scope, fleet, selected)}.",
+            field="release",
         )
+    if not scope.eligible_mask().any():
+        named = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
+        raise OperatorError(
+            "fleet_empty", f"The release fits none of the devices: {named}.", field="selector"
+        )
+    every = scope.eligible_rows()
+    for index, wave in enumerate(spec.waves):
+        if not scope.matching(every, wave.selector).any():
+            raise OperatorError(
+                "fleet_empty",
+                f"No device of the rollout matches {wave.selector}.",
+                field=f"waves[{index}].selector",
+            )
+
+
+def _without_variant(scope: Scope, fleet: Fleet, selected: Mask) -> str:
+    """The profiles without a variant, each with its devices."""
+    missing: dict[str, int] = {}
+    counts = np.bincount(fleet.kit_ids[selected], minlength=fleet.kit_count)
+    for number, count in enumerate(counts.tolist()):
+        profile = fleet.kit(number).profile
+        if count and not scope.has_variant(profile):
+            missing[profile] = missing.get(profile, 0) + count
+    return ", ".join(f"{name} ({count} devices)" for name, count in sorted(missing.items()))
 
 
 def check_free(scope: Scope, others: Iterable[Track], holding: Collection[Status]) -> None:
@@ -137,8 +216,19 @@ def planned(
         text="Planned; it begins when it is started.",
         since=now,
         created_at=now,
-        waves=tuple(WaveState(percent=wave.percent or 0.0) for wave in spec.waves),
+        waves=whole(spec.waves),
     )
+
+
+def whole(waves: tuple[WaveSpec, ...]) -> tuple[WaveState, ...]:
+    """The waves, with one more for whoever they leave over."""
+    made = tuple(
+        WaveState(percent=wave.percent, count=wave.count, selector=wave.selector) for wave in waves
+    )
+    last = waves[-1]
+    if last.percent is not None and last.percent >= 100 and not last.selector:
+        return made
+    return (*made, WaveState(percent=100, is_rest=True))
 
 
 def previous_release(scope: Scope, fleet: Fleet, desired: Desired, model: str) -> str | None:
@@ -152,7 +242,7 @@ def previous_release(scope: Scope, fleet: Fleet, desired: Desired, model: str) -
 
 
 def next_openings(track: Track, fleet: Fleet) -> tuple[Opening, ...]:
-    """The waves to open next: all that have the same cut as the open one, and the one after.
+    """The waves to open next: all that add nobody to the open one, and the one after.
 
     A wave with the same cut has nothing to learn that is not known. Empty after the last wave.
     """
@@ -160,21 +250,34 @@ def next_openings(track: Track, fleet: Fleet) -> tuple[Opening, ...]:
     openings: list[Opening] = []
     last = state.open_wave
     count = None if last is None else last.cut
-    floor = 0 if last is None or last.threshold is None else int(last.threshold, 16)
-    for wave in state.waves[0 if state.wave is None else state.wave + 1 :]:
-        made = track.scope.cut(wave.percent, floor=floor)
-        openings.append(
-            Opening(
-                cut=made.count,
-                threshold=f"{made.threshold:016x}",
-                population=made.population,
-                rows=len(fleet),
-            )
-        )
-        if made.count != count:
+    waves = list(state.waves[: 0 if state.wave is None else state.wave + 1])
+    for wave in state.waves[len(waves) :]:
+        opening = _open(track.scope, wave, waves, rows=len(fleet))
+        openings.append(opening)
+        if opening.cut != count:
             break
-        floor = made.threshold
+        waves.append(replace(wave, threshold=opening.threshold, rows=opening.rows))
     return tuple(openings)
+
+
+def _open(scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int) -> Opening:
+    """Cut a wave among the devices that are eligible now, after those ``before`` it."""
+    every = scope.eligible_rows()
+    chosen = every[scope.matching(every, wave.selector)] if wave.selector else every
+    same = [other for other in before if other.selector == wave.selector and other.threshold]
+    floor = max((int(other.threshold or "0", 16) for other in same), default=0)
+    if wave.count is None and (wave.percent is None or wave.percent >= 100):
+        made = cut.Cut(len(chosen), cut.EVERYONE, len(chosen))
+    elif wave.count is not None:
+        made = cut.cut_at(scope.positions(chosen), wave.count, floor=floor)
+    else:
+        made = cut.cut(scope.positions(chosen), wave.percent or 0.0, floor=floor)
+    opened = replace(wave, threshold=f"{made.threshold:016x}", rows=rows)
+    count = made.count
+    if len(chosen) < len(every) or len(same) < len(before):
+        parts = tuple(scope.part(each) for each in (*before, opened))
+        count = scope.count(every, reach(parts))
+    return Opening(cut=count, threshold=opened.threshold or "", population=len(every), rows=rows)
 
 
 def leads_on(track: Track, openings: tuple[Opening, ...]) -> bool:

@@ -1,131 +1,252 @@
-"""Which devices a rollout is about, and which of them lie inside a wave."""
+"""Which devices a rollout is about, and which of them lie inside its waves."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edgefleet.base.ids import mix64
+from edgefleet.protocol.release import Variant
+from edgefleet.protocol.version import ASKS_FOR_LEAVE
 from edgefleet.rollout import cut
+from edgefleet.rollout.eligibility import Misfit, misfit, too_old
 from edgefleet.rollout.fleet import Fleet, Mask, Rows
-from edgefleet.rollout.selector import Selector
+from edgefleet.rollout.selector import Selector, parse
 from edgefleet.rollout.state import WaveState
 
 
-class Scope:
-    """A selector, the profiles that the release has a variant for, and the rollout's salt.
+class Answers:
+    """A question about label sets or kits, asked once for each distinct one.
 
-    Eligible is who is selected and has a variant. Answers are kept by label set and by profile, so
-    that one device costs two look-ups.
+    ``ask`` gets the number of a label set or kit, ``count`` says how many there are by now.
+    """
+
+    def __init__(self, ask: Callable[[int], bool], count: Callable[[], int]) -> None:
+        self._ask = ask
+        self._count = count
+        self._known = bytearray()
+
+    def __getitem__(self, number: int) -> bool:
+        if number >= len(self._known):
+            self._learn()
+        return self._known[number] != 0
+
+    def all(self) -> Mask:
+        """One truth value a label set or kit."""
+        self._learn()
+        return np.frombuffer(bytes(self._known), np.bool_)
+
+    def _learn(self) -> None:
+        for number in range(len(self._known), self._count()):
+            self._known.append(self._ask(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The devices of one wave: a selection (None is everyone), cut at a threshold.
+
+    Nobody is in one that never opened; rows from ``rows`` on came too late for it.
+    """
+
+    labels: Answers | None
+    threshold: int
+    rows: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.threshold >= cut.EVERYONE
+
+
+Parts = tuple[Part, ...]
+
+
+class Scope:
+    """A selector, the variants of the release, and the rollout's salt.
+
+    Eligible is who is selected and whom the release fits. Answers are kept by label set and by kit,
+    so that one device costs two look-ups.
     """
 
     def __init__(
-        self, fleet: Fleet, selector: Selector, profiles: frozenset[str], salt: int
+        self, fleet: Fleet, selector: Selector, variants: Mapping[str, Variant], salt: int
     ) -> None:
         self._fleet = fleet
         self.selector = selector
-        self._profiles = profiles
+        self._variants = variants
         self._salt = salt
-        self._label_ok = bytearray()
-        self._profile_ok = bytearray()
-        self._members: tuple[tuple[int, int, int], Rows] | None = None
+        self._labels = self._answers(selector)
+        self._selections: dict[str, Answers] = {}
+        self._kits = Answers(
+            lambda number: misfit(fleet.kit(number), variants) is None, lambda: fleet.kit_count
+        )
+        self._eligible: tuple[int, Mask] | None = None
+        self._members: tuple[int, Parts, Rows] | None = None
+        self._ineligible: tuple[int, dict[str, int]] | None = None
+        self._counts: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def selected(self, row: int) -> bool:
         """True when the selector matches its labels."""
-        number = self._fleet.label_id(row)
-        if number >= len(self._label_ok):
-            self._learn()
-        return self._label_ok[number] != 0
+        return self._labels[self._fleet.label_id(row)]
 
-    def has_variant(self, row: int) -> bool:
-        """True when the release has a variant for its profile."""
-        number = self._fleet.profile_id(row)
-        if number >= len(self._profile_ok):
-            self._learn()
-        return self._profile_ok[number] != 0
+    def has_variant(self, profile: str) -> bool:
+        """True when the release was built for the profile."""
+        return profile in self._variants
+
+    def misfit(self, row: int) -> Misfit | None:
+        """Why the release does not fit the device; None when it does."""
+        if too_old(self._fleet.protocol(row)):
+            return Misfit.AGENT_TOO_OLD
+        return misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants)
 
     def eligible(self, row: int) -> bool:
-        return self.selected(row) and self.has_variant(row)
+        fleet = self._fleet
+        return (
+            self._labels[fleet.label_id(row)]
+            and self._kits[fleet.kit_id(row)]
+            and not too_old(fleet.protocol(row))
+        )
+
+    def ineligible(self) -> dict[str, int]:
+        """How many selected devices the release does not fit, by reason."""
+        fleet = self._fleet
+        if self._ineligible is None or self._ineligible[0] != fleet.facts_version:
+            found: dict[str, int] = {}
+            rows = np.flatnonzero(self._labels.all()[fleet.label_ids])
+            old = self._old(rows)
+            counts = np.bincount(fleet.kit_ids[rows[~old]], minlength=fleet.kit_count)
+            for number, count in enumerate(counts.tolist()):
+                reason = misfit(fleet.kit(number), self._variants) if count else None
+                if reason is not None:
+                    found[reason.value] = found.get(reason.value, 0) + count
+            if old.any():
+                found[Misfit.AGENT_TOO_OLD.value] = int(np.count_nonzero(old))
+            self._ineligible = (fleet.facts_version, found)
+        return self._ineligible[1]
 
     def position(self, row: int) -> int:
         """Where the device lies in this rollout: 64 bits."""
         return mix64(self._fleet.hash(row) ^ self._salt)
 
-    def inside(self, row: int, wave: WaveState) -> bool:
-        """Is it in the wave? Call it for eligible devices."""
-        threshold, rows = _bounds(wave)
-        if threshold >= cut.EVERYONE:
-            return True
-        return row < rows and self.position(row) < threshold
+    def positions(self, rows: Rows) -> cut.Hashes:
+        """Where each of ``rows`` lies."""
+        return cut.positions(self._fleet.hashes[rows], self._salt)
 
-    def below(self, row: int, wave: WaveState) -> bool:
-        """True when its position lies below the threshold, whenever it enrolled."""
-        threshold, _ = _bounds(wave)
-        return threshold >= cut.EVERYONE or self.position(row) < threshold
+    def part(self, wave: WaveState) -> Part:
+        """The devices of a wave that is open, or was."""
+        threshold = 0 if wave.threshold is None else int(wave.threshold, 16)
+        return Part(self._selection(wave.selector), threshold, wave.rows or 0)
+
+    def inside(self, row: int, parts: Parts) -> bool:
+        """Is it in one of them? Call it for eligible devices."""
+        position: int | None = None
+        for part in parts:
+            if part.labels is not None and not part.labels[self._fleet.label_id(row)]:
+                continue
+            if part.is_whole:
+                return True
+            if row < part.rows:
+                position = self.position(row) if position is None else position
+                if position < part.threshold:
+                    return True
+        return False
 
     def eligible_mask(self) -> Mask:
-        """One truth value a row."""
-        return self.all_eligible(np.arange(len(self._fleet)))
+        """One truth value a row; kept until the fleet's facts change. Do not write to it."""
+        version = self._fleet.facts_version
+        if self._eligible is None or self._eligible[0] != version:
+            self._eligible = (version, self.all_eligible(np.arange(len(self._fleet))))
+        return self._eligible[1]
 
     def eligible_rows(self) -> Rows:
         return np.flatnonzero(self.eligible_mask())
 
     def all_eligible(self, rows: Rows) -> Mask:
         """``eligible`` for many rows at once."""
-        by_label, by_profile = self._answers()
-        mask = np.ones(len(rows), np.bool_)
+        by_label, by_kit = self._labels.all(), self._kits.all()
+        mask = ~self._old(rows)
         if not by_label.all():
             mask &= by_label[self._fleet.label_ids[rows]]
-        if not by_profile.all():
-            mask &= by_profile[self._fleet.profile_ids[rows]]
+        if not by_kit.all():
+            mask &= by_kit[self._fleet.kit_ids[rows]]
         return mask
 
-    def cut(self, percent: float, *, floor: int = 0) -> cut.Cut:
-        """Cut the devices that are eligible now."""
-        hashes = self._fleet.hashes[self.eligible_mask()]
-        return cut.cut(cut.positions(hashes, self._salt), percent, floor=floor)
-
-    def members(self, wave: WaveState) -> Rows:
-        """Eligible rows inside the wave, ascending; kept until the fleet's facts change."""
-        key = (self._fleet.facts_version, *_bounds(wave))
-        if self._members is None or self._members[0] != key:
-            every = np.arange(len(self._fleet))
-            self._members = (key, every[self.all_inside(every, wave)])
-        return self._members[1]
-
-    def all_below(self, rows: Rows, wave: WaveState) -> Mask:
-        """``eligible`` and ``below`` for many rows at once."""
-        threshold, _ = _bounds(wave)
-        mask = self.all_eligible(rows)
-        if threshold < cut.EVERYONE:
-            places = cut.positions(self._fleet.hashes[rows], self._salt)
-            mask &= places < np.uint64(threshold)
+    def matching(self, rows: Rows, selector: str) -> Mask:
+        """Which of ``rows`` a wave's selector matches."""
+        labels = self._selection(selector)
+        if labels is None:
+            return np.ones(len(rows), np.bool_)
+        mask: Mask = labels.all()[self._fleet.label_ids[rows]]
         return mask
 
-    def all_inside(self, rows: Rows, wave: WaveState) -> Mask:
+    def count(self, eligible: Rows, parts: Parts) -> int:
+        """How many of these eligible rows lie inside ``parts``."""
+        return int(np.count_nonzero(self._all_inside(eligible, parts)))
+
+    def counts(self, selector: str) -> tuple[int, int]:
+        """Eligible devices, and those of them that a wave's selector matches."""
+        version = self._fleet.facts_version
+        if self._counts is None or self._counts[0] != version:
+            labels = self._fleet.label_ids[self.eligible_mask()]
+            self._counts = (version, np.bincount(labels, minlength=self._fleet.label_set_count))
+        by_set = self._counts[1]
+        labels_of = self._selection(selector)
+        every = int(by_set.sum())
+        return every, every if labels_of is None else int(by_set[labels_of.all()].sum())
+
+    def members(self, parts: Parts) -> Rows:
+        """Eligible rows inside ``parts``, ascending; kept until the fleet's facts change."""
+        version = self._fleet.facts_version
+        kept = self._members
+        if kept is None or kept[0] != version or kept[1] != parts:
+            rows = self.eligible_rows()
+            kept = self._members = (version, parts, rows[self._all_inside(rows, parts)])
+        return kept[2]
+
+    def all_inside(self, rows: Rows, parts: Parts) -> Mask:
         """``eligible`` and ``inside`` for many rows at once."""
-        threshold, enrolled = _bounds(wave)
-        mask = self.all_below(rows, wave)
-        if threshold < cut.EVERYONE:
-            mask &= rows < enrolled
-        return mask
+        return self.all_eligible(rows) & self._all_inside(rows, parts)
 
-    def _answers(self) -> tuple[Mask, Mask]:
-        """By label set and by profile: whether that much of it is eligible."""
-        self._learn()
-        return (
-            np.frombuffer(bytes(self._label_ok), np.bool_),
-            np.frombuffer(bytes(self._profile_ok), np.bool_),
+    def _all_inside(self, rows: Rows, parts: Parts) -> Mask:
+        if any(part.is_whole and part.labels is None for part in parts):
+            return np.ones(len(rows), np.bool_)
+        inside = np.zeros(len(rows), np.bool_)
+        places: cut.Hashes | None = None
+        for part in parts:
+            if part.is_whole:
+                mask = np.ones(len(rows), np.bool_)
+            else:
+                places = self.positions(rows) if places is None else places
+                mask = (places < np.uint64(part.threshold)) & (rows < part.rows)
+            if part.labels is not None:
+                mask &= part.labels.all()[self._fleet.label_ids[rows]]
+            inside |= mask
+        return inside
+
+    def _old(self, rows: Rows) -> Mask:
+        protocols = self._fleet.protocols[rows]
+        old: Mask = (protocols > 0) & (protocols < ASKS_FOR_LEAVE)
+        return old
+
+    def _selection(self, selector: str) -> Answers | None:
+        if not selector:
+            return None
+        if selector not in self._selections:
+            self._selections[selector] = self._answers(parse(selector))
+        return self._selections[selector]
+
+    def _answers(self, selector: Selector) -> Answers:
+        fleet = self._fleet
+        return Answers(
+            lambda number: selector.matches(fleet.label_set(number)),
+            lambda: fleet.label_set_count,
         )
 
-    def _learn(self) -> None:
-        """Judge the label sets and profiles that came up since."""
-        fleet = self._fleet
-        for number in range(len(self._label_ok), fleet.label_set_count):
-            self._label_ok.append(self.selector.matches(fleet.label_set(number)))
-        for number in range(len(self._profile_ok), fleet.profile_count):
-            self._profile_ok.append(fleet.profile_name(number) in self._profiles)
 
-
-def _bounds(wave: WaveState) -> tuple[int, int]:
-    """(threshold, rows) of a wave; nobody is inside one that never opened."""
-    if wave.threshold is None or wave.rows is None:
-        return 0, 0
-    return int(wave.threshold, 16), wave.rows
+def reach(parts: Parts) -> Parts:
+    """The same devices in fewer parts: a later cut through the same devices holds the earlier."""
+    last = {id(part.labels): part for part in parts}
+    everyone = last.get(id(None))
+    if everyone is not None and everyone.is_whole:
+        return (everyone,)
+    return tuple(last.values())

@@ -8,7 +8,7 @@ from typing import ClassVar, assert_never
 from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.rollout import Evidence, Judgement, Verdict
+from edgefleet.protocol.rollout import Approval, Evidence, Judgement, Verdict
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.state import RolloutState, WaveState
 from edgefleet.rollout.table import TABLE, Signal
@@ -68,6 +68,7 @@ class Finished(Wire, frozen=True, kw_only=True):
     judgement: Judgement
     openings: tuple[Opening, ...]
     by_hand: bool
+    rows: int  # devices enrolled by now
 
 
 class Halted(Wire, frozen=True, kw_only=True):
@@ -93,13 +94,18 @@ class Judged(Wire, frozen=True, kw_only=True):
     judgement: Judgement
 
 
+class Approved(Wire, frozen=True, kw_only=True):
+    signal: ClassVar[Signal] = Signal.APPROVED
+    approval: Approval
+
+
 class Returned(Wire, frozen=True, kw_only=True):
     signal: ClassVar[Signal] = Signal.RETURNED
 
 
 Event = (
     Started | Paused | Resumed | Advanced | Finished | Halted | Recalled
-    | GateFailed | GateRefused | Judged | Returned
+    | GateFailed | GateRefused | Approved | Judged | Returned
 )  # fmt: skip
 
 
@@ -131,6 +137,11 @@ def step(
     if isinstance(event, Judged):
         judged = _replace_wave(state, judgement=event.judgement)
         return replace(judged, revision=state.revision + 1), ()
+    if isinstance(event, Approved):
+        given = event.approval
+        state = replace(state, approvals=(*state.approvals, given), revision=state.revision + 1)
+        text = f"Wave {given.wave + 1}." if state.spec.approval.each_wave else "The whole of it."
+        return state, (_line(state, given.person, "approve", text),)
     state = replace(
         state,
         status=status,
@@ -153,7 +164,7 @@ def step(
             return _advanced(state, event, now)
         case Finished():
             state = _walked(state, event.judgement, event.openings, now, closed=True)
-            state = replace(state, ended_at=now)
+            state = replace(state, ended_at=now, rows_at_end=event.rows)
             return _stands(state, "completed", "All waves passed.", "finish", event)
         case Halted():
             return _stands(
@@ -254,7 +265,7 @@ def _wave_text(state: RolloutState) -> str:
     if wave is None or state.wave is None:
         return ""
     return (
-        f"Wave {state.wave + 1} of {len(state.waves)} is open: {wave.percent:g} %, "
+        f"Wave {state.wave + 1} of {len(state.waves)} is open: {wave.name}, "
         f"{wave.cut} of {wave.population} devices."
     )
 

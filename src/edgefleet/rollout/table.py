@@ -24,6 +24,7 @@ class Signal(StrEnum):
     RECALLED = "recalled"  # an operator wants it taken back
     GATE_FAILED = "gate failed"
     GATE_REFUSED = "gate refused"  # it failed before any device activated it
+    APPROVED = "approved"  # one more person agrees
     JUDGED = "judged"  # the gate's reason to wait changed
     RETURNED = "returned"  # no device that can be reached runs it any more
 
@@ -32,7 +33,7 @@ _P, _R, _Z, _H = Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.HALTED
 _B, _C = Status.REVERTING, Status.COMPLETED
 
 _ROWS: Final[Mapping[Status, Mapping[Signal, Status]]] = {
-    Status.PLANNED: {Signal.STARTED: _R, Signal.HALTED: _H},
+    Status.PLANNED: {Signal.STARTED: _R, Signal.HALTED: _H, Signal.APPROVED: Status.PLANNED},
     Status.RUNNING: {
         Signal.PAUSED: _Z,
         Signal.ADVANCED: _R,
@@ -41,6 +42,7 @@ _ROWS: Final[Mapping[Status, Mapping[Signal, Status]]] = {
         Signal.RECALLED: _B,
         Signal.GATE_FAILED: _B,
         Signal.GATE_REFUSED: Status.REFUSED,
+        Signal.APPROVED: _R,
         Signal.JUDGED: _R,
     },
     Status.PAUSED: {
@@ -49,9 +51,10 @@ _ROWS: Final[Mapping[Status, Mapping[Signal, Status]]] = {
         Signal.RECALLED: _B,
         Signal.GATE_FAILED: _B,
         Signal.GATE_REFUSED: Status.REFUSED,
+        Signal.APPROVED: _Z,
         Signal.JUDGED: _Z,
     },
-    Status.HALTED: {Signal.RESUMED: _R, Signal.RECALLED: _B},
+    Status.HALTED: {Signal.RESUMED: _R, Signal.RECALLED: _B, Signal.APPROVED: _H},
     Status.REVERTING: {Signal.RETURNED: Status.REVERTED},
     Status.COMPLETED: {Signal.RECALLED: _B},
     Status.REVERTED: {},

@@ -7,10 +7,12 @@ import numpy.typing as npt
 
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.admission import Admission
 from edgefleet.rollout.cohorts import Cohorts
 from edgefleet.rollout.fleet import Mask, Rows
 from edgefleet.rollout.ledger import HELD, Ledger, Standing
-from edgefleet.rollout.scope import Scope
+from edgefleet.rollout.offering import Offering
+from edgefleet.rollout.scope import Parts, Scope, reach
 from edgefleet.rollout.state import RolloutState
 
 
@@ -22,6 +24,11 @@ class Published:
     manifest_sha256: str
     number: int  # in the fleet's columns
 
+    def memory_limit_mib(self, profile: str) -> int:
+        """What the release may take on a device of that profile; 0 where it has no variant."""
+        limits = (one.memory_limit_mib for one in self.manifest.variants if one.profile == profile)
+        return next(limits, 0)
+
 
 @dataclass(slots=True)
 class Track:
@@ -31,51 +38,80 @@ class Track:
     release: Published
     scope: Scope
     ledger: Ledger
+    admission: Admission
     cohorts: Cohorts = field(default_factory=Cohorts)
-    reserved: dict[int, int] = field(default_factory=dict[int, int])  # admitted, not recorded
+    offering: Offering = field(default_factory=Offering)
+
+    parts: Parts = ()  # of each wave that is open, or was
+    reach: Parts = ()  # of all of them together
+
+    def __post_init__(self) -> None:
+        self.become(self.state)
+
+    def become(self, state: RolloutState) -> None:
+        """Stand as ``state`` says."""
+        self.state = state
+        opened = () if state.wave is None else state.waves[: state.wave + 1]
+        self.parts = tuple(self.scope.part(wave) for wave in opened)
+        self.reach = reach(self.parts)
 
     @property
     def in_trial(self) -> int:
         """Devices that hold a place: in trial, however long silent, or admitted to start."""
-        return self.ledger.count(Standing.TRIAL) + len(self.reserved)
+        return self.ledger.count(Standing.TRIAL) + self.admission.reserved
 
     def wave_of(self, row: int) -> int | None:
         """The first wave that the device lies in; None beyond the open one."""
-        if self.state.wave is None or not self.scope.eligible(row):
+        if not self.parts or not self.scope.eligible(row):
             return None
-        for index in range(self.state.wave + 1):
-            if self.scope.inside(row, self.state.waves[index]):
+        for index, part in enumerate(self.parts):
+            if self.scope.inside(row, (part,)):
                 return index
         return None
+
+    def inside(self, row: int) -> bool:
+        """True when the device is in the open wave or in one before it."""
+        return self.scope.eligible(row) and self.scope.inside(row, self.reach)
+
+    def members(self) -> Rows:
+        """Rows in the open wave and those before it, ascending."""
+        return self.scope.members(self.reach)
+
+    def follows(self, row: int) -> bool:
+        """False for a newcomer since the end of a rollout that takes none."""
+        end = self.state.rows_at_end
+        return self.state.spec.follow or end is None or row < end
 
     def covers(self, row: int, running: int) -> bool:
         """Does this rollout give the device its release? ``running``: the one it runs now.
 
         Who took it keeps it, wherever its labels move. One that is paused or halted gives it to
-        nobody else, but leaves it to those who run it; a completed one takes newcomers by position.
+        nobody else, but leaves it to those who run it; a completed one takes newcomers if it
+        follows them.
         """
         standing = self.ledger.standing(row)
         if standing in (Standing.TRIAL, Standing.HEALTHY):
             return True
-        wave = self.state.open_wave
-        if wave is None or standing in HELD or not self.scope.eligible(row):
+        if not self.reach or standing in HELD or not self.scope.eligible(row):
             return False
         if self.state.status is Status.COMPLETED:
-            return self.scope.below(row, wave)
+            return self.follows(row) or running == self.release.number
         exposes = self.state.status is Status.RUNNING or running == self.release.number
-        return exposes and self.scope.inside(row, wave)
+        return exposes and self.scope.inside(row, self.reach)
 
     def covered(self, rows: Rows, running: npt.NDArray[np.uint32]) -> Mask:
         """``covers`` for many rows at once, held devices among them."""
         standings = self.ledger.standings(rows)
         given: Mask = (standings == Standing.TRIAL) | (standings == Standing.HEALTHY)
-        wave = self.state.open_wave
-        if wave is None:
+        if not self.reach:
             return given
+        runs_it = running == self.release.number
         if self.state.status is Status.COMPLETED:
-            given |= self.scope.all_below(rows, wave)
+            end = None if self.state.spec.follow else self.state.rows_at_end
+            taken = self.scope.all_eligible(rows)
+            given |= taken if end is None else taken & ((rows < end) | runs_it)
         elif self.state.status is Status.RUNNING:
-            given |= self.scope.all_inside(rows, wave)
+            given |= self.scope.all_inside(rows, self.reach)
         else:
-            given |= self.scope.all_inside(rows, wave) & (running == self.release.number)
+            given |= self.scope.all_inside(rows, self.reach) & runs_it
         return given

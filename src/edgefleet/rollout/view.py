@@ -2,7 +2,6 @@
 
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status, WaveView
 from edgefleet.protocol.why import WaitReport
-from edgefleet.rollout.state import WaveState
 from edgefleet.rollout.track import Track
 
 
@@ -28,20 +27,47 @@ def show(
         ended_at=state.ended_at,
         wave=state.wave if is_open else None,
         waves=tuple(
-            _wave(track, index, wave, judgement if index == state.wave else None)
-            for index, wave in enumerate(state.waves)
+            _wave(track, index, share, judgement if index == state.wave else None)
+            for index, share in enumerate(shares(track))
         ),
         gate=spec.gate,
         plan=spec,
+        ineligible=track.scope.ineligible(),
+        approvals=state.approvals,
         evidence=evidence,
         exposed=track.ledger.exposed,
         why=why,
     )
 
 
-def _wave(track: Track, index: int, wave: WaveState, now_judged: Judgement | None) -> WaveView:
+def shares(track: Track) -> tuple[float, ...]:
+    """Percent of the eligible devices in each wave with all before it, as planned until it opens.
+
+    Before that a wave by selector counts as if no wave before it held any of its devices.
+    """
+    found: list[float] = []
+    for wave in track.state.waves:
+        before = found[-1] if found else 0.0
+        if wave.percent is not None and not wave.selector:
+            share = max(before, wave.percent)
+        elif wave.cut is not None and wave.population:
+            share = 100 * wave.cut / wave.population
+        else:
+            eligible, chosen = track.scope.counts(wave.selector)
+            much = chosen if wave.percent is None else chosen * wave.percent / 100
+            much = much if wave.count is None else min(chosen, wave.count)
+            base = before if wave.selector else 0.0
+            share = max(before, min(100.0, base + 100 * much / max(1, eligible)))
+        found.append(share)
+    return tuple(found)
+
+
+def _wave(track: Track, index: int, percent: float, now_judged: Judgement | None) -> WaveView:
+    wave = track.state.waves[index]
     return WaveView(
-        percent=wave.percent,
+        name=wave.name,
+        percent=percent,
+        selector=wave.selector,
         cut=wave.cut,
         threshold=wave.threshold,
         population=wave.population,

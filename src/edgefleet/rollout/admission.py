@@ -1,0 +1,131 @@
+"""May this device start now? One place where all that holds a start back is asked.
+
+Doors are closed to everybody (freeze, approval, a window); places run out (exposure,
+pace, budgets).
+A place is taken when a start is admitted and kept while the device is in trial.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgefleet.protocol.rollout import Freeze, RolloutSpec
+from edgefleet.protocol.why import WaitCode
+from edgefleet.rollout import approval
+from edgefleet.rollout.budget import Budgets
+from edgefleet.rollout.pace import Flow, Starts
+from edgefleet.rollout.state import RolloutState
+from edgefleet.rollout.window import LABEL, Hours, Offset
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why not now, and until when, where that is known."""
+
+    code: WaitCode
+    text: str
+    until: float | None = None
+    since: float | None = None
+
+
+class Admission:
+    """The places of one rollout. Rebuilt from what was recorded, but for the flow of bytes."""
+
+    def __init__(self, spec: RolloutSpec, offset: Offset) -> None:
+        self.hours = Hours(spec.windows, offset)
+        self.budgets = Budgets(spec.budgets)
+        self.starts = Starts(spec.pace.starts_per_minute)
+        self.flow = Flow(spec.pace)
+        self.moved_at = 0.0  # when a start was last admitted, or held back by a closed door
+        self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how often, since)
+
+    @property
+    def reserved(self) -> int:
+        """Devices that were admitted and are not recorded yet."""
+        return len(self._reserved)
+
+    def door(
+        self, state: RolloutState, freeze: Freeze, labels: Mapping[str, str] | None, now: float
+    ) -> Refusal | None:
+        """What keeps everybody out; with ``labels``, also what keeps this device out."""
+        if freeze.frozen:
+            return Refusal(
+                WaitCode.FREEZE, f"{freeze.person} has frozen the whole fleet.", since=freeze.since
+            )
+        people = approval.missing(state)
+        if people:
+            given = ", ".join(approval.approvers(state)) or "nobody"
+            return Refusal(
+                WaitCode.APPROVAL,
+                f"{people} more must approve it (so far: {given}): "
+                f"edgefleet rollout approve {state.id}.",
+            )
+        return self.shut(labels, now)
+
+    def shut(self, labels: Mapping[str, str] | None, now: float) -> Refusal | None:
+        """The window that has to open first; without ``labels``, for every device there may be."""
+        zone = None if labels is None else labels.get(LABEL)
+        if labels is None and self.hours.by_device:
+            return None
+        if self.hours.open(zone, now):
+            return None
+        until = self.hours.next_open(zone, now)
+        return Refusal(WaitCode.WINDOW, "No maintenance window is open.", until)
+
+    def no_place(
+        self, labels: Mapping[str, str], allowed: int, in_trial: int, now: float
+    ) -> Refusal | None:
+        """What has no place left for a device with these labels."""
+        if in_trial >= allowed:
+            return Refusal(
+                WaitCode.EXPOSURE,
+                f"{in_trial} devices are in trial: as many as the evidence so far allows.",
+            )
+        until = self.starts.wait_until(now)
+        if until is not None:
+            return Refusal(WaitCode.PACE, "Enough devices began in the last minute.", until)
+        full = self.budgets.full(labels)
+        if full is not None:
+            return Refusal(
+                WaitCode.BUDGET,
+                f"{full.max_in_trial} in trial with {full.label}={labels[full.label]}: "
+                "as many as the budget allows.",
+            )
+        return None
+
+    def holds(self, row: int) -> bool:
+        """True when the device was admitted and is not recorded yet."""
+        return row in self._reserved
+
+    def take(self, row: int, labels: Mapping[str, str], now: float) -> None:
+        """Reserve a place; the same device again holds the same one."""
+        times, since = self._reserved.get(row, (0, now))
+        self._reserved[row] = (times + 1, since)
+        if not times:
+            self.starts.add(now)
+            self.budgets.take(row, labels)
+
+    def release(self, row: int) -> None:
+        """Give a place back that was not used; it goes when all who took it gave it back."""
+        if row not in self._reserved:
+            return
+        times, since = self._reserved.pop(row)
+        if times > 1:
+            self._reserved[row] = (times - 1, since)
+        else:
+            self.starts.remove(since)
+            self.budgets.give_back(row)
+
+    def began(self, row: int, at: float | None) -> None:
+        """Its start is recorded. Only the reserved time or ``at`` counts for the pace."""
+        if self._reserved.pop(row, None) is None and at is not None:
+            self.starts.add(at)
+
+    def moved(self, at: float) -> None:
+        """A start was admitted, or held back by a closed door: patience runs from here."""
+        self.moved_at = max(self.moved_at, at)
+
+    def patience_from(self, state: RolloutState, listening_since: float) -> float:
+        """Since when stragglers have had their chance."""
+        wave = state.open_wave
+        opened_at = 0.0 if wave is None or wave.opened_at is None else wave.opened_at
+        return max(opened_at, listening_since, self.moved_at)

@@ -1,0 +1,56 @@
+"""Histograms of many devices, added up. The bins are those of ``protocol.device.Sketches``."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from edgefleet.protocol.device import Sketches
+
+LATENCY_BUCKETS: Final = 216
+CONFIDENCE_BINS: Final = 16
+CLASS_BINS: Final = 32
+INPUT_BINS: Final = 16
+
+
+class Sketch:
+    """A running sum of sketches, some kilobytes however many devices send theirs."""
+
+    __slots__ = ("classes", "confidence", "inputs", "latency")
+
+    def __init__(self) -> None:
+        self.latency = [0] * LATENCY_BUCKETS
+        self.confidence = [0] * CONFIDENCE_BINS
+        self.classes = [0] * CLASS_BINS
+        self.inputs = [0] * INPUT_BINS
+
+    def add(self, said: Sketches) -> None:
+        for bucket, count in said.latency.items():
+            self.latency[bucket] += count
+        _add(self.confidence, said.confidence)
+        _add(self.classes, said.classes)
+        _add(self.inputs, said.inputs)
+
+    def latency_us(self, share: float) -> int | None:
+        """The upper edge of the bucket in which ``share`` of all requests lie."""
+        wanted = share * sum(self.latency)
+        seen = 0
+        for bucket, count in enumerate(self.latency):
+            seen += count
+            if count and seen >= wanted:
+                return upper_edge_us(bucket)
+        return None
+
+
+def upper_edge_us(bucket: int) -> int:
+    """The first microsecond beyond a latency bucket."""
+    edge = bucket + 1
+    return edge if edge < 16 else (edge % 8 + 8) << (edge // 8 - 1)
+
+
+def told(counts: Sequence[int]) -> tuple[int, ...]:
+    """For the record: nothing where nothing was counted."""
+    return tuple(counts) if any(counts) else ()
+
+
+def _add(sums: list[int], counts: Sequence[int]) -> None:
+    for place, count in enumerate(counts):
+        sums[place] += count
