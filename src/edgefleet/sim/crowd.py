@@ -194,6 +194,8 @@ class Crowd:
         """One entry of the agenda."""
         match due:
             case Due.TIMER:
+                if live.pushed_at != self.now:
+                    return  # an earlier one was asked for since
                 live.pushed_at = float("inf")
                 if live.timer_at > self.now:
                     self._at(live, live.timer_at)
@@ -441,6 +443,7 @@ class Crowd:
     def _at(self, live: Live, at: float) -> None:
         """See that the core looks again at ``at``."""
         live.timer_at = at
+        at = max(at, self.now)
         if live.pushed_at > at:
             live.pushed_at = at
-            self.agenda.put(max(at, self.now), Due.TIMER, live)
+            self.agenda.put(at, Due.TIMER, live)

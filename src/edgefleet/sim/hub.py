@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.zones import utc_offset_s
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec, Verb
@@ -65,14 +66,16 @@ class SimHub:
             engine.add_release(manifest, sha256)
         for state in self.store.states():
             engine.load(state)
-        for row, outcome in self.store.outcomes():
-            engine.record(row, outcome)
+        for row, outcome, at in self.store.outcomes():
+            engine.record(row, outcome, at)
         self.engine = engine
         self.down_until = 0.0
         self.trace.note(now, "hub up", "hub", f"{len(engine.fleet)} devices")
 
     def _new_engine(self, now: float) -> Engine:
-        return Engine(now=now, offline_after_s=3 * self.interval_s)
+        return Engine(
+            now=now, offline_after_s=3 * self.interval_s, utc_offset_s=utc_offset_s
+        )
 
     def _effect(self) -> None:
         """Between two effects: the moment to be killed in."""
@@ -197,14 +200,14 @@ class SimHub:
             if not outcomes:
                 return ()
         self._effect()
-        fresh = self.store.save_outcomes(row, outcomes)
+        fresh = self.store.save_outcomes(row, outcomes, now)
         if witnesses is not None:
             for outcome in fresh:
                 for hear in witnesses.stored:
                     hear(row, outcome, now)
         for outcome in fresh:
             self._effect()
-            engine.record(row, outcome)
+            engine.record(row, outcome, now)
             self.trace.row(now, "reported", row, f"{outcome.kind} {outcome.reason}")
         self._effect()
         if witnesses is not None:

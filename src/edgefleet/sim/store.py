@@ -20,6 +20,7 @@ class Store:
         self._states: dict[str, bytes] = {}
         self._rows = array("i")
         self._codes = array("I")
+        self._at = array("d")  # when the hub received it
         self._kinds: list[Outcome] = []  # one of each (id, rollout, release, kind, reason)
         self._code_of: dict[tuple[str, str, str, str, str], int] = {}
         self._ids: dict[str, int] = {}
@@ -38,7 +39,9 @@ class Store:
         number = self._ids.get(outcome.id)
         return number is not None and (row << 24 | number) in self._known
 
-    def save_outcomes(self, row: int, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    def save_outcomes(
+        self, row: int, outcomes: tuple[Outcome, ...], now: float
+    ) -> tuple[Outcome, ...]:
         """Keep those that are not there yet; returns them."""
         fresh: list[Outcome] = []
         for outcome in outcomes:
@@ -49,14 +52,16 @@ class Store:
             self._known.add(key)
             self._rows.append(row)
             self._codes.append(self._code(outcome))
+            self._at.append(now)
             fresh.append(outcome)
         self.commits += 1
         return tuple(fresh)
 
-    def outcomes(self) -> Iterator[tuple[int, Outcome]]:
-        """All of them, in the order in which they became durable."""
+    def outcomes(self) -> Iterator[tuple[int, Outcome, float]]:
+        """All of them with the time of receipt, in the order in which they became durable."""
         kinds = self._kinds
-        return ((row, kinds[code]) for row, code in zip(self._rows, self._codes, strict=True))
+        columns = zip(self._rows, self._codes, self._at, strict=True)
+        return ((row, kinds[code], at) for row, code, at in columns)
 
     def __len__(self) -> int:
         return len(self._rows)

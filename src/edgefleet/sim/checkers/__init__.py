@@ -11,6 +11,7 @@ from edgefleet.sim.checkers.halted import Halted
 from edgefleet.sim.checkers.once_failed import OnceFailed
 from edgefleet.sim.checkers.planned import Planned
 from edgefleet.sim.checkers.reasons import Reasons
+from edgefleet.sim.checkers.soak import Soak
 from edgefleet.sim.checkers.valid import Valid
 from edgefleet.sim.checkers.waves import Waves
 from edgefleet.sim.checkers.went_back import WentBack
@@ -18,5 +19,5 @@ from edgefleet.sim.witness import Checker
 
 ALL: Final[tuple[type[Checker], ...]] = (
     Exposure, Waves, CountedOnce, Halted, OnceFailed, WentBack, Arrived, Reasons, Ends, Valid,
-    Durable, Planned,
+    Durable, Planned, Soak,
 )  # fmt: skip

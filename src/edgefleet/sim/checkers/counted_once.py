@@ -9,6 +9,7 @@ from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.witness import Checker, Tell
 
+_ONCE = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED})
 _WITH_REASON = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
 _TOOK = frozenset({OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED})
 
@@ -23,6 +24,7 @@ class CountedOnce(Checker):
         self._took: defaultdict[str, set[int]] = defaultdict(set)
         self._told: defaultdict[str, set[tuple[int, OutcomeKind]]] = defaultdict(set)
         self._confirmed: defaultdict[str, set[int]] = defaultdict(set)
+        self._once: set[tuple[int, str, OutcomeKind]] = set()
         self._known: dict[str, str] = {}
         self._looked_at = 0.0
 
@@ -31,6 +33,10 @@ class CountedOnce(Checker):
             return
         if outcome.kind in _TOOK:
             self._took[outcome.rollout].add(row)
+        key = (row, outcome.rollout, outcome.kind)
+        if outcome.kind in _ONCE and key in self._once:
+            self.wrong(f"{self.crowd.name(row)}: {outcome.kind} was told twice, as two")
+        self._once.add(key)
         if outcome.kind in _WITH_REASON:
             self._told[outcome.rollout].add((row, outcome.kind))
         elif outcome.kind is OutcomeKind.CONFIRMED:
@@ -59,6 +65,6 @@ class CountedOnce(Checker):
             if said != told:
                 self.wrong(f"{rollout}: {said} reasons in the account, {told} were given: {reasons}")
             healthy = len(self._confirmed[rollout])
-            if view.evidence.healthy > healthy and not view.evidence.offered:
+            if view.evidence.healthy > healthy:
                 self.wrong(f"{rollout}: {view.evidence.healthy} healthy, {healthy} confirmed")
 

@@ -8,6 +8,8 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.witness import Checker, Tell
 
+_UNDER_TEST = 2  # its number in ``serves``
+
 
 class Valid(Checker):
     """Nobody activates what it refused, and in the end nobody is left without a release."""
@@ -17,16 +19,24 @@ class Valid(Checker):
     def __init__(self, crowd: CrowdView, tell: Tell) -> None:
         super().__init__(crowd, tell)
         self._refused: set[tuple[int, str]] = set()
+        self._failed: set[int] = set()
 
     def stored(self, row: int, outcome: Outcome, now: float) -> None:
         if outcome.kind is OutcomeKind.REFUSED:
             self._refused.add((row, outcome.release))
+        elif outcome.kind is OutcomeKind.TRIAL_FAILED:
+            self._failed.add(row)
 
     def activated(self, row: int, release: str, action: str, now: float) -> None:
         if (row, release) in self._refused and action != "restore":
             self.wrong(f"{self.crowd.name(row)} activated {release}, which it had refused")
 
     def ended(self, now: float) -> None:
+        serves, reachable = self.crowd.serves(), self.crowd.reachable()
+        kept = [row for row in self._failed if reachable[row] and serves[row] == _UNDER_TEST]
+        if kept:
+            self.wrong(f"{len(kept)} devices still serve what failed there: "
+                       f"{self.crowd.name(kept[0])}")
         dark = np.flatnonzero((self.crowd.serves() == 0) & self.crowd.reachable())
         if len(dark):
             first = ", ".join(self.crowd.name(row) for row in dark[:3].tolist())

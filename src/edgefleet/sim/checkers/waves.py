@@ -4,9 +4,12 @@ import math
 from typing import ClassVar
 
 from edgefleet.base.ids import mix64
+from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.state import RolloutState
-from edgefleet.sim.witness import Checker
+from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.witness import Checker, Tell
 
+_EVERYONE = 1 << 64
 _RECOUNTED = 20_000  # devices, above which positions are not computed one by one
 
 
@@ -15,7 +18,12 @@ class Waves(Checker):
 
     name: ClassVar[str] = "waves"
 
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._states: dict[str, RolloutState] = {}
+
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        self._states[after.id] = after
         if before is None or after.wave is None:
             return
         if before.wave is not None and after.wave < before.wave:
@@ -31,6 +39,20 @@ class Waves(Checker):
             self.wrong(f"cuts shrink: {opened}")
         if before.wave != after.wave:
             self._recount(after)
+
+    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+        """Who starts lies in the open wave, by its position and not by when it came."""
+        state = self._states.get(outcome.rollout)
+        if outcome.kind is not OutcomeKind.TRIAL_STARTED or state is None or state.wave is None:
+            return
+        wave = state.waves[state.wave]
+        named = state.spec.selector or any(one.selector for one in state.spec.waves)
+        if wave.threshold is None or wave.rows is None or named:
+            return
+        threshold = int(wave.threshold, 16)
+        position = mix64(self.engine.fleet.hash(row) ^ state.salt)
+        if position >= threshold or (row >= wave.rows and threshold < _EVERYONE):
+            self.wrong(f"{self.crowd.name(row)} starts, and lies beyond wave {state.wave + 1}")
 
     def _recount(self, state: RolloutState) -> None:
         wave = state.open_wave

@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.witness import Checker
 
 _UNDER_TEST = 2  # its number in ``serves``
@@ -14,6 +15,18 @@ class WentBack(Checker):
     """Looks at the truth of the devices, once everything is over."""
 
     name: ClassVar[str] = "went_back"
+
+    def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        """Nobody says that it is done while a device that was just heard still runs it."""
+        if after.status is not Status.REVERTED:
+            return
+        running = (self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable()
+        fleet = self.engine.fleet
+        for row in np.flatnonzero(running).tolist():
+            said = fleet.running(row)
+            if fleet.online(row, now) and said is not None and said[1] == after.spec.release:
+                self.wrong(f"it is reverted, but {self.crowd.name(row)} runs it and said so")
+                return
 
     def ended(self, now: float) -> None:
         statuses = {

@@ -1,0 +1,30 @@
+import numpy as np
+from msgspec.structs import replace
+
+from edgefleet.agent.state import AgentState, Ended, Slot, Soft
+from edgefleet.sim.rows import Rows, settled
+
+
+def test_a_folded_state_comes_back_as_it_was_but_for_what_a_restart_may_forget() -> None:
+    rows = Rows(4)
+    ended = (Ended(rollout="ro-1", manifest_sha256="2" * 64),)
+    states = [
+        AgentState(seq_reserved=1024, attempts=2, ended=ended, facts_known=True),
+        AgentState(seq_reserved=2048, attempts=2, ended=ended, facts_known=True),
+        AgentState(seq_reserved=1024, a=Slot(proved=True), facts_known=True),
+    ]
+    for row, state in enumerate(states):
+        soft = Soft(booted=True, seq=row + 5, checkin_at=9.0)
+        rows.fold(row, replace(state, soft=soft))
+    for row, state in enumerate(states):
+        back = rows.unfold(row, 60.0)
+        assert back.soft == Soft(booted=True, seq=row + 5, checkin_at=60.0)
+        assert replace(back, soft=Soft()) == state
+    assert np.array_equal(rows._shape[:3], [0, 0, 1])
+
+
+def test_a_state_with_something_under_way_is_not_settled() -> None:
+    soft = Soft(booted=True, checkin_at=60.0)
+    assert settled(AgentState(facts_known=True, soft=soft), 10.0)
+    assert not settled(AgentState(facts_known=True, soft=soft), 60.0)
+    assert not settled(AgentState(facts_known=False, soft=soft), 10.0)

@@ -1,0 +1,58 @@
+import pytest
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.sim import scenario as scenarios
+from edgefleet.sim.run import Run
+
+
+def played(name: str, devices: int, seed: int = 7):
+    return Run(scenarios.load(name), name=name, devices=devices, seed=seed).play()
+
+
+@pytest.mark.parametrize("name", scenarios.names())
+def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
+    result = played(name, 3000 if scenarios.load(name).expect else 400)
+    assert result.violated == ()
+    assert result.finished
+    expected = scenarios.load(name).expect
+    assert not expected or result.verdict in expected, result.text
+
+
+@pytest.mark.parametrize("name", scenarios.names())
+@pytest.mark.parametrize("devices", [1, 2, 13])
+def test_any_scenario_runs_on_a_handful_of_devices(name: str, devices: int) -> None:
+    result = played(name, devices)
+    assert result.violated == ()
+    assert result.finished
+
+
+def test_the_same_seed_is_the_same_run_and_another_seed_another() -> None:
+    first = played("storm", 300)
+    assert played("storm", 300).trace_digest == first.trace_digest
+    assert played("storm", 300, seed=8).trace_digest != first.trace_digest
+
+
+def test_faults_really_happen() -> None:
+    result = played("storm", 600)
+    never = [kind for kind in scenarios.COUNTED if not result.faults.get(kind)]
+    assert never == []
+
+
+def test_a_scenario_can_come_from_a_file(tmp_path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('title = "mine"\n[release]\ncrashes = 1.0\n')
+    result = Run(scenarios.load(str(file)), name="mine", devices=200, seed=1).play()
+    assert (result.verdict, result.reason) == ("reverted", "error_rate")
+
+
+@pytest.mark.parametrize("text", ["title = 3", 'title = "x"\nspeed = 2', "no toml"])
+def test_a_file_that_is_no_scenario_says_where(text: str, tmp_path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(OperatorError, match=r"mine\.toml"):
+        scenarios.load(str(file))
+
+
+def test_an_unknown_scenario_names_those_there_are() -> None:
+    with pytest.raises(OperatorError, match="good"):
+        scenarios.load("godo")

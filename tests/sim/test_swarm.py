@@ -1,0 +1,25 @@
+from edgefleet.protocol.rollout import Status
+from edgefleet.sim.swarm import mixture, play, swarm
+
+
+def test_random_mixtures_break_nothing_and_all_end() -> None:
+    said: list[str] = []
+    result = swarm(range(1, 13), 300, processes=1, progress=said.append)
+    assert result.violations == 0, said
+    assert result.unfinished == 0, said
+    assert len(result.verdicts) >= 2
+    assert len(result.faults) >= 8
+    assert set(result.verdicts) <= set(Status)
+
+
+def test_a_seed_is_one_mixture_and_one_run() -> None:
+    assert mixture(5) == mixture(5) != mixture(6)
+    assert play(5, 100).trace_digest == play(5, 100).trace_digest
+
+
+def test_a_failing_seed_comes_with_the_command_that_replays_it(monkeypatch) -> None:
+    monkeypatch.setattr("edgefleet.rollout.desired.Desired._held", lambda *_: False)
+    said: list[str] = []
+    result = swarm(range(1, 13), 300, processes=1, progress=said.append)
+    assert result.violations > 0
+    assert f"  edgefleet sim replay {result.failing[0]} --devices 300" in said
