@@ -7,6 +7,7 @@ A place is taken when a start is admitted and kept while the device is in trial.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from edgefleet.protocol.rollout import Freeze, RolloutSpec
 from edgefleet.protocol.why import WaitCode
@@ -15,6 +16,9 @@ from edgefleet.rollout.budget import Budgets
 from edgefleet.rollout.pace import Flow, Starts
 from edgefleet.rollout.state import RolloutState
 from edgefleet.rollout.window import LABEL, Hours, Offset
+
+DOORS: Final = frozenset({WaitCode.FREEZE, WaitCode.APPROVAL, WaitCode.WINDOW})
+"""What is closed to everybody, for as long as somebody or the clock says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +128,8 @@ class Admission:
         """A start was admitted, or held back by a closed door: patience runs from here."""
         self.moved_at = max(self.moved_at, at)
 
-    def patience_from(self, state: RolloutState, listening_since: float) -> float:
+    def patience_from(self, state: RolloutState, now: float) -> float:
         """Since when stragglers have had their chance."""
         wave = state.open_wave
         opened_at = 0.0 if wave is None or wave.opened_at is None else wave.opened_at
-        return max(opened_at, listening_since, self.moved_at)
+        return max(opened_at, self.hours.open_since(now), self.moved_at)

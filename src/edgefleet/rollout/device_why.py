@@ -1,8 +1,11 @@
 """Why a device runs what it runs, and where a release stands."""
 
+from collections.abc import Callable
+
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
+from edgefleet.rollout.admission import Refusal
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.eligibility import Misfit
 from edgefleet.rollout.fleet import Fleet
@@ -11,15 +14,27 @@ from edgefleet.rollout.state import OPEN
 from edgefleet.rollout.track import Published, Track
 
 
+Refusals = Callable[[Track], Refusal | None]
+
+
 def explain_device(
-    row: int, fleet: Fleet, desired: Desired, tracks: tuple[Track, ...], now: float
+    row: int,
+    fleet: Fleet,
+    desired: Desired,
+    tracks: tuple[Track, ...],
+    now: float,
+    *,
+    refusal: Refusals,
 ) -> WaitReport:
-    """Why this device runs what it runs. ``tracks`` newest first."""
+    """Why this device runs what it runs. ``tracks`` newest first.
+
+    ``refusal`` says why it may not start now what a rollout gives it.
+    """
     waits: list[Wait] = []
     if not fleet.online(row, now):
         waits.append(_away(row, fleet))
     concerning = next((track for track in tracks if _concerns(track, row)), None)
-    wait = None if concerning is None else _in_rollout(row, fleet, desired, concerning)
+    wait = None if concerning is None else _in_rollout(row, fleet, desired, concerning, refusal)
     waits.append(wait or _not_followed(row, desired, tracks) or _settled(row, fleet, desired))
     return WaitReport(
         about=f"device/{fleet.name(row)}", at=now, line=waits[-1].text, waits=tuple(waits)
@@ -39,7 +54,9 @@ def _away(row: int, fleet: Fleet) -> Wait:
     return Wait(code=WaitCode.OFFLINE, text=text, since=seen)
 
 
-def _in_rollout(row: int, fleet: Fleet, desired: Desired, track: Track) -> Wait | None:
+def _in_rollout(
+    row: int, fleet: Fleet, desired: Desired, track: Track, refusal: Refusals
+) -> Wait | None:
     state, release = track.state, track.state.spec.release
     where = f"rollout {state.id} of release {release}"
     standing = track.ledger.standing(row)
@@ -76,10 +93,12 @@ def _in_rollout(row: int, fleet: Fleet, desired: Desired, track: Track) -> Wait 
         )
     if standing is Standing.HEALTHY or runs_it:
         return None
-    return _not_begun(row, fleet, track, standing)
+    return _not_begun(row, fleet, track, standing, refusal)
 
 
-def _not_begun(row: int, fleet: Fleet, track: Track, standing: Standing) -> Wait | None:
+def _not_begun(
+    row: int, fleet: Fleet, track: Track, standing: Standing, refusal: Refusals
+) -> Wait | None:
     state, release = track.state, track.state.spec.release
     wave = state.open_wave
     match state.status:
@@ -97,9 +116,32 @@ def _not_begun(row: int, fleet: Fleet, track: Track, standing: Standing) -> Wait
                 since=wave.opened_at,
             )
         case Status.RUNNING:
-            return _on_its_way(row, fleet, release, standing)
+            return _held_back(row, fleet, track, refusal) or _on_its_way(
+                row, fleet, release, standing
+            )
         case _:
             return None
+
+
+def _held_back(row: int, fleet: Fleet, track: Track, refusal: Refusals) -> Wait | None:
+    """What it waits for before it may fetch or, once all is there, start."""
+    release, phase = track.state.spec.release, fleet.phase(row)
+    if phase in (Phase.FETCHING, Phase.PROVING):
+        return None
+    refused = refusal(track)
+    if refused is None:
+        if phase is Phase.STAGED or track.scope.position(row) < track.offering.below:
+            return None
+        return Wait(
+            code=WaitCode.EXPOSURE, text=f"Others get release {release} before it; its turn comes."
+        )
+    staged = "It has all of it and waits" if phase is Phase.STAGED else "It waits"
+    return Wait(
+        code=refused.code,
+        text=f"{staged} to start release {release}: {refused.text}",
+        since=refused.since,
+        until=refused.until,
+    )
 
 
 def _on_its_way(row: int, fleet: Fleet, release: str, standing: Standing) -> Wait:

@@ -24,10 +24,10 @@ from edgefleet.protocol.rollout import (
     Verb,
     Verdict,
 )
-from edgefleet.protocol.why import WaitCode, WaitReport
+from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout import approval, device_why, exposure, plan, why
 from edgefleet.rollout import step as steps
-from edgefleet.rollout.admission import Admission, Refusal
+from edgefleet.rollout.admission import DOORS, Admission, Refusal
 from edgefleet.rollout.cohorts import Cohorts
 from edgefleet.rollout.cut import EVERYONE
 from edgefleet.rollout.desired import Desired
@@ -35,6 +35,7 @@ from edgefleet.rollout.eligibility import variants_of
 from edgefleet.rollout.evidence import Census, closed_evidence, find_owing, take_census
 from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
+from edgefleet.rollout.holding import held_back
 from edgefleet.rollout.ledger import HELD, WENT_BACK, Ledger, Standing
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.selector import parse
@@ -208,21 +209,25 @@ class Engine:
             return True
         if standing in HELD or not track.covers(row, self.fleet.running_id(row)):
             return False
-        if self.refusal(track, row, now) is not None:
+        refused = self.refusal(track, row, now)
+        if refused is not None:
+            if refused.code in DOORS:
+                track.admission.moved(now)  # its patience does not run meanwhile
             return False
         track.admission.take(row, labels, now)
         self._moved(track, row, now)
         return True
 
     def refusal(self, track: Track, row: int, now: float) -> Refusal | None:
-        """Why the device may not start now."""
+        """Why the device may not start now. Changes nothing."""
         labels, admission = self.fleet.labels(row), track.admission
         shut = admission.door(track.state, self._freeze, labels, now)
         if shut is not None:
-            admission.moved(now)  # its patience does not run
             return shut
         if self._setbacks.held(track.state.spec.model, row):
-            return Refusal(WaitCode.REVERTED_TWICE, "Two releases went wrong on it.")
+            return Refusal(
+                WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
+            )
         return admission.no_place(labels, self.allowed(track), track.in_trial, now)
 
     def release(self, row: int, outcome: Outcome) -> None:
@@ -345,7 +350,8 @@ class Engine:
         """The rollout at this moment. Raises OperatorError ``not_found``."""
         track = self._track(rollout_id)
         evidence, judgement, report = self._look_at(track, now)
-        return show(track, evidence, judgement, report)
+        allowed = self.allowed(track) if track.state.status in _JUDGED else None
+        return show(track, evidence, judgement, report, allowed)
 
     def why_rollout(self, rollout_id: str, now: float) -> WaitReport:
         """What the rollout waits for. Raises OperatorError ``not_found``."""
@@ -354,7 +360,14 @@ class Engine:
     def why_device(self, row: int, now: float) -> WaitReport:
         """Why the device runs what it runs."""
         tracks = self._newest_first()
-        return device_why.explain_device(row, self.fleet, self._desired, tracks, now)
+        return device_why.explain_device(
+            row,
+            self.fleet,
+            self._desired,
+            tracks,
+            now,
+            refusal=lambda track: self.refusal(track, row, now),
+        )
 
     def why_release(self, model: str, release: str, now: float) -> WaitReport:
         """Where the release stands. Raises OperatorError ``not_found``."""
@@ -433,7 +446,13 @@ class Engine:
         match track.state.status:
             case Status.RUNNING | Status.PAUSED | Status.HALTED:
                 census = self._census(track, now)
-                sight = why.Sight(now, census, judgement=self._judge(track, census, now))
+                sight = why.Sight(
+                    now,
+                    census,
+                    judgement=self._judge(track, census, now),
+                    patience_from=track.admission.patience_from(track.state, now),
+                    held=self._held_back(track, census, now),
+                )
                 evidence = census.evidence
             case Status.REVERTING | Status.REVERTED:
                 owing = find_owing(track, self.fleet, self._desired, now)
@@ -441,7 +460,10 @@ class Engine:
                     why.Sight(now, owing=owing),
                     closed_evidence(track, self.fleet, now),
                 )
-            case Status.PLANNED | Status.COMPLETED | Status.REFUSED:
+            case Status.PLANNED:
+                sight = why.Sight(now, held=self._held_back(track, Census(), now))
+                evidence = closed_evidence(track, self.fleet, now)
+            case Status.COMPLETED | Status.REFUSED:
                 sight, evidence = why.Sight(now), closed_evidence(track, self.fleet, now)
         report = why.explain_rollout(track, self.fleet, sight)
         return evidence, sight.judgement, report
@@ -449,6 +471,17 @@ class Engine:
     def _census(self, track: Track, now: float) -> Census:
         held = self._setbacks.rows(track.state.spec.model)
         return take_census(track, self.fleet, self._desired, now, held=held)
+
+    def _held_back(self, track: Track, census: Census, now: float) -> tuple[Wait, ...]:
+        return held_back(
+            track,
+            self.fleet,
+            self._freeze,
+            census.offered,
+            allowed=self.allowed(track),
+            twice=self._setbacks.rows(track.state.spec.model),
+            now=now,
+        )
 
     def _shut(self, track: Track, now: float) -> Refusal | None:
         return track.admission.door(track.state, self._freeze, None, now)
@@ -470,7 +503,7 @@ class Engine:
         return self._gate(
             census.evidence,
             track.state.spec.gate,
-            opened_at=track.admission.patience_from(track.state, self.fleet.listening_since),
+            opened_at=track.admission.patience_from(track.state, now),
             before=wave.judgement,
             now=now,
         )

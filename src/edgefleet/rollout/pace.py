@@ -35,7 +35,7 @@ class Starts:
             del self._at[place]
 
     def wait_until(self, now: float) -> float | None:
-        """When the next may begin; None: now. A clock that was set back counts as no time at all."""
+        """When the next may begin; None: now. A clock set back counts as no time."""
         if not self._most:
             return None
         del self._at[: bisect_right(self._at, now - MINUTE_S)]
@@ -97,6 +97,11 @@ class Flow:
         if not self.is_bounded or row in self._offered:
             return None
         at = max(bucket.ready_at(size_bytes(), now) for bucket in self._buckets(site))
+        return at if at > now else None
+
+    def busy_until(self, now: float) -> float | None:
+        """When bytes of the whole rollout flow again; None: they do."""
+        at = now if self._all is None else self._all.ready_at(1, now)
         return at if at > now else None
 
     def take(self, row: int, site: str | None, size_bytes: Callable[[], int], now: float) -> None:

@@ -6,7 +6,11 @@ from edgefleet.rollout.track import Track
 
 
 def show(
-    track: Track, evidence: Evidence, judgement: Judgement | None, why: WaitReport
+    track: Track,
+    evidence: Evidence,
+    judgement: Judgement | None,
+    why: WaitReport,
+    allowed: int | None,
 ) -> RolloutView:
     """``judgement`` is the gate's word of this moment on the open wave, if one is open."""
     state = track.state
@@ -33,6 +37,7 @@ def show(
         gate=spec.gate,
         plan=spec,
         ineligible=track.scope.ineligible(),
+        allowed=allowed,
         approvals=state.approvals,
         evidence=evidence,
         exposed=track.ledger.exposed,

@@ -10,6 +10,7 @@ from typing import assert_never
 from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout import gate
+from edgefleet.rollout.admission import DOORS
 from edgefleet.rollout.evidence import Census, Owing
 from edgefleet.rollout.fleet import Fleet, Rows
 from edgefleet.rollout.limits import FIRST_NAMES
@@ -25,6 +26,8 @@ class Sight:
     census: Census = field(default_factory=Census)
     owing: Owing = field(default_factory=Owing)
     judgement: Judgement | None = None
+    patience_from: float = 0.0  # since when stragglers have had their chance
+    held: tuple[Wait, ...] = ()  # what holds devices back that could begin
 
 
 def explain_rollout(track: Track, fleet: Fleet, sight: Sight) -> WaitReport:
@@ -32,15 +35,9 @@ def explain_rollout(track: Track, fleet: Fleet, sight: Sight) -> WaitReport:
     state = track.state
     match state.status:
         case Status.PLANNED:
-            waits = [
-                Wait(
-                    code=WaitCode.START,
-                    text=f"It waits for somebody to start it: edgefleet rollout start {state.id}.",
-                    since=state.since,
-                )
-            ]
+            waits = [_to_start(state), *sight.held]
         case Status.RUNNING:
-            waits = _wave_waits(state, fleet, sight)
+            waits = _running_waits(state, fleet, sight)
         case Status.PAUSED:
             waits = [
                 Wait(
@@ -78,12 +75,34 @@ def counted(count: int, what: str = "device") -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+def _running_waits(state: RolloutState, fleet: Fleet, sight: Sight) -> list[Wait]:
+    """A closed door says more than the gate; a lack of places says less."""
+    doors = [wait for wait in sight.held if wait.code in DOORS]
+    rest = [wait for wait in sight.held if wait.code not in DOORS]
+    return [*doors, *_wave_waits(state, fleet, sight), *rest]
+
+
+def _to_start(state: RolloutState) -> Wait:
+    if state.spec.start_at is not None:
+        return Wait(
+            code=WaitCode.SCHEDULED,
+            text=f"It starts by itself at the time set; sooner: edgefleet rollout start {state.id}.",
+            since=state.since,
+            until=state.spec.start_at,
+        )
+    return Wait(
+        code=WaitCode.START,
+        text=f"It waits for somebody to start it: edgefleet rollout start {state.id}.",
+        since=state.since,
+    )
+
+
 def _wave_waits(state: RolloutState, fleet: Fleet, sight: Sight) -> list[Wait]:
     """The gate's reason first, then who is still out."""
     wave, census, judgement = state.open_wave, sight.census, sight.judgement
     if wave is None or wave.opened_at is None or judgement is None:
         return []
-    patience_until = wave.opened_at + state.spec.gate.patience_s
+    patience_until = sight.patience_from + state.spec.gate.patience_s
     patience = patience_until if patience_until > sight.at else None  # over: they are left behind
     before = wave.judgement
     reason = gate.SOAK if judgement.reason == gate.PASSED else judgement.reason

@@ -147,6 +147,12 @@ class Hours:
             known = self._known[zone] = self._spell(zone, now)
         return known[2]
 
+    def open_since(self, now: float) -> float:
+        """When the window that is open opened, where one is, and for every device; else 0."""
+        if not self._windows or self.by_device or not self.open(None, now):
+            return 0.0
+        return self._known["UTC"][0]
+
     def next_open(self, label: str | None, now: float) -> float | None:
         """When a window opens that is not open now."""
         zone = zone_of(label, self._offset, now)
@@ -154,7 +160,7 @@ class Hours:
 
     def _spell(self, zone: str, now: float) -> tuple[float, float, bool]:
         spells = tuple(_spells(self._windows, zone, self._offset, now))
-        ends = [end for begin, end in spells if begin <= now < end]
-        if ends:
-            return now, min(ends), True
+        current = [spell for spell in spells if spell[0] <= now < spell[1]]
+        if current:
+            return max(begin for begin, _ in current), min(end for _, end in current), True
         return now, min((begin for begin, _ in spells if begin > now), default=now + _DAY_S), False
