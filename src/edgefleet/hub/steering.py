@@ -1,6 +1,7 @@
 """Rollouts change here: what the engine decides is stored first, and only then it holds.
 
-One change at a time, so that each is decided on the state that the one before it left.
+One change at a time, so that each is decided on the state that the one before it left. A caller
+that is cancelled leaves a change to its end: what the writer has taken cannot be called back.
 """
 
 import asyncio
@@ -36,6 +37,17 @@ class Steering:
 
     async def plan(self, spec: RolloutSpec, actor: str) -> str:
         """Plan a rollout and return its id. Raises OperatorError."""
+        return await asyncio.shield(self._plan(spec, actor))
+
+    async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> None:
+        """Do what an operator says. Raises OperatorError ``verb_not_now`` or ``not_found``."""
+        await asyncio.shield(self._command(rollout, verb, command, actor))
+
+    async def look(self) -> None:
+        """Let every gate judge what is known by now. Raises DeviceError when the store cannot."""
+        await asyncio.shield(self._look())
+
+    async def _plan(self, spec: RolloutSpec, actor: str) -> str:
         async with self._turn:
             now = self._clock.now()
             state = self._engine.plan(
@@ -55,8 +67,7 @@ class Steering:
             )
         return state.id
 
-    async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> None:
-        """Do what an operator says. Raises OperatorError ``verb_not_now`` or ``not_found``."""
+    async def _command(self, rollout: str, verb: Verb, command: Command, actor: str) -> None:
         async with self._turn:
             now = self._clock.now()
             change = self._engine.command(rollout, verb, now=now, generation=command.generation)
@@ -68,8 +79,7 @@ class Steering:
                 )
             await self._save(change, lines, now)
 
-    async def look(self) -> None:
-        """Let every gate judge what is known by now. Raises DeviceError when the store cannot."""
+    async def _look(self) -> None:
         async with self._turn:
             now = self._clock.now()
             for rollout in self._engine.open_rollouts():
