@@ -40,6 +40,7 @@ FLUSH_BYTES: Final = 4 << 20  # held in memory between two writes of a download
 DISK_MARGIN_BYTES: Final = 1 << 20  # never taken by a download: the state must fit
 RESERVE_BYTES: Final = 64 << 10  # given up when even the state finds no room
 MANIFEST_BYTES: Final = 4 << 20
+PROBLEM_BYTES: Final = 64 << 10  # of an answer that is no file
 REQUEST_S: Final = 10.0
 SAVE_RETRY_S: Final = 1.0
 
