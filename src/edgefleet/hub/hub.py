@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from edgefleet import __version__
-from edgefleet.base.clock import Clock, SystemClock
+from edgefleet.base.clock import Clock, SteadyClock
 from edgefleet.base.entropy import Entropy, SystemEntropy
 from edgefleet.base.errors import OperatorError
 from edgefleet.hub.blobs import Blobs
@@ -101,7 +101,7 @@ class Hub:
         """
         folder = DataDir(settings.data_dir)
         try:
-            hub = cls(settings, folder, clock or SystemClock(), entropy or SystemEntropy())
+            hub = cls(settings, folder, clock or SteadyClock(), entropy or SystemEntropy())
         except BaseException:
             folder.release()
             raise
