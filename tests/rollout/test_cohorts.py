@@ -3,7 +3,7 @@
 from edgefleet.protocol.device import Telemetry
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.cohorts import Figures
-from edgefleet.rollout.limits import LATENCY_DEVICES_PER_COHORT
+from edgefleet.rollout.limits import LATENCY_DEVICES_PER_COHORT, SCORES_PER_DEVICE
 from support.toy_rollout import ToyShell, spec
 
 
@@ -37,6 +37,26 @@ def test_the_latencies_that_are_kept_are_bounded():
         figures.add(row, telemetry(1, 0.5, 100))
     assert len(figures.latency_us_p95) == LATENCY_DEVICES_PER_COHORT
     assert figures.cohort().devices == LATENCY_DEVICES_PER_COHORT + 50
+
+
+def test_one_device_that_claims_a_million_scores_does_not_make_the_mean():
+    figures = Figures()
+    for row in range(20):
+        figures.add(row, telemetry(100, 0.9, 100))
+    figures.add(20, telemetry(1_000_000, 0.0, 100))
+    figures.add(21, telemetry(100, 900.0, 100))  # no score is above 1
+    mean = figures.cohort().confidence_mean
+    assert mean is not None
+    assert abs(mean - (20 * 0.9 + 0.0 + 1.0) / 22) < 1e-9
+
+
+def test_the_mean_of_a_busy_device_follows_what_it_reports_later():
+    figures = Figures()
+    for confidence in (0.9, 0.5):
+        figures.add(3, telemetry(SCORES_PER_DEVICE, confidence, 100))
+    mean = figures.cohort().confidence_mean
+    assert mean is not None
+    assert abs(mean - 0.7) < 1e-9
 
 
 def story() -> tuple[ToyShell, str]:
@@ -82,3 +102,14 @@ def test_devices_outside_the_rollout_are_no_control():
     rollout = shell.start(spec("2", 50, 100, selector="site=s1"))
     report(shell, 0.9)
     assert shell.view(rollout).evidence.control.devices == 30
+
+
+def test_a_device_that_never_took_the_release_is_no_canary():
+    shell, rollout = story()
+    took = {device.row for device in shell.devices if device.running == "2"}
+    liar = next(device for device in shell.devices if device.row not in took)
+    report(shell, 0.9)
+    for _ in range(100):
+        shell.telemetry(liar.row, "2", 0.0)
+    view = shell.run(rollout)
+    assert view.status is Status.COMPLETED

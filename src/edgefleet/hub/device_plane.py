@@ -77,16 +77,14 @@ class DevicePlane:
 
     async def _durable(self, row: int, said: CheckIn, started: float) -> Reply:
         """Store what the device reported, let it take effect, then acknowledge it."""
+        kept = tuple(one for one in said.outcomes if self._engine.concerns(row, one))
         try:
             if said.facts:
                 await self._devices.learn(row, said.facts)
                 self._quota.count(row, 1)
-            if said.outcomes:
+            if kept:
                 await self._store.save_outcomes(
-                    row,
-                    said.outcomes,
-                    self._clock.now(),
-                    partial(self._count, row, len(said.outcomes)),
+                    row, kept, self._clock.now(), partial(self._count, row, len(kept))
                 )
         except EdgefleetError as error:
             return self._refusal(error, started)

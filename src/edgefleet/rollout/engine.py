@@ -125,7 +125,9 @@ class Engine:
         track = self._track(rollout_id)
         if track.state.status is Status.REVERTING:
             owing = find_owing(track, self.fleet, self._desired, now)
-            return None if len(owing.online) else self._change(track, steps.Returned(), now)
+            if len(owing.online) and now < steps.returned_by(track.state):
+                return None
+            return self._change(track, steps.Returned(left=len(owing.online)), now)
         judgement = self._judge(track, take_census(track, self.fleet, self._desired, now), now)
         if judgement is None:
             return None
@@ -147,6 +149,14 @@ class Engine:
 
     # What devices say, and are told.
 
+    def concerns(self, row: int, outcome: Outcome) -> bool:
+        """False for a report on a rollout that the device has no part in: keep none of those.
+
+        To be asked when the report arrives. Later the device's facts may be others.
+        """
+        track = self._tracks.get(outcome.rollout)
+        return track is None or track.has_part(row, outcome.kind)
+
     def record(self, row: int, outcome: Outcome) -> bool:
         """Count a durable outcome; False when it says nothing new or concerns no known rollout."""
         track = self._tracks.get(outcome.rollout)
@@ -167,11 +177,10 @@ class Engine:
             running = self.fleet.running(row)
             if running is not None and running[0] != state.spec.model:
                 continue
-            if telemetry.release == state.spec.release:
+            took = track.ledger.standing(row) is not Standing.NONE
+            if telemetry.release == state.spec.release and took:
                 track.cohorts.canary.add(row, telemetry)
-            elif (
-                telemetry.release == state.previous and track.ledger.standing(row) is Standing.NONE
-            ):
+            elif telemetry.release == state.previous and not took:
                 track.cohorts.control.add(row, telemetry)
 
     def answer(self, row: int, now: float) -> Offer | None:  # noqa: ARG002 - windows need the time

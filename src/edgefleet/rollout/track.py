@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.cohorts import Cohorts
@@ -12,6 +13,9 @@ from edgefleet.rollout.fleet import Mask, Rows
 from edgefleet.rollout.ledger import HELD, Ledger, Standing
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.state import RolloutState
+
+_EXACT = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED})
+"""While a rollout stands so, its wave is exactly who was enrolled when the wave opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,17 @@ class Track:
             if self.scope.inside(row, self.state.waves[index]):
                 return index
         return None
+
+    def has_part(self, row: int, kind: OutcomeKind) -> bool:
+        """May the device report this? It did before, lies in a wave, or is told to go back."""
+        if self.ledger.standing(row) is not Standing.NONE:
+            return True
+        wave = self.state.open_wave
+        if wave is None or not self.scope.eligible(row):
+            return False
+        if self.state.status in _EXACT:
+            return self.scope.inside(row, wave)
+        return kind is OutcomeKind.REVERTED or self.scope.below(row, wave)
 
     def covers(self, row: int, running: int) -> bool:
         """Does this rollout give the device its release? ``running``: the one it runs now.
