@@ -1,6 +1,6 @@
 """Fetching: never twice, never past the disk's end, never what was not announced."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
@@ -214,3 +214,21 @@ def test_a_bound_on_speed_makes_the_download_wait(disk: MemoryStorage) -> None:
     bounded = Fetcher(disk, hub, dict, Stopwatch(), bytes_per_s=1024)  # type: ignore[arg-type] - a generator is an iterator
     bounded.file("b", "model.onnx", ARTIFACT, token)
     assert token.waits_s == [4.0, 8.0, 10.0]
+
+
+def test_a_refusal_without_end_is_not_read_to_its_end() -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1 << 16
+            yield bytes(1 << 16)
+
+    class Endless(Hub):
+        def download(self, *_: object, **__: object) -> Download:
+            return Download(500, {}, endless())
+
+    with pytest.raises(EdgefleetError):
+        fetcher(MemoryStorage(), Endless()).file("b", "model.onnx", ARTIFACT, Token())
+    assert taken <= 4 * limits.PROBLEM_BYTES

@@ -12,7 +12,7 @@ from edgefleet.agent.fetch import ARTIFACT_PATH, MANIFEST_PATH
 from edgefleet.agent.link import Credential, HubLink, enrol, load_credential
 from edgefleet.base.entropy import SeededEntropy
 from edgefleet.base.errors import DeviceError
-from edgefleet.base.network import HttpLink
+from edgefleet.base.network import Answer, HttpLink
 from edgefleet.base.storage import FolderStorage
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn
@@ -114,3 +114,29 @@ def test_a_hub_in_trouble_is_a_failure_to_be_tried_again(
     assert isinstance(failed, CheckInFailed)
     assert failed.code == code
     link.close()
+
+
+@pytest.mark.parametrize(
+    "odd", ["http://hub:port", "unix:/run/other.sock", "http://[::1", "nonsense", ""]
+)
+def test_a_check_in_address_that_is_none_is_asked_for_again(
+    hub: FakeHub, storage: FolderStorage, odd: str
+) -> None:
+    credential = msgspec.structs.replace(enrolled(hub, storage), checkin_url=odd)
+    link = linked(credential, storage)
+    assert isinstance(link.check_in(SAID), CheckInFailed)
+    assert isinstance(link.check_in(msgspec.structs.replace(SAID, seq=2)), CheckInAnswered)
+
+
+def test_an_answer_nested_without_end_is_a_check_in_that_failed(
+    hub: FakeHub, storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = linked(enrolled(hub, storage), storage)
+    deep = Answer(200, {}, b'{"interval_s": 1, "more": ' + b"[" * 100_000)
+
+    def answer(*_: object, **__: object) -> Answer:
+        return deep
+
+    monkeypatch.setattr(HttpLink, "request", answer)
+    assert isinstance(failed := link.check_in(SAID), CheckInFailed)
+    assert failed.code == "answer_malformed"

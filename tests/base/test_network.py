@@ -1,3 +1,4 @@
+import contextlib
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from edgefleet.base.network import HttpLink
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     connections: ClassVar[set[object]] = set()
+    sent_mib: ClassVar[int] = 0
 
     def do_GET(self) -> None:
         Handler.connections.add(self.client_address)
@@ -21,6 +23,14 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"only this")
             self.close_connection = True
+            return
+        if self.path == "/negative":  # a chunk of negative size, then bytes without an end
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                for _ in range(1024):
+                    self.wfile.write(bytes(1 << 20))
+                    Handler.sent_mib += 1
             return
         if self.path == "/drop":
             self.close_connection = True
@@ -106,3 +116,30 @@ def test_what_is_no_address_is_said(url: str) -> None:
     with pytest.raises(OperatorError) as caught:
         HttpLink(url)
     assert caught.value.code == "setting_invalid"
+
+
+def test_a_chunk_of_negative_size_does_not_fill_the_memory(url: str) -> None:
+    Handler.sent_mib = 0
+    with pytest.raises(NetworkError):
+        HttpLink(url).request("GET", "/negative")
+    assert Handler.sent_mib < 64
+
+
+@pytest.mark.parametrize(
+    "odd", ["http://hub:port", "http://[::1", "http://hub:99999", "http://a b/", "ftp://hub", ""]
+)
+def test_an_odd_address_is_a_typed_error(odd: str) -> None:
+    with pytest.raises(OperatorError) as refused:
+        HttpLink(odd)
+    assert refused.value.code == "setting_invalid"
+
+
+@pytest.mark.parametrize("odd", ["http://a..b:1", f"http://{'a' * 64}.example:1"])
+def test_a_host_that_cannot_be_looked_up_is_a_typed_error(odd: str) -> None:
+    with pytest.raises(NetworkError):
+        HttpLink(odd).request("GET", "/")
+
+
+def test_a_header_that_cannot_be_sent_is_a_typed_error(url: str) -> None:
+    with pytest.raises(NetworkError):
+        HttpLink(url).request("GET", "/", headers={"Authorization": "Bearer a\nb"})

@@ -19,6 +19,7 @@ SAID = {
     "selector": ("site=lyon", "site=lyon"),
     "waves": ("10%", ({"percent": 10.0, "count": None, "selector": ""},)),
     "gate.max_error_rate": ("7%", 0.07),
+    "gate.max_silent_rate": ("7%", 0.07),
     "gate.alpha": ("0.02", 0.02),
     "gate.min_sample": ("9", 9),
     "gate.soak_s": ("9m", 540.0),

@@ -178,3 +178,10 @@ def test_a_hub_killed_while_it_takes_artifacts_keeps_whole_ones_only(tmp_path: P
     assert all(sha256_hex(blobs.path(digest).read_bytes()) == digest for digest in told)
     for name in files(tmp_path):
         assert sha256_hex((tmp_path / name).read_bytes()) == Path(name).name
+
+
+def test_what_a_killed_hub_was_receiving_is_gone_at_the_next_start(tmp_path: Path) -> None:
+    Blobs(tmp_path, max_bytes=1 << 30)
+    (tmp_path / "incoming" / "half").write_bytes(DATA)
+    Blobs(tmp_path, max_bytes=1 << 30)
+    assert files(tmp_path) == []

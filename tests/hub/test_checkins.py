@@ -395,3 +395,29 @@ def test_raw_devices_speak_to_a_real_hub(tmp_path: Path) -> None:
         view = hub.client().device(device.name)
         assert (view.online, view.labels) == (True, {"site": "lyon"})
         device.close()
+
+
+@pytest.mark.parametrize("kind", list(OutcomeKind))
+def test_a_report_on_a_rollout_that_a_device_has_no_part_in_counts_nowhere(
+    tmp_path: Path, kind: OutcomeKind
+) -> None:
+    async def body(hub: Hub, devices: list[InsideDevice]) -> None:
+        await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path / "r", "1"))
+        spec = RolloutSpec(
+            model="digits", release="1", waves=(WaveSpec(percent=10), WaveSpec(percent=100))
+        )
+        rollout = (await hub.plan(spec, "operator")).id
+        await hub.command(rollout, Verb.START, Command(), "operator")
+        offered = [(await report(hub, device, device.said())).offer for device in devices]
+        assert sum(offer is not None for offer in offered) == 1
+        before = hub.rollout(rollout).evidence
+        for device, offer in zip(devices, offered, strict=True):
+            if offer is None:
+                said = device.said(outcome(f"{device.name}-lie", kind, rollout, "1"))
+                answer = await report(hub, device, said)
+                assert answer.acked == (f"{device.name}-lie",)  # it need not say it again
+        assert hub.rollout(rollout).evidence == before
+        assert hub.rollout(rollout).exposed == 0
+        assert stored_outcomes(tmp_path / "data") == []
+
+    inside(tmp_path, body, devices=10)

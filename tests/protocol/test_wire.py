@@ -32,6 +32,7 @@ def test_what_goes_over_the_wire_is_frozen(kind: type[Wire]) -> None:
         (b'{"protocol": 1}', None),
         (b'{"protocol": 1, "seq": 1, "phase": "flying"}', "phase"),
         (b'{"protocol": 1, "seq": 1, "telemetry": {"release": "1", "requests": -1}}', "telemetry"),
+        (b'{"protocol": 1, "seq": 1, "more": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", None),
         (b"[]", None),
         (b"{", None),
         (b"\xff\xfe", None),
@@ -89,3 +90,31 @@ def test_errors_of_the_operator_are_the_default() -> None:
         {"percent": 10},
         {"percent": 100},
     ]
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"code": "\xff"}', b'{"next_seq": -5}'])
+def test_an_answer_that_is_no_problem_is_a_typed_error(body: bytes) -> None:
+    assert error_from_answer(500, body).code == "answer_malformed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "field"),
+    [
+        (
+            device.Telemetry,
+            b'{"release":"1","requests":1%s,"errors":0,"confidence_sum":1,"confidence_count":1,'
+            b'"latency_us_p50":1,"latency_us_p95":1,"memory_mib":1}' % (b"0" * 400),
+            "requests",
+        ),
+        (device.EnrolAnswer, b'{"device":"d","token":"a\\nb"}', "token"),
+        (device.EnrolAnswer, b'{"device":"d","token":"a\\n"}', "token"),
+        (release.Artifact, b'{"sha256":"../../x","size_bytes":1}', "sha256"),
+        (release.Artifact, b'{"sha256":"%s\\n","size_bytes":1}' % (b"a" * 64), "sha256"),
+    ],
+)
+def test_what_would_break_the_reader_further_on_is_refused(
+    kind: type[Wire], body: bytes, field: str
+) -> None:
+    with pytest.raises(OperatorError) as refused:
+        decode(body, kind)
+    assert refused.value.field == field

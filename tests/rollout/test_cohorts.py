@@ -5,7 +5,11 @@ from msgspec.structs import replace
 from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Telemetry
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.cohorts import Cohorts, Figures
-from edgefleet.rollout.limits import LATENCY_DEVICES_PER_COHORT, SCORES_WAITING
+from edgefleet.rollout.limits import (
+    LATENCY_DEVICES_PER_COHORT,
+    SCORES_PER_DEVICE,
+    SCORES_WAITING,
+)
 from support.toy_rollout import GATE, ToyShell, spec
 
 
@@ -114,6 +118,26 @@ def test_a_device_above_a_limit_is_counted_by_what_it_said_last():
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 0, 0, 0)
 
 
+def test_one_device_that_claims_a_million_scores_does_not_make_the_mean():
+    figures = Figures()
+    for row in range(20):
+        figures.add(row, telemetry(100, 0.9, 100))
+    figures.add(20, telemetry(1_000_000, 0.0, 100))
+    figures.add(21, telemetry(100, 900.0, 100))  # no score is above 1
+    mean = figures.cohort().confidence_mean
+    assert mean is not None
+    assert abs(mean - (20 * 0.9 + 0.0 + 1.0) / 22) < 1e-9
+
+
+def test_the_mean_of_a_busy_device_follows_what_it_reports_later():
+    figures = Figures()
+    for confidence in (0.9, 0.5):
+        figures.add(3, telemetry(SCORES_PER_DEVICE, confidence, 100))
+    mean = figures.cohort().confidence_mean
+    assert mean is not None
+    assert abs(mean - 0.7) < 1e-9
+
+
 def story() -> tuple[ToyShell, str]:
     shell = ToyShell(600)
     shell.publish("1")
@@ -169,3 +193,14 @@ def test_devices_outside_the_rollout_are_no_control():
     rollout = shell.start(spec("2", 50, 100, selector="site=s1"))
     report(shell, confidence_delta=0.0)
     assert shell.view(rollout).evidence.control.devices == 30
+
+
+def test_a_device_that_never_took_the_release_is_no_canary():
+    shell, rollout = story()
+    took = {device.row for device in shell.devices if device.running == "2"}
+    liar = next(device for device in shell.devices if device.row not in took)
+    report(shell, confidence_delta=0.0)
+    before = shell.view(rollout).evidence.canary
+    shell.engine.telemetry(liar.row, scored("1", "2", confidence_delta=-0.3), shell.now)
+    assert shell.view(rollout).evidence.canary == before
+    assert shell.run(rollout).status is Status.COMPLETED

@@ -3,8 +3,9 @@
 import pytest
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status, Verb
-from support.toy_rollout import Behaviour, ToyDevice, ToyShell, spec
+from support.toy_rollout import GATE, MODEL, Behaviour, ToyDevice, ToyShell, spec
 
 
 def shell_on_release_1(devices: int = 200) -> ToyShell:
@@ -207,3 +208,30 @@ def test_a_completed_rollout_is_not_taken_back_under_one_that_runs():
     shell.publish("3")
     shell.start(spec("3"))
     assert refused(shell, rollout, Verb.REVERT) == "rollout_overlap"
+
+
+def test_a_device_that_does_not_go_back_holds_the_others_for_a_while_only():
+    shell = shell_on_release_1(20)
+    rollout = shell.start(spec("2", 100))
+    shell.settle(rollout, 4)
+    stuck = shell.devices[7]
+    assert stuck.running == "2"
+    stuck.away = lambda _now: True  # it is played below
+    shell.command(rollout, Verb.REVERT)
+
+    def tick() -> Status:
+        shell.engine.fleet.seen(
+            stuck.row, shell.now + 1, model=MODEL, release="2", phase=Phase.IDLE
+        )
+        shell.tick()
+        return shell.view(rollout).status
+
+    patience_s = GATE.patience_s + GATE.confirm_after_s + GATE.silence_s
+    assert {tick() for _ in range(int(patience_s) - 1)} == {Status.REVERTING}
+    assert [tick(), tick()][-1] is Status.REVERTED
+    assert "1 device that can be reached runs it still" in shell.view(rollout).text
+    offer = shell.engine.answer(stuck.row, shell.now)
+    assert offer is not None
+    assert (offer.action, offer.release) == ("revert", "1")
+    shell.publish("3")
+    shell.plan(spec("3", 100))

@@ -84,3 +84,12 @@ def test_threads_follow_the_quota_and_never_the_number_of_cores(
     monkeypatch.setattr(runtime, "_CPU_MAX", path)
     monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: set(range(cpus)))
     assert thread_count() == threads
+
+
+def test_a_model_takes_no_more_threads_than_the_device_grants(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "m.onnx")
+    runtime_for(model.variant).load(model.path, model.variant)  # what the runtime starts once
+    before = len(list(Path("/proc/self/task").iterdir()))
+    loaded = runtime_for(model.variant).load(model.path, model.variant)
+    assert len(list(Path("/proc/self/task").iterdir())) - before == thread_count() - 1
+    assert loaded.run_us > 0

@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -27,11 +28,28 @@ from support.fake_hub import FakeHub
 from support.tiny_models import classifier, write_golden
 
 
+class Hub(Protocol):
+    """What an agent needs of a hub, the fake one or a real one."""
+
+    @property
+    def url(self) -> str: ...
+
+
 class AgentProcess:
     """One device: its folder, its process, its serving process."""
 
-    def __init__(self, folder: Path, hub: FakeHub, key: PublisherKey) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hub: Hub,
+        key: PublisherKey,
+        *,
+        claim: str = "claim-1",
+        name: str = "device",
+        profile: str = "generic_x86",
+    ) -> None:
         self.folder = folder
+        self.identity = ("--claim", claim, "--name", name, "--profile", profile)
         self.data = folder / "d"
         self.hub = hub
         self.trust = folder / "trust.txt"
@@ -43,7 +61,7 @@ class AgentProcess:
         with (self.folder / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edgefleet.agent", "run", "--hub", self.hub.url,
-                 "--claim", "claim-1", "--name", "device", "--profile", "generic_x86",
+                 *self.identity,
                  "--data-dir", str(self.data), "--trust", str(self.trust),
                  "--serve", self.serve, "--label", "site=lyon", *more],
                 stderr=log, env={**os.environ, **(environ or {})},
@@ -102,14 +120,15 @@ class AgentProcess:
             time.sleep(0.02)
         raise AssertionError(f"nothing serves within {timeout_s} s\n{self.log()}")
 
-    def check_valid(self) -> str | None:
+    def check_valid(self, artifacts: Collection[str] | None = None) -> str | None:
         """The oracle: the pointer names a slot with a whole model. Returns what the state runs."""
+        known = self.hub.artifacts if isinstance(self.hub, FakeHub) else artifacts or ()
         storage, state = FolderStorage(self.data), self.state()
         pointer, seen, digest = storage.read(POINTER), b"", None
         while pointer is not None and pointer != seen:  # it may move while we look
             digest = storage.digest(path("a" if pointer == b"a" else "b", "model.onnx"))
             pointer, seen = storage.read(POINTER), pointer
-        assert pointer is None or digest in self.hub.artifacts
+        assert pointer is None or digest in known
         now = running(state) if state else None
         return now[1] if now else None
 

@@ -18,6 +18,7 @@ from edgefleet.cli.rollout.picture import rollout_lines
 from edgefleet.cli.values import DURATION, duration
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec, Verb
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
 
 DIVIDER = "----"
@@ -64,6 +65,11 @@ class Session:
             "why": self._why,
             "view": self._view,
             "restart": self._restart,
+            "approve": self._approve,
+            "freeze": self._freeze,
+            "thaw": self._thaw,
+            "held": self._held,
+            "let-pass": self._let_pass,
             **{verb.value: self._command(verb) for verb in Verb},
         }
 
@@ -84,8 +90,15 @@ class Session:
         values = {key: text.split(",") for key, text in given.items()}
         for number in range(known, known + count):
             labels = {key: choice[number % len(choice)] for key, choice in values.items()}
-            profile = labels.pop("profile", "generic_x86")
-            self.fleet.enrol(FakeDevice(f"cam-{number:04d}", profile, labels))
+            device = FakeDevice(
+                f"cam-{number:04d}",
+                labels.pop("profile", "generic_x86"),
+                runtimes=(labels.pop("runtime", "onnx"),),
+                memory_mib=int(labels.pop("memory", "1024")),
+                protocol=int(labels.pop("protocol", PROTOCOL)),
+            )
+            device.labels = labels
+            self.fleet.enrol(device)
         return [f"{len(self.fleet.devices)} devices"]
 
     def _device(self, said: list[str]) -> list[str]:
@@ -103,13 +116,14 @@ class Session:
         return [f"{device.name} serves {serves}", *wait_lines(self.fleet.why_device(said[0]))]
 
     def _release(self, said: list[str]) -> list[str]:
-        """``release 2 fails=10% confidence=0.8``."""
-        behaviour = Behaviour()
-        for key, text in _pairs(said[1:]).items():
+        """``release 2 fails=10% confidence=0.8 for=jetson_nano,raspberry_pi``."""
+        behaviour, given = Behaviour(), _pairs(said[1:])
+        profiles = given.pop("for").split(",") if "for" in given else None
+        for key, text in given.items():
             value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
             kind = type(getattr(behaviour, key))
             behaviour = replace(behaviour, **{key: kind(value)})
-        self.fleet.publish(said[0], behaviour)
+        self.fleet.publish(said[0], behaviour, profiles=profiles)
         return []
 
     def _installed(self, said: list[str]) -> list[str]:
@@ -141,8 +155,12 @@ class Session:
     def _plan(self, said: list[str]) -> list[str]:
         """``plan 2 --waves 1,10,100 --soak 10m``: the options of ``edgefleet rollout plan``."""
         view = self.fleet.view(self.fleet.plan(read_plan(said)))
-        waves = ", ".join(f"{wave.percent:g} %" for wave in view.waves)
-        return [f"{view.id} planned: {view.model} {view.release} in waves of {waves}"]
+        waves = ", ".join(wave.name for wave in view.waves)
+        left_out = ", ".join(f"{count} {reason}" for reason, count in view.ineligible.items())
+        return [
+            f"{view.id} planned: {view.model} {view.release}, waves: {waves}",
+            *([f"left out: {left_out}"] if left_out else []),
+        ]
 
     def _command(self, verb: Verb) -> Callable[[list[str]], list[str]]:
         def command(said: list[str]) -> list[str]:
@@ -151,6 +169,32 @@ class Session:
             return self._noted(before)
 
         return command
+
+    def _approve(self, said: list[str]) -> list[str]:
+        """``approve alice``: she agrees with the newest rollout."""
+        before = len(self.fleet.audit)
+        self.fleet.approve(self._newest(), said[0])
+        return self._noted(before)
+
+    def _freeze(self, said: list[str]) -> list[str]:
+        """``freeze alice``: nobody begins anything."""
+        self.fleet.freeze(person=said[0])
+        return []
+
+    def _thaw(self, said: list[str]) -> list[str]:
+        """``thaw alice``: devices may begin again."""
+        self.fleet.freeze(frozen=False, person=said[0])
+        return []
+
+    def _held(self, _: list[str]) -> list[str]:
+        """``held``: devices that wait for a person to look at them."""
+        rows = self.fleet.engine.held_rows(self.fleet.model)
+        return [f"{len(rows)} held", *self.fleet.engine.fleet.names(rows[:5])]
+
+    def _let_pass(self, said: list[str]) -> list[str]:
+        """``let-pass cam-0001``: a person looked at it, and releases it."""
+        self.fleet.let_pass(said[0])
+        return []
 
     def _why(self, said: list[str]) -> list[str]:
         """``why`` of the newest rollout; ``why ro-1`` of one, ``why cam-0001`` of a device."""

@@ -34,12 +34,19 @@ class TinyRelease:
 
 
 def tiny_release(
-    folder: Path, release: str = "1", *, profiles: tuple[str, ...] = ("generic_x86",)
+    folder: Path,
+    release: str = "1",
+    *,
+    profiles: tuple[str, ...] = ("generic_x86",),
+    hidden: int = 0,
 ) -> TinyRelease:
-    """A release of the model ``digits`` that is as it should be; every version has other weights."""
+    """A release of the model ``digits`` that is as it should be; every version has other weights.
+
+    ``hidden`` layers of 256 KiB each make it larger.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     seed = sum(release.encode())
-    model = classifier(folder / f"model-{release}.onnx", seed=seed)
+    model = classifier(folder / f"model-{release}.onnx", seed=seed, hidden=hidden)
     golden_path = folder / f"golden-{release}.npz"
     golden: Golden = write_golden(golden_path, model)
     manifest = ReleaseManifest(

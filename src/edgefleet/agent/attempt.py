@@ -151,7 +151,9 @@ def on_proved(turn: Turn, event: Proved) -> None:
     if not event.result.passed:
         _refuse(turn, event.result.reason or Reason.GOLDEN, event.result.detail)
         return
-    turn.set_slot(turn.attempt.slot, Slot(held=turn.attempt.held, proved=True))
+    turn.set_slot(
+        turn.attempt.slot, Slot(held=turn.attempt.held, proved=True, accuracy=event.result.accuracy)
+    )
     _no_work(turn)
     _switch(turn)
 

@@ -120,7 +120,7 @@ class Fetcher:
             ARTIFACT_PATH + artifact.sha256, headers=headers, timeout_s=limits.REQUEST_S
         )
         if answer.status not in (_OK, _PARTIAL):
-            body = b"".join(answer.chunks)
+            body = _beginning(answer.chunks)
             if answer.status == _NO_RANGE:
                 self._storage.remove(part)
                 raise NetworkError("connection_lost", "The hub has no such range: from the start.")
@@ -162,6 +162,18 @@ class Fetcher:
             if self._bytes_per_s:
                 elapsed_s = self._clock.monotonic() - started
                 token.check(wait_s=taken / self._bytes_per_s - elapsed_s)
+
+
+def _beginning(chunks: Iterator[bytes]) -> bytes:
+    """What was said instead of the file; more than a problem takes is not waited for."""
+    said = bytearray()
+    for chunk in chunks:
+        said += chunk
+        if len(said) > limits.PROBLEM_BYTES:
+            break
+    if close := getattr(chunks, "close", None):
+        close()
+    return bytes(said)
 
 
 def _mismatch(file: FileName) -> PublisherError:

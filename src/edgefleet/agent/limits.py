@@ -14,6 +14,10 @@ BACKOFF_INTERVALS: Final = 4.0  # and never more than so many intervals
 SEQ_BLOCK: Final = 1024  # sequence numbers reserved by one write
 OUTCOMES_PER_CHECKIN: Final = 16  # what protocol.device.CheckIn carries
 SPOOL_OUTCOMES: Final = 64
+WINDOW_REQUESTS: Final = 100  # a full window to compare with the one before it
+WINDOW_LEAST_REQUESTS: Final = 20  # or so many, once it is so old:
+WINDOW_S: Final = 120.0
+LATENCY_BUCKETS: Final = 64  # that a sketch carries
 TALLIES: Final = 3  # releases whose telemetry waits to be sent
 
 # An attempt.
@@ -39,6 +43,7 @@ FLUSH_BYTES: Final = 4 << 20  # held in memory between two writes of a download
 DISK_MARGIN_BYTES: Final = 1 << 20  # never taken by a download: the state must fit
 RESERVE_BYTES: Final = 64 << 10  # given up when even the state finds no room
 MANIFEST_BYTES: Final = 4 << 20
+PROBLEM_BYTES: Final = 64 << 10  # of an answer that is no file
 REQUEST_S: Final = 10.0
 SAVE_RETRY_S: Final = 1.0
 

@@ -122,7 +122,7 @@ class HubLink:
 
     def _post(self, check_in: CheckIn) -> Answer:
         if self._link is None:
-            self._link = self._open_link(self.credential.checkin_url)
+            self._link = self._open_link(_over_http(self.credential.checkin_url))
         return self._link.request(
             "POST",
             CHECKIN_PATH,
@@ -154,6 +154,13 @@ class HubLink:
                 self._storage.write(CREDENTIAL, encode(self.credential))
             except DeviceError:
                 return  # no room: it is asked for again after the next start
+
+
+def _over_http(url: str) -> str:
+    """``url``, unless the hub sends us to something local. Raises OperatorError."""
+    if not url.startswith(("http://", "https://")):
+        raise OperatorError("setting_invalid", f"The hub takes check-ins at {url[:200]!r}.")
+    return url
 
 
 def _read(answer: Answer, kind: type[T]) -> T:

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import msgspec
+
 from edgefleet.agent import limits, spool, tally
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
@@ -14,9 +16,18 @@ from edgefleet.protocol.version import PROTOCOL
 _REPLAYED: Final = "checkin_replayed"
 
 
-def report(turn: Turn, kind: OutcomeKind, reason: str = "", detail: str = "") -> None:
+def report(
+    turn: Turn,
+    kind: OutcomeKind,
+    reason: str = "",
+    detail: str = "",
+    *,
+    accuracy: float | None = None,
+    accuracy_before: float | None = None,
+) -> None:
     """Put an outcome of the attempt into the spool, and check in at once."""
     new = spool.outcome(turn.attempt, kind, at=turn.now, reason=reason, detail=detail)
+    new = msgspec.structs.replace(new, accuracy=accuracy, accuracy_before=accuracy_before)
     turn.keep(spool=spool.push(turn.state.spool, new))
     turn.forgettable(checkin_at=turn.now)
 
@@ -33,6 +44,9 @@ def check_in_when_due(turn: Turn) -> None:
     serving = running(state)
     facts = None if state.facts_known else state.facts
     telemetry = soft.tallies[0] if soft.tallies else None
+    scores = soft.windows.scores
+    if telemetry is not None and scores is not None and scores.to_release == telemetry.release:
+        telemetry = msgspec.structs.replace(telemetry, scores=scores)
     turn.forgettable(
         seq=seq,
         sent=Sent(
@@ -75,6 +89,9 @@ def take_answer(turn: Turn, event: CheckInAnswered) -> Sent | None:
     )
     if sent.telemetry is not None:
         turn.forgettable(tallies=tally.subtract(turn.soft.tallies, sent.telemetry))
+        if sent.telemetry.scores is turn.soft.windows.scores:
+            windows = msgspec.structs.replace(turn.soft.windows, scores=None)
+            turn.forgettable(windows=windows)
     unsent = any(outcome.id not in sent.outcomes for outcome in turn.state.spool)
     pause = 0.0 if unsent else interval_s * (1.0 + limits.JITTER * (2.0 * event.draw - 1.0))
     turn.forgettable(sent=None, link_failures=0, checkin_at=turn.now + pause)

@@ -6,6 +6,7 @@ import msgspec
 
 from edgefleet.agent import limits
 from edgefleet.agent.table import BEFORE_TRIAL, Stage
+from edgefleet.agent.window import Windows
 from edgefleet.protocol.device import Facts, Outcome, Telemetry
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.serving import LiveStats, ServingStatus
@@ -32,6 +33,7 @@ class Slot(Wire, frozen=True, kw_only=True):
     held: Held | None = None
     proved: bool = False  # passed its golden set on this device
     confirmed: bool = False  # stood its trial
+    accuracy: float | None = None  # on its golden set, on this device
 
 
 class Attempt(Wire, frozen=True, kw_only=True):
@@ -111,6 +113,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     serving: ServingStatus | None = None
     mark: Mark | None = None
     tallies: tuple[Telemetry, ...] = ()
+    windows: Windows = Windows()
     watch: Watch | None = None
     offers_after: float = 0.0
 

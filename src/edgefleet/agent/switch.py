@@ -2,7 +2,7 @@
 
 import msgspec
 
-from edgefleet.agent import limits, tally, trial
+from edgefleet.agent import limits, tally, trial, window
 from edgefleet.agent.effect import Activate, MovePointer, Probe, RemoveSlot, StopServing
 from edgefleet.agent.event import Activated, ActivationFailed, ServingSeen
 from edgefleet.agent.report import report
@@ -162,8 +162,11 @@ def _incumbent_confidence(turn: Turn) -> float | None:
 
 
 def _look(turn: Turn, status: ServingStatus) -> None:
-    tallies, mark = tally.fold(turn.soft.tallies, turn.soft.mark, status)
-    turn.forgettable(serving=status, tallies=tallies, mark=mark)
+    soft = turn.soft
+    grown = tally.growth(soft.mark, status)
+    tallies, mark = tally.fold(soft.tallies, soft.mark, status)
+    windows = window.advance(soft.windows, status, grown, turn.now)
+    turn.forgettable(serving=status, tallies=tallies, mark=mark, windows=windows)
 
 
 def _watch(turn: Turn, event: ServingSeen) -> None:
@@ -200,11 +203,24 @@ def _keep_serving(turn: Turn, event: ServingSeen) -> None:
 
 def _confirm(turn: Turn) -> None:
     name = turn.attempt.slot
-    report(turn, OutcomeKind.CONFIRMED)
+    new = slot(turn.state, name)
+    report(
+        turn, OutcomeKind.CONFIRMED, accuracy=new.accuracy, accuracy_before=_accuracy_before(turn)
+    )
     _make_active(turn, name)
     turn.forgettable(watch=None)
     turn.move(Signal.SETTLED)
     turn.keep(attempt=None)
+
+
+def _accuracy_before(turn: Turn) -> float | None:
+    """That of the release before on the very same golden set; None where the set is another."""
+    active, new = turn.state.active, turn.attempt.held
+    if active is None or new is None:
+        return None
+    before = slot(turn.state, active)
+    same = before.held is not None and before.held.golden.artifact == new.golden.artifact
+    return before.accuracy if same else None
 
 
 def _settle_return(turn: Turn) -> None:

@@ -6,9 +6,9 @@ activation and every restart. A mark remembers the last reading; only the growth
 
 import msgspec
 
-from edgefleet.agent import limits
+from edgefleet.agent import bins, limits
 from edgefleet.agent.state import Mark
-from edgefleet.protocol.device import Telemetry
+from edgefleet.protocol.device import Sketches, Telemetry
 from edgefleet.protocol.serving import LiveStats, ServingStatus
 
 
@@ -20,7 +20,7 @@ def fold(
         return tallies, mark
     stats = status.stats
     new = Mark(pid=status.pid, model=status.model, release=status.release, stats=stats)
-    grown = _growth(mark, new)
+    grown = growth(mark, status)
     if grown.requests == 0 and grown.confidence_count == 0:
         return tallies, new
     kept = [tally for tally in tallies if tally.release != status.release]
@@ -35,6 +35,7 @@ def fold(
             latency_us_p50=stats.latency_us_p50,
             latency_us_p95=stats.latency_us_p95,
             memory_mib=stats.memory_mib,
+            sketches=_more(old, grown.sketches),
         )
     )
     return tuple(kept[-limits.TALLIES :]), new
@@ -54,22 +55,35 @@ def subtract(tallies: tuple[Telemetry, ...], sent: Telemetry) -> tuple[Telemetry
                     errors=max(0, tally.errors - sent.errors),
                     confidence_sum=max(0.0, tally.confidence_sum - sent.confidence_sum),
                     confidence_count=max(0, tally.confidence_count - sent.confidence_count),
+                    sketches=None
+                    if tally.sketches is None
+                    else bins.minus(tally.sketches, sent.sketches or Sketches()),
                 )
             )
     return tuple(left)
 
 
-def _growth(mark: Mark | None, new: Mark) -> LiveStats:
+def growth(mark: Mark | None, status: ServingStatus) -> LiveStats:
+    """What was served since ``mark``; all of it when the counters started anew."""
+    stats = status.stats
     if (
         mark is None
-        or (mark.pid, mark.model, mark.release) != (new.pid, new.model, new.release)
-        or new.stats.requests < mark.stats.requests
-        or new.stats.confidence_count < mark.stats.confidence_count
+        or (mark.pid, mark.model, mark.release) != (status.pid, status.model, status.release)
+        or stats.requests < mark.stats.requests
+        or stats.confidence_count < mark.stats.confidence_count
     ):
-        return new.stats
+        return stats
     return LiveStats(
-        requests=new.stats.requests - mark.stats.requests,
-        errors=max(0, new.stats.errors - mark.stats.errors),
-        confidence_sum=max(0.0, new.stats.confidence_sum - mark.stats.confidence_sum),
-        confidence_count=new.stats.confidence_count - mark.stats.confidence_count,
+        requests=stats.requests - mark.stats.requests,
+        errors=max(0, stats.errors - mark.stats.errors),
+        confidence_sum=max(0.0, stats.confidence_sum - mark.stats.confidence_sum),
+        confidence_count=stats.confidence_count - mark.stats.confidence_count,
+        sketches=bins.minus(stats.sketches, mark.stats.sketches),
     )
+
+
+def _more(old: Telemetry | None, sketches: Sketches) -> Sketches | None:
+    """None where serving keeps no sketches."""
+    if old is not None and old.sketches is not None:
+        return bins.plus(old.sketches, sketches)
+    return sketches if sketches != Sketches() else None

@@ -81,18 +81,22 @@ class HttpLink:
         timeout_s: float = 10.0,
     ) -> Answer:
         answer = self._send(method, path, headers or {}, body, timeout_s)
+        data = bytearray()
         try:
-            data = answer.read(MAX_ANSWER_BYTES + 1)
+            # Never ``read``: told of a chunk of negative size it reads until memory ends.
+            while chunk := answer.read1(CHUNK_BYTES):
+                data += chunk
+                if len(data) > MAX_ANSWER_BYTES:
+                    self.close()
+                    raise NetworkError("answer_malformed", "The answer is larger than 16 MiB.")
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise _network_error(error, self.url) from error
-        if len(data) > MAX_ANSWER_BYTES:
-            self.close()
-            raise NetworkError("answer_malformed", "The answer is larger than 16 MiB.")
         if answer.length and method != "HEAD":  # http.client gives a short body without a word
             self.close()
             raise NetworkError("connection_lost", "The answer ended early.")
-        return Answer(answer.status, _headers(answer), data)
+        answer.close()  # the answer, not the connection: the next request may use it
+        return Answer(answer.status, _headers(answer), bytes(data))
 
     def download(
         self,
@@ -142,13 +146,13 @@ class HttpLink:
             self.close()
             if not reused or not (body is None or isinstance(body, bytes)):
                 raise _network_error(error, self.url) from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a host or a header that cannot be sent
             self.close()
             raise _network_error(error, self.url) from error
         try:
             connection.request(method, path, body=body, headers=dict(headers))
             return connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             self.close()
             raise _network_error(error, self.url) from error
 
@@ -165,21 +169,25 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _connection(url: str) -> http.client.HTTPConnection:
-    parts = urlsplit(url)
-    match parts.scheme:
-        case "unix":
-            return _UnixConnection(parts.path)
-        case "http" if parts.hostname:
-            return http.client.HTTPConnection(parts.hostname, parts.port or 80)
-        case "https" if parts.hostname:
-            return http.client.HTTPSConnection(parts.hostname, parts.port or 443)
-        case _:
-            raise OperatorError(
-                "setting_invalid",
-                f"{url!r} is no address.",
-                field="hub",
-                hint="Say http://host:port.",
-            )
+    try:
+        parts = urlsplit(url)
+        match parts.scheme:
+            case "unix":
+                return _UnixConnection(parts.path)
+            case "http" if parts.hostname:
+                return http.client.HTTPConnection(parts.hostname, parts.port or 80)
+            case "https" if parts.hostname:
+                return http.client.HTTPSConnection(parts.hostname, parts.port or 443)
+            case _:
+                raise _no_address(url)
+    except (ValueError, http.client.InvalidURL) as error:  # a port that is no number, an odd host
+        raise _no_address(url) from error
+
+
+def _no_address(url: str) -> OperatorError:
+    return OperatorError(
+        "setting_invalid", f"{url!r} is no address.", field="hub", hint="Say http://host:port."
+    )
 
 
 def _headers(answer: http.client.HTTPResponse) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -21,7 +22,7 @@ _ASKED_WITH: Final = ("opened_at", "before", "now")
 class Guarded:
     """An own gate that cannot bring the hub down: one that raises decides nothing, and says why."""
 
-    gate: Gate
+    gate: Callable[..., object]
     name: str
 
     def __call__(

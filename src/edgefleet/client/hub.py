@@ -104,6 +104,22 @@ class HubClient:
     def why_device(self, name: str) -> WaitReport:
         return self._ask("device_why", WaitReport, parameters={"device": name})
 
+    def held(self) -> operator.HeldDevices:
+        return self._ask("held", operator.HeldDevices)
+
+    def let_pass(self, name: str, request: operator.LetPass) -> operator.DeviceView:
+        """Release a device that is held after two setbacks."""
+        return self._ask(
+            "let_pass", operator.DeviceView, body=request, parameters={"device": name}
+        )
+
+    def freeze(self, said: rollout.Freeze) -> rollout.Freeze:
+        """Freeze the whole fleet, or let it go."""
+        return self._ask("freeze", rollout.Freeze, body=said)
+
+    def frozen(self) -> rollout.Freeze:
+        return self._ask("frozen", rollout.Freeze)
+
     # Models, releases and the keys that sign them.
 
     def trust(self, key: operator.TrustKey) -> operator.TrustedKeys:

@@ -25,8 +25,14 @@ from edgefleet.hub.problems import HANDLERS
 from edgefleet.hub.steering import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint, Role
 from edgefleet.protocol.device import Endpoints, EnrolRequest
-from edgefleet.protocol.operator import ArtifactView, ClaimRequest, PublishRequest, TrustKey
-from edgefleet.protocol.rollout import Command, RolloutSpec
+from edgefleet.protocol.operator import (
+    ArtifactView,
+    ClaimRequest,
+    LetPass,
+    PublishRequest,
+    TrustKey,
+)
+from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec
 from edgefleet.protocol.wire import Wire, encode
 from edgefleet.security.credentials import bearer, same_token
 
@@ -196,6 +202,27 @@ async def _command(hub: Hub, request: Request) -> Answer:
     return await hub.command(request.path_params["rollout"], verb, command, ACTOR)
 
 
+async def _approve(hub: Hub, request: Request) -> Answer:
+    said = await read_json(request, ApproveRequest)
+    return await hub.approve(request.path_params["rollout"], said)
+
+
+async def _freeze(hub: Hub, request: Request) -> Answer:
+    return await hub.freeze(await read_json(request, Freeze))
+
+
+async def _frozen(hub: Hub, _request: Request) -> Answer:
+    return hub.frozen()
+
+
+async def _held(hub: Hub, _request: Request) -> Answer:
+    return hub.held()
+
+
+async def _let_pass(hub: Hub, request: Request) -> Answer:
+    return await hub.let_pass(request.path_params["device"], await read_json(request, LetPass))
+
+
 async def _audit(hub: Hub, request: Request) -> Answer:
     before = query_number(request, "before", default=None, most=(1 << 62) - 1)
     limit = query_number(request, "limit", default=AUDIT_PAGE, most=AUDIT_PAGE_MAX)
@@ -229,6 +256,11 @@ SERVED: Final[Mapping[str, Serve]] = {
     "rollout": _rollout,
     "rollout_why": _rollout_why,
     "rollout_history": _rollout_history,
+    "approve": _approve,
+    "freeze": _freeze,
+    "frozen": _frozen,
+    "held": _held,
+    "let_pass": _let_pass,
     "command": _command,
     "audit": _audit,
 }

@@ -78,11 +78,12 @@ class DevicePlane:
 
     async def _durable(self, row: int, said: CheckIn, started: float) -> Reply:
         """Store what the device reported, let it take effect, then acknowledge it."""
+        kept = tuple(one for one in said.outcomes if self._engine.concerns(row, one))
         try:
             if said.facts:
                 await self._devices.learn(row, said.facts)
                 self._quota.count(row, 1)
-            taken = await self._take(row, said.outcomes) if said.outcomes else ()
+            taken = await self._take(row, kept) if kept else ()
         except EdgefleetError as error:
             return self._refusal(error, started)
         return self._answer(row, said, taken, started)

@@ -4,15 +4,16 @@ from collections import Counter
 from collections.abc import Mapping
 
 from edgefleet import __version__
-from edgefleet.base.clock import Clock, SystemClock
+from edgefleet.base.clock import Clock, SteadyClock
 from edgefleet.base.entropy import Entropy, SystemEntropy
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_plane import DevicePlane
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.history import History
-from edgefleet.hub.limits import ROLLOUTS_SHOWN
+from edgefleet.hub.limits import HELD_SHOWN, ROLLOUTS_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import Published, Registry
@@ -28,6 +29,9 @@ from edgefleet.protocol.operator import (
     DeviceView,
     FleetView,
     Health,
+    HeldDevice,
+    HeldDevices,
+    LetPass,
     Models,
     ModelView,
     PublishRequest,
@@ -35,7 +39,15 @@ from edgefleet.protocol.operator import (
     RolloutHistory,
     Rollouts,
 )
-from edgefleet.protocol.rollout import Command, RolloutSpec, RolloutView, Status, Verb
+from edgefleet.protocol.rollout import (
+    ApproveRequest,
+    Command,
+    Freeze,
+    RolloutSpec,
+    RolloutView,
+    Status,
+    Verb,
+)
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet import FleetFigures
@@ -61,7 +73,10 @@ class Hub:
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = SqliteStore.open(folder.database)
         self._engine = engine = Engine(
-            now=clock.now(), offline_after_s=settings.offline_s, gate=settings.gate
+            now=clock.now(),
+            offline_after_s=settings.offline_s,
+            gate=settings.gate,
+            utc_offset_s=utc_offset_s,
         )
         self.registry = Registry(store, self.blobs, clock, published=engine.add_release)
         self._devices = Devices(
@@ -103,7 +118,7 @@ class Hub:
         """
         folder = DataDir(settings.data_dir)
         try:
-            hub = cls(settings, folder, clock or SystemClock(), entropy or SystemEntropy())
+            hub = cls(settings, folder, clock or SteadyClock(), entropy or SystemEntropy())
         except BaseException:
             folder.release()
             raise
@@ -225,6 +240,39 @@ class Hub:
         await self._steering.command(rollout, verb, command, actor)
         return self.rollout(rollout)
 
+    async def approve(self, rollout: str, request: ApproveRequest) -> RolloutView:
+        """A person agrees with a rollout. Raises OperatorError."""
+        await self._steering.approve(rollout, request)
+        return self.rollout(rollout)
+
+    async def freeze(self, said: Freeze) -> Freeze:
+        """Freeze the whole fleet, or let it go."""
+        await self._steering.freeze(said)
+        return self._engine.freeze
+
+    def frozen(self) -> Freeze:
+        """Whether the whole fleet is frozen."""
+        return self._engine.freeze
+
+    def held(self) -> HeldDevices:
+        """Devices that two releases of a model went wrong on, the first of each model by name."""
+        fleet, engine = self._engine.fleet, self._engine
+        found: list[HeldDevice] = []
+        count = 0
+        for model in self.registry.models():
+            rows = engine.held_rows(model)
+            count += len(rows)
+            found += [
+                HeldDevice(name=fleet.name(row), model=model, setbacks=engine.setbacks(model, row))
+                for row in rows[: HELD_SHOWN - len(found)].tolist()
+            ]
+        return HeldDevices(count=count, devices=tuple(found))
+
+    async def let_pass(self, name: str, request: LetPass) -> DeviceView:
+        """Release a device that is held. Raises OperatorError ``device_not_held``, ``not_found``."""
+        await self._steering.let_pass(self._row(name), request)
+        return self.device(name)
+
     def rollouts(self) -> Rollouts:
         """The newest, newest first."""
         newest = self._engine.states()[:ROLLOUTS_SHOWN]
@@ -257,6 +305,7 @@ class Hub:
             on_release=figures.on_release,
             by_phase=figures.by_phase,
             rollouts_open=self._engine.open_rollouts(),
+            frozen=self._engine.freeze.frozen,
         )
 
     def audit(self, before: int | None, limit: int) -> AuditPage:
@@ -310,6 +359,7 @@ class Hub:
             model=model,
             release=release,
             desired=self._engine.desired(row),
+            held=self._engine.held(row),
             rollout=self._engine.rollout_of(row),
             line=self._engine.why_device(row, now).line,
         )

@@ -9,11 +9,12 @@ from msgspec import Meta
 from edgefleet.protocol.wire import Wire
 
 Name = Annotated[str, Meta(min_length=1, max_length=63)]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # what a float holds exactly
+Token = Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")]  # what a header can carry
 
 
 Share = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=0)]
 
 
 class Facts(Wire, frozen=True, kw_only=True):
@@ -21,9 +22,9 @@ class Facts(Wire, frozen=True, kw_only=True):
 
     profile: Name
     agent_version: Annotated[str, Meta(max_length=32)]
-    runtimes: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    runtimes: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=8)] = ()
     arch: Annotated[str, Meta(max_length=32)] = ""
-    memory_mib: Annotated[int, Meta(ge=0)] = 0
+    memory_mib: Count = 0
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class EnrolAnswer(Wire, frozen=True, kw_only=True):
     """``token`` goes with every later request, as ``Authorization: Bearer``."""
 
     device: str
-    token: str
+    token: Token
     checkin_url: str
     interval_s: float
 
@@ -170,13 +171,13 @@ class CheckIn(Wire, frozen=True, kw_only=True):
 class Offer(Wire, frozen=True, kw_only=True):
     """What the device should run, when that is not what it said it runs."""
 
-    rollout: str
+    rollout: Annotated[str, Meta(max_length=64)]  # as in an outcome: the device reports on it
     action: Literal["install", "revert"]
-    model: str
-    release: str
+    model: Name
+    release: Name
     manifest_sha256: Digest
-    confirm_after_s: float  # healthy time in trial before it confirms
-    max_attempts: int = 2
+    confirm_after_s: Annotated[float, Meta(ge=0)]  # healthy time in trial before it confirms
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] = 2
 
 
 class CheckInAnswer(Wire, frozen=True, kw_only=True):

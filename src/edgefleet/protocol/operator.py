@@ -77,8 +77,31 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     model: str | None
     release: str | None
     desired: str | None
+    held: tuple[str, ...] = ()  # models of which two releases went wrong on it
     rollout: str | None
     line: str  # why it runs what it runs
+
+
+class HeldDevice(Wire, frozen=True, kw_only=True):
+    """A device on which so many rollouts of a model went wrong: offered no more of it."""
+
+    name: str
+    model: str
+    setbacks: int
+
+
+class HeldDevices(Wire, frozen=True, kw_only=True):
+    """``count`` is all of them; ``devices`` the first 1,000."""
+
+    count: int
+    devices: tuple[HeldDevice, ...]
+
+
+class LetPass(Wire, frozen=True, kw_only=True):
+    """``person`` has looked at a device that is held: it may be offered releases again."""
+
+    person: Annotated[str, Meta(min_length=1, max_length=63)] = "operator"
+    note: Annotated[str, Meta(max_length=500)] = ""
 
 
 class DevicePage(Wire, frozen=True, kw_only=True):
@@ -98,6 +121,7 @@ class FleetView(Wire, frozen=True, kw_only=True):
     on_release: dict[str, dict[str, int]]  # model -> release -> online devices
     by_phase: dict[str, int]
     rollouts_open: tuple[str, ...]
+    frozen: bool = False
 
 
 class Rollouts(Wire, frozen=True, kw_only=True):

@@ -1,7 +1,10 @@
 """What a release is: the manifest that the publisher signs, and its envelope."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
+from msgspec import Meta
+
+from edgefleet.protocol.device import Digest
 from edgefleet.protocol.wire import Wire
 
 MANIFEST_TYPE: Final = "application/vnd.edgefleet.release.v1+json"
@@ -27,8 +30,8 @@ class TensorSpec(Wire, frozen=True, kw_only=True):
 class Artifact(Wire, frozen=True, kw_only=True):
     """Bytes, named by their SHA-256."""
 
-    sha256: str
-    size_bytes: int
+    sha256: Digest
+    size_bytes: Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
 class Variant(Wire, frozen=True, kw_only=True):
@@ -41,7 +44,7 @@ class Variant(Wire, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch: int
-    memory_limit_mib: int
+    memory_limit_mib: Annotated[int, Meta(le=1 << 24)]
 
 
 class Golden(Wire, frozen=True, kw_only=True):

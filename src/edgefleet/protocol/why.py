@@ -6,7 +6,7 @@ from edgefleet.protocol.wire import Wire
 
 
 class WaitCode(StrEnum):
-    """Stable codes. docs/why.md has a heading for each."""
+    """Stable codes. docs/reference/why.md has a heading for each."""
 
     START = "start"  # planned; somebody must start it
     SAMPLE = "sample"  # too few devices have said how it went

@@ -1,8 +1,9 @@
 """How the types become bytes: JSON, decoded strictly, with our typed error on refusal."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from edgefleet.base.errors import EdgefleetError, error_from_code
 
@@ -29,6 +30,8 @@ def decode(data: bytes, kind: type[T], *, code: str = "bad_request") -> T:
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise error_from_code(code, f"This is no JSON: {error}.") from error
+    except RecursionError as error:
+        raise error_from_code(code, "The JSON is nested too deeply.") from error
 
 
 class Problem(Wire, frozen=True, kw_only=True):
@@ -40,7 +43,7 @@ class Problem(Wire, frozen=True, kw_only=True):
     retry: str
     field: str | None = None
     hint: str | None = None
-    next_seq: int | None = None
+    next_seq: Annotated[int, Meta(ge=1)] | None = None
 
 
 def problem(error: EdgefleetError) -> Problem:
@@ -59,7 +62,7 @@ def error_from_answer(status: int, body: bytes) -> EdgefleetError:
     """The typed error that an answer other than a success carries."""
     try:
         said = msgspec.json.decode(body, type=Problem)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return error_from_code(
             "answer_malformed", f"Answer {status} without a problem in its body."
         )

@@ -2,9 +2,13 @@
 
 Soft state: it is what devices happened to report since the rollout started, or since this process
 did; golden accuracy alone is rebuilt from what is stored. What a verdict rested on is kept with it.
+
+What a device says of itself it may make up. So no score is above 1, and however many requests a
+device claims, its mean weighs no more than that of any other busy device.
 """
 
 import math
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median_low
@@ -16,6 +20,7 @@ from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, Limits
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
     LIMIT_REQUESTS,
+    SCORES_PER_DEVICE,
     SCORES_WAITING,
 )
 from edgefleet.rollout.sequential import Bet, e_value
@@ -52,11 +57,12 @@ class Figures:
     devices: int = 0
     requests: int = 0
     errors: int = 0
-    confidence_sum: float = 0.0
-    confidence_count: int = 0
+    confidence_sum: float = 0.0  # weighed: see _weigh
+    confidence_count: float = 0.0
     sketch: Sketch = field(default_factory=Sketch)
     latency_us_p95: dict[int, int] = field(default_factory=dict)  # row -> its last, if that is all
     _told: bytearray = field(default_factory=bytearray)  # one byte a row: did it report?
+    _scores: "array[float]" = field(default_factory=lambda: array("d"))  # a row's sum and count
 
     def add(self, row: int, telemetry: Telemetry) -> None:
         _reach(self._told, row)
@@ -65,8 +71,8 @@ class Figures:
             self.devices += 1
         self.requests += telemetry.requests
         self.errors += telemetry.errors
-        self.confidence_sum += telemetry.confidence_sum
-        self.confidence_count += telemetry.confidence_count
+        if telemetry.confidence_count:
+            self._weigh(row, telemetry)
         if telemetry.sketches is not None:
             self.sketch.add(telemetry.sketches)
         elif telemetry.requests:
@@ -90,6 +96,24 @@ class Figures:
             classes=told(self.sketch.classes),
             inputs=told(self.sketch.inputs),
         )
+
+    def _weigh(self, row: int, telemetry: Telemetry) -> None:
+        """Let the device's mean count as often as it was scored, up to SCORES_PER_DEVICE."""
+        at = 2 * row
+        if at >= len(self._scores):
+            self._scores.extend([0.0] * max(2048, at + 2))
+        total, count = self._scores[at], self._scores[at + 1]
+        self._add(total, count, -1)
+        total += min(telemetry.confidence_sum, telemetry.confidence_count)
+        count += telemetry.confidence_count
+        self._scores[at], self._scores[at + 1] = total, count
+        self._add(total, count, 1)
+
+    def _add(self, total: float, count: float, sign: int) -> None:
+        if count:
+            weight = min(count, float(SCORES_PER_DEVICE))
+            self.confidence_sum += sign * weight * total / count
+            self.confidence_count += sign * weight
 
 
 @dataclass(slots=True)

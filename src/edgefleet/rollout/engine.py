@@ -161,7 +161,9 @@ class Engine:
         track = self._track(rollout_id)
         if track.state.status is Status.REVERTING:
             owing = find_owing(track, self.fleet, self._desired, now)
-            return None if len(owing.online) else self._change(track, steps.Returned(), now)
+            if len(owing.online) and now < steps.returned_by(track.state):
+                return None
+            return self._change(track, steps.Returned(left=len(owing.online)), now)
         if track.state.status is Status.PLANNED:
             return self._start_by_time(track, now)
         if track.state.status is Status.PAUSED or self._shut(track, now) is not None:
@@ -189,6 +191,14 @@ class Engine:
         self._desired.arrange(self._tracks.values())
 
     # What devices say, and are told.
+
+    def concerns(self, row: int, outcome: Outcome) -> bool:
+        """False for a report on a rollout that the device has no part in: keep none of those.
+
+        To be asked when the report arrives. Later the device's facts may be others.
+        """
+        track = self._tracks.get(outcome.rollout)
+        return track is None or track.has_part(row, outcome.kind)
 
     def admit(self, row: int, outcome: Outcome, now: float) -> bool:
         """May this device start now? ``outcome`` is the start that it announces.
@@ -276,16 +286,15 @@ class Engine:
             running = self.fleet.running(row)
             if running is not None and running[0] != state.spec.model:
                 continue
-            if telemetry.release == state.spec.release:
+            took = track.ledger.standing(row) is not Standing.NONE
+            if telemetry.release == state.spec.release and took:
                 track.cohorts.hear_canary(
                     row,
                     telemetry,
                     state.spec.gate,
                     track.release.memory_limit_mib(self.fleet.profile(row)),
                 )
-            elif (
-                telemetry.release == state.previous and track.ledger.standing(row) is Standing.NONE
-            ):
+            elif telemetry.release == state.previous and not took:
                 track.cohorts.hear_control(row, telemetry, state.spec.gate)
 
     def answer(self, row: int, now: float) -> Offer | None:

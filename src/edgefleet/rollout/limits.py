@@ -5,11 +5,11 @@ from typing import Final
 WAVES: Final = 20
 WINDOWS: Final = 32
 BUDGETS: Final = 8
-HELD_SHOWN: Final = 1000
 SELECTOR_CHARS: Final = 1000
 SELECTOR_REQUIREMENTS: Final = 32
 REASONS_PER_ROLLOUT: Final = 32  # further ones are counted as "other"
 LATENCY_DEVICES_PER_COHORT: Final = 1024  # whose p95 is remembered for the median
+SCORES_PER_DEVICE: Final = 100  # that a device's mean confidence weighs in its cohort, at most
 FIRST_NAMES: Final = 5  # devices that a wait names
 LABEL_KEYS_NAMED: Final = 8  # in an error message
 SEQ_MAX: Final = (1 << 63) - 1

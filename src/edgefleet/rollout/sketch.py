@@ -1,14 +1,15 @@
 """Histograms of many devices, added up. The bins are those of ``protocol.device.Sketches``."""
 
 from collections.abc import Sequence
-from typing import Final
 
+from edgefleet.protocol.bins import (
+    CLASS_BINS,
+    CONFIDENCE_BINS,
+    INPUT_BINS,
+    LATENCY_BUCKETS,
+    upper_edge_us,
+)
 from edgefleet.protocol.device import Sketches
-
-LATENCY_BUCKETS: Final = 216
-CONFIDENCE_BINS: Final = 16
-CLASS_BINS: Final = 32
-INPUT_BINS: Final = 16
 
 
 class Sketch:
@@ -38,12 +39,6 @@ class Sketch:
             if count and seen >= wanted:
                 return upper_edge_us(bucket)
         return None
-
-
-def upper_edge_us(bucket: int) -> int:
-    """The first microsecond beyond a latency bucket."""
-    edge = bucket + 1
-    return edge if edge < 16 else (edge % 8 + 8) << (edge // 8 - 1)
 
 
 def told(counts: Sequence[int]) -> tuple[int, ...]:

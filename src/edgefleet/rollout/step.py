@@ -100,7 +100,10 @@ class Approved(Wire, frozen=True, kw_only=True):
 
 
 class Returned(Wire, frozen=True, kw_only=True):
+    """``left`` devices say that they run it still, and time is up for them."""
+
     signal: ClassVar[Signal] = Signal.RETURNED
+    left: int = 0
 
 
 Event = (
@@ -114,6 +117,15 @@ def by_hand(evidence: Evidence, now: float) -> Judgement:
     return Judgement(
         verdict=Verdict.PASS, reason=BY_HAND, text="Passed by hand.", at=now, evidence=evidence
     )
+
+
+def returned_by(state: RolloutState) -> float:
+    """When a rollout that takes its release back waits no longer, in seconds since the epoch.
+
+    One device that cannot go back, or lies about it, must not hold all the others for ever.
+    """
+    gate = state.spec.gate
+    return state.since + gate.patience_s + gate.confirm_after_s + gate.silence_s
 
 
 def check_allowed(state: RolloutState, signal: Signal, verb: str) -> None:
@@ -178,7 +190,7 @@ def step(
             state, audit = _failed(state, event.judgement, now, "refuse")
             return replace(state, ended_at=now), audit
         case Returned():
-            text = f"{state.text} No device that can be reached runs it any more."
+            text = f"{state.text} {_left_text(event.left)}"
             state = replace(state, ended_at=now, text=text)
             return state, (_line(state, "gate", "reverted", text),)
         case _:
@@ -268,6 +280,17 @@ def _wave_text(state: RolloutState) -> str:
         f"Wave {state.wave + 1} of {len(state.waves)} is open: {wave.name}, "
         f"{wave.cut} of {wave.population} devices."
     )
+
+
+def _left_text(left: int) -> str:
+    if not left:
+        return "No device that can be reached runs it any more."
+    devices = (
+        "1 device that can be reached runs"
+        if left == 1
+        else f"{left} devices that can be reached run"
+    )
+    return f"{devices} it still; they are told to go back at each check-in."
 
 
 def _line(state: RolloutState, actor: str, action: str, detail: str) -> AuditLine:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.admission import Admission
@@ -14,6 +15,9 @@ from edgefleet.rollout.ledger import HELD, Ledger, Standing
 from edgefleet.rollout.offering import Offering
 from edgefleet.rollout.scope import Parts, Scope, reach
 from edgefleet.rollout.state import RolloutState
+
+_EXACT = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED})
+"""While a rollout stands so, its wave is exactly who was enrolled when the wave opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,20 @@ class Track:
         """False for a newcomer since the end of a rollout that takes none."""
         end = self.state.rows_at_end
         return self.state.spec.follow or end is None or row < end
+
+    def has_part(self, row: int, kind: OutcomeKind) -> bool:
+        """May the device report this? It did before, lies in a wave, or is told to go back."""
+        if self.ledger.standing(row) is not Standing.NONE:
+            return True
+        if not self.reach or not self.scope.eligible(row):
+            return False
+        if self.state.status in _EXACT:
+            return self.scope.inside(row, self.reach)
+        if kind is OutcomeKind.REVERTED:
+            return True
+        if self.state.status is Status.COMPLETED:
+            return self.follows(row)
+        return self.scope.inside(row, self.reach)
 
     def covers(self, row: int, running: int) -> bool:
         """Does this rollout give the device its release? ``running``: the one it runs now.

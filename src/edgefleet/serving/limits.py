@@ -14,6 +14,7 @@ RANK: Final = 16
 ID_CHARS: Final = 256
 JSON_HEAD_BYTES: Final = 16 << 20  # the JSON part of a request with binary tensors
 
+SKETCH_BUCKETS: Final = 64  # of latency, that a sketch carries
 QUEUED: Final = 32  # inferences that wait for the worker; one more gets 503
 INLINE_US: Final = 1_000  # a model that answers within this runs on the event loop
 WARM_UP_RUNS: Final = 3

@@ -227,6 +227,7 @@ def _answer(active: ActiveRelease, inference: _Inference, tensors: list[Tensor])
         (time.perf_counter_ns() - inference.began_ns) // 1_000,
         made[quality.output],
         quality.scores,
+        inference.inputs.get(active.inputs[0].name) if active.inputs else None,
     )
     if not pieces:
         return Reply(200, head)

@@ -9,13 +9,21 @@ from typing import Final, Literal
 
 import numpy as np
 
+from edgefleet.protocol.bins import (
+    CLASS_BINS,
+    CONFIDENCE_BINS,
+    INPUT_BINS,
+    LATENCY_BUCKETS,
+    bucket,
+    upper_edge_us,
+)
+from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats
+from edgefleet.serving.limits import SKETCH_BUCKETS
 from edgefleet.serving.runtime import Tensor
 
 Scores = Literal["probabilities", "logits"]
 
-_STEPS: Final = 8  # buckets an octave: a quantile is off by at most an eighth
-_OCTAVES: Final = 27  # up to 9 minutes
 _STATM: Final = Path("/proc/self/statm")
 _PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") >> 10
 
@@ -27,7 +35,7 @@ class LatencyHistogram:
     """
 
     def __init__(self) -> None:
-        self.counts = [0] * (_STEPS * _OCTAVES)
+        self.counts = [0] * LATENCY_BUCKETS
         self.sum_us = 0
 
     def record(self, us: int) -> None:
@@ -61,15 +69,30 @@ class Stats:
         self.confidence_sum = 0.0
         self.confidence_count = 0
         self.latency = LatencyHistogram()
+        self.confidence = [0] * CONFIDENCE_BINS
+        self.classes = [0] * CLASS_BINS
+        self.inputs = [0] * INPUT_BINS
 
-    def succeeded(self, us: int, scores: Tensor, kind: Scores) -> None:
-        """Count an answered request whose ``scores`` are (batch, classes)."""
+    def succeeded(self, us: int, scores: Tensor, kind: Scores, seen: Tensor | None = None) -> None:
+        """Count an answered request whose ``scores`` are (batch, classes).
+
+        ``seen`` is what it was asked about: its first input, if that is numbers.
+        """
         self.requests += 1
         self.latency.record(us)
         if not scores.size:
             return
-        self.confidence_sum += confidence_sum(scores, kind)
-        self.confidence_count += scores.size // scores.shape[-1]
+        total, items = confidence_sum(scores, kind), scores.size // scores.shape[-1]
+        self.confidence_sum += total
+        self.confidence_count += items
+        # A batch counts by its mean: the items of one request have much in common.
+        self.confidence[min(int(total / items * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += items
+        for top in scores.reshape(items, -1).argmax(axis=1).tolist():
+            self.classes[top % CLASS_BINS] += 1
+        if seen is not None and seen.size and seen.dtype.kind in "fiu":
+            self.inputs[
+                input_bin(float(np.add.reduce(seen, axis=None, dtype=np.float64)) / seen.size)
+            ] += 1
 
     def failed(self) -> None:
         self.requests += 1
@@ -87,7 +110,35 @@ class Stats:
             latency_us_p95=self.latency.quantile_us(0.95),
             in_flight=self.in_flight,
             memory_mib=memory_kib() >> 10,
+            sketches=Sketches(
+                latency=sparse(self.latency.counts),
+                confidence=tuple(self.confidence),
+                classes=tuple(self.classes),
+                inputs=tuple(self.inputs),
+            ),
         )
+
+
+def input_bin(mean: float) -> int:
+    """The bin of an input by its mean: quarter octaves of its size, modulo 16.
+
+    No scale is known beforehand, and a histogram that is only compared with itself needs none.
+    What is not a number, or none, is in bin 0.
+    """
+    if mean == 0 or not math.isfinite(mean):
+        return 0
+    quarter = math.floor(4 * math.log2(abs(mean)))
+    return (quarter if mean > 0 else quarter + INPUT_BINS // 2) % INPUT_BINS
+
+
+def sparse(counts: Sequence[int]) -> dict[int, int]:
+    """The buckets that count something; when they are too many the shortest go into the next."""
+    found = {index: count for index, count in enumerate(counts) if count}
+    spare = sorted(found)[: max(0, len(found) - SKETCH_BUCKETS)]
+    if spare:
+        kept = min(index for index in found if index > spare[-1])
+        found[kept] += sum(found.pop(index) for index in spare)
+    return found
 
 
 def confidence_sum(scores: Tensor, kind: Scores) -> float:
@@ -102,23 +153,6 @@ def confidence_sum(scores: Tensor, kind: Scores) -> float:
     if math.isfinite(total):
         return min(max(total, 0.0), float(scores.size))
     return 0.0
-
-
-def bucket(us: int) -> int:
-    """The bucket of a duration: its highest four bits."""
-    if us < _STEPS:
-        return max(us, 0)
-    octave = us.bit_length() - 4
-    return min(_STEPS * octave + (us >> octave), _STEPS * _OCTAVES - 1)
-
-
-def upper_edge_us(index: int) -> int:
-    """The first duration beyond bucket ``index``."""
-    index += 1
-    if index < 2 * _STEPS:
-        return index
-    octave = index // _STEPS - 1
-    return (index % _STEPS + _STEPS) << octave
 
 
 def memory_kib() -> int:

@@ -225,7 +225,13 @@ class SimDevice:
         self._new_work()
         tell = partial(self._worked, job)
         return Fetching(
-            self._world, self._work, link=self.link, disk=self.disk, came=self._came, tell=tell
+            self._world,
+            self._work,
+            link=self.link,
+            disk=self.disk,
+            shelf=self._around.shelf,
+            came=self._came,
+            tell=tell,
         )
 
     def _worked(self, job: int, said: Said) -> None:

@@ -7,15 +7,22 @@ one copy of it.
 from hashlib import sha256
 
 from edgefleet.base.errors import DeviceError
+from edgefleet.protocol.release import ReleaseManifest
+from edgefleet.security.signing import OpenedManifest
 from edgefleet.sim.limits import SHELVED_BYTES
 
 
 class Shelf:
-    """Bytes by their SHA-256, each kept once."""
+    """What many devices hold alike, kept once: bytes, and manifests, by their SHA-256."""
 
     def __init__(self) -> None:
         self._by_digest: dict[str, bytes] = {}
         self._digest_of: dict[int, str] = {}  # by identity of what is on the shelf
+        self._manifests: dict[str, ReleaseManifest] = {}
+
+    def manifest(self, opened: OpenedManifest) -> ReleaseManifest:
+        """The shelf's own copy of a manifest that a device has opened for itself."""
+        return self._manifests.setdefault(opened.digest, opened.manifest)
 
     def put(self, data: bytes) -> bytes:
         """The shelf's own copy of ``data``."""

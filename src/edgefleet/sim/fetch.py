@@ -10,7 +10,7 @@ from edgefleet.base.errors import EdgefleetError, PublisherError
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.wire import encode
 from edgefleet.security.signing import PublicKey, open_manifest
-from edgefleet.sim.disk import VirtualDisk
+from edgefleet.sim.disk import Shelf, VirtualDisk
 from edgefleet.sim.door import Failed, HubDoor
 from edgefleet.sim.limits import PIECE_S
 from edgefleet.sim.link import VirtualLink
@@ -41,6 +41,7 @@ class Fetching:
         *,
         link: VirtualLink,
         disk: VirtualDisk,
+        shelf: Shelf,
         came: dict[str, int],
         tell: Callable[[Said], None],
     ) -> None:
@@ -48,6 +49,7 @@ class Fetching:
         self._scope = scope
         self._link = link
         self._disk = disk
+        self._shelf = shelf
         self._came = came
         self._tell = tell
 
@@ -77,12 +79,15 @@ class Fetching:
     ) -> None:
         try:
             opened = open_manifest(envelope, trusted)
-            self._disk.write(file_path(effect.slot, "manifest.json"), encode(envelope))
+            kept = self._shelf.put(encode(envelope))
+            self._disk.write(file_path(effect.slot, "manifest.json"), kept)
         except EdgefleetError as error:
             self._end(Failed(error.code, error.message))
             return
         self._end(
-            happened.ManifestOpened(job=effect.job, sha256=opened.digest, manifest=opened.manifest)
+            happened.ManifestOpened(
+                job=effect.job, sha256=opened.digest, manifest=self._shelf.manifest(opened)
+            )
         )
 
     def _pieces(self, effect: do.Fetch, data: bytes | Failed) -> None:

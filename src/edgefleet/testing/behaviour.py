@@ -36,7 +36,9 @@ class Behaviour:
     error_rate: float = 0.0  # of inference requests
     confidence: float = 0.94  # mean top score
     latency_us: int = 600  # p95
-    memory_mib: int = 64
+    memory_mib: int = 40  # of the 64 that a fake variant may take
+    accuracy: float = 0.95  # on the golden set
+    drift: float = 0.0  # share of answers in a class of which there was none before
 
     def fate(self, device: str, release: str) -> Fate:
         """What becomes of ``device`` with ``release``."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Reason
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.testing.behaviour import Fate
 
 _TRIAL_ENDS: Final = {Fate.FAILS: Reason.ERRORS, Fate.CRASHES: Reason.CRASH}
@@ -30,6 +31,9 @@ class FakeDevice:
     profile: str = "generic_x86"
     labels: Mapping[str, str] = field(default_factory=dict)
     fates: Mapping[str, Fate] = field(default_factory=dict)
+    runtimes: tuple[str, ...] = ("onnx",)
+    memory_mib: int = 1024
+    protocol: int = PROTOCOL  # that its agent speaks
     fetch_s: float = 5.0
     offline: bool = False
     running: str | None = None
@@ -37,6 +41,7 @@ class FakeDevice:
     staging: Attempt | None = None
     asking: Offer | None = None  # staged; waits to be let start
     trial: Attempt | None = None
+    window: str | None = None  # the release of the requests that it spoke of last
     dead: bool = False
     spool: list[Outcome] = field(default_factory=list)
 
@@ -45,7 +50,7 @@ class FakeDevice:
         if self.trial:
             return Phase.TRIAL
         if self.asking:
-            return Phase.PROVING
+            return Phase.STAGED
         return Phase.FETCHING if self.staging else Phase.IDLE
 
     @property

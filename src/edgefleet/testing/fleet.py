@@ -10,9 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from edgefleet.base.ids import device_hash, mix64
+from edgefleet.base.zones import utc_offset_s
 from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
-from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
+from edgefleet.protocol.rollout import Freeze, GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout.engine import Change, Engine
@@ -20,6 +23,8 @@ from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.state import RolloutState
 from edgefleet.testing.behaviour import Behaviour, Fate
 from edgefleet.testing.device import FakeDevice
+from edgefleet.testing.figures import telemetry
+from edgefleet.testing.limits import REQUESTS_PER_S
 from edgefleet.testing.release import fake_manifest
 
 MODEL: Final = "digits"
@@ -60,8 +65,11 @@ class FakeFleet:
         self._tick_s = tick_s
         self._next_look = now + tick_s
         self._behaviour: dict[str, Behaviour] = {}
+        self._profiles: dict[str, tuple[str, ...]] = {}
         self._states: dict[str, bytes] = {}
         self._outcomes: dict[tuple[int, str], Outcome] = {}
+        self._freeze = Freeze(frozen=False)
+        self._let_pass: dict[tuple[str, int], int] = {}  # setbacks by model and row
         self._due: list[tuple[float, int]] = []  # when a device acts next, by row
         self._by_row: list[FakeDevice] = []
         self.engine = self._new_engine()
@@ -74,15 +82,23 @@ class FakeFleet:
 
     def enrol(self, device: FakeDevice) -> None:
         """Take a device in; it checks in within the next interval."""
-        row = self.engine.fleet.add(device.name, device.profile, device.labels)
+        row = self._add(device)
         self.devices[device.name] = device
         self._by_row.append(device)
         first = self._interval_s * mix64(device_hash(device.name)) / _WHOLE
         heapq.heappush(self._due, (self.now + first, row))
 
-    def publish(self, release: str, behaviour: Behaviour = Behaviour()) -> None:  # noqa: B008 - frozen
-        """Make a release known, with a variant for every profile that is there."""
-        profiles = sorted({device.profile for device in self._by_row})
+    def publish(
+        self,
+        release: str,
+        behaviour: Behaviour = Behaviour(),  # noqa: B008 - frozen
+        *,
+        profiles: Iterable[str] | None = None,
+    ) -> None:
+        """Make a release known, with a variant for every profile that is there unless said."""
+        if profiles is None:
+            profiles = sorted({device.profile for device in self._by_row})
+        self._profiles[release] = tuple(profiles)
         manifest = fake_manifest(self.model, release, profiles, now=self.now)
         self._behaviour[release] = behaviour
         self.engine.add_release(manifest, mix64(device_hash(release)).to_bytes(8).hex() * 4)
@@ -123,17 +139,37 @@ class FakeFleet:
         """Raises OperatorError where the rollout does not stand so."""
         self._commit(self.engine.command(rollout, verb, now=self.now))
 
+    def approve(self, rollout: str, person: str) -> None:
+        """Raises OperatorError when nobody has to, or this person did already."""
+        self._commit(self.engine.approve(rollout, person, now=self.now))
+
+    def freeze(self, *, frozen: bool = True, person: str = "operator") -> None:
+        """Nobody begins anything from now on; or again, with ``frozen=False``."""
+        self._freeze = Freeze(frozen=frozen, person=person, since=self.now if frozen else None)
+        self.engine.set_freeze(self._freeze)
+
+    def let_pass(self, device: str) -> None:
+        """Offer releases again to a device that is held, as two went wrong on it."""
+        row = self._row(device)
+        for model in self.engine.held(row):
+            setbacks = self.engine.setbacks(model, row)
+            self._let_pass[model, row] = setbacks
+            self.engine.let_pass(model, row, setbacks)
+
     def restart(self) -> None:
         """Lose all that was not stored, as a killed hub does, and start again."""
         self.engine = self._new_engine()
         for device in self._by_row:
-            self.engine.fleet.add(device.name, device.profile, device.labels)
+            self._add(device)
+        self.engine.set_freeze(self._freeze)
         for release, behaviour in self._behaviour.items():
-            self.publish(release, behaviour)
+            self.publish(release, behaviour, profiles=self._profiles[release])
         for state in self._states.values():
             self.engine.load(decode(state, RolloutState))
         for (row, _), said in self._outcomes.items():
             self.engine.record(row, said, said.at)
+        for (model, row), setbacks in self._let_pass.items():
+            self.engine.let_pass(model, row, setbacks)
 
     # What time does.
 
@@ -212,14 +248,15 @@ class FakeFleet:
         now, fate = self.now, self._fate(device)
         device.live(now, fate)
         model = self.model if device.running is not None else None
+        self.engine.fleet.speaks(row, device.protocol)
         self.engine.fleet.seen(row, now, model=model, release=device.running, phase=device.phase)
         if device.running is not None:
-            self.engine.telemetry(row, self._figures(device.running), now)
+            self.engine.telemetry(row, self._figures(device, device.running), now)
         for said in tuple(device.spool):
             starts = said.kind is OutcomeKind.TRIAL_STARTED
             if starts and not self.engine.admit(row, said, now):
                 continue  # neither stored nor acknowledged: it asks again
-            self._store(row, said)
+            self._store(row, self._measured(device, said))
             device.acknowledged(said, now, fate)
         if not device.dead:
             device.told(self.engine.answer(row, now), now)
@@ -234,17 +271,22 @@ class FakeFleet:
         fate = device.fates.get(offer.release)
         return fate or self._behaviour[offer.release].fate(device.name, offer.release)
 
-    def _figures(self, release: str) -> Telemetry:
-        behaviour, requests = self._behaviour[release], round(self._interval_s)
-        return Telemetry(
-            release=release,
-            requests=requests,
-            errors=round(requests * behaviour.error_rate),
-            confidence_sum=behaviour.confidence * requests,
-            confidence_count=requests,
-            latency_us_p50=behaviour.latency_us * 2 // 3,
-            latency_us_p95=behaviour.latency_us,
-            memory_mib=behaviour.memory_mib,
+    def _figures(self, device: FakeDevice, release: str) -> Telemetry:
+        before, device.window = device.window or release, release
+        return telemetry(
+            release,
+            self._behaviour[release],
+            round(self._interval_s * REQUESTS_PER_S),
+            before=(before, self._behaviour[before]),
+        )
+
+    def _measured(self, device: FakeDevice, said: Outcome) -> Outcome:
+        """A confirmation says what the golden set said, of this release and of the one before."""
+        if said.kind is not OutcomeKind.CONFIRMED or device.slot is None:
+            return said
+        accuracy = self._behaviour[said.release].accuracy
+        return replace(
+            said, accuracy=accuracy, accuracy_before=self._behaviour[device.slot].accuracy
         )
 
     def _store(self, row: int, said: Outcome) -> bool:
@@ -272,5 +314,19 @@ class FakeFleet:
             raise KeyError(msg)
         return row
 
+    def _add(self, device: FakeDevice) -> int:
+        return self.engine.fleet.add(
+            device.name,
+            device.profile,
+            device.labels,
+            runtimes=device.runtimes,
+            memory_mib=device.memory_mib,
+        )
+
     def _new_engine(self) -> Engine:
-        return Engine(now=self.now, offline_after_s=3 * self._interval_s, gate=self._gate)
+        return Engine(
+            now=self.now,
+            offline_after_s=3 * self._interval_s,
+            gate=self._gate,
+            utc_offset_s=utc_offset_s,
+        )

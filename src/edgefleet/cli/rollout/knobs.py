@@ -79,6 +79,9 @@ def _gate() -> tuple[Knob, ...]:
     return (
         gate("max_error_rate", "--max-error-rate", RATE, "SHARE",
              "failed / (failed + healthy) above which everything is taken back.", shown=_share),
+        gate("max_silent_rate", "--max-silent-rate", RATE, "SHARE",
+             "Of the devices that finished, silent after activating: each may need a visit.",
+             shown=_share),
         gate("alpha", "--alpha", RATE, "SHARE",
              "A good release is taken back by bad luck at most so often.", shown=_share),
         gate("min_sample", "--min-sample", click.IntRange(1), "DEVICES",

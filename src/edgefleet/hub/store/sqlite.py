@@ -25,6 +25,7 @@ from edgefleet.hub.store.writer import Commit, Writer
 from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.operator import AuditEntry, TrustKey
 from edgefleet.protocol.release import Envelope
+from edgefleet.protocol.rollout import Freeze
 from edgefleet.rollout.step import AuditLine
 
 _PRUNED_AFTER_S = 7 * 86_400.0  # how long a claim that nobody used is remembered as expired
@@ -132,6 +133,17 @@ class SqliteStore:
             )
             yield StoredOutcome(row, outcome, received)
 
+    def load_freeze(self) -> Freeze:
+        """What was said last of the whole fleet."""
+        found = self._reading.execute(
+            "SELECT value FROM fleet_word WHERE name = 'freeze'"
+        ).fetchone()
+        return Freeze(frozen=False) if found is None else msgspec.json.decode(found[0], type=Freeze)
+
+    def load_let_pass(self) -> Iterator[tuple[int, str, int]]:
+        """(device, model, setbacks) of each device that a person released."""
+        yield from self._reading.execute("SELECT device, model, setbacks FROM let_pass")
+
     def audit(self, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
         """Entries older than ``before``, newest first."""
         rows = self._reading.execute(
@@ -221,6 +233,37 @@ class SqliteStore:
         def job(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT OR REPLACE INTO rollout VALUES (?, ?)", (rollout, state))
             _audit(connection, lines, now)
+
+        return self.writer.submit(job, committed)
+
+    def save_freeze(
+        self, freeze: Freeze, line: AuditLine, now: float, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT OR REPLACE INTO fleet_word VALUES ('freeze', ?)",
+                (msgspec.json.encode(freeze).decode(),),
+            )
+            _audit(connection, [line], now)
+
+        return self.writer.submit(job, committed)
+
+    def save_let_pass(
+        self,
+        row: int,
+        setbacks: Mapping[str, int],
+        line: AuditLine,
+        now: float,
+        committed: Callable[[None], None],
+    ) -> "asyncio.Future[None]":
+        """``setbacks`` are those that the device has now, by model."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT OR REPLACE INTO let_pass VALUES (?, ?, ?)",
+                [(row, model, count) for model, count in setbacks.items()],
+            )
+            _audit(connection, [line], now)
 
         return self.writer.submit(job, committed)
 

@@ -8,6 +8,7 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.witness import Checker
 
+LEFT_BEHIND_S = 1800.0  # nobody is left behind sooner
 _UNDER_TEST = 2  # its number in ``serves``
 
 
@@ -18,8 +19,10 @@ class WentBack(Checker):
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         """Nobody says that it is done while a device that was just heard still runs it."""
-        if after.status is not Status.REVERTED:
+        if after.status is not Status.REVERTED or before is None:
             return
+        if now - before.since >= LEFT_BEHIND_S:
+            return  # who will not go back is left behind, and counted in the text
         running = (self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable()
         fleet = self.engine.fleet
         for row in np.flatnonzero(running).tolist():

@@ -1,0 +1,97 @@
+"""A trial is judged on figures: who answers, how often in vain, how sure of itself, for how long."""
+
+import pytest
+
+from edgefleet.agent import limits, trial
+from edgefleet.agent.state import Attempt, Watch
+from edgefleet.agent.trial import HEALTHY, Sick, Watching
+from edgefleet.protocol.device import Reason
+from edgefleet.protocol.release import Quality
+from edgefleet.protocol.serving import ServingStatus
+from support.agent_world import serving
+
+CONFIRM_S = 60.0
+QUALITY = Quality(
+    output="probabilities", scores="probabilities", max_confidence_drop=0.1, min_requests=20
+)
+ATTEMPT = Attempt(
+    number=1,
+    rollout="ro-1",
+    action="install",
+    model="digits",
+    release="2",
+    manifest_sha256="0" * 64,
+    confirm_after_s=CONFIRM_S,
+    max_attempts=2,
+    slot="b",
+    leaving="1",
+    incumbent_confidence=0.9,
+)
+BEGUN = trial.begin(serving("2"), 0.0)
+
+
+def judge(
+    status: ServingStatus | None, now: float, watch: Watch = BEGUN, *, alive: bool = True
+) -> object:
+    return trial.judge(ATTEMPT, QUALITY, watch, status, alive=alive, now=now)
+
+
+def watched(status: ServingStatus | None, now: float, watch: Watch = BEGUN) -> Watch:
+    finding = judge(status, now, watch)
+    assert isinstance(finding, Watching)
+    return finding.watch
+
+
+def reason(finding: object) -> Reason:
+    assert isinstance(finding, Sick)
+    return finding.reason
+
+
+def test_it_is_healthy_once_it_stood_long_enough_and_not_before() -> None:
+    assert isinstance(judge(serving("2"), CONFIRM_S - 0.1), Watching)
+    assert judge(serving("2"), CONFIRM_S) is HEALTHY
+
+
+def test_another_process_means_that_the_first_one_crashed() -> None:
+    assert reason(judge(serving("2", pid=101), CONFIRM_S)) is Reason.CRASH
+    assert reason(judge(None, 1.0, alive=False)) is Reason.CRASH
+
+
+@pytest.mark.parametrize("look", [None, serving("2", ready=False), serving("1")])
+def test_a_look_without_a_sound_answer_starts_the_time_anew(look: ServingStatus | None) -> None:
+    watch = watched(look, 50.0)
+    watch = watched(serving("2"), 51.0, watch)
+    assert isinstance(judge(serving("2"), 50.9 + CONFIRM_S, watch), Watching)
+    assert judge(serving("2"), 51.0 + CONFIRM_S, watch) is HEALTHY
+
+
+def test_the_first_sound_answer_after_a_miss_confirms_nothing() -> None:
+    watch = watched(None, 50.0)
+    assert isinstance(judge(serving("2"), 50.0 + CONFIRM_S, watch), Watching)
+
+
+def test_too_many_looks_without_an_answer_in_a_row_are_a_crash() -> None:
+    watch = BEGUN
+    for now in range(1, limits.MISSED_PROBES):
+        watch = watched(None, float(now), watch)
+    assert reason(judge(None, float(limits.MISSED_PROBES), watch)) is Reason.CRASH
+
+
+def test_errors_count_from_the_start_of_the_trial_and_only_on_enough_requests() -> None:
+    begun = trial.begin(serving("2", requests=100, errors=100), 0.0)
+    few = serving("2", requests=99 + limits.ERROR_MIN_REQUESTS, errors=101)
+    assert isinstance(judge(few, 1.0, begun), Watching)
+    enough = serving("2", requests=100 + limits.ERROR_MIN_REQUESTS, errors=101)
+    assert reason(judge(enough, 1.0, begun)) is Reason.ERRORS
+    borne = serving("2", requests=200, errors=105)
+    assert isinstance(judge(borne, 1.0, begun), Watching), "five of a hundred are allowed"
+
+
+def test_confidence_is_that_of_the_trial_against_the_incumbents() -> None:
+    begun = trial.begin(serving("2", confidence_sum=50.0, confidence_count=50), 0.0)
+    few = serving("2", confidence_sum=50.0 + 9.5, confidence_count=69)
+    assert isinstance(judge(few, 1.0, begun), Watching)
+    low = serving("2", confidence_sum=50.0 + 20 * 0.79, confidence_count=70)
+    assert reason(judge(low, 1.0, begun)) is Reason.CONFIDENCE
+    near = serving("2", confidence_sum=50.0 + 20 * 0.81, confidence_count=70)
+    assert isinstance(judge(near, 1.0, begun), Watching)

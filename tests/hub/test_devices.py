@@ -1,0 +1,60 @@
+"""What the hub keeps of devices: in bounds, and in the end on disk."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from edgefleet.base.errors import DeviceError
+from edgefleet.hub import device_plane as device_plane_module
+from edgefleet.hub.hub import Hub
+from edgefleet.hub.store import writer as writer_module
+from edgefleet.protocol.device import Phase
+from edgefleet.protocol.wire import Problem, decode
+from support.hub_inside import InsideDevice, check_in, enrol_inside, hub_inside, report
+from support.raw_device import facts
+
+
+def inside(tmp_path: Path, body: Callable[[Hub, list[InsideDevice]], Any]) -> None:
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+            await body(hub, await enrol_inside(hub, 2))
+
+    asyncio.run(main())
+
+
+def test_a_device_whose_facts_change_without_end_is_told_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_plane_module, "OUTCOMES_PER_DEVICE_HOUR", 2)
+
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        mad = devices[0]
+        for memory_mib in (1, 2):
+            said = replace(facts(), memory_mib=memory_mib)
+            await report(hub, mad, replace(mad.said(), facts=said))
+        once_more = replace(mad.said(), facts=facts())
+        reply = await check_in(hub, mad, once_more)
+        assert (reply.status, decode(reply.body, Problem).code) == (503, "overloaded")
+
+    inside(tmp_path, run)
+
+
+def test_what_could_not_be_written_of_a_device_is_written_by_the_next_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        await report(hub, devices[1], devices[1].said(phase=Phase.FETCHING))
+        with monkeypatch.context() as full:
+            full.setattr(writer_module, "WRITES_WAITING", 0)
+            with pytest.raises(DeviceError, match="overloaded"):
+                await hub._devices.flush()
+        await hub._devices.flush()
+        with sqlite3.connect(tmp_path / "data" / "hub.sqlite") as found:
+            assert found.execute("SELECT row, phase FROM standing").fetchall() == [(1, "fetching")]
+
+    inside(tmp_path, run)

@@ -1,0 +1,214 @@
+"""The main job with real parts only: a real hub, real agents, real models, and kill -9 in between."""
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from edgefleet.agent.state import AgentState
+from edgefleet.agent.table import Stage
+from edgefleet.base.clock import SystemClock
+from edgefleet.base.errors import NetworkError
+from edgefleet.base.network import HttpLink
+from edgefleet.client.watch import Seen, watch
+from edgefleet.protocol.operator import ClaimRequest
+from edgefleet.protocol.rollout import (
+    Command,
+    GateSpec,
+    RolloutSpec,
+    RolloutView,
+    Status,
+    Verb,
+    WaveSpec,
+)
+from edgefleet.protocol.wire import encode
+from edgefleet.security.signing import PublisherKey
+from support.agent_process import AgentProcess
+from support.hub_process import HubProcess, running_hub
+from support.tiny_models import pixels
+from support.tiny_releases import publish, tiny_release
+
+PROFILES = ("generic_x86", "jetson_nano", "raspberry_pi")
+GATE = GateSpec(min_sample=1, soak_s=0.2, confirm_after_s=2.0, silence_s=60.0)
+
+
+ASKED = {
+    "inputs": [
+        {"name": "pixels", "datatype": "FP32", "shape": [1, 64], "data": pixels(1)[0].tolist()}
+    ]
+}
+
+
+class Fleet:
+    """Three devices at a hub, all on release 1, and a client who never stops asking one of them."""
+
+    def __init__(self, folder: Path, hub: HubProcess, stack: ExitStack) -> None:
+        self.hub = hub
+        self.client = hub.client()
+        key = PublisherKey.generate()
+        self.digests: set[str] = set()
+        for release, hidden in (("1", 0), ("2", 32)):  # large enough to be met while it is fetched
+            built = tiny_release(folder / "releases", release, profiles=PROFILES, hidden=hidden)
+            publish(self.client, key, built)
+            self.digests |= set(built.files)
+        claims = self.client.claim(ClaimRequest(count=len(PROFILES))).claims
+        self.agents = []
+        for number, (claim, profile) in enumerate(zip(claims, PROFILES, strict=True)):
+            home = folder / f"cam-{number}"
+            home.mkdir()
+            agent = AgentProcess(home, hub, key, claim=claim, name=home.name, profile=profile)
+            stack.callback(agent.end)
+            agent.start()
+            self.agents.append(agent)
+        for agent in self.agents:
+            agent.wait(lambda state: state.facts_known)
+        self.roll_out("1", (100.0,))
+        assert self.ended().status is Status.COMPLETED
+
+    def roll_out(self, release: str, percents: tuple[float, ...]) -> None:
+        spec = RolloutSpec(
+            model="digits",
+            release=release,
+            waves=tuple(WaveSpec(percent=percent) for percent in percents),
+            gate=GATE,
+        )
+        self.rollout = self.client.plan(spec).id
+        self.client.command(self.rollout, Verb.START, Command())
+
+    def ended(self) -> RolloutView:
+        """Wait for the rollout's end, over restarts of the hub."""
+        last = None
+        for seen in watch(
+            self.hub.client(), self.rollout, clock=SystemClock(), timeout_s=90.0, every_s=0.1
+        ):
+            if isinstance(seen, Seen):
+                last = seen.view
+        assert last is not None
+        return last
+
+    def first_taker(self, stage: Stage) -> AgentProcess:
+        """The device that is first seen in ``stage``."""
+        found: list[AgentProcess] = []
+        seen = threading.Event()
+
+        def look(agent: AgentProcess) -> None:
+            def there(state: AgentState) -> bool:
+                return seen.is_set() or state.stage is stage
+
+            agent.wait(there)
+            if not seen.is_set():
+                found.append(agent)
+                seen.set()
+
+        threads = [threading.Thread(target=look, args=(agent,)) for agent in self.agents]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return found[0]
+
+
+class Asking:
+    """A client that asks without a pause; a single failure is remembered."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self.answers = 0
+        self.failures: list[str] = []
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        link = HttpLink(self._url)
+        body = encode(ASKED)
+        while not self._stop.is_set():
+            try:
+                answer = link.request("POST", "/v2/models/digits/infer", body=body)
+            except NetworkError as error:
+                self.failures.append(str(error))
+                continue
+            if answer.status == 200:
+                self.answers += 1
+            else:
+                self.failures.append(f"{answer.status} {answer.body[:200]!r}")
+        link.close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Generator[Fleet]:
+    with ExitStack() as stack:
+        hub = stack.enter_context(running_hub(tmp_path / "hub", interval_s=0.3))
+        yield Fleet(tmp_path, hub, stack)
+
+
+def kill_hub(fleet: Fleet) -> None:
+    fleet.first_taker(Stage.WATCHING)
+    fleet.hub.kill()
+    fleet.hub.start()
+
+
+def kill_agent(stage: Stage) -> Callable[[Fleet], None]:
+    def kill(fleet: Fleet) -> None:
+        agent = fleet.first_taker(stage)
+        agent.kill()
+        assert agent.check_valid(fleet.digests) in ("1", "2")
+        agent.start()
+
+    return kill
+
+
+def kill_before_the_report(fleet: Fleet) -> None:
+    """Between trial and confirm: decided and stored, the hub has not heard of it."""
+    agent = fleet.first_taker(Stage.WATCHING)
+    fleet.hub.kill()
+    agent.wait(lambda state: any(one.kind == "confirmed" for one in state.spool))
+    agent.kill()
+    fleet.hub.start()
+    agent.start()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "disaster",
+    [
+        pytest.param(lambda _: None, id="nothing"),
+        pytest.param(kill_hub, id="hub in a wave"),
+        pytest.param(kill_agent(Stage.FETCHING), id="agent in fetch"),
+        pytest.param(kill_agent(Stage.WATCHING), id="agent in trial"),
+        pytest.param(kill_before_the_report, id="agent between trial and confirm"),
+    ],
+)
+def test_a_rollout_ends_the_same_whatever_is_killed(
+    fleet: Fleet, disaster: Callable[[Fleet], None]
+) -> None:
+    with Asking(f"http://{fleet.agents[0].serve}") as asking:
+        fleet.roll_out("2", (1, 50, 100))
+        disaster(fleet)
+        end = fleet.ended()
+    assert (end.status, end.reason) == (Status.COMPLETED, "completed")
+    assert [(wave.cut, wave.exposed) for wave in end.waves] == [(1, 1), (2, 2), (3, 3)]
+    assert (end.evidence.healthy, end.evidence.failed, end.exposed) == (3, 0, 3)
+    for agent in fleet.agents:
+        agent.wait(lambda state: state.stage is Stage.IDLE and not state.spool)
+        assert agent.check_valid(fleet.digests) == "2"
+        assert agent.wait_serving().release == "2"
+    assert asking.failures == []
+    assert asking.answers > 0
+
+
+def test_the_clients_failures_would_be_seen() -> None:
+    with Asking("http://127.0.0.1:1") as asking:
+        while not asking.failures:
+            pass
+    assert asking.failures
