@@ -88,7 +88,7 @@ OUTCOME = {"id": "o", "rollout": "r", "release": "2", "kind": "confirmed", "at":
         (b'{"protocol": 1, "seq": 1, "outcomes": [{"id": "x"}]}', "checkin_malformed", "outcomes[0]"),
         (json.dumps(GOOD | {"outcomes": [OUTCOME] * 17}).encode(), "checkin_malformed", "outcomes"),
         (json.dumps(GOOD | {"telemetry": {"release": "1", "requests": -1}}).encode(), "checkin_malformed", "telemetry.requests"),
-        (b'{"protocol": 2, "seq": 1}', "protocol_unsupported", "protocol"),
+        (b'{"protocol": 3, "seq": 1}', "protocol_unsupported", "protocol"),
         (b'{"protocol": 7, "reports": {"new": "shape"}}', "protocol_unsupported", "protocol"),
     ],
 )  # fmt: skip

@@ -30,7 +30,14 @@ from edgefleet.client.limits import (
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, Endpoint
 from edgefleet.protocol.release import Envelope
-from edgefleet.protocol.rollout import Command, RolloutSpec, RolloutView, Verb
+from edgefleet.protocol.rollout import (
+    ApproveRequest,
+    Command,
+    Freeze,
+    RolloutSpec,
+    RolloutView,
+    Verb,
+)
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire, decode, encode, error_from_answer
 
@@ -109,16 +116,14 @@ class HubClient:
 
     def let_pass(self, name: str, request: operator.LetPass) -> operator.DeviceView:
         """Release a device that is held after two setbacks."""
-        return self._ask(
-            "let_pass", operator.DeviceView, body=request, parameters={"device": name}
-        )
+        return self._ask("let_pass", operator.DeviceView, body=request, parameters={"device": name})
 
-    def freeze(self, said: rollout.Freeze) -> rollout.Freeze:
+    def freeze(self, said: Freeze) -> Freeze:
         """Freeze the whole fleet, or let it go."""
-        return self._ask("freeze", rollout.Freeze, body=said)
+        return self._ask("freeze", Freeze, body=said)
 
-    def frozen(self) -> rollout.Freeze:
-        return self._ask("frozen", rollout.Freeze)
+    def frozen(self) -> Freeze:
+        return self._ask("frozen", Freeze)
 
     # Models, releases and the keys that sign them.
 
@@ -216,6 +221,10 @@ class HubClient:
     def history(self, rollout_id: str) -> operator.RolloutHistory:
         names = {"rollout": rollout_id}
         return self._ask("rollout_history", operator.RolloutHistory, parameters=names)
+
+    def approve(self, rollout_id: str, request: ApproveRequest) -> RolloutView:
+        """A person agrees with a rollout."""
+        return self._ask("approve", RolloutView, body=request, parameters={"rollout": rollout_id})
 
     def command(self, rollout_id: str, verb: Verb, command: Command | None = None) -> RolloutView:
         return self._ask(

@@ -269,7 +269,7 @@ class Hub:
         return HeldDevices(count=count, devices=tuple(found))
 
     async def let_pass(self, name: str, request: LetPass) -> DeviceView:
-        """Release a device that is held. Raises OperatorError ``device_not_held``, ``not_found``."""
+        """Release a device that is held. Raises OperatorError ``device_not_held``."""
         await self._steering.let_pass(self._row(name), request)
         return self.device(name)
 

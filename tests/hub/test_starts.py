@@ -1,0 +1,276 @@
+"""A start is granted by its acknowledgement: never one more than the plan allows, whatever happens."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.hub.hub import Hub
+from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.protocol.device import OutcomeKind, Phase
+from edgefleet.protocol.operator import LetPass
+from edgefleet.protocol.rollout import (
+    ApprovalSpec,
+    ApproveRequest,
+    Command,
+    ExposureSpec,
+    Freeze,
+    PaceSpec,
+    RolloutSpec,
+    Status,
+    Verb,
+    WaveSpec,
+    WindowSpec,
+)
+from edgefleet.rollout.engine import Engine
+from edgefleet.security.signing import PublisherKey
+from support.hub_inside import (
+    InsideDevice,
+    ManualClock,
+    check_in,
+    enrol_inside,
+    hub_inside,
+    outcome,
+    publish_inside,
+    report,
+)
+from support.tiny_releases import tiny_release
+
+KEY = PublisherKey.generate()
+STARTED = OutcomeKind.TRIAL_STARTED
+
+
+def spec(**knobs: Any) -> RolloutSpec:
+    return RolloutSpec(
+        model="digits",
+        release="2",
+        waves=(WaveSpec(percent=100),),
+        **{"exposure": ExposureSpec(first=10), **knobs},
+    )
+
+
+def rolling(
+    tmp_path: Path,
+    body: Callable[[Hub, list[InsideDevice], str], Any],
+    *,
+    devices: int = 40,
+    clock: ManualClock | None = None,
+    **knobs: Any,
+) -> None:
+    """Run ``body`` while release 2 is being rolled out to every device."""
+
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            fleet = await enrol_inside(hub, devices)
+            await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
+            view = await hub.plan(spec(**knobs), "operator")
+            await hub.command(view.id, Verb.START, Command(), "operator")
+            await body(hub, fleet, view.id)
+
+    asyncio.run(main())
+
+
+async def ask(hub: Hub, device: InsideDevice, rollout: str) -> bool:
+    """Ask for leave to start; True when it is given."""
+    start = outcome(f"{device.name}-start", STARTED, rollout)
+    answer = await report(hub, device, device.said(start, phase=Phase.STAGED))
+    return answer.acked == (start.id,)
+
+
+def test_many_starts_at_once_never_exceed_what_is_allowed_by_one(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
+        granted = await asyncio.gather(*(ask(hub, device, rollout) for device in devices))
+        assert sum(granted) == 10
+        view = hub.rollout(rollout)
+        assert (view.exposed, view.evidence.in_trial, view.allowed) == (10, 10, 10)
+        again = await asyncio.gather(*(ask(hub, device, rollout) for device in devices))
+        assert again == granted, "who was admitted is admitted again, nobody else"
+
+    rolling(tmp_path, run)
+
+
+def test_a_refused_start_is_neither_stored_nor_acknowledged(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
+        for device in devices:
+            await ask(hub, device, rollout)
+        stored = [one.row for one in hub._store.load_outcomes()]
+        assert len(stored) == 10
+
+    rolling(tmp_path, run)
+
+
+def test_other_outcomes_of_the_same_check_in_are_acknowledged(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
+        for device in devices[:10]:
+            assert await ask(hub, device, rollout)
+        late = devices[10]
+        deferred = outcome("late-deferred", OutcomeKind.DEFERRED, rollout)
+        start = outcome("late-start", STARTED, rollout)
+        answer = await report(hub, late, late.said(deferred, start))
+        assert answer.acked == ("late-deferred",)
+
+    rolling(tmp_path, run)
+
+
+def test_a_confirmation_makes_room_for_more(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
+        for device in devices[:10]:
+            assert await ask(hub, device, rollout)
+        assert not await ask(hub, devices[10], rollout)
+        well = devices[0]
+        await report(hub, well, well.said(outcome("well", OutcomeKind.CONFIRMED, rollout)))
+        assert await ask(hub, devices[10], rollout)
+        assert not await ask(hub, devices[11], rollout)
+
+    rolling(tmp_path, run)
+
+
+def test_a_start_that_cannot_be_stored_gives_its_place_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(SqliteStore, "save_outcomes", full_disk)
+            for device in devices:
+                reply = await check_in(
+                    hub, device, device.said(outcome("x", STARTED, rollout), phase=Phase.STAGED)
+                )
+                assert reply.status == 507
+        assert sum([await ask(hub, device, rollout) for device in devices]) == 10
+
+    rolling(tmp_path, run)
+
+
+async def full_disk(*_arguments: object) -> None:
+    raise DeviceError("disk_full", "no room")
+
+
+def test_whoever_hangs_up_keeps_the_place_that_the_store_gave(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
+        asking = [asyncio.ensure_future(ask(hub, device, rollout)) for device in devices[:10]]
+        await asyncio.sleep(0)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        assert sum([await ask(hub, device, rollout) for device in devices[10:]]) == 0
+        later = outcome("later", OutcomeKind.DEFERRED, rollout)
+        await report(hub, devices[39], devices[39].said(later))  # stored after theirs
+        assert hub.rollout(rollout).exposed == 10
+
+    rolling(tmp_path, run)
+
+
+def test_a_hub_that_was_killed_goes_on_counting_where_it_was(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = ManualClock()
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            devices = await enrol_inside(hub, 40)
+            await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
+            view = await hub.plan(spec(pace=PaceSpec(starts_per_minute=4)), "operator")
+            await hub.command(view.id, Verb.START, Command(), "operator")
+            assert sum([await ask(hub, device, view.id) for device in devices]) == 4
+        clock.time += 30
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            assert sum([await ask(hub, device, view.id) for device in devices]) == 4
+            clock.time += 31
+            assert sum([await ask(hub, device, view.id) for device in devices]) == 8
+
+    asyncio.run(main())
+
+
+def test_a_hub_that_grants_without_asking_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "admit", lambda *_: True)
+    with pytest.raises(AssertionError):
+        test_many_starts_at_once_never_exceed_what_is_allowed_by_one(tmp_path)
+
+
+def test_a_frozen_fleet_begins_nothing_even_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+            devices = await enrol_inside(hub, 5)
+            await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
+            view = await hub.plan(spec(), "operator")
+            await hub.command(view.id, Verb.START, Command(), "operator")
+            said = await hub.freeze(Freeze(frozen=True, person="ada", note="fire"))
+            assert said.since is not None
+        async with hub_inside(tmp_path / "data") as hub:
+            assert hub.frozen() == said
+            assert hub.fleet().frozen
+            assert not await ask(hub, devices[0], view.id)
+            assert hub.why_rollout(view.id).line == "ada has frozen the whole fleet."
+            answer = await report(hub, devices[1], devices[1].said())
+            assert answer.offer is None
+            await hub.freeze(Freeze(frozen=False, person="ada"))
+            assert await ask(hub, devices[0], view.id)
+            actions = [entry.action for entry in hub.audit(None, 10).entries]
+            assert actions[:2] == ["unfreeze", "freeze"]
+
+    asyncio.run(main())
+
+
+def test_two_people_must_agree_before_anybody_begins(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
+        assert not await ask(hub, devices[0], rollout)
+        await hub.approve(rollout, ApproveRequest(person="ada"))
+        with pytest.raises(OperatorError) as caught:
+            await hub.approve(rollout, ApproveRequest(person="ada"))
+        assert caught.value.code == "approved_already"
+        assert not await ask(hub, devices[0], rollout)
+        view = await hub.approve(rollout, ApproveRequest(person="bob", note="looks good"))
+        assert [given.person for given in view.approvals] == ["ada", "bob"]
+        assert await ask(hub, devices[0], rollout)
+
+    rolling(tmp_path, run, approval=ApprovalSpec(people=2))
+
+
+def test_a_window_by_the_clock_of_paris(tmp_path: Path) -> None:
+    clock = ManualClock(1_751_320_800.0 - 60)  # one minute before midnight in Paris, in summer
+
+    async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
+        assert not await ask(hub, devices[0], rollout)
+        wait = hub.why_rollout(rollout).waits[0]
+        assert (wait.code.value, wait.until) == ("window", clock.time + 60)
+        clock.time += 60
+        assert await ask(hub, devices[0], rollout)
+        clock.time += 2 * 3600
+        assert not await ask(hub, devices[1], rollout)
+
+    window = WindowSpec(start="00:00", end="02:00", timezone="Europe/Paris")
+    rolling(tmp_path, run, clock=clock, windows=(window,))
+
+
+def test_a_device_with_two_setbacks_is_listed_until_a_person_releases_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+            (device,) = await enrol_inside(hub, 1)
+            for release in ("2", "3"):
+                await publish_inside(hub, KEY, tiny_release(tmp_path, release))
+                view = await hub.plan(RolloutSpec(model="digits", release=release), "operator")
+                await hub.command(view.id, Verb.START, Command(), "operator")
+                for kind in (STARTED, OutcomeKind.TRIAL_FAILED):
+                    said = outcome(f"{release}{kind}", kind, view.id, release)
+                    await report(hub, device, device.said(said))
+                await hub.loop.tick()
+                await hub.loop.tick()
+                assert hub.rollout(view.id).status in (Status.REVERTED, Status.REVERTING)
+            held = hub.held()
+            assert [(one.name, one.model, one.setbacks) for one in held.devices] == [
+                (device.name, "digits", 2)
+            ]
+            assert hub.device(device.name).held == ("digits",)
+        async with hub_inside(tmp_path / "data") as hub:
+            assert hub.held().count == 1
+            await hub.let_pass(device.name, LetPass(person="ada"))
+            assert hub.held().count == 0
+            with pytest.raises(OperatorError) as caught:
+                await hub.let_pass(device.name, LetPass(person="ada"))
+            assert caught.value.code == "device_not_held"
+        async with hub_inside(tmp_path / "data") as hub:
+            assert hub.held().count == 0
+
+    asyncio.run(main())
