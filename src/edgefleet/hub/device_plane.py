@@ -78,15 +78,17 @@ class DevicePlane:
 
     async def _durable(self, row: int, said: CheckIn, started: float) -> Reply:
         """Store what the device reported, let it take effect, then acknowledge it."""
-        kept = tuple(one for one in said.outcomes if self._engine.concerns(row, one))
+        mine = tuple(one for one in said.outcomes if self._engine.concerns(row, one))
         try:
             if said.facts:
                 await self._devices.learn(row, said.facts)
                 self._quota.count(row, 1)
-            taken = await self._take(row, kept) if kept else ()
+            taken = await self._take(row, mine) if mine else ()
         except EdgefleetError as error:
             return self._refusal(error, started)
-        return self._answer(row, said, taken, started)
+        # What does not concern it is acknowledged and forgotten, but for a start: nobody admitted that.
+        dropped = (one for one in said.outcomes if one not in mine and not _is_start(one))
+        return self._answer(row, said, (*taken, *dropped), started)
 
     async def _take(self, row: int, said: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
         """Store the outcomes, of starts those that are admitted; returns what is durable then.
