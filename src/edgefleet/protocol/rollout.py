@@ -162,7 +162,10 @@ class Cohort(Wire, frozen=True, kw_only=True):
 
 
 class Rate(Wire, frozen=True, kw_only=True):
-    """A share of devices against what is allowed. The interval holds whenever one looks."""
+    """A share of devices against what is allowed. The interval holds whenever one looks.
+
+    ``size`` has those on trial in it, who count as good so far.
+    """
 
     bad: int = 0
     size: int = 0

@@ -79,9 +79,14 @@ class _Sample:
 
 
 def weigh(evidence: Evidence, spec: GateSpec) -> Evidence:
-    """The evidence with its rates, their intervals and their e-values filled in."""
+    """The evidence with its rates, their intervals and their e-values filled in.
+
+    A device on trial counts as good so far. Failures are told sooner than confirmations are, so
+    among those that have finished there are always too many of them; among all that began there
+    never are, and what the tests promise holds in the order of beginning.
+    """
     bad = evidence.failed + evidence.refused
-    size = bad + evidence.healthy
+    size = bad + evidence.healthy + evidence.in_trial
     return replace(
         evidence,
         errors=_rate(bad, size, spec.max_error_rate),
@@ -145,12 +150,13 @@ def _sample(evidence: Evidence, spec: GateSpec, opened_at: float, now: float) ->
     trial_until = begun_until + spec.confirm_after_s + spec.silence_s
     patience_over = now >= begun_until
     needed = min(spec.min_sample, evidence.cut)
-    size = evidence.errors.size
+    bad = evidence.failed + evidence.refused
+    size = bad + evidence.healthy
     if patience_over and evidence.cut < spec.min_sample:
         # A wave that is smaller than the sample counts as far as it could be reached.
         needed = min(needed, size + evidence.in_trial)
     return _Sample(
-        bad=evidence.errors.bad,
+        bad=bad,
         size=size,
         cut=evidence.cut,
         unheard=evidence.offered + evidence.in_trial,

@@ -19,7 +19,7 @@ INTERVAL_ALPHA: Final = 0.05  # of the intervals that stand beside the figures
 # is found, never how often a good release is blamed.
 _PRIOR_BAD: Final = 1.0
 _PRIOR_GOOD: Final = 4.0
-_BISECTIONS: Final = 60  # halves [0, 1] down to 1e-18
+_BISECTIONS: Final = 30  # halves [0, 1] down to 1e-9
 _BET: Final = 0.75  # of what may be put at stake without risk of ruin
 
 

@@ -1,0 +1,505 @@
+"""How often the gate errs, and how many devices a bad release reaches. Writes bench/out/gate.json.
+
+The gate, the exposure rule, the cohorts with their bets and the cuts are the engine's own code. The
+devices are a model: counts instead of a million objects, in steps of ten seconds. A device starts
+as soon as it is admitted, fails within a minute, confirms after one to two, and is missed after
+five. Scores of devices come from requests, through the agent's own windows. `edgefleet sim`
+checks the same claims with the whole agent and engine, on fewer rollouts.
+
+Three gates: `ours`; `naive`, which at the end of a wave compares failures over wave size in whole
+percent; `peeking`, a correct test for one look that is looked at after every step. The other two
+give a whole wave its release at once, as a fixed canary does.
+"""
+
+import json
+import math
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgefleet.agent.window import Window, compare
+from edgefleet.protocol.bins import bucket
+from edgefleet.protocol.device import Outcome, OutcomeKind, Sketches, Telemetry
+from edgefleet.protocol.rollout import Cohort, Evidence, ExposureSpec, GateSpec, Verdict
+from edgefleet.rollout import cut, exposure, gate
+from edgefleet.rollout.cohorts import Cohorts
+from edgefleet.rollout.sequential import exact_p_value
+
+ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "2000"))
+SEEDS = int(os.environ.get("BENCH_GATE_SEEDS", "200"))
+MILLION = 1_000_000
+RATES_FLEET = 100_000
+QUALITY_FLEET = 10_000
+PERCENTS = (1.0, 10.0, 100.0)
+PAIRS = 1_000  # compared in one rollout, at most: the model's bound, the engine has none
+STEP_S = 10.0
+FAIL_STEPS = 6  # a failure is known within a minute
+HEALTHY_STEPS = (7, 12)  # a confirmation after one to two
+SCORE_STEPS = (12, 24)  # a full window of requests after two to four
+OUT = Path(__file__).parent / "out" / "gate.json"
+GATES = ("ours", "naive", "peeking")
+SPEC = GateSpec()
+EXPOSURE = ExposureSpec()
+
+
+@dataclass
+class End:
+    """How one rollout ended: ``passed``, ``waits`` for a person, or the reason of its failure."""
+
+    said: str
+    exposed: int
+    finished: int
+    minutes: float
+
+    @property
+    def failed(self) -> bool:
+        return self.said not in ("passed", "waits")
+
+
+@dataclass
+class World:
+    """What a release does, and one rollout of it under one gate."""
+
+    rng: np.random.Generator
+    fleet: int
+    gate: str
+    fails: float = 0.0
+    bricks: float = 0.0
+    quality: "Quality | None" = None
+    step: int = 0
+    healthy: int = 0
+    failed: int = 0
+    silent: int = 0
+    in_trial: int = 0  # silent ones among them
+    exposed: int = 0
+    coming: dict[int, list[int]] = field(default_factory=dict)  # step -> healthy, failed, silent
+
+    def run(self) -> End:
+        for wave, percent in enumerate(PERCENTS, 1):
+            end = self._wave(wave, cut.wanted(percent, self.fleet))
+            if end is not None:
+                return self._end(end)
+        return self._end("passed")
+
+    def _wave(self, wave: int, size: int) -> str | None:
+        opened, before = self.step * STEP_S, None
+        while True:
+            self._start(size)
+            self.step += 1
+            self._hear()
+            if self.quality is not None:
+                self.quality.hear(self.step, self.healthy)
+            unheard = size - self.exposed + self.in_trial - self.silent
+            if self.gate != "ours":
+                end = naive(self, size) if self.gate == "naive" else peeking(self)
+                if end is not None:
+                    return end
+                if unheard == 0:
+                    return (
+                        None
+                        if rate(self) <= SPEC.max_error_rate or self.gate == "naive"
+                        else "waits"
+                    )
+                continue
+            said = gate.judge(
+                self._evidence(wave, size), SPEC, opened_at=opened, before=before,
+                now=self.step * STEP_S,
+            )  # fmt: skip
+            if said.verdict is Verdict.FAIL:
+                return said.reason
+            if said.verdict is Verdict.PASS:
+                return None
+            if said.reason == gate.INCONCLUSIVE and unheard == 0:
+                return "waits"
+            if before is None or before.reason != said.reason:
+                before = said
+
+    def _start(self, size: int) -> None:
+        room = size - self.exposed
+        if self.gate == "ours":
+            bad = self.failed + self.silent
+            cap = exposure.allowed(
+                EXPOSURE,
+                healthy=self.healthy,
+                in_trial=self.in_trial,
+                suspect=exposure.suspicious(SPEC, bad=bad, size=bad + self.healthy),
+            )
+            room = min(room, cap - self.in_trial)
+        if room <= 0:
+            return
+        rng = self.rng
+        bricks = int(rng.binomial(room, self.bricks)) if self.bricks else 0
+        fails = int(rng.binomial(room - bricks, self.fails)) if self.fails else 0
+        self._come(1, fails, 1, FAIL_STEPS)
+        self._come(0, room - bricks - fails, *HEALTHY_STEPS)
+        self._come(2, bricks, missed := int(SPEC.silence_s / STEP_S) + 1, missed)
+        self.exposed += room
+        self.in_trial += room
+
+    def _come(self, kind: int, count: int, first: int, last: int) -> None:
+        """``count`` devices say so, evenly between two steps from now."""
+        if not count:
+            return
+        steps = last - first + 1
+        spread = self.rng.multinomial(count, [1 / steps] * steps).tolist() if steps > 1 else [count]
+        for later, some in enumerate(spread, first):
+            if some:
+                self.coming.setdefault(self.step + later, [0, 0, 0])[kind] += some
+
+    def _hear(self) -> None:
+        healthy, failed, silent = self.coming.pop(self.step, (0, 0, 0))
+        self.healthy += healthy
+        self.failed += failed
+        self.silent += silent
+        self.in_trial -= healthy + failed
+
+    def _evidence(self, wave: int, size: int) -> Evidence:
+        seen = Evidence(
+            wave=wave, cut=size, offered=size - self.exposed,
+            in_trial=self.in_trial - self.silent, healthy=self.healthy,
+            failed=self.failed + self.silent, silent=self.silent, exposed=self.exposed,
+        )  # fmt: skip
+        return seen if self.quality is None else self.quality.fill(seen)
+
+    def _end(self, said: str) -> End:
+        finished = self.healthy + self.failed + self.silent
+        return End(said, self.exposed, finished, self.step * STEP_S / 60)
+
+
+def rate(world: World) -> float:
+    bad = world.failed + world.silent
+    return bad / max(1, bad + world.healthy)
+
+
+def naive(world: World, size: int) -> str | None:
+    """At the end of the wave, in whole percent."""
+    if world.in_trial > world.silent or world.exposed < size:
+        return None
+    bad = world.failed + world.silent
+    if 100 * bad // size > 100 * SPEC.max_error_rate:
+        return "error_rate"
+    return world.quality.naive() if world.quality else None
+
+
+def peeking(world: World) -> str | None:
+    """The exact test at 5 %, again after every step."""
+    bad = world.failed + world.silent
+    size = bad + world.healthy
+    if size >= SPEC.min_sample and exact_p_value(bad, size, SPEC.max_error_rate) <= 0.05:
+        return "error_rate"
+    return world.quality.peeking() if world.quality else None
+
+
+METRICS = ("latency", "request_errors", "confidence", "accuracy", "classes", "inputs")
+ALLOWED = dict(
+    zip(METRICS, (math.log1p(SPEC.max_latency_increase), 0.02, SPEC.max_confidence_drop,
+                  SPEC.max_accuracy_drop, SPEC.max_drift, SPEC.max_drift), strict=True)
+)  # fmt: skip
+REASONS = dict(
+    zip(METRICS, ("latency", "request_errors", "confidence_drop", "accuracy_drop", "drift",
+                  "drift"), strict=True)
+)  # fmt: skip
+
+
+class Quality:
+    """Scores of canary and control, drawn from pools; one canary's come some minutes after it."""
+
+    def __init__(self, rng: random.Random, pools: "Pools", gate_name: str) -> None:
+        self._rng = rng
+        self._pools = pools
+        self._gate = gate_name
+        self._confirmed = 0
+        self._due: dict[int, int] = {}
+        self._row = 0
+        self._cohorts = Cohorts()
+        self._sums = {metric: [0, 0.0, 0.0] for metric in METRICS}
+
+    def hear(self, step: int, healthy: int) -> None:
+        """Every confirmed device reports golden accuracy at once and its scores later."""
+        for _ in range(min(healthy, PAIRS) - min(self._confirmed, PAIRS)):
+            self._accuracy()
+            later = step + self._rng.randint(*SCORE_STEPS)
+            self._due[later] = self._due.get(later, 0) + 1
+        self._confirmed = healthy
+        for _ in range(self._due.pop(step, 0)):
+            self._pair()
+
+    def fill(self, seen: Evidence) -> Evidence:
+        heard = Cohort(devices=self._row // 2, requests=100 * self._row)
+        return msgspec.structs.replace(
+            seen, quality=self._cohorts.differences(), limits=self._cohorts.limits(),
+            canary=heard, control=heard,
+        )  # fmt: skip
+
+    def naive(self) -> str | None:
+        """Means over all devices, in whole percent."""
+        for metric, (count, total, _) in self._sums.items():
+            if count and 100 * total / count >= math.floor(100 * ALLOWED[metric]) + 1:
+                return REASONS[metric]
+        return None
+
+    def peeking(self) -> str | None:
+        """A z-test at 5 %, again after every step."""
+        for metric, (count, total, squares) in self._sums.items():
+            if count < 5:
+                continue
+            mean = total / count
+            error = math.sqrt(max(1e-12, squares / count - mean * mean) / count)
+            if (mean - ALLOWED[metric]) / error > 1.645:
+                return REASONS[metric]
+        return None
+
+    def _accuracy(self) -> None:
+        before, after = self._rng.choice(self._pools.accuracy)
+        if self._gate == "ours":
+            said = Outcome(
+                id="a", rollout="r", release="2", kind=OutcomeKind.CONFIRMED, at=0.0,
+                accuracy=after, accuracy_before=before,
+            )  # fmt: skip
+            self._cohorts.confirmed(said, SPEC)
+        else:
+            self._sum("accuracy", before - after)
+
+    def _pair(self) -> None:
+        ours, theirs = self._rng.choice(self._pools.canary), self._rng.choice(self._pools.control)
+        self._row += 2
+        if self._gate == "ours":
+            self._cohorts.hear_control(self._row, theirs, SPEC)
+            self._cohorts.hear_canary(self._row + 1, ours, SPEC, 512)
+            return
+        mine, other = ours.scores, theirs.scores
+        assert mine is not None
+        assert other is not None
+        self._sum("latency", mine.latency_log_ratio - other.latency_log_ratio)  # type: ignore[operator] # the pools know all
+        self._sum("request_errors", mine.error_rate_delta - other.error_rate_delta)  # type: ignore[operator] # likewise
+        self._sum("confidence", other.confidence_delta - mine.confidence_delta)  # type: ignore[operator] # likewise
+        self._sum("classes", mine.class_drift - other.class_drift)  # type: ignore[operator] # likewise
+        self._sum("inputs", mine.input_drift - other.input_drift)  # type: ignore[operator] # likewise
+
+    def _sum(self, metric: str, difference: float) -> None:
+        sums = self._sums[metric]
+        sums[0] += 1
+        sums[1] += difference
+        sums[2] += difference * difference
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What the requests of one release look like."""
+
+    slower: float = 1.0
+    confidence: float = 0.85
+    errors: float = 0.002
+    class_shift: float = 0.0  # share of requests whose class becomes 0
+    input_shift: float = 0.0  # in bins
+
+
+@dataclass(frozen=True)
+class Pools:
+    canary: tuple[Telemetry, ...]
+    control: tuple[Telemetry, ...]
+    accuracy: tuple[tuple[float, float], ...]
+
+
+def make_pools(
+    rng: np.random.Generator, release: Traffic, *, accuracy_drop: float = 0.0, count: int = 1000
+) -> Pools:
+    """Devices of differing speed and load; the whole fleet slows down by 5 % meanwhile."""
+
+    def telemetry(after: Traffic, name: str) -> Telemetry:
+        speed = rng.lognormal(math.log(4_000), 0.5)
+        mix = rng.dirichlet([5.0] * 10)
+        light = rng.normal(8, 2)
+        before = window(rng, "1", Traffic(), speed, mix, light)
+        now = window(rng, name, after, speed * 1.05, mix, light)
+        return Telemetry(
+            release=name, requests=now.requests, errors=now.errors, confidence_sum=0.0,
+            confidence_count=0, latency_us_p50=0, latency_us_p95=int(speed * 2.5), memory_mib=100,
+            scores=compare(before, now),
+        )  # fmt: skip
+
+    def golden() -> tuple[float, float]:
+        before = rng.choice([0.94, 0.945, 0.95])  # by profile
+        return float(before), float(np.clip(before - accuracy_drop + rng.normal(0, 0.005), 0, 1))
+
+    return Pools(
+        canary=tuple(telemetry(release, "2") for _ in range(count)),
+        control=tuple(telemetry(Traffic(), "1") for _ in range(count)),
+        accuracy=tuple(golden() for _ in range(count)),
+    )
+
+
+def window(
+    rng: np.random.Generator, name: str, traffic: Traffic, speed: float, mix: Any, light: float
+) -> Window:
+    """A hundred requests of one device, as the agent counts them."""
+    count = 100
+    latencies = rng.lognormal(math.log(speed * traffic.slower), 0.4, count)
+    latency: dict[int, int] = {}
+    for us in latencies:
+        place = bucket(int(us))
+        latency[place] = latency.get(place, 0) + 1
+    classes = rng.choice(10, count, p=mix)
+    classes[rng.random(count) < traffic.class_shift] = 0
+    inputs = np.floor(rng.normal(light + traffic.input_shift, 1.5, count)).astype(int) % 16
+    confidence = np.clip(rng.normal(traffic.confidence, 0.1, count), 0, 1).sum()
+    return Window(
+        release=name, since=0.0, requests=count, errors=int(rng.binomial(count, traffic.errors)),
+        confidence_sum=float(confidence), confidence_count=count,
+        sketches=Sketches(
+            latency=latency,
+            classes=tuple(np.bincount(classes, minlength=10).tolist()),
+            inputs=tuple(np.bincount(inputs, minlength=16).tolist()),
+        ),
+    )  # fmt: skip
+
+
+def repeat(count: int, seed: int, make: Callable[[int], World]) -> list[End]:
+    return [make(seed * 1_000_003 + number).run() for number in range(count)]
+
+
+def told(ends: Iterable[End], counted: Callable[[End], bool]) -> dict[str, float]:
+    ends = list(ends)
+    return {
+        "share": round(sum(map(counted, ends)) / len(ends), 5),
+        "waits_for_a_person": round(sum(end.said == "waits" for end in ends) / len(ends), 5),
+        "median_devices": median(end.exposed for end in ends),
+        "median_minutes": round(median(end.minutes for end in ends), 1),
+        "rollouts": len(ends),
+    }
+
+
+def rates(gate_name: str) -> dict[str, dict[str, float]]:
+    def world(fails: float, fleet: int = RATES_FLEET) -> Callable[[int], World]:
+        return lambda seed: World(np.random.default_rng(seed), fleet, gate_name, fails=fails)
+
+    failed: Callable[[End], bool] = lambda end: end.failed  # noqa: E731 - a name for it
+    return {
+        "good1_halted": told(repeat(ROLLOUTS, 1, world(0.01)), failed),
+        "edge5_halted": told(repeat(ROLLOUTS, 2, world(0.05)), failed),
+        "bad10_caught": told(repeat(ROLLOUTS, 3, world(0.10)), failed),
+        "good1_halted_10k": told(repeat(ROLLOUTS, 4, world(0.01, QUALITY_FLEET)), failed),
+        "bad10_caught_10k": told(repeat(ROLLOUTS, 5, world(0.10, QUALITY_FLEET)), failed),
+    }
+
+
+def make_cases() -> dict[str, tuple[Pools, str]]:
+    rng = np.random.default_rng(11)
+    return {
+        "latency30_caught": (make_pools(rng, Traffic(slower=1.3)), "latency"),
+        "accuracy3_caught": (make_pools(rng, Traffic(), accuracy_drop=0.03), "accuracy_drop"),
+        "output_drift_caught": (make_pools(rng, Traffic(class_shift=0.5)), "drift"),
+        "input_drift_caught": (make_pools(rng, Traffic(input_shift=2.0)), "drift"),
+        "confidence20_caught": (make_pools(rng, Traffic(confidence=0.65)), "confidence_drop"),
+        "clean_passed": (make_pools(rng, Traffic()), "passed"),
+    }
+
+
+def quality(gate_name: str, cases: dict[str, tuple[Pools, str]]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for number, (name, (pools, wanted)) in enumerate(cases.items()):
+
+        def world(seed: int, pools: Pools = pools) -> World:
+            return World(
+                np.random.default_rng(seed), QUALITY_FLEET, gate_name,
+                quality=Quality(random.Random(seed), pools, gate_name),
+            )  # fmt: skip
+
+        ends = repeat(ROLLOUTS, 20 + number, world)
+        found[name] = told(ends, lambda end, wanted=wanted: end.said == wanted)
+    worst = min(("output_drift_caught", "input_drift_caught"), key=lambda key: found[key]["share"])
+    found["drift_caught"] = found[worst]
+    return found
+
+
+def exposed(gate_name: str) -> dict[str, Any]:
+    def ends(seed: int, **release: float) -> list[End]:
+        return repeat(
+            SEEDS, seed,
+            lambda number: World(np.random.default_rng(number), MILLION, gate_name, **release),
+        )  # fmt: skip
+
+    answer: dict[str, Any] = {}
+    for number, (name, release) in enumerate(
+        {"fail20": {"fails": 0.2}, "fail8": {"fails": 0.08}, "brick2": {"bricks": 0.02}}.items()
+    ):
+        found = ends(40 + number, **release)
+        answer[name] = {
+            "median": median(end.exposed for end in found),
+            "worst": max(end.exposed for end in found),
+            "median_minutes": round(median(end.minutes for end in found), 1),
+            "failed": sum(end.failed for end in found) / len(found),
+        }
+    good = ends(50, fails=0.002)
+    answer["good_hours"] = round(median(end.minutes for end in good) / 60, 2)
+    answer["good_passed"] = sum(end.said == "passed" for end in good) / len(good)
+    return answer
+
+
+def main() -> None:
+    began = time.perf_counter()
+    result: dict[str, Any] = {}
+    cases = make_cases()
+    for name in GATES:
+        full = {**rates(name), **quality(name, cases)}
+        result[name] = {key: said["share"] for key, said in full.items()}
+        result[name]["detail"] = full
+        print_gate(name, full)
+    result["exposure"] = {"ours": exposed("ours"), "fixed": exposed("naive")}
+    for name, said in result["exposure"].items():
+        print(f"exposure.{name}: {json.dumps(said)}")
+    result["rollouts"] = ROLLOUTS
+    result["seeds"] = SEEDS
+    result["wall_s"] = round(time.perf_counter() - began, 1)
+    result["machine"] = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores_used": 1,
+    }
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    ours = result["ours"]
+    wanted = {
+        "good1_halted": ours["good1_halted"] <= 0.02,
+        "bad10_caught": ours["bad10_caught"] >= 0.99,
+        "clean_passed": ours["clean_passed"] >= 0.98,
+        **{
+            key: ours[key] >= 0.95
+            for key in ("latency30_caught", "accuracy3_caught", "drift_caught")
+        },
+        "fail20": result["exposure"]["ours"]["fail20"]["median"] <= 200,
+    }
+    missed = [key for key, held in wanted.items() if not held]
+    print(f"{OUT}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")
+    raise SystemExit(bool(missed))
+
+
+def print_gate(name: str, full: dict[str, dict[str, float]]) -> None:
+    print(f"{name:22} {'share':>8} {'waits':>8} {'devices':>9} {'minutes':>8}")
+    for key, said in full.items():
+        print(
+            f"  {key:20} {said['share']:8.4f} {said['waits_for_a_person']:8.4f} "
+            f"{said['median_devices']:9g} {said['median_minutes']:8g}",
+            flush=True,
+        )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Sums and differences of sketches, bin by bin."""
+
+from collections.abc import Sequence
+
+from edgefleet.agent import limits
+from edgefleet.protocol.device import Sketches
+
+
+def plus(one: Sketches, other: Sketches) -> Sketches:
+    latency = dict(one.latency)
+    for bucket, count in other.latency.items():
+        latency[bucket] = latency.get(bucket, 0) + count
+    return Sketches(
+        latency=bounded(latency),
+        confidence=_added(one.confidence, other.confidence),
+        classes=_added(one.classes, other.classes),
+        inputs=_added(one.inputs, other.inputs),
+    )
+
+
+def minus(one: Sketches, other: Sketches) -> Sketches:
+    """What ``one`` has more; nothing where it has less."""
+    left = {bucket: count - other.latency.get(bucket, 0) for bucket, count in one.latency.items()}
+    return Sketches(
+        latency={bucket: count for bucket, count in left.items() if count > 0},
+        confidence=_less(one.confidence, other.confidence),
+        classes=_less(one.classes, other.classes),
+        inputs=_less(one.inputs, other.inputs),
+    )
+
+
+def padded(counts: Sequence[int], length: int) -> tuple[int, ...]:
+    return (*counts, *(0 for _ in range(length - len(counts))))
+
+
+def bounded(latency: dict[int, int]) -> dict[int, int]:
+    """As many buckets as a sketch may have: the shortest durations go into the next one kept."""
+    spare = sorted(latency)[: max(0, len(latency) - limits.LATENCY_BUCKETS)]
+    if spare:
+        kept = min(bucket for bucket in latency if bucket > spare[-1])
+        latency[kept] += sum(latency.pop(bucket) for bucket in spare)
+    return latency
+
+
+def _added(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    return tuple(
+        a + b for a, b in zip(padded(one, len(other)), padded(other, len(one)), strict=True)
+    )
+
+
+def _less(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    length = len(one)
+    return tuple(max(0, a - b) for a, b in zip(one, padded(other, length)[:length], strict=True))
