@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test check format lock bench-agent clean
+.PHONY: help setup demo test check format lock bench-agent bench-gate clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
 	@echo "make test         the test suite"
 	@echo "make check        format, lint, both type checkers, layers"
 	@echo "make bench-agent  what an idle device agent costs"
+	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
 	@echo "make setup        .venv with everything the rest needs"
 	@echo "make lock         renew requirements/*.txt"
 	@echo "make clean        remove what the above made"
@@ -46,6 +47,9 @@ format: $(STAMP)
 
 bench-agent: $(STAMP)
 	$(BIN)/python bench/agent.py
+
+bench-gate: $(STAMP)
+	$(BIN)/python bench/gate.py
 
 # The locks name versions and hashes, never a host.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

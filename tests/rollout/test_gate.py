@@ -88,6 +88,13 @@ def test_what_failed_it_is_kept_with_its_interval_and_its_weight():
     assert rate.e_value > 100
 
 
+def test_failures_that_are_told_before_confirmations_are_held_against_all_that_began():
+    assert say(counts(cut=1000, failed=5, offered=995)).reason == "error_rate"
+    said = say(counts(cut=1000, failed=5, in_trial=95, offered=900))
+    assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "stragglers")
+    assert (said.evidence.errors.bad, said.evidence.errors.size) == (5, 100)
+
+
 def test_devices_that_go_silent_have_a_limit_of_their_own():
     said = say(counts(cut=1000, healthy=187, failed=12, silent=12, offered=800))
     assert (said.verdict, said.reason) == (Verdict.FAIL, "silent")

@@ -33,6 +33,8 @@ def log_rate_evidence(bad: int, size: int, limit: float) -> float:
     """
     if not 0 < limit < 1:
         return math.inf if limit <= 0 and bad else 0.0
+    if size == 0:
+        return 0.0
     good = size - bad
     return (
         _log_beta(bad + _PRIOR_BAD, good + _PRIOR_GOOD)

@@ -1,0 +1,99 @@
+"""A device compares its last window of requests with the one before it."""
+
+from msgspec.structs import replace
+
+from edgefleet.agent import bins, limits
+from edgefleet.agent.window import Window, Windows, advance, compare
+from edgefleet.protocol.device import Sketches
+from edgefleet.protocol.serving import LiveStats
+from support.agent_world import serving
+
+
+def grown(requests: int, **sketches: object) -> LiveStats:
+    return LiveStats(
+        requests=requests,
+        confidence_sum=0.9 * requests,
+        confidence_count=requests,
+        sketches=Sketches(**sketches),  # type: ignore[arg-type] # the test's own
+    )
+
+
+def after(windows: Windows, release: str, requests: int, now: float, **sketches: object) -> Windows:
+    return advance(windows, serving(release), grown(requests, **sketches), now)
+
+
+def test_two_full_windows_of_one_release_are_a_steady_score() -> None:
+    windows = after(Windows(), "1", limits.WINDOW_REQUESTS, 1.0)
+    assert windows.scores is None
+    windows = after(windows, "1", limits.WINDOW_REQUESTS, 2.0)
+    assert windows.scores is not None
+    assert (windows.scores.from_release, windows.scores.to_release) == ("1", "1")
+    assert windows.scores.requests == limits.WINDOW_REQUESTS
+
+
+def test_few_requests_fill_a_window_when_it_is_old() -> None:
+    windows = after(Windows(), "1", limits.WINDOW_LEAST_REQUESTS - 1, 0.0)
+    windows = after(windows, "1", 0, limits.WINDOW_S + 1)
+    assert windows.full is None
+    windows = after(windows, "1", 1, limits.WINDOW_S + 2)
+    assert windows.full is not None
+
+
+def test_a_new_release_is_compared_with_the_last_of_the_one_before() -> None:
+    windows = after(Windows(), "1", limits.WINDOW_REQUESTS, 1.0)
+    windows = after(windows, "1", 30, 2.0)
+    windows = after(windows, "2", limits.WINDOW_REQUESTS, 3.0)
+    assert windows.scores is not None
+    assert (windows.scores.from_release, windows.scores.to_release) == ("1", "2")
+    assert windows.scores.requests == 30
+
+
+def test_what_tells_of_the_change_waits_until_it_was_told() -> None:
+    windows = after(Windows(), "1", limits.WINDOW_REQUESTS, 1.0)
+    windows = after(windows, "2", limits.WINDOW_REQUESTS, 2.0)
+    change = windows.scores
+    windows = after(windows, "2", limits.WINDOW_REQUESTS, 3.0)
+    assert windows.scores == change
+    windows = after(replace(windows, scores=None), "2", limits.WINDOW_REQUESTS, 4.0)
+    assert windows.scores is not None
+    assert windows.scores.from_release == "2"
+
+
+def window(release: str = "1", errors: int = 0, **sketches: object) -> Window:
+    return Window(
+        release=release, since=0.0, requests=100, errors=errors, confidence_sum=90.0,
+        confidence_count=100, sketches=Sketches(**sketches),  # type: ignore[arg-type] # the test's own
+    )  # fmt: skip
+
+
+def test_scores_say_how_much_slower_how_wrong_how_sure_and_how_different() -> None:
+    scores = compare(
+        window(latency={50: 100}, classes=(50, 50), inputs=(100,)),
+        replace(
+            window("2", 10, latency={58: 100}, classes=(75, 25), inputs=(0, 100)),
+            confidence_sum=60.0,
+        ),
+    )
+    assert scores.latency_log_ratio is not None
+    assert scores.confidence_delta is not None
+    assert abs(scores.latency_log_ratio - 0.693) < 0.02  # an octave is 8 buckets
+    assert abs(scores.confidence_delta + 0.3) < 1e-9
+    assert (scores.error_rate_delta, scores.class_drift, scores.input_drift) == (0.1, 0.25, 1.0)
+
+
+def test_without_sketches_the_latency_is_what_serving_says_and_drift_is_not_known() -> None:
+    before, now = (replace(window(), latency_us_p95=us) for us in (1000, 1300))
+    scores = compare(before, now)
+    assert scores.latency_log_ratio is not None
+    assert abs(scores.latency_log_ratio - 0.262) < 0.001
+    assert (scores.class_drift, scores.input_drift) == (None, None)
+    assert compare(window(), window()).latency_log_ratio is None
+
+
+def test_sketches_add_up_and_take_away_and_stay_bounded() -> None:
+    one = Sketches(latency={1: 2, 5: 1}, confidence=(1, 2), classes=(3,), inputs=(0, 0, 4))
+    two = Sketches(latency={5: 3}, confidence=(1,), classes=(0, 1), inputs=())
+    assert bins.minus(bins.plus(one, two), two) == replace(one, classes=(3, 0))
+    wide = Sketches(latency=dict.fromkeys(range(100), 1))
+    merged = bins.plus(wide, Sketches()).latency
+    assert (len(merged), sum(merged.values()), merged[36]) == (limits.LATENCY_BUCKETS, 100, 37)
