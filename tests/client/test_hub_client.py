@@ -21,7 +21,7 @@ from edgefleet.client.limits import UPLOAD_CHUNK_BYTES
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, ENDPOINTS
 from edgefleet.protocol.release import Envelope, Signature
-from edgefleet.protocol.rollout import Command, RolloutSpec, Status, Verb
+from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec, Status, Verb
 from edgefleet.protocol.wire import Wire, decode, encode
 from support.canned_hub import TOKEN, CannedHub, canned_hub
 from support.fake_reads import FakeReads, release_view, rollout_in
@@ -124,6 +124,29 @@ CALLS = (
         "/api/v1/rollouts",
         VIEW,
         body=RolloutSpec(model="digits", release="2"),
+    ),
+    Call(
+        "approve",
+        lambda hub: hub.approve("ro-1", ApproveRequest(person="ada")),
+        "/api/v1/rollouts/ro-1/approve",
+        VIEW,
+        body=ApproveRequest(person="ada"),
+    ),
+    Call(
+        "freeze",
+        lambda hub: hub.freeze(Freeze(frozen=True, person="ada")),
+        "/api/v1/freeze",
+        Freeze(frozen=True, person="ada", since=1.0),
+        body=Freeze(frozen=True, person="ada"),
+    ),
+    Call("frozen", lambda hub: hub.frozen(), "/api/v1/freeze", Freeze(frozen=False)),
+    Call("held", lambda hub: hub.held(), "/api/v1/held", operator.HeldDevices(count=0, devices=())),
+    Call(
+        "let_pass",
+        lambda hub: hub.let_pass("lyon-0001", operator.LetPass(person="ada")),
+        "/api/v1/devices/lyon-0001/release",
+        READS.device_views[0],
+        body=operator.LetPass(person="ada"),
     ),
     Call("rollouts", lambda hub: hub.rollouts(), "/api/v1/rollouts", READS.rollouts()),
     Call("rollout", lambda hub: hub.rollout("ro-1"), "/api/v1/rollouts/ro-1", VIEW),

@@ -69,8 +69,8 @@ class Steering:
         async with self._turn:
             now = self._clock.now()
             before = self._engine.freeze
-            since = before.since if said.frozen and before.frozen else now
-            freeze = msgspec.structs.replace(said, since=since if said.frozen else None)
+            since = before.since if said.frozen == before.frozen else now
+            freeze = msgspec.structs.replace(said, since=since)
             line = AuditLine(
                 actor=said.person,
                 action="freeze" if said.frozen else "unfreeze",

@@ -10,7 +10,7 @@ from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire
 
 
-class WaveSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WaveSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Which devices a wave adds: exactly one of ``percent`` and ``count``, or ``selector`` alone.
 
     ``percent`` (above 0, up to 100) and ``count`` (1 or more) reach from the first device of the
@@ -299,7 +299,10 @@ class ApproveRequest(Wire, frozen=True, kw_only=True):
 
 
 class Freeze(Wire, frozen=True, kw_only=True):
-    """While the fleet is frozen nobody begins anything; what is taken back still goes back."""
+    """While the fleet is frozen nobody begins anything; what is taken back still goes back.
+
+    ``since`` is when it was frozen, or let go; what a request says there counts for nothing.
+    """
 
     frozen: bool
     person: Annotated[str, Meta(max_length=63)] = "operator"

@@ -125,11 +125,20 @@ class Admission:
             self.starts.add(at)
 
     def moved(self, at: float) -> None:
-        """A start was admitted, or held back by a closed door: patience runs from here."""
+        """A start was admitted, or held back by its device's own window: patience runs on."""
         self.moved_at = max(self.moved_at, at)
 
-    def patience_from(self, state: RolloutState, now: float) -> float:
-        """Since when stragglers have had their chance."""
+    def patience_from(self, state: RolloutState, freeze: Freeze, now: float) -> float:
+        """Since when stragglers have had their chance: now, while a door is closed to everybody."""
+        if self.door(state, freeze, None, now) is not None:
+            return now
         wave = state.open_wave
-        opened_at = 0.0 if wave is None or wave.opened_at is None else wave.opened_at
-        return max(opened_at, self.hours.open_since(now), self.moved_at)
+        agreed = (given.at for given in state.approvals)
+        return max(
+            0.0 if wave is None or wave.opened_at is None else wave.opened_at,
+            state.since,
+            freeze.since or 0.0,
+            self.hours.open_since(now),
+            self.moved_at,
+            *agreed,
+        )

@@ -13,7 +13,6 @@ from edgefleet.rollout.ledger import HELD, Standing
 from edgefleet.rollout.state import OPEN
 from edgefleet.rollout.track import Published, Track
 
-
 Refusals = Callable[[Track], Refusal | None]
 
 

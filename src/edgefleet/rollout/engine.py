@@ -27,7 +27,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout import approval, device_why, exposure, plan, why
 from edgefleet.rollout import step as steps
-from edgefleet.rollout.admission import DOORS, Admission, Refusal
+from edgefleet.rollout.admission import Admission, Refusal
 from edgefleet.rollout.cohorts import Cohorts
 from edgefleet.rollout.cut import EVERYONE
 from edgefleet.rollout.desired import Desired
@@ -166,8 +166,6 @@ class Engine:
             return self._change(track, steps.Returned(left=len(owing.online)), now)
         if track.state.status is Status.PLANNED:
             return self._start_by_time(track, now)
-        if track.state.status is Status.PAUSED or self._shut(track, now) is not None:
-            track.admission.moved(now)
         census = self._census(track, now)
         self._renew_offering(track, census, now)
         judgement = self._judge(track, census, now)
@@ -221,7 +219,7 @@ class Engine:
             return False
         refused = self.refusal(track, row, now)
         if refused is not None:
-            if refused.code in DOORS:
+            if refused.code is WaitCode.WINDOW:
                 track.admission.moved(now)  # its patience does not run meanwhile
             return False
         track.admission.take(row, labels, now)
@@ -459,7 +457,7 @@ class Engine:
                     now,
                     census,
                     judgement=self._judge(track, census, now),
-                    patience_from=track.admission.patience_from(track.state, now),
+                    patience_from=track.admission.patience_from(track.state, self._freeze, now),
                     held=self._held_back(track, census, now),
                 )
                 evidence = census.evidence
@@ -492,9 +490,6 @@ class Engine:
             now=now,
         )
 
-    def _shut(self, track: Track, now: float) -> Refusal | None:
-        return track.admission.door(track.state, self._freeze, None, now)
-
     def _start_by_time(self, track: Track, now: float) -> Change | None:
         """Start what is planned for now, unless another rollout holds its devices."""
         at = track.state.spec.start_at
@@ -512,7 +507,7 @@ class Engine:
         return self._gate(
             census.evidence,
             track.state.spec.gate,
-            opened_at=track.admission.patience_from(track.state, now),
+            opened_at=track.admission.patience_from(track.state, self._freeze, now),
             before=wave.judgement,
             now=now,
         )

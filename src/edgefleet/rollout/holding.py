@@ -1,4 +1,4 @@
-"""What holds back devices that could begin: each thing once, with how many, who first, until when."""
+"""What holds back devices that could begin: each thing once, with how many, and until when."""
 
 import numpy as np
 

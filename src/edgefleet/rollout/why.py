@@ -86,7 +86,7 @@ def _to_start(state: RolloutState) -> Wait:
     if state.spec.start_at is not None:
         return Wait(
             code=WaitCode.SCHEDULED,
-            text=f"It starts by itself at the time set; sooner: edgefleet rollout start {state.id}.",
+            text=f"It starts by itself at the time set, or by: edgefleet rollout start {state.id}.",
             since=state.since,
             until=state.spec.start_at,
         )

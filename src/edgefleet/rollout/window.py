@@ -1,4 +1,4 @@
-"""Maintenance windows: is one open at a moment, and when does the next open or this one close?
+"""Maintenance windows: whether one is open at a moment, and when the next one opens.
 
 Everything goes by the clock on the wall. In the night in which the clocks go forward a window
 inside the lost hour does not open; when they go back it opens in both of the hours. The engine
