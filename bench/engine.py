@@ -104,9 +104,7 @@ def main() -> int:
         engine = fleet()
         rollout = planned(engine, number)
         times["start_ms"].append(said(engine, rollout, Verb.START, NOW))
-        times["advance_ms"] += [
-            said(engine, rollout, Verb.ADVANCE, NOW + step) for step in (1, 2)
-        ]
+        times["advance_ms"] += [said(engine, rollout, Verb.ADVANCE, NOW + step) for step in (1, 2)]
         times["report_us"].append(reports(engine, rollout, number * REPORTS))
         times["why_ms"] += [asked(engine, rollout, NOW + 4 + step) for step in range(5)]
         times["halt_ms"].append(said(engine, rollout, Verb.HALT, NOW + 10))

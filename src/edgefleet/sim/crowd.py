@@ -1,4 +1,4 @@
-"""All devices of a run: rows of numbers while nothing happens to them, real agent cores when it does.
+"""All devices of a run: rows of numbers while nothing happens, real agent cores when it does.
 
 The effects of each core are done here, on a virtual link, disk and serving process, with their
 faults. Idle devices check in by formula, in sweeps: a device of bucket k does so at every second
@@ -77,9 +77,7 @@ class Crowd:
         self._buckets = [
             order[ends[number] : ends[number + 1]].astype(np.int64) for number in range(interval)
         ]
-        self._pace = Pace(
-            probe_idle_s=_LONG_S, probe_trial_s=scenario.rollout.gate.confirm_after_s
-        )
+        self._pace = Pace(probe_idle_s=_LONG_S, probe_trial_s=scenario.rollout.gate.confirm_after_s)
         self._panel_pace = msgspec.structs.replace(
             self._pace, probe_idle_s=scenario.fleet.interval_s
         )
@@ -250,7 +248,7 @@ class Crowd:
     def _boot(self, live: Live) -> None:
         stored = live.stored
         names: tuple[SlotName, ...] = ("a", "b")
-        whole = [name for name in names if slot(stored, name).held is not None]
+        whole: list[SlotName] = [name for name in names if slot(stored, name).held is not None]
         lost = self.scenario.faults.lost_writes
         if lost and not self.fleet.healed and self._draw() < lost:
             idle = [name for name in whole if name != stored.active]
@@ -301,9 +299,7 @@ class Crowd:
             delay_s += 20.0 * draw()
         if delay_s > ANSWER_TIMEOUT_S:
             self._unanswered(live, said, "timeout")
-        self.agenda.put(
-            self.now + delay_s, Due.ARRIVES, live, (said, delay_s <= ANSWER_TIMEOUT_S)
-        )
+        self.agenda.put(self.now + delay_s, Due.ARRIVES, live, (said, delay_s <= ANSWER_TIMEOUT_S))
         if draw() < faults.doubling:
             self.faults["doubling"] += 1
             self.agenda.put(self.now + delay_s + 5.0 * draw(), Due.ARRIVES, live, (said, False))
@@ -374,9 +370,7 @@ class Crowd:
 
     def _work_failed(self, live: Live, job: int, code: str, after_s: float = 1.0) -> None:
         draw = self._draw()
-        self._later(
-            live, after_s, happened.WorkFailed(job=job, code=code, detail="", draw=draw)
-        )
+        self._later(live, after_s, happened.WorkFailed(job=job, code=code, detail="", draw=draw))
 
     def _prove(self, live: Live, effect: do.Prove) -> None:
         new = effect.held.release == NEW
@@ -415,26 +409,24 @@ class Crowd:
         live.life = -1
         del self.live[live.row]
 
-    def _stop_serving(self, live: Live, effect: do.StopServing) -> None:
+    def _stop_serving(self, live: Live, effect: do.StopServing) -> None:  # noqa: ARG002 - as all effects
         live.held = None
         live.pid += 1
         self.serving[live.row] = _NONE
         gone = happened.ServingSeen(status=None, alive=False, draw=self._draw())
         self._soon.append((live, live.life, gone))
 
-    def _probe(self, live: Live, effect: do.Probe) -> None:
+    def _probe(self, live: Live, effect: do.Probe) -> None:  # noqa: ARG002 - as all effects
         status = live.status(self.now, self.scenario.release)
         if status is None:
             self.serving[live.row] = _NONE
-        seen = happened.ServingSeen(
-            status=status, alive=status is not None, draw=self._draw()
-        )
+        seen = happened.ServingSeen(status=status, alive=status is not None, draw=self._draw())
         self._soon.append((live, live.life, seen))
 
     def _move_pointer(self, live: Live, effect: do.MovePointer) -> None:
         live.pointer = effect.slot
 
-    def _remove_slot(self, live: Live, effect: do.RemoveSlot) -> None:
+    def _remove_slot(self, live: Live, effect: do.RemoveSlot) -> None:  # noqa: ARG002 - as all effects
         live.came = 0.0
 
     def _set_timer(self, live: Live, effect: do.SetTimer) -> None:

@@ -14,7 +14,9 @@ class CrowdView(Protocol):
     """The run, read only."""
 
     now: float
-    healed: bool
+
+    @property
+    def healed(self) -> bool: ...
 
     @property
     def engine(self) -> Engine: ...

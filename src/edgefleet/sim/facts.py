@@ -32,9 +32,7 @@ class FleetFacts:
         self.old: Mask = chance.random(count) < faults.old_agents
         self.thin: Mask = chance.random(count) < faults.thin
         wrong = chance.random(count) < faults.wrong_clocks
-        self.skew: Floats = np.where(
-            wrong, faults.wrong_by_s * (2 * chance.random(count) - 1), 0.0
-        )
+        self.skew: Floats = np.where(wrong, faults.wrong_by_s * (2 * chance.random(count) - 1), 0.0)
         flaps = chance.random(count) < faults.flapping
         up_s, down_s = faults.flapping_up_s, faults.flapping_down_s
         self.up_s: Floats = np.where(flaps, chance.uniform(*up_s, count), np.inf)
@@ -46,32 +44,44 @@ class FleetFacts:
         self._flapping = bool(flaps.any())
         self._away = faults.offline > 0
         self.healed = False
-        self._sites = [
+        self._sites: list[dict[str, str]] = [
             {"site": f"site-{number + 1:04}", "region": "nesw"[number % 4]}
             | ({"timezone": fleet.timezones[number % len(fleet.timezones)]}
                if fleet.timezones else {})
             for number in range(min(fleet.sites, max(1, count)))
         ]  # fmt: skip
-        self._profiles = [
-            Facts(
+        self._groups = fleet.groups
+        self._group = np.repeat(
+            np.arange(len(fleet.groups)), [group.devices for group in fleet.groups]
+        )
+        profiles = dict.fromkeys((*fleet.profiles, *(group.profile for group in fleet.groups)))
+        self._by_profile = {
+            profile: Facts(
                 profile=profile,
                 agent_version=__version__,
                 runtimes=("onnx",),
                 arch="aarch64",
                 memory_mib=1024,
             )
-            for profile in fleet.profiles
-        ]
+            for profile in profiles
+        }
+        self._profiles = fleet.profiles
         self._bytes_s = (faults.thin_bytes_s, fleet.bytes_s)
 
     def name(self, row: int) -> str:
         return f"d{row:07}"
 
     def labels(self, row: int) -> Mapping[str, str]:
+        if self._groups:
+            group = self._groups[self._group.item(row % len(self._group))]
+            return group.labels
         return self._sites[row % len(self._sites)]
 
     def device(self, row: int) -> Facts:
-        return self._profiles[row // len(self._sites) % len(self._profiles)]
+        if self._groups:
+            group = self._groups[self._group.item(row % len(self._group))]
+            return self._by_profile[group.profile]
+        return self._by_profile[self._profiles[row // len(self._sites) % len(self._profiles)]]
 
     def bytes_s(self, row: int) -> float:
         thin = bool(self.thin[row]) and not self.healed

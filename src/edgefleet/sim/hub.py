@@ -73,9 +73,7 @@ class SimHub:
         self.trace.note(now, "hub up", "hub", f"{len(engine.fleet)} devices")
 
     def _new_engine(self, now: float) -> Engine:
-        return Engine(
-            now=now, offline_after_s=3 * self.interval_s, utc_offset_s=utc_offset_s
-        )
+        return Engine(now=now, offline_after_s=3 * self.interval_s, utc_offset_s=utc_offset_s)
 
     def _effect(self) -> None:
         """Between two effects: the moment to be killed in."""
@@ -116,6 +114,15 @@ class SimHub:
         except HubCrashed:
             self.killed(now)
         return True
+
+    def approve(self, rollout_id: str, person: str, now: float) -> None:
+        """A person agrees; not while the hub is down."""
+        if self.down_until:
+            return
+        try:
+            self._save(self.engine.approve(rollout_id, person, now=now), now)
+        except HubCrashed:
+            self.killed(now)
 
     # What it does by itself.
 
@@ -214,4 +221,3 @@ class SimHub:
             for hear in witnesses.acknowledged:
                 hear(row, outcomes, now)
         return tuple(outcome.id for outcome in outcomes)
-

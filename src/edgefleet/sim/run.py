@@ -4,7 +4,7 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from random import Random
 
@@ -15,6 +15,7 @@ from edgefleet.base.ids import mix64
 from edgefleet.protocol.rollout import RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.approval import missing
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet import Mask
 from edgefleet.rollout.state import OPEN, RolloutState, WaveState
@@ -70,6 +71,7 @@ class Result(Wire, frozen=True, kw_only=True):
     heartbeats: int  # of idle devices
     reports: int  # outcomes that became durable
     wall_s: float
+    cpu_s: float  # of this process, as the machine may do other things too
     virtual_s: float
     peak_rss_mib: int
     violations: int
@@ -98,23 +100,25 @@ class Run:
         name: str,
         devices: int,
         seed: int,
+        start: float = START,
         checkers: Sequence[type[Checker]] = ALL,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.scenario = scenario
-        self.now = START
+        self.start = self.now = float(int(start))
         self._name = name
         self._seed = seed
         self._progress = progress
         self._began = time.perf_counter()
+        self._began_cpu = time.process_time()
         self.trace = Trace()
         self.store = Store()
-        self.facts = FleetFacts(scenario, devices, seed, START)
+        self.facts = FleetFacts(scenario, devices, seed, self.start)
         self.hub = SimHub(
-            self.store, self.trace, now=START, interval_s=scenario.fleet.interval_s
+            self.store, self.trace, now=self.start, interval_s=scenario.fleet.interval_s
         )
         self._chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
-        self.agenda = Agenda(int(START))
+        self.agenda = Agenda(int(self.start))
         self.crowd = Crowd(scenario, self.facts, self.hub, self.agenda, self._chance)
         self.witnesses = Witnesses(checkers, self)
         self.hub.witnesses = self.crowd.witnesses = self.witnesses
@@ -154,7 +158,7 @@ class Run:
         """All of it."""
         with _no_collector():
             self._set_up()
-            heal_at = START + self.scenario.heal_s
+            heal_at = self.start + self.scenario.heal_s
             self._until(heal_at)
             self._heal()
             self._until(heal_at + self.scenario.end_s)
@@ -170,21 +174,21 @@ class Run:
         for row in range(facts.devices):
             hub.enrol(facts.name(row), facts.device(row).profile, facts.labels(row))
         for release in (OLD, NEW):
-            made, sha256 = releases.manifest(release, scenario, START)
+            made, sha256 = releases.manifest(release, scenario, self.start)
             hub.publish(made, sha256)
             self.crowd.know(made, sha256)
-        baseline = _baseline(facts.devices)
+        baseline = _baseline(facts.devices, self.start)
         self.store.save_state(baseline)
         hub.engine.load(baseline)
         self.crowd.now = self.now
         rows = np.arange(facts.devices)
         number = np.uint32(hub.engine.fleet.release_id(MODEL, OLD))
-        hub.engine.fleet.heartbeats(rows, START, np.full(facts.devices, number, np.uint32))
+        hub.engine.fleet.heartbeats(rows, self.start, np.full(facts.devices, number, np.uint32))
         self.crowd.install(OLD)
         self.store.save_standings(hub.engine.fleet)
         self._say("fleet of " + str(facts.devices))
-        hub.plan(scenario.rollout, rollout_id=ROLLOUT, salt=mix64(self._seed), now=START)
-        hub.command(ROLLOUT, Verb.START, START)
+        hub.plan(scenario.rollout, rollout_id=ROLLOUT, salt=mix64(self._seed), now=self.start)
+        hub.command(ROLLOUT, Verb.START, self.start)
 
     def _until(self, end: float) -> None:
         """Go on until the rollout is over or ``end`` is reached."""
@@ -193,7 +197,7 @@ class Run:
     def _go(self, end: float, *, until_over: bool) -> None:
         agenda, crowd, facts = self.agenda, self.crowd, self.facts
         tick_s = self.scenario.tick_s
-        acts = [act for act in self.scenario.operator if START + act.at_s >= self.now]
+        acts = [act for act in self.scenario.operator if self.start + act.at_s >= self.now]
         comers = [
             int(row)
             for row in np.argsort(facts.comes_at[facts.devices :]) + facts.devices
@@ -219,7 +223,7 @@ class Run:
 
     def _incidents(self, acts: list[Act], comers: list[int]) -> None:
         """What comes from outside at this second: operators, newcomers, a killed hub."""
-        while acts and START + acts[0].at_s <= self.now:
+        while acts and self.start + acts[0].at_s <= self.now:
             self.hub.command(ROLLOUT, acts.pop(0).verb, self.now)
         if comers and not self.hub.down_until:
             while comers and self.facts.comes_at[comers[0]] <= self.now:
@@ -239,7 +243,7 @@ class Run:
         for hear in self.witnesses.ticked:
             hear(self.now)
         self._ask_person()
-        if int(self.now - START) % 60 == 0:
+        if int(self.now - self.start) % 60 == 0:
             self._note_point()
 
     def _over(self) -> bool:
@@ -250,8 +254,10 @@ class Run:
 
     def _ask_person(self) -> None:
         """Long after all is healed, a person decides what no gate will."""
-        healed_s = self.now - START - self.scenario.heal_s
+        healed_s = self.now - self.start - self.scenario.heal_s
         state = self._state()
+        if state.spec.approval.people and state.status in OPEN and missing(state):
+            self.hub.approve(ROLLOUT, f"person-{len(state.approvals) + 1}", self.now)
         if healed_s < self.scenario.person_s or state.status not in OPEN or self._person:
             return
         waits = {wait.code for wait in self.engine.why_rollout(ROLLOUT, self.now).waits}
@@ -275,7 +281,7 @@ class Run:
         """(when it is armed, how many effects later it happens, how long it is down)."""
         faults = self.scenario.faults
         times = sorted(
-            START + self._chance.uniform(1.0, min(3600.0, self.scenario.heal_s))
+            self.start + self._chance.uniform(1.0, min(3600.0, self.scenario.heal_s))
             for _ in range(faults.hub_crashes)
         )
         return [
@@ -290,7 +296,7 @@ class Run:
         evidence = view.evidence
         wave = view.waves[view.wave] if view.wave is not None else None
         point = Point(
-            at_s=self.now - START,
+            at_s=self.now - self.start,
             wave=view.wave or 0,
             cut=(wave.cut if wave else None) or 0,
             exposed=view.exposed,
@@ -301,7 +307,7 @@ class Run:
         self._curve.append(point)
         if len(self._curve) > POINTS:
             del self._curve[1:-1:2]
-        minutes = int(self.now - START) // 60
+        minutes = int(self.now - self.start) // 60
         if minutes % 5 == 0:
             self._say(
                 f"minute {minutes}: {view.status}, wave {point.wave + 1}, {point.exposed} exposed, "
@@ -319,7 +325,7 @@ class Run:
         faults = {**self.crowd.faults}
         for kind in ("offline", "flapping", "thin", "wrong_clocks", "old_agents"):
             if getattr(self.scenario.faults, kind):
-                faults[kind] = _affected(self.facts, kind)
+                faults[kind] = _affected(self.facts, kind, self.start)
         return Result(
             scenario=self._name,
             devices=self.facts.devices,
@@ -330,7 +336,8 @@ class Run:
             heartbeats=self.crowd.heartbeats,
             reports=len(self.store),
             wall_s=round(wall_s, 2),
-            virtual_s=self.now - START,
+            cpu_s=round(time.process_time() - self._began_cpu, 2),
+            virtual_s=self.now - self.start,
             peak_rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
             violations=self.witnesses.count,
             violated=tuple(self.witnesses.violations),
@@ -340,22 +347,22 @@ class Run:
             reason=view.reason,
             text=view.text,
             person=self._person,
-            waves=_waves(view),
+            waves=_waves(view, self.start),
             exposed=view.exposed,
-            ended_s=None if view.ended_at is None else view.ended_at - START,
+            ended_s=None if view.ended_at is None else view.ended_at - self.start,
             faults=dict(sorted(faults.items())),
             trace_digest=self.trace.digest(),
             curve=tuple(self._curve),
         )
 
 
-def _waves(view: RolloutView) -> tuple[WaveResult, ...]:
+def _waves(view: RolloutView, start: float) -> tuple[WaveResult, ...]:
     return tuple(
         WaveResult(
             name=wave.name or f"{wave.percent:g} %",
             cut=wave.cut or 0,
-            opened_s=wave.opened_at - START,
-            closed_s=None if wave.closed_at is None else wave.closed_at - START,
+            opened_s=wave.opened_at - start,
+            closed_s=None if wave.closed_at is None else wave.closed_at - start,
             verdict=wave.judgement.verdict.value if wave.judgement else "",
             reason=wave.judgement.reason if wave.judgement else "",
         )
@@ -364,9 +371,9 @@ def _waves(view: RolloutView) -> tuple[WaveResult, ...]:
     )
 
 
-def _affected(facts: FleetFacts, kind: str) -> int:
+def _affected(facts: FleetFacts, kind: str, start: float) -> int:
     columns = {
-        "offline": facts.away_until > START,
+        "offline": facts.away_until > start,
         "flapping": np.isfinite(facts.up_s),
         "thin": facts.thin,
         "wrong_clocks": facts.skew != 0,
@@ -375,7 +382,7 @@ def _affected(facts: FleetFacts, kind: str) -> int:
     return int(columns[kind].sum())
 
 
-def _baseline(devices: int) -> RolloutState:
+def _baseline(devices: int, start: float) -> RolloutState:
     """The rollout, long over, that gave the fleet what it runs."""
     everyone = WaveState(
         percent=100.0,
@@ -383,8 +390,8 @@ def _baseline(devices: int) -> RolloutState:
         threshold=f"{1 << 64:x}",
         population=devices,
         rows=devices,
-        opened_at=START - 7200,
-        closed_at=START - 3600,
+        opened_at=start - 7200,
+        closed_at=start - 3600,
     )
     return RolloutState(
         id=BASELINE,
@@ -394,17 +401,17 @@ def _baseline(devices: int) -> RolloutState:
         status=Status.COMPLETED,
         reason="completed",
         text="All waves passed.",
-        since=START - 3600,
-        created_at=START - 7200,
-        started_at=START - 7200,
-        ended_at=START - 3600,
+        since=start - 3600,
+        created_at=start - 7200,
+        started_at=start - 7200,
+        ended_at=start - 3600,
         wave=0,
         waves=(everyone,),
     )
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
+def _no_collector() -> Generator[None]:
     """A million live objects without cycles: looking for some costs more than all the rest."""
     was = gc.isenabled()
     gc.disable()

@@ -5,6 +5,7 @@ devices, or of messages where a message is meant, between 0 and 1.
 """
 
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -72,6 +73,14 @@ COUNTED: Final = (
 )  # fmt: skip
 
 
+class Group(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Devices that are alike."""
+
+    profile: str
+    labels: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    devices: Annotated[int, Meta(ge=1)]
+
+
 class Population(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The fleet. ``newcomers`` enrol while the rollout runs, beside those asked for."""
 
@@ -82,6 +91,7 @@ class Population(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timezones: tuple[str, ...] = ()  # given to devices as their label ``timezone``, in turn
     bytes_s: Annotated[float, Meta(gt=0.0)] = 1_000_000.0
     requests_s: Annotated[float, Meta(ge=0.0)] = 1.0  # what people ask of a device
+    groups: tuple[Group, ...] = ()  # instead of profiles, sites and zones dealt out in turn
     panel: Annotated[int, Meta(ge=0, le=10_000)] = 200  # devices that send figures all the time
 
 
@@ -140,5 +150,5 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".toml") for name in found))
 
 
-def _folder() -> resources.abc.Traversable:
+def _folder() -> Traversable:
     return resources.files("edgefleet.sim") / "scenarios"

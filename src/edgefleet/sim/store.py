@@ -10,6 +10,7 @@ from edgefleet.protocol.device import Outcome
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.state import RolloutState
+from edgefleet.sim.row_set import RowSet
 
 
 class Store:
@@ -23,8 +24,7 @@ class Store:
         self._at = array("d")  # when the hub received it
         self._kinds: list[Outcome] = []  # one of each (id, rollout, release, kind, reason)
         self._code_of: dict[tuple[str, str, str, str, str], int] = {}
-        self._ids: dict[str, int] = {}
-        self._known: set[int] = set()  # row << 24 | number of the id
+        self._rows_of: dict[str, RowSet] = {}  # by id: ids of two devices may be alike
         self._standings: tuple[npt.NDArray[np.float64], ...] | None = None
         self.commits = 0
 
@@ -36,8 +36,7 @@ class Store:
         return (decode(data, RolloutState, code="internal") for data in self._states.values())
 
     def has(self, row: int, outcome: Outcome) -> bool:
-        number = self._ids.get(outcome.id)
-        return number is not None and (row << 24 | number) in self._known
+        return outcome.id in self._rows_of and row in self._rows_of[outcome.id]
 
     def save_outcomes(
         self, row: int, outcomes: tuple[Outcome, ...], now: float
@@ -45,11 +44,11 @@ class Store:
         """Keep those that are not there yet; returns them."""
         fresh: list[Outcome] = []
         for outcome in outcomes:
-            number = self._ids.setdefault(outcome.id, len(self._ids))
-            key = row << 24 | number
-            if key in self._known:
+            rows = self._rows_of.get(outcome.id)
+            if rows is None:
+                rows = self._rows_of[outcome.id] = RowSet()
+            if not rows.add(row):
                 continue
-            self._known.add(key)
             self._rows.append(row)
             self._codes.append(self._code(outcome))
             self._at.append(now)

@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from random import Random
 
-import msgspec
+from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import (
     BudgetSpec,
@@ -64,7 +64,7 @@ def mixture(seed: int) -> Scenario:
 def play(seed: int, devices: int) -> Result:
     """Run the scenario of a seed."""
     run = Run(mixture(seed), name=f"mixture {seed}", devices=devices, seed=seed)
-    return msgspec.structs.replace(run.play(), curve=())
+    return replace(run.play(), curve=())
 
 
 def swarm(
@@ -142,7 +142,7 @@ def _faults(chance: Random) -> Faults:
         if chance.random() < 0.35
     }
     crashes = chance.randrange(1, 9) if chance.random() < 0.4 else 0
-    return Faults(**shares, hub_crashes=crashes)
+    return replace(Faults(hub_crashes=crashes), **shares)
 
 
 def _fleet(chance: Random) -> Population:

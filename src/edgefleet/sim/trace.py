@@ -18,13 +18,16 @@ CODES: Final = {word: number for number, word in enumerate(WORDS)}
 
 
 class Trace:
-    """``digest`` stands for every entry; ``tail`` holds the last ones as (at, word, about, text)."""
+    """``digest`` stands for every entry; ``tail`` holds the last ones.
+
+    An entry is (at, word, row or what else it is about, text).
+    """
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=16)
         self._batch = bytearray()
         self._texts: dict[str, int] = {}
-        self.tail: deque[tuple[float, str, str, str]] = deque(maxlen=TAIL)
+        self.tail: deque[tuple[float, str, str | int, str]] = deque(maxlen=TAIL)
         self.entries = 0
 
     def row(self, at: float, word: str, row: int, text: str) -> None:
@@ -34,7 +37,7 @@ class Trace:
             number = self._text(text)
         self._batch += _ENTRY.pack(at, CODES[word], row, number)
         self.entries += 1
-        self.tail.append((at, word, row, text))  # type: ignore[arg-type] # shown as a name later
+        self.tail.append((at, word, row, text))
         if len(self._batch) >= _BATCH_BYTES:
             self._hash.update(self._batch)
             self._batch.clear()

@@ -86,7 +86,7 @@ def run(
 @click.option(
     "--processes",
     type=click.IntRange(1, 64),
-    default=lambda: os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count(),
+    default=os.cpu_count() or 1,
     show_default="one a core",
     help="How many run side by side.",
 )

@@ -4,10 +4,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
@@ -21,7 +22,8 @@ class Arrived(Checker):
 
     def __init__(self, crowd: CrowdView, tell: Tell) -> None:
         super().__init__(crowd, tell)
-        self._excused: set[int] = set()
+        self._excused = RowSet()
+        self._confirmed = RowSet()
         self._enrolled = 0
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
@@ -31,6 +33,8 @@ class Arrived(Checker):
     def stored(self, row: int, outcome: Outcome, now: float) -> None:
         if outcome.kind in _BAD:
             self._excused.add(row)
+        elif outcome.kind is OutcomeKind.CONFIRMED and self._is_tried(outcome):
+            self._confirmed.add(row)
 
     def ended(self, now: float) -> None:
         states = [
@@ -43,6 +47,19 @@ class Arrived(Checker):
         missing = (self.crowd.serves() != _UNDER_TEST) & self.crowd.reachable()
         rows = np.flatnonzero(missing)[: self._enrolled]
         left = [row for row in rows.tolist() if row < self._enrolled and row not in self._excused]
+        self._silent_ones()
         if left:
             first = ", ".join(self.crowd.name(row) for row in left[:3])
             self.wrong(f"{len(left)} devices do not run it and never said why: {first}")
+
+    def _silent_ones(self) -> None:
+        """Who runs it has said that it confirmed it, or is still trying it."""
+        runs = np.flatnonzero((self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable())
+        fleet = self.engine.fleet
+        for row in runs.tolist():
+            if row not in self._confirmed and fleet.phase(row) is Phase.IDLE:
+                self.wrong(f"{self.crowd.name(row)} runs it, and the hub never heard how it went")
+                return
+
+    def _is_tried(self, outcome: Outcome) -> bool:
+        return outcome.release == self.crowd.release_under_test

@@ -1,12 +1,13 @@
 """Every durable report is counted, once; nothing else is."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import ClassVar
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.evidence import SILENT
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
 
 _ONCE = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED})
@@ -21,10 +22,10 @@ class CountedOnce(Checker):
 
     def __init__(self, crowd: CrowdView, tell: Tell) -> None:
         super().__init__(crowd, tell)
-        self._took: defaultdict[str, set[int]] = defaultdict(set)
-        self._told: defaultdict[str, set[tuple[int, OutcomeKind]]] = defaultdict(set)
-        self._confirmed: defaultdict[str, set[int]] = defaultdict(set)
-        self._once: set[tuple[int, str, OutcomeKind]] = set()
+        self._took: defaultdict[str, RowSet] = defaultdict(RowSet)
+        self._told: Counter[str] = Counter()
+        self._confirmed: defaultdict[str, RowSet] = defaultdict(RowSet)
+        self._once: defaultdict[tuple[str, OutcomeKind], RowSet] = defaultdict(RowSet)
         self._known: dict[str, str] = {}
         self._looked_at = 0.0
 
@@ -33,12 +34,11 @@ class CountedOnce(Checker):
             return
         if outcome.kind in _TOOK:
             self._took[outcome.rollout].add(row)
-        key = (row, outcome.rollout, outcome.kind)
-        if outcome.kind in _ONCE and key in self._once:
+        new = self._once[outcome.rollout, outcome.kind].add(row)
+        if outcome.kind in _ONCE and not new:
             self.wrong(f"{self.crowd.name(row)}: {outcome.kind} was told twice, as two")
-        self._once.add(key)
         if outcome.kind in _WITH_REASON:
-            self._told[outcome.rollout].add((row, outcome.kind))
+            self._told[outcome.rollout] += new
         elif outcome.kind is OutcomeKind.CONFIRMED:
             self._confirmed[outcome.rollout].add(row)
 
@@ -59,12 +59,13 @@ class CountedOnce(Checker):
             took = len(self._took[rollout])
             if view.exposed != took:
                 self.wrong(f"{rollout}: {view.exposed} exposed, {took} devices took it")
-            told = len(self._told[rollout])
+            told = self._told[rollout]
             reasons = view.evidence.reasons
             said = sum(count for reason, count in reasons.items() if reason != SILENT)
             if said != told:
-                self.wrong(f"{rollout}: {said} reasons in the account, {told} were given: {reasons}")
+                self.wrong(
+                    f"{rollout}: {said} reasons in the account, {told} were given: {reasons}"
+                )
             healthy = len(self._confirmed[rollout])
             if view.evidence.healthy > healthy:
                 self.wrong(f"{rollout}: {view.evidence.healthy} healthy, {healthy} confirmed")
-

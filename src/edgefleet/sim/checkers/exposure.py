@@ -6,6 +6,7 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import ExposureSpec
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
 
 _ENDS = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
@@ -19,14 +20,14 @@ class Exposure(Checker):
     def __init__(self, crowd: CrowdView, tell: Tell) -> None:
         super().__init__(crowd, tell)
         self._spec: dict[str, ExposureSpec] = {}
-        self._trial: dict[str, set[int]] = {}
+        self._trial: dict[str, RowSet] = {}
         self._healthy: dict[str, int] = {}
-        self._granted: set[int] = set()
+        self._granted = RowSet()
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if before is None:
             self._spec[after.id] = after.spec.exposure
-            self._trial[after.id] = set()
+            self._trial[after.id] = RowSet()
             self._healthy[after.id] = 0
 
     def stored(self, row: int, outcome: Outcome, now: float) -> None:
@@ -49,6 +50,6 @@ class Exposure(Checker):
                 self._healthy[outcome.rollout] += 1
 
     def activated(self, row: int, release: str, action: str, now: float) -> None:
-        if action == "install" and release == self.crowd.release_under_test:
-            if row not in self._granted:
-                self.wrong(f"{self.crowd.name(row)} activated {release} without a grant")
+        tried = action == "install" and release == self.crowd.release_under_test
+        if tried and row not in self._granted:
+            self.wrong(f"{self.crowd.name(row)} activated {release} without a grant")

@@ -1,11 +1,13 @@
 """A rollout that is not running exposes nobody new, and a failed release is never offered again."""
 
+from collections import defaultdict
 from typing import ClassVar
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
 
 _EXPOSING = frozenset({Status.RUNNING, Status.COMPLETED})
@@ -19,7 +21,7 @@ class Halted(Checker):
     def __init__(self, crowd: CrowdView, tell: Tell) -> None:
         super().__init__(crowd, tell)
         self._status: dict[str, Status] = {}
-        self._took: set[tuple[str, int]] = set()
+        self._took: defaultdict[str, RowSet] = defaultdict(RowSet)
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._status[after.id] = after.status
@@ -30,10 +32,10 @@ class Halted(Checker):
         status = self._status.get(outcome.rollout, Status.COMPLETED)
         if status not in _EXPOSING:
             self.wrong(f"{self.crowd.name(row)} may start in a rollout that is {status}")
-        self._took.add((outcome.rollout, row))
+        self._took[outcome.rollout].add(row)
 
     def offered(self, row: int, offer: Offer, now: float) -> None:
         status = self._status.get(offer.rollout, Status.COMPLETED)
-        new = (offer.rollout, row) not in self._took
+        new = row not in self._took[offer.rollout]
         if offer.action == "install" and status not in _EXPOSING and new:
             self.wrong(f"{self.crowd.name(row)} is offered a rollout that is {status}")

@@ -34,8 +34,8 @@ class Planned(Checker):
         spec = self._specs.get(outcome.rollout)
         if spec is None:
             return
-        key = (outcome.rollout, row)
-        if outcome.kind in _ENDS:
+        if outcome.kind in _ENDS and self._held:
+            key = (outcome.rollout, row)
             for budget in self._held.pop(key, ()):
                 self._trial[budget] -= 1
         elif outcome.kind is OutcomeKind.TRIAL_STARTED:
@@ -76,9 +76,7 @@ def _open(window: WindowSpec, own_zone: str, now: float) -> bool:
     local = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(name))
     start, end = (_minutes(text) for text in (window.start, window.end))
     minute = local.hour * 60 + local.minute
-    today, yesterday = (
-        _DAYS[(local - timedelta(days=back)).weekday()] for back in (0, 1)
-    )
+    today, yesterday = (_DAYS[(local - timedelta(days=back)).weekday()] for back in (0, 1))
     days = window.days or _DAYS
     if end > start:
         return today in days and start <= minute < end

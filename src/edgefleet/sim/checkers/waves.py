@@ -70,7 +70,6 @@ class Waves(Checker):
         wanted = math.ceil(round(spec.percent * population / 100, 9))
         if inside != wanted or wave.cut != wanted:
             self.wrong(
-                f"{spec.percent:g} % of {population} are {wanted} devices; the cut says {wave.cut}, "
-                f"{inside} lie inside"
+                f"{spec.percent:g} % of {population} are {wanted} devices; the cut says "
+                f"{wave.cut}, {inside} lie inside"
             )
-

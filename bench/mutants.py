@@ -1,0 +1,296 @@
+"""Planted bugs: each mutant of the engine or the agent core must be caught by a checker or a test.
+
+Each is a changed line in a copy of the sources. Simulations, or tests, run on that copy in a child
+process; the mutant is caught when a checker speaks up, the run ends otherwise than its scenario
+says, an assertion of the code itself fails, or the test fails. Writes bench/out/mutants.json and
+ends with 1 when one lives. ``python bench/mutants.py NAME...`` runs some of them.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OUT = Path(__file__).parent / "out" / "mutants.json"
+CHILD_S = 300
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``old`` becomes ``new`` in ``file``. ``trials`` are scenario/devices, or paths of tests."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    trials: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "a report is counted twice",
+        "rollout/ledger.py",
+        "self._counts[after] += 1",
+        "self._counts[after] += 2",
+        ("good/300",),
+    ),
+    Mutant(
+        "a repeated report counts again",
+        "rollout/ledger.py",
+        "if after & _EXPOSED_BITS and not before & _EXPOSED_BITS:",
+        "if after & _EXPOSED_BITS:",
+        ("good/300",),
+    ),
+    Mutant(
+        "the cut is off by one",
+        "rollout/cut.py",
+        "np.partition(places, count - 1)[count - 1]) + 1",
+        "np.partition(places, count - 1)[count - 1])",
+        ("good/300",),
+    ),
+    Mutant(
+        "soak is ignored",
+        "rollout/gate.py",
+        "if stood_s >= spec.soak_s:",
+        "if stood_s >= 0:",
+        ("long_soak/300",),
+    ),
+    Mutant(
+        "a revert says it is done while devices still run it",
+        "rollout/engine.py",
+        "if len(owing.online) and now",
+        "if False and now",
+        ("by_hand/600",),
+    ),
+    Mutant(
+        "a revert leaves those that confirmed",
+        "rollout/track.py",
+        "        standing = self.ledger.standing(row)\n"
+        "        if standing in (Standing.TRIAL, Standing.HEALTHY):\n"
+        "            return True\n"
+        "        if not self.reach",
+        "        standing = self.ledger.standing(row)\n"
+        "        if standing in (Standing.TRIAL, Standing.HEALTHY):\n"
+        "            return True\n"
+        "        if running == 2 or not self.reach",
+        ("by_hand/600", "bad/3000"),
+    ),
+    Mutant(
+        "offline counts as healthy",
+        "rollout/evidence.py",
+        "healthy=ledger.count(Standing.HEALTHY) + already,",
+        "healthy=ledger.count(Standing.HEALTHY) + already + len(found.offline),",
+        ("third_offline/600",),
+    ),
+    Mutant(
+        "silence after activation is forgotten",
+        "rollout/evidence.py",
+        "silent = fleet.silent_for(trial, now) > track.state.spec.gate.silence_s",
+        "silent = fleet.silent_for(trial, now) > 1e9",
+        ("bricks/3000",),
+    ),
+    Mutant(
+        "a failed release is offered again",
+        "rollout/ledger.py",
+        "HELD: Final = frozenset({Standing.REFUSED, Standing.REVERTED, Standing.FAILED})",
+        "HELD: Final = frozenset({Standing.REFUSED, Standing.REVERTED})",
+        ("storm/600",),
+    ),
+    Mutant(
+        "what failed in one rollout is offered by the next",
+        "rollout/desired.py",
+        "            other.ledger.standing(row) in HELD for other in",
+        "            False and other.ledger.standing(row) in HELD for other in",
+        ("tests/rollout/test_desired.py", "tests/rollout/test_whole_rollouts.py"),
+    ),
+    Mutant(
+        "a newcomer is placed by its arrival",
+        "rollout/scope.py",
+        "            if row < part.rows:\n",
+        "            if row >= part.rows:\n                return True\n            if True:\n",
+        ("newcomers/2000",),
+    ),
+    Mutant(
+        "exposure is exceeded by one",
+        "rollout/admission.py",
+        "if in_trial >= allowed:",
+        "if in_trial > allowed:",
+        ("good/300",),
+    ),
+    Mutant(
+        "a budget is exceeded by one",
+        "rollout/budget.py",
+        "taken[value] >= spec.max_in_trial",
+        "taken[value] > spec.max_in_trial",
+        ("windows_and_budgets/600",),
+    ),
+    Mutant(
+        "a window is ignored",
+        "rollout/admission.py",
+        "if self.hours.open(zone, now):",
+        "if True:",
+        ("windows_and_budgets/600",),
+    ),
+    Mutant(
+        "the pace is exceeded by one",
+        "rollout/pace.py",
+        "if len(self._at) < self._most:",
+        "if len(self._at) <= self._most:",
+        ("paced/600",),
+    ),
+    Mutant(
+        "a halted rollout goes on exposing",
+        "rollout/track.py",
+        "exposes = self.state.status is Status.RUNNING or",
+        "exposes = True or",
+        ("halted/600",),
+    ),
+    Mutant(
+        "the gate peeks naively",
+        "rollout/sequential.py",
+        "def log_rate_evidence(",
+        "def log_rate_evidence(bad: int, size: int, limit: float) -> float:\n"
+        "    return 99.0 if size >= 5 and bad > limit * size else -1.0\n\n\n"
+        "def _log_rate_evidence(",
+        ("tests/rollout/test_gate.py", "tests/rollout/test_sequential.py"),
+    ),
+    Mutant(
+        "a start is not waited for",
+        "agent/attempt.py",
+        "if told in answer.acked and wanted:",
+        "if wanted:",
+        ("rough_links/600", "good/300"),
+    ),
+    Mutant(
+        "a crash between two effects doubles a report",
+        "agent/spool.py",
+        'identity = f"{attempt.rollout}/{attempt.number}/{kind}"',
+        'identity = f"{attempt.rollout}/{attempt.number}/{kind}/{int(at)}"',
+        ("rough_links/600", "power_cuts/2000", "tests/agent"),
+    ),
+    Mutant(
+        "a device that failed its trial keeps the release",
+        "agent/switch.py",
+        "        activate(turn, turn.state.active)\n    else:\n"
+        "        turn.forgettable(switch=None",
+        "        activate(turn, turn.attempt.slot)\n    else:\n"
+        "        turn.forgettable(switch=None",
+        ("bad/3000", "storm/600"),
+    ),
+    Mutant(
+        "a device tries a failed release for ever",
+        "agent/boot.py",
+        "attempt.tries >= attempt.max_attempts",
+        "attempt.tries >= 1000",
+        ("tests/agent/test_invariants.py", "tests/agent"),
+    ),
+    Mutant(
+        "an outcome is forgotten when a check-in fails",
+        "agent/report.py",
+        "turn.forgettable(sent=None, link_failures=failures + 1)",
+        "turn.forgettable(sent=None, link_failures=failures + 1)\n    turn.keep(spool=())",
+        ("rough_links/600", "hub_crashes/600"),
+    ),
+)
+
+
+def main(names: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 1)) as pool:
+        caught_by = list(pool.map(trial, chosen))
+    width = max(len(mutant.name) for mutant in chosen)
+    for mutant, caught in zip(chosen, caught_by, strict=True):
+        print(f"{mutant.name.ljust(width)}  {mutant.file.ljust(20)}  {caught or 'LIVES'}")
+    caught_count = sum(bool(caught) for caught in caught_by)
+    result = {
+        "planted": len(chosen),
+        "caught": caught_count,
+        "mutants": [
+            {"name": mutant.name, "file": mutant.file, "caught_by": caught}
+            for mutant, caught in zip(chosen, caught_by, strict=True)
+        ],
+    }
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps({"planted": len(chosen), "caught": caught_count}))
+    return 0 if caught_count == len(chosen) else 1
+
+
+def trial(mutant: Mutant) -> str:
+    """What caught it; empty when nothing did. A mutant that does not fit the code is an error."""
+    with tempfile.TemporaryDirectory(prefix="edgefleet-mutant-") as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(
+            ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "static")
+        )
+        path = source / "edgefleet" / mutant.file
+        text = path.read_text()
+        if text.count(mutant.old) != 1:
+            raise SystemExit(f"{mutant.name}: its place is not in {mutant.file} exactly once")
+        path.write_text(text.replace(mutant.old, mutant.new))
+        for target in mutant.trials:
+            caught = _tested(target, source) if target.startswith("tests") else _ran(target, source)
+            if caught:
+                return caught
+    return ""
+
+
+def _ran(target: str, source: Path) -> str:
+    """The checkers that spoke up in a simulation on the changed sources."""
+    scenario, _, devices = target.partition("/")
+    ended = _child(["-c", _PLAY, scenario, devices], source)
+    if ended.returncode:
+        last = ended.stderr.strip().splitlines()[-1:] or ["?"]
+        return f"{target}: {last[0][:60]}"
+    said = json.loads(ended.stdout.strip().splitlines()[-1])
+    if said["checkers"]:
+        return f"{target}: checker {', '.join(sorted(said['checkers']))}"
+    return "" if said["expected"] else f"{target}: it ends {said['verdict']}"
+
+
+def _tested(target: str, source: Path) -> str:
+    ended = _child(["-m", "pytest", "-q", "-x", "-p", "no:xdist", target], source)
+    if ended.returncode == 0:
+        return ""
+    failed = [line for line in ended.stdout.splitlines() if line.startswith("FAILED")]
+    if not failed:
+        raise SystemExit(f"{target} did not run:\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+    return failed[0].removeprefix("FAILED ").split(" - ")[0]
+
+
+def _child(arguments: list[str], source: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=CHILD_S,
+        check=False,
+    )
+
+
+_PLAY = """
+import json, sys
+from edgefleet.sim import scenario
+from edgefleet.sim.run import Run
+name, devices = sys.argv[1], int(sys.argv[2])
+played = scenario.load(name)
+result = Run(played, name=name, devices=devices, seed=7).play()
+expected = not played.expect or result.verdict in played.expect
+print(json.dumps({
+    "checkers": result.by_checker, "verdict": result.verdict,
+    "expected": expected and result.finished,
+}))
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

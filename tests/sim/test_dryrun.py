@@ -1,0 +1,68 @@
+import pytest
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.rollout import PaceSpec, RolloutSpec, WaveSpec, WindowSpec
+from edgefleet.sim.dryrun import FleetToTry, group_devices, predict
+from edgefleet.sim.releases import manifest
+from edgefleet.sim.run import START
+from edgefleet.sim.scenario import NEW, Group, Scenario
+
+MANIFEST, _ = manifest(NEW, Scenario(title=""), START)
+BYTES = 2_000_000 + 20_000
+
+
+def fleet(devices: int, offline: int = 0) -> FleetToTry:
+    half = devices // 2
+    return FleetToTry(
+        groups=(
+            Group(profile="jetson_nano", labels={"site": "lyon"}, devices=half),
+            Group(profile="generic_x86", labels={"site": "turin"}, devices=devices - half),
+        ),
+        offline=offline,
+    )
+
+
+def plan(*percents: float, **knobs) -> RolloutSpec:
+    waves = tuple(WaveSpec(percent=percent) for percent in percents or (1, 10, 100))
+    return RolloutSpec(model="other", release="9", waves=waves, **knobs)
+
+
+def test_a_dry_run_says_cuts_bytes_duration_and_exposure() -> None:
+    found = predict(plan(), fleet(1000), MANIFEST, seed=7, now=START)
+    assert [wave.cut for wave in found.waves] == [10, 100, 1000]
+    assert found.bytes == 1000 * BYTES
+    assert found.ends == "completed"
+    assert found.duration_s is not None
+    assert found.duration_s > found.waves[2].opens_s > found.waves[1].opens_s > 0
+    assert 10 <= found.most_in_trial <= 500
+    assert predict(plan(), fleet(1000), MANIFEST, seed=7, now=START) == found
+
+
+def test_a_pace_makes_it_longer_and_a_window_makes_it_wait() -> None:
+    quick = predict(plan(100), fleet(400), MANIFEST, seed=7, now=START)
+    slow = plan(100, pace=PaceSpec(starts_per_minute=20))
+    paced = predict(slow, fleet(400), MANIFEST, seed=7, now=START)
+    late = plan(100, windows=(WindowSpec(start="03:00", end="09:00"),))
+    windowed = predict(late, fleet(400), MANIFEST, seed=7, now=START)
+    assert quick.duration_s is not None
+    assert paced.duration_s is not None
+    assert windowed.duration_s is not None
+    assert paced.duration_s >= 400 / 20 * 60 > quick.duration_s
+    assert 3 * 3600 + quick.duration_s / 2 < windowed.duration_s < 5 * 3600
+
+
+def test_a_large_fleet_is_simulated_smaller_and_told_in_full() -> None:
+    found = predict(plan(50, 100), fleet(40_000), MANIFEST, seed=7, now=START)
+    assert found.devices == 40_000
+    assert found.simulated == 10_000
+    assert [wave.cut for wave in found.waves] == [20_000, 40_000]
+
+
+def test_what_cannot_be_planned_is_refused_as_by_the_hub() -> None:
+    with pytest.raises(OperatorError, match="percent"):
+        predict(plan(0), fleet(10), MANIFEST, seed=7, now=START)
+
+
+def test_devices_that_are_alike_are_one_group() -> None:
+    alike = [("jetson", {"site": "a", "zone": "1"}), ("jetson", {"zone": "1", "site": "a"})]
+    assert [group.devices for group in group_devices([*alike, ("x86", {})])] == [2, 1]
