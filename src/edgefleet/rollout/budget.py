@@ -71,7 +71,7 @@ class Budgets:
         numbers = fleet.label_ids[rows]
         full = {
             number: self.full(fleet.label_set(number)) is not None
-            for number in np.unique(numbers).tolist()
+            for number in np.flatnonzero(np.bincount(numbers)).tolist()
         }
         table = np.zeros(fleet.label_set_count, np.bool_)
         for number, is_full in full.items():

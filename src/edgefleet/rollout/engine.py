@@ -37,6 +37,7 @@ from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.holding import held_back
 from edgefleet.rollout.ledger import HELD, WENT_BACK, Ledger, Standing
+from edgefleet.rollout.limits import CENSUS_KEPT_FROM, CENSUS_KEPT_S
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.selector import parse
 from edgefleet.rollout.setback import Setbacks
@@ -77,6 +78,7 @@ class Engine:
         self._offset = utc_offset_s
         self._freeze = Freeze(frozen=False)
         self._setbacks = Setbacks()
+        self._counted: dict[str, tuple[int, float, Census]] = {}  # revision, when, what
         self._desired = Desired(self.fleet)
 
     # What there is.
@@ -452,7 +454,7 @@ class Engine:
     def _look_at(self, track: Track, now: float) -> tuple[Evidence, Judgement | None, WaitReport]:
         match track.state.status:
             case Status.RUNNING | Status.PAUSED | Status.HALTED:
-                census = self._census(track, now)
+                census = self._recent_census(track, now)
                 sight = why.Sight(
                     now,
                     census,
@@ -477,7 +479,17 @@ class Engine:
 
     def _census(self, track: Track, now: float) -> Census:
         held = self._setbacks.rows(track.state.spec.model)
-        return take_census(track, self.fleet, self._desired, now, held=held)
+        census = take_census(track, self.fleet, self._desired, now, held=held)
+        if census.evidence.cut >= CENSUS_KEPT_FROM:
+            self._counted[track.state.id] = (track.state.revision, now, census)
+        return census
+
+    def _recent_census(self, track: Track, now: float) -> Census:
+        """For people: the count of a very large wave may be a second old."""
+        revision, at, census = self._counted.get(track.state.id, (-1, 0.0, Census()))
+        if revision == track.state.revision and 0 <= now - at < CENSUS_KEPT_S:
+            return census
+        return self._census(track, now)
 
     def _held_back(self, track: Track, census: Census, now: float) -> tuple[Wait, ...]:
         return held_back(

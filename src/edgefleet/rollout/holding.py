@@ -78,7 +78,7 @@ def _shut_by_device(track: Track, waiting: Rows, fleet: Fleet, now: float) -> li
     numbers = fleet.label_ids[waiting]
     table: Mask = np.zeros(fleet.label_set_count, np.bool_)
     opens: list[float] = []
-    for number in np.unique(numbers).tolist():
+    for number in np.flatnonzero(np.bincount(numbers)).tolist():
         zone = fleet.label_set(number).get(LABEL)
         if not hours.open(zone, now):
             table[number] = True

@@ -4,6 +4,8 @@ from typing import Final
 
 WAVES: Final = 20
 WINDOWS: Final = 32
+CENSUS_KEPT_FROM: Final = 50_000  # devices in a wave that people see counted at most so often
+CENSUS_KEPT_S: Final = 1.0
 BUDGETS: Final = 8
 SELECTOR_CHARS: Final = 1000
 SELECTOR_REQUIREMENTS: Final = 32
