@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test check format lock bench-agent bench-gate clean
+.PHONY: help setup demo test check format lock bench-agent bench-engine bench-gate mutants clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
 	@echo "make test         the test suite"
 	@echo "make check        format, lint, both type checkers, layers"
 	@echo "make bench-agent  what an idle device agent costs"
+	@echo "make bench-engine what the rollout engine costs on a million devices"
+	@echo "make mutants      planted bugs in engine and agent, each to be caught"
 	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
 	@echo "make setup        .venv with everything the rest needs"
 	@echo "make lock         renew requirements/*.txt"
@@ -47,6 +49,12 @@ format: $(STAMP)
 
 bench-agent: $(STAMP)
 	$(BIN)/python bench/agent.py
+
+bench-engine: $(STAMP)
+	$(BIN)/python bench/engine.py
+
+mutants: $(STAMP)
+	$(BIN)/python bench/mutants.py
 
 bench-gate: $(STAMP)
 	$(BIN)/python bench/gate.py
