@@ -5,12 +5,13 @@ import time
 import click
 
 from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.person import person_options
 from edgefleet.cli.reach import access, reach
 from edgefleet.cli.report import wait_lines
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import DURATION, LABEL, age, duration
 from edgefleet.cli.verb import verb
-from edgefleet.protocol.operator import ClaimRequest, DevicePage
+from edgefleet.protocol.operator import ClaimRequest, DevicePage, LetPass
 
 
 @verb(
@@ -75,6 +76,7 @@ def show(invocation: Invocation, device: str) -> None:
         ("phase", view.phase),
         ("runs", f"{view.model} {view.release}" if view.release else "nothing yet"),
         ("wanted", view.desired),
+        *([("held", f"two releases of {', '.join(view.held)} went wrong")] if view.held else []),
         ("rollout", view.rollout),
         ("why", view.line),
     ]
@@ -132,3 +134,36 @@ def claim(
             f"  edgefleet agent run --hub {url} --claim {claims.claims[0]} --name NAME"
             " --profile PROFILE --data-dir FOLDER --trust publisher.pub"
         )
+
+
+@verb("held", examples=("edgefleet device held", "edgefleet device held --json"))
+@pass_invocation
+def held(invocation: Invocation) -> None:
+    """List devices that are held: two releases of a model went wrong on them.
+
+    They are offered no more of that model until somebody has looked at them and says so with
+    `edgefleet device release`.
+    """
+    with reach(invocation) as hub:
+        found = hub.held()
+    rows = [(device.name, device.model, device.setbacks) for device in found.devices]
+    lines = table(("device", "model", "setbacks"), rows)
+    more = found.count - len(found.devices)
+    invocation.screen.answer(found, [*lines, f"and {more} more"] if more > 0 else lines)
+
+
+@verb(
+    "release",
+    examples=(
+        "edgefleet device release cam-0419",
+        "edgefleet device release cam-0419 --note 'new power supply' --json",
+    ),
+)
+@click.argument("device", metavar="DEVICE")
+@person_options
+@pass_invocation
+def release(invocation: Invocation, device: str, person: str, note: str) -> None:
+    """Offer releases again to a device that is held."""
+    with reach(invocation) as hub:
+        view = hub.let_pass(device, LetPass(person=person, note=note))
+    invocation.screen.answer(view, [f"{view.name} is released. {view.line}"])

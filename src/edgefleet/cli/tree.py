@@ -43,6 +43,7 @@ def _rollout() -> Noun:
         "advance": Leaf(f"{command}verbs:advance", "Open the next wave without waiting."),
         "halt": Leaf(f"{command}verbs:halt", "Expose no further device."),
         "revert": Leaf(f"{command}verbs:revert", "Take the release back everywhere."),
+        "approve": Leaf(f"{command}verbs:approve", "Agree with a rollout, or its open wave."),
         "list": Leaf(f"{command}look:list_", "List the newest rollouts."),
         "show": Leaf(f"{command}look:show", "Show one rollout with its waves."),
     }
@@ -67,6 +68,8 @@ def _device() -> Noun:
         "show": Leaf(f"{command}show", "Show one device."),
         "why": Leaf(f"{command}why", "Say why a device runs what it runs."),
         "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),
+        "held": Leaf(f"{command}held", "List devices that wait for a person."),
+        "release": Leaf(f"{command}release", "Offer releases again to a device that is held."),
     }
     return Noun("The devices of the fleet.", MappingProxyType(verbs))
 
@@ -87,7 +90,13 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
         "demo": Leaf("edgefleet.cli.demo.command:demo", "Tell the whole story on this machine."),
         "serve": Leaf("edgefleet.cli.serve:serve", "Run the hub and its page."),
         "agent": _noun("The device's own program.", "agent", run="Run the agent on a device."),
-        "fleet": _noun("The fleet as a whole.", "fleet", show="Show the fleet now."),
+        "fleet": _noun(
+            "The fleet as a whole.",
+            "fleet",
+            show="Show the fleet now.",
+            freeze="Let no device begin anything.",
+            thaw="Let devices begin again.",
+        ),
         "device": _device(),
         "key": _noun(
             "The key that signs releases.",

@@ -3,32 +3,56 @@
 from typing import Final
 
 from edgefleet.cli.screen import facts, table
-from edgefleet.cli.values import age, duration, percent
-from edgefleet.protocol.rollout import Cohort, Evidence, GateSpec, RolloutView, WaveView
+from edgefleet.cli.values import age, duration, percent, size
+from edgefleet.protocol.rollout import (
+    Cohort,
+    Difference,
+    Evidence,
+    GateSpec,
+    Rate,
+    RolloutSpec,
+    RolloutView,
+    WaveView,
+)
 
 BAR_CHARS: Final = 40
+_WHERE_SAID: Final = frozenset(
+    {"bounds", "left out", "approved", "exposure", "error rate", "silent"}
+)
 
 
 def rollout_lines(view: RolloutView) -> list[str]:
     """The whole rollout: facts, waves, evidence, and what it waits for."""
     evidence = view.evidence
     lines = facts(
-        [
+        row
+        for row in (
             ("rollout", view.id),
             ("moves", f"{view.model} {view.release}, from {view.previous or 'nothing'}"),
             ("fleet", view.selector or "every device"),
             ("status", f"{view.status.value} ({view.reason}): {view.text}"),
             ("generation", view.generation),
             ("gate", _gate(view.gate)),
+            ("bounds", _bounds(view.plan)),
+            ("left out", ", ".join(f"{name} {n}" for name, n in view.ineligible.items())),
+            (
+                "approved",
+                ", ".join(f"{said.person} (wave {said.wave + 1})" for said in view.approvals),
+            ),
             ("devices", counts(evidence)),
+            ("exposure", _exposure(view)),
+            ("error rate", _rate(evidence.errors)),
+            ("silent", _rate(evidence.silence)),
+            *((f"  {one.metric}", _difference(one)) for one in evidence.quality),
             ("canary", _cohort(evidence.canary)),
             ("control", _cohort(evidence.control)),
             ("failures", ", ".join(f"{name} {n}" for name, n in evidence.reasons.items())),
             ("why", view.why.line),
-        ]
+        )
+        if row[1] or row[0] not in _WHERE_SAID
     )
     rows = [_wave(view, index, wave) for index, wave in enumerate(view.waves)]
-    head = ("", "percent", "cut", "exposed", "opened", "verdict")
+    head = ("", "wave", "cut", "exposed", "opened", "verdict")
     return [*lines, "", *table(head, rows)]
 
 
@@ -55,7 +79,8 @@ def wave_name(view: RolloutView) -> str:
         if not opened:
             return f"no wave of {len(view.waves)}"
         index = opened[-1]
-    return f"wave {index + 1} of {len(view.waves)} ({view.waves[index].percent:g} %)"
+    wave = view.waves[index]
+    return f"wave {index + 1} of {len(view.waves)} ({wave.name or f'{wave.percent:g} %'})"
 
 
 def counts(evidence: Evidence) -> str:
@@ -79,7 +104,7 @@ def _wave(view: RolloutView, index: int, wave: WaveView) -> tuple[object, ...]:
     opened = age(wave.opened_at, view.why.at)
     return (
         ">" if index == view.wave else " ",
-        f"{wave.percent:g} %",
+        wave.name or f"{wave.percent:g} %",
         wave.cut,
         wave.exposed if wave.opened_at is not None else None,
         opened,
@@ -91,6 +116,52 @@ def _gate(gate: GateSpec) -> str:
     return (
         f"error rate <= {percent(gate.max_error_rate)}, sample >= {gate.min_sample}, "
         f"soak {duration(gate.soak_s)}, confirm after {duration(gate.confirm_after_s)}"
+    )
+
+
+def _bounds(plan: RolloutSpec) -> str:
+    """What the plan says of pace, budgets, windows and people, where it says anything."""
+    pace, approval = plan.pace, plan.approval
+    said = [
+        f"{pace.starts_per_minute} starts a minute" if pace.starts_per_minute else "",
+        f"{size(pace.bytes_per_s)} a second" if pace.bytes_per_s else "",
+        f"{size(pace.bytes_per_s_per_site)} a second and {plan.site_label}"
+        if pace.bytes_per_s_per_site
+        else "",
+        *(f"{one.max_in_trial} on trial by {one.label}" for one in plan.budgets),
+        *(
+            " ".join(filter(None, (",".join(one.days), f"{one.start}-{one.end}", one.timezone)))
+            for one in plan.windows
+        ),
+        f"{approval.people} must approve{' each wave' if approval.each_wave else ''}"
+        if approval.people
+        else "",
+        "follows newcomers" if plan.follow else "",
+    ]
+    return "; ".join(filter(None, said))
+
+
+def _exposure(view: RolloutView) -> str | None:
+    if view.allowed is None:
+        return None
+    return f"{view.evidence.in_trial} on trial, {view.allowed} allowed; {view.exposed} ever"
+
+
+def _rate(rate: Rate) -> str | None:
+    """``2 of 90, 2.2 % (0.2 % to 9.1 %), 5 % is allowed, e-value 0.3``."""
+    if not rate.size:
+        return None
+    return (
+        f"{rate.bad} of {rate.size}, {percent(rate.bad / rate.size)} "
+        f"({percent(rate.low)} to {percent(rate.high)}), {percent(rate.allowed)} is allowed, "
+        f"e-value {rate.e_value:.2g}"
+    )
+
+
+def _difference(one: Difference) -> str:
+    return (
+        f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f}) over {one.pairs} pairs, "
+        f"{one.allowed:.3g} is allowed, e-value {one.e_value:.2g}"
     )
 
 

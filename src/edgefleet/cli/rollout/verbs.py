@@ -1,4 +1,4 @@
-"""``edgefleet rollout start|pause|resume|advance|halt|revert``: steering a rollout."""
+"""``edgefleet rollout start|pause|resume|advance|halt|revert|approve``: steering a rollout."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,12 @@ import click
 
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.person import person_options
 from edgefleet.cli.reach import reach, which_rollout
 from edgefleet.cli.rollout.picture import rollout_lines
 from edgefleet.cli.rollout.watch import follow
 from edgefleet.cli.verb import verb
-from edgefleet.protocol.rollout import Command, Verb
+from edgefleet.protocol.rollout import ApproveRequest, Command, Verb
 
 
 def _steering(word: Verb, text: str) -> click.Command:
@@ -80,3 +81,25 @@ revert = _steering(
     "Take the release back everywhere.\n\nEvery device that runs it is offered the previous "
     "release. It is never offered to this fleet again.",
 )
+
+
+@verb(
+    "approve",
+    examples=(
+        "edgefleet rollout approve",
+        "edgefleet rollout approve ro-0h3k5v9x2mqa7cdt --person alice --json",
+    ),
+)
+@click.argument("rollout", metavar="[ROLLOUT]", required=False)
+@person_options
+@pass_invocation
+def approve(invocation: Invocation, rollout: str | None, person: str, note: str) -> None:
+    """Agree with a rollout, or with its open wave.
+
+    A plan may want one person or two before any device begins (--approval-people), once or for
+    each wave. Without ROLLOUT the only open one is meant.
+    """
+    with reach(invocation) as hub:
+        found = which_rollout(hub, rollout, reading=False)
+        view = hub.approve(found, ApproveRequest(person=person, note=note))
+    invocation.screen.answer(view, rollout_lines(view))
