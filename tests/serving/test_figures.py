@@ -12,9 +12,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient import http as triton
 
 from edgefleet.base.network import HttpLink
+from edgefleet.protocol.device import Sketches
+from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.host import ModelHost
+from edgefleet.serving.limits import SKETCH_BUCKETS
 from edgefleet.serving.metrics import metrics_text
-from edgefleet.serving.stats import LatencyHistogram, bucket, confidence_sum, upper_edge_us
+from edgefleet.serving.stats import (
+    LatencyHistogram,
+    Stats,
+    bucket,
+    confidence_sum,
+    input_bin,
+    sparse,
+    upper_edge_us,
+)
 from support.serving_process import serving
 from support.tiny_models import classifier, pixels
 
@@ -123,3 +134,32 @@ def test_the_parser_used_here_refuses_text_that_is_no_metrics() -> None:
     assert samples(text)
     with pytest.raises(ValueError, match=r"\w"):
         samples(text.replace("edgefleet_serving_ready 0", "edgefleet_serving_ready zero"))
+
+
+def test_requests_are_told_as_sketches_too() -> None:
+    stats = Stats()
+    scores = np.array([[0.1, 0.9], [0.7, 0.3]], np.float32)
+    stats.succeeded(300, scores, "probabilities", np.full((2, 4), 8.0, np.float32))
+    stats.succeeded(300, scores[:1], "probabilities", np.array([["text"]], object))
+    told = stats.live().sketches
+    assert told.latency == {bucket(300): 2}
+    assert told.classes[:2] == (1, 2)
+    assert told.confidence[12:15] == (2, 0, 1)  # a batch counts by its mean, 0.8
+    assert (sum(told.inputs), told.inputs[input_bin(8.0)]) == (1, 1)
+    assert decode(encode(told), Sketches) == told
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1.2, 8))
+def test_inputs_of_another_size_or_sign_are_in_another_bin(mean: float, factor: float) -> None:
+    assert input_bin(mean) != input_bin(mean * factor)
+    assert input_bin(mean) != input_bin(-mean)
+
+
+@pytest.mark.parametrize("mean", [0.0, float("nan"), float("inf")])
+def test_what_is_no_number_has_a_bin_too(mean: float) -> None:
+    assert input_bin(mean) == 0
+
+
+def test_a_sketch_has_no_more_buckets_than_may_be_sent() -> None:
+    told = sparse([1] * 200)
+    assert (len(told), sum(told.values()), min(told)) == (SKETCH_BUCKETS, 200, 136)
