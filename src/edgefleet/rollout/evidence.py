@@ -151,7 +151,7 @@ def _reasons(track: Track, silent: int) -> dict[str, int]:
 def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owing:
     """Who must still go back: runs the release, or is about to, or took it and said nothing since.
 
-    A device to which another rollout gives this very release keeps it.
+    A device to which another rollout gives this very release keeps it. Newest exposed first.
     """
     number = track.release.number
     owes = fleet.running_ids == number
@@ -166,4 +166,5 @@ def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owin
     stranded = int(np.count_nonzero(back_to == NOTHING))
     rows = rows[(back_to != number) & (back_to != NOTHING)]
     away = fleet.silent_for(rows, now) > fleet.offline_after_s
-    return Owing(online=rows[~away], offline=rows[away], stranded=stranded)
+    first = track.ledger.newest_first
+    return Owing(online=first(rows[~away]), offline=first(rows[away]), stranded=stranded)

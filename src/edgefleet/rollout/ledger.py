@@ -53,11 +53,12 @@ _STANDINGS: Final = tuple(standing_of(bits) for bits in range(64))
 
 
 class Ledger:
-    """Two bytes a device, and the counts that follow from them, kept as reports come in."""
+    """Six bytes a device, and the counts that follow from them, kept as reports come in."""
 
     def __init__(self, waves: int) -> None:
         self._bits = np.zeros(0, np.uint8)
         self._standing = np.zeros(0, np.uint8)
+        self._order = np.zeros(0, np.uint32)  # 1 for the first that activated it, 0 for none
         self._counts = [0] * len(Standing)
         self._exposed_by_wave = [0] * waves
         self._reasons: dict[str, int] = {}
@@ -79,6 +80,7 @@ class Ledger:
         self._move(row, _STANDINGS[before], _STANDINGS[after])
         if after & _EXPOSED_BITS and not before & _EXPOSED_BITS:
             self.exposed += 1
+            self._order[row] = self.exposed
             if wave is not None:
                 self._exposed_by_wave[wave] += 1
         if outcome.kind in _WITH_REASON:
@@ -120,6 +122,12 @@ class Ledger:
             found |= self._standing == standing
         return np.flatnonzero(found)
 
+    def newest_first(self, rows: Rows) -> Rows:
+        """``rows``, those first that activated the release last."""
+        if len(rows) and int(rows.max()) >= len(self._order):
+            self._grow(int(rows.max()) + 1)
+        return rows[np.argsort(-self._order[rows].astype(np.int64), kind="stable")]
+
     def exposed_mask(self, rows: int) -> npt.NDArray[np.bool_]:
         """For each of the first ``rows``: whether it ever activated the release."""
         if rows > len(self._bits):
@@ -142,3 +150,4 @@ class Ledger:
         capacity = max(1024, rows, 2 * len(self._bits))
         self._bits = longer(self._bits, capacity)
         self._standing = longer(self._standing, capacity)
+        self._order = longer(self._order, capacity)

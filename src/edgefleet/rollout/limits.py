@@ -17,3 +17,4 @@ LABEL_KEYS_NAMED: Final = 8  # in an error message
 SEQ_MAX: Final = (1 << 63) - 1
 SCORES_WAITING: Final = 256  # devices whose scores wait for one to be compared with
 LIMIT_REQUESTS: Final = 20  # in a report before a device is held to the absolute limits
+GROUPS: Final = 10_000  # kinds of devices that a plan's fleet is told in

@@ -1,0 +1,364 @@
+"""Starts are held to the plan exactly: exposure, pace, budgets, approval, freeze, time."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.rollout import (
+    ApprovalSpec,
+    BudgetSpec,
+    ExposureSpec,
+    Freeze,
+    PaceSpec,
+    RolloutSpec,
+    Status,
+    Verb,
+    WindowSpec,
+)
+from edgefleet.protocol.why import WaitCode
+from edgefleet.rollout.admission import Admission
+from edgefleet.rollout.budget import Budgets
+from edgefleet.rollout.pace import Bucket, Starts
+from support.toy_rollout import Behaviour, ToyShell, outcome, spec
+
+STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
+
+
+def rolling(devices: int = 60, **knobs: object) -> tuple[ToyShell, str]:
+    """A rollout of release 1 to everybody, with devices that do nothing by themselves."""
+    shell = ToyShell(devices)
+    shell.publish("1")
+    wanted = replace(spec("1", 100), **knobs)
+    return shell, shell.start(wanted)
+
+
+def ask(shell: ToyShell, row: int, rollout: str) -> bool:
+    """Ask for leave; a start that is admitted is recorded."""
+    start = outcome(rollout, "1", STARTED, at=shell.now)
+    if not shell.engine.admit(row, start, shell.now):
+        return False
+    shell._store(row, replace(start, id=f"{row}-start"))
+    return True
+
+
+def confirm(shell: ToyShell, row: int, rollout: str) -> None:
+    shell._store(row, replace(outcome(rollout, "1", CONFIRMED, at=shell.now), id=f"{row}-well"))
+
+
+def codes(shell: ToyShell, rollout: str) -> set[WaitCode]:
+    for row in range(len(shell.devices)):
+        if shell.engine.fleet.last_seen(row) is None:
+            shell.engine.fleet.seen(
+                row, shell.now, model=None, release=None, phase=shell.devices[row].phase
+            )
+    return {wait.code for wait in shell.engine.why_rollout(rollout, shell.now).waits}
+
+
+def test_exposure_grows_with_those_that_confirmed_and_is_said():
+    shell, rollout = rolling(exposure=ExposureSpec(first=3, growth=1.0))
+    assert [ask(shell, row, rollout) for row in range(5)] == [True] * 3 + [False] * 2
+    assert WaitCode.EXPOSURE in codes(shell, rollout)
+    assert shell.engine.why_device(4, shell.now).waits[-1].code is WaitCode.EXPOSURE
+    for row in range(3):
+        confirm(shell, row, rollout)
+    assert sum(ask(shell, row, rollout) for row in range(3, 60)) == 3
+    for row in range(3, 6):
+        confirm(shell, row, rollout)
+    assert sum(ask(shell, row, rollout) for row in range(6, 60)) == 6
+    assert shell.view(rollout).allowed == 6
+
+
+def test_a_reserved_place_counts_until_it_is_given_back():
+    shell, rollout = rolling(exposure=ExposureSpec(first=1))
+    start = outcome(rollout, "1", STARTED)
+    assert shell.engine.admit(0, start, shell.now)
+    assert shell.engine.admit(0, start, shell.now), "asked twice, it is the same place"
+    assert not shell.engine.admit(1, start, shell.now)
+    shell.engine.release(0, start)
+    assert not shell.engine.admit(1, start, shell.now), "the other question still holds it"
+    shell.engine.release(0, start)
+    assert shell.engine.admit(1, start, shell.now)
+
+
+def test_nobody_starts_what_is_not_offered_to_it():
+    shell, rollout = rolling()
+    start = outcome(rollout, "1", STARTED)
+    assert not shell.engine.admit(0, replace(start, rollout="ro-unknown"), shell.now)
+    assert not shell.engine.admit(0, replace(start, release="9"), shell.now)
+    shell.command(rollout, Verb.PAUSE)
+    assert not shell.engine.admit(0, start, shell.now)
+    shell.command(rollout, Verb.RESUME)
+    assert shell.engine.admit(0, start, shell.now)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    most=st.integers(1, 8),
+    steps=st.lists(st.tuples(st.floats(0, 40), st.booleans()), min_size=1, max_size=120),
+)
+def test_no_minute_has_more_starts_than_the_pace(most: int, steps: list[tuple[float, bool]]):
+    starts, now, begun = Starts(most), 1000.0, []
+    for later, given_back in steps:
+        now += later
+        until = starts.wait_until(now)
+        assert (until is None) == (sum(at > now - 60 for at in begun) < most)
+        if until is None:
+            starts.add(now)
+            if given_back:
+                starts.remove(now)
+            else:
+                begun.append(now)
+        else:
+            assert now < until <= now + 60
+    for at in begun:
+        assert sum(at - 60 < other <= at for other in begun) <= most
+
+
+def test_the_pace_is_kept_over_a_restart():
+    shell, rollout = rolling(pace=PaceSpec(starts_per_minute=4))
+    assert sum(ask(shell, row, rollout) for row in range(60)) == 4
+    shell.now += 59
+    shell.restart()
+    assert sum(ask(shell, row, rollout) for row in range(4, 60)) == 0
+    assert WaitCode.PACE in codes(shell, rollout)
+    shell.now += 1
+    assert sum(ask(shell, row, rollout) for row in range(4, 60)) == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 1000),
+    st.lists(st.tuples(st.floats(0, 30), st.integers(1, 5000)), min_size=1, max_size=80),
+)
+def test_a_bucket_lets_no_more_through_than_flowed_in(per_s: int, steps: list[tuple[float, int]]):
+    bucket, now, sent, largest = Bucket(per_s), 0.0, 0, 0
+    for later, size in steps:
+        now += later
+        if bucket.ready_at(size, now) <= now:
+            bucket.take(size, now)
+            sent += size
+            largest = max(largest, size)
+        assert sent <= per_s * (now + Bucket.HOLDS_S) + largest + 1e-6
+
+
+def test_bytes_bound_how_many_are_offered_at_once_and_those_that_fetch_go_on():
+    # One release is 2 bytes here: model and golden set of one byte each.
+    shell, rollout = rolling(40, pace=PaceSpec(bytes_per_s=1))
+    offered = [row for row in range(40) if shell.engine.answer(row, shell.now)]
+    assert len(offered) == 5, "ten seconds' worth"
+    assert all(shell.engine.answer(row, shell.now) for row in offered)
+    assert WaitCode.PACE in codes(shell, rollout)
+    shell.now += 2
+    assert sum(shell.engine.answer(row, shell.now) is not None for row in range(40)) == 6
+
+
+def test_bytes_of_each_site_flow_by_themselves():
+    shell, _ = rolling(30, pace=PaceSpec(bytes_per_s_per_site=1))
+    offered = [row for row in range(30) if shell.engine.answer(row, shell.now)]
+    by_site = Counter(shell.engine.fleet.labels(row)["site"] for row in offered)
+    assert set(by_site.values()) == {5}
+    assert len(by_site) == 3
+
+
+def test_a_budget_holds_for_each_value_of_its_label_and_is_said():
+    shell, rollout = rolling(budgets=(BudgetSpec(label="site", max_in_trial=2),))
+    begun = [row for row in range(60) if ask(shell, row, rollout)]
+    assert Counter(row % 3 for row in begun) == {0: 2, 1: 2, 2: 2}
+    assert WaitCode.BUDGET in codes(shell, rollout)
+    confirm(shell, begun[0], rollout)
+    after = [row for row in range(60) if row not in begun and ask(shell, row, rollout)]
+    assert [row % 3 for row in after] == [begun[0] % 3]
+
+
+def test_a_device_without_the_label_is_in_nobodys_budget():
+    shell = ToyShell(3)
+    shell.publish("1")
+    for number in range(5):
+        shell.enrol(f"bare{number}")
+    rollout = shell.start(replace(spec("1", 100), budgets=(BudgetSpec(label="site"),)))
+    assert sum(ask(shell, row, rollout) for row in range(8)) == 8
+
+
+def test_budgets_are_counted_again_after_a_restart():
+    shell, rollout = rolling(budgets=(BudgetSpec(label="site"),))
+    begun = [row for row in range(60) if ask(shell, row, rollout)]
+    assert len(begun) == 3
+    for reverse in (False, True):
+        shell.restart(reverse=reverse)
+        assert not any(ask(shell, row, rollout) for row in range(60) if row not in begun)
+
+
+def test_a_budget_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Budgets, "take", lambda *_: None)
+    with pytest.raises(AssertionError):
+        test_a_budget_holds_for_each_value_of_its_label_and_is_said()
+
+
+def test_a_reservation_that_is_forgotten_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Admission, "take", lambda *_: None)
+    with pytest.raises(AssertionError):
+        test_a_reserved_place_counts_until_it_is_given_back()
+
+
+def test_two_people_agree_with_each_wave_before_anybody_of_it_begins():
+    shell = ToyShell(60)
+    shell.publish("1")
+    wanted = replace(spec("1", 50, 100), approval=ApprovalSpec(people=2, each_wave=True))
+    rollout = shell.start(wanted)
+    assert not any(ask(shell, row, rollout) for row in range(60))
+    wait = shell.engine.why_rollout(rollout, shell.now).waits[0]
+    assert (wait.code, "2 more" in wait.text) == (WaitCode.APPROVAL, True)
+    for person in ("ada", "bob"):
+        shell._commit(shell.engine.approve(rollout, person, now=shell.now))
+    assert sum(ask(shell, row, rollout) for row in range(60)) == 30
+    shell.command(rollout, Verb.ADVANCE)
+    inside = [row for row in range(60) if shell.engine._tracks[rollout].wave_of(row) == 1]
+    assert inside
+    assert not any(ask(shell, row, rollout) for row in inside)
+    assert shell.engine.why_rollout(rollout, shell.now).waits[0].code is WaitCode.APPROVAL
+    shell._commit(shell.engine.approve(rollout, "ada", now=shell.now))
+    with pytest.raises(OperatorError) as caught:
+        shell.engine.approve(rollout, "ada", now=shell.now)
+    assert caught.value.code == "approved_already"
+    shell.restart()
+    shell._commit(shell.engine.approve(rollout, "bob", now=shell.now))
+    with pytest.raises(OperatorError) as caught:
+        shell.engine.approve(rollout, "eve", now=shell.now)
+    assert caught.value.code == "verb_not_now"
+
+
+def test_a_frozen_fleet_is_offered_nothing_but_the_way_back():
+    shell = ToyShell(30)
+    shell.publish("1")
+    shell.run(shell.start(spec("1", 100)))
+    shell.publish("2")
+    rollout = shell.start(spec("2", 100, gate=replace(spec("2").gate, confirm_after_s=50)))
+    shell.settle(rollout, 2)
+    assert shell.on_release("2") == 30
+    shell.engine.set_freeze(Freeze(frozen=True, person="ada", since=shell.now))
+    newcomer = shell.enrol("newcomer", site="s0")
+    assert shell.engine.answer(newcomer.row, shell.now) is None
+    assert shell.engine.why_device(newcomer.row, shell.now).waits[-1].code is WaitCode.FREEZE
+    shell.command(rollout, Verb.REVERT)
+    shell.settle(rollout, 60)
+    assert (shell.view(rollout).status, shell.on_release("1")) == (Status.REVERTED, 30)
+
+
+def test_a_plan_starts_by_itself_at_its_time_and_says_when():
+    shell = ToyShell(20)
+    shell.publish("1")
+    rollout = shell.plan(replace(spec("1", 100), start_at=shell.now + 10))
+    wait = shell.engine.why_rollout(rollout, shell.now).waits[0]
+    assert (wait.code, wait.until) == (WaitCode.SCHEDULED, shell.now + 10)
+    assert shell.settle(rollout, 9).status is Status.PLANNED
+    assert shell.settle(rollout, 1).status is Status.RUNNING
+
+
+def test_patience_does_not_run_while_no_window_is_open():
+    shell = ToyShell(20)
+    shell.publish("1")
+    day = 86_400.0
+    shell.now = (shell.now // day) * day + 3600.0  # one hour after midnight
+    wanted = replace(spec("1", 100), windows=(WindowSpec(start="02:00", end="03:00"),))
+    rollout = shell.start(wanted)
+    view = shell.settle(rollout, 60)  # three times the patience of this gate
+    assert (view.exposed, view.status) == (0, Status.RUNNING)
+    assert view.why.waits[0].code is WaitCode.WINDOW
+    assert view.why.waits[0].until == (shell.now // day) * day + 2 * 3600
+    shell.now = (shell.now // day) * day + 2 * 3600 - 1
+    assert shell.run(rollout).exposed == 20
+
+
+def test_a_device_that_two_releases_went_wrong_on_is_held_until_a_person_releases_it():
+    shell = ToyShell(3)
+    for release in "123":
+        shell.publish(release, Behaviour.FAILS_TRIAL if release != "3" else Behaviour.GOOD)
+    for release in "12":
+        shell.run(shell.start(spec(release, 100)))
+    rollout = shell.start(spec("3", 100))
+    shell.tick()
+    assert shell.engine.held(0) == ("digits",)
+    assert shell.engine.held_rows("digits").tolist() == [0, 1, 2]
+    start = outcome(rollout, "3", STARTED)
+    assert shell.engine.answer(0, shell.now) is None
+    assert not shell.engine.admit(0, start, shell.now)
+    assert shell.engine.why_device(0, shell.now).waits[-1].code is WaitCode.REVERTED_TWICE
+    waits = {wait.code: wait for wait in shell.engine.why_rollout(rollout, shell.now).waits}
+    assert waits[WaitCode.REVERTED_TWICE].devices == 3
+    shell.engine.let_pass("digits", 0, shell.engine.setbacks("digits", 0))
+    assert shell.engine.admit(0, start, shell.now)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "code", "field"),
+    [
+        ({"exposure": ExposureSpec(first=0)}, "exposure_invalid", "exposure.first"),
+        ({"exposure": ExposureSpec(growth=-1)}, "exposure_invalid", "exposure.growth"),
+        ({"pace": PaceSpec(bytes_per_s=-1)}, "pace_invalid", "pace.bytes_per_s"),
+        ({"budgets": (BudgetSpec(label="no"),)}, "selector_key_unknown", "budgets[0].label"),
+        (
+            {"budgets": (BudgetSpec(label="site", max_in_trial=0),)},
+            "budget_invalid",
+            "budgets[0].max_in_trial",
+        ),
+        ({"approval": ApprovalSpec(people=3)}, "approval_invalid", "approval.people"),
+    ],
+)
+def test_a_bad_knob_is_refused_with_its_field(knobs: dict[str, object], code: str, field: str):
+    shell = ToyShell(3)
+    shell.publish("1")
+    wanted: RolloutSpec = replace(spec("1"), **knobs)
+    with pytest.raises(OperatorError) as caught:
+        shell.plan(wanted)
+    assert (caught.value.code, caught.value.field) == (code, field)
+
+
+def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
+    shell, rollout = rolling(400, exposure=ExposureSpec(first=10))
+    shell.tick()
+    track = shell.engine._tracks[rollout]
+    shell.look()
+    waiting = [d.row for d in shell.devices if d.running is None]
+    offered = [row for row in waiting if shell.engine.answer(row, shell.now)]
+    assert 0 < len(offered) <= 60
+    worst = max(track.scope.position(row) for row in offered)
+    others = [row for row in waiting if row not in offered]
+    assert worst < min(track.scope.position(row) for row in others)
+
+
+def test_devices_that_never_begin_do_not_keep_the_others_from_it():
+    shell = ToyShell(200)
+    shell.publish("1")
+    wanted = replace(spec("1", 100), exposure=ExposureSpec(first=5))
+    rollout = shell.start(wanted)
+    track = shell.engine._tracks[rollout]
+    lowest = sorted(range(200), key=track.scope.position)[:40]
+    for row in lowest:
+        shell.devices[row].slow_s = 1e9  # they fetch for ever
+    for _ in range(400):
+        shell.tick()
+        if shell.on_release("1") >= 160:
+            break
+    assert shell.on_release("1") >= 160
+
+
+def test_the_newest_exposed_are_the_first_to_go_back():
+    shell, rollout = rolling(5)
+    order = [3, 0, 4, 1]
+    for row in order:
+        assert ask(shell, row, rollout)
+    rows = np.arange(5)
+    assert shell.engine._tracks[rollout].ledger.newest_first(rows).tolist() == [1, 4, 0, 3, 2]
+
+
+def test_a_reported_start_of_another_release_takes_no_place():
+    shell, rollout = rolling(5, exposure=ExposureSpec(first=1))
+    said = Outcome(id="x", rollout=rollout, release="9", kind=STARTED, at=shell.now)
+    assert not shell.engine.record(0, said, shell.now)
+    assert ask(shell, 1, rollout)

@@ -1,0 +1,158 @@
+"""Waves by percent, count and selector: every eligible device is in exactly one of them."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.base.ids import MASK64
+from edgefleet.protocol.rollout import Verb, WaveSpec
+from edgefleet.rollout import track as track_module
+from support.toy_rollout import ToyShell, manifest, spec
+
+SITES = ("lyon", "oslo", "rome")
+SIZES = st.one_of(
+    st.fixed_dictionaries({"percent": st.floats(0.1, 100)}),
+    st.fixed_dictionaries({"count": st.integers(1, 80)}),
+    st.just({}),
+)
+SELECTORS = st.sampled_from(["", "site=lyon", "site=oslo", "tier=gold", "site in (lyon,rome)"])
+WAVES = st.lists(
+    st.builds(lambda size, selector: WaveSpec(**size, selector=selector), SIZES, SELECTORS),
+    min_size=1,
+    max_size=6,
+)
+FLEETS = st.lists(
+    st.tuples(
+        st.sampled_from(SITES), st.sampled_from(["gold", "tin"]), st.sampled_from(["x", "odd"])
+    ),
+    min_size=1,
+    max_size=100,
+)
+
+
+def walk_through(
+    fleet: Sequence[tuple[str, str, str]], waves: Sequence[WaveSpec], salt: int
+) -> None:
+    """Advance by hand through all waves; check the partition in each."""
+    shell = ToyShell(0)
+    shell.enrol("first", profile="x", site="lyon", tier="gold")
+    for number, (site, tier, profile) in enumerate(fleet):
+        shell.enrol(f"d{number}", profile=profile, site=site, tier=tier)
+    shell.behaviour["1"] = lambda _device: None  # type: ignore[assignment,return-value] # nobody runs
+    shell.engine.add_release(manifest("1", ("x",)), "1" * 64)
+    wanted = replace(spec("1"), waves=tuple(waves), skip_ineligible=True)
+    try:
+        rollout = shell.start(wanted, salt=salt)
+    except OperatorError as error:
+        assert error.code in ("waves_invalid", "percent_not_rising", "fleet_empty")  # noqa: PT017 - any plan that stands is walked
+        return
+    track = shell.engine._tracks[rollout]
+    eligible = {
+        device.row for device in shell.devices if shell.engine.fleet.profile(device.row) == "x"
+    }
+    seen: set[int] = set()
+    while rollout in shell.engine.open_rollouts():
+        inside = set(track.members().tolist())
+        wave = track.state.open_wave
+        assert wave is not None
+        assert seen <= inside <= eligible, "waves only grow"
+        assert len(inside) == wave.cut
+        assert inside == {row for row in eligible if track.inside(row)}
+        seen = inside
+        shell.command(rollout, Verb.ADVANCE)
+    assert seen == eligible, "nobody is left over"
+    firsts = [track.wave_of(row) for row in eligible]
+    assert None not in firsts
+    total = 0
+    for index in range(len(track.parts)):
+        total += firsts.count(index)
+        assert total == track.state.waves[index].cut
+
+
+@settings(max_examples=150, deadline=None)
+@given(fleet=FLEETS, waves=WAVES, salt=st.integers(0, MASK64))
+def test_every_eligible_device_is_in_exactly_one_wave(
+    fleet: list[tuple[str, str, str]], waves: list[WaveSpec], salt: int
+):
+    walk_through(fleet, waves, salt)
+
+
+def test_waves_that_forget_those_before_them_are_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(track_module, "reach", lambda parts: parts[-1:])
+    waves = [WaveSpec(selector="site=oslo"), WaveSpec(selector="site=rome")]
+    with pytest.raises(AssertionError):
+        walk_through([("oslo", "tin", "x"), ("rome", "tin", "x")] * 9, waves, 7)
+
+
+@pytest.mark.parametrize(
+    ("wave", "code", "field"),
+    [
+        (WaveSpec(), "waves_invalid", "waves[0]"),
+        (WaveSpec(percent=1, count=1), "waves_invalid", "waves[0]"),
+        (WaveSpec(count=0), "waves_invalid", "waves[0].count"),
+        (WaveSpec(percent=0, selector="site=s1"), "percent_out_of_range", "waves[0].percent"),
+        (WaveSpec(selector="town=x"), "selector_key_unknown", "waves[0].selector"),
+        (WaveSpec(selector="site in ("), "selector_invalid", "waves[0].selector"),
+        (WaveSpec(selector="site=nowhere"), "fleet_empty", "waves[0].selector"),
+    ],
+)
+def test_a_wave_that_cannot_be_is_refused_with_its_field(wave: WaveSpec, code: str, field: str):
+    shell = ToyShell(9)
+    shell.publish("1")
+    with pytest.raises(OperatorError) as caught:
+        shell.plan(replace(spec("1"), waves=(wave,)))
+    assert (caught.value.code, caught.value.field) == (code, field)
+
+
+@pytest.mark.parametrize(
+    "waves",
+    [
+        (WaveSpec(count=5), WaveSpec(count=5)),
+        (WaveSpec(selector="site=s1"), WaveSpec(selector="site=s1", count=3)),
+        (WaveSpec(percent=100), WaveSpec(percent=100)),
+    ],
+)
+def test_a_wave_that_could_add_nobody_is_refused(waves: tuple[WaveSpec, ...]):
+    shell = ToyShell(9)
+    shell.publish("1")
+    with pytest.raises(OperatorError) as caught:
+        shell.plan(replace(spec("1"), waves=waves))
+    assert caught.value.code in ("waves_invalid", "percent_not_rising")
+
+
+def test_the_rest_is_the_last_wave_and_each_has_its_name():
+    shell = ToyShell(30)
+    shell.publish("1")
+    waves = (
+        WaveSpec(selector="site=s1"),
+        WaveSpec(count=15),
+        WaveSpec(percent=50, selector="site=s2"),
+    )
+    view = shell.run(shell.start(replace(spec("1"), waves=waves)))
+    assert [wave.name for wave in view.waves] == [
+        "site=s1", "15 devices", "50 % of site=s2", "the rest",
+    ]  # fmt: skip
+    assert view.waves[0].cut == 10
+    assert view.waves[-1].cut == shell.on_release("1") == 30
+
+
+def test_devices_that_the_release_does_not_fit_are_counted_by_reason():
+    shell = ToyShell(4)
+    fleet = shell.engine.fleet
+    fleet.add("other", "coral", {"site": "s0"})
+    fleet.add("lite", "generic_x86", {"site": "s0"}, runtimes=("litert",))
+    fleet.add("tiny", "generic_x86", {"site": "s0"}, memory_mib=16)
+    fleet.speaks(fleet.add("old", "generic_x86", {"site": "s0"}), 1)
+    shell.publish("1")
+    view = shell.view(shell.plan(replace(spec("1"), skip_ineligible=True)))
+    assert view.ineligible == {
+        "no_variant": 1, "runtime_missing": 1, "memory_too_small": 1, "agent_too_old": 1,
+    }  # fmt: skip
+    for row in range(4, 8):
+        assert shell.engine.why_device(row, shell.now).waits[-1].code.value == "ineligible"
+    wait = shell.engine.why_rollout(view.id, shell.now).waits[-1]
+    assert (wait.code.value, wait.devices) == ("ineligible", 4)
