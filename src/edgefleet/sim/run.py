@@ -157,16 +157,29 @@ class Run:
     def play(self) -> Result:
         """All of it."""
         with _no_collector():
-            self._set_up()
-            heal_at = self.start + self.scenario.heal_s
-            self._until(heal_at)
-            self._heal()
-            self._until(heal_at + self.scenario.end_s)
-            finished = self._over()
-            self._go(self.now + SETTLE_S, until_over=False)
+            finished = self._to_its_end()
+            self.settle(SETTLE_S)
             for hear in self.witnesses.ended:
                 hear(self.now)
         return self._result(finished=finished)
+
+    def play_until_over(self) -> Result:
+        """Up to the moment at which the rollout has ended."""
+        with _no_collector():
+            finished = self._to_its_end()
+        return self._result(finished=finished)
+
+    def settle(self, seconds: float) -> None:
+        """Go on for so long, so that whoever can be reached hears how it ended."""
+        self._go(self.now + seconds, until_over=False)
+
+    def _to_its_end(self) -> bool:
+        self._set_up()
+        heal_at = self.start + self.scenario.heal_s
+        self._until(heal_at)
+        self._heal()
+        self._until(heal_at + self.scenario.end_s)
+        return self._over()
 
     def _set_up(self) -> None:
         hub, scenario = self.hub, self.scenario

@@ -1,0 +1,218 @@
+"""One engine: the same plan on the same devices, in the simulator and on a real hub over HTTP."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgefleet.agent.state import Held, Pace
+from edgefleet.base.clock import SystemClock
+from edgefleet.base.ids import mix64
+from edgefleet.client.hub import HubClient
+from edgefleet.protocol.device import Facts
+from edgefleet.protocol.operator import ClaimRequest
+from edgefleet.protocol.rollout import (
+    Command,
+    ExposureSpec,
+    GateSpec,
+    RolloutSpec,
+    RolloutView,
+    Verb,
+    WaveSpec,
+)
+from edgefleet.security.signing import PublisherKey
+from edgefleet.sim.device import DeviceFacts, Surroundings
+from edgefleet.sim.disk import Shelf
+from edgefleet.sim.fleet import Fleet
+from edgefleet.sim.model import Behaviour
+from edgefleet.sim.pace import Pacer
+from edgefleet.sim.run import ROLLOUT, Run
+from edgefleet.sim.scenario import Group, Population, Scenario, Truth
+from edgefleet.sim.transport import HttpDoor
+from edgefleet.sim.world import World
+from support.hub_process import running_hub
+from support.tiny_releases import publish, tiny_release
+from support.toy_fleet import behaviour
+
+DEVICES, SEED, INTERVAL_S = 40, 7, 1.0
+NAMES = [f"d{row:07}" for row in range(DEVICES)]
+THIRD = set(NAMES[::3])
+WAIT_S = 60.0
+GATE = GateSpec(min_sample=3, soak_s=1, confirm_after_s=1, silence_s=30, patience_s=6)
+PLAN = RolloutSpec(
+    model="digits",
+    release="2",
+    waves=(WaveSpec(percent=10), WaveSpec(percent=50), WaveSpec(percent=100)),
+    gate=GATE,
+    exposure=ExposureSpec(first=100),
+)
+# Runs in the hub's process before it starts: rollouts get the salt that the simulator takes.
+GIVEN_SALT = f"""
+from edgefleet.base import entropy
+real = entropy.SystemEntropy.token
+salt = ({mix64(SEED)}).to_bytes(8, "big")
+entropy.SystemEntropy.token = lambda self, size: salt if size == 8 else real(self, size)
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What is compared."""
+
+    status: str
+    reason: str
+    waves: list[tuple[int, str | None, str | None]]  # cut, verdict, reason
+    releases: dict[str, str | None]
+
+
+def ended(view: RolloutView, releases: dict[str, str | None]) -> Ended:
+    waves = [
+        (
+            wave.cut,
+            wave.judgement and wave.judgement.verdict,
+            wave.judgement and wave.judgement.reason,
+        )
+        for wave in view.waves
+        if wave.cut is not None
+    ]
+    return Ended(view.status, view.reason, waves, releases)
+
+
+def simulated(*, fails: float, away: set[str]) -> Ended:
+    scenario = Scenario(
+        title="parity",
+        fleet=Population(
+            interval_s=INTERVAL_S,
+            groups=(Group(profile="generic_x86", devices=DEVICES),),
+            profiles=("generic_x86",),
+            requests_s=100.0,
+            panel=0,
+        ),
+        release=Truth(fails=fails, size_bytes=40_000),
+        rollout=PLAN,
+        tick_s=1.0,
+        heal_s=300.0,
+    )
+    run = Run(scenario, name="parity", devices=DEVICES, seed=SEED)
+    for name in away:
+        run.facts.dead[NAMES.index(name)] = True
+    result = run.play_until_over()
+    assert result.violated == ()
+    view = run.engine.view(ROLLOUT, run.now)
+    for name in away:
+        run.facts.dead[NAMES.index(name)] = False
+    run.settle(60.0)
+    releases = {name: (None, "1", "2")[run.serves()[row]] for row, name in enumerate(NAMES)}
+    return ended(view, releases)
+
+
+class Laboratory:
+    """Every release works; ``bad`` ones see badly."""
+
+    def __init__(self, bad: set[str]) -> None:
+        self.bad = bad
+
+    def study(
+        self, held: Held, model: bytes, golden: bytes, done: Callable[[Behaviour], None]
+    ) -> None:
+        done(behaviour(0.6 if held.release in self.bad else 0.95))
+
+
+@contextmanager
+def real_fleet(
+    url: str, client: HubClient, key: PublisherKey, bad: set[str]
+) -> Iterator[tuple[Fleet, Pacer]]:
+    clock = SystemClock()
+    world = World(clock.now())
+    pacer = Pacer(world, clock)
+    door = HttpDoor(url, pacer.post)
+    around = Surroundings(
+        world=world,
+        door=door,
+        shelf=Shelf(),
+        laboratory=Laboratory(bad),
+        trusted={key.public.keyid: key.public},
+        seed=SEED,
+    )
+    fleet = Fleet(around)
+    claims = client.claim(ClaimRequest(count=DEVICES)).claims
+    for name, claim in zip(NAMES, claims, strict=True):
+        facts = Facts(profile="generic_x86", agent_version="1", runtimes=("onnx",), memory_mib=1024)
+        fleet.enrol(
+            DeviceFacts(
+                name=name,
+                facts=facts,
+                requests_s=100.0,
+                pace=Pace(probe_idle_s=0.5, probe_trial_s=0.25),
+            ),
+            claim,
+        )
+    thread = threading.Thread(target=pacer.run)
+    thread.start()
+    try:
+        yield fleet, pacer
+    finally:
+        pacer.stop()
+        thread.join()
+        door.close()
+
+
+def until(told: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not told():
+        assert time.monotonic() < deadline, "it does not come to its end"
+        time.sleep(0.1)
+
+
+def really(folder: Path, *, fails: float, away: set[str]) -> Ended:
+    key = PublisherKey.generate()
+    with (
+        running_hub(folder / "hub", fault=GIVEN_SALT, interval_s=INTERVAL_S, tick_s=0.2) as hub,
+        closing(hub.client()) as client,
+    ):
+        for release in ("1", "2"):
+            publish(client, key, tiny_release(folder / release, release))
+        with real_fleet(hub.url, client, key, {"2"} if fails else set()) as (fleet, pacer):
+            until(lambda: client.fleet().online == DEVICES)
+            first = RolloutSpec(
+                model="digits",
+                release="1",
+                waves=(WaveSpec(percent=100),),
+                gate=GATE,
+                exposure=ExposureSpec(first=100),
+            )
+            play(client, first)
+            until(lambda: client.fleet().on_release.get("digits", {}).get("1") == DEVICES)
+            for name in away:
+                pacer.post(fleet.devices[name].power_off)
+            until(lambda: client.fleet().online == DEVICES - len(away))
+            view = play(client, PLAN)
+            for name in away:
+                pacer.post(fleet.devices[name].boot)
+            last = "1" if fails else "2"
+            until(lambda: client.fleet().on_release.get("digits", {}).get(last) == DEVICES)
+            releases = {name: fleet.devices[name].release for name in NAMES}
+    return ended(view, releases)
+
+
+def play(client: HubClient, plan: RolloutSpec) -> RolloutView:
+    rollout = client.plan(plan).id
+    client.command(rollout, Verb.START, Command())
+    until(lambda: client.rollout(rollout).ended_at is not None)
+    return client.rollout(rollout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fails", "away"),
+    [(0.0, set()), (1.0, set()), (0.0, THIRD)],
+    ids=["good", "bad", "a third offline"],
+)
+def test_simulator_and_real_hub_come_to_the_same(fails: float, away: set[str], tmp_path) -> None:
+    expected = simulated(fails=fails, away=away)
+    assert expected.status == ("reverted" if fails else "completed")
+    assert really(tmp_path, fails=fails, away=away) == expected
