@@ -118,3 +118,19 @@ def test_what_would_break_the_reader_further_on_is_refused(
     with pytest.raises(OperatorError) as refused:
         decode(body, kind)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"model":"m","release":"1","windws":[]}', "windws"),
+        (b'{"model":"m","release":"1","gate":{"max_eror_rate":1}}', "gate.max_eror_rate"),
+        (b'{"model":"m","release":"1","waves":[{"percnt":1}]}', "waves[0].percnt"),
+        (b'{"model":"m","release":"1","budgets":[{"label":"a","most":1}]}', "budgets[0].most"),
+    ],
+)
+def test_an_unknown_field_of_a_plan_is_refused_by_name(body: bytes, field: str) -> None:
+    with pytest.raises(OperatorError) as caught:
+        decode(body, rollout.RolloutSpec)
+    assert caught.value.field == field
+    assert "mend its name" in caught.value.hint

@@ -1,6 +1,7 @@
 """How the types become bytes: JSON, decoded strictly, with our typed error on refusal."""
 
-from typing import Annotated, TypeVar
+import re
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -8,6 +9,8 @@ from msgspec import Meta
 from edgefleet.base.errors import EdgefleetError, error_from_code
 
 T = TypeVar("T")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
+_UNKNOWN_HINT: Final = "There is no such field here: mend its name, or leave it out."
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,9 +28,11 @@ def decode(data: bytes, kind: type[T], *, code: str = "bad_request") -> T:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
-        raise error_from_code(
-            code, f"{message}.", field=path.rstrip("`").removeprefix("$").lstrip(".") or None
-        ) from error
+        field = path.rstrip("`").removeprefix("$").lstrip(".")
+        if unknown := _UNKNOWN.match(message):
+            named = f"{field}.{unknown.group(1)}" if field else unknown.group(1)
+            raise error_from_code(code, f"{message}.", field=named, hint=_UNKNOWN_HINT) from error
+        raise error_from_code(code, f"{message}.", field=field or None) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise error_from_code(code, f"This is no JSON: {error}.") from error
     except RecursionError as error:
