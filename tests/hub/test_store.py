@@ -275,6 +275,37 @@ def test_a_step_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
     migrate(connection, (Migration(1, "CREATE TABLE one (a);"),))
 
 
+def test_a_commit_is_on_the_disk_before_it_is_told(tmp_path: Path) -> None:
+    """What SQLite promises for these two settings is what "acknowledged means durable" rests on."""
+
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        def settings(connection: sqlite3.Connection) -> tuple[str, int]:
+            (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
+            (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+            return journal, synchronous
+
+        full = 2
+        assert settings(store._writing) == ("wal", full)
+
+    with_store(tmp_path, body)
+
+
+def test_claims_that_nobody_used_are_forgotten_in_the_end(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        line = line_of("operator", "claim", "fleet")
+        await enrol(store, "old", "used")
+        await store.save_claims(["unused"], {}, 100.0, line, 0.0)
+        week = 7 * 86_400.0
+        for later, code in ((100.0 + week, "claim_expired"), (101.0 + week, "claim_unknown")):
+            await store.save_claims([f"fresh {later}"], {}, later + 1, line, later)
+            with pytest.raises(DeviceError, match=code):
+                store.check_claim("unused", later)
+        with pytest.raises(DeviceError, match="claim_used"):
+            store.check_claim("used", later)
+
+    with_store(tmp_path, body)
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hub.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(OperatorError, match="store_foreign"):

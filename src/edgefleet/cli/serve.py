@@ -99,7 +99,11 @@ def serve(
         max_artifact_bytes=max_artifact_mib << 20,
     )
     uvloop.run(
-        serve_hub(settings, routes_for=routes_for, on_ready=partial(_ready, invocation, folder))
+        serve_hub(
+            settings,
+            routes_for=lambda hub: routes_for(hub, clock=hub.clock),  # which ages are counted by
+            on_ready=partial(_ready, invocation, folder),
+        )
     )
 
 
