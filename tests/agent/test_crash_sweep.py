@@ -207,6 +207,18 @@ def test_a_device_that_lost_its_state_goes_on_with_the_release_that_it_has() -> 
     assert world.finals() == {"1": ["confirmed"], "2": ["confirmed"]}
 
 
+def test_a_device_that_lost_its_state_uses_no_outcome_id_again() -> None:
+    world = on_release_1()
+    before = set(world.hub.outcomes)
+    del world.storage.files["state.json"]
+    world.offer("2")
+    live(world, [], power_lost=True)
+    offered = {
+        one.id.partition("/")[2] for one in world.hub.outcomes.values() if one.release == "2"
+    }
+    assert offered.isdisjoint(one.partition("/")[2] for one in before), "numbers of attempts"
+
+
 def test_a_damaged_state_is_kept_aside_and_the_device_goes_on() -> None:
     world = on_release_1()
     world.storage.files["state.json"] = b'{"stage": "no'

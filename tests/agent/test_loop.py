@@ -8,6 +8,7 @@ import pytest
 from edgefleet.agent import limits
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.fetch import Fetcher
+from edgefleet.agent.lane import Stopped, Token
 from edgefleet.agent.loop import Loop, Parts
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.slots import STATE, Slots
@@ -16,8 +17,9 @@ from edgefleet.agent.trust import Trust
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.entropy import SeededEntropy
 from edgefleet.base.network import HttpLink
-from edgefleet.protocol.device import CheckIn, CheckInAnswer
-from support.agent_world import FACTS
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer
+from edgefleet.protocol.release import ReleaseManifest
+from support.agent_world import FACTS, manifest, offer
 from support.memory_storage import MemoryStorage
 
 WAIT_S = 30.0
@@ -31,6 +33,7 @@ class Hub:
         self.reserved: list[tuple[int, int]] = []
         self.asked = threading.Event()
         self.defect: Exception | None = None
+        self.offer: Offer | None = None
 
     def check_in(self, check_in: CheckIn) -> CheckInAnswered | CheckInFailed:
         stored = self.disk.files.get(STATE)
@@ -38,7 +41,26 @@ class Hub:
         self.asked.set()
         if self.defect:
             raise self.defect
-        return CheckInAnswered(seq=check_in.seq, answer=CheckInAnswer(interval_s=0.05), draw=0.5)
+        answer = CheckInAnswer(interval_s=0.05, offer=self.offer)
+        return CheckInAnswered(seq=check_in.seq, answer=answer, draw=0.5)
+
+
+class SlowFetcher:
+    """Has the manifest at once, and the bytes never."""
+
+    def __init__(self) -> None:
+        self.began, self.stopped = threading.Event(), threading.Event()
+
+    def manifest(self, _slot: str, sha256: str, _open: object) -> tuple[str, ReleaseManifest]:
+        return sha256, manifest("2")
+
+    def file(self, _slot: str, _file: str, _artifact: object, token: Token) -> None:
+        self.began.set()
+        try:
+            token.check(wait_s=WAIT_S)
+        except Stopped:
+            self.stopped.set()
+            raise
 
 
 class Serving:
@@ -57,7 +79,7 @@ class Serving:
 class Running:
     """A loop in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, fetcher: SlowFetcher | None = None) -> None:
         self.disk = MemoryStorage()
         self.hub = Hub(self.disk)
         self.serving = Serving()
@@ -67,7 +89,7 @@ class Running:
             Parts(
                 slots=Slots(self.disk),
                 hub=self.hub,
-                fetcher=Fetcher(self.disk, link, dict, SystemClock()),
+                fetcher=fetcher or Fetcher(self.disk, link, dict, SystemClock()),  # type: ignore[arg-type] - what the loop asks of it
                 prover=Prover(self.disk, ("false",)),
                 make_supervisor=lambda _: self.serving,  # type: ignore[arg-type, return-value] - what the loop asks of it
                 open_envelope=Trust(()).open,
@@ -143,3 +165,14 @@ def test_a_defect_in_a_lane_ends_the_loop_with_it(running: Running) -> None:
     running.thread.start()
     running.thread.join(WAIT_S)
     assert str(running.error) == "a defect"
+
+
+def test_a_download_of_what_is_no_longer_offered_is_stopped() -> None:
+    fetcher = SlowFetcher()
+    running = Running(fetcher)
+    running.hub.offer = offer("2")
+    running.thread.start()
+    assert fetcher.began.wait(WAIT_S)
+    running.hub.offer = None
+    assert fetcher.stopped.wait(WAIT_S / 2)
+    running.end()

@@ -1,6 +1,7 @@
 """When the device checks in, and what it says."""
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.agent import limits
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed, ServingSeen, Woke
@@ -84,6 +85,18 @@ def test_facts_are_told_until_acknowledged_and_again_when_asked_for() -> None:
     device.now += 100
     device.hear(Woke(draw=0.5))
     assert device.checked_in().facts == FACTS
+
+
+def test_an_agent_that_was_updated_tells_its_facts_once_more() -> None:
+    device = booted()
+    answer(device)
+    restarted = Device(from_store(to_store(device.state)), now=device.now)
+    restarted.boot(whole=())
+    assert restarted.checked_in().facts is None
+    updated = replace(FACTS, agent_version="0.2.0")
+    restarted = Device(from_store(to_store(device.state)), now=device.now)
+    restarted.boot(whole=(), facts=updated)
+    assert restarted.checked_in().facts == updated
 
 
 def test_a_sequence_number_is_reserved_on_disk_before_it_is_sent_and_never_used_again() -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from edgefleet.http1.limits import Limits
+from edgefleet.http1.limits import FIRST_BODY_BYTES, RECEIVE_BYTES, Limits
 from edgefleet.http1.message import Reply, Request
+from edgefleet.http1.reader import RequestReader
 from support.http1_wire import chunked, get, post, running
 
 SMALL = Limits(head_bytes=1_000, body_bytes=2_000, linger_s=0.2)
@@ -163,3 +164,27 @@ def test_a_client_that_reads_slowly_is_waited_for_and_gets_every_answer() -> Non
         client.send(b"".join(get(f"/{number:03}") for number in range(200)))
         for number in range(200):
             assert client.answer().body == f"/{number:03}".encode() + piece
+
+
+class Shared:
+    """What a listener's readers share."""
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+        self.buffer = memoryview(bytearray(RECEIVE_BYTES))
+
+
+def test_a_body_takes_memory_as_it_comes_and_not_as_announced() -> None:
+    shared, size = Shared(), 16 << 20
+    reader = RequestReader(shared, Limits(body_bytes=size, held_bytes=2 * size))
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+    shared.buffer[: len(head)] = head
+    reader.received(len(head))
+    left = size
+    while left:
+        arrived = size - left
+        room = len(reader.buffer())
+        assert 0 < room <= shared.held_bytes - arrived <= max(FIRST_BODY_BYTES, arrived)
+        left -= room
+        reader.received(room)
+    assert len(reader.ready.popleft().body) == shared.held_bytes == size

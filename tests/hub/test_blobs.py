@@ -185,3 +185,27 @@ def test_what_a_killed_hub_was_receiving_is_gone_at_the_next_start(tmp_path: Pat
     (tmp_path / "incoming" / "half").write_bytes(DATA)
     Blobs(tmp_path, max_bytes=1 << 30)
     assert files(tmp_path) == []
+
+
+def test_bytes_are_durable_before_their_name_and_the_name_before_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        place = Path(f"/proc/self/fd/{handle}").readlink()
+        done.append(f"sync {str(place).removeprefix(str(tmp_path))}")
+        fsync(handle)
+
+    def renamed(self: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(self, target)
+
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    digest = sha256_hex(DATA)
+    asyncio.run(blobs.put(digest, pieces(DATA)))
+    assert done[0].startswith("sync /incoming/")
+    assert done[1:] == ["sync ", "rename", f"sync /{digest[:2]}"]

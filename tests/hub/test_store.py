@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,13 @@ from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.hub.store.writer import Commit
 from edgefleet.protocol.device import Facts, Outcome, OutcomeKind
 from edgefleet.rollout.step import AuditLine
+
+
+def save_lines(
+    store: SqliteStore, lines: Sequence[AuditLine], now: float
+) -> "asyncio.Future[None]":
+    """The smallest write that there is."""
+    return store.writer.submit(lambda connection: sqlite_module._audit(connection, lines, now))
 
 
 def line_of(actor: str, action: str, about: str, detail: str = "") -> AuditLine:
@@ -112,9 +119,9 @@ def test_one_bad_job_does_not_take_its_neighbours_down(tmp_path: Path) -> None:
         def bad(_connection: sqlite3.Connection) -> None:
             raise DeviceError("claim_unknown", "No.")
 
-        lines = [store.save_lines([line_of("operator", f"a{n}", "x")], 1.0) for n in range(3)]
+        lines = [save_lines(store, [line_of("operator", f"a{n}", "x")], 1.0) for n in range(3)]
         refused = store.writer.submit(bad)
-        lines += [store.save_lines([line_of("operator", f"a{n}", "x")], 1.0) for n in range(3, 6)]
+        lines += [save_lines(store, [line_of("operator", f"a{n}", "x")], 1.0) for n in range(3, 6)]
         await asyncio.gather(*lines)
         with pytest.raises(DeviceError, match="claim_unknown"):
             await refused
@@ -162,8 +169,8 @@ def test_a_full_disk_is_a_typed_error_and_the_store_goes_on(tmp_path: Path) -> N
 
         await store.writer.submit(limit)
         with pytest.raises(DeviceError, match="disk_full"):
-            await store.save_lines([line_of("operator", "a", "x", "y" * 100_000)], 1.0)
-        await store.save_lines([line_of("operator", "small", "x")], 1.0)
+            await save_lines(store, [line_of("operator", "a", "x", "y" * 100_000)], 1.0)
+        await save_lines(store, [line_of("operator", "small", "x")], 1.0)
         assert [entry.action for entry in store.audit(None, 10)] == ["small"]
 
     with_store(tmp_path, body)
@@ -179,13 +186,13 @@ def test_a_database_that_another_program_holds_is_waited_for_and_then_a_typed_er
         other.execute("BEGIN IMMEDIATE")
         begun: list[str] = []
         store._writing.set_trace_callback(begun.append)
-        jobs = [store.save_lines([line_of("operator", "refused", "x")], 1.0) for _ in range(50)]
+        jobs = [save_lines(store, [line_of("operator", "refused", "x")], 1.0) for _ in range(50)]
         refused = await asyncio.gather(*jobs, return_exceptions=True)
         assert {getattr(error, "code", None) for error in refused} == {"overloaded"}
         assert 1 <= begun.count("BEGIN IMMEDIATE") <= 2  # nobody waited for each one's turn
         other.execute("ROLLBACK")
         other.close()
-        await store.save_lines([line_of("operator", "kept", "x")], 1.0)
+        await save_lines(store, [line_of("operator", "kept", "x")], 1.0)
         assert [entry.action for entry in store.audit(None, 10)] == ["kept"]
 
     with_store(tmp_path, body)
@@ -193,7 +200,7 @@ def test_a_database_that_another_program_holds_is_waited_for_and_then_a_typed_er
 
 def test_the_audit_log_cannot_be_changed_or_shortened(tmp_path: Path) -> None:
     async def body(store: SqliteStore, _commits: list[Commit]) -> None:
-        await store.save_lines([line_of("operator", "start", "rollout/r")], 1.0)
+        await save_lines(store, [line_of("operator", "start", "rollout/r")], 1.0)
         for statement in ("DELETE FROM audit", "UPDATE audit SET actor = 'nobody'"):
             with pytest.raises(sqlite3.IntegrityError, match="audit log"):
                 await store.writer.submit(lambda c, s=statement: c.execute(s))
@@ -268,6 +275,37 @@ def test_a_step_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
     migrate(connection, (Migration(1, "CREATE TABLE one (a);"),))
 
 
+def test_a_commit_is_on_the_disk_before_it_is_told(tmp_path: Path) -> None:
+    """What SQLite promises for these two settings is what "acknowledged means durable" rests on."""
+
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        def settings(connection: sqlite3.Connection) -> tuple[str, int]:
+            (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
+            (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+            return journal, synchronous
+
+        full = 2
+        assert settings(store._writing) == ("wal", full)
+
+    with_store(tmp_path, body)
+
+
+def test_claims_that_nobody_used_are_forgotten_in_the_end(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+        line = line_of("operator", "claim", "fleet")
+        await enrol(store, "old", "used")
+        await store.save_claims(["unused"], {}, 100.0, line, 0.0)
+        week = 7 * 86_400.0
+        for later, code in ((100.0 + week, "claim_expired"), (101.0 + week, "claim_unknown")):
+            await store.save_claims([f"fresh {later}"], {}, later + 1, line, later)
+            with pytest.raises(DeviceError, match=code):
+                store.check_claim("unused", later)
+        with pytest.raises(DeviceError, match="claim_used"):
+            store.check_claim("used", later)
+
+    with_store(tmp_path, body)
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hub.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(OperatorError, match="store_foreign"):
@@ -277,16 +315,22 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 WRITE_UNTIL_KILLED = textwrap.dedent(
     """
     import asyncio, sys
+    from functools import partial
     from pathlib import Path
     from edgefleet.hub.store.sqlite import SqliteStore
-    from edgefleet.rollout.step import AuditLine
+
+    def write(number, connection):
+        connection.execute(
+            "INSERT INTO audit (at, actor, action, about, detail) VALUES (1.0, 'operator', ?, 'x', '')",
+            (str(number),),
+        )
 
     async def main():
         store = SqliteStore.open(Path(sys.argv[1]))
         store.start(lambda _commit: None)
         number = 0
         while True:
-            jobs = [store.save_lines([AuditLine(actor="operator", action=str(number + n), about="x", detail="")], 1.0) for n in range(7)]
+            jobs = [store.writer.submit(partial(write, number + n)) for n in range(7)]
             await asyncio.gather(*jobs)
             number += 7
             print(number, flush=True)

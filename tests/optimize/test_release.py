@@ -10,8 +10,10 @@ import onnx
 import pytest
 
 from edgefleet.base.errors import PublisherError
-from edgefleet.optimize.release import BuiltRelease, build_release, prove_release
+from edgefleet.optimize.release import BuiltRelease, build_release
 from edgefleet.protocol.release import Quality, TensorSpec
+from edgefleet.protocol.serving import ProveRequest, ProveResult
+from edgefleet.serving.prove import prove
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
@@ -214,6 +216,22 @@ def test_the_quality_output_must_hold_class_scores(folder: Path) -> None:
 
 def built(release: str) -> BuiltRelease:
     return build_release(DIGITS / f"release-{release}", created_at=1.0)
+
+
+def prove_release(built: BuiltRelease) -> tuple[ProveResult, ...]:
+    """What each device will do before it activates its variant; one result a variant."""
+    golden = built.manifest.golden
+    return tuple(
+        prove(
+            ProveRequest(
+                variant=variant,
+                golden=golden,
+                artifact_path=str(built.files[variant.artifact.sha256]),
+                golden_path=str(built.files[golden.artifact.sha256]),
+            )
+        )
+        for variant in built.manifest.variants
+    )
 
 
 @pytest.mark.parametrize("release", ["1", "2", "3"])

@@ -170,3 +170,15 @@ def test_who_returns_with_a_recalled_release_goes_back_before_it_tries_a_newer_o
     offer = shell.engine.answer(0, shell.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == (newer, "install", "3")
+
+
+def test_who_enrols_while_a_wave_is_open_is_in_no_account_of_it():
+    shell = shell_on_release_1()
+    rollout = shell.start(spec("2", 50, 100))
+    opened = shell.view(rollout)
+    assert opened.waves[0].cut == 30
+    for number in range(60):
+        shell.enrol(f"new{number}")
+    then = shell.view(rollout)
+    assert (then.evidence.cut, then.waves[0].cut) == (30, 30)
+    assert {shell.engine.desired(device.row) for device in shell.devices[60:]} == {"1"}

@@ -96,3 +96,12 @@ def test_reasons_are_bounded():
         ledger.record(row, said, None)
     assert len(ledger.reasons) == REASONS_PER_ROLLOUT + 1
     assert ledger.reasons["other"] == 10
+
+
+@pytest.mark.parametrize("kind", list(OutcomeKind))
+def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKind):
+    """The first report may be lost with a device's spool; the device was exposed all the same."""
+    ledger = Ledger(1)
+    ledger.record(0, outcome("ro", "1", kind), 0)
+    never_ran = kind in {OutcomeKind.REFUSED, OutcomeKind.DEFERRED}
+    assert (ledger.exposed, ledger.exposed_up_to(0)) == ((0, 0) if never_ran else (1, 1))

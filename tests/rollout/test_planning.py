@@ -172,3 +172,15 @@ def test_a_release_of_several_profiles_goes_to_each_of_them():
     shell.engine.add_release(manifest("1", ("generic_x86", "jetson_nano")), "1" * 64)
     shell.run(shell.start(spec("1", 100, gate=GATE)))
     assert shell.on_release("1") == 11
+
+
+def test_the_newest_rollout_decides_though_the_clock_was_set_back(shell: ToyShell):
+    shell.now -= 86_400
+    shell.restart()
+    newest = shell.start(spec("2", 100))
+    shell.run(newest)
+    assert shell.on_release("2") == len(shell.devices)
+    assert [shell.engine.desired(device.row) for device in shell.devices] == ["2"] * 60
+    assert shell.engine.states()[0].id == newest
+    shell.restart(reverse=True)
+    assert [shell.engine.desired(device.row) for device in shell.devices] == ["2"] * 60

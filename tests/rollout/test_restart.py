@@ -1,12 +1,13 @@
 """Nothing but states and outcomes is durable, and that is enough."""
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout.state import RolloutState
-from support.toy_rollout import MODEL, START, Behaviour, ToyDevice, ToyShell, outcome, spec
+from support.toy_rollout import GATE, MODEL, START, Behaviour, ToyDevice, ToyShell, outcome, spec
 
 
 def mixed(device: ToyDevice) -> Behaviour:
@@ -104,3 +105,14 @@ def test_a_change_that_does_not_follow_the_state_held_is_not_taken():
 
 def test_time_starts_where_the_shell_says():
     assert ToyShell(1).engine.fleet.listening_since == START
+
+
+def test_a_soak_does_not_wait_for_a_clock_that_was_set_back_to_catch_up():
+    shell = ToyShell(30)
+    shell.publish("1")
+    rollout = shell.start(spec("1", 100, gate=replace(GATE, soak_s=5.0)))
+    while shell.view(rollout).why.waits[0].code != "soak":
+        shell.tick()
+    shell.now -= 3_600.0
+    shell.restart()
+    assert shell.run(rollout, at_most_s=60).status is Status.COMPLETED

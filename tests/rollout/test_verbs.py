@@ -235,3 +235,13 @@ def test_a_device_that_does_not_go_back_holds_the_others_for_a_while_only():
     assert (offer.action, offer.release) == ("revert", "1")
     shell.publish("3")
     shell.plan(spec("3", 100))
+
+
+def test_a_completed_rollout_that_is_taken_back_goes_on_until_everybody_is_back():
+    shell = shell_on_release_1(20)
+    rollout = shell.start(spec("2", 100))
+    assert shell.run(rollout).ended_at is not None
+    shell.command(rollout, Verb.REVERT)
+    assert (shell.view(rollout).status, shell.view(rollout).ended_at) == (Status.REVERTING, None)
+    ended = shell.run(rollout)
+    assert (ended.status, ended.ended_at) == (Status.REVERTED, shell.now)

@@ -6,9 +6,10 @@ from typing import Final
 
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.limits import NAME_CHARS
 
 MASK64: Final = (1 << 64) - 1
-_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_NAME: Final = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{NAME_CHARS - 2}}}[A-Za-z0-9])?")
 _BASE32: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 
 

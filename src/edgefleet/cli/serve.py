@@ -109,7 +109,11 @@ def serve(
         gate=judge if gate is None else load_gate(gate),
     )
     uvloop.run(
-        serve_hub(settings, routes_for=routes_for, on_ready=partial(_ready, invocation, folder))
+        serve_hub(
+            settings,
+            routes_for=lambda hub: routes_for(hub, clock=hub.clock),  # which ages are counted by
+            on_ready=partial(_ready, invocation, folder),
+        )
     )
 
 

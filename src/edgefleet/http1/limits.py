@@ -6,6 +6,7 @@ from typing import Final
 FRAGMENT_COST_BYTES: Final = 64  # what a piece of a body costs in memory beyond its bytes
 CHUNKING_FACTOR: Final = 8  # bytes on the wire for a byte of a chunked body, at most
 LARGE_BODY_BYTES: Final = 64 << 10  # from here on a body is worth saving a copy of
+FIRST_BODY_BYTES: Final = 256 << 10  # room for a large body at first, whatever was announced
 RECEIVE_BYTES: Final = 256 << 10  # read at once
 BACKLOG: Final = 1024
 

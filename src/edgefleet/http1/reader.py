@@ -15,6 +15,7 @@ import httptools
 from edgefleet.base.errors import DeviceError, EdgefleetError
 from edgefleet.http1.limits import (
     CHUNKING_FACTOR,
+    FIRST_BODY_BYTES,
     FRAGMENT_COST_BYTES,
     LARGE_BODY_BYTES,
     Limits,
@@ -73,7 +74,8 @@ class RequestReader:
         self._fed_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._direct: bytearray | None = None  # a large body, ``_body_bytes`` of it read
+        self._direct: bytearray | None = None  # room for a large body, ``_body_bytes`` of it read
+        self._announced_bytes = 0  # of that body
 
     def buffer(self) -> memoryview:
         """Where the next bytes go."""
@@ -99,7 +101,7 @@ class RequestReader:
         if self._direct is None:
             self.hold(-sum(map(len, self._body)) - FRAGMENT_COST_BYTES * len(self._body))
         else:
-            self.hold(-self._body_bytes)
+            self.hold(-len(self._direct))
             self._direct = None
         self._body = []
 
@@ -209,21 +211,30 @@ class RequestReader:
         """Read the rest of a large body to where it stays. The parser never sees it."""
         if size_bytes - self._body_bytes < self.direct_bytes:
             return
-        self._direct = bytearray(size_bytes)
-        self._direct[: self._body_bytes] = b"".join(self._body)
-        self.hold(-FRAGMENT_COST_BYTES * len(self._body))
+        self._announced_bytes = size_bytes
+        self.hold(-self._body_bytes - FRAGMENT_COST_BYTES * len(self._body))
+        self._make_room(b"".join(self._body))
         self._body = []
         self._parser = httptools.HttpRequestParser(self)
+
+    def _make_room(self, body: bytes | bytearray) -> None:
+        """Twice the room for ``body``. Room counts as held: announcing a body takes none."""
+        before = len(self._direct or b"")
+        room = bytearray(min(self._announced_bytes, max(FIRST_BODY_BYTES, 2 * len(body))))
+        room[: len(body)] = body
+        self._direct = room
+        self.hold(len(room) - before)
+        if self._memory.held_bytes > self._limits.held_bytes:
+            self.refuse(_full())
 
     def _fill(self, body: bytearray, size_bytes: int) -> None:
         self.expects_continue = False
         self._body_bytes += size_bytes
-        self.hold(size_bytes)
-        if self._memory.held_bytes > self._limits.held_bytes:
-            self.refuse(_full())
-        elif self._body_bytes == len(body):
+        if self._body_bytes == self._announced_bytes:
             self._direct = None
             self._take(body)
+        elif self._body_bytes == len(body):
+            self._make_room(body)
 
     def _take(self, body: bytes | bytearray) -> None:
         """A whole request is here: it waits for its turn."""

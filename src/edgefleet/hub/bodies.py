@@ -7,7 +7,7 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from edgefleet.base.errors import DeviceError, OperatorError
-from edgefleet.hub.limits import BODY_PAUSE_S, JSON_BODY_BYTES
+from edgefleet.hub.limits import BODY_PAUSE_S, JSON_BODY_BYTES, JSON_BODY_S
 from edgefleet.protocol.wire import decode
 
 T = TypeVar("T")
@@ -19,10 +19,16 @@ async def read_json(request: Request, kind: type[T], *, most: int = JSON_BODY_BY
     Raises OperatorError ``bad_request``, DeviceError ``body_too_large`` or ``request_too_slow``.
     """
     body = bytearray()
-    async for piece in pieces(request):
-        body += piece
-        if len(body) > most:
-            raise DeviceError("body_too_large", f"The body may have {most} bytes.")
+    try:
+        async with asyncio.timeout(JSON_BODY_S):
+            async for piece in pieces(request):
+                body += piece
+                if len(body) > most:
+                    raise DeviceError("body_too_large", f"The body may have {most} bytes.")
+    except TimeoutError as error:
+        raise DeviceError(
+            "request_too_slow", f"The body did not come within {JSON_BODY_S:g} s."
+        ) from error
     return decode(bytes(body) or b"{}", kind)
 
 

@@ -27,8 +27,10 @@ from edgefleet.hub.limits import (
     CHECKIN_CONNECTIONS,
     CHECKIN_IDLE_S,
     GRACEFUL_STOP_S,
+    OPERATOR_CONNECTIONS,
     RESERVED_FILES,
 )
+from edgefleet.hub.operator_http import bounded_to
 from edgefleet.hub.settings import Address, HubSettings
 
 RoutesFor = Callable[[Hub], Sequence[BaseRoute]]
@@ -74,7 +76,7 @@ async def _run(
     server = _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=bounded_to(operator_connections()),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -148,18 +150,28 @@ def _announce(hub: Hub, operators: socket.socket, checkins: Listener) -> Reachab
 
 
 def checkin_limits() -> Limits:
-    """Bounds of the check-in listener; the process may open as many files as the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CHECKIN_CONNECTIONS + RESERVED_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    free = wanted if soft == resource.RLIM_INFINITY else soft
+    """Bounds of the check-in listener."""
+    most = _connections() - operator_connections()
     return Limits(
         body_bytes=CHECKIN_BODY_BYTES,
         idle_s=CHECKIN_IDLE_S,
-        connections=max(1, min(free - RESERVED_FILES, CHECKIN_CONNECTIONS)),
+        connections=max(1, min(most, CHECKIN_CONNECTIONS)),
     )
+
+
+def operator_connections() -> int:
+    """How many connections the main listener takes: a quarter where files are few."""
+    return max(1, min(_connections() // 4, OPERATOR_CONNECTIONS))
+
+
+def _connections() -> int:
+    """Of both listeners; the process may open as many files as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CHECKIN_CONNECTIONS + OPERATOR_CONNECTIONS + RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return (wanted if soft == resource.RLIM_INFINITY else soft) - RESERVED_FILES
 
 
 async def _listen(hub: Hub, last: Reachable | None) -> Listener:

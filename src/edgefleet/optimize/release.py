@@ -52,9 +52,7 @@ from edgefleet.protocol.release import (
     ReleaseManifest,
     Variant,
 )
-from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.serving.formats import ModelFacts, inspect_golden, inspect_model
-from edgefleet.serving.prove import prove
 
 RELEASE_FILE: Final = "release.toml"
 
@@ -142,25 +140,6 @@ def build_release(folder: Path, *, created_at: float) -> BuiltRelease:
         notes=said.notes,
     )
     return BuiltRelease(manifest, MappingProxyType(artifacts.files))
-
-
-def prove_release(built: BuiltRelease) -> tuple[ProveResult, ...]:
-    """Do here what each device will do before it activates its variant; one result a variant.
-
-    The runtime is this machine's. A device's own runtime may still answer otherwise, and is asked.
-    """
-    manifest = built.manifest
-    return tuple(
-        prove(
-            ProveRequest(
-                variant=variant,
-                golden=manifest.golden,
-                artifact_path=str(built.files[variant.artifact.sha256]),
-                golden_path=str(built.files[manifest.golden.artifact.sha256]),
-            )
-        )
-        for variant in manifest.variants
-    )
 
 
 class _Artifacts:

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from edgefleet.base.limits import NAME_CHARS
 from edgefleet.protocol.wire import Wire
 
-Name = Annotated[str, Meta(min_length=1, max_length=63)]
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # what a float holds exactly
 Token = Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")]  # what a header can carry

@@ -128,7 +128,10 @@ class Engine:
         plan.check_not_failed_before(scope, release, self._tracks.values())
         plan.check_free(scope, self._tracks.values(), HOLDING)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
-        return plan.planned(spec, rollout_id=rollout_id, salt=salt, previous=previous, now=now)
+        created_at = plan.after_all(self._tracks.values(), now)
+        return plan.planned(
+            spec, rollout_id=rollout_id, salt=salt, previous=previous, now=created_at
+        )
 
     def command(
         self, rollout_id: str, verb: Verb, *, now: float, generation: int | None = None

@@ -202,6 +202,15 @@ def check_not_failed_before(scope: Scope, release: Published, others: Iterable[T
             )
 
 
+def after_all(others: Iterable[Track], now: float) -> float:
+    """``now``, or just after the newest rollout when somebody set the clock back since.
+
+    The newest rollout of a device decides: a clock must not make an older one win.
+    """
+    newest = max((other.state.created_at for other in others), default=-math.inf)
+    return max(now, math.nextafter(newest, math.inf))
+
+
 def planned(
     spec: RolloutSpec, *, rollout_id: str, salt: int, previous: str | None, now: float
 ) -> RolloutState:

@@ -1,5 +1,6 @@
 """How the page answers: headers that browsers hold us to, forms read with a bound, files."""
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgefleet.base.errors import DeviceError
-from edgefleet.web.limits import FORM_BYTES
+from edgefleet.web.limits import FORM_BYTES, FORM_S
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -73,10 +74,17 @@ def local_address(address: str) -> str:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a posted form. Raises DeviceError ``body_too_large``."""
+    """The fields of a posted form. Raises DeviceError ``body_too_large`` or ``request_too_slow``.
+
+    Anybody may post one, so it has to come within a size and a time.
+    """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > FORM_BYTES:
-            raise DeviceError("body_too_large", f"A form has at most {FORM_BYTES} bytes.")
+    try:
+        async with asyncio.timeout(FORM_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > FORM_BYTES:
+                    raise DeviceError("body_too_large", f"A form has at most {FORM_BYTES} bytes.")
+    except TimeoutError as error:
+        raise DeviceError("request_too_slow", "The form did not come in time.") from error
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))

@@ -4,6 +4,7 @@ from typing import Final
 
 SESSION_S: Final = 12 * 3600
 FORM_BYTES: Final = 4096
+FORM_S: Final = 10.0
 
 LIVE_INTERVAL_S: Final = 1.0  # how often an open page is looked at again
 LIVE_ALIVE_S: Final = 5.0  # how often a stream without news says that it is there

@@ -379,9 +379,6 @@ class SqliteStore:
 
         return self.writer.submit(job, committed)
 
-    def save_lines(self, lines: Sequence[AuditLine], now: float) -> "asyncio.Future[None]":
-        return self.writer.submit(lambda connection: _audit(connection, lines, now))
-
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
