@@ -20,6 +20,7 @@ from edgefleet.client.hub import HubClient, Refusal
 from edgefleet.client.limits import UPLOAD_CHUNK_BYTES
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, ENDPOINTS
+from edgefleet.protocol.operator import PlanFleet
 from edgefleet.protocol.release import Envelope, Signature
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec, Status, Verb
 from edgefleet.protocol.wire import Wire, decode, encode
@@ -118,6 +119,13 @@ CALLS = (
         READS.device_views[0],
     ),
     Call("device_why", lambda hub: hub.why_device("x"), "/api/v1/devices/x/why", WHY),
+    Call(
+        "plan_fleet",
+        lambda hub: hub.plan_fleet(RolloutSpec(model="digits", release="2")),
+        "/api/v1/plans",
+        PlanFleet(at=1.0, interval_s=60, groups=(), offline=0, ineligible={}),
+        body=RolloutSpec(model="digits", release="2"),
+    ),
     Call(
         "plan",
         lambda hub: hub.plan(RolloutSpec(model="digits", release="2")),

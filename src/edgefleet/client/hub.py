@@ -209,6 +209,10 @@ class HubClient:
     def plan(self, spec: RolloutSpec) -> RolloutView:
         return self._ask("plan", RolloutView, body=spec)
 
+    def plan_fleet(self, spec: RolloutSpec) -> operator.PlanFleet:
+        """Check a plan, and learn what it would find; nothing is kept."""
+        return self._ask("plan_fleet", operator.PlanFleet, body=spec)
+
     def rollouts(self) -> operator.Rollouts:
         return self._ask("rollouts", operator.Rollouts)
 

@@ -180,6 +180,10 @@ async def _plan(hub: Hub, request: Request) -> Answer:
     return await hub.plan(await read_json(request, RolloutSpec), ACTOR)
 
 
+async def _plan_fleet(hub: Hub, request: Request) -> Answer:
+    return hub.plan_fleet(await read_json(request, RolloutSpec))
+
+
 async def _rollouts(hub: Hub, _request: Request) -> Answer:
     return hub.rollouts()
 
@@ -252,6 +256,7 @@ SERVED: Final[Mapping[str, Serve]] = {
     "device": _device,
     "device_why": _device_why,
     "plan": _plan,
+    "plan_fleet": _plan_fleet,
     "rollouts": _rollouts,
     "rollout": _rollout,
     "rollout_why": _rollout_why,

@@ -34,6 +34,7 @@ from edgefleet.protocol.operator import (
     LetPass,
     Models,
     ModelView,
+    PlanFleet,
     PublishRequest,
     ReleaseView,
     RolloutHistory,
@@ -49,6 +50,7 @@ from edgefleet.protocol.rollout import (
     Verb,
 )
 from edgefleet.protocol.why import WaitReport
+from edgefleet.rollout.composition import compose
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet import FleetFigures
 from edgefleet.rollout.selector import parse
@@ -234,6 +236,15 @@ class Hub:
     async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
         """Plan a rollout; it starts when started. Raises OperatorError."""
         return self.rollout(await self._steering.plan(spec, actor))
+
+    def plan_fleet(self, spec: RolloutSpec) -> PlanFleet:
+        """Check a plan as ``plan`` does, and say what it would find. Raises OperatorError."""
+        now = self.clock.now()
+        self._engine.plan(spec, rollout_id="none", salt=0, now=now)
+        manifest = self.registry.release(spec.model, spec.release).manifest
+        return compose(
+            self._engine.fleet, spec, manifest, interval_s=self.settings.interval_s, now=now
+        )
 
     async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:
         """Do what an operator says. Raises OperatorError ``verb_not_now`` or ``not_found``."""

@@ -85,6 +85,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              rollout.ApproveRequest, rollout.RolloutView, "A person agrees with a rollout."),
     Endpoint("plan", "POST", "/api/v1/rollouts", "operator", rollout.RolloutSpec,
              rollout.RolloutView, "Plan a rollout; it starts when started."),
+    Endpoint("plan_fleet", "POST", "/api/v1/plans", "operator", rollout.RolloutSpec,
+             operator.PlanFleet, "Check a plan, and say what it would find; nothing is kept."),
     Endpoint("rollouts", "GET", "/api/v1/rollouts", "operator", None, operator.Rollouts,
              "The newest 100 rollouts."),
     Endpoint("rollout", "GET", "/api/v1/rollouts/{rollout}", "operator", None,

@@ -128,6 +128,27 @@ class Rollouts(Wire, frozen=True, kw_only=True):
     rollouts: tuple[RolloutView, ...]  # newest first
 
 
+class FleetGroup(Wire, frozen=True, kw_only=True):
+    """Devices that are alike in profile and in the labels that a plan speaks of."""
+
+    profile: str
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    devices: int
+
+
+class PlanFleet(Wire, frozen=True, kw_only=True):
+    """What a plan would find: the devices that it selects and the release fits.
+
+    ``offline`` of them cannot be reached now; ``ineligible`` are left out, by reason.
+    """
+
+    at: float
+    interval_s: float
+    groups: tuple[FleetGroup, ...]
+    offline: int
+    ineligible: dict[str, int]
+
+
 class HistoryPoint(Wire, frozen=True, kw_only=True):
     """Share of the fleet at one moment: release -> online devices."""
 

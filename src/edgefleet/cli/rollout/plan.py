@@ -10,6 +10,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.reach import reach
+from edgefleet.cli.rollout.dry_run import trial_lines, try_plan
 from edgefleet.cli.rollout.knobs import knob_options, spec_of
 from edgefleet.cli.rollout.picture import rollout_lines
 from edgefleet.cli.rollout.watch import follow
@@ -25,6 +26,7 @@ from edgefleet.protocol.rollout import Command, Verb
         "edgefleet rollout plan --model digits --release 3 --waves 5,25,100 --soak 30m",
         "edgefleet rollout plan --model digits --release 3 --wave 50 --wave site=lyon",
         "edgefleet rollout plan --file careful.toml --release 3",
+        "edgefleet rollout plan --model digits --release 3 --exposure-first 3 --dry-run",
         "edgefleet rollout plan --model digits --release 3 --selector 'site=lyon' --json",
     ),
     exits=(Exit.FAILED,),
@@ -37,6 +39,11 @@ from edgefleet.protocol.rollout import Command, Verb
 @knob_options
 @click.option("--start", is_flag=True, help="Start it at once.")
 @click.option("--watch", is_flag=True, help="Start it and follow it to its end.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Plan nothing: show cuts, bytes, duration and exposure, from a simulation of this plan.",
+)
 @pass_invocation
 def plan(
     invocation: Invocation,
@@ -45,6 +52,7 @@ def plan(
     file: Path | None,
     start: bool,
     watch: bool,
+    dry_run: bool,
     **said: Any,
 ) -> int:
     """Plan a rollout in waves.
@@ -61,6 +69,12 @@ def plan(
     """
     spec = spec_of(said, None if file is None else read_plan(file))
     with reach(invocation) as hub:
+        if dry_run:
+            found = hub.plan_fleet(spec)
+            release = hub.release(spec.model, spec.release)
+            tried = try_plan(spec, found, release.manifest)
+            invocation.screen.answer(tried, trial_lines(tried))
+            return Exit.DONE
         view = hub.plan(spec)
         if start or watch:
             view = hub.command(view.id, Verb.START, Command(generation=view.generation))

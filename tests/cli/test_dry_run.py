@@ -1,0 +1,104 @@
+"""``rollout plan --dry-run``: what a plan would do on this fleet, and nothing is planned."""
+
+from pathlib import Path
+
+import pytest
+
+from edgefleet.cli.rollout.dry_run import try_plan
+from edgefleet.protocol.operator import FleetGroup, PlanFleet
+from edgefleet.rollout.composition import compose
+from edgefleet.testing import FakeDevice, FakeFleet
+from edgefleet.testing.release import fake_manifest
+from support.canned_hub import CannedHub
+from support.command_line import CommandLine
+from support.engine_script import read_plan
+from support.fake_reads import NOW
+
+MANIFEST = fake_manifest("digits", "2", ["generic_x86"], now=0)
+
+
+def fleet_of(devices: int) -> FakeFleet:
+    fleet = FakeFleet(
+        FakeDevice(
+            f"d{number}",
+            "generic_x86" if number % 4 else "coral_tpu",
+            labels={"site": f"s{number % 3}", "serial": str(number)},
+        )
+        for number in range(devices)
+    )
+    fleet.publish("1")
+    fleet.install("1")
+    fleet.tick(60)
+    return fleet
+
+
+def found_by(*said: str, devices: int = 120) -> PlanFleet:
+    fleet = fleet_of(devices)
+    spec = read_plan(["2", *said])
+    return compose(fleet.engine.fleet, spec, MANIFEST, interval_s=60, now=fleet.now)
+
+
+def test_devices_are_told_apart_by_what_the_plan_speaks_of() -> None:
+    plain = found_by()
+    assert plain.groups == (FleetGroup(profile="generic_x86", devices=90),)
+    assert plain.ineligible == {"no_variant": 30}
+    by_site = found_by("--budget", "site=1")
+    assert {group.labels["site"]: group.devices for group in by_site.groups} == {
+        "s0": 30, "s1": 30, "s2": 30,
+    }  # fmt: skip
+
+
+def test_the_selector_narrows_what_is_found() -> None:
+    assert sum(group.devices for group in found_by("--selector", "site=s1").groups) == 30
+
+
+def test_those_who_do_not_check_in_are_said() -> None:
+    fleet = fleet_of(40)
+    for device in list(fleet.devices.values())[:10]:
+        device.offline = True
+    fleet.tick(300)
+    found = compose(fleet.engine.fleet, read_plan(["2"]), MANIFEST, interval_s=60, now=fleet.now)
+    assert found.offline == 10
+
+
+@pytest.mark.parametrize(
+    ("said", "waves"),
+    [
+        (("--waves", "10,100"), [("10 %", 9), ("100 %", 90)]),
+        (("--wave", "5", "--wave", "site=s1"), [("5 devices", 5), ("site=s1", None), ("the rest", 90)]),
+    ],
+)  # fmt: skip
+def test_the_cuts_are_those_of_the_plan(said: tuple[str, ...], waves: list) -> None:
+    tried = try_plan(read_plan(["2", *said]), found_by(*said), MANIFEST)
+    assert tried.prediction is not None
+    cuts = [(wave.name, wave.cut) for wave in tried.prediction.waves]
+    assert [name for name, _ in cuts] == [name for name, _ in waves]
+    assert all(cut == wanted for (_, cut), (_, wanted) in zip(cuts, waves, strict=True) if wanted)
+
+
+def test_a_careful_plan_takes_longer_and_has_fewer_on_trial() -> None:
+    usual = try_plan(read_plan(["2"]), found_by(), MANIFEST).prediction
+    said = ("--exposure-first", "2", "--exposure-growth", "0.1")
+    careful = try_plan(read_plan(["2", *said]), found_by(*said), MANIFEST).prediction
+    assert usual is not None
+    assert careful is not None
+    assert careful.most_in_trial < usual.most_in_trial
+    assert (careful.duration_s or 0) > (usual.duration_s or 0)
+
+
+def test_nothing_is_planned(fleet: CommandLine, canned: CannedHub, tmp_path: Path) -> None:
+    groups = (FleetGroup(profile="raspberry_pi", devices=50),)
+    found = PlanFleet(at=NOW, interval_s=60, groups=groups, offline=0, ineligible={})
+    canned.put("POST", "/api/v1/plans", found)
+    said = fleet("rollout", "plan", "--model", "digits", "--release", "2", "--dry-run", "--json")
+    assert said.exit == 0, said.err
+    assert said.json["prediction"]["ends"] == "completed"
+    assert [(asked.method, asked.path) for asked in canned.asked][:1] == [("POST", "/api/v1/plans")]
+    assert ("POST", "/api/v1/rollouts") not in {(a.method, a.path) for a in canned.asked}
+
+
+def test_a_release_that_fits_nobody_says_so(fleet: CommandLine, canned: CannedHub) -> None:
+    none = PlanFleet(at=NOW, interval_s=60, groups=(), offline=0, ineligible={"no_variant": 9})
+    canned.put("POST", "/api/v1/plans", none)
+    said = fleet("rollout", "plan", "--model", "digits", "--release", "2", "--dry-run")
+    assert "fits no device" in said.out
