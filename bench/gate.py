@@ -126,7 +126,7 @@ class World:
     def _start(self, size: int) -> None:
         room = size - self.exposed
         if self.gate == "ours":
-            bad = self.failed + self.silent
+            bad = self.failed  # as the engine counts when it admits: silence is known to the gate
             cap = exposure.allowed(
                 EXPOSURE,
                 healthy=self.healthy,

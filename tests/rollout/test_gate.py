@@ -93,6 +93,9 @@ def test_failures_that_are_told_before_confirmations_are_held_against_all_that_b
     said = say(counts(cut=1000, failed=5, in_trial=95, offered=900))
     assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "stragglers")
     assert (said.evidence.errors.bad, said.evidence.errors.size) == (5, 100)
+    assert say(counts(cut=1000, failed=9, healthy=1, in_trial=10, offered=980)).text == (
+        "9 of 10 failed, 90.0% (95 % interval, with 10 on trial 16.8% to 75.7%): 5.0% is allowed."
+    )
 
 
 def test_devices_that_go_silent_have_a_limit_of_their_own():

@@ -190,9 +190,10 @@ def _errors(
             f"{sample.bad} of {sample.size} devices would not activate it; none did.",
         )
     low, high = evidence.errors.low, evidence.errors.high
+    trial = f", with {evidence.in_trial} on trial" if evidence.in_trial else ""
     text = (
-        f"{sample.bad} of {sample.size} failed, {sample.rate:.1%} (95 % interval {low:.1%} to "
-        f"{high:.1%}): {spec.max_error_rate:.1%} is allowed."
+        f"{sample.bad} of {sample.size} failed, {sample.rate:.1%} (95 % interval{trial} "
+        f"{low:.1%} to {high:.1%}): {spec.max_error_rate:.1%} is allowed."
     )
     return ERROR_RATE, text
 
