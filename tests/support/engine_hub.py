@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field, replace
 
 from edgefleet.base.ids import device_hash, mix64
-from edgefleet.protocol.device import CheckIn, CheckInAnswer, EnrolAnswer, EnrolRequest
+from edgefleet.protocol.device import (
+    CheckIn,
+    CheckInAnswer,
+    EnrolAnswer,
+    EnrolRequest,
+    OutcomeKind,
+)
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Status, Verb, WaveSpec
 from edgefleet.rollout.engine import Engine
 from edgefleet.sim.device import DeviceFacts, Surroundings
@@ -62,17 +68,22 @@ class EngineHub(ToyHub):
         fleet.seen(row, now, model=check_in.model, release=check_in.release, phase=check_in.phase)
         self.running[token] = check_in.release
         self.trace.append(f"{now:.3f} {token} {check_in.seq} {check_in.phase} {check_in.release}")
-        for outcome in check_in.outcomes:
+        taken = [
+            outcome
+            for outcome in check_in.outcomes
+            if outcome.kind is not OutcomeKind.TRIAL_STARTED or self.engine.admit(row, outcome, now)
+        ]
+        for outcome in taken:
             if (token, outcome.id) not in self._known:
                 self._known.add((token, outcome.id))
                 self.outcomes.append((token, outcome))
-                self.engine.record(row, outcome)
+                self.engine.record(row, outcome, now)
         if check_in.telemetry:
             self.engine.telemetry(row, check_in.telemetry, now)
         done(
             CheckInAnswer(
                 interval_s=self.interval_s,
-                acked=tuple(outcome.id for outcome in check_in.outcomes),
+                acked=tuple(outcome.id for outcome in taken),
                 offer=self.engine.answer(row, now),
             )
         )

@@ -65,6 +65,8 @@ class RawDevice:
     spool: list[Outcome] = field(default_factory=list)
     reported: list[Outcome] = field(default_factory=list)  # the device's own log, each once
     link: HttpLink | None = None
+    staged: tuple[Offer, Outcome] | None = None  # it waits for leave to start
+    withdrawn: list[Outcome] = field(default_factory=list)  # starts that never got leave
     trial: Offer | None = None
     before: str | None = None  # what it served before the trial
 
@@ -130,16 +132,28 @@ class RawDevice:
         """One step further with what the hub offered, if it offered anything."""
         if self.trial is not None:
             self._end_trial(self.trial, healthy=healthy)
+        elif self.staged is not None:
+            self._wait_for_leave(*self.staged)
         elif self.offer is not None:
             self._begin(self.offer)
 
     def _begin(self, offer: Offer) -> None:
-        before, self.release, self.model = self.release, offer.release, offer.model
         if offer.action == "revert":
+            before, self.release, self.model = self.release, offer.release, offer.model
             self.report(OutcomeKind.REVERTED, before or "", offer.rollout, "recalled")
         else:
-            self.before, self.trial, self.phase = before, offer, Phase.TRIAL
             self.report(OutcomeKind.TRIAL_STARTED, offer.release, offer.rollout)
+            self.phase, self.staged = Phase.STAGED, (offer, self.reported[-1])
+
+    def _wait_for_leave(self, offer: Offer, start: Outcome) -> None:
+        """Begin once the start is acknowledged; give it up when the offer is gone."""
+        if start not in self.spool:
+            self.before, self.release, self.model = self.release, offer.release, offer.model
+            self.staged, self.trial, self.phase = None, offer, Phase.TRIAL
+        elif self.offer is None:
+            self.spool.remove(start)
+            self.staged, self.phase = None, Phase.IDLE
+            self.withdrawn.append(start)
 
     def _end_trial(self, offer: Offer, *, healthy: bool) -> None:
         self.trial, self.phase = None, Phase.IDLE
