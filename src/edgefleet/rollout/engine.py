@@ -7,12 +7,11 @@ in any order, and the engine stands where it stood. Changes of one rollout must 
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Telemetry
+from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import (
     Evidence,
@@ -41,6 +40,7 @@ from edgefleet.rollout.limits import CENSUS_KEPT_FROM, CENSUS_KEPT_S
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.selector import parse
 from edgefleet.rollout.setback import Setbacks
+from edgefleet.rollout.staging import may_stage, open_offering, renew_offering
 from edgefleet.rollout.state import ACTING, HOLDING, OPEN, RolloutState
 from edgefleet.rollout.step import AuditLine, Event, step
 from edgefleet.rollout.table import Signal
@@ -49,7 +49,6 @@ from edgefleet.rollout.view import show
 from edgefleet.rollout.window import Offset, check_windows, utc_only
 
 _JUDGED = frozenset({Status.RUNNING, Status.PAUSED})
-_STAGING = frozenset({Phase.FETCHING, Phase.PROVING, Phase.STAGED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class Engine:
         admission = Admission(state.spec, self._offset)
         track = Track(state, release, scope, Ledger(len(state.waves)), admission)
         self._tracks[state.id] = track
-        self._open_offering(track)
+        open_offering(track, self.allowed(track))
         self._desired.arrange(self._tracks.values())
 
     def states(self) -> tuple[RolloutState, ...]:
@@ -172,7 +171,7 @@ class Engine:
         if track.state.status is Status.PLANNED:
             return self._start_by_time(track, now)
         census = self._census(track, now)
-        self._renew_offering(track, census, now)
+        renew_offering(track, census.offered, self.allowed(track), now)
         judgement = self._judge(track, census, now)
         if judgement is None:
             return None
@@ -188,7 +187,7 @@ class Engine:
             )
             raise AssertionError(msg)
         track.become(change.state)
-        self._open_offering(track)
+        open_offering(track, self.allowed(track))
         if change.state.status not in OPEN:
             track.cohorts = Cohorts()
         self._desired.arrange(self._tracks.values())
@@ -414,45 +413,7 @@ class Engine:
             return False
         if track.state.status is not Status.RUNNING:
             return True
-        staging = self.fleet.phase(row) in _STAGING
-        if not staging and track.scope.position(row) >= track.offering.below:
-            return False
-        return self._may_send(track, row, now)
-
-    def _may_send(self, track: Track, row: int, now: float) -> bool:
-        """Is there room for its bytes on the wire? Who fetches already goes on."""
-        flow = track.admission.flow
-        if not flow.is_bounded:
-            return True
-        site = self.fleet.labels(row).get(track.state.spec.site_label)
-        size = partial(_size_bytes, track, self.fleet.profile(row))
-        waits = flow.wait_until(row, site, size, now) is not None
-        if waits and self.fleet.phase(row) not in _STAGING:
-            return False
-        flow.take(row, site, size, now)
-        return True
-
-    def _open_offering(self, track: Track) -> None:
-        wave = track.state.open_wave
-        if wave is not None and wave.cut:
-            begun = sum(track.ledger.count(standing) for standing in Standing if standing)
-            track.offering.open(
-                allowed=self._soon(track), begun=begun, cut=wave.cut, now=wave.opened_at or 0.0
-            )
-
-    def _soon(self, track: Track) -> int:
-        """How many may start soon."""
-        a_minute = track.state.spec.pace.starts_per_minute
-        allowed = self.allowed(track)
-        return min(allowed, a_minute) if a_minute else allowed
-
-    def _renew_offering(self, track: Track, census: Census, now: float) -> None:
-        soon, begun = self._soon(track), track.ledger.version
-        if track.state.status is Status.RUNNING and track.offering.is_stale(
-            allowed=soon, begun=begun, now=now
-        ):
-            waiting = track.scope.positions(census.offered)
-            track.offering.renew(waiting, allowed=soon, begun=begun, now=now)
+        return may_stage(track, self.fleet, row, now)
 
     def _look_at(self, track: Track, now: float) -> tuple[Evidence, Judgement | None, WaitReport]:
         match track.state.status:
@@ -616,10 +577,3 @@ class Engine:
                 reverse=True,
             )
         )
-
-
-def _size_bytes(track: Track, profile: str) -> int:
-    """What a device of the profile fetches."""
-    manifest = track.release.manifest
-    sizes = [v.artifact.size_bytes for v in manifest.variants if v.profile == profile]
-    return manifest.golden.artifact.size_bytes + sum(sizes)

@@ -1,0 +1,60 @@
+"""Whose turn it is to fetch a release that is being rolled out: by position, and by the bytes."""
+
+from functools import partial
+from typing import Final
+
+from edgefleet.protocol.device import Phase
+from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.fleet import Fleet, Rows
+from edgefleet.rollout.ledger import Standing
+from edgefleet.rollout.track import Track
+
+_STAGING: Final = frozenset({Phase.FETCHING, Phase.PROVING, Phase.STAGED})
+
+
+def may_stage(track: Track, fleet: Fleet, row: int, now: float) -> bool:
+    """May a device that has not begun be offered it now? Who fetches already goes on."""
+    staging = fleet.phase(row) in _STAGING
+    if not staging and track.scope.position(row) >= track.offering.below:
+        return False
+    flow = track.admission.flow
+    if not flow.is_bounded:
+        return True
+    site = fleet.labels(row).get(track.state.spec.site_label)
+    size_bytes = partial(_size_bytes, track, fleet.profile(row))
+    if not staging and flow.wait_until(row, site, size_bytes, now) is not None:
+        return False
+    flow.take(row, site, size_bytes, now)
+    return True
+
+
+def open_offering(track: Track, allowed: int) -> None:
+    """A wave may have opened: who is asked first."""
+    wave = track.state.open_wave
+    if wave is not None and wave.cut:
+        begun = sum(track.ledger.count(standing) for standing in Standing if standing)
+        track.offering.open(
+            allowed=_soon(track, allowed), begun=begun, cut=wave.cut, now=wave.opened_at or 0.0
+        )
+
+
+def renew_offering(track: Track, waiting: Rows, allowed: int, now: float) -> None:
+    """Ask more of them when more may start. ``waiting`` are online and have not begun."""
+    soon, begun = _soon(track, allowed), track.ledger.version
+    stale = track.offering.is_stale(allowed=soon, begun=begun, now=now)
+    if track.state.status is Status.RUNNING and stale:
+        places = track.scope.positions(waiting)
+        track.offering.renew(places, allowed=soon, begun=begun, now=now)
+
+
+def _soon(track: Track, allowed: int) -> int:
+    """How many may start soon."""
+    a_minute = track.state.spec.pace.starts_per_minute
+    return min(allowed, a_minute) if a_minute else allowed
+
+
+def _size_bytes(track: Track, profile: str) -> int:
+    """What a device of the profile fetches."""
+    manifest = track.release.manifest
+    sizes = [v.artifact.size_bytes for v in manifest.variants if v.profile == profile]
+    return manifest.golden.artifact.size_bytes + sum(sizes)
