@@ -65,6 +65,8 @@ class Waves(Checker):
         if spec is None or spec.percent is None or spec.selector or population > _RECOUNTED:
             return
         hashes = self.engine.fleet.hashes
+        if index and wave.threshold == state.waves[index - 1].threshold:
+            return  # newcomers below the last cut fill this one: waves only grow
         threshold = int(wave.threshold, 16)
         inside = sum(mix64(value ^ state.salt) < threshold for value in hashes.tolist())
         wanted = math.ceil(round(spec.percent * population / 100, 9))
