@@ -9,13 +9,24 @@ from edgefleet.protocol.operator import (
     DevicePage,
     DeviceView,
     FleetView,
+    HeldDevice,
+    HeldDevices,
+    LetPass,
     Models,
     ModelView,
     ReleaseView,
     RolloutHistory,
     Rollouts,
 )
-from edgefleet.protocol.rollout import Command, RolloutSpec, RolloutView, Status, Verb
+from edgefleet.protocol.rollout import (
+    ApproveRequest,
+    Command,
+    Freeze,
+    RolloutSpec,
+    RolloutView,
+    Status,
+    Verb,
+)
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from support.scenes import NOW, POPULATION, history_of, release_view, report, rollout_in
 
@@ -33,6 +44,9 @@ class FakeReads:
         self.entries: list[AuditEntry] = []
         self.commands: list[tuple[str, Verb, Command, str]] = []
         self.refusal: OperatorError | None = None
+        self.approved: list[tuple[str, str]] = []
+        self.freeze_said = Freeze(frozen=False)
+        self.held_devices: list[HeldDevice] = []
         for status in (Status.COMPLETED, Status.REVERTED, Status.REFUSED):
             self.put(rollout_in(status, now=now))
 
@@ -160,6 +174,26 @@ class FakeReads:
         older = [entry for entry in self.entries if before is None or entry.id < before]
         page = tuple(older[:limit])
         return AuditPage(entries=page, next=page[-1].id if len(older) > limit else None)
+
+    def frozen(self) -> Freeze:
+        return self.freeze_said
+
+    def held(self) -> HeldDevices:
+        return HeldDevices(count=len(self.held_devices), devices=tuple(self.held_devices))
+
+    async def approve(self, rollout_id: str, request: ApproveRequest) -> RolloutView:
+        if self.refusal is not None:
+            raise self.refusal
+        self.approved.append((rollout_id, request.person))
+        return self.rollout(rollout_id)
+
+    async def freeze(self, said: Freeze) -> Freeze:
+        self.freeze_said = said
+        return said
+
+    async def let_pass(self, name: str, request: LetPass) -> DeviceView:
+        self.held_devices = [held for held in self.held_devices if held.name != name]
+        return self.device(name)
 
     async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
         raise OperatorError("fleet_empty", "The fake plans nothing.")

@@ -13,9 +13,12 @@ from edgefleet.protocol.release import (
 )
 from edgefleet.protocol.rollout import (
     Cohort,
+    Difference,
     Evidence,
     GateSpec,
     Judgement,
+    Limits,
+    Rate,
     RolloutSpec,
     RolloutView,
     Status,
@@ -84,6 +87,13 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
     running = Evidence(
         cut=101, offered=9, in_trial=14, healthy=71, failed=1, offline=5, deferred=1, exposed=86,
         reasons={"golden_failed": 1}, canary=_GOOD, control=_CONTROL,
+        errors=Rate(bad=1, size=72, allowed=0.05, low=0.0004, high=0.081, e_value=0.31),
+        silence=Rate(bad=0, size=72, allowed=0.01, low=0.0, high=0.052, e_value=0.62),
+        quality=(
+            Difference(metric="latency", pairs=64, mean=0.031, low=-0.02, high=0.09, allowed=0.14, e_value=0.08),
+            Difference(metric="confidence", pairs=64, mean=0.007, low=-0.01, high=0.03, allowed=0.1, e_value=0.02),
+        ),
+        limits=Limits(devices=70),
     )  # fmt: skip
     fallen = Evidence(
         cut=101, offered=4, healthy=12, in_trial=6, failed=22, reverted=41, refused=3, offline=12, deferred=1,
@@ -115,7 +125,7 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
         id=name, model="digits", release="3", previous="2", selector="site in (lyon,oslo)", status=status,
         reason="", text="", generation=7, created_at=start - 30, started_at=start, ended_at=None, wave=1,
         waves=waves_up_to(1, start, looking), gate=GateSpec(soak_s=60), evidence=running, exposed=86,
-        plan=RolloutSpec(model="digits", release="3", gate=GateSpec(soak_s=60)),
+        plan=RolloutSpec(model="digits", release="3", gate=GateSpec(soak_s=60)), allowed=72,
         why=report(f"rollout/{name}", ""),
     )  # fmt: skip
 

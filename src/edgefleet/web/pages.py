@@ -7,9 +7,11 @@ from typing import Final
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.operator import AuditEntry, DevicePage, ModelView
 from edgefleet.protocol.rollout import Evidence, RolloutView
+from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Wire
 from edgefleet.web import charts, limits
 from edgefleet.web.accounts import ACCOUNTS, by_wave, counts_of
+from edgefleet.web.intervals import exposure_bar, gate_tests
 from edgefleet.web.pictures import area_of, metrics_of, parts_of, reasons_of
 from edgefleet.web.reads import Reads
 from edgefleet.web.verbs import buttons
@@ -46,6 +48,8 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
     context = {
         "fleet": fleet,
         "on_release": [(model, parts_of(model, fleet.on_release)) for model in models],
+        "frozen": hub.frozen(),
+        "held": hub.held(),
         "profile_bars": _bars(fleet.by_profile),
         "phase_bars": _bars(fleet.by_phase),
         "needs": [rollout for rollout in rollouts if tone(rollout) in {"needs", "held"}],
@@ -63,6 +67,7 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
     parts = (
         "fleet_numbers",
         "needs_you",
+        "fleet_freeze",
         "open_rollouts",
         "fleet_releases",
         "fleet_profiles",
@@ -96,6 +101,9 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
         "metrics": metrics_of(rollout),
         "reasons": reasons_of(rollout.evidence.reasons),
         "buttons": buttons(rollout),
+        "tests": gate_tests(rollout.evidence),
+        "exposure": exposure_bar(rollout.evidence.in_trial, rollout.allowed or 0),
+        "waits_for_approval": any(wait.code is WaitCode.APPROVAL for wait in rollout.why.waits),
         "report": rollout.why,
         "said": rollout.text,
         "evidence_rows": [
@@ -109,6 +117,8 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
         "rollout_facts",
         "why",
         "rollout_waves",
+        "rollout_bounds",
+        "rollout_tests",
         "rollout_share",
         "rollout_cohorts",
         "rollout_reasons",

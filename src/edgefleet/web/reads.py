@@ -1,4 +1,4 @@
-"""What the page asks of the hub: its views, and its two ways to change something."""
+"""What the page asks of the hub: its views, and its ways to change something."""
 
 from typing import Protocol
 
@@ -7,13 +7,22 @@ from edgefleet.protocol.operator import (
     DevicePage,
     DeviceView,
     FleetView,
+    HeldDevices,
+    LetPass,
     Models,
     ModelView,
     ReleaseView,
     RolloutHistory,
     Rollouts,
 )
-from edgefleet.protocol.rollout import Command, RolloutSpec, RolloutView, Verb
+from edgefleet.protocol.rollout import (
+    ApproveRequest,
+    Command,
+    Freeze,
+    RolloutSpec,
+    RolloutView,
+    Verb,
+)
 from edgefleet.protocol.why import WaitReport
 
 
@@ -35,8 +44,13 @@ class Reads(Protocol):
     def why_device(self, name: str, /) -> WaitReport: ...
     def why_rollout(self, rollout_id: str, /) -> WaitReport: ...
     def why_release(self, model: str, release: str, /) -> WaitReport: ...
+    def frozen(self) -> Freeze: ...
+    def held(self) -> HeldDevices: ...
     def audit(self, before: int | None, limit: int, /) -> AuditPage: ...
     async def plan(self, spec: RolloutSpec, actor: str, /) -> RolloutView: ...
     async def command(
         self, rollout_id: str, verb: Verb, command: Command, actor: str, /
     ) -> RolloutView: ...
+    async def approve(self, rollout_id: str, request: ApproveRequest, /) -> RolloutView: ...
+    async def freeze(self, said: Freeze, /) -> Freeze: ...
+    async def let_pass(self, name: str, request: LetPass, /) -> DeviceView: ...

@@ -16,7 +16,8 @@ from starlette.routing import BaseRoute, Route
 from edgefleet.base.clock import Clock, SystemClock
 from edgefleet.base.entropy import Entropy, SystemEntropy
 from edgefleet.base.errors import EdgefleetError, OperatorError
-from edgefleet.protocol.rollout import Command, Verb
+from edgefleet.protocol.operator import LetPass
+from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, Verb
 from edgefleet.protocol.wire import encode, problem
 from edgefleet.web import answers, limits
 from edgefleet.web.live import EventStream, Live
@@ -25,6 +26,7 @@ from edgefleet.web.reads import Reads
 from edgefleet.web.render import document, fragment, page_address
 from edgefleet.web.session import Sessions
 
+APPROVE: Final = "approve"
 NEWS_TYPE: Final = "application/vnd.edgefleet.news+json"  # asked for by live.js when it polls
 
 
@@ -45,6 +47,8 @@ def routes_for(
     return [
         *routes,
         Route("/rollouts/{rollout}/{verb}", site.verb, methods=["POST"]),
+        Route("/fleet/{verb}", site.freeze, methods=["POST"]),
+        Route("/devices/{device}/release", site.release, methods=["POST"]),
         Route("/login", site.login, methods=["POST"]),
         Route("/logout", site.logout, methods=["POST"]),
         Route("/static/{name}", site.static),
@@ -102,9 +106,13 @@ class _Site:
         if session is None:
             return self._login_form(back)
         try:
-            form = await answers.read_form(request)
-            if not self._sessions.form_token_valid(session, form.get("form_token", "")):
-                raise OperatorError("form_stale", "The form was not made for this session.")
+            form = await self._form(request, session)
+            if name == APPROVE:
+                await self._hub.approve(
+                    rollout_id,
+                    ApproveRequest(person=_person(form), note=form.get("note", "")[:500]),
+                )
+                return answers.redirect(back)
             if name not in set(Verb):
                 raise OperatorError("not_found", f"There is no verb {name!r}.")
             generation = form.get("generation", "")
@@ -116,6 +124,40 @@ class _Site:
         except EdgefleetError as error:
             return self._refused(rollout_id, session, error)
         return answers.redirect(back)
+
+    async def freeze(self, request: Request) -> Response:
+        """Freeze the whole fleet, or thaw it."""
+        session = self._session(request)
+        if session is None:
+            return self._login_form("/")
+        try:
+            await self._form(request, session)
+            name = request.path_params["verb"]
+            if name not in {"freeze", "thaw"}:
+                raise OperatorError("not_found", f"There is no verb {name!r}.")
+            await self._hub.freeze(Freeze(frozen=name == "freeze"))
+        except EdgefleetError as error:
+            return self._error(error, session)
+        return answers.redirect("/")
+
+    async def release(self, request: Request) -> Response:
+        """Release a device that is held."""
+        session = self._session(request)
+        if session is None:
+            return self._login_form("/")
+        try:
+            await self._form(request, session)
+            await self._hub.let_pass(request.path_params["device"], LetPass())
+        except EdgefleetError as error:
+            return self._error(error, session)
+        return answers.redirect("/")
+
+    async def _form(self, request: Request, session: str) -> Mapping[str, str]:
+        """The form's fields. Raises OperatorError ``form_stale`` for one of another session."""
+        form = await answers.read_form(request)
+        if not self._sessions.form_token_valid(session, form.get("form_token", "")):
+            raise OperatorError("form_stale", "The form was not made for this session.")
+        return form
 
     async def login(self, request: Request) -> Response:
         try:
@@ -222,3 +264,11 @@ def _without_token(request: Request) -> str:
         name: value for name, value in request.query_params.items() if name != "token"
     }
     return request.url.path + (f"?{urlencode(query)}" if query else "")
+
+
+def _person(form: Mapping[str, str]) -> str:
+    """Raises OperatorError ``bad_request`` where nobody is named."""
+    name = form.get("person", "").strip()[:63]
+    if not name:
+        raise OperatorError("bad_request", "Say who approves it.", field="person")
+    return name

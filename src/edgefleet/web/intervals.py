@@ -1,0 +1,128 @@
+"""The gate's tests: where an estimate lies, how sure it is, and what is allowed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from markupsafe import Markup
+
+from edgefleet.protocol.rollout import Evidence, Rate
+from edgefleet.web.svg import element, percent, picture
+from edgefleet.web.words import count, figure, share
+
+_ROOM: Final = 1.08  # so that no mark lies on the edge
+_NAMES: Final = MappingProxyType(
+    {
+        "latency": "Latency, p95 (logarithm of the ratio)",
+        "request_errors": "Request errors",
+        "confidence": "Confidence, fall",
+        "accuracy": "Golden accuracy, fall",
+        "classes": "Classes, drift",
+        "inputs": "Inputs, drift",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GateTest:
+    """One test. ``e_value`` of ``against`` and more fails the wave."""
+
+    name: str
+    estimate: str
+    interval: str
+    allowed: str
+    seen: str
+    e_value: str
+    leans: bool  # the evidence leans to worse than allowed
+    picture: Markup
+
+
+def gate_tests(evidence: Evidence) -> tuple[GateTest, ...]:
+    """The tests that have something to go by, in a fixed order."""
+    rates = (("Failed devices", evidence.errors), ("Silent devices", evidence.silence))
+    differences = (
+        _test(
+            _NAMES.get(one.metric, one.metric),
+            (one.low, one.mean, one.high, one.allowed),
+            _signed,
+            seen=f"{count(one.pairs)} pairs",
+            e_value=one.e_value,
+        )
+        for one in evidence.quality
+    )
+    return (*(_rate(name, rate) for name, rate in rates if rate.size), *differences)
+
+
+def _rate(name: str, rate: Rate) -> GateTest:
+    return _test(
+        name,
+        (rate.low, rate.bad / rate.size, rate.high, rate.allowed),
+        share,
+        seen=f"{count(rate.bad)} of {count(rate.size)}",
+        e_value=rate.e_value,
+    )
+
+
+def _test(
+    name: str,
+    at: tuple[float, float, float, float],
+    say: Callable[[float], str],
+    *,
+    seen: str,
+    e_value: float,
+) -> GateTest:
+    low, mean, high, allowed = at
+    interval = f"{say(low)} to {say(high)}"
+    label = f"{name}: {say(mean)}, interval {interval}, allowed {say(allowed)}"
+    return GateTest(
+        name=name,
+        estimate=say(mean),
+        interval=interval,
+        allowed=say(allowed),
+        seen=seen,
+        e_value=f"{e_value:.2g}",
+        leans=e_value > 1,
+        picture=interval_bar(low, mean, high, allowed, label),
+    )
+
+
+def interval_bar(low: float, mean: float, high: float, allowed: float, label: str) -> Markup:
+    """The interval as a bar with a mark at the estimate, and a dashed line at what is allowed."""
+    least = min(0.0, low) * _ROOM
+    span = max(high, allowed, mean) * _ROOM - least or 1.0
+
+    def x(value: float) -> float:
+        return min(1.0, max(0.0, (value - least) / span))
+
+    inside = [
+        element("rect", y=6, width="100%", height=4, class_="empty"),
+        element(
+            "rect",
+            x=percent(x(low)),
+            y=4,
+            width=percent(x(high) - x(low)),
+            height=8,
+            class_="plain",
+        ),
+        element("line", x1=percent(x(mean)), x2=percent(x(mean)), y1=1, y2=15, class_="cut"),
+        element(
+            "line", x1=percent(x(allowed)), x2=percent(x(allowed)), y1=0, y2=16, class_="limit"
+        ),
+    ]
+    return picture(label, 16, inside, "bar")
+
+
+def exposure_bar(in_trial: int, allowed: int) -> Markup:
+    """How much of what is allowed is used."""
+    used = min(1.0, in_trial / allowed) if allowed else 0.0
+    inside = [
+        element("rect", width="100%", height=10, class_="empty"),
+        element("rect", width=percent(used), height=10, class_="trial"),
+    ]
+    label = f"{count(in_trial)} on trial of {count(allowed)} allowed"
+    return picture(label, 10, inside, "bar")
+
+
+def _signed(value: float) -> str:
+    return f"+{figure(value, 3)}" if value > 0 else figure(value, 3)

@@ -1,0 +1,123 @@
+"""The page shows tests with their intervals, what may be exposed, and lets people agree and freeze."""
+
+import msgspec
+import pytest
+
+from edgefleet.protocol.operator import HeldDevice
+from edgefleet.protocol.rollout import (
+    Approval,
+    ApprovalSpec,
+    BudgetSpec,
+    Difference,
+    Evidence,
+    PaceSpec,
+    Rate,
+    Status,
+    WindowSpec,
+)
+from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.web.intervals import gate_tests, interval_bar
+from support.fake_reads import FakeReads
+from support.scenes import NOW, report, rollout_in
+from support.signed_in import SignedIn, signed_in
+
+
+def say(page: SignedIn, target: str, **fields: str) -> None:
+    page.post(target, {"form_token": page.form_token(), **fields})
+
+
+def test_a_rate_is_shown_with_its_interval_and_e_value() -> None:
+    rate = Rate(bad=14, size=90, allowed=0.05, low=0.059, high=0.305, e_value=240.0)
+    (shown,) = gate_tests(Evidence(errors=rate))
+    assert (shown.seen, shown.leans) == ("14 of 90", True)
+    assert "15.6" in shown.estimate
+    assert "5.9" in shown.interval
+    assert "30.5" in shown.interval
+
+
+def test_a_metric_that_nobody_named_is_shown_by_its_code() -> None:
+    one = Difference(metric="heat", pairs=3, mean=0.1, low=-0.2, high=0.3, allowed=0.1)
+    (shown,) = gate_tests(Evidence(quality=(one,)))
+    assert (shown.name, shown.estimate, shown.leans) == ("heat", "+0.100", False)
+
+
+def test_nothing_known_is_no_test() -> None:
+    assert gate_tests(Evidence()) == ()
+
+
+@pytest.mark.parametrize(
+    ("low", "mean", "high", "allowed"), [(0, 0, 0, 0), (-0.3, -0.1, 0.0, 0.05), (0.2, 0.5, 1, 0.01)]
+)
+def test_a_bar_stays_inside_its_picture(
+    low: float, mean: float, high: float, allowed: float
+) -> None:
+    drawn = str(interval_bar(low, mean, high, allowed, "x"))
+    places = [float(part.split('%"')[0].rsplit('"', 1)[-1]) for part in drawn.split("x1=")[1:]]
+    assert all(0 <= place <= 100 for place in places)
+    assert "-" not in drawn.split('width="')[2].split('"', maxsplit=1)[0]
+
+
+def test_the_rollout_page_shows_tests_exposure_and_bounds() -> None:
+    reads = FakeReads()
+    view = rollout_in(Status.RUNNING)
+    plan = msgspec.structs.replace(
+        view.plan,
+        pace=PaceSpec(starts_per_minute=17),
+        budgets=(BudgetSpec(label="depot"),),
+        windows=(WindowSpec(start="22:00", end="06:00", timezone="Europe/Paris"),),
+    )
+    reads.put(msgspec.structs.replace(view, plan=plan, ineligible={"no_variant": 31}))
+    page = signed_in(reads).get(f"/rollouts/{view.id}").text
+    for said in ("Tests of the gate", "1 of 72", "64 pairs", "<b>72</b> allowed now", ">17<",
+                 "On trial by depot", "Europe/Paris", "no_variant"):  # fmt: skip
+        assert said in page, said
+    assert 'formaction="/rollouts/ro-running/approve"' not in page
+
+
+def test_a_rollout_that_waits_for_people_can_be_approved_on_its_page() -> None:
+    reads = FakeReads()
+    view = rollout_in(Status.RUNNING)
+    wait = Wait(code=WaitCode.APPROVAL, text="1 more must approve it.")
+    plan = msgspec.structs.replace(view.plan, approval=ApprovalSpec(people=2))
+    agreed = (Approval(person="alice", at=NOW - 5, wave=0),)
+    why = report(f"rollout/{view.id}", wait.text, wait, at=NOW)
+    reads.put(msgspec.structs.replace(view, plan=plan, approvals=agreed, why=why))
+    page = signed_in(reads)
+    text = page.get(f"/rollouts/{view.id}").text
+    assert "alice, wave 1" in text
+    assert 'formaction="/rollouts/ro-running/approve"' in text
+    say(page, f"/rollouts/{view.id}/approve", person="bob")
+    assert reads.approved == [("ro-running", "bob")]
+    say(page, f"/rollouts/{view.id}/approve", person=" ")
+    assert len(reads.approved) == 1
+
+
+def test_the_fleet_is_frozen_and_thawed_on_its_page() -> None:
+    reads = FakeReads()
+    page = signed_in(reads)
+    assert "Freeze the fleet" in page.get("/").text
+    say(page, "/fleet/freeze")
+    assert reads.freeze_said.frozen
+    assert "has frozen the whole fleet" in page.get("/").text
+    say(page, "/fleet/thaw")
+    assert not reads.freeze_said.frozen
+
+
+def test_a_held_device_is_listed_and_released_on_the_page() -> None:
+    reads = FakeReads()
+    name = reads.device_views[0].name
+    reads.held_devices = [HeldDevice(name=name, model="digits", setbacks=2)]
+    page = signed_in(reads)
+    assert "Held devices" in page.get("/").text
+    say(page, f"/devices/{name}/release")
+    assert reads.held_devices == []
+
+
+@pytest.mark.parametrize("path", ["/fleet/freeze", "/devices/lyon-0000/release"])
+def test_a_form_of_nobodys_session_changes_nothing(path: str) -> None:
+    reads = FakeReads()
+    name = reads.device_views[0].name
+    reads.held_devices = [HeldDevice(name=name, model="digits", setbacks=2)]
+    signed_in(reads).post(path, {"form_token": "0" * 64})
+    assert not reads.freeze_said.frozen
+    assert reads.held_devices
