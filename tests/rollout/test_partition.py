@@ -34,7 +34,7 @@ FLEETS = st.lists(
 )
 
 
-def walk_through(
+def check_partition(
     fleet: Sequence[tuple[str, str, str]], waves: Sequence[WaveSpec], salt: int
 ) -> None:
     """Advance by hand through all waves; check the partition in each."""
@@ -78,14 +78,14 @@ def walk_through(
 def test_every_eligible_device_is_in_exactly_one_wave(
     fleet: list[tuple[str, str, str]], waves: list[WaveSpec], salt: int
 ):
-    walk_through(fleet, waves, salt)
+    check_partition(fleet, waves, salt)
 
 
 def test_waves_that_forget_those_before_them_are_caught(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(track_module, "reach", lambda parts: parts[-1:])
     waves = [WaveSpec(selector="site=oslo"), WaveSpec(selector="site=rome")]
     with pytest.raises(AssertionError):
-        walk_through([("oslo", "tin", "x"), ("rome", "tin", "x")] * 9, waves, 7)
+        check_partition([("oslo", "tin", "x"), ("rome", "tin", "x")] * 9, waves, 7)
 
 
 @pytest.mark.parametrize(
