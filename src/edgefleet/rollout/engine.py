@@ -13,42 +13,29 @@ import numpy as np
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
-from edgefleet.protocol.rollout import (
-    Evidence,
-    Freeze,
-    Judgement,
-    RolloutSpec,
-    RolloutView,
-    Status,
-    Verb,
-    Verdict,
-)
-from edgefleet.protocol.why import Wait, WaitCode, WaitReport
-from edgefleet.rollout import approval, device_why, exposure, plan, why
+from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
+from edgefleet.protocol.why import WaitReport
+from edgefleet.rollout import approval, device_why, plan
 from edgefleet.rollout import step as steps
-from edgefleet.rollout.admission import Admission, Refusal
+from edgefleet.rollout.admission import Admission
 from edgefleet.rollout.cohorts import Cohorts
+from edgefleet.rollout.course import Course
 from edgefleet.rollout.cut import EVERYONE
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.eligibility import variants_of
-from edgefleet.rollout.evidence import Census, closed_evidence, find_owing, take_census
+from edgefleet.rollout.evidence import find_owing
 from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
-from edgefleet.rollout.holding import held_back
-from edgefleet.rollout.ledger import HELD, WENT_BACK, Ledger, Standing
-from edgefleet.rollout.limits import CENSUS_KEPT_FROM, CENSUS_KEPT_S
+from edgefleet.rollout.leave import Leave, allowed
+from edgefleet.rollout.ledger import WENT_BACK, Ledger, Standing
+from edgefleet.rollout.outlook import Outlook
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.selector import parse
-from edgefleet.rollout.setback import Setbacks
-from edgefleet.rollout.staging import may_stage, open_offering, renew_offering
-from edgefleet.rollout.state import ACTING, HOLDING, OPEN, RolloutState
+from edgefleet.rollout.staging import open_offering, renew_offering
+from edgefleet.rollout.state import HOLDING, JUDGED, OPEN, RolloutState
 from edgefleet.rollout.step import AuditLine, Event, step
-from edgefleet.rollout.table import Signal
 from edgefleet.rollout.track import Published, Track
-from edgefleet.rollout.view import show
 from edgefleet.rollout.window import Offset, check_windows, utc_only
-
-_JUDGED = frozenset({Status.RUNNING, Status.PAUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +58,13 @@ class Engine:
         utc_offset_s: Offset = utc_only,
     ) -> None:
         self.fleet = Fleet(listening_since=now, offline_after_s=offline_after_s)
-        self._gate = gate
         self._releases: dict[tuple[str, str], Published] = {}
         self._tracks: dict[str, Track] = {}
         self._offset = utc_offset_s
-        self._freeze = Freeze(frozen=False)
-        self._setbacks = Setbacks()
-        self._counted: dict[str, tuple[int, float, Census]] = {}  # revision, when, what
         self._desired = Desired(self.fleet)
+        self._leave = Leave(self.fleet)
+        self._outlook = Outlook(self.fleet, self._desired, self._leave, gate)
+        self._course = Course(self.fleet, self._desired)
 
     # What there is.
 
@@ -95,7 +81,7 @@ class Engine:
         admission = Admission(state.spec, self._offset)
         track = Track(state, release, scope, Ledger(len(state.waves)), admission)
         self._tracks[state.id] = track
-        open_offering(track, self.allowed(track))
+        open_offering(track, allowed(track))
         self._desired.arrange(self._tracks.values())
 
     def states(self) -> tuple[RolloutState, ...]:
@@ -170,12 +156,12 @@ class Engine:
             return self._change(track, steps.Returned(left=len(owing.online)), now)
         if track.state.status is Status.PLANNED:
             return self._start_by_time(track, now)
-        census = self._census(track, now)
-        renew_offering(track, census.offered, self.allowed(track), now)
-        judgement = self._judge(track, census, now)
+        census = self._outlook.census(track, now)
+        renew_offering(track, census.offered, allowed(track), now)
+        judgement = self._outlook.judge(track, census, now)
         if judgement is None:
             return None
-        event = self._gate_event(track, judgement)
+        event = self._course.by_gate(track, judgement)
         return None if event is None else self._change(track, event, now)
 
     def commit(self, change: Change) -> None:
@@ -187,7 +173,7 @@ class Engine:
             )
             raise AssertionError(msg)
         track.become(change.state)
-        open_offering(track, self.allowed(track))
+        open_offering(track, allowed(track))
         if change.state.status not in OPEN:
             track.cohorts = Cohorts()
         self._desired.arrange(self._tracks.values())
@@ -210,37 +196,7 @@ class Engine:
         reserved already is admitted again.
         """
         track = self._tracks.get(outcome.rollout)
-        if track is None or outcome.release != track.state.spec.release:
-            return False
-        standing = track.ledger.standing(row)
-        labels = self.fleet.labels(row)
-        if track.admission.holds(row):
-            track.admission.take(row, labels, now)
-            return True
-        if standing in (Standing.TRIAL, Standing.HEALTHY):
-            return True
-        if standing in HELD or not track.covers(row, self.fleet.running_id(row)):
-            return False
-        refused = self.refusal(track, row, now)
-        if refused is not None:
-            if refused.code is WaitCode.WINDOW:
-                track.admission.moved(now)  # its patience does not run meanwhile
-            return False
-        track.admission.take(row, labels, now)
-        self._moved(track, row, now)
-        return True
-
-    def refusal(self, track: Track, row: int, now: float) -> Refusal | None:
-        """Why the device may not start now. Changes nothing."""
-        labels, admission = self.fleet.labels(row), track.admission
-        shut = admission.door(track.state, self._freeze, labels, now)
-        if shut is not None:
-            return shut
-        if self._setbacks.held(track.state.spec.model, row):
-            return Refusal(
-                WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
-            )
-        return admission.no_place(labels, self.allowed(track), track.in_trial, now)
+        return track is not None and self._leave.admit(track, row, outcome, now)
 
     def release(self, row: int, outcome: Outcome) -> None:
         """The start that was admitted could not be stored: its place is free again."""
@@ -269,13 +225,13 @@ class Engine:
         if outcome.kind is OutcomeKind.TRIAL_STARTED:
             track.admission.began(row, at)
             if at is not None:
-                self._moved(track, row, at)
+                track.moved(row, at)
         if after is Standing.TRIAL:
             track.admission.budgets.take(row, self.fleet.labels(row))
         elif before is Standing.TRIAL:
             track.admission.budgets.give_back(row)
         if after in WENT_BACK and before not in WENT_BACK:
-            self._setbacks.add(track.state.spec.model, row)
+            self._leave.setbacks.add(track.state.spec.model, row)
         return True
 
     def telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
@@ -283,7 +239,7 @@ class Engine:
         for track in self._tracks.values():
             state = track.state
             started = state.started_at is not None and state.started_at <= now
-            if state.status not in _JUDGED or not started or not track.scope.eligible(row):
+            if state.status not in JUDGED or not started or not track.scope.eligible(row):
                 continue
             running = self.fleet.running(row)
             if running is not None and running[0] != state.spec.model:
@@ -301,7 +257,7 @@ class Engine:
 
     def answer(self, row: int, now: float) -> Offer | None:
         """What the device should run, when that is not what it said it runs."""
-        return self._desired.offer(row, lambda track: self._may_stage(track, row, now))
+        return self._desired.offer(row, lambda track: self._leave.may_stage(track, row, now))
 
     def wanted(self, rows: Rows, now: float) -> Mask:  # noqa: ARG002 - as in answer
         """Which of ``rows``, idle devices all of them, ``answer`` may have an offer for."""
@@ -322,28 +278,28 @@ class Engine:
     @property
     def freeze(self) -> Freeze:
         """Whether nobody may begin anything."""
-        return self._freeze
+        return self._leave.freeze
 
     def set_freeze(self, freeze: Freeze) -> None:
         """Freeze or let go; the shell has made it durable."""
-        self._freeze = freeze
+        self._leave.freeze = freeze
 
     def held(self, row: int) -> tuple[str, ...]:
         """The models of which two releases went wrong on the device."""
-        models = self._setbacks.models()
-        return tuple(model for model in models if self._setbacks.held(model, row))
+        setbacks = self._leave.setbacks
+        return tuple(model for model in setbacks.models() if setbacks.held(model, row))
 
     def held_rows(self, model: str) -> Rows:
         """Rows that are held for a person to look at, ascending."""
-        return self._setbacks.rows(model)
+        return self._leave.setbacks.rows(model)
 
     def setbacks(self, model: str, row: int) -> int:
         """How many rollouts of the model went wrong on the device."""
-        return self._setbacks.count(model, row)
+        return self._leave.setbacks.count(model, row)
 
     def let_pass(self, model: str, row: int, setbacks: int) -> None:
         """A person released the device when it had so many; the shell has made it durable."""
-        self._setbacks.let_pass(model, row, setbacks)
+        self._leave.setbacks.let_pass(model, row, setbacks)
 
     def desired(self, row: int) -> str | None:
         """The release that the device should run; None when no rollout says."""
@@ -359,14 +315,11 @@ class Engine:
 
     def view(self, rollout_id: str, now: float) -> RolloutView:
         """The rollout at this moment. Raises OperatorError ``not_found``."""
-        track = self._track(rollout_id)
-        evidence, judgement, report = self._look_at(track, now)
-        allowed = self.allowed(track) if track.state.status in _JUDGED else None
-        return show(track, evidence, judgement, report, allowed)
+        return self._outlook.view(self._track(rollout_id), now)
 
     def why_rollout(self, rollout_id: str, now: float) -> WaitReport:
         """What the rollout waits for. Raises OperatorError ``not_found``."""
-        return self._look_at(self._track(rollout_id), now)[2]
+        return self._outlook.why(self._track(rollout_id), now)
 
     def why_device(self, row: int, now: float) -> WaitReport:
         """Why the device runs what it runs."""
@@ -377,7 +330,7 @@ class Engine:
             self._desired,
             tracks,
             now,
-            refusal=lambda track: self.refusal(track, row, now),
+            refusal=lambda track: self._leave.refusal(track, row, now),
         )
 
     def why_release(self, model: str, release: str, now: float) -> WaitReport:
@@ -389,83 +342,6 @@ class Engine:
 
     # Inside.
 
-    def allowed(self, track: Track) -> int:
-        """How many devices may be in trial at once."""
-        spec, ledger = track.state.spec, track.ledger
-        healthy = ledger.count(Standing.HEALTHY)
-        bad = ledger.count(Standing.FAILED) + ledger.count(Standing.REFUSED)
-        return exposure.allowed(
-            spec.exposure,
-            healthy=healthy,
-            in_trial=track.in_trial,
-            suspect=exposure.suspicious(spec.gate, bad=bad, size=bad + healthy),
-        )
-
-    def _moved(self, track: Track, row: int, at: float) -> None:
-        """Newcomers to a wave do not prolong the wait for its stragglers."""
-        wave = track.state.open_wave
-        if wave is not None and wave.rows is not None and row < wave.rows:
-            track.admission.moved(at)
-
-    def _may_stage(self, track: Track, row: int, now: float) -> bool:
-        """Is it the device's turn to fetch? Asked of those that have not begun."""
-        if self._freeze.frozen or self._setbacks.held(track.state.spec.model, row):
-            return False
-        if track.state.status is not Status.RUNNING:
-            return True
-        return may_stage(track, self.fleet, row, now)
-
-    def _look_at(self, track: Track, now: float) -> tuple[Evidence, Judgement | None, WaitReport]:
-        match track.state.status:
-            case Status.RUNNING | Status.PAUSED | Status.HALTED:
-                census = self._recent_census(track, now)
-                sight = why.Sight(
-                    now,
-                    census,
-                    judgement=self._judge(track, census, now),
-                    patience_from=track.admission.patience_from(track.state, self._freeze, now),
-                    held=self._held_back(track, census, now),
-                )
-                evidence = census.evidence
-            case Status.REVERTING | Status.REVERTED:
-                owing = find_owing(track, self.fleet, self._desired, now)
-                sight, evidence = (
-                    why.Sight(now, owing=owing),
-                    closed_evidence(track, self.fleet, now),
-                )
-            case Status.PLANNED:
-                sight = why.Sight(now, held=self._held_back(track, Census(), now))
-                evidence = closed_evidence(track, self.fleet, now)
-            case Status.COMPLETED | Status.REFUSED:
-                sight, evidence = why.Sight(now), closed_evidence(track, self.fleet, now)
-        report = why.explain_rollout(track, self.fleet, sight)
-        return evidence, sight.judgement, report
-
-    def _census(self, track: Track, now: float) -> Census:
-        held = self._setbacks.rows(track.state.spec.model)
-        census = take_census(track, self.fleet, self._desired, now, held=held)
-        if census.evidence.cut >= CENSUS_KEPT_FROM:
-            self._counted[track.state.id] = (track.state.revision, now, census)
-        return census
-
-    def _recent_census(self, track: Track, now: float) -> Census:
-        """For people: the count of a very large wave may be a second old."""
-        revision, at, census = self._counted.get(track.state.id, (-1, 0.0, Census()))
-        if revision == track.state.revision and 0 <= now - at < CENSUS_KEPT_S:
-            return census
-        return self._census(track, now)
-
-    def _held_back(self, track: Track, census: Census, now: float) -> tuple[Wait, ...]:
-        return held_back(
-            track,
-            self.fleet,
-            self._freeze,
-            census.offered,
-            allowed=self.allowed(track),
-            twice=self._setbacks.rows(track.state.spec.model),
-            now=now,
-        )
-
     def _start_by_time(self, track: Track, now: float) -> Change | None:
         """Start what is planned for now, unless another rollout holds its devices."""
         at = track.state.spec.start_at
@@ -476,77 +352,15 @@ class Engine:
         except OperatorError:
             return None
 
-    def _judge(self, track: Track, census: Census, now: float) -> Judgement | None:
-        wave = track.state.open_wave
-        if track.state.status not in _JUDGED or wave is None or wave.opened_at is None:
-            return None
-        return self._gate(
-            census.evidence,
-            track.state.spec.gate,
-            opened_at=track.admission.patience_from(track.state, self._freeze, now),
-            before=wave.judgement,
-            now=now,
-        )
-
-    def _gate_event(self, track: Track, judgement: Judgement) -> Event | None:
-        match judgement.verdict:
-            case Verdict.FAIL if judgement.evidence.exposed:
-                return steps.GateFailed(judgement=judgement)
-            case Verdict.FAIL:
-                return steps.GateRefused(judgement=judgement)
-            case Verdict.PASS if track.state.status is Status.RUNNING:
-                return self._onward(track, judgement, by_hand=False)
-            case Verdict.PASS | Verdict.INCONCLUSIVE:
-                wave = track.state.open_wave
-                before = None if wave is None else wave.judgement
-                stands = (
-                    before is not None
-                    and before.reason == judgement.reason
-                    and before.at <= judgement.at  # else somebody set the clock back
-                )
-                if stands or judgement.verdict is Verdict.PASS:
-                    return None
-                return steps.Judged(judgement=judgement)
-
-    def _onward(self, track: Track, judgement: Judgement, *, by_hand: bool) -> Event:
-        openings = plan.next_openings(track, self.fleet)
-        if plan.leads_on(track, openings):
-            return steps.Advanced(judgement=judgement, openings=openings, by_hand=by_hand)
-        return steps.Finished(
-            judgement=judgement, openings=openings, by_hand=by_hand, rows=len(self.fleet)
-        )
-
     def _event(self, track: Track, verb: Verb, now: float) -> Event:
         others = [other for other in self._tracks.values() if other is not track]
-        match verb:
-            case Verb.START:
-                steps.check_allowed(track.state, Signal.STARTED, "start")
-                plan.check_free(track.scope, others, ACTING)
-                return steps.Started(
-                    previous=plan.previous_release(
-                        track.scope, self.fleet, self._desired, track.state.spec.model
-                    ),
-                    opening=plan.next_openings(track, self.fleet)[0],
-                )
-            case Verb.PAUSE:
-                return steps.Paused()
-            case Verb.RESUME:
-                steps.check_allowed(track.state, Signal.RESUMED, "resume")
-                plan.check_free(track.scope, others, ACTING)
-                plan.check_newest(track, others)
-                begun = track.state.wave is not None
-                opening = None if begun else plan.next_openings(track, self.fleet)[0]
-                return steps.Resumed(opening=opening)
-            case Verb.ADVANCE:
-                steps.check_allowed(track.state, Signal.ADVANCED, "advance")
-                census = self._census(track, now)
-                return self._onward(track, steps.by_hand(census.evidence, now), by_hand=True)
-            case Verb.HALT:
-                return steps.Halted()
-            case Verb.REVERT:
-                steps.check_allowed(track.state, Signal.RECALLED, "revert")
-                plan.check_free(track.scope, others, ACTING)
-                return steps.Recalled()
+        return self._course.by_verb(
+            track,
+            verb,
+            others,
+            now,
+            evidence=lambda: self._outlook.census(track, now).evidence,
+        )
 
     def _change(self, track: Track, event: Event, now: float) -> Change:
         state, audit = step(track.state, event, now)

@@ -15,6 +15,9 @@ ACTING: Final[frozenset[Status]] = frozenset({Status.RUNNING, Status.PAUSED, Sta
 HOLDING: Final[frozenset[Status]] = ACTING | {Status.PLANNED}
 """No second rollout is planned for a common device while one of these holds it."""
 
+JUDGED: Final[frozenset[Status]] = frozenset({Status.RUNNING, Status.PAUSED})
+"""The gate judges the open wave of one that stands so; a fail acts on a paused one, too."""
+
 TAKEN_BACK: Final[Collection[Status]] = frozenset(
     {Status.REVERTING, Status.REVERTED, Status.REFUSED}
 )

@@ -64,6 +64,12 @@ class Track:
         """Devices that hold a place: in trial, however long silent, or admitted to start."""
         return self.ledger.count(Standing.TRIAL) + self.admission.reserved
 
+    def moved(self, row: int, at: float) -> None:
+        """A device began. Newcomers to the wave do not prolong the wait for its stragglers."""
+        wave = self.state.open_wave
+        if wave is not None and wave.rows is not None and row < wave.rows:
+            self.admission.moved(at)
+
     def wave_of(self, row: int) -> int | None:
         """The first wave that the device lies in; None beyond the open one."""
         if not self.parts or not self.scope.eligible(row):

@@ -1,0 +1,101 @@
+"""Leave to begin: which devices may start a release now, and which may fetch it already.
+
+Here stands what holds for the whole fleet, whatever the rollout: the freeze, and the devices on
+which releases went wrong too often.
+"""
+
+from edgefleet.protocol.device import Outcome
+from edgefleet.protocol.rollout import Freeze, Status
+from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.rollout import exposure
+from edgefleet.rollout.admission import Refusal
+from edgefleet.rollout.fleet import Fleet, Rows
+from edgefleet.rollout.holding import held_back
+from edgefleet.rollout.ledger import HELD, Standing
+from edgefleet.rollout.setback import Setbacks
+from edgefleet.rollout.staging import may_stage
+from edgefleet.rollout.track import Track
+
+
+class Leave:
+    """Gives leave by the state of a rollout, its admission, the freeze and the setbacks."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.freeze = Freeze(frozen=False)
+        self.setbacks = Setbacks()
+
+    def admit(self, track: Track, row: int, outcome: Outcome, now: float) -> bool:
+        """May this device start now? True reserves its place; see ``Engine.admit``."""
+        if outcome.release != track.state.spec.release:
+            return False
+        standing = track.ledger.standing(row)
+        labels = self._fleet.labels(row)
+        if track.admission.holds(row):
+            track.admission.take(row, labels, now)
+            return True
+        if standing in (Standing.TRIAL, Standing.HEALTHY):
+            return True
+        if standing in HELD or not track.covers(row, self._fleet.running_id(row)):
+            return False
+        refused = self.refusal(track, row, now)
+        if refused is not None:
+            if refused.code is WaitCode.WINDOW:
+                track.admission.moved(now)  # its patience does not run meanwhile
+            return False
+        track.admission.take(row, labels, now)
+        track.moved(row, now)
+        return True
+
+    def refusal(self, track: Track, row: int, now: float) -> Refusal | None:
+        """Why the device may not start now. Changes nothing."""
+        labels, admission = self._fleet.labels(row), track.admission
+        shut = admission.door(track.state, self.freeze, labels, now)
+        if shut is not None:
+            return shut
+        if self.setbacks.held(track.state.spec.model, row):
+            return Refusal(
+                WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
+            )
+        return admission.no_place(labels, allowed(track), track.in_trial, now)
+
+    def may_stage(self, track: Track, row: int, now: float) -> bool:
+        """Is it the device's turn to fetch? Asked of those that have not begun."""
+        if self.freeze.frozen or self.setbacks.held(track.state.spec.model, row):
+            return False
+        if track.state.status is not Status.RUNNING:
+            return True
+        return may_stage(track, self._fleet, row, now)
+
+    def held(self, track: Track) -> Rows:
+        """Rows, ascending, that get no leave for this model until a person looked at them."""
+        return self.setbacks.rows(track.state.spec.model)
+
+    def held_back(self, track: Track, waiting: Rows, now: float) -> tuple[Wait, ...]:
+        """What holds back those of ``waiting``, who are online and have not begun."""
+        return held_back(
+            track,
+            self._fleet,
+            self.freeze,
+            waiting,
+            allowed=allowed(track),
+            twice=self.held(track),
+            now=now,
+        )
+
+    def patience_from(self, track: Track, now: float) -> float:
+        """Since when stragglers of the open wave have had their chance to begin."""
+        return track.admission.patience_from(track.state, self.freeze, now)
+
+
+def allowed(track: Track) -> int:
+    """How many devices may be in trial at once."""
+    spec, ledger = track.state.spec, track.ledger
+    healthy = ledger.count(Standing.HEALTHY)
+    bad = ledger.count(Standing.FAILED) + ledger.count(Standing.REFUSED)
+    return exposure.allowed(
+        spec.exposure,
+        healthy=healthy,
+        in_trial=track.in_trial,
+        suspect=exposure.suspicious(spec.gate, bad=bad, size=bad + healthy),
+    )
