@@ -39,6 +39,13 @@ def test_an_exit_code_reaches_the_shell(tmp_path: Path) -> None:
     assert json.loads(said.stdout.splitlines()[-1])["code"] == "unreachable"
 
 
+def test_a_wrong_setting_of_an_agent_ends_it_with_the_code_for_bad_input(tmp_path: Path) -> None:
+    said = run(tmp_path, "agent", "run", "--data-dir", str(tmp_path / "device"))
+    assert said.returncode == 2
+    assert "--hub" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
 def test_a_reader_that_goes_away_is_no_defect(tmp_path: Path, canned: CannedHub) -> None:
     hub = f"--hub={canned.url}"
     program = [sys.executable, "-m", "edgefleet.cli.main", "device", "list", hub, "--token", TOKEN]

@@ -31,6 +31,8 @@ def play(script: str, fleet: CommandLine) -> str:
 def test_a_script_goes_as_it_is_written(file: Path, fleet: CommandLine, canned: CannedHub) -> None:
     none = OperatorError("not_found", "There is no rollout 'ro-none'.", field="rollout")
     canned.put("GET", "/api/v1/rollouts/ro-none", none)
+    no_release = OperatorError("not_found", "There is no release 9.", field="release")
+    canned.put("POST", "/api/v1/rollouts", no_release)
     written = file.read_text()
     played = play(written, fleet)
     assert played.count("$ edgefleet ") == written.count("$ edgefleet ") > 5

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -83,7 +84,19 @@ def test_a_gate_that_lets_everything_pass_makes_the_demo_fail() -> None:
     assert ended.said["inference"]["failed"] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_demo_whose_port_is_taken_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host, port = taken.getsockname()
+        ended = demo("--devices", "20", "--listen", f"{host}:{port}")
+    assert (ended.code, ended.said["code"], ended.said["field"]) == (1, "address_in_use", "listen")
+
+
+def test_a_demo_that_cannot_listen_where_it_was_told_says_so() -> None:
+    ended = demo("--devices", "20", "--listen", "nowhere")
+    assert (ended.code, ended.said["code"], ended.said["field"]) == (2, "setting_invalid", "listen")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_demo_that_is_stopped_ends_all_that_it_started(
     tmp_path: Path, number: signal.Signals
 ) -> None:

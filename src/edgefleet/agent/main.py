@@ -13,16 +13,17 @@ from edgefleet.base.errors import EdgefleetError, OperatorError
 
 LOCK: Final = "lock"
 FAILED: Final = 1
+USAGE: Final = 2
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit code."""
+    """Run until SIGTERM or SIGINT. Returns the exit code: 2 for a setting, 1 for what failed."""
     try:
         settings = parse(argv)
         run(settings)
     except EdgefleetError as error:
         print(f"edgefleet agent: {error}", file=sys.stderr)  # noqa: T201 - the program's answer
-        return FAILED
+        return USAGE if error.code == "setting_invalid" else FAILED
     return 0
 
 

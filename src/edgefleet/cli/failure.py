@@ -18,7 +18,7 @@ from edgefleet.protocol.wire import encode, problem
 
 NEXT: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "address_in_use": "edgefleet serve --listen 127.0.0.1:0",
+        "address_in_use": "{verb} --listen 127.0.0.1:0",
         "answer_malformed": "edgefleet doctor",
         "connection_lost": "edgefleet doctor",
         "data_dir_in_use": "edgefleet doctor",
@@ -40,7 +40,10 @@ NEXT: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The next command by error code; for the rest, the page of the verb that failed."""
 
-_LISTED: Final = frozenset({"device", "model", "rollout"})
+_LISTED: Final[Mapping[str, str]] = MappingProxyType(
+    {"device": "device", "model": "model", "release": "model", "rollout": "rollout"}
+)
+"""The noun whose list holds the thing that was not found."""
 
 
 def report(error: Exception, invocation: Invocation) -> Exit:
@@ -63,16 +66,16 @@ def report(error: Exception, invocation: Invocation) -> Exit:
         click.echo(f"  field: {clean(known.field)}", err=True)
     if known.hint:
         click.echo(f"  hint:  {clean(known.hint)}", err=True)
-    click.echo(f"  next:  {_next(known.code, path)}", err=True)
+    click.echo(f"  next:  {_next(known, path)}", err=True)
     click.echo(f"  code:  {known.code} (exit {int(code)})", err=True)
     return code
 
 
-def _next(code: str, path: str) -> str:
-    noun = path.split()[1:2]
-    if code == "not_found" and noun and noun[0] in _LISTED:
-        return f"edgefleet {noun[0]} list"
-    return NEXT.get(code, f"{path} --help")
+def _next(error: EdgefleetError, path: str) -> str:
+    missing = error.field.lower() if error.field else "".join(path.split()[1:2])
+    if error.code == "not_found" and missing in _LISTED:
+        return f"edgefleet {_LISTED[missing]} list"
+    return NEXT.get(error.code, "{verb} --help").format(verb=path)
 
 
 def _typed(error: Exception) -> EdgefleetError:

@@ -65,10 +65,15 @@ def problem(error: EdgefleetError) -> Problem:
 
 def error_from_answer(status: int, body: bytes) -> EdgefleetError:
     """The typed error that an answer other than a success carries."""
+    return error_from_problem(body, f"Answer {status} without a problem in its body.")
+
+
+def error_from_problem(
+    body: bytes, otherwise: str = "What was said is no problem."
+) -> EdgefleetError:
+    """The typed error that ``body`` is, or ``answer_malformed`` with the message ``otherwise``."""
     try:
         said = msgspec.json.decode(body, type=Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return error_from_code(
-            "answer_malformed", f"Answer {status} without a problem in its body."
-        )
+        return error_from_code("answer_malformed", otherwise)
     return error_from_code(said.code, said.message, field=said.field, hint=said.hint)

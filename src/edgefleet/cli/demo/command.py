@@ -98,7 +98,7 @@ def demo(
     clock = SystemClock()
     narrator = _Narrator(Console(stderr=invocation.json, highlight=False), clock)
     with ExitStack() as stack:
-        _end_on_sigterm(stack)
+        _end_politely(stack)
         home = data_dir or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefleet-demo-"))
         )
@@ -220,11 +220,12 @@ def _fresh(folder: Path) -> Path:
     return folder.absolute()
 
 
-def _end_on_sigterm(stack: ExitStack) -> None:
-    """A polite end ends the programs too, as Ctrl-C does."""
+def _end_politely(stack: ExitStack) -> None:
+    """SIGTERM and a terminal that was closed end the programs too, as Ctrl-C does."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    stack.callback(signal.signal, signal.SIGTERM, before)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            stack.callback(signal.signal, number, signal.signal(number, interrupt))

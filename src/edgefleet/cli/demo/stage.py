@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet.base.clock import Clock
-from edgefleet.base.errors import InternalError
+from edgefleet.base.errors import EdgefleetError, InternalError
 from edgefleet.cli.demo.limits import (
     ENROL_TIMEOUT_S,
     INTERVAL_S,
@@ -27,7 +27,7 @@ from edgefleet.client.hub import HubClient
 from edgefleet.hub.limits import DEVICE_PAGE_MAX
 from edgefleet.protocol.operator import ClaimRequest
 from edgefleet.protocol.rollout import RolloutView, Status
-from edgefleet.protocol.wire import decode
+from edgefleet.protocol.wire import decode, error_from_problem
 from edgefleet.security.signing import PublisherKey
 
 REAL_AGENTS: Final = (
@@ -79,7 +79,7 @@ class Stage:
             heard=True,
         )
         self._programs.add(hub)
-        decode(hub.line(), Serving, code="internal")
+        _ready(hub.line())
         key = PublisherKey.generate()
         key.save(self.key)
         self._trust.write_text(f"{key.public.text}\n")
@@ -192,6 +192,14 @@ class Stage:
             if self._clock.monotonic() > until:
                 raise InternalError("demo_failed", otherwise)
             self.pause(LOOK_EVERY_S)
+
+
+def _ready(said: bytes) -> None:
+    """Raises what kept the hub from starting, which it says in the place of where it listens."""
+    try:
+        decode(said, Serving)
+    except EdgefleetError as no_address:
+        raise error_from_problem(said) from no_address
 
 
 def bad_releases(chapters: tuple[Chapter, ...]) -> tuple[str, ...]:
