@@ -12,7 +12,14 @@ from edgefleet.cli.demo.report import demo_report
 from edgefleet.cli.demo.seen import ClientSeen, StorySeen
 from edgefleet.cli.demo.story import STORY
 from edgefleet.protocol.operator import FleetView
-from edgefleet.protocol.rollout import Evidence, GateSpec, RolloutView, Status, WaveView
+from edgefleet.protocol.rollout import (
+    Evidence,
+    GateSpec,
+    RolloutSpec,
+    RolloutView,
+    Status,
+    WaveView,
+)
 from edgefleet.protocol.why import WaitReport
 from edgefleet.sim.fleet import FleetReport
 
@@ -44,6 +51,7 @@ def rollout(
         wave=None,
         waves=opened + unopened,
         gate=GateSpec(),
+        plan=RolloutSpec(model="digits", release=release),
         evidence=Evidence(),
         exposed=exposed,
         why=WaitReport(about=about, at=1.0, line="", waits=()),
