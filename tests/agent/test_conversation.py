@@ -332,12 +332,50 @@ def test_what_is_staged_is_announced_again_without_another_fetch_when_the_offer_
     assert device.state.stage is Stage.ANNOUNCING
 
 
-def test_a_start_that_was_admitted_but_is_taken_back_is_ended_as_recalled() -> None:
+@pytest.mark.parametrize("instead", [None, offer("3"), offer("1", action="revert")])
+def test_a_start_that_was_admitted_and_is_no_longer_wanted_is_withdrawn(
+    instead: Offer | None,
+) -> None:
+    device = staged()
+    answer(device, instead)
+    assert "Activate" not in device.kinds(), "nothing of it ran, so there is nothing to leave"
+    assert spooled(device) == [(OutcomeKind.WITHDRAWN, "")]
+    told = device.state.spool[0]
+    assert (told.release, told.attempt) == ("2", 2)
+    assert device.holds("b") == "2", "what is staged stays for the next offer"
+
+
+def test_a_release_whose_start_was_withdrawn_is_tried_when_it_is_offered_again() -> None:
     device = staged()
     answer(device, None)
+    check_in(device, offer("2"))
+    assert spooled(device) == [(OutcomeKind.TRIAL_STARTED, "")]
+    assert device.state.spool[0].attempt == 3, "a start of its own, not the one given up"
+    check_in(device, offer("2"))
     assert device.kinds() == ("Activate",)
-    device.hear(Activated(job=device.job(Activate), status=serving("1")))
-    assert spooled(device) == [(OutcomeKind.REVERTED, "recalled")]
+
+
+def test_a_device_without_a_release_gives_a_start_up_for_another_release() -> None:
+    device = Device()
+    device.boot(whole=())
+    check_in(device, offer("1"))
+    stage_release(device, "1")
+    answer(device, offer("2"))
+    assert spooled(device) == [(OutcomeKind.WITHDRAWN, "")]
+    check_in(device, offer("2"))
+    assert (device.state.stage, device.state.attempt.release) == (Stage.MANIFEST, "2")  # type: ignore[union-attr] - it began
+    check_in(device, offer("1"))
+    check_in(device, offer("1"))
+    assert device.state.attempt.release == "1", "and takes the first one, should it come again"  # type: ignore[union-attr] - it began
+
+
+def test_a_start_of_which_the_answer_was_lost_is_withdrawn_after_a_restart_without_its_bytes() -> (
+    None
+):
+    device = staged()
+    device.boot(whole=("a",), serving=serving("1"))
+    check_in(device, None)
+    assert spooled(device) == [(OutcomeKind.WITHDRAWN, "")]
 
 
 def test_an_answer_to_an_earlier_check_in_is_no_leave() -> None:

@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,15 +13,22 @@ from edgefleet.rollout.ledger import Ledger, Standing, standing_of
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 from support.toy_rollout import outcome
 
+Report = tuple[int, OutcomeKind, int]
 REPORTS = st.lists(
-    st.tuples(st.integers(0, 30), st.sampled_from(list(OutcomeKind))), max_size=60, unique=True
+    st.tuples(st.integers(0, 30), st.sampled_from(list(OutcomeKind)), st.integers(1, 3)),
+    max_size=60,
+    unique=True,
 )
 
 
-def tally(reports: list[tuple[int, OutcomeKind]]) -> tuple[object, ...]:
+def of_attempt(kind: OutcomeKind, attempt: int, reason: str = "") -> Outcome:
+    return msgspec.structs.replace(outcome("ro", "1", kind, reason=reason), attempt=attempt)
+
+
+def tally(reports: list[Report]) -> tuple[object, ...]:
     ledger = Ledger(3)
-    for row, kind in reports:
-        ledger.record(row, outcome("ro", "1", kind, reason=f"{kind}!"), row % 3)
+    for row, kind, attempt in reports:
+        ledger.record(row, of_attempt(kind, attempt, f"{kind}!"), row % 3)
     return (
         [ledger.count(standing) for standing in Standing],
         ledger.exposed,
@@ -32,7 +40,7 @@ def tally(reports: list[tuple[int, OutcomeKind]]) -> tuple[object, ...]:
 
 @given(REPORTS, st.randoms(use_true_random=False))
 def test_reports_in_another_order_and_again_give_the_same_counts(
-    reports: list[tuple[int, OutcomeKind]], chance: random.Random
+    reports: list[Report], chance: random.Random
 ):
     again = reports + chance.choices(reports, k=20) if reports else []
     chance.shuffle(again)
@@ -40,17 +48,17 @@ def test_reports_in_another_order_and_again_give_the_same_counts(
 
 
 @given(REPORTS)
-def test_the_counts_are_those_of_the_standings(reports: list[tuple[int, OutcomeKind]]):
+def test_the_counts_are_those_of_the_standings(reports: list[Report]):
     ledger = Ledger(1)
-    for row, kind in reports:
-        ledger.record(row, outcome("ro", "1", kind), 0)
+    for row, kind, attempt in reports:
+        ledger.record(row, of_attempt(kind, attempt), 0)
     rows = np.arange(31)
     for standing in Standing:
         if standing is not Standing.NONE:
             found = ledger.rows(standing)
             assert ledger.count(standing) == len(found)
             assert (ledger.standings(rows) == standing).sum() == len(found)
-    assert ledger.exposed == ledger.exposed_mask(31).sum()
+    assert ledger.exposed == ledger.exposed_mask(31).sum() == ledger.exposed_up_to(0)
 
 
 def record(ledger: Ledger, *kinds: OutcomeKind) -> list[bool]:
@@ -103,5 +111,36 @@ def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKin
     """The first report may be lost with a device's spool; the device was exposed all the same."""
     ledger = Ledger(1)
     ledger.record(0, outcome("ro", "1", kind), 0)
-    never_ran = kind in {OutcomeKind.REFUSED, OutcomeKind.DEFERRED}
+    never_ran = kind in {OutcomeKind.REFUSED, OutcomeKind.DEFERRED, OutcomeKind.WITHDRAWN}
     assert (ledger.exposed, ledger.exposed_up_to(0)) == ((0, 0) if never_ran else (1, 1))
+
+
+@pytest.mark.parametrize("withdrawn_first", [False, True])
+def test_a_withdrawn_start_holds_no_place_and_no_release(withdrawn_first: bool):
+    ledger = Ledger(1)
+    told = [
+        of_attempt(OutcomeKind.TRIAL_STARTED, 4),
+        of_attempt(OutcomeKind.WITHDRAWN, 4),
+    ]
+    for one in reversed(told) if withdrawn_first else told:
+        ledger.record(0, one, 0)
+    assert ledger.standing(0) is Standing.NONE
+    assert (ledger.count(Standing.TRIAL), ledger.exposed, ledger.exposed_up_to(0)) == (0, 0, 0)
+    assert not ledger.held(np.arange(1)).any()
+
+
+def test_a_start_after_a_withdrawn_one_counts():
+    ledger = Ledger(1)
+    for kind, attempt in (
+        (OutcomeKind.TRIAL_STARTED, 4),
+        (OutcomeKind.WITHDRAWN, 4),
+        (OutcomeKind.TRIAL_STARTED, 7),
+    ):
+        assert ledger.record(0, of_attempt(kind, attempt), 0)
+    assert (ledger.standing(0), ledger.exposed) == (Standing.TRIAL, 1)
+
+
+def test_a_start_of_an_agent_that_numbers_none_counts():
+    ledger = Ledger(1)
+    assert ledger.record(0, of_attempt(OutcomeKind.TRIAL_STARTED, 0), 0)
+    assert ledger.standing(0) is Standing.TRIAL

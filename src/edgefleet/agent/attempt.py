@@ -53,7 +53,7 @@ def _take_leave(turn: Turn, sent: Sent, answer: CheckInAnswer) -> None:
     """Start when the hub has admitted it; until then wait, as long as it is wanted.
 
     Only an answer to the question counts. An acknowledged start is in the hub's books: if it is no
-    longer wanted, it is ended like a trial that was called off.
+    longer wanted, it is withdrawn; nothing of it ran, so the release may be offered again.
     """
     told = outcome(turn.attempt, OutcomeKind.TRIAL_STARTED, at=turn.now).id
     if told not in sent.outcomes:
@@ -63,9 +63,8 @@ def _take_leave(turn: Turn, sent: Sent, answer: CheckInAnswer) -> None:
     wanted = _same(turn.attempt, answer.offer)
     if told in answer.acked and wanted:
         start_trial(turn)
-    elif told in answer.acked:
-        go_back(turn, Reason.RECALLED, "The hub took it back.")
     elif not wanted:
+        turn.change_attempt(asked=told in answer.acked)  # refused: it is in no books
         cancel(turn)
 
 
@@ -79,7 +78,15 @@ def cancel(turn: Turn) -> None:
 
 
 def withdraw(turn: Turn) -> None:
-    """Ask for no start any more."""
+    """Ask for no start any more, and say so if the hub may have counted it."""
+    hush(turn)
+    if turn.attempt.asked:
+        report(turn, OutcomeKind.WITHDRAWN)
+        turn.change_attempt(asked=False)
+
+
+def hush(turn: Turn) -> None:
+    """Ask for no start now. The same one may be asked for again."""
     told = outcome(turn.attempt, OutcomeKind.TRIAL_STARTED, at=turn.now).id
     turn.keep(spool=acknowledge(turn.state.spool, (told,)))
 
@@ -233,6 +240,7 @@ def _switch(turn: Turn) -> None:
         activate(turn, turn.attempt.slot)
         return
     turn.move(Signal.TRY)
+    turn.change_attempt(asked=True)
     report(turn, OutcomeKind.TRIAL_STARTED)
 
 
@@ -255,6 +263,7 @@ def _variant(turn: Turn, manifest: ReleaseManifest) -> Variant | None:
 
 
 def _refuse(turn: Turn, reason: str, detail: str) -> None:
+    withdraw(turn)
     attempt = turn.attempt
     report(turn, OutcomeKind.REFUSED, reason, detail)
     if attempt.action == "revert":

@@ -5,7 +5,7 @@ is done again where that does no harm; a trial that was cut off is tried again o
 """
 
 from edgefleet.agent import limits
-from edgefleet.agent.attempt import cancel, resume, withdraw
+from edgefleet.agent.attempt import cancel, hush, resume
 from edgefleet.agent.effect import MovePointer
 from edgefleet.agent.event import Booted
 from edgefleet.agent.report import report
@@ -69,7 +69,7 @@ def _resume_work(turn: Turn) -> None:
         report(turn, OutcomeKind.TRIAL_STARTED)  # unless it stands in the spool already
         return
     if turn.state.stage in (Stage.PROVING, Stage.ANNOUNCING) and not whole:
-        withdraw(turn)
+        hush(turn)
         turn.move(Signal.DAMAGED)
     resume(turn)
 

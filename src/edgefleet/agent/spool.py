@@ -39,6 +39,7 @@ def outcome(
         at=at,
         reason=reason[:REASON_CHARS],
         detail=detail[:DETAIL_CHARS],
+        attempt=attempt.number,
     )
 
 

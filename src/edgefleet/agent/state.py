@@ -50,6 +50,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
     slot: SlotName  # where it goes
     leaving: str  # the release served when it began, "" for none
     held: Held | None = None  # known once the manifest is opened
+    asked: bool = False  # the hub may count its start
     tries: int = 0  # trials begun; stored before each
     switched: bool = False  # the serving process may run it
     deferred: bool = False  # the hub was told that it has to wait

@@ -61,7 +61,6 @@ MOVES: Final[Mapping[tuple[Stage, Signal], Stage]] = MappingProxyType(
         (Stage.PROVING, Signal.CANCELLED): Stage.IDLE,
         (Stage.PROVING, Signal.DAMAGED): Stage.FETCHING,
         (Stage.ANNOUNCING, Signal.ADMITTED): Stage.ACTIVATING,
-        (Stage.ANNOUNCING, Signal.FAILED): Stage.REVERTING,
         (Stage.ANNOUNCING, Signal.CANCELLED): Stage.IDLE,
         (Stage.ANNOUNCING, Signal.DAMAGED): Stage.FETCHING,
         (Stage.ACTIVATING, Signal.ACTIVATED): Stage.WATCHING,

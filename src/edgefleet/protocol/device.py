@@ -62,6 +62,7 @@ class OutcomeKind(StrEnum):
     TRIAL_FAILED = "trial_failed"  # and the device went back by itself
     REVERTED = "reverted"  # the hub took it back, or offered the previous release
     DEFERRED = "deferred"  # not now: disk full, closed window, the owner's word
+    WITHDRAWN = "withdrawn"  # gave a start up before the switch: nothing of it ever ran
 
 
 class Outcome(Wire, frozen=True, kw_only=True):
@@ -76,6 +77,7 @@ class Outcome(Wire, frozen=True, kw_only=True):
     detail: Annotated[str, Meta(max_length=500)] = ""
     accuracy: Share | None = None  # on the golden set, with a confirmation
     accuracy_before: Share | None = None  # of the release before it, where the set is the same
+    attempt: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] = 0  # rises; tells starts apart
 
 
 class Reason(StrEnum):

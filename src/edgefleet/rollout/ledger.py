@@ -1,7 +1,9 @@
 """What every device said about one rollout: a set of bits, and the standing that follows from it.
 
 A report sets a bit, and the standing is a function of the bits alone. So the same report twice
-changes nothing, and reports that arrive in another order end in the same counts.
+changes nothing, and reports that arrive in another order end in the same counts. A start that was
+withdrawn before the switch leaves no bit: of starts and of withdrawals the highest attempt counts,
+and a start stands if its attempt is the higher one. A maximum, too, knows no order.
 """
 
 from enum import IntEnum
@@ -40,6 +42,7 @@ _BIT: Final = {
     OutcomeKind.REVERTED: 16,
     OutcomeKind.TRIAL_FAILED: 32,
 }
+_STARTED: Final = _BIT[OutcomeKind.TRIAL_STARTED]
 _EXPOSED_BITS: Final = 2 | 4 | 16 | 32
 _WITH_REASON: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
 
@@ -53,12 +56,16 @@ _STANDINGS: Final = tuple(standing_of(bits) for bits in range(64))
 
 
 class Ledger:
-    """Six bytes a device, and the counts that follow from them, kept as reports come in."""
+    """Eleven bytes a device, and the counts that follow from them, kept as reports come in."""
 
     def __init__(self, waves: int) -> None:
         self._bits = np.zeros(0, np.uint8)
         self._standing = np.zeros(0, np.uint8)
         self._order = np.zeros(0, np.uint32)  # 1 for the first that activated it, 0 for none
+        self._started = np.zeros(0, np.uint32)  # the highest attempt that asked to start
+        self._wave = np.zeros(0, np.uint8)  # 1 + the wave that it counts in, 0 for none
+        self._withdrawn: dict[int, int] = {}  # row -> the highest attempt that gave a start up
+        self._activations = 0
         self._counts = [0] * len(Standing)
         self._exposed_by_wave = [0] * waves
         self._reasons: dict[str, int] = {}
@@ -73,16 +80,15 @@ class Ledger:
         if row >= len(self._bits):
             self._grow(row + 1)
         before = self._bits.item(row)
-        after = before | _BIT[outcome.kind]
+        after = self._with(row, before, outcome)
         if after == before:
             return False
         self._bits[row] = after
         self._move(row, _STANDINGS[before], _STANDINGS[after])
         if after & _EXPOSED_BITS and not before & _EXPOSED_BITS:
-            self.exposed += 1
-            self._order[row] = self.exposed
-            if wave is not None:
-                self._exposed_by_wave[wave] += 1
+            self._expose(row, wave)
+        elif before & _EXPOSED_BITS and not after & _EXPOSED_BITS:
+            self._unexpose(row)
         if outcome.kind in _WITH_REASON:
             self._count_reason(outcome.reason or outcome.kind.value)
         self.version += 1
@@ -116,7 +122,9 @@ class Ledger:
         return held
 
     def rows(self, *standings: Standing) -> Rows:
-        """Rows that stand in one of these ways, ascending."""
+        """Rows that stand in one of these ways, ascending; of those that said anything."""
+        if not any(self._counts[standing] for standing in standings):
+            return np.zeros(0, np.int64)
         found = np.zeros(len(self._standing), np.bool_)
         for standing in standings:
             found |= self._standing == standing
@@ -135,11 +143,42 @@ class Ledger:
         exposed: npt.NDArray[np.bool_] = (self._bits[:rows] & _EXPOSED_BITS) != 0
         return exposed
 
+    def _with(self, row: int, bits: int, outcome: Outcome) -> int:
+        """The bits of a device after a report."""
+        withdrawn = self._withdrawn.get(row, -1)
+        match outcome.kind:
+            case OutcomeKind.TRIAL_STARTED:
+                started = max(self._started.item(row), outcome.attempt)
+                self._started[row] = started
+                return bits | _STARTED if started > withdrawn else bits
+            case OutcomeKind.WITHDRAWN:
+                self._withdrawn[row] = max(withdrawn, outcome.attempt)
+                return bits if self._started.item(row) > outcome.attempt else bits & ~_STARTED
+            case kind:
+                return bits | _BIT[kind]
+
+    def _expose(self, row: int, wave: int | None) -> None:
+        self.exposed += 1
+        self._activations += 1
+        self._order[row] = self._activations
+        if wave is not None:
+            self._exposed_by_wave[wave] += 1
+            self._wave[row] = wave + 1
+
+    def _unexpose(self, row: int) -> None:
+        self.exposed -= 1
+        self._order[row] = 0
+        wave = self._wave.item(row)
+        if wave:
+            self._exposed_by_wave[wave - 1] -= 1
+            self._wave[row] = 0
+
     def _move(self, row: int, before: Standing, after: Standing) -> None:
         self._standing[row] = after
         if before is not Standing.NONE:
             self._counts[before] -= 1
-        self._counts[after] += 1
+        if after is not Standing.NONE:
+            self._counts[after] += 1
 
     def _count_reason(self, reason: str) -> None:
         if reason not in self._reasons and len(self._reasons) >= REASONS_PER_ROLLOUT:
@@ -151,3 +190,5 @@ class Ledger:
         self._bits = longer(self._bits, capacity)
         self._standing = longer(self._standing, capacity)
         self._order = longer(self._order, capacity)
+        self._started = longer(self._started, capacity)
+        self._wave = longer(self._wave, capacity)

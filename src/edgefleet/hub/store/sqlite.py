@@ -118,10 +118,11 @@ class SqliteStore:
 
     def load_outcomes(self) -> Iterator[StoredOutcome]:
         """All outcomes, in the order in which they were counted."""
-        for row, id_, rollout, release, kind, at, reason, detail, received in self._reading.execute(
-            "SELECT device, id, rollout, release, kind, at, reason, detail, received_at"
+        found = self._reading.execute(
+            "SELECT device, id, rollout, release, kind, at, reason, detail, received_at, attempt"
             " FROM outcome ORDER BY number"
-        ):
+        )
+        for row, id_, rollout, release, kind, at, reason, detail, received, attempt in found:
             outcome = Outcome(
                 id=id_,
                 rollout=rollout,
@@ -130,6 +131,7 @@ class SqliteStore:
                 at=at,
                 reason=reason,
                 detail=detail,
+                attempt=attempt,
             )
             yield StoredOutcome(row, outcome, received)
 
@@ -180,7 +182,8 @@ class SqliteStore:
                 for outcome in outcomes
                 if connection.execute(
                     "INSERT OR IGNORE INTO outcome (device, id, rollout, release, kind, at,"
-                    " reason, detail, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " reason, detail, received_at, attempt)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         row,
                         outcome.id,
@@ -191,6 +194,7 @@ class SqliteStore:
                         outcome.reason,
                         outcome.detail,
                         now,
+                        outcome.attempt,
                     ),
                 ).rowcount
             )

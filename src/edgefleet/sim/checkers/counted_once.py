@@ -34,6 +34,8 @@ class CountedOnce(Checker):
             return
         if outcome.kind in _TOOK:
             self._took[outcome.rollout].add(row)
+        elif outcome.kind is OutcomeKind.WITHDRAWN:
+            self._took[outcome.rollout].discard(row)  # the start before it; nothing ran
         new = self._once[outcome.rollout, outcome.kind].add(row)
         if outcome.kind in _ONCE and not new:
             self.wrong(f"{self.crowd.name(row)}: {outcome.kind} was told twice, as two")

@@ -9,7 +9,14 @@ from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
 
-_ENDS = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
+_ENDS = frozenset(
+    {
+        OutcomeKind.CONFIRMED,
+        OutcomeKind.TRIAL_FAILED,
+        OutcomeKind.REVERTED,
+        OutcomeKind.WITHDRAWN,
+    }
+)
 
 
 class Exposure(Checker):

@@ -12,7 +12,14 @@ from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.witness import Checker, Tell
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_ENDS = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
+_ENDS = frozenset(
+    {
+        OutcomeKind.CONFIRMED,
+        OutcomeKind.TRIAL_FAILED,
+        OutcomeKind.REVERTED,
+        OutcomeKind.WITHDRAWN,
+    }
+)
 
 
 class Planned(Checker):
