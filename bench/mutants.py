@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         "silence after activation is forgotten",
         "rollout/evidence.py",
-        "silent = fleet.silent_for(trial, now) > track.state.spec.gate.silence_s",
-        "silent = fleet.silent_for(trial, now) > 1e9",
+        "silent = fleet.silent_longer(trial, now, track.state.spec.gate.silence_s)",
+        "silent = fleet.silent_longer(trial, now, 1e9)",
         ("bricks/3000",),
     ),
     Mutant(

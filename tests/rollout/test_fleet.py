@@ -89,6 +89,7 @@ def test_the_figures_count_online_devices_by_release(fleet: Fleet):
 def test_nobody_is_silent_for_longer_than_this_process_listens(fleet: Fleet):
     fleet.seen(1, 50.0, model=None, release=None, phase=Phase.IDLE)
     rows = fleet.hashes[:2].argsort()[:0].astype(int)
-    assert len(fleet.silent_for(rows, 110)) == 0
+    assert len(fleet.silent_longer(rows, 110, 5.0)) == 0
     all_rows = fleet.selected(parse("")).nonzero()[0]
-    assert fleet.silent_for(all_rows, 110).max() == 10
+    assert fleet.silent_longer(all_rows, 110, 9.0).all()
+    assert not fleet.silent_longer(all_rows, 110, 10.0).any()

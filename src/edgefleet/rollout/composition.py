@@ -40,7 +40,7 @@ def compose(
         labels = fleet.label_set(label_id)
         told = tuple((key, labels[key]) for key in keys if key in labels)
         groups[kit.profile, told] += count
-    away = fleet.silent_for(rows, now) > fleet.offline_after_s
+    away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     return PlanFleet(
         at=now,
         interval_s=interval_s,

@@ -12,7 +12,7 @@ import numpy as np
 from edgefleet.protocol.rollout import Evidence
 from edgefleet.rollout import gate
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.fleet import IDLE_CODE, NOTHING, STAGED_CODE, TRIAL_CODE, Fleet, Rows
+from edgefleet.rollout.fleet import IDLE_CODE, NOTHING, STAGED_CODE, TRIAL_CODE, Fleet, Mask, Rows
 from edgefleet.rollout.ledger import Standing
 from edgefleet.rollout.track import Track
 
@@ -61,22 +61,27 @@ def take_census(
     if held is not None and len(held):
         own = track.ledger.standings(rows)
         rows = rows[(own != Standing.NONE) | ~np.isin(rows, held, assume_unique=True)]
-    quiet = rows[track.ledger.standings(rows) == Standing.NONE]
-    already = (fleet.running_ids[quiet] == track.release.number) & (
-        fleet.phases[quiet] == IDLE_CODE
-    )
-    unheard = quiet[~already]
-    away = fleet.silent_for(unheard, now) > fleet.offline_after_s
+    quiet = _only(rows, track.ledger.standings(rows) == Standing.NONE)
+    already = fleet.running_ids[quiet] == track.release.number
+    already[already] = fleet.phases[quiet[already]] == IDLE_CODE
+    unheard = _only(quiet, ~already)
+    away = fleet.silent_longer(unheard, now, fleet.offline_after_s)
     trial = track.ledger.rows(Standing.TRIAL)
-    silent = fleet.silent_for(trial, now) > track.state.spec.gate.silence_s
+    silent = fleet.silent_longer(trial, now, track.state.spec.gate.silence_s)
     found = Census(
-        offered=unheard[~away],
+        offered=_only(unheard, ~away),
         in_trial=trial[~silent],
         silent=trial[silent],
         offline=unheard[away],
         deferred=track.ledger.rows(Standing.DEFERRED),
     )
-    return replace(found, evidence=_evidence(track, found, len(rows), int(already.sum())))
+    told = int(np.count_nonzero(already))
+    return replace(found, evidence=_evidence(track, found, len(rows), told))
+
+
+def _only(rows: Rows, mask: Mask) -> Rows:
+    """``rows[mask]``, without a copy where that is all of them. Do not write to it."""
+    return rows if mask.all() else rows[mask]
 
 
 def _evidence(track: Track, found: Census, cut: int, already: int) -> Evidence:
@@ -141,7 +146,8 @@ def closed_evidence(track: Track, fleet: Fleet, now: float) -> Evidence:
 
 def _silent(track: Track, fleet: Fleet, now: float) -> int:
     trial = track.ledger.rows(Standing.TRIAL)
-    return int((fleet.silent_for(trial, now) > track.state.spec.gate.silence_s).sum())
+    silence_s = track.state.spec.gate.silence_s
+    return int(np.count_nonzero(fleet.silent_longer(trial, now, silence_s)))
 
 
 def _reasons(track: Track, silent: int) -> dict[str, int]:
@@ -165,6 +171,6 @@ def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owin
     back_to = desired.numbers(rows)
     stranded = int(np.count_nonzero(back_to == NOTHING))
     rows = rows[(back_to != number) & (back_to != NOTHING)]
-    away = fleet.silent_for(rows, now) > fleet.offline_after_s
+    away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     first = track.ledger.newest_first
     return Owing(online=first(rows[~away]), offline=first(rows[away]), stranded=stranded)

@@ -248,9 +248,14 @@ class Fleet:
     def phases(self) -> npt.NDArray[np.uint8]:
         return self._phase[: len(self)]
 
-    def silent_for(self, rows: Rows, now: float) -> npt.NDArray[np.float64]:
-        """Seconds since each was heard, at most those since this process listens."""
-        return now - np.maximum(self._last_seen[rows], self.listening_since)
+    def silent_longer(self, rows: Rows, now: float, than_s: float) -> Mask:
+        """Who was not heard for longer; nobody while this process itself listens no longer."""
+        if not now - self.listening_since > than_s:
+            return np.zeros(len(rows), np.bool_)
+        silent_s = self._last_seen[rows]
+        np.subtract(now, silent_s, out=silent_s)
+        longer_silent: Mask = silent_s > than_s
+        return longer_silent
 
     def label_set(self, number: int) -> Mapping[str, str]:
         """One of the distinct label sets, by its number."""
