@@ -315,6 +315,20 @@ def test_a_trial_does_not_begin_while_the_hub_cannot_be_told() -> None:
     assert device.state.stage is Stage.ACTIVATING
 
 
+def test_what_the_hub_has_not_acknowledged_is_said_again_after_a_failed_check_in() -> None:
+    device = installed("1")
+    to_watching(device, "3")
+    look(device, None, alive=False)
+    for _ in range(3):
+        said = device.checked_in()
+        assert [one.kind for one in said.outcomes] == [OutcomeKind.TRIAL_FAILED]
+        device.hear(CheckInFailed(seq=said.seq, code="unreachable", draw=0.5))
+        device.now = device.state.soft.checkin_at
+        device.hear(Woke(draw=0.5))
+    answer(device)
+    assert spooled(device) == []
+
+
 @pytest.mark.parametrize("instead", [None, offer("3"), offer("1", action="revert")])
 def test_a_start_that_is_no_longer_wanted_is_given_up_and_forgotten(instead: Offer | None) -> None:
     device = staged()

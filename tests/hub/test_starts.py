@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.protocol.device import OutcomeKind, Phase
+from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
 from edgefleet.protocol.operator import LetPass
 from edgefleet.protocol.rollout import (
     ApprovalSpec,
@@ -161,6 +162,34 @@ def test_whoever_hangs_up_keeps_the_place_that_the_store_gave(tmp_path: Path) ->
         assert hub.rollout(rollout).exposed == 10
 
     rolling(tmp_path, run)
+
+
+def test_a_start_that_is_withdrawn_makes_room_and_may_be_asked_for_anew_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    def told(kind: OutcomeKind, attempt: int, rollout: str) -> Outcome:
+        return replace(outcome(f"{attempt}/{kind}", kind, rollout), attempt=attempt)
+
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+            devices = await enrol_inside(hub, 40)
+            await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
+            view = await hub.plan(spec(exposure=ExposureSpec(first=1)), "operator")
+            await hub.command(view.id, Verb.START, Command(), "operator")
+            first, other = devices[:2]
+            start = told(STARTED, 4, view.id)
+            assert (await report(hub, first, first.said(start))).acked == (start.id,)
+            assert not await ask(hub, other, view.id)
+            gave_up = told(OutcomeKind.WITHDRAWN, 4, view.id)
+            assert (await report(hub, first, first.said(gave_up))).acked == (gave_up.id,)
+            assert hub.rollout(view.id).exposed == 0
+            again = told(STARTED, 5, view.id)
+            assert (await report(hub, first, first.said(again))).acked == (again.id,)
+        async with hub_inside(tmp_path / "data") as hub:
+            assert hub.rollout(view.id).evidence.in_trial == 1
+            assert not await ask(hub, other, view.id)
+
+    asyncio.run(main())
 
 
 def test_a_hub_that_was_killed_goes_on_counting_where_it_was(tmp_path: Path) -> None:

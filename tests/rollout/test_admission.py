@@ -357,6 +357,33 @@ def test_the_newest_exposed_are_the_first_to_go_back():
     assert shell.engine._tracks[rollout].ledger.newest_first(rows).tolist() == [1, 4, 0, 3, 2]
 
 
+def tell(shell: ToyShell, rollout: str, kind: OutcomeKind, attempt: int) -> bool:
+    said = replace(outcome(rollout, "1", kind, at=shell.now), id=f"{attempt}/{kind}")
+    said = replace(said, attempt=attempt)
+    if kind is STARTED and not shell.engine.admit(0, said, shell.now):
+        return False
+    shell._store(0, said)
+    return True
+
+
+def test_a_withdrawn_start_frees_its_place_and_the_release_stays_wanted():
+    shell, rollout = rolling(5, exposure=ExposureSpec(first=1))
+    assert tell(shell, rollout, STARTED, 4)
+    assert not ask(shell, 1, rollout)
+    assert tell(shell, rollout, OutcomeKind.WITHDRAWN, 4)
+    assert shell.engine.desired(0) == "1", "nothing of it ran: it may be offered again"
+    assert shell.engine.view(rollout, shell.now).exposed == 0
+    assert ask(shell, 1, rollout)
+    assert not tell(shell, rollout, STARTED, 5), "its next start needs a place of its own"
+
+
+def test_a_withdrawn_start_gives_its_budget_back():
+    shell, rollout = rolling(5, budgets=(BudgetSpec(label="site", max_in_trial=1),))
+    for attempt in (4, 5, 6):
+        assert tell(shell, rollout, STARTED, attempt)
+        assert tell(shell, rollout, OutcomeKind.WITHDRAWN, attempt)
+
+
 def test_a_reported_start_of_another_release_takes_no_place():
     shell, rollout = rolling(5, exposure=ExposureSpec(first=1))
     said = Outcome(id="x", rollout=rollout, release="9", kind=STARTED, at=shell.now)
