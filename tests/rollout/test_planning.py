@@ -130,6 +130,13 @@ def test_a_halted_rollout_lets_go_of_its_devices(shell: ToyShell):
     assert caught.value.code == "verb_not_now"
 
 
+def test_a_release_that_everybody_has_is_not_planned_again(shell: ToyShell):
+    shell.run(shell.start(spec("2", 100)))
+    assert refused(shell, spec("2", 1, 100)) == ("release_current", "release")
+    shell.enrol("late")
+    assert shell.plan(spec("2", 100))  # it lacks the release
+
+
 def test_a_release_that_was_taken_back_is_not_planned_again(shell: ToyShell):
     shell.publish("3", Behaviour.FAILS_TRIAL)
     shell.run(shell.start(spec("3", 20, 100)))

@@ -97,6 +97,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "rollout_overlap": ErrorKind(
             _O, 409, _LATER, "Wait for the other rollout, or halt it, or narrow the selector."
         ),
+        "release_current": ErrorKind(
+            _O, 409, _NEVER, "Every device of the selection runs it, or is told to: plan another."
+        ),
         "release_failed_before": ErrorKind(
             _O, 409, _FIX, "It was taken back from this fleet: publish a new release."
         ),

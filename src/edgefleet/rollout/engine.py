@@ -99,8 +99,8 @@ class Engine:
 
         ``salt`` is 64 random bits. Raises OperatorError: ``not_found``, ``waves_invalid``,
         ``percent_out_of_range``, ``percent_not_rising``, ``gate_invalid``, ``selector_invalid``,
-        ``selector_key_unknown``, ``fleet_empty``, ``variant_missing``, ``release_failed_before`` or
-        ``rollout_overlap``.
+        ``selector_key_unknown``, ``fleet_empty``, ``variant_missing``, ``release_failed_before``,
+        ``rollout_overlap`` or ``release_current``.
         """
         release = self._published(spec.model, spec.release)
         plan.check_waves(spec.waves, self.fleet)
@@ -112,6 +112,7 @@ class Engine:
         plan.check_fleet(scope, self.fleet, spec)
         plan.check_not_failed_before(scope, release, self._tracks.values())
         plan.check_free(scope, self._tracks.values(), HOLDING)
+        plan.check_new(scope, release, self._desired)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
         created_at = plan.after_all(self._tracks.values(), now)
         return plan.planned(

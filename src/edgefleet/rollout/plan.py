@@ -202,6 +202,17 @@ def check_not_failed_before(scope: Scope, release: Published, others: Iterable[T
             )
 
 
+def check_new(scope: Scope, release: Published, desired: Desired) -> None:
+    """A release that all of them should run already has nowhere to go back to: none is planned."""
+    rows = scope.eligible_rows()
+    if len(rows) and bool((desired.numbers(rows) == release.number).all()):
+        raise OperatorError(
+            "release_current",
+            f"Release {release.manifest.release} is what these devices should run already.",
+            field="release",
+        )
+
+
 def after_all(others: Iterable[Track], now: float) -> float:
     """``now``, or just after the newest rollout when somebody set the clock back since.
 
