@@ -86,7 +86,7 @@ class DevicePlane:
             taken = await self._take(row, mine) if mine else ()
         except EdgefleetError as error:
             return self._refusal(error, started)
-        # What does not concern it is acknowledged and forgotten; a start is not: nobody admitted it.
+        # What does not concern it is acknowledged and forgotten; not a start: nobody admitted it.
         dropped = (one for one in said.outcomes if one not in mine and not _is_start(one))
         return self._answer(row, said, (*taken, *dropped), started)
 

@@ -24,6 +24,7 @@ from edgefleet.sim.scenario import MODEL, NEW, Act, Faults, Population, Scenario
 
 _BAD = ("fails", "crashes", "refuses", "bricks", "burns")
 _HEAL_S = 5400.0
+_END_S = 12 * 3600.0  # after healing, for plans that no window holds back
 
 
 class SwarmResult(Wire, frozen=True, kw_only=True):
@@ -48,16 +49,18 @@ class SwarmResult(Wire, frozen=True, kw_only=True):
 def mixture(seed: int) -> Scenario:
     """The scenario of a seed: a release of some kind, some faults, some plan, some hand."""
     chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
+    fleet, release, faults, plan = _fleet(chance), _release(chance), _faults(chance), _plan(chance)
+    nights = len(plan.waves) + 1 if plan.windows else 0  # a window opens once a day
     return Scenario(
         title=f"mixture {seed}",
-        fleet=_fleet(chance),
-        release=_release(chance),
-        faults=_faults(chance),
-        rollout=_plan(chance),
+        fleet=fleet,
+        release=release,
+        faults=faults,
+        rollout=plan,
         operator=_operator(chance),
         heal_s=_HEAL_S,
         person_s=1800.0,
-        end_s=12 * 3600.0,
+        end_s=_END_S + nights * 86_400.0,
     )
 
 
