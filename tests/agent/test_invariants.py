@@ -19,7 +19,7 @@ from support.device_world import Step, World, state_of_each_stage
 from support.memory_storage import PowerCut, When
 
 Stepped = tuple[AgentState, tuple[Effect, ...]]
-PASSING = ("trial_started", "deferred")
+PASSING = ("trial_started", "deferred", "withdrawn")  # an attempt may end after them
 
 
 def check_state(state: AgentState) -> None:

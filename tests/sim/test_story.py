@@ -12,7 +12,7 @@ from edgefleet.sim.device import DeviceFacts
 from edgefleet.sim.population import Mix, population
 from support.engine_hub import Story
 
-COUNT = 200
+COUNT = 600  # so that the first wave holds enough devices for a verdict
 START = 1000.0
 
 
