@@ -140,8 +140,8 @@ MUTANTS = (
     Mutant(
         "the pace is exceeded by one",
         "rollout/pace.py",
-        "if len(self._at) < self._most:",
-        "if len(self._at) <= self._most:",
+        "return max(0, self._most - len(self._at))",
+        "return max(0, self._most + 1 - len(self._at))",
         ("paced/600",),
     ),
     Mutant(

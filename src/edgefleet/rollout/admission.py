@@ -13,6 +13,7 @@ from edgefleet.protocol.rollout import Freeze, RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout import approval
 from edgefleet.rollout.budget import Budgets
+from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.pace import Flow, Starts
 from edgefleet.rollout.state import RolloutState
 from edgefleet.rollout.window import LABEL, Hours, Offset
@@ -107,6 +108,11 @@ class Admission:
         if not times:
             self.starts.add(now)
             self.budgets.take(row, labels)
+
+    def take_all(self, rows: Rows, now: float) -> None:
+        """``take`` for many rows that hold no place yet, where the plan has no budgets."""
+        self._reserved.update(dict.fromkeys(rows.tolist(), (1, now)))
+        self.starts.add(now, len(rows))
 
     def release(self, row: int) -> None:
         """Give a place back that was not used; it goes when all who took it gave it back."""

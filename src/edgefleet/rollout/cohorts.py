@@ -15,8 +15,12 @@ from statistics import median_low
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from edgefleet.protocol.device import Outcome, Scores, Telemetry
 from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, Limits
+from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
     LIMIT_REQUESTS,
@@ -80,6 +84,25 @@ class Figures:
             if row in known or len(known) < LATENCY_DEVICES_PER_COHORT:
                 known[row] = telemetry.latency_us_p95
 
+    def add_all(self, rows: Rows, telemetry: Telemetry) -> None:
+        """``add`` for many devices that say the same."""
+        _reach(self._told, int(rows.max()))
+        told_by = np.frombuffer(self._told, np.uint8)
+        self.devices += int(np.count_nonzero(told_by[rows] == 0))
+        told_by[rows] = 1
+        self.requests += len(rows) * telemetry.requests
+        self.errors += len(rows) * telemetry.errors
+        if telemetry.confidence_count:
+            self._weigh_all(rows, telemetry)
+        if telemetry.sketches is not None:
+            self.sketch.add(telemetry.sketches, times=len(rows))
+        elif telemetry.requests:
+            known = self.latency_us_p95
+            spare = LATENCY_DEVICES_PER_COHORT - len(known)
+            taken = [row for row in rows.tolist() if row in known] if known else []
+            taken += [row for row in rows.tolist() if row not in known][:spare]
+            known.update(dict.fromkeys(taken, telemetry.latency_us_p95))
+
     def cohort(self) -> Cohort:
         count = self.confidence_count
         p95 = self.sketch.latency_us(0.95)
@@ -108,6 +131,24 @@ class Figures:
         count += telemetry.confidence_count
         self._scores[at], self._scores[at + 1] = total, count
         self._add(total, count, 1)
+
+    def _weigh_all(self, rows: Rows, telemetry: Telemetry) -> None:
+        last = 2 * int(rows.max())
+        if last >= len(self._scores):
+            self._scores.extend([0.0] * max(2048, last + 2 - len(self._scores)))
+        scores = np.frombuffer(self._scores).reshape(-1, 2)
+        mine = scores[rows]
+        self._add_all(mine, -1)
+        mine[:, 0] += min(telemetry.confidence_sum, telemetry.confidence_count)
+        mine[:, 1] += telemetry.confidence_count
+        self._add_all(mine, 1)
+        scores[rows] = mine
+
+    def _add_all(self, scores: npt.NDArray[np.float64], sign: int) -> None:
+        total, count = scores[scores[:, 1] > 0].T
+        weight = np.minimum(count, float(SCORES_PER_DEVICE))
+        self.confidence_sum += sign * float(np.sum(weight * total / count))
+        self.confidence_count += sign * float(np.sum(weight))
 
     def _add(self, total: float, count: float, sign: int) -> None:
         if count:
@@ -150,6 +191,26 @@ class Cohorts:
             elif len(self._canaries) < SCORES_WAITING:
                 self._canaries[row] = scores
 
+    def hear_canaries(
+        self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
+        """``hear_canary`` of many devices that say the same."""
+        if telemetry.scores is not None:  # each is paired for itself
+            for row in rows.tolist():
+                self.hear_canary(row, telemetry, gate, memory_limit_mib)
+            return
+        self.canary.add_all(rows, telemetry)
+        if telemetry.requests >= LIMIT_REQUESTS:
+            self._hold_all_to_limits(rows, telemetry, gate, memory_limit_mib)
+
+    def hear_controls(self, rows: Rows, telemetry: Telemetry, gate: GateSpec) -> None:
+        """``hear_control`` of many devices that say the same."""
+        if telemetry.scores is None:
+            self.control.add_all(rows, telemetry)
+            return
+        for row in rows.tolist():
+            self.hear_control(row, telemetry, gate)
+
     def hear_control(self, row: int, telemetry: Telemetry, gate: GateSpec) -> None:
         """A device that was not given the release says how it serves."""
         self.control.add(row, telemetry)
@@ -167,10 +228,11 @@ class Cohorts:
         if len(self._controls) > SCORES_WAITING:
             del self._controls[next(iter(self._controls))]
 
-    def confirmed(self, outcome: Outcome, gate: GateSpec) -> None:
-        """A device confirmed the release: what its golden set said of it, and of the one before."""
+    def confirmed(self, outcome: Outcome, gate: GateSpec, *, times: int = 1) -> None:
+        """Devices confirmed the release: what the golden set said of it, and of the one before."""
         if outcome.accuracy is not None and outcome.accuracy_before is not None:
-            self._bet(ACCURACY, outcome.accuracy_before - outcome.accuracy, gate)
+            for _ in range(times):
+                self._bet(ACCURACY, outcome.accuracy_before - outcome.accuracy, gate)
 
     def differences(self) -> tuple[Difference, ...]:
         """What the bets came to, in a fixed order."""
@@ -201,18 +263,25 @@ class Cohorts:
         self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
         """What the device said last counts."""
-        memory_mib = memory_limit_mib * gate.max_memory_percent / 100
-        now = (
-            _COUNTED
-            | _SLOW * (telemetry.latency_us_p95 > gate.max_latency_p95_ms * 1_000)
-            | _ERRONEOUS * (telemetry.errors > gate.max_request_error_rate * telemetry.requests)
-            | _LARGE * (0 < memory_mib < telemetry.memory_mib)
-        )
+        now = _flags(telemetry, gate, memory_limit_mib)
         _reach(self._flags, row)
         before = self._flags[row]
         self._flags[row] = now
         for flag in (_COUNTED, _SLOW, _ERRONEOUS, _LARGE):
             change = bool(now & flag) - bool(before & flag)
+            if change:
+                self._above[flag] = self._above.get(flag, 0) + change
+
+    def _hold_all_to_limits(
+        self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
+        now = _flags(telemetry, gate, memory_limit_mib)
+        _reach(self._flags, int(rows.max()))
+        flags = np.frombuffer(self._flags, np.uint8)
+        before = flags[rows]
+        flags[rows] = now
+        for flag in (_COUNTED, _SLOW, _ERRONEOUS, _LARGE):
+            change = len(rows) * bool(now & flag) - int(np.count_nonzero(before & flag))
             if change:
                 self._above[flag] = self._above.get(flag, 0) + change
 
@@ -242,6 +311,17 @@ class Cohorts:
         self._bets[metric] = bet.after(difference)
 
 
+def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int) -> int:
+    """Which absolute limits a report breaks."""
+    memory_mib = memory_limit_mib * gate.max_memory_percent / 100
+    return (
+        _COUNTED
+        | _SLOW * (telemetry.latency_us_p95 > gate.max_latency_p95_ms * 1_000)
+        | _ERRONEOUS * (telemetry.errors > gate.max_request_error_rate * telemetry.requests)
+        | _LARGE * (0 < memory_mib < telemetry.memory_mib)
+    )
+
+
 def _allowed(metric: str, gate: GateSpec) -> float:
     match metric:
         case "latency":
@@ -257,6 +337,6 @@ def _allowed(metric: str, gate: GateSpec) -> float:
 
 
 def _reach(column: bytearray, row: int) -> None:
-    """Make room for ``row``."""
+    """Make room for ``row``. No view of the column may be alive."""
     if row >= len(column):
         column.extend(bytes(max(1024, row + 1)))

@@ -5,7 +5,7 @@ what it gave goes back by itself; and what a device failed, refused or reverted 
 it again, by whichever rollout.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
+from edgefleet.rollout.fleet import Fleet, Mask, Rows
 from edgefleet.rollout.ledger import HELD, Standing
 from edgefleet.rollout.state import TAKEN_BACK
 from edgefleet.rollout.track import Track
@@ -74,7 +74,7 @@ class Desired:
         if recalled is None or proven is None or proven.release.number == running:
             if want.ledger.standing(row) < Standing.TRIAL and not may_stage(want):
                 return None
-            return _offer(want, rollout=want.state.id, action="install")
+            return installation(want)
         return _offer(proven, rollout=recalled.state.id, action="revert")
 
     def recalled(self, row: int) -> Track | None:
@@ -87,12 +87,24 @@ class Desired:
     def numbers(self, rows: Rows) -> npt.NDArray[np.uint32]:
         """``track`` for many rows at once: the number of each one's release, 0 for none."""
         answer = np.zeros(len(rows), np.uint32)
+        for track, given in self.tracks(rows):
+            answer[given] = track.release.number
+        return answer
+
+    def tracks(self, rows: Rows) -> Iterator[tuple[Track, npt.NDArray[np.int64]]]:
+        """``track`` for many rows at once: each rollout with the places in ``rows`` it decides."""
+        undecided = np.arange(len(rows))
         for track in self._giving:
-            undecided = np.flatnonzero(answer == NOTHING)
+            if not len(undecided):
+                return
             left = rows[undecided]
             given = track.covered(left, self._fleet.running_ids[left]) & ~self.held(left, track)
-            answer[undecided[given]] = track.release.number
-        return answer
+            yield track, undecided[given]
+            undecided = undecided[~given]
+
+    def recalls(self, numbers: npt.NDArray[np.uint32]) -> bool:
+        """False when no rollout takes back any of these releases."""
+        return any(number in self._taken_back for number in set(numbers.tolist()))
 
     def held(self, rows: Rows, track: Track) -> Mask:
         """Which rows must not be offered the release of ``track``, whichever rollout said so."""
@@ -110,6 +122,11 @@ class Desired:
         return any(
             other.ledger.standing(row) in HELD for other in self.of_release(track.release.number)
         )
+
+
+def installation(want: Track) -> Offer:
+    """What a device is told that shall run the release of ``want``."""
+    return _offer(want, rollout=want.state.id, action="install")
 
 
 def _offer(want: Track, *, rollout: str, action: Literal["install", "revert"]) -> Offer:

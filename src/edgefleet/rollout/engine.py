@@ -18,6 +18,7 @@ from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import approval, device_why, plan
 from edgefleet.rollout import step as steps
 from edgefleet.rollout.admission import Admission
+from edgefleet.rollout.alike import Alike
 from edgefleet.rollout.cohorts import Cohorts
 from edgefleet.rollout.course import Course
 from edgefleet.rollout.cut import EVERYONE
@@ -63,6 +64,7 @@ class Engine:
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
         self._leave = Leave(self.fleet)
+        self.alike = Alike(self.fleet, self._tracks, self._desired, self._leave)
         self._outlook = Outlook(self.fleet, self._desired, self._leave, gate)
         self._course = Course(self.fleet, self._desired)
 

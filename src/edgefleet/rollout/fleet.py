@@ -23,6 +23,13 @@ Mask = npt.NDArray[np.bool_]
 
 _PHASES: Final = tuple(Phase)
 _PHASE_CODE: Final = {phase: code for code, phase in enumerate(_PHASES)}
+
+
+def phase_code(phase: Phase) -> int:
+    """The number that stands for a phase in ``Fleet.phases``."""
+    return _PHASE_CODE[phase]
+
+
 IDLE_CODE: Final = _PHASE_CODE[Phase.IDLE]
 STAGED_CODE: Final = _PHASE_CODE[Phase.STAGED]
 TRIAL_CODE: Final = _PHASE_CODE[Phase.TRIAL]
@@ -147,6 +154,22 @@ class Fleet:
         self._last_seen[rows] = now
         self._running[rows] = running
         self._phase[rows] = IDLE_CODE
+
+    def all_seen(
+        self, rows: Rows, now: float, *, model: str | None, release: str | None, phase: Phase
+    ) -> None:
+        """``seen`` for many devices that said the same."""
+        self._last_seen[rows] = now
+        self._running[rows] = self.release_id(model, release)
+        self._phase[rows] = _PHASE_CODE[phase]
+
+    def accept_seqs(self, rows: Rows, seq: int) -> Mask:
+        """``accept_seq`` for many devices that sent the same number."""
+        accepted: Mask = self._seq[rows] < min(seq, SEQ_MAX + 1)
+        if seq > SEQ_MAX:
+            accepted[:] = False
+        self._seq[rows[accepted]] = seq
+        return accepted
 
     def standings(self) -> tuple[npt.NDArray[Any], ...]:
         """A copy of what check-ins said, for ``take_standings`` of a fleet as long or longer."""

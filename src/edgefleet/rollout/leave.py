@@ -4,16 +4,18 @@ Here stands what holds for the whole fleet, whatever the rollout: the freeze, an
 which releases went wrong too often.
 """
 
+import numpy as np
+
 from edgefleet.protocol.device import Outcome
 from edgefleet.protocol.rollout import Freeze, Status
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout import exposure
 from edgefleet.rollout.admission import Refusal
-from edgefleet.rollout.fleet import Fleet, Rows
+from edgefleet.rollout.fleet import Fleet, Mask, Rows
 from edgefleet.rollout.holding import held_back
 from edgefleet.rollout.ledger import HELD, Standing
 from edgefleet.rollout.setback import Setbacks
-from edgefleet.rollout.staging import may_stage
+from edgefleet.rollout.staging import all_may_stage, may_stage
 from edgefleet.rollout.track import Track
 
 
@@ -47,6 +49,30 @@ class Leave:
         track.moved(row, now)
         return True
 
+    def admit_all(self, track: Track, rows: Rows, outcome: Outcome, now: float) -> Mask:
+        """``admit`` for many rows, ascending, that announce the same start: the first get leave."""
+        spec, ledger = track.state.spec, track.ledger
+        if spec.windows or spec.budgets or track.admission.reserved:  # each is asked for itself
+            each = (self.admit(track, row, outcome, now) for row in rows.tolist())
+            return np.fromiter(each, np.bool_, len(rows))
+        if outcome.release != spec.release:
+            return np.zeros(len(rows), np.bool_)
+        standings = ledger.standings(rows)
+        admitted: Mask = (standings == Standing.TRIAL) | (standings == Standing.HEALTHY)
+        if track.admission.door(track.state, self.freeze, None, now) is not None:
+            return admitted
+        asking = ~admitted & ~ledger.held(rows)
+        asking &= track.covered(rows, self._fleet.running_ids[rows])
+        asking &= ~np.isin(rows, self.held(track))
+        free = max(0, allowed(track) - track.in_trial)
+        room = track.admission.starts.room(now)
+        began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
+        if len(began):
+            track.admission.take_all(rows[began], now)
+            track.moved(int(rows[began[0]]), now)  # the oldest: it is least likely a newcomer
+            admitted[began] = True
+        return admitted
+
     def refusal(self, track: Track, row: int, now: float) -> Refusal | None:
         """Why the device may not start now. Changes nothing."""
         labels, admission = self._fleet.labels(row), track.admission
@@ -66,6 +92,15 @@ class Leave:
         if track.state.status is not Status.RUNNING:
             return True
         return may_stage(track, self._fleet, row, now)
+
+    def all_may_stage(self, track: Track, rows: Rows, now: float) -> Mask:
+        """``may_stage`` for many rows."""
+        if self.freeze.frozen:
+            return np.zeros(len(rows), np.bool_)
+        mask = ~np.isin(rows, self.held(track))
+        if track.state.status is Status.RUNNING:
+            mask[mask] = all_may_stage(track, self._fleet, rows[mask], now)
+        return mask
 
     def held(self, track: Track) -> Rows:
         """Rows, ascending, that get no leave for this model until a person looked at them."""

@@ -53,6 +53,7 @@ def standing_of(bits: int) -> Standing:
 
 
 _STANDINGS: Final = tuple(standing_of(bits) for bits in range(64))
+_STANDING_OF: Final = np.array(_STANDINGS, np.uint8)
 
 
 class Ledger:
@@ -94,6 +95,30 @@ class Ledger:
         self.version += 1
         return True
 
+    def record_all(
+        self, rows: Rows, outcome: Outcome, waves: npt.NDArray[np.int16]
+    ) -> npt.NDArray[np.bool_]:
+        """``record`` for many devices that say the same; true where it says something new.
+
+        ``rows`` ascend; ``waves`` are theirs, -1 where one lies in none.
+        """
+        starts = outcome.kind is OutcomeKind.TRIAL_STARTED
+        if outcome.kind is OutcomeKind.WITHDRAWN or (starts and self._withdrawn):
+            each = zip(rows.tolist(), waves.tolist(), strict=True)
+            told = (self.record(row, outcome, None if wave < 0 else wave) for row, wave in each)
+            return np.fromiter(told, np.bool_, len(rows))
+        self._make_room(rows)
+        before = self._bits[rows]
+        if starts:
+            self._started[rows] = np.maximum(self._started[rows], outcome.attempt)
+        after = before | np.uint8(_BIT[outcome.kind])
+        new: npt.NDArray[np.bool_] = after != before
+        if new.any():
+            self._take_down(rows[new], before[new], after[new], waves[new])
+            if outcome.kind in _WITH_REASON:
+                self._count_reason(outcome.reason or outcome.kind.value, int(new.sum()))
+        return new
+
     def standing(self, row: int) -> Standing:
         return Standing(self._standing.item(row)) if row < len(self._standing) else Standing.NONE
 
@@ -112,8 +137,7 @@ class Ledger:
 
     def standings(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """The standing of each of ``rows``, which ascend."""
-        if len(rows) and int(rows[-1]) >= len(self._standing):
-            self._grow(int(rows[-1]) + 1)
+        self._make_room(rows)
         return self._standing[rows]
 
     def held(self, rows: Rows) -> npt.NDArray[np.bool_]:
@@ -157,6 +181,32 @@ class Ledger:
             case kind:
                 return bits | _BIT[kind]
 
+    def _take_down(
+        self,
+        rows: Rows,
+        before: npt.NDArray[np.uint8],
+        after: npt.NDArray[np.uint8],
+        waves: npt.NDArray[np.int16],
+    ) -> None:
+        """New bits of many devices, none of which lost any."""
+        was, stands = _STANDING_OF[before], _STANDING_OF[after]
+        self._bits[rows] = after
+        self._standing[rows] = stands
+        moved = np.bincount(stands, minlength=len(Standing))
+        moved -= np.bincount(was, minlength=len(Standing))
+        for standing in Standing:
+            if standing is not Standing.NONE:
+                self._counts[standing] += int(moved[standing])
+        fresh = (after & _EXPOSED_BITS != 0) & (before & _EXPOSED_BITS == 0)
+        exposed, inside = rows[fresh], waves[fresh]
+        self.exposed += len(exposed)
+        self._order[exposed] = np.arange(1, len(exposed) + 1) + self._activations
+        self._activations += len(exposed)
+        self._wave[exposed] = inside + 1
+        for wave, count in enumerate(np.bincount(inside[inside >= 0]).tolist()):
+            self._exposed_by_wave[wave] += count
+        self.version += len(rows)
+
     def _expose(self, row: int, wave: int | None) -> None:
         self.exposed += 1
         self._activations += 1
@@ -180,10 +230,15 @@ class Ledger:
         if after is not Standing.NONE:
             self._counts[after] += 1
 
-    def _count_reason(self, reason: str) -> None:
+    def _count_reason(self, reason: str, devices: int = 1) -> None:
         if reason not in self._reasons and len(self._reasons) >= REASONS_PER_ROLLOUT:
             reason = "other"
-        self._reasons[reason] = self._reasons.get(reason, 0) + 1
+        self._reasons[reason] = self._reasons.get(reason, 0) + devices
+
+    def _make_room(self, rows: Rows) -> None:
+        """``rows`` ascend."""
+        if len(rows) and int(rows[-1]) >= len(self._bits):
+            self._grow(int(rows[-1]) + 1)
 
     def _grow(self, rows: int) -> None:
         capacity = max(1024, rows, 2 * len(self._bits))

@@ -1,6 +1,6 @@
 """Pace: starts a minute, counted exactly; bytes a second, by a bucket that fills as time goes."""
 
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections.abc import Callable
 
 from edgefleet.base.errors import OperatorError
@@ -24,9 +24,10 @@ class Starts:
         self._most = most
         self._at: list[float] = []  # ascending
 
-    def add(self, at: float) -> None:
+    def add(self, at: float, count: int = 1) -> None:
         if self._most:
-            insort(self._at, at)
+            place = bisect_right(self._at, at)
+            self._at[place:place] = [at] * count
 
     def remove(self, at: float) -> None:
         """It did not begin after all."""
@@ -34,12 +35,16 @@ class Starts:
         if place >= 0 and self._at[place] == at:
             del self._at[place]
 
-    def wait_until(self, now: float) -> float | None:
-        """When the next may begin; None: now. A clock set back counts as no time."""
+    def room(self, now: float) -> int | None:
+        """How many may begin now; None: any number."""
         if not self._most:
             return None
         del self._at[: bisect_right(self._at, now - MINUTE_S)]
-        if len(self._at) < self._most:
+        return max(0, self._most - len(self._at))
+
+    def wait_until(self, now: float) -> float | None:
+        """When the next may begin; None: now. A clock set back counts as no time."""
+        if self.room(now) != 0:
             return None
         return self._at[-self._most] + MINUTE_S
 

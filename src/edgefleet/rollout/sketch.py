@@ -23,12 +23,13 @@ class Sketch:
         self.classes = [0] * CLASS_BINS
         self.inputs = [0] * INPUT_BINS
 
-    def add(self, said: Sketches) -> None:
+    def add(self, said: Sketches, *, times: int = 1) -> None:
+        """Count ``said``, of so many devices that say the same."""
         for bucket, count in said.latency.items():
-            self.latency[bucket] += count
-        _add(self.confidence, said.confidence)
-        _add(self.classes, said.classes)
-        _add(self.inputs, said.inputs)
+            self.latency[bucket] += times * count
+        _add(self.confidence, said.confidence, times)
+        _add(self.classes, said.classes, times)
+        _add(self.inputs, said.inputs, times)
 
     def latency_us(self, share: float) -> int | None:
         """The upper edge of the bucket in which ``share`` of all requests lie."""
@@ -46,6 +47,6 @@ def told(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(counts) if any(counts) else ()
 
 
-def _add(sums: list[int], counts: Sequence[int]) -> None:
+def _add(sums: list[int], counts: Sequence[int], times: int) -> None:
     for place, count in enumerate(counts):
-        sums[place] += count
+        sums[place] += times * count

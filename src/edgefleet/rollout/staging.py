@@ -3,13 +3,17 @@
 from functools import partial
 from typing import Final
 
+import numpy as np
+
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout.fleet import Fleet, Rows
+from edgefleet.rollout.cut import EVERYONE
+from edgefleet.rollout.fleet import Fleet, Mask, Rows, phase_code
 from edgefleet.rollout.ledger import Standing
 from edgefleet.rollout.track import Track
 
 _STAGING: Final = frozenset({Phase.FETCHING, Phase.PROVING, Phase.STAGED})
+_STAGING_CODES: Final = [phase_code(phase) for phase in _STAGING]
 
 
 def may_stage(track: Track, fleet: Fleet, row: int, now: float) -> bool:
@@ -26,6 +30,19 @@ def may_stage(track: Track, fleet: Fleet, row: int, now: float) -> bool:
         return False
     flow.take(row, site, size_bytes, now)
     return True
+
+
+def all_may_stage(track: Track, fleet: Fleet, rows: Rows, now: float) -> Mask:
+    """``may_stage`` for many rows."""
+    if track.admission.flow.is_bounded:
+        each = (may_stage(track, fleet, row, now) for row in rows.tolist())
+        return np.fromiter(each, np.bool_, len(rows))
+    mask = np.isin(fleet.phases[rows], _STAGING_CODES)
+    if track.offering.below >= EVERYONE:
+        mask[:] = True
+    else:
+        mask |= track.scope.positions(rows) < np.uint64(track.offering.below)
+    return mask
 
 
 def open_offering(track: Track, allowed: int) -> None:

@@ -18,6 +18,7 @@ class Due(IntEnum):
     HAPPENED = 1  # an effect came to its end; the payload is the event
     ARRIVES = 2  # a check-in reaches the hub; the payload is (CheckIn, the device waits)
     BOOTS = 3  # the power is back
+    ANSWERED = 4  # the hub told some this and some that; the payload are the events with their rows
 
 
 Entry = tuple[float, int, Due, Live, int, Any]

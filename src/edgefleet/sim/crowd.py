@@ -3,6 +3,10 @@
 The effects of each core are done here, on a virtual link, disk and serving process, with their
 faults. Idle devices check in by formula, in sweeps: a device of bucket k does so at every second
 that is k modulo the interval, and is woken only when the hub has something to tell it.
+
+Devices that are woken in one second and are alike in everything, faults and fate too, are stepped
+as one and draw as one, until the hub tells some of them something else (``Live``). Where links or
+power may fail at any message, each device goes alone.
 """
 
 from collections import Counter, deque
@@ -19,18 +23,18 @@ from edgefleet.agent import event as happened
 from edgefleet.agent.event import Event
 from edgefleet.agent.state import AgentState, Held, Pace, Slot, SlotName, Soft, slot
 from edgefleet.agent.step import step
-from edgefleet.protocol.device import CheckIn, Facts
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Facts
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.serving import ProveResult
-from edgefleet.rollout.fleet import Mask
+from edgefleet.rollout.fleet import Mask, Rows
 from edgefleet.sim.agenda import Agenda, Due
 from edgefleet.sim.door import Failed
 from edgefleet.sim.facts import FleetFacts
 from edgefleet.sim.hub import SimHub
 from edgefleet.sim.limits import ANSWER_TIMEOUT_S
-from edgefleet.sim.live import Live, bricks, refuses
+from edgefleet.sim.live import Live, bricks, fates, refuses
 from edgefleet.sim.releases import held
-from edgefleet.sim.rows import Rows, settled
+from edgefleet.sim.rows import Folded, parted, settled
 from edgefleet.sim.scenario import MODEL, NEW, Scenario, Truth
 from edgefleet.sim.witness import Witnesses
 
@@ -59,13 +63,15 @@ class Crowd:
         self.agenda = agenda
         self.witnesses: Witnesses | None = None
         self.now = 0.0
-        self.steps = 0  # of agent cores
+        self.events = 0  # entries of the agenda, counted for each device
+        self.steps = 0  # of agent cores, counted for each device
         self.heartbeats = 0  # of idle devices
         self.faults: Counter[str] = Counter()
-        self.live: dict[int, Live] = {}
+        self.live: dict[Live, None] = {}
         self.serving: npt.NDArray[np.uint8] = np.zeros(fleet.count, np.uint8)
         self._draw: Callable[[], float] = chance.random
-        self._rows = Rows(fleet.count)
+        self._folded = Folded(fleet.count)
+        self._fates = fates(fleet.luck, scenario.release)
         self._awake: Mask = np.ones(fleet.count, np.bool_)  # live, lost, or not there yet
         self._hub_number: npt.NDArray[np.uint32] = np.zeros(fleet.count, np.uint32)
         self._soon: deque[tuple[Live, int, Event]] = deque()
@@ -109,22 +115,23 @@ class Crowd:
     def install(self, release: str) -> None:
         """All devices that are there from the start run ``release``, confirmed."""
         number = self.hub.engine.fleet.release_id(MODEL, release)
-        for row in range(self.fleet.devices):
-            facts = self.fleet.device(row)
+        every = np.arange(self.fleet.devices)
+        for rows in parted(every, (self.fleet.kinds(every), self.fleet.panel[every])):
+            facts = self.fleet.device(int(rows[0]))
             mine = Slot(held=self._held[release, facts.profile], proved=True, confirmed=True)
-            self._rows.fold(row, self._state(facts, row, active="a", a=mine))
+            self._folded.fold(rows, self._state(facts, int(rows[0]), active="a", a=mine))
         self._awake[: self.fleet.devices] = False
         self.serving[: self.fleet.devices] = NUMBERS[release]
         self._hub_number[: self.fleet.devices] = number
         for row in np.flatnonzero(self.fleet.panel).tolist():
-            self._wake(row, self.now + self._draw() * self.scenario.fleet.interval_s)
+            self._wake(np.array([row]), self.now + self._draw() * self.scenario.fleet.interval_s)
 
     def enrol(self, row: int) -> None:
         """A device comes new, without any release."""
         facts = self.fleet.device(row)
         self.hub.enrol(self.fleet.name(row), facts.profile, self.fleet.labels(row))
-        live = self._alive(row, AgentState(interval_s=self.scenario.fleet.interval_s))
-        self._boot(live)
+        new = AgentState(interval_s=self.scenario.fleet.interval_s)
+        self._boot(self._alive(np.array([row]), new))
 
     def _state(
         self, facts: Facts, row: int, *, active: SlotName | None = None, a: Slot
@@ -153,43 +160,57 @@ class Crowd:
         self.heartbeats += len(rows)
         self.hub.engine.fleet.heartbeats(rows, self.now, self._hub_number[rows])
         wanted = rows[self.hub.wanted(rows, self.now)]
-        for row in wanted.tolist():
+        if not len(wanted):
+            return
+        alike = np.zeros(len(wanted), np.bool_)
+        if not (self._rough or self._cuts):
+            alike = self.fleet.plain(wanted, self.now)
+        for row in wanted[~alike, None]:
             self._wake(row, self.now)
+        for rows in self._folded.alike(wanted[alike], self._fates):
+            self._wake(rows, self.now)
 
-    def _wake(self, row: int, at: float) -> None:
-        state = self._rows.unfold(row, at + self.fleet.skew.item(row))
-        live = self._alive(row, state)
+    def _wake(self, rows: Rows, at: float) -> None:
+        state = self._folded.unfold(int(rows[0]), at + self.fleet.skew.item(int(rows[0])))
+        live = self._alive(rows, state)
         live.pointer = state.active
         if state.active is not None:
             live.held = slot(state, state.active).held
             live.swapped_at = self.now - 3600.0
         self._at(live, at)
 
-    def _alive(self, row: int, state: AgentState) -> Live:
-        live = Live(row, state, self.fleet.luck.item(row))
+    def _alive(self, rows: Rows, state: AgentState) -> Live:
+        row = int(rows[0])
+        live = Live(rows, state, self.fleet.luck.item(row))
         live.skew = self.fleet.skew.item(row)
         live.requests_s = self.scenario.fleet.requests_s
         live.bytes_s = self.fleet.bytes_s(row)
         live.stays = bool(self.fleet.panel[row])
-        self.live[row] = live
-        self._awake[row] = True
+        self.live[live] = None
+        self._awake[rows] = True
         return live
 
     def _fold(self, live: Live) -> None:
-        row, state = live.row, live.state
-        self._rows.fold(row, state)
+        rows, state = live.rows, live.state
+        self._folded.fold(rows, state)
         mine = slot(state, state.active).held if state.active else None
         release = mine.release if mine else None
         fleet = self.hub.engine.fleet
-        self._hub_number[row] = fleet.release_id(MODEL, release) if release else _NONE
+        self._hub_number[rows] = fleet.release_id(MODEL, release) if release else _NONE
         live.life += 1
-        del self.live[row]
-        self._awake[row] = False
+        del self.live[live]
+        self._awake[rows] = False
 
     # Busy devices.
 
-    def due(self, due: Due, live: Live, payload: Any) -> None:
-        """One entry of the agenda."""
+    def due(self, due: Due, live: Live, life: int, payload: Any) -> None:
+        """One entry of the agenda, put there in the life of that number."""
+        for part in live.whole() if live.parts else (live,):
+            if part.life == life:
+                self.events += len(part.rows)
+                self._due(due, part, payload)
+
+    def _due(self, due: Due, live: Live, payload: Any) -> None:
         match due:
             case Due.TIMER:
                 if live.pushed_at != self.now:
@@ -203,6 +224,12 @@ class Crowd:
                 self._happen(live, payload)
             case Due.ARRIVES:
                 self._arrive(live, payload)
+            case Due.ANSWERED:
+                parts = live.part(tuple(rows for _, rows in payload))
+                del self.live[live]
+                self.live.update(dict.fromkeys(parts))
+                for part, (event, _) in zip(parts, payload, strict=True):
+                    self._happen(part, event)
             case Due.BOOTS:
                 self._boot(live)
         self._finish()
@@ -212,13 +239,14 @@ class Crowd:
         soon = self._soon
         while soon:
             live, life, event = soon.popleft()
-            if live.life == life:
-                self._happen(live, event)
+            for part in live.whole():
+                if part.life == life:
+                    self._happen(part, event)
 
     def _happen(self, live: Live, event: Event) -> None:
         """One step of a core: save, then do its effects in order, unless the power goes."""
         state, effects = step(live.state, event, self.now + live.skew)
-        self.steps += 1
+        self.steps += len(live.rows)
         if self._cuts and not self.fleet.healed and self._draw() < self.scenario.faults.power_cuts:
             self._cut(live, state, effects)
             return
@@ -241,8 +269,8 @@ class Crowd:
         live.held = None
         live.pid += 1
         live.timer_at = live.pushed_at = float("inf")
-        self.serving[live.row] = _NONE
-        self.hub.trace.row(self.now, "power cut", live.row, live.state.stage.value)
+        self.serving[live.rows] = _NONE
+        self.hub.trace.rows(self.now, "power cut", live.rows, live.state.stage.value)
         self.agenda.put(self.now + 5.0 + 60.0 * self._draw(), Due.BOOTS, live)
 
     def _boot(self, live: Live) -> None:
@@ -257,7 +285,7 @@ class Crowd:
             self.faults["lost_writes"] += len(idle)
         live.state = msgspec.structs.replace(stored, soft=Soft())
         live.life += 1
-        self.hub.trace.row(self.now, "booted", live.row, stored.stage.value)
+        self.hub.trace.rows(self.now, "booted", live.rows, stored.stage.value)
         pace = self._panel_pace if live.stays else self._pace
         self._happen(
             live,
@@ -308,24 +336,29 @@ class Crowd:
         said, waits = payload
         if waits and self._draw() < self.scenario.faults.loss and not self.fleet.healed:
             self.faults["loss"] += 1
-            self.hub.check_in(live.row, said, self.now)
+            self.hub.check_in(live.rows, said, self.now)
             self._unanswered(live, said, "timeout")
         else:
             self._ask(live, said, waits=waits)
 
     def _ask(self, live: Live, said: CheckIn, *, waits: bool) -> None:
-        answer = self.hub.check_in(live.row, said, self.now)
+        answers = self.hub.check_in(live.rows, said, self.now)
         if not waits:
             return
         delay_s = 0.05 + 0.2 * self._draw()
-        event: Event
-        if isinstance(answer, Failed):
-            event = happened.CheckInFailed(
-                seq=said.seq, code=answer.code, draw=self._draw(), next_seq=answer.next_seq
-            )
+        heard = [(self._heard(said.seq, answer), rows) for answer, rows in answers]
+        if len(heard) == 1:
+            self._later(live, delay_s, heard[0][0])
         else:
-            event = happened.CheckInAnswered(seq=said.seq, answer=answer, draw=self._draw())
-        self._later(live, delay_s, event)
+            self.agenda.put(self.now + delay_s, Due.ANSWERED, live, heard)
+
+    def _heard(self, seq: int, answer: CheckInAnswer | Failed) -> Event:
+        draw = self._draw()
+        if isinstance(answer, Failed):
+            return happened.CheckInFailed(
+                seq=seq, code=answer.code, draw=draw, next_seq=answer.next_seq
+            )
+        return happened.CheckInAnswered(seq=seq, answer=answer, draw=draw)
 
     def _unanswered(self, live: Live, said: CheckIn, code: str) -> None:
         event = happened.CheckInFailed(seq=said.seq, code=code, draw=self._draw())
@@ -389,11 +422,11 @@ class Crowd:
             state = live.state
             attempt = state.attempt
             way = "restore" if effect.slot == state.active or attempt is None else attempt.action
-            self.serving[live.row] = NUMBERS[mine.release]
-            self.hub.trace.row(self.now, "activated", live.row, mine.release)
+            self.serving[live.rows] = NUMBERS[mine.release]
+            self.hub.trace.rows(self.now, "activated", live.rows, mine.release)
             if self.witnesses is not None:
                 for hear in self.witnesses.activated:
-                    hear(live.row, mine.release, way, self.now)
+                    hear(live.rows, mine.release, way, self.now)
             if mine.release == NEW and bricks(live.luck, self.scenario.release):
                 self._lose(live)
                 return
@@ -404,22 +437,22 @@ class Crowd:
 
     def _lose(self, live: Live) -> None:
         """The device is never heard of again."""
-        self.faults["bricks"] += 1
-        self.fleet.dead[live.row] = True
+        self.faults["bricks"] += len(live.rows)
+        self.fleet.dead[live.rows] = True
         live.life = -1
-        del self.live[live.row]
+        del self.live[live]
 
     def _stop_serving(self, live: Live, effect: do.StopServing) -> None:  # noqa: ARG002 - as all effects
         live.held = None
         live.pid += 1
-        self.serving[live.row] = _NONE
+        self.serving[live.rows] = _NONE
         gone = happened.ServingSeen(status=None, alive=False, draw=self._draw())
         self._soon.append((live, live.life, gone))
 
     def _probe(self, live: Live, effect: do.Probe) -> None:  # noqa: ARG002 - as all effects
         status = live.status(self.now, self.scenario.release)
         if status is None:
-            self.serving[live.row] = _NONE
+            self.serving[live.rows] = _NONE
         seen = happened.ServingSeen(status=status, alive=status is not None, draw=self._draw())
         self._soon.append((live, live.life, seen))
 

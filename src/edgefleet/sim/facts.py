@@ -83,6 +83,20 @@ class FleetFacts:
             return self._by_profile[group.profile]
         return self._by_profile[self._profiles[row // len(self._sites) % len(self._profiles)]]
 
+    def kinds(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """A number for each row: equal where ``device`` is."""
+        if self._groups:
+            profiles = [group.profile for group in self._groups]
+            numbers = np.array([profiles.index(group.profile) for group in self._groups])
+            return numbers[self._group[rows % len(self._group)]]
+        return rows // len(self._sites) % len(self._profiles)
+
+    def plain(self, rows: Rows, now: float) -> Mask:
+        """Who has no fault of its own from now on, and sends no figures of its own."""
+        marred = self.thin | self.old | self.panel | self.dead | np.isfinite(self.up_s)
+        plain: Mask = ~marred[rows] & (self.skew[rows] == 0)
+        return plain & (self.away_until[rows] <= now) & (self.disk_until[rows] <= now)
+
     def bytes_s(self, row: int) -> float:
         thin = bool(self.thin[row]) and not self.healed
         return self._bytes_s[0] if thin else self._bytes_s[1]

@@ -7,9 +7,11 @@ decide. Between any two of these the process may be killed; what was not stored 
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
+
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.zones import utc_offset_s
-from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome, OutcomeKind
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, Outcome, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec, Verb
 from edgefleet.rollout.engine import Change, Engine
@@ -22,6 +24,9 @@ from edgefleet.sim.trace import Trace
 from edgefleet.sim.witness import Witnesses
 
 TRIAL_STARTED: Final = OutcomeKind.TRIAL_STARTED
+Parted = tuple[tuple[CheckInAnswer | Failed, Rows], ...]
+"""Who hears what: no row twice."""
+
 _DOWN: Final = Failed("unreachable", "The hub is down.")
 
 
@@ -43,7 +48,6 @@ class SimHub:
         self.down_s = 0.0
         self.down_until = 0.0
         self.crashes = 0
-        self.held_back = 0  # starts that were not admitted
         self._flushed_at = now
         self.keeps_standings = True
 
@@ -66,8 +70,8 @@ class SimHub:
             engine.add_release(manifest, sha256)
         for state in self.store.states():
             engine.load(state)
-        for row, outcome, at in self.store.outcomes():
-            engine.record(row, outcome, at)
+        for rows, outcome, at in self.store.outcomes():
+            engine.alike.record(rows, outcome, at)
         self.engine = engine
         self.down_until = 0.0
         self.trace.note(now, "hub up", "hub", f"{len(engine.fleet)} devices")
@@ -166,58 +170,130 @@ class SimHub:
         """Which of these idle devices would be told something."""
         return self.engine.wanted(rows, now)
 
-    def check_in(self, row: int, said: CheckIn, now: float) -> CheckInAnswer | Failed:
-        """What a device hears back."""
+    def check_in(self, rows: Rows, said: CheckIn, now: float) -> Parted:
+        """What devices that say the same hear back: who hears what."""
         if self.down_until:
-            return _DOWN
+            return ((_DOWN, rows),)
         try:
-            return self._answer(row, said, now)
+            if len(rows) == 1:
+                return ((self._answer(int(rows[0]), rows, said, now), rows),)
+            return self._answer_all(rows, said, now)
         except HubCrashed:
             self.killed(now)
-            return _DOWN
+            return ((_DOWN, rows),)
 
-    def _answer(self, row: int, said: CheckIn, now: float) -> CheckInAnswer | Failed:
+    # One device.
+
+    def _answer(self, row: int, rows: Rows, said: CheckIn, now: float) -> CheckInAnswer | Failed:
         engine, fleet = self.engine, self.engine.fleet
         if not fleet.accept_seq(row, said.seq):
             return Failed("checkin_replayed", next_seq=fleet.last_seq(row) + 1)
         fleet.seen(row, now, model=said.model, release=said.release, phase=said.phase)
         acked: tuple[str, ...] = ()
         if said.outcomes:
-            acked = self._take(row, said.outcomes, now)
+            acked = self._take(row, rows, said.outcomes, now)
         if said.telemetry is not None:
             engine.telemetry(row, said.telemetry, now)
         offer = engine.answer(row, now)
         if offer is not None:
-            self.trace.row(now, "offered", row, f"{offer.action} {offer.release}")
-            if self.witnesses is not None:
-                for hear in self.witnesses.offered:
-                    hear(row, offer, now)
+            self._offered(rows, offer, now)
         return CheckInAnswer(interval_s=self.interval_s, acked=acked, offer=offer)
 
-    def _take(self, row: int, outcomes: tuple[Outcome, ...], now: float) -> tuple[str, ...]:
-        witnesses = self.witnesses
+    def _take(
+        self, row: int, rows: Rows, outcomes: tuple[Outcome, ...], now: float
+    ) -> tuple[str, ...]:
+        """The ids of those that are durable, and counted, now."""
         engine = self.engine
-        refused: set[str] = set()
-        for outcome in outcomes:
-            if outcome.kind is TRIAL_STARTED and not engine.admit(row, outcome, now):
-                refused.add(outcome.id)
-        if refused:
-            outcomes = tuple(outcome for outcome in outcomes if outcome.id not in refused)
-            self.held_back += len(refused)
-            if not outcomes:
-                return ()
-        self._effect()
-        fresh = self.store.save_outcomes(row, outcomes, now)
-        if witnesses is not None:
-            for outcome in fresh:
-                for hear in witnesses.stored:
-                    hear(row, outcome, now)
-        for outcome in fresh:
+        outcomes = tuple(
+            outcome
+            for outcome in outcomes
+            if outcome.kind is not TRIAL_STARTED or engine.admit(row, outcome, now)
+        )
+        if not outcomes:
+            return ()
+        for _, outcome in self._store(rows, outcomes, now):
             self._effect()
             engine.record(row, outcome, now)
-            self.trace.row(now, "reported", row, f"{outcome.kind} {outcome.reason}")
+        return self._acknowledge(rows, outcomes, now)
+
+    # Many that say the same.
+
+    def _answer_all(self, rows: Rows, said: CheckIn, now: float) -> Parted:
+        """They are counted in one transaction, as a hub that commits in groups counts them."""
+        fleet, parts = self.engine.fleet, list[tuple[CheckInAnswer | Failed, Rows]]()
+        accepted = fleet.accept_seqs(rows, said.seq)
+        for row in rows[~accepted].tolist():
+            replayed = Failed("checkin_replayed", next_seq=fleet.last_seq(row) + 1)
+            parts.append((replayed, np.array([row])))
+        rows = rows[accepted]
+        if not len(rows):
+            return tuple(parts)
+        fleet.all_seen(rows, now, model=said.model, release=said.release, phase=said.phase)
+        acked = self._take_all(rows, said.outcomes, now)
+        if said.telemetry is not None:
+            self.engine.alike.telemetry(rows, said.telemetry, now)
+        for offer, told in self.engine.alike.answers(rows, now):
+            if offer is not None:
+                self._offered(told, offer, now)
+            for ids, heard in acked:
+                both = np.intersect1d(told, heard, assume_unique=True)
+                if len(both):
+                    answer = CheckInAnswer(interval_s=self.interval_s, acked=ids, offer=offer)
+                    parts.append((answer, both))
+        return tuple(parts)
+
+    def _take_all(
+        self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
+    ) -> tuple[tuple[tuple[str, ...], Rows], ...]:
+        """Who has which ids acknowledged."""
+        alike = self.engine.alike
+        starts = [outcome for outcome in outcomes if outcome.kind is TRIAL_STARTED]
+        if not starts:
+            groups = [(rows, outcomes)]
+        elif len(starts) == 1:
+            admitted = alike.admit(rows, starts[0], now)
+            others = tuple(outcome for outcome in outcomes if outcome is not starts[0])
+            groups = [(rows[admitted], outcomes), (rows[~admitted], others)]
+        else:
+            return tuple((self._take(int(row), row, outcomes, now), row) for row in rows[:, None])
+        acked: list[tuple[tuple[str, ...], Rows]] = []
+        for told, theirs in groups:
+            if not len(told):
+                continue
+            if not theirs:
+                acked.append(((), told))
+                continue
+            for fresh, outcome in self._store(told, theirs, now):
+                self._effect()
+                alike.record(fresh, outcome, now)
+            acked.append((self._acknowledge(told, theirs, now), told))
+        return tuple(acked)
+
+    # Of both.
+
+    def _store(
+        self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
+    ) -> tuple[tuple[Rows, Outcome], ...]:
         self._effect()
-        if witnesses is not None:
-            for hear in witnesses.acknowledged:
-                hear(row, outcomes, now)
+        fresh = self.store.save_outcomes(rows, outcomes, now)
+        for told, outcome in fresh:
+            if self.witnesses is not None:
+                for hear in self.witnesses.stored:
+                    hear(told, outcome, now)
+            self.trace.rows(now, "reported", told, f"{outcome.kind} {outcome.reason}")
+        return fresh
+
+    def _acknowledge(
+        self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
+    ) -> tuple[str, ...]:
+        self._effect()
+        if self.witnesses is not None:
+            for hear in self.witnesses.acknowledged:
+                hear(rows, outcomes, now)
         return tuple(outcome.id for outcome in outcomes)
+
+    def _offered(self, rows: Rows, offer: Offer, now: float) -> None:
+        self.trace.rows(now, "offered", rows, f"{offer.action} {offer.release}")
+        if self.witnesses is not None:
+            for hear in self.witnesses.offered:
+                hear(rows, offer, now)

@@ -1,26 +1,43 @@
-"""A device with something to do: the real agent core's state, and what surrounds that core."""
+"""Devices with something to do: the real agent core's state, and what surrounds that core."""
+
+from collections.abc import Iterator
+from copy import copy
+
+import numpy as np
+import numpy.typing as npt
 
 from edgefleet.agent.state import AgentState, Held, SlotName
 from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.rollout.fleet import Rows
 from edgefleet.sim.scenario import NEW, Truth
 
 OLD_CONFIDENCE = 0.9
 
 
-class Live:
-    """One materialised device. ``stored`` is what its disk holds of the state.
+def fates(luck: npt.NDArray[np.float64], truth: Truth) -> npt.NDArray[np.intp]:
+    """A number for each luck: equal where the release does the same to the devices."""
+    shares = (truth.fails, truth.crashes, truth.bricks, truth.refuses, truth.burns)
+    return np.digitize(luck, np.cumsum(shares))
 
-    ``life`` grows with every power cut, so that nothing of an earlier life is heard in a later one.
-    ``luck`` in [0, 1) says once and for all what the new release does to this device.
+
+class Live:
+    """Materialised devices that are alike in everything here: most often one, or ``rows`` of them.
+
+    As a core is a function, one step of it is the step of them all. What the world says to some of
+    them only parts them. ``stored`` is what their disks hold of the state. ``life`` grows with
+    every power cut, so that nothing of an earlier life is heard in a later one. ``luck`` in [0, 1)
+    says once and for all what the new release does to these devices.
     """
 
     __slots__ = (
-        "bytes_s", "came", "held", "life", "luck", "pid", "pointer", "pushed_at", "requests_s",
-        "row", "skew", "state", "stays", "stored", "swapped_at", "timer_at",
+        "bytes_s", "came", "held", "life", "luck", "parts", "pid", "pointer", "pushed_at",
+        "requests_s", "row", "rows", "skew", "state", "stays", "stored", "swapped_at", "timer_at",
     )  # fmt: skip
 
-    def __init__(self, row: int, state: AgentState, luck: float) -> None:
-        self.row = row
+    def __init__(self, rows: Rows, state: AgentState, luck: float) -> None:
+        self.rows = rows  # ascending
+        self.row = int(rows[0])
+        self.parts: tuple[Live, ...] = ()  # what it came apart into; then it is of no use itself
         self.state = self.stored = state
         self.luck = luck
         self.life = 0
@@ -34,6 +51,23 @@ class Live:
         self.bytes_s = 1.0
         self.came = 0.0  # bytes of the download under way
         self.stays = False  # sends figures all the time, and so is never folded
+
+    def part(self, rows: tuple[Rows, ...]) -> "tuple[Live, ...]":
+        """Let it come apart into these."""
+        parts: list[Live] = []
+        for mine in rows:
+            part = copy(self)
+            part.rows, part.row = mine, int(mine[0])
+            parts.append(part)
+        self.parts = tuple(parts)
+        return self.parts
+
+    def whole(self) -> "Iterator[Live]":
+        """Itself, or what it came apart into."""
+        if not self.parts:
+            yield self
+        for part in self.parts:
+            yield from part.whole()
 
     def status(self, now: float, truth: Truth) -> ServingStatus | None:
         """What a look at the serving process says; None when there is none."""

@@ -123,7 +123,6 @@ class Run:
         self.witnesses = Witnesses(checkers, self)
         self.hub.witnesses = self.crowd.witnesses = self.witnesses
         self.hub.keeps_standings = scenario.faults.hub_crashes > 0
-        self._popped = 0
         self._person = ""
         self._curve: list[Point] = []
         self._crash_times = self._plan_crashes()
@@ -228,10 +227,8 @@ class Run:
                     return
             crowd.sweep(second)
             for at, _, due, live, life, payload in agenda.during(second):
-                if live.life == life and life >= 0:
-                    self.now = crowd.now = at
-                    self._popped += 1
-                    crowd.due(due, live, payload)
+                self.now = crowd.now = at
+                crowd.due(due, live, life, payload)
             second += 1
 
     def _incidents(self, acts: list[Act], comers: list[int]) -> None:
@@ -287,8 +284,8 @@ class Run:
         self.hub.crash_in = None
         if self.hub.down_until:
             self.hub.start_again(self.now)
-        for row, live in self.crowd.live.items():
-            live.bytes_s = self.facts.bytes_s(row)
+        for live in self.crowd.live:
+            live.bytes_s = self.facts.bytes_s(live.row)
 
     def _plan_crashes(self) -> list[tuple[float, int, float]]:
         """(when it is armed, how many effects later it happens, how long it is down)."""
@@ -334,7 +331,7 @@ class Run:
     def _result(self, *, finished: bool) -> Result:
         view = self.engine.view(ROLLOUT, self.now)
         wall_s = time.perf_counter() - self._began
-        events = self._popped + self.crowd.heartbeats
+        events = self.crowd.events + self.crowd.heartbeats
         faults = {**self.crowd.faults}
         for kind in ("offline", "flapping", "thin", "wrong_clocks", "old_agents"):
             if getattr(self.scenario.faults, kind):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.rollout.fleet import Fleet
+from edgefleet.rollout.fleet import Fleet, Mask, Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.row_set import RowSet
 
@@ -35,32 +35,43 @@ class Store:
     def states(self) -> Iterator[RolloutState]:
         return (decode(data, RolloutState, code="internal") for data in self._states.values())
 
-    def has(self, row: int, outcome: Outcome) -> bool:
-        return outcome.id in self._rows_of and row in self._rows_of[outcome.id]
+    def has(self, rows: Rows, outcome: Outcome) -> Mask:
+        """For each row, whether the outcome is there."""
+        known = self._rows_of.get(outcome.id)
+        return np.zeros(len(rows), np.bool_) if known is None else known.has(rows)
 
     def save_outcomes(
-        self, row: int, outcomes: tuple[Outcome, ...], now: float
-    ) -> tuple[Outcome, ...]:
-        """Keep those that are not there yet; returns them."""
-        fresh: list[Outcome] = []
+        self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
+    ) -> tuple[tuple[Rows, Outcome], ...]:
+        """Keep what is not there yet of what all of ``rows`` say; returns that."""
+        fresh: list[tuple[Rows, Outcome]] = []
         for outcome in outcomes:
-            rows = self._rows_of.get(outcome.id)
-            if rows is None:
-                rows = self._rows_of[outcome.id] = RowSet()
-            if not rows.add(row):
+            known = self._rows_of.get(outcome.id)
+            if known is None:
+                known = self._rows_of[outcome.id] = RowSet()
+            new = rows[known.add(rows)]
+            if not len(new):
                 continue
-            self._rows.append(row)
-            self._codes.append(self._code(outcome))
-            self._at.append(now)
-            fresh.append(outcome)
+            self._rows.frombytes(new.astype(np.int32).tobytes())
+            self._codes.extend((self._code(outcome),) * len(new))
+            self._at.extend((now,) * len(new))
+            fresh.append((new, outcome))
         self.commits += 1
         return tuple(fresh)
 
-    def outcomes(self) -> Iterator[tuple[int, Outcome, float]]:
-        """All of them with the time of receipt, in the order in which they became durable."""
-        kinds = self._kinds
-        columns = zip(self._rows, self._codes, self._at, strict=True)
-        return ((row, kinds[code], at) for row, code, at in columns)
+    def outcomes(self) -> Iterator[tuple[Rows, Outcome, float]]:
+        """All of them with the time of receipt, in the order in which they became durable.
+
+        Those that came together come together, rows ascending.
+        """
+        rows, at = np.array(self._rows, np.int64), np.array(self._at)
+        codes = np.array(self._codes, np.int64)
+        apart = (np.diff(codes) != 0) | (np.diff(at) != 0) | (np.diff(rows) <= 0)
+        ends = [*(np.flatnonzero(apart) + 1).tolist(), len(rows)]
+        start = 0
+        for end in ends if len(rows) else ():
+            yield rows[start:end], self._kinds[self._codes[start]], self._at[start]
+            start = end
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -5,6 +5,8 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Final
 
+from edgefleet.rollout.fleet import Rows
+
 TAIL: Final = 200  # entries kept for people
 _BATCH_BYTES: Final = 1 << 16
 _ENTRY: Final = Struct("<dHqq")
@@ -27,17 +29,27 @@ class Trace:
         self._hash = blake2b(digest_size=16)
         self._batch = bytearray()
         self._texts: dict[str, int] = {}
-        self.tail: deque[tuple[float, str, str | int, str]] = deque(maxlen=TAIL)
+        self._tail: deque[tuple[float, str, str | Rows, str]] = deque(maxlen=TAIL)
         self.entries = 0
 
-    def row(self, at: float, word: str, row: int, text: str) -> None:
-        """Something that concerns one device."""
+    @property
+    def tail(self) -> tuple[tuple[float, str, str | int, str], ...]:
+        """The last entries, one a device."""
+        told: list[tuple[float, str, str | int, str]] = []
+        for at, word, about, text in self._tail:
+            names = [about] if isinstance(about, str) else about[-TAIL:].tolist()
+            told += [(at, word, name, text) for name in names]
+        return tuple(told[-TAIL:])
+
+    def rows(self, at: float, word: str, rows: Rows, text: str) -> None:
+        """Something that concerns each of these devices."""
         number = self._texts.get(text)
         if number is None:
             number = self._text(text)
-        self._batch += _ENTRY.pack(at, CODES[word], row, number)
-        self.entries += 1
-        self.tail.append((at, word, row, text))
+        self._batch += _ENTRY.pack(at, CODES[word], len(rows), number)
+        self._batch += rows.tobytes()
+        self.entries += len(rows)
+        self._tail.append((at, word, rows, text))
         if len(self._batch) >= _BATCH_BYTES:
             self._hash.update(self._batch)
             self._batch.clear()
@@ -46,7 +58,7 @@ class Trace:
         """Something else."""
         self._batch += f"{at!r} {word} {about} {text}\n".encode()
         self.entries += 1
-        self.tail.append((at, word, about, text))
+        self._tail.append((at, word, about, text))
 
     def digest(self) -> str:
         self._hash.update(self._batch)

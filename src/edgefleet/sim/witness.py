@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 
@@ -27,7 +28,8 @@ class Violation(Wire, frozen=True, kw_only=True):
 class Checker:
     """Base of all. Override what you want to hear; ``wrong`` says what must not be.
 
-    ``engine`` is another one after each crash of the hub. Rows are those of its fleet.
+    ``engine`` is another one after each crash of the hub. Rows are those of its fleet, ascending;
+    devices of one call did the same at the same moment.
     """
 
     name: ClassVar[str]
@@ -43,22 +45,27 @@ class Checker:
     def wrong(self, text: str) -> None:
         self._tell(self.name, text)
 
+    def named(self, rows: Rows) -> str:
+        """The first of these devices, and how many more there are."""
+        more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+        return f"{self.crowd.name(int(rows[0]))}{more}"
+
     # What there is to hear. Those below do nothing.
 
-    def stored(self, row: int, outcome: Outcome, now: float) -> None:
-        """It became durable, for the first time; the engine has not counted it yet."""
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
+        """It became durable, for the first time of each; the engine has not counted it yet."""
 
-    def acknowledged(self, row: int, outcomes: tuple[Outcome, ...], now: float) -> None:
-        """The device was told that these are durable."""
+    def acknowledged(self, rows: Rows, outcomes: tuple[Outcome, ...], now: float) -> None:
+        """The devices were told that these are durable."""
 
-    def offered(self, row: int, offer: Offer, now: float) -> None:
-        """The device was told to run something."""
+    def offered(self, rows: Rows, offer: Offer, now: float) -> None:
+        """The devices were told to run something."""
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         """A rollout was planned, or its state moved on, durably."""
 
-    def activated(self, row: int, release: str, action: str, now: float) -> None:
-        """The device serves the release now. ``action`` is install, revert or restore."""
+    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
+        """The devices serve the release now. ``action`` is install, revert or restore."""
 
     def ticked(self, now: float) -> None:
         """All gates have been looked at."""

@@ -4,8 +4,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
+from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.fleet import IDLE_CODE, Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
@@ -30,11 +31,11 @@ class Arrived(Checker):
         if after.status is Status.COMPLETED:
             self._enrolled = len(self.engine.fleet)
 
-    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         if outcome.kind in _BAD:
-            self._excused.add(row)
+            self._excused.add(rows)
         elif outcome.kind is OutcomeKind.CONFIRMED and self._is_tried(outcome):
-            self._confirmed.add(row)
+            self._confirmed.add(rows)
 
     def ended(self, now: float) -> None:
         states = [
@@ -45,21 +46,20 @@ class Arrived(Checker):
         if [state.status for state in states] != [Status.COMPLETED]:
             return
         missing = (self.crowd.serves() != _UNDER_TEST) & self.crowd.reachable()
-        rows = np.flatnonzero(missing)[: self._enrolled]
-        left = [row for row in rows.tolist() if row < self._enrolled and row not in self._excused]
+        rows = np.flatnonzero(missing[: self._enrolled])
+        left = rows[~self._excused.has(rows)]
         self._silent_ones()
-        if left:
-            first = ", ".join(self.crowd.name(row) for row in left[:3])
+        if len(left):
+            first = ", ".join(self.crowd.name(row) for row in left[:3].tolist())
             self.wrong(f"{len(left)} devices do not run it and never said why: {first}")
 
     def _silent_ones(self) -> None:
         """Who runs it has said that it confirmed it, or is still trying it."""
         runs = np.flatnonzero((self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable())
-        fleet = self.engine.fleet
-        for row in runs.tolist():
-            if row not in self._confirmed and fleet.phase(row) is Phase.IDLE:
-                self.wrong(f"{self.crowd.name(row)} runs it, and the hub never heard how it went")
-                return
+        unheard = runs[~self._confirmed.has(runs)]
+        unheard = unheard[self.engine.fleet.phases[unheard] == IDLE_CODE]
+        if len(unheard):
+            self.wrong(f"{self.named(unheard)} runs it, and the hub never heard how it went")
 
     def _is_tried(self, outcome: Outcome) -> bool:
         return outcome.release == self.crowd.release_under_test

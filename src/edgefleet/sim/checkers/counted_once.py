@@ -3,8 +3,11 @@
 from collections import Counter, defaultdict
 from typing import ClassVar
 
+import numpy as np
+
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.evidence import SILENT
+from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
@@ -29,20 +32,20 @@ class CountedOnce(Checker):
         self._known: dict[str, str] = {}
         self._looked_at = 0.0
 
-    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         if self._known.get(outcome.rollout) != outcome.release:
             return
         if outcome.kind in _TOOK:
-            self._took[outcome.rollout].add(row)
+            self._took[outcome.rollout].add(rows)
         elif outcome.kind is OutcomeKind.WITHDRAWN:
-            self._took[outcome.rollout].discard(row)  # the start before it; nothing ran
-        new = self._once[outcome.rollout, outcome.kind].add(row)
-        if outcome.kind in _ONCE and not new:
-            self.wrong(f"{self.crowd.name(row)}: {outcome.kind} was told twice, as two")
+            self._took[outcome.rollout].discard(rows)  # the start before it; nothing ran
+        new = self._once[outcome.rollout, outcome.kind].add(rows)
+        if outcome.kind in _ONCE and not new.all():
+            self.wrong(f"{self.named(rows[~new])}: {outcome.kind} was told twice, as two")
         if outcome.kind in _WITH_REASON:
-            self._told[outcome.rollout] += new
+            self._told[outcome.rollout] += int(np.count_nonzero(new))
         elif outcome.kind is OutcomeKind.CONFIRMED:
-            self._confirmed[outcome.rollout].add(row)
+            self._confirmed[outcome.rollout].add(rows)
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._known[after.id] = after.spec.release

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from edgefleet.protocol.device import Outcome
+from edgefleet.rollout.fleet import Rows
 from edgefleet.sim.witness import Checker
 
 
@@ -11,7 +12,8 @@ class Durable(Checker):
 
     name: ClassVar[str] = "durable"
 
-    def acknowledged(self, row: int, outcomes: tuple[Outcome, ...], now: float) -> None:
+    def acknowledged(self, rows: Rows, outcomes: tuple[Outcome, ...], now: float) -> None:
         for outcome in outcomes:
-            if not self.crowd.store.has(row, outcome):
-                self.wrong(f"{self.crowd.name(row)}: {outcome.id} was acknowledged, not stored")
+            lost = rows[~self.crowd.store.has(rows, outcome)]
+            if len(lost):
+                self.wrong(f"{self.named(lost)}: {outcome.id} was acknowledged, not stored")

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import ExposureSpec
+from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
@@ -37,26 +38,26 @@ class Exposure(Checker):
             self._trial[after.id] = RowSet()
             self._healthy[after.id] = 0
 
-    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         trial = self._trial.get(outcome.rollout)
         if trial is None:
             return
         if outcome.kind is OutcomeKind.TRIAL_STARTED:
             spec, healthy = self._spec[outcome.rollout], self._healthy[outcome.rollout]
             allowed = max(spec.first, int(spec.growth * healthy))
-            self._granted.add(row)
-            trial.add(row)
+            self._granted.add(rows)
+            trial.add(rows)
             if len(trial) > allowed:
                 self.wrong(
-                    f"{self.crowd.name(row)} is the {len(trial)}th in trial; {healthy} are healthy "
+                    f"{self.named(rows)} is the {len(trial)}th in trial; {healthy} are healthy "
                     f"and {allowed} are allowed"
                 )
         elif outcome.kind in _ENDS:
-            trial.discard(row)
+            trial.discard(rows)
             if outcome.kind is OutcomeKind.CONFIRMED:
-                self._healthy[outcome.rollout] += 1
+                self._healthy[outcome.rollout] += len(rows)
 
-    def activated(self, row: int, release: str, action: str, now: float) -> None:
+    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
         tried = action == "install" and release == self.crowd.release_under_test
-        if tried and row not in self._granted:
-            self.wrong(f"{self.crowd.name(row)} activated {release} without a grant")
+        if tried and not self._granted.has(rows).all():
+            self.wrong(f"{self.named(rows)} activated {release} without a grant")

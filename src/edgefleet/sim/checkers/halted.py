@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
@@ -26,16 +27,18 @@ class Halted(Checker):
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._status[after.id] = after.status
 
-    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         if outcome.kind is not OutcomeKind.TRIAL_STARTED:
             return
         status = self._status.get(outcome.rollout, Status.COMPLETED)
         if status not in _EXPOSING:
-            self.wrong(f"{self.crowd.name(row)} may start in a rollout that is {status}")
-        self._took[outcome.rollout].add(row)
+            self.wrong(f"{self.named(rows)} may start in a rollout that is {status}")
+        self._took[outcome.rollout].add(rows)
 
-    def offered(self, row: int, offer: Offer, now: float) -> None:
+    def offered(self, rows: Rows, offer: Offer, now: float) -> None:
         status = self._status.get(offer.rollout, Status.COMPLETED)
-        new = row not in self._took[offer.rollout]
-        if offer.action == "install" and status not in _EXPOSING and new:
-            self.wrong(f"{self.crowd.name(row)} is offered a rollout that is {status}")
+        if offer.action != "install" or status in _EXPOSING:
+            return
+        new = rows[~self._took[offer.rollout].has(rows)]
+        if len(new):
+            self.wrong(f"{self.named(new)} is offered a rollout that is {status}")

@@ -3,7 +3,10 @@
 from collections import defaultdict
 from typing import ClassVar
 
+import numpy as np
+
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
+from edgefleet.rollout.fleet import Rows, longer
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
@@ -20,20 +23,24 @@ class OnceFailed(Checker):
     def __init__(self, crowd: CrowdView, tell: Tell) -> None:
         super().__init__(crowd, tell)
         self._bad: defaultdict[str, RowSet] = defaultdict(RowSet)
-        self._switches = bytearray()
+        self._switches = np.zeros(0, np.uint32)
 
-    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         if outcome.kind in _BAD:
-            self._bad[outcome.release].add(row)
+            self._bad[outcome.release].add(rows)
 
-    def offered(self, row: int, offer: Offer, now: float) -> None:
-        if offer.action == "install" and row in self._bad[offer.release]:
-            self.wrong(f"{self.crowd.name(row)} is offered {offer.release} again")
+    def offered(self, rows: Rows, offer: Offer, now: float) -> None:
+        if offer.action != "install":
+            return
+        again = rows[self._bad[offer.release].has(rows)]
+        if len(again):
+            self.wrong(f"{self.named(again)} is offered {offer.release} again")
 
-    def activated(self, row: int, release: str, action: str, now: float) -> None:
+    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
         if action == "install":
-            if row >= len(self._switches):
-                self._switches.extend(bytes(2 * row + 1 - len(self._switches)))
-            self._switches[row] = min(255, self._switches[row] + 1)
-            if self._switches[row] == _SWITCHES:
-                self.wrong(f"{self.crowd.name(row)} switched {_SWITCHES} times")
+            if rows[-1] >= len(self._switches):
+                self._switches = longer(self._switches, 2 * int(rows[-1]) + 1)
+            self._switches[rows] += 1
+            often = rows[self._switches[rows] == _SWITCHES]
+            if len(often):
+                self.wrong(f"{self.named(often)} switched {_SWITCHES} times")

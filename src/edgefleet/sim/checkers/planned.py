@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec, WindowSpec
+from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.witness import Checker, Tell
@@ -32,23 +33,27 @@ class Planned(Checker):
         self._specs: dict[str, RolloutSpec] = {}
         self._trial: Counter[tuple[str, str, str]] = Counter()
         self._held: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
-        self._starts: dict[str, deque[float]] = {}
+        self._starts: dict[str, deque[tuple[float, int]]] = {}
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._specs.setdefault(after.id, after.spec)
 
-    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         spec = self._specs.get(outcome.rollout)
         if spec is None:
             return
         if outcome.kind in _ENDS and self._held:
-            key = (outcome.rollout, row)
-            for budget in self._held.pop(key, ()):
-                self._trial[budget] -= 1
+            for row in rows.tolist():
+                for budget in self._held.pop((outcome.rollout, row), ()):
+                    self._trial[budget] -= 1
         elif outcome.kind is OutcomeKind.TRIAL_STARTED:
-            self._start(row, outcome.rollout, spec, now)
+            if spec.budgets or spec.windows:
+                for row in rows.tolist():
+                    self._start(row, outcome.rollout, spec, now)
+            self._start_all(rows, outcome.rollout, spec, now)
 
     def _start(self, row: int, rollout: str, spec: RolloutSpec, now: float) -> None:
+        """Where it is the device's own labels that decide."""
         name, labels = self.crowd.name(row), self.engine.fleet.labels(row)
         for budget in spec.budgets:
             value = labels.get(budget.label)
@@ -66,15 +71,18 @@ class Planned(Checker):
             _open(window, labels.get("timezone", "UTC"), now) for window in spec.windows
         ):
             self.wrong(f"{name} starts outside every window")
+
+    def _start_all(self, rows: Rows, rollout: str, spec: RolloutSpec, now: float) -> None:
         if spec.start_at is not None and now < spec.start_at:
-            self.wrong(f"{name} starts before the time")
+            self.wrong(f"{self.named(rows)} starts before the time")
         if spec.pace.starts_per_minute:
             starts = self._starts.setdefault(rollout, deque())
-            starts.append(now)
-            while starts[0] <= now - 60.0:
+            starts.append((now, len(rows)))
+            while starts[0][0] <= now - 60.0:
                 starts.popleft()
-            if len(starts) > spec.pace.starts_per_minute:
-                self.wrong(f"{name} is the {len(starts)}th start within a minute")
+            within = sum(count for _, count in starts)
+            if within > spec.pace.starts_per_minute:
+                self.wrong(f"{self.named(rows)} is the {within}th start within a minute")
 
 
 def _open(window: WindowSpec, own_zone: str, now: float) -> bool:

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.rollout.fleet import Rows
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
@@ -21,26 +22,26 @@ class Valid(Checker):
     def __init__(self, crowd: CrowdView, tell: Tell) -> None:
         super().__init__(crowd, tell)
         self._refused: defaultdict[str, RowSet] = defaultdict(RowSet)
-        self._failed: set[int] = set()
+        self._failed = RowSet()
 
-    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         if outcome.kind is OutcomeKind.REFUSED:
-            self._refused[outcome.release].add(row)
+            self._refused[outcome.release].add(rows)
         elif outcome.kind is OutcomeKind.TRIAL_FAILED:
-            self._failed.add(row)
+            self._failed.add(rows)
 
-    def activated(self, row: int, release: str, action: str, now: float) -> None:
-        if row in self._refused[release] and action != "restore":
-            self.wrong(f"{self.crowd.name(row)} activated {release}, which it had refused")
+    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
+        refused = rows[self._refused[release].has(rows)]
+        if len(refused) and action != "restore":
+            self.wrong(f"{self.named(refused)} activated {release}, which it had refused")
 
     def ended(self, now: float) -> None:
         serves, reachable = self.crowd.serves(), self.crowd.reachable()
-        kept = [row for row in self._failed if reachable[row] and serves[row] == _UNDER_TEST]
-        if kept:
-            self.wrong(
-                f"{len(kept)} devices still serve what failed there: {self.crowd.name(kept[0])}"
-            )
-        dark = np.flatnonzero((self.crowd.serves() == 0) & self.crowd.reachable())
+        serving = np.flatnonzero(reachable & (serves == _UNDER_TEST))
+        kept = serving[self._failed.has(serving)]
+        if len(kept):
+            self.wrong(f"what failed there is still served: {self.named(kept)}")
+        dark = np.flatnonzero((serves == 0) & reachable)
         if len(dark):
             first = ", ".join(self.crowd.name(row) for row in dark[:3].tolist())
             self.wrong(f"{len(dark)} devices serve nothing: {first}")

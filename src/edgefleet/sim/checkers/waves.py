@@ -3,8 +3,11 @@
 import math
 from typing import ClassVar
 
+import numpy as np
+
 from edgefleet.base.ids import mix64
 from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.witness import Checker, Tell
@@ -40,7 +43,7 @@ class Waves(Checker):
         if before.wave != after.wave:
             self._recount(after)
 
-    def stored(self, row: int, outcome: Outcome, now: float) -> None:
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         """Who starts lies in the open wave, by its position and not by when it came."""
         state = self._states.get(outcome.rollout)
         if outcome.kind is not OutcomeKind.TRIAL_STARTED or state is None or state.wave is None:
@@ -50,9 +53,13 @@ class Waves(Checker):
         if wave.threshold is None or wave.rows is None or named:
             return
         threshold = int(wave.threshold, 16)
-        position = mix64(self.engine.fleet.hash(row) ^ state.salt)
-        if position >= threshold or (row >= wave.rows and threshold < _EVERYONE):
-            self.wrong(f"{self.crowd.name(row)} starts, and lies beyond wave {state.wave + 1}")
+        if threshold >= _EVERYONE:
+            return
+        hashes = self.engine.fleet.hashes[rows].tolist()
+        beyond = np.array([mix64(value ^ state.salt) >= threshold for value in hashes])
+        beyond |= rows >= wave.rows
+        if beyond.any():
+            self.wrong(f"{self.named(rows[beyond])} starts, and lies beyond wave {state.wave + 1}")
 
     def _recount(self, state: RolloutState) -> None:
         wave = state.open_wave
