@@ -124,6 +124,20 @@ MUTANTS = (
         ("good/300",),
     ),
     Mutant(
+        "of many that ask at once, one too many may start",
+        "rollout/leave.py",
+        "free = max(0, allowed(track) - track.in_trial)",
+        "free = max(0, allowed(track) - track.in_trial) + 1",
+        ("good/3000", "tests/rollout/test_alike.py"),
+    ),
+    Mutant(
+        "of many that report at once, the first is not counted",
+        "rollout/ledger.py",
+        "        self._activations += len(exposed)\n",
+        "        self._activations += len(exposed)\n        self.exposed -= 1\n",
+        ("good/3000",),
+    ),
+    Mutant(
         "a budget is exceeded by one",
         "rollout/budget.py",
         "taken[value] >= spec.max_in_trial",

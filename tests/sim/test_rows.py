@@ -2,11 +2,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from edgefleet.agent.state import AgentState, Ended, Slot, Soft
-from edgefleet.sim.rows import Rows, settled
+from edgefleet.sim.rows import Folded, settled
 
 
 def test_a_folded_state_comes_back_as_it_was_but_for_what_a_restart_may_forget() -> None:
-    rows = Rows(4)
+    rows = Folded(4)
     ended = (Ended(rollout="ro-1", manifest_sha256="2" * 64),)
     states = [
         AgentState(seq_reserved=1024, attempts=2, ended=ended, facts_known=True),
@@ -15,7 +15,7 @@ def test_a_folded_state_comes_back_as_it_was_but_for_what_a_restart_may_forget()
     ]
     for row, state in enumerate(states):
         soft = Soft(booted=True, seq=row + 5, checkin_at=9.0)
-        rows.fold(row, replace(state, soft=soft))
+        rows.fold(np.array([row]), replace(state, soft=soft))
     for row, state in enumerate(states):
         back = rows.unfold(row, 60.0)
         assert back.soft == Soft(booted=True, seq=row + 5, checkin_at=60.0)

@@ -165,9 +165,9 @@ class Fleet:
 
     def accept_seqs(self, rows: Rows, seq: int) -> Mask:
         """``accept_seq`` for many devices that sent the same number."""
-        accepted: Mask = self._seq[rows] < min(seq, SEQ_MAX + 1)
         if seq > SEQ_MAX:
-            accepted[:] = False
+            return np.zeros(len(rows), np.bool_)
+        accepted: Mask = self._seq[rows] < seq
         self._seq[rows[accepted]] = seq
         return accepted
 
