@@ -1,12 +1,17 @@
 """Sums and differences of sketches, bin by bin."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from edgefleet.agent import limits
 from edgefleet.protocol.device import Sketches
 
+_EMPTY: Final = Sketches()
+
 
 def plus(one: Sketches, other: Sketches) -> Sketches:
+    if other == _EMPTY and len(one.latency) <= limits.LATENCY_BUCKETS:
+        return one
     latency = dict(one.latency)
     for bucket, count in other.latency.items():
         latency[bucket] = latency.get(bucket, 0) + count
@@ -20,6 +25,8 @@ def plus(one: Sketches, other: Sketches) -> Sketches:
 
 def minus(one: Sketches, other: Sketches) -> Sketches:
     """What ``one`` has more; nothing where it has less."""
+    if one == _EMPTY:
+        return one
     left = {bucket: count - other.latency.get(bucket, 0) for bucket, count in one.latency.items()}
     return Sketches(
         latency={bucket: count for bucket, count in left.items() if count > 0},

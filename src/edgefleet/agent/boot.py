@@ -23,12 +23,12 @@ def on_booted(turn: Turn, event: Booted) -> None:
         facts=event.facts,
         facts_known=state.facts_known and state.facts == event.facts,
         pace=event.pace,
-        soft=Soft(
-            booted=True,
-            seq=state.seq_reserved,
-            serving=event.serving,
-            checkin_at=turn.now + event.draw * spread_s,
-        ),
+    )
+    turn.soft = Soft(
+        booted=True,
+        seq=state.seq_reserved,
+        serving=event.serving,
+        checkin_at=turn.now + event.draw * spread_s,
     )
     _drop_damaged(turn, event)
     state = turn.state

@@ -35,8 +35,9 @@ def step(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple
         _dispatch(turn, event)
         switch.plan_probe(turn)
         report.check_in_when_due(turn)
-    turn.do(SetTimer(at=wake_at(turn.state, now)))
-    return turn.state, tuple(turn.effects)
+    state = turn.end()
+    turn.do(SetTimer(at=wake_at(state, now)))
+    return state, tuple(turn.effects)
 
 
 def wake_at(state: AgentState, now: float) -> float:

@@ -5,23 +5,26 @@ from typing import Any
 import msgspec
 
 from edgefleet.agent.effect import Effect
-from edgefleet.agent.state import AgentState, Attempt, Slot, SlotName, Soft
+from edgefleet.agent.state import AgentState, Attempt, Slot, SlotName
 from edgefleet.agent.table import Signal, next_stage
 
 
 class Turn:
     """What the handlers of an event pass along. It never outlives the step."""
 
-    __slots__ = ("effects", "now", "state")
+    __slots__ = ("effects", "now", "soft", "state")
 
     def __init__(self, state: AgentState, now: float) -> None:
-        self.state = state
+        self.state = state  # but for ``soft``, which changes apart until the end
+        self.soft = state.soft
         self.now = now
         self.effects: list[Effect] = []
 
-    @property
-    def soft(self) -> Soft:
-        return self.state.soft
+    def end(self) -> AgentState:
+        """The state that the step comes to."""
+        if self.soft is not self.state.soft:
+            self.keep(soft=self.soft)
+        return self.state
 
     @property
     def attempt(self) -> Attempt:
@@ -36,7 +39,7 @@ class Turn:
 
     def forgettable(self, **changes: Any) -> None:
         """Change what a restart may forget."""
-        self.keep(soft=msgspec.structs.replace(self.state.soft, **changes))
+        self.soft = msgspec.structs.replace(self.soft, **changes)
 
     def change_attempt(self, **changes: Any) -> None:
         self.keep(attempt=msgspec.structs.replace(self.attempt, **changes))

@@ -52,6 +52,7 @@ def standing_of(bits: int) -> Standing:
     return Standing(bits.bit_length())
 
 
+_ALL: Final = tuple(Standing)
 _STANDINGS: Final = tuple(standing_of(bits) for bits in range(64))
 _STANDING_OF: Final = np.array(_STANDINGS, np.uint8)
 
@@ -120,7 +121,9 @@ class Ledger:
         return new
 
     def standing(self, row: int) -> Standing:
-        return Standing(self._standing.item(row)) if row < len(self._standing) else Standing.NONE
+        if row >= len(self._standing):
+            return Standing.NONE
+        return _ALL[self._standing.item(row)]
 
     def count(self, standing: Standing) -> int:
         """How many devices stand so; of those that said anything."""

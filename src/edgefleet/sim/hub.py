@@ -71,7 +71,10 @@ class SimHub:
         for state in self.store.states():
             engine.load(state)
         for rows, outcome, at in self.store.outcomes():
-            engine.alike.record(rows, outcome, at)
+            if len(rows) == 1:
+                engine.record(int(rows[0]), outcome, at)
+            else:
+                engine.alike.record(rows, outcome, at)
         self.engine = engine
         self.down_until = 0.0
         self.trace.note(now, "hub up", "hub", f"{len(engine.fleet)} devices")
