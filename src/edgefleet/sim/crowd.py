@@ -65,6 +65,7 @@ class Crowd:
         self.now = 0.0
         self.events = 0  # entries of the agenda, counted for each device
         self.steps = 0  # of agent cores, counted for each device
+        self.stepped = 0  # counted once for devices that went together
         self.heartbeats = 0  # of idle devices
         self.faults: Counter[str] = Counter()
         self.live: dict[Live, None] = {}
@@ -90,6 +91,7 @@ class Crowd:
         faults = scenario.faults
         self._rough = faults.loss > 0 or faults.doubling > 0 or faults.reordering > 0
         self._cuts = faults.power_cuts > 0
+        self._together = not (self._rough or self._cuts or scenario.fleet.apart)
         self._effects: dict[type, Callable[[Live, Any], None]] = {
             do.SendCheckIn: self._send,
             do.FetchManifest: self._fetch_manifest,
@@ -163,7 +165,7 @@ class Crowd:
         if not len(wanted):
             return
         alike = np.zeros(len(wanted), np.bool_)
-        if not (self._rough or self._cuts):
+        if self._together:
             alike = self.fleet.plain(wanted, self.now)
         for row in wanted[~alike, None]:
             self._wake(row, self.now)
@@ -247,6 +249,7 @@ class Crowd:
         """One step of a core: save, then do its effects in order, unless the power goes."""
         state, effects = step(live.state, event, self.now + live.skew)
         self.steps += len(live.rows)
+        self.stepped += 1
         if self._cuts and not self.fleet.healed and self._draw() < self.scenario.faults.power_cuts:
             self._cut(live, state, effects)
             return

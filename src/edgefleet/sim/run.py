@@ -67,7 +67,8 @@ class Result(Wire, frozen=True, kw_only=True):
     seed: int
     events: int  # agenda entries and check-ins of idle devices
     events_per_s: int
-    steps: int  # of agent cores
+    steps: int  # of agent cores, counted for each device
+    stepped: int  # counted once for devices that are alike and went together
     heartbeats: int  # of idle devices
     reports: int  # outcomes that became durable
     wall_s: float
@@ -343,6 +344,7 @@ class Run:
             events=events,
             events_per_s=int(events / wall_s),
             steps=self.crowd.steps,
+            stepped=self.crowd.stepped,
             heartbeats=self.crowd.heartbeats,
             reports=len(self.store),
             wall_s=round(wall_s, 2),

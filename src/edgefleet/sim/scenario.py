@@ -92,6 +92,7 @@ class Population(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bytes_s: Annotated[float, Meta(gt=0.0)] = 1_000_000.0
     requests_s: Annotated[float, Meta(ge=0.0)] = 1.0  # what people ask of a device
     groups: tuple[Group, ...] = ()  # instead of profiles, sites and zones dealt out in turn
+    apart: bool = False  # devices that are alike are stepped one by one all the same
     panel: Annotated[int, Meta(ge=0, le=10_000)] = 200  # devices that send figures all the time
 
 

@@ -1,0 +1,67 @@
+"""Devices that are alike are stepped together; nothing that is decided depends on it."""
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, WaveSpec
+from edgefleet.sim import scenario as scenarios
+from edgefleet.sim.facts import FleetFacts
+from edgefleet.sim.run import Run
+from edgefleet.sim.scenario import Faults, Population, Scenario
+
+
+def played(name: str, *, apart: bool) -> Run:
+    wanted = scenarios.load(name)
+    wanted = replace(wanted, fleet=replace(wanted.fleet, apart=apart, panel=20))
+    run = Run(wanted, name=name, devices=2000, seed=3)
+    run.result = run.play()
+    return run
+
+
+@pytest.mark.parametrize("name", ["good", "third_offline", "refused", "newcomers", "by_hand"])
+def test_together_or_apart_a_rollout_takes_the_same_course(name: str) -> None:
+    together, apart = (played(name, apart=apart) for apart in (False, True))
+    for run in (together, apart):
+        assert run.result.violated == ()
+        assert run.result.finished
+    one, other = together.result, apart.result
+    assert (one.verdict, one.reason) == (other.verdict, other.reason)
+    assert [(w.cut, w.verdict, w.reason) for w in one.waves] == [
+        (w.cut, w.verdict, w.reason) for w in other.waves
+    ]
+    if one.verdict == "completed":
+        assert one.exposed == other.exposed
+    assert np.array_equal(together.serves(), apart.serves())
+
+
+def test_a_bad_release_is_taken_back_from_devices_that_go_together() -> None:
+    at_once = RolloutSpec(
+        model="digits",
+        release="2",
+        waves=(WaveSpec(percent=100),),
+        exposure=ExposureSpec(first=900),
+    )
+    wanted = replace(scenarios.load("bad"), rollout=at_once, fleet=Population(panel=0))
+    run = Run(wanted, name="bad", devices=2000, seed=3)
+    result = run.play()
+    assert (result.verdict, result.violated) == ("reverted", ())
+    assert 3 * result.stepped < result.steps
+    assert set(run.serves().tolist()) == {1}
+
+
+def test_a_device_with_a_fault_of_its_own_goes_alone() -> None:
+    faults = Faults(thin=0.1, flapping=0.1, wrong_clocks=0.1, disk_full=0.1, offline=0.1)
+    fleet = Population(panel=30)
+    facts = FleetFacts(Scenario(title="x", fleet=fleet, faults=faults), 500, 1, 0.0)
+    rows = np.arange(500)
+    plain = facts.plain(rows, 1.0)
+    for row in rows[plain].tolist():
+        assert facts.up(row, 1.0)
+        assert facts.room(row, 1.0)
+        assert facts.skew[row] == 0
+        assert not facts.thin[row]
+        assert not facts.panel[row]
+        assert np.isinf(facts.up_s[row])
+    assert 0 < plain.sum() < 350
+    assert facts.plain(rows, 1e9).sum() > plain.sum()  # who was away is as all others then
