@@ -105,15 +105,15 @@ MUTANTS = (
     Mutant(
         "what failed in one rollout is offered by the next",
         "rollout/desired.py",
-        "            other.ledger.standing(row) in HELD for other in",
-        "            False and other.ledger.standing(row) in HELD for other in",
+        "            if other.ledger.standing(row) in HELD:",
+        "            if False and other.ledger.standing(row) in HELD:",
         ("tests/rollout/test_desired.py", "tests/rollout/test_whole_rollouts.py"),
     ),
     Mutant(
         "a newcomer is placed by its arrival",
         "rollout/scope.py",
         "            if row < part.rows:\n",
-        "            if row >= part.rows:\n                return True\n            if True:\n",
+        "            if row >= part.rows:\n                return place\n            if True:\n",
         ("newcomers/2000",),
     ),
     Mutant(

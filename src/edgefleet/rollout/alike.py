@@ -2,7 +2,7 @@
 
 Each function means what its namesake of ``Engine`` means for the devices one after the other, in
 the order of their rows; where a plan asks of each device something of its own, they are taken so.
-A hub that starts counts what it has stored with it, and the simulator a million devices.
+The simulator takes a million devices through a rollout with it.
 """
 
 from collections.abc import Mapping

@@ -29,6 +29,8 @@ def approvers(state: RolloutState) -> tuple[str, ...]:
 
 def missing(state: RolloutState) -> int:
     """How many people still have to agree before devices begin."""
+    if not state.spec.approval.people:
+        return 0
     return max(0, state.spec.approval.people - len(approvers(state)))
 
 

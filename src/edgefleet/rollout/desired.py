@@ -119,9 +119,10 @@ class Desired:
         return self._of_release.get(number, ())
 
     def _held(self, row: int, track: Track) -> bool:
-        return any(
-            other.ledger.standing(row) in HELD for other in self.of_release(track.release.number)
-        )
+        for other in self._of_release.get(track.release.number, ()):
+            if other.ledger.standing(row) in HELD:
+                return True
+        return False
 
 
 def installation(want: Track) -> Offer:

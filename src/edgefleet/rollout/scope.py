@@ -100,7 +100,9 @@ class Scope:
         return misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants)
 
     def eligible(self, row: int) -> bool:
-        fleet = self._fleet
+        fleet, kept = self._fleet, self._eligible
+        if kept is not None and kept[0] == fleet.facts_version:
+            return kept[1].item(row)
         return (
             self._labels[fleet.label_id(row)]
             and self._kits[fleet.kit_id(row)]
@@ -139,17 +141,21 @@ class Scope:
 
     def inside(self, row: int, parts: Parts) -> bool:
         """Is it in one of them? Call it for eligible devices."""
+        return self.first(row, parts) is not None
+
+    def first(self, row: int, parts: Parts) -> int | None:
+        """The place in ``parts`` of the first that it is in. Call it for eligible devices."""
         position: int | None = None
-        for part in parts:
+        for place, part in enumerate(parts):
             if part.labels is not None and not part.labels[self._fleet.label_id(row)]:
                 continue
-            if part.is_whole:
-                return True
+            if part.threshold >= cut.EVERYONE:
+                return place
             if row < part.rows:
                 position = self.position(row) if position is None else position
                 if position < part.threshold:
-                    return True
-        return False
+                    return place
+        return None
 
     def eligible_mask(self) -> Mask:
         """One truth value a row; kept until the fleet's facts change. Do not write to it."""

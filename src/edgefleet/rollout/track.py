@@ -74,10 +74,7 @@ class Track:
         """The first wave that the device lies in; None beyond the open one."""
         if not self.parts or not self.scope.eligible(row):
             return None
-        for index, part in enumerate(self.parts):
-            if self.scope.inside(row, (part,)):
-                return index
-        return None
+        return self.scope.first(row, self.parts)
 
     def waves_of(self, rows: Rows) -> npt.NDArray[np.int16]:
         """``wave_of`` for many rows at once, -1 for None."""
