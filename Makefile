@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test check format lock bench-agent bench-engine bench-gate mutants clean
+.PHONY: help setup demo test check format lock bench-agent bench-engine bench-gate bench-sim mutants clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -13,6 +13,7 @@ help:
 	@echo "make check        format, lint, both type checkers, layers"
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
+	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
 	@echo "make mutants      planted bugs in engine and agent, each to be caught"
 	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
 	@echo "make setup        .venv with everything the rest needs"
@@ -58,6 +59,9 @@ mutants: $(STAMP)
 
 bench-gate: $(STAMP)
 	$(BIN)/python bench/gate.py
+
+bench-sim: $(STAMP)
+	$(BIN)/python bench/sim.py
 
 # The locks name versions and hashes, never a host.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
