@@ -1,7 +1,7 @@
 """How the simulator grows with the fleet. Writes bench/out/sim.json.
 
-Each size is a process of its own on one core: the scenario ``good`` with every checker on. Ends with
-1 when the largest takes longer or more memory than it may, or when a checker speaks up.
+Each size is a process of its own on one core: the scenario ``good`` with every checker on. Ends
+with 1 when the largest takes longer or more memory than it may, or when a checker speaks up.
 """
 
 import json

@@ -22,4 +22,5 @@ def allowed(spec: ExposureSpec, *, healthy: int, in_trial: int, suspect: bool) -
 
 def suspicious(spec: GateSpec, *, bad: int, size: int) -> bool:
     """True while ``bad`` of ``size`` finished devices speak against the release."""
-    return log_rate_evidence(bad, size, spec.max_error_rate) > 0
+    limit = spec.max_error_rate
+    return bad > limit * size and log_rate_evidence(bad, size, limit) > 0  # below it never is
