@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
-from edgefleet.rollout.desired import Desired, installation
+from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.fleet import Fleet, Mask, Rows
 from edgefleet.rollout.leave import Leave
 from edgefleet.rollout.ledger import WENT_BACK, Standing
@@ -98,7 +98,7 @@ class Alike:
             if unbegun.any():
                 told[unbegun] = self._leave.all_may_stage(track, rows[other[unbegun]], now)
             if told.any():
-                parts.append((installation(track), rows[other[told]]))
+                parts.append((track.offer, rows[other[told]]))
                 kept[other[told]] = False
         if kept.any():
             parts.append((None, rows[kept]))

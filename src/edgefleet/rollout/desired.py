@@ -6,10 +6,10 @@ it again, by whichever rollout.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
@@ -74,8 +74,8 @@ class Desired:
         if recalled is None or proven is None or proven.release.number == running:
             if want.ledger.standing(row) < Standing.TRIAL and not may_stage(want):
                 return None
-            return installation(want)
-        return _offer(proven, rollout=recalled.state.id, action="revert")
+            return want.offer
+        return replace(proven.offer, rollout=recalled.state.id, action="revert")
 
     def recalled(self, row: int) -> Track | None:
         """The rollout that takes back what the device runs now."""
@@ -123,22 +123,6 @@ class Desired:
             if other.ledger.standing(row) in HELD:
                 return True
         return False
-
-
-def installation(want: Track) -> Offer:
-    """What a device is told that shall run the release of ``want``."""
-    return _offer(want, rollout=want.state.id, action="install")
-
-
-def _offer(want: Track, *, rollout: str, action: Literal["install", "revert"]) -> Offer:
-    return Offer(
-        rollout=rollout,
-        action=action,
-        model=want.release.manifest.model,
-        release=want.release.manifest.release,
-        manifest_sha256=want.release.manifest_sha256,
-        confirm_after_s=want.state.spec.gate.confirm_after_s,
-    )
 
 
 def _by_release(tracks: Iterable[Track]) -> dict[int, tuple[Track, ...]]:

@@ -220,7 +220,8 @@ class Engine:
         if outcome.kind is not OutcomeKind.REVERTED and outcome.release != track.state.spec.release:
             return False
         before = track.ledger.standing(row)
-        if not track.ledger.record(row, outcome, track.wave_of(row)):
+        counted = before in (Standing.TRIAL, Standing.HEALTHY)  # in its wave, for good
+        if not track.ledger.record(row, outcome, None if counted else track.wave_of(row)):
             return False
         after = track.ledger.standing(row)
         if outcome.kind is OutcomeKind.CONFIRMED:

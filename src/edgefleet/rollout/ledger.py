@@ -63,6 +63,7 @@ class Ledger:
     def __init__(self, waves: int) -> None:
         self._bits = np.zeros(0, np.uint8)
         self._standing = np.zeros(0, np.uint8)
+        self._stands = self._standing.data  # the same bytes, for one at a time
         self._order = np.zeros(0, np.uint32)  # 1 for the first that activated it, 0 for none
         self._started = np.zeros(0, np.uint32)  # the highest attempt that asked to start
         self._wave = np.zeros(0, np.uint8)  # 1 + the wave that it counts in, 0 for none
@@ -121,9 +122,7 @@ class Ledger:
         return new
 
     def standing(self, row: int) -> Standing:
-        if row >= len(self._standing):
-            return Standing.NONE
-        return _ALL[self._standing.item(row)]
+        return _ALL[self._stands[row]] if row < len(self._stands) else Standing.NONE
 
     def count(self, standing: Standing) -> int:
         """How many devices stand so; of those that said anything."""
@@ -227,7 +226,7 @@ class Ledger:
             self._wave[row] = 0
 
     def _move(self, row: int, before: Standing, after: Standing) -> None:
-        self._standing[row] = after
+        self._stands[row] = after
         if before is not Standing.NONE:
             self._counts[before] -= 1
         if after is not Standing.NONE:
@@ -247,6 +246,7 @@ class Ledger:
         capacity = max(1024, rows, 2 * len(self._bits))
         self._bits = longer(self._bits, capacity)
         self._standing = longer(self._standing, capacity)
+        self._stands = self._standing.data
         self._order = longer(self._order, capacity)
         self._started = longer(self._started, capacity)
         self._wave = longer(self._wave, capacity)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.device import OutcomeKind
+from edgefleet.protocol.device import Offer, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.admission import Admission
@@ -48,8 +48,17 @@ class Track:
 
     parts: Parts = ()  # of each wave that is open, or was
     reach: Parts = ()  # of all of them together
+    offer: Offer = field(init=False)  # what a device is told that shall run the release
 
     def __post_init__(self) -> None:
+        self.offer = Offer(
+            rollout=self.state.id,
+            action="install",
+            model=self.release.manifest.model,
+            release=self.release.manifest.release,
+            manifest_sha256=self.release.manifest_sha256,
+            confirm_after_s=self.state.spec.gate.confirm_after_s,
+        )
         self.become(self.state)
 
     def become(self, state: RolloutState) -> None:
