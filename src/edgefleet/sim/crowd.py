@@ -22,15 +22,16 @@ from edgefleet.agent.step import step
 from edgefleet.protocol.device import CheckIn, Facts
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.serving import ProveResult
-from edgefleet.rollout.fleet import Mask
+from edgefleet.rollout.fleet import Mask, Rows
 from edgefleet.sim.agenda import Agenda, Due
 from edgefleet.sim.door import Failed
-from edgefleet.sim.facts import FleetFacts
+from edgefleet.sim.facts import FleetFacts, Floats
 from edgefleet.sim.hub import SimHub
 from edgefleet.sim.limits import ANSWER_TIMEOUT_S
 from edgefleet.sim.live import Live, bricks, refuses
 from edgefleet.sim.releases import held
-from edgefleet.sim.rows import Rows, settled
+from edgefleet.sim.rows import Rows as Folded
+from edgefleet.sim.rows import settled
 from edgefleet.sim.scenario import MODEL, NEW, Scenario, Truth
 from edgefleet.sim.witness import Witnesses
 
@@ -65,7 +66,7 @@ class Crowd:
         self.live: dict[int, Live] = {}
         self.serving: npt.NDArray[np.uint8] = np.zeros(fleet.count, np.uint8)
         self._draw: Callable[[], float] = chance.random
-        self._rows = Rows(fleet.count)
+        self._rows = Folded(fleet.count)
         self._awake: Mask = np.ones(fleet.count, np.bool_)  # live, lost, or not there yet
         self._hub_number: npt.NDArray[np.uint32] = np.zeros(fleet.count, np.uint32)
         self._soon: deque[tuple[Live, int, Event]] = deque()
@@ -155,6 +156,30 @@ class Crowd:
         wanted = rows[self.hub.wanted(rows, self.now)]
         for row in wanted.tolist():
             self._wake(row, self.now)
+
+    def foresee(self, second: int, until: int) -> tuple[Rows, Floats, int]:
+        """Idle devices that check in from ``second`` on, when, and up to which second that holds.
+
+        It ends at ``until``, or before the first that is told something: whoever is idle now and
+        comes before it hears nothing new, as long as nothing is stored or decided.
+        """
+        until = min(until, second + len(self._buckets))
+        buckets = [self._buckets[at % len(self._buckets)] for at in range(second, until)]
+        at = np.repeat(np.arange(second, until, dtype=np.float64), [len(one) for one in buckets])
+        rows = np.concatenate(buckets)
+        here = ~self._awake[rows]
+        here[here] = self.fleet.all_up(rows[here], at[here])
+        rows, at = rows[here], at[here]
+        told = self.hub.wanted(np.sort(rows), self.now)
+        if told.any():
+            until = int(at[np.isin(rows, np.sort(rows)[told])].min())
+        before = int(np.searchsorted(at, until))
+        return rows[:before], at[:before], until
+
+    def heard(self, rows: Rows, at: Floats) -> None:
+        """Those that were foreseen have checked in."""
+        self.heartbeats += len(rows)
+        self.hub.engine.fleet.heartbeats(rows, at, self._hub_number[rows])
 
     def _wake(self, row: int, at: float) -> None:
         state = self._rows.unfold(row, at + self.fleet.skew.item(row))

@@ -14,6 +14,7 @@ from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec, Verb
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.fleet import Mask, Rows
+from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.door import Failed
 from edgefleet.sim.limits import STANDING_FLUSH_S
@@ -32,11 +33,14 @@ class HubCrashed(Exception):  # noqa: N818 - no error: it was to happen
 class SimHub:
     """``crash_in`` effects from now the process is killed; None: it is not."""
 
-    def __init__(self, store: Store, trace: Trace, *, now: float, interval_s: float) -> None:
+    def __init__(
+        self, store: Store, trace: Trace, *, now: float, interval_s: float, gate: Gate = judge
+    ) -> None:
         self.store = store
         self.trace = trace
         self.interval_s = interval_s
         self.releases: list[tuple[ReleaseManifest, str]] = []
+        self._gate = gate
         self.engine = self._new_engine(now)
         self.witnesses: Witnesses | None = None
         self.crash_in: int | None = None
@@ -73,7 +77,12 @@ class SimHub:
         self.trace.note(now, "hub up", "hub", f"{len(engine.fleet)} devices")
 
     def _new_engine(self, now: float) -> Engine:
-        return Engine(now=now, offline_after_s=3 * self.interval_s, utc_offset_s=utc_offset_s)
+        return Engine(
+            now=now,
+            offline_after_s=3 * self.interval_s,
+            gate=self._gate,
+            utc_offset_s=utc_offset_s,
+        )
 
     def _effect(self) -> None:
         """Between two effects: the moment to be killed in."""

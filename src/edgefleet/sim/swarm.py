@@ -24,6 +24,7 @@ from edgefleet.sim.scenario import MODEL, NEW, Act, Faults, Population, Scenario
 
 _BAD = ("fails", "crashes", "refuses", "bricks", "burns")
 _HEAL_S = 5400.0
+_SELDOM_S = 300.0
 _END_S = 12 * 3600.0  # after healing, for plans that no window holds back
 
 
@@ -51,6 +52,8 @@ def mixture(seed: int) -> Scenario:
     chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
     fleet, release, faults, plan = _fleet(chance), _release(chance), _faults(chance), _plan(chance)
     nights = len(plan.waves) + 1 if plan.windows else 0  # a window opens once a day
+    if plan.windows:  # days of waiting: by devices that ask less often
+        fleet = replace(fleet, interval_s=_SELDOM_S, panel=min(fleet.panel, 10))
     return Scenario(
         title=f"mixture {seed}",
         fleet=fleet,
