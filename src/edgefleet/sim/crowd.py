@@ -23,12 +23,13 @@ from edgefleet.protocol.device import CheckIn, Facts
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.rollout.fleet import Mask, Rows
+from edgefleet.sim import figures
 from edgefleet.sim.agenda import Agenda, Due
 from edgefleet.sim.door import Failed
 from edgefleet.sim.facts import FleetFacts, Floats
 from edgefleet.sim.hub import SimHub
 from edgefleet.sim.limits import ANSWER_TIMEOUT_S
-from edgefleet.sim.live import Live, bricks, refuses
+from edgefleet.sim.live import Live, bricks, burns, refuses
 from edgefleet.sim.releases import held
 from edgefleet.sim.rows import Rows as Folded
 from edgefleet.sim.rows import settled
@@ -37,7 +38,6 @@ from edgefleet.sim.witness import Witnesses
 
 _NONE: Final = 0
 NUMBERS: Final = {"1": 1, "2": 2}  # in ``serves``
-_PROVED: Final = ProveResult(passed=True, accuracy=0.97, agreement=1.0, cases=100)
 _NOT_PROVED: Final = ProveResult(passed=False, reason="golden_failed", detail="0.71 of 0.9.")
 _LONG_S: Final = 3600.0
 _HARMLESS: Final = Truth()
@@ -112,7 +112,13 @@ class Crowd:
         number = self.hub.engine.fleet.release_id(MODEL, release)
         for row in range(self.fleet.devices):
             facts = self.fleet.device(row)
-            mine = Slot(held=self._held[release, facts.profile], proved=True, confirmed=True)
+            accuracy = figures.truth_of(release, self.scenario.release).accuracy
+            mine = Slot(
+                held=self._held[release, facts.profile],
+                proved=True,
+                confirmed=True,
+                accuracy=accuracy,
+            )
             self._rows.fold(row, self._state(facts, row, active="a", a=mine))
         self._awake[: self.fleet.devices] = False
         self.serving[: self.fleet.devices] = NUMBERS[release]
@@ -188,6 +194,7 @@ class Crowd:
         if state.active is not None:
             live.held = slot(state, state.active).held
             live.swapped_at = self.now - 3600.0
+            live.state = figures.reminded(state, live.held, self.scenario.release)
         self._at(live, at)
 
     def _alive(self, row: int, state: AgentState) -> Live:
@@ -400,7 +407,8 @@ class Crowd:
     def _prove(self, live: Live, effect: do.Prove) -> None:
         new = effect.held.release == NEW
         fails = new and refuses(live.luck, self.scenario.release)
-        proof = _NOT_PROVED if fails else _PROVED
+        truth, least = self.scenario.release, effect.held.golden.min_accuracy
+        proof = _NOT_PROVED if fails else figures.proof(effect.held.release, truth, least)
         self._later(live, 2.0 + 2.0 * self._draw(), happened.Proved(job=effect.job, result=proof))
 
     def _stop_work(self, live: Live, effect: do.StopWork) -> None:
@@ -422,6 +430,9 @@ class Crowd:
             if mine.release == NEW and bricks(live.luck, self.scenario.release):
                 self._lose(live)
                 return
+            if mine.release == NEW and burns(live.luck, self.scenario.release):
+                live.stays = True  # so that the hub hears of it
+                live.state = msgspec.structs.replace(live.state, pace=self._panel_pace)
         status = live.status(self.now, _HARMLESS)
         if status is None:
             raise AssertionError(live.row)
