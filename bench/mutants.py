@@ -138,6 +138,20 @@ MUTANTS = (
         ("windows_and_budgets/600",),
     ),
     Mutant(
+        "a freeze is ignored",
+        "rollout/admission.py",
+        "if freeze.frozen:",
+        "if False:",
+        ("frozen/600",),
+    ),
+    Mutant(
+        "an approval is not waited for",
+        "rollout/admission.py",
+        "if people:",
+        "if False:",
+        ("approved/600",),
+    ),
+    Mutant(
         "the pace is exceeded by one",
         "rollout/pace.py",
         "if len(self._at) < self._most:",

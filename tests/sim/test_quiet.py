@@ -10,7 +10,6 @@ from edgefleet.sim.hub import SimHub
 from edgefleet.sim.quiet import Quiet
 from edgefleet.sim.run import Result, Run
 
-
 TICK_S = float(quiet_time.LONGEST_TICK_S)
 
 

@@ -11,7 +11,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
-from edgefleet.protocol.rollout import RolloutSpec, Verb
+from edgefleet.protocol.rollout import Freeze, RolloutSpec, Verb
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.fleet import Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
@@ -41,6 +41,7 @@ class SimHub:
         self.interval_s = interval_s
         self.releases: list[tuple[ReleaseManifest, str]] = []
         self._gate = gate
+        self._freeze = Freeze(frozen=False)
         self.engine = self._new_engine(now)
         self.witnesses: Witnesses | None = None
         self.crash_in: int | None = None
@@ -72,6 +73,7 @@ class SimHub:
             engine.load(state)
         for row, outcome, at in self.store.outcomes():
             engine.record(row, outcome, at)
+        engine.set_freeze(self._freeze)
         self.engine = engine
         self.down_until = 0.0
         self.trace.note(now, "hub up", "hub", f"{len(engine.fleet)} devices")
@@ -123,6 +125,13 @@ class SimHub:
         except HubCrashed:
             self.killed(now)
         return True
+
+    def freeze(self, now: float, *, frozen: bool) -> None:
+        """An operator freezes the fleet, or lets it go; to be asked while the hub is up."""
+        self._freeze = Freeze(frozen=frozen, since=now)
+        self.engine.set_freeze(self._freeze)
+        self.store.commits += 1
+        self.trace.note(now, "operator", "freeze" if frozen else "thaw", "done")
 
     def approve(self, rollout_id: str, person: str, now: float) -> None:
         """A person agrees; not while the hub is down."""

@@ -63,5 +63,6 @@ def _key(state: AgentState) -> tuple[object, ...]:
     return (
         state.active, a.confirmed, a.proved, a.held and (a.held.release, a.held.variant.profile),
         b.confirmed, b.proved, b.held and (b.held.release, b.held.variant.profile),
-        state.attempts, state.ended, state.facts and state.facts.profile, state.interval_s, state.pace,
+        state.attempts, state.ended, state.facts and state.facts.profile, state.interval_s,
+        state.pace,
     )  # fmt: skip

@@ -29,13 +29,14 @@ from edgefleet.sim.crowd import Crowd
 from edgefleet.sim.facts import FleetFacts
 from edgefleet.sim.hub import SimHub
 from edgefleet.sim.quiet import Quiet
-from edgefleet.sim.scenario import MODEL, NEW, OLD, Act, Scenario
+from edgefleet.sim.scenario import MODEL, NEW, OLD, Act, Deed, Scenario
 from edgefleet.sim.store import Store
 from edgefleet.sim.trace import Trace
 from edgefleet.sim.witness import Checker, Violation, Witnesses
 
 START = 1_767_571_200.0  # Monday, 5 January 2026, 00:00 UTC
 ROLLOUT, BASELINE = "ro-1", "ro-0"
+THINKS_S = 90.0  # before a person agrees with what is open
 SETTLE_S = 1800.0  # after the end, so that whoever can be reached has heard of it
 POINTS = 400  # of the curve that is drawn
 POINT_S = 60.0  # between two of them
@@ -298,8 +299,8 @@ class Run:
 
     def _incidents(self, acts: list[Act], comers: list[int]) -> None:
         """What comes from outside at this second: operators, newcomers, a killed hub."""
-        while acts and self.start + acts[0].at_s <= self.now:
-            self.hub.command(ROLLOUT, acts.pop(0).verb, self.now)
+        while acts and self.start + acts[0].at_s <= self.now and not self.hub.down_until:
+            self._act(acts.pop(0).verb)
         if comers and not self.hub.down_until:
             while comers and self.facts.comes_at[comers[0]] <= self.now:
                 row = len(self.engine.fleet)
@@ -310,6 +311,12 @@ class Run:
         if self._crash_times and self._crash_times[0][0] <= self.now and not self.healed:
             _, self.hub.crash_in, self.hub.down_s = self._crash_times.pop(0)
             self.crowd.faults["hub_crashes"] += 1
+
+    def _act(self, deed: Deed) -> None:
+        if deed in (Deed.FREEZE, Deed.THAW):
+            self.hub.freeze(self.now, frozen=deed is Deed.FREEZE)
+        else:
+            self.hub.command(ROLLOUT, Verb(deed), self.now)
 
     def _tick(self) -> None:
         self.hub.tick(self.now)
@@ -331,7 +338,7 @@ class Run:
         """Long after all is healed, a person decides what no gate will."""
         healed_s = self.now - self.start - self.scenario.heal_s
         state = self._state()
-        if state.spec.approval.people and state.status in OPEN and missing(state):
+        if state.status is Status.RUNNING and missing(state) and self.now >= _agreed_at(state):
             self.hub.approve(ROLLOUT, f"person-{len(state.approvals) + 1}", self.now)
         if healed_s < self.scenario.person_s or state.status not in OPEN or self._person:
             return
@@ -431,6 +438,13 @@ class Run:
             trace_digest=self.trace.digest(),
             curve=tuple(self._curve),
         )
+
+
+def _agreed_at(state: RolloutState) -> float:
+    """When the next person has made up their mind about what is open."""
+    wave = state.open_wave
+    opened_at = state.created_at if wave is None else wave.opened_at or 0.0
+    return THINKS_S + max(opened_at, *(given.at for given in state.approvals), state.created_at)
 
 
 def _waves(view: RolloutView, start: float) -> tuple[WaveResult, ...]:

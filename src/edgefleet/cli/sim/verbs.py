@@ -67,6 +67,8 @@ class ScenarioList(Wire, frozen=True, kw_only=True):
 @pass_invocation
 def run(
     invocation: Invocation,
+    /,
+    *,
     scenario: str,
     devices: int,
     seed: int,
