@@ -89,7 +89,7 @@ def swarm(
             first = result.violated[0].text if result.violated else "unfinished"
             progress(f"seed {result.seed}: {first}")
             progress(f"  edgefleet sim replay {result.seed} --devices {devices}")
-        if len(runs) % 25 == 0:
+        if len(runs) % 25 == 0 or len(runs) == len(seeds):
             progress(f"{len(runs)} of {len(seeds)} seeds")
     faults: Counter[str] = Counter()
     by_checker: Counter[str] = Counter()
