@@ -152,6 +152,20 @@ MUTANTS = (
         ("windows_and_budgets/600",),
     ),
     Mutant(
+        "a freeze is ignored",
+        "rollout/admission.py",
+        "if freeze.frozen:",
+        "if False:",
+        ("frozen/600",),
+    ),
+    Mutant(
+        "an approval is not waited for",
+        "rollout/admission.py",
+        "if people:",
+        "if False:",
+        ("approved/600",),
+    ),
+    Mutant(
         "the pace is exceeded by one",
         "rollout/pace.py",
         "return max(0, self._most - len(self._at))",

@@ -28,7 +28,17 @@ def test_one_crash_is_let_pass() -> None:
     assert play(PLAN, devices, gate=no_second_crash).status is Status.COMPLETED
 
 
+HERE = Path(__file__).parent
+
+
 def test_our_own_scenario_ends_well() -> None:
     """The simulator: real agents, real engine, faults, every invariant checked."""
-    run = simulate(Path(__file__).parent / "two_sites.toml", devices=300, seed=1)
+    run = simulate(HERE / "two_sites.toml", devices=300, seed=1, gate=no_second_crash)
     assert (run.violations, run.finished, run.verdict) == (0, True, "completed")
+
+
+def test_our_gate_holds_when_everything_goes_wrong() -> None:
+    crashing = simulate(HERE / "rare_crash.toml", devices=600, seed=1, gate=no_second_crash)
+    assert (crashing.violations, crashing.verdict, crashing.reason) == (0, "reverted", "crashes")
+    usual = simulate(HERE / "rare_crash.toml", devices=600, seed=1)
+    assert (usual.violations, usual.verdict) == (0, "completed")

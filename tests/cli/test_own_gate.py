@@ -7,6 +7,8 @@ import pytest
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.own_gate import GATE_BROKEN, load_gate
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, RolloutSpec, Status, Verdict
+from edgefleet.protocol.wire import decode
+from edgefleet.sim.run import Result
 from edgefleet.testing import play
 from support.command_line import CommandLine
 
@@ -76,3 +78,12 @@ def test_a_gate_that_always_passes_lets_everything_pass(tmp_path: Path) -> None:
     )
     plan = RolloutSpec(model="digits", release="2")
     assert play(plan, 50, gate=load_gate(f"{file}:gate")).status is Status.COMPLETED
+
+
+def test_a_gate_of_ones_own_judges_a_simulation(edgefleet: CommandLine) -> None:
+    scenario = EXAMPLE.parent / "rare_crash.toml"
+    told = ("sim", "run", "--scenario", str(scenario), "--devices", "600", "--seed", "1", "--json")
+    ran = edgefleet(*told, "--gate", f"{EXAMPLE}:no_second_crash")
+    assert ran.exit == 0, ran.err
+    result = decode(ran.out.encode(), Result)
+    assert (result.verdict, result.reason, result.violations) == ("reverted", "crashes", 0)

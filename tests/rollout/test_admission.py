@@ -332,6 +332,42 @@ def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
     assert worst < min(track.scope.position(row) for row in others)
 
 
+def offered_after(shell: ToyShell, seconds: int) -> int:
+    """How many are offered the release then, of those that have not begun."""
+    for _ in range(seconds):
+        shell.tick()
+    waiting = [device.row for device in shell.devices if device.running is None]
+    return sum(shell.engine.answer(row, shell.now) is not None for row in waiting)
+
+
+@pytest.mark.parametrize("timezone", ["UTC", "device"])
+def test_no_more_are_asked_ahead_however_long_a_window_is_shut(timezone: str):
+    shell = ToyShell(400)
+    shell.publish("1")
+    shell.now = (shell.now // 86_400) * 86_400 + 3600.0
+    night = WindowSpec(start="02:00", end="03:00", timezone=timezone)
+    shell.start(replace(spec("1", 100), exposure=ExposureSpec(first=10), windows=(night,)))
+    assert 10 <= offered_after(shell, 400) <= 60
+
+
+def test_no_more_are_asked_ahead_than_budgets_have_places_for():
+    shell = ToyShell(400)
+    shell.publish("1")
+    sites = BudgetSpec(label="site", max_in_trial=2)
+    wanted = replace(spec("1", 100), exposure=ExposureSpec(first=200), budgets=(sites,))
+    rollout = shell.start(wanted)
+    assert 6 <= offered_after(shell, 20) <= 60
+    assert shell.run(rollout, at_most_s=2000).status is Status.COMPLETED
+
+
+def test_a_budget_of_a_label_that_some_lack_bounds_nobody():
+    shell = ToyShell(6)
+    budgets = Budgets((BudgetSpec(label="site", max_in_trial=2),))
+    assert budgets.places(shell.engine.fleet) == 6
+    shell.enrol("bare")
+    assert budgets.places(shell.engine.fleet) is None
+
+
 def test_devices_that_never_begin_do_not_keep_the_others_from_it():
     shell = ToyShell(200)
     shell.publish("1")

@@ -97,6 +97,7 @@ def test_what_is_kept_of_the_hours_is_what_is_asked_anew(now: int, steps: list[i
     moment = float(now)
     for step in steps:
         assert hours.open(zone, moment) is is_open(windows, zone, utc_offset_s, moment)
+        assert hours.next_open(zone, moment) == next_open(windows, zone, utc_offset_s, moment)
         moment += step
 
 

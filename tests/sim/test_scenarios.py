@@ -18,6 +18,24 @@ def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
     assert not expected or result.verdict in expected, result.text
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("quality_drop", "confidence_drop"),
+        ("latency30", "latency"),
+        ("accuracy3", "accuracy_drop"),
+        ("drift", "drift"),
+        ("slow_burn", "request_errors"),
+    ],
+)
+def test_what_no_device_finds_for_itself_is_taken_back_for_its_own_reason(
+    name: str, reason: str
+) -> None:
+    result = played(name, 3000)
+    assert (result.verdict, result.reason) == ("reverted", reason)
+    assert result.exposed < 600, result.text
+
+
 @pytest.mark.parametrize("name", scenarios.names())
 @pytest.mark.parametrize("devices", [1, 2, 13])
 def test_any_scenario_runs_on_a_handful_of_devices(name: str, devices: int) -> None:

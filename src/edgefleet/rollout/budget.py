@@ -1,7 +1,7 @@
 """Budgets by label: how many devices with the same value are in trial at once."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Budgets:
         self.specs = specs
         self._taken: tuple[Counter[str], ...] = tuple(Counter() for _ in specs)
         self._values: dict[int, tuple[str | None, ...]] = {}  # by row, of those in trial
+        self._counted: tuple[int, int | None] = (0, None)  # label sets, and the places of them all
 
     def full(self, labels: Mapping[str, str]) -> BudgetSpec | None:
         """The first budget that has no place left for a device with these labels."""
@@ -45,6 +46,18 @@ class Budgets:
             if value is not None and taken[value] >= spec.max_in_trial:
                 return spec
         return None
+
+    def places(self, fleet: Fleet) -> int | None:
+        """How many can be in trial at once in the whole fleet; None where nothing bounds it."""
+        if not self.specs:
+            return None
+        count = fleet.label_set_count
+        if self._counted[0] != count:
+            sets = [fleet.label_set(number) for number in range(count)]
+            bounds = [_places(spec, sets) for spec in self.specs]
+            known = [bound for bound in bounds if bound is not None]
+            self._counted = (count, min(known, default=None))
+        return self._counted[1]
 
     def take(self, row: int, labels: Mapping[str, str]) -> None:
         """The device begins; again is once."""
@@ -78,3 +91,8 @@ class Budgets:
             table[number] = is_full
         mask |= table[numbers]
         return mask
+
+
+def _places(spec: BudgetSpec, sets: Sequence[Mapping[str, str]]) -> int | None:
+    values = {labels.get(spec.label) for labels in sets}
+    return None if None in values else len(values) * spec.max_in_trial

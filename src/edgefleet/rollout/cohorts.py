@@ -231,8 +231,7 @@ class Cohorts:
     def confirmed(self, outcome: Outcome, gate: GateSpec, *, times: int = 1) -> None:
         """Devices confirmed the release: what the golden set said of it, and of the one before."""
         if outcome.accuracy is not None and outcome.accuracy_before is not None:
-            for _ in range(times):
-                self._bet(ACCURACY, outcome.accuracy_before - outcome.accuracy, gate)
+            self._bet(ACCURACY, outcome.accuracy_before - outcome.accuracy, gate, times)
 
     def differences(self) -> tuple[Difference, ...]:
         """What the bets came to, in a fixed order."""
@@ -303,12 +302,12 @@ class Cohorts:
             if mine is not None and other is not None:
                 self._bet(metric, mine - other, gate)
 
-    def _bet(self, metric: str, difference: float, gate: GateSpec) -> None:
+    def _bet(self, metric: str, difference: float, gate: GateSpec, times: int = 1) -> None:
         bet = self._bets.get(metric)
         if bet is None:
             allowed = _allowed(metric, gate)
             bet = Bet(allowed=allowed, bound=max(BOUNDS[metric], 2 * allowed))
-        self._bets[metric] = bet.after(difference)
+        self._bets[metric] = bet.after(difference, times)
 
 
 def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int) -> int:

@@ -83,7 +83,7 @@ class Engine:
         admission = Admission(state.spec, self._offset)
         track = Track(state, release, scope, Ledger(len(state.waves)), admission)
         self._tracks[state.id] = track
-        open_offering(track, allowed(track))
+        open_offering(track, self.fleet, allowed(track))
         self._desired.arrange(self._tracks.values())
 
     def states(self) -> tuple[RolloutState, ...]:
@@ -160,7 +160,10 @@ class Engine:
         if track.state.status is Status.PLANNED:
             return self._start_by_time(track, now)
         census = self._outlook.census(track, now)
-        renew_offering(track, census.offered, allowed(track), now)
+        if self._leave.shut_to_all(track, census.offered, now):
+            track.offering.hold(now)
+        else:
+            renew_offering(track, self.fleet, census.offered, allowed(track), now)
         judgement = self._outlook.judge(track, census, now)
         if judgement is None:
             return None
@@ -176,7 +179,7 @@ class Engine:
             )
             raise AssertionError(msg)
         track.become(change.state)
-        open_offering(track, allowed(track))
+        open_offering(track, self.fleet, allowed(track))
         if change.state.status not in OPEN:
             track.cohorts = Cohorts()
         self._desired.arrange(self._tracks.values())

@@ -149,8 +149,10 @@ class Fleet:
         self._running[row] = self.release_id(model, release)
         self._phase[row] = _PHASE_CODE[phase]
 
-    def heartbeats(self, rows: Rows, now: float, running: npt.NDArray[np.uint32]) -> None:
-        """Many idle devices checked in at once and said what they run, and nothing else."""
+    def heartbeats(
+        self, rows: Rows, now: float | npt.NDArray[np.float64], running: npt.NDArray[np.uint32]
+    ) -> None:
+        """Many idle devices checked in, at once or each at its own time, and said what they run."""
         self._last_seen[rows] = now
         self._running[rows] = running
         self._phase[rows] = IDLE_CODE

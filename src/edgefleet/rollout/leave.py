@@ -17,6 +17,7 @@ from edgefleet.rollout.ledger import HELD, Standing
 from edgefleet.rollout.setback import Setbacks
 from edgefleet.rollout.staging import all_may_stage, may_stage
 from edgefleet.rollout.track import Track
+from edgefleet.rollout.window import LABEL
 
 
 class Leave:
@@ -101,6 +102,17 @@ class Leave:
         if track.state.status is Status.RUNNING:
             mask[mask] = all_may_stage(track, self._fleet, rows[mask], now)
         return mask
+
+    def shut_to_all(self, track: Track, waiting: Rows, now: float) -> bool:
+        """True while a door is closed to every one of ``waiting``, be it by its own time zone."""
+        admission = track.admission
+        if admission.door(track.state, self.freeze, None, now) is not None:
+            return True
+        if not admission.hours.by_device or not len(waiting):
+            return False
+        numbers = np.flatnonzero(np.bincount(self._fleet.label_ids[waiting])).tolist()
+        zones = {self._fleet.label_set(number).get(LABEL) for number in numbers}
+        return not any(admission.hours.open(zone, now) for zone in zones)
 
     def held(self, track: Track) -> Rows:
         """Rows, ascending, that get no leave for this model until a person looked at them."""

@@ -49,6 +49,10 @@ class Offering:
         else:
             self.below = int(np.partition(waiting, count)[count])
 
+    def hold(self, now: float) -> None:
+        """Nobody who waits may start now: that nobody does is no reason to ask more of them."""
+        self._made_at = max(self._made_at, now)
+
     def _wanted(self, allowed: int) -> int:
         return max(AT_LEAST, int(self._width * allowed))
 

@@ -8,7 +8,7 @@ Gruenwald, Vovk, Shafer: "Game-theoretic statistics and safe anytime-valid infer
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -99,27 +99,40 @@ class Bet:
     weighted: float = 0.0
     spread: float = 0.0
 
-    def after(self, difference: float) -> "Bet":
-        """The bettor after one more difference, which must be a number."""
-        bound = self.bound
+    def after(self, difference: float, times: int = 1) -> "Bet":
+        """The bettor after one more difference, which must be a number; or after so many alike."""
+        bound, allowed = self.bound, self.allowed
         x = min(max(difference, -bound), bound)
-        mean = self.total / (self.count + 1)  # as if a 0 had come first
-        variance = ((bound / 2) ** 2 + self.squares) / (self.count + 1)
-        edge = mean - self.allowed
-        share = edge / (variance + edge * edge)
-        stake = min(max(share, 0.0), _BET / (bound + self.allowed))
-        log_wealth = self.log_wealth + math.log1p(stake * (x - self.allowed))
-        weight, spread = self._weigh((x - mean) / (2 * bound), variance / (2 * bound) ** 2)
-        return replace(
-            self,
-            count=self.count + 1,
-            total=self.total + x,
+        count, total, squares = self.count, self.total, self.squares
+        log_wealth, log_peak = self.log_wealth, self.log_peak
+        weights, weighted, spread = self.weights, self.weighted, self.spread
+        for _ in range(times):
+            mean = total / (count + 1)  # as if a 0 had come first
+            variance = ((bound / 2) ** 2 + squares) / (count + 1)
+            edge = mean - allowed
+            share = edge / (variance + edge * edge)
+            stake = min(max(share, 0.0), _BET / (bound + allowed))
+            log_wealth += math.log1p(stake * (x - allowed))
+            log_peak = max(log_peak, log_wealth)
+            weight = _weight(variance / (2 * bound) ** 2, count + 1)
+            step = (x - mean) / (2 * bound)
+            weights += weight
+            weighted += weight * x
+            spread += step * step * (-math.log1p(-weight) - weight)
+            squares += (x - mean) ** 2
+            total += x
+            count += 1
+        return Bet(
+            allowed=allowed,
+            bound=bound,
+            count=count,
+            total=total,
             log_wealth=log_wealth,
-            log_peak=max(self.log_peak, log_wealth),
-            squares=self.squares + (x - mean) ** 2,
-            weights=self.weights + weight,
-            weighted=self.weighted + weight * x,
-            spread=self.spread + spread,
+            log_peak=log_peak,
+            squares=squares,
+            weights=weights,
+            weighted=weighted,
+            spread=spread,
         )
 
     @property
@@ -135,12 +148,11 @@ class Bet:
         reach = 2 * self.bound * (math.log(2 / INTERVAL_ALPHA) + self.spread) / self.weights
         return max(-self.bound, middle - reach), min(self.bound, middle + reach)
 
-    def _weigh(self, step: float, variance: float) -> tuple[float, float]:
-        """The weight of one difference in the interval, and what it adds to its width."""
-        turn = self.count + 1
-        wanted = math.sqrt(2 * math.log(2 / INTERVAL_ALPHA) / (variance * turn * math.log1p(turn)))
-        weight = min(wanted, 0.5)
-        return weight, step * step * (-math.log1p(-weight) - weight)
+
+def _weight(variance: float, turn: int) -> float:
+    """Of the ``turn``-th difference in the interval, by the variance seen before it."""
+    wanted = math.sqrt(2 * math.log(2 / INTERVAL_ALPHA) / (variance * turn * math.log1p(turn)))
+    return min(wanted, 0.5)
 
 
 def e_value(log_evidence: float) -> float:

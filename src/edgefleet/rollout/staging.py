@@ -45,29 +45,39 @@ def all_may_stage(track: Track, fleet: Fleet, rows: Rows, now: float) -> Mask:
     return mask
 
 
-def open_offering(track: Track, allowed: int) -> None:
+def open_offering(track: Track, fleet: Fleet, allowed: int) -> None:
     """A wave may have opened: who is asked first."""
     wave = track.state.open_wave
     if wave is not None and wave.cut:
         begun = sum(track.ledger.count(standing) for standing in Standing if standing)
         track.offering.open(
-            allowed=_soon(track, allowed), begun=begun, cut=wave.cut, now=wave.opened_at or 0.0
+            allowed=_soon(track, fleet, allowed),
+            begun=begun,
+            cut=wave.cut,
+            now=wave.opened_at or 0.0,
         )
 
 
-def renew_offering(track: Track, waiting: Rows, allowed: int, now: float) -> None:
+def renew_offering(track: Track, fleet: Fleet, waiting: Rows, allowed: int, now: float) -> None:
     """Ask more of them when more may start. ``waiting`` are online and have not begun."""
-    soon, begun = _soon(track, allowed), track.ledger.version
+    soon, begun = _soon(track, fleet, allowed), track.ledger.version
     stale = track.offering.is_stale(allowed=soon, begun=begun, now=now)
-    if track.state.status is Status.RUNNING and stale:
-        places = track.scope.positions(waiting)
+    if track.state.status is not Status.RUNNING or not stale:
+        return
+    free = waiting[~track.admission.budgets.blocked(waiting, fleet)]
+    if len(waiting) and not len(free):
+        track.offering.hold(now)
+    else:
+        places = track.scope.positions(free)
         track.offering.renew(places, allowed=soon, begun=begun, now=now)
 
 
-def _soon(track: Track, allowed: int) -> int:
+def _soon(track: Track, fleet: Fleet, allowed: int) -> int:
     """How many may start soon."""
     a_minute = track.state.spec.pace.starts_per_minute
-    return min(allowed, a_minute) if a_minute else allowed
+    places = track.admission.budgets.places(fleet)
+    bounds = (allowed, a_minute or allowed, allowed if places is None else places)
+    return max(1, min(bounds))
 
 
 def _size_bytes(track: Track, profile: str) -> int:

@@ -135,6 +135,7 @@ class Hours:
         self._windows = windows
         self._offset = offset
         self._known: dict[str, tuple[float, float, bool]] = {}  # zone -> (from, until, open?)
+        self._next: dict[str, tuple[float, float | None]] = {}  # zone -> (asked at, next opening)
         self.by_device = any(window.timezone == DEVICE for window in windows)
 
     def open(self, label: str | None, now: float) -> bool:
@@ -156,7 +157,11 @@ class Hours:
     def next_open(self, label: str | None, now: float) -> float | None:
         """When a window opens that is not open now."""
         zone = zone_of(label, self._offset, now)
-        return next_open(self._windows, zone, self._offset, now)
+        asked_at, at = self._next.get(zone, (0.0, None))
+        if at is None or not asked_at <= now < at:
+            at = next_open(self._windows, zone, self._offset, now)
+            self._next[zone] = (now, at)
+        return at
 
     def _spell(self, zone: str, now: float) -> tuple[float, float, bool]:
         spells = tuple(_spells(self._windows, zone, self._offset, now))

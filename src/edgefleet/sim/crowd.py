@@ -27,12 +27,13 @@ from edgefleet.protocol.device import CheckIn, CheckInAnswer, Facts
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.rollout.fleet import Mask, Rows
+from edgefleet.sim import figures
 from edgefleet.sim.agenda import Agenda, Due
 from edgefleet.sim.door import Failed
-from edgefleet.sim.facts import FleetFacts
+from edgefleet.sim.facts import FleetFacts, Floats
 from edgefleet.sim.hub import SimHub
 from edgefleet.sim.limits import ANSWER_TIMEOUT_S
-from edgefleet.sim.live import Live, bricks, fates, refuses
+from edgefleet.sim.live import Live, bricks, burns, fates, refuses
 from edgefleet.sim.releases import held
 from edgefleet.sim.rows import Folded, parted, settled
 from edgefleet.sim.scenario import MODEL, NEW, Scenario, Truth
@@ -40,7 +41,6 @@ from edgefleet.sim.witness import Witnesses
 
 _NONE: Final = 0
 NUMBERS: Final = {"1": 1, "2": 2}  # in ``serves``
-_PROVED: Final = ProveResult(passed=True, accuracy=0.97, agreement=1.0, cases=100)
 _NOT_PROVED: Final = ProveResult(passed=False, reason="golden_failed", detail="0.71 of 0.9.")
 _LONG_S: Final = 3600.0
 _HARMLESS: Final = Truth()
@@ -118,9 +118,15 @@ class Crowd:
         """All devices that are there from the start run ``release``, confirmed."""
         number = self.hub.engine.fleet.release_id(MODEL, release)
         every = np.arange(self.fleet.devices)
+        accuracy = figures.truth_of(release, self.scenario.release).accuracy
         for rows in parted(every, (self.fleet.kinds(every), self.fleet.panel[every])):
             facts = self.fleet.device(int(rows[0]))
-            mine = Slot(held=self._held[release, facts.profile], proved=True, confirmed=True)
+            mine = Slot(
+                held=self._held[release, facts.profile],
+                proved=True,
+                confirmed=True,
+                accuracy=accuracy,
+            )
             self._folded.fold(rows, self._state(facts, int(rows[0]), active="a", a=mine))
         self._awake[: self.fleet.devices] = False
         self.serving[: self.fleet.devices] = NUMBERS[release]
@@ -172,6 +178,30 @@ class Crowd:
         for rows in self._folded.alike(wanted[alike], self._fates):
             self._wake(rows, self.now)
 
+    def foresee(self, second: int, until: int) -> tuple[Rows, Floats, int]:
+        """Idle devices that check in from ``second`` on, when, and up to which second that holds.
+
+        It ends at ``until``, or before the first that is told something: whoever is idle now and
+        comes before it hears nothing new, as long as nothing is stored or decided.
+        """
+        until = min(until, second + len(self._buckets))
+        buckets = [self._buckets[at % len(self._buckets)] for at in range(second, until)]
+        at = np.repeat(np.arange(second, until, dtype=np.float64), [len(one) for one in buckets])
+        rows = np.concatenate(buckets)
+        here = ~self._awake[rows]
+        here[here] = self.fleet.all_up(rows[here], at[here])
+        rows, at = rows[here], at[here]
+        told = self.hub.wanted(np.sort(rows), self.now)
+        if told.any():
+            until = int(at[np.isin(rows, np.sort(rows)[told])].min())
+        before = int(np.searchsorted(at, until))
+        return rows[:before], at[:before], until
+
+    def heard(self, rows: Rows, at: Floats) -> None:
+        """Those that were foreseen have checked in."""
+        self.heartbeats += len(rows)
+        self.hub.engine.fleet.heartbeats(rows, at, self._hub_number[rows])
+
     def _wake(self, rows: Rows, at: float) -> None:
         state = self._folded.unfold(int(rows[0]), at + self.fleet.skew.item(int(rows[0])))
         live = self._alive(rows, state)
@@ -179,6 +209,7 @@ class Crowd:
         if state.active is not None:
             live.held = slot(state, state.active).held
             live.swapped_at = self.now - 3600.0
+            live.state = figures.reminded(state, live.held, self.scenario.release)
         self._at(live, at)
 
     def _alive(self, rows: Rows, state: AgentState) -> Live:
@@ -411,7 +442,8 @@ class Crowd:
     def _prove(self, live: Live, effect: do.Prove) -> None:
         new = effect.held.release == NEW
         fails = new and refuses(live.luck, self.scenario.release)
-        proof = _NOT_PROVED if fails else _PROVED
+        truth, least = self.scenario.release, effect.held.golden.min_accuracy
+        proof = _NOT_PROVED if fails else figures.proof(effect.held.release, truth, least)
         self._later(live, 2.0 + 2.0 * self._draw(), happened.Proved(job=effect.job, result=proof))
 
     def _stop_work(self, live: Live, effect: do.StopWork) -> None:
@@ -433,6 +465,9 @@ class Crowd:
             if mine.release == NEW and bricks(live.luck, self.scenario.release):
                 self._lose(live)
                 return
+            if mine.release == NEW and burns(live.luck, self.scenario.release):
+                live.stays = True  # so that the hub hears of it
+                live.state = msgspec.structs.replace(live.state, pace=self._panel_pace)
         status = live.status(self.now, _HARMLESS)
         if status is None:
             raise AssertionError(live.row)

@@ -118,8 +118,8 @@ class FleetFacts:
         cycle: float = up_s + self.down_s.item(row)
         return up_s == np.inf or (now + self.shift_s.item(row)) % cycle < up_s
 
-    def all_up(self, rows: Rows, now: float) -> Mask:
-        """``up`` for many."""
+    def all_up(self, rows: Rows, now: float | Floats) -> Mask:
+        """``up`` for many, at once or each at its own time."""
         up: Mask = ~(self.dead[rows] | self.old[rows])
         if self.healed:
             return up

@@ -13,9 +13,10 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, Outcome, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
-from edgefleet.protocol.rollout import RolloutSpec, Verb
+from edgefleet.protocol.rollout import Freeze, RolloutSpec, Verb
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.fleet import Mask, Rows
+from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.door import Failed
 from edgefleet.sim.limits import STANDING_FLUSH_S
@@ -37,11 +38,15 @@ class HubCrashed(Exception):  # noqa: N818 - no error: it was to happen
 class SimHub:
     """``crash_in`` effects from now the process is killed; None: it is not."""
 
-    def __init__(self, store: Store, trace: Trace, *, now: float, interval_s: float) -> None:
+    def __init__(
+        self, store: Store, trace: Trace, *, now: float, interval_s: float, gate: Gate = judge
+    ) -> None:
         self.store = store
         self.trace = trace
         self.interval_s = interval_s
         self.releases: list[tuple[ReleaseManifest, str]] = []
+        self._gate = gate
+        self._freeze = Freeze(frozen=False)
         self.engine = self._new_engine(now)
         self.witnesses: Witnesses | None = None
         self.crash_in: int | None = None
@@ -75,12 +80,18 @@ class SimHub:
                 engine.record(int(rows[0]), outcome, at)
             else:
                 engine.alike.record(rows, outcome, at)
+        engine.set_freeze(self._freeze)
         self.engine = engine
         self.down_until = 0.0
         self.trace.note(now, "hub up", "hub", f"{len(engine.fleet)} devices")
 
     def _new_engine(self, now: float) -> Engine:
-        return Engine(now=now, offline_after_s=3 * self.interval_s, utc_offset_s=utc_offset_s)
+        return Engine(
+            now=now,
+            offline_after_s=3 * self.interval_s,
+            gate=self._gate,
+            utc_offset_s=utc_offset_s,
+        )
 
     def _effect(self) -> None:
         """Between two effects: the moment to be killed in."""
@@ -121,6 +132,13 @@ class SimHub:
         except HubCrashed:
             self.killed(now)
         return True
+
+    def freeze(self, now: float, *, frozen: bool) -> None:
+        """An operator freezes the fleet, or lets it go; to be asked while the hub is up."""
+        self._freeze = Freeze(frozen=frozen, since=now)
+        self.engine.set_freeze(self._freeze)
+        self.store.commits += 1
+        self.trace.note(now, "operator", "freeze" if frozen else "thaw", "done")
 
     def approve(self, rollout_id: str, person: str, now: float) -> None:
         """A person agrees; not while the hub is down."""

@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.agent.state import AgentState, Held, SlotName
-from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.protocol.serving import ServingStatus
 from edgefleet.rollout.fleet import Rows
+from edgefleet.sim import figures
 from edgefleet.sim.scenario import NEW, Truth
-
-OLD_CONFIDENCE = 0.9
 
 
 def fates(luck: npt.NDArray[np.float64], truth: Truth) -> npt.NDArray[np.intp]:
@@ -85,24 +84,20 @@ class Live:
         if new:
             if self.luck < truth.fails:
                 errors = requests * 3 // 10
-            elif _burns(self.luck, truth) and since_s > truth.burns_after_s:
+            elif burns(self.luck, truth) and since_s > truth.burns_after_s:
                 errors = int((since_s - truth.burns_after_s) * self.requests_s) // 2
-        mean = (truth.confidence if new else OLD_CONFIDENCE) + 0.02 * (self.luck - 0.5)
+        own = figures.truth_of(held.release, truth)
+        if self.stays:
+            stats = figures.sketched(own, requests, errors, self.luck)
+        else:
+            stats = figures.plain(own, requests, errors)
         return ServingStatus(
             pid=self.pid,
             ready=True,
             model=held.model,
             release=held.release,
             artifact_sha256=held.variant.artifact.sha256,
-            stats=LiveStats(
-                requests=requests,
-                errors=errors,
-                confidence_sum=mean * requests,
-                confidence_count=requests,
-                latency_us_p50=400,
-                latency_us_p95=900,
-                memory_mib=40,
-            ),
+            stats=stats,
         )
 
 
@@ -120,6 +115,6 @@ def _crashed(luck: float, truth: Truth) -> bool:
     return truth.fails <= luck < truth.fails + truth.crashes
 
 
-def _burns(luck: float, truth: Truth) -> bool:
+def burns(luck: float, truth: Truth) -> bool:
     low = truth.fails + truth.crashes + truth.bricks + truth.refuses
     return low <= luck < low + truth.burns

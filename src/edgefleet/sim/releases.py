@@ -38,7 +38,10 @@ def manifest(release: str, scenario: Scenario, created_at: float) -> tuple[Relea
             for profile in scenario.fleet.profiles
         ),
         golden=Golden(
-            artifact=artifact("golden", 20_000), cases=100, min_accuracy=0.9, min_agreement=0.9
+            artifact=Artifact(sha256=sha256_hex(b"golden"), size_bytes=20_000),
+            cases=100,
+            min_accuracy=0.9,
+            min_agreement=0.9,
         ),
         quality=Quality(output="y", scores="probabilities"),
         created_at=created_at,

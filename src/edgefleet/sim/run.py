@@ -1,6 +1,7 @@
 """One run of a scenario: first everything may go wrong, then all is healed, and it has to end."""
 
 import gc
+import math
 import resource
 import sys
 import time
@@ -18,22 +19,28 @@ from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.approval import missing
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet import Mask
+from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.state import OPEN, RolloutState, WaveState
 from edgefleet.sim import releases
 from edgefleet.sim.agenda import Agenda
 from edgefleet.sim.checkers import ALL
+from edgefleet.sim.checkers.soak import Soak
 from edgefleet.sim.crowd import Crowd
 from edgefleet.sim.facts import FleetFacts
 from edgefleet.sim.hub import SimHub
-from edgefleet.sim.scenario import MODEL, NEW, OLD, Act, Scenario
+from edgefleet.sim.quiet import Quiet
+from edgefleet.sim.scenario import MODEL, NEW, OLD, Act, Deed, Scenario
 from edgefleet.sim.store import Store
 from edgefleet.sim.trace import Trace
 from edgefleet.sim.witness import Checker, Violation, Witnesses
 
 START = 1_767_571_200.0  # Monday, 5 January 2026, 00:00 UTC
 ROLLOUT, BASELINE = "ro-1", "ro-0"
+THINKS_S = 90.0  # before a person agrees with what is open
 SETTLE_S = 1800.0  # after the end, so that whoever can be reached has heard of it
 POINTS = 400  # of the curve that is drawn
+POINT_S = 60.0  # between two of them
+WORD_S = 300.0  # between two lines of progress
 
 
 class Point(Wire, frozen=True, kw_only=True):
@@ -92,7 +99,10 @@ class Result(Wire, frozen=True, kw_only=True):
 
 
 class Run:
-    """A world of its own; two of them do not touch."""
+    """A world of its own; two of them do not touch.
+
+    A ``gate`` of your own judges the waves in place of the usual one, whose soak it need not keep.
+    """
 
     def __init__(
         self,
@@ -103,6 +113,7 @@ class Run:
         seed: int,
         start: float = START,
         checkers: Sequence[type[Checker]] = ALL,
+        gate: Gate = judge,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.scenario = scenario
@@ -116,16 +127,22 @@ class Run:
         self.store = Store()
         self.facts = FleetFacts(scenario, devices, seed, self.start)
         self.hub = SimHub(
-            self.store, self.trace, now=self.start, interval_s=scenario.fleet.interval_s
+            self.store,
+            self.trace,
+            now=self.start,
+            interval_s=scenario.fleet.interval_s,
+            gate=gate,
         )
         self._chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
         self.agenda = Agenda(int(self.start))
         self.crowd = Crowd(scenario, self.facts, self.hub, self.agenda, self._chance)
-        self.witnesses = Witnesses(checkers, self)
+        kept = checkers if gate is judge else [one for one in checkers if one is not Soak]
+        self.witnesses = Witnesses(kept, self)
         self.hub.witnesses = self.crowd.witnesses = self.witnesses
         self.hub.keeps_standings = scenario.faults.hub_crashes > 0
         self._person = ""
         self._curve: list[Point] = []
+        self._next_point = self._next_word = self.start
         self._crash_times = self._plan_crashes()
 
     # What checkers may know.
@@ -208,34 +225,80 @@ class Run:
         self._go(end, until_over=True)
 
     def _go(self, end: float, *, until_over: bool) -> None:
-        agenda, crowd, facts = self.agenda, self.crowd, self.facts
-        tick_s = self.scenario.tick_s
         acts = [act for act in self.scenario.operator if self.start + act.at_s >= self.now]
         comers = [
             int(row)
-            for row in np.argsort(facts.comes_at[facts.devices :]) + facts.devices
-            if facts.comes_at[row] >= self.now
+            for row in np.argsort(self.facts.comes_at[self.facts.devices :]) + self.facts.devices
+            if self.facts.comes_at[row] >= self.now
         ]
         second = int(self.now)
-        next_tick = second
+        quiet = Quiet(int(self.scenario.tick_s), int(self.start), second)
         while second < end:
-            self.now = crowd.now = float(second)
+            self.now = self.crowd.now = float(second)
             self._incidents(acts, comers)
-            if second >= next_tick:
+            quiet.heed(second, self._mark())
+            if second >= quiet.tick_at:
                 self._tick()
-                next_tick = second + int(tick_s)
                 if until_over and self._over() and not acts and not comers:
                     return
-            crowd.sweep(second)
-            for at, _, due, live, life, payload in agenda.during(second):
-                self.now = crowd.now = at
-                crowd.due(due, live, life, payload)
+                quiet.looked(second, self._deadline() if quiet.resting else math.inf)
+            until = math.ceil(min(end, quiet.tick_at, self._next_incident(acts, comers)))
+            second = self._rest(second, until) if quiet.resting else self._second(second)
+
+    def _second(self, second: int) -> int:
+        """One second, in which anything may happen; returns the next."""
+        self.crowd.sweep(second)
+        self._during(second)
+        return second + 1
+
+    def _rest(self, second: int, until: int) -> int:
+        """Quiet seconds: idle devices are heard together. Ends early if something happens."""
+        crowd = self.crowd
+        if self.hub.down_until or until <= second:
+            return self._second(second)
+        rows, at, until = crowd.foresee(second, until)
+        if until <= second:
+            return self._second(second)
+        mark = self._mark()
+        while second < until and self._mark() == mark:
+            self._during(second)
             second += 1
+        heard = int(np.searchsorted(at, second))
+        crowd.heard(rows[:heard], at[:heard])
+        return second
+
+    def _during(self, second: int) -> None:
+        """What is on the agenda of this second."""
+        crowd = self.crowd
+        for at, _, due, live, life, payload in self.agenda.during(second):
+            self.now = crowd.now = at
+            crowd.due(due, live, life, payload)
+
+    def _mark(self) -> tuple[int, ...]:
+        """The same as long as nothing is stored or decided, and nobody comes, goes or wakes."""
+        hub = self.hub
+        down = int(hub.down_until > 0)
+        return self.store.commits, hub.crashes, down, len(self.crowd.live), len(hub.engine.fleet)
+
+    def _deadline(self) -> float:
+        """When the rollout's wait ends by the clock."""
+        if self.hub.down_until or self._state().status not in OPEN:
+            return math.inf
+        waits = self.engine.why_rollout(ROLLOUT, self.now).waits
+        known = (wait.until for wait in waits if wait.until is not None)
+        return min((until for until in known if until > self.now), default=math.inf)
+
+    def _next_incident(self, acts: list[Act], comers: list[int]) -> float:
+        """When something next comes from outside."""
+        times = [self.start + act.at_s for act in acts[:1]]
+        times += [self.facts.comes_at.item(row) for row in comers[:1]]
+        times += [at for at, _, _ in self._crash_times[:1]]
+        return min(times, default=math.inf)
 
     def _incidents(self, acts: list[Act], comers: list[int]) -> None:
         """What comes from outside at this second: operators, newcomers, a killed hub."""
-        while acts and self.start + acts[0].at_s <= self.now:
-            self.hub.command(ROLLOUT, acts.pop(0).verb, self.now)
+        while acts and self.start + acts[0].at_s <= self.now and not self.hub.down_until:
+            self._act(acts.pop(0).verb)
         if comers and not self.hub.down_until:
             while comers and self.facts.comes_at[comers[0]] <= self.now:
                 row = len(self.engine.fleet)
@@ -247,6 +310,12 @@ class Run:
             _, self.hub.crash_in, self.hub.down_s = self._crash_times.pop(0)
             self.crowd.faults["hub_crashes"] += 1
 
+    def _act(self, deed: Deed) -> None:
+        if deed in (Deed.FREEZE, Deed.THAW):
+            self.hub.freeze(self.now, frozen=deed is Deed.FREEZE)
+        else:
+            self.hub.command(ROLLOUT, Verb(deed), self.now)
+
     def _tick(self) -> None:
         self.hub.tick(self.now)
         if self.hub.down_until:
@@ -254,7 +323,7 @@ class Run:
         for hear in self.witnesses.ticked:
             hear(self.now)
         self._ask_person()
-        if int(self.now - self.start) % 60 == 0:
+        if self.now >= self._next_point:
             self._note_point()
 
     def _over(self) -> bool:
@@ -267,7 +336,7 @@ class Run:
         """Long after all is healed, a person decides what no gate will."""
         healed_s = self.now - self.start - self.scenario.heal_s
         state = self._state()
-        if state.spec.approval.people and state.status in OPEN and missing(state):
+        if state.status is Status.RUNNING and missing(state) and self.now >= _agreed_at(state):
             self.hub.approve(ROLLOUT, f"person-{len(state.approvals) + 1}", self.now)
         if healed_s < self.scenario.person_s or state.status not in OPEN or self._person:
             return
@@ -318,8 +387,10 @@ class Run:
         self._curve.append(point)
         if len(self._curve) > POINTS:
             del self._curve[1:-1:2]
-        minutes = int(self.now - self.start) // 60
-        if minutes % 5 == 0:
+        self._next_point = self.now + POINT_S
+        if self.now >= self._next_word:
+            self._next_word = self.now + WORD_S
+            minutes = int(self.now - self.start) // 60
             self._say(
                 f"minute {minutes}: {view.status}, wave {point.wave + 1}, {point.exposed} exposed, "
                 f"{point.in_trial} in trial, {point.healthy} healthy"
@@ -366,6 +437,13 @@ class Run:
             trace_digest=self.trace.digest(),
             curve=tuple(self._curve),
         )
+
+
+def _agreed_at(state: RolloutState) -> float:
+    """When the next person has made up their mind about what is open."""
+    wave = state.open_wave
+    opened_at = state.created_at if wave is None else wave.opened_at or 0.0
+    return THINKS_S + max(opened_at, *(given.at for given in state.approvals), state.created_at)
 
 
 def _waves(view: RolloutView, start: float) -> tuple[WaveResult, ...]:

@@ -4,6 +4,7 @@ A scenario is a TOML file of these tables; what it leaves out is as it stands he
 devices, or of messages where a message is meant, between 0 and 1.
 """
 
+from enum import StrEnum
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.rollout import RolloutSpec, Verb
+from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.wire import Wire
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -33,7 +34,13 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     burns: Share = 0.0  # works in its trial, fails requests ``burns_after_s`` later
     burns_after_s: Seconds = 600.0
     confidence: Share = 0.9  # mean top score; the old release has 0.9
+    accuracy: Share = 0.97  # on the golden set; the old release has 0.97
+    latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, times that of the old release
+    drift: Share = 0.0  # of answers in a class of which there was none before
     size_bytes: Annotated[int, Meta(gt=0)] = 2_000_000
+
+
+OLD_TRUTH: Final = Truth()
 
 
 class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,11 +103,27 @@ class Population(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     panel: Annotated[int, Meta(ge=0, le=10_000)] = 200  # devices that send figures all the time
 
 
+class Deed(StrEnum):
+    """What an operator can do: the verbs of a rollout, and freezing the whole fleet."""
+
+    START = "start"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ADVANCE = "advance"
+    HALT = "halt"
+    REVERT = "revert"
+    FREEZE = "freeze"
+    THAW = "thaw"
+
+
 class Act(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An operator's verb, ``at_s`` after the start. One that is not allowed then is refused."""
+    """An operator's deed, ``at_s`` after the start, or as soon after it as the hub is up.
+
+    One that is not allowed then is refused.
+    """
 
     at_s: Seconds
-    verb: Verb
+    verb: Deed
 
 
 class Scenario(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,21 +9,22 @@ from random import Random
 from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import (
+    ApprovalSpec,
     BudgetSpec,
     ExposureSpec,
     GateSpec,
     PaceSpec,
     RolloutSpec,
-    Verb,
     WaveSpec,
     WindowSpec,
 )
 from edgefleet.protocol.wire import Wire
 from edgefleet.sim.run import Result, Run
-from edgefleet.sim.scenario import MODEL, NEW, Act, Faults, Population, Scenario, Truth
+from edgefleet.sim.scenario import MODEL, NEW, Act, Deed, Faults, Population, Scenario, Truth
 
 _BAD = ("fails", "crashes", "refuses", "bricks", "burns")
 _HEAL_S = 5400.0
+_SELDOM_S = 300.0
 _END_S = 12 * 3600.0  # after healing, for plans that no window holds back
 
 
@@ -50,14 +51,19 @@ def mixture(seed: int) -> Scenario:
     """The scenario of a seed: a release of some kind, some faults, some plan, some hand."""
     chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
     fleet, release, faults, plan = _fleet(chance), _release(chance), _faults(chance), _plan(chance)
+    acts = _operator(chance)
+    plan, release = replace(plan, approval=_approval(chance)), _quality(chance, release)
+    acts += _freeze(chance)
     nights = len(plan.waves) + 1 if plan.windows else 0  # a window opens once a day
+    if plan.windows:  # days of waiting: by devices that ask less often
+        fleet = replace(fleet, interval_s=_SELDOM_S, panel=min(fleet.panel, 10))
     return Scenario(
         title=f"mixture {seed}",
         fleet=fleet,
         release=release,
         faults=faults,
         rollout=plan,
-        operator=_operator(chance),
+        operator=tuple(sorted(acts, key=lambda act: act.at_s)),
         heal_s=_HEAL_S,
         person_s=1800.0,
         end_s=_END_S + nights * 86_400.0,
@@ -83,7 +89,7 @@ def swarm(
             first = result.violated[0].text if result.violated else "unfinished"
             progress(f"seed {result.seed}: {first}")
             progress(f"  edgefleet sim replay {result.seed} --devices {devices}")
-        if len(runs) % 25 == 0:
+        if len(runs) % 25 == 0 or len(runs) == len(seeds):
             progress(f"{len(runs)} of {len(seeds)} seeds")
     faults: Counter[str] = Counter()
     by_checker: Counter[str] = Counter()
@@ -194,11 +200,11 @@ def _operator(chance: Random) -> tuple[Act, ...]:
     at_s = chance.uniform(30.0, 3000.0)
     story = chance.choice(
         (
-            (Verb.PAUSE, Verb.RESUME),
-            (Verb.HALT, Verb.RESUME),
-            (Verb.HALT, Verb.REVERT),
-            (Verb.ADVANCE,),
-            (Verb.REVERT,),
+            (Deed.PAUSE, Deed.RESUME),
+            (Deed.HALT, Deed.RESUME),
+            (Deed.HALT, Deed.REVERT),
+            (Deed.ADVANCE,),
+            (Deed.REVERT,),
         )
     )
     acts: list[Act] = []
@@ -206,6 +212,31 @@ def _operator(chance: Random) -> tuple[Act, ...]:
         acts.append(Act(at_s=round(at_s, 1), verb=verb))
         at_s += chance.uniform(60.0, 1800.0)
     return tuple(acts)
+
+
+def _approval(chance: Random) -> ApprovalSpec:
+    if chance.random() < 0.8:
+        return ApprovalSpec()
+    return ApprovalSpec(people=chance.choice((1, 2)), each_wave=chance.random() < 0.5)
+
+
+def _quality(chance: Random, release: Truth) -> Truth:
+    """Now and then it serves worse, by as much as devices bear and the fleet need not."""
+    if chance.random() < 0.8:
+        return release
+    worse = chance.choice(
+        ({"latency": 1.3}, {"accuracy": 0.94}, {"drift": 0.4}, {"latency": 200.0})
+    )
+    return replace(release, **worse)
+
+
+def _freeze(chance: Random) -> tuple[Act, ...]:
+    """The fleet is frozen for a while, and let go."""
+    if chance.random() < 0.85:
+        return ()
+    at_s = round(chance.uniform(30.0, 3000.0), 1)
+    until_s = round(at_s + chance.uniform(60.0, 1800.0), 1)
+    return Act(at_s=at_s, verb=Deed.FREEZE), Act(at_s=until_s, verb=Deed.THAW)
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

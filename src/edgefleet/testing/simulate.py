@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+from edgefleet.rollout.gate import Gate, judge
 from edgefleet.sim import scenario as scenarios
 from edgefleet.sim.run import Result, Run
 
 
-def simulate(scenario: str | Path, devices: int = 500, *, seed: int = 7) -> Result:
+def simulate(
+    scenario: str | Path, devices: int = 500, *, seed: int = 7, gate: Gate = judge
+) -> Result:
     """Run a scenario on the real engine and the real agents, every invariant checked.
 
-    ``scenario`` is a name of `edgefleet sim list` or a TOML file. The same seed gives the same
-    ``trace_digest``. Raises OperatorError ``not_found`` or ``setting_invalid``.
+    ``scenario`` is a name of `edgefleet sim list` or a TOML file; ``gate`` judges its waves. The
+    same seed gives the same ``trace_digest``. Raises OperatorError ``not_found`` or
+    ``setting_invalid``.
     """
-    return Run(scenarios.load(str(scenario)), name=str(scenario), devices=devices, seed=seed).play()
+    loaded = scenarios.load(str(scenario))
+    return Run(loaded, name=str(scenario), devices=devices, seed=seed, gate=gate).play()

@@ -48,9 +48,9 @@ def swarm_lines(result: SwarmResult) -> list[str]:
             ("unfinished", result.unfinished),
             ("ended by a person", result.persons),
             ("events", result.events),
+            ("failing seeds", ", ".join(map(str, result.failing)) or "none"),
         )
     )
     lines += ["", *table(("verdict", "runs"), list(result.verdicts.items()))]
     lines += ["", *table(("fault", "count"), list(result.faults.items()))]
-    lines += [f"edgefleet sim replay {seed} --devices {result.devices}" for seed in result.failing]
     return lines

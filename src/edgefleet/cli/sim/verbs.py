@@ -10,11 +10,13 @@ import msgspec
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.own_gate import load_gate
 from edgefleet.cli.screen import table
 from edgefleet.cli.sim.draw import draw
 from edgefleet.cli.sim.report import run_lines, swarm_lines
 from edgefleet.cli.verb import verb
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.gate import judge
 from edgefleet.sim import scenario as scenarios
 from edgefleet.sim.run import START, Result, Run
 from edgefleet.sim.swarm import mixture
@@ -43,6 +45,7 @@ class ScenarioList(Wire, frozen=True, kw_only=True):
         "edgefleet sim run --scenario good",
         "edgefleet sim run --scenario bad --devices 100000 --seed 7 --json",
         "edgefleet sim run --scenario my-fleet.toml --draw run.svg",
+        "edgefleet sim run --scenario crashing --gate our_gates.py:no_second_crash",
     ),
     exits=(Exit.FAILED,),
     hub=False,
@@ -51,6 +54,11 @@ class ScenarioList(Wire, frozen=True, kw_only=True):
 @_DEVICES
 @click.option("--seed", type=click.IntRange(0), default=7, help="Of all chance.")
 @click.option(
+    "--gate",
+    metavar="MODULE:NAME",
+    help="A gate of your own, package.module:name or path/to/file.py:name (docs/own-gate.md).",
+)
+@click.option(
     "--draw",
     "picture",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -58,7 +66,14 @@ class ScenarioList(Wire, frozen=True, kw_only=True):
 )
 @pass_invocation
 def run(
-    invocation: Invocation, scenario: str, devices: int, seed: int, picture: Path | None
+    invocation: Invocation,
+    /,
+    *,
+    scenario: str,
+    devices: int,
+    seed: int,
+    gate: str | None,
+    picture: Path | None,
 ) -> Exit:
     """Simulate one rollout on a virtual fleet.
 
@@ -70,6 +85,7 @@ def run(
         name=scenario,
         devices=devices,
         seed=seed,
+        gate=judge if gate is None else load_gate(gate),
         progress=invocation.screen.note,
     )
     return _show(invocation, played.play(), picture)

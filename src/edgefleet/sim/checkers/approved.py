@@ -1,0 +1,30 @@
+"""Nobody begins before as many people agreed as the plan asks for."""
+
+from typing import ClassVar
+
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.state import RolloutState
+from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.witness import Checker, Tell
+
+
+class Approved(Checker):
+    """Counts by itself who agreed with the rollout, or with the wave that is open."""
+
+    name: ClassVar[str] = "approved"
+
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._missing: dict[str, int] = {}
+
+    def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        asked = after.spec.approval
+        wave = after.wave if asked.each_wave else 0
+        agreed = {given.person for given in after.approvals if given.wave == wave}
+        self._missing[after.id] = asked.people - len(agreed)
+
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
+        missing = self._missing.get(outcome.rollout, 0)
+        if outcome.kind is OutcomeKind.TRIAL_STARTED and missing > 0:
+            self.wrong(f"{self.named(rows)} starts; {missing} people have not agreed")

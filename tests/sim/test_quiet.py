@@ -1,0 +1,62 @@
+"""Quiet time is cheap, and changes nothing that is decided."""
+
+from math import inf
+
+import pytest
+
+from edgefleet.sim import quiet as quiet_time
+from edgefleet.sim import scenario as scenarios
+from edgefleet.sim.hub import SimHub
+from edgefleet.sim.quiet import Quiet
+from edgefleet.sim.run import Result, Run
+
+TICK_S = float(quiet_time.LONGEST_TICK_S)
+
+
+def looks(quiet: Quiet, marks: list[int]) -> list[int]:
+    """When it looks, where ``marks`` are what stands there at each second."""
+    found: list[int] = []
+    for second, mark in enumerate(marks):
+        quiet.heed(second, mark)
+        if second >= quiet.tick_at:
+            found.append(second)
+            quiet.looked(second, inf)
+    return found
+
+
+def test_pauses_double_up_to_a_minute_while_nothing_happens() -> None:
+    assert looks(Quiet(5, 0, 0), [0] * 300) == [0, 5, 15, 35, 75, 135, 195, 255]
+
+
+def test_once_something_happens_the_next_moment_of_the_grid_counts() -> None:
+    assert looks(Quiet(5, 0, 0), [0] * 82 + [1] * 30) == [0, 5, 15, 35, 75, 85, 90, 100]
+
+
+def test_a_deadline_is_kept_to_the_tick() -> None:
+    quiet = Quiet(5, 0, 0)
+    looks(quiet, [0] * 76)
+    quiet.looked(76, 93.0)
+    assert quiet.tick_at == 95
+
+
+def played(name: str) -> Result:
+    return Run(scenarios.load(name), name=name, devices=300, seed=7).play()
+
+
+@pytest.mark.parametrize("name", ["long_soak", "halted", "windows_and_budgets", "by_hand"])
+def test_waves_open_as_they_do_without_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse = played(name)
+    monkeypatch.setattr(quiet_time, "LONGEST_TICK_S", 5)
+    dense = played(name)
+    assert sparse.violated == dense.violated == ()
+    assert (sparse.verdict, sparse.exposed) == (dense.verdict, dense.exposed)
+    for one, other in zip(sparse.waves, dense.waves, strict=True):
+        assert one.opened_s == pytest.approx(other.opened_s, abs=TICK_S * len(sparse.waves))
+
+
+def test_a_long_wait_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[float] = []
+    tick = SimHub.tick
+    monkeypatch.setattr(SimHub, "tick", lambda hub, now: (looked.append(now), tick(hub, now)))
+    result = played("halted")
+    assert len(looked) < result.virtual_s / 5 / 2
