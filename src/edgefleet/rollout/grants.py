@@ -1,10 +1,10 @@
 """Grants to agents of the version before: they start by themselves, so the offer is the grant.
 
-A place is given with the offer, and the offer goes out when that is durable: a hub that starts again
-knows every device that may have begun since. The place stays the device's until it says how it
-began or ended, or is heard idle and is not offered it any more. An agent that is told nothing lets
-go of what it has not begun; but the answer that tells it may be lost, so what counts is that it is
-heard idle afterwards. A device that is not heard again keeps its place.
+A place is given with the offer, and the offer goes out when that is durable: a hub that starts
+again knows every device that may have begun since. The place stays the device's until it says that
+it began or how it ended, or is heard idle and is not offered it any more. An agent that is told
+nothing lets go of what it has not begun; but the answer that tells it may be lost, so what counts
+is that it is heard idle afterwards. A device that is not heard again keeps its place.
 """
 
 from edgefleet.protocol.device import Outcome, OutcomeKind, Phase

@@ -29,6 +29,7 @@ from edgefleet.sim.facts import FleetFacts
 from edgefleet.sim.hub import SimHub
 from edgefleet.sim.limits import ANSWER_TIMEOUT_S
 from edgefleet.sim.live import Live, bricks, refuses
+from edgefleet.sim.previous import Previous
 from edgefleet.sim.releases import held
 from edgefleet.sim.rows import Rows, settled
 from edgefleet.sim.scenario import MODEL, NEW, Scenario, Truth
@@ -66,6 +67,7 @@ class Crowd:
         self.serving: npt.NDArray[np.uint8] = np.zeros(fleet.count, np.uint8)
         self._draw: Callable[[], float] = chance.random
         self._rows = Rows(fleet.count)
+        self._previous = Previous(fleet.previous)
         self._awake: Mask = np.ones(fleet.count, np.bool_)  # live, lost, or not there yet
         self._hub_number: npt.NDArray[np.uint32] = np.zeros(fleet.count, np.uint32)
         self._soon: deque[tuple[Live, int, Event]] = deque()
@@ -217,6 +219,7 @@ class Crowd:
 
     def _happen(self, live: Live, event: Event) -> None:
         """One step of a core: save, then do its effects in order, unless the power goes."""
+        event = self._previous.heard(live, event)
         state, effects = step(live.state, event, self.now + live.skew)
         self.steps += 1
         if self._cuts and not self.fleet.healed and self._draw() < self.scenario.faults.power_cuts:
@@ -278,7 +281,7 @@ class Crowd:
         self.agenda.put(self.now + delay_s, Due.HAPPENED, live, event)
 
     def _send(self, live: Live, effect: do.SendCheckIn) -> None:
-        said = effect.check_in
+        said = self._previous.said(live, effect.check_in)
         if not self.fleet.up(live.row, self.now):
             self._unanswered(live, said, "unreachable")
         elif self._rough and not self.fleet.healed:

@@ -40,6 +40,7 @@ class FleetFacts:
         self.shift_s: Floats = chance.uniform(0.0, up_s[1] + down_s[1], count)
         self.panel: Mask = np.zeros(count, np.bool_)
         self.panel[chance.choice(devices, min(fleet.panel, devices), replace=False)] = True
+        self.previous: Mask = chance.random(count) < faults.previous_agents
         self.dead: Mask = np.zeros(count, np.bool_)
         self._flapping = bool(flaps.any())
         self._away = faults.offline > 0

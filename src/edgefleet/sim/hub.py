@@ -180,12 +180,16 @@ class SimHub:
         engine, fleet = self.engine, self.engine.fleet
         if not fleet.accept_seq(row, said.seq):
             return Failed("checkin_replayed", next_seq=fleet.last_seq(row) + 1)
+        fleet.speaks(row, said.protocol)
         fleet.seen(row, now, model=said.model, release=said.release, phase=said.phase)
         acked: tuple[str, ...] = ()
         if said.outcomes:
             acked = self._take(row, said.outcomes, now)
         if said.telemetry is not None:
             engine.telemetry(row, said.telemetry, now)
+        granted = engine.grant(row, now)
+        if granted is not None:
+            self._keep(row, (granted,), now)
         offer = engine.answer(row, now)
         if offer is not None:
             self.trace.row(now, "offered", row, f"{offer.action} {offer.release}")
@@ -195,7 +199,6 @@ class SimHub:
         return CheckInAnswer(interval_s=self.interval_s, acked=acked, offer=offer)
 
     def _take(self, row: int, outcomes: tuple[Outcome, ...], now: float) -> tuple[str, ...]:
-        witnesses = self.witnesses
         engine = self.engine
         refused: set[str] = set()
         for outcome in outcomes:
@@ -206,6 +209,15 @@ class SimHub:
             self.held_back += len(refused)
             if not outcomes:
                 return ()
+        self._keep(row, outcomes, now)
+        if self.witnesses is not None:
+            for hear in self.witnesses.acknowledged:
+                hear(row, outcomes, now)
+        return tuple(outcome.id for outcome in outcomes)
+
+    def _keep(self, row: int, outcomes: tuple[Outcome, ...], now: float) -> None:
+        """Make them durable, then count those that are new."""
+        witnesses, engine = self.witnesses, self.engine
         self._effect()
         fresh = self.store.save_outcomes(row, outcomes, now)
         if witnesses is not None:
@@ -217,7 +229,3 @@ class SimHub:
             engine.record(row, outcome, now)
             self.trace.row(now, "reported", row, f"{outcome.kind} {outcome.reason}")
         self._effect()
-        if witnesses is not None:
-            for hear in witnesses.acknowledged:
-                hear(row, outcomes, now)
-        return tuple(outcome.id for outcome in outcomes)

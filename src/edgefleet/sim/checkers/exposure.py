@@ -1,4 +1,8 @@
-"""No more devices hold an unconfirmed release than the evidence so far allows."""
+"""No more devices hold an unconfirmed release than the evidence so far allows.
+
+A device that asks for leave counts from the start that became durable, one of the version before
+from the moment it really activated the release, whenever it says so.
+"""
 
 from typing import ClassVar
 
@@ -30,6 +34,7 @@ class Exposure(Checker):
         self._trial: dict[str, RowSet] = {}
         self._healthy: dict[str, int] = {}
         self._granted = RowSet()
+        self._by_offer: dict[int, str] = {}  # row -> rollout: their offer is their grant
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if before is None:
@@ -41,16 +46,11 @@ class Exposure(Checker):
         trial = self._trial.get(outcome.rollout)
         if trial is None:
             return
-        if outcome.kind is OutcomeKind.TRIAL_STARTED:
-            spec, healthy = self._spec[outcome.rollout], self._healthy[outcome.rollout]
-            allowed = max(spec.first, int(spec.growth * healthy))
+        if outcome.kind is OutcomeKind.OFFERED:
+            self._by_offer[row] = outcome.rollout
+        elif outcome.kind is OutcomeKind.TRIAL_STARTED:
             self._granted.add(row)
-            trial.add(row)
-            if len(trial) > allowed:
-                self.wrong(
-                    f"{self.crowd.name(row)} is the {len(trial)}th in trial; {healthy} are healthy "
-                    f"and {allowed} are allowed"
-                )
+            self._begin(row, outcome.rollout)
         elif outcome.kind in _ENDS:
             trial.discard(row)
             if outcome.kind is OutcomeKind.CONFIRMED:
@@ -58,5 +58,19 @@ class Exposure(Checker):
 
     def activated(self, row: int, release: str, action: str, now: float) -> None:
         tried = action == "install" and release == self.crowd.release_under_test
-        if tried and row not in self._granted:
+        if not tried:
+            return
+        if row in self._by_offer:
+            self._begin(row, self._by_offer[row])
+        elif row not in self._granted:
             self.wrong(f"{self.crowd.name(row)} activated {release} without a grant")
+
+    def _begin(self, row: int, rollout: str) -> None:
+        trial, spec, healthy = self._trial[rollout], self._spec[rollout], self._healthy[rollout]
+        allowed = max(spec.first, int(spec.growth * healthy))
+        trial.add(row)
+        if len(trial) > allowed:
+            self.wrong(
+                f"{self.crowd.name(row)} is the {len(trial)}th in trial; {healthy} are healthy "
+                f"and {allowed} are allowed"
+            )

@@ -1,4 +1,7 @@
-"""A rollout that is not running exposes nobody new, and a failed release is never offered again."""
+"""A rollout that is not running exposes nobody new, and a failed release is never offered again.
+
+Who starts by itself is held to that by its offer: it may say later that it began.
+"""
 
 from collections import defaultdict
 from typing import ClassVar
@@ -22,17 +25,25 @@ class Halted(Checker):
         super().__init__(crowd, tell)
         self._status: dict[str, Status] = {}
         self._took: defaultdict[str, RowSet] = defaultdict(RowSet)
+        self._by_offer: defaultdict[str, RowSet] = defaultdict(RowSet)
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._status[after.id] = after.status
 
     def stored(self, row: int, outcome: Outcome, now: float) -> None:
-        if outcome.kind is not OutcomeKind.TRIAL_STARTED:
+        if outcome.kind not in (OutcomeKind.TRIAL_STARTED, OutcomeKind.OFFERED):
+            return
+        by_offer = self._by_offer[outcome.rollout]
+        if outcome.kind is OutcomeKind.TRIAL_STARTED and row in by_offer:
+            self._took[outcome.rollout].add(row)
             return
         status = self._status.get(outcome.rollout, Status.COMPLETED)
         if status not in _EXPOSING:
             self.wrong(f"{self.crowd.name(row)} may start in a rollout that is {status}")
-        self._took[outcome.rollout].add(row)
+        if outcome.kind is OutcomeKind.OFFERED:
+            by_offer.add(row)
+        else:
+            self._took[outcome.rollout].add(row)
 
     def offered(self, row: int, offer: Offer, now: float) -> None:
         status = self._status.get(offer.rollout, Status.COMPLETED)

@@ -1,4 +1,8 @@
-"""Budgets, windows, pace, approval and the scheduled start are kept at every instant."""
+"""Budgets, windows, pace, approval and the scheduled start are kept at every instant.
+
+Who starts by itself is held to the windows and to the pace by its offer, and to budgets by its
+start, as everybody is.
+"""
 
 from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
@@ -33,6 +37,7 @@ class Planned(Checker):
         self._trial: Counter[tuple[str, str, str]] = Counter()
         self._held: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
         self._starts: dict[str, deque[float]] = {}
+        self._by_offer: set[tuple[str, int]] = set()
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._specs.setdefault(after.id, after.spec)
@@ -45,10 +50,15 @@ class Planned(Checker):
             key = (outcome.rollout, row)
             for budget in self._held.pop(key, ()):
                 self._trial[budget] -= 1
+        elif outcome.kind is OutcomeKind.OFFERED:
+            self._by_offer.add((outcome.rollout, row))
+            self._grant(row, outcome.rollout, spec, now)
         elif outcome.kind is OutcomeKind.TRIAL_STARTED:
-            self._start(row, outcome.rollout, spec, now)
+            self._start(row, outcome.rollout, spec)
+            if (outcome.rollout, row) not in self._by_offer:
+                self._grant(row, outcome.rollout, spec, now)
 
-    def _start(self, row: int, rollout: str, spec: RolloutSpec, now: float) -> None:
+    def _start(self, row: int, rollout: str, spec: RolloutSpec) -> None:
         name, labels = self.crowd.name(row), self.engine.fleet.labels(row)
         for budget in spec.budgets:
             value = labels.get(budget.label)
@@ -62,6 +72,9 @@ class Planned(Checker):
                     f"{name} is the {self._trial[key]}th in trial of {budget.label}={value}; "
                     f"{budget.max_in_trial} are allowed"
                 )
+
+    def _grant(self, row: int, rollout: str, spec: RolloutSpec, now: float) -> None:
+        name, labels = self.crowd.name(row), self.engine.fleet.labels(row)
         if spec.windows and not any(
             _open(window, labels.get("timezone", "UTC"), now) for window in spec.windows
         ):
