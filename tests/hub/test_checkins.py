@@ -26,7 +26,6 @@ from edgefleet.protocol.rollout import (
     ExposureSpec,
     GateSpec,
     RolloutSpec,
-    Status,
     Verb,
     WaveSpec,
 )
