@@ -138,6 +138,13 @@ MUTANTS = (
         ("good/3000",),
     ),
     Mutant(
+        "an offer to an agent of the version before takes no place",
+        "rollout/admission.py",
+        "return len(self._reserved) + len(self._granted)",
+        "return len(self._reserved)",
+        ("previous_agents/300",),
+    ),
+    Mutant(
         "a budget is exceeded by one",
         "rollout/budget.py",
         "taken[value] >= spec.max_in_trial",

@@ -111,7 +111,12 @@ def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKin
     """The first report may be lost with a device's spool; the device was exposed all the same."""
     ledger = Ledger(1)
     ledger.record(0, outcome("ro", "1", kind), 0)
-    never_ran = kind in {OutcomeKind.REFUSED, OutcomeKind.DEFERRED, OutcomeKind.WITHDRAWN}
+    never_ran = kind in {
+        OutcomeKind.REFUSED,
+        OutcomeKind.DEFERRED,
+        OutcomeKind.WITHDRAWN,
+        OutcomeKind.OFFERED,
+    }
     assert (ledger.exposed, ledger.exposed_up_to(0)) == ((0, 0) if never_ran else (1, 1))
 
 

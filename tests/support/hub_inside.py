@@ -48,6 +48,7 @@ class InsideDevice:
     name: str
     token: str
     seq: int = 0
+    protocol: int = PROTOCOL
 
     def said(
         self,
@@ -57,7 +58,7 @@ class InsideDevice:
     ) -> CheckIn:
         self.seq += 1
         return CheckIn(
-            protocol=PROTOCOL,
+            protocol=self.protocol,
             seq=self.seq,
             phase=phase,
             model="digits" if running else None,

@@ -18,7 +18,7 @@ from edgefleet.protocol.device import (
     Phase,
 )
 from edgefleet.protocol.operator import ClaimRequest
-from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.version import PROTOCOL, starts_by_itself
 from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 CHECKIN = "/device/v1/checkin"
@@ -61,6 +61,7 @@ class RawDevice:
     release: str | None = None
     phase: Phase = Phase.IDLE
     seq: int = 0
+    protocol: int = PROTOCOL
     offer: Offer | None = None
     spool: list[Outcome] = field(default_factory=list)
     reported: list[Outcome] = field(default_factory=list)  # the device's own log, each once
@@ -91,7 +92,7 @@ class RawDevice:
         """The next check-in."""
         self.seq += 1
         return CheckIn(
-            protocol=PROTOCOL,
+            protocol=self.protocol,
             seq=self.seq,
             phase=self.phase,
             model=self.model,
@@ -143,13 +144,20 @@ class RawDevice:
             self.report(OutcomeKind.REVERTED, before or "", offer.rollout, "recalled")
         else:
             self.report(OutcomeKind.TRIAL_STARTED, offer.release, offer.rollout)
-            self.phase, self.staged = Phase.STAGED, (offer, self.reported[-1])
+            if starts_by_itself(self.protocol):
+                self._start(offer)
+            else:
+                self.phase, self.staged = Phase.STAGED, (offer, self.reported[-1])
+
+    def _start(self, offer: Offer) -> None:
+        self.before, self.release, self.model = self.release, offer.release, offer.model
+        self.trial, self.phase = offer, Phase.TRIAL
 
     def _wait_for_leave(self, offer: Offer, start: Outcome) -> None:
         """Begin once the start is acknowledged; give it up when the offer is gone."""
         if start not in self.spool:
-            self.before, self.release, self.model = self.release, offer.release, offer.model
-            self.staged, self.trial, self.phase = None, offer, Phase.TRIAL
+            self.staged = None
+            self._start(offer)
         elif self.offer is None:
             self.spool.remove(start)
             self.staged, self.phase = None, Phase.IDLE

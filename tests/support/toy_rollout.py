@@ -28,6 +28,7 @@ from edgefleet.protocol.rollout import (
     Verb,
     WaveSpec,
 )
+from edgefleet.protocol.version import PROTOCOL, starts_by_itself
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.state import RolloutState
@@ -67,6 +68,8 @@ class ToyDevice:
     begun: tuple[Offer, float] | None = None
     staged: Offer | None = None  # it waits for leave to start
     brick: bool = False
+    protocol: int = PROTOCOL
+    deaf: bool = False  # what it is answered is lost
     spool: list[Outcome] = field(default_factory=list)
 
     @property
@@ -240,16 +243,27 @@ class ToyShell:
     def _check_in(self, device: ToyDevice) -> None:
         engine = self.engine
         self._live(device)
+        if device.begun and starts_by_itself(device.protocol) and not device.trial:
+            self._go_on(device, device.begun[0])
+        engine.fleet.speaks(device.row, device.protocol)
         engine.fleet.seen(
             device.row, self.now, model=MODEL if device.running else None,
             release=device.running, phase=device.phase,
         )  # fmt: skip
         for said in device.spool:
+            by_itself = said.kind is OutcomeKind.TRIAL_STARTED
+            if by_itself and not engine.admit(device.row, said, self.now):
+                raise BrokenError(f"{device.name} runs it, and is refused")
             self._store(device.row, said)
             if self.twice:
                 self._store(device.row, said)
         device.spool.clear()
-        self._obey(device, engine.answer(device.row, self.now))
+        granted = engine.grant(device.row, self.now)
+        if granted is not None:
+            self._store(device.row, granted)
+        offer = engine.answer(device.row, self.now)
+        if not device.deaf:
+            self._obey(device, offer)
 
     def _live(self, device: ToyDevice) -> None:
         if device.trial is None or self.now < device.trial[1]:
@@ -271,7 +285,10 @@ class ToyShell:
         self._check_offer(device, offer)
         if device.begun is None or device.begun[0] != offer:
             device.begun = (offer, self.now + device.slow_s)
-        if self.now < device.begun[1]:
+        self._go_on(device, offer)
+
+    def _go_on(self, device: ToyDevice, offer: Offer) -> None:
+        if device.begun is None or self.now < device.begun[1]:
             return
         device.begun = None
         if offer.action == "revert":
@@ -288,18 +305,25 @@ class ToyShell:
                 self._say(device, offer, OutcomeKind.DEFERRED)
             case behaves:
                 start = self._outcome(device, offer, OutcomeKind.TRIAL_STARTED)
+                if starts_by_itself(device.protocol):
+                    self._start(device, offer, behaves)
+                    device.spool.append(start)  # told with the check-in that follows
+                    return
                 if not self.engine.admit(device.row, start, self.now):
                     device.staged = offer
                     return
                 device.staged = None
                 device.spool.append(start)
-                device.before, device.running = device.running, offer.release
-                device.trial = (offer, self.now + offer.confirm_after_s)
-                device.brick = behaves is Behaviour.GOES_SILENT
+                self._start(device, offer, behaves)
                 # Said before the switch: the report leaves even if the device does not live on.
                 for said in device.spool:
                     self._store(device.row, said)
                 device.spool.clear()
+
+    def _start(self, device: ToyDevice, offer: Offer, behaves: Behaviour) -> None:
+        device.before, device.running = device.running, offer.release
+        device.trial = (offer, self.now + offer.confirm_after_s)
+        device.brick = behaves is Behaviour.GOES_SILENT
 
     def _say(self, device: ToyDevice, offer: Offer, kind: OutcomeKind, reason: str = "") -> None:
         device.spool.append(self._outcome(device, offer, kind, reason))

@@ -63,15 +63,19 @@ class DevicePlane:
                 raise OperatorError("method_not_allowed", "A check-in is a POST.")
             authorization = request.headers.get(b"authorization", b"").decode("latin-1")
             row = self._devices.identify(authorization)
-            said = _read(request.body)
+            said = self._read(row, request.body)
             if said.outcomes or said.facts:
                 self._quota.check(row)
                 self._store.writer.check_room()
             if not self._engine.fleet.accept_seq(row, said.seq):
                 return self._replayed(row, started)
-            self._devices.heard(row, said, self._clock.now())
+            now = self._clock.now()
+            self._devices.heard(row, said, now)
             if said.outcomes or said.facts:
                 return self._durable(row, said, started)
+            granted = self._engine.grant(row, now)
+            if granted is not None:
+                return self._granted(row, said, granted, started)
             return self._answer(row, said, (), started)
         except EdgefleetError as error:
             return self._refusal(error, started)
@@ -84,17 +88,26 @@ class DevicePlane:
                 await self._devices.learn(row, said.facts)
                 self._quota.count(row, 1)
             taken = await self._take(row, mine) if mine else ()
+            now = self._clock.now()
+            granted = self._engine.grant(row, now)
+            if granted is not None:
+                await self._keep(row, (granted,), (granted,), now)
         except EdgefleetError as error:
             return self._refusal(error, started)
         # What does not concern it is acknowledged and forgotten; not a start: nobody admitted it.
         dropped = (one for one in said.outcomes if one not in mine and not _is_start(one))
         return self._answer(row, said, (*taken, *dropped), started)
 
-    async def _take(self, row: int, said: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
-        """Store the outcomes, of starts those that are admitted; returns what is durable then.
+    async def _granted(self, row: int, said: CheckIn, granted: Outcome, started: float) -> Reply:
+        """Store what the offer grants before the offer is made."""
+        try:
+            await self._keep(row, (granted,), (granted,), granted.at)
+        except EdgefleetError as error:
+            return self._refusal(error, started)
+        return self._answer(row, said, (), started)
 
-        The engine keeps a start's place until the store has spoken, even if nobody waits any more.
-        """
+    async def _take(self, row: int, said: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+        """Store the outcomes, of starts those that are admitted; returns what is durable then."""
         now = self._clock.now()
         admitted = tuple(
             outcome
@@ -102,8 +115,18 @@ class DevicePlane:
             if _is_start(outcome) and self._engine.admit(row, outcome, now)
         )
         taken = tuple(outcome for outcome in said if not _is_start(outcome) or outcome in admitted)
-        if not taken:
-            return ()
+        if taken:
+            await self._keep(row, taken, admitted, now)
+        return taken
+
+    async def _keep(
+        self, row: int, taken: tuple[Outcome, ...], admitted: tuple[Outcome, ...], now: float
+    ) -> None:
+        """Store outcomes and count those that are new.
+
+        The engine keeps the place of what was ``admitted`` until the store has spoken, even if
+        nobody waits any more.
+        """
         try:
             stored = asyncio.ensure_future(
                 self._store.save_outcomes(
@@ -115,7 +138,6 @@ class DevicePlane:
             raise
         stored.add_done_callback(lambda _stored: self._release(row, admitted))
         await asyncio.shield(stored)
-        return taken
 
     def _release(self, row: int, admitted: tuple[Outcome, ...]) -> None:
         """Give places back that were not taken; one that was recorded keeps its own."""
@@ -147,6 +169,24 @@ class DevicePlane:
         self._observe("ok", started)
         return Reply(HTTPStatus.OK, body)
 
+    def _read(self, row: int, body: bytes) -> CheckIn:
+        """Raises DeviceError ``protocol_unsupported``, which is noted, or ``checkin_malformed``."""
+        try:
+            said = decode(body, CheckIn, code="checkin_malformed")
+        except DeviceError:
+            # A newer protocol may have another shape: say that rather than which field is odd.
+            self._check(row, decode(body, _Version, code="checkin_malformed").protocol)
+            raise
+        self._check(row, said.protocol)
+        return said
+
+    def _check(self, row: int, protocol: int) -> None:
+        try:
+            check_protocol(protocol)
+        except DeviceError:
+            self._engine.fleet.speaks(row, protocol)  # it counts as too old for any release
+            raise
+
     def _replayed(self, row: int, started: float) -> Reply:
         last = self._engine.fleet.last_seq(row)
         error = DeviceError("checkin_replayed", f"The last number was {last}.", field="seq")
@@ -165,15 +205,3 @@ class DevicePlane:
 
 def _is_start(outcome: Outcome) -> bool:
     return outcome.kind is OutcomeKind.TRIAL_STARTED
-
-
-def _read(body: bytes) -> CheckIn:
-    """Raises DeviceError ``protocol_unsupported`` or ``checkin_malformed``."""
-    try:
-        said = decode(body, CheckIn, code="checkin_malformed")
-    except DeviceError:
-        # A newer protocol may have another shape: say that rather than which field is odd.
-        check_protocol(decode(body, _Version, code="checkin_malformed").protocol)
-        raise
-    check_protocol(said.protocol)
-    return said

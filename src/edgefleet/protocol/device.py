@@ -63,6 +63,7 @@ class OutcomeKind(StrEnum):
     REVERTED = "reverted"  # the hub took it back, or offered the previous release
     DEFERRED = "deferred"  # not now: disk full, closed window, the owner's word
     WITHDRAWN = "withdrawn"  # gave a start up before the switch: nothing of it ever ran
+    OFFERED = "offered"  # the hub's own: granted with its offer; of no account from a device
 
 
 class Outcome(Wire, frozen=True, kw_only=True):

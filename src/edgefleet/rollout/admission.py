@@ -14,6 +14,7 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout import approval
 from edgefleet.rollout.budget import Budgets
 from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.limits import PUT_OFF_S
 from edgefleet.rollout.pace import Flow, Starts
 from edgefleet.rollout.state import RolloutState
 from edgefleet.rollout.window import LABEL, Hours, Offset
@@ -42,11 +43,18 @@ class Admission:
         self.flow = Flow(spec.pace)
         self.moved_at = 0.0  # when a start was last admitted, or held back by a closed door
         self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how often, since)
+        self._granted: dict[int, float] = {}  # row -> since; with its offer, see ``grants``
+        self._put_off: dict[int, float] = {}  # row -> until
 
     @property
     def reserved(self) -> int:
-        """Devices that were admitted and are not recorded yet."""
-        return len(self._reserved)
+        """Devices that were admitted, or granted with their offer, and are not recorded yet."""
+        return len(self._reserved) + len(self._granted)
+
+    @property
+    def granted(self) -> tuple[int, ...]:
+        """Rows that hold a grant and did not report a start."""
+        return tuple(self._granted)
 
     def door(
         self, state: RolloutState, freeze: Freeze, labels: Mapping[str, str] | None, now: float
@@ -83,7 +91,8 @@ class Admission:
         if in_trial >= allowed:
             return Refusal(
                 WaitCode.EXPOSURE,
-                f"{in_trial} devices are in trial: as many as the evidence so far allows.",
+                f"{in_trial} devices are in trial{self.unsaid}: "
+                "as many as the evidence so far allows.",
             )
         until = self.starts.wait_until(now)
         if until is not None:
@@ -97,12 +106,19 @@ class Admission:
             )
         return None
 
+    @property
+    def unsaid(self) -> str:
+        """How many of those in trial may have begun and did not say so, in words."""
+        return f", or start by themselves ({len(self._granted)})" if self._granted else ""
+
     def holds(self, row: int) -> bool:
         """True when the device was admitted and is not recorded yet."""
-        return row in self._reserved
+        return row in self._reserved or row in self._granted
 
     def take(self, row: int, labels: Mapping[str, str], now: float) -> None:
         """Reserve a place; the same device again holds the same one."""
+        if row in self._granted:
+            return
         times, since = self._reserved.get(row, (0, now))
         self._reserved[row] = (times + 1, since)
         if not times:
@@ -127,8 +143,41 @@ class Admission:
 
     def began(self, row: int, at: float | None) -> None:
         """Its start is recorded. Only the reserved time or ``at`` counts for the pace."""
-        if self._reserved.pop(row, None) is None and at is not None:
+        reserved = self._reserved.pop(row, None) is not None
+        granted = self._granted.pop(row, None) is not None
+        if not reserved and not granted and at is not None:
             self.starts.add(at)
+
+    def granted_since(self, row: int) -> float | None:
+        """When its offer was made its grant; None when it holds none."""
+        return self._granted.get(row)
+
+    def grant(self, row: int, labels: Mapping[str, str], at: float) -> None:
+        """Its offer is durable: the place that was reserved for it is its own, from ``at`` on."""
+        if self._reserved.pop(row, None) is None:
+            self.starts.add(at)
+            self.budgets.take(row, labels)
+        self._granted[row] = at
+
+    def take_back(self, row: int) -> None:
+        """It did not begin, and is not going to."""
+        at = self._granted.pop(row, None)
+        if at is not None:
+            self.starts.remove(at)
+            self.budgets.give_back(row)
+
+    def ended(self, row: int) -> None:
+        """It said how it went, without having said that it began."""
+        if self._granted.pop(row, None) is not None:
+            self.budgets.give_back(row)
+
+    def put_off(self, row: int, at: float) -> None:
+        """A device with a grant cannot begin now: it is told to leave it for a while."""
+        if row in self._granted:
+            self._put_off[row] = at + PUT_OFF_S
+
+    def is_put_off(self, row: int, now: float) -> bool:
+        return now < self._put_off.get(row, now)
 
     def moved(self, at: float) -> None:
         """A start was admitted, or held back by its device's own window: patience runs on."""

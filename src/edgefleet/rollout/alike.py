@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.fleet import Fleet, Mask, Rows
+from edgefleet.rollout.grants import Grants
 from edgefleet.rollout.leave import Leave
 from edgefleet.rollout.ledger import WENT_BACK, Standing
 from edgefleet.rollout.state import JUDGED
@@ -30,12 +31,18 @@ class Alike:
     """The engine's answers to groups of devices. ``rows`` always ascend and are never empty."""
 
     def __init__(
-        self, fleet: Fleet, tracks: Mapping[str, Track], desired: Desired, leave: Leave
+        self,
+        fleet: Fleet,
+        tracks: Mapping[str, Track],
+        desired: Desired,
+        leave: Leave,
+        grants: Grants,
     ) -> None:
         self._fleet = fleet
         self._tracks = tracks
         self._desired = desired
         self._leave = leave
+        self._grants = grants
 
     def admit(self, rows: Rows, outcome: Outcome, now: float) -> Mask:
         """Who may start now; see ``Engine.admit``. The lowest rows come first."""
@@ -51,6 +58,11 @@ class Alike:
             return 0
         if outcome.kind is not OutcomeKind.REVERTED and outcome.release != track.state.spec.release:
             return 0
+        if outcome.kind is OutcomeKind.OFFERED:
+            return sum(self._grants.record(track, row, outcome.at) for row in rows.tolist())
+        if outcome.kind is OutcomeKind.DEFERRED:
+            for row in rows.tolist():
+                track.admission.put_off(row, outcome.at if at is None else at)
         before = track.ledger.standings(rows)
         new = track.ledger.record_all(rows, outcome, track.waves_of(rows))
         rows, before = rows[new], before[new]
@@ -64,6 +76,9 @@ class Alike:
                 track.admission.began(row, at)
             if at is not None:
                 track.moved(int(rows[0]), at)
+        if self._grants.given:
+            for row in rows[after > Standing.DEFERRED].tolist():
+                self._grants.settle(track, row)
         self._budget(track, rows, before, after)
         went_back = np.isin(after, _WENT_BACK) & ~np.isin(before, _WENT_BACK)
         for row in rows[went_back].tolist():

@@ -7,8 +7,7 @@ import numpy as np
 from edgefleet.protocol.operator import FleetGroup, PlanFleet
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec
-from edgefleet.protocol.version import ASKS_FOR_LEAVE
-from edgefleet.rollout.eligibility import Misfit, misfit, variants_of
+from edgefleet.rollout.eligibility import Misfit, all_too_old, misfit, variants_of
 from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import GROUPS
 from edgefleet.rollout.selector import parse
@@ -28,7 +27,7 @@ def compose(
     keys = _keys(spec)
     groups: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
     left_out: Counter[str] = Counter()
-    too_old = (fleet.protocols[rows] > 0) & (fleet.protocols[rows] < ASKS_FOR_LEAVE)
+    too_old = all_too_old(fleet.protocols[rows])
     kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], too_old], axis=1)
     distinct, counts = np.unique(kinds, axis=0, return_counts=True)
     for (kit_id, label_id, old), count in zip(distinct.tolist(), counts.tolist(), strict=True):

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.version import OLDEST, PROTOCOL, starts_by_itself
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.admission import Refusal
 from edgefleet.rollout.desired import Desired
@@ -92,7 +95,10 @@ def _in_rollout(
         )
     if standing is Standing.HEALTHY or runs_it:
         return None
-    return _not_begun(row, fleet, track, standing, refusal)
+    wait = _not_begun(row, fleet, track, standing, refusal)
+    if wait is not None and starts_by_itself(fleet.protocol(row)):
+        return replace(wait, text=f"{wait.text} {_BY_ITSELF}")
+    return wait
 
 
 def _not_begun(
@@ -197,8 +203,13 @@ _MISFITS = {
     Misfit.NO_VARIANT: "Release {release} has no variant for its profile {profile}.",
     Misfit.RUNTIME_MISSING: "It has not the runtime that release {release} needs on {profile}.",
     Misfit.MEMORY_TOO_SMALL: "It has less memory than release {release} may take on {profile}.",
-    Misfit.AGENT_TOO_OLD: "Its agent is too old to be given release {release}: update the agent.",
+    Misfit.AGENT_TOO_OLD: "Its agent is too old to be given release {release}, or newer than this "
+    f"hub, which speaks protocols {OLDEST} to {PROTOCOL}: update it.",
 }
+_BY_ITSELF = (
+    "Its agent is of the version before: it starts by itself, so its place is granted with the "
+    "offer."
+)
 
 
 def explain_release(release: Published, tracks: tuple[Track, ...], now: float) -> WaitReport:

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
+import numpy as np
+import numpy.typing as npt
+
 from edgefleet.protocol.release import ReleaseManifest, Variant
-from edgefleet.protocol.version import ASKS_FOR_LEAVE
-from edgefleet.rollout.fleet import Kit
+from edgefleet.protocol.version import PREVIOUS, PROTOCOL
+from edgefleet.rollout.fleet import UNHEARD, Kit, Mask
 
 
 class Misfit(StrEnum):
@@ -14,7 +17,7 @@ class Misfit(StrEnum):
     NO_VARIANT = "no_variant"  # the release was not built for its profile
     RUNTIME_MISSING = "runtime_missing"  # the device has another runtime
     MEMORY_TOO_SMALL = "memory_too_small"  # the variant may take more than the device has
-    AGENT_TOO_OLD = "agent_too_old"  # its agent does not wait for leave to start
+    AGENT_TOO_OLD = "agent_too_old"  # its agent speaks neither our protocol nor the one before
 
 
 def variants_of(manifest: ReleaseManifest) -> dict[str, Variant]:
@@ -38,8 +41,11 @@ def misfit(kit: Kit, variants: Mapping[str, Variant]) -> Misfit | None:
 
 
 def too_old(protocol: int) -> bool:
-    """True for an agent that was heard, and starts without leave.
+    """True for an agent that was heard, and speaks a protocol that is not served."""
+    return protocol != UNHEARD and not PREVIOUS <= protocol <= PROTOCOL
 
-    It cannot be held to what a plan allows, so it is given nothing.
-    """
-    return 0 < protocol < ASKS_FOR_LEAVE
+
+def all_too_old(protocols: npt.NDArray[np.uint8]) -> Mask:
+    """``too_old`` for many at once."""
+    old: Mask = (protocols != UNHEARD) & ((protocols < PREVIOUS) | (protocols > PROTOCOL))
+    return old

@@ -27,6 +27,7 @@ from edgefleet.rollout.eligibility import variants_of
 from edgefleet.rollout.evidence import find_owing
 from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
+from edgefleet.rollout.grants import Grants
 from edgefleet.rollout.leave import Leave, allowed
 from edgefleet.rollout.ledger import WENT_BACK, Ledger, Standing
 from edgefleet.rollout.outlook import Outlook
@@ -64,7 +65,8 @@ class Engine:
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
         self._leave = Leave(self.fleet)
-        self.alike = Alike(self.fleet, self._tracks, self._desired, self._leave)
+        self._grants = Grants(self.fleet, self._desired, self._leave)
+        self.alike = Alike(self.fleet, self._tracks, self._desired, self._leave, self._grants)
         self._outlook = Outlook(self.fleet, self._desired, self._leave, gate)
         self._course = Course(self.fleet, self._desired)
 
@@ -192,7 +194,9 @@ class Engine:
         To be asked when the report arrives. Later the device's facts may be others.
         """
         track = self._tracks.get(outcome.rollout)
-        return track is None or track.has_part(row, outcome.kind)
+        if outcome.kind is OutcomeKind.OFFERED:
+            return False
+        return track is None or track.admission.holds(row) or track.has_part(row, outcome.kind)
 
     def admit(self, row: int, outcome: Outcome, now: float) -> bool:
         """May this device start now? ``outcome`` is the start that it announces.
@@ -204,8 +208,17 @@ class Engine:
         track = self._tracks.get(outcome.rollout)
         return track is not None and self._leave.admit(track, row, outcome, now)
 
+    def grant(self, row: int, now: float) -> Outcome | None:
+        """What must be stored and recorded before ``answer`` offers the device what it may have.
+
+        To an agent of the version before, which starts by itself, the offer is the grant. Ask after
+        each check-in of a device; a shell that does not ask offers such agents nothing. The place
+        is reserved until the grant is recorded or ``release`` gives it back.
+        """
+        return self._grants.give(row, now)
+
     def release(self, row: int, outcome: Outcome) -> None:
-        """The start that was admitted could not be stored: its place is free again."""
+        """The start or grant that was admitted could not be stored: its place is free again."""
         track = self._tracks.get(outcome.rollout)
         if track is not None:
             track.admission.release(row)
@@ -222,6 +235,10 @@ class Engine:
         # On the way back a device may also report on the release that it goes back to.
         if outcome.kind is not OutcomeKind.REVERTED and outcome.release != track.state.spec.release:
             return False
+        if outcome.kind is OutcomeKind.OFFERED:
+            return self._grants.record(track, row, outcome.at)
+        if outcome.kind is OutcomeKind.DEFERRED:
+            track.admission.put_off(row, outcome.at if at is None else at)
         before = track.ledger.standing(row)
         counted = before in (Standing.TRIAL, Standing.HEALTHY)  # in its wave, for good
         if not track.ledger.record(row, outcome, None if counted else track.wave_of(row)):
@@ -233,6 +250,8 @@ class Engine:
             track.admission.began(row, at)
             if at is not None:
                 track.moved(row, at)
+        if after > Standing.DEFERRED:
+            self._grants.settle(track, row)
         if after is Standing.TRIAL:
             track.admission.budgets.take(row, self.fleet.labels(row))
         elif before is Standing.TRIAL:

@@ -167,6 +167,7 @@ def find_owing(track: Track, fleet: Fleet, desired: Desired, now: float) -> Owin
     unsaid = fleet.running_ids[took] == NOTHING
     starting = (fleet.phases[took] == TRIAL_CODE) | (fleet.phases[took] == STAGED_CODE)
     owes[took[unsaid | starting]] = True
+    owes[list(track.admission.granted)] = True
     rows = np.flatnonzero(owes)
     back_to = desired.numbers(rows)
     stranded = int(np.count_nonzero(back_to == NOTHING))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import Phase
-from edgefleet.protocol.version import ASKS_FOR_LEAVE
+from edgefleet.protocol.version import is_served
 from edgefleet.rollout.limits import SEQ_MAX
 from edgefleet.rollout.selector import Selector
 
@@ -35,6 +35,8 @@ STAGED_CODE: Final = _PHASE_CODE[Phase.STAGED]
 TRIAL_CODE: Final = _PHASE_CODE[Phase.TRIAL]
 _T = TypeVar("_T", bound=np.generic)
 NOTHING: Final = 0  # the release number of a device that runs none, or did not say
+UNHEARD: Final = 0  # the protocol of an agent that was not heard yet
+NO_PROTOCOL: Final = 255  # of an agent that speaks a version without a place in the column
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Fleet:
         self._running = np.zeros(0, np.uint32)
         self._labels = np.zeros(0, np.uint32)
         self._kit = np.zeros(0, np.uint32)
-        self._protocol = np.zeros(0, np.uint8)  # 0: not heard yet
+        self._protocol = np.zeros(0, np.uint8)
         self._phase = np.zeros(0, np.uint8)
 
     def __len__(self) -> int:
@@ -134,11 +136,12 @@ class Fleet:
 
     def speaks(self, row: int, protocol: int) -> None:
         """Take down which version of the protocol the device's agent spoke last."""
+        said = protocol if UNHEARD < protocol < NO_PROTOCOL else NO_PROTOCOL
         before = self._protocol.item(row)
-        if before == protocol:
+        if before == said:
             return
-        self._protocol[row] = protocol
-        if protocol < ASKS_FOR_LEAVE or 0 < before < ASKS_FOR_LEAVE:
+        self._protocol[row] = said
+        if is_served(said) != (before == UNHEARD or is_served(before)):
             self.facts_version += 1
 
     def seen(
@@ -213,7 +216,7 @@ class Fleet:
         return self._kits[self._kit.item(row)].profile
 
     def protocol(self, row: int) -> int:
-        """The version that its agent spoke last; 0 before it was heard."""
+        """The version that its agent spoke last; UNHEARD before it was heard."""
         return self._protocol.item(row)
 
     def phase(self, row: int) -> Phase:

@@ -50,7 +50,10 @@ def _no_place(track: Track, waiting: Rows, fleet: Fleet, allowed: int, now: floa
     admission = track.admission
     found: list[Wait] = []
     if track.in_trial >= allowed:
-        text = f"{track.in_trial} are in trial: as many as the evidence so far allows."
+        text = (
+            f"{track.in_trial} are in trial{admission.unsaid}: "
+            "as many as the evidence so far allows."
+        )
         found.append(_wait(Refusal(WaitCode.EXPOSURE, text), waiting, fleet))
     until = admission.starts.wait_until(now)
     if until is not None:

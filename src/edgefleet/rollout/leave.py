@@ -8,6 +8,7 @@ import numpy as np
 
 from edgefleet.protocol.device import Outcome
 from edgefleet.protocol.rollout import Freeze, Status
+from edgefleet.protocol.version import starts_by_itself
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout import exposure
 from edgefleet.rollout.admission import Refusal
@@ -39,21 +40,36 @@ class Leave:
             return True
         if standing in (Standing.TRIAL, Standing.HEALTHY):
             return True
+        if starts_by_itself(self._fleet.protocol(row)):
+            # It runs it by now: what no offer in the books accounts for is counted all the same.
+            if standing not in HELD:
+                track.admission.take(row, labels, now)
+            return True
         if standing in HELD or not track.covers(row, self._fleet.running_id(row)):
             return False
-        refused = self.refusal(track, row, now)
-        if refused is not None:
-            if refused.code is WaitCode.WINDOW:
-                track.admission.moved(now)  # its patience does not run meanwhile
+        if self._is_refused(track, row, now):
             return False
-        track.admission.take(row, labels, now)
-        track.moved(row, now)
+        self._reserve(track, row, now)
+        return True
+
+    def grant(self, track: Track, row: int, now: float) -> bool:
+        """May it be offered what it starts by itself? Asked of those that have not begun.
+
+        True reserves its place, as ``admit`` does.
+        """
+        admission = track.admission
+        if admission.holds(row) or admission.is_put_off(row, now):
+            return False
+        if self._is_refused(track, row, now) or not self._turn(track, row, now):
+            return False
+        self._reserve(track, row, now)
         return True
 
     def admit_all(self, track: Track, rows: Rows, outcome: Outcome, now: float) -> Mask:
         """``admit`` for many rows, ascending, that announce the same start: the first get leave."""
         spec, ledger = track.state.spec, track.ledger
-        if spec.windows or spec.budgets or track.admission.reserved:  # each is asked for itself
+        alone = self._by_themselves(rows)
+        if alone or spec.windows or spec.budgets or track.admission.reserved:  # each for itself
             each = (self.admit(track, row, outcome, now) for row in rows.tolist())
             return np.fromiter(each, np.bool_, len(rows))
         if outcome.release != spec.release:
@@ -84,10 +100,34 @@ class Leave:
             return Refusal(
                 WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
             )
+        if admission.holds(row):
+            return None
         return admission.no_place(labels, allowed(track), track.in_trial, now)
 
     def may_stage(self, track: Track, row: int, now: float) -> bool:
         """Is it the device's turn to fetch? Asked of those that have not begun."""
+        if starts_by_itself(self._fleet.protocol(row)):
+            admission = track.admission
+            granted = admission.granted_since(row) is not None
+            put_off = admission.is_put_off(row, now)
+            return granted and not put_off and self.refusal(track, row, now) is None
+        return self._turn(track, row, now)
+
+    def _by_themselves(self, rows: Rows) -> bool:
+        """True when one of them starts what it is offered without asking again."""
+        return any(starts_by_itself(number) for number in set(self._fleet.protocols[rows].tolist()))
+
+    def _is_refused(self, track: Track, row: int, now: float) -> bool:
+        refused = self.refusal(track, row, now)
+        if refused is not None and refused.code is WaitCode.WINDOW:
+            track.admission.moved(now)  # its patience does not run meanwhile
+        return refused is not None
+
+    def _reserve(self, track: Track, row: int, now: float) -> None:
+        track.admission.take(row, self._fleet.labels(row), now)
+        track.moved(row, now)
+
+    def _turn(self, track: Track, row: int, now: float) -> bool:
         if self.freeze.frozen or self.setbacks.held(track.state.spec.model, row):
             return False
         if track.state.status is not Status.RUNNING:
@@ -96,6 +136,9 @@ class Leave:
 
     def all_may_stage(self, track: Track, rows: Rows, now: float) -> Mask:
         """``may_stage`` for many rows."""
+        if self._by_themselves(rows):
+            each = (self.may_stage(track, row, now) for row in rows.tolist())
+            return np.fromiter(each, np.bool_, len(rows))
         if self.freeze.frozen:
             return np.zeros(len(rows), np.bool_)
         mask = ~np.isin(rows, self.held(track))

@@ -41,6 +41,7 @@ _BIT: Final = {
     OutcomeKind.REFUSED: 8,
     OutcomeKind.REVERTED: 16,
     OutcomeKind.TRIAL_FAILED: 32,
+    OutcomeKind.OFFERED: 0,  # the hub's own word, of no account here: see ``grants``
 }
 _STARTED: Final = _BIT[OutcomeKind.TRIAL_STARTED]
 _EXPOSED_BITS: Final = 2 | 4 | 16 | 32

@@ -14,6 +14,7 @@ LATENCY_DEVICES_PER_COHORT: Final = 1024  # whose p95 is remembered for the medi
 SCORES_PER_DEVICE: Final = 100  # that a device's mean confidence weighs in its cohort, at most
 FIRST_NAMES: Final = 5  # devices that a wait names
 LABEL_KEYS_NAMED: Final = 8  # in an error message
+PUT_OFF_S: Final = 600.0  # until who put it off, and starts by itself, is offered it again
 SEQ_MAX: Final = (1 << 63) - 1
 SCORES_WAITING: Final = 256  # devices whose scores wait for one to be compared with
 LIMIT_REQUESTS: Final = 20  # in a report before a device is held to the absolute limits

@@ -8,9 +8,8 @@ import numpy.typing as npt
 
 from edgefleet.base.ids import mix64
 from edgefleet.protocol.release import Variant
-from edgefleet.protocol.version import ASKS_FOR_LEAVE
 from edgefleet.rollout import cut
-from edgefleet.rollout.eligibility import Misfit, misfit, too_old
+from edgefleet.rollout.eligibility import Misfit, all_too_old, misfit, too_old
 from edgefleet.rollout.fleet import Fleet, Mask, Rows
 from edgefleet.rollout.selector import Selector, parse
 from edgefleet.rollout.state import WaveState
@@ -230,9 +229,7 @@ class Scope:
         return inside
 
     def _old(self, rows: Rows) -> Mask:
-        protocols = self._fleet.protocols[rows]
-        old: Mask = (protocols > 0) & (protocols < ASKS_FOR_LEAVE)
-        return old
+        return all_too_old(self._fleet.protocols[rows])
 
     def _selection(self, selector: str) -> Answers | None:
         if not selector:

@@ -70,7 +70,7 @@ class Track:
 
     @property
     def in_trial(self) -> int:
-        """Devices that hold a place: in trial, however long silent, or admitted to start."""
+        """Devices that hold a place: in trial, however long silent, or granted to start."""
         return self.ledger.count(Standing.TRIAL) + self.admission.reserved
 
     def moved(self, row: int, at: float) -> None:

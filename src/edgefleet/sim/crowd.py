@@ -34,6 +34,7 @@ from edgefleet.sim.facts import FleetFacts, Floats
 from edgefleet.sim.hub import SimHub
 from edgefleet.sim.limits import ANSWER_TIMEOUT_S
 from edgefleet.sim.live import Live, bricks, burns, fates, refuses
+from edgefleet.sim.previous import Previous
 from edgefleet.sim.releases import held
 from edgefleet.sim.rows import Folded, parted, settled
 from edgefleet.sim.scenario import MODEL, NEW, Scenario, Truth
@@ -73,6 +74,7 @@ class Crowd:
         self._draw: Callable[[], float] = chance.random
         self._folded = Folded(fleet.count)
         self._fates = fates(fleet.luck, scenario.release)
+        self._previous = Previous(fleet.previous)
         self._awake: Mask = np.ones(fleet.count, np.bool_)  # live, lost, or not there yet
         self._hub_number: npt.NDArray[np.uint32] = np.zeros(fleet.count, np.uint32)
         self._soon: deque[tuple[Live, int, Event]] = deque()
@@ -278,6 +280,8 @@ class Crowd:
 
     def _happen(self, live: Live, event: Event) -> None:
         """One step of a core: save, then do its effects in order, unless the power goes."""
+        if self._previous.any:
+            event = self._previous.heard(live, event)
         state, effects = step(live.state, event, self.now + live.skew)
         self.steps += len(live.rows)
         self.stepped += 1
@@ -340,7 +344,7 @@ class Crowd:
         self.agenda.put(self.now + delay_s, Due.HAPPENED, live, event)
 
     def _send(self, live: Live, effect: do.SendCheckIn) -> None:
-        said = effect.check_in
+        said = self._previous.said(live, effect.check_in)
         if not self.fleet.up(live.row, self.now):
             self._unanswered(live, said, "unreachable")
         elif self._rough and not self.fleet.healed:

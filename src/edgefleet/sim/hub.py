@@ -209,12 +209,16 @@ class SimHub:
         engine, fleet = self.engine, self.engine.fleet
         if not fleet.accept_seq(row, said.seq):
             return Failed("checkin_replayed", next_seq=fleet.last_seq(row) + 1)
+        fleet.speaks(row, said.protocol)
         fleet.seen(row, now, model=said.model, release=said.release, phase=said.phase)
         acked: tuple[str, ...] = ()
         if said.outcomes:
             acked = self._take(row, rows, said.outcomes, now)
         if said.telemetry is not None:
             engine.telemetry(row, said.telemetry, now)
+        granted = engine.grant(row, now)
+        if granted is not None:
+            self._keep(row, rows, (granted,), now)
         offer = engine.answer(row, now)
         if offer is not None:
             self._offered(rows, offer, now)
@@ -224,18 +228,21 @@ class SimHub:
         self, row: int, rows: Rows, outcomes: tuple[Outcome, ...], now: float
     ) -> tuple[str, ...]:
         """The ids of those that are durable, and counted, now."""
-        engine = self.engine
         outcomes = tuple(
             outcome
             for outcome in outcomes
-            if outcome.kind is not TRIAL_STARTED or engine.admit(row, outcome, now)
+            if outcome.kind is not TRIAL_STARTED or self.engine.admit(row, outcome, now)
         )
         if not outcomes:
             return ()
+        self._keep(row, rows, outcomes, now)
+        return self._acknowledge(rows, outcomes, now)
+
+    def _keep(self, row: int, rows: Rows, outcomes: tuple[Outcome, ...], now: float) -> None:
+        """Make them durable, then count those that are new."""
         for _, outcome in self._store(rows, outcomes, now):
             self._effect()
-            engine.record(row, outcome, now)
-        return self._acknowledge(rows, outcomes, now)
+            self.engine.record(row, outcome, now)
 
     # Many that say the same.
 

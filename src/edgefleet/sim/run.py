@@ -405,7 +405,14 @@ class Run:
         wall_s = time.perf_counter() - self._began
         events = self.crowd.events + self.crowd.heartbeats
         faults = {**self.crowd.faults}
-        for kind in ("offline", "flapping", "thin", "wrong_clocks", "old_agents"):
+        for kind in (
+            "offline",
+            "flapping",
+            "thin",
+            "wrong_clocks",
+            "old_agents",
+            "previous_agents",
+        ):
             if getattr(self.scenario.faults, kind):
                 faults[kind] = _affected(self.facts, kind, self.start)
         return Result(
@@ -468,6 +475,7 @@ def _affected(facts: FleetFacts, kind: str, start: float) -> int:
         "thin": facts.thin,
         "wrong_clocks": facts.skew != 0,
         "old_agents": facts.old,
+        "previous_agents": facts.previous,
     }
     return int(columns[kind].sum())
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Reason
-from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.version import PROTOCOL, starts_by_itself
 from edgefleet.testing.behaviour import Fate
 
 _TRIAL_ENDS: Final = {Fate.FAILS: Reason.ERRORS, Fate.CRASHES: Reason.CRASH}
@@ -24,7 +24,8 @@ class FakeDevice:
     """One device of a ``FakeFleet``. ``fates`` say what becomes of it with a release, by name.
 
     It stages what it is offered for ``fetch_s``, asks to start its trial and starts when the engine
-    lets it, confirms or fails after the offer's ``confirm_after_s``, and goes back when it is told.
+    lets it (by itself, if its ``protocol`` is the one before), confirms or fails after the offer's
+    ``confirm_after_s``, and goes back when it is told.
     """
 
     name: str
@@ -77,9 +78,7 @@ class FakeDevice:
         self.spool.remove(said)
         if said.kind is OutcomeKind.TRIAL_STARTED and self.asking is not None:
             offer, self.asking = self.asking, None
-            self.slot, self.running = self.running, offer.release
-            self.trial = Attempt(offer, now + offer.confirm_after_s)
-            self.dead = fate is Fate.SILENT
+            self._start(offer, fate, now)
 
     def told(self, offer: Offer | None, now: float) -> None:
         """The answer to a check-in: what it should run, or None to keep what it has."""
@@ -101,8 +100,16 @@ class FakeDevice:
             case Fate.DEFERS:
                 self._say(offer, OutcomeKind.DEFERRED, now, Reason.DISK_FULL)
             case Fate.HEALTHY | Fate.FAILS | Fate.CRASHES | Fate.SILENT:
-                self.asking = offer
                 self._say(offer, OutcomeKind.TRIAL_STARTED, now)
+                if starts_by_itself(self.protocol):
+                    self._start(offer, fate, now)
+                else:
+                    self.asking = offer
+
+    def _start(self, offer: Offer, fate: Fate, now: float) -> None:
+        self.slot, self.running = self.running, offer.release
+        self.trial = Attempt(offer, now + offer.confirm_after_s)
+        self.dead = fate is Fate.SILENT
 
     def _withdraw(self, offer: Offer) -> None:
         self.asking = None

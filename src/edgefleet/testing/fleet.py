@@ -18,6 +18,7 @@ from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.rollout import Freeze, GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import decode, encode
+from edgefleet.rollout.eligibility import too_old
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.state import RolloutState
@@ -249,6 +250,8 @@ class FakeFleet:
         device.live(now, fate)
         model = self.model if device.running is not None else None
         self.engine.fleet.speaks(row, device.protocol)
+        if too_old(self.engine.fleet.protocol(row)):
+            return  # its check-in is refused
         self.engine.fleet.seen(row, now, model=model, release=device.running, phase=device.phase)
         if device.running is not None:
             self.engine.telemetry(row, self._figures(device, device.running), now)
@@ -258,6 +261,9 @@ class FakeFleet:
                 continue  # neither stored nor acknowledged: it asks again
             self._store(row, self._measured(device, said))
             device.acknowledged(said, now, fate)
+        granted = self.engine.grant(row, now)
+        if granted is not None:
+            self._store(row, granted)
         if not device.dead:
             device.told(self.engine.answer(row, now), now)
 

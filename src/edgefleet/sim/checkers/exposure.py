@@ -1,4 +1,8 @@
-"""No more devices hold an unconfirmed release than the evidence so far allows."""
+"""No more devices hold an unconfirmed release than the evidence so far allows.
+
+A device that asks for leave counts from the start that became durable, one of the version before
+from the moment it really activated the release, whenever it says so.
+"""
 
 from typing import ClassVar
 
@@ -31,6 +35,7 @@ class Exposure(Checker):
         self._trial: dict[str, RowSet] = {}
         self._healthy: dict[str, int] = {}
         self._granted = RowSet()
+        self._by_offer: dict[int, str] = {}  # row -> rollout: their offer is their grant
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if before is None:
@@ -42,16 +47,11 @@ class Exposure(Checker):
         trial = self._trial.get(outcome.rollout)
         if trial is None:
             return
-        if outcome.kind is OutcomeKind.TRIAL_STARTED:
-            spec, healthy = self._spec[outcome.rollout], self._healthy[outcome.rollout]
-            allowed = max(spec.first, int(spec.growth * healthy))
+        if outcome.kind is OutcomeKind.OFFERED:
+            self._by_offer.update(dict.fromkeys(rows.tolist(), outcome.rollout))
+        elif outcome.kind is OutcomeKind.TRIAL_STARTED:
             self._granted.add(rows)
-            trial.add(rows)
-            if len(trial) > allowed:
-                self.wrong(
-                    f"{self.named(rows)} is the {len(trial)}th in trial; {healthy} are healthy "
-                    f"and {allowed} are allowed"
-                )
+            self._begin(rows, outcome.rollout)
         elif outcome.kind in _ENDS:
             trial.discard(rows)
             if outcome.kind is OutcomeKind.CONFIRMED:
@@ -59,5 +59,19 @@ class Exposure(Checker):
 
     def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
         tried = action == "install" and release == self.crowd.release_under_test
-        if tried and not self._granted.has(rows).all():
+        if not tried:
+            return
+        if len(rows) == 1 and int(rows[0]) in self._by_offer:
+            self._begin(rows, self._by_offer[int(rows[0])])
+        elif not self._granted.has(rows).all():
             self.wrong(f"{self.named(rows)} activated {release} without a grant")
+
+    def _begin(self, rows: Rows, rollout: str) -> None:
+        trial, spec, healthy = self._trial[rollout], self._spec[rollout], self._healthy[rollout]
+        allowed = max(spec.first, int(spec.growth * healthy))
+        trial.add(rows)
+        if len(trial) > allowed:
+            self.wrong(
+                f"{self.named(rows)} is the {len(trial)}th in trial; {healthy} are healthy "
+                f"and {allowed} are allowed"
+            )

@@ -1,4 +1,7 @@
-"""A rollout that is not running exposes nobody new, and a failed release is never offered again."""
+"""A rollout that is not running exposes nobody new, and a failed release is never offered again.
+
+Who starts by itself is held to that by its offer: it may say later that it began.
+"""
 
 from collections import defaultdict
 from typing import ClassVar
@@ -23,17 +26,21 @@ class Halted(Checker):
         super().__init__(crowd, tell)
         self._status: dict[str, Status] = {}
         self._took: defaultdict[str, RowSet] = defaultdict(RowSet)
+        self._by_offer: defaultdict[str, RowSet] = defaultdict(RowSet)
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._status[after.id] = after.status
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
-        if outcome.kind is not OutcomeKind.TRIAL_STARTED:
+        if outcome.kind not in (OutcomeKind.TRIAL_STARTED, OutcomeKind.OFFERED):
             return
         status = self._status.get(outcome.rollout, Status.COMPLETED)
-        if status not in _EXPOSING:
-            self.wrong(f"{self.named(rows)} may start in a rollout that is {status}")
-        self._took[outcome.rollout].add(rows)
+        by_offer = self._by_offer[outcome.rollout]
+        offered = outcome.kind is OutcomeKind.OFFERED
+        asked = rows if offered else rows[~by_offer.has(rows)]
+        if len(asked) and status not in _EXPOSING:
+            self.wrong(f"{self.named(asked)} may start in a rollout that is {status}")
+        (by_offer if offered else self._took[outcome.rollout]).add(rows)
 
     def offered(self, rows: Rows, offer: Offer, now: float) -> None:
         status = self._status.get(offer.rollout, Status.COMPLETED)

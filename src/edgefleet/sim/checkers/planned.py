@@ -1,6 +1,10 @@
-"""Budgets, windows, pace, approval and the scheduled start are kept at every instant."""
+"""Budgets, windows, pace, approval and the scheduled start are kept at every instant.
 
-from collections import Counter, deque
+Who starts by itself is held to the windows and to the pace by its offer, and to budgets by its
+start, as everybody is.
+"""
+
+from collections import Counter, defaultdict, deque
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 from zoneinfo import ZoneInfo
@@ -10,6 +14,7 @@ from edgefleet.protocol.rollout import RolloutSpec, WindowSpec
 from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -34,6 +39,7 @@ class Planned(Checker):
         self._trial: Counter[tuple[str, str, str]] = Counter()
         self._held: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
         self._starts: dict[str, deque[tuple[float, int]]] = {}
+        self._by_offer: defaultdict[str, RowSet] = defaultdict(RowSet)
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._specs.setdefault(after.id, after.spec)
@@ -46,14 +52,18 @@ class Planned(Checker):
             for row in rows.tolist():
                 for budget in self._held.pop((outcome.rollout, row), ()):
                     self._trial[budget] -= 1
+        elif outcome.kind is OutcomeKind.OFFERED:
+            self._by_offer[outcome.rollout].add(rows)
+            self._grant(rows, outcome.rollout, spec, now)
         elif outcome.kind is OutcomeKind.TRIAL_STARTED:
-            if spec.budgets or spec.windows:
+            if spec.budgets:
                 for row in rows.tolist():
-                    self._start(row, outcome.rollout, spec, now)
-            self._start_all(rows, outcome.rollout, spec, now)
+                    self._start(row, outcome.rollout, spec)
+            asked = rows[~self._by_offer[outcome.rollout].has(rows)]
+            if len(asked):
+                self._grant(asked, outcome.rollout, spec, now)
 
-    def _start(self, row: int, rollout: str, spec: RolloutSpec, now: float) -> None:
-        """Where it is the device's own labels that decide."""
+    def _start(self, row: int, rollout: str, spec: RolloutSpec) -> None:
         name, labels = self.crowd.name(row), self.engine.fleet.labels(row)
         for budget in spec.budgets:
             value = labels.get(budget.label)
@@ -67,12 +77,12 @@ class Planned(Checker):
                     f"{name} is the {self._trial[key]}th in trial of {budget.label}={value}; "
                     f"{budget.max_in_trial} are allowed"
                 )
-        if spec.windows and not any(
-            _open(window, labels.get("timezone", "UTC"), now) for window in spec.windows
-        ):
-            self.wrong(f"{name} starts outside every window")
 
-    def _start_all(self, rows: Rows, rollout: str, spec: RolloutSpec, now: float) -> None:
+    def _grant(self, rows: Rows, rollout: str, spec: RolloutSpec, now: float) -> None:
+        for row in rows.tolist() if spec.windows else ():
+            zone = self.engine.fleet.labels(row).get("timezone", "UTC")
+            if not any(_open(window, zone, now) for window in spec.windows):
+                self.wrong(f"{self.crowd.name(row)} starts outside every window")
         if spec.start_at is not None and now < spec.start_at:
             self.wrong(f"{self.named(rows)} starts before the time")
         if spec.pace.starts_per_minute:

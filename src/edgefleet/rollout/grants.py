@@ -1,0 +1,93 @@
+"""Grants to agents of the version before: they start by themselves, so the offer is the grant.
+
+A place is given with the offer, and the offer goes out when that is durable: a hub that starts
+again knows every device that may have begun since. The place stays the device's until it says that
+it began or how it ended, or is heard idle and is not offered it any more. An agent that is told
+nothing lets go of what it has not begun; but the answer that tells it may be lost, so what counts
+is that it is heard idle afterwards. A device that is not heard again keeps its place.
+"""
+
+from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
+from edgefleet.protocol.version import starts_by_itself
+from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.fleet import Fleet
+from edgefleet.rollout.leave import Leave
+from edgefleet.rollout.ledger import Standing
+from edgefleet.rollout.track import Track
+
+_ID_CHARS = 64
+
+
+class Grants:
+    """At most one a device. Rebuilt from what was recorded, in any order."""
+
+    def __init__(self, fleet: Fleet, desired: Desired, leave: Leave) -> None:
+        self._fleet = fleet
+        self._desired = desired
+        self._leave = leave
+        self._held: dict[int, Track] = {}
+
+    @property
+    def given(self) -> int:
+        """How many devices hold one."""
+        return len(self._held)
+
+    def give(self, row: int, now: float) -> Outcome | None:
+        """The grant that must be stored and recorded before the device is answered, if any.
+
+        To be asked after each check-in. The place is reserved as ``Leave.admit`` does it.
+        """
+        held = self._held.get(row)
+        if held is not None:
+            if self._fleet.phase(row) is not Phase.IDLE or self._is_offered(held, row, now):
+                return None
+            held.admission.take_back(row)
+            del self._held[row]
+        if not starts_by_itself(self._fleet.protocol(row)):
+            return None
+        granted: list[Track] = []
+
+        def grant(track: Track) -> bool:
+            if self._leave.grant(track, row, now):
+                granted.append(track)
+            return False
+
+        self._desired.offer(row, grant)
+        return _outcome(granted[0], self._fleet.last_seq(row), now) if granted else None
+
+    def record(self, track: Track, row: int, at: float) -> bool:
+        """A grant of ``at`` is durable; False when the device has answered it already."""
+        if track.ledger.standing(row) > Standing.DEFERRED:
+            return False
+        other = self._held.get(row)
+        if other is not None:
+            since = other.admission.granted_since(row)
+            if since is not None and since > at:
+                return False  # it was let go of: a later one was given
+            if other is not track:
+                other.admission.take_back(row)
+        self._held[row] = track
+        track.admission.grant(row, self._fleet.labels(row), at)
+        track.moved(row, at)
+        return True
+
+    def settle(self, track: Track, row: int) -> None:
+        """The device began, or said how it ended: its grant is used up."""
+        if self._held.get(row) is track:
+            track.admission.ended(row)
+            del self._held[row]
+
+    def _is_offered(self, held: Track, row: int, now: float) -> bool:
+        offer = self._desired.offer(row, lambda track: self._leave.may_stage(track, row, now))
+        return offer is not None and (offer.rollout, offer.action) == (held.state.id, "install")
+
+
+def _outcome(track: Track, seq: int, now: float) -> Outcome:
+    spec = track.state.spec
+    return Outcome(
+        id=f"offered/{seq}/{track.state.id}"[:_ID_CHARS],
+        rollout=track.state.id,
+        release=spec.release,
+        kind=OutcomeKind.OFFERED,
+        at=now,
+    )
