@@ -144,6 +144,11 @@ class Fleet:
         if is_served(said) != (before == UNHEARD or is_served(before)):
             self.facts_version += 1
 
+    def all_speak(self, rows: Rows, protocol: int) -> None:
+        """``speaks`` for many devices that spoke the same."""
+        for row in rows[self._protocol[rows] != protocol].tolist():
+            self.speaks(row, protocol)
+
     def seen(
         self, row: int, now: float, *, model: str | None, release: str | None, phase: Phase
     ) -> None:

@@ -256,6 +256,7 @@ class SimHub:
         rows = rows[accepted]
         if not len(rows):
             return tuple(parts)
+        fleet.all_speak(rows, said.protocol)
         fleet.all_seen(rows, now, model=said.model, release=said.release, phase=said.phase)
         acked = self._take_all(rows, said.outcomes, now)
         if said.telemetry is not None:
