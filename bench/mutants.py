@@ -124,6 +124,13 @@ MUTANTS = (
         ("good/300",),
     ),
     Mutant(
+        "overdue devices do not hold growth back",
+        "rollout/leave.py",
+        "suspect=track.muster.suspect\n        or exposure",
+        "suspect=exposure",
+        ("tests/rollout/test_muster.py",),
+    ),
+    Mutant(
         "a budget is exceeded by one",
         "rollout/budget.py",
         "taken[value] >= spec.max_in_trial",

@@ -13,6 +13,7 @@ from edgefleet.protocol.rollout import Freeze, RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout import approval
 from edgefleet.rollout.budget import Budgets
+from edgefleet.rollout.exposure import SO_FAR
 from edgefleet.rollout.pace import Flow, Starts
 from edgefleet.rollout.state import RolloutState
 from edgefleet.rollout.window import LABEL, Hours, Offset
@@ -76,14 +77,16 @@ class Admission:
         return Refusal(WaitCode.WINDOW, "No maintenance window is open.", until)
 
     def no_place(
-        self, labels: Mapping[str, str], allowed: int, in_trial: int, now: float
+        self,
+        labels: Mapping[str, str],
+        allowed: int,
+        in_trial: int,
+        now: float,
+        reason: str = SO_FAR,
     ) -> Refusal | None:
-        """What has no place left for a device with these labels."""
+        """What has no place left for a device with these labels. ``reason``: see ``Muster``."""
         if in_trial >= allowed:
-            return Refusal(
-                WaitCode.EXPOSURE,
-                f"{in_trial} devices are in trial: as many as the evidence so far allows.",
-            )
+            return Refusal(WaitCode.EXPOSURE, f"{in_trial} devices are in trial: {reason}.")
         until = self.starts.wait_until(now)
         if until is not None:
             return Refusal(WaitCode.PACE, "Enough devices began in the last minute.", until)

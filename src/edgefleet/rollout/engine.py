@@ -23,7 +23,7 @@ from edgefleet.rollout.course import Course
 from edgefleet.rollout.cut import EVERYONE
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.eligibility import variants_of
-from edgefleet.rollout.evidence import find_owing
+from edgefleet.rollout.evidence import call_muster, find_owing
 from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.leave import Leave, allowed
@@ -158,6 +158,7 @@ class Engine:
         if track.state.status is Status.PLANNED:
             return self._start_by_time(track, now)
         census = self._outlook.census(track, now)
+        call_muster(track, self.fleet, census, now)
         renew_offering(track, census.offered, allowed(track), now)
         judgement = self._outlook.judge(track, census, now)
         if judgement is None:

@@ -49,8 +49,8 @@ def held_back(
 def _no_place(track: Track, waiting: Rows, fleet: Fleet, allowed: int, now: float) -> list[Wait]:
     admission = track.admission
     found: list[Wait] = []
-    if track.in_trial >= allowed:
-        text = f"{track.in_trial} are in trial: as many as the evidence so far allows."
+    if track.in_trial >= allowed or track.muster.suspect:
+        text = f"{track.in_trial} are in trial: {track.muster.reason}."
         found.append(_wait(Refusal(WaitCode.EXPOSURE, text), waiting, fleet))
     until = admission.starts.wait_until(now)
     if until is not None:

@@ -57,7 +57,7 @@ class Leave:
             return Refusal(
                 WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
             )
-        return admission.no_place(labels, allowed(track), track.in_trial, now)
+        return admission.no_place(labels, allowed(track), track.in_trial, now, track.muster.reason)
 
     def may_stage(self, track: Track, row: int, now: float) -> bool:
         """Is it the device's turn to fetch? Asked of those that have not begun."""
@@ -97,5 +97,6 @@ def allowed(track: Track) -> int:
         spec.exposure,
         healthy=healthy,
         in_trial=track.in_trial,
-        suspect=exposure.suspicious(spec.gate, bad=bad, size=bad + healthy),
+        suspect=track.muster.suspect or exposure.suspicious(spec.gate, bad=bad, size=bad + healthy),
+        missing=track.muster.missing,
     )
