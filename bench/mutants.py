@@ -138,6 +138,20 @@ MUTANTS = (
         ("windows_and_budgets/600",),
     ),
     Mutant(
+        "a budget forgets who is in trial in other rollouts",
+        "rollout/budget.py",
+        "for other in self.beside",
+        "for other in ()",
+        ("tests/rollout/test_side_by_side.py",),
+    ),
+    Mutant(
+        "bytes that other rollouts offer are not counted",
+        "rollout/staging.py",
+        "for other in bounded:",
+        "for other in (track,):",
+        ("tests/rollout/test_side_by_side.py",),
+    ),
+    Mutant(
         "a window is ignored",
         "rollout/admission.py",
         "if self.hours.open(zone, now):",

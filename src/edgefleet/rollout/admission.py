@@ -48,6 +48,10 @@ class Admission:
         """Devices that were admitted and are not recorded yet."""
         return len(self._reserved)
 
+    @property
+    def reserved_rows(self) -> tuple[int, ...]:
+        return tuple(self._reserved)
+
     def door(
         self, state: RolloutState, freeze: Freeze, labels: Mapping[str, str] | None, now: float
     ) -> Refusal | None:

@@ -83,6 +83,7 @@ class Engine:
         self._tracks[state.id] = track
         open_offering(track, allowed(track))
         self._desired.arrange(self._tracks.values())
+        self._leave.arrange(self._tracks.values())
 
     def states(self) -> tuple[RolloutState, ...]:
         """Every rollout, newest first."""
@@ -179,6 +180,7 @@ class Engine:
         if change.state.status not in OPEN:
             track.cohorts = Cohorts()
         self._desired.arrange(self._tracks.values())
+        self._leave.arrange(self._tracks.values())
 
     # What devices say, and are told.
 

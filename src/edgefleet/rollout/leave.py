@@ -4,6 +4,9 @@ Here stands what holds for the whole fleet, whatever the rollout: the freeze, an
 which releases went wrong too often.
 """
 
+from collections.abc import Collection, Mapping
+from functools import partial
+
 from edgefleet.protocol.device import Outcome
 from edgefleet.protocol.rollout import Freeze, Status
 from edgefleet.protocol.why import Wait, WaitCode
@@ -13,7 +16,8 @@ from edgefleet.rollout.fleet import Fleet, Rows
 from edgefleet.rollout.holding import held_back
 from edgefleet.rollout.ledger import HELD, Standing
 from edgefleet.rollout.setback import Setbacks
-from edgefleet.rollout.staging import may_stage
+from edgefleet.rollout.staging import count_bytes, may_stage
+from edgefleet.rollout.state import OPEN
 from edgefleet.rollout.track import Track
 
 
@@ -24,6 +28,21 @@ class Leave:
         self._fleet = fleet
         self.freeze = Freeze(frozen=False)
         self.setbacks = Setbacks()
+        self._bounded: tuple[Track, ...] = ()  # open, with a bound on bytes
+
+    def arrange(self, tracks: Collection[Track]) -> None:
+        """A rollout came or changed: whose bytes and places count for whom."""
+        is_open = [track for track in tracks if track.state.status in OPEN]
+        self._bounded = tuple(track for track in is_open if track.admission.flow.is_bounded)
+        labels = frozenset(spec.label for track in is_open for spec in track.state.spec.budgets)
+        for track in tracks:
+            track.admission.budgets.beside = ()
+        for track in is_open if labels else ():
+            budgets = track.admission.budgets
+            budgets.watch(labels, partial(self._in_trial, track))
+            if budgets.specs:
+                others = (other.admission.budgets for other in is_open)
+                budgets.beside = tuple(other for other in others if other is not budgets)
 
     def admit(self, track: Track, row: int, outcome: Outcome, now: float) -> bool:
         """May this device start now? True reserves its place; see ``Engine.admit``."""
@@ -63,9 +82,12 @@ class Leave:
         """Is it the device's turn to fetch? Asked of those that have not begun."""
         if self.freeze.frozen or self.setbacks.held(track.state.spec.model, row):
             return False
-        if track.state.status is not Status.RUNNING:
-            return True
-        return may_stage(track, self._fleet, row, now)
+        running = track.state.status is Status.RUNNING
+        if running and not may_stage(track, self._fleet, row, now):
+            return False
+        if self._bounded:
+            count_bytes(track, self._fleet, row, now, self._bounded)
+        return True
 
     def held(self, track: Track) -> Rows:
         """Rows, ascending, that get no leave for this model until a person looked at them."""
@@ -82,6 +104,12 @@ class Leave:
             twice=self.held(track),
             now=now,
         )
+
+    def _in_trial(self, track: Track) -> Mapping[int, Mapping[str, str]]:
+        """Who holds a place, with the labels of now."""
+        trial = track.ledger.rows(Standing.TRIAL).tolist()
+        rows = {*trial, *track.admission.reserved_rows}
+        return {row: self._fleet.labels(row) for row in rows}
 
     def patience_from(self, track: Track, now: float) -> float:
         """Since when stragglers of the open wave have had their chance to begin."""
