@@ -1,10 +1,11 @@
 """How often the gate errs, and how many devices a bad release reaches. Writes bench/out/gate.json.
 
-The gate, the exposure rule, the cohorts with their bets and the cuts are the engine's own code. The
-devices are a model: counts instead of a million objects, in steps of ten seconds. A device starts
-as soon as it is admitted, fails within a minute, confirms after one to two, and is missed after
-five. Scores of devices come from requests, through the agent's own windows. `edgefleet sim`
-checks the same claims with the whole agent and engine, on fewer rollouts.
+The gate, the exposure rule with its roll call, the cohorts with their bets and the cuts are the
+engine's own code. The devices are a model: counts instead of a million objects, in steps of ten
+seconds. A device starts as soon as it is admitted, fails within a minute, confirms after one to
+two, is overdue after three and silent after five. Scores of devices come from requests, through the
+agent's own windows. `edgefleet sim` checks the same claims with the whole agent and engine, on
+fewer rollouts.
 
 Three gates: `ours`; `naive`, which at the end of a wave compares failures over wave size in whole
 percent; `peeking`, a correct test for one look that is looked at after every step. The other two
@@ -32,6 +33,7 @@ from edgefleet.protocol.device import Outcome, OutcomeKind, Sketches, Telemetry
 from edgefleet.protocol.rollout import Cohort, Evidence, ExposureSpec, GateSpec, Verdict
 from edgefleet.rollout import cut, exposure, gate
 from edgefleet.rollout.cohorts import Cohorts
+from edgefleet.rollout.muster import Muster
 from edgefleet.rollout.sequential import exact_p_value
 
 ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "2000"))
@@ -43,6 +45,7 @@ PERCENTS = (1.0, 10.0, 100.0)
 PAIRS = 1_000  # compared in one rollout, at most: the model's bound, the engine has none
 STEP_S = 10.0
 FAIL_STEPS = 6  # a failure is known within a minute
+OVERDUE_S = 180.0  # three intervals between two check-ins
 HEALTHY_STEPS = (7, 12)  # a confirmation after one to two
 SCORE_STEPS = (12, 24)  # a full window of requests after two to four
 OUT = Path(__file__).parent / "out" / "gate.json"
@@ -79,9 +82,13 @@ class World:
     healthy: int = 0
     failed: int = 0
     silent: int = 0
-    in_trial: int = 0  # silent ones among them
+    overdue: int = 0  # silent ones among them
+    in_trial: int = 0  # overdue ones among them
     exposed: int = 0
-    coming: dict[int, list[int]] = field(default_factory=dict)  # step -> healthy, failed, silent
+    moved_at: float = 0.0  # when a device began last: patience runs from then
+    muster: Muster = field(default_factory=Muster)
+    coming: dict[int, list[int]] = field(default_factory=dict)
+    """step -> healthy, failed, silent, overdue"""
 
     def run(self) -> End:
         for wave, percent in enumerate(PERCENTS, 1):
@@ -111,8 +118,8 @@ class World:
                     )
                 continue
             said = gate.judge(
-                self._evidence(wave, size), SPEC, opened_at=opened, before=before,
-                now=self.step * STEP_S,
+                self._evidence(wave, size), SPEC, opened_at=max(opened, self.moved_at),
+                before=before, now=self.step * STEP_S,
             )  # fmt: skip
             if said.verdict is Verdict.FAIL:
                 return said.reason
@@ -131,7 +138,9 @@ class World:
                 EXPOSURE,
                 healthy=self.healthy,
                 in_trial=self.in_trial,
-                suspect=exposure.suspicious(SPEC, bad=bad, size=bad + self.healthy),
+                suspect=self.muster.suspect
+                or exposure.suspicious(SPEC, bad=bad, size=bad + self.healthy),
+                missing=self.muster.missing,
             )
             room = min(room, cap - self.in_trial)
         if room <= 0:
@@ -141,7 +150,9 @@ class World:
         fails = int(rng.binomial(room - bricks, self.fails)) if self.fails else 0
         self._come(1, fails, 1, FAIL_STEPS)
         self._come(0, room - bricks - fails, *HEALTHY_STEPS)
-        self._come(2, bricks, missed := int(SPEC.silence_s / STEP_S) + 1, missed)
+        for kind, after_s in ((2, SPEC.silence_s), (3, OVERDUE_S)):
+            self._come(kind, bricks, missed := int(after_s / STEP_S) + 1, missed)
+        self.moved_at = self.step * STEP_S
         self.exposed += room
         self.in_trial += room
 
@@ -153,14 +164,19 @@ class World:
         spread = self.rng.multinomial(count, [1 / steps] * steps).tolist() if steps > 1 else [count]
         for later, some in enumerate(spread, first):
             if some:
-                self.coming.setdefault(self.step + later, [0, 0, 0])[kind] += some
+                self.coming.setdefault(self.step + later, [0] * 4)[kind] += some
 
     def _hear(self) -> None:
-        healthy, failed, silent = self.coming.pop(self.step, (0, 0, 0))
+        healthy, failed, silent, overdue = self.coming.pop(self.step, (0, 0, 0, 0))
         self.healthy += healthy
         self.failed += failed
         self.silent += silent
+        self.overdue += overdue
         self.in_trial -= healthy + failed
+        self.muster.call(
+            SPEC, missing=self.overdue, began=self.exposed, now=self.step * STEP_S,
+            within_s=OVERDUE_S,
+        )  # fmt: skip
 
     def _evidence(self, wave: int, size: int) -> Evidence:
         seen = Evidence(
@@ -437,10 +453,13 @@ def exposed(gate_name: str) -> dict[str, Any]:
             "median": median(end.exposed for end in found),
             "worst": max(end.exposed for end in found),
             "median_minutes": round(median(end.minutes for end in found), 1),
+            "worst_minutes": round(max(end.minutes for end in found), 1),
             "failed": sum(end.failed for end in found) / len(found),
         }
     good = ends(50, fails=0.002)
     answer["good_hours"] = round(median(end.minutes for end in good) / 60, 2)
+    lost = ends(51, fails=0.002, bricks=0.003)  # devices are lost at any time, for other reasons
+    answer["good_lossy_hours"] = round(median(end.minutes for end in lost) / 60, 2)
     answer["good_passed"] = sum(end.said == "passed" for end in good) / len(good)
     return answer
 

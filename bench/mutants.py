@@ -145,11 +145,32 @@ MUTANTS = (
         ("previous_agents/300",),
     ),
     Mutant(
+        "overdue devices do not hold growth back",
+        "rollout/leave.py",
+        "suspect=track.muster.suspect\n        or exposure",
+        "suspect=exposure",
+        ("tests/rollout/test_muster.py",),
+    ),
+    Mutant(
         "a budget is exceeded by one",
         "rollout/budget.py",
         "taken[value] >= spec.max_in_trial",
         "taken[value] > spec.max_in_trial",
         ("windows_and_budgets/600",),
+    ),
+    Mutant(
+        "a budget forgets who is in trial in other rollouts",
+        "rollout/budget.py",
+        "for other in self.beside",
+        "for other in ()",
+        ("tests/rollout/test_side_by_side.py",),
+    ),
+    Mutant(
+        "bytes that other rollouts offer are not counted",
+        "rollout/staging.py",
+        "for other in bounded:",
+        "for other in (track,):",
+        ("tests/rollout/test_side_by_side.py",),
     ),
     Mutant(
         "a window is ignored",

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet.protocol.rollout import ExposureSpec, GateSpec
-from edgefleet.rollout.exposure import allowed, suspicious
+from edgefleet.rollout.exposure import allowed, missed, suspicious
 
 SPEC = ExposureSpec(first=10, growth=1.0)
 few = st.integers(0, 10_000)
@@ -25,6 +25,26 @@ def test_under_suspicion_nobody_is_added_beyond_the_first_handful(healthy: int, 
     limit = allowed(SPEC, healthy=healthy, in_trial=in_trial, suspect=True)
     assert SPEC.first <= limit <= max(SPEC.first, in_trial)
     assert limit <= allowed(SPEC, healthy=healthy, in_trial=in_trial, suspect=False)
+
+
+@given(healthy=few, in_trial=few, missing=few)
+def test_under_suspicion_it_goes_on_by_first_handfuls_beside_the_missing(
+    healthy: int, in_trial: int, missing: int
+):
+    missing = min(missing, in_trial)
+    limit = allowed(SPEC, healthy=healthy, in_trial=in_trial, suspect=True, missing=missing)
+    free = allowed(SPEC, healthy=healthy, in_trial=in_trial, suspect=False)
+    assert limit == min(free, max(SPEC.first + missing, in_trial))
+
+
+def test_too_many_are_missing_when_chance_at_the_limit_seldom_takes_so_many():
+    gate = GateSpec(max_silent_rate=0.01)
+    assert not missed(gate, missing=0, due=0)
+    assert missed(gate, missing=1, due=10)
+    assert not missed(gate, missing=1, due=11)
+    assert missed(gate, missing=9, due=500)
+    assert not missed(gate, missing=8, due=500)
+    assert not missed(gate, missing=9, due=1000)
 
 
 def test_suspicion_is_evidence_that_leans_against_the_release():

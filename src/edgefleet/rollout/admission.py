@@ -13,6 +13,7 @@ from edgefleet.protocol.rollout import Freeze, RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout import approval
 from edgefleet.rollout.budget import Budgets
+from edgefleet.rollout.exposure import SO_FAR
 from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.limits import PUT_OFF_S
 from edgefleet.rollout.pace import Flow, Starts
@@ -56,6 +57,10 @@ class Admission:
         """Rows that hold a grant and did not report a start."""
         return tuple(self._granted)
 
+    @property
+    def reserved_rows(self) -> tuple[int, ...]:
+        return (*self._reserved, *self._granted)
+
     def door(
         self, state: RolloutState, freeze: Freeze, labels: Mapping[str, str] | None, now: float
     ) -> Refusal | None:
@@ -85,14 +90,17 @@ class Admission:
         return Refusal(WaitCode.WINDOW, "No maintenance window is open.", until)
 
     def no_place(
-        self, labels: Mapping[str, str], allowed: int, in_trial: int, now: float
+        self,
+        labels: Mapping[str, str],
+        allowed: int,
+        in_trial: int,
+        now: float,
+        reason: str = SO_FAR,
     ) -> Refusal | None:
-        """What has no place left for a device with these labels."""
+        """What has no place left for a device with these labels. ``reason``: see ``Muster``."""
         if in_trial >= allowed:
             return Refusal(
-                WaitCode.EXPOSURE,
-                f"{in_trial} devices are in trial{self.unsaid}: "
-                "as many as the evidence so far allows.",
+                WaitCode.EXPOSURE, f"{in_trial} devices are in trial{self.unsaid}: {reason}."
             )
         until = self.starts.wait_until(now)
         if until is not None:
@@ -126,7 +134,7 @@ class Admission:
             self.budgets.take(row, labels)
 
     def take_all(self, rows: Rows, now: float) -> None:
-        """``take`` for many rows that hold no place yet, where the plan has no budgets."""
+        """``take`` for many rows that hold no place yet, where no budget counts them."""
         self._reserved.update(dict.fromkeys(rows.tolist(), (1, now)))
         self.starts.add(now, len(rows))
 

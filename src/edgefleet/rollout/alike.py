@@ -146,7 +146,7 @@ class Alike:
 
     def _budget(self, track: Track, rows: Rows, before: Standings, after: Standings) -> None:
         budgets = track.admission.budgets
-        if not budgets.specs:
+        if not budgets.counts:
             return
         for row, was, stands in zip(rows.tolist(), before.tolist(), after.tolist(), strict=True):
             if stands == Standing.TRIAL:

@@ -1,7 +1,7 @@
-"""Budgets by label: how many devices with the same value are in trial at once."""
+"""Budgets by label: how many devices with the same value are in trial at once, of all rollouts."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,19 +31,50 @@ def check_budgets(budgets: tuple[BudgetSpec, ...], fleet: Fleet) -> None:
 
 
 class Budgets:
-    """Places taken by label value. A device counts by the labels that it had when it began."""
+    """Places taken by label value. A device counts by the labels that it had when it began.
+
+    A rollout without budgets counts for those of others, which ``watch`` its devices.
+    """
 
     def __init__(self, specs: tuple[BudgetSpec, ...]) -> None:
         self.specs = specs
-        self._taken: tuple[Counter[str], ...] = tuple(Counter() for _ in specs)
-        self._values: dict[int, tuple[str | None, ...]] = {}  # by row, of those in trial
+        self.beside: tuple[Budgets, ...] = ()  # those of the other open rollouts
+        self._taken: dict[str, Counter[str]] = {spec.label: Counter() for spec in specs}
+        self._labels: dict[int, Mapping[str, str]] = {}  # by row, of those in trial
         self._counted: tuple[int, int | None] = (0, None)  # label sets, and the places of them all
+
+    @property
+    def counts(self) -> bool:
+        """True when devices that begin are to be counted, for this rollout or for others."""
+        return bool(self._taken)
+
+    def watch(
+        self, labels: frozenset[str], in_trial: Callable[[], Mapping[int, Mapping[str, str]]]
+    ) -> None:
+        """Count by these labels, too. ``in_trial``: who is, by row, with the labels of now."""
+        new = labels - self._taken.keys()
+        if not new:
+            return
+        if not self._taken:
+            self._labels = dict(in_trial())
+        for label in new:
+            found = (began.get(label) for began in self._labels.values())
+            self._taken[label] = Counter(value for value in found if value is not None)
+
+    def taken(self, label: str, value: str) -> int:
+        """How many devices with that value are in trial, by this rollout alone."""
+        counts = self._taken.get(label)
+        return 0 if counts is None else counts[value]
 
     def full(self, labels: Mapping[str, str]) -> BudgetSpec | None:
         """The first budget that has no place left for a device with these labels."""
-        for spec, taken in zip(self.specs, self._taken, strict=True):
+        for spec in self.specs:
             value = labels.get(spec.label)
-            if value is not None and taken[value] >= spec.max_in_trial:
+            if value is None:
+                continue
+            taken = self.taken(spec.label, value)
+            taken += sum(other.taken(spec.label, value) for other in self.beside)
+            if taken >= spec.max_in_trial:
                 return spec
         return None
 
@@ -61,16 +92,21 @@ class Budgets:
 
     def take(self, row: int, labels: Mapping[str, str]) -> None:
         """The device begins; again is once."""
-        if not self.specs or row in self._values:
+        if not self._taken or row in self._labels:
             return
-        values = self._values[row] = tuple(labels.get(spec.label) for spec in self.specs)
-        for value, taken in zip(values, self._taken, strict=True):
+        self._labels[row] = labels
+        for label, taken in self._taken.items():
+            value = labels.get(label)
             if value is not None:
                 taken[value] += 1
 
     def give_back(self, row: int) -> None:
         """The device is in trial no more."""
-        for value, taken in zip(self._values.pop(row, ()), self._taken, strict=False):
+        labels = self._labels.pop(row, None)
+        if labels is None:
+            return
+        for label, taken in self._taken.items():
+            value = labels.get(label)
             if value is not None:
                 taken[value] -= 1
                 if not taken[value]:

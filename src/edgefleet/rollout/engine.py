@@ -24,7 +24,7 @@ from edgefleet.rollout.course import Course
 from edgefleet.rollout.cut import EVERYONE
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.eligibility import variants_of
-from edgefleet.rollout.evidence import find_owing
+from edgefleet.rollout.evidence import call_muster, find_owing
 from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.grants import Grants
@@ -87,6 +87,7 @@ class Engine:
         self._tracks[state.id] = track
         open_offering(track, self.fleet, allowed(track))
         self._desired.arrange(self._tracks.values())
+        self._leave.arrange(self._tracks.values())
 
     def states(self) -> tuple[RolloutState, ...]:
         """Every rollout, newest first."""
@@ -162,6 +163,7 @@ class Engine:
         if track.state.status is Status.PLANNED:
             return self._start_by_time(track, now)
         census = self._outlook.census(track, now)
+        call_muster(track, self.fleet, census, now)
         if self._leave.shut_to_all(track, census.offered, now):
             track.offering.hold(now)
         else:
@@ -185,6 +187,7 @@ class Engine:
         if change.state.status not in OPEN:
             track.cohorts = Cohorts()
         self._desired.arrange(self._tracks.values())
+        self._leave.arrange(self._tracks.values())
 
     # What devices say, and are told.
 

@@ -79,6 +79,20 @@ def take_census(
     return replace(found, evidence=_evidence(track, found, len(rows), told))
 
 
+def call_muster(track: Track, fleet: Fleet, census: Census, now: float) -> None:
+    """Let growth know who should have been heard by now and was not."""
+    spec = track.state.spec.gate
+    within_s = min(fleet.offline_after_s, spec.silence_s)
+    overdue = np.count_nonzero(fleet.unheard(census.in_trial, now - within_s))
+    track.muster.call(
+        spec,
+        missing=len(census.silent) + int(overdue),
+        began=track.ledger.exposed,
+        now=now,
+        within_s=within_s,
+    )
+
+
 def _only(rows: Rows, mask: Mask) -> Rows:
     """``rows[mask]``, without a copy where that is all of them. Do not write to it."""
     return rows if mask.all() else rows[mask]

@@ -290,6 +290,11 @@ class Fleet:
         longer_silent: Mask = silent_s > than_s
         return longer_silent
 
+    def unheard(self, rows: Rows, since: float) -> Mask:
+        """Who was not heard since then, or since this process listens if that is later."""
+        unheard: Mask = self._last_seen[rows] < max(since, self.listening_since)
+        return unheard
+
     def label_set(self, number: int) -> Mapping[str, str]:
         """One of the distinct label sets, by its number."""
         return self._label_sets[number]

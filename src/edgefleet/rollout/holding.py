@@ -49,11 +49,8 @@ def held_back(
 def _no_place(track: Track, waiting: Rows, fleet: Fleet, allowed: int, now: float) -> list[Wait]:
     admission = track.admission
     found: list[Wait] = []
-    if track.in_trial >= allowed:
-        text = (
-            f"{track.in_trial} are in trial{admission.unsaid}: "
-            "as many as the evidence so far allows."
-        )
+    if track.in_trial >= allowed or track.muster.suspect:
+        text = f"{track.in_trial} are in trial{admission.unsaid}: {track.muster.reason}."
         found.append(_wait(Refusal(WaitCode.EXPOSURE, text), waiting, fleet))
     until = admission.starts.wait_until(now)
     if until is not None:
@@ -61,7 +58,7 @@ def _no_place(track: Track, waiting: Rows, fleet: Fleet, allowed: int, now: floa
         found.append(_wait(Refusal(WaitCode.PACE, text, until), waiting, fleet))
     flows = admission.flow.busy_until(now)
     if flows is not None:
-        text = "As many bytes are on their way as the pace allows."
+        text = "As many bytes are on their way, by all rollouts together, as its pace allows."
         found.append(_wait(Refusal(WaitCode.PACE, text, flows), waiting, fleet))
     blocked = waiting[admission.budgets.blocked(waiting, fleet)]
     if len(blocked):
@@ -69,7 +66,7 @@ def _no_place(track: Track, waiting: Rows, fleet: Fleet, allowed: int, now: floa
             f"{budget.max_in_trial} in trial by {budget.label}"
             for budget in admission.budgets.specs
         )
-        text = f"Others with the same label are in trial (at most {named})."
+        text = f"Others with the same label are in trial, by whichever rollout (at most {named})."
         found.append(_wait(Refusal(WaitCode.BUDGET, text), blocked, fleet))
     return found
 

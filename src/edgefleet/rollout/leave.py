@@ -4,6 +4,9 @@ Here stands what holds for the whole fleet, whatever the rollout: the freeze, an
 which releases went wrong too often.
 """
 
+from collections.abc import Collection, Mapping
+from functools import partial
+
 import numpy as np
 
 from edgefleet.protocol.device import Outcome
@@ -16,7 +19,8 @@ from edgefleet.rollout.fleet import Fleet, Mask, Rows
 from edgefleet.rollout.holding import held_back
 from edgefleet.rollout.ledger import HELD, Standing
 from edgefleet.rollout.setback import Setbacks
-from edgefleet.rollout.staging import all_may_stage, may_stage
+from edgefleet.rollout.staging import all_may_stage, count_bytes, may_stage
+from edgefleet.rollout.state import OPEN
 from edgefleet.rollout.track import Track
 from edgefleet.rollout.window import LABEL
 
@@ -28,6 +32,21 @@ class Leave:
         self._fleet = fleet
         self.freeze = Freeze(frozen=False)
         self.setbacks = Setbacks()
+        self._bounded: tuple[Track, ...] = ()  # open, with a bound on bytes
+
+    def arrange(self, tracks: Collection[Track]) -> None:
+        """A rollout came or changed: whose bytes and places count for whom."""
+        is_open = [track for track in tracks if track.state.status in OPEN]
+        self._bounded = tuple(track for track in is_open if track.admission.flow.is_bounded)
+        labels = frozenset(spec.label for track in is_open for spec in track.state.spec.budgets)
+        for track in tracks:
+            track.admission.budgets.beside = ()
+        for track in is_open if labels else ():
+            budgets = track.admission.budgets
+            budgets.watch(labels, partial(self._in_trial, track))
+            if budgets.specs:
+                others = (other.admission.budgets for other in is_open)
+                budgets.beside = tuple(other for other in others if other is not budgets)
 
     def admit(self, track: Track, row: int, outcome: Outcome, now: float) -> bool:
         """May this device start now? True reserves its place; see ``Engine.admit``."""
@@ -68,8 +87,9 @@ class Leave:
     def admit_all(self, track: Track, rows: Rows, outcome: Outcome, now: float) -> Mask:
         """``admit`` for many rows, ascending, that announce the same start: the first get leave."""
         spec, ledger = track.state.spec, track.ledger
-        alone = self._by_themselves(rows)
-        if alone or spec.windows or spec.budgets or track.admission.reserved:  # each for itself
+        admission = track.admission
+        own = spec.windows or admission.budgets.counts or admission.reserved
+        if own or self._by_themselves(rows):
             each = (self.admit(track, row, outcome, now) for row in rows.tolist())
             return np.fromiter(each, np.bool_, len(rows))
         if outcome.release != spec.release:
@@ -102,7 +122,7 @@ class Leave:
             )
         if admission.holds(row):
             return None
-        return admission.no_place(labels, allowed(track), track.in_trial, now)
+        return admission.no_place(labels, allowed(track), track.in_trial, now, track.muster.reason)
 
     def may_stage(self, track: Track, row: int, now: float) -> bool:
         """Is it the device's turn to fetch? Asked of those that have not begun."""
@@ -130,13 +150,16 @@ class Leave:
     def _turn(self, track: Track, row: int, now: float) -> bool:
         if self.freeze.frozen or self.setbacks.held(track.state.spec.model, row):
             return False
-        if track.state.status is not Status.RUNNING:
-            return True
-        return may_stage(track, self._fleet, row, now)
+        running = track.state.status is Status.RUNNING
+        if running and not may_stage(track, self._fleet, row, now):
+            return False
+        if self._bounded:
+            count_bytes(track, self._fleet, row, now, self._bounded)
+        return True
 
     def all_may_stage(self, track: Track, rows: Rows, now: float) -> Mask:
         """``may_stage`` for many rows."""
-        if self._by_themselves(rows):
+        if self._bounded or self._by_themselves(rows):
             each = (self.may_stage(track, row, now) for row in rows.tolist())
             return np.fromiter(each, np.bool_, len(rows))
         if self.freeze.frozen:
@@ -173,6 +196,12 @@ class Leave:
             now=now,
         )
 
+    def _in_trial(self, track: Track) -> Mapping[int, Mapping[str, str]]:
+        """Who holds a place, with the labels of now."""
+        trial = track.ledger.rows(Standing.TRIAL).tolist()
+        rows = {*trial, *track.admission.reserved_rows}
+        return {row: self._fleet.labels(row) for row in rows}
+
     def patience_from(self, track: Track, now: float) -> float:
         """Since when stragglers of the open wave have had their chance to begin."""
         return track.admission.patience_from(track.state, self.freeze, now)
@@ -187,5 +216,6 @@ def allowed(track: Track) -> int:
         spec.exposure,
         healthy=healthy,
         in_trial=track.in_trial,
-        suspect=exposure.suspicious(spec.gate, bad=bad, size=bad + healthy),
+        suspect=track.muster.suspect or exposure.suspicious(spec.gate, bad=bad, size=bad + healthy),
+        missing=track.muster.missing,
     )

@@ -17,5 +17,6 @@ LABEL_KEYS_NAMED: Final = 8  # in an error message
 PUT_OFF_S: Final = 600.0  # until who put it off, and starts by itself, is offered it again
 SEQ_MAX: Final = (1 << 63) - 1
 SCORES_WAITING: Final = 256  # devices whose scores wait for one to be compared with
+MUSTER_NOTES: Final = 64  # of how many had begun by when, kept of a rollout
 LIMIT_REQUESTS: Final = 20  # in a report before a device is held to the absolute limits
 GROUPS: Final = 10_000  # kinds of devices that a plan's fleet is told in

@@ -83,7 +83,10 @@ class Bucket:
 
 
 class Flow:
-    """The bytes of one rollout's offers. Soft: after a restart the buckets are full again."""
+    """The bytes that one rollout may offer. Soft: after a restart the buckets are full again.
+
+    What all rollouts offer leaves the buckets of each, whether it has a bound of its own or not.
+    """
 
     def __init__(self, pace: PaceSpec) -> None:
         self._pace = pace
@@ -105,17 +108,20 @@ class Flow:
         return at if at > now else None
 
     def busy_until(self, now: float) -> float | None:
-        """When bytes of the whole rollout flow again; None: they do."""
+        """When bytes flow again, where no site stands in the way; None: they do."""
         at = now if self._all is None else self._all.ready_at(1, now)
         return at if at > now else None
 
-    def take(self, row: int, site: str | None, size_bytes: Callable[[], int], now: float) -> None:
-        """The device is offered its bytes; again costs nothing."""
-        if not self.is_bounded or row in self._offered:
-            return
+    def begins(self, row: int) -> bool:
+        """Take down that this rollout offers the device its bytes; False when it did before."""
+        before = len(self._offered)
         self._offered.add(row)
+        return len(self._offered) > before
+
+    def take(self, site: str | None, size_bytes: int, now: float) -> None:
+        """So many bytes are offered at the site, by whichever rollout."""
         for bucket in self._buckets(site):
-            bucket.take(size_bytes(), now)
+            bucket.take(size_bytes, now)
 
     def _buckets(self, site: str | None) -> tuple[Bucket, ...]:
         found = () if self._all is None else (self._all,)

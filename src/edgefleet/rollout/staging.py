@@ -1,5 +1,6 @@
 """Whose turn it is to fetch a release that is being rolled out: by position, and by the bytes."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
@@ -26,10 +27,17 @@ def may_stage(track: Track, fleet: Fleet, row: int, now: float) -> bool:
         return True
     site = fleet.labels(row).get(track.state.spec.site_label)
     size_bytes = partial(_size_bytes, track, fleet.profile(row))
-    if not staging and flow.wait_until(row, site, size_bytes, now) is not None:
-        return False
-    flow.take(row, site, size_bytes, now)
-    return True
+    return staging or flow.wait_until(row, site, size_bytes, now) is None
+
+
+def count_bytes(track: Track, fleet: Fleet, row: int, now: float, bounded: Iterable[Track]) -> None:
+    """The device is offered its bytes; all ``bounded`` rollouts have so many fewer to offer."""
+    if not track.admission.flow.begins(row):
+        return
+    size_bytes = _size_bytes(track, fleet.profile(row))
+    labels = fleet.labels(row)
+    for other in bounded:
+        other.admission.flow.take(labels.get(other.state.spec.site_label), size_bytes, now)
 
 
 def all_may_stage(track: Track, fleet: Fleet, rows: Rows, now: float) -> Mask:

@@ -12,6 +12,7 @@ from edgefleet.rollout.admission import Admission
 from edgefleet.rollout.cohorts import Cohorts
 from edgefleet.rollout.fleet import Mask, Rows
 from edgefleet.rollout.ledger import HELD, Ledger, Standing
+from edgefleet.rollout.muster import Muster
 from edgefleet.rollout.offering import Offering
 from edgefleet.rollout.scope import Parts, Scope, reach
 from edgefleet.rollout.state import RolloutState
@@ -45,6 +46,7 @@ class Track:
     admission: Admission
     cohorts: Cohorts = field(default_factory=Cohorts)
     offering: Offering = field(default_factory=Offering)
+    muster: Muster = field(default_factory=Muster)
 
     parts: Parts = ()  # of each wave that is open, or was
     reach: Parts = ()  # of all of them together

@@ -1,0 +1,98 @@
+"""Growth is held back as soon as devices are missing, long before they count as silent."""
+
+from msgspec.structs import replace
+
+from edgefleet.protocol.device import OutcomeKind
+from edgefleet.protocol.rollout import ExposureSpec, GateSpec, Status
+from edgefleet.protocol.why import WaitCode
+from edgefleet.rollout.exposure import SO_FAR
+from edgefleet.rollout.limits import MUSTER_NOTES
+from edgefleet.rollout.muster import Muster
+from support.toy_rollout import GATE, Behaviour, ToyDevice, ToyShell, outcome, spec
+
+STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
+PATIENT = replace(GATE, silence_s=200.0, patience_s=1000.0)
+
+
+def brick_one_in(count: int, devices: int = 3000) -> tuple[ToyShell, str]:
+    shell = ToyShell(devices)
+    shell.publish("1")
+    shell.run(shell.start(spec("1", 100)))
+
+    def behaves(device: ToyDevice) -> Behaviour:
+        return Behaviour.GOES_SILENT if count and device.row % count == 0 else Behaviour.GOOD
+
+    shell.publish("2", behaves)
+    wanted = spec("2", 100, gate=PATIENT, exposure=ExposureSpec(first=10))
+    return shell, shell.start(wanted)
+
+
+def test_devices_that_go_silent_hold_growth_back_before_the_gate_counts_them():
+    shell, rollout = brick_one_in(20)
+    view = shell.settle(rollout, 15)
+    assert (view.status, view.evidence.silent) == (Status.RUNNING, 0)
+    assert view.exposed < 1500
+    good, same = brick_one_in(0)
+    assert good.settle(same, 15).exposed == 3000
+
+
+def test_why_says_how_many_are_missing():
+    shell, rollout = brick_one_in(20)
+    shell.settle(rollout, 20)
+    muster = shell.engine._tracks[rollout].muster
+    said = f"{muster.missing} of the {muster.due} that should have been heard by now are missing"
+    waits = {wait.code: wait for wait in shell.view(rollout).why.waits}
+    assert said in waits[WaitCode.EXPOSURE].text
+
+
+def test_growth_goes_on_when_they_are_heard_again():
+    shell, rollout = brick_one_in(20)
+    shell.settle(rollout, 15)
+    for device in shell.devices:
+        device.brick = False
+    shell.behaviour["2"] = lambda _device: Behaviour.GOOD
+    assert shell.settle(rollout, 30).exposed == 3000
+
+
+def test_they_are_held_against_those_that_began_as_long_ago():
+    muster = Muster()
+    for now, began in ((0.0, 0), (10.0, 50), (20.0, 400), (30.0, 3000)):
+        muster.call(GateSpec(), missing=0, began=began, now=now, within_s=15.0)
+    assert muster.due == 50
+    muster.call(GateSpec(), missing=3, began=3000, now=31.0, within_s=15.0)
+    assert (muster.due, muster.suspect) == (50, True)
+    muster.call(GateSpec(), missing=3, began=3000, now=45.0, within_s=15.0)
+    assert (muster.due, muster.suspect, muster.reason) == (3000, False, SO_FAR)
+
+
+def test_what_is_kept_of_the_past_is_bounded():
+    muster = Muster()
+    for second in range(10_000):
+        muster.call(GateSpec(), missing=0, began=second, now=float(second), within_s=5000.0)
+    assert len(muster._began) <= MUSTER_NOTES + 2
+
+
+def test_a_hub_that_starts_anew_waits_until_those_in_trial_were_heard():
+    shell = ToyShell(400)
+    shell.publish("1")
+    wanted = spec("1", 100, gate=PATIENT, exposure=ExposureSpec(first=10))
+    rollout = shell.start(wanted)
+    engine, fleet = shell.engine, shell.engine.fleet
+    for row in range(10):
+        start = replace(outcome(rollout, "1", STARTED, at=shell.now), id=f"{row}")
+        assert engine.admit(row, start, shell.now)
+        shell._store(row, start)
+    for row in range(5):
+        confirmed = outcome(rollout, "1", CONFIRMED, at=shell.now)
+        shell._store(row, replace(confirmed, id=f"{row}/well"))
+    for reverse in (False, True):
+        shell.now += 100.0
+        shell.restart(reverse=reverse)
+        shell.look()
+        muster = shell.engine._tracks[rollout].muster
+        assert (muster.missing, muster.due, muster.suspect) == (5, 10, True)
+    fleet = shell.engine.fleet
+    for row in range(5, 10):
+        fleet.seen(row, shell.now, model=None, release=None, phase=shell.devices[row].phase)
+    shell.look()
+    assert not muster.suspect
