@@ -24,7 +24,7 @@ from edgefleet.sim.scenario import MODEL, NEW, Act, Deed, Faults, Population, Sc
 
 _BAD = ("fails", "crashes", "refuses", "bricks", "burns")
 _HEAL_S = 5400.0
-_SELDOM_S = 300.0
+_SELDOM_S = 600.0
 _END_S = 12 * 3600.0  # after healing, for plans that no window holds back
 
 
@@ -50,7 +50,8 @@ class SwarmResult(Wire, frozen=True, kw_only=True):
 def mixture(seed: int) -> Scenario:
     """The scenario of a seed: a release of some kind, some faults, some plan, some hand."""
     chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
-    fleet, release, faults, plan = _fleet(chance), _release(chance), _faults(chance), _plan(chance)
+    fleet, release, faults = _fleet(chance), _release(chance), _faults(chance)
+    plan = _plan(chance, fleet.sites)
     acts = _operator(chance)
     plan, release = replace(plan, approval=_approval(chance)), _quality(chance, release)
     acts += _freeze(chance)
@@ -160,11 +161,11 @@ def _fleet(chance: Random) -> Population:
         newcomers=round(chance.uniform(0.02, 0.2), 3) if chance.random() < 0.25 else 0.0,
         timezones=("Europe/Paris", "America/New_York", "Asia/Kolkata"),
         requests_s=chance.choice((0.5, 1.0, 2.0)),
-        panel=chance.choice((0, 30, 100)),
+        panel=chance.choice((0, 10, 40)),
     )
 
 
-def _plan(chance: Random) -> RolloutSpec:
+def _plan(chance: Random, sites: int) -> RolloutSpec:
     waves = chance.choice(
         (
             (WaveSpec(percent=1), WaveSpec(percent=10), WaveSpec(percent=100)),
@@ -185,7 +186,11 @@ def _plan(chance: Random) -> RolloutSpec:
             first=chance.choice((1, 10, 50)), growth=chance.choice((0.5, 1.0, 2.0))
         ),
         pace=PaceSpec(starts_per_minute=chance.choice((0, 0, 120))),
-        budgets=(BudgetSpec(label="site", max_in_trial=3),) if chance.random() < 0.2 else (),
+        budgets=(
+            (BudgetSpec(label="site", max_in_trial=max(3, 72 // sites)),)
+            if chance.random() < 0.2
+            else ()
+        ),
         windows=(
             (WindowSpec(start="00:30", end="04:30", timezone=chance.choice(("UTC", "device"))),)
             if chance.random() < 0.15

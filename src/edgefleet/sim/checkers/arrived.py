@@ -6,6 +6,7 @@ import numpy as np
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.fleet import IDLE_CODE, Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
@@ -13,6 +14,7 @@ from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
+_PLANNED = frozenset({WaitCode.BUDGET, WaitCode.WINDOW, WaitCode.PACE})
 _UNDER_TEST = 2  # its number in ``serves``
 
 
@@ -47,11 +49,16 @@ class Arrived(Checker):
             return
         missing = (self.crowd.serves() != _UNDER_TEST) & self.crowd.reachable()
         rows = np.flatnonzero(missing[: self._enrolled])
-        left = rows[~self._excused.has(rows)]
+        left = rows[~self._excused.has(rows)].tolist()
+        left = [row for row in left if not self._is_held_back(row, now)]
         self._silent_ones()
-        if len(left):
-            first = ", ".join(self.crowd.name(row) for row in left[:3].tolist())
+        if left:
+            first = ", ".join(self.crowd.name(row) for row in left[:3])
             self.wrong(f"{len(left)} devices do not run it and never said why: {first}")
+
+    def _is_held_back(self, row: int, now: float) -> bool:
+        """The plan makes it wait, as when dead devices use a budget up, and ``why`` says so."""
+        return any(wait.code in _PLANNED for wait in self.engine.why_device(row, now).waits)
 
     def _silent_ones(self) -> None:
         """Who runs it has said that it confirmed it, or is still trying it."""
