@@ -303,6 +303,8 @@ class Crowd:
             live.state = state
             for effect in effects[:done]:
                 self._effects[type(effect)](live, effect)
+            if self.fleet.dead[live.row]:
+                return  # what it activated has bricked it: no power brings it back
         live.life += 1
         live.held = None
         live.pid += 1

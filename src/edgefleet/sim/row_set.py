@@ -1,8 +1,13 @@
 """A set of rows in a byte a row: a million rows are a megabyte, where a ``set`` takes sixty."""
 
+from typing import Final
+
 import numpy as np
 
 from edgefleet.rollout.fleet import Mask, Rows, longer
+
+_NEW: Final[Mask] = np.ones(1, np.bool_)  # most often one row is asked about
+_OLD: Final[Mask] = np.zeros(1, np.bool_)
 
 
 class RowSet:
@@ -16,6 +21,12 @@ class RowSet:
 
     def add(self, rows: Rows) -> Mask:
         """True where one was not there."""
+        if len(rows) == 1 and (row := int(rows[0])) < len(self._there):
+            if self._there[row]:
+                return _OLD
+            self._there[row] = True
+            self._count += 1
+            return _NEW
         top = int(rows.max()) if len(rows) else 0
         if top >= len(self._there):
             self._there = longer(self._there, max(top + 1, 2 * len(self._there)))
@@ -31,6 +42,9 @@ class RowSet:
 
     def has(self, rows: Rows) -> Mask:
         """True where one is there."""
+        if len(rows) == 1:
+            row = int(rows[0])
+            return _NEW if row < len(self._there) and self._there[row] else _OLD
         known = rows < len(self._there)
         if known.all():
             return self._there[rows]

@@ -23,6 +23,7 @@ from edgefleet.sim.run import Result, Run
 from edgefleet.sim.scenario import MODEL, NEW, Act, Deed, Faults, Population, Scenario, Truth
 
 _BAD = ("fails", "crashes", "refuses", "bricks", "burns")
+_AT_ANY_MOMENT = frozenset({"loss", "doubling", "reordering", "power_cuts"})  # each device alone
 _HEAL_S = 5400.0
 _SELDOM_S = 600.0
 _END_S = 12 * 3600.0  # after healing, for plans that no window holds back
@@ -149,7 +150,7 @@ def _faults(chance: Random) -> Faults:
     shares = {
         kind: round(chance.uniform(*span), 4)
         for kind, span in kinds.items()
-        if chance.random() < 0.35
+        if chance.random() < (0.25 if kind in _AT_ANY_MOMENT else 0.35)
     }
     crashes = chance.randrange(1, 9) if chance.random() < 0.4 else 0
     return replace(Faults(hub_crashes=crashes), **shares)
@@ -188,15 +189,17 @@ def _plan(chance: Random, sites: int) -> RolloutSpec:
         pace=PaceSpec(starts_per_minute=chance.choice((0, 0, 120))),
         budgets=(
             (BudgetSpec(label="site", max_in_trial=max(3, 72 // sites)),)
-            if chance.random() < 0.2
+            if chance.random() < 0.12
             else ()
         ),
-        windows=(
-            (WindowSpec(start="00:30", end="04:30", timezone=chance.choice(("UTC", "device"))),)
-            if chance.random() < 0.15
-            else ()
-        ),
+        windows=_windows(chance) if chance.random() < 0.1 else (),
     )
+
+
+def _windows(chance: Random) -> tuple[WindowSpec, ...]:
+    zone = chance.choice(("UTC", "device"))
+    spans = (("00:30", "04:30"), ("10:30", "12:30"), ("17:00", "20:00"))
+    return tuple(WindowSpec(start=start, end=end, timezone=zone) for start, end in spans)
 
 
 def _operator(chance: Random) -> tuple[Act, ...]:
