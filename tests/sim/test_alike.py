@@ -65,3 +65,20 @@ def test_a_device_with_a_fault_of_its_own_goes_alone() -> None:
         assert np.isinf(facts.up_s[row])
     assert 0 < plain.sum() < 350
     assert facts.plain(rows, 1e9).sum() > plain.sum()  # who was away is as all others then
+
+
+def test_a_bricked_device_does_nothing_any_more() -> None:
+    wanted = replace(scenarios.load("bricks"), fleet=Population(panel=0))
+    run = Run(wanted, name="bricks", devices=1500, seed=3)
+    stepped_dead: list[int] = []
+    happen = run.crowd._happen
+
+    def listening(live, event) -> None:
+        if run.facts.dead[live.row]:
+            stepped_dead.append(live.row)
+        happen(live, event)
+
+    run.crowd._happen = listening
+    result = run.play()
+    assert result.faults["bricks"] > 0
+    assert stepped_dead == []

@@ -24,3 +24,15 @@ def test_a_failing_seed_comes_with_the_command_that_replays_it(monkeypatch) -> N
     result = swarm(range(1, 4), 300, processes=1, progress=said.append)
     assert result.by_checker["exposure"] > 0
     assert f"  edgefleet sim replay {result.failing[0]} --devices 300" in said
+
+
+def test_code_that_breaks_is_a_failing_seed_too(monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("row")
+
+    monkeypatch.setattr("edgefleet.rollout.engine.Engine.answer", broken)
+    said: list[str] = []
+    result = swarm(range(1, 3), 50, processes=1, progress=said.append)
+    assert (result.seeds, result.violations, result.unfinished) == (2, 2, 2)
+    assert (result.failing, result.by_checker) == ((1, 2), {"code": 2})
+    assert "  edgefleet sim replay 1 --devices 50" in said

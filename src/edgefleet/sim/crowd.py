@@ -41,6 +41,7 @@ from edgefleet.sim.scenario import MODEL, NEW, Scenario, Truth
 from edgefleet.sim.witness import Witnesses
 
 _NONE: Final = 0
+_LOST: Final = -1  # the life in which nothing happens any more
 NUMBERS: Final = {"1": 1, "2": 2}  # in ``serves``
 _NOT_PROVED: Final = ProveResult(passed=False, reason="golden_failed", detail="0.71 of 0.9.")
 _LONG_S: Final = 3600.0
@@ -241,7 +242,7 @@ class Crowd:
     def due(self, due: Due, live: Live, life: int, payload: Any) -> None:
         """One entry of the agenda, put there in the life of that number."""
         for part in live.whole() if live.parts else (live,):
-            if part.life == life:
+            if part.life == life != _LOST:
                 self.events += len(part.rows)
                 self._due(due, part, payload)
 
@@ -275,7 +276,7 @@ class Crowd:
         while soon:
             live, life, event = soon.popleft()
             for part in live.whole():
-                if part.life == life:
+                if part.life == life != _LOST:
                     self._happen(part, event)
 
     def _happen(self, live: Live, event: Event) -> None:
@@ -483,7 +484,7 @@ class Crowd:
         """The device is never heard of again."""
         self.faults["bricks"] += len(live.rows)
         self.fleet.dead[live.rows] = True
-        live.life = -1
+        live.life = _LOST
         del self.live[live]
 
     def _stop_serving(self, live: Live, effect: do.StopServing) -> None:  # noqa: ARG002 - as all effects

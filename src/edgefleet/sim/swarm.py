@@ -48,6 +48,13 @@ class SwarmResult(Wire, frozen=True, kw_only=True):
     wall_s: float
 
 
+class Broken(Wire, frozen=True, kw_only=True):
+    """A seed whose run ended in an error of the code."""
+
+    seed: int
+    text: str
+
+
 def mixture(seed: int) -> Scenario:
     """The scenario of a seed: a release of some kind, some faults, some plan, some hand."""
     chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
@@ -83,8 +90,14 @@ def swarm(
 ) -> SwarmResult:
     """Run them all, in so many processes."""
     runs: list[Result] = []
+    broken: list[Broken] = []
     wall_s = 0.0
     for result in _results(seeds, devices, processes):
+        if isinstance(result, Broken):
+            broken.append(result)
+            progress(f"seed {result.seed}: {result.text}")
+            progress(f"  edgefleet sim replay {result.seed} --devices {devices}")
+            continue
         runs.append(result)
         wall_s += result.wall_s
         if result.violations or not result.finished:
@@ -98,12 +111,15 @@ def swarm(
     for result in runs:
         faults.update(result.faults)
         by_checker.update(result.by_checker)
+    if broken:
+        by_checker["code"] = len(broken)
+    failing = [one.seed for one in runs if one.violations or not one.finished]
     return SwarmResult(
-        seeds=len(runs),
+        seeds=len(runs) + len(broken),
         devices=devices,
-        violations=sum(result.violations for result in runs),
-        unfinished=sum(not result.finished for result in runs),
-        failing=tuple(r.seed for r in runs if r.violations or not r.finished),
+        violations=sum(result.violations for result in runs) + len(broken),
+        unfinished=sum(not result.finished for result in runs) + len(broken),
+        failing=tuple(sorted([*failing, *(one.seed for one in broken)])),
         verdicts=_sorted(Counter(result.verdict for result in runs)),
         reasons=_sorted(Counter(result.reason for result in runs)),
         persons=sum(bool(result.person) for result in runs),
@@ -116,12 +132,19 @@ def swarm(
     )
 
 
-def _results(seeds: range, devices: int, processes: int) -> Iterator[Result]:
+def _results(seeds: range, devices: int, processes: int) -> Iterator[Result | Broken]:
     if processes == 1:
-        yield from (play(seed, devices) for seed in seeds)
+        yield from (_tried(seed, devices) for seed in seeds)
         return
     with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(partial(play, devices=devices), seeds)
+        yield from pool.map(partial(_tried, devices=devices), seeds)
+
+
+def _tried(seed: int, devices: int) -> Result | Broken:
+    try:
+        return play(seed, devices)
+    except Exception as error:  # noqa: BLE001 - code that breaks is what a swarm looks for
+        return Broken(seed=seed, text=f"{type(error).__name__}: {error}")
 
 
 def _release(chance: Random) -> Truth:

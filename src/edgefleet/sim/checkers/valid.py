@@ -7,6 +7,7 @@ import numpy as np
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
@@ -23,12 +24,19 @@ class Valid(Checker):
         super().__init__(crowd, tell)
         self._refused: defaultdict[str, RowSet] = defaultdict(RowSet)
         self._failed = RowSet()
+        self._had_one = RowSet()  # a release that it could go back to
+
+    def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        if before is None:  # planned, before anybody comes new
+            self._had_one.add(np.arange(len(self.engine.fleet)))
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         if outcome.kind is OutcomeKind.REFUSED:
             self._refused[outcome.release].add(rows)
         elif outcome.kind is OutcomeKind.TRIAL_FAILED:
             self._failed.add(rows)
+        elif outcome.kind is OutcomeKind.CONFIRMED:
+            self._had_one.add(rows)
 
     def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
         refused = rows[self._refused[release].has(rows)]
@@ -42,6 +50,7 @@ class Valid(Checker):
         if len(kept):
             self.wrong(f"what failed there is still served: {self.named(kept)}")
         dark = np.flatnonzero((serves == 0) & reachable)
+        dark = dark[self._had_one.has(dark) | ~self._failed.has(dark)]  # a first one may fail
         if len(dark):
             first = ", ".join(self.crowd.name(row) for row in dark[:3].tolist())
             self.wrong(f"{len(dark)} devices serve nothing: {first}")
