@@ -15,6 +15,7 @@ from edgefleet.sim.witness import Checker, Tell
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
 _PLANNED = frozenset({WaitCode.BUDGET, WaitCode.WINDOW, WaitCode.PACE})
+_MOVING_S = 600.0  # without any start: then it is stuck, and not on its way
 _UNDER_TEST = 2  # its number in ``serves``
 
 
@@ -28,13 +29,16 @@ class Arrived(Checker):
         self._excused = RowSet()
         self._confirmed = RowSet()
         self._enrolled = 0
+        self._started_at = 0.0  # the last start of any device
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if after.status is Status.COMPLETED:
             self._enrolled = len(self.engine.fleet)
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
-        if outcome.kind in _BAD:
+        if outcome.kind is OutcomeKind.TRIAL_STARTED:
+            self._started_at = now
+        elif outcome.kind in _BAD:
             self._excused.add(rows)
         elif outcome.kind is OutcomeKind.CONFIRMED and self._is_tried(outcome):
             self._confirmed.add(rows)
@@ -52,7 +56,7 @@ class Arrived(Checker):
         left = rows[~self._excused.has(rows)].tolist()
         left = [row for row in left if not self._is_held_back(row, now)]
         self._silent_ones()
-        if left:
+        if left and now - self._started_at > _MOVING_S:
             first = ", ".join(self.crowd.name(row) for row in left[:3])
             self.wrong(f"{len(left)} devices do not run it and never said why: {first}")
 
