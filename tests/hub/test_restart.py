@@ -108,7 +108,7 @@ class Life:
             waves=(WaveSpec(percent=20), WaveSpec(percent=100)),
             gate=GATE,
         )
-        with refused("rollout_overlap", "release_failed_before"):
+        with refused("rollout_overlap", "release_failed_before", "release_current"):
             await self._hub.plan(spec, "operator")
 
     async def _command(self) -> None:

@@ -3,10 +3,11 @@
 import pytest
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.rollout.fleet import Rows
 from edgefleet.sim.store import Store
 from edgefleet.sim.swarm import play
 
-SEED, DEVICES = 15, 1000  # two newcomers are offered release 2 while they ask to start release 1
+SEED, DEVICES = 22, 600  # a newcomer is offered release 2 while it asks to start release 1
 
 
 def test_a_newcomer_that_gives_a_start_up_is_not_left_without_a_release(
@@ -16,10 +17,12 @@ def test_a_newcomer_that_gives_a_start_up_is_not_left_without_a_release(
     save = Store.save_outcomes
 
     def listening(
-        store: Store, row: int, outcomes: tuple[Outcome, ...], now: float
-    ) -> tuple[Outcome, ...]:
-        fresh = save(store, row, outcomes, now)
-        withdrawn.extend(row for one in fresh if one.kind is OutcomeKind.WITHDRAWN)
+        store: Store, rows: Rows, outcomes: tuple[Outcome, ...], now: float
+    ) -> tuple[tuple[Rows, Outcome], ...]:
+        fresh = save(store, rows, outcomes, now)
+        for told, one in fresh:
+            if one.kind is OutcomeKind.WITHDRAWN:
+                withdrawn.extend(told.tolist())
         return fresh
 
     monkeypatch.setattr(Store, "save_outcomes", listening)

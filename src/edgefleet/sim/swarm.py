@@ -149,7 +149,7 @@ def _tried(seed: int, devices: int) -> Result | Broken:
 
 def _release(chance: Random) -> Truth:
     shares = dict.fromkeys(_BAD, 0.0)
-    if chance.random() < 0.6:
+    if chance.random() < 0.7:
         shares[chance.choice(_BAD)] = chance.choice((0.01, 0.03, 0.08, 0.2, 0.5))
     confidence = 0.65 if chance.random() < 0.15 else 0.9
     return Truth(**shares, confidence=confidence, size_bytes=chance.choice((200_000, 4_000_000)))
@@ -173,7 +173,7 @@ def _faults(chance: Random) -> Faults:
     shares = {
         kind: round(chance.uniform(*span), 4)
         for kind, span in kinds.items()
-        if chance.random() < (0.25 if kind in _AT_ANY_MOMENT else 0.35)
+        if chance.random() < (0.2 if kind in _AT_ANY_MOMENT else 0.35)
     }
     crashes = chance.randrange(1, 9) if chance.random() < 0.4 else 0
     return replace(Faults(hub_crashes=crashes), **shares)
