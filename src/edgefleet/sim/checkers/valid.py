@@ -40,7 +40,7 @@ class Valid(Checker):
 
     def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
         refused = rows[self._refused[release].has(rows)]
-        if len(refused) and action != "restore":
+        if len(refused) and action == "install":  # a way back that was refused is tried again
             self.wrong(f"{self.named(refused)} activated {release}, which it had refused")
 
     def ended(self, now: float) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.state import RolloutState
+from edgefleet.rollout.step import returned_by
 from edgefleet.sim.witness import Checker
 
-LEFT_BEHIND_S = 1800.0  # nobody is left behind sooner
 _UNDER_TEST = 2  # its number in ``serves``
 
 
@@ -21,7 +21,7 @@ class WentBack(Checker):
         """Nobody says that it is done while a device that was just heard still runs it."""
         if after.status is not Status.REVERTED or before is None:
             return
-        if now - before.since >= LEFT_BEHIND_S:
+        if now >= returned_by(before):
             return  # who will not go back is left behind, and counted in the text
         running = (self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable()
         fleet = self.engine.fleet
