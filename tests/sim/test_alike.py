@@ -1,9 +1,13 @@
 """Devices that are alike are stepped together; nothing that is decided depends on it."""
 
+import math
+from random import Random
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from edgefleet.agent.effect import SetTimer
 from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, WaveSpec
 from edgefleet.sim import scenario as scenarios
 from edgefleet.sim.facts import FleetFacts
@@ -82,3 +86,17 @@ def test_a_bricked_device_does_nothing_any_more() -> None:
     result = run.play()
     assert result.faults["bricks"] > 0
     assert stepped_dead == []
+
+
+def test_a_device_with_a_wrong_clock_is_not_woken_too_early_for_ever() -> None:
+    wanted = Scenario(title="x", faults=Faults(wrong_clocks=1.0), fleet=Population(panel=0))
+    run = Run(wanted, name="x", devices=30, seed=2)
+    run._set_up()
+    live = run.crowd._alive(np.array([3]), run.crowd._folded.unfold(3, 0.0))
+    chance = Random(5)
+    for _ in range(2000):
+        live.skew = chance.uniform(-86_400.0, 86_400.0)
+        due = run.now + live.skew + chance.uniform(0.0, 100.0)
+        live.pushed_at = math.inf
+        run.crowd._set_timer(live, SetTimer(at=due))
+        assert live.timer_at + live.skew >= due

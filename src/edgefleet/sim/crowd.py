@@ -9,6 +9,7 @@ as one and draw as one, until the hub tells some of them something else (``Live`
 power may fail at any message, each device goes alone.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
@@ -508,7 +509,10 @@ class Crowd:
         live.came = 0.0
 
     def _set_timer(self, live: Live, effect: do.SetTimer) -> None:
-        self._at(live, effect.at - live.skew)
+        at = effect.at - live.skew
+        while at + live.skew < effect.at:  # rounded: by its own clock it would still be too early
+            at = math.nextafter(at, math.inf)
+        self._at(live, at)
 
     def _at(self, live: Live, at: float) -> None:
         """See that the core looks again at ``at``."""
