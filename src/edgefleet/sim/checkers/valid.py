@@ -23,7 +23,8 @@ class Valid(Checker):
     def __init__(self, crowd: CrowdView, tell: Tell) -> None:
         super().__init__(crowd, tell)
         self._refused: defaultdict[str, RowSet] = defaultdict(RowSet)
-        self._failed = RowSet()
+        self._failed = RowSet()  # whatever the release
+        self._failed_it = RowSet()  # the one under test
         self._had_one = RowSet()  # a release that it could go back to
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
@@ -35,6 +36,8 @@ class Valid(Checker):
             self._refused[outcome.release].add(rows)
         elif outcome.kind is OutcomeKind.TRIAL_FAILED:
             self._failed.add(rows)
+            if outcome.release == self.crowd.release_under_test:
+                self._failed_it.add(rows)
         elif outcome.kind is OutcomeKind.CONFIRMED:
             self._had_one.add(rows)
 
@@ -46,7 +49,7 @@ class Valid(Checker):
     def ended(self, now: float) -> None:
         serves, reachable = self.crowd.serves(), self.crowd.reachable()
         serving = np.flatnonzero(reachable & (serves == _UNDER_TEST))
-        kept = serving[self._failed.has(serving)]
+        kept = serving[self._failed_it.has(serving)]
         if len(kept):
             self.wrong(f"what failed there is still served: {self.named(kept)}")
         dark = np.flatnonzero((serves == 0) & reachable)
