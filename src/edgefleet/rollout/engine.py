@@ -86,8 +86,7 @@ class Engine:
         track = Track(state, release, scope, Ledger(len(state.waves)), admission)
         self._tracks[state.id] = track
         open_offering(track, self.fleet, allowed(track))
-        self._desired.arrange(self._tracks.values())
-        self._leave.arrange(self._tracks.values())
+        self._arrange()
 
     def states(self) -> tuple[RolloutState, ...]:
         """Every rollout, newest first."""
@@ -186,8 +185,7 @@ class Engine:
         open_offering(track, self.fleet, allowed(track))
         if change.state.status not in OPEN:
             track.cohorts = Cohorts()
-        self._desired.arrange(self._tracks.values())
-        self._leave.arrange(self._tracks.values())
+        self._arrange()
 
     # What devices say, and are told.
 
@@ -370,6 +368,11 @@ class Engine:
         )
 
     # Inside.
+
+    def _arrange(self) -> None:
+        """A rollout came or changed."""
+        self._desired.arrange(self._tracks.values())
+        self._leave.arrange(self._tracks.values())
 
     def _start_by_time(self, track: Track, now: float) -> Change | None:
         """Start what is planned for now, unless another rollout holds its devices."""

@@ -166,7 +166,7 @@ class Leave:
             return np.zeros(len(rows), np.bool_)
         mask = ~np.isin(rows, self.held(track))
         if track.state.status is Status.RUNNING:
-            mask[mask] = all_may_stage(track, self._fleet, rows[mask], now)
+            mask[mask] = all_may_stage(track, self._fleet, rows[mask])
         return mask
 
     def shut_to_all(self, track: Track, waiting: Rows, now: float) -> bool:

@@ -40,11 +40,8 @@ def count_bytes(track: Track, fleet: Fleet, row: int, now: float, bounded: Itera
         other.admission.flow.take(labels.get(other.state.spec.site_label), size_bytes, now)
 
 
-def all_may_stage(track: Track, fleet: Fleet, rows: Rows, now: float) -> Mask:
-    """``may_stage`` for many rows."""
-    if track.admission.flow.is_bounded:
-        each = (may_stage(track, fleet, row, now) for row in rows.tolist())
-        return np.fromiter(each, np.bool_, len(rows))
+def all_may_stage(track: Track, fleet: Fleet, rows: Rows) -> Mask:
+    """``may_stage`` for many rows of a rollout without a bound on bytes."""
     mask = np.isin(fleet.phases[rows], _STAGING_CODES)
     if track.offering.below >= EVERYONE:
         mask[:] = True
