@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from edgefleet.cli.demo.story import STORY, waves_of
+
 KEYS = {"rollouts", "devices", "exposed_to_bad", "inference", "checks", "seconds", "hub"}
 DEVICES = 150
 
@@ -31,7 +33,7 @@ def demo(*options: str) -> Ended:
         [sys.executable, "-m", "edgefleet.cli.main", "demo", "--json", *options],
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=340,
         check=False,
     )
     assert done.stdout, done.stderr
@@ -52,7 +54,17 @@ def programs_of(folder: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("devices", "percents"),
+    [(1003, [1, 10, 100]), (153, [4, 10, 100]), (23, [22, 100]), (4, [100])],
+)
+def test_the_first_wave_is_large_enough_for_a_verdict(devices: int, percents: list[float]) -> None:
+    assert [wave.percent for wave in waves_of(STORY[1], devices)] == percents
+    assert [wave.percent for wave in waves_of(STORY[0], devices)] == [100]
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     ended = demo("--devices", str(DEVICES), "--data-dir", str(folder))
@@ -63,7 +75,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path
     assert verdicts == [
         ("1", "completed"), ("2", "completed"), ("3", "reverted"), ("4", "refused"),
     ]  # fmt: skip
-    assert [wave["percent"] for wave in said["rollouts"][1]["waves"]] == [1, 10, 100]
+    assert [wave["percent"] for wave in said["rollouts"][1]["waves"]] == [4, 10, 100]
     assert said["devices"]["total"] == DEVICES + 3
     assert set(said["devices"]["on_release"]) == {"2"}
     assert 0 < said["exposed_to_bad"] <= said["rollouts"][2]["waves"][-1]["cut"]
@@ -77,6 +89,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_gate_that_lets_everything_pass_makes_the_demo_fail() -> None:
     ended = demo("--devices", str(DEVICES), "--break", "gate")
     assert ended.code == 1

@@ -280,8 +280,9 @@ def test_no_more_really_run_it_unconfirmed_than_the_plan_allows(
             case "away":
                 away ^= {row}
             case "halt":
-                running = shell.view(rollout).status is Status.RUNNING
-                shell.command(rollout, Verb.HALT if running else Verb.RESUME)
+                verbs = {Status.RUNNING: Verb.HALT, Status.HALTED: Verb.RESUME}
+                if verb := verbs.get(shell.view(rollout).status):  # it may have completed
+                    shell.command(rollout, verb)
             case _:
                 pass
         for _ in range(2):

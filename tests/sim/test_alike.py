@@ -18,7 +18,7 @@ from edgefleet.sim.scenario import Faults, Population, Scenario
 def played(name: str, *, apart: bool) -> Run:
     wanted = scenarios.load(name)
     wanted = replace(wanted, fleet=replace(wanted.fleet, apart=apart, panel=20))
-    run = Run(wanted, name=name, devices=2000, seed=3)
+    run = Run(wanted, name=name, devices=1000, seed=3)
     run.result = run.play()
     return run
 

@@ -1,12 +1,25 @@
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.sim import scenario as scenarios
 from edgefleet.sim.run import Run
 
+QUALITY = {
+    "quality_drop": "confidence_drop",
+    "latency30": "latency",
+    "accuracy3": "accuracy_drop",
+    "drift": "drift",
+    "slow_burn": "request_errors",
+}
+
 
 def played(name: str, devices: int, seed: int = 7):
-    return Run(scenarios.load(name), name=name, devices=devices, seed=seed).play()
+    """With few devices that report all the time, where nobody needs their figures."""
+    wanted = scenarios.load(name)
+    if name not in QUALITY:
+        wanted = replace(wanted, fleet=replace(wanted.fleet, panel=10))
+    return Run(wanted, name=name, devices=devices, seed=seed).play()
 
 
 @pytest.mark.parametrize("name", scenarios.names())
@@ -16,24 +29,9 @@ def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
     assert result.finished
     expected = scenarios.load(name).expect
     assert not expected or result.verdict in expected, result.text
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("quality_drop", "confidence_drop"),
-        ("latency30", "latency"),
-        ("accuracy3", "accuracy_drop"),
-        ("drift", "drift"),
-        ("slow_burn", "request_errors"),
-    ],
-)
-def test_what_no_device_finds_for_itself_is_taken_back_for_its_own_reason(
-    name: str, reason: str
-) -> None:
-    result = played(name, 3000)
-    assert (result.verdict, result.reason) == ("reverted", reason)
-    assert result.exposed < 1000, result.text
+    if name in QUALITY:  # what no device finds for itself
+        assert (result.verdict, result.reason) == ("reverted", QUALITY[name])
+        assert result.exposed < 1000, result.text
 
 
 @pytest.mark.parametrize("name", scenarios.names())
@@ -45,9 +43,9 @@ def test_any_scenario_runs_on_a_handful_of_devices(name: str, devices: int) -> N
 
 
 def test_the_same_seed_is_the_same_run_and_another_seed_another() -> None:
-    first = played("storm", 300)
-    assert played("storm", 300).trace_digest == first.trace_digest
-    assert played("storm", 300, seed=8).trace_digest != first.trace_digest
+    first = played("storm", 200)
+    assert played("storm", 200).trace_digest == first.trace_digest
+    assert played("storm", 200, seed=8).trace_digest != first.trace_digest
 
 
 def test_faults_really_happen() -> None:

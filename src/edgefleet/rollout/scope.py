@@ -80,7 +80,7 @@ class Scope:
             lambda number: misfit(fleet.kit(number), variants) is None, lambda: fleet.kit_count
         )
         self._eligible: tuple[int, Mask] | None = None
-        self._members: tuple[int, Parts, Rows] | None = None
+        self._members: tuple[int, Parts, Rows, Mask] | None = None
         self._ineligible: tuple[int, dict[str, int]] | None = None
         self._counts: tuple[int, npt.NDArray[np.int64]] | None = None
 
@@ -150,7 +150,7 @@ class Scope:
         """One truth value a row; kept until the fleet's facts change. Do not write to it."""
         version = self._fleet.facts_version
         if self._eligible is None or self._eligible[0] != version:
-            self._eligible = (version, self.all_eligible(np.arange(len(self._fleet))))
+            self._eligible = (version, self._ask_eligible(np.arange(len(self._fleet))))
         return self._eligible[1]
 
     def eligible_rows(self) -> Rows:
@@ -158,13 +158,10 @@ class Scope:
 
     def all_eligible(self, rows: Rows) -> Mask:
         """``eligible`` for many rows at once."""
-        by_label, by_kit = self._labels.all(), self._kits.all()
-        mask = ~self._old(rows)
-        if not by_label.all():
-            mask &= by_label[self._fleet.label_ids[rows]]
-        if not by_kit.all():
-            mask &= by_kit[self._fleet.kit_ids[rows]]
-        return mask
+        kept = self._eligible
+        if kept is not None and kept[0] == self._fleet.facts_version:
+            return kept[1][rows]
+        return self._ask_eligible(rows)
 
     def matching(self, rows: Rows, selector: str) -> Mask:
         """Which of ``rows`` a wave's selector matches."""
@@ -197,15 +194,30 @@ class Scope:
         version = self._fleet.facts_version
         kept = self._members
         if kept is None or kept[0] != version or kept[1] != parts:
-            rows = self.eligible_rows()
+            rows, mask = self.eligible_rows(), self.eligible_mask()
             if not _is_everyone(parts):
                 rows = rows[self._all_inside(rows, parts)]
-            kept = self._members = (version, parts, rows)
+                mask = np.zeros(len(mask), np.bool_)
+                mask[rows] = True
+            kept = self._members = (version, parts, rows, mask)
         return kept[2]
 
     def all_inside(self, rows: Rows, parts: Parts) -> Mask:
         """``eligible`` and ``inside`` for many rows at once."""
+        kept = self._members
+        if kept is not None and kept[0] == self._fleet.facts_version and kept[1] == parts:
+            return kept[3][rows]
         return self.all_eligible(rows) & self._all_inside(rows, parts)
+
+    def firsts(self, rows: Rows, parts: Parts) -> npt.NDArray[np.int16]:
+        """``first`` for many rows at once, -1 for those in none of them and the ineligible."""
+        found = np.full(len(rows), -1, np.int16)
+        left = np.flatnonzero(self.all_eligible(rows))
+        for place, part in enumerate(parts):
+            inside = self._all_inside(rows[left], (part,))
+            found[left[inside]] = place
+            left = left[~inside]
+        return found
 
     def _all_inside(self, rows: Rows, parts: Parts) -> Mask:
         if _is_everyone(parts):
@@ -222,6 +234,15 @@ class Scope:
                 mask &= part.labels.all()[self._fleet.label_ids[rows]]
             inside |= mask
         return inside
+
+    def _ask_eligible(self, rows: Rows) -> Mask:
+        by_label, by_kit = self._labels.all(), self._kits.all()
+        mask = ~self._old(rows)
+        if not by_label.all():
+            mask &= by_label[self._fleet.label_ids[rows]]
+        if not by_kit.all():
+            mask &= by_kit[self._fleet.kit_ids[rows]]
+        return mask
 
     def _count_misfits(self) -> dict[str, int]:
         """By reason. It passes over the fleet only where there may be some."""

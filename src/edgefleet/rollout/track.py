@@ -89,13 +89,7 @@ class Track:
 
     def waves_of(self, rows: Rows) -> npt.NDArray[np.int16]:
         """``wave_of`` for many rows at once, -1 for None."""
-        found = np.full(len(rows), -1, np.int16)
-        left = np.flatnonzero(self.scope.all_eligible(rows))
-        for index, part in enumerate(self.parts):
-            inside = self.scope.all_inside(rows[left], (part,))
-            found[left[inside]] = index
-            left = left[~inside]
-        return found
+        return self.scope.firsts(rows, self.parts)
 
     def inside(self, row: int) -> bool:
         """True when the device is in the open wave or in one before it."""

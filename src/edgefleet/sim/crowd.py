@@ -470,16 +470,23 @@ class Crowd:
             if self.witnesses is not None:
                 for hear in self.witnesses.activated:
                     hear(live.rows, mine.release, way, self.now)
-            if mine.release == NEW and bricks(live.luck, self.scenario.release):
+            truth = self.scenario.release
+            if mine.release == NEW and bricks(live.luck, truth):
                 self._lose(live)
                 return
-            if mine.release == NEW and burns(live.luck, self.scenario.release):
-                live.stays = True  # so that the hub hears of it
-                live.state = msgspec.structs.replace(live.state, pace=self._panel_pace)
+            self._attend(live, burning=mine.release == NEW and burns(live.luck, truth))
         status = live.status(self.now, _HARMLESS)
         if status is None:
             raise AssertionError(live.row)
         self._later(live, 0.5, happened.Activated(job=effect.job, status=status))
+
+    def _attend(self, live: Live, *, burning: bool) -> None:
+        """One whose service will go wrong reports all the time from now on, so that it is heard."""
+        stays = burning or bool(self.fleet.panel[live.row])
+        if stays is not live.stays:
+            live.stays = stays
+            pace = self._panel_pace if stays else self._pace
+            live.state = msgspec.structs.replace(live.state, pace=pace)
 
     def _lose(self, live: Live) -> None:
         """The device is never heard of again."""

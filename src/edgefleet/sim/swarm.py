@@ -185,7 +185,7 @@ def _fleet(chance: Random) -> Population:
         newcomers=round(chance.uniform(0.02, 0.2), 3) if chance.random() < 0.25 else 0.0,
         timezones=("Europe/Paris", "America/New_York", "Asia/Kolkata"),
         requests_s=chance.choice((0.5, 1.0, 2.0)),
-        panel=chance.choice((0, 10, 40)),
+        panel=chance.choice((0, 10, 20)),
     )
 
 

@@ -175,6 +175,7 @@ def _tell(
             hub,
             chapter,
             gate_of(fault, chapter),
+            fleet.total,
             clock=clock,
             tell=narrator.tell,
             pause=stage.pause,

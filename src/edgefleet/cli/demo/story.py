@@ -1,12 +1,13 @@
 """The story: its chapters as data, and the one way in which each is told."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import InternalError
-from edgefleet.cli.demo.limits import CHAPTER_TIMEOUT_S, GATE, LOOK_EVERY_S
+from edgefleet.cli.demo.limits import CHAPTER_TIMEOUT_S, FIRST_WAVE, GATE, LOOK_EVERY_S
 from edgefleet.client.hub import HubClient
 from edgefleet.client.watch import ENDED, Seen, watch
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Status, Verb, WaveSpec
@@ -18,46 +19,42 @@ MODEL: Final = "digits"
 class Chapter:
     """One release, how it goes out, and how that is meant to end.
 
+    ``in_waves``: to a few devices, to more, to all of them, and not to all of them at once.
     ``skip_proof``: the publisher does not run the golden set, so only the devices do.
     """
 
     release: str
     opening: str
-    percents: tuple[float, ...]
     ends: Status
     reasons: tuple[str, ...]
+    in_waves: bool = True
     skip_proof: bool = False
     gate: GateSpec = GATE
 
-
-CANARY: Final = (1.0, 10.0, 100.0)
 
 STORY: Final = (
     Chapter(
         "1",
         "Release 1, a good baseline, goes to everybody: the first install.",
-        (100.0,),
         Status.COMPLETED,
         ("completed",),
+        in_waves=False,
     ),
     Chapter(
         "2",
-        "Release 2 is better. It goes out in waves: 1 %, 10 %, 100 %.",
-        CANARY,
+        "Release 2 is better. It goes out in waves, each when the one before has passed.",
         Status.COMPLETED,
         ("completed",),
     ),
     Chapter(
         "3",
         "Release 3 passed its golden set, but does not cope with what devices really see.",
-        CANARY,
         Status.REVERTED,
         ("error_rate", "confidence_drop"),
     ),
     Chapter(
         "4",
         "Release 4 does not do what its golden set says, and its publisher did not look.",
-        CANARY,
         Status.REFUSED,
         ("refused_by_devices",),
         skip_proof=True,
@@ -67,10 +64,18 @@ STORY: Final = (
 Tell = Callable[[str], None]
 
 
+def waves_of(chapter: Chapter, devices: int) -> tuple[WaveSpec, ...]:
+    """1 %, 10 % and 100 % of the fleet; of a small one more, or a verdict would be up to chance."""
+    least = min(100.0, math.ceil(100.0 * FIRST_WAVE / devices))
+    first = max(1.0, least) if chapter.in_waves else 100.0
+    return tuple(WaveSpec(percent=share) for share in sorted({first, max(first, 10.0), 100.0}))
+
+
 def tell_rollout(
     client: HubClient,
     chapter: Chapter,
     gate: GateSpec,
+    devices: int,
     *,
     clock: Clock,
     tell: Tell,
@@ -78,12 +83,14 @@ def tell_rollout(
 ) -> RolloutView:
     """Plan and start the chapter's rollout, say what happens as it happens, return how it ended.
 
+    ``devices`` are all that are enrolled.
+
     Raises InternalError ``demo_failed`` when it does not end in time, and what the hub refuses.
     """
     spec = RolloutSpec(
         model=MODEL,
         release=chapter.release,
-        waves=tuple(WaveSpec(percent=percent) for percent in chapter.percents),
+        waves=waves_of(chapter, devices),
         gate=gate,
     )
     rollout = client.plan(spec).id
