@@ -3,9 +3,14 @@
 from edgefleet.agent import limits, tally
 from edgefleet.agent.state import Mark
 from edgefleet.protocol.device import Telemetry
+from edgefleet.protocol.serving import ServingStatus
 from support.agent_world import serving
 
 Counted = tuple[tuple[Telemetry, ...], Mark | None]
+
+
+def told(tallies: tuple[Telemetry, ...], mark: Mark | None, status: ServingStatus) -> Counted:
+    return tally.fold(tallies, mark, status, tally.growth(mark, status))
 
 
 def requests(counted: Counted) -> dict[str, int]:
@@ -13,40 +18,38 @@ def requests(counted: Counted) -> dict[str, int]:
 
 
 def test_only_growth_is_added() -> None:
-    counted = tally.fold((), None, serving("1", requests=10))
-    counted = tally.fold(*counted, serving("1", requests=15))
-    counted = tally.fold(*counted, serving("1", requests=15))
+    counted = told((), None, serving("1", requests=10))
+    counted = told(*counted, serving("1", requests=15))
+    counted = told(*counted, serving("1", requests=15))
     assert requests(counted) == {"1": 15}
 
 
 def test_counters_that_start_anew_are_all_growth() -> None:
-    counted = tally.fold((), None, serving("1", requests=10))
-    counted = tally.fold(*counted, serving("1", requests=3))
+    counted = told((), None, serving("1", requests=10))
+    counted = told(*counted, serving("1", requests=3))
     assert requests(counted) == {"1": 13}, "activated again in the same process"
-    counted = tally.fold(*counted, serving("1", pid=101, requests=4))
+    counted = told(*counted, serving("1", pid=101, requests=4))
     assert requests(counted) == {"1": 17}, "another process"
 
 
 def test_each_release_has_its_own_and_the_oldest_goes_first() -> None:
     counted: Counted = ((), None)
     for release in ("1", "2", "3", "4"):
-        counted = tally.fold(*counted, serving(release, requests=1))
+        counted = told(*counted, serving(release, requests=1))
     assert len(counted[0]) == limits.TALLIES
     assert requests(counted) == {"2": 1, "3": 1, "4": 1}
 
 
 def test_what_came_after_the_sending_stays_when_the_answer_comes() -> None:
-    tallies, mark = tally.fold((), None, serving("1", requests=10, errors=1))
+    tallies, mark = told((), None, serving("1", requests=10, errors=1))
     sent = tallies[0]
-    tallies, mark = tally.fold(tallies, mark, serving("1", requests=14, errors=1))
+    tallies, mark = told(tallies, mark, serving("1", requests=14, errors=1))
     left = tally.subtract(tallies, sent)
     assert [(one.requests, one.errors) for one in left] == [(4, 0)]
     assert tally.subtract(left, left[0]) == ()
 
 
 def test_confidence_adds_up() -> None:
-    counted = tally.fold((), None, serving("1", requests=2, confidence_sum=1.5, confidence_count=2))
-    tallies, _ = tally.fold(
-        *counted, serving("1", requests=3, confidence_sum=2.25, confidence_count=3)
-    )
+    counted = told((), None, serving("1", requests=2, confidence_sum=1.5, confidence_count=2))
+    tallies, _ = told(*counted, serving("1", requests=3, confidence_sum=2.25, confidence_count=3))
     assert (tallies[0].confidence_sum, tallies[0].confidence_count) == (2.25, 3)

@@ -34,7 +34,7 @@ def report_counted_twice(patch: Patch) -> None:
     def record(self: Ledger, row: int, said: object, wave: int | None) -> bool:
         fresh = right(self, row, said, wave)
         if not fresh:
-            self._counts[self.standing(row)] += 1
+            self.counts[self.standing(row)] += 1
         return fresh
 
     patch.setattr(Ledger, "record", record)

@@ -119,7 +119,7 @@ def test_offline_devices_never_make_it_fail_nor_hold_it_up():
     shell.publish("2")
     view = shell.run(shell.start(spec("2", 10, 100)))
     assert (view.status, view.evidence.failed) == (Status.COMPLETED, 0)
-    assert view.evidence.offline == 100
+    assert view.evidence.not_begun == 100
     assert shell.on_release("2") == 200
 
 
@@ -226,7 +226,7 @@ def test_a_larger_wave_passes_on_what_the_smaller_ones_proved_when_its_own_are_a
             for device in shell.devices:
                 device.away = lambda _now, took=device.running == "2": not took
     view = shell.run(rollout)
-    assert (view.status, view.evidence.healthy, view.evidence.offline) == (
+    assert (view.status, view.evidence.healthy, view.evidence.not_begun) == (
         Status.COMPLETED, 10, 90,
     )  # fmt: skip
 
@@ -362,4 +362,4 @@ def test_the_demo_passes_by_itself_with_stragglers_offline():
     assert (first.status, view.status) == (Status.COMPLETED, Status.COMPLETED)
     assert [wave.cut for wave in view.waves] == [11, 101, 1003]
     assert view.evidence.failed == 0
-    assert view.evidence.offline == 84
+    assert view.evidence.not_begun == 84

@@ -31,9 +31,10 @@ def test_together_or_apart_a_rollout_takes_the_same_course(name: str) -> None:
         assert run.result.finished
     one, other = together.result, apart.result
     assert (one.verdict, one.reason) == (other.verdict, other.reason)
-    assert [(w.cut, w.verdict, w.reason) for w in one.waves] == [
-        (w.cut, w.verdict, w.reason) for w in other.waves
-    ]
+    for wave, same in zip(one.waves, other.waves, strict=True):
+        assert (wave.verdict, wave.reason) == (same.verdict, same.reason)
+        # Newcomers do not wait, and a wave may open a few seconds earlier.
+        assert wave.cut == pytest.approx(same.cut, rel=0.01 if name == "newcomers" else 0)
     if one.verdict == "completed":
         assert one.exposed == other.exposed
     assert np.array_equal(together.serves(), apart.serves())

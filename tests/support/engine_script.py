@@ -54,6 +54,7 @@ class Session:
         self.fleet = FakeFleet()
         self.began = self.fleet.now
         self._verbs: Mapping[str, Callable[[list[str]], list[str]]] = {
+            "looks": self._looks,
             "fleet": self._fleet,
             "device": self._device,
             "release": self._release,
@@ -82,6 +83,11 @@ class Session:
             return [f"refused: {error.code}{field}: {error.message}"]
 
     # The world.
+
+    def _looks(self, said: list[str]) -> list[str]:
+        """``looks 10s``: how often gates are looked at, before there is any device."""
+        self.fleet = FakeFleet(tick_s=DURATION.convert(said[0], None, None))
+        return []
 
     def _fleet(self, said: list[str]) -> list[str]:
         """``fleet 100 site=lyon,oslo``: enrol so many, the labels' values in turn."""

@@ -383,7 +383,7 @@ class ToyShell:
             raise BrokenError(f"{seen} against {len(healthy)}, {len(failed)}, {len(reverted)}")
         accounts = (
             seen.offered + seen.in_trial + seen.healthy + seen.failed + seen.refused
-            + seen.reverted + seen.offline + seen.deferred
+            + seen.reverted + seen.offline + seen.deferred + seen.not_begun
         )  # fmt: skip
         if state.wave is not None and accounts != seen.cut:
             raise BrokenError(f"{accounts} devices in the accounts of {seen.cut}")

@@ -1,6 +1,7 @@
 """Sums and differences of sketches, bin by bin."""
 
 from collections.abc import Sequence
+from operator import add
 from typing import Final
 
 from edgefleet.agent import limits
@@ -37,7 +38,7 @@ def minus(one: Sketches, other: Sketches) -> Sketches:
 
 
 def padded(counts: Sequence[int], length: int) -> tuple[int, ...]:
-    return (*counts, *(0 for _ in range(length - len(counts))))
+    return (*counts, *[0] * (length - len(counts)))
 
 
 def bounded(latency: dict[int, int]) -> dict[int, int]:
@@ -50,11 +51,9 @@ def bounded(latency: dict[int, int]) -> dict[int, int]:
 
 
 def _added(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
-    return tuple(
-        a + b for a, b in zip(padded(one, len(other)), padded(other, len(one)), strict=True)
-    )
+    return tuple(map(add, padded(one, len(other)), padded(other, len(one))))
 
 
 def _less(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
-    length = len(one)
-    return tuple(max(0, a - b) for a, b in zip(one, padded(other, length)[:length], strict=True))
+    pairs = zip(one, padded(other, len(one)), strict=False)
+    return tuple([a - b if a > b else 0 for a, b in pairs])

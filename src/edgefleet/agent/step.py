@@ -42,13 +42,13 @@ def step(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple
 
 def wake_at(state: AgentState, now: float) -> float:
     """When the core has to look again, if nothing happens before."""
-    soft = state.soft
-    due = [now + NEVER_S]
+    soft, at = state.soft, now + NEVER_S
     if soft.sent is None:
-        due.append(soft.checkin_at)
-    pauses = (soft.work_at, soft.switch_at, soft.probe_at)
-    due += [at for at in pauses if at is not None]
-    return min(due)
+        at = min(at, soft.checkin_at)
+    for due in (soft.work_at, soft.switch_at, soft.probe_at):
+        if due is not None and due < at:
+            at = due
+    return at
 
 
 def _dispatch(turn: Turn, event: Event) -> None:

@@ -137,7 +137,8 @@ def plan_probe(turn: Turn) -> None:
     state, soft = turn.state, turn.soft
     wanted = state.active is not None or state.stage in IN_TRIAL or state.stage is Stage.REVERTING
     if not wanted or soft.probing:
-        turn.forgettable(probe_at=None)
+        if soft.probe_at is not None:
+            turn.forgettable(probe_at=None)
     else:
         pause = (
             state.pace.probe_trial_s if state.stage is Stage.WATCHING else state.pace.probe_idle_s
@@ -164,7 +165,7 @@ def _incumbent_confidence(turn: Turn) -> float | None:
 def _look(turn: Turn, status: ServingStatus) -> None:
     soft = turn.soft
     grown = tally.growth(soft.mark, status)
-    tallies, mark = tally.fold(soft.tallies, soft.mark, status)
+    tallies, mark = tally.fold(soft.tallies, soft.mark, status, grown)
     windows = window.advance(soft.windows, status, grown, turn.now)
     turn.forgettable(serving=status, tallies=tallies, mark=mark, windows=windows)
 

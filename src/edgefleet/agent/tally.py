@@ -13,14 +13,13 @@ from edgefleet.protocol.serving import LiveStats, ServingStatus
 
 
 def fold(
-    tallies: tuple[Telemetry, ...], mark: Mark | None, status: ServingStatus
+    tallies: tuple[Telemetry, ...], mark: Mark | None, status: ServingStatus, grown: LiveStats
 ) -> tuple[tuple[Telemetry, ...], Mark | None]:
-    """Add what happened since ``mark``; returns the tallies and the new mark."""
+    """Add what has ``grown`` since ``mark``; returns the tallies and the new mark."""
     if status.model is None or status.release is None:
         return tallies, mark
     stats = status.stats
     new = Mark(pid=status.pid, model=status.model, release=status.release, stats=stats)
-    grown = growth(mark, status)
     if grown.requests == 0 and grown.confidence_count == 0:
         return tallies, new
     kept = [tally for tally in tallies if tally.release != status.release]

@@ -69,15 +69,14 @@ class Admission:
             return Refusal(
                 WaitCode.FREEZE, f"{freeze.person} has frozen the whole fleet.", since=freeze.since
             )
-        people = approval.missing(state)
-        if people:
+        if state.spec.approval.people and (people := approval.missing(state)):
             given = ", ".join(approval.approvers(state)) or "nobody"
             return Refusal(
                 WaitCode.APPROVAL,
                 f"{people} more must approve it (so far: {given}): "
                 f"edgefleet rollout approve {state.id}.",
             )
-        return self.shut(labels, now)
+        return None if self.hours.always else self.shut(labels, now)
 
     def shut(self, labels: Mapping[str, str] | None, now: float) -> Refusal | None:
         """The window that has to open first; without ``labels``, for every device there may be."""
@@ -102,11 +101,9 @@ class Admission:
             return Refusal(
                 WaitCode.EXPOSURE, f"{in_trial} devices are in trial{self.unsaid}: {reason}."
             )
-        until = self.starts.wait_until(now)
-        if until is not None:
+        if self.starts.most and (until := self.starts.wait_until(now)) is not None:
             return Refusal(WaitCode.PACE, "Enough devices began in the last minute.", until)
-        full = self.budgets.full(labels)
-        if full is not None:
+        if self.budgets.specs and (full := self.budgets.full(labels)) is not None:
             return Refusal(
                 WaitCode.BUDGET,
                 f"{full.max_in_trial} in trial with {full.label}={labels[full.label]}: "
@@ -127,10 +124,14 @@ class Admission:
         """Reserve a place; the same device again holds the same one."""
         if row in self._granted:
             return
-        times, since = self._reserved.get(row, (0, now))
-        self._reserved[row] = (times + 1, since)
-        if not times:
+        if row in self._reserved:
+            times, since = self._reserved[row]
+            self._reserved[row] = (times + 1, since)
+            return
+        self._reserved[row] = (1, now)
+        if self.starts.most:
             self.starts.add(now)
+        if self.budgets.counts:
             self.budgets.take(row, labels)
 
     def take_all(self, rows: Rows, now: float) -> None:
@@ -151,9 +152,9 @@ class Admission:
 
     def began(self, row: int, at: float | None) -> None:
         """Its start is recorded. Only the reserved time or ``at`` counts for the pace."""
-        reserved = self._reserved.pop(row, None) is not None
-        granted = self._granted.pop(row, None) is not None
-        if not reserved and not granted and at is not None:
+        reserved = self._reserved.pop(row, None)
+        granted = self._granted.pop(row, None)
+        if reserved is None and granted is None and at is not None:
             self.starts.add(at)
 
     def granted_since(self, row: int) -> float | None:

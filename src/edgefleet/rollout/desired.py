@@ -6,6 +6,7 @@ it again, by whichever rollout.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,12 @@ from edgefleet.rollout.state import TAKEN_BACK
 from edgefleet.rollout.track import Track
 
 _GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLETED})
+
+# Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
+_COMPLETED: Final = Status.COMPLETED
+_HEALTHY: Final = Standing.HEALTHY
+_TRIAL: Final = Standing.TRIAL
+_NONE: Final = Standing.NONE
 
 
 class Desired:
@@ -42,18 +49,16 @@ class Desired:
 
     def track(self, row: int) -> Track | None:
         """The rollout whose release the device should run; None when none says."""
+        running = self._fleet.running_id(row)
         for track in self._giving:
-            if track.covers(row, self._fleet.running_id(row)) and not self._held(row, track):
+            if track.covers(row, running) and not self._held(row, track):
                 return track
         return None
 
     def proven(self, row: int) -> Track | None:
         """Like ``track``, but only a release that its rollout or the device itself has proved."""
         for track in self._giving:
-            proved = (
-                track.state.status is Status.COMPLETED
-                or track.ledger.standing(row) is Standing.HEALTHY
-            )
+            proved = track.state.status is _COMPLETED or track.ledger.standing(row) is _HEALTHY
             covers = proved and track.covers(row, self._fleet.running_id(row))
             if covers and not self._held(row, track):
                 return track
@@ -72,15 +77,17 @@ class Desired:
         recalled = self.recalled(row)
         proven = None if recalled is None else self.proven(row)
         if recalled is None or proven is None or proven.release.number == running:
-            if want.ledger.standing(row) < Standing.TRIAL and not may_stage(want):
+            if want.ledger.standing(row) < _TRIAL and not may_stage(want):
                 return None
             return want.offer
         return replace(proven.offer, rollout=recalled.state.id, action="revert")
 
     def recalled(self, row: int) -> Track | None:
         """The rollout that takes back what the device runs now."""
+        if not self._taken_back:
+            return None
         for track in self._taken_back.get(self._fleet.running_id(row), ()):
-            if track.ledger.standing(row) is not Standing.NONE or track.scope.eligible(row):
+            if track.ledger.standing(row) is not _NONE or track.scope.eligible(row):
                 return track
         return None
 
@@ -110,7 +117,7 @@ class Desired:
         """Which rows must not be offered the release of ``track``, whichever rollout said so."""
         mask = np.zeros(len(rows), np.bool_)
         for other in self.of_release(track.release.number):
-            if any(other.ledger.count(standing) for standing in HELD):
+            if other.ledger.holds_any:
                 mask |= other.ledger.held(rows)
         return mask
 
@@ -119,10 +126,9 @@ class Desired:
         return self._of_release.get(number, ())
 
     def _held(self, row: int, track: Track) -> bool:
-        for other in self._of_release.get(track.release.number, ()):
-            if other.ledger.standing(row) in HELD:
-                return True
-        return False
+        """By another rollout of its release: whom its own holds back, it does not cover."""
+        rollouts = self._of_release.get(track.release.number, ())
+        return len(rollouts) > 1 and any(other.ledger.standing(row) in HELD for other in rollouts)
 
 
 def _by_release(tracks: Iterable[Track]) -> dict[int, tuple[Track, ...]]:

@@ -1,6 +1,7 @@
 """The evidence of a rollout: each device of the open wave and of those before it in one account.
 
     cut = offered + in_trial + healthy + failed + refused + reverted + offline + deferred
+        + not_begun
 
 as long as no device that reported has left the fleet's selection since (it stays counted).
 """
@@ -12,7 +13,16 @@ import numpy as np
 from edgefleet.protocol.rollout import Evidence
 from edgefleet.rollout import gate
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.fleet import IDLE_CODE, NOTHING, STAGED_CODE, TRIAL_CODE, Fleet, Mask, Rows
+from edgefleet.rollout.fleet import (
+    IDLE_CODE,
+    NOTHING,
+    STAGED_CODE,
+    TRIAL_CODE,
+    Fleet,
+    Mask,
+    Rows,
+    taken,
+)
 from edgefleet.rollout.ledger import Standing
 from edgefleet.rollout.track import Track
 
@@ -61,18 +71,22 @@ def take_census(
     if held is not None and len(held):
         own = track.ledger.standings(rows)
         rows = rows[(own != Standing.NONE) | ~np.isin(rows, held, assume_unique=True)]
-    quiet = _only(rows, track.ledger.standings(rows) == Standing.NONE)
-    already = fleet.running_ids[quiet] == track.release.number
-    already[already] = fleet.phases[quiet[already]] == IDLE_CODE
-    unheard = _only(quiet, ~already)
-    away = fleet.silent_longer(unheard, now, fleet.offline_after_s)
+    unheard = track.ledger.standings(rows) == Standing.NONE
+    already = taken(fleet.running_ids, rows) == track.release.number
+    already &= unheard
+    if already.any():
+        already[already] = fleet.phases[rows[already]] == IDLE_CODE
+        unheard &= ~already
+    away = fleet.silent_longer(rows, now, fleet.offline_after_s)
+    away &= unheard
+    unheard &= ~away
     trial = track.ledger.rows(Standing.TRIAL)
     silent = fleet.silent_longer(trial, now, track.state.spec.gate.silence_s)
     found = Census(
-        offered=_only(unheard, ~away),
+        offered=_only(rows, unheard),
         in_trial=trial[~silent],
         silent=trial[silent],
-        offline=unheard[away],
+        offline=_only(rows, away),
         deferred=track.ledger.rows(Standing.DEFERRED),
     )
     told = int(np.count_nonzero(already))
@@ -94,7 +108,9 @@ def call_muster(track: Track, fleet: Fleet, census: Census, now: float) -> None:
 
 
 def _only(rows: Rows, mask: Mask) -> Rows:
-    """``rows[mask]``, without a copy where that is all of them. Do not write to it."""
+    """``rows[mask]``, without a pass where that is all of them or none. Do not write to it."""
+    if not mask.any():
+        return rows[:0]
     return rows if mask.all() else rows[mask]
 
 
@@ -126,8 +142,8 @@ def closed_evidence(track: Track, fleet: Fleet, now: float) -> Evidence:
     """The accounts of a rollout that exposes nobody any more, from its counts: no pass over rows.
 
     Only devices left in trial are looked at, as they may have gone silent. Whoever never said
-    anything counts as offline, newcomers since count in the cut, and the cohorts are those of the
-    last verdict.
+    anything has not begun, newcomers since count in the cut, and the cohorts are those of the last
+    verdict.
     """
     wave = track.state.open_wave
     if wave is None:
@@ -146,8 +162,8 @@ def closed_evidence(track: Track, fleet: Fleet, now: float) -> Evidence:
         silent=silent,
         refused=count[Standing.REFUSED],
         reverted=count[Standing.REVERTED],
-        offline=cut - sum(count.values()),
         deferred=count[Standing.DEFERRED],
+        not_begun=cut - sum(count.values()),
         exposed=ledger.exposed,
         reasons=_reasons(track, silent),
         canary=judged.canary,

@@ -26,8 +26,13 @@ def allowed(
     ``missing`` among them. While the evidence leans against the release nothing grows, and it goes
     on by first handfuls beside the missing: nothing is learnt from standing still.
     """
-    limit = max(spec.first, int(spec.growth * healthy))
+    limit = trusted(spec, healthy)
     return min(limit, missing + max(spec.first, in_trial - missing)) if suspect else limit
+
+
+def trusted(spec: ExposureSpec, healthy: int) -> int:
+    """``allowed`` while nothing speaks against the release."""
+    return max(spec.first, int(spec.growth * healthy))
 
 
 def suspicious(spec: GateSpec, *, bad: int, size: int) -> bool:

@@ -87,6 +87,7 @@ class Fleet:
         self._kit = np.zeros(0, np.uint32)
         self._protocol = np.zeros(0, np.uint8)
         self._phase = np.zeros(0, np.uint8)
+        self._grow(1024)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -108,12 +109,12 @@ class Fleet:
             raise ValueError(msg)
         row = len(self._names)
         if row == len(self._hash):
-            self._grow(max(1024, 2 * row))
+            self._grow(2 * row)
         self._names.append(name)
         self._rows[name] = row
-        self._hash[row] = device_hash(name)
-        self._kit[row] = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
-        self._labels[row] = self._label_id(labels)
+        self._hash_at[row] = device_hash(name)
+        self._kit_at[row] = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
+        self._labels_at[row] = self._label_id(labels)
         self.facts_version += 1
         return row
 
@@ -129,18 +130,18 @@ class Fleet:
         """Replace what a device is."""
         kit_id = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
         label_id = self._label_id(labels)
-        if self._kit.item(row) != kit_id or self._labels.item(row) != label_id:
-            self._kit[row] = kit_id
-            self._labels[row] = label_id
+        if self._kit_at[row] != kit_id or self._labels_at[row] != label_id:
+            self._kit_at[row] = kit_id
+            self._labels_at[row] = label_id
             self.facts_version += 1
 
     def speaks(self, row: int, protocol: int) -> None:
         """Take down which version of the protocol the device's agent spoke last."""
         said = protocol if UNHEARD < protocol < NO_PROTOCOL else NO_PROTOCOL
-        before = self._protocol.item(row)
+        before = self._protocol_at[row]
         if before == said:
             return
-        self._protocol[row] = said
+        self._protocol_at[row] = said
         if is_served(said) != (before == UNHEARD or is_served(before)):
             self.facts_version += 1
 
@@ -153,9 +154,9 @@ class Fleet:
         self, row: int, now: float, *, model: str | None, release: str | None, phase: Phase
     ) -> None:
         """Take down what a check-in said."""
-        self._last_seen[row] = now
-        self._running[row] = self.release_id(model, release)
-        self._phase[row] = _PHASE_CODE[phase]
+        self._last_seen_at[row] = now
+        self._running_at[row] = self.release_id(model, release)
+        self._phase_at[row] = _PHASE_CODE[phase]
 
     def heartbeats(
         self, rows: Rows, now: float | npt.NDArray[np.float64], running: npt.NDArray[np.uint32]
@@ -200,9 +201,9 @@ class Fleet:
 
     def accept_seq(self, row: int, seq: int) -> bool:
         """True, and remembered, when ``seq`` is above every one before; else it is a replay."""
-        if not self._seq.item(row) < seq <= SEQ_MAX:
+        if not self._seq_at[row] < seq <= SEQ_MAX:
             return False
-        self._seq[row] = seq
+        self._seq_at[row] = seq
         return True
 
     def row(self, name: str) -> int | None:
@@ -215,45 +216,45 @@ class Fleet:
         return tuple(self._names[row] for row in rows.tolist())
 
     def labels(self, row: int) -> Mapping[str, str]:
-        return self._label_sets[self._labels.item(row)]
+        return self._label_sets[self._labels_at[row]]
 
     def profile(self, row: int) -> str:
-        return self._kits[self._kit.item(row)].profile
+        return self._kits[self._kit_at[row]].profile
 
     def protocol(self, row: int) -> int:
         """The version that its agent spoke last; UNHEARD before it was heard."""
-        return self._protocol.item(row)
+        return self._protocol_at[row]
 
     def phase(self, row: int) -> Phase:
-        return _PHASES[self._phase.item(row)]
+        return _PHASES[self._phase_at[row]]
 
     def last_seq(self, row: int) -> int:
-        return self._seq.item(row)
+        return self._seq_at[row]
 
     def last_seen(self, row: int) -> float | None:
         """Seconds since the epoch, None when it never checked in."""
-        return self._last_seen.item(row) or None
+        return self._last_seen_at[row] or None
 
     def online(self, row: int, now: float) -> bool:
         """True when it checked in within ``offline_after_s``."""
-        seen = self._last_seen.item(row)
+        seen = self._last_seen_at[row]
         return seen > 0 and now - seen <= self.offline_after_s
 
     def running(self, row: int) -> tuple[str, str] | None:
         """(model, release) that it serves, as far as it said."""
-        return self._releases[self._running.item(row)]
+        return self._releases[self._running_at[row]]
 
     def running_id(self, row: int) -> int:
-        return self._running.item(row)
+        return self._running_at[row]
 
     def hash(self, row: int) -> int:
-        return self._hash.item(row)
+        return self._hash_at[row]
 
     def label_id(self, row: int) -> int:
-        return self._labels.item(row)
+        return self._labels_at[row]
 
     def kit_id(self, row: int) -> int:
-        return self._kit.item(row)
+        return self._kit_at[row]
 
     # All devices, in columns. These are views: read them, do not keep them.
 
@@ -285,9 +286,7 @@ class Fleet:
         """Who was not heard for longer; nobody while this process itself listens no longer."""
         if not now - self.listening_since > than_s:
             return np.zeros(len(rows), np.bool_)
-        silent_s = self._last_seen[rows]
-        np.subtract(now, silent_s, out=silent_s)
-        longer_silent: Mask = silent_s > than_s
+        longer_silent: Mask = taken(self._last_seen, rows) < now - than_s
         return longer_silent
 
     def unheard(self, rows: Rows, since: float) -> Mask:
@@ -381,6 +380,25 @@ class Fleet:
         self._kit = longer(self._kit, capacity)
         self._protocol = longer(self._protocol, capacity)
         self._phase = longer(self._phase, capacity)
+        # The same memory, for one row at a time: a third of the time of an array's item.
+        self._hash_at = self._hash.data
+        self._last_seen_at = self._last_seen.data.cast("B").cast("d")
+        self._seq_at = self._seq.data
+        self._running_at = self._running.data
+        self._labels_at = self._labels.data
+        self._kit_at = self._kit.data
+        self._protocol_at = self._protocol.data
+        self._phase_at = self._phase.data
+
+
+def taken(column: npt.NDArray[_T], rows: Rows) -> npt.NDArray[_T]:
+    """``column[rows]`` of ``rows`` that ascend: no copy if they are the first of all.
+
+    Do not write to it, and do not keep it.
+    """
+    if len(rows) and rows[-1] == len(rows) - 1:
+        return column[: len(rows)]
+    return column[rows]
 
 
 def longer(column: npt.NDArray[_T], capacity: int) -> npt.NDArray[_T]:

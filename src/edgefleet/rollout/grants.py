@@ -7,6 +7,8 @@ nothing lets go of what it has not begun; but the answer that tells it may be lo
 is that it is heard idle afterwards. A device that is not heard again keeps its place.
 """
 
+from typing import Final
+
 from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
 from edgefleet.protocol.version import starts_by_itself
 from edgefleet.rollout.desired import Desired
@@ -16,6 +18,10 @@ from edgefleet.rollout.ledger import Standing
 from edgefleet.rollout.track import Track
 
 _ID_CHARS = 64
+
+# Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
+_DEFERRED: Final = Standing.DEFERRED
+_IDLE: Final = Phase.IDLE
 
 
 class Grants:
@@ -39,7 +45,7 @@ class Grants:
         """
         held = self._held.get(row)
         if held is not None:
-            if self._fleet.phase(row) is not Phase.IDLE or self._is_offered(held, row, now):
+            if self._fleet.phase(row) is not _IDLE or self._is_offered(held, row, now):
                 return None
             held.admission.take_back(row)
             del self._held[row]
@@ -57,7 +63,7 @@ class Grants:
 
     def record(self, track: Track, row: int, at: float) -> bool:
         """A grant of ``at`` is durable; False when the device has answered it already."""
-        if track.ledger.standing(row) > Standing.DEFERRED:
+        if track.ledger.standing(row) > _DEFERRED:
             return False
         other = self._held.get(row)
         if other is not None:

@@ -21,11 +21,11 @@ class Starts:
     """When devices began, of the last minute: at most ``most`` in any 60 s (0 is no bound)."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._at: list[float] = []  # ascending
 
     def add(self, at: float, count: int = 1) -> None:
-        if self._most:
+        if self.most:
             place = bisect_right(self._at, at)
             self._at[place:place] = [at] * count
 
@@ -37,16 +37,16 @@ class Starts:
 
     def room(self, now: float) -> int | None:
         """How many may begin now; None: any number."""
-        if not self._most:
+        if not self.most:
             return None
         del self._at[: bisect_right(self._at, now - MINUTE_S)]
-        return max(0, self._most - len(self._at))
+        return max(0, self.most - len(self._at))
 
     def wait_until(self, now: float) -> float | None:
         """When the next may begin; None: now. A clock set back counts as no time."""
         if self.room(now) != 0:
             return None
-        return self._at[-self._most] + MINUTE_S
+        return self._at[-self.most] + MINUTE_S
 
 
 class Bucket:

@@ -79,7 +79,7 @@ class Scope:
         self._kits = Answers(
             lambda number: misfit(fleet.kit(number), variants) is None, lambda: fleet.kit_count
         )
-        self._eligible: tuple[int, Mask] | None = None
+        self._eligible: tuple[int, Mask, memoryview[bool]] | None = None
         self._members: tuple[int, Parts, Rows, Mask] | None = None
         self._ineligible: tuple[int, dict[str, int]] | None = None
         self._counts: tuple[int, npt.NDArray[np.int64]] | None = None
@@ -101,7 +101,7 @@ class Scope:
     def eligible(self, row: int) -> bool:
         fleet, kept = self._fleet, self._eligible
         if kept is not None and kept[0] == fleet.facts_version:
-            return kept[1].item(row)
+            return kept[2][row]
         return (
             self._labels[fleet.label_id(row)]
             and self._kits[fleet.kit_id(row)]
@@ -150,7 +150,8 @@ class Scope:
         """One truth value a row; kept until the fleet's facts change. Do not write to it."""
         version = self._fleet.facts_version
         if self._eligible is None or self._eligible[0] != version:
-            self._eligible = (version, self._ask_eligible(np.arange(len(self._fleet))))
+            mask = self._ask_eligible(np.arange(len(self._fleet)))
+            self._eligible = (version, mask, mask.data.cast("B").cast("?"))
         return self._eligible[1]
 
     def eligible_rows(self) -> Rows:

@@ -37,7 +37,10 @@ class Setbacks:
 
     def held(self, model: str, row: int) -> bool:
         """True until a person has looked at the device."""
-        count = self.count(model, row)
+        counts = self._counts.get(model)
+        if counts is None:
+            return False
+        count = counts[row]
         return count >= TOO_MANY and count - self._let_pass.get((model, row), 0) >= TOO_MANY
 
     def rows(self, model: str) -> Rows:

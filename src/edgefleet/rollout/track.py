@@ -1,6 +1,7 @@
 """One rollout in memory: its durable state, and what is rebuilt around it."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,13 @@ from edgefleet.rollout.state import RolloutState
 
 _EXACT = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED})
 """While a rollout stands so, its wave is exactly who was enrolled when the wave opened."""
+
+# Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
+_NONE: Final = Standing.NONE
+_TRIAL: Final = Standing.TRIAL
+_HEALTHY: Final = Standing.HEALTHY
+_RUNNING: Final = Status.RUNNING
+_COMPLETED: Final = Status.COMPLETED
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Track:
 
     parts: Parts = ()  # of each wave that is open, or was
     reach: Parts = ()  # of all of them together
+    _rows: int = 0  # enrolled when the open wave opened
     offer: Offer = field(init=False)  # what a device is told that shall run the release
 
     def __post_init__(self) -> None:
@@ -66,6 +75,8 @@ class Track:
     def become(self, state: RolloutState) -> None:
         """Stand as ``state`` says."""
         self.state = state
+        wave = state.open_wave
+        self._rows = (wave.rows or 0) if wave is not None else 0
         opened = () if state.wave is None else state.waves[: state.wave + 1]
         self.parts = tuple(self.scope.part(wave) for wave in opened)
         self.reach = reach(self.parts)
@@ -73,12 +84,11 @@ class Track:
     @property
     def in_trial(self) -> int:
         """Devices that hold a place: in trial, however long silent, or granted to start."""
-        return self.ledger.count(Standing.TRIAL) + self.admission.reserved
+        return self.ledger.counts[_TRIAL] + self.admission.reserved
 
     def moved(self, row: int, at: float) -> None:
         """A device began. Newcomers to the wave do not prolong the wait for its stragglers."""
-        wave = self.state.open_wave
-        if wave is not None and wave.rows is not None and row < wave.rows:
+        if row < self._rows:
             self.admission.moved(at)
 
     def wave_of(self, row: int) -> int | None:
@@ -106,7 +116,7 @@ class Track:
 
     def has_part(self, row: int, kind: OutcomeKind) -> bool:
         """May the device report this? It did before, lies in a wave, or is told to go back."""
-        if self.ledger.standing(row) is not Standing.NONE:
+        if self.ledger.standing(row) is not _NONE:
             return True
         if not self.reach or not self.scope.eligible(row):
             return False
@@ -114,7 +124,7 @@ class Track:
             return self.scope.inside(row, self.reach)
         if kind is OutcomeKind.REVERTED:
             return True
-        if self.state.status is Status.COMPLETED:
+        if self.state.status is _COMPLETED:
             return self.follows(row)
         return self.scope.inside(row, self.reach)
 
@@ -126,27 +136,32 @@ class Track:
         follows them.
         """
         standing = self.ledger.standing(row)
-        if standing in (Standing.TRIAL, Standing.HEALTHY):
+        if standing is _TRIAL or standing is _HEALTHY:
             return True
+        return self.gives(row, standing, running)
+
+    def gives(self, row: int, standing: Standing, running: int) -> bool:
+        """``covers`` for a device that does not have it, as it stands."""
         if not self.reach or standing in HELD or not self.scope.eligible(row):
             return False
-        if self.state.status is Status.COMPLETED:
+        status = self.state.status
+        if status is _COMPLETED:
             return self.follows(row) or running == self.release.number
-        exposes = self.state.status is Status.RUNNING or running == self.release.number
+        exposes = status is _RUNNING or running == self.release.number
         return exposes and self.scope.inside(row, self.reach)
 
     def covered(self, rows: Rows, running: npt.NDArray[np.uint32]) -> Mask:
         """``covers`` for many rows at once, held devices among them."""
         standings = self.ledger.standings(rows)
-        given: Mask = (standings == Standing.TRIAL) | (standings == Standing.HEALTHY)
+        given: Mask = (standings == _TRIAL) | (standings == _HEALTHY)
         if not self.reach:
             return given
         runs_it = running == self.release.number
-        if self.state.status is Status.COMPLETED:
+        if self.state.status is _COMPLETED:
             end = None if self.state.spec.follow else self.state.rows_at_end
             taken = self.scope.all_eligible(rows)
             given |= taken if end is None else taken & ((rows < end) | runs_it)
-        elif self.state.status is Status.RUNNING:
+        elif self.state.status is _RUNNING:
             given |= self.scope.all_inside(rows, self.reach)
         else:
             given |= self.scope.all_inside(rows, self.reach) & runs_it

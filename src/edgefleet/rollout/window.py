@@ -136,11 +136,12 @@ class Hours:
         self._offset = offset
         self._known: dict[str, tuple[float, float, bool]] = {}  # zone -> (from, until, open?)
         self._next: dict[str, tuple[float, float | None]] = {}  # zone -> (asked at, next opening)
+        self.always = not windows
         self.by_device = any(window.timezone == DEVICE for window in windows)
 
     def open(self, label: str | None, now: float) -> bool:
         """True when a device whose label ``timezone`` says so may begin."""
-        if not self._windows:
+        if self.always:
             return True
         zone = zone_of(label, self._offset, now)
         known = self._known.get(zone)

@@ -121,7 +121,7 @@ def _closing(view: RolloutView) -> str:
     seen = view.evidence
     match view.status:
         case Status.COMPLETED:
-            return f"Devices that run it: {view.exposed:,}; out of reach: {seen.offline:,}."
+            return f"Devices that run it: {view.exposed:,}; out of reach: {seen.not_begun:,}."
         case Status.REVERTED:
             return (
                 f"Devices that took it: {view.exposed}. Went back by themselves: {seen.failed}; "

@@ -93,6 +93,7 @@ def counts(evidence: Evidence) -> str:
         f"refused {evidence.refused}" if evidence.refused else "",
         f"to go {evidence.offered}" if evidence.offered else "",
         f"offline {evidence.offline}" if evidence.offline else "",
+        f"not begun {evidence.not_begun}" if evidence.not_begun else "",
         f"deferred {evidence.deferred}" if evidence.deferred else "",
         f"reverted {evidence.reverted}" if evidence.reverted else "",
     ]
