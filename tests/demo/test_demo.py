@@ -15,7 +15,7 @@ import pytest
 from edgefleet.cli.demo.story import STORY, waves_of
 
 KEYS = {"rollouts", "devices", "exposed_to_bad", "inference", "checks", "seconds", "hub"}
-DEVICES = 150
+DEVICES = 60
 
 
 @dataclass
@@ -75,7 +75,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path
     assert verdicts == [
         ("1", "completed"), ("2", "completed"), ("3", "reverted"), ("4", "refused"),
     ]  # fmt: skip
-    assert [wave["percent"] for wave in said["rollouts"][1]["waves"]] == [4, 10, 100]
+    assert [wave["percent"] for wave in said["rollouts"][1]["waves"]] == [8, 10, 100]
     assert said["devices"]["total"] == DEVICES + 3
     assert set(said["devices"]["on_release"]) == {"2"}
     assert 0 < said["exposed_to_bad"] <= said["rollouts"][2]["waves"][-1]["cut"]

@@ -3,7 +3,7 @@
 import pytest
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 from edgefleet.sim.store import Store
 from edgefleet.sim.swarm import play
 

@@ -13,8 +13,8 @@ from edgefleet.protocol.rollout import Freeze, RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout import approval
 from edgefleet.rollout.budget import Budgets
+from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.exposure import SO_FAR
-from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.limits import PUT_OFF_S
 from edgefleet.rollout.pace import Flow, Starts
 from edgefleet.rollout.state import RolloutState

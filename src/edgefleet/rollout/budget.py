@@ -7,7 +7,8 @@ import numpy as np
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import BudgetSpec
-from edgefleet.rollout.fleet import Fleet, Mask, Rows
+from edgefleet.rollout.columns import Mask, Rows
+from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import BUDGETS
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, Scores, Telemetry
 from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, Limits
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
     LIMIT_REQUESTS,

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout.fleet import Fleet, Mask, Rows
+from edgefleet.rollout.columns import Mask, Rows
+from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.ledger import HELD, Standing
 from edgefleet.rollout.state import TAKEN_BACK
 from edgefleet.rollout.track import Track

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from edgefleet.protocol.release import ReleaseManifest, Variant
 from edgefleet.protocol.version import PREVIOUS, PROTOCOL
-from edgefleet.rollout.fleet import UNHEARD, Kit, Mask
+from edgefleet.rollout.columns import Mask
+from edgefleet.rollout.fleet import UNHEARD, Kit
 
 
 class Misfit(StrEnum):

@@ -7,7 +7,6 @@ in any order, and the engine stands where it stood. Changes of one rollout must 
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -21,35 +20,26 @@ from edgefleet.rollout import step as steps
 from edgefleet.rollout.admission import Admission
 from edgefleet.rollout.alike import Alike
 from edgefleet.rollout.cohorts import Cohorts
+from edgefleet.rollout.columns import Mask, Rows
+from edgefleet.rollout.counting import Counting
 from edgefleet.rollout.course import Course
 from edgefleet.rollout.cut import EVERYONE
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.eligibility import variants_of
 from edgefleet.rollout.evidence import call_muster, find_owing
-from edgefleet.rollout.fleet import NOTHING, Fleet, Mask, Rows
+from edgefleet.rollout.fleet import NOTHING, Fleet
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.grants import Grants
 from edgefleet.rollout.leave import Leave, allowed
-from edgefleet.rollout.ledger import WENT_BACK, Ledger, Standing
+from edgefleet.rollout.ledger import Ledger, Standing
 from edgefleet.rollout.outlook import Outlook
 from edgefleet.rollout.scope import Scope
 from edgefleet.rollout.selector import parse
 from edgefleet.rollout.staging import open_offering, renew_offering
-from edgefleet.rollout.state import HOLDING, JUDGED, OPEN, RolloutState
+from edgefleet.rollout.state import HOLDING, OPEN, RolloutState
 from edgefleet.rollout.step import AuditLine, Event, step
 from edgefleet.rollout.track import Published, Track
 from edgefleet.rollout.window import Offset, check_windows, utc_only
-
-# Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
-_TRIAL: Final = Standing.TRIAL
-_HEALTHY: Final = Standing.HEALTHY
-_DEFERRED: Final = Standing.DEFERRED
-_NONE: Final = Standing.NONE
-_WENT_BACK: Final = OutcomeKind.REVERTED
-_GRANTED: Final = OutcomeKind.OFFERED
-_PUT_OFF: Final = OutcomeKind.DEFERRED
-_CONFIRMED: Final = OutcomeKind.CONFIRMED
-_STARTED: Final = OutcomeKind.TRIAL_STARTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +68,8 @@ class Engine:
         self._desired = Desired(self.fleet)
         self._leave = Leave(self.fleet)
         self._grants = Grants(self.fleet, self._desired, self._leave)
-        self.alike = Alike(self.fleet, self._tracks, self._desired, self._leave, self._grants)
+        self._counting = Counting(self.fleet, self._tracks, self._leave, self._grants)
+        self.alike = Alike(self.fleet, self._tracks, self._desired, self._leave, self._counting)
         self._outlook = Outlook(self.fleet, self._desired, self._leave, gate)
         self._course = Course(self.fleet, self._desired)
 
@@ -207,7 +198,7 @@ class Engine:
         To be asked when the report arrives. Later the device's facts may be others.
         """
         track = self._tracks.get(outcome.rollout)
-        if outcome.kind is _GRANTED:
+        if outcome.kind is OutcomeKind.OFFERED:
             return False
         return track is None or track.admission.holds(row) or track.has_part(row, outcome.kind)
 
@@ -242,59 +233,11 @@ class Engine:
         ``at`` is when it was received, by the clock of whoever calls: starts count for the pace by
         it after a restart.
         """
-        track = self._tracks.get(outcome.rollout)
-        if track is None:
-            return False
-        kind, ledger, admission = outcome.kind, track.ledger, track.admission
-        # On the way back a device may also report on the release that it goes back to.
-        if outcome.release != track.state.spec.release and kind is not _WENT_BACK:
-            return False
-        if kind is _GRANTED:
-            return self._grants.record(track, row, outcome.at)
-        if kind is _PUT_OFF:
-            admission.put_off(row, outcome.at if at is None else at)
-        before = ledger.standing(row)
-        counted = before is _TRIAL or before is _HEALTHY  # in its wave, for good
-        if not ledger.record(row, outcome, None if counted else track.wave_of(row)):
-            return False
-        after = ledger.standing(row)
-        if kind is _CONFIRMED:
-            track.cohorts.confirmed(outcome, track.state.spec.gate)
-        elif kind is _STARTED:
-            admission.began(row, at)
-            if at is not None:
-                track.moved(row, at)
-        if self._grants.given and after > _DEFERRED:
-            self._grants.settle(track, row)
-        if admission.budgets.counts:
-            if after is _TRIAL:
-                admission.budgets.take(row, self.fleet.labels(row))
-            elif before is _TRIAL:
-                admission.budgets.give_back(row)
-        if after in WENT_BACK and before not in WENT_BACK:
-            self._leave.setbacks.add(track.state.spec.model, row)
-        return True
+        return self._counting.record(row, outcome, at)
 
     def telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
         """Add serving figures to the cohort that the device is in. Soft."""
-        for track in self._tracks.values():
-            state = track.state
-            started = state.started_at is not None and state.started_at <= now
-            if state.status not in JUDGED or not started or not track.scope.eligible(row):
-                continue
-            running = self.fleet.running(row)
-            if running is not None and running[0] != state.spec.model:
-                continue
-            took = track.ledger.standing(row) is not _NONE
-            if telemetry.release == state.spec.release and took:
-                track.cohorts.hear_canary(
-                    row,
-                    telemetry,
-                    state.spec.gate,
-                    track.release.memory_limit_mib(self.fleet.profile(row)),
-                )
-            elif telemetry.release == state.previous and not took:
-                track.cohorts.hear_control(row, telemetry, state.spec.gate)
+        self._counting.hear(row, telemetry, now)
 
     def answer(self, row: int, now: float) -> Offer | None:
         """What the device should run, when that is not what it said it runs."""
@@ -309,7 +252,7 @@ class Engine:
                 if len(self._desired.of_release(track.release.number)) > 1:
                     continue
                 asked = np.flatnonzero(wanted & (numbers == track.release.number))
-                unbegun = track.ledger.standings(rows[asked]) < _TRIAL
+                unbegun = track.ledger.standings(rows[asked]) < Standing.TRIAL
                 beyond = track.scope.positions(rows[asked]) >= np.uint64(track.offering.below)
                 wanted[asked[unbegun & beyond]] = False
         return wanted
@@ -387,6 +330,7 @@ class Engine:
         """A rollout came or changed."""
         self._desired.arrange(self._tracks.values())
         self._leave.arrange(self._tracks.values())
+        self._counting.arrange()
 
     def _start_by_time(self, track: Track, now: float) -> Change | None:
         """Start what is planned for now, unless another rollout holds its devices."""

@@ -12,17 +12,9 @@ import numpy as np
 
 from edgefleet.protocol.rollout import Evidence
 from edgefleet.rollout import gate
+from edgefleet.rollout.columns import Mask, Rows, taken
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.fleet import (
-    IDLE_CODE,
-    NOTHING,
-    STAGED_CODE,
-    TRIAL_CODE,
-    Fleet,
-    Mask,
-    Rows,
-    taken,
-)
+from edgefleet.rollout.fleet import IDLE_CODE, NOTHING, STAGED_CODE, TRIAL_CODE, Fleet
 from edgefleet.rollout.ledger import Standing
 from edgefleet.rollout.track import Track
 

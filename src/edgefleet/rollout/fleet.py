@@ -7,7 +7,7 @@ Labels are interned as whole sets, so that a selector is evaluated once per dist
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,9 @@ import numpy.typing as npt
 from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.version import is_served
+from edgefleet.rollout.columns import Mask, Rows, longer, taken
 from edgefleet.rollout.limits import SEQ_MAX
 from edgefleet.rollout.selector import Selector
-
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 _PHASES: Final = tuple(Phase)
 _PHASE_CODE: Final = {phase: code for code, phase in enumerate(_PHASES)}
@@ -33,7 +31,6 @@ def phase_code(phase: Phase) -> int:
 IDLE_CODE: Final = _PHASE_CODE[Phase.IDLE]
 STAGED_CODE: Final = _PHASE_CODE[Phase.STAGED]
 TRIAL_CODE: Final = _PHASE_CODE[Phase.TRIAL]
-_T = TypeVar("_T", bound=np.generic)
 NOTHING: Final = 0  # the release number of a device that runs none, or did not say
 UNHEARD: Final = 0  # the protocol of an agent that was not heard yet
 NO_PROTOCOL: Final = 255  # of an agent that speaks a version without a place in the column
@@ -389,20 +386,3 @@ class Fleet:
         self._kit_at = self._kit.data
         self._protocol_at = self._protocol.data
         self._phase_at = self._phase.data
-
-
-def taken(column: npt.NDArray[_T], rows: Rows) -> npt.NDArray[_T]:
-    """``column[rows]`` of ``rows`` that ascend: no copy if they are the first of all.
-
-    Do not write to it, and do not keep it.
-    """
-    if len(rows) and rows[-1] == len(rows) - 1:
-        return column[: len(rows)]
-    return column[rows]
-
-
-def longer(column: npt.NDArray[_T], capacity: int) -> npt.NDArray[_T]:
-    """The column with room for ``capacity`` rows, new ones zero."""
-    grown = np.zeros(capacity, column.dtype)
-    grown[: len(column)] = column
-    return grown

@@ -5,7 +5,8 @@ import numpy as np
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.admission import Refusal
-from edgefleet.rollout.fleet import Fleet, Mask, Rows
+from edgefleet.rollout.columns import Mask, Rows
+from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import FIRST_NAMES
 from edgefleet.rollout.track import Track
 from edgefleet.rollout.window import LABEL

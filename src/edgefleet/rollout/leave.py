@@ -16,7 +16,8 @@ from edgefleet.protocol.version import starts_by_itself
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout import exposure
 from edgefleet.rollout.admission import Refusal
-from edgefleet.rollout.fleet import Fleet, Mask, Rows
+from edgefleet.rollout.columns import Mask, Rows
+from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.holding import held_back
 from edgefleet.rollout.ledger import HELD, Standing
 from edgefleet.rollout.setback import Setbacks

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.fleet import Rows, longer, taken
+from edgefleet.rollout.columns import Rows, longer, taken
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 
 

@@ -11,9 +11,10 @@ from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, WaveSpec
 from edgefleet.rollout import cut
 from edgefleet.rollout.approval import check_approval
 from edgefleet.rollout.budget import check_budgets
+from edgefleet.rollout.columns import Mask
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.eligibility import Misfit
-from edgefleet.rollout.fleet import Fleet, Mask
+from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES
 from edgefleet.rollout.pace import check_pace
 from edgefleet.rollout.scope import Scope, reach

@@ -9,8 +9,9 @@ import numpy.typing as npt
 from edgefleet.base.ids import mix64
 from edgefleet.protocol.release import Variant
 from edgefleet.rollout import cut
+from edgefleet.rollout.columns import Mask, Rows
 from edgefleet.rollout.eligibility import Misfit, all_too_old, misfit, too_old
-from edgefleet.rollout.fleet import Fleet, Mask, Rows
+from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.selector import Selector, parse
 from edgefleet.rollout.state import WaveState
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 
 TOO_MANY: Final = 2
 

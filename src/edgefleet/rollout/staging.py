@@ -8,8 +8,9 @@ import numpy as np
 
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.columns import Mask, Rows
 from edgefleet.rollout.cut import EVERYONE
-from edgefleet.rollout.fleet import Fleet, Mask, Rows, phase_code
+from edgefleet.rollout.fleet import Fleet, phase_code
 from edgefleet.rollout.ledger import Standing
 from edgefleet.rollout.track import Track
 

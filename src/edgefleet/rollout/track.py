@@ -11,7 +11,7 @@ from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.admission import Admission
 from edgefleet.rollout.cohorts import Cohorts
-from edgefleet.rollout.fleet import Mask, Rows
+from edgefleet.rollout.columns import Mask, Rows
 from edgefleet.rollout.ledger import HELD, Ledger, Standing
 from edgefleet.rollout.muster import Muster
 from edgefleet.rollout.offering import Offering

@@ -11,8 +11,9 @@ from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout import gate
 from edgefleet.rollout.admission import DOORS
+from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.evidence import Census, Owing
-from edgefleet.rollout.fleet import Fleet, Rows
+from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import FIRST_NAMES
 from edgefleet.rollout.state import RolloutState
 from edgefleet.rollout.track import Track

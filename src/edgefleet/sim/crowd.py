@@ -27,7 +27,7 @@ from edgefleet.agent.step import step
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Facts
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.serving import ProveResult
-from edgefleet.rollout.fleet import Mask, Rows
+from edgefleet.rollout.columns import Mask, Rows
 from edgefleet.sim import figures
 from edgefleet.sim.agenda import Agenda, Due
 from edgefleet.sim.door import Failed

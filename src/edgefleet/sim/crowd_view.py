@@ -5,8 +5,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet.rollout.columns import Mask
 from edgefleet.rollout.engine import Engine
-from edgefleet.rollout.fleet import Mask
 from edgefleet.sim.store import Store
 
 

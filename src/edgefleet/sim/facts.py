@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from edgefleet import __version__
 from edgefleet.protocol.device import Facts
-from edgefleet.rollout.fleet import Mask, Rows
+from edgefleet.rollout.columns import Mask, Rows
 from edgefleet.sim.scenario import Scenario, Span
 
 Floats = npt.NDArray[np.float64]

@@ -14,8 +14,8 @@ from edgefleet.base.zones import utc_offset_s
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, Outcome, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, Verb
+from edgefleet.rollout.columns import Mask, Rows
 from edgefleet.rollout.engine import Change, Engine
-from edgefleet.rollout.fleet import Mask, Rows
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.door import Failed

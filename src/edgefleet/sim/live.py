@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from edgefleet.agent.state import AgentState, Held, SlotName
 from edgefleet.protocol.serving import ServingStatus
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 from edgefleet.sim import figures
 from edgefleet.sim.scenario import NEW, Truth
 

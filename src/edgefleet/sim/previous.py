@@ -14,7 +14,7 @@ from edgefleet.agent.event import Event
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, Outcome, OutcomeKind, Phase
-from edgefleet.rollout.fleet import Mask
+from edgefleet.rollout.columns import Mask
 from edgefleet.sim.live import Live
 
 SPOKEN: Final = 1  # the protocol

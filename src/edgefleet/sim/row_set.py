@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet.rollout.fleet import Mask, Rows, longer
+from edgefleet.rollout.columns import Mask, Rows, longer
 
 _NEW: Final[Mask] = np.ones(1, np.bool_)  # most often one row is asked about
 _OLD: Final[Mask] = np.zeros(1, np.bool_)

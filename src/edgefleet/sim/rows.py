@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgefleet.agent.state import AgentState, Soft
 from edgefleet.agent.table import Stage
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 
 _replace: Final = msgspec.structs.replace
 

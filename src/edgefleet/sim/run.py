@@ -17,8 +17,8 @@ from edgefleet.protocol.rollout import RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.approval import missing
+from edgefleet.rollout.columns import Mask
 from edgefleet.rollout.engine import Engine
-from edgefleet.rollout.fleet import Mask
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.state import OPEN, RolloutState, WaveState
 from edgefleet.sim import releases

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.rollout.fleet import Fleet, Mask, Rows
+from edgefleet.rollout.columns import Mask, Rows
+from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.row_set import RowSet
 

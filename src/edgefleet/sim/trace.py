@@ -5,7 +5,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Final
 
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 
 TAIL: Final = 200  # entries kept for people
 _BATCH_BYTES: Final = 1 << 16

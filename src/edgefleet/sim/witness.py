@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Final
 
 from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.engine import Engine
-from edgefleet.rollout.fleet import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.witness import Checker, Tell

@@ -7,7 +7,8 @@ import numpy as np
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.fleet import IDLE_CODE, Rows
+from edgefleet.rollout.columns import Rows
+from edgefleet.rollout.fleet import IDLE_CODE
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet

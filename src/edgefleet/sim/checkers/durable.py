@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from edgefleet.protocol.device import Outcome
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 from edgefleet.sim.witness import Checker
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet

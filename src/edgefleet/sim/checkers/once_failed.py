@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
-from edgefleet.rollout.fleet import Rows, longer
+from edgefleet.rollout.columns import Rows, longer
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec, WindowSpec
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet

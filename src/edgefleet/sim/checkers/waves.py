@@ -7,7 +7,7 @@ import numpy as np
 
 from edgefleet.base.ids import mix64
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.fleet import Rows
+from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.witness import Checker, Tell
