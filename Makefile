@@ -35,7 +35,7 @@ demo: $(STAMP)
 	$(BIN)/edgefleet demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -41,13 +41,9 @@ class Budgets:
         self.specs = specs
         self.beside: tuple[Budgets, ...] = ()  # those of the other open rollouts
         self._taken: dict[str, Counter[str]] = {spec.label: Counter() for spec in specs}
+        self.counts = bool(specs)  # devices that begin, for this rollout or for others
         self._labels: dict[int, Mapping[str, str]] = {}  # by row, of those in trial
         self._counted: tuple[int, int | None] = (0, None)  # label sets, and the places of them all
-
-    @property
-    def counts(self) -> bool:
-        """True when devices that begin are to be counted, for this rollout or for others."""
-        return bool(self._taken)
 
     def watch(
         self, labels: frozenset[str], in_trial: Callable[[], Mapping[int, Mapping[str, str]]]
@@ -58,6 +54,7 @@ class Budgets:
             return
         if not self._taken:
             self._labels = dict(in_trial())
+        self.counts = True
         for label in new:
             found = (began.get(label) for began in self._labels.values())
             self._taken[label] = Counter(value for value in found if value is not None)

@@ -50,11 +50,7 @@ class Desired:
 
     def track(self, row: int) -> Track | None:
         """The rollout whose release the device should run; None when none says."""
-        running = self._fleet.running_id(row)
-        for track in self._giving:
-            if track.covers(row, running) and not self._held(row, track):
-                return track
-        return None
+        return self._wanted(row, self._fleet.running_id(row))
 
     def proven(self, row: int) -> Track | None:
         """Like ``track``, but only a release that its rollout or the device itself has proved."""
@@ -72,10 +68,10 @@ class Desired:
         ``may_stage`` says whether it is the turn of a device that has not begun.
         """
         running = self._fleet.running_id(row)
-        want = self.track(row)
+        want = self._wanted(row, running)
         if want is None or running == want.release.number:
             return None
-        recalled = self.recalled(row)
+        recalled = self.recalled(row) if self._taken_back else None
         proven = None if recalled is None else self.proven(row)
         if recalled is None or proven is None or proven.release.number == running:
             if want.ledger.standing(row) < _TRIAL and not may_stage(want):
@@ -85,8 +81,6 @@ class Desired:
 
     def recalled(self, row: int) -> Track | None:
         """The rollout that takes back what the device runs now."""
-        if not self._taken_back:
-            return None
         for track in self._taken_back.get(self._fleet.running_id(row), ()):
             if track.ledger.standing(row) is not _NONE or track.scope.eligible(row):
                 return track
@@ -125,6 +119,12 @@ class Desired:
     def of_release(self, number: int) -> tuple[Track, ...]:
         """All rollouts of a release, newest first."""
         return self._of_release.get(number, ())
+
+    def _wanted(self, row: int, running: int) -> Track | None:
+        for track in self._giving:
+            if track.covers(row, running) and not self._held(row, track):
+                return track
+        return None
 
     def _held(self, row: int, track: Track) -> bool:
         """By another rollout of its release: whom its own holds back, it does not cover."""

@@ -75,7 +75,7 @@ class Fleet:
         self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
         self._label_keys: set[str] = set()
         self._releases: list[tuple[str, str] | None] = [None]
-        self._release_ids: dict[tuple[str, str], int] = {}
+        self._release_ids: dict[tuple[str | None, str | None], int] = {}
         self._hash = np.zeros(0, np.uint64)
         self._last_seen = np.zeros(0, np.float64)
         self._seq = np.zeros(0, np.int64)
@@ -151,8 +151,9 @@ class Fleet:
         self, row: int, now: float, *, model: str | None, release: str | None, phase: Phase
     ) -> None:
         """Take down what a check-in said."""
+        number = self._release_ids.get((model, release))
         self._last_seen_at[row] = now
-        self._running_at[row] = self.release_id(model, release)
+        self._running_at[row] = self.release_id(model, release) if number is None else number
         self._phase_at[row] = _PHASE_CODE[phase]
 
     def heartbeats(

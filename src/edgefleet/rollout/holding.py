@@ -61,7 +61,8 @@ def _no_place(track: Track, waiting: Rows, fleet: Fleet, allowed: int, now: floa
     if flows is not None:
         text = "As many bytes are on their way, by all rollouts together, as its pace allows."
         found.append(_wait(Refusal(WaitCode.PACE, text, flows), waiting, fleet))
-    blocked = waiting[admission.budgets.blocked(waiting, fleet)]
+    budgets = admission.budgets
+    blocked = waiting[budgets.blocked(waiting, fleet)] if budgets.specs else waiting[:0]
     if len(blocked):
         named = ", ".join(
             f"{budget.max_in_trial} in trial by {budget.label}"

@@ -75,7 +75,9 @@ class Leave:
             return True
         if not track.gives(row, standing, fleet.running_id(row)):
             return False
-        if self._is_refused(track, row, now):
+        refused = self.refusal(track, row, now)
+        if refused is not None:
+            self._put_off(track, refused, now)
             return False
         self._reserve(track, row, now)
         return True
@@ -88,7 +90,11 @@ class Leave:
         admission = track.admission
         if admission.holds(row) or admission.is_put_off(row, now):
             return False
-        if self._is_refused(track, row, now) or not self._turn(track, row, now):
+        refused = self.refusal(track, row, now)
+        if refused is not None:
+            self._put_off(track, refused, now)
+            return False
+        if not self._turn(track, row, now):
             return False
         self._reserve(track, row, now)
         return True
@@ -146,11 +152,10 @@ class Leave:
         """True when one of them starts what it is offered without asking again."""
         return any(starts_by_itself(number) for number in set(self._fleet.protocols[rows].tolist()))
 
-    def _is_refused(self, track: Track, row: int, now: float) -> bool:
-        refused = self.refusal(track, row, now)
-        if refused is not None and refused.code is WaitCode.WINDOW:
-            track.admission.moved(now)  # its patience does not run meanwhile
-        return refused is not None
+    def _put_off(self, track: Track, refused: Refusal, now: float) -> None:
+        """Patience does not run while its own window keeps a device out."""
+        if refused.code is WaitCode.WINDOW:
+            track.admission.moved(now)
 
     def _reserve(self, track: Track, row: int, now: float) -> None:
         track.admission.take(row, self._fleet.labels(row), now)

@@ -132,8 +132,10 @@ class Ledger:
         return new
 
     def standing(self, row: int) -> Standing:
-        stands = self._standing_at
-        return _ALL[stands[row]] if row < len(stands) else _NONE
+        try:
+            return _ALL[self._standing_at[row]]
+        except IndexError:
+            return _NONE
 
     def count(self, standing: Standing) -> int:
         """How many devices stand so; of those that said anything."""
@@ -168,8 +170,8 @@ class Ledger:
         """Rows that stand in one of these ways, ascending; of those that said anything."""
         if not any(self.count(standing) for standing in standings):
             return np.zeros(0, np.int64)
-        found = np.zeros(len(self._standing), np.bool_)
-        for standing in standings:
+        found = self._standing == standings[0]
+        for standing in standings[1:]:
             found |= self._standing == standing
         return np.flatnonzero(found)
 

@@ -142,7 +142,8 @@ class Scope:
             if part.threshold >= cut.EVERYONE:
                 return place
             if row < part.rows:
-                position = self.position(row) if position is None else position
+                if position is None:
+                    position = mix64(self._fleet.hash(row) ^ self._salt)
                 if position < part.threshold:
                     return place
         return None

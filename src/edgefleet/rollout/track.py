@@ -148,7 +148,7 @@ class Track:
         if status is _COMPLETED:
             return self.follows(row) or running == self.release.number
         exposes = status is _RUNNING or running == self.release.number
-        return exposes and self.scope.inside(row, self.reach)
+        return exposes and self.scope.first(row, self.reach) is not None
 
     def covered(self, rows: Rows, running: npt.NDArray[np.uint32]) -> Mask:
         """``covers`` for many rows at once, held devices among them."""

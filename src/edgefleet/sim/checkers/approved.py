@@ -1,10 +1,11 @@
-"""Nobody begins before as many people agreed as the plan asks for."""
+"""Nobody may begin before as many people agreed as the plan asks for."""
 
 from typing import ClassVar
 
-from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.device import Outcome
 from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.state import RolloutState
+from edgefleet.sim.checkers.leave import Leaves
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.witness import Checker, Tell
 
@@ -17,6 +18,7 @@ class Approved(Checker):
     def __init__(self, crowd: CrowdView, tell: Tell) -> None:
         super().__init__(crowd, tell)
         self._missing: dict[str, int] = {}
+        self._leaves = Leaves()
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         asked = after.spec.approval
@@ -25,6 +27,6 @@ class Approved(Checker):
         self._missing[after.id] = asked.people - len(agreed)
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
-        missing = self._missing.get(outcome.rollout, 0)
-        if outcome.kind is OutcomeKind.TRIAL_STARTED and missing > 0:
-            self.wrong(f"{self.named(rows)} starts; {missing} people have not agreed")
+        missing, asked = self._missing.get(outcome.rollout, 0), self._leaves.given(rows, outcome)
+        if len(asked) and missing > 0:
+            self.wrong(f"{self.named(asked)} may start; {missing} people have not agreed")

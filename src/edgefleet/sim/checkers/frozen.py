@@ -1,18 +1,24 @@
-"""While the fleet is frozen nobody begins."""
+"""While the fleet is frozen nobody is given leave to begin."""
 
 from typing import ClassVar
 
-from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.device import Outcome
 from edgefleet.rollout.columns import Rows
-from edgefleet.sim.witness import Checker
+from edgefleet.sim.checkers.leave import Leaves
+from edgefleet.sim.crowd_view import CrowdView
+from edgefleet.sim.witness import Checker, Tell
 
 
 class Frozen(Checker):
-    """Looks at every start."""
+    """Looks at every leave."""
 
     name: ClassVar[str] = "frozen"
 
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._leaves = Leaves()
+
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
-        freeze = self.engine.freeze
-        if outcome.kind is OutcomeKind.TRIAL_STARTED and freeze.frozen:
-            self.wrong(f"{self.named(rows)} starts; the fleet is frozen since {freeze.since}")
+        freeze, asked = self.engine.freeze, self._leaves.given(rows, outcome)
+        if len(asked) and freeze.frozen:
+            self.wrong(f"{self.named(asked)} may start; the fleet is frozen since {freeze.since}")

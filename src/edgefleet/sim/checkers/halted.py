@@ -1,7 +1,4 @@
-"""A rollout that is not running exposes nobody new, and a failed release is never offered again.
-
-Who starts by itself is held to that by its offer: it may say later that it began.
-"""
+"""A rollout that is not running exposes nobody new, and a failed release is never offered again."""
 
 from collections import defaultdict
 from typing import ClassVar
@@ -10,6 +7,7 @@ from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.state import RolloutState
+from edgefleet.sim.checkers.leave import Leaves
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
@@ -18,7 +16,7 @@ _EXPOSING = frozenset({Status.RUNNING, Status.COMPLETED})
 
 
 class Halted(Checker):
-    """Looks at every offer and every start."""
+    """Looks at every offer and every leave."""
 
     name: ClassVar[str] = "halted"
 
@@ -26,21 +24,18 @@ class Halted(Checker):
         super().__init__(crowd, tell)
         self._status: dict[str, Status] = {}
         self._took: defaultdict[str, RowSet] = defaultdict(RowSet)
-        self._by_offer: defaultdict[str, RowSet] = defaultdict(RowSet)
+        self._leaves = Leaves()
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._status[after.id] = after.status
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
-        if outcome.kind not in (OutcomeKind.TRIAL_STARTED, OutcomeKind.OFFERED):
-            return
         status = self._status.get(outcome.rollout, Status.COMPLETED)
-        by_offer = self._by_offer[outcome.rollout]
-        offered = outcome.kind is OutcomeKind.OFFERED
-        asked = rows if offered else rows[~by_offer.has(rows)]
+        asked = self._leaves.given(rows, outcome)
         if len(asked) and status not in _EXPOSING:
             self.wrong(f"{self.named(asked)} may start in a rollout that is {status}")
-        (by_offer if offered else self._took[outcome.rollout]).add(rows)
+        if outcome.kind is OutcomeKind.TRIAL_STARTED:
+            self._took[outcome.rollout].add(rows)
 
     def offered(self, rows: Rows, offer: Offer, now: float) -> None:
         status = self._status.get(offer.rollout, Status.COMPLETED)

@@ -1,10 +1,10 @@
 """Budgets, windows, pace, approval and the scheduled start are kept at every instant.
 
-Who starts by itself is held to the windows and to the pace by its offer, and to budgets by its
-start, as everybody is.
+Windows and the pace hold for the leave to begin, budgets for the start. A leave that came with an
+offer, and that the device puts off, counts for the pace no more.
 """
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 from zoneinfo import ZoneInfo
@@ -13,8 +13,8 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec, WindowSpec
 from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.state import RolloutState
+from edgefleet.sim.checkers.leave import Leaves
 from edgefleet.sim.crowd_view import CrowdView
-from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -39,7 +39,8 @@ class Planned(Checker):
         self._trial: Counter[tuple[str, str, str]] = Counter()
         self._held: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
         self._starts: dict[str, deque[tuple[float, int]]] = {}
-        self._by_offer: defaultdict[str, RowSet] = defaultdict(RowSet)
+        self._leaves = Leaves()
+        self._offered: dict[tuple[str, int], float] = {}  # a leave that was not used yet: when
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._specs.setdefault(after.id, after.spec)
@@ -52,16 +53,27 @@ class Planned(Checker):
             for row in rows.tolist():
                 for budget in self._held.pop((outcome.rollout, row), ()):
                     self._trial[budget] -= 1
-        elif outcome.kind is OutcomeKind.OFFERED:
-            self._by_offer[outcome.rollout].add(rows)
-            self._grant(rows, outcome.rollout, spec, now)
-        elif outcome.kind is OutcomeKind.TRIAL_STARTED:
-            if spec.budgets:
-                for row in rows.tolist():
-                    self._start(row, outcome.rollout, spec)
-            asked = rows[~self._by_offer[outcome.rollout].has(rows)]
-            if len(asked):
-                self._grant(asked, outcome.rollout, spec, now)
+        if outcome.kind is OutcomeKind.TRIAL_STARTED and spec.budgets:
+            for row in rows.tolist():
+                self._start(row, outcome.rollout, spec)
+        if spec.pace.starts_per_minute:
+            self._heed_offers(rows, outcome, now)
+        asked = self._leaves.given(rows, outcome)
+        if len(asked):
+            self._grant(asked, outcome.rollout, spec, now)
+
+    def _heed_offers(self, rows: Rows, outcome: Outcome, now: float) -> None:
+        """Leaves that come with an offer are used, or put off."""
+        for row in rows.tolist():
+            if outcome.kind is OutcomeKind.OFFERED:
+                self._offered[outcome.rollout, row] = now
+                continue
+            at = self._offered.pop((outcome.rollout, row), None)
+            if at is not None and outcome.kind is OutcomeKind.DEFERRED:
+                starts = self._starts[outcome.rollout]
+                self._starts[outcome.rollout] = deque(
+                    (when, count - (when == at)) for when, count in starts
+                )
 
     def _start(self, row: int, rollout: str, spec: RolloutSpec) -> None:
         name, labels = self.crowd.name(row), self.engine.fleet.labels(row)
