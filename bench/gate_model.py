@@ -1,0 +1,357 @@
+"""A model of devices that take a release, and of the figures that they report: see ``gate.py``.
+
+The gate, the exposure rule with its roll call, the cohorts with their bets and the cuts are the
+engine's own code. A device is a number in a count, and time goes in steps of ten seconds.
+"""
+
+import math
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgefleet.agent.window import Window, compare
+from edgefleet.protocol.bins import bucket
+from edgefleet.protocol.device import Outcome, OutcomeKind, Sketches, Telemetry
+from edgefleet.protocol.rollout import Cohort, Evidence, ExposureSpec, GateSpec, Verdict
+from edgefleet.rollout import cut, exposure, gate
+from edgefleet.rollout.cohorts import Cohorts
+from edgefleet.rollout.muster import Muster
+from edgefleet.rollout.sequential import exact_p_value
+
+PERCENTS = (1.0, 10.0, 100.0)
+PAIRS = 1_000  # compared in one rollout, at most: the model's bound, the engine has none
+STEP_S = 10.0
+FAIL_STEPS = 6  # a failure is known within a minute
+OVERDUE_S = 180.0  # three intervals between two check-ins
+HEALTHY_STEPS = (7, 12)  # a confirmation after one to two
+SCORE_STEPS = (12, 24)  # a full window of requests after two to four
+SPEC = GateSpec()
+EXPOSURE = ExposureSpec()
+
+
+@dataclass
+class End:
+    """How one rollout ended: ``passed``, ``waits`` for a person, or the reason of its failure."""
+
+    said: str
+    exposed: int
+    finished: int
+    minutes: float
+
+    @property
+    def failed(self) -> bool:
+        return self.said not in ("passed", "waits")
+
+
+@dataclass
+class World:
+    """What a release does, and one rollout of it under one gate."""
+
+    rng: np.random.Generator
+    fleet: int
+    gate: str
+    fails: float = 0.0
+    bricks: float = 0.0
+    quality: "Quality | None" = None
+    step: int = 0
+    healthy: int = 0
+    failed: int = 0
+    silent: int = 0
+    overdue: int = 0  # silent ones among them
+    in_trial: int = 0  # overdue ones among them
+    exposed: int = 0
+    moved_at: float = 0.0  # when a device began last: patience runs from then
+    muster: Muster = field(default_factory=Muster)
+    coming: dict[int, list[int]] = field(default_factory=dict)
+    """step -> healthy, failed, silent, overdue"""
+
+    def run(self) -> End:
+        for wave, percent in enumerate(PERCENTS, 1):
+            end = self._wave(wave, cut.wanted(percent, self.fleet))
+            if end is not None:
+                return self._end(end)
+        return self._end("passed")
+
+    def _wave(self, wave: int, size: int) -> str | None:
+        opened, before = self.step * STEP_S, None
+        while True:
+            self._start(size)
+            self.step += 1
+            self._hear()
+            if self.quality is not None:
+                self.quality.hear(self.step, self.healthy)
+            unheard = size - self.exposed + self.in_trial - self.silent
+            if self.gate != "ours":
+                end = naive(self, size) if self.gate == "naive" else peeking(self)
+                if end is not None:
+                    return end
+                if unheard == 0:
+                    return (
+                        None
+                        if rate(self) <= SPEC.max_error_rate or self.gate == "naive"
+                        else "waits"
+                    )
+                continue
+            said = gate.judge(
+                self._evidence(wave, size), SPEC, opened_at=max(opened, self.moved_at),
+                before=before, now=self.step * STEP_S,
+            )  # fmt: skip
+            if said.verdict is Verdict.FAIL:
+                return said.reason
+            if said.verdict is Verdict.PASS:
+                return None
+            if said.reason == gate.INCONCLUSIVE and unheard == 0:
+                return "waits"
+            if before is None or before.reason != said.reason:
+                before = said
+
+    def _start(self, size: int) -> None:
+        room = size - self.exposed
+        if self.gate == "ours":
+            bad = self.failed  # as the engine counts when it admits: silence is known to the gate
+            cap = exposure.allowed(
+                EXPOSURE,
+                healthy=self.healthy,
+                in_trial=self.in_trial,
+                suspect=self.muster.suspect
+                or exposure.suspicious(SPEC, bad=bad, size=bad + self.healthy),
+                missing=self.muster.missing,
+            )
+            room = min(room, cap - self.in_trial)
+        if room <= 0:
+            return
+        rng = self.rng
+        bricks = int(rng.binomial(room, self.bricks)) if self.bricks else 0
+        fails = int(rng.binomial(room - bricks, self.fails)) if self.fails else 0
+        self._come(1, fails, 1, FAIL_STEPS)
+        self._come(0, room - bricks - fails, *HEALTHY_STEPS)
+        for kind, after_s in ((2, SPEC.silence_s), (3, OVERDUE_S)):
+            self._come(kind, bricks, missed := int(after_s / STEP_S) + 1, missed)
+        self.moved_at = self.step * STEP_S
+        self.exposed += room
+        self.in_trial += room
+
+    def _come(self, kind: int, count: int, first: int, last: int) -> None:
+        """``count`` devices say so, evenly between two steps from now."""
+        if not count:
+            return
+        steps = last - first + 1
+        spread = self.rng.multinomial(count, [1 / steps] * steps).tolist() if steps > 1 else [count]
+        for later, some in enumerate(spread, first):
+            if some:
+                self.coming.setdefault(self.step + later, [0] * 4)[kind] += some
+
+    def _hear(self) -> None:
+        healthy, failed, silent, overdue = self.coming.pop(self.step, (0, 0, 0, 0))
+        self.healthy += healthy
+        self.failed += failed
+        self.silent += silent
+        self.overdue += overdue
+        self.in_trial -= healthy + failed
+        self.muster.call(
+            SPEC, missing=self.overdue, began=self.exposed, now=self.step * STEP_S,
+            within_s=OVERDUE_S,
+        )  # fmt: skip
+
+    def _evidence(self, wave: int, size: int) -> Evidence:
+        seen = Evidence(
+            wave=wave, cut=size, offered=size - self.exposed,
+            in_trial=self.in_trial - self.silent, healthy=self.healthy,
+            failed=self.failed + self.silent, silent=self.silent, exposed=self.exposed,
+        )  # fmt: skip
+        return seen if self.quality is None else self.quality.fill(seen)
+
+    def _end(self, said: str) -> End:
+        finished = self.healthy + self.failed + self.silent
+        return End(said, self.exposed, finished, self.step * STEP_S / 60)
+
+
+def rate(world: World) -> float:
+    bad = world.failed + world.silent
+    return bad / max(1, bad + world.healthy)
+
+
+def naive(world: World, size: int) -> str | None:
+    """At the end of the wave, in whole percent."""
+    if world.in_trial > world.silent or world.exposed < size:
+        return None
+    bad = world.failed + world.silent
+    if 100 * bad // size > 100 * SPEC.max_error_rate:
+        return "error_rate"
+    return world.quality.naive() if world.quality else None
+
+
+def peeking(world: World) -> str | None:
+    """The exact test at 5 %, again after every step."""
+    bad = world.failed + world.silent
+    size = bad + world.healthy
+    if size >= SPEC.min_sample and exact_p_value(bad, size, SPEC.max_error_rate) <= 0.05:
+        return "error_rate"
+    return world.quality.peeking() if world.quality else None
+
+
+METRICS = ("latency", "request_errors", "confidence", "accuracy", "classes", "inputs")
+ALLOWED = dict(
+    zip(METRICS, (math.log1p(SPEC.max_latency_increase), 0.02, SPEC.max_confidence_drop,
+                  SPEC.max_accuracy_drop, SPEC.max_drift, SPEC.max_drift), strict=True)
+)  # fmt: skip
+REASONS = dict(
+    zip(METRICS, ("latency", "request_errors", "confidence_drop", "accuracy_drop", "drift",
+                  "drift"), strict=True)
+)  # fmt: skip
+
+
+class Quality:
+    """Scores of canary and control, drawn from pools; one canary's come some minutes after it."""
+
+    def __init__(self, rng: random.Random, pools: "Pools", gate_name: str) -> None:
+        self._rng = rng
+        self._pools = pools
+        self._gate = gate_name
+        self._confirmed = 0
+        self._due: dict[int, int] = {}
+        self._row = 0
+        self._cohorts = Cohorts()
+        self._sums = {metric: [0, 0.0, 0.0] for metric in METRICS}
+
+    def hear(self, step: int, healthy: int) -> None:
+        """Every confirmed device reports golden accuracy at once and its scores later."""
+        for _ in range(min(healthy, PAIRS) - min(self._confirmed, PAIRS)):
+            self._accuracy()
+            later = step + self._rng.randint(*SCORE_STEPS)
+            self._due[later] = self._due.get(later, 0) + 1
+        self._confirmed = healthy
+        for _ in range(self._due.pop(step, 0)):
+            self._pair()
+
+    def fill(self, seen: Evidence) -> Evidence:
+        heard = Cohort(devices=self._row // 2, requests=100 * self._row)
+        return msgspec.structs.replace(
+            seen, quality=self._cohorts.differences(), limits=self._cohorts.limits(),
+            canary=heard, control=heard,
+        )  # fmt: skip
+
+    def naive(self) -> str | None:
+        """Means over all devices, in whole percent."""
+        for metric, (count, total, _) in self._sums.items():
+            if count and 100 * total / count >= math.floor(100 * ALLOWED[metric]) + 1:
+                return REASONS[metric]
+        return None
+
+    def peeking(self) -> str | None:
+        """A z-test at 5 %, again after every step."""
+        for metric, (count, total, squares) in self._sums.items():
+            if count < 5:
+                continue
+            mean = total / count
+            error = math.sqrt(max(1e-12, squares / count - mean * mean) / count)
+            if (mean - ALLOWED[metric]) / error > 1.645:
+                return REASONS[metric]
+        return None
+
+    def _accuracy(self) -> None:
+        before, after = self._rng.choice(self._pools.accuracy)
+        if self._gate == "ours":
+            said = Outcome(
+                id="a", rollout="r", release="2", kind=OutcomeKind.CONFIRMED, at=0.0,
+                accuracy=after, accuracy_before=before,
+            )  # fmt: skip
+            self._cohorts.confirmed(said, SPEC)
+        else:
+            self._sum("accuracy", before - after)
+
+    def _pair(self) -> None:
+        ours, theirs = self._rng.choice(self._pools.canary), self._rng.choice(self._pools.control)
+        self._row += 2
+        if self._gate == "ours":
+            self._cohorts.hear_control(self._row, theirs, SPEC)
+            self._cohorts.hear_canary(self._row + 1, ours, SPEC, 512)
+            return
+        mine, other = ours.scores, theirs.scores
+        assert mine is not None
+        assert other is not None
+        self._sum("latency", mine.latency_log_ratio - other.latency_log_ratio)  # type: ignore[operator] # the pools know all
+        self._sum("request_errors", mine.error_rate_delta - other.error_rate_delta)  # type: ignore[operator] # likewise
+        self._sum("confidence", other.confidence_delta - mine.confidence_delta)  # type: ignore[operator] # likewise
+        self._sum("classes", mine.class_drift - other.class_drift)  # type: ignore[operator] # likewise
+        self._sum("inputs", mine.input_drift - other.input_drift)  # type: ignore[operator] # likewise
+
+    def _sum(self, metric: str, difference: float) -> None:
+        sums = self._sums[metric]
+        sums[0] += 1
+        sums[1] += difference
+        sums[2] += difference * difference
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What the requests of one release look like."""
+
+    slower: float = 1.0
+    confidence: float = 0.85
+    errors: float = 0.002
+    class_shift: float = 0.0  # share of requests whose class becomes 0
+    input_shift: float = 0.0  # in bins
+
+
+@dataclass(frozen=True)
+class Pools:
+    canary: tuple[Telemetry, ...]
+    control: tuple[Telemetry, ...]
+    accuracy: tuple[tuple[float, float], ...]
+
+
+def make_pools(
+    rng: np.random.Generator, release: Traffic, *, accuracy_drop: float = 0.0, count: int = 1000
+) -> Pools:
+    """Devices of differing speed and load; the whole fleet slows down by 5 % meanwhile."""
+
+    def telemetry(after: Traffic, name: str) -> Telemetry:
+        speed = rng.lognormal(math.log(4_000), 0.5)
+        mix = rng.dirichlet([5.0] * 10)
+        light = rng.normal(8, 2)
+        before = window(rng, "1", Traffic(), speed, mix, light)
+        now = window(rng, name, after, speed * 1.05, mix, light)
+        return Telemetry(
+            release=name, requests=now.requests, errors=now.errors, confidence_sum=0.0,
+            confidence_count=0, latency_us_p50=0, latency_us_p95=int(speed * 2.5), memory_mib=100,
+            scores=compare(before, now),
+        )  # fmt: skip
+
+    def golden() -> tuple[float, float]:
+        before = rng.choice([0.94, 0.945, 0.95])  # by profile
+        return float(before), float(np.clip(before - accuracy_drop + rng.normal(0, 0.005), 0, 1))
+
+    return Pools(
+        canary=tuple(telemetry(release, "2") for _ in range(count)),
+        control=tuple(telemetry(Traffic(), "1") for _ in range(count)),
+        accuracy=tuple(golden() for _ in range(count)),
+    )
+
+
+def window(
+    rng: np.random.Generator, name: str, traffic: Traffic, speed: float, mix: Any, light: float
+) -> Window:
+    """A hundred requests of one device, as the agent counts them."""
+    count = 100
+    latencies = rng.lognormal(math.log(speed * traffic.slower), 0.4, count)
+    latency: dict[int, int] = {}
+    for us in latencies:
+        place = bucket(int(us))
+        latency[place] = latency.get(place, 0) + 1
+    classes = rng.choice(10, count, p=mix)
+    classes[rng.random(count) < traffic.class_shift] = 0
+    inputs = np.floor(rng.normal(light + traffic.input_shift, 1.5, count)).astype(int) % 16
+    confidence = np.clip(rng.normal(traffic.confidence, 0.1, count), 0, 1).sum()
+    return Window(
+        release=name, since=0.0, requests=count, errors=int(rng.binomial(count, traffic.errors)),
+        confidence_sum=float(confidence), confidence_count=count,
+        sketches=Sketches(
+            latency=latency,
+            classes=tuple(np.bincount(classes, minlength=10).tolist()),
+            inputs=tuple(np.bincount(inputs, minlength=16).tolist()),
+        ),
+    )  # fmt: skip
