@@ -1,5 +1,7 @@
 """Which slot serves: activating, going back, restoring what died, and the looks in between."""
 
+from typing import Final
+
 import msgspec
 
 from edgefleet.agent import limits, tally, trial, window
@@ -11,6 +13,11 @@ from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.agent.turn import Turn
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.serving import ServingStatus
+
+# Bound once, as every step asks for them: Python 3.11 takes 0.2 us to find a member in its class.
+_ACTIVATING: Final = Stage.ACTIVATING
+_REVERTING: Final = Stage.REVERTING
+_WATCHING: Final = Stage.WATCHING
 
 
 def serves(status: ServingStatus | None, held: Held) -> bool:
@@ -80,14 +87,14 @@ def on_activated(turn: Turn, event: Activated) -> None:
     turn.forgettable(switch=None, switch_at=None)
     _look(turn, event.status)
     state = turn.state
-    if state.stage is Stage.ACTIVATING and turn.attempt.action == "revert":
+    if state.stage is _ACTIVATING and turn.attempt.action == "revert":
         _settle_return(turn)
-    elif state.stage is Stage.ACTIVATING:
+    elif state.stage is _ACTIVATING:
         turn.move(Signal.ACTIVATED)
         turn.change_attempt(switched=True)
         turn.forgettable(watch=trial.begin(event.status, turn.now))
         turn.do(MovePointer(slot=turn.attempt.slot))
-    elif state.stage is Stage.REVERTING:
+    elif state.stage is _REVERTING:
         _settle_reverting(turn)
     elif state.active is not None:
         turn.do(MovePointer(slot=state.active))
@@ -97,7 +104,7 @@ def on_activation_failed(turn: Turn, event: ActivationFailed) -> None:
     if event.job != turn.soft.switch:
         return
     turn.forgettable(switch=None)
-    if turn.state.stage is Stage.ACTIVATING:
+    if turn.state.stage is _ACTIVATING:
         go_back(turn, event.reason, event.detail)
         return
     _retry_later(turn, event.draw)
@@ -110,14 +117,14 @@ def on_serving_seen(turn: Turn, event: ServingSeen) -> None:
     elif not event.alive:
         turn.forgettable(serving=None)
     state = turn.state
-    if state.stage is Stage.WATCHING:
+    if state.stage is _WATCHING:
         _watch(turn, event)
-    elif state.stage is Stage.REVERTING and state.active is None:
+    elif state.stage is _REVERTING and state.active is None:
         if event.alive:
             turn.do(StopServing())
         else:
             _settle_reverting(turn)
-    elif state.stage is not Stage.ACTIVATING and turn.soft.switch is None:
+    elif state.stage is not _ACTIVATING and turn.soft.switch is None:
         _keep_serving(turn, event)
 
 
@@ -135,14 +142,12 @@ def on_woke(turn: Turn) -> None:
 def plan_probe(turn: Turn) -> None:
     """See that a look at the serving process is planned while there is something to look at."""
     state, soft = turn.state, turn.soft
-    wanted = state.active is not None or state.stage in IN_TRIAL or state.stage is Stage.REVERTING
+    wanted = state.active is not None or state.stage in IN_TRIAL or state.stage is _REVERTING
     if not wanted or soft.probing:
         if soft.probe_at is not None:
             turn.forgettable(probe_at=None)
     else:
-        pause = (
-            state.pace.probe_trial_s if state.stage is Stage.WATCHING else state.pace.probe_idle_s
-        )
+        pause = state.pace.probe_trial_s if state.stage is _WATCHING else state.pace.probe_idle_s
         at = turn.now + pause
         if soft.probe_at is None or soft.probe_at > at:
             turn.forgettable(probe_at=at)
