@@ -8,7 +8,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.cli.own_gate import GATE_BROKEN, load_gate
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, RolloutSpec, Status, Verdict
 from edgefleet.protocol.wire import decode
-from edgefleet.sim.run import Result
+from edgefleet.sim.result import Result
 from edgefleet.testing import play
 from support.command_line import CommandLine
 

@@ -93,7 +93,7 @@ def test_a_device_with_a_wrong_clock_is_not_woken_too_early_for_ever() -> None:
     wanted = Scenario(title="x", faults=Faults(wrong_clocks=1.0), fleet=Population(panel=0))
     run = Run(wanted, name="x", devices=30, seed=2)
     run._set_up()
-    live = run.crowd._alive(np.array([3]), run.crowd._folded.unfold(3, 0.0))
+    live = run.crowd._alive(np.array([3]), run.crowd.idle.state(3, 0.0))
     chance = Random(5)
     for _ in range(2000):
         live.skew = chance.uniform(-86_400.0, 86_400.0)

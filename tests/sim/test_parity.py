@@ -30,8 +30,8 @@ from edgefleet.sim.disk import Shelf
 from edgefleet.sim.fleet import Fleet
 from edgefleet.sim.model import Behaviour
 from edgefleet.sim.pace import Pacer
-from edgefleet.sim.run import ROLLOUT, Run
-from edgefleet.sim.scenario import Group, Population, Scenario, Truth
+from edgefleet.sim.run import Run
+from edgefleet.sim.scenario import ROLLOUT, Group, Population, Scenario, Truth
 from edgefleet.sim.transport import HttpDoor
 from edgefleet.sim.world import World
 from support.hub_process import running_hub

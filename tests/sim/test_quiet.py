@@ -8,7 +8,8 @@ from edgefleet.sim import quiet as quiet_time
 from edgefleet.sim import scenario as scenarios
 from edgefleet.sim.hub import SimHub
 from edgefleet.sim.quiet import Quiet
-from edgefleet.sim.run import Result, Run
+from edgefleet.sim.result import Result
+from edgefleet.sim.run import Run
 
 TICK_S = float(quiet_time.LONGEST_TICK_S)
 

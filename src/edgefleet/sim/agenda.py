@@ -6,7 +6,7 @@
 import heapq
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from edgefleet.sim.live import Live
 
@@ -20,6 +20,13 @@ class Due(IntEnum):
     BOOTS = 3  # the power is back
     ANSWERED = 4  # the hub told some this and some that; the payload are the events with their rows
 
+
+# Bound once, as each event asks for one: Python 3.11 takes 0.2 us to find a member in its class.
+TIMER: Final = Due.TIMER
+HAPPENED: Final = Due.HAPPENED
+ARRIVES: Final = Due.ARRIVES
+BOOTS: Final = Due.BOOTS
+ANSWERED: Final = Due.ANSWERED
 
 Entry = tuple[float, int, Due, Live, int, Any]
 

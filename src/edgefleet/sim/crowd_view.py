@@ -13,7 +13,8 @@ from edgefleet.sim.store import Store
 class CrowdView(Protocol):
     """The run, read only."""
 
-    now: float
+    @property
+    def now(self) -> float: ...
 
     @property
     def healed(self) -> bool: ...

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.wire import Wire
-from edgefleet.sim.run import Result, Run
+from edgefleet.sim.result import Result
+from edgefleet.sim.run import Run
 from edgefleet.sim.scenario import MODEL, NEW, Faults, Group, Population, Scenario, Truth
 
 DEVICES: Final = 10_000

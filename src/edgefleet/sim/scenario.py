@@ -22,6 +22,7 @@ Seconds = Annotated[float, Meta(ge=0.0)]
 Span = tuple[Seconds, Seconds]  # drawn evenly between the two
 MODEL: Final = "digits"
 OLD, NEW = "1", "2"
+ROLLOUT: Final = "ro-1"  # the one that brings the new release
 
 
 class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,7 +19,8 @@ from edgefleet.protocol.rollout import (
     WindowSpec,
 )
 from edgefleet.protocol.wire import Wire
-from edgefleet.sim.run import Result, Run
+from edgefleet.sim.result import Result
+from edgefleet.sim.run import Run
 from edgefleet.sim.scenario import MODEL, NEW, Act, Deed, Faults, Population, Scenario, Truth
 
 _BAD = ("fails", "crashes", "refuses", "bricks", "burns")

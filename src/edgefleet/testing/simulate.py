@@ -4,7 +4,8 @@ from pathlib import Path
 
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.sim import scenario as scenarios
-from edgefleet.sim.run import Result, Run
+from edgefleet.sim.result import Result
+from edgefleet.sim.run import Run
 
 
 def simulate(

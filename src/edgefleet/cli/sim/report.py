@@ -2,7 +2,7 @@
 
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import duration
-from edgefleet.sim.run import Result
+from edgefleet.sim.result import Result
 from edgefleet.sim.swarm import SwarmResult
 
 

@@ -18,7 +18,8 @@ from edgefleet.cli.verb import verb
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.gate import judge
 from edgefleet.sim import scenario as scenarios
-from edgefleet.sim.run import START, Result, Run
+from edgefleet.sim.result import Result
+from edgefleet.sim.run import START, Run
 from edgefleet.sim.swarm import mixture
 from edgefleet.sim.swarm import swarm as play_swarm
 
