@@ -21,7 +21,7 @@ def cut_off_by_one(patch: Patch) -> None:
 
 
 def threshold_forgotten(patch: Patch) -> None:
-    patch.setattr(Scope, "inside", lambda *_: True)
+    patch.setattr(Scope, "first", lambda *_: 0)
 
 
 def percent_rounded_down(patch: Patch) -> None:
@@ -81,15 +81,15 @@ def revert_believed_done_at_once(patch: Patch) -> None:
 
 
 def revert_forgets_the_confirmed(patch: Patch) -> None:
-    right = desired.Desired.track
+    right = desired.Desired._wanted
 
-    def wrong(self: desired.Desired, row: int) -> object:
-        for kept in self._taken_back.get(self._fleet.running_id(row), ()):
+    def wrong(self: desired.Desired, row: int, running: int) -> object:
+        for kept in self._taken_back.get(running, ()):
             if kept.ledger.standing(row) is Standing.HEALTHY:
                 return kept
-        return right(self, row)
+        return right(self, row, running)
 
-    patch.setattr(desired.Desired, "track", wrong)
+    patch.setattr(desired.Desired, "_wanted", wrong)
 
 
 def waits_forgotten(patch: Patch) -> None:
