@@ -25,3 +25,39 @@ def longer(column: npt.NDArray[_T], capacity: int) -> npt.NDArray[_T]:
     grown = np.zeros(capacity, column.dtype)
     grown[: len(column)] = column
     return grown
+
+
+class Chosen:
+    """Rows, ascending, that a mask chooses out of others; gathered when somebody wants them all.
+
+    Of a wave of a million most often only their number is asked, and the first few.
+    """
+
+    __slots__ = ("_all", "_count", "_mask", "_rows")
+
+    def __init__(self, rows: Rows, mask: Mask) -> None:
+        self._rows = rows
+        self._mask = mask
+        self._count = int(np.count_nonzero(mask))
+        self._all: Rows | None = rows if self._count == len(rows) else None
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Chosen":
+        """All of ``rows``."""
+        return cls(rows, np.ones(len(rows), np.bool_))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def first(self, count: int) -> Rows:
+        """The lowest of them, so many at most."""
+        end = 4 * count
+        while end < len(self._rows) and np.count_nonzero(self._mask[:end]) < count:
+            end *= 4
+        return self._rows[:end][self._mask[:end]][:count]
+
+    def all(self) -> Rows:
+        """Each of them. Do not write to it."""
+        if self._all is None:
+            self._all = self._rows[self._mask]
+        return self._all

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgefleet.protocol.rollout import Evidence
 from edgefleet.rollout import gate
-from edgefleet.rollout.columns import Mask, Rows, taken
+from edgefleet.rollout.columns import Chosen, Rows, taken
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.fleet import IDLE_CODE, NOTHING, STAGED_CODE, TRIAL_CODE, Fleet
 from edgefleet.rollout.ledger import Standing
@@ -25,15 +25,19 @@ def _no_rows() -> Rows:
     return np.zeros(0, np.int64)
 
 
+def _nobody() -> Chosen:
+    return Chosen.of(_no_rows())
+
+
 @dataclass(frozen=True, slots=True)
 class Census:
     """The evidence, and which rows are in the accounts that somebody waits for."""
 
     evidence: Evidence = field(default_factory=Evidence)
-    offered: Rows = field(default_factory=_no_rows)
+    offered: Chosen = field(default_factory=_nobody)
     in_trial: Rows = field(default_factory=_no_rows)
     silent: Rows = field(default_factory=_no_rows)
-    offline: Rows = field(default_factory=_no_rows)
+    offline: Chosen = field(default_factory=_nobody)
     deferred: Rows = field(default_factory=_no_rows)
 
 
@@ -75,10 +79,10 @@ def take_census(
     trial = track.ledger.rows(Standing.TRIAL)
     silent = fleet.silent_longer(trial, now, track.state.spec.gate.silence_s)
     found = Census(
-        offered=_only(rows, unheard),
+        offered=Chosen(rows, unheard),
         in_trial=trial[~silent],
         silent=trial[silent],
-        offline=_only(rows, away),
+        offline=Chosen(rows, away),
         deferred=track.ledger.rows(Standing.DEFERRED),
     )
     told = int(np.count_nonzero(already))
@@ -97,13 +101,6 @@ def call_muster(track: Track, fleet: Fleet, census: Census, now: float) -> None:
         now=now,
         within_s=within_s,
     )
-
-
-def _only(rows: Rows, mask: Mask) -> Rows:
-    """``rows[mask]``, without a pass where that is all of them or none. Do not write to it."""
-    if not mask.any():
-        return rows[:0]
-    return rows if mask.all() else rows[mask]
 
 
 def _evidence(track: Track, found: Census, cut: int, already: int) -> Evidence:

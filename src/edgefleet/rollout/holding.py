@@ -5,7 +5,8 @@ import numpy as np
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.admission import Refusal
-from edgefleet.rollout.columns import Mask, Rows
+from edgefleet.rollout.budget import Budgets
+from edgefleet.rollout.columns import Chosen, Mask, Rows
 from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import FIRST_NAMES
 from edgefleet.rollout.track import Track
@@ -16,7 +17,7 @@ def held_back(
     track: Track,
     fleet: Fleet,
     freeze: Freeze,
-    waiting: Rows,
+    waiting: Chosen,
     *,
     allowed: int,
     twice: Rows,
@@ -33,7 +34,7 @@ def held_back(
     mine = twice[track.scope.all_eligible(twice)]
     if len(mine):
         text = "Two releases went wrong on these devices; release each after a look at it."
-        found.append(_wait(Refusal(WaitCode.REVERTED_TWICE, text), mine, fleet))
+        found.append(_wait(Refusal(WaitCode.REVERTED_TWICE, text), Chosen.of(mine), fleet))
     misfits = track.scope.ineligible()
     if misfits:
         named = ", ".join(f"{count} {reason}" for reason, count in sorted(misfits.items()))
@@ -47,7 +48,7 @@ def held_back(
     return tuple(found)
 
 
-def _no_place(track: Track, waiting: Rows, fleet: Fleet, allowed: int, now: float) -> list[Wait]:
+def _no_place(track: Track, waiting: Chosen, fleet: Fleet, allowed: int, now: float) -> list[Wait]:
     admission = track.admission
     found: list[Wait] = []
     if track.in_trial >= allowed or track.muster.suspect:
@@ -62,8 +63,7 @@ def _no_place(track: Track, waiting: Rows, fleet: Fleet, allowed: int, now: floa
         text = "As many bytes are on their way, by all rollouts together, as its pace allows."
         found.append(_wait(Refusal(WaitCode.PACE, text, flows), waiting, fleet))
     budgets = admission.budgets
-    blocked = waiting[budgets.blocked(waiting, fleet)] if budgets.specs else waiting[:0]
-    if len(blocked):
+    if budgets.specs and len(blocked := _blocked(budgets, waiting.all(), fleet)):
         named = ", ".join(
             f"{budget.max_in_trial} in trial by {budget.label}"
             for budget in admission.budgets.specs
@@ -73,11 +73,16 @@ def _no_place(track: Track, waiting: Rows, fleet: Fleet, allowed: int, now: floa
     return found
 
 
-def _shut_by_device(track: Track, waiting: Rows, fleet: Fleet, now: float) -> list[Wait]:
+def _blocked(budgets: Budgets, rows: Rows, fleet: Fleet) -> Chosen:
+    return Chosen(rows, budgets.blocked(rows, fleet))
+
+
+def _shut_by_device(track: Track, waiting: Chosen, fleet: Fleet, now: float) -> list[Wait]:
     hours = track.admission.hours
     if not hours.by_device:
         return []
-    numbers = fleet.label_ids[waiting]
+    rows = waiting.all()
+    numbers = fleet.label_ids[rows]
     table: Mask = np.zeros(fleet.label_set_count, np.bool_)
     opens: list[float] = []
     for number in np.flatnonzero(np.bincount(numbers)).tolist():
@@ -86,19 +91,19 @@ def _shut_by_device(track: Track, waiting: Rows, fleet: Fleet, now: float) -> li
             table[number] = True
             at = hours.next_open(zone, now)
             opens += [] if at is None else [at]
-    shut = waiting[table[numbers]]
+    shut = Chosen(rows, table[numbers])
     if not len(shut):
         return []
     text = "No maintenance window is open where they are."
     return [_wait(Refusal(WaitCode.WINDOW, text, min(opens, default=None)), shut, fleet)]
 
 
-def _wait(refusal: Refusal, rows: Rows, fleet: Fleet) -> Wait:
+def _wait(refusal: Refusal, rows: Chosen, fleet: Fleet) -> Wait:
     return Wait(
         code=refusal.code,
         text=refusal.text,
         since=refusal.since,
         until=refusal.until,
         devices=len(rows),
-        first=fleet.names(rows[:FIRST_NAMES]),
+        first=fleet.names(rows.first(FIRST_NAMES)),
     )

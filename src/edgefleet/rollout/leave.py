@@ -16,7 +16,7 @@ from edgefleet.protocol.version import starts_by_itself
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout import exposure
 from edgefleet.rollout.admission import Refusal
-from edgefleet.rollout.columns import Mask, Rows
+from edgefleet.rollout.columns import Chosen, Mask, Rows
 from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.holding import held_back
 from edgefleet.rollout.ledger import HELD, Standing
@@ -183,14 +183,14 @@ class Leave:
             mask[mask] = all_may_stage(track, self._fleet, rows[mask])
         return mask
 
-    def shut_to_all(self, track: Track, waiting: Rows, now: float) -> bool:
+    def shut_to_all(self, track: Track, waiting: Chosen, now: float) -> bool:
         """True while a door is closed to every one of ``waiting``, be it by its own time zone."""
         admission = track.admission
         if admission.door(track.state, self.freeze, None, now) is not None:
             return True
         if not admission.hours.by_device or not len(waiting):
             return False
-        numbers = np.flatnonzero(np.bincount(self._fleet.label_ids[waiting])).tolist()
+        numbers = np.flatnonzero(np.bincount(self._fleet.label_ids[waiting.all()])).tolist()
         zones = {self._fleet.label_set(number).get(LABEL) for number in numbers}
         return not any(admission.hours.open(zone, now) for zone in zones)
 
@@ -198,7 +198,7 @@ class Leave:
         """Rows, ascending, that get no leave for this model until a person looked at them."""
         return self.setbacks.rows(track.state.spec.model)
 
-    def held_back(self, track: Track, waiting: Rows, now: float) -> tuple[Wait, ...]:
+    def held_back(self, track: Track, waiting: Chosen, now: float) -> tuple[Wait, ...]:
         """What holds back those of ``waiting``, who are online and have not begun."""
         return held_back(
             track,

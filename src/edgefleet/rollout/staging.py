@@ -8,7 +8,7 @@ import numpy as np
 
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout.columns import Mask, Rows
+from edgefleet.rollout.columns import Chosen, Mask, Rows
 from edgefleet.rollout.cut import EVERYONE
 from edgefleet.rollout.fleet import Fleet, phase_code
 from edgefleet.rollout.ledger import Standing
@@ -64,13 +64,14 @@ def open_offering(track: Track, fleet: Fleet, allowed: int) -> None:
         )
 
 
-def renew_offering(track: Track, fleet: Fleet, waiting: Rows, allowed: int, now: float) -> None:
+def renew_offering(track: Track, fleet: Fleet, waiting: Chosen, allowed: int, now: float) -> None:
     """Ask more of them when more may start. ``waiting`` are online and have not begun."""
     soon, begun = _soon(track, fleet, allowed), track.ledger.version
     stale = track.offering.is_stale(allowed=soon, begun=begun, now=now)
     if track.state.status is not Status.RUNNING or not stale:
         return
-    free = waiting[~track.admission.budgets.blocked(waiting, fleet)]
+    rows = waiting.all()
+    free = rows[~track.admission.budgets.blocked(rows, fleet)]
     if len(waiting) and not len(free):
         track.offering.hold(now)
     else:

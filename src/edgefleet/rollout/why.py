@@ -11,7 +11,7 @@ from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout import gate
 from edgefleet.rollout.admission import DOORS
-from edgefleet.rollout.columns import Rows
+from edgefleet.rollout.columns import Chosen, Rows
 from edgefleet.rollout.evidence import Census, Owing
 from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import FIRST_NAMES
@@ -67,9 +67,10 @@ def explain_rollout(track: Track, fleet: Fleet, sight: Sight) -> WaitReport:
     )
 
 
-def first_names(fleet: Fleet, rows: Rows) -> tuple[str, ...]:
+def first_names(fleet: Fleet, rows: Rows | Chosen) -> tuple[str, ...]:
     """The names of the first few."""
-    return fleet.names(rows[:FIRST_NAMES])
+    first = rows.first(FIRST_NAMES) if isinstance(rows, Chosen) else rows[:FIRST_NAMES]
+    return fleet.names(first)
 
 
 def counted(count: int, what: str = "device") -> str:
@@ -169,7 +170,7 @@ def _gate_wait(
                 until=since + soak_s,
             )
         case gate.STRAGGLERS:
-            out = census.offered if len(census.offered) else census.in_trial
+            out: Chosen | Rows = census.offered if len(census.offered) else census.in_trial
             return Wait(
                 code=WaitCode.STRAGGLERS,
                 text=judgement.text,
@@ -198,10 +199,8 @@ def _sample_wait(
             f"({evidence.offline} offline, {evidence.deferred} deferred): "
             "it waits until they return, or until somebody advances or reverts it."
         )
-    rows = next(
-        (found for found in (census.offered, census.in_trial, census.offline) if len(found)),
-        census.deferred,
-    )
+    accounts: tuple[Chosen | Rows, ...] = (census.offered, census.in_trial, census.offline)
+    rows = next((found for found in accounts if len(found)), census.deferred)
     return Wait(
         code=WaitCode.SAMPLE,
         text=text,

@@ -1,0 +1,26 @@
+"""Rows that are chosen out of others are the same, however few of them are asked for."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet.rollout.columns import Chosen, taken
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.booleans()), max_size=300), st.integers(1, 7))
+def test_chosen_rows_are_those_under_the_mask(said: list[tuple[int, bool]], count: int) -> None:
+    marked = dict(sorted(said))
+    rows = np.array(list(marked), np.int64)
+    mask = np.array(list(marked.values()), np.bool_)
+    chosen = Chosen(rows, mask)
+    assert len(chosen) == mask.sum()
+    assert chosen.first(count).tolist() == rows[mask][:count].tolist()
+    assert chosen.all().tolist() == rows[mask].tolist()
+    assert Chosen.of(rows).all().tolist() == rows.tolist()
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_what_is_taken_of_a_column_is_what_stands_there(rows: set[int]) -> None:
+    column = np.arange(100) * 7
+    ascending = np.array(sorted(rows), np.int64)
+    assert taken(column, ascending).tolist() == column[ascending].tolist()
