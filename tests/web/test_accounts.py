@@ -9,7 +9,7 @@ from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verdict, Wav
 from edgefleet.web.accounts import by_wave, counts_of
 from support.scenes import rollout_in
 
-KINDS = ("healthy", "in_trial", "failed", "refused", "reverted", "offline", "deferred")
+KINDS = ("healthy", "in_trial", "failed", "refused", "reverted", "offline", "deferred", "not_begun")
 
 
 def test_what_nobody_said_is_not_there_yet() -> None:

@@ -32,7 +32,7 @@ _REFUSALS: Final = {
     "runtime_missing": "runtime_missing",
 }
 
-# Bound once, as every step asks for them: Python 3.11 takes 0.2 us to find a member in its class.
+# Bound once, as every answer asks for them: Python 3.11 takes 0.2 us to find a member in its class.
 _ANNOUNCING: Final = Stage.ANNOUNCING
 _IDLE: Final = Stage.IDLE
 

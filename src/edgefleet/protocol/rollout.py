@@ -210,7 +210,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     reverted: int = 0
     offline: int = 0
     deferred: int = 0
-    not_begun: int = 0  # of a rollout that is over: it never came to them
+    not_begun: int = 0  # said nothing of a rollout that opens no more waves
     exposed: int = 0  # ever activated it
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
     errors: Rate = Rate()

@@ -49,6 +49,10 @@ class Chosen:
     def __len__(self) -> int:
         return self._count
 
+    def only(self, mask: Mask) -> "Chosen":
+        """Those of them for which it holds: one truth value for each of ``all``."""
+        return Chosen(self.all(), mask)
+
     def first(self, count: int) -> Rows:
         """The lowest of them, so many at most."""
         end = 4 * count

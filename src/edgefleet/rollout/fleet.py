@@ -66,7 +66,7 @@ class Fleet:
     def __init__(self, *, listening_since: float, offline_after_s: float) -> None:
         self.listening_since = listening_since
         self.offline_after_s = offline_after_s
-        self.facts_version = 0  # grows when a device comes or its profile or labels change
+        self.facts_version = 0  # grows when a device comes, and with all that eligibility rests on
         self._names: list[str] = []
         self._rows: dict[str, int] = {}
         self._kits: list[Kit] = []
@@ -284,7 +284,7 @@ class Fleet:
         """Who was not heard for longer; nobody while this process itself listens no longer."""
         if not now - self.listening_since > than_s:
             return np.zeros(len(rows), np.bool_)
-        longer_silent: Mask = taken(self._last_seen, rows) < now - than_s
+        longer_silent: Mask = now - taken(self._last_seen, rows) > than_s
         return longer_silent
 
     def unheard(self, rows: Rows, since: float) -> Mask:

@@ -5,7 +5,6 @@ import numpy as np
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.admission import Refusal
-from edgefleet.rollout.budget import Budgets
 from edgefleet.rollout.columns import Chosen, Mask, Rows
 from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import FIRST_NAMES
@@ -63,26 +62,20 @@ def _no_place(track: Track, waiting: Chosen, fleet: Fleet, allowed: int, now: fl
         text = "As many bytes are on their way, by all rollouts together, as its pace allows."
         found.append(_wait(Refusal(WaitCode.PACE, text, flows), waiting, fleet))
     budgets = admission.budgets
-    if budgets.specs and len(blocked := _blocked(budgets, waiting.all(), fleet)):
+    if budgets.specs and len(blocked := waiting.only(budgets.blocked(waiting.all(), fleet))):
         named = ", ".join(
-            f"{budget.max_in_trial} in trial by {budget.label}"
-            for budget in admission.budgets.specs
+            f"{budget.max_in_trial} in trial by {budget.label}" for budget in budgets.specs
         )
         text = f"Others with the same label are in trial, by whichever rollout (at most {named})."
         found.append(_wait(Refusal(WaitCode.BUDGET, text), blocked, fleet))
     return found
 
 
-def _blocked(budgets: Budgets, rows: Rows, fleet: Fleet) -> Chosen:
-    return Chosen(rows, budgets.blocked(rows, fleet))
-
-
 def _shut_by_device(track: Track, waiting: Chosen, fleet: Fleet, now: float) -> list[Wait]:
     hours = track.admission.hours
     if not hours.by_device:
         return []
-    rows = waiting.all()
-    numbers = fleet.label_ids[rows]
+    numbers = fleet.label_ids[waiting.all()]
     table: Mask = np.zeros(fleet.label_set_count, np.bool_)
     opens: list[float] = []
     for number in np.flatnonzero(np.bincount(numbers)).tolist():
@@ -91,7 +84,7 @@ def _shut_by_device(track: Track, waiting: Chosen, fleet: Fleet, now: float) -> 
             table[number] = True
             at = hours.next_open(zone, now)
             opens += [] if at is None else [at]
-    shut = Chosen(rows, table[numbers])
+    shut = waiting.only(table[numbers])
     if not len(shut):
         return []
     text = "No maintenance window is open where they are."

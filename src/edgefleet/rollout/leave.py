@@ -77,7 +77,7 @@ class Leave:
             return False
         refused = self.refusal(track, row, now)
         if refused is not None:
-            self._put_off(track, refused, now)
+            self._hold_patience(track, refused, now)
             return False
         self._reserve(track, row, now)
         return True
@@ -92,7 +92,7 @@ class Leave:
             return False
         refused = self.refusal(track, row, now)
         if refused is not None:
-            self._put_off(track, refused, now)
+            self._hold_patience(track, refused, now)
             return False
         if not self._turn(track, row, now):
             return False
@@ -152,7 +152,7 @@ class Leave:
         """True when one of them starts what it is offered without asking again."""
         return any(starts_by_itself(number) for number in set(self._fleet.protocols[rows].tolist()))
 
-    def _put_off(self, track: Track, refused: Refusal, now: float) -> None:
+    def _hold_patience(self, track: Track, refused: Refusal, now: float) -> None:
         """Patience does not run while its own window keeps a device out."""
         if refused.code is WaitCode.WINDOW:
             track.admission.moved(now)

@@ -144,7 +144,7 @@ class Ledger:
     @property
     def holds_any(self) -> bool:
         """True when some device must not be offered the release again."""
-        return any(self.counts[Standing.REFUSED :])
+        return any(self.counts[standing] for standing in HELD)
 
     def exposed_up_to(self, wave: int) -> int:
         """Devices inside that wave's cut that ever activated the release."""

@@ -142,7 +142,7 @@ class Scope:
             if part.threshold >= cut.EVERYONE:
                 return place
             if row < part.rows:
-                if position is None:
+                if position is None:  # as in ``position``, which every report would call
                     position = mix64(self._fleet.hash(row) ^ self._salt)
                 if position < part.threshold:
                     return place

@@ -58,7 +58,7 @@ class Track:
 
     parts: Parts = ()  # of each wave that is open, or was
     reach: Parts = ()  # of all of them together
-    _rows: int = 0  # enrolled when the open wave opened
+    _enrolled: int = field(init=False)  # when the open wave opened
     offer: Offer = field(init=False)  # what a device is told that shall run the release
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class Track:
         """Stand as ``state`` says."""
         self.state = state
         wave = state.open_wave
-        self._rows = (wave.rows or 0) if wave is not None else 0
+        self._enrolled = (wave.rows or 0) if wave is not None else 0
         opened = () if state.wave is None else state.waves[: state.wave + 1]
         self.parts = tuple(self.scope.part(wave) for wave in opened)
         self.reach = reach(self.parts)
@@ -88,7 +88,7 @@ class Track:
 
     def moved(self, row: int, at: float) -> None:
         """A device began. Newcomers to the wave do not prolong the wait for its stragglers."""
-        if row < self._rows:
+        if row < self._enrolled:
             self.admission.moved(at)
 
     def wave_of(self, row: int) -> int | None:

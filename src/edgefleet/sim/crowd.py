@@ -183,6 +183,8 @@ class Crowd:
                 self._happen(part, event)
         elif due is BOOTS:
             self._boot(live)
+        else:
+            raise AssertionError(due)
         self._finish()
 
     def _finish(self) -> None:

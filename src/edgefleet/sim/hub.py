@@ -19,7 +19,7 @@ from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.gate import Gate, judge
 from edgefleet.rollout.state import RolloutState
 from edgefleet.sim.door import Failed
-from edgefleet.sim.limits import FEW, STANDING_FLUSH_S
+from edgefleet.sim.limits import FEW_DEVICES, STANDING_FLUSH_S
 from edgefleet.sim.store import Store
 from edgefleet.sim.trace import Trace
 from edgefleet.sim.witness import Witnesses
@@ -198,7 +198,7 @@ class SimHub:
         try:
             if len(rows) == 1:
                 return ((self._answer(int(rows[0]), rows, said, now), rows),)
-            if len(rows) <= FEW:
+            if len(rows) <= FEW_DEVICES:
                 return self._answer_few(rows, said, now)
             return self._answer_all(rows, said, now)
         except HubCrashed:

@@ -9,6 +9,6 @@ ANSWER_TIMEOUT_S: Final = 10.0  # as long as a real agent waits for one
 PIECE_S: Final = 0.5  # of transfer, between two looks at the link
 CONNECTIONS: Final = 4  # kept alive to a real hub
 ENROL_AGAIN_S: Final = 1.0
-FEW: Final = 8  # devices that say the same; more are taken together
+FEW_DEVICES: Final = 8  # devices that say the same; more are taken together
 REPORT_EVERY_S: Final = 1.0
 STANDING_FLUSH_S: Final = 5.0  # how often a simulated hub writes down what devices run

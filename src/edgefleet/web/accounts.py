@@ -24,6 +24,7 @@ ACCOUNTS: Final = (
     Account("reverted", "reverted"),
     Account("deferred", "deferred"),
     Account("offline", "offline"),
+    Account("not_begun", "not begun"),
     Account("waiting", "not there yet"),
 )
 
@@ -50,6 +51,7 @@ def counts_of(evidence: Evidence) -> Counts:
         "reverted": evidence.reverted,
         "deferred": evidence.deferred,
         "offline": evidence.offline,
+        "not_begun": evidence.not_begun,
     }
     return said | {"waiting": max(0, evidence.cut - sum(said.values()))}
 

@@ -70,10 +70,14 @@ class Planned(Checker):
                 continue
             at = self._offered.pop((outcome.rollout, row), None)
             if at is not None and outcome.kind is OutcomeKind.DEFERRED:
-                starts = self._starts[outcome.rollout]
-                self._starts[outcome.rollout] = deque(
-                    (when, count - (when == at)) for when, count in starts
-                )
+                self._give_back(self._starts[outcome.rollout], at)
+
+    def _give_back(self, starts: deque[tuple[float, int]], at: float) -> None:
+        """One of those that may begin since ``at`` did not."""
+        for place, (when, count) in enumerate(starts):
+            if when == at and count:
+                starts[place] = (when, count - 1)
+                return
 
     def _start(self, row: int, rollout: str, spec: RolloutSpec) -> None:
         name, labels = self.crowd.name(row), self.engine.fleet.labels(row)
@@ -86,7 +90,7 @@ class Planned(Checker):
             self._held.setdefault((rollout, row), []).append(key)
             if self._trial[key] > budget.max_in_trial:
                 self.wrong(
-                    f"{name} is the {self._trial[key]}th in trial of {budget.label}={value}; "
+                    f"{name} makes it {self._trial[key]} in trial of {budget.label}={value}; "
                     f"{budget.max_in_trial} are allowed"
                 )
 
@@ -104,7 +108,7 @@ class Planned(Checker):
                 starts.popleft()
             within = sum(count for _, count in starts)
             if within > spec.pace.starts_per_minute:
-                self.wrong(f"{self.named(rows)} is the {within}th start within a minute")
+                self.wrong(f"{self.named(rows)} makes it {within} starts within a minute")
 
 
 def _open(window: WindowSpec, own_zone: str, now: float) -> bool:
