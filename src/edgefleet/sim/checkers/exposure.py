@@ -72,6 +72,6 @@ class Exposure(Checker):
         trial.add(rows)
         if len(trial) > allowed:
             self.wrong(
-                f"{self.named(rows)} is the {len(trial)}th in trial; {healthy} are healthy "
+                f"{self.named(rows)} makes it {len(trial)} in trial; {healthy} are healthy "
                 f"and {allowed} are allowed"
             )
