@@ -56,7 +56,7 @@ def programs_of(folder: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("devices", "percents"),
-    [(1003, [1, 10, 100]), (153, [4, 10, 100]), (23, [22, 100]), (4, [100])],
+    [(1003, [1, 10, 100]), (153, [7, 10, 100]), (23, [44, 100]), (4, [100])],
 )
 def test_the_first_wave_is_large_enough_for_a_verdict(devices: int, percents: list[float]) -> None:
     assert [wave.percent for wave in waves_of(STORY[1], devices)] == percents
@@ -75,7 +75,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path
     assert verdicts == [
         ("1", "completed"), ("2", "completed"), ("3", "reverted"), ("4", "refused"),
     ]  # fmt: skip
-    assert [wave["percent"] for wave in said["rollouts"][1]["waves"]] == [8, 10, 100]
+    assert [wave["percent"] for wave in said["rollouts"][1]["waves"]] == [16, 100]
     assert said["devices"]["total"] == DEVICES + 3
     assert set(said["devices"]["on_release"]) == {"2"}
     assert 0 < said["exposed_to_bad"] <= said["rollouts"][2]["waves"][-1]["cut"]

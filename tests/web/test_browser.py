@@ -132,6 +132,19 @@ def test_the_page_says_that_the_hub_is_silent_and_lives_on_when_it_is_back(
         assert still_marked(page)
 
 
+def test_the_page_is_live_again_however_often_it_called_a_hub_that_was_away(
+    browser: Browser, server: PageServer
+) -> None:
+    calls: list[str] = []
+    with open_page(browser, server.url + ROLLOUT, TOKEN) as (page, _):
+        page.on("requestfailed", lambda request: calls.append(request.url))
+        server.stop()
+        while len(calls) < 5:  # more than the streams that a page tries before it only asks
+            page.wait_for_timeout(100)
+        server.start()
+        expect(page.locator("#link")).to_have_attribute("data-state", "live")
+
+
 def test_where_no_stream_comes_through_the_page_asks(browser: Browser, server: PageServer) -> None:
     def refuse_streams(route: Route) -> None:
         if route.request.headers.get("accept") == "text/event-stream":
@@ -141,11 +154,15 @@ def test_where_no_stream_comes_through_the_page_asks(browser: Browser, server: P
 
     with open_page(browser, server.url + ROLLOUT, TOKEN) as (page, _):
         page.route("**/*", refuse_streams)
+        page.clock.install()
         page.reload()
         mark(page)
         expect(page.locator("#link")).to_have_attribute("data-state", "asking")
         server.reads.play("ro-running", 91)
         expect(page.locator(".verdict")).to_contain_text("91 devices are healthy.")
+        page.unroute("**/*")
+        page.clock.fast_forward("06:00")
+        expect(page.locator("#link")).to_have_attribute("data-state", "live")
         assert still_marked(page)
 
 

@@ -66,8 +66,8 @@ Tell = Callable[[str], None]
 
 def waves_of(chapter: Chapter, devices: int) -> tuple[WaveSpec, ...]:
     """1 %, 10 % and 100 % of the fleet; of a small one more, or a verdict would be up to chance."""
-    least = min(100.0, math.ceil(100.0 * FIRST_WAVE / devices))
-    first = max(1.0, least) if chapter.in_waves else 100.0
+    least = next((p for p in range(1, 100) if math.ceil(devices * p / 100) >= FIRST_WAVE), 100)
+    first = float(least) if chapter.in_waves else 100.0
     return tuple(WaveSpec(percent=share) for share in sorted({first, max(first, 10.0), 100.0}))
 
 

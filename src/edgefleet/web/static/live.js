@@ -6,7 +6,9 @@
   const RETRY_FIRST_MS = 500;
   const RETRY_MOST_MS = 5000;
   const DEAF_MS = 12000; // an open stream sends something every 5 s; one that does not is buffered
-  const STREAMS_TRIED = 3; // without a message, before asking instead
+  const STREAMS_TRIED = 3; // without a message from a hub that answers, before asking instead
+  const STREAM_AGAIN_MS = 300000; // when asking, before a stream is tried again
+  const ANSWER_MS = 10000; // for an answer to a question; then the hub counts as silent
   const NEWS = "application/vnd.edgefleet.news+json";
 
   const address = document.body.dataset.live;
@@ -17,7 +19,9 @@
   let stream = null;
   let timer = null;
   let failures = 0; // since the hub last answered
-  let deafStreams = 0; // streams that brought nothing, since one did
+  let deafStreams = 0; // streams that brought nothing while the hub answered, since one did
+  let triedMs = 0; // when a stream was last tried
+  let turn = 0; // what was begun in an earlier one has nothing to say any more
   let ended = "";
 
   // Times: in the reader's own zone, and ages by the hub's clock.
@@ -79,8 +83,8 @@
     put(link, text);
   };
 
-  // The link: a stream first, questions when streams bring nothing, pauses that grow when
-  // nothing answers at all.
+  // The link: a stream first, and questions when the hub answers but its streams bring nothing.
+  // A hub that does not answer at all is asked in pauses that grow, and says nothing about streams.
   const later = (work, afterMs) => {
     clearTimeout(timer);
     timer = setTimeout(work, afterMs);
@@ -90,6 +94,7 @@
     return pause * (0.75 + Math.random() / 2);
   };
   const hangUp = () => {
+    turn += 1;
     clearTimeout(timer);
     stream?.close();
     stream = null;
@@ -104,17 +109,12 @@
   const lost = () => {
     failures += 1;
     say("lost", "not live");
-    later(deafStreams >= STREAMS_TRIED ? ask : listen, retryMs());
   };
 
   const listen = () => {
     hangUp();
+    triedMs = Date.now();
     const mine = (stream = new EventSource(address));
-    const deaf = () => {
-      deafStreams += 1;
-      hangUp();
-      lost();
-    };
     const on = (name, act) =>
       mine.addEventListener(name, (event) => {
         if (stream !== mine) return;
@@ -123,31 +123,44 @@
         say("live", "live");
         later(deaf, DEAF_MS);
       });
+    const deaf = () => {
+      lost();
+      ask(true);
+    };
     on("fragments", take);
     on("alive", (news) => heard(news.at));
     mine.addEventListener("gone", (event) => finish(JSON.parse(event.data).message));
     mine.addEventListener("error", () => {
-      if (stream !== mine) return;
       // A refusal looks like a broken line to EventSource: a question tells them apart.
-      hangUp();
-      deafStreams += 1;
-      ask();
+      if (stream === mine) ask(true);
     });
     later(deaf, DEAF_MS);
   };
 
-  const ask = async () => {
-    const back = deafStreams >= STREAMS_TRIED ? ask : listen;
+  const ask = async (streamFailed = false) => {
+    hangUp();
+    const mine = turn;
     try {
-      const answer = await fetch(address, { headers: { Accept: NEWS }, cache: "no-store" });
+      const answer = await fetch(address, {
+        headers: { Accept: NEWS },
+        cache: "no-store",
+        signal: AbortSignal.timeout(ANSWER_MS),
+      });
+      if (turn !== mine) return;
       if (answer.status === 401) return finish("Your session has ended: reload to sign in.");
       if (answer.status === 404) return finish("This page no longer exists on the hub.");
       if (!answer.ok) throw new Error(String(answer.status));
-      take(await answer.json());
-      if (back === ask) say("asking", "live, by asking");
-      later(back, back === ask ? POLL_MS : RETRY_FIRST_MS);
+      const news = await answer.json();
+      if (turn !== mine) return;
+      take(news);
+      if (streamFailed) deafStreams += 1;
+      if (deafStreams < STREAMS_TRIED) return later(listen, RETRY_FIRST_MS);
+      say("asking", "live, by asking");
+      later(Date.now() - triedMs < STREAM_AGAIN_MS ? ask : listen, POLL_MS);
     } catch {
+      if (turn !== mine) return;
       lost();
+      later(ask, retryMs());
     }
   };
 
