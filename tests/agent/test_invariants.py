@@ -4,7 +4,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from edgefleet.agent import limits
@@ -79,7 +79,7 @@ def walk(core: Step, start: Stage, choices: list[tuple[int, float, bool]]) -> se
     return set(finals.values())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(list(Stage)), WALK)
 def test_no_order_of_events_brings_the_core_into_an_unsound_state(
     start: Stage, choices: list[tuple[int, float, bool]]
@@ -123,9 +123,7 @@ def trusts_without_proof(state: AgentState, event: Event, now: float) -> Stepped
 
 @pytest.mark.parametrize("bug", [endless_tries, says_it_twice, trusts_without_proof])
 def test_a_planted_bug_is_found(bug: Step) -> None:
-    @settings(
-        max_examples=1000, deadline=None, database=None, derandomize=True, phases=[Phase.generate]
-    )
+    @settings(max_examples=1000, database=None, derandomize=True, phases=[Phase.generate])
     @given(st.sampled_from(list(Stage)), WALK)
     def search(start: Stage, choices: list[tuple[int, float, bool]]) -> None:
         assert walk(bug, start, choices) <= {1}
@@ -169,7 +167,7 @@ def whole_life(world: World, life: list[tuple[str, object]]) -> set[int]:
     return set(heard.values())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(st.lists(LIFE, max_size=25))
 def test_a_device_whose_power_fails_anywhere_serves_a_proved_release_and_ends_attempts_once(
     life: list[tuple[str, object]],
@@ -185,9 +183,7 @@ def removes_before_the_pointer_moved(state: AgentState, event: Event, now: float
 
 
 def test_a_planted_bug_is_found_in_a_life() -> None:
-    @settings(
-        max_examples=2000, deadline=None, database=None, derandomize=True, phases=[Phase.generate]
-    )
+    @settings(max_examples=2000, database=None, derandomize=True, phases=[Phase.generate])
     @given(st.lists(LIFE, min_size=5, max_size=25))
     def search(life: list[tuple[str, object]]) -> None:
         whole_life(World(core=removes_before_the_pointer_moved), life)

@@ -14,9 +14,9 @@ from edgefleet.base.entropy import SeededEntropy
 from edgefleet.base.errors import DeviceError
 from edgefleet.base.network import Answer, HttpLink
 from edgefleet.base.storage import FolderStorage
+from edgefleet.cli.demo.processes import hold_port
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn
-from support.agent_process import free_port
 from support.agent_world import FACTS
 from support.fake_hub import FakeHub, fake_hub
 
@@ -92,9 +92,11 @@ def test_a_replayed_check_in_says_where_to_go_on(hub: FakeHub, storage: FolderSt
 
 def test_a_hub_that_moved_its_listener_is_found_again(hub: FakeHub, storage: FolderStorage) -> None:
     before = enrolled(hub, storage)
-    gone = msgspec.structs.replace(before, checkin_url=f"http://127.0.0.1:{free_port()}")
-    link = linked(gone, storage)
-    failed = link.check_in(SAID)
+    with hold_port() as nobody:  # nobody listens there
+        port = nobody.getsockname()[1]
+        gone = msgspec.structs.replace(before, checkin_url=f"http://127.0.0.1:{port}")
+        link = linked(gone, storage)
+        failed = link.check_in(SAID)
     assert isinstance(failed, CheckInFailed)
     assert failed.code == "unreachable"
     assert load_credential(storage, hub.url) == before, "and kept for the next start"

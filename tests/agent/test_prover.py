@@ -44,7 +44,7 @@ def test_the_last_line_is_the_result_and_the_request_names_the_slots_files(tmp_p
         ("raise SystemExit('no such operator')", "no such operator"),
         ("print('{\"passed\": ')", "ended with 0"),
         ("import os; os._exit(0)", "no word"),
-        ("x = bytearray(3 << 30)", "MemoryError"),
+        ("import sys; sys.stdin.read(); x = bytearray(3 << 30)", "MemoryError"),
     ],
 )
 def test_a_candidate_that_ends_its_process_cannot_be_loaded(

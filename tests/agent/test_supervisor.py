@@ -88,7 +88,7 @@ def test_another_agent_adopts_the_living_process_and_hears_of_its_end(
     assert second.status() == (started, True)
     assert second.activate("a", HELD).pid == started.pid
     os.kill(started.pid, 9)
-    assert ended.wait(10)
+    assert ended.wait(60)
     assert first.status() == (None, False)
     assert second.status() == (None, False)
 
@@ -103,6 +103,17 @@ def test_a_process_that_lives_but_does_not_answer_is_replaced(
     after = supervisor.activate("a", HELD)
     assert after.pid != before.pid
     assert not Path(f"/proc/{before.pid}").exists()
+
+
+def test_one_answer_that_comes_too_late_ends_nothing(
+    storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    before = supervisor.activate("a", HELD)
+    ask, late = supervisor._ask, [None]
+    monkeypatch.setattr(supervisor, "_ask", lambda: late.pop() if late else ask())
+    assert supervisor.activate("a", HELD).pid == before.pid
+    assert late == []
 
 
 def test_a_process_that_only_has_the_number_of_ours_is_left_alone(

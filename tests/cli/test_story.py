@@ -20,7 +20,7 @@ QUICK = ("--waves", "50,100", "--soak", "0s", "--confirm-after", "0s", "--min-sa
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubProcess]:
-    with running_hub(tmp_path / "hub", interval_s=0.5) as process:
+    with running_hub(tmp_path / "hub", interval_s=0.5, offline_after_s=60) as process:
         yield process
 
 

@@ -72,7 +72,7 @@ def test_time_that_is_over_is_waiting_or_no_network(fleet: CommandLine, canned: 
     see(canned, Status.RUNNING)
     assert fleet("rollout", "watch", "ro-1", "--timeout", "20ms").exit == Exit.WAITING
     see(canned, Status.RUNNING, 502)
-    said = fleet("rollout", "watch", "ro-1", "--timeout", "20ms", "--json")
+    said = fleet("rollout", "watch", "ro-1", "--timeout", "2s", "--json")
     assert said.exit == Exit.NETWORK
     assert said.json["status"] == "running"
 

@@ -165,6 +165,10 @@ BROKEN: dict[str, tuple[Callable[[], StorySeen], set[str]]] = {
         ),
         {"caught_early"},
     ),
+    "caught in the last of two waves": (
+        lambda: with_rollout(2, rollout("3", Status.REVERTED, "error_rate", 10, (1.0, 100.0))),
+        {"caught_early"},
+    ),
     "an offline device still runs the bad one": (
         lambda: replace(GOOD, listed={"2": 960, "3": 1}),
         {"nobody_on_bad"},

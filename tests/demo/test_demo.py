@@ -29,15 +29,19 @@ class Ended:
 
 
 def demo(*options: str) -> Ended:
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", "edgefleet.cli.main", "demo", "--json", *options],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=340,
-        check=False,
-    )
-    assert done.stdout, done.stderr
-    return Ended(done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr)
+    ) as child:
+        try:
+            out, told = child.communicate(timeout=340)
+        except subprocess.TimeoutExpired:
+            child.terminate()  # it ends what it started
+            out, told = child.communicate(timeout=60)
+    assert out, told
+    return Ended(child.returncode, json.loads(out.splitlines()[-1]), told)
 
 
 def programs_of(folder: str) -> list[str]:

@@ -138,7 +138,7 @@ def test_dripping_bytes_does_not_extend_the_time_of_a_head() -> None:
 
 
 def test_an_idle_connection_is_closed_without_a_word() -> None:
-    with running(echo, limits=Limits(idle_s=0.1)) as server:
+    with running(echo, limits=Limits(idle_s=1.0)) as server:
         fresh, used = server.connect(), server.connect()
         used.send(get("/"))
         assert used.answer().status == 200

@@ -209,7 +209,7 @@ def test_a_stop_ends_pages_that_live_for_ever(
 
 
 def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:
-    with running_hub(tmp_path / "data") as hub:
+    with running_hub(tmp_path / "data", hold_ports=False) as hub:
         before = hub.said()
         hub.stop()
         with socket.create_server(("127.0.0.1", before["port"])):
@@ -288,10 +288,10 @@ def read_to_end(connection: socket.socket) -> bytes:
     return said
 
 
-SHORT = """
-from edgefleet.hub import bodies, limits, operator_http, server
-operator_http.OPERATOR_HEAD_S = 0.3
-bodies.JSON_BODY_S = 0.3
+IMPATIENT = """
+from edgefleet.hub import bodies, operator_http, server
+operator_http.OPERATOR_HEAD_S = {head_s}
+bodies.JSON_BODY_S = {body_s}
 server.OPERATOR_CONNECTIONS = 4
 """
 
@@ -310,7 +310,7 @@ server.OPERATOR_CONNECTIONS = 4
 def test_who_does_not_finish_a_head_is_cut_off(
     tmp_path: Path, begun: bytes, answered: bool
 ) -> None:
-    with running_hub(tmp_path / "data", fault=SHORT) as hub:
+    with running_hub(tmp_path / "data", fault=IMPATIENT.format(head_s=2, body_s=60)) as hub:
         port = int(hub.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as slow:
             if answered:
@@ -331,7 +331,7 @@ def test_a_head_without_an_end_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_body_that_drips_is_refused(tmp_path: Path) -> None:
-    with running_hub(tmp_path / "data", fault=SHORT) as hub:
+    with running_hub(tmp_path / "data", fault=IMPATIENT.format(head_s=60, body_s=0.3)) as hub:
         port = int(hub.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as slow:
             slow.sendall(
@@ -342,7 +342,7 @@ def test_a_body_that_drips_is_refused(tmp_path: Path) -> None:
 
 
 def test_connections_to_the_main_listener_are_bounded_and_check_ins_go_on(tmp_path: Path) -> None:
-    with running_hub(tmp_path / "data", fault=SHORT.replace("0.3", "60")) as hub:
+    with running_hub(tmp_path / "data", fault=IMPATIENT.format(head_s=60, body_s=60)) as hub:
         device = enrolled(hub.client(), hub.url, 1)[0]
         port = int(hub.url.rpartition(":")[2])
         with contextlib.ExitStack() as stack:

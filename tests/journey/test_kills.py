@@ -148,7 +148,7 @@ class Asking:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Generator[Fleet]:
     with ExitStack() as stack:
-        hub = stack.enter_context(running_hub(tmp_path / "hub", interval_s=0.3))
+        hub = stack.enter_context(running_hub(tmp_path / "hub", interval_s=0.3, offline_after_s=60))
         yield Fleet(tmp_path, hub, stack)
 
 
@@ -179,6 +179,7 @@ def kill_before_the_report(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "disaster",
     [

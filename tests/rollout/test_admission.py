@@ -97,7 +97,7 @@ def test_nobody_starts_what_is_not_offered_to_it():
     assert shell.engine.admit(0, start, shell.now)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     most=st.integers(1, 8),
     steps=st.lists(st.tuples(st.floats(0, 40), st.booleans()), min_size=1, max_size=120),
@@ -131,7 +131,7 @@ def test_the_pace_is_kept_over_a_restart():
     assert sum(ask(shell, row, rollout) for row in range(4, 60)) == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 1000),
     st.lists(st.tuples(st.floats(0, 30), st.integers(1, 5000)), min_size=1, max_size=80),

@@ -88,7 +88,7 @@ def test_the_chi_square_test_sees_cuts_that_are_not_independent():
     assert ((counts - expected) ** 2 / expected).sum() > 148.23
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sites=st.lists(st.sampled_from(["lyon", "oslo", "rome"]), min_size=1, max_size=120),
     percents=PERCENTS,

@@ -21,7 +21,7 @@ def shell_on_release_1(devices: int = 60) -> ToyShell:
     return shell
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32))
 def test_one_at_a_time_and_all_at_once_agree(seed: int):
     """Random rollouts, verbs, reports and running releases; both ways give the same release."""

@@ -74,7 +74,7 @@ def check_partition(
         assert total == track.state.waves[index].cut
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(fleet=FLEETS, waves=WAVES, salt=st.integers(0, MASK64))
 def test_every_eligible_device_is_in_exactly_one_wave(
     fleet: list[tuple[str, str, str]], waves: list[WaveSpec], salt: int

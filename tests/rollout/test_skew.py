@@ -247,7 +247,7 @@ def test_a_bad_release_is_taken_back_from_both_versions():
     assert {shell.devices[row].protocol for row in shell._rows_that(view.id, {STARTED})} == {1, 2}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     previous=st.sets(st.integers(0, 23)),
     first=st.integers(1, 4),

@@ -56,7 +56,7 @@ def test_a_window_in_the_hour_that_comes_twice_opens_twice():
     assert minutes == 120
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     now=st.integers(1_767_225_600, 1_798_761_600),  # the year 2026
     zone=st.sampled_from(ZONES),
@@ -82,7 +82,7 @@ def test_it_is_open_exactly_when_the_wall_clock_says_so(
     assert is_open((wanted,), "UTC", utc_offset_s, float(now)) is expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     now=st.integers(1_767_225_600, 1_798_761_600),
     steps=st.lists(st.integers(1, 200_000), max_size=12),

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from edgefleet.base.errors import NetworkError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.network import HttpLink
 from edgefleet.base.storage import FolderStorage
+from edgefleet.cli.demo.processes import hold_port
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.release import Quality, ReleaseManifest
 from edgefleet.protocol.serving import ServingStatus
@@ -54,7 +54,8 @@ class AgentProcess:
         self.hub = hub
         self.trust = folder / "trust.txt"
         self.trust.write_text(f"# the publisher\n{key.public.text}\n")
-        self.serve = f"127.0.0.1:{free_port()}"
+        self._port = hold_port()
+        self.serve = f"127.0.0.1:{self._port.getsockname()[1]}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *more: str, environ: dict[str, str] | None = None) -> None:
@@ -71,7 +72,7 @@ class AgentProcess:
         """kill -9, as a crash or the kernel would."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
 
     def stop(self) -> int:
         assert self.process is not None
@@ -134,13 +135,14 @@ class AgentProcess:
 
     def end(self) -> None:
         """End both processes, whatever state they are in."""
+        self._port.close()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(30)
         pid = FolderStorage(self.data).read("serving.pid")
         if pid is not None:
             number = int(pid.split()[0])
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if b"edgefleet.serving" in Path(f"/proc/{number}/cmdline").read_bytes():
                     os.kill(number, signal.SIGKILL)
 
@@ -204,12 +206,6 @@ class Publisher:
             confirm_after_s=confirm_after_s,
         )
         return self.hub.offer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgefleet.cli.demo.processes import hold_port
 from edgefleet.client.hub import HubClient
 
 START_S = 30.0
@@ -28,10 +29,15 @@ class HubProcess:
         interval_s: float = 60.0,
         tick_s: float = 0.05,
         fault: str = "",
+        hold_ports: bool = True,
         **options: float,
     ) -> None:
-        """``fault`` is Python that runs in the hub's process before it starts."""
+        """``fault`` is Python that runs in the hub's process before it starts.
+
+        Without ``hold_ports`` the hub finds its own, as it does for a newcomer.
+        """
         self.data_dir = data_dir
+        self._held = [hold_port() for _ in range(2)] if hold_ports else []
         self._fault = fault
         self._options = {"interval-s": interval_s, "tick-s": tick_s}
         self._options |= {name.replace("_", "-"): value for name, value in options.items()}
@@ -46,7 +52,9 @@ class HubProcess:
         )
         started = ["-c", program] if self._fault else ["-m", "edgefleet.hub"]
         command = [sys.executable, *started, "--data-dir", str(self.data_dir)]
-        command += ["--listen", "127.0.0.1:0", "--checkin-listen", "127.0.0.1:0"]
+        ports = [held.getsockname()[1] for held in self._held] or [0, 0]
+        for name, port in zip(("--listen", "--checkin-listen"), ports, strict=True):
+            command += [name, f"127.0.0.1:{port}"]
         for name, value in self._options.items():
             command += [f"--{name}", str(value)]
         with self.log.open("ab") as log:
@@ -56,6 +64,7 @@ class HubProcess:
             deadline = time.monotonic() + START_S
             while self.said().get("pid") != self.process.pid:
                 if select.select([ended], [], [], 0.02)[0] or time.monotonic() > deadline:
+                    self.process.kill()
                     raise AssertionError(f"the hub did not start: {self.log.read_text()}")
         finally:
             os.close(ended)
@@ -105,12 +114,22 @@ class HubProcess:
             self.kill()
             raise
 
+    def end(self) -> None:
+        """Stop it, not to be started again."""
+        try:
+            self.stop()
+        finally:
+            for held in self._held:
+                held.close()
+
 
 @contextmanager
-def running_hub(data_dir: Path, *, fault: str = "", **options: float) -> Iterator[HubProcess]:
+def running_hub(
+    data_dir: Path, *, fault: str = "", hold_ports: bool = True, **options: float
+) -> Iterator[HubProcess]:
     """A hub for the length of a test."""
-    hub = HubProcess(data_dir, fault=fault, **options)
+    hub = HubProcess(data_dir, fault=fault, hold_ports=hold_ports, **options)
     try:
         yield hub
     finally:
-        hub.stop()
+        hub.end()

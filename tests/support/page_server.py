@@ -16,6 +16,7 @@ from typing import Self
 import uvicorn
 from starlette.applications import Starlette
 
+from edgefleet.cli.demo.processes import hold_port
 from edgefleet.protocol.rollout import Status
 from edgefleet.web.routes import routes_for
 from support.fake_reads import TOKEN, FakeReads
@@ -49,7 +50,8 @@ class PageServer:
 
     def __init__(self, reads: FakeReads) -> None:
         self.reads = reads
-        self.port = 0
+        self._held = hold_port()
+        self.port: int = self._held.getsockname()[1]
         self._thread: threading.Thread | None = None
         self._leave: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
@@ -58,17 +60,17 @@ class PageServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        started: Future[int] = Future()
+        started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,))
         self._thread.start()
-        self.port = started.result(timeout=20)
+        started.result(timeout=60)
 
     def stop(self) -> None:
         assert self._leave is not None
         assert self._thread is not None
         loop, leave = self._leave
         loop.call_soon_threadsafe(leave.set)
-        self._thread.join(timeout=20)
+        self._thread.join(timeout=60)
         assert not self._thread.is_alive()
         self._leave = None
 
@@ -84,13 +86,14 @@ class PageServer:
     ) -> None:
         if self._leave is not None:
             self.stop()
+        self._held.close()
 
-    def _run(self, started: "Future[int]") -> None:
+    def _run(self, started: "Future[None]") -> None:
         async def serve() -> None:
             leave = asyncio.Event()
-            async with page_server(self.reads, self.port) as port:
+            async with page_server(self.reads, self.port):
                 self._leave = (asyncio.get_running_loop(), leave)
-                started.set_result(port)
+                started.set_result(None)
                 await leave.wait()
 
         try:

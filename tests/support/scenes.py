@@ -107,15 +107,15 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
     looking = judgement(
         Verdict.INCONCLUSIVE,
         "soak",
-        "71 healthy, 1 failed: it passes once it stood for 60 s.",
+        "71 healthy, 1 failed: it passes once it stood for 10 min.",
         running,
         now - 1,
     )
     wait = Wait(
         code=WaitCode.SOAK,
-        text="The gate passes; the wave must stand 60 s.",
+        text="The gate passes; the wave must stand 10 min.",
         since=now - 22,
-        until=now + 38,
+        until=now + 578,
     )
     offline = Wait(
         code=WaitCode.OFFLINE, text="5 devices of the wave do not check in.", since=now - 130, devices=5,

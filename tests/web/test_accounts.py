@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verdict, WaveView
@@ -38,7 +38,6 @@ def evidences(cut: int) -> st.SearchStrategy[Evidence]:
     return st.lists(st.integers(0, cut), min_size=len(KINDS), max_size=len(KINDS)).map(made)
 
 
-@settings(deadline=None)
 @given(evidences(7), evidences(50))
 def test_an_earlier_wave_holds_its_own_devices_and_none_is_counted_twice(
     first: Evidence, now: Evidence

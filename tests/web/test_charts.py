@@ -5,7 +5,7 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet.protocol.operator import HistoryPoint
@@ -41,7 +41,6 @@ def width(rect: ET.Element) -> float:
     return float(rect.get("width", "").rstrip("%"))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=12))
 def test_shares_fill_the_bar_and_hide_nobody(counts: list[int]) -> None:
     widths = shares(counts, 0.01)
@@ -50,7 +49,6 @@ def test_shares_fill_the_bar_and_hide_nobody(counts: list[int]) -> None:
         assert (wide >= 0.01 - 1e-9) if number else wide == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=12))
 def test_of_two_parts_the_larger_is_never_the_thinner(counts: list[int]) -> None:
     ranked = sorted(zip(counts, shares(counts, 0.01), strict=True))
@@ -75,7 +73,6 @@ def test_hostile_names_stay_text() -> None:
     assert drawn(svg).get("aria-label", "").startswith('"><script>')
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=20, unique=True).map(sorted))
 def test_every_wave_has_a_segment_that_can_be_seen(percents: list[float]) -> None:
     widths = wave_shares(percents)
@@ -176,7 +173,6 @@ def test_names_of_events_that_crowd_stand_in_rows_or_give_way() -> None:
     assert len(rows) == len(set(rows)) == 3
 
 
-@settings(deadline=None)
 @given(st.floats(1, 2e9), st.floats(2, 10**6))
 def test_ticks_are_round_rising_and_few(start: float, length: float) -> None:
     ticks = time_ticks(start, start + length)

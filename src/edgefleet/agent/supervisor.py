@@ -70,7 +70,7 @@ class Supervisor:
 
         Raises DeviceError, NetworkError or what the serving process answers.
         """
-        status = self._ask() or self._start()
+        status = self._hear() or self._start()
         self._watch(status.pid)
         if serves(status, held):
             return status
@@ -118,6 +118,15 @@ class Supervisor:
         except EdgefleetError:
             self._link.close()
             return None
+
+    def _hear(self) -> ServingStatus | None:
+        """Asked again while the process lives: one answer too late is no reason to end it."""
+        for _ in range(limits.MISSED_PROBES):
+            if (status := self._ask()) is not None:
+                return status
+            if self._pid() is None:
+                break
+        return None
 
     def _start(self) -> ServingStatus:
         """Start the process and wait for its socket. Raises DeviceError, NetworkError."""

@@ -34,7 +34,7 @@ class Mix:
     away: float = 0.04  # cut off at first; they come back almost together, after ``away_s``
     flapping: float = 0.05
     slow: float = 0.10
-    quiet: float = 0.30
+    quiet: float = 0.15
     away_s: tuple[float, float] = (60.0, 64.0)
     busy_requests_s: tuple[float, float] = (14.0, 20.0)
     quiet_requests_s: tuple[float, float] = (0.5, 1.5)

@@ -8,7 +8,7 @@ from edgefleet.cli.demo.story import MODEL, Chapter
 from edgefleet.protocol.rollout import RolloutView, Status, WaveView
 from edgefleet.protocol.wire import Wire
 
-CAUGHT_BY_WAVE: Final = 2  # a bad release must not come further than this
+CAUGHT_BY_WAVE: Final = 2  # a bad release must not come further than this, nor to the last one
 ARRIVING: Final = 0.1  # share of the online devices that may still be on their first release
 
 
@@ -96,12 +96,19 @@ def _exposure(seen: StorySeen) -> Check:
 
 
 def _caught_early(seen: StorySeen) -> Check:
-    waves = max((len(opened(view)) for _, view in _bad(seen) if view), default=0)
+    bad = [view for _, view in _bad(seen) if view]
+    waves = max((len(opened(view)) for view in bad), default=0)
+    # Of a very small fleet the first wave is everybody.
+    early = all(len(opened(view)) <= _early_waves(view) for view in bad)
     return Check(
         name="caught_early",
-        holds=0 < waves <= CAUGHT_BY_WAVE,
+        holds=waves > 0 and early,
         text=f"The bad release that came furthest came to wave {waves}.",
     )
+
+
+def _early_waves(view: RolloutView) -> int:
+    return max(1, min(CAUGHT_BY_WAVE, len(view.waves) - 1))
 
 
 def _nobody_on_bad(seen: StorySeen) -> Check:

@@ -24,7 +24,7 @@ ENROL_TIMEOUT_S: Final = 120.0
 PUBLISH_TIMEOUT_S: Final = 120.0
 CHAPTER_TIMEOUT_S: Final = 120.0
 SETTLE_TIMEOUT_S: Final = 30.0  # for the last devices to be back where they belong
-END_TIMEOUT_S: Final = 10.0  # for a program to end when asked
+END_TIMEOUT_S: Final = 30.0  # for a program to end when asked; an agent ends its serving first
 
 LOOK_EVERY_S: Final = 0.25
 ASK_EVERY_S: Final = 0.02  # pause of a client between two requests

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -106,7 +107,8 @@ class Agent(Program):
     def __init__(
         self, name: str, profile: str, *, hub: str, claim: str, trust: Path, folder: Path
     ) -> None:
-        self.port = free_port()
+        self._held = hold_port()
+        self.port: int = self._held.getsockname()[1]
         self._data = folder / name
         arguments = [
             "run",
@@ -131,8 +133,8 @@ class Agent(Program):
         super().end()
         # An agent that had to be killed leaves its serving process behind, as it should in life.
         if status := self.serving():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(status.pid, signal.SIGTERM)
+            _end(status.pid)
+        self._held.close()
 
 
 class Fleet(Program):
@@ -170,11 +172,28 @@ class Programs(contextlib.ExitStack):
             program.check()
 
 
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+def hold_port() -> socket.socket:
+    """A loopback port that nobody else is given while the socket is open.
+
+    Who was told of it can listen there: the socket does not, and both allow the address's reuse.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+def _end(pid: int) -> None:
+    """End a process that is not our child: asked first, then forced."""
+    with contextlib.suppress(ProcessLookupError):
+        ended = os.pidfd_open(pid)
+        try:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                signal.pidfd_send_signal(ended, number)
+                if select.select([ended], [], [], END_TIMEOUT_S)[0]:
+                    return
+        finally:
+            os.close(ended)
 
 
 def plain_environment() -> dict[str, str]:

@@ -135,11 +135,11 @@ class _Terminal:
             Text(counts(view.evidence)),
             Text(clean(view.why.line), "dim"),
         ]
-        self._live.update(Group(*self._lines))
+        self._live.update(Group(*self._lines), refresh=True)
 
     def silent(self, since_s: float, text: str) -> None:
         said = clean(f"The hub does not answer since {duration(since_s)}: {text}")
-        self._live.update(Group(*self._lines, Text(said, "yellow")))
+        self._live.update(Group(*self._lines, Text(said, "yellow")), refresh=True)
 
 
 @contextmanager
