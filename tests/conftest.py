@@ -5,7 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No test measures time. What passes once in CI passes again; at a desk every run tries something new.
+# No test measures time. In CI examples are drawn alike in every run of one commit; at a desk each run
+# tries something new.
 settings.register_profile(
     "edgefleet",
     deadline=None,

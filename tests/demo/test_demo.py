@@ -68,7 +68,6 @@ def test_the_first_wave_is_large_enough_for_a_verdict(devices: int, percents: li
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     ended = demo("--devices", str(DEVICES), "--data-dir", str(folder))
@@ -93,7 +92,6 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_gate_that_lets_everything_pass_makes_the_demo_fail() -> None:
     ended = demo("--devices", str(DEVICES), "--break", "gate")
     assert ended.code == 1

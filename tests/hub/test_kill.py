@@ -197,7 +197,6 @@ class send_only:  # noqa: N801 - reads as a verb
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_hub_killed_in_the_ten_percent_wave_completes_as_if_nothing_had_been(
     world: World,
 ) -> None:
@@ -216,7 +215,6 @@ def test_a_hub_killed_in_the_ten_percent_wave_completes_as_if_nothing_had_been(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_hub_killed_while_a_bad_release_fails_still_takes_it_back(world: World) -> None:
     def only_the_first_wave_is_good(wave: int) -> bool:
         return wave == 0

@@ -179,7 +179,6 @@ def kill_before_the_report(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "disaster",
     [

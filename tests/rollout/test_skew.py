@@ -163,6 +163,43 @@ def test_a_grant_is_there_again_after_a_restart_and_a_start_uses_it():
     assert offered(shell, range(2, 4)) == [2]
 
 
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"exposure": ExposureSpec(first=1)},
+        {"budgets": (BudgetSpec(label="site", max_in_trial=1),)},
+        {"pace": PaceSpec(starts_per_minute=1)},
+    ],
+    ids=["exposure", "budget", "pace"],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_place_that_was_let_go_of_is_not_taken_twice_after_a_restart(
+    knobs: dict[str, object], reverse: bool
+):
+    shell, rollout = skewed(4, **knobs)
+    assert hear(shell, 0)
+    shell.command(rollout, Verb.PAUSE)
+    shell.now += 1
+    assert not hear(shell, 0), "heard idle, it lets go"
+    shell.command(rollout, Verb.RESUME)
+    assert hear(shell, 3), "another of its site has the place"
+    shell.restart(reverse=reverse)
+    assert not hear(shell, 0)
+    assert hear(shell, 3, Phase.FETCHING), "it goes on"
+    assert not hear(shell, 0)
+
+
+def test_who_is_heard_idle_after_a_restart_is_granted_it_anew():
+    shell, _ = skewed(2, exposure=ExposureSpec(first=1))
+    assert hear(shell, 0)
+    shell.now += 1
+    shell.restart()
+    assert hear(shell, 0), "its own place is free for it"
+    assert not hear(shell, 1)
+    (granted,) = shell.stored_outcomes.values()
+    assert (granted.kind, granted.at) == (OFFERED, shell.now), "and that is in the record"
+
+
 def test_a_start_that_no_offer_accounts_for_is_counted_and_holds_others_back():
     shell, rollout = skewed(4, exposure=ExposureSpec(first=1))
     assert hear(shell, 0)

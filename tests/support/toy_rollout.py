@@ -70,6 +70,7 @@ class ToyDevice:
     brick: bool = False
     protocol: int = PROTOCOL
     deaf: bool = False  # what it is answered is lost
+    heard: float = START
     spool: list[Outcome] = field(default_factory=list)
 
     @property
@@ -143,6 +144,7 @@ class ToyShell:
         self.stored_states: dict[str, bytes] = {}
         self.stored_outcomes: dict[tuple[int, str], Outcome] = {}  # by row and outcome id
         self.ended_badly: set[tuple[int, str]] = set()  # row and release
+        self.were_silent: set[tuple[int, str]] = set()  # row and id of what it said at last
         self.enrolled: list[tuple[str, str, dict[str, str]]] = []
         self.audit: list[str] = []
         self.engine = self._new_engine()
@@ -250,6 +252,9 @@ class ToyShell:
             device.row, self.now, model=MODEL if device.running else None,
             release=device.running, phase=device.phase,
         )  # fmt: skip
+        silent_s, device.heard = self.now - device.heard, self.now
+        if silent_s > GATE.silence_s:
+            self.were_silent.update((device.row, said.id) for said in device.spool)
         for said in device.spool:
             by_itself = said.kind is OutcomeKind.TRIAL_STARTED
             if by_itself and not engine.admit(device.row, said, self.now):
@@ -393,11 +398,13 @@ class ToyShell:
             judged = wave.judgement
             if wave.closed_at is None or judged is None or judged.reason != "passed":
                 continue
+            # Who counts as silent and confirms after all makes things better: the soak goes on.
             said = [
                 said.at
-                for said in self.stored_outcomes.values()
+                for key, said in self.stored_outcomes.items()
                 if said.rollout == view.id and said.at <= wave.closed_at
                 and said.kind is OutcomeKind.CONFIRMED and said.at >= (wave.opened_at or 0)
+                and key not in self.were_silent
             ]  # fmt: skip
             if said and wave.closed_at - max(said) < view.gate.soak_s:
                 raise BrokenError(f"closed {wave.closed_at - max(said)} s after the last report")

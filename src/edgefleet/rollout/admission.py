@@ -161,12 +161,17 @@ class Admission:
         """When its offer was made its grant; None when it holds none."""
         return self._granted.get(row)
 
-    def grant(self, row: int, labels: Mapping[str, str], at: float) -> None:
-        """Its offer is durable: the place that was reserved for it is its own, from ``at`` on."""
-        if self._reserved.pop(row, None) is None:
+    def grant(self, row: int, labels: Mapping[str, str], at: float) -> bool:
+        """Its offer is durable: the place that was reserved for it is its own, from ``at`` on.
+
+        False when none was reserved: it is a grant from the record.
+        """
+        reserved = self._reserved.pop(row, None) is not None
+        if not reserved:
             self.starts.add(at)
             self.budgets.take(row, labels)
         self._granted[row] = at
+        return reserved
 
     def take_back(self, row: int) -> None:
         """It did not begin, and is not going to."""

@@ -5,6 +5,10 @@ again knows every device that may have begun since. The place stays the device's
 it began or how it ended, or is heard idle and is not offered it any more. An agent that is told
 nothing lets go of what it has not begun; but the answer that tells it may be lost, so what counts
 is that it is heard idle afterwards. A device that is not heard again keeps its place.
+
+That it let go is not stored, so a grant that is known from the record alone may be one whose place
+was given to another device since. It counts until the device is heard: at work, it goes on; idle,
+it has to be granted anew.
 """
 
 from typing import Final
@@ -32,6 +36,7 @@ class Grants:
         self._desired = desired
         self._leave = leave
         self._held: dict[int, Track] = {}
+        self._unheard: set[int] = set()  # rows that hold one from the record, not heard since
 
     @property
     def given(self) -> int:
@@ -45,7 +50,7 @@ class Grants:
         """
         held = self._held.get(row)
         if held is not None:
-            if self._fleet.phase(row) is not _IDLE or self._is_offered(held, row, now):
+            if self._goes_on(held, row, now):
                 return None
             held.admission.take_back(row)
             del self._held[row]
@@ -73,7 +78,8 @@ class Grants:
             if other is not track:
                 other.admission.take_back(row)
         self._held[row] = track
-        track.admission.grant(row, self._fleet.labels(row), at)
+        if not track.admission.grant(row, self._fleet.labels(row), at):
+            self._unheard.add(row)
         track.moved(row, at)
         return True
 
@@ -82,6 +88,15 @@ class Grants:
         if self._held.get(row) is track:
             track.admission.ended(row)
             del self._held[row]
+            self._unheard.discard(row)
+
+    def _goes_on(self, held: Track, row: int, now: float) -> bool:
+        """True when the device, just heard, keeps its grant."""
+        unheard = row in self._unheard
+        self._unheard.discard(row)
+        if self._fleet.phase(row) is not _IDLE:
+            return True
+        return not unheard and self._is_offered(held, row, now)
 
     def _is_offered(self, held: Track, row: int, now: float) -> bool:
         offer = self._desired.offer(row, lambda track: self._leave.may_stage(track, row, now))
