@@ -1,9 +1,13 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from edgefleet.agent.supervisor import PID, _birth
 from edgefleet.base.errors import InternalError
-from edgefleet.cli.demo.processes import Program, Programs
+from edgefleet.base.storage import FolderStorage
+from edgefleet.cli.demo.processes import Agent, Program, Programs
 
 
 def test_a_program_that_dies_ends_the_demo_with_the_end_of_its_log(tmp_path: Path) -> None:
@@ -45,3 +49,16 @@ def test_settings_for_other_commands_do_not_reach_the_programs(
         hub = Program("hub", "edgefleet.cli.main", options, tmp_path, heard=True)
         programs.add(hub)
         assert b"http://127.0.0.1:" in hub.line()
+
+
+def test_the_serving_process_of_an_agent_that_was_killed_is_ended_with_it(tmp_path: Path) -> None:
+    agent = Agent(
+        "edge", "generic_x86", hub="http://127.0.0.1:1", claim="none", trust=tmp_path / "trust",
+        folder=tmp_path,
+    )  # fmt: skip
+    agent._process.kill()
+    agent._process.wait(60)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as left:
+        FolderStorage(tmp_path / "edge").write(PID, f"{left.pid} {_birth(left.pid)}".encode())
+        agent.end()
+        assert left.wait(60) == -15

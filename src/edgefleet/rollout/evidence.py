@@ -35,10 +35,10 @@ class Census:
 
     evidence: Evidence = field(default_factory=Evidence)
     offered: Chosen = field(default_factory=_nobody)
-    in_trial: Rows = field(default_factory=_no_rows)
-    silent: Rows = field(default_factory=_no_rows)
+    in_trial: Chosen = field(default_factory=_nobody)
+    silent: Chosen = field(default_factory=_nobody)
     offline: Chosen = field(default_factory=_nobody)
-    deferred: Rows = field(default_factory=_no_rows)
+    deferred: Chosen = field(default_factory=_nobody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,10 @@ def take_census(
     silent = fleet.silent_longer(trial, now, track.state.spec.gate.silence_s)
     found = Census(
         offered=Chosen(rows, unheard),
-        in_trial=trial[~silent],
-        silent=trial[silent],
+        in_trial=Chosen(trial, ~silent),
+        silent=Chosen(trial, silent),
         offline=Chosen(rows, away),
-        deferred=track.ledger.rows(Standing.DEFERRED),
+        deferred=Chosen.of(track.ledger.rows(Standing.DEFERRED)),
     )
     told = int(np.count_nonzero(already))
     return replace(found, evidence=_evidence(track, found, len(rows), told))
@@ -93,7 +93,7 @@ def call_muster(track: Track, fleet: Fleet, census: Census, now: float) -> None:
     """Let growth know who should have been heard by now and was not."""
     spec = track.state.spec.gate
     within_s = min(fleet.offline_after_s, spec.silence_s)
-    overdue = np.count_nonzero(fleet.unheard(census.in_trial, now - within_s))
+    overdue = np.count_nonzero(fleet.unheard(census.in_trial.all(), now - within_s))
     track.muster.call(
         spec,
         missing=len(census.silent) + int(overdue),

@@ -75,9 +75,7 @@ class Leave:
             return True
         if not track.gives(row, standing, fleet.running_id(row)):
             return False
-        refused = self.refusal(track, row, now)
-        if refused is not None:
-            self._hold_patience(track, refused, now)
+        if self._is_refused(track, row, now):
             return False
         self._reserve(track, row, now)
         return True
@@ -90,11 +88,7 @@ class Leave:
         admission = track.admission
         if admission.holds(row) or admission.is_put_off(row, now):
             return False
-        refused = self.refusal(track, row, now)
-        if refused is not None:
-            self._hold_patience(track, refused, now)
-            return False
-        if not self._turn(track, row, now):
+        if self._is_refused(track, row, now) or not self._turn(track, row, now):
             return False
         self._reserve(track, row, now)
         return True
@@ -152,10 +146,13 @@ class Leave:
         """True when one of them starts what it is offered without asking again."""
         return any(starts_by_itself(number) for number in set(self._fleet.protocols[rows].tolist()))
 
-    def _hold_patience(self, track: Track, refused: Refusal, now: float) -> None:
-        """Patience does not run while its own window keeps a device out."""
+    def _is_refused(self, track: Track, row: int, now: float) -> bool:
+        refused = self.refusal(track, row, now)
+        if refused is None:
+            return False
         if refused.code is WaitCode.WINDOW:
-            track.admission.moved(now)
+            track.admission.moved(now)  # its patience does not run meanwhile
+        return True
 
     def _reserve(self, track: Track, row: int, now: float) -> None:
         track.admission.take(row, self._fleet.labels(row), now)

@@ -142,8 +142,8 @@ class Scope:
             if part.threshold >= cut.EVERYONE:
                 return place
             if row < part.rows:
-                if position is None:  # as in ``position``, which every report would call
-                    position = mix64(self._fleet.hash(row) ^ self._salt)
+                if position is None:
+                    position = self.position(row)
                 if position < part.threshold:
                     return place
         return None

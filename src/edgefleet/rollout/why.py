@@ -11,7 +11,7 @@ from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout import gate
 from edgefleet.rollout.admission import DOORS
-from edgefleet.rollout.columns import Chosen, Rows
+from edgefleet.rollout.columns import Chosen
 from edgefleet.rollout.evidence import Census, Owing
 from edgefleet.rollout.fleet import Fleet
 from edgefleet.rollout.limits import FIRST_NAMES
@@ -67,10 +67,9 @@ def explain_rollout(track: Track, fleet: Fleet, sight: Sight) -> WaitReport:
     )
 
 
-def first_names(fleet: Fleet, rows: Rows | Chosen) -> tuple[str, ...]:
+def first_names(fleet: Fleet, rows: Chosen) -> tuple[str, ...]:
     """The names of the first few."""
-    first = rows.first(FIRST_NAMES) if isinstance(rows, Chosen) else rows[:FIRST_NAMES]
-    return fleet.names(first)
+    return fleet.names(rows.first(FIRST_NAMES))
 
 
 def counted(count: int, what: str = "device") -> str:
@@ -170,7 +169,7 @@ def _gate_wait(
                 until=since + soak_s,
             )
         case gate.STRAGGLERS:
-            out: Chosen | Rows = census.offered if len(census.offered) else census.in_trial
+            out = census.offered if len(census.offered) else census.in_trial
             return Wait(
                 code=WaitCode.STRAGGLERS,
                 text=judgement.text,
@@ -199,7 +198,7 @@ def _sample_wait(
             f"({evidence.offline} offline, {evidence.deferred} deferred): "
             "it waits until they return, or until somebody advances or reverts it."
         )
-    accounts: tuple[Chosen | Rows, ...] = (census.offered, census.in_trial, census.offline)
+    accounts = (census.offered, census.in_trial, census.offline)
     rows = next((found for found in accounts if len(found)), census.deferred)
     return Wait(
         code=WaitCode.SAMPLE,
@@ -231,7 +230,7 @@ def _revert_waits(state: RolloutState, fleet: Fleet, owing: Owing) -> list[Wait]
             text=f"{state.text} Still to go back, of those that can be reached: {counted(online)}.",
             since=state.since,
             devices=online,
-            first=first_names(fleet, owing.online),
+            first=fleet.names(owing.online[:FIRST_NAMES]),
         )
     ]
     if offline:
@@ -241,7 +240,7 @@ def _revert_waits(state: RolloutState, fleet: Fleet, owing: Owing) -> list[Wait]
                 text=f"{counted(offline)} that took it not checking in; each goes back as soon as "
                 "it returns.",
                 devices=offline,
-                first=first_names(fleet, owing.offline),
+                first=fleet.names(owing.offline[:FIRST_NAMES]),
             )
         )
     if owing.stranded:

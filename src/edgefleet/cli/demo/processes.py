@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -12,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from edgefleet.agent.supervisor import SOCKET
-from edgefleet.base.errors import InternalError, NetworkError
+from edgefleet.agent.supervisor import SOCKET, Supervisor
+from edgefleet.base.clock import SystemClock
+from edgefleet.base.errors import InternalError, NetworkError, OperatorError
 from edgefleet.base.network import HttpLink
+from edgefleet.base.storage import FolderStorage
 from edgefleet.cli.demo.limits import END_TIMEOUT_S, LOG_LINES, START_TIMEOUT_S
 from edgefleet.protocol.serving import ServingStatus
 from edgefleet.protocol.wire import decode
@@ -132,8 +133,8 @@ class Agent(Program):
     def end(self) -> None:
         super().end()
         # An agent that had to be killed leaves its serving process behind, as it should in life.
-        if status := self.serving():
-            _end(status.pid)
+        with contextlib.suppress(OperatorError):  # a folder in which none could be started
+            Supervisor(FolderStorage(self._data), (), SystemClock(), lambda: None).stop()
         self._held.close()
 
 
@@ -181,19 +182,6 @@ def hold_port() -> socket.socket:
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
     return held
-
-
-def _end(pid: int) -> None:
-    """End a process that is not our child: asked first, then forced."""
-    with contextlib.suppress(ProcessLookupError):
-        ended = os.pidfd_open(pid)
-        try:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                signal.pidfd_send_signal(ended, number)
-                if select.select([ended], [], [], END_TIMEOUT_S)[0]:
-                    return
-        finally:
-            os.close(ended)
 
 
 def plain_environment() -> dict[str, str]:

@@ -10,18 +10,10 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import ExposureSpec
 from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.state import RolloutState
+from edgefleet.sim.checkers.leave import ENDS
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.row_set import RowSet
 from edgefleet.sim.witness import Checker, Tell
-
-_ENDS = frozenset(
-    {
-        OutcomeKind.CONFIRMED,
-        OutcomeKind.TRIAL_FAILED,
-        OutcomeKind.REVERTED,
-        OutcomeKind.WITHDRAWN,
-    }
-)
 
 
 class Exposure(Checker):
@@ -52,7 +44,7 @@ class Exposure(Checker):
         elif outcome.kind is OutcomeKind.TRIAL_STARTED:
             self._granted.add(rows)
             self._begin(rows, outcome.rollout)
-        elif outcome.kind in _ENDS:
+        elif outcome.kind in ENDS:
             trial.discard(rows)
             if outcome.kind is OutcomeKind.CONFIRMED:
                 self._healthy[outcome.rollout] += len(rows)

@@ -5,10 +5,21 @@ told later.
 """
 
 from collections import defaultdict
+from typing import Final
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.columns import Rows
 from edgefleet.sim.row_set import RowSet
+
+ENDS: Final = frozenset(
+    {
+        OutcomeKind.CONFIRMED,
+        OutcomeKind.TRIAL_FAILED,
+        OutcomeKind.REVERTED,
+        OutcomeKind.WITHDRAWN,
+    }
+)
+"""After one of these who had leave is not in trial any more."""
 
 
 class Leaves:

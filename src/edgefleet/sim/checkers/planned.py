@@ -13,19 +13,11 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec, WindowSpec
 from edgefleet.rollout.columns import Rows
 from edgefleet.rollout.state import RolloutState
-from edgefleet.sim.checkers.leave import Leaves
+from edgefleet.sim.checkers.leave import ENDS, Leaves
 from edgefleet.sim.crowd_view import CrowdView
 from edgefleet.sim.witness import Checker, Tell
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_ENDS = frozenset(
-    {
-        OutcomeKind.CONFIRMED,
-        OutcomeKind.TRIAL_FAILED,
-        OutcomeKind.REVERTED,
-        OutcomeKind.WITHDRAWN,
-    }
-)
 
 
 class Planned(Checker):
@@ -49,7 +41,7 @@ class Planned(Checker):
         spec = self._specs.get(outcome.rollout)
         if spec is None:
             return
-        if outcome.kind in _ENDS and self._held:
+        if outcome.kind in ENDS and self._held:
             for row in rows.tolist():
                 for budget in self._held.pop((outcome.rollout, row), ()):
                     self._trial[budget] -= 1
