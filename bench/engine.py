@@ -19,8 +19,8 @@ import numpy as np
 from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
 from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, Verb, WaveSpec
 from edgefleet.rollout.engine import Engine
-from edgefleet.sim.releases import manifest
-from edgefleet.sim.scenario import MODEL, NEW, OLD, Scenario
+from edgefleet.sim.virtual.releases import manifest
+from edgefleet.sim.virtual.scenario import MODEL, NEW, OLD, Scenario
 
 DEVICES = 1_000_000
 REPORTS = 20_000

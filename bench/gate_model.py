@@ -12,14 +12,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgefleet.agent.window import Window, compare
+from edgefleet.agent.quality_window import Window, compare
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Outcome, OutcomeKind, Sketches, Telemetry
 from edgefleet.protocol.rollout import Cohort, Evidence, ExposureSpec, GateSpec, Verdict
-from edgefleet.rollout import cut, exposure, gate
-from edgefleet.rollout.cohorts import Cohorts
-from edgefleet.rollout.muster import Muster
-from edgefleet.rollout.sequential import exact_p_value
+from edgefleet.rollout.constraints import exposure
+from edgefleet.rollout.constraints.overdue import Overdue
+from edgefleet.rollout.evidence import gate
+from edgefleet.rollout.evidence.cohorts import Cohorts
+from edgefleet.rollout.evidence.sequential import exact_p_value
+from edgefleet.rollout.fleet import cut
 
 PERCENTS = (1.0, 10.0, 100.0)
 PAIRS = 1_000  # compared in one rollout, at most: the model's bound, the engine has none
@@ -64,7 +66,7 @@ class World:
     in_trial: int = 0  # overdue ones among them
     exposed: int = 0
     moved_at: float = 0.0  # when a device began last: patience runs from then
-    muster: Muster = field(default_factory=Muster)
+    muster: Overdue = field(default_factory=Overdue)
     coming: dict[int, list[int]] = field(default_factory=dict)
     """step -> healthy, failed, silent, overdue"""
 

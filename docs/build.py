@@ -13,7 +13,7 @@ from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.table import mermaid as draw_rollout
+from edgefleet.rollout.lifecycle.table import mermaid as draw_rollout
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src" / "edgefleet"
@@ -65,7 +65,7 @@ def why() -> Iterator[str]:
 def transitions() -> Iterator[str]:
     yield "# Transitions\n"
     yield "Drawn from the tables that the engine and the agent run.\n"
-    yield f"## A rollout\n\nTable: `src/edgefleet/rollout/table.py`.\n\n```mermaid\n{draw_rollout().strip()}\n```\n"
+    yield f"## A rollout\n\nTable: `src/edgefleet/rollout/lifecycle/table.py`.\n\n```mermaid\n{draw_rollout().strip()}\n```\n"
     yield f"## The agent\n\nTable: `src/edgefleet/agent/table.py`.\n\n```mermaid\n{draw_agent().strip()}\n```\n"
 
 

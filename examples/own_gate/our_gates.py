@@ -1,7 +1,7 @@
 """A gate of our own: the usual one, but two crashed serving processes are two too many."""
 
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Verdict
-from edgefleet.rollout.gate import judge
+from edgefleet.rollout.evidence.gate import judge
 
 
 def no_second_crash(

@@ -6,7 +6,7 @@ import pytest
 
 from edgefleet.agent import limits
 from edgefleet.agent.fetch import Fetcher
-from edgefleet.agent.lane import Stopped, Token
+from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, PublisherError
 from edgefleet.base.ids import sha256_hex

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from edgefleet.agent.lane import Lane, Stopped, Token
+from edgefleet.agent.worker import Lane, Stopped, Token
 
 
 def test_a_stop_ends_what_the_work_started() -> None:

@@ -8,12 +8,12 @@ import pytest
 from edgefleet.agent import limits
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.fetch import Fetcher
-from edgefleet.agent.lane import Stopped, Token
 from edgefleet.agent.loop import Loop, Parts
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.slots import STATE, Slots
 from edgefleet.agent.state import AgentState, from_store
 from edgefleet.agent.trust import Trust
+from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.entropy import SeededEntropy
 from edgefleet.base.network import HttpLink

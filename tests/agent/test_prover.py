@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet.agent.lane import Stopped, Token
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.state import Held
+from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.storage import FolderStorage
 from edgefleet.protocol.serving import ProveResult
 from support.agent_world import manifest

@@ -1,6 +1,7 @@
 """Telemetry is counted once, whatever restarts and whatever is lost on the way."""
 
-from edgefleet.agent import limits, tally
+from edgefleet.agent import limits
+from edgefleet.agent import telemetry as tally
 from edgefleet.agent.state import Mark
 from edgefleet.protocol.device import Telemetry
 from edgefleet.protocol.serving import ServingStatus

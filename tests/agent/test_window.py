@@ -2,8 +2,9 @@
 
 from msgspec.structs import replace
 
-from edgefleet.agent import bins, limits
-from edgefleet.agent.window import Window, Windows, advance, compare
+from edgefleet.agent import limits
+from edgefleet.agent import sketch_math as bins
+from edgefleet.agent.quality_window import Window, Windows, advance, compare
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats
 from support.agent_world import serving

@@ -41,7 +41,7 @@ def test_imports_go_down_only() -> None:
     [
         ("protocol/device.py", "import edgefleet.hub", "imports go down only"),
         ("agent/step.py", "import edgefleet.hub.hub", "imports go down only"),
-        ("rollout/gate.py", "import time", "pure cores"),
+        ("rollout/evidence/gate.py", "import time", "pure cores"),
         ("agent/table.py", "import random", "pure cores"),
         ("base/ids.py", "import msgspec", "base stands on the standard library"),
         ("agent/fetch.py", "import numpy", "the agent runs on the base install"),

@@ -19,8 +19,8 @@ from edgefleet.cli.doctor import (
     token,
 )
 from edgefleet.cli.doctor.command import CHECKS
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation
 from edgefleet.protocol.operator import Health, Models, ModelView, TrustedKeys, TrustKey

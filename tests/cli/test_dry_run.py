@@ -6,7 +6,7 @@ import pytest
 
 from edgefleet.cli.rollout.dry_run import try_plan
 from edgefleet.protocol.operator import FleetGroup, PlanFleet
-from edgefleet.rollout.composition import compose
+from edgefleet.rollout.plan_fleet import compose
 from edgefleet.testing import FakeDevice, FakeFleet
 from edgefleet.testing.release import fake_manifest
 from support.canned_hub import CannedHub

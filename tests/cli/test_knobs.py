@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgefleet.cli.rollout import knobs
-from edgefleet.cli.rollout.knobs import KNOBS
+from edgefleet.cli.rollout import options as knobs
+from edgefleet.cli.rollout.options import KNOBS
 from edgefleet.protocol.rollout import BudgetSpec, RolloutSpec, WaveSpec, WindowSpec
 from edgefleet.protocol.wire import decode
 from support.canned_hub import CannedHub

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.cli.own_gate import GATE_BROKEN, load_gate
+from edgefleet.cli.custom_gate import GATE_BROKEN, load_gate
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, RolloutSpec, Status, Verdict
 from edgefleet.protocol.wire import decode
-from edgefleet.sim.result import Result
+from edgefleet.sim.virtual.result import Result
 from edgefleet.testing import play
 from support.command_line import CommandLine
 
@@ -26,7 +26,7 @@ def test_a_gate_is_loaded_from_a_file() -> None:
 
 
 def test_a_gate_is_loaded_from_a_package() -> None:
-    gate = load_gate("edgefleet.rollout.gate:judge")
+    gate = load_gate("edgefleet.rollout.evidence.gate:judge")
     assert judged(gate, Evidence(cut=9)).verdict is Verdict.INCONCLUSIVE
 
 
@@ -37,7 +37,7 @@ def test_a_gate_is_loaded_from_a_package() -> None:
         ("gone.py:gate", "cannot be loaded"),
         ("no.such.package:gate", "cannot be loaded"),
         (f"{EXAMPLE}:gone", "has no gone"),
-        ("edgefleet.rollout.gate:PASSED", "cannot be called"),
+        ("edgefleet.rollout.evidence.gate:PASSED", "cannot be called"),
         ("edgefleet.base.ids:mix64", "is no gate"),
     ],
 )

@@ -8,11 +8,11 @@ import click
 import pytest
 
 from edgefleet.cli import reference
+from edgefleet.cli.command import Command
 from edgefleet.cli.config import load
 from edgefleet.cli.exits import MEANING, Exit
-from edgefleet.cli.root import root
+from edgefleet.cli.group import root
 from edgefleet.cli.tree import leaves
-from edgefleet.cli.verb import Verb
 from support.command_line import CommandLine
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_each_verb_has_a_page_with_examples_and_exit_codes(
     path: tuple[str, ...], edgefleet: CommandLine
 ) -> None:
     command = load(BY_PATH[path])
-    assert isinstance(command, Verb)
+    assert isinstance(command, Command)
     assert command.examples
     if path == ("agent", "run"):
         return  # its page is the agent's own

@@ -76,7 +76,7 @@ def test_help_loads_no_more_than_it_shows(args: tuple[str, ...], tmp_path: Path)
     said = run(tmp_path, *args, code=code)
     assert said.returncode == 0
     loaded = set(said.stdout.splitlines()[-1].split()[1:])
-    assert "edgefleet.cli.root" in loaded
+    assert "edgefleet.cli.group" in loaded
     assert loaded.isdisjoint(HEAVY)
 
 

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from edgefleet.cli.config import load
-from edgefleet.cli.root import root
+from edgefleet.cli.group import root
 from edgefleet.cli.tree import ROOT
 from support.canned_hub import TOKEN, CannedHub
 from support.command_line import CommandLine

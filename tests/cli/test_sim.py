@@ -3,7 +3,7 @@
 import pytest
 
 from edgefleet.protocol.wire import decode
-from edgefleet.sim.swarm import SwarmResult
+from edgefleet.sim.virtual.swarm import SwarmResult
 from support.command_line import CommandLine
 
 SWARM = ("sim", "swarm", "--seeds", "3", "--devices", "300", "--processes", "1", "--json")
@@ -23,7 +23,9 @@ def test_a_swarm_tells_how_often_each_verdict_and_each_fault_occurred(
 def test_a_seed_that_fails_is_told_once_with_its_command(
     edgefleet: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgefleet.rollout.admission.Admission.no_place", lambda *_: None)
+    monkeypatch.setattr(
+        "edgefleet.rollout.constraints.reservations.Reservations.no_place", lambda *_: None
+    )
     ran = edgefleet(*SWARM)
     result = decode(ran.out.encode(), SwarmResult)
     assert ran.exit != 0

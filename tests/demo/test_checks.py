@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from edgefleet.cli.demo.checks import accuracy, exposed_to_bad, judge
+from edgefleet.cli.demo.observations import ClientSeen, StorySeen
 from edgefleet.cli.demo.report import demo_report
-from edgefleet.cli.demo.seen import ClientSeen, StorySeen
 from edgefleet.cli.demo.story import STORY
 from edgefleet.protocol.operator import FleetView
 from edgefleet.protocol.rollout import (
@@ -21,7 +21,7 @@ from edgefleet.protocol.rollout import (
     WaveView,
 )
 from edgefleet.protocol.why import WaitReport
-from edgefleet.sim.fleet import FleetReport
+from edgefleet.sim.load.fleet import FleetReport
 
 CUTS = {1.0: 11, 10.0: 101, 100.0: 1003}
 

@@ -8,7 +8,7 @@ from edgefleet.cli.demo.faults import Fault, folder_of, gate_of
 from edgefleet.cli.demo.story import STORY
 from edgefleet.optimize.release import build_release
 from edgefleet.protocol.rollout import Cohort, Evidence, Verdict
-from edgefleet.rollout.gate import judge
+from edgefleet.rollout.evidence.gate import judge
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
 BAD = STORY[2]

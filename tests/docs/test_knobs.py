@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgefleet.cli.rollout.knobs import KNOBS
+from edgefleet.cli.rollout.options import KNOBS
 from edgefleet.protocol.rollout import RolloutSpec
 from support import knob_fields as fields
 from support.engine_script import commands

@@ -2,12 +2,12 @@
 
 import pytest
 
-from edgefleet.http1.limits import FIRST_BODY_BYTES, RECEIVE_BYTES, Limits
+from edgefleet.http1.limits import FIRST_BODY_BYTES, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import Reply, Request
 from edgefleet.http1.reader import RequestReader
 from support.http1_wire import chunked, get, post, running
 
-SMALL = Limits(head_bytes=1_000, body_bytes=2_000, linger_s=0.2)
+SMALL = ConnectionLimits(head_bytes=1_000, body_bytes=2_000, linger_s=0.2)
 
 
 def echo(request: Request) -> Reply:
@@ -70,7 +70,7 @@ def test_a_body_that_will_be_too_large_is_refused_before_it_is_sent() -> None:
 
 @pytest.mark.parametrize("size", [10_000, 1_000_000])
 def test_bodies_of_all_clients_together_are_bounded(size: int) -> None:
-    limits = Limits(body_bytes=size, held_bytes=size * 3 // 2, linger_s=0.2)
+    limits = ConnectionLimits(body_bytes=size, held_bytes=size * 3 // 2, linger_s=0.2)
     with running(echo, limits=limits) as server:
         first, second = server.connect(), server.connect()
         first.send(post("/", b"x" * size)[:-1])
@@ -89,7 +89,7 @@ def test_bodies_of_all_clients_together_are_bounded(size: int) -> None:
 
 
 def test_one_connection_too_many_is_told_so() -> None:
-    with running(echo, limits=Limits(connections=2, linger_s=0.2)) as server:
+    with running(echo, limits=ConnectionLimits(connections=2, linger_s=0.2)) as server:
         kept = [server.connect(), server.connect()]
         for client in kept:
             client.send(get("/"))
@@ -111,7 +111,7 @@ def test_one_connection_too_many_is_told_so() -> None:
     ],
 )
 def test_a_request_that_stops_half_way_is_refused_and_closed(data: bytes, part: str) -> None:
-    with running(echo, limits=Limits(head_s=0.1, body_s=0.1, linger_s=0.1)) as server:
+    with running(echo, limits=ConnectionLimits(head_s=0.1, body_s=0.1, linger_s=0.1)) as server:
         client = server.connect()
         client.send(data)
         answer = client.answer()
@@ -121,7 +121,7 @@ def test_a_request_that_stops_half_way_is_refused_and_closed(data: bytes, part: 
 
 
 def test_dripping_bytes_does_not_extend_the_time_of_a_head() -> None:
-    with running(echo, limits=Limits(head_s=0.2, linger_s=0.1)) as server:
+    with running(echo, limits=ConnectionLimits(head_s=0.2, linger_s=0.1)) as server:
         client = server.connect()
         client.sock.settimeout(0.02)
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
@@ -138,7 +138,7 @@ def test_dripping_bytes_does_not_extend_the_time_of_a_head() -> None:
 
 
 def test_an_idle_connection_is_closed_without_a_word() -> None:
-    with running(echo, limits=Limits(idle_s=1.0)) as server:
+    with running(echo, limits=ConnectionLimits(idle_s=1.0)) as server:
         fresh, used = server.connect(), server.connect()
         used.send(get("/"))
         assert used.answer().status == 200
@@ -148,7 +148,7 @@ def test_an_idle_connection_is_closed_without_a_word() -> None:
 
 def test_a_client_that_reads_nothing_is_cut_off() -> None:
     large = bytes(32 << 20)
-    with running(lambda _: Reply(200, large), limits=Limits(write_s=0.1)) as server:
+    with running(lambda _: Reply(200, large), limits=ConnectionLimits(write_s=0.1)) as server:
         client = server.connect()
         client.send(get("/"))
         assert server.emptied.wait(20)
@@ -158,7 +158,8 @@ def test_a_client_that_reads_nothing_is_cut_off() -> None:
 def test_a_client_that_reads_slowly_is_waited_for_and_gets_every_answer() -> None:
     piece = bytes(range(256)) * 1_024
     with running(
-        lambda request: Reply(200, request.path.encode() + piece), limits=Limits(write_s=5)
+        lambda request: Reply(200, request.path.encode() + piece),
+        limits=ConnectionLimits(write_s=5),
     ) as server:
         client = server.connect()
         client.send(b"".join(get(f"/{number:03}") for number in range(200)))
@@ -176,7 +177,7 @@ class Shared:
 
 def test_a_body_takes_memory_as_it_comes_and_not_as_announced() -> None:
     shared, size = Shared(), 16 << 20
-    reader = RequestReader(shared, Limits(body_bytes=size, held_bytes=2 * size))
+    reader = RequestReader(shared, ConnectionLimits(body_bytes=size, held_bytes=2 * size))
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
     shared.buffer[: len(head)] = head
     reader.received(len(head))

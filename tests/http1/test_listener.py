@@ -11,7 +11,7 @@ import pytest
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.network import HttpLink
-from edgefleet.http1.limits import Limits
+from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.message import Reply, Request
 from edgefleet.http1.server import listen
 from support.http1_wire import GUARD_S, Raw, get, post, running
@@ -134,7 +134,7 @@ def test_closing_waits_for_a_request_that_is_arriving() -> None:
 
 def test_closing_cuts_off_what_does_not_end() -> None:
     held = Held()
-    with running(held, limits=Limits(drain_s=0.05)) as server:
+    with running(held, limits=ConnectionLimits(drain_s=0.05)) as server:
         client = server.connect()
         client.send(get("/wait"))
         assert held.began.wait(GUARD_S)

@@ -14,7 +14,7 @@ import pytest
 
 from edgefleet.base.entropy import SystemEntropy
 from edgefleet.base.errors import CATALOG, OperatorError
-from edgefleet.http1.limits import Limits
+from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.server import listen
 from edgefleet.hub import device_plane as device_plane_module
 from edgefleet.hub.hub import Hub
@@ -169,7 +169,7 @@ def test_an_oversized_check_in_is_refused_and_changes_nothing(tmp_path: Path) ->
 def test_a_slow_check_in_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         before = everything(hub)
-        listener = await listen(hub.device_plane, limits=Limits(body_s=0.1))
+        listener = await listen(hub.device_plane, limits=ConnectionLimits(body_s=0.1))
         body = encode(devices[0].said())
         head = (
             f"POST {CHECKIN} HTTP/1.1\r\nhost: hub\r\nauthorization: Bearer {devices[0].token}\r\n"

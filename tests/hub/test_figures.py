@@ -9,9 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgefleet.base.errors import DeviceError
 from edgefleet.hub.exposition import Exposition, Histogram
-from edgefleet.hub.history import History
 from edgefleet.hub.limits import HISTORY_POINTS_SHOWN, HISTORY_S, STANDING_FLUSH_S
-from edgefleet.hub.steering import Steering
+from edgefleet.hub.release_history import History
+from edgefleet.hub.rollout_commands import Steering
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import ManualClock, enrol_inside, hub_inside, publish_inside, report

@@ -90,7 +90,7 @@ Hub.fleet = broken
 def test_a_hub_whose_engine_fails_ends_instead_of_pretending(tmp_path: Path) -> None:
     fault = f"""
 import pathlib
-from edgefleet.hub.steering import Steering
+from edgefleet.hub.rollout_commands import Steering
 async def broken(self):
     if pathlib.Path({str(tmp_path / "now")!r}).exists():
         raise ZeroDivisionError("planted")

@@ -21,7 +21,7 @@ from edgefleet.hub.store.migrations import Migration, migrate, packaged
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.hub.store.writer import Commit
 from edgefleet.protocol.device import Facts, Outcome, OutcomeKind
-from edgefleet.rollout.step import AuditLine
+from edgefleet.rollout.lifecycle.step import AuditLine
 
 
 def save_lines(

@@ -1,4 +1,4 @@
-"""Starts are held to the plan exactly: exposure, pace, budgets, approval, freeze, time."""
+"""StartRate are held to the plan exactly: exposure, pace, budgets, approval, freeze, time."""
 
 from collections import Counter
 
@@ -22,9 +22,9 @@ from edgefleet.protocol.rollout import (
     WindowSpec,
 )
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.admission import Admission
-from edgefleet.rollout.budget import Budgets
-from edgefleet.rollout.pace import Bucket, Starts
+from edgefleet.rollout.constraints.budget import Budgets
+from edgefleet.rollout.constraints.pace import StartRate, TokenBucket
+from edgefleet.rollout.constraints.reservations import Reservations
 from support.toy_rollout import Behaviour, ToyShell, outcome, spec
 
 STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
@@ -108,7 +108,7 @@ def test_nobody_starts_what_is_not_offered_to_it():
     ),
 )
 def test_no_minute_has_more_starts_than_the_pace(most: int, steps: list[tuple[float, bool]]):
-    starts, now, begun = Starts(most), 1000.0, []
+    starts, now, begun = StartRate(most), 1000.0, []
     for later, given_back in steps:
         now += later
         until = starts.wait_until(now)
@@ -142,14 +142,14 @@ def test_the_pace_is_kept_over_a_restart():
     st.lists(st.tuples(st.floats(0, 30), st.integers(1, 5000)), min_size=1, max_size=80),
 )
 def test_a_bucket_lets_no_more_through_than_flowed_in(per_s: int, steps: list[tuple[float, int]]):
-    bucket, now, sent, largest = Bucket(per_s), 0.0, 0, 0
+    bucket, now, sent, largest = TokenBucket(per_s), 0.0, 0, 0
     for later, size in steps:
         now += later
         if bucket.ready_at(size, now) <= now:
             bucket.take(size, now)
             sent += size
             largest = max(largest, size)
-        assert sent <= per_s * (now + Bucket.HOLDS_S) + largest + 1e-6
+        assert sent <= per_s * (now + TokenBucket.HOLDS_S) + largest + 1e-6
 
 
 def test_bytes_bound_how_many_are_offered_at_once_and_those_that_fetch_go_on():
@@ -206,7 +206,7 @@ def test_a_budget_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_reservation_that_is_forgotten_is_caught(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Admission, "take", lambda *_: None)
+    monkeypatch.setattr(Reservations, "take", lambda *_: None)
     with pytest.raises(AssertionError):
         test_a_reserved_place_counts_until_it_is_given_back()
 

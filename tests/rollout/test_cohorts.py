@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Telemetry
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout.cohorts import Cohorts, Figures
+from edgefleet.rollout.evidence.cohorts import Cohorts, Figures
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
     SCORES_PER_DEVICE,

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet.rollout.columns import Chosen, taken
+from edgefleet.rollout.fleet.columns import RowSelection, taken
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.booleans()), max_size=300), st.integers(1, 7))
@@ -12,11 +12,11 @@ def test_chosen_rows_are_those_under_the_mask(said: list[tuple[int, bool]], coun
     marked = dict(sorted(said))
     rows = np.array(list(marked), np.int64)
     mask = np.array(list(marked.values()), np.bool_)
-    chosen = Chosen(rows, mask)
+    chosen = RowSelection(rows, mask)
     assert len(chosen) == mask.sum()
     assert chosen.first(count).tolist() == rows[mask][:count].tolist()
     assert chosen.all().tolist() == rows[mask].tolist()
-    assert Chosen.of(rows).all().tolist() == rows.tolist()
+    assert RowSelection.of(rows).all().tolist() == rows.tolist()
 
 
 @given(st.sets(st.integers(0, 60)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgefleet.base.ids import MASK64, device_hash, mix64
 from edgefleet.protocol.rollout import Verb
-from edgefleet.rollout import cut
+from edgefleet.rollout.fleet import cut
 from support.toy_rollout import ToyShell, spec
 
 HASHES = np.array([device_hash(f"device-{number}") for number in range(20_000)], np.uint64)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet.protocol.rollout import ExposureSpec, GateSpec
-from edgefleet.rollout.exposure import allowed, missed, suspicious
+from edgefleet.rollout.constraints.exposure import allowed, missed, suspicious
 
 SPEC = ExposureSpec(first=10, growth=1.0)
 few = st.integers(0, 10_000)

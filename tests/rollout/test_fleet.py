@@ -4,8 +4,8 @@ import pytest
 
 from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import Phase
-from edgefleet.rollout.fleet import Fleet
-from edgefleet.rollout.selector import parse
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.selector import parse
 
 
 @pytest.fixture

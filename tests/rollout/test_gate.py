@@ -9,10 +9,10 @@ from edgefleet.protocol.rollout import (
     Evidence,
     GateSpec,
     Judgement,
-    Limits,
+    LimitCounts,
     Verdict,
 )
-from edgefleet.rollout.gate import judge
+from edgefleet.rollout.evidence.gate import judge
 
 SPEC = GateSpec(min_sample=5, soak_s=60, patience_s=600, silence_s=100, confirm_after_s=30)
 OPENED = 1000.0
@@ -219,10 +219,10 @@ def test_weak_evidence_or_too_few_requests_do_not_fail_it(evidence: Evidence):
 )
 def test_devices_above_an_absolute_limit_fail_it(above: str, reason: str):
     evidence = counts(cut=100, healthy=20, offered=80)
-    said = say(replace(evidence, limits=Limits(devices=20, **{above: 9})))
+    said = say(replace(evidence, limits=LimitCounts(devices=20, **{above: 9})))
     assert (said.verdict, said.reason) == (Verdict.FAIL, reason)
     assert said.text.startswith("9 of 20 devices have ")
-    few = say(replace(evidence, limits=Limits(devices=20, **{above: 2})))
+    few = say(replace(evidence, limits=LimitCounts(devices=20, **{above: 2})))
     assert few.verdict is Verdict.INCONCLUSIVE
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.ledger import Ledger, Standing, standing_of
+from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger, standing_of
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 from support.toy_rollout import outcome
 
@@ -30,7 +30,7 @@ def tally(reports: list[Report]) -> tuple[object, ...]:
     for row, kind, attempt in reports:
         ledger.record(row, of_attempt(kind, attempt, f"{kind}!"), row % 3)
     return (
-        [ledger.count(standing) for standing in Standing],
+        [ledger.count(standing) for standing in DeviceStanding],
         ledger.exposed,
         [ledger.exposed_up_to(wave) for wave in range(3)],
         ledger.reasons,
@@ -53,8 +53,8 @@ def test_the_counts_are_those_of_the_standings(reports: list[Report]):
     for row, kind, attempt in reports:
         ledger.record(row, of_attempt(kind, attempt), 0)
     rows = np.arange(31)
-    for standing in Standing:
-        if standing is not Standing.NONE:
+    for standing in DeviceStanding:
+        if standing is not DeviceStanding.NONE:
             found = ledger.rows(standing)
             assert ledger.count(standing) == len(found)
             assert (ledger.standings(rows) == standing).sum() == len(found)
@@ -68,31 +68,31 @@ def record(ledger: Ledger, *kinds: OutcomeKind) -> list[bool]:
 def test_the_same_report_twice_changes_nothing():
     ledger = Ledger(1)
     assert record(ledger, OutcomeKind.CONFIRMED, OutcomeKind.CONFIRMED) == [True, False]
-    assert (ledger.count(Standing.HEALTHY), ledger.version) == (1, 1)
+    assert (ledger.count(DeviceStanding.HEALTHY), ledger.version) == (1, 1)
 
 
 @pytest.mark.parametrize(
     ("kinds", "standing", "exposed"),
     [
-        ([], Standing.NONE, 0),
-        ([OutcomeKind.DEFERRED], Standing.DEFERRED, 0),
-        ([OutcomeKind.DEFERRED, OutcomeKind.TRIAL_STARTED], Standing.TRIAL, 1),
-        ([OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_STARTED], Standing.HEALTHY, 1),
-        ([OutcomeKind.CONFIRMED, OutcomeKind.REVERTED], Standing.REVERTED, 1),
-        ([OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED], Standing.FAILED, 1),
-        ([OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED], Standing.FAILED, 1),
-        ([OutcomeKind.REFUSED], Standing.REFUSED, 0),
-        ([OutcomeKind.TRIAL_STARTED, OutcomeKind.REFUSED], Standing.REFUSED, 1),
+        ([], DeviceStanding.NONE, 0),
+        ([OutcomeKind.DEFERRED], DeviceStanding.DEFERRED, 0),
+        ([OutcomeKind.DEFERRED, OutcomeKind.TRIAL_STARTED], DeviceStanding.TRIAL, 1),
+        ([OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_STARTED], DeviceStanding.HEALTHY, 1),
+        ([OutcomeKind.CONFIRMED, OutcomeKind.REVERTED], DeviceStanding.REVERTED, 1),
+        ([OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED], DeviceStanding.FAILED, 1),
+        ([OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED], DeviceStanding.FAILED, 1),
+        ([OutcomeKind.REFUSED], DeviceStanding.REFUSED, 0),
+        ([OutcomeKind.TRIAL_STARTED, OutcomeKind.REFUSED], DeviceStanding.REFUSED, 1),
     ],
 )
-def test_where_reports_lead(kinds: list[OutcomeKind], standing: Standing, exposed: int):
+def test_where_reports_lead(kinds: list[OutcomeKind], standing: DeviceStanding, exposed: int):
     ledger = Ledger(1)
     record(ledger, *kinds)
     assert (ledger.standing(0), ledger.exposed) == (standing, exposed)
 
 
 def test_every_set_of_reports_has_a_standing():
-    assert {standing_of(bits) for bits in range(64)} == set(Standing)
+    assert {standing_of(bits) for bits in range(64)} == set(DeviceStanding)
 
 
 def test_reasons_are_bounded():
@@ -129,8 +129,12 @@ def test_a_withdrawn_start_holds_no_place_and_no_release(withdrawn_first: bool):
     ]
     for one in reversed(told) if withdrawn_first else told:
         ledger.record(0, one, 0)
-    assert ledger.standing(0) is Standing.NONE
-    assert (ledger.count(Standing.TRIAL), ledger.exposed, ledger.exposed_up_to(0)) == (0, 0, 0)
+    assert ledger.standing(0) is DeviceStanding.NONE
+    assert (ledger.count(DeviceStanding.TRIAL), ledger.exposed, ledger.exposed_up_to(0)) == (
+        0,
+        0,
+        0,
+    )
     assert not ledger.held(np.arange(1)).any()
 
 
@@ -142,10 +146,10 @@ def test_a_start_after_a_withdrawn_one_counts():
         (OutcomeKind.TRIAL_STARTED, 7),
     ):
         assert ledger.record(0, of_attempt(kind, attempt), 0)
-    assert (ledger.standing(0), ledger.exposed) == (Standing.TRIAL, 1)
+    assert (ledger.standing(0), ledger.exposed) == (DeviceStanding.TRIAL, 1)
 
 
 def test_a_start_of_an_agent_that_numbers_none_counts():
     ledger = Ledger(1)
     assert ledger.record(0, of_attempt(OutcomeKind.TRIAL_STARTED, 0), 0)
-    assert ledger.standing(0) is Standing.TRIAL
+    assert ledger.standing(0) is DeviceStanding.TRIAL

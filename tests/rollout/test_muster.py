@@ -5,9 +5,9 @@ from msgspec.structs import replace
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import ExposureSpec, GateSpec, Status
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.exposure import SO_FAR
+from edgefleet.rollout.constraints.exposure import SO_FAR
+from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.limits import MUSTER_NOTES
-from edgefleet.rollout.muster import Muster
 from support.toy_rollout import GATE, Behaviour, ToyDevice, ToyShell, outcome, spec
 
 STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
@@ -55,7 +55,7 @@ def test_growth_goes_on_when_they_are_heard_again():
 
 
 def test_they_are_held_against_those_that_began_as_long_ago():
-    muster = Muster()
+    muster = Overdue()
     for now, began in ((0.0, 0), (10.0, 50), (20.0, 400), (30.0, 3000)):
         muster.call(GateSpec(), missing=0, began=began, now=now, within_s=15.0)
     assert muster.due == 50
@@ -66,7 +66,7 @@ def test_they_are_held_against_those_that_began_as_long_ago():
 
 
 def test_what_is_kept_of_the_past_is_bounded():
-    muster = Muster()
+    muster = Overdue()
     for second in range(10_000):
         muster.call(GateSpec(), missing=0, began=second, now=float(second), within_s=5000.0)
     assert len(muster._began) <= MUSTER_NOTES + 2

@@ -11,7 +11,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import MASK64
 from edgefleet.protocol.rollout import Verb, WaveSpec
 from edgefleet.protocol.version import PROTOCOL
-from edgefleet.rollout import track as track_module
+from edgefleet.rollout import active as track_module
 from support.toy_rollout import ToyShell, manifest, spec
 
 SITES = ("lyon", "oslo", "rome")

@@ -6,10 +6,15 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import Evidence, GateSpec, Status, Verb
-from edgefleet.rollout import cut, desired, engine, evidence, gate, track, why
-from edgefleet.rollout.evidence import Owing
-from edgefleet.rollout.ledger import Ledger, Standing
-from edgefleet.rollout.scope import Scope
+from edgefleet.rollout import active as track
+from edgefleet.rollout import census as evidence
+from edgefleet.rollout import desired, engine
+from edgefleet.rollout.census import PendingReverts
+from edgefleet.rollout.evidence import gate
+from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
+from edgefleet.rollout.fleet import cut
+from edgefleet.rollout.fleet.scope import Scope
+from edgefleet.rollout.why import rollout as why
 from support.toy_rollout import Behaviour, BrokenError, ToyShell, spec
 
 Patch = pytest.MonkeyPatch
@@ -73,11 +78,11 @@ def silence_forgotten(patch: Patch) -> None:
 
 def failed_release_offered_again(patch: Patch) -> None:
     patch.setattr(desired.Desired, "_held", lambda *_: False)
-    patch.setattr(track, "HELD", frozenset[Standing]())
+    patch.setattr(track, "HELD", frozenset[DeviceStanding]())
 
 
 def revert_believed_done_at_once(patch: Patch) -> None:
-    patch.setattr(engine, "find_owing", lambda *_: Owing())
+    patch.setattr(engine, "find_owing", lambda *_: PendingReverts())
 
 
 def revert_forgets_the_confirmed(patch: Patch) -> None:
@@ -85,7 +90,7 @@ def revert_forgets_the_confirmed(patch: Patch) -> None:
 
     def wrong(self: desired.Desired, row: int, running: int) -> object:
         for kept in self._taken_back.get(running, ()):
-            if kept.ledger.standing(row) is Standing.HEALTHY:
+            if kept.ledger.standing(row) is DeviceStanding.HEALTHY:
                 return kept
         return right(self, row, running)
 

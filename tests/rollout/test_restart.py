@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.rollout.state import RolloutState
+from edgefleet.rollout.lifecycle.state import RolloutState
 from support.toy_rollout import GATE, MODEL, START, Behaviour, ToyDevice, ToyShell, outcome, spec
 
 

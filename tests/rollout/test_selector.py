@@ -3,8 +3,8 @@
 import pytest
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.limits import SELECTOR_CHARS, SELECTOR_REQUIREMENTS
-from edgefleet.rollout.selector import parse
 
 LYON = {"site": "lyon", "tier": "gold"}
 OSLO = {"site": "oslo", "canary": "", "example.com/line": "7"}

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet.rollout.sequential import (
+from edgefleet.rollout.evidence.beta import upper_tail
+from edgefleet.rollout.evidence.sequential import (
     Bet,
     exact_p_value,
     log_rate_evidence,
     rate_interval,
 )
-from edgefleet.rollout.tail import upper_tail
 
 LIMIT = 0.05
 ALPHA = 0.05

@@ -8,7 +8,7 @@ from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import BudgetSpec, PaceSpec, RolloutSpec, Verb
 from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import decode
-from edgefleet.rollout.state import RolloutState
+from edgefleet.rollout.lifecycle.state import RolloutState
 from support.toy_rollout import MODEL, ToyShell, manifest, outcome, spec
 
 STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED

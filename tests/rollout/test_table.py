@@ -4,13 +4,16 @@ import pytest
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout import plan, step, table
-from edgefleet.rollout.step import Halted, Paused, Recalled, Returned
+from edgefleet.rollout import plan
+from edgefleet.rollout.lifecycle import step, table
+from edgefleet.rollout.lifecycle.step import Halted, Paused, RevertCompleted, RevertRequested
 from support.toy_rollout import START, spec
 
 
 def test_the_table_has_an_answer_for_everything_that_can_happen_anywhere():
-    assert set(table.TABLE) == {(status, signal) for status in Status for signal in table.Signal}
+    assert set(table.TABLE) == {
+        (status, signal) for status in Status for signal in table.RolloutSignal
+    }
 
 
 def test_every_status_can_be_reached_and_every_open_one_left():
@@ -27,7 +30,7 @@ def test_every_status_can_be_reached_and_every_open_one_left():
 
 def test_every_signal_is_the_signal_of_one_event():
     events = [event.signal for event in step.Event.__args__]
-    assert sorted(events) == sorted(table.Signal)
+    assert sorted(events) == sorted(table.RolloutSignal)
 
 
 def test_the_drawing_shows_each_transition_once():
@@ -39,7 +42,7 @@ def test_the_drawing_shows_each_transition_once():
     assert "    refused --> [*]" in drawing
 
 
-@pytest.mark.parametrize("event", [Paused(), Recalled(), Returned()])
+@pytest.mark.parametrize("event", [Paused(), RevertRequested(), RevertCompleted()])
 def test_a_step_that_the_table_does_not_have_is_refused(event: step.Event):
     state = plan.planned(spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START)
     with pytest.raises(OperatorError) as caught:

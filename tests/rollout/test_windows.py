@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.protocol.rollout import WindowSpec
-from edgefleet.rollout import window
-from edgefleet.rollout.window import Hours, check_windows, is_open, next_open
+from edgefleet.rollout.constraints import window
+from edgefleet.rollout.constraints.window import Hours, check_windows, is_open, next_open
 
 ZONES = ("UTC", "Europe/Paris", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 

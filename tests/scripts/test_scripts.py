@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet.rollout import cut
+from edgefleet.rollout.fleet import cut
 from support.engine_script import commands, play
 from support.golden import hold
 

@@ -14,9 +14,9 @@ from tritonclient import http as triton
 from edgefleet.base.network import HttpLink
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.serving.host import ModelHost
 from edgefleet.serving.limits import SKETCH_BUCKETS
 from edgefleet.serving.metrics import metrics_text
+from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.stats import (
     LatencyHistogram,
     Stats,

@@ -13,8 +13,8 @@ import pytest
 from edgefleet.base.errors import DeviceError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.serving.active import ActiveRelease
-from edgefleet.serving.host import ModelHost
 from edgefleet.serving.limits import INLINE_US, QUEUED
+from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference
 from support.tiny_models import TinyModel, classifier
 

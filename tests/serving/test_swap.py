@@ -17,7 +17,7 @@ from tritonclient import http as triton
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.base.network import HttpLink
 from edgefleet.protocol.serving import Activate
-from edgefleet.serving.host import ModelHost
+from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference, render_error
 from support.http1_wire import running
 from support.serving_process import ServingProcess, serving

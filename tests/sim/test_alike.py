@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from edgefleet.agent.effect import SetTimer
 from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, WaveSpec
-from edgefleet.sim import scenario as scenarios
-from edgefleet.sim.facts import FleetFacts
-from edgefleet.sim.run import Run
-from edgefleet.sim.scenario import Faults, Population, Scenario
+from edgefleet.sim.virtual import scenario as scenarios
+from edgefleet.sim.virtual.device_faults import FleetFacts
+from edgefleet.sim.virtual.run import Run
+from edgefleet.sim.virtual.scenario import Faults, Population, Scenario
 
 
 def played(name: str, *, apart: bool) -> Run:

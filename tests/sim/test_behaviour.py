@@ -12,10 +12,10 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.optimize.release import BuiltRelease, build_release
 from edgefleet.protocol.wire import encode
-from edgefleet.sim.behaviour import MeasuringLaboratory, measure, read_field
-from edgefleet.sim.draws import Draws
-from edgefleet.sim.model import Behaviour, VirtualServing
-from edgefleet.sim.threads import Threads
+from edgefleet.sim.load.behaviour import MeasuringLaboratory, measure, read_field
+from edgefleet.sim.load.draws import Draws
+from edgefleet.sim.load.model import ModelBehaviour, VirtualServing
+from edgefleet.sim.load.workers import Workers
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
 FIELD = read_field(EXAMPLES / "field.npz")
@@ -34,7 +34,7 @@ def release(number: int, profile: str = "raspberry_pi") -> tuple[BuiltRelease, H
     )
 
 
-def measured(number: int) -> Behaviour:
+def measured(number: int) -> ModelBehaviour:
     built, held = release(number)
     model = built.files[held.variant.artifact.sha256]
     return measure(held, model, built.files[held.golden.artifact.sha256], FIELD)
@@ -88,7 +88,7 @@ def test_each_release_and_profile_is_measured_once(tmp_path: Path) -> None:
     built, held = release(2)
     model = built.files[held.variant.artifact.sha256].read_bytes()
     golden = built.files[held.golden.artifact.sha256].read_bytes()
-    told: list[Behaviour] = []
+    told: list[ModelBehaviour] = []
     posted = threading.Semaphore(0)
     actions = []
 
@@ -96,7 +96,7 @@ def test_each_release_and_profile_is_measured_once(tmp_path: Path) -> None:
         actions.append(action)
         posted.release()
 
-    threads = Threads(1, "measure", post)
+    threads = Workers(1, "measure", post)
     laboratory = MeasuringLaboratory(FIELD, tmp_path, threads)
     for _ in range(3):
         laboratory.study(held, model, golden, told.append)
@@ -112,7 +112,7 @@ def test_each_release_and_profile_is_measured_once(tmp_path: Path) -> None:
 
 def test_what_goes_wrong_in_a_thread_is_raised_in_the_world(tmp_path: Path) -> None:
     actions = []
-    threads = Threads(1, "measure", actions.append)
+    threads = Workers(1, "measure", actions.append)
     laboratory = MeasuringLaboratory(FIELD, tmp_path / "lab", threads)
     (tmp_path / "lab").rmdir()
     _, held = release(2)

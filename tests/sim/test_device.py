@@ -7,7 +7,7 @@ from edgefleet.agent.table import Stage
 from edgefleet.base.ids import sha256_hex
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.security.signing import PublisherKey
-from edgefleet.sim.link import LinkFacts, Outages
+from edgefleet.sim.load.link import LinkFacts, Outages
 from support.toy_fleet import KEY, ToyFleet, ToyHub, behaviour, model_bytes
 
 ROUGH = LinkFacts(latency_s=0.3, loss=0.15, doubling=0.2)

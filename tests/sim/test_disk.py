@@ -3,7 +3,7 @@ import pytest
 from edgefleet.base.errors import DeviceError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.storage import FolderStorage, Storage
-from edgefleet.sim.disk import Shelf, VirtualDisk
+from edgefleet.sim.load.disk import Shelf, VirtualDisk
 
 
 @pytest.fixture(params=["virtual", "folder"])

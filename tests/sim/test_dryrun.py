@@ -2,10 +2,10 @@ import pytest
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import PaceSpec, RolloutSpec, WaveSpec, WindowSpec
-from edgefleet.sim.dryrun import FleetToTry, group_devices, predict
-from edgefleet.sim.releases import manifest
-from edgefleet.sim.run import START
-from edgefleet.sim.scenario import NEW, Group, Scenario
+from edgefleet.sim.virtual.dry_run import FleetToTry, group_devices, predict
+from edgefleet.sim.virtual.releases import manifest
+from edgefleet.sim.virtual.run import START
+from edgefleet.sim.virtual.scenario import NEW, Group, Scenario
 
 MANIFEST, _ = manifest(NEW, Scenario(title=""), START)
 BYTES = 2_000_000 + 20_000

@@ -1,5 +1,5 @@
-from edgefleet.sim.draws import Draws
-from edgefleet.sim.link import LinkFacts, Outages, VirtualLink
+from edgefleet.sim.load.draws import Draws
+from edgefleet.sim.load.link import LinkFacts, Outages, VirtualLink
 
 
 def test_draws_repeat_by_seed_and_name_only() -> None:

@@ -25,15 +25,15 @@ from edgefleet.protocol.rollout import (
     WaveSpec,
 )
 from edgefleet.security.signing import PublisherKey
-from edgefleet.sim.device import DeviceFacts, Surroundings
-from edgefleet.sim.disk import Shelf
-from edgefleet.sim.fleet import Fleet
-from edgefleet.sim.model import Behaviour
-from edgefleet.sim.pace import Pacer
-from edgefleet.sim.run import Run
-from edgefleet.sim.scenario import ROLLOUT, Group, Population, Scenario, Truth
-from edgefleet.sim.transport import HttpDoor
-from edgefleet.sim.world import World
+from edgefleet.sim.load.device import DeviceFacts, Surroundings
+from edgefleet.sim.load.disk import Shelf
+from edgefleet.sim.load.event_loop import EventLoop
+from edgefleet.sim.load.fleet import SimulatedFleet
+from edgefleet.sim.load.http_hub import HttpDoor
+from edgefleet.sim.load.model import ModelBehaviour
+from edgefleet.sim.load.realtime import RealTime
+from edgefleet.sim.virtual.run import Run
+from edgefleet.sim.virtual.scenario import ROLLOUT, Group, Population, Scenario, Truth
 from support.hub_process import running_hub
 from support.tiny_releases import publish, tiny_release
 from support.toy_fleet import behaviour
@@ -117,7 +117,7 @@ class Laboratory:
         self.bad = bad
 
     def study(
-        self, held: Held, model: bytes, golden: bytes, done: Callable[[Behaviour], None]
+        self, held: Held, model: bytes, golden: bytes, done: Callable[[ModelBehaviour], None]
     ) -> None:
         done(behaviour(0.6 if held.release in self.bad else 0.95))
 
@@ -125,10 +125,10 @@ class Laboratory:
 @contextmanager
 def real_fleet(
     url: str, client: HubClient, key: PublisherKey, bad: set[str]
-) -> Iterator[tuple[Fleet, Pacer]]:
+) -> Iterator[tuple[SimulatedFleet, RealTime]]:
     clock = SystemClock()
-    world = World(clock.now())
-    pacer = Pacer(world, clock)
+    world = EventLoop(clock.now())
+    pacer = RealTime(world, clock)
     door = HttpDoor(url, pacer.post)
     around = Surroundings(
         world=world,
@@ -138,7 +138,7 @@ def real_fleet(
         trusted={key.public.keyid: key.public},
         seed=SEED,
     )
-    fleet = Fleet(around)
+    fleet = SimulatedFleet(around)
     claims = client.claim(ClaimRequest(count=DEVICES)).claims
     for name, claim in zip(NAMES, claims, strict=True):
         facts = Facts(profile="generic_x86", agent_version="1", runtimes=("onnx",), memory_mib=1024)

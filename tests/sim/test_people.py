@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import ApprovalSpec, Freeze
-from edgefleet.rollout.admission import Admission, Refusal
-from edgefleet.rollout.state import RolloutState
-from edgefleet.sim import scenario as scenarios
-from edgefleet.sim.run import Run
+from edgefleet.rollout.constraints.reservations import Blocked, Reservations
+from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.sim.virtual import scenario as scenarios
+from edgefleet.sim.virtual.run import Run
 
 
 def played(name: str):
@@ -18,22 +18,22 @@ def played(name: str):
 
 
 def test_a_freeze_that_is_ignored_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    door = Admission.door
+    door = Reservations.door
     thawed = Freeze(frozen=False)
     monkeypatch.setattr(
-        Admission, "door", lambda one, state, _, *rest: door(one, state, thawed, *rest)
+        Reservations, "door", lambda one, state, _, *rest: door(one, state, thawed, *rest)
     )
     assert played("frozen").by_checker.keys() == {"frozen"}
 
 
 def test_an_approval_that_is_not_waited_for_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    door = Admission.door
+    door = Reservations.door
 
-    def agreed(one: Admission, state: RolloutState, *rest: Any) -> Refusal | None:
+    def agreed(one: Reservations, state: RolloutState, *rest: Any) -> Blocked | None:
         spec = replace(state.spec, approval=ApprovalSpec())
         return door(one, replace(state, spec=spec), *rest)
 
-    monkeypatch.setattr(Admission, "door", agreed)
+    monkeypatch.setattr(Reservations, "door", agreed)
     assert "approved" in played("approved").by_checker
 
 

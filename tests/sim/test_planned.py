@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import PaceSpec
-from edgefleet.sim.checkers.planned import Planned
+from edgefleet.sim.virtual.checkers.constraints import Planned
 from support.toy_rollout import ToyShell, outcome, spec
 
 OFFERED, DEFERRED, STARTED = (

@@ -4,12 +4,12 @@ from math import inf
 
 import pytest
 
-from edgefleet.sim import quiet as quiet_time
-from edgefleet.sim import scenario as scenarios
-from edgefleet.sim.hub import SimHub
-from edgefleet.sim.quiet import Quiet
-from edgefleet.sim.result import Result
-from edgefleet.sim.run import Run
+from edgefleet.sim.virtual import scenario as scenarios
+from edgefleet.sim.virtual import tick as quiet_time
+from edgefleet.sim.virtual.hub import SimHub
+from edgefleet.sim.virtual.result import Result
+from edgefleet.sim.virtual.run import Run
+from edgefleet.sim.virtual.tick import Quiet
 
 TICK_S = float(quiet_time.LONGEST_TICK_S)
 

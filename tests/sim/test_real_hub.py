@@ -1,4 +1,4 @@
-"""``python -m edgefleet.sim`` around a real hub, over its real API."""
+"""``python -m edgefleet.sim.load`` around a real hub, over its real API."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from edgefleet.protocol.operator import ClaimRequest, TrustKey
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, Verb, WaveSpec
 from edgefleet.protocol.wire import decode
 from edgefleet.security.signing import PublisherKey, sign_manifest
-from edgefleet.sim.fleet import FleetReport
+from edgefleet.sim.load.fleet import FleetReport
 from support.hub_process import HubProcess, running_hub
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
@@ -40,7 +40,7 @@ class RunningFleet:
             claims = new_claims(hub, folder / "claims")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "edgefleet.sim", "--hub", hub.url),
+                *(sys.executable, "-m", "edgefleet.sim.load", "--hub", hub.url),
                 *("--claims", str(claims), "--trust", str(folder / "trust")),
                 *("--field", str(EXAMPLES / "field.npz"), "--devices", str(COUNT)),
                 *("--interval", "0.5", *options),

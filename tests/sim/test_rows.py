@@ -2,7 +2,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from edgefleet.agent.state import AgentState, Ended, Slot, Soft
-from edgefleet.sim.rows import Folded, settled
+from edgefleet.sim.virtual.folded_state import Folded, settled
 
 
 def test_a_folded_state_comes_back_as_it_was_but_for_what_a_restart_may_forget() -> None:

@@ -2,8 +2,8 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.sim import scenario as scenarios
-from edgefleet.sim.run import Run
+from edgefleet.sim.virtual import scenario as scenarios
+from edgefleet.sim.virtual.run import Run
 
 QUALITY = {
     "quality_drop": "confidence_drop",

@@ -8,8 +8,8 @@ from math import inf
 import pytest
 
 from edgefleet.protocol.rollout import Status
-from edgefleet.sim.device import DeviceFacts
-from edgefleet.sim.population import Mix, population
+from edgefleet.sim.load.device import DeviceFacts
+from edgefleet.sim.load.population import Mix, population
 from support.engine_hub import Story
 
 COUNT = 600  # so that the first wave holds enough devices for a verdict

@@ -1,5 +1,5 @@
 from edgefleet.protocol.rollout import Status
-from edgefleet.sim.swarm import mixture, play, swarm
+from edgefleet.sim.virtual.swarm import mixture, play, swarm
 
 
 def test_random_mixtures_break_nothing_and_all_end() -> None:
@@ -18,7 +18,7 @@ def test_a_seed_is_one_mixture_and_one_run() -> None:
 
 
 def test_a_failing_seed_comes_with_the_command_that_replays_it(monkeypatch) -> None:
-    place = "edgefleet.rollout.admission.Admission.no_place"
+    place = "edgefleet.rollout.constraints.reservations.Reservations.no_place"
     monkeypatch.setattr(place, lambda *_: None)
     said: list[str] = []
     result = swarm(range(1, 4), 300, processes=1, progress=said.append)

@@ -3,9 +3,9 @@
 import pytest
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.columns import Rows
-from edgefleet.sim.store import Store
-from edgefleet.sim.swarm import play
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.sim.virtual.store import Store
+from edgefleet.sim.virtual.swarm import play
 
 SEED, DEVICES = 22, 600  # a newcomer is offered release 2 while it asks to start release 1
 

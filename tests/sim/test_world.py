@@ -1,12 +1,12 @@
 import threading
 
 from edgefleet.base.clock import SystemClock
-from edgefleet.sim.pace import Pacer
-from edgefleet.sim.world import Scope, World
+from edgefleet.sim.load.event_loop import EventLoop, Scope
+from edgefleet.sim.load.realtime import RealTime
 
 
 def test_actions_happen_in_the_order_of_their_times_then_of_asking() -> None:
-    world, seen = World(10.0), []
+    world, seen = EventLoop(10.0), []
     for name, at in (("late", 12.0), ("first", 11.0), ("second", 11.0), ("past", 3.0)):
         world.at(at, lambda name=name: seen.append((name, world.now())))
     assert world.run(11.5)
@@ -16,7 +16,7 @@ def test_actions_happen_in_the_order_of_their_times_then_of_asking() -> None:
 
 
 def test_a_cancelled_action_does_not_happen() -> None:
-    world, seen = World(), []
+    world, seen = EventLoop(), []
     world.at(1.0, lambda: seen.append("kept"))
     world.at(0.5, lambda: seen.append("cancelled")).cancel()
     world.run(2.0)
@@ -25,7 +25,7 @@ def test_a_cancelled_action_does_not_happen() -> None:
 
 
 def test_a_run_that_is_cut_short_says_so_and_stays_at_its_last_action() -> None:
-    world = World()
+    world = EventLoop()
     for at in (1.0, 2.0, 3.0):
         world.at(at, lambda: None)
     assert not world.run(9.0, at_most=2)
@@ -34,7 +34,7 @@ def test_a_run_that_is_cut_short_says_so_and_stays_at_its_last_action() -> None:
 
 
 def test_a_scope_takes_its_appointments_and_callbacks_along() -> None:
-    world, seen = World(), []
+    world, seen = EventLoop(), []
     gone, stays = Scope(world), Scope(world)
     for scope, name in ((gone, "gone"), (stays, "stays")):
         scope.after(1.0, lambda name=name: seen.append(name))
@@ -46,8 +46,8 @@ def test_a_scope_takes_its_appointments_and_callbacks_along() -> None:
 
 
 def test_a_paced_world_lets_other_threads_in_and_stops_when_told() -> None:
-    world, seen = World(500.0), []
-    pacer = Pacer(world, SystemClock())
+    world, seen = EventLoop(500.0), []
+    pacer = RealTime(world, SystemClock())
     world.after(0.02, lambda: seen.append("own"))
 
     def other() -> None:

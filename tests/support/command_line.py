@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from edgefleet.cli.root import root
+from edgefleet.cli.group import root
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,13 @@ from edgefleet.agent.event import (
     WorkFailed,
 )
 from edgefleet.agent.fetch import Fetcher
-from edgefleet.agent.lane import Token
 from edgefleet.agent.recover import recover
 from edgefleet.agent.slots import MODEL, Slots, path
 from edgefleet.agent.state import AgentState, running, to_store
 from edgefleet.agent.step import step
 from edgefleet.agent.table import Stage
 from edgefleet.agent.trust import Trust
+from edgefleet.agent.worker import Token
 from edgefleet.base.errors import DeviceError, EdgefleetError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.network import Answer, Download

@@ -12,11 +12,11 @@ from edgefleet.protocol.device import (
 )
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Status, Verb, WaveSpec
 from edgefleet.rollout.engine import Engine
-from edgefleet.sim.device import DeviceFacts, Surroundings
-from edgefleet.sim.disk import Shelf
-from edgefleet.sim.door import Done, Failed
-from edgefleet.sim.fleet import Fleet
-from edgefleet.sim.world import World
+from edgefleet.sim.load.device import DeviceFacts, Surroundings
+from edgefleet.sim.load.disk import Shelf
+from edgefleet.sim.load.event_loop import EventLoop
+from edgefleet.sim.load.fleet import SimulatedFleet
+from edgefleet.sim.load.hub_api import Done, Failed
 from support.toy_fleet import KEY, MODEL, ToyHub, ToyLaboratory, behaviour, manifest
 
 TICK_S = 0.5
@@ -27,7 +27,7 @@ GATE = GateSpec(soak_s=2.0, confirm_after_s=3.0, silence_s=40.0, patience_s=60.0
 class EngineHub(ToyHub):
     """A ToyHub whose offers come from the engine, ticked by the world."""
 
-    def __init__(self, world: World, *, interval_s: float = 2.0) -> None:
+    def __init__(self, world: EventLoop, *, interval_s: float = 2.0) -> None:
         super().__init__(interval_s=interval_s)
         self.world = world
         self.engine = Engine(now=world.now(), offline_after_s=3 * interval_s)
@@ -108,7 +108,7 @@ class Story:
     most_on: dict[str, int] = field(default_factory=dict)  # release -> devices at once
 
     def tell(self) -> "Story":
-        self.world = World(self.start)
+        self.world = EventLoop(self.start)
         self.hub = EngineHub(self.world)
         laboratory = ToyLaboratory(
             {
@@ -126,7 +126,7 @@ class Story:
             trusted={KEY.public.keyid: KEY.public},
             seed=self.seed,
         )
-        self.fleet = Fleet(around)
+        self.fleet = SimulatedFleet(around)
         for facts in self.people:
             self.fleet.enrol(replace(facts), "claim")
         self.run(10)

@@ -12,10 +12,10 @@ from dataclasses import replace
 import click
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.cli.report import wait_lines
-from edgefleet.cli.rollout.knobs import knob_options, spec_of
-from edgefleet.cli.rollout.picture import rollout_lines
+from edgefleet.cli.rollout.options import knob_options, spec_of
+from edgefleet.cli.rollout.render import rollout_lines
 from edgefleet.cli.values import DURATION, duration
+from edgefleet.cli.wait_report import wait_lines
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec, Verb
 from edgefleet.protocol.version import PROTOCOL

@@ -9,11 +9,11 @@ from typing import Any
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.connection import Connection
-from edgefleet.http1.limits import Limits
+from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.message import Reply, Request, problem_reply
 from support.http1_wire import chunked, get, post
 
-LIMITS = Limits(head_bytes=2_000, body_bytes=3_000, held_bytes=100_000, pipelined=4)
+LIMITS = ConnectionLimits(head_bytes=2_000, body_bytes=3_000, held_bytes=100_000, pipelined=4)
 
 CONVERSATIONS: tuple[bytes, ...] = (
     get("/a%20b?c=d", "X-Long-Name: " + "v" * 50) + post("/b", b"body") + get("/c"),

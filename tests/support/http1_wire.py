@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from edgefleet.http1.limits import Limits
+from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.server import Handler, Listener, RenderError, listen
 
 GUARD_S = 20.0  # a test that waits this long has failed
@@ -51,7 +51,7 @@ class RunningListener:
 def running(
     handler: Handler,
     *,
-    limits: Limits | None = None,
+    limits: ConnectionLimits | None = None,
     unix_path: Path | None = None,
     render_error: RenderError | None = None,
 ) -> Iterator[RunningListener]:

@@ -17,7 +17,7 @@ from edgefleet.protocol.rollout import (
     Evidence,
     GateSpec,
     Judgement,
-    Limits,
+    LimitCounts,
     Rate,
     RolloutSpec,
     RolloutView,
@@ -93,7 +93,7 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
             Difference(metric="latency", pairs=64, mean=0.031, low=-0.02, high=0.09, allowed=0.14, e_value=0.08),
             Difference(metric="confidence", pairs=64, mean=0.007, low=-0.01, high=0.03, allowed=0.1, e_value=0.02),
         ),
-        limits=Limits(devices=70),
+        limits=LimitCounts(devices=70),
     )  # fmt: skip
     fallen = Evidence(
         cut=101, offered=4, healthy=12, in_trial=6, failed=22, reverted=41, refused=3, offline=12, deferred=1,

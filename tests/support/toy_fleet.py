@@ -26,12 +26,12 @@ from edgefleet.protocol.release import (
 )
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.security.signing import PublisherKey, manifest_digest, sign_manifest
-from edgefleet.sim.device import DeviceFacts, SimDevice, Surroundings
-from edgefleet.sim.disk import Shelf
-from edgefleet.sim.door import Done, Failed
-from edgefleet.sim.link import LinkFacts
-from edgefleet.sim.model import Behaviour
-from edgefleet.sim.world import World
+from edgefleet.sim.load.device import DeviceFacts, SimDevice, Surroundings
+from edgefleet.sim.load.disk import Shelf
+from edgefleet.sim.load.event_loop import EventLoop
+from edgefleet.sim.load.hub_api import Done, Failed
+from edgefleet.sim.load.link import LinkFacts
+from edgefleet.sim.load.model import ModelBehaviour
 
 MODEL = "digits"
 KEY = PublisherKey.generate()
@@ -78,7 +78,7 @@ def manifest(release: str, **changes: object) -> ReleaseManifest:
     return ReleaseManifest(**{**said, **changes})
 
 
-def behaviour(confidence: float = 0.95, *, passed: bool = True) -> Behaviour:
+def behaviour(confidence: float = 0.95, *, passed: bool = True) -> ModelBehaviour:
     proof = ProveResult(
         passed=passed,
         reason="" if passed else "golden_failed",
@@ -88,18 +88,22 @@ def behaviour(confidence: float = 0.95, *, passed: bool = True) -> Behaviour:
         load_ms=20.0,
     )
     spread = tuple(confidence + 0.04 * (place - 128) / 128 for place in range(256))
-    return Behaviour(proof, spread, 0.95, 100, 300, 20)
+    return ModelBehaviour(proof, spread, 0.95, 100, 300, 20)
 
 
 @dataclass
 class ToyLaboratory:
     """Behaviours said by the test, by release."""
 
-    behaviours: dict[str, Behaviour] = field(default_factory=dict)
+    behaviours: dict[str, ModelBehaviour] = field(default_factory=dict)
     studied: Counter[str] = field(default_factory=Counter)
 
     def study(
-        self, held: Held, model: bytes, golden: bytes, done: Callable[[Behaviour | Failed], None]
+        self,
+        held: Held,
+        model: bytes,
+        golden: bytes,
+        done: Callable[[ModelBehaviour | Failed], None],
     ) -> None:
         assert model == model_bytes(held.release)
         assert golden == golden_bytes(held.release)
@@ -188,7 +192,7 @@ class ToyFleet:
     """Devices around a ToyHub, in virtual time."""
 
     def __init__(self, *, seed: int = 7, hub: ToyHub | None = None, start: float = 1000.0) -> None:
-        self.world = World(start)
+        self.world = EventLoop(start)
         self.hub = hub or ToyHub()
         self.laboratory = ToyLaboratory()
         self.shelf = Shelf()

@@ -31,7 +31,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.version import PROTOCOL, starts_by_itself
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout.engine import Change, Engine
-from edgefleet.rollout.state import RolloutState
+from edgefleet.rollout.lifecycle.state import RolloutState
 
 MODEL = "digits"
 START = 1_700_000_000.0

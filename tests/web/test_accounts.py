@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verdict, WaveView
-from edgefleet.web.accounts import by_wave, counts_of
+from edgefleet.web.outcome_counts import by_wave, counts_of
 from support.scenes import rollout_in
 
 KINDS = ("healthy", "in_trial", "failed", "refused", "reverted", "offline", "deferred", "not_begun")

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from edgefleet.protocol.operator import HistoryPoint
 from edgefleet.protocol.rollout import Status
-from edgefleet.web.accounts import by_wave
 from edgefleet.web.charts import (
     Part,
     paired_bars,
@@ -21,6 +20,7 @@ from edgefleet.web.charts import (
     wave_bar,
     wave_shares,
 )
+from edgefleet.web.outcome_counts import by_wave
 from edgefleet.web.timeline import Event, stacked_area, thinned, time_ticks
 from support.scenes import rollout_in
 

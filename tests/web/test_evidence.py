@@ -16,7 +16,7 @@ from edgefleet.protocol.rollout import (
     WindowSpec,
 )
 from edgefleet.protocol.why import Wait, WaitCode
-from edgefleet.web.intervals import gate_tests, interval_bar
+from edgefleet.web.gate_tests import gate_tests, interval_bar
 from support.fake_reads import FakeReads
 from support.scenes import NOW, report, rollout_in
 from support.signed_in import SignedIn, signed_in

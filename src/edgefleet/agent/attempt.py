@@ -18,9 +18,9 @@ from edgefleet.agent.state import (
     running,
     slot,
 )
+from edgefleet.agent.step_context import Turn
 from edgefleet.agent.switch import activate, go_back, start_trial
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, WORKING, Signal, Stage
-from edgefleet.agent.turn import Turn
 from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Reason
 from edgefleet.protocol.release import ReleaseManifest, Variant

@@ -10,9 +10,9 @@ from edgefleet.agent.effect import MovePointer
 from edgefleet.agent.event import Booted
 from edgefleet.agent.report import report
 from edgefleet.agent.state import Slot, SlotName, Soft, active_held, other, slot
+from edgefleet.agent.step_context import Turn
 from edgefleet.agent.switch import activate, go_back, restore, return_to_active, serves
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, Signal, Stage
-from edgefleet.agent.turn import Turn
 from edgefleet.protocol.device import OutcomeKind, Reason
 
 

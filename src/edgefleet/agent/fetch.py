@@ -9,10 +9,10 @@ from typing import Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import FileName
-from edgefleet.agent.lane import Stopped, Token
 from edgefleet.agent.recover import Open
 from edgefleet.agent.slots import MANIFEST, folder, path
 from edgefleet.agent.state import SlotName, other
+from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, NetworkError, PublisherError
 from edgefleet.base.network import Link

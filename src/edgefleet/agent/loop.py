@@ -40,7 +40,6 @@ from edgefleet.agent.event import (
     WorkFailed,
 )
 from edgefleet.agent.fetch import Fetcher
-from edgefleet.agent.lane import Lane, Stopped, Token
 from edgefleet.agent.log import LOGGER, narrate
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.recover import Open
@@ -48,6 +47,7 @@ from edgefleet.agent.slots import Slots
 from edgefleet.agent.state import AgentState, to_store
 from edgefleet.agent.step import step
 from edgefleet.agent.supervisor import Supervisor
+from edgefleet.agent.worker import Lane, Stopped, Token
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError

@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Sequence
 
 from edgefleet.agent import limits
-from edgefleet.agent.lane import Token
 from edgefleet.agent.slots import GOLDEN, MODEL, path
 from edgefleet.agent.state import Held, SlotName
+from edgefleet.agent.worker import Token
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.base.storage import Storage
 from edgefleet.protocol.serving import ProveRequest, ProveResult

@@ -4,12 +4,13 @@ from typing import Final
 
 import msgspec
 
-from edgefleet.agent import limits, spool, tally
+from edgefleet.agent import limits, spool
+from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.state import Sent, running
+from edgefleet.agent.step_context import Turn
 from edgefleet.agent.table import PHASES
-from edgefleet.agent.turn import Turn
 from edgefleet.protocol.device import CheckIn, OutcomeKind
 from edgefleet.protocol.version import PROTOCOL
 

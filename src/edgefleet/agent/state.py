@@ -5,8 +5,8 @@ from typing import Final, Literal
 import msgspec
 
 from edgefleet.agent import limits
+from edgefleet.agent.quality_window import Windows
 from edgefleet.agent.table import BEFORE_TRIAL, Stage
-from edgefleet.agent.window import Windows
 from edgefleet.protocol.device import Facts, Outcome, Telemetry
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.serving import LiveStats, ServingStatus

@@ -19,7 +19,7 @@ from edgefleet.agent.event import (
     WorkFailed,
 )
 from edgefleet.agent.state import AgentState
-from edgefleet.agent.turn import Turn
+from edgefleet.agent.step_context import Turn
 
 NEVER_S = 3600.0  # wake at least this often
 

@@ -4,13 +4,15 @@ from typing import Final
 
 import msgspec
 
-from edgefleet.agent import limits, tally, trial, window
+from edgefleet.agent import limits, trial
+from edgefleet.agent import quality_window as window
+from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import Activate, MovePointer, Probe, RemoveSlot, StopServing
 from edgefleet.agent.event import Activated, ActivationFailed, ServingSeen
 from edgefleet.agent.report import report
 from edgefleet.agent.state import Ended, Held, Slot, SlotName, active_held, slot
+from edgefleet.agent.step_context import Turn
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
-from edgefleet.agent.turn import Turn
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.serving import ServingStatus
 

@@ -7,11 +7,11 @@ inside another one, and by the reference.
 import click
 
 from edgefleet.agent.main import main as agent_main
+from edgefleet.cli.command import Command
 from edgefleet.cli.exits import Exit
-from edgefleet.cli.verb import Verb
 
 
-class _HandedOver(Verb):
+class _HandedOver(Command):
     """A verb whose words are read by another parser."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

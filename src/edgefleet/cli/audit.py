@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import click
 
+from edgefleet.cli.command import verb
+from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.reach import reach
 from edgefleet.cli.screen import table
-from edgefleet.cli.verb import verb
 
 
 @verb("audit", examples=("edgefleet audit", "edgefleet audit --before 1200 --limit 50 --json"))

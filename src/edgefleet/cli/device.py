@@ -4,13 +4,13 @@ import time
 
 import click
 
+from edgefleet.cli.command import verb
+from edgefleet.cli.connect import access, reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person import person_options
-from edgefleet.cli.reach import access, reach
-from edgefleet.cli.report import wait_lines
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import DURATION, LABEL, age, duration
-from edgefleet.cli.verb import verb
+from edgefleet.cli.wait_report import wait_lines
 from edgefleet.protocol.operator import ClaimRequest, DevicePage, LetPass
 
 

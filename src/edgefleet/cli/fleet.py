@@ -1,10 +1,10 @@
 """``edgefleet fleet``: all devices at once, in constant size."""
 
+from edgefleet.cli.command import verb
+from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person import person_options
-from edgefleet.cli.reach import reach
 from edgefleet.cli.screen import facts, table
-from edgefleet.cli.verb import verb
 from edgefleet.protocol.rollout import Freeze
 
 

@@ -7,9 +7,9 @@ from typing import Final
 import click
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts
-from edgefleet.cli.verb import verb
 from edgefleet.protocol.wire import Wire
 from edgefleet.security.signing import PublicKey, PublisherKey
 

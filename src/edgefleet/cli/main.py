@@ -17,7 +17,7 @@ def main() -> NoReturn:
 
         raise SystemExit(agent_main(sys.argv[2:]))
     try:
-        from edgefleet.cli.root import root  # noqa: PLC0415 - after the agent's way in
+        from edgefleet.cli.group import root  # noqa: PLC0415 - after the agent's way in
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise

@@ -11,11 +11,11 @@ from typing import Final
 
 import click
 
+from edgefleet.cli.command import Command
 from edgefleet.cli.config import is_shared, load
 from edgefleet.cli.exits import MEANING
-from edgefleet.cli.root import root
+from edgefleet.cli.group import root
 from edgefleet.cli.tree import ROOT, Leaf, Noun
-from edgefleet.cli.verb import Verb
 
 PAGE: Final = Path("docs/cli.md")
 _OWN_PAGE: Final = frozenset({("agent", "run")})
@@ -90,7 +90,7 @@ def _verb(path: tuple[str, ...], leaf: Leaf) -> Iterator[str]:
     if path not in _OWN_PAGE:
         options = list(_options(command, path, shared=False))
         yield "\n" + "\n".join(options) if len(options) > 1 else "\nNo options of its own."
-    if isinstance(command, Verb):
+    if isinstance(command, Command):
         yield "\n```sh\n" + "\n".join(command.examples) + "\n```\n"
         yield f"Exit codes: {', '.join(str(int(code)) for code in command.exits)}."
 

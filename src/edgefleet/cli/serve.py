@@ -6,18 +6,18 @@ from pathlib import Path
 import click
 import uvloop
 
+from edgefleet.cli.command import data_dir_option, verb
+from edgefleet.cli.connect import data_dir
+from edgefleet.cli.custom_gate import load_gate
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.own_gate import load_gate
-from edgefleet.cli.reach import data_dir
 from edgefleet.cli.values import DURATION
-from edgefleet.cli.verb import data_dir_option, verb
 from edgefleet.hub.datadir import Reachable
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.server import serve as serve_hub
 from edgefleet.hub.settings import HubSettings
 from edgefleet.protocol.wire import Wire
-from edgefleet.rollout.gate import judge
+from edgefleet.rollout.evidence.gate import judge
 from edgefleet.web.routes import routes_for
 
 

@@ -6,9 +6,9 @@ from functools import partial
 from typing import ClassVar, Final, Protocol, cast
 
 from edgefleet.base.errors import DeviceError, EdgefleetError, InternalError
-from edgefleet.http1.limits import Limits
+from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.message import Reply, Request, reply_bytes
-from edgefleet.http1.reader import Memory, RequestReader, Stage
+from edgefleet.http1.reader import Memory, ReadStage, RequestReader
 
 Handler = Callable[[Request], Reply | Awaitable[Reply]]
 RenderError = Callable[[EdgefleetError], Reply]
@@ -22,7 +22,7 @@ class Host(Memory, Protocol):
 
     handler: Handler
     render_error: RenderError
-    limits: Limits
+    limits: ConnectionLimits
     connections: "set[Connection]"
     draining: bool
     date: bytes  # a whole header line
@@ -114,10 +114,10 @@ class Connection(asyncio.BufferedProtocol):
             self._deadline = now + self._limits.write_s
         elif self._running or self._reader.ready:
             self._deadline = _NEVER
-        elif self._reader.stage is Stage.IDLE:
+        elif self._reader.stage is ReadStage.IDLE:
             self._transport.close()
         else:
-            part = "head" if self._reader.stage is Stage.HEAD else "body"
+            part = "head" if self._reader.stage is ReadStage.HEAD else "body"
             self._reader.refuse(
                 DeviceError("request_too_slow", f"The {part} did not arrive in time.")
             )
@@ -127,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         """Close now when nothing is under way, else after the last answer."""
         if self._transport is None or self._running or self._reader.ready:
             return
-        if self._reader.stage is Stage.IDLE and not self._blocked:
+        if self._reader.stage is ReadStage.IDLE and not self._blocked:
             self._transport.close()
 
     def abort(self) -> None:
@@ -197,7 +197,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         reader = self._reader
         reader.hold(-len(request.view))
-        if self._host.draining and reader.stage is Stage.IDLE:
+        if self._host.draining and reader.stage is ReadStage.IDLE:
             reader.ended = True
         to_head = request.method == "HEAD"
         closes = reader.ended and not reader.ready and reader.refusal is None

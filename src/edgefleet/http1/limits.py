@@ -12,7 +12,7 @@ BACKLOG: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """What a client may use. Whoever goes past a bound gets a typed answer and is closed."""
 
     head_bytes: int = 16 << 10  # request line and headers: 431

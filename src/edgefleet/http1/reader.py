@@ -18,14 +18,14 @@ from edgefleet.http1.limits import (
     FIRST_BODY_BYTES,
     FRAGMENT_COST_BYTES,
     LARGE_BODY_BYTES,
-    Limits,
+    ConnectionLimits,
 )
 from edgefleet.http1.message import Request
 
 _VERSIONS: Final = ("1.1", "1.0")
 
 
-class Stage(IntEnum):
+class ReadStage(IntEnum):
     """What of the next request has arrived."""
 
     IDLE = 0
@@ -54,11 +54,11 @@ class RequestReader:
 
     direct_bytes: ClassVar[int] = LARGE_BODY_BYTES
 
-    def __init__(self, memory: Memory, limits: Limits) -> None:
+    def __init__(self, memory: Memory, limits: ConnectionLimits) -> None:
         self.ready: deque[Request] = deque()
         self.refusal: EdgefleetError | None = None
         self.ended = False  # no further request is read
-        self.stage = Stage.IDLE
+        self.stage = ReadStage.IDLE
         self.begun = 0  # requests
         self.expects_continue = False  # the client waits for 100 Continue
         self.held_bytes = 0
@@ -97,7 +97,7 @@ class RequestReader:
         self.refusal = error
         self.ended = True
         self.expects_continue = False
-        self.stage = Stage.IDLE
+        self.stage = ReadStage.IDLE
         if self._direct is None:
             self.hold(-sum(map(len, self._body)) - FRAGMENT_COST_BYTES * len(self._body))
         else:
@@ -122,7 +122,7 @@ class RequestReader:
     # The parser calls these.
 
     def on_message_begin(self) -> None:
-        self.stage = Stage.HEAD
+        self.stage = ReadStage.HEAD
         self.begun += 1
         self._url = b""
         self._headers = {}
@@ -134,7 +134,7 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value) + 4)
-        if self.stage is Stage.BODY:
+        if self.stage is ReadStage.BODY:
             return  # a trailer: it must not change what the head said
         name = name.lower()
         if name in self._headers:
@@ -144,7 +144,7 @@ class RequestReader:
         self._headers[name] = value
 
     def on_headers_complete(self) -> None:
-        self.stage = Stage.BODY
+        self.stage = ReadStage.BODY
         headers = self._headers
         version = self._parser.get_http_version()
         if version not in _VERSIONS or self._parser.get_method() == b"CONNECT":
@@ -202,7 +202,7 @@ class RequestReader:
                 break
         if self.ended:
             return
-        if self.stage is Stage.BODY and b"content-length" in self._headers:
+        if self.stage is ReadStage.BODY and b"content-length" in self._headers:
             self._go_direct(int(self._headers[b"content-length"]))
         elif len(self.ready) == waiting:
             self._count_unfinished(len(data))
@@ -238,7 +238,7 @@ class RequestReader:
 
     def _take(self, body: bytes | bytearray) -> None:
         """A whole request is here: it waits for its turn."""
-        self.stage = Stage.IDLE
+        self.stage = ReadStage.IDLE
         self.expects_continue = False
         self.ended = not self._keeps
         self.ready.append(Request(self._method, self._path, self._query, self._headers, body))
@@ -264,9 +264,9 @@ class RequestReader:
         """Bound what the parser itself holds back: a header or a chunk size without its end."""
         self._fed_bytes += size_bytes
         limits = self._limits
-        if self.stage is Stage.HEAD and self._fed_bytes > limits.head_bytes + 256:
+        if self.stage is ReadStage.HEAD and self._fed_bytes > limits.head_bytes + 256:
             self.refuse(DeviceError("head_too_large", "The headers are too large."))
-        if self.stage is Stage.BODY and (
+        if self.stage is ReadStage.BODY and (
             self._fed_bytes > CHUNKING_FACTOR * limits.body_bytes + limits.head_bytes
         ):
             self.refuse(self._too_large())

@@ -11,7 +11,7 @@ from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.connection import Connection, Handler, RenderError
-from edgefleet.http1.limits import BACKLOG, RECEIVE_BYTES, Limits
+from edgefleet.http1.limits import BACKLOG, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import problem_reply
 
 __all__ = ["Handler", "Listener", "RenderError", "listen"]
@@ -26,7 +26,7 @@ async def listen(
     host: str = "127.0.0.1",
     port: int = 0,
     unix_path: str | Path | None = None,
-    limits: Limits | None = None,
+    limits: ConnectionLimits | None = None,
     render_error: RenderError | None = None,
 ) -> "Listener":
     """Serve ``handler`` on a TCP port (0: a free one) or, when given, on a Unix socket.
@@ -37,7 +37,7 @@ async def listen(
     The socket file is for its owner alone. Raises OperatorError ``address_in_use`` or
     ``setting_invalid``.
     """
-    listener = Listener(handler, limits or Limits(), render_error or problem_reply)
+    listener = Listener(handler, limits or ConnectionLimits(), render_error or problem_reply)
     if unix_path is not None:
         await listener.open(_unix_socket(Path(unix_path)), Path(unix_path))
     else:
@@ -48,7 +48,9 @@ async def listen(
 class Listener:
     """A listening socket and its connections. Made by ``listen``."""
 
-    def __init__(self, handler: Handler, limits: Limits, render_error: RenderError) -> None:
+    def __init__(
+        self, handler: Handler, limits: ConnectionLimits, render_error: RenderError
+    ) -> None:
         self.handler = handler
         self.limits = limits
         self.render_error = render_error

@@ -22,7 +22,7 @@ from edgefleet.hub.limits import (
     DEVICE_PAGE_MAX,
 )
 from edgefleet.hub.problems import HANDLERS
-from edgefleet.hub.steering import read_verb
+from edgefleet.hub.rollout_commands import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint, Role
 from edgefleet.protocol.device import Endpoints, EnrolRequest
 from edgefleet.protocol.operator import (

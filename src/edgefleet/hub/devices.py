@@ -15,13 +15,13 @@ from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
 from edgefleet.hub.limits import PROFILES, SHARED_FACTS, STANDINGS_PER_WRITE
 from edgefleet.hub.registry import Registry
-from edgefleet.hub.store.records import Standing, StoredDevice
+from edgefleet.hub.store.records import StoredDevice, StoredStanding
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
 from edgefleet.protocol.operator import ClaimRequest, Claims
 from edgefleet.protocol.version import check_protocol
-from edgefleet.rollout.fleet import Fleet
-from edgefleet.rollout.step import AuditLine
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.step import AuditLine
 from edgefleet.security.credentials import (
     DeviceIdentity,
     bearer,
@@ -168,10 +168,10 @@ class Devices:
                 "bad_request", f"The fleet has {PROFILES} profiles already.", field="facts.profile"
             )
 
-    def _standing(self, row: int) -> Standing:
+    def _standing(self, row: int) -> StoredStanding:
         fleet = self._fleet
         model, release = fleet.running(row) or (None, None)
-        return Standing(
+        return StoredStanding(
             row, fleet.last_seen(row) or 0.0, fleet.last_seq(row), model, release, fleet.phase(row)
         )
 

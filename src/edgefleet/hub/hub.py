@@ -12,13 +12,13 @@ from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_plane import DevicePlane
 from edgefleet.hub.devices import Devices
-from edgefleet.hub.history import History
 from edgefleet.hub.limits import HELD_SHOWN, ROLLOUTS_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
-from edgefleet.hub.registry import Published, Registry
+from edgefleet.hub.registry import RegisteredRelease, Registry
+from edgefleet.hub.release_history import History
+from edgefleet.hub.rollout_commands import Steering
 from edgefleet.hub.settings import Address, HubSettings
-from edgefleet.hub.steering import Steering
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import EnrolAnswer, EnrolRequest
 from edgefleet.protocol.operator import (
@@ -50,10 +50,10 @@ from edgefleet.protocol.rollout import (
     Verb,
 )
 from edgefleet.protocol.why import WaitReport
-from edgefleet.rollout.composition import compose
 from edgefleet.rollout.engine import Engine
-from edgefleet.rollout.fleet import FleetFigures
-from edgefleet.rollout.selector import parse
+from edgefleet.rollout.fleet.fleet import FleetFigures
+from edgefleet.rollout.fleet.selector import parse
+from edgefleet.rollout.plan_fleet import compose
 
 
 class Hub:
@@ -375,7 +375,7 @@ class Hub:
             line=self._engine.why_device(row, now).line,
         )
 
-    def _release(self, published: Published) -> ReleaseView:
+    def _release(self, published: RegisteredRelease) -> ReleaseView:
         manifest = published.manifest
         running = self._figures().on_release.get(manifest.model, {})
         return ReleaseView(
@@ -387,6 +387,8 @@ class Hub:
         )
 
 
-def _model(name: str, releases: Mapping[str, Published], running: Mapping[str, int]) -> ModelView:
+def _model(
+    name: str, releases: Mapping[str, RegisteredRelease], running: Mapping[str, int]
+) -> ModelView:
     newest_first = tuple(reversed(tuple(releases)))
     return ModelView(name=name, releases=newest_first, devices=dict(running))

@@ -5,11 +5,11 @@ import asyncio
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import EdgefleetError, Retry
 from edgefleet.hub.devices import Devices
-from edgefleet.hub.history import History
 from edgefleet.hub.limits import STANDING_FLUSH_S
 from edgefleet.hub.metrics import Metrics
-from edgefleet.hub.steering import Steering
-from edgefleet.rollout.fleet import Fleet
+from edgefleet.hub.release_history import History
+from edgefleet.hub.rollout_commands import Steering
+from edgefleet.rollout.fleet.fleet import Fleet
 
 
 class Loop:

@@ -17,7 +17,7 @@ from edgefleet.security.signing import PublicKey, open_manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class RegisteredRelease:
     """A release as it was published."""
 
     manifest: ReleaseManifest
@@ -45,8 +45,8 @@ class Registry:
         self._published = published
         self._trusted: dict[str, PublicKey] = {}
         self._key_names: dict[str, str] = {}
-        self._by_digest: dict[str, Published] = {}
-        self._models: dict[str, dict[str, Published]] = {}
+        self._by_digest: dict[str, RegisteredRelease] = {}
+        self._models: dict[str, dict[str, RegisteredRelease]] = {}
 
     def load(self) -> None:
         """Read what is stored; every signature is checked again."""
@@ -83,7 +83,7 @@ class Registry:
 
     # Releases.
 
-    async def publish(self, envelope: Envelope) -> Published:
+    async def publish(self, envelope: Envelope) -> RegisteredRelease:
         """Check everything, then keep the release for ever.
 
         The very same release may come again. Raises PublisherError (what is wrong with it) or
@@ -108,11 +108,11 @@ class Registry:
             known = self._by_digest[opened.digest]
         return known
 
-    def models(self) -> Mapping[str, Mapping[str, Published]]:
+    def models(self) -> Mapping[str, Mapping[str, RegisteredRelease]]:
         """Model -> release -> what was published, oldest first."""
         return self._models
 
-    def release(self, model: str, release: str) -> Published:
+    def release(self, model: str, release: str) -> RegisteredRelease:
         """Raises OperatorError ``not_found``."""
         found = self._models.get(model, {}).get(release)
         if found is None:
@@ -135,7 +135,7 @@ class Registry:
         self._key_names[public.keyid] = key.name
 
     def _accept(self, stored: StoredRelease, manifest: ReleaseManifest) -> None:
-        published = Published(
+        published = RegisteredRelease(
             manifest,
             stored.manifest_sha256,
             stored.envelope,

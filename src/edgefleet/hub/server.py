@@ -16,11 +16,11 @@ from starlette.routing import BaseRoute
 
 from edgefleet import __version__
 from edgefleet.base.errors import OperatorError
-from edgefleet.http1.limits import BACKLOG, Limits
+from edgefleet.http1.limits import BACKLOG, ConnectionLimits
 from edgefleet.http1.server import Listener, listen
 from edgefleet.hub.api import create_app
 from edgefleet.hub.datadir import Reachable
-from edgefleet.hub.ending import Ending
+from edgefleet.hub.graceful_shutdown import Ending
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import (
     CHECKIN_BODY_BYTES,
@@ -149,10 +149,10 @@ def _announce(hub: Hub, operators: socket.socket, checkins: Listener) -> Reachab
     return reachable
 
 
-def checkin_limits() -> Limits:
+def checkin_limits() -> ConnectionLimits:
     """Bounds of the check-in listener."""
     most = _connections() - operator_connections()
-    return Limits(
+    return ConnectionLimits(
         body_bytes=CHECKIN_BODY_BYTES,
         idle_s=CHECKIN_IDLE_S,
         connections=max(1, min(most, CHECKIN_CONNECTIONS)),

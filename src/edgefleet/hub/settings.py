@@ -7,7 +7,7 @@ from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.hub.limits import ARTIFACT_BYTES
-from edgefleet.rollout.gate import Gate, judge
+from edgefleet.rollout.evidence.gate import Gate, judge
 
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})
 

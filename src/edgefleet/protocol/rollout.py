@@ -187,7 +187,7 @@ class Difference(Wire, frozen=True, kw_only=True):
     e_value: float = 1.0
 
 
-class Limits(Wire, frozen=True, kw_only=True):
+class LimitCounts(Wire, frozen=True, kw_only=True):
     """Devices of the canary above an absolute limit, of those that said enough to judge."""
 
     devices: int = 0
@@ -218,7 +218,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     canary: Cohort = Cohort()
     control: Cohort = Cohort()
     quality: tuple[Difference, ...] = ()  # metrics that devices said something of
-    limits: Limits = Limits()
+    limits: LimitCounts = LimitCounts()
 
 
 class Judgement(Wire, frozen=True, kw_only=True):

@@ -14,19 +14,19 @@ from msgspec.structs import replace
 
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout.columns import Mask, Rows
-from edgefleet.rollout.fleet import Fleet
-from edgefleet.rollout.ledger import HELD, Standing
-from edgefleet.rollout.state import TAKEN_BACK
-from edgefleet.rollout.track import Track
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding
+from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.state import TAKEN_BACK
 
 _GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLETED})
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _COMPLETED: Final = Status.COMPLETED
-_HEALTHY: Final = Standing.HEALTHY
-_TRIAL: Final = Standing.TRIAL
-_NONE: Final = Standing.NONE
+_HEALTHY: Final = DeviceStanding.HEALTHY
+_TRIAL: Final = DeviceStanding.TRIAL
+_NONE: Final = DeviceStanding.NONE
 
 
 class Desired:
@@ -34,11 +34,11 @@ class Desired:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._giving: tuple[Track, ...] = ()  # newest first
-        self._taken_back: dict[int, tuple[Track, ...]] = {}  # by release number
-        self._of_release: dict[int, tuple[Track, ...]] = {}
+        self._giving: tuple[ActiveRollout, ...] = ()  # newest first
+        self._taken_back: dict[int, tuple[ActiveRollout, ...]] = {}  # by release number
+        self._of_release: dict[int, tuple[ActiveRollout, ...]] = {}
 
-    def arrange(self, tracks: Iterable[Track]) -> None:
+    def arrange(self, tracks: Iterable[ActiveRollout]) -> None:
         newest_first = sorted(
             tracks, key=lambda track: (track.state.created_at, track.state.id), reverse=True
         )
@@ -48,11 +48,11 @@ class Desired:
             track for track in newest_first if track.state.status in TAKEN_BACK
         )
 
-    def track(self, row: int) -> Track | None:
+    def track(self, row: int) -> ActiveRollout | None:
         """The rollout whose release the device should run; None when none says."""
         return self._wanted(row, self._fleet.running_id(row))
 
-    def proven(self, row: int) -> Track | None:
+    def proven(self, row: int) -> ActiveRollout | None:
         """Like ``track``, but only a release that its rollout or the device itself has proved."""
         for track in self._giving:
             proved = track.state.status is _COMPLETED or track.ledger.standing(row) is _HEALTHY
@@ -61,7 +61,7 @@ class Desired:
                 return track
         return None
 
-    def offer(self, row: int, may_stage: Callable[[Track], bool]) -> Offer | None:
+    def offer(self, row: int, may_stage: Callable[[ActiveRollout], bool]) -> Offer | None:
         """What to tell the device; None when it may keep what it runs, or has to.
 
         Who runs what was taken back goes back to a proven release before it tries a new one.
@@ -79,7 +79,7 @@ class Desired:
             return want.offer
         return replace(proven.offer, rollout=recalled.state.id, action="revert")
 
-    def recalled(self, row: int) -> Track | None:
+    def recalled(self, row: int) -> ActiveRollout | None:
         """The rollout that takes back what the device runs now."""
         for track in self._taken_back.get(self._fleet.running_id(row), ()):
             if track.ledger.standing(row) is not _NONE or track.scope.eligible(row):
@@ -93,7 +93,7 @@ class Desired:
             answer[given] = track.release.number
         return answer
 
-    def tracks(self, rows: Rows) -> Iterator[tuple[Track, npt.NDArray[np.int64]]]:
+    def tracks(self, rows: Rows) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
         """``track`` for many rows at once: each rollout with the places in ``rows`` it decides."""
         undecided = np.arange(len(rows))
         for track in self._giving:
@@ -108,7 +108,7 @@ class Desired:
         """False when no rollout takes back any of these releases."""
         return any(number in self._taken_back for number in set(numbers.tolist()))
 
-    def held(self, rows: Rows, track: Track) -> Mask:
+    def held(self, rows: Rows, track: ActiveRollout) -> Mask:
         """Which rows must not be offered the release of ``track``, whichever rollout said so."""
         mask = np.zeros(len(rows), np.bool_)
         for other in self.of_release(track.release.number):
@@ -116,24 +116,24 @@ class Desired:
                 mask |= other.ledger.held(rows)
         return mask
 
-    def of_release(self, number: int) -> tuple[Track, ...]:
+    def of_release(self, number: int) -> tuple[ActiveRollout, ...]:
         """All rollouts of a release, newest first."""
         return self._of_release.get(number, ())
 
-    def _wanted(self, row: int, running: int) -> Track | None:
+    def _wanted(self, row: int, running: int) -> ActiveRollout | None:
         for track in self._giving:
             if track.covers(row, running) and not self._held(row, track):
                 return track
         return None
 
-    def _held(self, row: int, track: Track) -> bool:
+    def _held(self, row: int, track: ActiveRollout) -> bool:
         """By another rollout of its release: whom its own holds back, it does not cover."""
         rollouts = self._of_release.get(track.release.number, ())
         return len(rollouts) > 1 and any(other.ledger.standing(row) in HELD for other in rollouts)
 
 
-def _by_release(tracks: Iterable[Track]) -> dict[int, tuple[Track, ...]]:
-    found: dict[int, tuple[Track, ...]] = {}
+def _by_release(tracks: Iterable[ActiveRollout]) -> dict[int, tuple[ActiveRollout, ...]]:
+    found: dict[int, tuple[ActiveRollout, ...]] = {}
     for track in tracks:
         found[track.release.number] = (*found.get(track.release.number, ()), track)
     return found

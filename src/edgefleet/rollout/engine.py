@@ -15,31 +15,33 @@ from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitReport
-from edgefleet.rollout import approval, device_why, plan
-from edgefleet.rollout import step as steps
-from edgefleet.rollout.admission import Admission
-from edgefleet.rollout.alike import Alike
-from edgefleet.rollout.cohorts import Cohorts
-from edgefleet.rollout.columns import Mask, Rows
-from edgefleet.rollout.counting import Counting
-from edgefleet.rollout.course import Course
-from edgefleet.rollout.cut import EVERYONE
+from edgefleet.rollout import plan
+from edgefleet.rollout.active import ActiveRollout, PublishedRelease
+from edgefleet.rollout.admission.downloads import open_offering, renew_offering
+from edgefleet.rollout.admission.legacy_grants import LegacyGrants
+from edgefleet.rollout.admission.starts import StartAdmission, allowed
+from edgefleet.rollout.batch import Batch
+from edgefleet.rollout.census import call_muster, find_owing
+from edgefleet.rollout.constraints import approval
+from edgefleet.rollout.constraints.reservations import Reservations
+from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.eligibility import variants_of
-from edgefleet.rollout.evidence import call_muster, find_owing
-from edgefleet.rollout.fleet import NOTHING, Fleet
-from edgefleet.rollout.gate import Gate, judge
-from edgefleet.rollout.grants import Grants
-from edgefleet.rollout.leave import Leave, allowed
-from edgefleet.rollout.ledger import Ledger, Standing
-from edgefleet.rollout.outlook import Outlook
-from edgefleet.rollout.scope import Scope
-from edgefleet.rollout.selector import parse
-from edgefleet.rollout.staging import open_offering, renew_offering
-from edgefleet.rollout.state import HOLDING, OPEN, RolloutState
-from edgefleet.rollout.step import AuditLine, Event, step
-from edgefleet.rollout.track import Published, Track
-from edgefleet.rollout.window import Offset, check_windows, utc_only
+from edgefleet.rollout.evidence.cohorts import Cohorts
+from edgefleet.rollout.evidence.gate import Gate, judge
+from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
+from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.cut import EVERYONE
+from edgefleet.rollout.fleet.eligibility import variants_of
+from edgefleet.rollout.fleet.fleet import NOTHING, Fleet
+from edgefleet.rollout.fleet.scope import Scope
+from edgefleet.rollout.fleet.selector import parse
+from edgefleet.rollout.intake import Intake
+from edgefleet.rollout.lifecycle import step as steps
+from edgefleet.rollout.lifecycle.state import HOLDING, OPEN, RolloutState
+from edgefleet.rollout.lifecycle.step import AuditLine, Event, step
+from edgefleet.rollout.next_event import NextEvent
+from edgefleet.rollout.why import device as device_why
+from edgefleet.rollout.why.status import RolloutStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +64,16 @@ class Engine:
         utc_offset_s: Offset = utc_only,
     ) -> None:
         self.fleet = Fleet(listening_since=now, offline_after_s=offline_after_s)
-        self._releases: dict[tuple[str, str], Published] = {}
-        self._tracks: dict[str, Track] = {}
+        self._releases: dict[tuple[str, str], PublishedRelease] = {}
+        self._tracks: dict[str, ActiveRollout] = {}
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
-        self._leave = Leave(self.fleet)
-        self._grants = Grants(self.fleet, self._desired, self._leave)
-        self._counting = Counting(self.fleet, self._tracks, self._leave, self._grants)
-        self.alike = Alike(self.fleet, self._tracks, self._desired, self._leave, self._counting)
-        self._outlook = Outlook(self.fleet, self._desired, self._leave, gate)
-        self._course = Course(self.fleet, self._desired)
+        self._leave = StartAdmission(self.fleet)
+        self._grants = LegacyGrants(self.fleet, self._desired, self._leave)
+        self._counting = Intake(self.fleet, self._tracks, self._leave, self._grants)
+        self.alike = Batch(self.fleet, self._tracks, self._desired, self._leave, self._counting)
+        self._outlook = RolloutStatus(self.fleet, self._desired, self._leave, gate)
+        self._course = NextEvent(self.fleet, self._desired)
 
     # What there is.
 
@@ -79,14 +81,14 @@ class Engine:
         """Make a release known, before the rollouts that use it are loaded."""
         key = (manifest.model, manifest.release)
         number = self.fleet.release_id(*key)
-        self._releases[key] = Published(manifest, manifest_sha256, number)
+        self._releases[key] = PublishedRelease(manifest, manifest_sha256, number)
 
     def load(self, state: RolloutState) -> None:
         """Take in a rollout from the store, or one that was just planned."""
         release = self._published(state.spec.model, state.spec.release)
         scope = self._scope(state.spec, release, state.salt)
-        admission = Admission(state.spec, self._offset)
-        track = Track(state, release, scope, Ledger(len(state.waves)), admission)
+        admission = Reservations(state.spec, self._offset)
+        track = ActiveRollout(state, release, scope, Ledger(len(state.waves)), admission)
         self._tracks[state.id] = track
         open_offering(track, self.fleet, allowed(track))
         self._arrange()
@@ -161,7 +163,7 @@ class Engine:
             owing = find_owing(track, self.fleet, self._desired, now)
             if len(owing.online) and now < steps.returned_by(track.state):
                 return None
-            return self._change(track, steps.Returned(left=len(owing.online)), now)
+            return self._change(track, steps.RevertCompleted(left=len(owing.online)), now)
         if track.state.status is Status.PLANNED:
             return self._start_by_time(track, now)
         census = self._outlook.census(track, now)
@@ -252,7 +254,7 @@ class Engine:
                 if len(self._desired.of_release(track.release.number)) > 1:
                     continue
                 asked = np.flatnonzero(wanted & (numbers == track.release.number))
-                unbegun = track.ledger.standings(rows[asked]) < Standing.TRIAL
+                unbegun = track.ledger.standings(rows[asked]) < DeviceStanding.TRIAL
                 beyond = track.scope.positions(rows[asked]) >= np.uint64(track.offering.below)
                 wanted[asked[unbegun & beyond]] = False
         return wanted
@@ -332,7 +334,7 @@ class Engine:
         self._leave.arrange(self._tracks.values())
         self._counting.arrange()
 
-    def _start_by_time(self, track: Track, now: float) -> Change | None:
+    def _start_by_time(self, track: ActiveRollout, now: float) -> Change | None:
         """Start what is planned for now, unless another rollout holds its devices."""
         at = track.state.spec.start_at
         if at is None or now < at:
@@ -342,7 +344,7 @@ class Engine:
         except OperatorError:
             return None
 
-    def _event(self, track: Track, verb: Verb, now: float) -> Event:
+    def _event(self, track: ActiveRollout, verb: Verb, now: float) -> Event:
         others = [other for other in self._tracks.values() if other is not track]
         return self._course.by_verb(
             track,
@@ -352,14 +354,14 @@ class Engine:
             evidence=lambda: self._outlook.census(track, now).evidence,
         )
 
-    def _change(self, track: Track, event: Event, now: float) -> Change:
+    def _change(self, track: ActiveRollout, event: Event, now: float) -> Change:
         state, audit = step(track.state, event, now)
         return Change(state, audit)
 
-    def _scope(self, spec: RolloutSpec, release: Published, salt: int) -> Scope:
+    def _scope(self, spec: RolloutSpec, release: PublishedRelease, salt: int) -> Scope:
         return Scope(self.fleet, parse(spec.selector), variants_of(release.manifest), salt)
 
-    def _published(self, model: str, release: str) -> Published:
+    def _published(self, model: str, release: str) -> PublishedRelease:
         found = self._releases.get((model, release))
         if found is None:
             raise OperatorError(
@@ -367,13 +369,13 @@ class Engine:
             )
         return found
 
-    def _track(self, rollout_id: str) -> Track:
+    def _track(self, rollout_id: str) -> ActiveRollout:
         found = self._tracks.get(rollout_id)
         if found is None:
             raise OperatorError("not_found", f"There is no rollout {rollout_id}.", field="rollout")
         return found
 
-    def _newest_first(self) -> tuple[Track, ...]:
+    def _newest_first(self) -> tuple[ActiveRollout, ...]:
         return tuple(
             sorted(
                 self._tracks.values(),

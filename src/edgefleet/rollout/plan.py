@@ -8,20 +8,20 @@ from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, WaveSpec
-from edgefleet.rollout import cut
-from edgefleet.rollout.approval import check_approval
-from edgefleet.rollout.budget import check_budgets
-from edgefleet.rollout.columns import Mask
+from edgefleet.rollout.active import ActiveRollout, PublishedRelease
+from edgefleet.rollout.constraints.approval import check_approval
+from edgefleet.rollout.constraints.budget import check_budgets
+from edgefleet.rollout.constraints.pace import check_pace
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.eligibility import Misfit
-from edgefleet.rollout.fleet import Fleet
+from edgefleet.rollout.fleet import cut
+from edgefleet.rollout.fleet.columns import Mask
+from edgefleet.rollout.fleet.eligibility import Misfit
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.scope import Scope, reach
+from edgefleet.rollout.fleet.selector import Selector, parse
+from edgefleet.rollout.lifecycle.state import TAKEN_BACK, RolloutState, WaveState
+from edgefleet.rollout.lifecycle.step import Opening
 from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES
-from edgefleet.rollout.pace import check_pace
-from edgefleet.rollout.scope import Scope, reach
-from edgefleet.rollout.selector import Selector, parse
-from edgefleet.rollout.state import TAKEN_BACK, RolloutState, WaveState
-from edgefleet.rollout.step import Opening
-from edgefleet.rollout.track import Published, Track
 
 
 def check_waves(waves: tuple[WaveSpec, ...], fleet: Fleet) -> None:
@@ -173,7 +173,7 @@ def _without_variant(scope: Scope, fleet: Fleet, selected: Mask) -> str:
     return ", ".join(f"{name} ({count} devices)" for name, count in sorted(missing.items()))
 
 
-def check_free(scope: Scope, others: Iterable[Track], holding: Collection[Status]) -> None:
+def check_free(scope: Scope, others: Iterable[ActiveRollout], holding: Collection[Status]) -> None:
     """No other rollout on a common device may stand in one of ``holding``."""
     mine = scope.eligible_mask()
     for other in others:
@@ -188,7 +188,9 @@ def check_free(scope: Scope, others: Iterable[Track], holding: Collection[Status
                 )
 
 
-def check_not_failed_before(scope: Scope, release: Published, others: Iterable[Track]) -> None:
+def check_not_failed_before(
+    scope: Scope, release: PublishedRelease, others: Iterable[ActiveRollout]
+) -> None:
     """What was taken back from any of these devices is not planned for them again."""
     mine = scope.eligible_mask()
     for other in others:
@@ -203,7 +205,7 @@ def check_not_failed_before(scope: Scope, release: Published, others: Iterable[T
             )
 
 
-def check_new(scope: Scope, release: Published, desired: Desired) -> None:
+def check_new(scope: Scope, release: PublishedRelease, desired: Desired) -> None:
     """A release that all of them should run already has nowhere to go back to: none is planned."""
     rows = scope.eligible_rows()
     if len(rows) and bool((desired.numbers(rows) == release.number).all()):
@@ -214,7 +216,7 @@ def check_new(scope: Scope, release: Published, desired: Desired) -> None:
         )
 
 
-def after_all(others: Iterable[Track], now: float) -> float:
+def after_all(others: Iterable[ActiveRollout], now: float) -> float:
     """``now``, or just after the newest rollout when somebody set the clock back since.
 
     The newest rollout of a device decides: a clock must not make an older one win.
@@ -262,7 +264,7 @@ def previous_release(scope: Scope, fleet: Fleet, desired: Desired, model: str) -
     return None
 
 
-def next_openings(track: Track, fleet: Fleet) -> tuple[Opening, ...]:
+def next_openings(track: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
     """The waves to open next: all that add nobody to the open one, and the one after.
 
     A wave with the same cut has nothing to learn that is not known. Empty after the last wave.
@@ -301,13 +303,13 @@ def _open(scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int) 
     return Opening(cut=count, threshold=opened.threshold or "", population=len(every), rows=rows)
 
 
-def leads_on(track: Track, openings: tuple[Opening, ...]) -> bool:
+def leads_on(track: ActiveRollout, openings: tuple[Opening, ...]) -> bool:
     """True when there is a wave among ``openings`` that is larger than the open one."""
     last = track.state.open_wave
     return bool(openings) and (last is None or openings[-1].cut != last.cut)
 
 
-def check_newest(track: Track, others: Iterable[Track]) -> None:
+def check_newest(track: ActiveRollout, others: Iterable[ActiveRollout]) -> None:
     """A halted rollout is over once a newer one completed on any of its devices."""
     mine = track.scope.eligible_mask()
     for other in others:

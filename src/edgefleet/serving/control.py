@@ -6,7 +6,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.serving import Activate
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.serving.host import ModelHost
+from edgefleet.serving.model_host import ModelHost
 
 
 class Control:

@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from edgefleet.http1.limits import Limits
+from edgefleet.http1.limits import ConnectionLimits
 
-INFERENCE: Final = Limits(
+INFERENCE: Final = ConnectionLimits(
     body_bytes=16 << 20, held_bytes=64 << 20, connections=256, idle_s=120.0, drain_s=10.0
 )
-CONTROL: Final = Limits(body_bytes=1 << 20, connections=16)
+CONTROL: Final = ConnectionLimits(body_bytes=1 << 20, connections=16)
 
 TENSORS: Final = 64  # in one request, and outputs asked for
 RANK: Final = 16

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from edgefleet.serving.host import ModelHost
+from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.stats import Stats, memory_kib
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

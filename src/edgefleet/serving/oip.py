@@ -15,9 +15,9 @@ from edgefleet.http1.message import Reply, Request, retry_headers
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.active import ActiveRelease
-from edgefleet.serving.host import ModelHost
 from edgefleet.serving.limits import JSON_HEAD_BYTES
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
+from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.tensors import (
     InferRequest,

@@ -9,8 +9,8 @@ from pathlib import Path
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.server import listen
 from edgefleet.serving.control import Control
-from edgefleet.serving.host import ModelHost
 from edgefleet.serving.limits import CONTROL, INFERENCE
+from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference, render_error
 
 

@@ -18,10 +18,10 @@ from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.rollout import Freeze, GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.rollout.eligibility import too_old
 from edgefleet.rollout.engine import Change, Engine
-from edgefleet.rollout.gate import Gate, judge
-from edgefleet.rollout.state import RolloutState
+from edgefleet.rollout.evidence.gate import Gate, judge
+from edgefleet.rollout.fleet.eligibility import too_old
+from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.testing.behaviour import Behaviour, Fate
 from edgefleet.testing.device import FakeDevice
 from edgefleet.testing.figures import telemetry

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgefleet.protocol.rollout import Judgement, RolloutSpec, RolloutView, Status
-from edgefleet.rollout.gate import Gate, judge
+from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.testing.behaviour import Behaviour
 from edgefleet.testing.device import FakeDevice
 from edgefleet.testing.fleet import FakeFleet, Noted

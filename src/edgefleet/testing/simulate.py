@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from edgefleet.rollout.gate import Gate, judge
-from edgefleet.sim import scenario as scenarios
-from edgefleet.sim.result import Result
-from edgefleet.sim.run import Run
+from edgefleet.rollout.evidence.gate import Gate, judge
+from edgefleet.sim.virtual import scenario as scenarios
+from edgefleet.sim.virtual.result import Result
+from edgefleet.sim.virtual.run import Run
 
 
 def simulate(

@@ -7,7 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from edgefleet.web.accounts import ACCOUNTS, WaveAccounts
+from edgefleet.web.outcome_counts import ACCOUNTS, WaveAccounts
 from edgefleet.web.svg import element, percent, picture, titled
 from edgefleet.web.words import count, wave_percent
 

@@ -10,11 +10,11 @@ from edgefleet.protocol.rollout import Evidence, RolloutView
 from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Wire
 from edgefleet.web import charts, limits
-from edgefleet.web.accounts import ACCOUNTS, by_wave, counts_of
-from edgefleet.web.intervals import exposure_bar, gate_tests
-from edgefleet.web.pictures import area_of, metrics_of, parts_of, reasons_of
+from edgefleet.web.buttons import buttons
+from edgefleet.web.gate_tests import exposure_bar, gate_tests
+from edgefleet.web.outcome_counts import ACCOUNTS, by_wave, counts_of
 from edgefleet.web.reads import Reads
-from edgefleet.web.verbs import buttons
+from edgefleet.web.rollout_charts import area_of, metrics_of, parts_of, reasons_of
 from edgefleet.web.words import tone
 
 

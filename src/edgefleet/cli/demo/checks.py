@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Final
 
-from edgefleet.cli.demo.seen import ClientSeen, StorySeen
+from edgefleet.cli.demo.observations import ClientSeen, StorySeen
 from edgefleet.cli.demo.story import MODEL, Chapter
 from edgefleet.protocol.rollout import RolloutView, Status, WaveView
 from edgefleet.protocol.wire import Wire

@@ -13,20 +13,20 @@ from rich.text import Text
 import edgefleet
 from edgefleet.base.clock import Clock, SystemClock
 from edgefleet.base.errors import NetworkError, OperatorError
+from edgefleet.cli.command import verb
 from edgefleet.cli.demo.checks import judge
+from edgefleet.cli.demo.environment import DemoEnvironment, Plan, bad_releases
 from edgefleet.cli.demo.faults import Fault, folder_of, gate_of, strike
 from edgefleet.cli.demo.limits import DEVICES_MAX
+from edgefleet.cli.demo.observations import StorySeen
 from edgefleet.cli.demo.processes import Programs
 from edgefleet.cli.demo.publishing import Publisher
 from edgefleet.cli.demo.report import demo_report, show
-from edgefleet.cli.demo.seen import StorySeen
-from edgefleet.cli.demo.stage import Plan, Stage, bad_releases
 from edgefleet.cli.demo.story import STORY, tell_rollout
 from edgefleet.cli.demo.traffic import read_questions
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import clean
-from edgefleet.cli.verb import verb
 from edgefleet.protocol.rollout import RolloutView
 
 
@@ -110,7 +110,7 @@ def demo(
             listen=listen,
         )
         programs = stack.enter_context(Programs())
-        stage = Stage(plan, programs, clock)
+        stage = DemoEnvironment(plan, programs, clock)
         try:
             seen = _tell(stage, programs, folder, Fault(fault) if fault else None, narrator)
         except NetworkError:
@@ -150,7 +150,11 @@ class _Narrator:
 
 
 def _tell(
-    stage: Stage, programs: Programs, examples: Path, fault: Fault | None, narrator: _Narrator
+    stage: DemoEnvironment,
+    programs: Programs,
+    examples: Path,
+    fault: Fault | None,
+    narrator: _Narrator,
 ) -> StorySeen:
     """The story, until its end or until a chapter ends as it must not."""
     clock = SystemClock()
@@ -189,7 +193,7 @@ def _tell(
     return stage.seen(STORY, tuple(rollouts), seconds=narrator.seconds)
 
 
-def _stay(stage: Stage) -> None:
+def _stay(stage: DemoEnvironment) -> None:
     """Until Ctrl-C, which is how one leaves and no failure."""
     try:
         while True:

@@ -19,7 +19,7 @@ from edgefleet.base.storage import FolderStorage
 from edgefleet.cli.demo.limits import END_TIMEOUT_S, LOG_LINES, START_TIMEOUT_S
 from edgefleet.protocol.serving import ServingStatus
 from edgefleet.protocol.wire import decode
-from edgefleet.sim.fleet import FleetReport
+from edgefleet.sim.load.fleet import FleetReport
 
 
 class Program:
@@ -138,7 +138,7 @@ class Agent(Program):
         self._held.close()
 
 
-class Fleet(Program):
+class FleetProcess(Program):
     """The simulated devices."""
 
     def __init__(
@@ -149,7 +149,7 @@ class Fleet(Program):
             *("--hub", hub, "--claims", str(claims), "--trust", str(trust), "--field", str(field)),
             *("--devices", str(count), "--seed", str(seed), "--interval", str(interval_s)),
         ]
-        super().__init__("fleet", "edgefleet.sim", arguments, folder, heard=True)
+        super().__init__("fleet", "edgefleet.sim.load", arguments, folder, heard=True)
 
     def report(self) -> FleetReport:
         """The newest. Raises InternalError when there is none."""

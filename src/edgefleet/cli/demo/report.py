@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgefleet.cli.demo.checks import Check, accuracy, exposed_to_bad, opened
-from edgefleet.cli.demo.seen import StorySeen
+from edgefleet.cli.demo.observations import StorySeen
 from edgefleet.cli.demo.story import MODEL
 from edgefleet.cli.screen import clean
 from edgefleet.protocol.rollout import RolloutView

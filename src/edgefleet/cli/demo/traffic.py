@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 
 from edgefleet.cli.demo.limits import ASK_EVERY_S, ASK_TIMEOUT_S
-from edgefleet.cli.demo.seen import ClientSeen
+from edgefleet.cli.demo.observations import ClientSeen
 from edgefleet.protocol.wire import encode
-from edgefleet.sim.behaviour import read_field
+from edgefleet.sim.load.behaviour import read_field
 
 CLASSES: Final = 10
 _JSON: Final = {"Content-Type": "application/json"}

@@ -2,8 +2,8 @@
 
 from typing import Final
 
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 from edgefleet.cli.values import duration
 
 SKEW_LOOK_S: Final = 5.0  # the Date header tells whole seconds

@@ -7,6 +7,7 @@ import click
 
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.cli.command import verb
 from edgefleet.cli.doctor import (
     clock,
     data_folder,
@@ -19,12 +20,11 @@ from edgefleet.cli.doctor import (
     serving,
     token,
 )
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Diagnosis, Finding, State
-from edgefleet.cli.doctor.ground import Ground
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import clean
-from edgefleet.cli.verb import verb
 
 CHECKS: Final[tuple[tuple[str, Callable[[Ground], Finding]], ...]] = (
     ("python", python.check),

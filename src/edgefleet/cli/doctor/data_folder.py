@@ -5,8 +5,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 from edgefleet.client.discover import TOKEN_FILE
 
 SECRETS: Final = (TOKEN_FILE, "hub.secret", "hub.sqlite")

@@ -3,8 +3,8 @@
 import shutil
 from typing import Final
 
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 from edgefleet.cli.values import size
 
 FREE_BAD_BYTES: Final = 200 << 20

@@ -2,8 +2,8 @@
 
 from edgefleet import __version__
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 from edgefleet.cli.values import duration
 
 

@@ -3,8 +3,8 @@
 import stat
 
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 from edgefleet.cli.key import default_key, load_key
 
 

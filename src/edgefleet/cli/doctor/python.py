@@ -4,8 +4,8 @@ import platform
 import sys
 from typing import Final
 
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 
 OLDEST: Final = (3, 11)
 

@@ -1,7 +1,7 @@
 """Published releases that are on their way to nobody."""
 
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 
 
 def check(ground: Ground) -> Finding:

@@ -2,8 +2,8 @@
 
 from typing import Final
 
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 from edgefleet.protocol.why import WaitCode
 
 _FOR_A_PERSON: Final = frozenset(

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from typing import Final
 
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 
 _PROBE: Final = "import httptools, numpy, onnxruntime, uvloop; print(onnxruntime.__version__)"
 _TIMEOUT_S: Final = 60.0

@@ -1,8 +1,8 @@
 """The operator token, as the hub sees it."""
 
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.cli.doctor.ground import Ground
 
 
 def check(ground: Ground) -> Finding:

@@ -19,14 +19,14 @@ from rich.progress import (
 
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import PublisherError
+from edgefleet.cli.command import verb
+from edgefleet.cli.connect import reach
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.key import default_key, key_option, load_key
 from edgefleet.cli.model.proof import Bench
-from edgefleet.cli.reach import reach
 from edgefleet.cli.screen import Screen, table
 from edgefleet.cli.values import percent, size
-from edgefleet.cli.verb import verb
 from edgefleet.client.hub import HubClient
 from edgefleet.optimize.release import BuiltRelease, build_release
 from edgefleet.protocol.operator import ReleaseView, TrustKey
@@ -45,7 +45,7 @@ class VariantProof(Wire, frozen=True, kw_only=True):
     proof: ProveResult | None
 
 
-class Published(Wire, frozen=True, kw_only=True):
+class PublishReport(Wire, frozen=True, kw_only=True):
     """What a publish did. ``sent_bytes`` leaves out artifacts that the hub had."""
 
     release: ReleaseView
@@ -90,7 +90,7 @@ def publish(
         _check_trust(hub, signer.public, key or default_key(), trust=trust)
         sent_bytes = _upload(hub, built, screen)
         view = _publish(hub, built.manifest, signer)
-    answer = Published(
+    answer = PublishReport(
         release=view,
         variants=proofs,
         sent_bytes=sent_bytes,
@@ -185,7 +185,7 @@ def _bar(screen: Screen) -> Generator[Progress | None]:
         yield bar
 
 
-def _lines(done: Published) -> list[str]:
+def _lines(done: PublishReport) -> list[str]:
     manifest = done.release.manifest
     rows = [
         (

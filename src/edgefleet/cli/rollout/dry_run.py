@@ -10,8 +10,8 @@ from edgefleet.protocol.operator import PlanFleet
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.wire import Wire
-from edgefleet.sim.dryrun import FleetToTry, Prediction, predict
-from edgefleet.sim.scenario import Group
+from edgefleet.sim.virtual.dry_run import FleetToTry, Prediction, predict
+from edgefleet.sim.virtual.scenario import Group
 
 SEED: Final = 7  # the same plan on the same fleet gives the same answer
 

@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.cli.command import verb
+from edgefleet.cli.connect import reach
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.reach import reach
 from edgefleet.cli.rollout.dry_run import trial_lines, try_plan
-from edgefleet.cli.rollout.knobs import knob_options, spec_of
-from edgefleet.cli.rollout.picture import rollout_lines
+from edgefleet.cli.rollout.options import knob_options, spec_of
+from edgefleet.cli.rollout.render import rollout_lines
 from edgefleet.cli.rollout.watch import follow
-from edgefleet.cli.verb import verb
 from edgefleet.protocol.rollout import Command, Verb
 
 

@@ -11,13 +11,13 @@ from rich.live import Live
 from rich.text import Text
 
 from edgefleet.base.clock import SystemClock
+from edgefleet.cli.command import verb
+from edgefleet.cli.connect import reach, which_rollout
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.reach import reach, which_rollout
-from edgefleet.cli.rollout.picture import counts, rollout_lines, wave_bar, wave_name
+from edgefleet.cli.rollout.render import counts, rollout_lines, wave_bar, wave_name
 from edgefleet.cli.screen import Screen, clean
 from edgefleet.cli.values import DURATION, duration
-from edgefleet.cli.verb import verb
 from edgefleet.client.hub import HubClient
 from edgefleet.client.watch import NoAnswer, Seen
 from edgefleet.client.watch import watch as look

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from edgefleet.sim.result import Point, Result
+from edgefleet.sim.virtual.result import Point, Result
 from edgefleet.web.svg import element, polygon_path
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 900, 380, 70, 46, 44

@@ -2,8 +2,8 @@
 
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import duration
-from edgefleet.sim.result import Result
-from edgefleet.sim.swarm import SwarmResult
+from edgefleet.sim.virtual.result import Result
+from edgefleet.sim.virtual.swarm import SwarmResult
 
 
 def run_lines(result: Result) -> list[str]:

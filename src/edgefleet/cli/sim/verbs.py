@@ -8,20 +8,20 @@ import click
 import msgspec
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.cli.command import verb
+from edgefleet.cli.custom_gate import load_gate
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.own_gate import load_gate
 from edgefleet.cli.screen import table
 from edgefleet.cli.sim.draw import draw
 from edgefleet.cli.sim.report import run_lines, swarm_lines
-from edgefleet.cli.verb import verb
 from edgefleet.protocol.wire import Wire
-from edgefleet.rollout.gate import judge
-from edgefleet.sim import scenario as scenarios
-from edgefleet.sim.result import Result
-from edgefleet.sim.run import START, Run
-from edgefleet.sim.swarm import mixture
-from edgefleet.sim.swarm import swarm as play_swarm
+from edgefleet.rollout.evidence.gate import judge
+from edgefleet.sim.virtual import scenario as scenarios
+from edgefleet.sim.virtual.result import Result
+from edgefleet.sim.virtual.run import START, Run
+from edgefleet.sim.virtual.swarm import mixture
+from edgefleet.sim.virtual.swarm import swarm as play_swarm
 
 _DEVICES = click.option(
     "--devices", type=click.IntRange(1, 2_000_000), default=2000, help="How many devices."

@@ -17,7 +17,7 @@ class StoredDevice:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StoredStanding:
     """What a device was last heard to run."""
 
     row: int

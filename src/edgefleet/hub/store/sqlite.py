@@ -16,17 +16,17 @@ from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.hub.limits import LOCK_WAIT_S
 from edgefleet.hub.store.migrations import migrate, packaged
 from edgefleet.hub.store.records import (
-    Standing,
     StoredDevice,
     StoredOutcome,
     StoredRelease,
+    StoredStanding,
 )
 from edgefleet.hub.store.writer import Commit, Writer
 from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.operator import AuditEntry, TrustKey
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.rollout import Freeze
-from edgefleet.rollout.step import AuditLine
+from edgefleet.rollout.lifecycle.step import AuditLine
 
 _PRUNED_AFTER_S = 7 * 86_400.0  # how long a claim that nobody used is remembered as expired
 
@@ -84,11 +84,11 @@ class SqliteStore:
                 row, name, at, json.loads(labels), msgspec.json.decode(facts, type=Facts)
             )
 
-    def load_standings(self) -> Iterator[Standing]:
+    def load_standings(self) -> Iterator[StoredStanding]:
         for row, seen, seq, model, release, phase in self._reading.execute(
             "SELECT row, last_seen, seq, model, release, phase FROM standing"
         ):
-            yield Standing(row, seen, seq, model, release, Phase(phase))
+            yield StoredStanding(row, seen, seq, model, release, Phase(phase))
 
     def load_releases(self) -> Iterator[StoredRelease]:
         """All releases, oldest first."""
@@ -201,7 +201,7 @@ class SqliteStore:
 
         return self.writer.submit(job, committed)
 
-    def save_standings(self, standings: Sequence[Standing]) -> "asyncio.Future[None]":
+    def save_standings(self, standings: Sequence[StoredStanding]) -> "asyncio.Future[None]":
         def job(connection: sqlite3.Connection) -> None:
             connection.executemany(
                 "INSERT OR REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)",

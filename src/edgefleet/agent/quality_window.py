@@ -1,0 +1,130 @@
+"""Windows of requests, one after the other, and how the last differs from the one before it.
+
+The device compares itself with itself: with the release before on the same traffic and hardware,
+or, where nothing changed, with a moment ago. The hub compares those who changed with those who did
+not, so that what the whole fleet goes through at the time is no fault of a release.
+"""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from edgefleet.agent import limits
+from edgefleet.agent import sketch_math as bins
+from edgefleet.protocol.bins import upper_edge_us
+from edgefleet.protocol.device import Scores, Sketches
+from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.protocol.wire import Wire
+
+
+class Window(Wire, frozen=True, kw_only=True):
+    """Requests of one release, in a row. ``since`` is when the first was seen."""
+
+    release: str
+    since: float
+    requests: int = 0
+    errors: int = 0
+    confidence_sum: float = 0.0
+    confidence_count: int = 0
+    latency_us_p95: int = 0  # as serving says it, for one that keeps no sketches
+    sketches: Sketches = Sketches()
+
+
+class Windows(Wire, frozen=True, kw_only=True):
+    """The one that fills, the full one before it, and what is to be told of the last two."""
+
+    filling: Window | None = None
+    full: Window | None = None
+    scores: Scores | None = None
+
+
+def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: float) -> Windows:
+    """Count ``grown``, which happened since the last look at the release that ``status`` names."""
+    if status.release is None:
+        return windows
+    filling, full = windows.filling, windows.full
+    if filling is not None and filling.release != status.release:
+        # What was served up to the switch is what the new release is compared with.
+        if filling.requests >= limits.WINDOW_LEAST_REQUESTS:
+            full = filling
+        filling = None
+    if grown.requests == 0:
+        return msgspec.structs.replace(windows, filling=filling, full=full)
+    filling = _add(filling or Window(release=status.release, since=now), grown, status.stats)
+    if not _is_full(filling, now):
+        return msgspec.structs.replace(windows, filling=filling, full=full)
+    scores = None if full is None else compare(full, filling)
+    return Windows(filling=None, full=filling, scores=_to_tell(windows.scores, scores))
+
+
+def compare(before: Window, after: Window) -> Scores:
+    """How ``after`` differs from ``before``."""
+    old_us, new_us = _p95_us(before), _p95_us(after)
+    old, new = _confidence(before), _confidence(after)
+    return Scores(
+        from_release=before.release,
+        to_release=after.release,
+        requests=min(before.requests, after.requests),
+        latency_log_ratio=math.log(new_us / old_us) if old_us > 0 and new_us > 0 else None,
+        error_rate_delta=after.errors / after.requests - before.errors / before.requests,
+        confidence_delta=None if old is None or new is None else max(-1.0, min(1.0, new - old)),
+        class_drift=_variation(before.sketches.classes, after.sketches.classes),
+        input_drift=_variation(before.sketches.inputs, after.sketches.inputs),
+    )
+
+
+def _to_tell(waiting: Scores | None, new: Scores | None) -> Scores | None:
+    """What tells of a change of release waits until it was told."""
+    if new is None or (
+        waiting is not None
+        and waiting.from_release != waiting.to_release == new.to_release == new.from_release
+    ):
+        return waiting
+    return new
+
+
+def _is_full(window: Window, now: float) -> bool:
+    return window.requests >= limits.WINDOW_REQUESTS or (
+        window.requests >= limits.WINDOW_LEAST_REQUESTS and now - window.since >= limits.WINDOW_S
+    )
+
+
+def _add(window: Window, grown: LiveStats, stats: LiveStats) -> Window:
+    return msgspec.structs.replace(
+        window,
+        requests=window.requests + grown.requests,
+        errors=window.errors + grown.errors,
+        confidence_sum=window.confidence_sum + grown.confidence_sum,
+        confidence_count=window.confidence_count + grown.confidence_count,
+        latency_us_p95=stats.latency_us_p95,
+        sketches=bins.plus(window.sketches, grown.sketches),
+    )
+
+
+def _confidence(window: Window) -> float | None:
+    count = window.confidence_count
+    return window.confidence_sum / count if count else None
+
+
+def _p95_us(window: Window) -> float:
+    """Inside its bucket as if the requests there were spread evenly."""
+    counts = window.sketches.latency
+    wanted = 0.95 * sum(counts.values())
+    seen = 0
+    for bucket in sorted(counts):
+        count = counts[bucket]
+        if count and seen + count >= wanted:
+            low = upper_edge_us(bucket - 1) if bucket else 0
+            return low + (upper_edge_us(bucket) - low) * (wanted - seen) / count
+        seen += count
+    return float(window.latency_us_p95)
+
+
+def _variation(before: Sequence[int], after: Sequence[int]) -> float | None:
+    """The total variation distance of two histograms; None unless both counted something."""
+    old, new = sum(before), sum(after)
+    if not old or not new:
+        return None
+    pairs = zip(bins.padded(before, len(after)), bins.padded(after, len(before)), strict=True)
+    return min(1.0, sum(abs(a / old - b / new) for a, b in pairs) / 2)

@@ -1,0 +1,89 @@
+"""Telemetry: what was served since the hub last acknowledged, by release.
+
+Serving counts since a release was activated in its process, so the counters start anew with every
+activation and every restart. A mark remembers the last reading; only the growth since is added.
+"""
+
+import msgspec
+
+from edgefleet.agent import limits
+from edgefleet.agent import sketch_math as bins
+from edgefleet.agent.state import Mark
+from edgefleet.protocol.device import Sketches, Telemetry
+from edgefleet.protocol.serving import LiveStats, ServingStatus
+
+
+def fold(
+    tallies: tuple[Telemetry, ...], mark: Mark | None, status: ServingStatus, grown: LiveStats
+) -> tuple[tuple[Telemetry, ...], Mark | None]:
+    """Add what has ``grown`` since ``mark``; returns the tallies and the new mark."""
+    if status.model is None or status.release is None:
+        return tallies, mark
+    stats = status.stats
+    new = Mark(pid=status.pid, model=status.model, release=status.release, stats=stats)
+    if grown.requests == 0 and grown.confidence_count == 0:
+        return tallies, new
+    kept = [tally for tally in tallies if tally.release != status.release]
+    old = next((tally for tally in tallies if tally.release == status.release), None)
+    kept.append(
+        Telemetry(
+            release=status.release,
+            requests=grown.requests + (old.requests if old else 0),
+            errors=grown.errors + (old.errors if old else 0),
+            confidence_sum=grown.confidence_sum + (old.confidence_sum if old else 0.0),
+            confidence_count=grown.confidence_count + (old.confidence_count if old else 0),
+            latency_us_p50=stats.latency_us_p50,
+            latency_us_p95=stats.latency_us_p95,
+            memory_mib=stats.memory_mib,
+            sketches=_more(old, grown.sketches),
+        )
+    )
+    return tuple(kept[-limits.TALLIES :]), new
+
+
+def subtract(tallies: tuple[Telemetry, ...], sent: Telemetry) -> tuple[Telemetry, ...]:
+    """``tallies`` without what the hub has acknowledged; what came in between stays."""
+    left: list[Telemetry] = []
+    for tally in tallies:
+        if tally.release != sent.release:
+            left.append(tally)
+        elif tally.requests > sent.requests:
+            left.append(
+                msgspec.structs.replace(
+                    tally,
+                    requests=tally.requests - sent.requests,
+                    errors=max(0, tally.errors - sent.errors),
+                    confidence_sum=max(0.0, tally.confidence_sum - sent.confidence_sum),
+                    confidence_count=max(0, tally.confidence_count - sent.confidence_count),
+                    sketches=None
+                    if tally.sketches is None
+                    else bins.minus(tally.sketches, sent.sketches or Sketches()),
+                )
+            )
+    return tuple(left)
+
+
+def growth(mark: Mark | None, status: ServingStatus) -> LiveStats:
+    """What was served since ``mark``; all of it when the counters started anew."""
+    stats = status.stats
+    if (
+        mark is None
+        or (mark.pid, mark.model, mark.release) != (status.pid, status.model, status.release)
+        or stats.requests < mark.stats.requests
+        or stats.confidence_count < mark.stats.confidence_count
+    ):
+        return stats
+    return LiveStats(
+        requests=stats.requests - mark.stats.requests,
+        errors=max(0, stats.errors - mark.stats.errors),
+        confidence_sum=max(0.0, stats.confidence_sum - mark.stats.confidence_sum),
+        confidence_count=stats.confidence_count - mark.stats.confidence_count,
+        sketches=bins.minus(stats.sketches, mark.stats.sketches),
+    )
+
+
+def _more(old: Telemetry | None, sketches: Sketches) -> Sketches | None:
+    """None where serving keeps no sketches."""
+    if old is not None and old.sketches is not None:
+        return bins.plus(old.sketches, sketches)
+    return sketches if sketches != Sketches() else None

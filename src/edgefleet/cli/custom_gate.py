@@ -1,0 +1,99 @@
+"""A gate from a file or package of the operator's own."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Verdict
+from edgefleet.rollout.evidence.gate import Gate
+
+GATE_BROKEN: Final = "gate_broken"
+_ASKED_WITH: Final = ("opened_at", "before", "now")
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """An own gate that cannot bring the hub down: one that raises decides nothing, and says why."""
+
+    gate: Callable[..., object]
+    name: str
+
+    def __call__(
+        self,
+        evidence: Evidence,
+        spec: GateSpec,
+        *,
+        opened_at: float,
+        before: Judgement | None,
+        now: float,
+    ) -> Judgement:
+        try:
+            said = self.gate(evidence, spec, opened_at=opened_at, before=before, now=now)
+        except Exception as error:  # noqa: BLE001 - the operator's code; what it raised is shown in why
+            return self._broken(f"{type(error).__name__}: {error}", evidence, now)
+        if not isinstance(said, Judgement):
+            return self._broken(f"it gave {type(said).__name__}, no Judgement", evidence, now)
+        return said
+
+    def _broken(self, text: str, evidence: Evidence, now: float) -> Judgement:
+        return Judgement(
+            verdict=Verdict.INCONCLUSIVE,
+            reason=GATE_BROKEN,
+            text=f"The gate {self.name} is broken: {text[:300]}. It neither passes nor fails.",
+            at=now,
+            evidence=evidence,
+        )
+
+
+def load_gate(said: str) -> Gate:
+    """The gate that ``package.module:name`` or ``path/to/file.py:name`` stands for.
+
+    Raises OperatorError ``setting_invalid`` when there is none there.
+    """
+    place, colon, name = said.rpartition(":")
+    if not colon or not place or not name:
+        raise _refused(f"{said!r} is no MODULE:NAME.")
+    found: Any = getattr(_module(place), name, None)
+    if found is None:
+        raise _refused(f"{place} has no {name}.")
+    if not callable(found):
+        raise _refused(f"{name} of {place} cannot be called.")
+    try:
+        inspect.signature(found).bind(None, None, **dict.fromkeys(_ASKED_WITH))
+    except TypeError as error:
+        raise _refused(f"{name} of {place} is no gate: {error}.") from error
+    return Guarded(found, said)
+
+
+def _module(place: str) -> ModuleType:
+    try:
+        return _file(Path(place)) if place.endswith(".py") else import_module(place)
+    except Exception as error:
+        raise _refused(f"{place} cannot be loaded: {type(error).__name__}: {error}.") from error
+
+
+def _file(path: Path) -> ModuleType:
+    name = f"edgefleet_own_gate_{path.stem}"
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _refused(text: str) -> OperatorError:
+    return OperatorError(
+        "setting_invalid",
+        text,
+        field="--gate",
+        hint="Say package.module:name or path/to/file.py:name, as docs/own-gate.md shows.",
+    )

@@ -1,0 +1,102 @@
+"""``edgefleet model list``, ``show`` and ``why``."""
+
+from datetime import UTC, datetime
+
+import click
+
+from edgefleet.cli.command import verb
+from edgefleet.cli.connect import reach
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.screen import facts, table
+from edgefleet.cli.values import percent, size
+from edgefleet.cli.wait_report import wait_lines
+from edgefleet.protocol.operator import ReleaseView
+
+
+@verb("list", examples=("edgefleet model list", "edgefleet model list --json"))
+@pass_invocation
+def list_(invocation: Invocation) -> None:
+    """List models, their newest release, and how many online devices run them."""
+    with reach(invocation) as hub:
+        models = hub.models()
+    rows = [
+        (
+            model.name,
+            len(model.releases),
+            model.releases[0] if model.releases else None,
+            ", ".join(f"{name}: {count}" for name, count in model.devices.items()),
+        )
+        for model in models.models
+    ]
+    head = ("model", "releases", "newest", "online devices by release")
+    invocation.screen.answer(models, table(head, rows))
+
+
+@verb(
+    "show",
+    examples=("edgefleet model show digits", "edgefleet model show digits 2 --json"),
+)
+@click.argument("model", metavar="MODEL")
+@click.argument("release", metavar="[RELEASE]", required=False)
+@pass_invocation
+def show(invocation: Invocation, model: str, release: str | None) -> None:
+    """Show a model with its releases, or one release with its variants."""
+    with reach(invocation) as hub:
+        if release is not None:
+            view = hub.release(model, release)
+            invocation.screen.answer(view, _release(view))
+            return
+        whole = hub.model(model)
+    rows = [(name, whole.devices.get(name, 0)) for name in whole.releases]
+    lines = [whole.name, *table(("release", "online devices"), rows)]
+    invocation.screen.answer(whole, lines)
+
+
+@verb("why", examples=("edgefleet model why digits 2",))
+@click.argument("model", metavar="MODEL")
+@click.argument("release", metavar="RELEASE")
+@pass_invocation
+def why(invocation: Invocation, model: str, release: str) -> None:
+    """Say where a release stands: who runs it, what moves it, what it waits for."""
+    with reach(invocation) as hub:
+        report = hub.why_release(model, release)
+    invocation.screen.answer(report, wait_lines(report))
+
+
+def _release(view: ReleaseView) -> list[str]:
+    manifest = view.manifest
+    published = datetime.fromtimestamp(view.published_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    rows = [
+        (
+            variant.profile,
+            variant.runtime,
+            variant.precision,
+            size(variant.artifact.size_bytes),
+            variant.max_batch,
+            f"{variant.memory_limit_mib} MiB",
+            variant.artifact.sha256[:12],
+        )
+        for variant in manifest.variants
+    ]
+    head = ("profile", "runtime", "precision", "size", "max batch", "memory", "artifact")
+    golden = manifest.golden
+    return [
+        *facts(
+            [
+                ("model", manifest.model),
+                ("release", manifest.release),
+                ("made from", manifest.parent),
+                ("published", published),
+                ("manifest", view.manifest_sha256),
+                ("signed by", ", ".join(keyid[:16] for keyid in view.signed_by)),
+                ("devices", view.devices),
+                (
+                    "golden set",
+                    f"{golden.cases} cases, at least {percent(golden.min_accuracy)} right",
+                ),
+                ("notes", manifest.notes),
+            ]
+        ),
+        "",
+        *table(head, rows),
+    ]

@@ -1,0 +1,65 @@
+"""``edgefleet rollout list``, ``show`` and ``why``."""
+
+import click
+
+from edgefleet.cli.command import verb
+from edgefleet.cli.connect import reach, which_rollout
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.rollout.render import rollout_lines, wave_name
+from edgefleet.cli.screen import table
+from edgefleet.cli.values import age
+from edgefleet.cli.wait_report import wait_lines
+
+
+@verb("list", examples=("edgefleet rollout list", "edgefleet rollout list --json"))
+@pass_invocation
+def list_(invocation: Invocation) -> None:
+    """List the newest 100 rollouts, newest first."""
+    with reach(invocation) as hub:
+        found = hub.rollouts()
+    rows = [
+        (
+            view.id,
+            view.model,
+            view.release,
+            view.previous,
+            view.status.value,
+            wave_name(view),
+            view.exposed,
+            age(view.created_at, view.why.at),
+            view.reason,
+        )
+        for view in found.rollouts
+    ]
+    head = ("rollout", "model", "release", "from", "status", "wave", "exposed", "planned", "reason")
+    invocation.screen.answer(found, table(head, rows))
+
+
+@verb(
+    "show",
+    examples=("edgefleet rollout show", "edgefleet rollout show ro-0h3k5v9x2mqa7cdt --json"),
+)
+@click.argument("rollout", metavar="[ROLLOUT]", required=False)
+@pass_invocation
+def show(invocation: Invocation, rollout: str | None) -> None:
+    """Show one rollout: its gate, its waves with their verdicts, and what it waits for.
+
+    Without ROLLOUT the only open one is meant, else the newest.
+    """
+    with reach(invocation) as hub:
+        view = hub.rollout(which_rollout(hub, rollout, reading=True))
+    invocation.screen.answer(view, rollout_lines(view))
+
+
+@verb("why", examples=("edgefleet rollout why", "edgefleet rollout why --json"))
+@click.argument("rollout", metavar="[ROLLOUT]", required=False)
+@pass_invocation
+def why(invocation: Invocation, rollout: str | None) -> None:
+    """Say what a rollout waits for.
+
+    Names each thing that is waited for, since when, until when, and the first devices concerned.
+    Without ROLLOUT the only open one is meant, else the newest.
+    """
+    with reach(invocation) as hub:
+        report = hub.why_rollout(which_rollout(hub, rollout, reading=True))
+    invocation.screen.answer(report, wait_lines(report))

@@ -1,0 +1,167 @@
+"""Rollouts change here: what the engine decides is stored first, and only then it holds.
+
+One change at a time, so that each is decided on the state that the one before it left. A caller
+that is cancelled leaves a change to its end: what the writer has taken cannot be called back.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from edgefleet.base.clock import Clock
+from edgefleet.base.entropy import Entropy
+from edgefleet.base.errors import OperatorError
+from edgefleet.base.ids import new_id
+from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.protocol.operator import LetPass
+from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec, Verb
+from edgefleet.rollout.engine import Change, Engine
+from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.rollout.lifecycle.step import AuditLine
+
+
+class Steering:
+    """The only one that changes rollouts."""
+
+    def __init__(self, store: SqliteStore, engine: Engine, clock: Clock, entropy: Entropy) -> None:
+        self._store = store
+        self._engine = engine
+        self._clock = clock
+        self._entropy = entropy
+        self._turn = asyncio.Lock()
+
+    def load(self) -> None:
+        """Read what is stored."""
+        for state in self._store.load_rollouts():
+            self._engine.load(msgspec.json.decode(state, type=RolloutState))
+        self._engine.set_freeze(self._store.load_freeze())
+        for row, model, setbacks in self._store.load_let_pass():
+            self._engine.let_pass(model, row, setbacks)
+
+    async def plan(self, spec: RolloutSpec, actor: str) -> str:
+        """Plan a rollout and return its id. Raises OperatorError."""
+        return await asyncio.shield(self._plan(spec, actor))
+
+    async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> None:
+        """Do what an operator says. Raises OperatorError ``verb_not_now`` or ``not_found``."""
+        await asyncio.shield(self._command(rollout, verb, command, actor))
+
+    async def approve(self, rollout: str, request: ApproveRequest) -> None:
+        """A person agrees. Raises OperatorError ``verb_not_now``, ``approved_already``."""
+        async with self._turn:
+            now = self._clock.now()
+            change = self._engine.approve(rollout, request.person, now=now)
+            lines = [*change.audit]
+            if request.note:
+                lines.append(
+                    AuditLine(
+                        actor=request.person,
+                        action="note",
+                        about=f"rollout/{rollout}",
+                        detail=request.note,
+                    )
+                )
+            await self._save(change, lines, now)
+
+    async def freeze(self, said: Freeze) -> None:
+        """Freeze the whole fleet, or let it go."""
+        async with self._turn:
+            now = self._clock.now()
+            before = self._engine.freeze
+            since = before.since if said.frozen == before.frozen else now
+            freeze = msgspec.structs.replace(said, since=since)
+            line = AuditLine(
+                actor=said.person,
+                action="freeze" if said.frozen else "unfreeze",
+                about="fleet",
+                detail=said.note,
+            )
+            await self._store.save_freeze(
+                freeze, line, now, lambda _none: self._engine.set_freeze(freeze)
+            )
+
+    async def let_pass(self, row: int, request: LetPass) -> None:
+        """A person releases a device that was held. Raises OperatorError ``device_not_held``."""
+        async with self._turn:
+            engine, name = self._engine, self._engine.fleet.name(row)
+            models = engine.held(row)
+            if not models:
+                raise OperatorError("device_not_held", f"Nothing holds {name}.")
+            setbacks = {model: engine.setbacks(model, row) for model in models}
+            line = AuditLine(
+                actor=request.person,
+                action="release",
+                about=f"device/{name}",
+                detail=request.note,
+            )
+
+            def committed(_none: None) -> None:
+                for model, count in setbacks.items():
+                    engine.let_pass(model, row, count)
+
+            await self._store.save_let_pass(row, setbacks, line, self._clock.now(), committed)
+
+    async def look(self) -> None:
+        """Let every gate judge what is known by now. Raises DeviceError when the store cannot."""
+        await asyncio.shield(self._look())
+
+    async def _plan(self, spec: RolloutSpec, actor: str) -> str:
+        async with self._turn:
+            now = self._clock.now()
+            state = self._engine.plan(
+                spec,
+                rollout_id=new_id("ro", now, self._entropy),
+                salt=int.from_bytes(self._entropy.token(8), "big"),
+                now=now,
+            )
+            line = AuditLine(
+                actor=actor,
+                action="plan",
+                about=f"rollout/{state.id}",
+                detail=f"{spec.model} {spec.release} to {spec.selector or 'every device'}",
+            )
+            await self._store.save_rollout(
+                state.id, _text(state), [line], now, lambda _none: self._engine.load(state)
+            )
+        return state.id
+
+    async def _command(self, rollout: str, verb: Verb, command: Command, actor: str) -> None:
+        async with self._turn:
+            now = self._clock.now()
+            change = self._engine.command(rollout, verb, now=now, generation=command.generation)
+            lines = [*change.audit]
+            if command.note:
+                about = f"rollout/{rollout}"
+                lines.append(
+                    AuditLine(actor=actor, action="note", about=about, detail=command.note)
+                )
+            await self._save(change, lines, now)
+
+    async def _look(self) -> None:
+        async with self._turn:
+            now = self._clock.now()
+            for rollout in self._engine.open_rollouts():
+                change = self._engine.look(rollout, now)
+                if change is not None:
+                    await self._save(change, change.audit, now)
+
+    async def _save(self, change: Change, lines: Sequence[AuditLine], now: float) -> None:
+        state = change.state
+        await self._store.save_rollout(
+            state.id, _text(state), lines, now, lambda _none: self._engine.commit(change)
+        )
+
+
+def read_verb(text: str) -> Verb:
+    """Raises OperatorError ``bad_request``."""
+    try:
+        return Verb(text)
+    except ValueError as error:
+        raise OperatorError(
+            "bad_request", f"{text!r} is no verb: {', '.join(Verb)}.", field="verb"
+        ) from error
+
+
+def _text(state: RolloutState) -> str:
+    return msgspec.json.encode(state).decode()

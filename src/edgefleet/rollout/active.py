@@ -1,0 +1,168 @@
+"""One rollout in memory: its durable state, and what is rebuilt around it."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.protocol.device import Offer, OutcomeKind
+from edgefleet.protocol.release import ReleaseManifest
+from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.constraints.candidates import Candidates
+from edgefleet.rollout.constraints.overdue import Overdue
+from edgefleet.rollout.constraints.reservations import Reservations
+from edgefleet.rollout.evidence.cohorts import Cohorts
+from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding, Ledger
+from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.scope import Parts, Scope, reach
+from edgefleet.rollout.lifecycle.state import RolloutState
+
+_EXACT = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED})
+"""While a rollout stands so, its wave is exactly who was enrolled when the wave opened."""
+
+# Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
+_NONE: Final = DeviceStanding.NONE
+_TRIAL: Final = DeviceStanding.TRIAL
+_HEALTHY: Final = DeviceStanding.HEALTHY
+_RUNNING: Final = Status.RUNNING
+_COMPLETED: Final = Status.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRelease:
+    """A release that can be offered."""
+
+    manifest: ReleaseManifest
+    manifest_sha256: str
+    number: int  # in the fleet's columns
+
+    def memory_limit_mib(self, profile: str) -> int:
+        """What the release may take on a device of that profile; 0 where it has no variant."""
+        limits = (one.memory_limit_mib for one in self.manifest.variants if one.profile == profile)
+        return next(limits, 0)
+
+
+@dataclass(slots=True)
+class ActiveRollout:
+    """``state`` is replaced whole on each commit; the rest lives as long as the engine."""
+
+    state: RolloutState
+    release: PublishedRelease
+    scope: Scope
+    ledger: Ledger
+    admission: Reservations
+    cohorts: Cohorts = field(default_factory=Cohorts)
+    offering: Candidates = field(default_factory=Candidates)
+    muster: Overdue = field(default_factory=Overdue)
+
+    parts: Parts = ()  # of each wave that is open, or was
+    reach: Parts = ()  # of all of them together
+    _enrolled: int = field(init=False)  # when the open wave opened
+    offer: Offer = field(init=False)  # what a device is told that shall run the release
+
+    def __post_init__(self) -> None:
+        self.offer = Offer(
+            rollout=self.state.id,
+            action="install",
+            model=self.release.manifest.model,
+            release=self.release.manifest.release,
+            manifest_sha256=self.release.manifest_sha256,
+            confirm_after_s=self.state.spec.gate.confirm_after_s,
+        )
+        self.become(self.state)
+
+    def become(self, state: RolloutState) -> None:
+        """Stand as ``state`` says."""
+        self.state = state
+        wave = state.open_wave
+        self._enrolled = (wave.rows or 0) if wave is not None else 0
+        opened = () if state.wave is None else state.waves[: state.wave + 1]
+        self.parts = tuple(self.scope.part(wave) for wave in opened)
+        self.reach = reach(self.parts)
+
+    @property
+    def in_trial(self) -> int:
+        """Devices that hold a place: in trial, however long silent, or granted to start."""
+        return self.ledger.counts[_TRIAL] + self.admission.reserved
+
+    def moved(self, row: int, at: float) -> None:
+        """A device began. Newcomers to the wave do not prolong the wait for its stragglers."""
+        if row < self._enrolled:
+            self.admission.moved(at)
+
+    def wave_of(self, row: int) -> int | None:
+        """The first wave that the device lies in; None beyond the open one."""
+        if not self.parts or not self.scope.eligible(row):
+            return None
+        return self.scope.first(row, self.parts)
+
+    def waves_of(self, rows: Rows) -> npt.NDArray[np.int16]:
+        """``wave_of`` for many rows at once, -1 for None."""
+        return self.scope.firsts(rows, self.parts)
+
+    def inside(self, row: int) -> bool:
+        """True when the device is in the open wave or in one before it."""
+        return self.scope.eligible(row) and self.scope.inside(row, self.reach)
+
+    def members(self) -> Rows:
+        """Rows in the open wave and those before it, ascending."""
+        return self.scope.members(self.reach)
+
+    def follows(self, row: int) -> bool:
+        """False for a newcomer since the end of a rollout that takes none."""
+        end = self.state.rows_at_end
+        return self.state.spec.follow or end is None or row < end
+
+    def has_part(self, row: int, kind: OutcomeKind) -> bool:
+        """May the device report this? It did before, lies in a wave, or is told to go back."""
+        if self.ledger.standing(row) is not _NONE:
+            return True
+        if not self.reach or not self.scope.eligible(row):
+            return False
+        if self.state.status in _EXACT:
+            return self.scope.inside(row, self.reach)
+        if kind is OutcomeKind.REVERTED:
+            return True
+        if self.state.status is _COMPLETED:
+            return self.follows(row)
+        return self.scope.inside(row, self.reach)
+
+    def covers(self, row: int, running: int) -> bool:
+        """Does this rollout give the device its release? ``running``: the one it runs now.
+
+        Who took it keeps it, wherever its labels move. One that is paused or halted gives it to
+        nobody else, but leaves it to those who run it; a completed one takes newcomers if it
+        follows them.
+        """
+        standing = self.ledger.standing(row)
+        if standing is _TRIAL or standing is _HEALTHY:
+            return True
+        return self.gives(row, standing, running)
+
+    def gives(self, row: int, standing: DeviceStanding, running: int) -> bool:
+        """``covers`` for a device that does not have it, as it stands."""
+        if not self.reach or standing in HELD or not self.scope.eligible(row):
+            return False
+        status = self.state.status
+        if status is _COMPLETED:
+            return self.follows(row) or running == self.release.number
+        exposes = status is _RUNNING or running == self.release.number
+        return exposes and self.scope.first(row, self.reach) is not None
+
+    def covered(self, rows: Rows, running: npt.NDArray[np.uint32]) -> Mask:
+        """``covers`` for many rows at once, held devices among them."""
+        standings = self.ledger.standings(rows)
+        given: Mask = (standings == _TRIAL) | (standings == _HEALTHY)
+        if not self.reach:
+            return given
+        runs_it = running == self.release.number
+        if self.state.status is _COMPLETED:
+            end = None if self.state.spec.follow else self.state.rows_at_end
+            taken = self.scope.all_eligible(rows)
+            given |= taken if end is None else taken & ((rows < end) | runs_it)
+        elif self.state.status is _RUNNING:
+            given |= self.scope.all_inside(rows, self.reach)
+        else:
+            given |= self.scope.all_inside(rows, self.reach) & runs_it
+        return given

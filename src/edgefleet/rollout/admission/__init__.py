@@ -1,0 +1,1 @@
+"""Admission control: which device may start, and which may download."""

@@ -1,0 +1,98 @@
+"""Whose turn it is to fetch a release that is being rolled out: by position, and by the bytes."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from edgefleet.protocol.device import Phase
+from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.evidence.ledger import DeviceStanding
+from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
+from edgefleet.rollout.fleet.cut import EVERYONE
+from edgefleet.rollout.fleet.fleet import Fleet, phase_code
+
+_STAGING: Final = frozenset({Phase.FETCHING, Phase.PROVING, Phase.STAGED})
+_STAGING_CODES: Final = [phase_code(phase) for phase in _STAGING]
+
+
+def may_stage(track: ActiveRollout, fleet: Fleet, row: int, now: float) -> bool:
+    """May a device that has not begun be offered it now? Who fetches already goes on."""
+    staging = fleet.phase(row) in _STAGING
+    if not staging and track.scope.position(row) >= track.offering.below:
+        return False
+    flow = track.admission.flow
+    if not flow.is_bounded:
+        return True
+    site = fleet.labels(row).get(track.state.spec.site_label)
+    size_bytes = partial(_size_bytes, track, fleet.profile(row))
+    return staging or flow.wait_until(row, site, size_bytes, now) is None
+
+
+def count_bytes(
+    track: ActiveRollout, fleet: Fleet, row: int, now: float, bounded: Iterable[ActiveRollout]
+) -> None:
+    """The device is offered its bytes; all ``bounded`` rollouts have so many fewer to offer."""
+    if not track.admission.flow.begins(row):
+        return
+    size_bytes = _size_bytes(track, fleet.profile(row))
+    labels = fleet.labels(row)
+    for other in bounded:
+        other.admission.flow.take(labels.get(other.state.spec.site_label), size_bytes, now)
+
+
+def all_may_stage(track: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
+    """``may_stage`` for many rows of a rollout without a bound on bytes."""
+    mask = np.isin(fleet.phases[rows], _STAGING_CODES)
+    if track.offering.below >= EVERYONE:
+        mask[:] = True
+    else:
+        mask |= track.scope.positions(rows) < np.uint64(track.offering.below)
+    return mask
+
+
+def open_offering(track: ActiveRollout, fleet: Fleet, allowed: int) -> None:
+    """A wave may have opened: who is asked first."""
+    wave = track.state.open_wave
+    if wave is not None and wave.cut:
+        begun = sum(track.ledger.count(standing) for standing in DeviceStanding if standing)
+        track.offering.open(
+            allowed=_soon(track, fleet, allowed),
+            begun=begun,
+            cut=wave.cut,
+            now=wave.opened_at or 0.0,
+        )
+
+
+def renew_offering(
+    track: ActiveRollout, fleet: Fleet, waiting: RowSelection, allowed: int, now: float
+) -> None:
+    """Ask more of them when more may start. ``waiting`` are online and have not begun."""
+    soon, begun = _soon(track, fleet, allowed), track.ledger.version
+    stale = track.offering.is_stale(allowed=soon, begun=begun, now=now)
+    if track.state.status is not Status.RUNNING or not stale:
+        return
+    rows = waiting.all()
+    free = rows[~track.admission.budgets.blocked(rows, fleet)]
+    if len(waiting) and not len(free):
+        track.offering.hold(now)
+    else:
+        places = track.scope.positions(free)
+        track.offering.renew(places, allowed=soon, begun=begun, now=now)
+
+
+def _soon(track: ActiveRollout, fleet: Fleet, allowed: int) -> int:
+    """How many may start soon."""
+    a_minute = track.state.spec.pace.starts_per_minute
+    places = track.admission.budgets.places(fleet)
+    bounds = (allowed, a_minute or allowed, allowed if places is None else places)
+    return max(1, min(bounds))
+
+
+def _size_bytes(track: ActiveRollout, profile: str) -> int:
+    """What a device of the profile fetches."""
+    manifest = track.release.manifest
+    sizes = [v.artifact.size_bytes for v in manifest.variants if v.profile == profile]
+    return manifest.golden.artifact.size_bytes + sum(sizes)

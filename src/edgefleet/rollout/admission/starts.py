@@ -1,0 +1,239 @@
+"""StartAdmission to begin: which devices may start a release now, and which may fetch it already.
+
+Here stands what holds for the whole fleet, whatever the rollout: the freeze, and the devices on
+which releases went wrong too often.
+"""
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from edgefleet.protocol.device import Outcome
+from edgefleet.protocol.rollout import Freeze, Status
+from edgefleet.protocol.version import starts_by_itself
+from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.admission.downloads import all_may_stage, count_bytes, may_stage
+from edgefleet.rollout.constraints import exposure
+from edgefleet.rollout.constraints.quarantine import Quarantine
+from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.constraints.window import LABEL
+from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding
+from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.state import OPEN
+from edgefleet.rollout.why.blocked import held_back
+
+# Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
+_TRIAL: Final = DeviceStanding.TRIAL
+_HEALTHY: Final = DeviceStanding.HEALTHY
+_FAILED: Final = DeviceStanding.FAILED
+_REFUSED: Final = DeviceStanding.REFUSED
+_RUNNING: Final = Status.RUNNING
+
+
+class StartAdmission:
+    """Gives leave by the state of a rollout, its admission, the freeze and the setbacks."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.freeze = Freeze(frozen=False)
+        self.setbacks = Quarantine()
+        self._bounded: tuple[ActiveRollout, ...] = ()  # open, with a bound on bytes
+
+    def arrange(self, tracks: Collection[ActiveRollout]) -> None:
+        """A rollout came or changed: whose bytes and places count for whom."""
+        is_open = [track for track in tracks if track.state.status in OPEN]
+        self._bounded = tuple(track for track in is_open if track.admission.flow.is_bounded)
+        labels = frozenset(spec.label for track in is_open for spec in track.state.spec.budgets)
+        for track in tracks:
+            track.admission.budgets.beside = ()
+        for track in is_open if labels else ():
+            budgets = track.admission.budgets
+            budgets.watch(labels, partial(self._in_trial, track))
+            if budgets.specs:
+                others = (other.admission.budgets for other in is_open)
+                budgets.beside = tuple(other for other in others if other is not budgets)
+
+    def admit(self, track: ActiveRollout, row: int, outcome: Outcome, now: float) -> bool:
+        """May this device start now? True reserves its place; see ``Engine.admit``."""
+        if outcome.release != track.state.spec.release:
+            return False
+        admission, fleet = track.admission, self._fleet
+        if admission.holds(row):
+            admission.take(row, fleet.labels(row), now)
+            return True
+        standing = track.ledger.standing(row)
+        if standing is _TRIAL or standing is _HEALTHY:
+            return True
+        if starts_by_itself(fleet.protocol(row)):
+            # It runs it by now: what no offer in the books accounts for is counted all the same.
+            if standing not in HELD:
+                admission.take(row, fleet.labels(row), now)
+            return True
+        if not track.gives(row, standing, fleet.running_id(row)):
+            return False
+        if self._is_refused(track, row, now):
+            return False
+        self._reserve(track, row, now)
+        return True
+
+    def grant(self, track: ActiveRollout, row: int, now: float) -> bool:
+        """May it be offered what it starts by itself? Asked of those that have not begun.
+
+        True reserves its place, as ``admit`` does.
+        """
+        admission = track.admission
+        if admission.holds(row) or admission.is_put_off(row, now):
+            return False
+        if self._is_refused(track, row, now) or not self._turn(track, row, now):
+            return False
+        self._reserve(track, row, now)
+        return True
+
+    def admit_all(self, track: ActiveRollout, rows: Rows, outcome: Outcome, now: float) -> Mask:
+        """``admit`` for many rows, ascending, that announce the same start: the first get leave."""
+        spec, ledger = track.state.spec, track.ledger
+        admission = track.admission
+        own = spec.windows or admission.budgets.counts or admission.reserved
+        if own or self._by_themselves(rows):
+            each = (self.admit(track, row, outcome, now) for row in rows.tolist())
+            return np.fromiter(each, np.bool_, len(rows))
+        if outcome.release != spec.release:
+            return np.zeros(len(rows), np.bool_)
+        standings = ledger.standings(rows)
+        admitted: Mask = (standings == _TRIAL) | (standings == _HEALTHY)
+        if track.admission.door(track.state, self.freeze, None, now) is not None:
+            return admitted
+        asking = ~admitted & ~ledger.held(rows)
+        asking &= track.covered(rows, self._fleet.running_ids[rows])
+        asking &= ~np.isin(rows, self.held(track))
+        free = max(0, allowed(track) - track.in_trial)
+        room = track.admission.starts.room(now)
+        began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
+        if len(began):
+            track.admission.take_all(rows[began], now)
+            track.moved(int(rows[began[0]]), now)  # the oldest: it is least likely a newcomer
+            admitted[began] = True
+        return admitted
+
+    def refusal(self, track: ActiveRollout, row: int, now: float) -> Blocked | None:
+        """Why the device may not start now. Changes nothing."""
+        labels, admission = self._fleet.labels(row), track.admission
+        shut = admission.door(track.state, self.freeze, labels, now)
+        if shut is not None:
+            return shut
+        if self.setbacks.held(track.state.spec.model, row):
+            return Blocked(
+                WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
+            )
+        if admission.holds(row):
+            return None
+        return admission.no_place(labels, allowed(track), track.in_trial, now, track.muster.reason)
+
+    def may_stage(self, track: ActiveRollout, row: int, now: float) -> bool:
+        """Is it the device's turn to fetch? Asked of those that have not begun."""
+        if starts_by_itself(self._fleet.protocol(row)):
+            admission = track.admission
+            granted = admission.granted_since(row) is not None
+            put_off = admission.is_put_off(row, now)
+            return granted and not put_off and self.refusal(track, row, now) is None
+        return self._turn(track, row, now)
+
+    def _by_themselves(self, rows: Rows) -> bool:
+        """True when one of them starts what it is offered without asking again."""
+        return any(starts_by_itself(number) for number in set(self._fleet.protocols[rows].tolist()))
+
+    def _is_refused(self, track: ActiveRollout, row: int, now: float) -> bool:
+        refused = self.refusal(track, row, now)
+        if refused is None:
+            return False
+        if refused.code is WaitCode.WINDOW:
+            track.admission.moved(now)  # its patience does not run meanwhile
+        return True
+
+    def _reserve(self, track: ActiveRollout, row: int, now: float) -> None:
+        track.admission.take(row, self._fleet.labels(row), now)
+        track.moved(row, now)
+
+    def _turn(self, track: ActiveRollout, row: int, now: float) -> bool:
+        if self.freeze.frozen or self.setbacks.held(track.state.spec.model, row):
+            return False
+        running = track.state.status is _RUNNING
+        if running and not may_stage(track, self._fleet, row, now):
+            return False
+        if self._bounded:
+            count_bytes(track, self._fleet, row, now, self._bounded)
+        return True
+
+    def all_may_stage(self, track: ActiveRollout, rows: Rows, now: float) -> Mask:
+        """``may_stage`` for many rows."""
+        if self._bounded or self._by_themselves(rows):
+            each = (self.may_stage(track, row, now) for row in rows.tolist())
+            return np.fromiter(each, np.bool_, len(rows))
+        if self.freeze.frozen:
+            return np.zeros(len(rows), np.bool_)
+        mask = ~np.isin(rows, self.held(track))
+        if track.state.status is _RUNNING:
+            mask[mask] = all_may_stage(track, self._fleet, rows[mask])
+        return mask
+
+    def shut_to_all(self, track: ActiveRollout, waiting: RowSelection, now: float) -> bool:
+        """True while a door is closed to every one of ``waiting``, be it by its own time zone."""
+        admission = track.admission
+        if admission.door(track.state, self.freeze, None, now) is not None:
+            return True
+        if not admission.hours.by_device or not len(waiting):
+            return False
+        numbers = np.flatnonzero(np.bincount(self._fleet.label_ids[waiting.all()])).tolist()
+        zones = {self._fleet.label_set(number).get(LABEL) for number in numbers}
+        return not any(admission.hours.open(zone, now) for zone in zones)
+
+    def held(self, track: ActiveRollout) -> Rows:
+        """Rows, ascending, that get no leave for this model until a person looked at them."""
+        return self.setbacks.rows(track.state.spec.model)
+
+    def held_back(
+        self, track: ActiveRollout, waiting: RowSelection, now: float
+    ) -> tuple[Wait, ...]:
+        """What holds back those of ``waiting``, who are online and have not begun."""
+        return held_back(
+            track,
+            self._fleet,
+            self.freeze,
+            waiting,
+            allowed=allowed(track),
+            twice=self.held(track),
+            now=now,
+        )
+
+    def _in_trial(self, track: ActiveRollout) -> Mapping[int, Mapping[str, str]]:
+        """Who holds a place, with the labels of now."""
+        trial = track.ledger.rows(_TRIAL).tolist()
+        rows = {*trial, *track.admission.reserved_rows}
+        return {row: self._fleet.labels(row) for row in rows}
+
+    def patience_from(self, track: ActiveRollout, now: float) -> float:
+        """Since when stragglers of the open wave have had their chance to begin."""
+        return track.admission.patience_from(track.state, self.freeze, now)
+
+
+def allowed(track: ActiveRollout) -> int:
+    """How many devices may be in trial at once."""
+    spec, counts, muster = track.state.spec, track.ledger.counts, track.muster
+    healthy = counts[_HEALTHY]
+    bad = counts[_FAILED] + counts[_REFUSED]
+    suspect = muster.suspect
+    if bad and not suspect:
+        suspect = exposure.suspicious(spec.gate, bad=bad, size=bad + healthy)
+    if not suspect:
+        return exposure.trusted(spec.exposure, healthy)
+    return exposure.allowed(
+        spec.exposure,
+        healthy=healthy,
+        in_trial=track.in_trial,
+        suspect=True,
+        missing=muster.missing,
+    )

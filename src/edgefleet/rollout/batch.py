@@ -1,0 +1,83 @@
+"""Many devices that say the same at the same moment, taken together: in columns, not one by one.
+
+Each function means what its namesake of ``Engine`` means for the devices one after the other, in
+the order of their rows; where a plan asks of each device something of its own, they are taken so.
+The simulator takes a million devices through a rollout with it.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from edgefleet.protocol.device import Offer, Outcome, Telemetry
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.admission.starts import StartAdmission
+from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.evidence.ledger import DeviceStanding
+from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.intake import Intake
+
+OffersByRow = tuple[tuple[Offer | None, Rows], ...]
+"""Who is told what: no row twice, each part ascending."""
+
+
+class Batch:
+    """The engine's answers to groups of devices. ``rows`` always ascend and are never empty."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        tracks: Mapping[str, ActiveRollout],
+        desired: Desired,
+        leave: StartAdmission,
+        counting: Intake,
+    ) -> None:
+        self._fleet = fleet
+        self._tracks = tracks
+        self._desired = desired
+        self._leave = leave
+        self._counting = counting
+
+    def admit(self, rows: Rows, outcome: Outcome, now: float) -> Mask:
+        """Who may start now; see ``Engine.admit``. The lowest rows come first."""
+        track = self._tracks.get(outcome.rollout)
+        if track is None:
+            return np.zeros(len(rows), np.bool_)
+        return self._leave.admit_all(track, rows, outcome, now)
+
+    def record(self, rows: Rows, outcome: Outcome, at: float | None = None) -> int:
+        """Count an outcome that is durable for all of ``rows``; how many said something new."""
+        return self._counting.record_all(rows, outcome, at)
+
+    def telemetry(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
+        """Add the same serving figures of each; see ``Engine.telemetry``."""
+        self._counting.hear_all(rows, telemetry, now)
+
+    def answers(self, rows: Rows, now: float) -> OffersByRow:
+        """What each should run, when that is not what it said it runs; see ``Engine.answer``."""
+        running = self._fleet.running_ids[rows]
+        if self._desired.recalls(running):
+            return self._one_by_one(rows, now)
+        parts: list[tuple[Offer | None, Rows]] = []
+        kept = np.ones(len(rows), np.bool_)
+        for track, places in self._desired.tracks(rows):
+            other = places[running[places] != track.release.number]
+            unbegun = track.ledger.standings(rows[other]) < DeviceStanding.TRIAL
+            told = np.ones(len(other), np.bool_)
+            if unbegun.any():
+                told[unbegun] = self._leave.all_may_stage(track, rows[other[unbegun]], now)
+            if told.any():
+                parts.append((track.offer, rows[other[told]]))
+                kept[other[told]] = False
+        if kept.any():
+            parts.append((None, rows[kept]))
+        return tuple(parts)
+
+    def _one_by_one(self, rows: Rows, now: float) -> OffersByRow:
+        parts: dict[Offer | None, list[int]] = {}
+        for row in rows.tolist():
+            may_stage = partial(self._leave.may_stage, row=row, now=now)
+            parts.setdefault(self._desired.offer(row, may_stage), []).append(row)
+        return tuple((offer, np.array(told, np.int64)) for offer, told in parts.items())

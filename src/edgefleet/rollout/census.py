@@ -1,0 +1,196 @@
+"""The evidence of a rollout: each device of the open wave and of those before it in one account.
+
+    cut = offered + in_trial + healthy + failed + refused + reverted + offline + deferred
+        + not_begun
+
+as long as no device that reported has left the fleet's selection since (it stays counted).
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from edgefleet.protocol.rollout import Evidence
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.evidence import gate
+from edgefleet.rollout.evidence.ledger import DeviceStanding
+from edgefleet.rollout.fleet.columns import Rows, RowSelection, taken
+from edgefleet.rollout.fleet.fleet import IDLE_CODE, NOTHING, STAGED_CODE, TRIAL_CODE, Fleet
+
+SILENT = gate.SILENT  # the reason under which silence after activating is counted
+
+
+def _no_rows() -> Rows:
+    return np.zeros(0, np.int64)
+
+
+def _nobody() -> RowSelection:
+    return RowSelection.of(_no_rows())
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """The evidence, and which rows are in the accounts that somebody waits for."""
+
+    evidence: Evidence = field(default_factory=Evidence)
+    offered: RowSelection = field(default_factory=_nobody)
+    in_trial: RowSelection = field(default_factory=_nobody)
+    silent: RowSelection = field(default_factory=_nobody)
+    offline: RowSelection = field(default_factory=_nobody)
+    deferred: RowSelection = field(default_factory=_nobody)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingReverts:
+    """Devices that still run what was taken back, and have something to go back to."""
+
+    online: Rows = field(default_factory=_no_rows)
+    offline: Rows = field(default_factory=_no_rows)
+    stranded: int = 0  # run it, but there is no earlier release for them
+
+
+def take_census(
+    track: ActiveRollout, fleet: Fleet, desired: Desired, now: float, *, held: Rows | None = None
+) -> Census:
+    """Count the open wave. A few passes over the wave's rows, none over the rest of the fleet.
+
+    ``held`` are rows (ascending) that are offered nothing new, whatever the release.
+    """
+    wave = track.state.open_wave
+    if wave is None:
+        return Census()
+    rows = track.members()
+    if len(desired.of_release(track.release.number)) > 1:
+        own = track.ledger.standings(rows)
+        rows = rows[(own != DeviceStanding.NONE) | ~desired.held(rows, track)]
+    if held is not None and len(held):
+        own = track.ledger.standings(rows)
+        rows = rows[(own != DeviceStanding.NONE) | ~np.isin(rows, held, assume_unique=True)]
+    unheard = track.ledger.standings(rows) == DeviceStanding.NONE
+    already = taken(fleet.running_ids, rows) == track.release.number
+    already &= unheard
+    if already.any():
+        already[already] = fleet.phases[rows[already]] == IDLE_CODE
+        unheard &= ~already
+    away = fleet.silent_longer(rows, now, fleet.offline_after_s)
+    away &= unheard
+    unheard &= ~away
+    trial = track.ledger.rows(DeviceStanding.TRIAL)
+    silent = fleet.silent_longer(trial, now, track.state.spec.gate.silence_s)
+    found = Census(
+        offered=RowSelection(rows, unheard),
+        in_trial=RowSelection(trial, ~silent),
+        silent=RowSelection(trial, silent),
+        offline=RowSelection(rows, away),
+        deferred=RowSelection.of(track.ledger.rows(DeviceStanding.DEFERRED)),
+    )
+    told = int(np.count_nonzero(already))
+    return replace(found, evidence=_evidence(track, found, len(rows), told))
+
+
+def call_muster(track: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:
+    """Let growth know who should have been heard by now and was not."""
+    spec = track.state.spec.gate
+    within_s = min(fleet.offline_after_s, spec.silence_s)
+    overdue = np.count_nonzero(fleet.unheard(census.in_trial.all(), now - within_s))
+    track.muster.call(
+        spec,
+        missing=len(census.silent) + int(overdue),
+        began=track.ledger.exposed,
+        now=now,
+        within_s=within_s,
+    )
+
+
+def _evidence(track: ActiveRollout, found: Census, cut: int, already: int) -> Evidence:
+    ledger = track.ledger
+    seen = Evidence(
+        wave=1 if track.state.wave is None else track.state.wave + 1,
+        cut=cut,
+        offered=len(found.offered),
+        in_trial=len(found.in_trial),
+        healthy=ledger.count(DeviceStanding.HEALTHY) + already,
+        failed=ledger.count(DeviceStanding.FAILED) + len(found.silent),
+        refused=ledger.count(DeviceStanding.REFUSED),
+        silent=len(found.silent),
+        reverted=ledger.count(DeviceStanding.REVERTED),
+        offline=len(found.offline),
+        deferred=len(found.deferred),
+        exposed=ledger.exposed,
+        reasons=_reasons(track, len(found.silent)),
+        canary=track.cohorts.canary.cohort(),
+        control=track.cohorts.control.cohort(),
+        quality=track.cohorts.differences(),
+        limits=track.cohorts.limits(),
+    )
+    return gate.weigh(seen, track.state.spec.gate)
+
+
+def closed_evidence(track: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
+    """The accounts of a rollout that exposes nobody any more, from its counts: no pass over rows.
+
+    Only devices left in trial are looked at, as they may have gone silent. Whoever never said
+    anything has not begun, newcomers since count in the cut, and the cohorts are those of the last
+    verdict.
+    """
+    wave = track.state.open_wave
+    if wave is None:
+        return Evidence()
+    ledger = track.ledger
+    count = {standing: ledger.count(standing) for standing in DeviceStanding if standing}
+    judged = Evidence() if wave.judgement is None else wave.judgement.evidence
+    cut = max(wave.cut or 0, sum(count.values()))
+    silent = _silent(track, fleet, now) if count[DeviceStanding.TRIAL] else 0
+    seen = Evidence(
+        wave=judged.wave,
+        cut=cut,
+        in_trial=count[DeviceStanding.TRIAL] - silent,
+        healthy=count[DeviceStanding.HEALTHY],
+        failed=count[DeviceStanding.FAILED] + silent,
+        silent=silent,
+        refused=count[DeviceStanding.REFUSED],
+        reverted=count[DeviceStanding.REVERTED],
+        deferred=count[DeviceStanding.DEFERRED],
+        not_begun=cut - sum(count.values()),
+        exposed=ledger.exposed,
+        reasons=_reasons(track, silent),
+        canary=judged.canary,
+        control=judged.control,
+        quality=judged.quality,
+        limits=judged.limits,
+    )
+    return gate.weigh(seen, track.state.spec.gate)
+
+
+def _silent(track: ActiveRollout, fleet: Fleet, now: float) -> int:
+    trial = track.ledger.rows(DeviceStanding.TRIAL)
+    silence_s = track.state.spec.gate.silence_s
+    return int(np.count_nonzero(fleet.silent_longer(trial, now, silence_s)))
+
+
+def _reasons(track: ActiveRollout, silent: int) -> dict[str, int]:
+    return {**track.ledger.reasons, SILENT: silent} if silent else track.ledger.reasons
+
+
+def find_owing(track: ActiveRollout, fleet: Fleet, desired: Desired, now: float) -> PendingReverts:
+    """Who must still go back: runs the release, or is about to, or took it and said nothing since.
+
+    A device to which another rollout gives this very release keeps it. Newest exposed first.
+    """
+    number = track.release.number
+    owes = fleet.running_ids == number
+    if owes.any():
+        owes &= track.scope.eligible_mask() | track.ledger.exposed_mask(len(fleet))
+    took = track.ledger.rows(DeviceStanding.TRIAL, DeviceStanding.HEALTHY)
+    unsaid = fleet.running_ids[took] == NOTHING
+    starting = (fleet.phases[took] == TRIAL_CODE) | (fleet.phases[took] == STAGED_CODE)
+    owes[took[unsaid | starting]] = True
+    owes[list(track.admission.granted)] = True
+    rows = np.flatnonzero(owes)
+    back_to = desired.numbers(rows)
+    stranded = int(np.count_nonzero(back_to == NOTHING))
+    rows = rows[(back_to != number) & (back_to != NOTHING)]
+    away = fleet.silent_longer(rows, now, fleet.offline_after_s)
+    first = track.ledger.newest_first
+    return PendingReverts(online=first(rows[~away]), offline=first(rows[away]), stranded=stranded)

@@ -1,0 +1,1 @@
+"""What limits a start: reservations, exposure, rate, budgets, windows, approval, quarantine."""

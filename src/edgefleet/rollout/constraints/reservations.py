@@ -1,0 +1,213 @@
+"""May this device start now? One place where all that holds a start back is asked.
+
+Doors are closed to everybody (freeze, approval, a window); places run out (exposure,
+pace, budgets).
+A place is taken when a start is admitted and kept while the device is in trial.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet.protocol.rollout import Freeze, RolloutSpec
+from edgefleet.protocol.why import WaitCode
+from edgefleet.rollout.constraints import approval
+from edgefleet.rollout.constraints.budget import Budgets
+from edgefleet.rollout.constraints.exposure import SO_FAR
+from edgefleet.rollout.constraints.pace import ByteRate, StartRate
+from edgefleet.rollout.constraints.window import LABEL, Hours, Offset
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.rollout.limits import PUT_OFF_S
+
+DOORS: Final = frozenset({WaitCode.FREEZE, WaitCode.APPROVAL, WaitCode.WINDOW})
+"""What is closed to everybody, for as long as somebody or the clock says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Why not now, and until when, where that is known."""
+
+    code: WaitCode
+    text: str
+    until: float | None = None
+    since: float | None = None
+
+
+class Reservations:
+    """The places of one rollout. Rebuilt from what was recorded, but for the flow of bytes."""
+
+    def __init__(self, spec: RolloutSpec, offset: Offset) -> None:
+        self.hours = Hours(spec.windows, offset)
+        self.budgets = Budgets(spec.budgets)
+        self.starts = StartRate(spec.pace.starts_per_minute)
+        self.flow = ByteRate(spec.pace)
+        self.moved_at = 0.0  # when a start was last admitted, or held back by a closed door
+        self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how often, since)
+        self._granted: dict[int, float] = {}  # row -> since; with its offer, see ``grants``
+        self._put_off: dict[int, float] = {}  # row -> until
+
+    @property
+    def reserved(self) -> int:
+        """Devices that were admitted, or granted with their offer, and are not recorded yet."""
+        return len(self._reserved) + len(self._granted)
+
+    @property
+    def granted(self) -> tuple[int, ...]:
+        """Rows that hold a grant and did not report a start."""
+        return tuple(self._granted)
+
+    @property
+    def reserved_rows(self) -> tuple[int, ...]:
+        return (*self._reserved, *self._granted)
+
+    def door(
+        self, state: RolloutState, freeze: Freeze, labels: Mapping[str, str] | None, now: float
+    ) -> Blocked | None:
+        """What keeps everybody out; with ``labels``, also what keeps this device out."""
+        if freeze.frozen:
+            return Blocked(
+                WaitCode.FREEZE, f"{freeze.person} has frozen the whole fleet.", since=freeze.since
+            )
+        if state.spec.approval.people and (people := approval.missing(state)):
+            given = ", ".join(approval.approvers(state)) or "nobody"
+            return Blocked(
+                WaitCode.APPROVAL,
+                f"{people} more must approve it (so far: {given}): "
+                f"edgefleet rollout approve {state.id}.",
+            )
+        return None if self.hours.always else self.shut(labels, now)
+
+    def shut(self, labels: Mapping[str, str] | None, now: float) -> Blocked | None:
+        """The window that has to open first; without ``labels``, for every device there may be."""
+        zone = None if labels is None else labels.get(LABEL)
+        if labels is None and self.hours.by_device:
+            return None
+        if self.hours.open(zone, now):
+            return None
+        until = self.hours.next_open(zone, now)
+        return Blocked(WaitCode.WINDOW, "No maintenance window is open.", until)
+
+    def no_place(
+        self,
+        labels: Mapping[str, str],
+        allowed: int,
+        in_trial: int,
+        now: float,
+        reason: str = SO_FAR,
+    ) -> Blocked | None:
+        """What has no place left for a device with these labels. ``reason``: see ``Muster``."""
+        if in_trial >= allowed:
+            return Blocked(
+                WaitCode.EXPOSURE, f"{in_trial} devices are in trial{self.unsaid}: {reason}."
+            )
+        if self.starts.most and (until := self.starts.wait_until(now)) is not None:
+            return Blocked(WaitCode.PACE, "Enough devices began in the last minute.", until)
+        if self.budgets.specs and (full := self.budgets.full(labels)) is not None:
+            return Blocked(
+                WaitCode.BUDGET,
+                f"{full.max_in_trial} in trial with {full.label}={labels[full.label]}: "
+                "as many as the budget allows.",
+            )
+        return None
+
+    @property
+    def unsaid(self) -> str:
+        """How many of those in trial may have begun and did not say so, in words."""
+        return f", or start by themselves ({len(self._granted)})" if self._granted else ""
+
+    def holds(self, row: int) -> bool:
+        """True when the device was admitted and is not recorded yet."""
+        return row in self._reserved or row in self._granted
+
+    def take(self, row: int, labels: Mapping[str, str], now: float) -> None:
+        """Reserve a place; the same device again holds the same one."""
+        if row in self._granted:
+            return
+        if row in self._reserved:
+            times, since = self._reserved[row]
+            self._reserved[row] = (times + 1, since)
+            return
+        self._reserved[row] = (1, now)
+        if self.starts.most:
+            self.starts.add(now)
+        if self.budgets.counts:
+            self.budgets.take(row, labels)
+
+    def take_all(self, rows: Rows, now: float) -> None:
+        """``take`` for many rows that hold no place yet, where no budget counts them."""
+        self._reserved.update(dict.fromkeys(rows.tolist(), (1, now)))
+        self.starts.add(now, len(rows))
+
+    def release(self, row: int) -> None:
+        """Give a place back that was not used; it goes when all who took it gave it back."""
+        if row not in self._reserved:
+            return
+        times, since = self._reserved.pop(row)
+        if times > 1:
+            self._reserved[row] = (times - 1, since)
+        else:
+            self.starts.remove(since)
+            self.budgets.give_back(row)
+
+    def began(self, row: int, at: float | None) -> None:
+        """Its start is recorded. Only the reserved time or ``at`` counts for the pace."""
+        reserved = self._reserved.pop(row, None)
+        granted = self._granted.pop(row, None)
+        if reserved is None and granted is None and at is not None:
+            self.starts.add(at)
+
+    def granted_since(self, row: int) -> float | None:
+        """When its offer was made its grant; None when it holds none."""
+        return self._granted.get(row)
+
+    def grant(self, row: int, labels: Mapping[str, str], at: float) -> bool:
+        """Its offer is durable: the place that was reserved for it is its own, from ``at`` on.
+
+        False when none was reserved: it is a grant from the record.
+        """
+        reserved = self._reserved.pop(row, None) is not None
+        if not reserved:
+            self.starts.add(at)
+            self.budgets.take(row, labels)
+        self._granted[row] = at
+        return reserved
+
+    def take_back(self, row: int) -> None:
+        """It did not begin, and is not going to."""
+        at = self._granted.pop(row, None)
+        if at is not None:
+            self.starts.remove(at)
+            self.budgets.give_back(row)
+
+    def ended(self, row: int) -> None:
+        """It said how it went, without having said that it began."""
+        if self._granted.pop(row, None) is not None:
+            self.budgets.give_back(row)
+
+    def put_off(self, row: int, at: float) -> None:
+        """A device with a grant cannot begin now: it is told to leave it for a while."""
+        if row in self._granted:
+            self._put_off[row] = at + PUT_OFF_S
+
+    def is_put_off(self, row: int, now: float) -> bool:
+        return now < self._put_off.get(row, now)
+
+    def moved(self, at: float) -> None:
+        """A start was admitted, or held back by its device's own window: patience runs on."""
+        self.moved_at = max(self.moved_at, at)
+
+    def patience_from(self, state: RolloutState, freeze: Freeze, now: float) -> float:
+        """Since when stragglers have had their chance: now, while a door is closed to everybody."""
+        if self.door(state, freeze, None, now) is not None:
+            return now
+        wave = state.open_wave
+        agreed = (given.at for given in state.approvals)
+        return max(
+            0.0 if wave is None or wave.opened_at is None else wave.opened_at,
+            state.since,
+            freeze.since or 0.0,
+            self.hours.open_since(now),
+            self.moved_at,
+            *agreed,
+        )

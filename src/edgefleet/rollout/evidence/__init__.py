@@ -1,0 +1,1 @@
+"""What devices reported about a rollout, and the gate that judges it."""

@@ -1,0 +1,341 @@
+"""Serving figures of both sides of a rollout: the canary runs the release, the control does not.
+
+Soft state: it is what devices happened to report since the rollout started, or since this process
+did; golden accuracy alone is rebuilt from what is stored. What a verdict rested on is kept with it.
+
+What a device says of itself it may make up. So no score is above 1, and however many requests a
+device claims, its mean weighs no more than that of any other busy device.
+"""
+
+import math
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median_low
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.protocol.device import Outcome, Scores, Telemetry
+from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts
+from edgefleet.rollout.evidence.sequential import Bet, e_value
+from edgefleet.rollout.evidence.sketch import Sketch, told
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.limits import (
+    LATENCY_DEVICES_PER_COHORT,
+    LIMIT_REQUESTS,
+    SCORES_PER_DEVICE,
+    SCORES_WAITING,
+)
+
+LATENCY: Final = "latency"
+REQUEST_ERRORS: Final = "request_errors"
+CONFIDENCE: Final = "confidence"
+ACCURACY: Final = "accuracy"
+CLASSES: Final = "classes"
+INPUTS: Final = "inputs"
+
+BOUNDS: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        LATENCY: 0.5,  # of the logarithm: 1.65 times
+        REQUEST_ERRORS: 0.2,
+        CONFIDENCE: 0.3,
+        ACCURACY: 0.1,
+        CLASSES: 0.5,
+        INPUTS: 0.5,
+    }
+)
+"""Where a difference is cut off, so that no single device decides; wider if more is allowed."""
+
+REQUEST_ERROR_INCREASE: Final = 0.02  # of the share of requests that fail, against the control
+
+_COUNTED, _SLOW, _ERRONEOUS, _LARGE = 1, 2, 4, 8
+
+
+@dataclass(slots=True)
+class Figures:
+    """One side's running sums."""
+
+    devices: int = 0
+    requests: int = 0
+    errors: int = 0
+    confidence_sum: float = 0.0  # weighed: see _weigh
+    confidence_count: float = 0.0
+    sketch: Sketch = field(default_factory=Sketch)
+    latency_us_p95: dict[int, int] = field(default_factory=dict)  # row -> its last, if that is all
+    _told: bytearray = field(default_factory=bytearray)  # one byte a row: did it report?
+    _scores: "array[float]" = field(default_factory=lambda: array("d"))  # a row's sum and count
+
+    def add(self, row: int, telemetry: Telemetry) -> None:
+        _reach(self._told, row)
+        if not self._told[row]:
+            self._told[row] = 1
+            self.devices += 1
+        self.requests += telemetry.requests
+        self.errors += telemetry.errors
+        if telemetry.confidence_count:
+            self._weigh(row, telemetry)
+        if telemetry.sketches is not None:
+            self.sketch.add(telemetry.sketches)
+        elif telemetry.requests:
+            known = self.latency_us_p95
+            if row in known or len(known) < LATENCY_DEVICES_PER_COHORT:
+                known[row] = telemetry.latency_us_p95
+
+    def add_all(self, rows: Rows, telemetry: Telemetry) -> None:
+        """``add`` for many devices that say the same."""
+        _reach(self._told, int(rows.max()))
+        told_by = np.frombuffer(self._told, np.uint8)
+        self.devices += int(np.count_nonzero(told_by[rows] == 0))
+        told_by[rows] = 1
+        self.requests += len(rows) * telemetry.requests
+        self.errors += len(rows) * telemetry.errors
+        if telemetry.confidence_count:
+            self._weigh_all(rows, telemetry)
+        if telemetry.sketches is not None:
+            self.sketch.add(telemetry.sketches, times=len(rows))
+        elif telemetry.requests:
+            known = self.latency_us_p95
+            spare = LATENCY_DEVICES_PER_COHORT - len(known)
+            taken = [row for row in rows.tolist() if row in known] if known else []
+            taken += [row for row in rows.tolist() if row not in known][:spare]
+            known.update(dict.fromkeys(taken, telemetry.latency_us_p95))
+
+    def cohort(self) -> Cohort:
+        count = self.confidence_count
+        p95 = self.sketch.latency_us(0.95)
+        if p95 is None and self.latency_us_p95:  # agents too old for sketches
+            p95 = median_low(self.latency_us_p95.values())
+        return Cohort(
+            devices=self.devices,
+            requests=self.requests,
+            errors=self.errors,
+            confidence_mean=self.confidence_sum / count if count else None,
+            latency_us_p50=self.sketch.latency_us(0.50),
+            latency_us_p95=p95,
+            confidence=told(self.sketch.confidence),
+            classes=told(self.sketch.classes),
+            inputs=told(self.sketch.inputs),
+        )
+
+    def _weigh(self, row: int, telemetry: Telemetry) -> None:
+        """Let the device's mean count as often as it was scored, up to SCORES_PER_DEVICE."""
+        at = 2 * row
+        if at >= len(self._scores):
+            self._scores.extend([0.0] * max(2048, at + 2))
+        total, count = self._scores[at], self._scores[at + 1]
+        self._add(total, count, -1)
+        total += min(telemetry.confidence_sum, telemetry.confidence_count)
+        count += telemetry.confidence_count
+        self._scores[at], self._scores[at + 1] = total, count
+        self._add(total, count, 1)
+
+    def _weigh_all(self, rows: Rows, telemetry: Telemetry) -> None:
+        last = 2 * int(rows.max())
+        if last >= len(self._scores):
+            self._scores.extend([0.0] * max(2048, last + 2 - len(self._scores)))
+        scores = np.frombuffer(self._scores).reshape(-1, 2)
+        mine = scores[rows]
+        self._add_all(mine, -1)
+        mine[:, 0] += min(telemetry.confidence_sum, telemetry.confidence_count)
+        mine[:, 1] += telemetry.confidence_count
+        self._add_all(mine, 1)
+        scores[rows] = mine
+
+    def _add_all(self, scores: npt.NDArray[np.float64], sign: int) -> None:
+        total, count = scores[scores[:, 1] > 0].T
+        weight = np.minimum(count, float(SCORES_PER_DEVICE))
+        self.confidence_sum += sign * float(np.sum(weight * total / count))
+        self.confidence_count += sign * float(np.sum(weight))
+
+    def _add(self, total: float, count: float, sign: int) -> None:
+        if count:
+            weight = min(count, float(SCORES_PER_DEVICE))
+            self.confidence_sum += sign * weight * total / count
+            self.confidence_count += sign * weight
+
+
+@dataclass(slots=True)
+class Cohorts:
+    """Both sides of one rollout, and the bets on how they differ.
+
+    The device is the unit: each counts once as canary and once as control. The k-th canary is
+    paired with a control that spoke last before it, or with the next one that speaks.
+    """
+
+    canary: Figures = field(default_factory=Figures)
+    control: Figures = field(default_factory=Figures)
+    _bets: dict[str, Bet] = field(default_factory=dict)
+    _canaries: dict[int, Scores] = field(default_factory=dict)  # wait for a control; oldest first
+    _controls: dict[int, Scores] = field(default_factory=dict)
+    _paired: bytearray = field(default_factory=bytearray)  # one byte a row
+    _flags: bytearray = field(default_factory=bytearray)
+    _above: dict[int, int] = field(default_factory=dict)  # flag -> devices
+
+    def hear_canary(
+        self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
+        """A device that runs the release says how it serves."""
+        self.canary.add(row, telemetry)
+        if telemetry.requests >= LIMIT_REQUESTS:
+            self._hold_to_limits(row, telemetry, gate, memory_limit_mib)
+        scores = telemetry.scores
+        if scores is None or scores.to_release != telemetry.release:
+            return
+        if scores.from_release != scores.to_release and self._fresh(row, self._canaries):
+            if self._controls:
+                other, control = self._controls.popitem()
+                self._pair(row, scores, other, control, gate)
+            elif len(self._canaries) < SCORES_WAITING:
+                self._canaries[row] = scores
+
+    def hear_canaries(
+        self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
+        """``hear_canary`` of many devices that say the same."""
+        if telemetry.scores is not None:  # each is paired for itself
+            for row in rows.tolist():
+                self.hear_canary(row, telemetry, gate, memory_limit_mib)
+            return
+        self.canary.add_all(rows, telemetry)
+        if telemetry.requests >= LIMIT_REQUESTS:
+            self._hold_all_to_limits(rows, telemetry, gate, memory_limit_mib)
+
+    def hear_controls(self, rows: Rows, telemetry: Telemetry, gate: GateSpec) -> None:
+        """``hear_control`` of many devices that say the same."""
+        if telemetry.scores is None:
+            self.control.add_all(rows, telemetry)
+            return
+        for row in rows.tolist():
+            self.hear_control(row, telemetry, gate)
+
+    def hear_control(self, row: int, telemetry: Telemetry, gate: GateSpec) -> None:
+        """A device that was not given the release says how it serves."""
+        self.control.add(row, telemetry)
+        scores = telemetry.scores
+        if scores is None or not scores.from_release == scores.to_release == telemetry.release:
+            return
+        self._controls.pop(row, None)
+        if not self._fresh(row, self._controls):
+            return
+        if self._canaries:
+            canary = next(iter(self._canaries))
+            self._pair(canary, self._canaries.pop(canary), row, scores, gate)
+            return
+        self._controls[row] = scores
+        if len(self._controls) > SCORES_WAITING:
+            del self._controls[next(iter(self._controls))]
+
+    def confirmed(self, outcome: Outcome, gate: GateSpec, *, times: int = 1) -> None:
+        """Devices confirmed the release: what the golden set said of it, and of the one before."""
+        if outcome.accuracy is not None and outcome.accuracy_before is not None:
+            self._bet(ACCURACY, outcome.accuracy_before - outcome.accuracy, gate, times)
+
+    def differences(self) -> tuple[Difference, ...]:
+        """What the bets came to, in a fixed order."""
+        return tuple(
+            Difference(
+                metric=metric,
+                pairs=bet.count,
+                mean=bet.mean,
+                low=bet.interval[0],
+                high=bet.interval[1],
+                allowed=bet.allowed,
+                e_value=e_value(bet.log_peak),
+            )
+            for metric in BOUNDS
+            if (bet := self._bets.get(metric)) is not None
+        )
+
+    def limits(self) -> LimitCounts:
+        above = self._above
+        return LimitCounts(
+            devices=above.get(_COUNTED, 0),
+            latency=above.get(_SLOW, 0),
+            request_errors=above.get(_ERRONEOUS, 0),
+            memory=above.get(_LARGE, 0),
+        )
+
+    def _hold_to_limits(
+        self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
+        """What the device said last counts."""
+        now = _flags(telemetry, gate, memory_limit_mib)
+        _reach(self._flags, row)
+        before = self._flags[row]
+        self._flags[row] = now
+        for flag in (_COUNTED, _SLOW, _ERRONEOUS, _LARGE):
+            change = bool(now & flag) - bool(before & flag)
+            if change:
+                self._above[flag] = self._above.get(flag, 0) + change
+
+    def _hold_all_to_limits(
+        self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
+        now = _flags(telemetry, gate, memory_limit_mib)
+        _reach(self._flags, int(rows.max()))
+        flags = np.frombuffer(self._flags, np.uint8)
+        before = flags[rows]
+        flags[rows] = now
+        for flag in (_COUNTED, _SLOW, _ERRONEOUS, _LARGE):
+            change = len(rows) * bool(now & flag) - int(np.count_nonzero(before & flag))
+            if change:
+                self._above[flag] = self._above.get(flag, 0) + change
+
+    def _fresh(self, row: int, waiting: Mapping[int, Scores]) -> bool:
+        _reach(self._paired, row)
+        return not self._paired[row] and row not in waiting
+
+    def _pair(
+        self, canary: int, ours: Scores, control: int, theirs: Scores, gate: GateSpec
+    ) -> None:
+        self._paired[canary] = self._paired[control] = 1
+        for metric, mine, other in (
+            (LATENCY, ours.latency_log_ratio, theirs.latency_log_ratio),
+            (REQUEST_ERRORS, ours.error_rate_delta, theirs.error_rate_delta),
+            (CONFIDENCE, theirs.confidence_delta, ours.confidence_delta),  # a fall is worse
+            (CLASSES, ours.class_drift, theirs.class_drift),
+            (INPUTS, ours.input_drift, theirs.input_drift),
+        ):
+            if mine is not None and other is not None:
+                self._bet(metric, mine - other, gate)
+
+    def _bet(self, metric: str, difference: float, gate: GateSpec, times: int = 1) -> None:
+        bet = self._bets.get(metric)
+        if bet is None:
+            allowed = _allowed(metric, gate)
+            bet = Bet(allowed=allowed, bound=max(BOUNDS[metric], 2 * allowed))
+        self._bets[metric] = bet.after(difference, times)
+
+
+def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int) -> int:
+    """Which absolute limits a report breaks."""
+    memory_mib = memory_limit_mib * gate.max_memory_percent / 100
+    return (
+        _COUNTED
+        | _SLOW * (telemetry.latency_us_p95 > gate.max_latency_p95_ms * 1_000)
+        | _ERRONEOUS * (telemetry.errors > gate.max_request_error_rate * telemetry.requests)
+        | _LARGE * (0 < memory_mib < telemetry.memory_mib)
+    )
+
+
+def _allowed(metric: str, gate: GateSpec) -> float:
+    match metric:
+        case "latency":
+            return math.log1p(gate.max_latency_increase)
+        case "request_errors":
+            return REQUEST_ERROR_INCREASE
+        case "confidence":
+            return gate.max_confidence_drop
+        case "accuracy":
+            return gate.max_accuracy_drop
+        case _:
+            return gate.max_drift
+
+
+def _reach(column: bytearray, row: int) -> None:
+    """Make room for ``row``. No view of the column may be alive."""
+    if row >= len(column):
+        column.extend(bytes(max(1024, row + 1)))

@@ -1,0 +1,389 @@
+"""The fleet in columns: one row a device, 38 bytes beside its name.
+
+A row number is for ever: rows are added, never removed, so a device's token can carry its row.
+Labels are interned as whole sets, so that a selector is evaluated once per distinct set.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.base.ids import device_hash
+from edgefleet.protocol.device import Phase
+from edgefleet.protocol.version import is_served
+from edgefleet.rollout.fleet.columns import Mask, Rows, longer, taken
+from edgefleet.rollout.fleet.selector import Selector
+from edgefleet.rollout.limits import SEQ_MAX
+
+_PHASES: Final = tuple(Phase)
+_PHASE_CODE: Final = {phase: code for code, phase in enumerate(_PHASES)}
+
+
+def phase_code(phase: Phase) -> int:
+    """The number that stands for a phase in ``Fleet.phases``."""
+    return _PHASE_CODE[phase]
+
+
+IDLE_CODE: Final = _PHASE_CODE[Phase.IDLE]
+STAGED_CODE: Final = _PHASE_CODE[Phase.STAGED]
+TRIAL_CODE: Final = _PHASE_CODE[Phase.TRIAL]
+NOTHING: Final = 0  # the release number of a device that runs none, or did not say
+UNHEARD: Final = 0  # the protocol of an agent that was not heard yet
+NO_PROTOCOL: Final = 255  # of an agent that speaks a version without a place in the column
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What a device is, as far as a release must fit it. No runtimes, no memory: it did not say."""
+
+    profile: str
+    runtimes: frozenset[str] = frozenset()
+    memory_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFigures:
+    """The fleet at one moment. ``on_release`` counts online devices: model -> release -> count."""
+
+    total: int
+    online: int
+    by_profile: dict[str, int]
+    by_phase: dict[str, int]
+    on_release: dict[str, dict[str, int]]
+
+
+class Fleet:
+    """Columns of device facts and of what the last check-in said.
+
+    ``listening_since`` is when this process began to take check-ins: nobody is called silent or
+    offline for the time before. ``offline_after_s`` of silence makes a device offline.
+    """
+
+    def __init__(self, *, listening_since: float, offline_after_s: float) -> None:
+        self.listening_since = listening_since
+        self.offline_after_s = offline_after_s
+        self.facts_version = 0  # grows when a device comes, and with all that eligibility rests on
+        self._names: list[str] = []
+        self._rows: dict[str, int] = {}
+        self._kits: list[Kit] = []
+        self._kit_ids: dict[Kit, int] = {}
+        self._label_sets: list[Mapping[str, str]] = []
+        self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
+        self._label_keys: set[str] = set()
+        self._releases: list[tuple[str, str] | None] = [None]
+        self._release_ids: dict[tuple[str | None, str | None], int] = {}
+        self._hash = np.zeros(0, np.uint64)
+        self._last_seen = np.zeros(0, np.float64)
+        self._seq = np.zeros(0, np.int64)
+        self._running = np.zeros(0, np.uint32)
+        self._labels = np.zeros(0, np.uint32)
+        self._kit = np.zeros(0, np.uint32)
+        self._protocol = np.zeros(0, np.uint8)
+        self._phase = np.zeros(0, np.uint8)
+        self._grow(1024)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    # One device.
+
+    def add(
+        self,
+        name: str,
+        profile: str,
+        labels: Mapping[str, str],
+        *,
+        runtimes: Iterable[str] = (),
+        memory_mib: int = 0,
+    ) -> int:
+        """Enrol a device and return its row. The name must be new."""
+        if name in self._rows:
+            msg = f"{name} is in the fleet already"
+            raise ValueError(msg)
+        row = len(self._names)
+        if row == len(self._hash):
+            self._grow(2 * row)
+        self._names.append(name)
+        self._rows[name] = row
+        self._hash_at[row] = device_hash(name)
+        self._kit_at[row] = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
+        self._labels_at[row] = self._label_id(labels)
+        self.facts_version += 1
+        return row
+
+    def set_facts(
+        self,
+        row: int,
+        profile: str,
+        labels: Mapping[str, str],
+        *,
+        runtimes: Iterable[str] = (),
+        memory_mib: int = 0,
+    ) -> None:
+        """Replace what a device is."""
+        kit_id = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
+        label_id = self._label_id(labels)
+        if self._kit_at[row] != kit_id or self._labels_at[row] != label_id:
+            self._kit_at[row] = kit_id
+            self._labels_at[row] = label_id
+            self.facts_version += 1
+
+    def speaks(self, row: int, protocol: int) -> None:
+        """Take down which version of the protocol the device's agent spoke last."""
+        said = protocol if UNHEARD < protocol < NO_PROTOCOL else NO_PROTOCOL
+        before = self._protocol_at[row]
+        if before == said:
+            return
+        self._protocol_at[row] = said
+        if is_served(said) != (before == UNHEARD or is_served(before)):
+            self.facts_version += 1
+
+    def all_speak(self, rows: Rows, protocol: int) -> None:
+        """``speaks`` for many devices that spoke the same."""
+        for row in rows[self._protocol[rows] != protocol].tolist():
+            self.speaks(row, protocol)
+
+    def seen(
+        self, row: int, now: float, *, model: str | None, release: str | None, phase: Phase
+    ) -> None:
+        """Take down what a check-in said."""
+        number = self._release_ids.get((model, release))
+        self._last_seen_at[row] = now
+        self._running_at[row] = self.release_id(model, release) if number is None else number
+        self._phase_at[row] = _PHASE_CODE[phase]
+
+    def heartbeats(
+        self, rows: Rows, now: float | npt.NDArray[np.float64], running: npt.NDArray[np.uint32]
+    ) -> None:
+        """Many idle devices checked in, at once or each at its own time, and said what they run."""
+        self._last_seen[rows] = now
+        self._running[rows] = running
+        self._phase[rows] = IDLE_CODE
+
+    def all_seen(
+        self, rows: Rows, now: float, *, model: str | None, release: str | None, phase: Phase
+    ) -> None:
+        """``seen`` for many devices that said the same."""
+        self._last_seen[rows] = now
+        self._running[rows] = self.release_id(model, release)
+        self._phase[rows] = _PHASE_CODE[phase]
+
+    def accept_seqs(self, rows: Rows, seq: int) -> Mask:
+        """``accept_seq`` for many devices that sent the same number."""
+        if seq > SEQ_MAX:
+            return np.zeros(len(rows), np.bool_)
+        accepted: Mask = self._seq[rows] < seq
+        self._seq[rows[accepted]] = seq
+        return accepted
+
+    def standings(self) -> tuple[npt.NDArray[Any], ...]:
+        """A copy of what check-ins said, for ``take_standings`` of a fleet as long or longer."""
+        end = len(self)
+        columns = (self._last_seen, self._seq, self._running, self._phase)
+        return tuple(column[:end].copy() for column in columns)
+
+    def take_standings(self, kept: tuple[npt.NDArray[Any], ...]) -> None:
+        """Take in what ``standings`` gave; release numbers must still mean the same."""
+        columns: tuple[npt.NDArray[Any], ...] = (
+            self._last_seen,
+            self._seq,
+            self._running,
+            self._phase,
+        )
+        for column, values in zip(columns, kept, strict=True):
+            column[: len(values)] = values
+
+    def accept_seq(self, row: int, seq: int) -> bool:
+        """True, and remembered, when ``seq`` is above every one before; else it is a replay."""
+        if not self._seq_at[row] < seq <= SEQ_MAX:
+            return False
+        self._seq_at[row] = seq
+        return True
+
+    def row(self, name: str) -> int | None:
+        return self._rows.get(name)
+
+    def name(self, row: int) -> str:
+        return self._names[row]
+
+    def names(self, rows: Rows) -> tuple[str, ...]:
+        return tuple(self._names[row] for row in rows.tolist())
+
+    def labels(self, row: int) -> Mapping[str, str]:
+        return self._label_sets[self._labels_at[row]]
+
+    def profile(self, row: int) -> str:
+        return self._kits[self._kit_at[row]].profile
+
+    def protocol(self, row: int) -> int:
+        """The version that its agent spoke last; UNHEARD before it was heard."""
+        return self._protocol_at[row]
+
+    def phase(self, row: int) -> Phase:
+        return _PHASES[self._phase_at[row]]
+
+    def last_seq(self, row: int) -> int:
+        return self._seq_at[row]
+
+    def last_seen(self, row: int) -> float | None:
+        """Seconds since the epoch, None when it never checked in."""
+        return self._last_seen_at[row] or None
+
+    def online(self, row: int, now: float) -> bool:
+        """True when it checked in within ``offline_after_s``."""
+        seen = self._last_seen_at[row]
+        return seen > 0 and now - seen <= self.offline_after_s
+
+    def running(self, row: int) -> tuple[str, str] | None:
+        """(model, release) that it serves, as far as it said."""
+        return self._releases[self._running_at[row]]
+
+    def running_id(self, row: int) -> int:
+        return self._running_at[row]
+
+    def hash(self, row: int) -> int:
+        return self._hash_at[row]
+
+    def label_id(self, row: int) -> int:
+        return self._labels_at[row]
+
+    def kit_id(self, row: int) -> int:
+        return self._kit_at[row]
+
+    # All devices, in columns. These are views: read them, do not keep them.
+
+    @property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        return self._hash[: len(self)]
+
+    @property
+    def label_ids(self) -> npt.NDArray[np.uint32]:
+        return self._labels[: len(self)]
+
+    @property
+    def kit_ids(self) -> npt.NDArray[np.uint32]:
+        return self._kit[: len(self)]
+
+    @property
+    def protocols(self) -> npt.NDArray[np.uint8]:
+        return self._protocol[: len(self)]
+
+    @property
+    def running_ids(self) -> npt.NDArray[np.uint32]:
+        return self._running[: len(self)]
+
+    @property
+    def phases(self) -> npt.NDArray[np.uint8]:
+        return self._phase[: len(self)]
+
+    def silent_longer(self, rows: Rows, now: float, than_s: float) -> Mask:
+        """Who was not heard for longer; nobody while this process itself listens no longer."""
+        if not now - self.listening_since > than_s:
+            return np.zeros(len(rows), np.bool_)
+        longer_silent: Mask = now - taken(self._last_seen, rows) > than_s
+        return longer_silent
+
+    def unheard(self, rows: Rows, since: float) -> Mask:
+        """Who was not heard since then, or since this process listens if that is later."""
+        unheard: Mask = self._last_seen[rows] < max(since, self.listening_since)
+        return unheard
+
+    def label_set(self, number: int) -> Mapping[str, str]:
+        """One of the distinct label sets, by its number."""
+        return self._label_sets[number]
+
+    def kit(self, number: int) -> Kit:
+        """One of the distinct kits, by its number."""
+        return self._kits[number]
+
+    @property
+    def kit_count(self) -> int:
+        return len(self._kits)
+
+    @property
+    def label_set_count(self) -> int:
+        return len(self._label_sets)
+
+    @property
+    def label_keys(self) -> frozenset[str]:
+        """Every label key that a device carries or carried."""
+        return frozenset(self._label_keys)
+
+    def selected(self, selector: Selector) -> Mask:
+        """One truth value a row: whether the selector matches it."""
+        by_set = np.fromiter((selector.matches(labels) for labels in self._label_sets), np.bool_)
+        return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
+
+    def release_id(self, model: str | None, release: str | None) -> int:
+        """The number that stands for a release in the columns; 0 for none."""
+        if model is None or release is None:
+            return NOTHING
+        key = (model, release)
+        number = self._release_ids.get(key)
+        if number is None:
+            number = self._release_ids[key] = len(self._releases)
+            self._releases.append(key)
+        return number
+
+    def release_named(self, number: int) -> tuple[str, str] | None:
+        return self._releases[number]
+
+    def figures(self, now: float) -> FleetFigures:
+        """Counts over the whole fleet; online are those heard within ``offline_after_s``."""
+        seen = self._last_seen[: len(self)]
+        online = (seen > 0) & (now - seen <= self.offline_after_s)
+        by_profile: dict[str, int] = {kit.profile: 0 for kit in self._kits}
+        for number, count in enumerate(np.bincount(self.kit_ids).tolist()):
+            by_profile[self._kits[number].profile] += count
+        phases = np.bincount(self.phases[online], minlength=len(_PHASES))
+        on_release: dict[str, dict[str, int]] = {}
+        for number, count in enumerate(np.bincount(self.running_ids[online]).tolist()):
+            named = self._releases[number]
+            if named is not None and count:
+                on_release.setdefault(named[0], {})[named[1]] = count
+        return FleetFigures(
+            total=len(self),
+            online=int(np.count_nonzero(online)),
+            by_profile=by_profile,
+            by_phase={phase.value: int(phases[code]) for code, phase in enumerate(_PHASES)},
+            on_release=on_release,
+        )
+
+    def _kit_id(self, kit: Kit) -> int:
+        number = self._kit_ids.get(kit)
+        if number is None:
+            number = self._kit_ids[kit] = len(self._kits)
+            self._kits.append(kit)
+        return number
+
+    def _label_id(self, labels: Mapping[str, str]) -> int:
+        key = tuple(sorted(labels.items()))
+        number = self._label_ids.get(key)
+        if number is None:
+            number = self._label_ids[key] = len(self._label_sets)
+            self._label_sets.append(MappingProxyType(dict(key)))
+            self._label_keys.update(labels)
+        return number
+
+    def _grow(self, capacity: int) -> None:
+        self._hash = longer(self._hash, capacity)
+        self._last_seen = longer(self._last_seen, capacity)
+        self._seq = longer(self._seq, capacity)
+        self._running = longer(self._running, capacity)
+        self._labels = longer(self._labels, capacity)
+        self._kit = longer(self._kit, capacity)
+        self._protocol = longer(self._protocol, capacity)
+        self._phase = longer(self._phase, capacity)
+        # The same memory, for one row at a time: a third of the time of an array's item.
+        self._hash_at = self._hash.data
+        self._last_seen_at = self._last_seen.data.cast("B").cast("d")
+        self._seq_at = self._seq.data
+        self._running_at = self._running.data
+        self._labels_at = self._labels.data
+        self._kit_at = self._kit.data
+        self._protocol_at = self._protocol.data
+        self._phase_at = self._phase.data

@@ -1,0 +1,298 @@
+"""Which devices a rollout is about, and which of them lie inside its waves."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.base.ids import mix64
+from edgefleet.protocol.release import Variant
+from edgefleet.rollout.fleet import cut
+from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.eligibility import Misfit, all_too_old, misfit, too_old
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.selector import Selector, parse
+from edgefleet.rollout.lifecycle.state import WaveState
+
+
+class Answers:
+    """A question about label sets or kits, asked once for each distinct one.
+
+    ``ask`` gets the number of a label set or kit, ``count`` says how many there are by now.
+    """
+
+    def __init__(self, ask: Callable[[int], bool], count: Callable[[], int]) -> None:
+        self._ask = ask
+        self._count = count
+        self._known = bytearray()
+
+    def __getitem__(self, number: int) -> bool:
+        if number >= len(self._known):
+            self._learn()
+        return self._known[number] != 0
+
+    def all(self) -> Mask:
+        """One truth value a label set or kit."""
+        self._learn()
+        return np.frombuffer(bytes(self._known), np.bool_)
+
+    def _learn(self) -> None:
+        for number in range(len(self._known), self._count()):
+            self._known.append(self._ask(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The devices of one wave: a selection (None is everyone), cut at a threshold.
+
+    Nobody is in one that never opened; rows from ``rows`` on came too late for it.
+    """
+
+    labels: Answers | None
+    threshold: int
+    rows: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.threshold >= cut.EVERYONE
+
+
+Parts = tuple[Part, ...]
+
+
+class Scope:
+    """A selector, the variants of the release, and the rollout's salt.
+
+    Eligible is who is selected and whom the release fits. Answers are kept by label set and by kit,
+    so that one device costs two look-ups.
+    """
+
+    def __init__(
+        self, fleet: Fleet, selector: Selector, variants: Mapping[str, Variant], salt: int
+    ) -> None:
+        self._fleet = fleet
+        self.selector = selector
+        self._variants = variants
+        self._salt = salt
+        self._labels = self._answers(selector)
+        self._selections: dict[str, Answers] = {}
+        self._kits = Answers(
+            lambda number: misfit(fleet.kit(number), variants) is None, lambda: fleet.kit_count
+        )
+        self._eligible: tuple[int, Mask, memoryview[bool]] | None = None
+        self._members: tuple[int, Parts, Rows, Mask] | None = None
+        self._ineligible: tuple[int, dict[str, int]] | None = None
+        self._counts: tuple[int, npt.NDArray[np.int64]] | None = None
+
+    def selected(self, row: int) -> bool:
+        """True when the selector matches its labels."""
+        return self._labels[self._fleet.label_id(row)]
+
+    def has_variant(self, profile: str) -> bool:
+        """True when the release was built for the profile."""
+        return profile in self._variants
+
+    def misfit(self, row: int) -> Misfit | None:
+        """Why the release does not fit the device; None when it does."""
+        if too_old(self._fleet.protocol(row)):
+            return Misfit.AGENT_TOO_OLD
+        return misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants)
+
+    def eligible(self, row: int) -> bool:
+        fleet, kept = self._fleet, self._eligible
+        if kept is not None and kept[0] == fleet.facts_version:
+            return kept[2][row]
+        return (
+            self._labels[fleet.label_id(row)]
+            and self._kits[fleet.kit_id(row)]
+            and not too_old(fleet.protocol(row))
+        )
+
+    def ineligible(self) -> dict[str, int]:
+        """How many selected devices the release does not fit, by reason."""
+        fleet = self._fleet
+        if self._ineligible is None or self._ineligible[0] != fleet.facts_version:
+            self._ineligible = (fleet.facts_version, self._count_misfits())
+        return self._ineligible[1]
+
+    def position(self, row: int) -> int:
+        """Where the device lies in this rollout: 64 bits."""
+        return mix64(self._fleet.hash(row) ^ self._salt)
+
+    def positions(self, rows: Rows) -> cut.Hashes:
+        """Where each of ``rows`` lies."""
+        return cut.positions(self._fleet.hashes[rows], self._salt)
+
+    def part(self, wave: WaveState) -> Part:
+        """The devices of a wave that is open, or was."""
+        threshold = 0 if wave.threshold is None else int(wave.threshold, 16)
+        return Part(self._selection(wave.selector), threshold, wave.rows or 0)
+
+    def inside(self, row: int, parts: Parts) -> bool:
+        """Is it in one of them? Call it for eligible devices."""
+        return self.first(row, parts) is not None
+
+    def first(self, row: int, parts: Parts) -> int | None:
+        """The place in ``parts`` of the first that it is in. Call it for eligible devices."""
+        position: int | None = None
+        for place, part in enumerate(parts):
+            if part.labels is not None and not part.labels[self._fleet.label_id(row)]:
+                continue
+            if part.threshold >= cut.EVERYONE:
+                return place
+            if row < part.rows:
+                if position is None:
+                    position = self.position(row)
+                if position < part.threshold:
+                    return place
+        return None
+
+    def eligible_mask(self) -> Mask:
+        """One truth value a row; kept until the fleet's facts change. Do not write to it."""
+        version = self._fleet.facts_version
+        if self._eligible is None or self._eligible[0] != version:
+            mask = self._ask_eligible(np.arange(len(self._fleet)))
+            self._eligible = (version, mask, mask.data.cast("B").cast("?"))
+        return self._eligible[1]
+
+    def eligible_rows(self) -> Rows:
+        return np.flatnonzero(self.eligible_mask())
+
+    def all_eligible(self, rows: Rows) -> Mask:
+        """``eligible`` for many rows at once."""
+        kept = self._eligible
+        if kept is not None and kept[0] == self._fleet.facts_version:
+            return kept[1][rows]
+        return self._ask_eligible(rows)
+
+    def matching(self, rows: Rows, selector: str) -> Mask:
+        """Which of ``rows`` a wave's selector matches."""
+        labels = self._selection(selector)
+        if labels is None:
+            return np.ones(len(rows), np.bool_)
+        mask: Mask = labels.all()[self._fleet.label_ids[rows]]
+        return mask
+
+    def count(self, eligible: Rows, parts: Parts) -> int:
+        """How many of these eligible rows lie inside ``parts``."""
+        return int(np.count_nonzero(self._all_inside(eligible, parts)))
+
+    def counts(self, selector: str) -> tuple[int, int]:
+        """Eligible devices, and those of them that a wave's selector matches."""
+        version = self._fleet.facts_version
+        if self._counts is None or self._counts[0] != version:
+            labels = self._fleet.label_ids[self.eligible_mask()]
+            self._counts = (version, np.bincount(labels, minlength=self._fleet.label_set_count))
+        by_set = self._counts[1]
+        labels_of = self._selection(selector)
+        every = int(by_set.sum())
+        return every, every if labels_of is None else int(by_set[labels_of.all()].sum())
+
+    def members(self, parts: Parts) -> Rows:
+        """Eligible rows inside ``parts``, ascending; kept until the fleet's facts change.
+
+        Do not write to it. The first call after a change takes some 10 ms for a million devices.
+        """
+        version = self._fleet.facts_version
+        kept = self._members
+        if kept is None or kept[0] != version or kept[1] != parts:
+            rows, mask = self.eligible_rows(), self.eligible_mask()
+            if not _is_everyone(parts):
+                rows = rows[self._all_inside(rows, parts)]
+                mask = np.zeros(len(mask), np.bool_)
+                mask[rows] = True
+            kept = self._members = (version, parts, rows, mask)
+        return kept[2]
+
+    def all_inside(self, rows: Rows, parts: Parts) -> Mask:
+        """``eligible`` and ``inside`` for many rows at once."""
+        kept = self._members
+        if kept is not None and kept[0] == self._fleet.facts_version and kept[1] == parts:
+            return kept[3][rows]
+        return self.all_eligible(rows) & self._all_inside(rows, parts)
+
+    def firsts(self, rows: Rows, parts: Parts) -> npt.NDArray[np.int16]:
+        """``first`` for many rows at once, -1 for those in none of them and the ineligible."""
+        found = np.full(len(rows), -1, np.int16)
+        left = np.flatnonzero(self.all_eligible(rows))
+        for place, part in enumerate(parts):
+            inside = self._all_inside(rows[left], (part,))
+            found[left[inside]] = place
+            left = left[~inside]
+        return found
+
+    def _all_inside(self, rows: Rows, parts: Parts) -> Mask:
+        if _is_everyone(parts):
+            return np.ones(len(rows), np.bool_)
+        inside = np.zeros(len(rows), np.bool_)
+        places: cut.Hashes | None = None
+        for part in parts:
+            if part.is_whole:
+                mask = np.ones(len(rows), np.bool_)
+            else:
+                places = self.positions(rows) if places is None else places
+                mask = (places < np.uint64(part.threshold)) & (rows < part.rows)
+            if part.labels is not None:
+                mask &= part.labels.all()[self._fleet.label_ids[rows]]
+            inside |= mask
+        return inside
+
+    def _ask_eligible(self, rows: Rows) -> Mask:
+        by_label, by_kit = self._labels.all(), self._kits.all()
+        mask = ~self._old(rows)
+        if not by_label.all():
+            mask &= by_label[self._fleet.label_ids[rows]]
+        if not by_kit.all():
+            mask &= by_kit[self._fleet.kit_ids[rows]]
+        return mask
+
+    def _count_misfits(self) -> dict[str, int]:
+        """By reason. It passes over the fleet only where there may be some."""
+        fleet, by_label, fits = self._fleet, self._labels.all(), self._kits.all()
+        old = all_too_old(fleet.protocols)
+        if fits.all() and not old.any():
+            return {}
+        wrong = old | ~fits[fleet.kit_ids]
+        if not by_label.all():
+            wrong &= by_label[fleet.label_ids]
+        found: dict[str, int] = {}
+        counts = np.bincount(fleet.kit_ids[wrong & ~old], minlength=fleet.kit_count)
+        for number, count in enumerate(counts.tolist()):
+            reason = misfit(fleet.kit(number), self._variants) if count else None
+            if reason is not None:
+                found[reason.value] = found.get(reason.value, 0) + count
+        count_old = int(np.count_nonzero(wrong & old))
+        if count_old:
+            found[Misfit.AGENT_TOO_OLD.value] = count_old
+        return found
+
+    def _old(self, rows: Rows) -> Mask:
+        return all_too_old(self._fleet.protocols[rows])
+
+    def _selection(self, selector: str) -> Answers | None:
+        if not selector:
+            return None
+        if selector not in self._selections:
+            self._selections[selector] = self._answers(parse(selector))
+        return self._selections[selector]
+
+    def _answers(self, selector: Selector) -> Answers:
+        fleet = self._fleet
+        return Answers(
+            lambda number: selector.matches(fleet.label_set(number)),
+            lambda: fleet.label_set_count,
+        )
+
+
+def _is_everyone(parts: Parts) -> bool:
+    return any(part.is_whole and part.labels is None for part in parts)
+
+
+def reach(parts: Parts) -> Parts:
+    """The same devices in fewer parts: a later cut through the same devices holds the earlier."""
+    last = {id(part.labels): part for part in parts}
+    everyone = last.get(id(None))
+    if everyone is not None and everyone.is_whole:
+        return (everyone,)
+    return tuple(last.values())

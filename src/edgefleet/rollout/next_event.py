@@ -1,0 +1,96 @@
+"""What happens to a rollout next: by an operator's verb, or by the gate's word.
+
+Events only; what they make of the state stands in ``step``.
+"""
+
+from collections.abc import Callable, Collection
+
+from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verb, Verdict
+from edgefleet.rollout import plan
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle import step as steps
+from edgefleet.rollout.lifecycle.state import ACTING
+from edgefleet.rollout.lifecycle.step import Event
+from edgefleet.rollout.lifecycle.table import RolloutSignal
+
+
+class NextEvent:
+    """Finds the next event of a rollout over one fleet. Changes nothing."""
+
+    def __init__(self, fleet: Fleet, desired: Desired) -> None:
+        self._fleet = fleet
+        self._desired = desired
+
+    def by_verb(
+        self,
+        track: ActiveRollout,
+        verb: Verb,
+        others: Collection[ActiveRollout],
+        now: float,
+        *,
+        evidence: Callable[[], Evidence],
+    ) -> Event:
+        """What the verb asks for. ``others`` are all other rollouts; ``evidence`` is of now.
+
+        Raises OperatorError ``verb_not_now``, or ``rollout_overlap`` where one of the others holds
+        its devices.
+        """
+        match verb:
+            case Verb.START:
+                steps.check_allowed(track.state, RolloutSignal.STARTED, "start")
+                plan.check_free(track.scope, others, ACTING)
+                return steps.Started(
+                    previous=plan.previous_release(
+                        track.scope, self._fleet, self._desired, track.state.spec.model
+                    ),
+                    opening=plan.next_openings(track, self._fleet)[0],
+                )
+            case Verb.PAUSE:
+                return steps.Paused()
+            case Verb.RESUME:
+                steps.check_allowed(track.state, RolloutSignal.RESUMED, "resume")
+                plan.check_free(track.scope, others, ACTING)
+                plan.check_newest(track, others)
+                begun = track.state.wave is not None
+                opening = None if begun else plan.next_openings(track, self._fleet)[0]
+                return steps.Resumed(opening=opening)
+            case Verb.ADVANCE:
+                steps.check_allowed(track.state, RolloutSignal.ADVANCED, "advance")
+                return self._onward(track, steps.by_hand(evidence(), now), by_hand=True)
+            case Verb.HALT:
+                return steps.Halted()
+            case Verb.REVERT:
+                steps.check_allowed(track.state, RolloutSignal.REVERT_REQUESTED, "revert")
+                plan.check_free(track.scope, others, ACTING)
+                return steps.RevertRequested()
+
+    def by_gate(self, track: ActiveRollout, judgement: Judgement) -> Event | None:
+        """What the gate's word leads to; None when it says what it said before."""
+        match judgement.verdict:
+            case Verdict.FAIL if judgement.evidence.exposed:
+                return steps.GateFailed(judgement=judgement)
+            case Verdict.FAIL:
+                return steps.RefusedByDevices(judgement=judgement)
+            case Verdict.PASS if track.state.status is Status.RUNNING:
+                return self._onward(track, judgement, by_hand=False)
+            case Verdict.PASS | Verdict.INCONCLUSIVE:
+                wave = track.state.open_wave
+                before = None if wave is None else wave.judgement
+                stands = (
+                    before is not None
+                    and before.reason == judgement.reason
+                    and before.at <= judgement.at  # else somebody set the clock back
+                )
+                if stands or judgement.verdict is Verdict.PASS:
+                    return None
+                return steps.WaitReasonChanged(judgement=judgement)
+
+    def _onward(self, track: ActiveRollout, judgement: Judgement, *, by_hand: bool) -> Event:
+        openings = plan.next_openings(track, self._fleet)
+        if plan.leads_on(track, openings):
+            return steps.Advanced(judgement=judgement, openings=openings, by_hand=by_hand)
+        return steps.Finished(
+            judgement=judgement, openings=openings, by_hand=by_hand, rows=len(self._fleet)
+        )

@@ -1,0 +1,76 @@
+"""What the fleet of a plan is made of: enough of it to simulate the plan, and no device by name."""
+
+from collections import Counter
+
+import numpy as np
+
+from edgefleet.protocol.operator import FleetGroup, PlanFleet
+from edgefleet.protocol.release import ReleaseManifest
+from edgefleet.protocol.rollout import RolloutSpec
+from edgefleet.rollout.constraints.window import DEVICE, LABEL
+from edgefleet.rollout.fleet.eligibility import Misfit, all_too_old, misfit, variants_of
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.selector import parse
+from edgefleet.rollout.limits import GROUPS
+
+
+def compose(
+    fleet: Fleet, spec: RolloutSpec, manifest: ReleaseManifest, *, interval_s: float, now: float
+) -> PlanFleet:
+    """The devices that ``spec`` selects and ``manifest`` fits, put together where they are alike.
+
+    Only labels that the plan speaks of tell devices apart. Beyond ``GROUPS`` kinds of devices the
+    rarest lose their labels. The spec must have been checked.
+    """
+    rows = np.flatnonzero(fleet.selected(parse(spec.selector)))
+    variants = variants_of(manifest)
+    keys = _keys(spec)
+    groups: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
+    left_out: Counter[str] = Counter()
+    too_old = all_too_old(fleet.protocols[rows])
+    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], too_old], axis=1)
+    distinct, counts = np.unique(kinds, axis=0, return_counts=True)
+    for (kit_id, label_id, old), count in zip(distinct.tolist(), counts.tolist(), strict=True):
+        kit = fleet.kit(kit_id)
+        unfit = misfit(kit, variants) or (Misfit.AGENT_TOO_OLD if old else None)
+        if unfit is not None:
+            left_out[unfit.value] += count
+            continue
+        labels = fleet.label_set(label_id)
+        told = tuple((key, labels[key]) for key in keys if key in labels)
+        groups[kit.profile, told] += count
+    away = fleet.silent_longer(rows, now, fleet.offline_after_s)
+    return PlanFleet(
+        at=now,
+        interval_s=interval_s,
+        groups=_bounded(groups),
+        offline=min(int(np.count_nonzero(away)), sum(groups.values())),
+        ineligible=dict(left_out),
+    )
+
+
+def _keys(spec: RolloutSpec) -> tuple[str, ...]:
+    """The labels that the plan speaks of beside its own selector, which all of them match."""
+    keys = {key for wave in spec.waves for key in parse(wave.selector).keys}
+    keys.update(budget.label for budget in spec.budgets)
+    if spec.pace.bytes_per_s_per_site:
+        keys.add(spec.site_label)
+    if any(window.timezone == DEVICE for window in spec.windows):
+        keys.add(LABEL)
+    return tuple(sorted(keys))
+
+
+def _bounded(
+    groups: Counter[tuple[str, tuple[tuple[str, str], ...]]],
+) -> tuple[FleetGroup, ...]:
+    ranked = groups.most_common()
+    rest: Counter[str] = Counter()
+    for (profile, _), count in ranked[GROUPS:]:
+        rest[profile] += count
+    return (
+        *(
+            FleetGroup(profile=profile, labels=dict(labels), devices=count)
+            for (profile, labels), count in ranked[:GROUPS]
+        ),
+        *(FleetGroup(profile=profile, devices=count) for profile, count in rest.items()),
+    )

@@ -1,0 +1,1 @@
+"""Why something waits, from the decisions themselves, for people."""

@@ -1,0 +1,106 @@
+"""What holds back devices that could begin: each thing once, with how many, and until when."""
+
+import numpy as np
+
+from edgefleet.protocol.rollout import Freeze
+from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.constraints.window import LABEL
+from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.limits import FIRST_NAMES
+
+
+def held_back(
+    track: ActiveRollout,
+    fleet: Fleet,
+    freeze: Freeze,
+    waiting: RowSelection,
+    *,
+    allowed: int,
+    twice: Rows,
+    now: float,
+) -> tuple[Wait, ...]:
+    """``waiting`` are online and have not begun; ``twice`` are held for two setbacks."""
+    found: list[Wait] = []
+    door = track.admission.door(track.state, freeze, None, now)
+    if door is not None:
+        found.append(_wait(door, waiting, fleet))
+    elif len(waiting):
+        found += _shut_by_device(track, waiting, fleet, now)
+        found += _no_place(track, waiting, fleet, allowed, now)
+    mine = twice[track.scope.all_eligible(twice)]
+    if len(mine):
+        text = "Two releases went wrong on these devices; release each after a look at it."
+        found.append(_wait(Blocked(WaitCode.REVERTED_TWICE, text), RowSelection.of(mine), fleet))
+    misfits = track.scope.ineligible()
+    if misfits:
+        named = ", ".join(f"{count} {reason}" for reason, count in sorted(misfits.items()))
+        found.append(
+            Wait(
+                code=WaitCode.INELIGIBLE,
+                text=f"The release does not fit some that are selected: {named}.",
+                devices=sum(misfits.values()),
+            )
+        )
+    return tuple(found)
+
+
+def _no_place(
+    track: ActiveRollout, waiting: RowSelection, fleet: Fleet, allowed: int, now: float
+) -> list[Wait]:
+    admission = track.admission
+    found: list[Wait] = []
+    if track.in_trial >= allowed or track.muster.suspect:
+        text = f"{track.in_trial} are in trial{admission.unsaid}: {track.muster.reason}."
+        found.append(_wait(Blocked(WaitCode.EXPOSURE, text), waiting, fleet))
+    until = admission.starts.wait_until(now)
+    if until is not None:
+        text = f"{track.state.spec.pace.starts_per_minute} began in the last minute."
+        found.append(_wait(Blocked(WaitCode.PACE, text, until), waiting, fleet))
+    flows = admission.flow.busy_until(now)
+    if flows is not None:
+        text = "As many bytes are on their way, by all rollouts together, as its pace allows."
+        found.append(_wait(Blocked(WaitCode.PACE, text, flows), waiting, fleet))
+    budgets = admission.budgets
+    if budgets.specs and len(blocked := waiting.only(budgets.blocked(waiting.all(), fleet))):
+        named = ", ".join(
+            f"{budget.max_in_trial} in trial by {budget.label}" for budget in budgets.specs
+        )
+        text = f"Others with the same label are in trial, by whichever rollout (at most {named})."
+        found.append(_wait(Blocked(WaitCode.BUDGET, text), blocked, fleet))
+    return found
+
+
+def _shut_by_device(
+    track: ActiveRollout, waiting: RowSelection, fleet: Fleet, now: float
+) -> list[Wait]:
+    hours = track.admission.hours
+    if not hours.by_device:
+        return []
+    numbers = fleet.label_ids[waiting.all()]
+    table: Mask = np.zeros(fleet.label_set_count, np.bool_)
+    opens: list[float] = []
+    for number in np.flatnonzero(np.bincount(numbers)).tolist():
+        zone = fleet.label_set(number).get(LABEL)
+        if not hours.open(zone, now):
+            table[number] = True
+            at = hours.next_open(zone, now)
+            opens += [] if at is None else [at]
+    shut = waiting.only(table[numbers])
+    if not len(shut):
+        return []
+    text = "No maintenance window is open where they are."
+    return [_wait(Blocked(WaitCode.WINDOW, text, min(opens, default=None)), shut, fleet)]
+
+
+def _wait(refusal: Blocked, rows: RowSelection, fleet: Fleet) -> Wait:
+    return Wait(
+        code=refusal.code,
+        text=refusal.text,
+        since=refusal.since,
+        until=refusal.until,
+        devices=len(rows),
+        first=fleet.names(rows.first(FIRST_NAMES)),
+    )

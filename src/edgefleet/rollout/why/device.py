@@ -1,0 +1,253 @@
+"""Why a device runs what it runs, and where a release stands."""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from edgefleet.protocol.device import Phase
+from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.version import OLDEST, PROTOCOL, starts_by_itself
+from edgefleet.protocol.why import Wait, WaitCode, WaitReport
+from edgefleet.rollout.active import ActiveRollout, PublishedRelease
+from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding
+from edgefleet.rollout.fleet.eligibility import Misfit
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.state import OPEN
+
+Refusals = Callable[[ActiveRollout], Blocked | None]
+
+
+def explain_device(
+    row: int,
+    fleet: Fleet,
+    desired: Desired,
+    tracks: tuple[ActiveRollout, ...],
+    now: float,
+    *,
+    refusal: Refusals,
+) -> WaitReport:
+    """Why this device runs what it runs. ``tracks`` newest first.
+
+    ``refusal`` says why it may not start now what a rollout gives it.
+    """
+    waits: list[Wait] = []
+    if not fleet.online(row, now):
+        waits.append(_away(row, fleet))
+    concerning = next((track for track in tracks if _concerns(track, row)), None)
+    wait = None if concerning is None else _in_rollout(row, fleet, desired, concerning, refusal)
+    waits.append(wait or _not_followed(row, desired, tracks) or _settled(row, fleet, desired))
+    return WaitReport(
+        about=f"device/{fleet.name(row)}", at=now, line=waits[-1].text, waits=tuple(waits)
+    )
+
+
+def _concerns(track: ActiveRollout, row: int) -> bool:
+    """An open rollout on this device, or one that is taking back what it runs."""
+    if track.state.status not in OPEN:
+        return False
+    return track.scope.selected(row) or track.ledger.standing(row) is not DeviceStanding.NONE
+
+
+def _away(row: int, fleet: Fleet) -> Wait:
+    seen = fleet.last_seen(row)
+    text = "It has never checked in." if seen is None else "It does not check in."
+    return Wait(code=WaitCode.OFFLINE, text=text, since=seen)
+
+
+def _in_rollout(
+    row: int, fleet: Fleet, desired: Desired, track: ActiveRollout, refusal: Refusals
+) -> Wait | None:
+    state, release = track.state, track.state.spec.release
+    where = f"rollout {state.id} of release {release}"
+    standing = track.ledger.standing(row)
+    runs_it = fleet.running_id(row) == track.release.number
+    misfit = track.scope.misfit(row)
+    if misfit is not None and standing is DeviceStanding.NONE:
+        return Wait(
+            code=WaitCode.INELIGIBLE,
+            text=_MISFITS[misfit].format(release=release, profile=fleet.profile(row)),
+        )
+    if state.status is Status.REVERTING and (runs_it or standing is DeviceStanding.TRIAL):
+        want = desired.track(row)
+        if want is None:
+            return Wait(
+                code=WaitCode.HELD,
+                text=f"The {where} is taken back, but there is no earlier release for it.",
+            )
+        return Wait(
+            code=WaitCode.REVERTING,
+            text=f"The {where} is taken back; it is offered release "
+            f"{want.state.spec.release} again.",
+            since=state.since,
+        )
+    if standing in HELD:
+        return Wait(
+            code=WaitCode.HELD,
+            text=f"It {standing.name.lower()} release {release} and is never offered it again.",
+        )
+    if standing is DeviceStanding.TRIAL:
+        return Wait(
+            code=WaitCode.TRIAL,
+            text=f"It runs release {release} on trial and confirms after "
+            f"{state.spec.gate.confirm_after_s:g} s of good health.",
+        )
+    if standing is DeviceStanding.HEALTHY or runs_it:
+        return None
+    wait = _not_begun(row, fleet, track, standing, refusal)
+    if wait is not None and starts_by_itself(fleet.protocol(row)):
+        return replace(wait, text=f"{wait.text} {_BY_ITSELF}")
+    return wait
+
+
+def _not_begun(
+    row: int, fleet: Fleet, track: ActiveRollout, standing: DeviceStanding, refusal: Refusals
+) -> Wait | None:
+    state, release = track.state, track.state.spec.release
+    wave = state.open_wave
+    match state.status:
+        case Status.PLANNED:
+            return Wait(code=WaitCode.START, text=f"Rollout {state.id} has not been started.")
+        case Status.PAUSED:
+            return Wait(code=WaitCode.PAUSED, text=f"Rollout {state.id} is paused.")
+        case Status.HALTED:
+            return Wait(code=WaitCode.HALTED, text=f"Rollout {state.id} is halted.")
+        case Status.RUNNING if wave is not None and not track.inside(row):
+            return Wait(
+                code=WaitCode.NEXT_WAVE,
+                text=f"It is not in the open wave ({wave.name}) of rollout {state.id}; "
+                f"it gets release {release} in a later one.",
+                since=wave.opened_at,
+            )
+        case Status.RUNNING:
+            return _held_back(row, fleet, track, refusal) or _on_its_way(
+                row, fleet, release, standing
+            )
+        case _:
+            return None
+
+
+def _held_back(row: int, fleet: Fleet, track: ActiveRollout, refusal: Refusals) -> Wait | None:
+    """What it waits for before it may fetch or, once all is there, start."""
+    release, phase = track.state.spec.release, fleet.phase(row)
+    if phase in (Phase.FETCHING, Phase.PROVING):
+        return None
+    refused = refusal(track)
+    if refused is None:
+        if phase is Phase.STAGED or track.scope.position(row) < track.offering.below:
+            return None
+        return Wait(
+            code=WaitCode.EXPOSURE, text=f"Others get release {release} before it; its turn comes."
+        )
+    staged = "It has all of it and waits" if phase is Phase.STAGED else "It waits"
+    return Wait(
+        code=refused.code,
+        text=f"{staged} to start release {release}: {refused.text}",
+        since=refused.since,
+        until=refused.until,
+    )
+
+
+def _on_its_way(row: int, fleet: Fleet, release: str, standing: DeviceStanding) -> Wait:
+    if fleet.phase(row) in (Phase.FETCHING, Phase.PROVING):
+        return Wait(
+            code=WaitCode.FETCHING, text=f"It is {fleet.phase(row).value} release {release}."
+        )
+    if standing is DeviceStanding.DEFERRED:
+        return Wait(code=WaitCode.CHECK_IN, text=f"It put release {release} off; it tries again.")
+    return Wait(
+        code=WaitCode.CHECK_IN,
+        text=f"It is offered release {release} when it checks in next.",
+        since=fleet.last_seen(row),
+    )
+
+
+def _not_followed(row: int, desired: Desired, tracks: tuple[ActiveRollout, ...]) -> Wait | None:
+    """The newest completed rollout that would be for this newcomer, if only it took any."""
+    if desired.track(row) is not None:
+        return None
+    for track in tracks:
+        completed = track.state.status is Status.COMPLETED
+        if completed and not track.follows(row) and track.scope.eligible(row):
+            return Wait(
+                code=WaitCode.NOT_FOLLOWED,
+                text=f"It enrolled after rollout {track.state.id} of release "
+                f"{track.state.spec.release} ended, which takes no newcomers: plan a rollout.",
+                since=track.state.ended_at,
+            )
+    return None
+
+
+def _settled(row: int, fleet: Fleet, desired: Desired) -> Wait:
+    want = desired.track(row)
+    running = fleet.running(row)
+    runs = "nothing" if running is None else f"release {running[1]} of {running[0]}"
+    if want is None:
+        return Wait(
+            code=WaitCode.NO_ROLLOUT, text=f"No rollout says what it should run; it runs {runs}."
+        )
+    release = want.state.spec.release
+    if fleet.running_id(row) == want.release.number:
+        return Wait(code=WaitCode.DONE, text=f"It runs {runs}, as rollout {want.state.id} says.")
+    if fleet.phase(row) in (Phase.FETCHING, Phase.PROVING):
+        return _on_its_way(row, fleet, release, DeviceStanding.NONE)
+    return Wait(
+        code=WaitCode.CHECK_IN,
+        text=f"It runs {runs}; it is offered release {release} when it checks in next.",
+        since=fleet.last_seen(row),
+    )
+
+
+_MISFITS = {
+    Misfit.NO_VARIANT: "Release {release} has no variant for its profile {profile}.",
+    Misfit.RUNTIME_MISSING: "It has not the runtime that release {release} needs on {profile}.",
+    Misfit.MEMORY_TOO_SMALL: "It has less memory than release {release} may take on {profile}.",
+    Misfit.AGENT_TOO_OLD: "Its agent is too old to be given release {release}, or newer than this "
+    f"hub, which speaks protocols {OLDEST} to {PROTOCOL}: update it.",
+}
+_BY_ITSELF = (
+    "Its agent is of the version before: it starts by itself, so its place is granted with the "
+    "offer."
+)
+
+
+def explain_release(
+    release: PublishedRelease, tracks: tuple[ActiveRollout, ...], now: float
+) -> WaitReport:
+    """Where a release stands. ``tracks`` are its rollouts, newest first."""
+    manifest = release.manifest
+    about = f"release/{manifest.model}/{manifest.release}"
+    if not tracks:
+        none = (
+            Wait(
+                code=WaitCode.NO_ROLLOUT,
+                text="It is published; no rollout is planned: edgefleet rollout plan "
+                f"--model {manifest.model} --release {manifest.release}",
+            ),
+        )
+        return WaitReport(about=about, at=now, line=none[0].text, waits=none)
+    waits = tuple(_rollout_line(track) for track in tracks[:20])
+    return WaitReport(about=about, at=now, line=waits[0].text, waits=waits)
+
+
+_CODES = {
+    Status.PLANNED: WaitCode.START,
+    Status.RUNNING: WaitCode.SAMPLE,
+    Status.PAUSED: WaitCode.PAUSED,
+    Status.HALTED: WaitCode.HALTED,
+    Status.REVERTING: WaitCode.REVERTING,
+    Status.COMPLETED: WaitCode.DONE,
+    Status.REVERTED: WaitCode.DONE,
+    Status.REFUSED: WaitCode.DONE,
+}
+
+
+def _rollout_line(track: ActiveRollout) -> Wait:
+    state = track.state
+    return Wait(
+        code=_CODES[state.status],
+        text=f"Rollout {state.id} is {state.status}: {state.text}",
+        since=state.since,
+        devices=track.ledger.exposed,
+    )

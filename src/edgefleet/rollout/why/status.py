@@ -1,0 +1,91 @@
+"""What is seen of a rollout at one moment: its census, the gate's word on it, what it waits for."""
+
+from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status
+from edgefleet.protocol.why import WaitReport
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.admission.starts import StartAdmission, allowed
+from edgefleet.rollout.census import Census, closed_evidence, find_owing, take_census
+from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.evidence.gate import Gate
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.state import JUDGED
+from edgefleet.rollout.limits import CENSUS_KEPT_FROM, CENSUS_KEPT_S
+from edgefleet.rollout.why import rollout as why
+from edgefleet.rollout.why.view import show
+
+
+class RolloutStatus:
+    """Looks at rollouts and changes none. Keeps the last count of each very large wave."""
+
+    def __init__(self, fleet: Fleet, desired: Desired, leave: StartAdmission, gate: Gate) -> None:
+        self._fleet = fleet
+        self._desired = desired
+        self._leave = leave
+        self._gate = gate
+        self._counted: dict[str, tuple[int, float, Census]] = {}  # revision, when, what
+
+    def census(self, track: ActiveRollout, now: float) -> Census:
+        """Count the open wave now: for whoever acts by it."""
+        held = self._leave.held(track)
+        census = take_census(track, self._fleet, self._desired, now, held=held)
+        if census.evidence.cut >= CENSUS_KEPT_FROM:
+            self._counted[track.state.id] = (track.state.revision, now, census)
+        return census
+
+    def judge(self, track: ActiveRollout, census: Census, now: float) -> Judgement | None:
+        """The gate's word on the open wave; None when none is open or nobody judges it."""
+        wave = track.state.open_wave
+        if track.state.status not in JUDGED or wave is None or wave.opened_at is None:
+            return None
+        return self._gate(
+            census.evidence,
+            track.state.spec.gate,
+            opened_at=self._leave.patience_from(track, now),
+            before=wave.judgement,
+            now=now,
+        )
+
+    def view(self, track: ActiveRollout, now: float) -> RolloutView:
+        """The whole rollout, for people."""
+        evidence, judgement, report = self._look_at(track, now)
+        bound = allowed(track) if track.state.status in JUDGED else None
+        return show(track, evidence, judgement, report, bound)
+
+    def why(self, track: ActiveRollout, now: float) -> WaitReport:
+        """What the rollout waits for."""
+        return self._look_at(track, now)[2]
+
+    def _look_at(
+        self, track: ActiveRollout, now: float
+    ) -> tuple[Evidence, Judgement | None, WaitReport]:
+        match track.state.status:
+            case Status.RUNNING | Status.PAUSED | Status.HALTED:
+                census = self._recent_census(track, now)
+                sight = why.Observation(
+                    now,
+                    census,
+                    judgement=self.judge(track, census, now),
+                    patience_from=self._leave.patience_from(track, now),
+                    held=self._leave.held_back(track, census.offered, now),
+                )
+                evidence = census.evidence
+            case Status.REVERTING | Status.REVERTED:
+                owing = find_owing(track, self._fleet, self._desired, now)
+                sight = why.Observation(now, owing=owing)
+                evidence = closed_evidence(track, self._fleet, now)
+            case Status.PLANNED:
+                sight = why.Observation(
+                    now, held=self._leave.held_back(track, Census().offered, now)
+                )
+                evidence = closed_evidence(track, self._fleet, now)
+            case Status.COMPLETED | Status.REFUSED:
+                sight, evidence = why.Observation(now), closed_evidence(track, self._fleet, now)
+        report = why.explain_rollout(track, self._fleet, sight)
+        return evidence, sight.judgement, report
+
+    def _recent_census(self, track: ActiveRollout, now: float) -> Census:
+        """For people: the count of a very large wave may be a second old."""
+        revision, at, census = self._counted.get(track.state.id, (-1, 0.0, Census()))
+        if revision == track.state.revision and 0 <= now - at < CENSUS_KEPT_S:
+            return census
+        return self.census(track, now)

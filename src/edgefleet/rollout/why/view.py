@@ -1,0 +1,85 @@
+"""A rollout as people see it. Constant size, whatever the fleet."""
+
+from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status, WaveView
+from edgefleet.protocol.why import WaitReport
+from edgefleet.rollout.active import ActiveRollout
+
+
+def show(
+    track: ActiveRollout,
+    evidence: Evidence,
+    judgement: Judgement | None,
+    why: WaitReport,
+    allowed: int | None,
+) -> RolloutView:
+    """``judgement`` is the gate's word of this moment on the open wave, if one is open."""
+    state = track.state
+    spec = state.spec
+    is_open = state.status in (Status.RUNNING, Status.PAUSED, Status.HALTED)
+    return RolloutView(
+        id=state.id,
+        model=spec.model,
+        release=spec.release,
+        previous=state.previous,
+        selector=spec.selector,
+        status=state.status,
+        reason=state.reason,
+        text=state.text,
+        generation=state.generation,
+        created_at=state.created_at,
+        started_at=state.started_at,
+        ended_at=state.ended_at,
+        wave=state.wave if is_open else None,
+        waves=tuple(
+            _wave(track, index, share, judgement if index == state.wave else None)
+            for index, share in enumerate(shares(track))
+        ),
+        gate=spec.gate,
+        plan=spec,
+        ineligible=track.scope.ineligible(),
+        allowed=allowed,
+        approvals=state.approvals,
+        evidence=evidence,
+        exposed=track.ledger.exposed,
+        why=why,
+    )
+
+
+def shares(track: ActiveRollout) -> tuple[float, ...]:
+    """Percent of the eligible devices in each wave with all before it, as planned until it opens.
+
+    Before that a wave by selector counts as if no wave before it held any of its devices.
+    """
+    found: list[float] = []
+    for wave in track.state.waves:
+        before = found[-1] if found else 0.0
+        if wave.percent is not None and not wave.selector:
+            share = max(before, wave.percent)
+        elif wave.cut is not None and wave.population:
+            share = 100 * wave.cut / wave.population
+        else:
+            eligible, chosen = track.scope.counts(wave.selector)
+            much = chosen if wave.percent is None else chosen * wave.percent / 100
+            much = much if wave.count is None else min(chosen, wave.count)
+            base = before if wave.selector else 0.0
+            share = max(before, min(100.0, base + 100 * much / max(1, eligible)))
+        found.append(share)
+    return tuple(found)
+
+
+def _wave(
+    track: ActiveRollout, index: int, percent: float, now_judged: Judgement | None
+) -> WaveView:
+    wave = track.state.waves[index]
+    return WaveView(
+        name=wave.name,
+        percent=percent,
+        selector=wave.selector,
+        cut=wave.cut,
+        threshold=wave.threshold,
+        population=wave.population,
+        opened_at=wave.opened_at,
+        closed_at=wave.closed_at,
+        exposed=0 if wave.opened_at is None else track.ledger.exposed_up_to(index),
+        judgement=wave.judgement if now_judged is None else now_judged,
+    )

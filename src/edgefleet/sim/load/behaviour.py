@@ -1,0 +1,144 @@
+"""What a release does on a device of a profile: measured on the real artifact, not made up.
+
+Once for each release and profile the golden set is run as a device runs it, and then what devices
+see (field data) goes through the same runtime, one case at a time. Simulated devices draw from what
+was found.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgefleet.agent.state import Held
+from edgefleet.base.errors import EdgefleetError, OperatorError
+from edgefleet.protocol.serving import ProveRequest, ProveResult
+from edgefleet.serving.prove import prove
+from edgefleet.serving.runtime import Tensor, runtime_for
+from edgefleet.serving.stats import confidence_sum, memory_kib
+from edgefleet.sim.load.model import ModelBehaviour
+from edgefleet.sim.load.workers import Workers
+
+QUANTILES: Final = 256  # so that one byte of chance picks one
+_UNKNOWN: Final = (0.0,) * QUANTILES
+
+
+@dataclass(frozen=True, slots=True)
+class FieldData:
+    """What devices see: inputs by tensor name, cases first, and the right answer of each case."""
+
+    inputs: Mapping[str, Tensor]
+    labels: Tensor
+
+
+def read_field(path: Path) -> FieldData:
+    """Read an ``.npz`` with ``input.<name>`` and ``label``. Raises OperatorError."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            inputs = {
+                name.removeprefix("input."): arrays[name]
+                for name in arrays.files
+                if name.startswith("input.")
+            }
+            labels = arrays["label"]
+    except (OSError, ValueError, KeyError) as error:
+        raise OperatorError("setting_invalid", f"{path}: {error}.", field="field") from error
+    if not inputs or any(len(array) != len(labels) for array in inputs.values()):
+        raise OperatorError(
+            "setting_invalid", f"{path} needs input.<name> and label, alike long.", field="field"
+        )
+    return FieldData(inputs, labels)
+
+
+def measure(held: Held, model: Path, golden: Path, field: FieldData) -> ModelBehaviour:
+    """Prove the release as a device does; where it passes, serve it all of ``field``."""
+    before_kib = memory_kib()
+    proof = prove(
+        ProveRequest(
+            variant=held.variant,
+            golden=held.golden,
+            artifact_path=str(model),
+            golden_path=str(golden),
+        )
+    )
+    if not proof.passed:
+        return _refused(proof)
+    try:
+        return _in_the_field(held, model, field, proof, before_kib)
+    except (EdgefleetError, KeyError) as error:
+        detail = f"It cannot be served: {error}"
+        return _refused(ProveResult(passed=False, reason="load_failed", detail=detail[:500]))
+
+
+class MeasuringLaboratory:
+    """Measures in ``threads`` at first need; ``folder`` is for the files meanwhile."""
+
+    def __init__(self, field: FieldData, folder: Path, threads: Workers) -> None:
+        self._field = field
+        self._folder = folder
+        self._threads = threads
+        self._known: dict[tuple[str, str], ModelBehaviour] = {}
+        self._waiting: dict[tuple[str, str], list[Callable[[ModelBehaviour], None]]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def study(
+        self, held: Held, model: bytes, golden: bytes, done: Callable[[ModelBehaviour], None]
+    ) -> None:
+        key = (held.manifest_sha256, held.variant.profile)
+        if known := self._known.get(key):
+            done(known)
+        elif key in self._waiting:
+            self._waiting[key].append(done)
+        else:
+            self._waiting[key] = [done]
+            self._threads.submit(self._measure, key, held, model, golden)
+
+    def _measure(self, key: tuple[str, str], held: Held, model: bytes, golden: bytes) -> None:
+        """In a thread."""
+        paths: list[Path] = []
+        for data, artifact in ((model, held.variant.artifact), (golden, held.golden.artifact)):
+            path = self._folder / f"{key[1]}-{artifact.sha256}"
+            path.write_bytes(data)
+            paths.append(path)
+        behaviour = measure(held, paths[0], paths[1], self._field)
+        self._threads.post(partial(self._learn, key, behaviour))
+
+    def _learn(self, key: tuple[str, str], behaviour: ModelBehaviour) -> None:
+        self._known[key] = behaviour
+        for done in self._waiting.pop(key):
+            done(behaviour)
+
+
+def _in_the_field(
+    held: Held, model: Path, field: FieldData, proof: ProveResult, before_kib: int
+) -> ModelBehaviour:
+    loaded = runtime_for(held.variant).load(model, held.variant)
+    first, quality = held.variant.outputs[0].name, held.quality
+    inputs = {spec.name: field.inputs[spec.name] for spec in held.variant.inputs}
+    scores: list[float] = []
+    took_us: list[int] = []
+    right = 0
+    for case, label in enumerate(field.labels):
+        one = {name: np.ascontiguousarray(array[case : case + 1]) for name, array in inputs.items()}
+        began = time.perf_counter_ns()
+        answer, judged = loaded.run(one, [first, quality.output])
+        took_us.append((time.perf_counter_ns() - began) // 1000)
+        scores.append(confidence_sum(judged, quality.scores))
+        right += int(answer.argmax() == label)
+    steps = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    return ModelBehaviour(
+        proof=proof,
+        confidences=tuple(float(score) for score in np.quantile(scores, steps)),
+        accuracy=right / len(field.labels),
+        latency_us_p50=int(np.quantile(took_us, 0.50)),
+        latency_us_p95=int(np.quantile(took_us, 0.95)),
+        memory_mib=max(1, (memory_kib() - before_kib) >> 10),
+    )
+
+
+def _refused(proof: ProveResult) -> ModelBehaviour:
+    return ModelBehaviour(proof, _UNKNOWN, 0.0, proof.latency_us_p50, proof.latency_us_p50, 0)

@@ -1,0 +1,302 @@
+"""One simulated device: the real agent core, its effects done on a virtual disk and network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, assert_never
+
+from edgefleet.agent import effect as do
+from edgefleet.agent import event as happened
+from edgefleet.agent.effect import Effect
+from edgefleet.agent.event import Event
+from edgefleet.agent.limits import INTERVAL_S
+from edgefleet.agent.state import (
+    AgentState,
+    Held,
+    Pace,
+    SlotName,
+    from_store,
+    running,
+    slot,
+    to_store,
+)
+from edgefleet.agent.step import step
+from edgefleet.agent.table import PHASES
+from edgefleet.protocol.device import CheckInAnswer, Facts, Phase, Reason
+from edgefleet.protocol.wire import encode
+from edgefleet.security.signing import PublicKey
+from edgefleet.sim.limits import ANSWER_TIMEOUT_S
+from edgefleet.sim.load.disk import Shelf, VirtualDisk
+from edgefleet.sim.load.draws import Draws
+from edgefleet.sim.load.event_loop import Appointment, EventLoop, Scope
+from edgefleet.sim.load.fetch import GOLDEN, MODEL, Fetching, Said, file_path
+from edgefleet.sim.load.hub_api import Failed, HubDoor
+from edgefleet.sim.load.link import LinkFacts, VirtualLink
+from edgefleet.sim.load.model import Laboratory, ModelBehaviour, VirtualServing
+
+_STATE: Final = "state.json"
+_POINTER: Final = "current"
+_SLOTS: Final[Mapping[bytes, SlotName]] = {b"a": "a", b"b": "b"}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What a simulated device is. ``requests_s`` is how much people ask of it."""
+
+    name: str
+    facts: Facts
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    link: LinkFacts = field(default_factory=LinkFacts)
+    disk_bytes: int = 64 << 20
+    requests_s: float = 5.0
+    pace: Pace = field(default_factory=Pace)
+    answer_timeout_s: float = ANSWER_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the devices of one simulation share. ``trusted`` are the keys they came with."""
+
+    world: EventLoop
+    door: HubDoor
+    shelf: Shelf
+    laboratory: Laboratory
+    trusted: dict[str, PublicKey]
+    seed: int
+
+
+class SimDevice:
+    """Off until ``boot``. ``ran`` lists every release that it ever served, in that order."""
+
+    def __init__(
+        self,
+        facts: DeviceFacts,
+        token: str,
+        around: Surroundings,
+        *,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        self.facts = facts
+        self.ran: tuple[str, ...] = ()
+        self.state = self._new = AgentState(interval_s=interval_s)
+        self.disk = VirtualDisk(around.shelf, facts.disk_bytes)
+        self.link = VirtualLink(facts.link, Draws(around.seed, f"link/{facts.name}"))
+        self._around = around
+        self._world = around.world
+        self._token = token
+        self._draws = Draws(around.seed, f"agent/{facts.name}")
+        self._serving = VirtualServing(facts.requests_s, Draws(around.seed, f"use/{facts.name}"))
+        self._stored = b""
+        self._on = Scope(self._world)  # ends with the power
+        self._work = Scope(self._world)  # ends with the manifest, fetch or proof under way
+        self._came: dict[str, int] = {}
+        self._timer: Appointment | None = None
+        self._awaited: tuple[int, Appointment] | None = None
+
+    @property
+    def release(self) -> str | None:
+        """What it serves, on trial or confirmed."""
+        now = running(self.state)
+        return now[1] if now else None
+
+    @property
+    def phase(self) -> Phase:
+        return PHASES[self.state.stage]
+
+    def boot(self) -> None:
+        """Start the agent from what the disk holds, as after an installation or a power cut."""
+        self.power_off()
+        self._on = Scope(self._world)
+        self._stored = self.disk.read(_STATE) or b""
+        self.state = from_store(self._stored) if self._stored else self._new
+        self._happen(
+            happened.Booted(
+                facts=self.facts.facts,
+                whole=tuple(name for name in _SLOTS.values() if self._whole(name)),
+                pointer=_SLOTS.get(self.disk.read(_POINTER) or b""),
+                serving=None,
+                draw=self._draws.uniform(),
+                pace=self.facts.pace,
+            )
+        )
+
+    def power_off(self) -> None:
+        """Everything stops at once. What the disk holds stays."""
+        self._on.end()
+        self._work.end()
+        self._came.clear()
+        self._serving.stop()
+        self._timer = self._awaited = None
+
+    def _happen(self, event: Event) -> None:
+        """Step the core, keep its state, then do its effects: in this order, as the real shell."""
+        self.state, effects = step(self.state, event, self._world.now())
+        data = to_store(self.state)
+        if data != self._stored:
+            self.disk.write(_STATE, data)
+            self._stored = data
+        for effect in effects:
+            self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
+        """Begin it. What comes of it is heard in a later event, never inside this one."""
+        match effect:
+            case do.SendCheckIn():
+                self._send(effect)
+            case do.FetchManifest():
+                fetching = self._fetching(effect.job)
+                fetching.manifest(effect, self._around.door, self._token, self._around.trusted)
+            case do.Fetch():
+                self._fetching(effect.job).file(effect, self._around.door, self._token)
+            case do.Prove():
+                self._new_work()
+                self._study(self._work, effect.slot, effect.held, partial(self._prove, effect))
+            case do.StopWork():
+                self._work.end()
+            case do.Activate():
+                self._study(self._on, effect.slot, effect.held, partial(self._activate, effect))
+            case do.StopServing():
+                self._serving.stop()
+                self._on.after(0.0, self._look)
+            case do.Probe():
+                self._on.after(0.0, self._look)
+            case do.MovePointer():
+                if effect.slot is None:
+                    self.disk.remove(_POINTER)
+                else:
+                    self.disk.write(_POINTER, effect.slot.encode())
+            case do.RemoveSlot():
+                self.disk.remove(f"slots/{effect.slot}")
+            case do.SetTimer():
+                if self._timer:
+                    self._timer.cancel()
+                self._timer = self._on.at(effect.at, self._wake)
+            case _:
+                assert_never(effect)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._happen(happened.Woke(draw=self._draws.uniform()))
+
+    # Check-ins.
+
+    def _send(self, effect: do.SendCheckIn) -> None:
+        check_in, now = effect.check_in, self._world.now()
+        if self.link.up(now):
+            missing, after_s = Failed("timeout", "No answer came."), self.facts.answer_timeout_s
+        else:
+            missing, after_s = Failed("unreachable", "The link is down."), 0.0
+        due = self._on.after(after_s, partial(self._heard, check_in.seq, missing))
+        self._awaited = (check_in.seq, due)
+        done = self._on.hear(partial(self._answered, check_in.seq))
+        for at in self.link.arrivals(now, len(encode(check_in))):
+            # What has left the device arrives, even when its power fails meanwhile.
+            self._world.at(at, partial(self._around.door.check_in, self._token, check_in, done))
+
+    def _answered(self, seq: int, answer: CheckInAnswer | Failed) -> None:
+        """At the hub's end of the link: the answer sets out for the device."""
+        size_bytes = 0 if isinstance(answer, Failed) else len(encode(answer))
+        for at in self.link.arrivals(self._world.now(), size_bytes):
+            self._on.at(at, partial(self._heard, seq, answer))
+
+    def _heard(self, seq: int, answer: CheckInAnswer | Failed) -> None:
+        """The first answer to what is awaited counts; a doubled or late one does not."""
+        if self._awaited is None or self._awaited[0] != seq:
+            return
+        self._awaited[1].cancel()
+        self._awaited = None
+        draw = self._draws.uniform()
+        if isinstance(answer, Failed):
+            self._happen(
+                happened.CheckInFailed(
+                    seq=seq, code=answer.code, draw=draw, next_seq=answer.next_seq
+                )
+            )
+        else:
+            self._happen(happened.CheckInAnswered(seq=seq, answer=answer, draw=draw))
+
+    # Work: the manifest, the files, the proof. One at a time.
+
+    def _new_work(self) -> None:
+        self._work.end()
+        self._work = Scope(self._world)
+
+    def _fetching(self, job: int) -> Fetching:
+        self._new_work()
+        tell = partial(self._worked, job)
+        return Fetching(
+            self._world,
+            self._work,
+            link=self.link,
+            disk=self.disk,
+            shelf=self._around.shelf,
+            came=self._came,
+            tell=tell,
+        )
+
+    def _worked(self, job: int, said: Said) -> None:
+        if isinstance(said, Failed):
+            draw = self._draws.uniform()
+            self._happen(
+                happened.WorkFailed(job=job, code=said.code, detail=said.detail, draw=draw)
+            )
+        else:
+            self._happen(said)
+
+    def _study(
+        self,
+        scope: Scope,
+        name: SlotName,
+        held: Held,
+        done: Callable[[ModelBehaviour | Failed], None],
+    ) -> None:
+        """What the slot's files do on a device of this profile; Failed when they are not there."""
+        model = self.disk.read(file_path(name, MODEL))
+        golden = self.disk.read(file_path(name, GOLDEN))
+        if model is None or golden is None:
+            done(Failed("golden_refused", "The slot's files are not there."))
+        else:
+            self._around.laboratory.study(held, model, golden, scope.hear(done))
+
+    def _prove(self, effect: do.Prove, behaviour: ModelBehaviour | Failed) -> None:
+        if isinstance(behaviour, Failed):
+            self._work.after(0.0, partial(self._worked, effect.job, behaviour))
+            return
+        proof = behaviour.proof
+        took_s = proof.load_ms / 1e3 + proof.cases * proof.latency_us_p50 / 1e6
+        proved = happened.Proved(job=effect.job, result=proof)
+        self._work.after(took_s, partial(self._happen, proved))
+
+    def _activate(self, effect: do.Activate, behaviour: ModelBehaviour | Failed) -> None:
+        load_s = 0.0 if isinstance(behaviour, Failed) else behaviour.proof.load_ms / 1e3
+        self._on.after(load_s, partial(self._swap, effect, behaviour))
+
+    def _swap(self, effect: do.Activate, behaviour: ModelBehaviour | Failed) -> None:
+        now = self._world.now()
+        if isinstance(behaviour, ModelBehaviour) and not self._serving.serves(effect.held):
+            self._serving.swap(now, effect.held, behaviour)
+            if effect.held.release not in self.ran:
+                self.ran = (*self.ran, effect.held.release)
+        status = self._serving.status(now)
+        if isinstance(behaviour, Failed) or status is None:
+            detail = behaviour.detail if isinstance(behaviour, Failed) else ""
+            draw = self._draws.uniform()
+            self._happen(
+                happened.ActivationFailed(
+                    job=effect.job, reason=Reason.LOAD, detail=detail, draw=draw
+                )
+            )
+        else:
+            self._happen(happened.Activated(job=effect.job, status=status))
+
+    def _look(self) -> None:
+        status = self._serving.status(self._world.now())
+        draw = self._draws.uniform()
+        self._happen(happened.ServingSeen(status=status, alive=status is not None, draw=draw))
+
+    def _whole(self, name: SlotName) -> bool:
+        held = slot(self.state, name).held
+        return held is not None and (
+            self.disk.digest(file_path(name, MODEL)) == held.variant.artifact.sha256
+            and self.disk.digest(file_path(name, GOLDEN)) == held.golden.artifact.sha256
+        )

@@ -1,0 +1,137 @@
+"""A device's downloads: over its own link, onto its own disk, checked as the real agent does."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from edgefleet.agent import effect as do
+from edgefleet.agent import event as happened
+from edgefleet.base.errors import EdgefleetError, PublisherError
+from edgefleet.protocol.release import Envelope
+from edgefleet.protocol.wire import encode
+from edgefleet.security.signing import PublicKey, open_manifest
+from edgefleet.sim.limits import PIECE_S
+from edgefleet.sim.load.disk import Shelf, VirtualDisk
+from edgefleet.sim.load.event_loop import Action, EventLoop, Scope
+from edgefleet.sim.load.hub_api import Failed, HubDoor
+from edgefleet.sim.load.link import VirtualLink
+
+MODEL: Final = "model.onnx"
+GOLDEN: Final = "golden.npz"
+Said = happened.ManifestOpened | happened.Fetched | Failed
+
+
+def file_path(slot: str, file: str) -> str:
+    """Where a slot keeps a file."""
+    return f"slots/{slot}/{file}"
+
+
+class Fetching:
+    """One download under way. ``tell`` hears ManifestOpened, Fetched or a ``Failed``, later, once.
+
+    The bytes come from the door at once, as from a cache on the site; what takes time is the
+    device's own link. ``came`` (bytes by digest) outlives a broken link, so that the next try goes
+    on where this one stopped.
+    """
+
+    def __init__(
+        self,
+        world: EventLoop,
+        scope: Scope,
+        *,
+        link: VirtualLink,
+        disk: VirtualDisk,
+        shelf: Shelf,
+        came: dict[str, int],
+        tell: Callable[[Said], None],
+    ) -> None:
+        self._world = world
+        self._scope = scope
+        self._link = link
+        self._disk = disk
+        self._shelf = shelf
+        self._came = came
+        self._tell = tell
+
+    def manifest(
+        self, effect: do.FetchManifest, door: HubDoor, token: str, trusted: dict[str, PublicKey]
+    ) -> None:
+        def sent(envelope: Envelope | Failed) -> None:
+            if isinstance(envelope, Failed):
+                self._end(envelope)
+            else:
+                self._carry(len(encode(envelope)), partial(self._open, effect, envelope, trusted))
+
+        self._carry(0, partial(door.manifest, token, effect.sha256, self._scope.hear(sent)))
+
+    def file(self, effect: do.Fetch, door: HubDoor, token: str) -> None:
+        artifact = effect.artifact
+        if self._disk.digest(file_path(effect.slot, effect.file)) == artifact.sha256:
+            self._end(happened.Fetched(job=effect.job))
+        elif self._disk.free_bytes() < artifact.size_bytes:
+            self._end(Failed("disk_full", f"{artifact.size_bytes} bytes do not fit."))
+        else:
+            sent = self._scope.hear(partial(self._pieces, effect))
+            self._carry(0, partial(door.artifact, token, artifact.sha256, sent))
+
+    def _open(
+        self, effect: do.FetchManifest, envelope: Envelope, trusted: dict[str, PublicKey]
+    ) -> None:
+        try:
+            opened = open_manifest(envelope, trusted)
+            kept = self._shelf.put(encode(envelope))
+            self._disk.write(file_path(effect.slot, "manifest.json"), kept)
+        except EdgefleetError as error:
+            self._end(Failed(error.code, error.message))
+            return
+        self._end(
+            happened.ManifestOpened(
+                job=effect.job, sha256=opened.digest, manifest=self._shelf.manifest(opened)
+            )
+        )
+
+    def _pieces(self, effect: do.Fetch, data: bytes | Failed) -> None:
+        """Let the next piece take its time on the link, until it breaks or all is here."""
+        if isinstance(data, Failed):
+            self._end(data)
+            return
+        if not self._link.up(self._world.now()):
+            self._end(Failed("connection_lost", "The link went down."))
+            return
+        digest = effect.artifact.sha256
+        here = self._came.get(digest, 0)
+        if here >= len(data):
+            self._came.pop(digest, None)
+            self._keep(effect, data)
+            return
+        bandwidth = self._link.facts.bandwidth_bytes_s
+        piece_bytes = min(len(data) - here, max(1, int(bandwidth * PIECE_S)))
+
+        def arrived() -> None:
+            self._came[digest] = here + piece_bytes
+            self._pieces(effect, data)
+
+        self._scope.after(piece_bytes / bandwidth, arrived)
+
+    def _keep(self, effect: do.Fetch, data: bytes) -> None:
+        path = file_path(effect.slot, effect.file)
+        try:
+            self._disk.write(path, data)
+            if self._disk.digest(path) != effect.artifact.sha256:
+                self._disk.remove(path)
+                raise PublisherError("digest_mismatch", f"{effect.file} is not what was signed.")
+        except EdgefleetError as error:
+            self._end(Failed(error.code, error.message))
+            return
+        self._end(happened.Fetched(job=effect.job))
+
+    def _carry(self, size_bytes: int, arrived: Action) -> None:
+        """One message over the link. Here the first copy counts: HTTP is answered once."""
+        times = self._link.arrivals(self._world.now(), size_bytes)
+        if times:
+            self._scope.at(min(times), arrived)
+        else:
+            self._end(Failed("connection_lost", "The link was down."))
+
+    def _end(self, said: Said) -> None:
+        self._scope.after(0.0, partial(self._tell, said))

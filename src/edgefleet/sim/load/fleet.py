@@ -1,0 +1,84 @@
+"""Many simulated devices: enrolled, switched on, and counted."""
+
+from collections import Counter, defaultdict
+from functools import partial
+from typing import Literal
+
+from edgefleet.base.errors import CATALOG, Party, error_from_code
+from edgefleet.protocol.device import EnrolAnswer, EnrolRequest
+from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.wire import Wire
+from edgefleet.sim.limits import ENROL_AGAIN_S
+from edgefleet.sim.load.device import DeviceFacts, SimDevice, Surroundings
+from edgefleet.sim.load.hub_api import Failed
+
+
+class FleetReport(Wire, frozen=True, kw_only=True):
+    """What the devices themselves know, whatever any hub thinks of them."""
+
+    kind: Literal["progress", "summary"]
+    at: float
+    devices: int  # enrolled
+    link_up: int  # of these, able to speak to the hub now
+    on_release: dict[str, int]  # release served -> devices, "" for none yet
+    ran: dict[str, int]  # release -> devices that ever served it, on trial or confirmed
+    ran_now: dict[str, dict[str, int]]  # of these, by the release that they serve now
+    phases: dict[str, int]
+    cpu_s: float = 0.0  # of the whole process
+
+
+class SimulatedFleet:
+    """Devices in one world around one hub. ``facts`` and ``claims`` go pair by pair."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self.devices: dict[str, SimDevice] = {}
+
+    def enrol(self, facts: DeviceFacts, claim: str) -> None:
+        """Trade the claim for a credential and switch the device on.
+
+        This happens where the device is installed, on a good link. It is tried again while the hub
+        cannot be had; a refusal is raised, typed, in the world's thread.
+        """
+        request = EnrolRequest(
+            protocol=PROTOCOL,
+            claim=claim,
+            name=facts.name,
+            facts=facts.facts,
+            labels=facts.labels,
+        )
+        self._around.door.enrol(request, partial(self._enrolled, facts, claim))
+
+    def report(self, kind: Literal["progress", "summary"], *, cpu_s: float = 0.0) -> FleetReport:
+        now = self._around.world.now()
+        devices = self.devices.values()
+        ran_now: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for device in devices:
+            for release in device.ran:
+                ran_now[release][device.release or ""] += 1
+        return FleetReport(
+            kind=kind,
+            at=now,
+            devices=len(devices),
+            link_up=sum(device.link.up(now) for device in devices),
+            on_release=_sorted(Counter(device.release or "" for device in devices)),
+            ran=_sorted(Counter(release for device in devices for release in device.ran)),
+            ran_now={release: _sorted(counts) for release, counts in sorted(ran_now.items())},
+            phases=_sorted(Counter(device.phase.value for device in devices)),
+            cpu_s=cpu_s,
+        )
+
+    def _enrolled(self, facts: DeviceFacts, claim: str, answer: EnrolAnswer | Failed) -> None:
+        if isinstance(answer, Failed):
+            kind = CATALOG.get(answer.code)
+            if kind is None or kind.party is not Party.NETWORK:
+                raise error_from_code(answer.code, f"{facts.name}: {answer.detail}")
+            self._around.world.after(ENROL_AGAIN_S, partial(self.enrol, facts, claim))
+            return
+        device = SimDevice(facts, answer.token, self._around, interval_s=answer.interval_s)
+        self.devices[facts.name] = device
+        device.boot()
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))

@@ -1,0 +1,63 @@
+"""A device's virtual network: when it is up, what it loses and doubles, how long things take."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+from edgefleet.sim.load.draws import Draws
+
+
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """When a link is down: in ``windows`` (from, until), and for the end of each period.
+
+    A flapping link is up for ``up_s``, then down for ``down_s``, and so on; ``shift_s`` says how
+    far into its period it is at time 0.
+    """
+
+    windows: tuple[tuple[float, float], ...] = ()
+    up_s: float = inf
+    down_s: float = 0.0
+    shift_s: float = 0.0
+
+    def down(self, now: float) -> bool:
+        if self.down_s > 0 and (now + self.shift_s) % (self.up_s + self.down_s) >= self.up_s:
+            return True
+        return any(start <= now < end for start, end in self.windows)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """What a link is like, in each direction. ``loss`` and ``doubling`` are shares of messages."""
+
+    latency_s: float = 0.02
+    bandwidth_bytes_s: float = 2e6
+    loss: float = 0.0
+    doubling: float = 0.0
+    outages: Outages = field(default_factory=Outages)
+
+
+class VirtualLink:
+    """One device's way to everything outside."""
+
+    __slots__ = ("_draws", "facts")
+
+    def __init__(self, facts: LinkFacts, draws: Draws) -> None:
+        self.facts = facts
+        self._draws = draws
+
+    def up(self, now: float) -> bool:
+        return not self.facts.outages.down(now)
+
+    def arrivals(self, now: float, size_bytes: int) -> tuple[float, ...]:
+        """When a message sent at ``now`` arrives: never, once or (each late by chance) twice."""
+        facts = self.facts
+        if facts.outages.down(now) or (facts.loss and self._draws.happens(facts.loss)):
+            return ()
+        times = [now + self._way_s(size_bytes)]
+        if facts.doubling and self._draws.happens(facts.doubling):
+            times.append(now + self._way_s(size_bytes))
+        return tuple(at for at in times if not facts.outages.down(at))
+
+    def _way_s(self, size_bytes: int) -> float:
+        jitter = 0.5 + self._draws.uniform()
+        return self.facts.latency_s * jitter + size_bytes / self.facts.bandwidth_bytes_s

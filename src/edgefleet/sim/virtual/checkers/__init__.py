@@ -1,0 +1,25 @@
+"""What must hold in every run, one invariant a module."""
+
+from typing import Final
+
+from edgefleet.sim.virtual.checkers.approved import Approved
+from edgefleet.sim.virtual.checkers.arrived import Arrived
+from edgefleet.sim.virtual.checkers.constraints import Planned
+from edgefleet.sim.virtual.checkers.counted_once import CountedOnce
+from edgefleet.sim.virtual.checkers.durable import Durable
+from edgefleet.sim.virtual.checkers.ends import Ends
+from edgefleet.sim.virtual.checkers.exposure import Exposure
+from edgefleet.sim.virtual.checkers.frozen import Frozen
+from edgefleet.sim.virtual.checkers.halted import Halted
+from edgefleet.sim.virtual.checkers.once_failed import OnceFailed
+from edgefleet.sim.virtual.checkers.reasons import Reasons
+from edgefleet.sim.virtual.checkers.soak import Soak
+from edgefleet.sim.virtual.checkers.valid import Valid
+from edgefleet.sim.virtual.checkers.waves import Waves
+from edgefleet.sim.virtual.checkers.went_back import WentBack
+from edgefleet.sim.virtual.observer import Checker
+
+ALL: Final[tuple[type[Checker], ...]] = (
+    Exposure, Waves, CountedOnce, Halted, OnceFailed, WentBack, Arrived, Reasons, Ends, Valid,
+    Durable, Planned, Soak, Frozen, Approved,
+)  # fmt: skip

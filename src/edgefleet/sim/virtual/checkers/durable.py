@@ -1,0 +1,19 @@
+"""Acknowledged means durable."""
+
+from typing import ClassVar
+
+from edgefleet.protocol.device import Outcome
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.sim.virtual.observer import Checker
+
+
+class Durable(Checker):
+    """What a device is told to forget is in the store."""
+
+    name: ClassVar[str] = "durable"
+
+    def acknowledged(self, rows: Rows, outcomes: tuple[Outcome, ...], now: float) -> None:
+        for outcome in outcomes:
+            lost = rows[~self.crowd.store.has(rows, outcome)]
+            if len(lost):
+                self.wrong(f"{self.named(lost)}: {outcome.id} was acknowledged, not stored")

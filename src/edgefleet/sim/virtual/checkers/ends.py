@@ -1,0 +1,18 @@
+"""After healing everything ends."""
+
+from typing import ClassVar
+
+from edgefleet.rollout.lifecycle.state import OPEN
+from edgefleet.sim.virtual.observer import Checker
+
+
+class Ends(Checker):
+    """No rollout is open in the end."""
+
+    name: ClassVar[str] = "ends"
+
+    def ended(self, now: float) -> None:
+        for state in self.engine.states():
+            if state.status in OPEN:
+                report = self.engine.why_rollout(state.id, now)
+                self.wrong(f"{state.id} is still {state.status}: {report.line}")

@@ -1,0 +1,69 @@
+"""No more devices hold an unconfirmed release than the evidence so far allows.
+
+A device that asks for leave counts from the start that became durable, one of the version before
+from the moment it really activated the release, whenever it says so.
+"""
+
+from typing import ClassVar
+
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.rollout import ExposureSpec
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.sim.virtual.checkers.grants_seen import ENDS
+from edgefleet.sim.virtual.observer import Checker, Tell
+from edgefleet.sim.virtual.row_set import RowSet
+from edgefleet.sim.virtual.truth import CrowdView
+
+
+class Exposure(Checker):
+    """Counts by itself, from what is durable, and holds each start against the plan's rule."""
+
+    name: ClassVar[str] = "exposure"
+
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._spec: dict[str, ExposureSpec] = {}
+        self._trial: dict[str, RowSet] = {}
+        self._healthy: dict[str, int] = {}
+        self._granted = RowSet()
+        self._by_offer: dict[int, str] = {}  # row -> rollout: their offer is their grant
+
+    def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        if before is None:
+            self._spec[after.id] = after.spec.exposure
+            self._trial[after.id] = RowSet()
+            self._healthy[after.id] = 0
+
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
+        trial = self._trial.get(outcome.rollout)
+        if trial is None:
+            return
+        if outcome.kind is OutcomeKind.OFFERED:
+            self._by_offer.update(dict.fromkeys(rows.tolist(), outcome.rollout))
+        elif outcome.kind is OutcomeKind.TRIAL_STARTED:
+            self._granted.add(rows)
+            self._begin(rows, outcome.rollout)
+        elif outcome.kind in ENDS:
+            trial.discard(rows)
+            if outcome.kind is OutcomeKind.CONFIRMED:
+                self._healthy[outcome.rollout] += len(rows)
+
+    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
+        tried = action == "install" and release == self.crowd.release_under_test
+        if not tried:
+            return
+        if len(rows) == 1 and int(rows[0]) in self._by_offer:
+            self._begin(rows, self._by_offer[int(rows[0])])
+        elif not self._granted.has(rows).all():
+            self.wrong(f"{self.named(rows)} activated {release} without a grant")
+
+    def _begin(self, rows: Rows, rollout: str) -> None:
+        trial, spec, healthy = self._trial[rollout], self._spec[rollout], self._healthy[rollout]
+        allowed = max(spec.first, int(spec.growth * healthy))
+        trial.add(rows)
+        if len(trial) > allowed:
+            self.wrong(
+                f"{self.named(rows)} makes it {len(trial)} in trial; {healthy} are healthy "
+                f"and {allowed} are allowed"
+            )

@@ -1,0 +1,30 @@
+"""Nothing waits without a reason."""
+
+from typing import ClassVar
+
+from edgefleet.sim.virtual.observer import Checker, Tell
+from edgefleet.sim.virtual.truth import CrowdView
+
+
+class Reasons(Checker):
+    """Asks every open rollout, once a minute, what it waits for."""
+
+    name: ClassVar[str] = "reasons"
+
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._asked_at = 0.0
+
+    def ticked(self, now: float) -> None:
+        if now - self._asked_at < 60.0:
+            return
+        self._asked_at = now
+        for rollout in self.engine.open_rollouts():
+            report = self.engine.why_rollout(rollout, now)
+            if not report.waits or not report.line:
+                self.wrong(f"{rollout} waits and does not say for what")
+            for wait in report.waits:
+                if not wait.text:
+                    self.wrong(f"{rollout}: {wait.code} without a sentence")
+                if wait.until is not None and wait.since is not None and wait.until < wait.since:
+                    self.wrong(f"{rollout}: {wait.code} ends before it began")

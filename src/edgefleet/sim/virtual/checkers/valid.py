@@ -1,0 +1,59 @@
+"""A device serves a valid release whenever it can: in the end, every one that is on does."""
+
+from collections import defaultdict
+from typing import ClassVar
+
+import numpy as np
+
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.sim.virtual.observer import Checker, Tell
+from edgefleet.sim.virtual.row_set import RowSet
+from edgefleet.sim.virtual.truth import CrowdView
+
+_UNDER_TEST = 2  # its number in ``serves``
+
+
+class Valid(Checker):
+    """Nobody activates what it refused, and in the end nobody is left without a release."""
+
+    name: ClassVar[str] = "valid"
+
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._refused: defaultdict[str, RowSet] = defaultdict(RowSet)
+        self._failed = RowSet()  # whatever the release
+        self._failed_it = RowSet()  # the one under test
+        self._had_one = RowSet()  # a release that it could go back to
+
+    def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        if before is None:  # planned, before anybody comes new
+            self._had_one.add(np.arange(len(self.engine.fleet)))
+
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
+        if outcome.kind is OutcomeKind.REFUSED:
+            self._refused[outcome.release].add(rows)
+        elif outcome.kind is OutcomeKind.TRIAL_FAILED:
+            self._failed.add(rows)
+            if outcome.release == self.crowd.release_under_test:
+                self._failed_it.add(rows)
+        elif outcome.kind is OutcomeKind.CONFIRMED:
+            self._had_one.add(rows)
+
+    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
+        refused = rows[self._refused[release].has(rows)]
+        if len(refused) and action == "install":  # a way back that was refused is tried again
+            self.wrong(f"{self.named(refused)} activated {release}, which it had refused")
+
+    def ended(self, now: float) -> None:
+        serves, reachable = self.crowd.serves(), self.crowd.reachable()
+        serving = np.flatnonzero(reachable & (serves == _UNDER_TEST))
+        kept = serving[self._failed_it.has(serving)]
+        if len(kept):
+            self.wrong(f"what failed there is still served: {self.named(kept)}")
+        dark = np.flatnonzero((serves == 0) & reachable)
+        dark = dark[self._had_one.has(dark) | ~self._failed.has(dark)]  # a first one may fail
+        if len(dark):
+            first = ", ".join(self.crowd.name(row) for row in dark[:3].tolist())
+            self.wrong(f"{len(dark)} devices serve nothing: {first}")

@@ -1,0 +1,84 @@
+"""Waves only grow, and each is cut at exactly the device where it should be."""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from edgefleet.base.ids import mix64
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.sim.virtual.observer import Checker, Tell
+from edgefleet.sim.virtual.truth import CrowdView
+
+_EVERYONE = 1 << 64
+_RECOUNTED = 20_000  # devices, above which positions are not computed one by one
+
+
+class Waves(Checker):
+    """Recounts each cut in plain Python, from the device hashes and the salt."""
+
+    name: ClassVar[str] = "waves"
+
+    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
+        super().__init__(crowd, tell)
+        self._states: dict[str, RolloutState] = {}
+
+    def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
+        self._states[after.id] = after
+        if before is None or after.wave is None:
+            return
+        if before.wave is not None and after.wave < before.wave:
+            self.wrong(f"wave {after.wave + 1} after wave {before.wave + 1}")
+        for index, wave in enumerate(before.waves):
+            later = after.waves[index]
+            if wave.threshold is not None and (wave.threshold, wave.cut, wave.rows) != (
+                later.threshold, later.cut, later.rows,
+            ):  # fmt: skip
+                self.wrong(f"the cut of wave {index + 1} moved")
+        opened = [wave.cut or 0 for wave in after.waves[: after.wave + 1]]
+        if opened != sorted(opened):
+            self.wrong(f"cuts shrink: {opened}")
+        if before.wave != after.wave:
+            self._recount(after)
+
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
+        """Who starts lies in the open wave, by its position and not by when it came."""
+        state = self._states.get(outcome.rollout)
+        if outcome.kind is not OutcomeKind.TRIAL_STARTED or state is None or state.wave is None:
+            return
+        wave = state.waves[state.wave]
+        named = state.spec.selector or any(one.selector for one in state.spec.waves)
+        if wave.threshold is None or wave.rows is None or named:
+            return
+        threshold = int(wave.threshold, 16)
+        if threshold >= _EVERYONE:
+            return
+        hashes = self.engine.fleet.hashes[rows].tolist()
+        beyond = np.array([mix64(value ^ state.salt) >= threshold for value in hashes])
+        beyond |= rows >= wave.rows
+        if beyond.any():
+            self.wrong(f"{self.named(rows[beyond])} starts, and lies beyond wave {state.wave + 1}")
+
+    def _recount(self, state: RolloutState) -> None:
+        wave = state.open_wave
+        plain = wave is not None and not state.spec.selector and wave.percent
+        if wave is None or wave.threshold is None or not plain:
+            return
+        index = state.wave or 0
+        spec = state.spec.waves[index] if index < len(state.spec.waves) else None
+        population = len(self.engine.fleet)
+        if spec is None or spec.percent is None or spec.selector or population > _RECOUNTED:
+            return
+        hashes = self.engine.fleet.hashes
+        if index and wave.threshold == state.waves[index - 1].threshold:
+            return  # newcomers below the last cut fill this one: waves only grow
+        threshold = int(wave.threshold, 16)
+        inside = sum(mix64(value ^ state.salt) < threshold for value in hashes.tolist())
+        wanted = math.ceil(round(spec.percent * population / 100, 9))
+        if inside != wanted or wave.cut != wanted:
+            self.wrong(
+                f"{spec.percent:g} % of {population} are {wanted} devices; the cut says "
+                f"{wave.cut}, {inside} lie inside"
+            )

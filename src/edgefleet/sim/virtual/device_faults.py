@@ -1,0 +1,145 @@
+"""Columns of a simulated fleet: each device's luck and faults, drawn once from the seed."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet import __version__
+from edgefleet.protocol.device import Facts
+from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.sim.virtual.scenario import Scenario, Span
+
+Floats = npt.NDArray[np.float64]
+
+
+class FleetFacts:
+    """One value a row. Times are those of the run; a healed run has no faults but lost devices."""
+
+    def __init__(self, scenario: Scenario, devices: int, seed: int, start: float) -> None:
+        fleet, faults = scenario.fleet, scenario.faults
+        chance = np.random.default_rng(seed)
+        self.devices = devices
+        self.newcomers = int(np.ceil(devices * fleet.newcomers)) if fleet.newcomers else 0
+        count = devices + self.newcomers
+        self.count = count
+        self.luck: Floats = chance.random(count)
+        self.bucket = chance.integers(0, int(fleet.interval_s), count).astype(np.uint16)
+        self.comes_at = _drawn(chance, count, 1.0, (60.0, 3600.0), start)
+        self.comes_at[:devices] = start
+        self.away_until = _drawn(chance, count, faults.offline, faults.offline_s, start)
+        self.disk_until = _drawn(chance, count, faults.disk_full, faults.disk_full_s, start)
+        self.old: Mask = chance.random(count) < faults.old_agents
+        self.thin: Mask = chance.random(count) < faults.thin
+        wrong = chance.random(count) < faults.wrong_clocks
+        self.skew: Floats = np.where(wrong, faults.wrong_by_s * (2 * chance.random(count) - 1), 0.0)
+        flaps = chance.random(count) < faults.flapping
+        up_s, down_s = faults.flapping_up_s, faults.flapping_down_s
+        self.up_s: Floats = np.where(flaps, chance.uniform(*up_s, count), np.inf)
+        self.down_s: Floats = np.where(flaps, chance.uniform(*down_s, count), 0.0)
+        self.shift_s: Floats = chance.uniform(0.0, up_s[1] + down_s[1], count)
+        self.panel: Mask = np.zeros(count, np.bool_)
+        self.panel[chance.choice(devices, min(fleet.panel, devices), replace=False)] = True
+        self.previous: Mask = chance.random(count) < faults.previous_agents
+        self.dead: Mask = np.zeros(count, np.bool_)
+        self._flapping = bool(flaps.any())
+        self._away = faults.offline > 0
+        self.healed = False
+        self._sites: list[dict[str, str]] = [
+            {"site": f"site-{number + 1:04}", "region": "nesw"[number % 4]}
+            | ({"timezone": fleet.timezones[number % len(fleet.timezones)]}
+               if fleet.timezones else {})
+            for number in range(min(fleet.sites, max(1, count)))
+        ]  # fmt: skip
+        self._groups = fleet.groups
+        self._group = np.repeat(
+            np.arange(len(fleet.groups)), [group.devices for group in fleet.groups]
+        )
+        profiles = dict.fromkeys((*fleet.profiles, *(group.profile for group in fleet.groups)))
+        self._by_profile = {
+            profile: Facts(
+                profile=profile,
+                agent_version=__version__,
+                runtimes=("onnx",),
+                arch="aarch64",
+                memory_mib=1024,
+            )
+            for profile in profiles
+        }
+        self._profiles = fleet.profiles
+        self._bytes_s = (faults.thin_bytes_s, fleet.bytes_s)
+
+    def name(self, row: int) -> str:
+        return f"d{row:07}"
+
+    def labels(self, row: int) -> Mapping[str, str]:
+        if self._groups:
+            group = self._groups[self._group.item(row % len(self._group))]
+            return group.labels
+        return self._sites[row % len(self._sites)]
+
+    def device(self, row: int) -> Facts:
+        if self._groups:
+            group = self._groups[self._group.item(row % len(self._group))]
+            return self._by_profile[group.profile]
+        return self._by_profile[self._profiles[row // len(self._sites) % len(self._profiles)]]
+
+    def kinds(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """A number for each row: equal where ``device`` is."""
+        if self._groups:
+            profiles = [group.profile for group in self._groups]
+            numbers = np.array([profiles.index(group.profile) for group in self._groups])
+            return numbers[self._group[rows % len(self._group)]]
+        return rows // len(self._sites) % len(self._profiles)
+
+    def plain(self, rows: Rows, now: float) -> Mask:
+        """Who has no fault of its own from now on, and sends no figures of its own."""
+        marred = (
+            self.thin | self.old | self.previous | self.panel | self.dead | np.isfinite(self.up_s)
+        )
+        plain: Mask = ~marred[rows] & (self.skew[rows] == 0)
+        return plain & (self.away_until[rows] <= now) & (self.disk_until[rows] <= now)
+
+    def bytes_s(self, row: int) -> float:
+        thin = bool(self.thin[row]) and not self.healed
+        return self._bytes_s[0] if thin else self._bytes_s[1]
+
+    def room(self, row: int, now: float) -> bool:
+        return self.healed or now >= self.disk_until.item(row)
+
+    def up(self, row: int, now: float) -> bool:
+        """It lives, speaks our protocol, and its link is up."""
+        if self.dead.item(row) or self.old.item(row):
+            return False
+        if self.healed:
+            return True
+        if now < self.away_until.item(row):
+            return False
+        if not self._flapping:
+            return True
+        up_s: float = self.up_s.item(row)
+        cycle: float = up_s + self.down_s.item(row)
+        return up_s == np.inf or (now + self.shift_s.item(row)) % cycle < up_s
+
+    def all_up(self, rows: Rows, now: float | Floats) -> Mask:
+        """``up`` for many, at once or each at its own time."""
+        up: Mask = ~(self.dead[rows] | self.old[rows])
+        if self.healed:
+            return up
+        if self._away:
+            up &= now >= self.away_until[rows]
+        if self._flapping:
+            up_s = self.up_s[rows]
+            with np.errstate(invalid="ignore"):
+                place = (now + self.shift_s[rows]) % (up_s + self.down_s[rows])
+                up &= (up_s == np.inf) | (place < up_s)
+        return up
+
+
+def _drawn(
+    chance: np.random.Generator, count: int, share: float, span: Span, start: float
+) -> Floats:
+    """For ``share`` of the rows a moment within ``span`` of the start; the start for the others."""
+    hit = chance.random(count) < share
+    moments: Floats = np.where(hit, start + chance.uniform(*span, count), start)
+    return moments

@@ -1,0 +1,134 @@
+"""What a plan would do on this fleet: a simulation of that very plan, without faults.
+
+The hub knows the fleet and answers for its facts; whoever asks runs the simulation, as the hub may
+not import it. A fleet above ``DEVICES`` is simulated smaller, in the same proportions.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from edgefleet.protocol.release import ReleaseManifest
+from edgefleet.protocol.rollout import RolloutSpec
+from edgefleet.protocol.wire import Wire
+from edgefleet.sim.virtual.result import Result
+from edgefleet.sim.virtual.run import Run
+from edgefleet.sim.virtual.scenario import MODEL, NEW, Faults, Group, Population, Scenario, Truth
+
+DEVICES: Final = 10_000
+_NEVER_S: Final = (1e9, 1e9)
+
+
+class FleetToTry(Wire, frozen=True, kw_only=True):
+    """The devices that the plan selects. ``offline`` is how many of them cannot be reached now."""
+
+    groups: tuple[Group, ...]
+    offline: int = 0
+    interval_s: float = 60.0
+
+
+class WavePrediction(Wire, frozen=True, kw_only=True):
+    """One wave: how many devices it and those before it hold, and when it would open and close."""
+
+    name: str
+    cut: int
+    opens_s: float
+    closes_s: float | None
+
+
+class Prediction(Wire, frozen=True, kw_only=True):
+    """What to expect of a good release. ``duration_s`` is None when it would not end by itself."""
+
+    devices: int
+    simulated: int
+    waves: tuple[WavePrediction, ...]
+    bytes: int  # over the whole rollout, without caches
+    duration_s: float | None
+    most_in_trial: int
+    ends: str
+    text: str
+
+
+def predict(
+    spec: RolloutSpec, fleet: FleetToTry, manifest: ReleaseManifest, *, seed: int, now: float
+) -> Prediction:
+    """Play ``spec`` on a fleet like ``fleet``. ``now`` is when it would start, for its windows.
+
+    Raises OperatorError where planning would.
+    """
+    devices = sum(group.devices for group in fleet.groups)
+    groups = _scaled(fleet.groups, devices)
+    simulated = sum(group.devices for group in groups)
+    sizes = {one.profile: one.artifact.size_bytes for one in manifest.variants}
+    largest = max(sizes.values(), default=1)
+    scenario = Scenario(
+        title="dry run",
+        fleet=Population(
+            interval_s=max(1.0, fleet.interval_s),
+            groups=groups,
+            profiles=tuple(dict.fromkeys(group.profile for group in groups)),
+            panel=0,
+        ),
+        release=Truth(size_bytes=largest),
+        faults=Faults(offline=min(1.0, fleet.offline / max(1, devices)), offline_s=_NEVER_S),
+        rollout=replace(spec, model=MODEL, release=NEW),
+        heal_s=30 * 86_400.0,
+        end_s=0.0,
+    )
+    result = Run(
+        scenario, name="dry run", devices=simulated, seed=seed, start=now, checkers=()
+    ).play()
+    times = devices / simulated
+    golden = manifest.golden.artifact.size_bytes
+    reached = 1 - fleet.offline / max(1, devices)
+    total = sum(
+        group.devices * (sizes[group.profile] + golden)
+        for group in fleet.groups
+        if group.profile in sizes
+    )
+    return Prediction(
+        devices=devices,
+        simulated=simulated,
+        waves=_waves(result, times),
+        bytes=int(total * reached),
+        duration_s=result.ended_s,
+        most_in_trial=_times(max((p.in_trial for p in result.curve), default=0), times),
+        ends=result.verdict,
+        text=result.text,
+    )
+
+
+def _scaled(groups: Sequence[Group], devices: int) -> tuple[Group, ...]:
+    if devices <= DEVICES:
+        return tuple(groups)
+    share = DEVICES / devices
+    return tuple(replace(group, devices=max(1, round(group.devices * share))) for group in groups)
+
+
+def _waves(result: Result, times: float) -> tuple[WavePrediction, ...]:
+    return tuple(
+        WavePrediction(
+            name=wave.name,
+            cut=_times(wave.cut, times),
+            opens_s=wave.opened_s,
+            closes_s=wave.closed_s,
+        )
+        for wave in result.waves
+    )
+
+
+def _times(count: int, times: float) -> int:
+    return round(count * times)
+
+
+def group_devices(devices: Sequence[tuple[str, dict[str, str]]]) -> tuple[Group, ...]:
+    """Devices given as (profile, labels), put together where they are alike."""
+    counts: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+    for profile, labels in devices:
+        key = (profile, tuple(sorted(labels.items())))
+        counts[key] = counts.get(key, 0) + 1
+    return tuple(
+        Group(profile=profile, labels=dict(labels), devices=count)
+        for (profile, labels), count in counts.items()
+    )

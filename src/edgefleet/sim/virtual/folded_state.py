@@ -1,0 +1,86 @@
+"""Idle devices as rows of numbers: an agent's state folded small, and made whole again.
+
+Devices that did the same hold the same: their states differ in sequence numbers alone, so a state
+is kept once and a row holds its number. Nothing is lost by folding, as only settled states fold.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.agent.state import AgentState, Soft
+from edgefleet.agent.table import Stage
+from edgefleet.rollout.fleet.columns import Rows
+
+_replace: Final = msgspec.structs.replace
+
+
+class Folded:
+    """One settled state a row."""
+
+    def __init__(self, count: int) -> None:
+        self._shape = np.zeros(count, np.uint32)
+        self._seq = np.zeros(count, np.int32)
+        self._reserved = np.zeros(count, np.int32)
+        self._shapes: list[AgentState] = []
+        self._numbers: dict[Any, int] = {}
+
+    def fold(self, rows: Rows, state: AgentState) -> None:
+        """Keep a settled state of each of ``rows``."""
+        number = self._numbers.get(_key(state))
+        if number is None:
+            number = self._numbers[_key(state)] = len(self._shapes)
+            self._shapes.append(_replace(state, soft=Soft(), seq_reserved=0))
+        self._shape[rows] = number
+        self._seq[rows] = state.soft.seq
+        self._reserved[rows] = state.seq_reserved
+
+    def alike(self, rows: Rows, kinds: npt.NDArray[np.intp]) -> Iterator[Rows]:
+        """``rows`` parted into those whose states are equal, and whose ``kinds`` are."""
+        if len(rows):
+            state = (self._reserved[rows], self._seq[rows], self._shape[rows])
+            yield from parted(rows, (*state, kinds[rows]))
+
+    def unfold(self, row: int, checkin_at: float) -> AgentState:
+        """The state of an agent that is about to check in."""
+        soft = Soft(booted=True, seq=self._seq.item(row), checkin_at=checkin_at)
+        shape = self._shapes[self._shape.item(row)]
+        return _replace(shape, seq_reserved=self._reserved.item(row), soft=soft)
+
+
+def parted(rows: Rows, columns: tuple[npt.NDArray[Any], ...]) -> Iterator[Rows]:
+    """``rows``, which ascend, parted by equal values in ``columns``; each part ascends."""
+    order = np.lexsort(columns)
+    apart = np.zeros(max(0, len(rows) - 1), np.bool_)
+    for column in columns:
+        apart |= np.diff(column[order]) != 0
+    yield from np.split(rows[order], np.flatnonzero(apart) + 1)
+
+
+def settled(state: AgentState, now: float) -> bool:
+    """Nothing is under way and nothing waits to be said: only its next check-in is due."""
+    soft = state.soft
+    return (
+        state.stage is Stage.IDLE
+        and soft.sent is None
+        and not state.spool
+        and soft.checkin_at > now
+        and soft.switch is None
+        and soft.switch_at is None
+        and soft.offers_after <= now
+        and state.facts_known
+    )
+
+
+def _key(state: AgentState) -> tuple[object, ...]:
+    """Equal for states that differ in sequence numbers alone."""
+    a, b = state.a, state.b
+    return (
+        state.active, a.confirmed, a.proved, a.held and (a.held.release, a.held.variant.profile),
+        b.confirmed, b.proved, b.held and (b.held.release, b.held.variant.profile),
+        state.attempts, state.ended, state.facts and state.facts.profile, state.interval_s,
+        state.pace,
+    )  # fmt: skip

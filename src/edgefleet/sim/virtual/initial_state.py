@@ -1,0 +1,58 @@
+"""What a run begins with: a fleet that was enrolled, and a rollout long over that gave it all."""
+
+import numpy as np
+
+from edgefleet.protocol.rollout import RolloutSpec, Status
+from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
+from edgefleet.sim.virtual import releases
+from edgefleet.sim.virtual.devices import Crowd
+from edgefleet.sim.virtual.scenario import MODEL, NEW, OLD
+
+BASELINE = "ro-0"
+
+
+def lay(crowd: Crowd) -> None:
+    """Enrol all devices and let them run the old release; both releases are published."""
+    outside = crowd.outside
+    hub, facts, start = outside.hub, outside.facts, outside.start
+    for row in range(facts.devices):
+        hub.enrol(facts.name(row), facts.device(row).profile, facts.labels(row))
+    for release in (OLD, NEW):
+        made, sha256 = releases.manifest(release, outside.scenario, start)
+        hub.publish(made, sha256)
+        crowd.know(made, sha256)
+    baseline = _rollout(facts.devices, start)
+    hub.store.save_state(baseline)
+    hub.engine.load(baseline)
+    rows = np.arange(facts.devices)
+    number = np.uint32(hub.engine.fleet.release_id(MODEL, OLD))
+    hub.engine.fleet.heartbeats(rows, start, np.full(facts.devices, number, np.uint32))
+    crowd.install(OLD)
+    hub.store.save_standings(hub.engine.fleet)
+
+
+def _rollout(devices: int, start: float) -> RolloutState:
+    everyone = WaveState(
+        percent=100.0,
+        cut=devices,
+        threshold=f"{1 << 64:x}",
+        population=devices,
+        rows=devices,
+        opened_at=start - 7200,
+        closed_at=start - 3600,
+    )
+    return RolloutState(
+        id=BASELINE,
+        spec=RolloutSpec(model=MODEL, release=OLD, follow=True),
+        salt=0,
+        previous=None,
+        status=Status.COMPLETED,
+        reason="completed",
+        text="All waves passed.",
+        since=start - 3600,
+        created_at=start - 7200,
+        started_at=start - 7200,
+        ended_at=start - 3600,
+        wave=0,
+        waves=(everyone,),
+    )

@@ -1,0 +1,63 @@
+"""The two releases of a simulation: the one that the fleet runs, and the one that is rolled out."""
+
+from edgefleet.agent.state import Held
+from edgefleet.base.ids import sha256_hex
+from edgefleet.protocol.release import (
+    Artifact,
+    Golden,
+    Quality,
+    ReleaseManifest,
+    TensorSpec,
+    Variant,
+)
+from edgefleet.protocol.wire import encode
+from edgefleet.sim.virtual.scenario import MODEL, NEW, OLD, Scenario
+
+
+def manifest(release: str, scenario: Scenario, created_at: float) -> tuple[ReleaseManifest, str]:
+    """The manifest of ``release`` with its digest."""
+    tensor = TensorSpec(name="x", datatype="FP32", shape=(-1, 64))
+
+    def artifact(name: str, size_bytes: int) -> Artifact:
+        return Artifact(sha256=sha256_hex(f"{release}/{name}".encode()), size_bytes=size_bytes)
+
+    made = ReleaseManifest(
+        model=MODEL,
+        release=release,
+        variants=tuple(
+            Variant(
+                profile=profile,
+                runtime="onnx",
+                precision="fp32",
+                artifact=artifact(profile, scenario.release.size_bytes),
+                inputs=(tensor,),
+                outputs=(tensor,),
+                max_batch=1,
+                memory_limit_mib=64,
+            )
+            for profile in scenario.fleet.profiles
+        ),
+        golden=Golden(
+            artifact=Artifact(sha256=sha256_hex(b"golden"), size_bytes=20_000),
+            cases=100,
+            min_accuracy=0.9,
+            min_agreement=0.9,
+        ),
+        quality=Quality(output="y", scores="probabilities"),
+        created_at=created_at,
+        parent=OLD if release == NEW else None,
+    )
+    return made, sha256_hex(encode(made))
+
+
+def held(made: ReleaseManifest, sha256: str, profile: str) -> Held:
+    """The release as a device of ``profile`` holds it."""
+    variant = next(one for one in made.variants if one.profile == profile)
+    return Held(
+        model=made.model,
+        release=made.release,
+        manifest_sha256=sha256,
+        variant=variant,
+        golden=made.golden,
+        quality=made.quality,
+    )

@@ -1,0 +1,147 @@
+"""What is said of a run that has been played: its verdict, waves, faults, cost and curve."""
+
+import resource
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgefleet.protocol.rollout import RolloutView
+from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.fleet.columns import Mask
+from edgefleet.sim.virtual.device_faults import FleetFacts
+from edgefleet.sim.virtual.devices import Crowd
+from edgefleet.sim.virtual.observer import Violation, Witnesses
+from edgefleet.sim.virtual.scenario import ROLLOUT, Faults
+
+
+class Point(Wire, frozen=True, kw_only=True):
+    """The rollout at one moment."""
+
+    at_s: float
+    wave: int
+    cut: int
+    exposed: int
+    in_trial: int
+    healthy: int
+    failed: int
+
+
+class WaveResult(Wire, frozen=True, kw_only=True):
+    """What became of a wave."""
+
+    name: str
+    cut: int
+    opened_s: float
+    closed_s: float | None
+    verdict: str
+    reason: str
+
+
+class Result(Wire, frozen=True, kw_only=True):
+    """One run. The same seed and code give the same ``trace_digest``, whatever the machine."""
+
+    scenario: str
+    devices: int
+    seed: int
+    events: int  # agenda entries and check-ins of idle devices
+    events_per_s: int
+    steps: int  # of agent cores, counted for each device
+    stepped: int  # counted once for devices that are alike and went together
+    heartbeats: int  # of idle devices
+    reports: int  # outcomes that became durable
+    wall_s: float
+    cpu_s: float  # of this process, as the machine may do other things too
+    virtual_s: float
+    peak_rss_mib: int
+    violations: int
+    violated: tuple[Violation, ...]
+    by_checker: dict[str, int]
+    finished: bool
+    verdict: str
+    reason: str
+    text: str
+    person: str  # the verb that a person had to say in the end, if any
+    waves: tuple[WaveResult, ...]
+    exposed: int
+    ended_s: float | None
+    faults: dict[str, int]
+    trace_digest: str
+    curve: tuple[Point, ...] = ()
+
+
+def result_of(
+    crowd: Crowd,
+    witnesses: Witnesses,
+    *,
+    name: str,
+    seed: int,
+    finished: bool,
+    person: str,
+    curve: Sequence[Point],
+    wall_s: float,
+    cpu_s: float,
+) -> Result:
+    """The result as it stands now, in the middle of a run too."""
+    outside = crowd.outside
+    hub, facts, start = outside.hub, outside.facts, outside.start
+    view = hub.engine.view(ROLLOUT, outside.now)
+    heartbeats = crowd.idle.heartbeats
+    events = crowd.events + heartbeats
+    faults = {**outside.suffered, **_marred(facts, outside.scenario.faults, start)}
+    return Result(
+        scenario=name,
+        devices=facts.devices,
+        seed=seed,
+        events=events,
+        events_per_s=int(events / wall_s),
+        steps=crowd.steps,
+        stepped=crowd.stepped,
+        heartbeats=heartbeats,
+        reports=len(hub.store),
+        wall_s=round(wall_s, 2),
+        cpu_s=round(cpu_s, 2),
+        virtual_s=outside.now - start,
+        peak_rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        violations=witnesses.count,
+        violated=tuple(witnesses.violations),
+        by_checker=dict(witnesses.by_checker),
+        finished=finished,
+        verdict=view.status.value,
+        reason=view.reason,
+        text=view.text,
+        person=person,
+        waves=_waves(view, start),
+        exposed=view.exposed,
+        ended_s=None if view.ended_at is None else view.ended_at - start,
+        faults=dict(sorted(faults.items())),
+        trace_digest=hub.trace.digest(),
+        curve=tuple(curve),
+    )
+
+
+def _waves(view: RolloutView, start: float) -> tuple[WaveResult, ...]:
+    return tuple(
+        WaveResult(
+            name=wave.name or f"{wave.percent:g} %",
+            cut=wave.cut or 0,
+            opened_s=wave.opened_at - start,
+            closed_s=None if wave.closed_at is None else wave.closed_at - start,
+            verdict=wave.judgement.verdict.value if wave.judgement else "",
+            reason=wave.judgement.reason if wave.judgement else "",
+        )
+        for wave in view.waves
+        if wave.opened_at is not None
+    )
+
+
+def _marred(facts: FleetFacts, faults: Faults, start: float) -> dict[str, int]:
+    """How many devices have each of those faults of the scenario that stay with a device."""
+    columns: dict[str, Mask] = {
+        "offline": facts.away_until > start,
+        "flapping": np.isfinite(facts.up_s),
+        "thin": facts.thin,
+        "wrong_clocks": facts.skew != 0,
+        "old_agents": facts.old,
+        "previous_agents": facts.previous,
+    }
+    return {kind: int(has.sum()) for kind, has in columns.items() if getattr(faults, kind)}

@@ -1,0 +1,266 @@
+"""One run of a scenario: first everything may go wrong, then all is healed, and it has to end."""
+
+import gc
+import math
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.base.ids import mix64
+from edgefleet.protocol.rollout import Verb
+from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.evidence.gate import Gate, judge
+from edgefleet.rollout.fleet.columns import Mask
+from edgefleet.rollout.lifecycle.state import OPEN, RolloutState
+from edgefleet.sim.virtual import initial_state as baseline
+from edgefleet.sim.virtual.checkers import ALL
+from edgefleet.sim.virtual.checkers.soak import Soak
+from edgefleet.sim.virtual.curve import Curve
+from edgefleet.sim.virtual.device_faults import FleetFacts
+from edgefleet.sim.virtual.devices import Crowd
+from edgefleet.sim.virtual.environment import Outside
+from edgefleet.sim.virtual.event_queue import Agenda
+from edgefleet.sim.virtual.hub import SimHub
+from edgefleet.sim.virtual.incidents import Incidents
+from edgefleet.sim.virtual.observer import Checker, Witnesses
+from edgefleet.sim.virtual.operator import Person
+from edgefleet.sim.virtual.result import Result, result_of
+from edgefleet.sim.virtual.scenario import NEW, ROLLOUT, Scenario
+from edgefleet.sim.virtual.store import Store
+from edgefleet.sim.virtual.tick import Quiet
+from edgefleet.sim.virtual.trace import Trace
+
+START = 1_767_571_200.0  # Monday, 5 January 2026, 00:00 UTC
+SETTLE_S = 1800.0  # after the end, so that whoever can be reached has heard of it
+
+
+class Run:
+    """A world of its own; two of them do not touch.
+
+    A ``gate`` of your own judges the waves in place of the usual one, whose soak it need not keep.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        name: str,
+        devices: int,
+        seed: int,
+        start: float = START,
+        checkers: Sequence[type[Checker]] = ALL,
+        gate: Gate = judge,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.start = float(int(start))
+        self._name = name
+        self._seed = seed
+        self._began = time.perf_counter()
+        self._began_cpu = time.process_time()
+        self.trace = Trace()
+        self.store = Store()
+        self.facts = FleetFacts(scenario, devices, seed, self.start)
+        self.hub = SimHub(
+            self.store,
+            self.trace,
+            now=self.start,
+            interval_s=scenario.fleet.interval_s,
+            gate=gate,
+        )
+        self.agenda = Agenda(int(self.start))
+        chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
+        self.outside = Outside(
+            scenario, self.facts, self.hub, agenda=self.agenda, chance=chance, start=self.start
+        )
+        self.crowd = Crowd(self.outside)
+        kept = checkers if gate is judge else [one for one in checkers if one is not Soak]
+        self.witnesses = self.hub.witnesses = Witnesses(kept, self)
+        self.hub.keeps_standings = scenario.faults.hub_crashes > 0
+        self._incidents = Incidents(self.crowd, chance)
+        self._person = Person(self.outside)
+        self._curve = Curve(self.outside, self._began, progress)
+
+    # What checkers may know.
+
+    @property
+    def now(self) -> float:
+        return self.outside.now
+
+    @property
+    def engine(self) -> Engine:
+        return self.hub.engine
+
+    @property
+    def healed(self) -> bool:
+        return self.facts.healed
+
+    @property
+    def release_under_test(self) -> str:
+        return NEW
+
+    def serves(self) -> npt.NDArray[np.uint8]:
+        return self.outside.serving[: len(self.engine.fleet)]
+
+    def reachable(self) -> Mask:
+        rows = np.arange(len(self.engine.fleet))
+        return self.facts.all_up(rows, self.now)
+
+    def name(self, row: int) -> str:
+        return self.facts.name(row)
+
+    # The run.
+
+    def play(self) -> Result:
+        """All of it."""
+        with _no_collector():
+            finished = self._to_its_end()
+            self.settle(SETTLE_S)
+            for hear in self.witnesses.ended:
+                hear(self.now)
+        return self._result(finished=finished)
+
+    def play_until_over(self) -> Result:
+        """Up to the moment at which the rollout has ended."""
+        with _no_collector():
+            finished = self._to_its_end()
+        return self._result(finished=finished)
+
+    def settle(self, seconds: float) -> None:
+        """Go on for so long, so that whoever can be reached hears how it ended."""
+        self._go(self.now + seconds, until_over=False)
+
+    def _to_its_end(self) -> bool:
+        self._set_up()
+        heal_at = self.start + self.scenario.heal_s
+        self._until(heal_at)
+        self._heal()
+        self._until(heal_at + self.scenario.end_s)
+        return self._over()
+
+    def _set_up(self) -> None:
+        baseline.lay(self.crowd)
+        self._curve.say(f"fleet of {self.facts.devices}")
+        salt = mix64(self._seed)
+        self.hub.plan(self.scenario.rollout, rollout_id=ROLLOUT, salt=salt, now=self.start)
+        self.hub.command(ROLLOUT, Verb.START, self.start)
+
+    def _until(self, end: float) -> None:
+        """Go on until the rollout is over or ``end`` is reached."""
+        self._go(end, until_over=True)
+
+    def _go(self, end: float, *, until_over: bool) -> None:
+        incidents = self._incidents
+        incidents.since(self.now)
+        second = int(self.now)
+        quiet = Quiet(int(self.scenario.tick_s), int(self.start), second)
+        while second < end:
+            self.outside.now = float(second)
+            incidents.happen()
+            quiet.heed(second, self._mark())
+            if second >= quiet.tick_at:
+                self._tick()
+                if until_over and self._over() and not incidents.asked:
+                    return
+                quiet.looked(second, self._deadline() if quiet.resting else math.inf)
+            until = math.ceil(min(end, quiet.tick_at, incidents.next_at()))
+            second = self._rest(second, until) if quiet.resting else self._second(second)
+
+    def _second(self, second: int) -> int:
+        """One second, in which anything may happen; returns the next."""
+        self.crowd.sweep(second)
+        self._during(second)
+        return second + 1
+
+    def _rest(self, second: int, until: int) -> int:
+        """Quiet seconds: idle devices are heard together. Ends early if something happens."""
+        idle = self.crowd.idle
+        if self.hub.down_until or until <= second:
+            return self._second(second)
+        rows, at, until = idle.foresee(second, until)
+        if until <= second:
+            return self._second(second)
+        mark = self._mark()
+        while second < until and self._mark() == mark:
+            self._during(second)
+            second += 1
+        heard = int(np.searchsorted(at, second))
+        idle.heard(rows[:heard], at[:heard])
+        return second
+
+    def _during(self, second: int) -> None:
+        """What is on the agenda of this second."""
+        outside, crowd = self.outside, self.crowd
+        for at, _, due, live, life, payload in self.agenda.during(second):
+            outside.now = at
+            crowd.due(due, live, life, payload)
+
+    def _mark(self) -> tuple[int, ...]:
+        """The same as long as nothing is stored or decided, and nobody comes, goes or wakes."""
+        hub = self.hub
+        down = int(hub.down_until > 0)
+        return self.store.commits, hub.crashes, down, len(self.crowd.live), len(hub.engine.fleet)
+
+    def _deadline(self) -> float:
+        """When the rollout's wait ends by the clock."""
+        if self.hub.down_until or self._state().status not in OPEN:
+            return math.inf
+        waits = self.engine.why_rollout(ROLLOUT, self.now).waits
+        known = (wait.until for wait in waits if wait.until is not None)
+        return min((until for until in known if until > self.now), default=math.inf)
+
+    def _tick(self) -> None:
+        self.hub.tick(self.now)
+        if self.hub.down_until:
+            return
+        for hear in self.witnesses.ticked:
+            hear(self.now)
+        self._person.look(self._state())
+        self._curve.note()
+
+    def _over(self) -> bool:
+        return not self.hub.down_until and self._state().status not in OPEN
+
+    def _state(self) -> RolloutState:
+        return next(state for state in self.engine.states() if state.id == ROLLOUT)
+
+    def _heal(self) -> None:
+        """Links are up, disks have room, the hub stays up. What is bricked stays bricked."""
+        self.trace.note(self.now, "healed", "everything", "")
+        self.facts.healed = True
+        self._incidents.heal()
+        if self.hub.down_until:
+            self.hub.start_again(self.now)
+        for live in self.crowd.live:
+            live.bytes_s = self.facts.bytes_s(live.row)
+
+    def _result(self, *, finished: bool) -> Result:
+        return result_of(
+            self.crowd,
+            self.witnesses,
+            name=self._name,
+            seed=self._seed,
+            finished=finished,
+            person=self._person.said,
+            curve=self._curve.points,
+            wall_s=time.perf_counter() - self._began,
+            cpu_s=time.process_time() - self._began_cpu,
+        )
+
+
+@contextmanager
+def _no_collector() -> Generator[None]:
+    """A million live objects without cycles: looking for some costs more than all the rest."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+        sys.stderr.flush()

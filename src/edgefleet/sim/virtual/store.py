@@ -1,0 +1,94 @@
+"""What a simulated hub has made durable: it outlives every crash, and nothing else does."""
+
+from array import array
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.protocol.device import Outcome
+from edgefleet.protocol.wire import decode, encode
+from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.sim.virtual.row_set import RowSet
+
+
+class Store:
+    """States as bytes, outcomes in columns (by row and id once), devices in the order they came."""
+
+    def __init__(self) -> None:
+        self.devices: list[tuple[str, str, Mapping[str, str]]] = []
+        self._states: dict[str, bytes] = {}
+        self._rows = array("i")
+        self._codes = array("I")
+        self._at = array("d")  # when the hub received it
+        self._kinds: list[Outcome] = []  # one of each (id, rollout, release, kind, reason)
+        self._code_of: dict[tuple[str, str, str, str, str], int] = {}
+        self._rows_of: dict[str, RowSet] = {}  # by id: ids of two devices may be alike
+        self._standings: tuple[npt.NDArray[np.float64], ...] | None = None
+        self.commits = 0
+
+    def save_state(self, state: RolloutState) -> None:
+        self._states[state.id] = encode(state)
+        self.commits += 1
+
+    def states(self) -> Iterator[RolloutState]:
+        return (decode(data, RolloutState, code="internal") for data in self._states.values())
+
+    def has(self, rows: Rows, outcome: Outcome) -> Mask:
+        """For each row, whether the outcome is there."""
+        known = self._rows_of.get(outcome.id)
+        return np.zeros(len(rows), np.bool_) if known is None else known.has(rows)
+
+    def save_outcomes(
+        self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
+    ) -> tuple[tuple[Rows, Outcome], ...]:
+        """Keep what is not there yet of what all of ``rows`` say; returns that."""
+        fresh: list[tuple[Rows, Outcome]] = []
+        for outcome in outcomes:
+            known = self._rows_of.get(outcome.id)
+            if known is None:
+                known = self._rows_of[outcome.id] = RowSet()
+            new = rows[known.add(rows)]
+            if not len(new):
+                continue
+            self._rows.frombytes(new.astype(np.int32).tobytes())
+            self._codes.extend((self._code(outcome),) * len(new))
+            self._at.extend((now,) * len(new))
+            fresh.append((new, outcome))
+        self.commits += 1
+        return tuple(fresh)
+
+    def outcomes(self) -> Iterator[tuple[Rows, Outcome, float]]:
+        """All of them with the time of receipt, in the order in which they became durable.
+
+        Those that came together come together, rows ascending.
+        """
+        rows, at = np.array(self._rows, np.int64), np.array(self._at)
+        codes = np.array(self._codes, np.int64)
+        apart = (np.diff(codes) != 0) | (np.diff(at) != 0) | (np.diff(rows) <= 0)
+        ends = [*(np.flatnonzero(apart) + 1).tolist(), len(rows)]
+        start = 0
+        for end in ends if len(rows) else ():
+            yield rows[start:end], self._kinds[self._codes[start]], self._at[start]
+            start = end
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def save_standings(self, fleet: Fleet) -> None:
+        """What devices run, as the hub writes it down now and then."""
+        self._standings = fleet.standings()
+
+    def load_standings(self, fleet: Fleet) -> None:
+        if self._standings is not None:
+            fleet.take_standings(self._standings)
+
+    def _code(self, outcome: Outcome) -> int:
+        key = (outcome.id, outcome.rollout, outcome.release, outcome.kind, outcome.reason)
+        code = self._code_of.get(key)
+        if code is None:
+            code = self._code_of[key] = len(self._kinds)
+            self._kinds.append(outcome)
+        return code

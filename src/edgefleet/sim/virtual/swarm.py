@@ -1,0 +1,292 @@
+"""Many runs of random mixtures: each seed makes its own scenario, and is replayed by its number."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from random import Random
+
+from msgspec.structs import replace
+
+from edgefleet.protocol.rollout import (
+    ApprovalSpec,
+    BudgetSpec,
+    ExposureSpec,
+    GateSpec,
+    PaceSpec,
+    RolloutSpec,
+    WaveSpec,
+    WindowSpec,
+)
+from edgefleet.protocol.wire import Wire
+from edgefleet.sim.virtual.result import Result
+from edgefleet.sim.virtual.run import Run
+from edgefleet.sim.virtual.scenario import (
+    MODEL,
+    NEW,
+    Act,
+    Deed,
+    Faults,
+    Population,
+    Scenario,
+    Truth,
+)
+
+_BAD = ("fails", "crashes", "refuses", "bricks", "burns")
+_AT_ANY_MOMENT = frozenset({"loss", "doubling", "reordering", "power_cuts"})  # each device alone
+_HEAL_S = 5400.0
+_SELDOM_S = 600.0
+_END_S = 12 * 3600.0  # after healing, for plans that no window holds back
+
+
+class SwarmResult(Wire, frozen=True, kw_only=True):
+    """What a swarm came to. ``failing`` are seeds; ``edgefleet sim replay`` shows one."""
+
+    seeds: int
+    devices: int
+    violations: int
+    unfinished: int
+    failing: tuple[int, ...]
+    verdicts: dict[str, int]
+    reasons: dict[str, int]
+    persons: int  # runs that a person had to end
+    faults: dict[str, int]  # how often each happened, or how many devices had it
+    by_checker: dict[str, int]
+    events: int
+    reports: int
+    exposed: int
+    wall_s: float
+
+
+class Broken(Wire, frozen=True, kw_only=True):
+    """A seed whose run ended in an error of the code."""
+
+    seed: int
+    text: str
+
+
+def mixture(seed: int) -> Scenario:
+    """The scenario of a seed: a release of some kind, some faults, some plan, some hand."""
+    chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
+    fleet, release, faults = _fleet(chance), _release(chance), _faults(chance)
+    plan = _plan(chance, fleet.sites)
+    acts = _operator(chance)
+    plan, release = replace(plan, approval=_approval(chance)), _quality(chance, release)
+    acts += _freeze(chance)
+    faults = _previous(chance, faults)
+    nights = len(plan.waves) + 1 if plan.windows else 0  # a window opens once a day
+    if plan.windows:  # days of waiting: by devices that ask less often
+        fleet = replace(fleet, interval_s=_SELDOM_S, panel=min(fleet.panel, 10))
+    return Scenario(
+        title=f"mixture {seed}",
+        fleet=fleet,
+        release=release,
+        faults=faults,
+        rollout=plan,
+        operator=tuple(sorted(acts, key=lambda act: act.at_s)),
+        heal_s=_HEAL_S,
+        person_s=1800.0,
+        end_s=_END_S + nights * 86_400.0,
+    )
+
+
+def play(seed: int, devices: int) -> Result:
+    """Run the scenario of a seed."""
+    run = Run(mixture(seed), name=f"mixture {seed}", devices=devices, seed=seed)
+    return replace(run.play(), curve=())
+
+
+def swarm(
+    seeds: range, devices: int, *, processes: int, progress: Callable[[str], None]
+) -> SwarmResult:
+    """Run them all, in so many processes."""
+    runs: list[Result] = []
+    broken: list[Broken] = []
+    wall_s = 0.0
+    for result in _results(seeds, devices, processes):
+        if isinstance(result, Broken):
+            broken.append(result)
+            progress(f"seed {result.seed}: {result.text}")
+            progress(f"  edgefleet sim replay {result.seed} --devices {devices}")
+            continue
+        runs.append(result)
+        wall_s += result.wall_s
+        if result.violations or not result.finished:
+            first = result.violated[0].text if result.violated else "unfinished"
+            progress(f"seed {result.seed}: {first}")
+            progress(f"  edgefleet sim replay {result.seed} --devices {devices}")
+        if len(runs) % 25 == 0 or len(runs) == len(seeds):
+            progress(f"{len(runs)} of {len(seeds)} seeds")
+    faults: Counter[str] = Counter()
+    by_checker: Counter[str] = Counter()
+    for result in runs:
+        faults.update(result.faults)
+        by_checker.update(result.by_checker)
+    if broken:
+        by_checker["code"] = len(broken)
+    failing = [one.seed for one in runs if one.violations or not one.finished]
+    return SwarmResult(
+        seeds=len(runs) + len(broken),
+        devices=devices,
+        violations=sum(result.violations for result in runs) + len(broken),
+        unfinished=sum(not result.finished for result in runs) + len(broken),
+        failing=tuple(sorted([*failing, *(one.seed for one in broken)])),
+        verdicts=_sorted(Counter(result.verdict for result in runs)),
+        reasons=_sorted(Counter(result.reason for result in runs)),
+        persons=sum(bool(result.person) for result in runs),
+        faults=_sorted(faults),
+        by_checker=_sorted(by_checker),
+        events=sum(result.events for result in runs),
+        reports=sum(result.reports for result in runs),
+        exposed=sum(result.exposed for result in runs),
+        wall_s=round(wall_s, 1),
+    )
+
+
+def _results(seeds: range, devices: int, processes: int) -> Iterator[Result | Broken]:
+    if processes == 1:
+        yield from (_tried(seed, devices) for seed in seeds)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(partial(_tried, devices=devices), seeds)
+
+
+def _tried(seed: int, devices: int) -> Result | Broken:
+    try:
+        return play(seed, devices)
+    except Exception as error:  # noqa: BLE001 - code that breaks is what a swarm looks for
+        return Broken(seed=seed, text=f"{type(error).__name__}: {error}")
+
+
+def _release(chance: Random) -> Truth:
+    shares = dict.fromkeys(_BAD, 0.0)
+    if chance.random() < 0.7:
+        shares[chance.choice(_BAD)] = chance.choice((0.01, 0.03, 0.08, 0.2, 0.5))
+    confidence = 0.65 if chance.random() < 0.15 else 0.9
+    return Truth(**shares, confidence=confidence, size_bytes=chance.choice((200_000, 4_000_000)))
+
+
+def _faults(chance: Random) -> Faults:
+    """About a third of the kinds, each by its own amount."""
+    kinds = {
+        "offline": (0.05, 0.4),
+        "flapping": (0.05, 0.5),
+        "loss": (0.01, 0.2),
+        "doubling": (0.01, 0.2),
+        "reordering": (0.01, 0.2),
+        "thin": (0.05, 0.4),
+        "disk_full": (0.05, 0.3),
+        "power_cuts": (0.0005, 0.01),
+        "lost_writes": (0.1, 0.6),
+        "wrong_clocks": (0.05, 0.5),
+        "old_agents": (0.01, 0.1),
+    }
+    shares = {
+        kind: round(chance.uniform(*span), 4)
+        for kind, span in kinds.items()
+        if chance.random() < (0.2 if kind in _AT_ANY_MOMENT else 0.35)
+    }
+    crashes = chance.randrange(1, 9) if chance.random() < 0.4 else 0
+    return replace(Faults(hub_crashes=crashes), **shares)
+
+
+def _fleet(chance: Random) -> Population:
+    return Population(
+        sites=chance.choice((3, 24, 200)),
+        newcomers=round(chance.uniform(0.02, 0.2), 3) if chance.random() < 0.25 else 0.0,
+        timezones=("Europe/Paris", "America/New_York", "Asia/Kolkata"),
+        requests_s=chance.choice((0.5, 1.0, 2.0)),
+        panel=chance.choice((0, 10, 20)),
+    )
+
+
+def _plan(chance: Random, sites: int) -> RolloutSpec:
+    waves = chance.choice(
+        (
+            (WaveSpec(percent=1), WaveSpec(percent=10), WaveSpec(percent=100)),
+            (WaveSpec(percent=5), WaveSpec(percent=50), WaveSpec(percent=100)),
+            (WaveSpec(percent=100),),
+        )
+    )
+    return RolloutSpec(
+        model=MODEL,
+        release=NEW,
+        waves=waves,
+        gate=GateSpec(
+            soak_s=chance.choice((0.0, 60.0, 300.0)),
+            patience_s=chance.choice((600.0, 3600.0)),
+            min_sample=chance.choice((5, 30)),
+        ),
+        exposure=ExposureSpec(
+            first=chance.choice((3, 10, 50)), growth=chance.choice((0.5, 1.0, 2.0))
+        ),
+        pace=PaceSpec(starts_per_minute=chance.choice((0, 0, 120))),
+        budgets=(
+            (BudgetSpec(label="site", max_in_trial=max(3, 72 // sites)),)
+            if chance.random() < 0.12
+            else ()
+        ),
+        windows=_windows(chance) if chance.random() < 0.1 else (),
+    )
+
+
+def _windows(chance: Random) -> tuple[WindowSpec, ...]:
+    zone = chance.choice(("UTC", "device"))
+    spans = (("00:30", "04:30"), ("10:30", "12:30"), ("17:00", "20:00"))
+    return tuple(WindowSpec(start=start, end=end, timezone=zone) for start, end in spans)
+
+
+def _operator(chance: Random) -> tuple[Act, ...]:
+    if chance.random() < 0.75:
+        return ()
+    at_s = chance.uniform(30.0, 3000.0)
+    story = chance.choice(
+        (
+            (Deed.PAUSE, Deed.RESUME),
+            (Deed.HALT, Deed.RESUME),
+            (Deed.HALT, Deed.REVERT),
+            (Deed.ADVANCE,),
+            (Deed.REVERT,),
+        )
+    )
+    acts: list[Act] = []
+    for verb in story:
+        acts.append(Act(at_s=round(at_s, 1), verb=verb))
+        at_s += chance.uniform(60.0, 1800.0)
+    return tuple(acts)
+
+
+def _approval(chance: Random) -> ApprovalSpec:
+    if chance.random() < 0.8:
+        return ApprovalSpec()
+    return ApprovalSpec(people=chance.choice((1, 2)), each_wave=chance.random() < 0.5)
+
+
+def _quality(chance: Random, release: Truth) -> Truth:
+    """Now and then it serves worse, by as much as devices bear and the fleet need not."""
+    if chance.random() < 0.8:
+        return release
+    worse = chance.choice(
+        ({"latency": 1.3}, {"accuracy": 0.94}, {"drift": 0.4}, {"latency": 200.0})
+    )
+    return replace(release, **worse)
+
+
+def _freeze(chance: Random) -> tuple[Act, ...]:
+    """The fleet is frozen for a while, and let go."""
+    if chance.random() < 0.85:
+        return ()
+    at_s = round(chance.uniform(30.0, 3000.0), 1)
+    until_s = round(at_s + chance.uniform(60.0, 1800.0), 1)
+    return Act(at_s=at_s, verb=Deed.FREEZE), Act(at_s=until_s, verb=Deed.THAW)
+
+
+def _previous(chance: Random, faults: Faults) -> Faults:
+    """Now and then some devices have not updated their agent."""
+    if chance.random() < 0.85:
+        return faults
+    return replace(faults, previous_agents=round(chance.uniform(0.05, 0.5), 3))
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))

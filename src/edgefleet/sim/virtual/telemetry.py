@@ -1,0 +1,106 @@
+"""What simulated devices say of a release: its golden set, and the requests that they serve.
+
+Counters are functions of how many requests there were, so they only grow. The panel sends sketches
+and has its own ways; all others send the same means, and so cost no more than a constant.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from edgefleet.agent.quality_window import Window, Windows
+from edgefleet.agent.state import AgentState, Held
+from edgefleet.protocol.bins import CONFIDENCE_BINS, bucket
+from edgefleet.protocol.device import Sketches
+from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
+from edgefleet.sim.virtual.scenario import NEW, OLD_TRUTH, Truth
+
+_P50_US, _P95_US, _MEMORY_MIB = 400, 900, 40
+_LATE: Final = 10  # one request in so many takes as long as the 95th percentile
+_CLASSES: Final = 10
+_WINDOW: Final = 100  # requests in a full window, as the agent counts them
+
+
+def truth_of(release: str, truth: Truth) -> Truth:
+    """What ``release`` does to devices, where ``truth`` is that of the new one."""
+    return truth if release == NEW else OLD_TRUTH
+
+
+@lru_cache(maxsize=64)
+def proof(release: str, truth: Truth, least: float) -> ProveResult:
+    """What the golden set says on every device; ``least`` is the accuracy that it asks for."""
+    accuracy = truth_of(release, truth).accuracy
+    if accuracy < least:
+        detail = f"{accuracy:g} of {least:g}."
+        return ProveResult(passed=False, reason="golden_failed", detail=detail)
+    return ProveResult(passed=True, accuracy=accuracy, agreement=1.0, cases=100)
+
+
+def reminded(state: AgentState, held: Held | None, truth: Truth) -> AgentState:
+    """An agent that wakes, with what it knows of the requests that it served while it was idle."""
+    if held is None:
+        return state
+    sha256 = held.variant.artifact.sha256
+    windows, status = _remembered(held.model, held.release, sha256, truth)
+    soft = msgspec.structs.replace(state.soft, windows=windows, serving=status)
+    return msgspec.structs.replace(state, soft=soft)
+
+
+@lru_cache(maxsize=64)
+def _remembered(
+    model: str, release: str, sha256: str, truth: Truth
+) -> tuple[Windows, ServingStatus]:
+    stats = plain(truth_of(release, truth), _WINDOW, 0)
+    full = Window(
+        release=release,
+        since=0.0,
+        requests=stats.requests,
+        confidence_sum=stats.confidence_sum,
+        confidence_count=stats.confidence_count,
+        latency_us_p95=stats.latency_us_p95,
+    )
+    status = ServingStatus(
+        pid=1, ready=True, model=model, release=release, artifact_sha256=sha256, stats=stats
+    )
+    return Windows(full=full), status
+
+
+def plain(own: Truth, requests: int, errors: int) -> LiveStats:
+    """Means alone, alike on all devices."""
+    return LiveStats(
+        requests=requests,
+        errors=errors,
+        confidence_sum=own.confidence * requests,
+        confidence_count=requests,
+        latency_us_p50=_P50_US,
+        latency_us_p95=int(_P95_US * own.latency),
+        memory_mib=_MEMORY_MIB,
+    )
+
+
+def sketched(own: Truth, requests: int, errors: int, luck: float) -> LiveStats:
+    """With histograms; ``luck`` makes the device a little surer and slower than others, or less."""
+    mean = min(1.0, max(0.0, own.confidence + 0.02 * (luck - 0.5)))
+    p95_us = int(_P95_US * own.latency * (0.8 + 0.4 * luck))
+    late, moved = requests // _LATE, int(requests * own.drift)
+    stayed = requests - moved
+    latency = {bucket(_P50_US): requests - late, bucket(p95_us): late}
+    confidence = [0] * CONFIDENCE_BINS
+    confidence[min(CONFIDENCE_BINS - 1, int(mean * CONFIDENCE_BINS))] = requests
+    classes = [(stayed + place) // _CLASSES for place in range(_CLASSES)]
+    return LiveStats(
+        requests=requests,
+        errors=errors,
+        confidence_sum=mean * requests,
+        confidence_count=requests,
+        latency_us_p50=_P50_US,
+        latency_us_p95=p95_us,
+        memory_mib=_MEMORY_MIB,
+        sketches=Sketches(
+            latency=latency,
+            confidence=tuple(confidence),
+            classes=(*classes, moved),
+            inputs=(requests,),
+        ),
+    )
