@@ -6,12 +6,12 @@ The simulator takes a million devices through a rollout with it.
 """
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome, Telemetry
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
@@ -33,12 +33,15 @@ class Batch:
         desired: Desired,
         leave: StartAdmission,
         counting: Intake,
+        *,
+        offers: Offers,
     ) -> None:
         self._fleet = fleet
         self._tracks = tracks
         self._desired = desired
         self._leave = leave
         self._counting = counting
+        self._offers = offers
 
     def admit(self, rows: Rows, outcome: Outcome, now: float) -> Mask:
         """Who may start now; see ``Engine.admit``. The lowest rows come first."""
@@ -78,6 +81,5 @@ class Batch:
     def _one_by_one(self, rows: Rows, now: float) -> OffersByRow:
         parts: dict[Offer | None, list[int]] = {}
         for row in rows.tolist():
-            may_stage = partial(self._leave.may_stage, row=row, now=now)
-            parts.setdefault(self._desired.offer(row, may_stage), []).append(row)
+            parts.setdefault(self._offers.give(row, now), []).append(row)
         return tuple((offer, np.array(told, np.int64)) for offer, told in parts.items())

@@ -14,7 +14,9 @@ from msgspec.structs import replace
 
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -27,6 +29,12 @@ _COMPLETED: Final = Status.COMPLETED
 _HEALTHY: Final = DeviceStanding.HEALTHY
 _TRIAL: Final = DeviceStanding.TRIAL
 _NONE: Final = DeviceStanding.NONE
+
+_NO_RELEASE: Final = Blocked(WaitCode.NO_ROLLOUT, "No rollout says what it should run.")
+_RUNS_IT: Final = Blocked(WaitCode.DONE, "It runs the release that it should run.")
+
+StagingCheck = Callable[[ActiveRollout], Blocked | None]
+"""Why the device may not download the release of a rollout now. None if it may."""
 
 
 class Desired:
@@ -61,21 +69,26 @@ class Desired:
                 return track
         return None
 
-    def offer(self, row: int, may_stage: Callable[[ActiveRollout], bool]) -> Offer | None:
-        """What to tell the device; None when it may keep what it runs, or has to.
+    def decide(
+        self, row: int, staging: Callable[[ActiveRollout], Blocked | None]
+    ) -> Offer | Blocked:
+        """What the device is offered, or why it is offered nothing. Changes nothing.
 
-        Who runs what was taken back goes back to a proven release before it tries a new one.
-        ``may_stage`` says whether it is the turn of a device that has not begun.
+        A device whose release was rolled back returns to a proven release before it tries a new
+        one. ``staging`` gives the reason why a device that has not begun may not download; None if
+        it may. Answer, ``why``, page and CLI all use this one value.
         """
         running = self._fleet.running_id(row)
         want = self._wanted(row, running)
-        if want is None or running == want.release.number:
-            return None
+        if want is None:
+            return _NO_RELEASE
+        if running == want.release.number:
+            return _RUNS_IT
         recalled = self.recalled(row) if self._taken_back else None
         proven = None if recalled is None else self.proven(row)
         if recalled is None or proven is None or proven.release.number == running:
-            if want.ledger.standing(row) < _TRIAL and not may_stage(want):
-                return None
+            if want.ledger.standing(row) < _TRIAL and (blocked := staging(want)) is not None:
+                return blocked
             return want.offer
         return replace(proven.offer, rollout=recalled.state.id, action="revert")
 

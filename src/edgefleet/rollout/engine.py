@@ -19,11 +19,12 @@ from edgefleet.rollout import plan
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.admission.downloads import open_offering, renew_offering
 from edgefleet.rollout.admission.legacy_grants import LegacyGrants
+from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission, allowed
 from edgefleet.rollout.batch import Batch
 from edgefleet.rollout.census import call_muster, find_owing
 from edgefleet.rollout.constraints import approval
-from edgefleet.rollout.constraints.reservations import Reservations
+from edgefleet.rollout.constraints.reservations import Blocked, Reservations
 from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.cohorts import Cohorts
@@ -71,7 +72,15 @@ class Engine:
         self._leave = StartAdmission(self.fleet)
         self._grants = LegacyGrants(self.fleet, self._desired, self._leave)
         self._counting = Intake(self.fleet, self._tracks, self._leave, self._grants)
-        self.alike = Batch(self.fleet, self._tracks, self._desired, self._leave, self._counting)
+        self._offers = Offers(self._desired, self._leave)
+        self.alike = Batch(
+            self.fleet,
+            self._tracks,
+            self._desired,
+            self._leave,
+            self._counting,
+            offers=self._offers,
+        )
         self._outlook = RolloutStatus(self.fleet, self._desired, self._leave, gate)
         self._course = NextEvent(self.fleet, self._desired)
 
@@ -243,7 +252,11 @@ class Engine:
 
     def answer(self, row: int, now: float) -> Offer | None:
         """What the device should run, when that is not what it said it runs."""
-        return self._desired.offer(row, lambda track: self._leave.may_stage(track, row, now))
+        return self._offers.give(row, now)
+
+    def decide(self, row: int, now: float) -> Offer | Blocked:
+        """What ``answer`` would say to the device now, or why it is offered nothing."""
+        return self._offers.decide(row, now)
 
     def wanted(self, rows: Rows, now: float) -> Mask:  # noqa: ARG002 - as in answer
         """Which of ``rows``, idle devices all of them, ``answer`` may have an offer for."""
@@ -316,6 +329,7 @@ class Engine:
             self._desired,
             tracks,
             now,
+            decision=self._offers.decide(row, now),
             refusal=lambda track: self._leave.refusal(track, row, now),
         )
 

@@ -8,27 +8,39 @@ import numpy as np
 
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.cut import EVERYONE
 from edgefleet.rollout.fleet.fleet import Fleet, phase_code
 
 _STAGING: Final = frozenset({Phase.FETCHING, Phase.PROVING, Phase.STAGED})
+_LATER: Final = Blocked(
+    WaitCode.EXPOSURE, "others get the release before it; its turn comes when more may start."
+)
 _STAGING_CODES: Final = [phase_code(phase) for phase in _STAGING]
 
 
-def may_stage(track: ActiveRollout, fleet: Fleet, row: int, now: float) -> bool:
-    """May a device that has not begun be offered it now? Who fetches already goes on."""
+def blocked(track: ActiveRollout, fleet: Fleet, row: int, now: float) -> Blocked | None:
+    """Why a device that has not begun may not download now. None if it may.
+
+    A device that downloads already goes on. Changes nothing.
+    """
     staging = fleet.phase(row) in _STAGING
     if not staging and track.scope.position(row) >= track.offering.below:
-        return False
+        return _LATER
     flow = track.admission.flow
-    if not flow.is_bounded:
-        return True
+    if staging or not flow.is_bounded:
+        return None
     site = fleet.labels(row).get(track.state.spec.site_label)
     size_bytes = partial(_size_bytes, track, fleet.profile(row))
-    return staging or flow.wait_until(row, site, size_bytes, now) is None
+    until = flow.wait_until(row, site, size_bytes, now)
+    if until is None:
+        return None
+    text = "as many bytes are on their way as the pace of the plan allows."
+    return Blocked(WaitCode.PACE, text, until)
 
 
 def count_bytes(
@@ -44,7 +56,7 @@ def count_bytes(
 
 
 def all_may_stage(track: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
-    """``may_stage`` for many rows of a rollout without a bound on bytes."""
+    """``blocked`` is None, for many rows of a rollout without a bound on bytes."""
     mask = np.isin(fleet.phases[rows], _STAGING_CODES)
     if track.offering.below >= EVERYONE:
         mask[:] = True

@@ -13,10 +13,12 @@ it has to be granted anew.
 
 from typing import Final
 
-from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
+from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.version import starts_by_itself
+from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.starts import StartAdmission
+from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -26,6 +28,8 @@ _ID_CHARS = 64
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _DEFERRED: Final = DeviceStanding.DEFERRED
 _IDLE: Final = Phase.IDLE
+
+_ASKED: Final = Blocked(WaitCode.EXPOSURE, "It is granted first.")
 
 
 class LegacyGrants:
@@ -58,12 +62,12 @@ class LegacyGrants:
             return None
         granted: list[ActiveRollout] = []
 
-        def grant(track: ActiveRollout) -> bool:
+        def grant(track: ActiveRollout) -> Blocked:
             if self._leave.grant(track, row, now):
                 granted.append(track)
-            return False
+            return _ASKED
 
-        self._desired.offer(row, grant)
+        self._desired.decide(row, grant)
         return _outcome(granted[0], self._fleet.last_seq(row), now) if granted else None
 
     def record(self, track: ActiveRollout, row: int, at: float) -> bool:
@@ -99,8 +103,11 @@ class LegacyGrants:
         return not unheard and self._is_offered(held, row, now)
 
     def _is_offered(self, held: ActiveRollout, row: int, now: float) -> bool:
-        offer = self._desired.offer(row, lambda track: self._leave.may_stage(track, row, now))
-        return offer is not None and (offer.rollout, offer.action) == (held.state.id, "install")
+        offer = self._desired.decide(row, lambda track: self._leave.staging(track, row, now))
+        return isinstance(offer, Offer) and (offer.rollout, offer.action) == (
+            held.state.id,
+            "install",
+        )
 
 
 def _outcome(track: ActiveRollout, seq: int, now: float) -> Outcome:

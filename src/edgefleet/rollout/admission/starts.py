@@ -10,12 +10,13 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet.protocol.device import Outcome
+from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.rollout import Freeze, Status
 from edgefleet.protocol.version import starts_by_itself
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.downloads import all_may_stage, count_bytes, may_stage
+from edgefleet.rollout.admission import downloads
+from edgefleet.rollout.admission.downloads import count_bytes
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.quarantine import Quarantine
 from edgefleet.rollout.constraints.reservations import Blocked
@@ -33,6 +34,11 @@ _FAILED: Final = DeviceStanding.FAILED
 _REFUSED: Final = DeviceStanding.REFUSED
 _RUNNING: Final = Status.RUNNING
 
+_QUARANTINED: Final = Blocked(
+    WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
+)
+_NO_GRANT: Final = Blocked(WaitCode.EXPOSURE, "No place is granted to it yet.")
+
 
 class StartAdmission:
     """Gives leave by the state of a rollout, its admission, the freeze and the setbacks."""
@@ -41,10 +47,12 @@ class StartAdmission:
         self._fleet = fleet
         self.freeze = Freeze(frozen=False)
         self.setbacks = Quarantine()
+        self._tracks: Mapping[str, ActiveRollout] = {}
         self._bounded: tuple[ActiveRollout, ...] = ()  # open, with a bound on bytes
 
     def arrange(self, tracks: Collection[ActiveRollout]) -> None:
         """A rollout came or changed: whose bytes and places count for whom."""
+        self._tracks = {track.state.id: track for track in tracks}
         is_open = [track for track in tracks if track.state.status in OPEN]
         self._bounded = tuple(track for track in is_open if track.admission.flow.is_bounded)
         labels = frozenset(spec.label for track in is_open for spec in track.state.spec.budgets)
@@ -88,8 +96,10 @@ class StartAdmission:
         admission = track.admission
         if admission.holds(row) or admission.is_put_off(row, now):
             return False
-        if self._is_refused(track, row, now) or not self._turn(track, row, now):
+        if self._is_refused(track, row, now) or self._turn(track, row, now) is not None:
             return False
+        if self._bounded:
+            count_bytes(track, self._fleet, row, now, self._bounded)
         self._reserve(track, row, now)
         return True
 
@@ -126,21 +136,38 @@ class StartAdmission:
         if shut is not None:
             return shut
         if self.setbacks.held(track.state.spec.model, row):
-            return Blocked(
-                WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
-            )
+            return _QUARANTINED
         if admission.holds(row):
             return None
         return admission.no_place(labels, allowed(track), track.in_trial, now, track.muster.reason)
 
-    def may_stage(self, track: ActiveRollout, row: int, now: float) -> bool:
-        """Is it the device's turn to fetch? Asked of those that have not begun."""
-        if starts_by_itself(self._fleet.protocol(row)):
-            admission = track.admission
-            granted = admission.granted_since(row) is not None
-            put_off = admission.is_put_off(row, now)
-            return granted and not put_off and self.refusal(track, row, now) is None
-        return self._turn(track, row, now)
+    def staging(self, track: ActiveRollout, row: int, now: float) -> Blocked | None:
+        """Why a device that has not begun may not download now. None if it may. Changes nothing."""
+        if not starts_by_itself(self._fleet.protocol(row)):
+            return self._turn(track, row, now)
+        reason = self.refusal(track, row, now)
+        if reason is not None:
+            return reason
+        admission = track.admission
+        if admission.granted_since(row) is None or admission.is_put_off(row, now):
+            return self._turn(track, row, now) or _NO_GRANT
+        return None
+
+    def begin_download(self, offer: Offer, row: int, now: float) -> None:
+        """The device is offered a release: its bytes leave the budgets of all open rollouts."""
+        if not self._bounded or offer.action != "install":
+            return
+        track = self._tracks.get(offer.rollout)
+        if track is not None and track.ledger.standing(row) < _TRIAL:
+            count_bytes(track, self._fleet, row, now, self._bounded)
+
+    def _may_begin_download(self, track: ActiveRollout, row: int, now: float) -> bool:
+        """``staging`` is None; the bytes of the download are used up then."""
+        if self.staging(track, row, now) is not None:
+            return False
+        if self._bounded:
+            count_bytes(track, self._fleet, row, now, self._bounded)
+        return True
 
     def _by_themselves(self, rows: Rows) -> bool:
         """True when one of them starts what it is offered without asking again."""
@@ -158,26 +185,25 @@ class StartAdmission:
         track.admission.take(row, self._fleet.labels(row), now)
         track.moved(row, now)
 
-    def _turn(self, track: ActiveRollout, row: int, now: float) -> bool:
-        if self.freeze.frozen or self.setbacks.held(track.state.spec.model, row):
-            return False
-        running = track.state.status is _RUNNING
-        if running and not may_stage(track, self._fleet, row, now):
-            return False
-        if self._bounded:
-            count_bytes(track, self._fleet, row, now, self._bounded)
-        return True
+    def _turn(self, track: ActiveRollout, row: int, now: float) -> Blocked | None:
+        if self.freeze.frozen:
+            return track.admission.door(track.state, self.freeze, None, now)
+        if self.setbacks.held(track.state.spec.model, row):
+            return _QUARANTINED
+        if track.state.status is not _RUNNING:
+            return None
+        return downloads.blocked(track, self._fleet, row, now)
 
     def all_may_stage(self, track: ActiveRollout, rows: Rows, now: float) -> Mask:
-        """``may_stage`` for many rows."""
+        """``staging`` is None, for many rows; the bytes of their downloads are used up."""
         if self._bounded or self._by_themselves(rows):
-            each = (self.may_stage(track, row, now) for row in rows.tolist())
+            each = (self._may_begin_download(track, row, now) for row in rows.tolist())
             return np.fromiter(each, np.bool_, len(rows))
         if self.freeze.frozen:
             return np.zeros(len(rows), np.bool_)
         mask = ~np.isin(rows, self.held(track))
         if track.state.status is _RUNNING:
-            mask[mask] = all_may_stage(track, self._fleet, rows[mask])
+            mask[mask] = downloads.all_may_stage(track, self._fleet, rows[mask])
         return mask
 
     def shut_to_all(self, track: ActiveRollout, waiting: RowSelection, now: float) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from edgefleet.protocol.device import Phase
+from edgefleet.protocol.device import Offer, Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import OLDEST, PROTOCOL, starts_by_itself
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
@@ -26,18 +26,31 @@ def explain_device(
     tracks: tuple[ActiveRollout, ...],
     now: float,
     *,
+    decision: Offer | Blocked,
     refusal: Refusals,
 ) -> WaitReport:
     """Why this device runs what it runs. ``tracks`` newest first.
 
-    ``refusal`` says why it may not start now what a rollout gives it.
+    ``decision`` is what its next check-in is answered: ``Engine.decide``. ``refusal`` gives the
+    reason why the device may not start now what a rollout gives it.
     """
     waits: list[Wait] = []
     if not fleet.online(row, now):
         waits.append(_away(row, fleet))
     concerning = next((track for track in tracks if _concerns(track, row)), None)
-    wait = None if concerning is None else _in_rollout(row, fleet, desired, concerning, refusal)
-    waits.append(wait or _not_followed(row, desired, tracks) or _settled(row, fleet, desired))
+    wait = (
+        None
+        if concerning is None
+        else _in_rollout(row, fleet, desired, concerning, decision=decision, refusal=refusal)
+    )
+    if concerning is None or wait is None:
+        wait = _not_followed(row, desired, tracks) or _settled(
+            row, fleet, desired, decision, refusal
+        )
+    elif _is_by_another(decision, concerning) and wait.code is not WaitCode.REVERTING:
+        waits.append(wait)  # why the open rollout gives nothing; another one does
+        wait = _settled(row, fleet, desired, decision, refusal)
+    waits.append(wait)
     return WaitReport(
         about=f"device/{fleet.name(row)}", at=now, line=waits[-1].text, waits=tuple(waits)
     )
@@ -57,7 +70,13 @@ def _away(row: int, fleet: Fleet) -> Wait:
 
 
 def _in_rollout(
-    row: int, fleet: Fleet, desired: Desired, track: ActiveRollout, refusal: Refusals
+    row: int,
+    fleet: Fleet,
+    desired: Desired,
+    track: ActiveRollout,
+    *,
+    decision: Offer | Blocked,
+    refusal: Refusals,
 ) -> Wait | None:
     state, release = track.state, track.state.spec.release
     where = f"rollout {state.id} of release {release}"
@@ -76,10 +95,12 @@ def _in_rollout(
                 code=WaitCode.HELD,
                 text=f"The {where} is taken back, but there is no earlier release for it.",
             )
+        back = want.state.spec.release
+        if isinstance(decision, Blocked) and decision.code is not WaitCode.DONE:
+            return _blocked(f"The {where} is taken back; it waits for release {back}", decision)
         return Wait(
             code=WaitCode.REVERTING,
-            text=f"The {where} is taken back; it is offered release "
-            f"{want.state.spec.release} again.",
+            text=f"The {where} is taken back; it is offered release {back} again.",
             since=state.since,
         )
     if standing in HELD:
@@ -95,14 +116,20 @@ def _in_rollout(
         )
     if standing is DeviceStanding.HEALTHY or runs_it:
         return None
-    wait = _not_begun(row, fleet, track, standing, refusal)
+    wait = _not_begun(row, fleet, track, standing, decision=decision, refusal=refusal)
     if wait is not None and starts_by_itself(fleet.protocol(row)):
         return replace(wait, text=f"{wait.text} {_BY_ITSELF}")
     return wait
 
 
 def _not_begun(
-    row: int, fleet: Fleet, track: ActiveRollout, standing: DeviceStanding, refusal: Refusals
+    row: int,
+    fleet: Fleet,
+    track: ActiveRollout,
+    standing: DeviceStanding,
+    *,
+    decision: Offer | Blocked,
+    refusal: Refusals,
 ) -> Wait | None:
     state, release = track.state, track.state.spec.release
     wave = state.open_wave
@@ -120,32 +147,57 @@ def _not_begun(
                 f"it gets release {release} in a later one.",
                 since=wave.opened_at,
             )
-        case Status.RUNNING:
-            return _held_back(row, fleet, track, refusal) or _on_its_way(
-                row, fleet, release, standing
+        case Status.RUNNING if _is_kept(decision, track):
+            return Wait(
+                code=WaitCode.HELD,
+                text=f"It went back from release {release} in another rollout and is never offered "
+                "it again.",
             )
+        case Status.RUNNING:
+            return _offered(row, fleet, track, standing, decision=decision, refusal=refusal)
         case _:
             return None
 
 
-def _held_back(row: int, fleet: Fleet, track: ActiveRollout, refusal: Refusals) -> Wait | None:
-    """What it waits for before it may fetch or, once all is there, start."""
+def _is_by_another(decision: Offer | Blocked, track: ActiveRollout) -> bool:
+    return isinstance(decision, Offer) and decision.rollout != track.state.id
+
+
+def _is_kept(decision: Offer | Blocked, track: ActiveRollout) -> bool:
+    """True when another rollout decides what the device gets, or none does."""
+    if isinstance(decision, Blocked):
+        return decision.code in (WaitCode.DONE, WaitCode.NO_ROLLOUT)
+    return decision.rollout != track.state.id
+
+
+def _offered(
+    row: int,
+    fleet: Fleet,
+    track: ActiveRollout,
+    standing: DeviceStanding,
+    *,
+    decision: Offer | Blocked,
+    refusal: Refusals,
+) -> Wait:
+    """What it waits for before it may download or, once all is there, start."""
     release, phase = track.state.spec.release, fleet.phase(row)
     if phase in (Phase.FETCHING, Phase.PROVING):
-        return None
-    refused = refusal(track)
-    if refused is None:
-        if phase is Phase.STAGED or track.scope.position(row) < track.offering.below:
-            return None
-        return Wait(
-            code=WaitCode.EXPOSURE, text=f"Others get release {release} before it; its turn comes."
-        )
+        return _on_its_way(row, fleet, release, standing)
+    blocked = refusal(track)
+    if blocked is None and isinstance(decision, Blocked):
+        blocked = decision
+    if blocked is None:
+        return _on_its_way(row, fleet, release, standing)
     staged = "It has all of it and waits" if phase is Phase.STAGED else "It waits"
+    return _blocked(f"{staged} to start release {release}", blocked)
+
+
+def _blocked(start: str, blocked: Blocked) -> Wait:
     return Wait(
-        code=refused.code,
-        text=f"{staged} to start release {release}: {refused.text}",
-        since=refused.since,
-        until=refused.until,
+        code=blocked.code,
+        text=f"{start}: {blocked.text}",
+        since=blocked.since,
+        until=blocked.until,
     )
 
 
@@ -179,7 +231,9 @@ def _not_followed(row: int, desired: Desired, tracks: tuple[ActiveRollout, ...])
     return None
 
 
-def _settled(row: int, fleet: Fleet, desired: Desired) -> Wait:
+def _settled(
+    row: int, fleet: Fleet, desired: Desired, decision: Offer | Blocked, refusal: Refusals
+) -> Wait:
     want = desired.track(row)
     running = fleet.running(row)
     runs = "nothing" if running is None else f"release {running[1]} of {running[0]}"
@@ -187,16 +241,19 @@ def _settled(row: int, fleet: Fleet, desired: Desired) -> Wait:
         return Wait(
             code=WaitCode.NO_ROLLOUT, text=f"No rollout says what it should run; it runs {runs}."
         )
-    release = want.state.spec.release
     if fleet.running_id(row) == want.release.number:
         return Wait(code=WaitCode.DONE, text=f"It runs {runs}, as rollout {want.state.id} says.")
-    if fleet.phase(row) in (Phase.FETCHING, Phase.PROVING):
-        return _on_its_way(row, fleet, release, DeviceStanding.NONE)
-    return Wait(
-        code=WaitCode.CHECK_IN,
-        text=f"It runs {runs}; it is offered release {release} when it checks in next.",
-        since=fleet.last_seen(row),
-    )
+    if isinstance(decision, Offer) and decision.action == "revert":
+        return Wait(
+            code=WaitCode.REVERTING,
+            text=f"It runs {runs}, which is taken back; it is offered release {decision.release} "
+            "when it checks in next.",
+            since=fleet.last_seen(row),
+        )
+    standing = want.ledger.standing(row)
+    if standing >= DeviceStanding.TRIAL:
+        return _on_its_way(row, fleet, want.state.spec.release, standing)
+    return _offered(row, fleet, want, standing, decision=decision, refusal=refusal)
 
 
 _MISFITS = {

@@ -1,0 +1,26 @@
+"""What a device is offered now, or why it is offered nothing: one value for answer and ``why``."""
+
+from edgefleet.protocol.device import Offer
+from edgefleet.rollout.admission.starts import StartAdmission
+from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.desired import Desired
+
+
+class Offers:
+    """Desired state and admission control together."""
+
+    def __init__(self, desired: Desired, admission: StartAdmission) -> None:
+        self._desired = desired
+        self._admission = admission
+
+    def decide(self, row: int, now: float) -> Offer | Blocked:
+        """What the next check-in of the device is answered. Changes nothing."""
+        return self._desired.decide(row, lambda track: self._admission.staging(track, row, now))
+
+    def give(self, row: int, now: float) -> Offer | None:
+        """``decide`` for the answer to a check-in. An offer uses up the bytes of its download."""
+        decision = self.decide(row, now)
+        if isinstance(decision, Blocked):
+            return None
+        self._admission.begin_download(decision, row, now)
+        return decision
