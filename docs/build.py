@@ -12,7 +12,7 @@ from edgefleet.agent.table import mermaid as draw_agent
 from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
-from edgefleet.protocol.why import WaitCode
+from edgefleet.protocol.why import NEEDS_A_PERSON, WaitCode
 from edgefleet.rollout.lifecycle.table import mermaid as draw_rollout
 
 HERE = Path(__file__).parent
@@ -56,6 +56,8 @@ def why() -> Iterator[str]:
     yield "Each object says what it waits for (`edgefleet rollout why`, the page, the log): codes are stable.\n"
     yield "## Wait codes\n"
     yield from _members(WaitCode)
+    named = ", ".join(f"`{code.value}`" for code, needed in NEEDS_A_PERSON.items() if needed)
+    yield f"These go on until a person acts: {named}. `edgefleet doctor` and the page point at them.\n"
     yield "## What became of an attempt\n"
     yield from _members(OutcomeKind)
     yield "## Why an attempt ended badly\n"

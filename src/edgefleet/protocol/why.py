@@ -1,6 +1,9 @@
 """Why something waits: the one object that CLI, page and logs render."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 from edgefleet.protocol.wire import Wire
 
@@ -36,6 +39,39 @@ class WaitCode(StrEnum):
     CHECK_IN = "check_in"  # it has not asked since
 
 
+NEEDS_A_PERSON: Final[Mapping[WaitCode, bool]] = MappingProxyType(
+    {
+        WaitCode.START: True,
+        WaitCode.SAMPLE: False,
+        WaitCode.SOAK: False,
+        WaitCode.STRAGGLERS: False,
+        WaitCode.OFFLINE: False,
+        WaitCode.INCONCLUSIVE: True,
+        WaitCode.PAUSED: True,
+        WaitCode.REVERTING: False,
+        WaitCode.HALTED: True,
+        WaitCode.DONE: False,
+        WaitCode.NO_ROLLOUT: False,
+        WaitCode.NEXT_WAVE: False,
+        WaitCode.FETCHING: False,
+        WaitCode.TRIAL: False,
+        WaitCode.HELD: False,
+        WaitCode.REVERTED_TWICE: True,
+        WaitCode.INELIGIBLE: False,
+        WaitCode.NOT_FOLLOWED: False,
+        WaitCode.EXPOSURE: False,
+        WaitCode.PACE: False,
+        WaitCode.BUDGET: False,
+        WaitCode.WINDOW: False,
+        WaitCode.SCHEDULED: False,
+        WaitCode.APPROVAL: True,
+        WaitCode.FREEZE: True,
+        WaitCode.CHECK_IN: False,
+    }
+)
+"""Whether a wait goes on until a person acts. Doctor, page and reference read it."""
+
+
 class Wait(Wire, frozen=True, kw_only=True):
     """One thing that is waited for."""
 
@@ -54,3 +90,8 @@ class WaitReport(Wire, frozen=True, kw_only=True):
     at: float
     line: str  # the whole in one sentence
     waits: tuple[Wait, ...]
+
+    @property
+    def for_a_person(self) -> tuple[Wait, ...]:
+        """The waits that go on until a person acts, in the order of the report."""
+        return tuple(wait for wait in self.waits if NEEDS_A_PERSON[wait.code])

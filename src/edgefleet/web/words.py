@@ -29,9 +29,13 @@ def reason_words(code: str) -> str:
     return known.get(code) or code.replace("_", " ") or "no reason given"
 
 
+_BY_HAND = frozenset({WaitCode.START, WaitCode.PAUSED})
+"""An operator made the rollout wait so: nothing is wrong with it."""
+
+
 def tone(rollout: RolloutView) -> str:
     """The colour class of a rollout. ``needs`` (red) is kept for what waits for a person."""
-    if any(wait.code is WaitCode.INCONCLUSIVE for wait in rollout.why.waits):
+    if any(wait.code not in _BY_HAND for wait in rollout.why.for_a_person):
         return "needs"
     match rollout.status:
         case Status.HALTED:
