@@ -1,7 +1,6 @@
 """StartAdmission to begin: which devices may start a release now, and which may fetch it already.
 
-Here stands what holds for the whole fleet, whatever the rollout: the freeze, and the devices on
-which releases went wrong too often.
+Here stands what holds for the whole fleet, whatever the rollout: the freeze, and the quarantine.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,7 +23,7 @@ from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
-from edgefleet.rollout.why.blocked import held_back
+from edgefleet.rollout.why.blocked import held_back, quarantine_text
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _TRIAL: Final = DeviceStanding.TRIAL
@@ -35,12 +34,12 @@ _RUNNING: Final = Status.RUNNING
 
 
 class StartAdmission:
-    """Gives leave by the state of a rollout, its admission, the freeze and the setbacks."""
+    """Gives leave by the state of a rollout, its admission, the freeze and the quarantine."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self.freeze = Freeze(frozen=False)
-        self.setbacks = Quarantine()
+        self.quarantine = Quarantine()
         self._bounded: tuple[ActiveRollout, ...] = ()  # open, with a bound on bytes
 
     def arrange(self, tracks: Collection[ActiveRollout]) -> None:
@@ -109,7 +108,7 @@ class StartAdmission:
             return admitted
         asking = ~admitted & ~ledger.held(rows)
         asking &= track.covered(rows, self._fleet.running_ids[rows])
-        asking &= ~np.isin(rows, self.held(track))
+        asking &= ~np.isin(rows, self.quarantined(track))
         free = max(0, allowed(track) - track.in_trial)
         room = track.admission.starts.room(now)
         began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
@@ -125,10 +124,8 @@ class StartAdmission:
         shut = admission.door(track.state, self.freeze, labels, now)
         if shut is not None:
             return shut
-        if self.setbacks.held(track.state.spec.model, row):
-            return Blocked(
-                WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
-            )
+        if self.quarantine.is_quarantined(track.state.spec.model, row):
+            return Blocked(WaitCode.QUARANTINED, quarantine_text(self._fleet.name(row)))
         if admission.holds(row):
             return None
         return admission.no_place(labels, allowed(track), track.in_trial, now, track.muster.reason)
@@ -159,7 +156,7 @@ class StartAdmission:
         track.moved(row, now)
 
     def _turn(self, track: ActiveRollout, row: int, now: float) -> bool:
-        if self.freeze.frozen or self.setbacks.held(track.state.spec.model, row):
+        if self.freeze.frozen or self.quarantine.is_quarantined(track.state.spec.model, row):
             return False
         running = track.state.status is _RUNNING
         if running and not may_stage(track, self._fleet, row, now):
@@ -175,7 +172,7 @@ class StartAdmission:
             return np.fromiter(each, np.bool_, len(rows))
         if self.freeze.frozen:
             return np.zeros(len(rows), np.bool_)
-        mask = ~np.isin(rows, self.held(track))
+        mask = ~np.isin(rows, self.quarantined(track))
         if track.state.status is _RUNNING:
             mask[mask] = all_may_stage(track, self._fleet, rows[mask])
         return mask
@@ -191,9 +188,9 @@ class StartAdmission:
         zones = {self._fleet.label_set(number).get(LABEL) for number in numbers}
         return not any(admission.hours.open(zone, now) for zone in zones)
 
-    def held(self, track: ActiveRollout) -> Rows:
-        """Rows, ascending, that get no leave for this model until a person looked at them."""
-        return self.setbacks.rows(track.state.spec.model)
+    def quarantined(self, track: ActiveRollout) -> Rows:
+        """Rows, ascending, that get no leave for this model until an operator clears them."""
+        return self.quarantine.rows(track.state.spec.model)
 
     def held_back(
         self, track: ActiveRollout, waiting: RowSelection, now: float
@@ -205,7 +202,7 @@ class StartAdmission:
             self.freeze,
             waiting,
             allowed=allowed(track),
-            twice=self.held(track),
+            quarantined=self.quarantined(track),
             now=now,
         )
 
