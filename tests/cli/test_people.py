@@ -1,8 +1,8 @@
-"""What people say beside verbs: they agree, freeze, and release devices that are held."""
+"""What people say beside verbs: they agree, freeze, and unquarantine devices."""
 
 import pytest
 
-from edgefleet.protocol.operator import HeldDevice, HeldDevices, LetPass
+from edgefleet.protocol.operator import QuarantinedDevice, QuarantinedDevices, Unquarantine
 from edgefleet.protocol.rollout import ApproveRequest, Freeze, Status
 from edgefleet.protocol.wire import decode
 from support.canned_hub import CannedHub
@@ -31,17 +31,17 @@ def test_the_fleet_is_frozen_and_let_go(
     assert ("is not frozen" in said.out) is not frozen
 
 
-def test_held_devices_are_listed_and_released(fleet: CommandLine, canned: CannedHub) -> None:
+def test_quarantined_devices_are_listed_and_cleared(fleet: CommandLine, canned: CannedHub) -> None:
     device = FakeReads().device_views[0]
-    one = HeldDevice(name=device.name, model="digits", setbacks=2)
-    canned.put("GET", "/api/v1/held", HeldDevices(count=7, devices=(one,)))
-    canned.put("POST", f"/api/v1/devices/{device.name}/release", device)
-    listed = fleet("device", "held")
+    one = QuarantinedDevice(name=device.name, model="digits", rollbacks=2)
+    canned.put("GET", "/api/v1/quarantined", QuarantinedDevices(count=7, devices=(one,)))
+    canned.put("POST", f"/api/v1/devices/{device.name}/unquarantine", device)
+    listed = fleet("device", "quarantined")
     assert device.name in listed.out
     assert "and 6 more" in listed.out
-    said = fleet("device", "release", device.name, "--person", "bob")
+    said = fleet("device", "unquarantine", device.name, "--person", "bob")
     assert said.exit == 0, said.err
-    assert decode(canned.asked[-1].body, LetPass).person == "bob"
+    assert decode(canned.asked[-1].body, Unquarantine).person == "bob"
 
 
 def test_nobody_named_is_whoever_is_logged_in(

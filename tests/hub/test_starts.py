@@ -12,7 +12,7 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
-from edgefleet.protocol.operator import LetPass
+from edgefleet.protocol.operator import Unquarantine
 from edgefleet.protocol.rollout import (
     ApprovalSpec,
     ApproveRequest,
@@ -273,7 +273,7 @@ def test_a_window_by_the_clock_of_paris(tmp_path: Path) -> None:
     rolling(tmp_path, run, clock=clock, windows=(window,))
 
 
-def test_a_device_with_two_setbacks_is_listed_until_a_person_releases_it(tmp_path: Path) -> None:
+def test_a_quarantined_device_is_listed_until_a_person_clears_it(tmp_path: Path) -> None:
     async def main() -> None:
         async with hub_inside(tmp_path / "data") as hub:
             (device,) = await enrol_inside(hub, 1)
@@ -287,19 +287,19 @@ def test_a_device_with_two_setbacks_is_listed_until_a_person_releases_it(tmp_pat
                 await hub.loop.tick()
                 await hub.loop.tick()
                 assert hub.rollout(view.id).status in (Status.REVERTED, Status.REVERTING)
-            held = hub.held()
-            assert [(one.name, one.model, one.setbacks) for one in held.devices] == [
+            found = hub.quarantined()
+            assert [(one.name, one.model, one.rollbacks) for one in found.devices] == [
                 (device.name, "digits", 2)
             ]
-            assert hub.device(device.name).held == ("digits",)
+            assert hub.device(device.name).quarantined == ("digits",)
         async with hub_inside(tmp_path / "data") as hub:
-            assert hub.held().count == 1
-            await hub.let_pass(device.name, LetPass(person="ada"))
-            assert hub.held().count == 0
+            assert hub.quarantined().count == 1
+            await hub.unquarantine(device.name, Unquarantine(person="ada"))
+            assert hub.quarantined().count == 0
             with pytest.raises(OperatorError) as caught:
-                await hub.let_pass(device.name, LetPass(person="ada"))
-            assert caught.value.code == "device_not_held"
+                await hub.unquarantine(device.name, Unquarantine(person="ada"))
+            assert caught.value.code == "device_not_quarantined"
         async with hub_inside(tmp_path / "data") as hub:
-            assert hub.held().count == 0
+            assert hub.quarantined().count == 0
 
     asyncio.run(main())

@@ -280,7 +280,7 @@ def test_patience_does_not_run_while_no_window_is_open():
     assert shell.run(rollout).exposed == 20
 
 
-def test_a_device_that_two_releases_went_wrong_on_is_held_until_a_person_releases_it():
+def test_a_device_that_rolled_back_two_releases_is_quarantined_until_an_operator_clears_it():
     shell = ToyShell(3)
     for release in "123":
         shell.publish(release, Behaviour.FAILS_TRIAL if release != "3" else Behaviour.GOOD)
@@ -288,15 +288,15 @@ def test_a_device_that_two_releases_went_wrong_on_is_held_until_a_person_release
         shell.run(shell.start(spec(release, 100)))
     rollout = shell.start(spec("3", 100))
     shell.tick()
-    assert shell.engine.held(0) == ("digits",)
-    assert shell.engine.held_rows("digits").tolist() == [0, 1, 2]
+    assert shell.engine.quarantined_models(0) == ("digits",)
+    assert shell.engine.quarantined_rows("digits").tolist() == [0, 1, 2]
     start = outcome(rollout, "3", STARTED)
     assert shell.engine.answer(0, shell.now) is None
     assert not shell.engine.admit(0, start, shell.now)
-    assert shell.engine.why_device(0, shell.now).waits[-1].code is WaitCode.REVERTED_TWICE
+    assert shell.engine.why_device(0, shell.now).waits[-1].code is WaitCode.QUARANTINED
     waits = {wait.code: wait for wait in shell.engine.why_rollout(rollout, shell.now).waits}
-    assert waits[WaitCode.REVERTED_TWICE].devices == 3
-    shell.engine.let_pass("digits", 0, shell.engine.setbacks("digits", 0))
+    assert waits[WaitCode.QUARANTINED].devices == 3
+    shell.engine.unquarantine("digits", 0, shell.engine.rollbacks("digits", 0))
     assert shell.engine.admit(0, start, shell.now)
 
 

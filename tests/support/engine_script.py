@@ -69,8 +69,8 @@ class Session:
             "approve": self._approve,
             "freeze": self._freeze,
             "thaw": self._thaw,
-            "held": self._held,
-            "let-pass": self._let_pass,
+            "quarantined": self._quarantined,
+            "unquarantine": self._unquarantine,
             **{verb.value: self._command(verb) for verb in Verb},
         }
 
@@ -192,14 +192,14 @@ class Session:
         self.fleet.freeze(frozen=False, person=said[0])
         return []
 
-    def _held(self, _: list[str]) -> list[str]:
-        """``held``: devices that wait for a person to look at them."""
-        rows = self.fleet.engine.held_rows(self.fleet.model)
-        return [f"{len(rows)} held", *self.fleet.engine.fleet.names(rows[:5])]
+    def _quarantined(self, _: list[str]) -> list[str]:
+        """``quarantined``: devices that wait until an operator clears them."""
+        rows = self.fleet.engine.quarantined_rows(self.fleet.model)
+        return [f"{len(rows)} quarantined", *self.fleet.engine.fleet.names(rows[:5])]
 
-    def _let_pass(self, said: list[str]) -> list[str]:
-        """``let-pass cam-0001``: a person looked at it, and releases it."""
-        self.fleet.let_pass(said[0])
+    def _unquarantine(self, said: list[str]) -> list[str]:
+        """``unquarantine cam-0001``: a person inspected it, and clears it."""
+        self.fleet.unquarantine(said[0])
         return []
 
     def _why(self, said: list[str]) -> list[str]:

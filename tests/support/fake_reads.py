@@ -9,14 +9,14 @@ from edgefleet.protocol.operator import (
     DevicePage,
     DeviceView,
     FleetView,
-    HeldDevice,
-    HeldDevices,
-    LetPass,
     Models,
     ModelView,
+    QuarantinedDevice,
+    QuarantinedDevices,
     ReleaseView,
     RolloutHistory,
     Rollouts,
+    Unquarantine,
 )
 from edgefleet.protocol.rollout import (
     ApproveRequest,
@@ -46,7 +46,7 @@ class FakeReads:
         self.refusal: OperatorError | None = None
         self.approved: list[tuple[str, str]] = []
         self.freeze_said = Freeze(frozen=False)
-        self.held_devices: list[HeldDevice] = []
+        self.quarantined_devices: list[QuarantinedDevice] = []
         for status in (Status.COMPLETED, Status.REVERTED, Status.REFUSED):
             self.put(rollout_in(status, now=now))
 
@@ -178,8 +178,10 @@ class FakeReads:
     def frozen(self) -> Freeze:
         return self.freeze_said
 
-    def held(self) -> HeldDevices:
-        return HeldDevices(count=len(self.held_devices), devices=tuple(self.held_devices))
+    def quarantined(self) -> QuarantinedDevices:
+        return QuarantinedDevices(
+            count=len(self.quarantined_devices), devices=tuple(self.quarantined_devices)
+        )
 
     async def approve(self, rollout_id: str, request: ApproveRequest) -> RolloutView:
         if self.refusal is not None:
@@ -191,8 +193,10 @@ class FakeReads:
         self.freeze_said = said
         return said
 
-    async def let_pass(self, name: str, request: LetPass) -> DeviceView:
-        self.held_devices = [held for held in self.held_devices if held.name != name]
+    async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
+        self.quarantined_devices = [
+            device for device in self.quarantined_devices if device.name != name
+        ]
         return self.device(name)
 
     async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:

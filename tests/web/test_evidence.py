@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from edgefleet.protocol.operator import HeldDevice
+from edgefleet.protocol.operator import QuarantinedDevice
 from edgefleet.protocol.rollout import (
     Approval,
     ApprovalSpec,
@@ -103,21 +103,21 @@ def test_the_fleet_is_frozen_and_thawed_on_its_page() -> None:
     assert not reads.freeze_said.frozen
 
 
-def test_a_held_device_is_listed_and_released_on_the_page() -> None:
+def test_a_quarantined_device_is_listed_and_cleared_on_the_page() -> None:
     reads = FakeReads()
     name = reads.device_views[0].name
-    reads.held_devices = [HeldDevice(name=name, model="digits", setbacks=2)]
+    reads.quarantined_devices = [QuarantinedDevice(name=name, model="digits", rollbacks=2)]
     page = signed_in(reads)
-    assert "Held devices" in page.get("/").text
-    say(page, f"/devices/{name}/release")
-    assert reads.held_devices == []
+    assert "Quarantined devices" in page.get("/").text
+    say(page, f"/devices/{name}/unquarantine")
+    assert reads.quarantined_devices == []
 
 
-@pytest.mark.parametrize("path", ["/fleet/freeze", "/devices/lyon-0000/release"])
+@pytest.mark.parametrize("path", ["/fleet/freeze", "/devices/lyon-0000/unquarantine"])
 def test_a_form_of_nobodys_session_changes_nothing(path: str) -> None:
     reads = FakeReads()
     name = reads.device_views[0].name
-    reads.held_devices = [HeldDevice(name=name, model="digits", setbacks=2)]
+    reads.quarantined_devices = [QuarantinedDevice(name=name, model="digits", rollbacks=2)]
     signed_in(reads).post(path, {"form_token": "0" * 64})
     assert not reads.freeze_said.frozen
-    assert reads.held_devices
+    assert reads.quarantined_devices

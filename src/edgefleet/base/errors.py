@@ -116,7 +116,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _O, 422, _FIX, "Give HH:MM to HH:MM, days such as mon, and a zone as Europe/Paris."
         ),
         "approval_invalid": ErrorKind(_O, 422, _FIX, "Ask for 0, 1 or 2 people."),
-        "device_not_held": ErrorKind(_O, 409, _NEVER, "See `edgefleet device why`."),
+        "device_not_quarantined": ErrorKind(_O, 409, _NEVER, "See `edgefleet device why`."),
         "approved_already": ErrorKind(_O, 409, _FIX, "Let somebody else approve it."),
         "gate_invalid": ErrorKind(_O, 422, _FIX, "Mend the gate's field that is named."),
         "name_invalid": ErrorKind(

@@ -11,7 +11,7 @@ from edgefleet.cli.person import person_options
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import DURATION, LABEL, age, duration
 from edgefleet.cli.wait_report import wait_lines
-from edgefleet.protocol.operator import ClaimRequest, DevicePage, LetPass
+from edgefleet.protocol.operator import ClaimRequest, DevicePage, Unquarantine
 
 
 @verb(
@@ -76,11 +76,15 @@ def show(invocation: Invocation, device: str) -> None:
         ("phase", view.phase),
         ("runs", f"{view.model} {view.release}" if view.release else "nothing yet"),
         ("wanted", view.desired),
-        *([("held", f"two releases of {', '.join(view.held)} went wrong")] if view.held else []),
+        *_quarantined(view.quarantined),
         ("rollout", view.rollout),
         ("why", view.line),
     ]
     invocation.screen.answer(view, facts(rows))
+
+
+def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [("quarantined", f"rolled back two releases of {', '.join(models)}")] if models else []
 
 
 @verb("why", examples=("edgefleet device why cam-0419",))
@@ -136,34 +140,37 @@ def claim(
         )
 
 
-@verb("held", examples=("edgefleet device held", "edgefleet device held --json"))
+@verb(
+    "quarantined",
+    examples=("edgefleet device quarantined", "edgefleet device quarantined --json"),
+)
 @pass_invocation
-def held(invocation: Invocation) -> None:
-    """List devices that are held: two releases of a model went wrong on them.
+def quarantined(invocation: Invocation) -> None:
+    """List quarantined devices: they rolled back two releases of a model.
 
-    They are offered no more of that model until somebody has looked at them and says so with
-    `edgefleet device release`.
+    They are offered no more of that model until you inspect them and run
+    `edgefleet device unquarantine`.
     """
     with reach(invocation) as hub:
-        found = hub.held()
-    rows = [(device.name, device.model, device.setbacks) for device in found.devices]
-    lines = table(("device", "model", "setbacks"), rows)
+        found = hub.quarantined()
+    rows = [(device.name, device.model, device.rollbacks) for device in found.devices]
+    lines = table(("device", "model", "rollbacks"), rows)
     more = found.count - len(found.devices)
     invocation.screen.answer(found, [*lines, f"and {more} more"] if more > 0 else lines)
 
 
 @verb(
-    "release",
+    "unquarantine",
     examples=(
-        "edgefleet device release cam-0419",
-        "edgefleet device release cam-0419 --note 'new power supply' --json",
+        "edgefleet device unquarantine cam-0419",
+        "edgefleet device unquarantine cam-0419 --note 'new power supply' --json",
     ),
 )
 @click.argument("device", metavar="DEVICE")
 @person_options
 @pass_invocation
-def release(invocation: Invocation, device: str, person: str, note: str) -> None:
-    """Offer releases again to a device that is held."""
+def unquarantine(invocation: Invocation, device: str, person: str, note: str) -> None:
+    """Take a device out of quarantine: releases are offered to it again."""
     with reach(invocation) as hub:
-        view = hub.let_pass(device, LetPass(person=person, note=note))
-    invocation.screen.answer(view, [f"{view.name} is released. {view.line}"])
+        view = hub.unquarantine(device, Unquarantine(person=person, note=note))
+    invocation.screen.answer(view, [f"{view.name} is no longer quarantined. {view.line}"])

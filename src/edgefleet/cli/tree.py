@@ -68,8 +68,8 @@ def _device() -> Noun:
         "show": Leaf(f"{command}show", "Show one device."),
         "why": Leaf(f"{command}why", "Say why a device runs what it runs."),
         "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),
-        "held": Leaf(f"{command}held", "List devices that wait for a person."),
-        "release": Leaf(f"{command}release", "Offer releases again to a device that is held."),
+        "quarantined": Leaf(f"{command}quarantined", "List quarantined devices."),
+        "unquarantine": Leaf(f"{command}unquarantine", "Take a device out of quarantine."),
     }
     return Noun("The devices of the fleet.", MappingProxyType(verbs))
 

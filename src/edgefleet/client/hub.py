@@ -111,12 +111,14 @@ class HubClient:
     def why_device(self, name: str) -> WaitReport:
         return self._ask("device_why", WaitReport, parameters={"device": name})
 
-    def held(self) -> operator.HeldDevices:
-        return self._ask("held", operator.HeldDevices)
+    def quarantined(self) -> operator.QuarantinedDevices:
+        return self._ask("quarantined", operator.QuarantinedDevices)
 
-    def let_pass(self, name: str, request: operator.LetPass) -> operator.DeviceView:
-        """Release a device that is held after two setbacks."""
-        return self._ask("let_pass", operator.DeviceView, body=request, parameters={"device": name})
+    def unquarantine(self, name: str, request: operator.Unquarantine) -> operator.DeviceView:
+        """Take a device out of quarantine."""
+        return self._ask(
+            "unquarantine", operator.DeviceView, body=request, parameters={"device": name}
+        )
 
     def freeze(self, said: Freeze) -> Freeze:
         """Freeze the whole fleet, or let it go."""

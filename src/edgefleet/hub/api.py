@@ -28,9 +28,9 @@ from edgefleet.protocol.device import Endpoints, EnrolRequest
 from edgefleet.protocol.operator import (
     ArtifactView,
     ClaimRequest,
-    LetPass,
     PublishRequest,
     TrustKey,
+    Unquarantine,
 )
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec
 from edgefleet.protocol.wire import Wire, encode
@@ -219,12 +219,14 @@ async def _frozen(hub: Hub, _request: Request) -> Answer:
     return hub.frozen()
 
 
-async def _held(hub: Hub, _request: Request) -> Answer:
-    return hub.held()
+async def _quarantined(hub: Hub, _request: Request) -> Answer:
+    return hub.quarantined()
 
 
-async def _let_pass(hub: Hub, request: Request) -> Answer:
-    return await hub.let_pass(request.path_params["device"], await read_json(request, LetPass))
+async def _unquarantine(hub: Hub, request: Request) -> Answer:
+    return await hub.unquarantine(
+        request.path_params["device"], await read_json(request, Unquarantine)
+    )
 
 
 async def _audit(hub: Hub, request: Request) -> Answer:
@@ -264,8 +266,8 @@ SERVED: Final[Mapping[str, Serve]] = {
     "approve": _approve,
     "freeze": _freeze,
     "frozen": _frozen,
-    "held": _held,
-    "let_pass": _let_pass,
+    "quarantined": _quarantined,
+    "unquarantine": _unquarantine,
     "command": _command,
     "audit": _audit,
 }

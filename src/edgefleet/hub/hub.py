@@ -12,7 +12,7 @@ from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_plane import DevicePlane
 from edgefleet.hub.devices import Devices
-from edgefleet.hub.limits import HELD_SHOWN, ROLLOUTS_SHOWN
+from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import RegisteredRelease, Registry
@@ -29,16 +29,16 @@ from edgefleet.protocol.operator import (
     DeviceView,
     FleetView,
     Health,
-    HeldDevice,
-    HeldDevices,
-    LetPass,
     Models,
     ModelView,
     PlanFleet,
     PublishRequest,
+    QuarantinedDevice,
+    QuarantinedDevices,
     ReleaseView,
     RolloutHistory,
     Rollouts,
+    Unquarantine,
 )
 from edgefleet.protocol.rollout import (
     ApproveRequest,
@@ -265,23 +265,25 @@ class Hub:
         """Whether the whole fleet is frozen."""
         return self._engine.freeze
 
-    def held(self) -> HeldDevices:
-        """Devices that two releases of a model went wrong on, the first of each model by name."""
+    def quarantined(self) -> QuarantinedDevices:
+        """Devices that rolled back two releases of a model, the first of each model by name."""
         fleet, engine = self._engine.fleet, self._engine
-        found: list[HeldDevice] = []
+        found: list[QuarantinedDevice] = []
         count = 0
         for model in self.registry.models():
-            rows = engine.held_rows(model)
+            rows = engine.quarantined_rows(model)
             count += len(rows)
             found += [
-                HeldDevice(name=fleet.name(row), model=model, setbacks=engine.setbacks(model, row))
-                for row in rows[: HELD_SHOWN - len(found)].tolist()
+                QuarantinedDevice(
+                    name=fleet.name(row), model=model, rollbacks=engine.rollbacks(model, row)
+                )
+                for row in rows[: QUARANTINED_SHOWN - len(found)].tolist()
             ]
-        return HeldDevices(count=count, devices=tuple(found))
+        return QuarantinedDevices(count=count, devices=tuple(found))
 
-    async def let_pass(self, name: str, request: LetPass) -> DeviceView:
-        """Release a device that is held. Raises OperatorError ``device_not_held``."""
-        await self._steering.let_pass(self._row(name), request)
+    async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
+        """Take a device out of quarantine. Raises OperatorError ``device_not_quarantined``."""
+        await self._steering.unquarantine(self._row(name), request)
         return self.device(name)
 
     def rollouts(self) -> Rollouts:
@@ -370,7 +372,7 @@ class Hub:
             model=model,
             release=release,
             desired=self._engine.desired(row),
-            held=self._engine.held(row),
+            quarantined=self._engine.quarantined_models(row),
             rollout=self._engine.rollout_of(row),
             line=self._engine.why_device(row, now).line,
         )

@@ -47,4 +47,4 @@ STANDINGS_PER_WRITE: Final = 5_000
 HISTORY_S: Final = 3_600
 HISTORY_POINTS_SHOWN: Final = 240
 HISTORY_STEP_S: Final = 1.0
-HELD_SHOWN: Final = 1000  # devices in one answer; their count is whole
+QUARANTINED_SHOWN: Final = 1000  # devices in one answer; their count is whole

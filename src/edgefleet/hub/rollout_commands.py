@@ -14,7 +14,7 @@ from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import new_id
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.protocol.operator import LetPass
+from edgefleet.protocol.operator import Unquarantine
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec, Verb
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.lifecycle.state import RolloutState
@@ -36,8 +36,8 @@ class Steering:
         for state in self._store.load_rollouts():
             self._engine.load(msgspec.json.decode(state, type=RolloutState))
         self._engine.set_freeze(self._store.load_freeze())
-        for row, model, setbacks in self._store.load_let_pass():
-            self._engine.let_pass(model, row, setbacks)
+        for row, model, rollbacks in self._store.load_unquarantined():
+            self._engine.unquarantine(model, row, rollbacks)
 
     async def plan(self, spec: RolloutSpec, actor: str) -> str:
         """Plan a rollout and return its id. Raises OperatorError."""
@@ -81,26 +81,26 @@ class Steering:
                 freeze, line, now, lambda _none: self._engine.set_freeze(freeze)
             )
 
-    async def let_pass(self, row: int, request: LetPass) -> None:
-        """A person releases a device that was held. Raises OperatorError ``device_not_held``."""
+    async def unquarantine(self, row: int, request: Unquarantine) -> None:
+        """A person clears a quarantined device. Raises OperatorError ``device_not_quarantined``."""
         async with self._turn:
             engine, name = self._engine, self._engine.fleet.name(row)
-            models = engine.held(row)
+            models = engine.quarantined_models(row)
             if not models:
-                raise OperatorError("device_not_held", f"Nothing holds {name}.")
-            setbacks = {model: engine.setbacks(model, row) for model in models}
+                raise OperatorError("device_not_quarantined", f"{name} is not quarantined.")
+            rollbacks = {model: engine.rollbacks(model, row) for model in models}
             line = AuditLine(
                 actor=request.person,
-                action="release",
+                action="unquarantine",
                 about=f"device/{name}",
                 detail=request.note,
             )
 
             def committed(_none: None) -> None:
-                for model, count in setbacks.items():
-                    engine.let_pass(model, row, count)
+                for model, count in rollbacks.items():
+                    engine.unquarantine(model, row, count)
 
-            await self._store.save_let_pass(row, setbacks, line, self._clock.now(), committed)
+            await self._store.save_unquarantined(row, rollbacks, line, self._clock.now(), committed)
 
     async def look(self) -> None:
         """Let every gate judge what is known by now. Raises DeviceError when the store cannot."""

@@ -77,28 +77,28 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     model: str | None
     release: str | None
     desired: str | None
-    held: tuple[str, ...] = ()  # models of which two releases went wrong on it
+    quarantined: tuple[str, ...] = ()  # models of which it rolled back two releases
     rollout: str | None
     line: str  # why it runs what it runs
 
 
-class HeldDevice(Wire, frozen=True, kw_only=True):
-    """A device on which so many rollouts of a model went wrong: offered no more of it."""
+class QuarantinedDevice(Wire, frozen=True, kw_only=True):
+    """A device that went back after so many rollouts of a model: offered no more of it."""
 
     name: str
     model: str
-    setbacks: int
+    rollbacks: int
 
 
-class HeldDevices(Wire, frozen=True, kw_only=True):
+class QuarantinedDevices(Wire, frozen=True, kw_only=True):
     """``count`` is all of them; ``devices`` the first 1,000."""
 
     count: int
-    devices: tuple[HeldDevice, ...]
+    devices: tuple[QuarantinedDevice, ...]
 
 
-class LetPass(Wire, frozen=True, kw_only=True):
-    """``person`` has looked at a device that is held: it may be offered releases again."""
+class Unquarantine(Wire, frozen=True, kw_only=True):
+    """``person`` has inspected a quarantined device: it may be offered releases again."""
 
     person: Annotated[str, Meta(min_length=1, max_length=63)] = "operator"
     note: Annotated[str, Meta(max_length=500)] = ""

@@ -26,7 +26,7 @@ class WaitCode(StrEnum):
     FETCHING = "fetching"
     TRIAL = "trial"
     HELD = "held"  # it failed or refused this release: not offered again
-    REVERTED_TWICE = "reverted_twice"  # two releases went wrong on it: an operator must release it
+    QUARANTINED = "quarantined"  # it rolled back two releases: an operator must clear it
     INELIGIBLE = "ineligible"  # the release does not fit it
     NOT_FOLLOWED = "not_followed"  # it enrolled after the rollout ended, which takes no newcomers
     EXPOSURE = "exposure"  # as many are in trial as the evidence so far allows
@@ -56,7 +56,7 @@ NEEDS_A_PERSON: Final[Mapping[WaitCode, bool]] = MappingProxyType(
         WaitCode.FETCHING: False,
         WaitCode.TRIAL: False,
         WaitCode.HELD: False,
-        WaitCode.REVERTED_TWICE: True,
+        WaitCode.QUARANTINED: True,
         WaitCode.INELIGIBLE: False,
         WaitCode.NOT_FOLLOWED: False,
         WaitCode.EXPOSURE: False,

@@ -51,11 +51,16 @@ class PendingReverts:
 
 
 def take_census(
-    track: ActiveRollout, fleet: Fleet, desired: Desired, now: float, *, held: Rows | None = None
+    track: ActiveRollout,
+    fleet: Fleet,
+    desired: Desired,
+    now: float,
+    *,
+    quarantined: Rows | None = None,
 ) -> Census:
     """Count the open wave. A few passes over the wave's rows, none over the rest of the fleet.
 
-    ``held`` are rows (ascending) that are offered nothing new, whatever the release.
+    ``quarantined`` are rows (ascending) that are offered nothing new, whatever the release.
     """
     wave = track.state.open_wave
     if wave is None:
@@ -64,9 +69,9 @@ def take_census(
     if len(desired.of_release(track.release.number)) > 1:
         own = track.ledger.standings(rows)
         rows = rows[(own != DeviceStanding.NONE) | ~desired.held(rows, track)]
-    if held is not None and len(held):
+    if quarantined is not None and len(quarantined):
         own = track.ledger.standings(rows)
-        rows = rows[(own != DeviceStanding.NONE) | ~np.isin(rows, held, assume_unique=True)]
+        rows = rows[(own != DeviceStanding.NONE) | ~np.isin(rows, quarantined, assume_unique=True)]
     unheard = track.ledger.standings(rows) == DeviceStanding.NONE
     already = taken(fleet.running_ids, rows) == track.release.number
     already &= unheard

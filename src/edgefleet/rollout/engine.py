@@ -283,22 +283,23 @@ class Engine:
         """Freeze or let go; the shell has made it durable."""
         self._leave.freeze = freeze
 
-    def held(self, row: int) -> tuple[str, ...]:
-        """The models of which two releases went wrong on the device."""
-        setbacks = self._leave.setbacks
-        return tuple(model for model in setbacks.models() if setbacks.held(model, row))
+    def quarantined_models(self, row: int) -> tuple[str, ...]:
+        """The models of which the device rolled back two releases."""
+        quarantine = self._leave.quarantine
+        models = quarantine.models()
+        return tuple(model for model in models if quarantine.is_quarantined(model, row))
 
-    def held_rows(self, model: str) -> Rows:
-        """Rows that are held for a person to look at, ascending."""
-        return self._leave.setbacks.rows(model)
+    def quarantined_rows(self, model: str) -> Rows:
+        """Rows that are quarantined until an operator clears them, ascending."""
+        return self._leave.quarantine.rows(model)
 
-    def setbacks(self, model: str, row: int) -> int:
-        """How many rollouts of the model went wrong on the device."""
-        return self._leave.setbacks.count(model, row)
+    def rollbacks(self, model: str, row: int) -> int:
+        """After how many rollouts of the model the device went back."""
+        return self._leave.quarantine.count(model, row)
 
-    def let_pass(self, model: str, row: int, setbacks: int) -> None:
-        """A person released the device when it had so many; the shell has made it durable."""
-        self._leave.setbacks.let_pass(model, row, setbacks)
+    def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
+        """A person cleared the device when it had so many; the shell has made it durable."""
+        self._leave.quarantine.unquarantine(model, row, rollbacks)
 
     def desired(self, row: int) -> str | None:
         """The release that the device should run; None when no rollout says."""

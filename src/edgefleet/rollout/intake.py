@@ -89,7 +89,7 @@ class Intake:
             elif before is _TRIAL:
                 admission.budgets.give_back(row)
         if after in WENT_BACK and before not in WENT_BACK:
-            self._leave.setbacks.add(track.state.spec.model, row)
+            self._leave.quarantine.add(track.state.spec.model, row)
         return True
 
     def record_all(self, rows: Rows, outcome: Outcome, at: float | None) -> int:
@@ -123,7 +123,7 @@ class Intake:
         self._budget(track, rows, before, after)
         went_back = np.isin(after, _WENT_BACK) & ~np.isin(before, _WENT_BACK)
         for row in rows[went_back].tolist():
-            self._leave.setbacks.add(track.state.spec.model, row)
+            self._leave.quarantine.add(track.state.spec.model, row)
         return len(rows)
 
     # Serving figures.

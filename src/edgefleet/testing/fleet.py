@@ -70,7 +70,7 @@ class FakeFleet:
         self._states: dict[str, bytes] = {}
         self._outcomes: dict[tuple[int, str], Outcome] = {}
         self._freeze = Freeze(frozen=False)
-        self._let_pass: dict[tuple[str, int], int] = {}  # setbacks by model and row
+        self._unquarantined: dict[tuple[str, int], int] = {}  # rollbacks by model and row
         self._due: list[tuple[float, int]] = []  # when a device acts next, by row
         self._by_row: list[FakeDevice] = []
         self.engine = self._new_engine()
@@ -149,13 +149,13 @@ class FakeFleet:
         self._freeze = Freeze(frozen=frozen, person=person, since=self.now if frozen else None)
         self.engine.set_freeze(self._freeze)
 
-    def let_pass(self, device: str) -> None:
-        """Offer releases again to a device that is held, as two went wrong on it."""
+    def unquarantine(self, device: str) -> None:
+        """Offer releases again to a device that is quarantined, as it rolled back two."""
         row = self._row(device)
-        for model in self.engine.held(row):
-            setbacks = self.engine.setbacks(model, row)
-            self._let_pass[model, row] = setbacks
-            self.engine.let_pass(model, row, setbacks)
+        for model in self.engine.quarantined_models(row):
+            rollbacks = self.engine.rollbacks(model, row)
+            self._unquarantined[model, row] = rollbacks
+            self.engine.unquarantine(model, row, rollbacks)
 
     def restart(self) -> None:
         """Lose all that was not stored, as a killed hub does, and start again."""
@@ -169,8 +169,8 @@ class FakeFleet:
             self.engine.load(decode(state, RolloutState))
         for (row, _), said in self._outcomes.items():
             self.engine.record(row, said, said.at)
-        for (model, row), setbacks in self._let_pass.items():
-            self.engine.let_pass(model, row, setbacks)
+        for (model, row), rollbacks in self._unquarantined.items():
+            self.engine.unquarantine(model, row, rollbacks)
 
     # What time does.
 

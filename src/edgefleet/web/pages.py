@@ -49,7 +49,7 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
         "fleet": fleet,
         "on_release": [(model, parts_of(model, fleet.on_release)) for model in models],
         "frozen": hub.frozen(),
-        "held": hub.held(),
+        "quarantined": hub.quarantined(),
         "profile_bars": _bars(fleet.by_profile),
         "phase_bars": _bars(fleet.by_phase),
         "needs": [rollout for rollout in rollouts if tone(rollout) in {"needs", "held"}],

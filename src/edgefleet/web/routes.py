@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from edgefleet.base.clock import Clock, SystemClock
 from edgefleet.base.entropy import Entropy, SystemEntropy
 from edgefleet.base.errors import EdgefleetError, OperatorError
-from edgefleet.protocol.operator import LetPass
+from edgefleet.protocol.operator import Unquarantine
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, Verb
 from edgefleet.protocol.wire import encode, problem
 from edgefleet.web import answers, limits
@@ -48,7 +48,7 @@ def routes_for(
         *routes,
         Route("/rollouts/{rollout}/{verb}", site.verb, methods=["POST"]),
         Route("/fleet/{verb}", site.freeze, methods=["POST"]),
-        Route("/devices/{device}/release", site.release, methods=["POST"]),
+        Route("/devices/{device}/unquarantine", site.unquarantine, methods=["POST"]),
         Route("/login", site.login, methods=["POST"]),
         Route("/logout", site.logout, methods=["POST"]),
         Route("/static/{name}", site.static),
@@ -140,14 +140,14 @@ class _Site:
             return self._error(error, session)
         return answers.redirect("/")
 
-    async def release(self, request: Request) -> Response:
-        """Release a device that is held."""
+    async def unquarantine(self, request: Request) -> Response:
+        """Take a device out of quarantine."""
         session = self._session(request)
         if session is None:
             return self._login_form("/")
         try:
             await self._form(request, session)
-            await self._hub.let_pass(request.path_params["device"], LetPass())
+            await self._hub.unquarantine(request.path_params["device"], Unquarantine())
         except EdgefleetError as error:
             return self._error(error, session)
         return answers.redirect("/")

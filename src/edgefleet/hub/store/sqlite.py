@@ -142,9 +142,9 @@ class SqliteStore:
         ).fetchone()
         return Freeze(frozen=False) if found is None else msgspec.json.decode(found[0], type=Freeze)
 
-    def load_let_pass(self) -> Iterator[tuple[int, str, int]]:
-        """(device, model, setbacks) of each device that a person released."""
-        yield from self._reading.execute("SELECT device, model, setbacks FROM let_pass")
+    def load_unquarantined(self) -> Iterator[tuple[int, str, int]]:
+        """(device, model, rollbacks) of each device that a person took out of quarantine."""
+        yield from self._reading.execute("SELECT device, model, rollbacks FROM unquarantined")
 
     def audit(self, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
         """Entries older than ``before``, newest first."""
@@ -252,20 +252,20 @@ class SqliteStore:
 
         return self.writer.submit(job, committed)
 
-    def save_let_pass(
+    def save_unquarantined(
         self,
         row: int,
-        setbacks: Mapping[str, int],
+        rollbacks: Mapping[str, int],
         line: AuditLine,
         now: float,
         committed: Callable[[None], None],
     ) -> "asyncio.Future[None]":
-        """``setbacks`` are those that the device has now, by model."""
+        """``rollbacks`` are those that the device has now, by model."""
 
         def job(connection: sqlite3.Connection) -> None:
             connection.executemany(
-                "INSERT OR REPLACE INTO let_pass VALUES (?, ?, ?)",
-                [(row, model, count) for model, count in setbacks.items()],
+                "INSERT OR REPLACE INTO unquarantined VALUES (?, ?, ?)",
+                [(row, model, count) for model, count in rollbacks.items()],
             )
             _audit(connection, [line], now)
 

@@ -1,7 +1,6 @@
 """StartAdmission to begin: which devices may start a release now, and which may fetch it already.
 
-Here stands what holds for the whole fleet, whatever the rollout: the freeze, and the devices on
-which releases went wrong too often.
+Here stands what holds for the whole fleet, whatever the rollout: the freeze, and the quarantine.
 """
 
 from collections.abc import Collection, Mapping
@@ -25,7 +24,7 @@ from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
-from edgefleet.rollout.why.blocked import held_back
+from edgefleet.rollout.why.blocked import held_back, quarantine_text
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _TRIAL: Final = DeviceStanding.TRIAL
@@ -34,19 +33,16 @@ _FAILED: Final = DeviceStanding.FAILED
 _REFUSED: Final = DeviceStanding.REFUSED
 _RUNNING: Final = Status.RUNNING
 
-_QUARANTINED: Final = Blocked(
-    WaitCode.REVERTED_TWICE, "Two releases went wrong on it: somebody must look at it."
-)
 _NO_GRANT: Final = Blocked(WaitCode.EXPOSURE, "No place is granted to it yet.")
 
 
 class StartAdmission:
-    """Gives leave by the state of a rollout, its admission, the freeze and the setbacks."""
+    """Gives leave by the state of a rollout, its admission, the freeze and the quarantine."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self.freeze = Freeze(frozen=False)
-        self.setbacks = Quarantine()
+        self.quarantine = Quarantine()
         self._tracks: Mapping[str, ActiveRollout] = {}
         self._bounded: tuple[ActiveRollout, ...] = ()  # open, with a bound on bytes
 
@@ -119,7 +115,7 @@ class StartAdmission:
             return admitted
         asking = ~admitted & ~ledger.held(rows)
         asking &= track.covered(rows, self._fleet.running_ids[rows])
-        asking &= ~np.isin(rows, self.held(track))
+        asking &= ~np.isin(rows, self.quarantined(track))
         free = max(0, allowed(track) - track.in_trial)
         room = track.admission.starts.room(now)
         began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
@@ -135,8 +131,8 @@ class StartAdmission:
         shut = admission.door(track.state, self.freeze, labels, now)
         if shut is not None:
             return shut
-        if self.setbacks.held(track.state.spec.model, row):
-            return _QUARANTINED
+        if self.quarantine.is_quarantined(track.state.spec.model, row):
+            return self._quarantined(row)
         if admission.holds(row):
             return None
         return admission.no_place(labels, allowed(track), track.in_trial, now, track.muster.reason)
@@ -188,11 +184,14 @@ class StartAdmission:
     def _turn(self, track: ActiveRollout, row: int, now: float) -> Blocked | None:
         if self.freeze.frozen:
             return track.admission.door(track.state, self.freeze, None, now)
-        if self.setbacks.held(track.state.spec.model, row):
-            return _QUARANTINED
+        if self.quarantine.is_quarantined(track.state.spec.model, row):
+            return self._quarantined(row)
         if track.state.status is not _RUNNING:
             return None
         return downloads.blocked(track, self._fleet, row, now)
+
+    def _quarantined(self, row: int) -> Blocked:
+        return Blocked(WaitCode.QUARANTINED, quarantine_text(self._fleet.name(row)))
 
     def all_may_stage(self, track: ActiveRollout, rows: Rows, now: float) -> Mask:
         """``staging`` is None, for many rows; the bytes of their downloads are used up."""
@@ -201,7 +200,7 @@ class StartAdmission:
             return np.fromiter(each, np.bool_, len(rows))
         if self.freeze.frozen:
             return np.zeros(len(rows), np.bool_)
-        mask = ~np.isin(rows, self.held(track))
+        mask = ~np.isin(rows, self.quarantined(track))
         if track.state.status is _RUNNING:
             mask[mask] = downloads.all_may_stage(track, self._fleet, rows[mask])
         return mask
@@ -217,9 +216,9 @@ class StartAdmission:
         zones = {self._fleet.label_set(number).get(LABEL) for number in numbers}
         return not any(admission.hours.open(zone, now) for zone in zones)
 
-    def held(self, track: ActiveRollout) -> Rows:
-        """Rows, ascending, that get no leave for this model until a person looked at them."""
-        return self.setbacks.rows(track.state.spec.model)
+    def quarantined(self, track: ActiveRollout) -> Rows:
+        """Rows, ascending, that get no leave for this model until an operator clears them."""
+        return self.quarantine.rows(track.state.spec.model)
 
     def held_back(
         self, track: ActiveRollout, waiting: RowSelection, now: float
@@ -231,7 +230,7 @@ class StartAdmission:
             self.freeze,
             waiting,
             allowed=allowed(track),
-            twice=self.held(track),
+            quarantined=self.quarantined(track),
             now=now,
         )
 

@@ -1,6 +1,7 @@
-"""Devices on which releases go wrong again and again: after two they are held for a person.
+"""Devices on which releases go wrong again and again: after two they are quarantined.
 
-A setback is one rollout of a model after which the device went back, by itself or recalled.
+A rollback is one rollout of a model after which the device went back, by itself or recalled.
+A quarantined device is offered no more of the model until an operator clears it.
 """
 
 from collections import Counter
@@ -14,15 +15,15 @@ TOO_MANY: Final = 2
 
 
 class Quarantine:
-    """Counted from what devices reported, less what an operator let pass."""
+    """Counted from what devices reported, less what an operator cleared."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, Counter[int]] = {}  # model -> row -> setbacks
-        self._let_pass: dict[tuple[str, int], int] = {}
+        self._counts: dict[str, Counter[int]] = {}  # model -> row -> rollbacks
+        self._cleared: dict[tuple[str, int], int] = {}
         self._rows: dict[str, Rows] = {}
 
     def add(self, model: str, row: int) -> None:
-        """One more rollout went wrong on the device."""
+        """The device went back after one more rollout."""
         self._counts.setdefault(model, Counter())[row] += 1
         self._rows.pop(model, None)
 
@@ -30,24 +31,25 @@ class Quarantine:
         found = self._counts.get(model)
         return 0 if found is None else found[row]
 
-    def let_pass(self, model: str, row: int, setbacks: int) -> None:
-        """An operator released the device when it had so many."""
-        self._let_pass[model, row] = setbacks
+    def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
+        """An operator cleared the device when it had so many."""
+        self._cleared[model, row] = rollbacks
         self._rows.pop(model, None)
 
-    def held(self, model: str, row: int) -> bool:
-        """True until a person has looked at the device."""
+    def is_quarantined(self, model: str, row: int) -> bool:
+        """True from the second rollback until an operator clears the device."""
         counts = self._counts.get(model)
         if counts is None:
             return False
         count = counts[row]
-        return count >= TOO_MANY and count - self._let_pass.get((model, row), 0) >= TOO_MANY
+        return count >= TOO_MANY and count - self._cleared.get((model, row), 0) >= TOO_MANY
 
     def rows(self, model: str) -> Rows:
-        """Rows that are held, ascending."""
+        """Rows that are quarantined, ascending."""
         if model not in self._rows:
-            held = sorted(row for row in self._counts.get(model, ()) if self.held(model, row))
-            self._rows[model] = np.array(held, np.int64)
+            counts = self._counts.get(model, ())
+            found = sorted(row for row in counts if self.is_quarantined(model, row))
+            self._rows[model] = np.array(found, np.int64)
         return self._rows[model]
 
     def models(self) -> tuple[str, ...]:

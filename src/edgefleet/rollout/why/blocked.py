@@ -19,10 +19,10 @@ def held_back(
     waiting: RowSelection,
     *,
     allowed: int,
-    twice: Rows,
+    quarantined: Rows,
     now: float,
 ) -> tuple[Wait, ...]:
-    """``waiting`` are online and have not begun; ``twice`` are held for two setbacks."""
+    """``waiting`` are online and have not begun; ``quarantined`` ascend."""
     found: list[Wait] = []
     door = track.admission.door(track.state, freeze, None, now)
     if door is not None:
@@ -30,10 +30,10 @@ def held_back(
     elif len(waiting):
         found += _shut_by_device(track, waiting, fleet, now)
         found += _no_place(track, waiting, fleet, allowed, now)
-    mine = twice[track.scope.all_eligible(twice)]
+    mine = quarantined[track.scope.all_eligible(quarantined)]
     if len(mine):
-        text = "Two releases went wrong on these devices; release each after a look at it."
-        found.append(_wait(Blocked(WaitCode.REVERTED_TWICE, text), RowSelection.of(mine), fleet))
+        text = quarantine_text(fleet.name(int(mine[0])) if len(mine) == 1 else None)
+        found.append(_wait(Blocked(WaitCode.QUARANTINED, text), RowSelection.of(mine), fleet))
     misfits = track.scope.ineligible()
     if misfits:
         named = ", ".join(f"{count} {reason}" for reason, count in sorted(misfits.items()))
@@ -45,6 +45,19 @@ def held_back(
             )
         )
     return tuple(found)
+
+
+def quarantine_text(name: str | None) -> str:
+    """What an operator is to do about the device of this name, or about several without one."""
+    if name is None:
+        return (
+            "Quarantined: these devices rolled back two releases."
+            " Inspect each, then run `edgefleet device unquarantine NAME`."
+        )
+    return (
+        "Quarantined: it rolled back two releases."
+        f" Inspect it, then run `edgefleet device unquarantine {name}`."
+    )
 
 
 def _no_place(

@@ -26,8 +26,8 @@ class RolloutStatus:
 
     def census(self, track: ActiveRollout, now: float) -> Census:
         """Count the open wave now: for whoever acts by it."""
-        held = self._leave.held(track)
-        census = take_census(track, self._fleet, self._desired, now, held=held)
+        quarantined = self._leave.quarantined(track)
+        census = take_census(track, self._fleet, self._desired, now, quarantined=quarantined)
         if census.evidence.cut >= CENSUS_KEPT_FROM:
             self._counted[track.state.id] = (track.state.revision, now, census)
         return census

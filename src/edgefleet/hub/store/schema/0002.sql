@@ -4,10 +4,10 @@ CREATE TABLE fleet_word (
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- A device that two releases went wrong on, and that a person let go on: "setbacks" it had then.
-CREATE TABLE let_pass (
+-- A device that a person took out of quarantine: "rollbacks" it had then.
+CREATE TABLE unquarantined (
   device INTEGER NOT NULL REFERENCES device (row),
   model TEXT NOT NULL,
-  setbacks INTEGER NOT NULL,
+  rollbacks INTEGER NOT NULL,
   PRIMARY KEY (device, model)
 ) STRICT, WITHOUT ROWID;
