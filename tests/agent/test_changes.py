@@ -12,9 +12,9 @@ from edgefleet.agent.state import AgentState, Attempt, Soft
 
 ROOT = Path(__file__).parents[2]
 PLANTED = """\
-from edgefleet.agent.step_context import Turn
+from edgefleet.agent.step_context import StepContext
 
-def plant(context: Turn) -> None:
+def plant(context: StepContext) -> None:
     context.keep(seq_reserved=1)
     context.forgettable(missed=1, watch=None)
     context.change_attempt(tries=1)

@@ -10,7 +10,7 @@ from edgefleet.agent.quality_window import Windows
 from edgefleet.agent.state import (
     Attempt,
     Ended,
-    Held,
+    InstalledRelease,
     Mark,
     Pace,
     Sent,
@@ -84,7 +84,7 @@ class AttemptChanges(TypedDict, total=False):
     max_attempts: int
     slot: SlotName
     leaving: str
-    held: Held | None
+    held: InstalledRelease | None
     asked: bool
     tries: int
     switched: bool

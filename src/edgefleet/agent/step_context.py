@@ -10,7 +10,7 @@ from edgefleet.agent.state import AgentState, Attempt, Slot, SlotName
 from edgefleet.agent.table import Signal, next_stage
 
 
-class Turn:
+class StepContext:
     """What the handlers of an event pass along. It never outlives the step."""
 
     __slots__ = ("effects", "now", "soft", "state")
