@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgefleet.agent.quality_window import Window, compare
+from edgefleet.agent.quality_window import QualityWindow, compare
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Outcome, OutcomeKind, Sketches, Telemetry
 from edgefleet.protocol.rollout import Cohort, Evidence, ExposureSpec, GateSpec, Verdict
@@ -336,7 +336,7 @@ def make_pools(
 
 def window(
     rng: np.random.Generator, name: str, traffic: Traffic, speed: float, mix: Any, light: float
-) -> Window:
+) -> QualityWindow:
     """A hundred requests of one device, as the agent counts them."""
     count = 100
     latencies = rng.lognormal(math.log(speed * traffic.slower), 0.4, count)
@@ -348,7 +348,7 @@ def window(
     classes[rng.random(count) < traffic.class_shift] = 0
     inputs = np.floor(rng.normal(light + traffic.input_shift, 1.5, count)).astype(int) % 16
     confidence = np.clip(rng.normal(traffic.confidence, 0.1, count), 0, 1).sum()
-    return Window(
+    return QualityWindow(
         release=name, since=0.0, requests=count, errors=int(rng.binomial(count, traffic.errors)),
         confidence_sum=float(confidence), confidence_count=count,
         sketches=Sketches(

@@ -227,10 +227,10 @@ MUTANTS = (
     Mutant(
         "a device that failed its trial keeps the release",
         "agent/switch.py",
-        "        activate(turn, turn.state.active)\n    else:\n"
-        "        turn.forgettable(switch=None",
-        "        activate(turn, turn.attempt.slot)\n    else:\n"
-        "        turn.forgettable(switch=None",
+        "        activate(context, context.state.active)\n    else:\n"
+        "        context.forgettable(switch=None",
+        "        activate(context, context.attempt.slot)\n    else:\n"
+        "        context.forgettable(switch=None",
         ("bad/3000", "storm/600"),
     ),
     Mutant(
@@ -243,8 +243,8 @@ MUTANTS = (
     Mutant(
         "an outcome is forgotten when a check-in fails",
         "agent/report.py",
-        "turn.forgettable(sent=None, link_failures=failures + 1)",
-        "turn.forgettable(sent=None, link_failures=failures + 1)\n    turn.keep(spool=())",
+        "context.forgettable(sent=None, link_failures=failures + 1)",
+        "context.forgettable(sent=None, link_failures=failures + 1)\n    context.keep(spool=())",
         ("rough_links/600", "hub_crashes/600"),
     ),
 )

@@ -12,9 +12,9 @@ from edgefleet.agent.event import (
     Fetched,
     ManifestOpened,
     Proved,
-    ServingSeen,
-    Woke,
-    WorkFailed,
+    ServingProbed,
+    StagingFailed,
+    TimerFired,
 )
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Phase
@@ -44,7 +44,7 @@ def check_in(device: Device, what: Offer | None = None) -> None:
     """Wait for the next check-in and answer it."""
     if device.state.soft.sent is None:
         device.now = max(device.now, device.state.soft.checkin_at)
-        device.hear(Woke(draw=0.5))
+        device.hear(TimerFired(draw=0.5))
     answer(device, what)
 
 
@@ -70,7 +70,7 @@ def to_watching(device: Device, release: str, *, pid: int = 100) -> None:
 
 
 def look(device: Device, status: ServingStatus | None, *, alive: bool = True) -> None:
-    device.hear(ServingSeen(status=status, alive=alive, draw=0.5))
+    device.hear(ServingProbed(status=status, alive=alive, draw=0.5))
 
 
 def installed(release: str = "1") -> Device:
@@ -229,7 +229,7 @@ def test_an_offer_that_vanishes_before_the_trial_cancels_the_attempt() -> None:
     check_in(device, offer("2"))
     stale = device.job(FetchManifest)
     check_in(device, None)
-    assert device.kinds() == ("StopWork",)
+    assert device.kinds() == ("CancelStaging",)
     assert device.state.stage is Stage.IDLE
     device.hear(ManifestOpened(job=stale, sha256=manifest_sha256("2"), manifest=manifest("2")))
     assert device.state.stage is Stage.IDLE, "the completion of stopped work is ignored"
@@ -239,7 +239,7 @@ def test_an_offer_that_changes_before_the_trial_starts_another_attempt() -> None
     device = installed("1")
     check_in(device, offer("2"))
     check_in(device, offer("3"))
-    assert device.kinds() == ("StopWork", "FetchManifest")
+    assert device.kinds() == ("CancelStaging", "FetchManifest")
     assert device.state.attempt is not None
     assert (device.state.attempt.release, device.state.attempt.number) == ("3", 3)
 
@@ -295,7 +295,7 @@ def test_a_trial_waits_for_the_hubs_leave_however_long() -> None:
     answer(device, offer("2"), acked=())
     for _ in range(20):
         device.now += 600
-        device.hear(Woke(draw=0.5))
+        device.hear(TimerFired(draw=0.5))
         assert device.checked_in().outcomes[0].kind is OutcomeKind.TRIAL_STARTED
         answer(device, offer("2"), acked=())
     assert (device.state.stage, device.state.active) == (Stage.ANNOUNCING, "a")
@@ -309,7 +309,7 @@ def test_a_trial_does_not_begin_while_the_hub_cannot_be_told() -> None:
         device.hear(CheckInFailed(seq=device.checked_in().seq, code="unreachable", draw=0.5))
         assert device.state.stage is Stage.ANNOUNCING
         device.now = device.state.soft.checkin_at
-        device.hear(Woke(draw=0.5))
+        device.hear(TimerFired(draw=0.5))
     assert spooled(device) == [(OutcomeKind.TRIAL_STARTED, "")]
     answer(device, offer("2"))
     assert device.state.stage is Stage.ACTIVATING
@@ -324,7 +324,7 @@ def test_what_the_hub_has_not_acknowledged_is_said_again_after_a_failed_check_in
         assert [one.kind for one in said.outcomes] == [OutcomeKind.TRIAL_FAILED]
         device.hear(CheckInFailed(seq=said.seq, code="unreachable", draw=0.5))
         device.now = device.state.soft.checkin_at
-        device.hear(Woke(draw=0.5))
+        device.hear(TimerFired(draw=0.5))
     answer(device)
     assert spooled(device) == []
 
@@ -396,7 +396,7 @@ def test_an_answer_to_an_earlier_check_in_is_no_leave() -> None:
     device = installed("1")
     check_in(device, offer("2"))
     device.now += 600
-    device.hear(Woke(draw=0.5))  # this one says nothing of a start
+    device.hear(TimerFired(draw=0.5))  # this one says nothing of a start
     stage_while_asking = device.state.soft.sent
     assert stage_while_asking is not None
     stage_release_while_sending(device, "2")
@@ -441,16 +441,16 @@ def test_a_full_disk_defers_once_and_goes_on_when_there_is_room() -> None:
             job=device.job(FetchManifest), sha256=manifest_sha256("2"), manifest=manifest("2")
         )
     )
-    device.hear(WorkFailed(job=device.job(Fetch), code="disk_full", detail="", draw=0.5))
+    device.hear(StagingFailed(job=device.job(Fetch), code="disk_full", detail="", draw=0.5))
     assert device.kinds() == ("SendCheckIn",)
     assert spooled(device) == [(OutcomeKind.DEFERRED, "disk_full")]
     answer(device, offer("2"))
     device.now += 60
-    device.hear(Woke(draw=0.5))
-    device.hear(WorkFailed(job=device.job(Fetch), code="disk_full", detail="", draw=0.5))
+    device.hear(TimerFired(draw=0.5))
+    device.hear(StagingFailed(job=device.job(Fetch), code="disk_full", detail="", draw=0.5))
     assert spooled(device) == [], "once per attempt"
     device.now += 60
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     device.hear(Fetched(job=device.job(Fetch)))
     device.hear(Fetched(job=device.job(Fetch)))
     assert device.state.stage is Stage.PROVING
@@ -485,7 +485,7 @@ def test_serving_that_hangs_outside_a_trial_is_put_right() -> None:
         assert device.state.soft.switch_at is None
         look(device, None)
     device.now += 10
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
 
 
@@ -498,7 +498,7 @@ def test_serving_that_dies_again_and_again_is_restarted_ever_later() -> None:
         assert at is not None
         pauses.append(at - device.now)
         device.now = at
-        device.hear(Woke(draw=0.5))
+        device.hear(TimerFired(draw=0.5))
         device.hear(Activated(job=device.job(Activate), status=serving("1", pid=pid)))
     assert pauses == sorted(pauses)
     assert (pauses[0] < 0.5, pauses[-1] > 30) == (True, True)
@@ -512,7 +512,7 @@ def test_a_release_that_serving_has_by_itself_is_swapped_back() -> None:
     device = installed("1")
     look(device, serving("another"))
     device.now += 10
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
 
 
@@ -544,7 +544,7 @@ def test_a_release_that_cannot_be_gone_back_to_is_refused_and_offered_again_late
     answer(device, back)
     assert device.state.stage is Stage.IDLE, "not in a loop"
     device.now += 60
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     answer(device, back)
     assert device.state.stage is Stage.ACTIVATING
 

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from edgefleet.agent import log
-from edgefleet.agent.event import CheckInAnswered, CheckInFailed, Woke, WorkFailed
+from edgefleet.agent.event import CheckInAnswered, CheckInFailed, StagingFailed, TimerFired
 from edgefleet.protocol.device import CheckInAnswer, OutcomeKind
 from support.agent_world import Device, offer
 from support.device_world import World
@@ -54,11 +54,11 @@ def test_a_link_that_stays_down_is_told_once_and_its_return_too() -> None:
     assert lines(device, down) == ["check-in failed: unreachable; trying again, ever later"]
     for seq in (2, 3):
         device.now += 60
-        assert lines(device, Woke(draw=0.5)) == []
+        assert lines(device, TimerFired(draw=0.5)) == []
         failed = CheckInFailed(seq=seq, code="unreachable", draw=0.5)
         assert lines(device, failed) == []
     device.now += 60
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     back = CheckInAnswered(seq=4, answer=CheckInAnswer(interval_s=60.0), draw=0.5)
     assert lines(device, back) == ["check-in answered again"]
 
@@ -70,7 +70,7 @@ def test_a_failure_says_its_code_and_what_was_made_of_it() -> None:
         seq=1, answer=CheckInAnswer(interval_s=60.0, offer=offer("2")), draw=0.5
     )
     device.hear(asked)
-    failed = WorkFailed(job=1, code="signature_invalid", detail="No trusted key.", draw=0.5)
+    failed = StagingFailed(job=1, code="signature_invalid", detail="No trusted key.", draw=0.5)
     assert lines(device, failed) == [
         "work failed: signature_invalid: No trusted key.",
         f"release 2 {OutcomeKind.REFUSED}: signature_invalid: No trusted key.",

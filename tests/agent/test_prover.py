@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from edgefleet.agent.prover import Prover
-from edgefleet.agent.state import Held
+from edgefleet.agent.state import InstalledRelease
 from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.storage import FolderStorage
 from edgefleet.protocol.serving import ProveResult
 from support.agent_world import manifest
 
 MANIFEST = manifest("1")
-HELD = Held(
+HELD = InstalledRelease(
     model="digits",
     release="1",
     manifest_sha256="0" * 64,

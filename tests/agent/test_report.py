@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.agent import limits
-from edgefleet.agent.event import CheckInAnswered, CheckInFailed, ServingSeen, Woke
+from edgefleet.agent.event import CheckInAnswered, CheckInFailed, ServingProbed, TimerFired
 from edgefleet.agent.state import AgentState, from_store, to_store
 from edgefleet.protocol.device import CheckInAnswer
 from support.agent_world import FACTS, Device, serving
@@ -65,7 +65,7 @@ def test_a_link_that_fails_is_tried_ever_later_up_to_a_cap() -> None:
         fail(device)
         pauses.append(next_pause(device))
         device.now += pauses[-1]
-        device.hear(Woke(draw=0.5))
+        device.hear(TimerFired(draw=0.5))
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
     assert pauses[-1] == limits.BACKOFF_INTERVALS * 60.0
 
@@ -75,15 +75,15 @@ def test_facts_are_told_until_acknowledged_and_again_when_asked_for() -> None:
     assert device.checked_in().facts == FACTS
     fail(device)
     device.now += 10
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     assert device.checked_in().facts == FACTS
     answer(device)
     device.now += 100
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     assert device.checked_in().facts is None
     answer(device, want_facts=True)
     device.now += 100
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     assert device.checked_in().facts == FACTS
 
 
@@ -132,17 +132,17 @@ def test_telemetry_goes_with_the_check_in_and_is_forgotten_once_acknowledged() -
     device = booted()
     answer(device)
     seen = serving("1", requests=7)
-    device.hear(ServingSeen(status=seen, alive=True, draw=0.5))
+    device.hear(ServingProbed(status=seen, alive=True, draw=0.5))
     device.now += 100
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     telemetry = device.checked_in().telemetry
     assert telemetry is not None
     assert (telemetry.release, telemetry.requests) == ("1", 7)
     fail(device)
     device.now += 100
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     assert device.checked_in().telemetry == telemetry, "not acknowledged, so told again"
     answer(device)
     device.now += 100
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     assert device.checked_in().telemetry is None

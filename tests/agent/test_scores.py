@@ -10,8 +10,8 @@ from edgefleet.agent.event import (
     Fetched,
     ManifestOpened,
     Proved,
-    ServingSeen,
-    Woke,
+    ServingProbed,
+    TimerFired,
 )
 from edgefleet.base.ids import sha256_hex
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, Outcome, OutcomeKind
@@ -27,7 +27,7 @@ def check_in(device: Device, what: Offer | None = None) -> CheckIn:
     """Send the next check-in and answer it; returns what it said."""
     if device.state.soft.sent is None:
         device.now = max(device.now, device.state.soft.checkin_at)
-        device.hear(Woke(draw=0.5))
+        device.hear(TimerFired(draw=0.5))
     said, sent = device.checked_in(), device.state.soft.sent
     assert sent is not None
     answer = CheckInAnswer(interval_s=60.0, offer=what, acked=sent.outcomes)
@@ -48,7 +48,7 @@ def install(device: Device, release: ReleaseManifest, accuracy: float) -> Outcom
     check_in(device, what)
     device.hear(Activated(job=device.job(Activate), status=serving(name)))
     device.now += what.confirm_after_s
-    device.hear(ServingSeen(status=serving(name), alive=True, draw=0.5))
+    device.hear(ServingProbed(status=serving(name), alive=True, draw=0.5))
     (said,) = device.checked_in().outcomes
     assert said.kind is OutcomeKind.CONFIRMED
     return said
@@ -80,14 +80,14 @@ def test_scores_go_with_the_telemetry_of_their_release_until_they_are_acknowledg
     check_in(device)
     for turn in (1, 2):
         status = serving("1", requests=turn * limits.WINDOW_REQUESTS, latency_us_p95=500)
-        device.hear(ServingSeen(status=status, alive=True, draw=0.5))
+        device.hear(ServingProbed(status=status, alive=True, draw=0.5))
     said = check_in(device)
     assert said.telemetry is not None
     assert said.telemetry.scores is not None
     assert (said.telemetry.scores.from_release, said.telemetry.scores.to_release) == ("1", "1")
     assert device.state.soft.windows.scores is None
     status = serving("1", requests=2 * limits.WINDOW_REQUESTS + 5)
-    device.hear(ServingSeen(status=status, alive=True, draw=0.5))
+    device.hear(ServingProbed(status=status, alive=True, draw=0.5))
     again = check_in(device).telemetry
     assert again is not None
     assert (again.requests, again.scores) == (5, None)

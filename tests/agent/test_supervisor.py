@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgefleet.agent.state import Held
+from edgefleet.agent.state import InstalledRelease
 from edgefleet.agent.supervisor import PID, Supervisor
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import DeviceError, OperatorError
@@ -18,7 +18,7 @@ from edgefleet.base.storage import FolderStorage
 from support.agent_world import manifest, serving
 
 MANIFEST = manifest("1")
-HELD = Held(
+HELD = InstalledRelease(
     model="digits",
     release="1",
     manifest_sha256="0" * 64,

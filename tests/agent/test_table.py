@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from edgefleet.agent.event import Woke
+from edgefleet.agent.event import TimerFired
 from edgefleet.agent.state import Soft, from_store, to_store
 from edgefleet.agent.step import step
 from edgefleet.agent.table import MOVES, PHASES, Signal, Stage, mermaid, next_stage
@@ -52,7 +52,7 @@ def test_the_diagram_has_a_line_for_each_move() -> None:
 
 def test_nothing_happens_before_the_device_has_booted() -> None:
     device = Device()
-    device.hear(Woke(draw=0.5))
+    device.hear(TimerFired(draw=0.5))
     assert device.kinds() == ()
 
 

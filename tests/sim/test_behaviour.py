@@ -7,7 +7,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from edgefleet.agent.state import Held
+from edgefleet.agent.state import InstalledRelease
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.optimize.release import BuiltRelease, build_release
@@ -21,10 +21,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
 FIELD = read_field(EXAMPLES / "field.npz")
 
 
-def release(number: int, profile: str = "raspberry_pi") -> tuple[BuiltRelease, Held]:
+def release(number: int, profile: str = "raspberry_pi") -> tuple[BuiltRelease, InstalledRelease]:
     built = build_release(EXAMPLES / f"release-{number}", created_at=0.0)
     manifest = built.manifest
-    return built, Held(
+    return built, InstalledRelease(
         model=manifest.model,
         release=manifest.release,
         manifest_sha256=sha256_hex(encode(manifest)),

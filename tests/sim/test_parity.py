@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet.agent.state import Held, Pace
+from edgefleet.agent.state import InstalledRelease, Pace
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.ids import mix64
 from edgefleet.client.hub import HubClient
@@ -117,7 +117,11 @@ class Laboratory:
         self.bad = bad
 
     def study(
-        self, held: Held, model: bytes, golden: bytes, done: Callable[[ModelBehaviour], None]
+        self,
+        held: InstalledRelease,
+        model: bytes,
+        golden: bytes,
+        done: Callable[[ModelBehaviour], None],
     ) -> None:
         done(behaviour(0.6 if held.release in self.bad else 0.95))
 

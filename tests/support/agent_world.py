@@ -20,9 +20,9 @@ from edgefleet.agent.event import (
     Fetched,
     ManifestOpened,
     Proved,
-    ServingSeen,
-    Woke,
-    WorkFailed,
+    ServingProbed,
+    StagingFailed,
+    TimerFired,
 )
 from edgefleet.agent.state import AgentState, SlotName, slot
 from edgefleet.agent.step import step
@@ -173,7 +173,7 @@ def any_event(state: AgentState) -> list[Event]:
     found: list[Event] = [
         Booted(facts=FACTS, whole=("a", "b"), pointer=None, serving=None, draw=0.1),
         Booted(facts=FACTS, whole=(), pointer="a", serving=serving("1"), draw=0.1),
-        Woke(draw=0.9),
+        TimerFired(draw=0.9),
         answered(None),
         answered(offer("2")),
         answered(offer("1", action="revert")),
@@ -187,11 +187,11 @@ def any_event(state: AgentState) -> list[Event]:
         Proved(job=work, result=ProveResult(passed=False, reason="golden_failed")),
         Activated(job=switch, status=serving(release)),
         ActivationFailed(job=switch, reason="load_failed", detail="", draw=0.5),
-        ServingSeen(status=None, alive=False, draw=0.5),
-        ServingSeen(status=None, alive=True, draw=0.5),
-        ServingSeen(status=serving(release), alive=True, draw=0.5),
-        ServingSeen(status=serving("other", pid=7), alive=True, draw=0.5),
+        ServingProbed(status=None, alive=False, draw=0.5),
+        ServingProbed(status=None, alive=True, draw=0.5),
+        ServingProbed(status=serving(release), alive=True, draw=0.5),
+        ServingProbed(status=serving("other", pid=7), alive=True, draw=0.5),
     ]
     codes = ("disk_full", "unreachable", "digest_mismatch", "runtime_missing", "of_tomorrow")
-    found += [WorkFailed(job=work, code=code, detail="", draw=0.5) for code in codes]
+    found += [StagingFailed(job=work, code=code, detail="", draw=0.5) for code in codes]
     return found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from edgefleet.agent.effect import (
     Activate,
+    CancelStaging,
     Effect,
     Fetch,
     FetchManifest,
@@ -20,7 +21,6 @@ from edgefleet.agent.effect import (
     SendCheckIn,
     SetTimer,
     StopServing,
-    StopWork,
 )
 from edgefleet.agent.event import (
     Activated,
@@ -32,9 +32,9 @@ from edgefleet.agent.event import (
     Fetched,
     ManifestOpened,
     Proved,
-    ServingSeen,
-    Woke,
-    WorkFailed,
+    ServingProbed,
+    StagingFailed,
+    TimerFired,
 )
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.recover import recover
@@ -168,7 +168,7 @@ class World:
                 self._take(self.events.popleft())
             else:
                 self.now = max(self.now, self.wake_at)
-                self._take(Woke(draw=0.5))
+                self._take(TimerFired(draw=0.5))
         raise AssertionError(f"no end after {steps} steps: {self.state}")
 
     def run_until_told(self, release: str) -> None:
@@ -239,7 +239,7 @@ class World:
                 self.slots.move_pointer(effect.slot)
             case RemoveSlot():
                 self.slots.remove(effect.slot)
-            case StopWork() | SetTimer():
+            case CancelStaging() | SetTimer():
                 pass
         return None
 
@@ -264,7 +264,7 @@ class World:
                 case Prove():
                     return Proved(job=effect.job, result=self._prove(effect))
         except EdgefleetError as error:
-            return WorkFailed(job=effect.job, code=error.code, detail=error.message, draw=0.5)
+            return StagingFailed(job=effect.job, code=error.code, detail=error.message, draw=0.5)
 
     def _prove(self, effect: Prove) -> ProveResult:
         data = self.storage.files.get(path(effect.slot, MODEL), b"")
@@ -313,7 +313,7 @@ class World:
                 artifact_sha256=status.artifact_sha256,
                 stats=LiveStats(requests=100, errors=50),
             )
-        return ServingSeen(status=status, alive=status is not None, draw=0.5)
+        return ServingProbed(status=status, alive=status is not None, draw=0.5)
 
 
 class _Clock:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgefleet.agent.state import Held, Pace
+from edgefleet.agent.state import InstalledRelease, Pace
 from edgefleet.base.ids import sha256_hex
 from edgefleet.protocol.device import (
     CheckIn,
@@ -100,7 +100,7 @@ class ToyLaboratory:
 
     def study(
         self,
-        held: Held,
+        held: InstalledRelease,
         model: bytes,
         golden: bytes,
         done: Callable[[ModelBehaviour | Failed], None],

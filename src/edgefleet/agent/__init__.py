@@ -4,8 +4,9 @@
 agent knows (``state.AgentState``), events are what happened (``event``), effects what shall be
 done (``effect``). All are plain data, so the real shell (``loop``), the simulator and the tests
 drive the same core. ``table`` holds the stages of an attempt. Modules of the core: ``state table
-event effect turn step boot attempt switch trial report tally spool limits``. They know no clock,
-disk, network or chance: time comes in as ``now``, chance as the ``draw`` of an event.
+event effect changes step_context step boot attempt switch trial report telemetry quality_window
+spool limits``. They know no clock, disk, network or chance: time comes in as ``now``, chance as
+the ``draw`` of an event.
 
 **The rule** for who drives it, for each event in its turn::
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from edgefleet.agent.state import Held, SlotName
+from edgefleet.agent.state import InstalledRelease, SlotName
 from edgefleet.protocol.device import CheckIn
 from edgefleet.protocol.release import Artifact
 from edgefleet.protocol.wire import Wire
@@ -19,7 +19,7 @@ class SendCheckIn(Wire, frozen=True, kw_only=True):
 class FetchManifest(Wire, frozen=True, kw_only=True):
     """Get the envelope, check its signature, keep it in the slot.
 
-    Completes with ManifestOpened or WorkFailed (``signature_invalid`` and the like).
+    Completes with ManifestOpened or StagingFailed (``signature_invalid`` and the like).
     """
 
     job: int
@@ -30,7 +30,7 @@ class FetchManifest(Wire, frozen=True, kw_only=True):
 class Fetch(Wire, frozen=True, kw_only=True):
     """Bring one file of the idle slot here, going on where it stopped; nothing when it is there.
 
-    Completes with Fetched or WorkFailed (``disk_full``, ``digest_mismatch``, a network code).
+    Completes with Fetched or StagingFailed (``disk_full``, ``digest_mismatch``, a network code).
     """
 
     job: int
@@ -42,15 +42,15 @@ class Fetch(Wire, frozen=True, kw_only=True):
 class Prove(Wire, frozen=True, kw_only=True):
     """Run the golden set on the slot, in a process of its own.
 
-    Completes with Proved or WorkFailed (``runtime_missing``).
+    Completes with Proved or StagingFailed (``runtime_missing``).
     """
 
     job: int
     slot: SlotName
-    held: Held
+    held: InstalledRelease
 
 
-class StopWork(Wire, frozen=True, kw_only=True):
+class CancelStaging(Wire, frozen=True, kw_only=True):
     """Stop the manifest, fetch or proof under way. Its completion is ignored."""
 
 
@@ -63,15 +63,15 @@ class Activate(Wire, frozen=True, kw_only=True):
 
     job: int
     slot: SlotName
-    held: Held
+    held: InstalledRelease
 
 
 class StopServing(Wire, frozen=True, kw_only=True):
-    """There is nothing valid to serve. Completes with ServingSeen (not alive)."""
+    """There is nothing valid to serve. Completes with ServingProbed (not alive)."""
 
 
 class Probe(Wire, frozen=True, kw_only=True):
-    """Look at the serving process. Completes with ServingSeen."""
+    """Look at the serving process. Completes with ServingProbed."""
 
 
 class MovePointer(Wire, frozen=True, kw_only=True):
@@ -97,7 +97,7 @@ Effect = (
     | FetchManifest
     | Fetch
     | Prove
-    | StopWork
+    | CancelStaging
     | Activate
     | StopServing
     | Probe

@@ -22,7 +22,7 @@ class Booted(Wire, frozen=True, kw_only=True):
     pace: Pace = Pace()
 
 
-class Woke(Wire, frozen=True, kw_only=True):
+class TimerFired(Wire, frozen=True, kw_only=True):
     """The timer of ``SetTimer`` ran out."""
 
     draw: float
@@ -59,7 +59,7 @@ class Fetched(Wire, frozen=True, kw_only=True):
     job: int
 
 
-class WorkFailed(Wire, frozen=True, kw_only=True):
+class StagingFailed(Wire, frozen=True, kw_only=True):
     """A manifest, fetch or proof that did not come to its end. ``code`` is one of base.errors."""
 
     job: int
@@ -91,7 +91,7 @@ class ActivationFailed(Wire, frozen=True, kw_only=True):
     draw: float
 
 
-class ServingSeen(Wire, frozen=True, kw_only=True):
+class ServingProbed(Wire, frozen=True, kw_only=True):
     """A look at the serving process. No status and ``alive``: it is there but does not answer."""
 
     status: ServingStatus | None
@@ -101,14 +101,14 @@ class ServingSeen(Wire, frozen=True, kw_only=True):
 
 Event = (
     Booted
-    | Woke
+    | TimerFired
     | CheckInAnswered
     | CheckInFailed
     | ManifestOpened
     | Fetched
-    | WorkFailed
+    | StagingFailed
     | Proved
     | Activated
     | ActivationFailed
-    | ServingSeen
+    | ServingProbed
 )

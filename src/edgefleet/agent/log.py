@@ -5,7 +5,7 @@ import logging
 import time
 from typing import Final
 
-from edgefleet.agent.event import CheckInAnswered, CheckInFailed, Event, WorkFailed
+from edgefleet.agent.event import CheckInAnswered, CheckInFailed, Event, StagingFailed
 from edgefleet.agent.state import AgentState, running
 from edgefleet.agent.table import Stage
 
@@ -41,7 +41,7 @@ def narrate(before: AgentState, event: Event, after: AgentState) -> tuple[tuple[
     """What of a step is worth a line: (level, text)."""
     lines: list[tuple[int, str]] = []
     match event:
-        case WorkFailed():
+        case StagingFailed():
             lines.append((logging.WARNING, f"work failed: {event.code}: {event.detail}"))
         case CheckInFailed() if before.soft.link_failures == 0:
             lines.append(

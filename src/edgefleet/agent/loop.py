@@ -1,6 +1,6 @@
 """The agent's loop: take an event, step, save, do the effects.
 
-Three lanes do what takes long: ``work`` fetches and proves, ``serving`` speaks with the serving
+Three workers do what takes long: ``work`` fetches and proves, ``serving`` speaks with the serving
 process, ``link`` checks in. Each hands its result back as an event. Everything else, the state
 above all, is touched by the loop alone.
 """
@@ -13,6 +13,7 @@ from typing import Final, Protocol, assert_never
 from edgefleet.agent import limits
 from edgefleet.agent.effect import (
     Activate,
+    CancelStaging,
     Effect,
     Fetch,
     FetchManifest,
@@ -23,7 +24,6 @@ from edgefleet.agent.effect import (
     SendCheckIn,
     SetTimer,
     StopServing,
-    StopWork,
 )
 from edgefleet.agent.event import (
     Activated,
@@ -35,9 +35,9 @@ from edgefleet.agent.event import (
     Fetched,
     ManifestOpened,
     Proved,
-    ServingSeen,
-    Woke,
-    WorkFailed,
+    ServingProbed,
+    StagingFailed,
+    TimerFired,
 )
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.log import LOGGER, narrate
@@ -47,7 +47,7 @@ from edgefleet.agent.slots import Slots
 from edgefleet.agent.state import AgentState, to_store
 from edgefleet.agent.step import step
 from edgefleet.agent.supervisor import Supervisor
-from edgefleet.agent.worker import Lane, Stopped, Token
+from edgefleet.agent.worker import Stopped, Token, Worker
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError
@@ -102,9 +102,9 @@ class Loop:
         self._wake_at = 0.0
         self._token = Token()
         self._arrived: SimpleQueue[Event | Stop | BaseException] = SimpleQueue()
-        self._work = Lane("work", self._arrived.put)
-        self._serving = Lane("serving", self._arrived.put)
-        self._link = Lane("link", self._arrived.put)
+        self._work = Worker("work", self._arrived.put)
+        self._serving = Worker("serving", self._arrived.put)
+        self._link = Worker("link", self._arrived.put)
         self._supervisor = parts.make_supervisor(self._serving_ended)
 
     def stop(self) -> None:
@@ -144,7 +144,7 @@ class Loop:
         try:
             event = self._arrived.get(timeout=max(0.0, self._wake_at - self._now()))
         except Empty:
-            return Woke(draw=self._entropy.uniform())
+            return TimerFired(draw=self._entropy.uniform())
         if isinstance(event, BaseException):
             raise event
         return event
@@ -195,7 +195,7 @@ class Loop:
             case FetchManifest() | Fetch() | Prove():
                 token = self._token = Token()
                 self._work.do(lambda: self._work_on(effect, token))
-            case StopWork():
+            case CancelStaging():
                 self._token.stop()
             case Activate():
                 self._serving.do(lambda: self._activate(effect))
@@ -220,7 +220,7 @@ class Loop:
         except Stopped:
             return
         except EdgefleetError as error:
-            event = WorkFailed(
+            event = StagingFailed(
                 job=effect.job,
                 code=error.code,
                 detail=error.message,
@@ -263,7 +263,7 @@ class Loop:
 
     def _probe(self) -> None:
         status, alive = self._supervisor.status()
-        self._arrived.put(ServingSeen(status=status, alive=alive, draw=self._entropy.uniform()))
+        self._arrived.put(ServingProbed(status=status, alive=alive, draw=self._entropy.uniform()))
 
     def _serving_ended(self) -> None:
         """The process ended by itself: look at once."""

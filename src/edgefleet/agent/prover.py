@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from edgefleet.agent import limits
 from edgefleet.agent.slots import GOLDEN, MODEL, path
-from edgefleet.agent.state import Held, SlotName
+from edgefleet.agent.state import InstalledRelease, SlotName
 from edgefleet.agent.worker import Token
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.base.storage import Storage
@@ -29,7 +29,7 @@ class Prover:
         self._command = tuple(command)
         self._timeout_s = timeout_s
 
-    def prove(self, slot: SlotName, held: Held, token: Token) -> ProveResult:
+    def prove(self, slot: SlotName, held: InstalledRelease, token: Token) -> ProveResult:
         """Run the golden set on the slot's model. Raises Stopped."""
         request = ProveRequest(
             variant=held.variant,
@@ -62,7 +62,7 @@ class Prover:
             return _failed(f"The proof ended with {child.returncode}: {said or 'no word'}")
 
     @staticmethod
-    def _bound_memory(pid: int, held: Held) -> None:
+    def _bound_memory(pid: int, held: InstalledRelease) -> None:
         """Bound the data of the process before it has read what to load."""
         bound = (held.variant.memory_limit_mib + limits.PROVE_SLACK_MIB) << 20
         with contextlib.suppress(ProcessLookupError):

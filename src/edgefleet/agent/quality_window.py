@@ -18,7 +18,7 @@ from edgefleet.protocol.serving import LiveStats, ServingStatus
 from edgefleet.protocol.wire import Wire
 
 
-class Window(Wire, frozen=True, kw_only=True):
+class QualityWindow(Wire, frozen=True, kw_only=True):
     """Requests of one release, in a row. ``since`` is when the first was seen."""
 
     release: str
@@ -34,8 +34,8 @@ class Window(Wire, frozen=True, kw_only=True):
 class Windows(Wire, frozen=True, kw_only=True):
     """The one that fills, the full one before it, and what is to be told of the last two."""
 
-    filling: Window | None = None
-    full: Window | None = None
+    filling: QualityWindow | None = None
+    full: QualityWindow | None = None
     scores: Scores | None = None
 
 
@@ -51,14 +51,14 @@ def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: floa
         filling = None
     if grown.requests == 0:
         return msgspec.structs.replace(windows, filling=filling, full=full)
-    filling = _add(filling or Window(release=status.release, since=now), grown, status.stats)
+    filling = _add(filling or QualityWindow(release=status.release, since=now), grown, status.stats)
     if not _is_full(filling, now):
         return msgspec.structs.replace(windows, filling=filling, full=full)
     scores = None if full is None else compare(full, filling)
     return Windows(filling=None, full=filling, scores=_to_tell(windows.scores, scores))
 
 
-def compare(before: Window, after: Window) -> Scores:
+def compare(before: QualityWindow, after: QualityWindow) -> Scores:
     """How ``after`` differs from ``before``."""
     old_us, new_us = _p95_us(before), _p95_us(after)
     old, new = _confidence(before), _confidence(after)
@@ -84,13 +84,13 @@ def _to_tell(waiting: Scores | None, new: Scores | None) -> Scores | None:
     return new
 
 
-def _is_full(window: Window, now: float) -> bool:
+def _is_full(window: QualityWindow, now: float) -> bool:
     return window.requests >= limits.WINDOW_REQUESTS or (
         window.requests >= limits.WINDOW_LEAST_REQUESTS and now - window.since >= limits.WINDOW_S
     )
 
 
-def _add(window: Window, grown: LiveStats, stats: LiveStats) -> Window:
+def _add(window: QualityWindow, grown: LiveStats, stats: LiveStats) -> QualityWindow:
     return msgspec.structs.replace(
         window,
         requests=window.requests + grown.requests,
@@ -102,12 +102,12 @@ def _add(window: Window, grown: LiveStats, stats: LiveStats) -> Window:
     )
 
 
-def _confidence(window: Window) -> float | None:
+def _confidence(window: QualityWindow) -> float | None:
     count = window.confidence_count
     return window.confidence_sum / count if count else None
 
 
-def _p95_us(window: Window) -> float:
+def _p95_us(window: QualityWindow) -> float:
     """Inside its bucket as if the requests there were spread evenly."""
     counts = window.sketches.latency
     wanted = 0.95 * sum(counts.values())

@@ -7,7 +7,7 @@ enough to serve on and to say so. What else the state knew (attempts, unsent out
 from collections.abc import Callable
 
 from edgefleet.agent.slots import MANIFEST, Slots, path
-from edgefleet.agent.state import AgentState, Held, Slot
+from edgefleet.agent.state import AgentState, InstalledRelease, Slot
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.protocol.release import ReleaseManifest
 
@@ -31,7 +31,7 @@ def recover(slots: Slots, profile: str, open_envelope: Open, now: float) -> Agen
     variant = next((one for one in manifest.variants if one.profile == profile), None)
     if variant is None:
         return AgentState()
-    held = Held(
+    held = InstalledRelease(
         model=manifest.model,
         release=manifest.release,
         manifest_sha256=digest,

@@ -16,7 +16,7 @@ from typing import Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import FileName
-from edgefleet.agent.state import AgentState, Held, SlotName, from_store, slot
+from edgefleet.agent.state import AgentState, InstalledRelease, SlotName, from_store, slot
 from edgefleet.base.errors import DeviceError, InternalError
 from edgefleet.base.storage import Storage
 
@@ -83,7 +83,7 @@ class Slots:
         elif self.pointer() != name:
             self._write(POINTER, name.encode())
 
-    def holds(self, name: SlotName, held: Held) -> bool:
+    def holds(self, name: SlotName, held: InstalledRelease) -> bool:
         """True when the slot's files have the digests of ``held``. Reads them all."""
         return (
             self.storage.digest(path(name, MODEL)) == held.variant.artifact.sha256

@@ -16,7 +16,7 @@ SlotName = Literal["a", "b"]
 STATE_VERSION: Final = 1
 
 
-class Held(Wire, frozen=True, kw_only=True):
+class InstalledRelease(Wire, frozen=True, kw_only=True):
     """A release as this device runs it: the variant of its profile and how it is judged."""
 
     model: str
@@ -30,7 +30,7 @@ class Held(Wire, frozen=True, kw_only=True):
 class Slot(Wire, frozen=True, kw_only=True):
     """One of two places for a release. ``held`` is set once all its bytes are there."""
 
-    held: Held | None = None
+    held: InstalledRelease | None = None
     proved: bool = False  # passed its golden set on this device
     confirmed: bool = False  # stood its trial
     accuracy: float | None = None  # on its golden set, on this device
@@ -49,7 +49,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
     max_attempts: int
     slot: SlotName  # where it goes
     leaving: str  # the release served when it began, "" for none
-    held: Held | None = None  # known once the manifest is opened
+    held: InstalledRelease | None = None  # known once the manifest is opened
     asked: bool = False  # the hub may count its start
     tries: int = 0  # trials begun; stored before each
     switched: bool = False  # the serving process may run it
@@ -156,7 +156,7 @@ def other(name: SlotName | None) -> SlotName:
     return "b" if name == "a" else "a"
 
 
-def active_held(state: AgentState) -> Held | None:
+def active_held(state: AgentState) -> InstalledRelease | None:
     """The confirmed release."""
     return slot(state, state.active).held if state.active else None
 

@@ -14,12 +14,12 @@ from edgefleet.agent.event import (
     Fetched,
     ManifestOpened,
     Proved,
-    ServingSeen,
-    Woke,
-    WorkFailed,
+    ServingProbed,
+    StagingFailed,
+    TimerFired,
 )
 from edgefleet.agent.state import AgentState
-from edgefleet.agent.step_context import Turn
+from edgefleet.agent.step_context import StepContext
 
 NEVER_S = 3600.0  # wake at least this often
 
@@ -30,14 +30,14 @@ def step(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple
     ``now`` is in seconds and must not run backwards between two boots. The last effect is always
     SetTimer. Before the first Booted every other event is left alone.
     """
-    turn = Turn(state, now)
+    context = StepContext(state, now)
     if state.soft.booted or isinstance(event, Booted):
-        _dispatch(turn, event)
-        switch.plan_probe(turn)
-        report.check_in_when_due(turn)
-    state = turn.end()
-    turn.do(SetTimer(at=wake_at(state, now)))
-    return state, tuple(turn.effects)
+        _dispatch(context, event)
+        switch.plan_probe(context)
+        report.check_in_when_due(context)
+    state = context.end()
+    context.do(SetTimer(at=wake_at(state, now)))
+    return state, tuple(context.effects)
 
 
 def wake_at(state: AgentState, now: float) -> float:
@@ -51,31 +51,31 @@ def wake_at(state: AgentState, now: float) -> float:
     return at
 
 
-def _dispatch(turn: Turn, event: Event) -> None:
+def _dispatch(context: StepContext, event: Event) -> None:
     match event:
         case Booted():
-            boot.on_booted(turn, event)
-        case Woke():
-            attempt.on_woke(turn)
-            switch.on_woke(turn)
+            boot.on_booted(context, event)
+        case TimerFired():
+            attempt.on_timer_fired(context)
+            switch.on_timer_fired(context)
         case CheckInAnswered():
-            if sent := report.take_answer(turn, event):
-                attempt.take_answer(turn, sent, event.answer)
+            if sent := report.take_answer(context, event):
+                attempt.take_answer(context, sent, event.answer)
         case CheckInFailed():
-            report.take_failure(turn, event)
+            report.take_failure(context, event)
         case ManifestOpened():
-            attempt.on_manifest_opened(turn, event)
+            attempt.on_manifest_opened(context, event)
         case Fetched():
-            attempt.on_fetched(turn, event)
-        case WorkFailed():
-            attempt.on_work_failed(turn, event)
+            attempt.on_fetched(context, event)
+        case StagingFailed():
+            attempt.on_staging_failed(context, event)
         case Proved():
-            attempt.on_proved(turn, event)
+            attempt.on_proved(context, event)
         case Activated():
-            switch.on_activated(turn, event)
+            switch.on_activated(context, event)
         case ActivationFailed():
-            switch.on_activation_failed(turn, event)
-        case ServingSeen():
-            switch.on_serving_seen(turn, event)
+            switch.on_activation_failed(context, event)
+        case ServingProbed():
+            switch.on_serving_probed(context, event)
         case _:
             assert_never(event)

@@ -1,15 +1,16 @@
 """One step in the making: the state so far, and the effects to do, in order."""
 
-from typing import Any
+from typing import Unpack
 
 import msgspec
 
+from edgefleet.agent.changes import AttemptChanges, SoftChanges, StateChanges
 from edgefleet.agent.effect import Effect
 from edgefleet.agent.state import AgentState, Attempt, Slot, SlotName
 from edgefleet.agent.table import Signal, next_stage
 
 
-class Turn:
+class StepContext:
     """What the handlers of an event pass along. It never outlives the step."""
 
     __slots__ = ("effects", "now", "soft", "state")
@@ -33,15 +34,15 @@ class Turn:
         assert attempt is not None, f"no attempt while {self.state.stage}"  # noqa: S101 - a defect, not input
         return attempt
 
-    def keep(self, **changes: Any) -> None:
+    def keep(self, **changes: Unpack[StateChanges]) -> None:
         """Change what is stored."""
         self.state = msgspec.structs.replace(self.state, **changes)
 
-    def forgettable(self, **changes: Any) -> None:
+    def forgettable(self, **changes: Unpack[SoftChanges]) -> None:
         """Change what a restart may forget."""
         self.soft = msgspec.structs.replace(self.soft, **changes)
 
-    def change_attempt(self, **changes: Any) -> None:
+    def change_attempt(self, **changes: Unpack[AttemptChanges]) -> None:
         self.keep(attempt=msgspec.structs.replace(self.attempt, **changes))
 
     def set_slot(self, name: SlotName, slot: Slot) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.slots import MODEL, path
-from edgefleet.agent.state import Held, SlotName
+from edgefleet.agent.state import InstalledRelease, SlotName
 from edgefleet.agent.switch import serves
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
@@ -65,7 +65,7 @@ class Supervisor:
             return status, True
         return None, self._pid() is not None
 
-    def activate(self, slot: SlotName, held: Held) -> ServingStatus:
+    def activate(self, slot: SlotName, held: InstalledRelease) -> ServingStatus:
         """Have the slot served; starts the process when there is none.
 
         Raises DeviceError, NetworkError or what the serving process answers.

@@ -8,10 +8,10 @@ from edgefleet.agent import limits, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import Activate, MovePointer, Probe, RemoveSlot, StopServing
-from edgefleet.agent.event import Activated, ActivationFailed, ServingSeen
+from edgefleet.agent.event import Activated, ActivationFailed, ServingProbed
 from edgefleet.agent.report import report
-from edgefleet.agent.state import Ended, Held, Slot, SlotName, active_held, slot
-from edgefleet.agent.step_context import Turn
+from edgefleet.agent.state import Ended, InstalledRelease, Slot, SlotName, active_held, slot
+from edgefleet.agent.step_context import StepContext
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.serving import ServingStatus
@@ -22,7 +22,7 @@ _REVERTING: Final = Stage.REVERTING
 _WATCHING: Final = Stage.WATCHING
 
 
-def serves(status: ServingStatus | None, held: Held) -> bool:
+def serves(status: ServingStatus | None, held: InstalledRelease) -> bool:
     """True when ``status`` says that this very release answers requests."""
     return (
         status is not None
@@ -32,133 +32,133 @@ def serves(status: ServingStatus | None, held: Held) -> bool:
     )
 
 
-def activate(turn: Turn, name: SlotName) -> None:
+def activate(context: StepContext, name: SlotName) -> None:
     """Ask for the slot to be served; replaces any activation under way."""
-    held = slot(turn.state, name).held
+    held = slot(context.state, name).held
     assert held is not None, f"slot {name} is empty"  # noqa: S101 - a defect, not input
-    job = turn.new_job()
-    turn.forgettable(switch=job, switch_at=None)
-    turn.do(Activate(job=job, slot=name, held=held))
+    job = context.new_job()
+    context.forgettable(switch=job, switch_at=None)
+    context.do(Activate(job=job, slot=name, held=held))
 
 
-def restore(turn: Turn) -> None:
+def restore(context: StepContext) -> None:
     """Have the confirmed slot served again, unless that is being done."""
-    if turn.soft.switch is None and turn.state.active is not None:
-        activate(turn, turn.state.active)
+    if context.soft.switch is None and context.state.active is not None:
+        activate(context, context.state.active)
 
 
-def start_trial(turn: Turn) -> None:
+def start_trial(context: StepContext) -> None:
     """The hub has admitted the start: switch."""
-    turn.move(Signal.ADMITTED)
-    turn.change_attempt(tries=1, incumbent_confidence=_incumbent_confidence(turn))
-    activate(turn, turn.attempt.slot)
+    context.move(Signal.ADMITTED)
+    context.change_attempt(tries=1, incumbent_confidence=_incumbent_confidence(context))
+    activate(context, context.attempt.slot)
 
 
-def go_back(turn: Turn, reason: str, detail: str) -> None:
+def go_back(context: StepContext, reason: str, detail: str) -> None:
     """The trial is over, and not well. The failure is told at once; the way back follows."""
-    attempt = turn.attempt
+    attempt = context.attempt
     recalled = reason == Reason.RECALLED
     if attempt.action == "revert":
-        report(turn, OutcomeKind.REFUSED, reason, detail)
-        turn.forgettable(offers_after=turn.now + limits.RETURN_RETRY_S)
+        report(context, OutcomeKind.REFUSED, reason, detail)
+        context.forgettable(offers_after=context.now + limits.RETURN_RETRY_S)
     elif recalled:
-        turn.change_attempt(recalled=True)
+        context.change_attempt(recalled=True)
     else:
-        report(turn, OutcomeKind.TRIAL_FAILED, reason, detail)
+        report(context, OutcomeKind.TRIAL_FAILED, reason, detail)
     if attempt.action == "install":
         ended = Ended(rollout=attempt.rollout, manifest_sha256=attempt.manifest_sha256)
-        turn.keep(ended=(*turn.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
-    turn.move(Signal.FAILED)
-    turn.forgettable(watch=None)
-    return_to_active(turn)
+        context.keep(ended=(*context.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
+    context.move(Signal.FAILED)
+    context.forgettable(watch=None)
+    return_to_active(context)
 
 
-def return_to_active(turn: Turn) -> None:
+def return_to_active(context: StepContext) -> None:
     """Serve the confirmed slot; with none, stop serving."""
-    turn.forgettable(switch_failures=0)
-    if turn.state.active is not None:
-        activate(turn, turn.state.active)
+    context.forgettable(switch_failures=0)
+    if context.state.active is not None:
+        activate(context, context.state.active)
     else:
-        turn.forgettable(switch=None, switch_at=None)
-        turn.do(StopServing())
+        context.forgettable(switch=None, switch_at=None)
+        context.do(StopServing())
 
 
-def on_activated(turn: Turn, event: Activated) -> None:
-    if event.job != turn.soft.switch:
+def on_activated(context: StepContext, event: Activated) -> None:
+    if event.job != context.soft.switch:
         return
-    turn.forgettable(switch=None, switch_at=None)
-    _look(turn, event.status)
-    state = turn.state
-    if state.stage is _ACTIVATING and turn.attempt.action == "revert":
-        _settle_return(turn)
+    context.forgettable(switch=None, switch_at=None)
+    _look(context, event.status)
+    state = context.state
+    if state.stage is _ACTIVATING and context.attempt.action == "revert":
+        _settle_return(context)
     elif state.stage is _ACTIVATING:
-        turn.move(Signal.ACTIVATED)
-        turn.change_attempt(switched=True)
-        turn.forgettable(watch=trial.begin(event.status, turn.now))
-        turn.do(MovePointer(slot=turn.attempt.slot))
+        context.move(Signal.ACTIVATED)
+        context.change_attempt(switched=True)
+        context.forgettable(watch=trial.begin(event.status, context.now))
+        context.do(MovePointer(slot=context.attempt.slot))
     elif state.stage is _REVERTING:
-        _settle_reverting(turn)
+        _settle_reverting(context)
     elif state.active is not None:
-        turn.do(MovePointer(slot=state.active))
+        context.do(MovePointer(slot=state.active))
 
 
-def on_activation_failed(turn: Turn, event: ActivationFailed) -> None:
-    if event.job != turn.soft.switch:
+def on_activation_failed(context: StepContext, event: ActivationFailed) -> None:
+    if event.job != context.soft.switch:
         return
-    turn.forgettable(switch=None)
-    if turn.state.stage is _ACTIVATING:
-        go_back(turn, event.reason, event.detail)
+    context.forgettable(switch=None)
+    if context.state.stage is _ACTIVATING:
+        go_back(context, event.reason, event.detail)
         return
-    _retry_later(turn, event.draw)
+    _retry_later(context, event.draw)
 
 
-def on_serving_seen(turn: Turn, event: ServingSeen) -> None:
-    turn.forgettable(probing=False, probe_at=None)
+def on_serving_probed(context: StepContext, event: ServingProbed) -> None:
+    context.forgettable(probing=False, probe_at=None)
     if event.status is not None:
-        _look(turn, event.status)
+        _look(context, event.status)
     elif not event.alive:
-        turn.forgettable(serving=None)
-    state = turn.state
+        context.forgettable(serving=None)
+    state = context.state
     if state.stage is _WATCHING:
-        _watch(turn, event)
+        _watch(context, event)
     elif state.stage is _REVERTING and state.active is None:
         if event.alive:
-            turn.do(StopServing())
+            context.do(StopServing())
         else:
-            _settle_reverting(turn)
-    elif state.stage is not _ACTIVATING and turn.soft.switch is None:
-        _keep_serving(turn, event)
+            _settle_reverting(context)
+    elif state.stage is not _ACTIVATING and context.soft.switch is None:
+        _keep_serving(context, event)
 
 
-def on_woke(turn: Turn) -> None:
+def on_timer_fired(context: StepContext) -> None:
     """Do what is due: a restore, a look."""
-    soft = turn.soft
-    if soft.switch_at is not None and soft.switch_at <= turn.now:
-        turn.forgettable(switch_at=None)
-        restore(turn)
-    if soft.probe_at is not None and soft.probe_at <= turn.now and not soft.probing:
-        turn.forgettable(probing=True, probe_at=None)
-        turn.do(Probe())
+    soft = context.soft
+    if soft.switch_at is not None and soft.switch_at <= context.now:
+        context.forgettable(switch_at=None)
+        restore(context)
+    if soft.probe_at is not None and soft.probe_at <= context.now and not soft.probing:
+        context.forgettable(probing=True, probe_at=None)
+        context.do(Probe())
 
 
-def plan_probe(turn: Turn) -> None:
+def plan_probe(context: StepContext) -> None:
     """See that a look at the serving process is planned while there is something to look at."""
-    state, soft = turn.state, turn.soft
+    state, soft = context.state, context.soft
     wanted = state.active is not None or state.stage in IN_TRIAL or state.stage is _REVERTING
     if not wanted or soft.probing:
         if soft.probe_at is not None:
-            turn.forgettable(probe_at=None)
+            context.forgettable(probe_at=None)
     else:
         pause = state.pace.probe_trial_s if state.stage is _WATCHING else state.pace.probe_idle_s
-        at = turn.now + pause
+        at = context.now + pause
         if soft.probe_at is None or soft.probe_at > at:
-            turn.forgettable(probe_at=at)
+            context.forgettable(probe_at=at)
 
 
-def _incumbent_confidence(turn: Turn) -> float | None:
+def _incumbent_confidence(context: StepContext) -> float | None:
     """Live mean top score of the release to be left; None without enough of them."""
-    held, status = active_held(turn.state), turn.soft.serving
-    candidate = turn.attempt.held
+    held, status = active_held(context.state), context.soft.serving
+    candidate = context.attempt.held
     if held is None or status is None or candidate is None or candidate.model != held.model:
         return None
     if status.release != held.release:
@@ -169,99 +169,104 @@ def _incumbent_confidence(turn: Turn) -> float | None:
     return status.stats.confidence_sum / count
 
 
-def _look(turn: Turn, status: ServingStatus) -> None:
-    soft = turn.soft
+def _look(context: StepContext, status: ServingStatus) -> None:
+    soft = context.soft
     grown = tally.growth(soft.mark, status)
     tallies, mark = tally.fold(soft.tallies, soft.mark, status, grown)
-    windows = window.advance(soft.windows, status, grown, turn.now)
-    turn.forgettable(serving=status, tallies=tallies, mark=mark, windows=windows)
+    windows = window.advance(soft.windows, status, grown, context.now)
+    context.forgettable(serving=status, tallies=tallies, mark=mark, windows=windows)
 
 
-def _watch(turn: Turn, event: ServingSeen) -> None:
-    attempt, watch = turn.attempt, turn.soft.watch
-    held = slot(turn.state, attempt.slot).held
+def _watch(context: StepContext, event: ServingProbed) -> None:
+    attempt, watch = context.attempt, context.soft.watch
+    held = slot(context.state, attempt.slot).held
     if watch is None or held is None:
         return
     finding = trial.judge(
-        attempt, held.quality, watch, event.status, alive=event.alive, now=turn.now
+        attempt, held.quality, watch, event.status, alive=event.alive, now=context.now
     )
     match finding:
         case trial.Sick(reason, detail):
-            go_back(turn, reason, detail)
+            go_back(context, reason, detail)
         case trial.Watching(watch):
-            turn.forgettable(watch=watch)
+            context.forgettable(watch=watch)
         case trial.Healthy():
-            _confirm(turn)
+            _confirm(context)
 
 
-def _keep_serving(turn: Turn, event: ServingSeen) -> None:
+def _keep_serving(context: StepContext, event: ServingProbed) -> None:
     """Outside a trial the confirmed release serves; what died or was swapped is put right."""
-    held = active_held(turn.state)
+    held = active_held(context.state)
     if held is None:
         return
     if serves(event.status, held):
-        turn.forgettable(switch_failures=0)
-    missed = turn.soft.missed + 1 if event.status is None else 0
-    turn.forgettable(missed=missed)
+        context.forgettable(switch_failures=0)
+    missed = context.soft.missed + 1 if event.status is None else 0
+    context.forgettable(missed=missed)
     swapped = event.status is not None and event.status.ready and not serves(event.status, held)
     if swapped or not event.alive or missed >= limits.MISSED_PROBES:
-        turn.forgettable(missed=0)
-        _retry_later(turn, event.draw)
+        context.forgettable(missed=0)
+        _retry_later(context, event.draw)
 
 
-def _confirm(turn: Turn) -> None:
-    name = turn.attempt.slot
-    new = slot(turn.state, name)
+def _confirm(context: StepContext) -> None:
+    name = context.attempt.slot
+    new = slot(context.state, name)
     report(
-        turn, OutcomeKind.CONFIRMED, accuracy=new.accuracy, accuracy_before=_accuracy_before(turn)
+        context,
+        OutcomeKind.CONFIRMED,
+        accuracy=new.accuracy,
+        accuracy_before=_accuracy_before(context),
     )
-    _make_active(turn, name)
-    turn.forgettable(watch=None)
-    turn.move(Signal.SETTLED)
-    turn.keep(attempt=None)
+    _make_active(context, name)
+    context.forgettable(watch=None)
+    context.move(Signal.SETTLED)
+    context.keep(attempt=None)
 
 
-def _accuracy_before(turn: Turn) -> float | None:
+def _accuracy_before(context: StepContext) -> float | None:
     """That of the release before on the very same golden set; None where the set is another."""
-    active, new = turn.state.active, turn.attempt.held
+    active, new = context.state.active, context.attempt.held
     if active is None or new is None:
         return None
-    before = slot(turn.state, active)
+    before = slot(context.state, active)
     same = before.held is not None and before.held.golden.artifact == new.golden.artifact
     return before.accuracy if same else None
 
 
-def _settle_return(turn: Turn) -> None:
+def _settle_return(context: StepContext) -> None:
     """The release that the hub offered back serves: no trial, it had stood one."""
-    name = turn.attempt.slot
-    report(turn, OutcomeKind.REVERTED, Reason.RECALLED)
-    _make_active(turn, name)
-    turn.move(Signal.SETTLED)
-    turn.keep(attempt=None)
-    turn.do(MovePointer(slot=name))
+    name = context.attempt.slot
+    report(context, OutcomeKind.REVERTED, Reason.RECALLED)
+    _make_active(context, name)
+    context.move(Signal.SETTLED)
+    context.keep(attempt=None)
+    context.do(MovePointer(slot=name))
 
 
-def _settle_reverting(turn: Turn) -> None:
-    attempt, active = turn.attempt, turn.state.active
+def _settle_reverting(context: StepContext) -> None:
+    attempt, active = context.attempt, context.state.active
     if attempt.recalled:
-        report(turn, OutcomeKind.REVERTED, Reason.RECALLED)
-    turn.forgettable(checkin_at=turn.now)  # the hub waits for every device that goes back
-    turn.move(Signal.SETTLED)
-    turn.keep(attempt=None)
-    turn.do(MovePointer(slot=active))
+        report(context, OutcomeKind.REVERTED, Reason.RECALLED)
+    context.forgettable(checkin_at=context.now)  # the hub waits for every device that goes back
+    context.move(Signal.SETTLED)
+    context.keep(attempt=None)
+    context.do(MovePointer(slot=active))
     if attempt.action == "install":
-        turn.set_slot(attempt.slot, Slot())
-        turn.do(RemoveSlot(slot=attempt.slot))
+        context.set_slot(attempt.slot, Slot())
+        context.do(RemoveSlot(slot=attempt.slot))
 
 
-def _make_active(turn: Turn, name: SlotName) -> None:
-    turn.set_slot(name, msgspec.structs.replace(slot(turn.state, name), confirmed=True))
-    turn.keep(active=name)
+def _make_active(context: StepContext, name: SlotName) -> None:
+    context.set_slot(name, msgspec.structs.replace(slot(context.state, name), confirmed=True))
+    context.keep(active=name)
 
 
-def _retry_later(turn: Turn, draw: float) -> None:
-    if turn.soft.switch_at is not None:
+def _retry_later(context: StepContext, draw: float) -> None:
+    if context.soft.switch_at is not None:
         return
-    failures = turn.soft.switch_failures
+    failures = context.soft.switch_failures
     pause = min(limits.RESTART_MAX_S, limits.RESTART_FIRST_S * 2.0 ** min(failures, 16))
-    turn.forgettable(switch_at=turn.now + pause * (0.5 + 0.5 * draw), switch_failures=failures + 1)
+    context.forgettable(
+        switch_at=context.now + pause * (0.5 + 0.5 * draw), switch_failures=failures + 1
+    )

@@ -46,7 +46,7 @@ class Token:
                 self._kill = None
 
 
-class Lane:
+class Worker:
     """Started with its first task. An idle agent that never needed it has no such thread."""
 
     def __init__(self, name: str, failed: Callable[[BaseException], None]) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet.agent.state import Held
+from edgefleet.agent.state import InstalledRelease
 from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.serving.prove import prove
@@ -54,7 +54,7 @@ def read_field(path: Path) -> FieldData:
     return FieldData(inputs, labels)
 
 
-def measure(held: Held, model: Path, golden: Path, field: FieldData) -> ModelBehaviour:
+def measure(held: InstalledRelease, model: Path, golden: Path, field: FieldData) -> ModelBehaviour:
     """Prove the release as a device does; where it passes, serve it all of ``field``."""
     before_kib = memory_kib()
     proof = prove(
@@ -86,7 +86,11 @@ class MeasuringLaboratory:
         folder.mkdir(parents=True, exist_ok=True)
 
     def study(
-        self, held: Held, model: bytes, golden: bytes, done: Callable[[ModelBehaviour], None]
+        self,
+        held: InstalledRelease,
+        model: bytes,
+        golden: bytes,
+        done: Callable[[ModelBehaviour], None],
     ) -> None:
         key = (held.manifest_sha256, held.variant.profile)
         if known := self._known.get(key):
@@ -97,7 +101,9 @@ class MeasuringLaboratory:
             self._waiting[key] = [done]
             self._threads.submit(self._measure, key, held, model, golden)
 
-    def _measure(self, key: tuple[str, str], held: Held, model: bytes, golden: bytes) -> None:
+    def _measure(
+        self, key: tuple[str, str], held: InstalledRelease, model: bytes, golden: bytes
+    ) -> None:
         """In a thread."""
         paths: list[Path] = []
         for data, artifact in ((model, held.variant.artifact), (golden, held.golden.artifact)):
@@ -114,7 +120,7 @@ class MeasuringLaboratory:
 
 
 def _in_the_field(
-    held: Held, model: Path, field: FieldData, proof: ProveResult, before_kib: int
+    held: InstalledRelease, model: Path, field: FieldData, proof: ProveResult, before_kib: int
 ) -> ModelBehaviour:
     loaded = runtime_for(held.variant).load(model, held.variant)
     first, quality = held.variant.outputs[0].name, held.quality

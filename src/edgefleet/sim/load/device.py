@@ -12,7 +12,7 @@ from edgefleet.agent.event import Event
 from edgefleet.agent.limits import INTERVAL_S
 from edgefleet.agent.state import (
     AgentState,
-    Held,
+    InstalledRelease,
     Pace,
     SlotName,
     from_store,
@@ -151,7 +151,7 @@ class SimDevice:
             case do.Prove():
                 self._new_work()
                 self._study(self._work, effect.slot, effect.held, partial(self._prove, effect))
-            case do.StopWork():
+            case do.CancelStaging():
                 self._work.end()
             case do.Activate():
                 self._study(self._on, effect.slot, effect.held, partial(self._activate, effect))
@@ -176,7 +176,7 @@ class SimDevice:
 
     def _wake(self) -> None:
         self._timer = None
-        self._happen(happened.Woke(draw=self._draws.uniform()))
+        self._happen(happened.TimerFired(draw=self._draws.uniform()))
 
     # Check-ins.
 
@@ -238,7 +238,7 @@ class SimDevice:
         if isinstance(said, Failed):
             draw = self._draws.uniform()
             self._happen(
-                happened.WorkFailed(job=job, code=said.code, detail=said.detail, draw=draw)
+                happened.StagingFailed(job=job, code=said.code, detail=said.detail, draw=draw)
             )
         else:
             self._happen(said)
@@ -247,7 +247,7 @@ class SimDevice:
         self,
         scope: Scope,
         name: SlotName,
-        held: Held,
+        held: InstalledRelease,
         done: Callable[[ModelBehaviour | Failed], None],
     ) -> None:
         """What the slot's files do on a device of this profile; Failed when they are not there."""
@@ -292,7 +292,7 @@ class SimDevice:
     def _look(self) -> None:
         status = self._serving.status(self._world.now())
         draw = self._draws.uniform()
-        self._happen(happened.ServingSeen(status=status, alive=status is not None, draw=draw))
+        self._happen(happened.ServingProbed(status=status, alive=status is not None, draw=draw))
 
     def _whole(self, name: SlotName) -> bool:
         held = slot(self.state, name).held

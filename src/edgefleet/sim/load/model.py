@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgefleet.agent.state import Held
+from edgefleet.agent.state import InstalledRelease
 from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
 from edgefleet.sim.load.draws import Draws
 
@@ -29,7 +29,11 @@ class Laboratory(Protocol):
     """Knows, or finds out, how a release behaves."""
 
     def study(
-        self, held: Held, model: bytes, golden: bytes, done: Callable[[ModelBehaviour], None]
+        self,
+        held: InstalledRelease,
+        model: bytes,
+        golden: bytes,
+        done: Callable[[ModelBehaviour], None],
     ) -> None:
         """Call ``done`` in the world's thread, once, at once where it is known already."""
         ...
@@ -57,7 +61,7 @@ class VirtualServing:
         self._requests_s = requests_s
         self._draws = draws
         self._pid = 1
-        self._held: Held | None = None
+        self._held: InstalledRelease | None = None
         self._behaviour: ModelBehaviour | None = None
         self._phase = draws.uniform()
         self._came = 0  # requests up to the last look, since time 0
@@ -67,7 +71,7 @@ class VirtualServing:
     def alive(self) -> bool:
         return self._held is not None
 
-    def serves(self, held: Held) -> bool:
+    def serves(self, held: InstalledRelease) -> bool:
         mine = self._held
         return mine is not None and (mine.model, mine.release, mine.variant.artifact) == (
             held.model,
@@ -75,7 +79,7 @@ class VirtualServing:
             held.variant.artifact,
         )
 
-    def swap(self, now: float, held: Held, behaviour: ModelBehaviour) -> None:
+    def swap(self, now: float, held: InstalledRelease, behaviour: ModelBehaviour) -> None:
         """Serve ``held`` from now on; its counters start at nothing."""
         self._held, self._behaviour = held, behaviour
         self._came = self._requests(now)

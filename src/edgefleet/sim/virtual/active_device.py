@@ -6,7 +6,7 @@ from copy import copy
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.agent.state import AgentState, Held, SlotName
+from edgefleet.agent.state import AgentState, InstalledRelease, SlotName
 from edgefleet.protocol.serving import ServingStatus
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import telemetry as figures
@@ -43,7 +43,7 @@ class Live:
         self.pid = 1
         self.skew = 0.0  # its clock, less the true time
         self.timer_at = self.pushed_at = float("inf")
-        self.held: Held | None = None  # what its serving process serves
+        self.held: InstalledRelease | None = None  # what its serving process serves
         self.pointer: SlotName | None = None
         self.swapped_at = 0.0
         self.requests_s = 0.0

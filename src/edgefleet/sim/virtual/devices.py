@@ -15,7 +15,7 @@ import numpy as np
 from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
 from edgefleet.agent.event import Event
-from edgefleet.agent.state import AgentState, Held, Slot, SlotName, Soft, slot
+from edgefleet.agent.state import AgentState, InstalledRelease, Slot, SlotName, Soft, slot
 from edgefleet.agent.step import step
 from edgefleet.protocol.device import Facts
 from edgefleet.protocol.release import ReleaseManifest
@@ -48,7 +48,7 @@ class Crowd:
         self.stepped = 0  # counted once for devices that went together
         self.live: dict[Live, None] = {}
         self._power_cuts = outside.scenario.faults.power_cuts
-        self._held: dict[tuple[str, str], Held] = {}
+        self._held: dict[tuple[str, str], InstalledRelease] = {}
         self._previous = Previous(outside.facts.previous)
         self._uplink = Uplink(outside, self._previous)
         self._work = Work(outside)
@@ -58,7 +58,7 @@ class Crowd:
             do.FetchManifest: self._work.fetch_manifest,
             do.Fetch: self._work.fetch,
             do.Prove: self._work.prove,
-            do.StopWork: self._work.stop,
+            do.CancelStaging: self._work.stop,
             do.RemoveSlot: self._work.remove,
             do.Activate: self._processes.activate,
             do.StopServing: self._processes.stop,
@@ -172,7 +172,7 @@ class Crowd:
             if live.timer_at > outside.now:
                 outside.look(live, live.timer_at)
             else:
-                self._happen(live, happened.Woke(draw=outside.draw()))
+                self._happen(live, happened.TimerFired(draw=outside.draw()))
         elif due is ARRIVES:
             self._uplink.arrive(live, payload)
         elif due is ANSWERED:

@@ -1,6 +1,6 @@
 """The two releases of a simulation: the one that the fleet runs, and the one that is rolled out."""
 
-from edgefleet.agent.state import Held
+from edgefleet.agent.state import InstalledRelease
 from edgefleet.base.ids import sha256_hex
 from edgefleet.protocol.release import (
     Artifact,
@@ -50,10 +50,10 @@ def manifest(release: str, scenario: Scenario, created_at: float) -> tuple[Relea
     return made, sha256_hex(encode(made))
 
 
-def held(made: ReleaseManifest, sha256: str, profile: str) -> Held:
+def held(made: ReleaseManifest, sha256: str, profile: str) -> InstalledRelease:
     """The release as a device of ``profile`` holds it."""
     variant = next(one for one in made.variants if one.profile == profile)
-    return Held(
+    return InstalledRelease(
         model=made.model,
         release=made.release,
         manifest_sha256=sha256,

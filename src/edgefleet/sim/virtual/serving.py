@@ -45,7 +45,7 @@ class Processes:
         live.held = None
         live.pid += 1
         self._outside.serving[live.rows] = NOTHING
-        gone = happened.ServingSeen(status=None, alive=False, draw=self._outside.draw())
+        gone = happened.ServingProbed(status=None, alive=False, draw=self._outside.draw())
         self.soon.append((live, live.life, gone))
 
     def probe(self, live: Live, effect: do.Probe) -> None:  # noqa: ARG002 - as all effects
@@ -54,7 +54,7 @@ class Processes:
         if status is None:
             outside.serving[live.rows] = NOTHING
         alive = status is not None
-        seen = happened.ServingSeen(status=status, alive=alive, draw=outside.draw())
+        seen = happened.ServingProbed(status=status, alive=alive, draw=outside.draw())
         self.soon.append((live, live.life, seen))
 
     def move_pointer(self, live: Live, effect: do.MovePointer) -> None:

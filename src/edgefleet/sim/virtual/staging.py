@@ -64,7 +64,7 @@ class Work:
         proved = happened.Proved(job=effect.job, result=proof)
         outside.later(live, 2.0 + 2.0 * outside.draw(), proved)
 
-    def stop(self, live: Live, effect: do.StopWork) -> None:
+    def stop(self, live: Live, effect: do.CancelStaging) -> None:
         """Its completion comes all the same, and the core takes no notice."""
 
     def remove(self, live: Live, effect: do.RemoveSlot) -> None:  # noqa: ARG002 - as all effects
@@ -81,5 +81,5 @@ class Work:
 
     def _failed(self, live: Live, job: int, code: str, after_s: float = 1.0) -> None:
         draw = self._outside.draw()
-        failed = happened.WorkFailed(job=job, code=code, detail="", draw=draw)
+        failed = happened.StagingFailed(job=job, code=code, detail="", draw=draw)
         self._outside.later(live, after_s, failed)

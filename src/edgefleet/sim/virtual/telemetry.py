@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from edgefleet.agent.quality_window import Window, Windows
-from edgefleet.agent.state import AgentState, Held
+from edgefleet.agent.quality_window import QualityWindow, Windows
+from edgefleet.agent.state import AgentState, InstalledRelease
 from edgefleet.protocol.bins import CONFIDENCE_BINS, bucket
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
@@ -37,7 +37,7 @@ def proof(release: str, truth: Truth, least: float) -> ProveResult:
     return ProveResult(passed=True, accuracy=accuracy, agreement=1.0, cases=100)
 
 
-def reminded(state: AgentState, held: Held | None, truth: Truth) -> AgentState:
+def reminded(state: AgentState, held: InstalledRelease | None, truth: Truth) -> AgentState:
     """An agent that wakes, with what it knows of the requests that it served while it was idle."""
     if held is None:
         return state
@@ -52,7 +52,7 @@ def _remembered(
     model: str, release: str, sha256: str, truth: Truth
 ) -> tuple[Windows, ServingStatus]:
     stats = plain(truth_of(release, truth), _WINDOW, 0)
-    full = Window(
+    full = QualityWindow(
         release=release,
         since=0.0,
         requests=stats.requests,

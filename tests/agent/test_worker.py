@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from edgefleet.agent.worker import Lane, Stopped, Token
+from edgefleet.agent.worker import Stopped, Token, Worker
 
 
 def test_a_stop_ends_what_the_work_started() -> None:
@@ -35,13 +35,13 @@ def test_a_stop_ends_nothing_that_is_over() -> None:
 def test_tasks_are_done_in_turn_and_a_failure_is_told_and_stops_none() -> None:
     done: list[str] = []
     failed: list[BaseException] = []
-    lane = Lane("test", failed.append)
+    worker = Worker("test", failed.append)
 
     def fails() -> None:
         raise ValueError
 
     for task in (lambda: done.append("first"), fails, lambda: done.append("last")):
-        lane.do(task)
-    lane.close(10.0)
+        worker.do(task)
+    worker.close(10.0)
     assert done == ["first", "last"]
     assert [type(error) for error in failed] == [ValueError]

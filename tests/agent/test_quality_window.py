@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
-from edgefleet.agent.quality_window import Window, Windows, advance, compare
+from edgefleet.agent.quality_window import QualityWindow, Windows, advance, compare
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats
 from support.agent_world import serving
@@ -60,8 +60,8 @@ def test_what_tells_of_the_change_waits_until_it_was_told() -> None:
     assert windows.scores.from_release == "2"
 
 
-def window(release: str = "1", errors: int = 0, **sketches: object) -> Window:
-    return Window(
+def window(release: str = "1", errors: int = 0, **sketches: object) -> QualityWindow:
+    return QualityWindow(
         release=release, since=0.0, requests=100, errors=errors, confidence_sum=90.0,
         confidence_count=100, sketches=Sketches(**sketches),  # type: ignore[arg-type] # the test's own
     )  # fmt: skip
