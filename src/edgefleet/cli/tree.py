@@ -37,15 +37,15 @@ def _rollout() -> Noun:
         "plan": Leaf(f"{command}plan:plan", "Plan a rollout in waves."),
         "start": Leaf(f"{command}verbs:start", "Start a planned rollout."),
         "watch": Leaf(f"{command}watch:watch", "Follow a rollout to its end."),
-        "why": Leaf(f"{command}look:why", "Say what a rollout waits for."),
+        "why": Leaf(f"{command}show:why", "Say what a rollout waits for."),
         "pause": Leaf(f"{command}verbs:pause", "Open no wave until it is resumed."),
         "resume": Leaf(f"{command}verbs:resume", "Let a paused rollout go on."),
         "advance": Leaf(f"{command}verbs:advance", "Open the next wave without waiting."),
         "halt": Leaf(f"{command}verbs:halt", "Expose no further device."),
         "revert": Leaf(f"{command}verbs:revert", "Take the release back everywhere."),
         "approve": Leaf(f"{command}verbs:approve", "Agree with a rollout, or its open wave."),
-        "list": Leaf(f"{command}look:list_", "List the newest rollouts."),
-        "show": Leaf(f"{command}look:show", "Show one rollout with its waves."),
+        "list": Leaf(f"{command}show:list_", "List the newest rollouts."),
+        "show": Leaf(f"{command}show:show", "Show one rollout with its waves."),
     }
     return Noun("Move a fleet from one release to another.", MappingProxyType(verbs))
 
@@ -54,9 +54,9 @@ def _model() -> Noun:
     command = "edgefleet.cli.model."
     verbs = {
         "publish": Leaf(f"{command}publish:publish", "Prove, sign and upload a release."),
-        "list": Leaf(f"{command}look:list_", "List models and their releases."),
-        "show": Leaf(f"{command}look:show", "Show a model, or one of its releases."),
-        "why": Leaf(f"{command}look:why", "Say where a release stands."),
+        "list": Leaf(f"{command}show:list_", "List models and their releases."),
+        "show": Leaf(f"{command}show:show", "Show a model, or one of its releases."),
+        "why": Leaf(f"{command}show:why", "Say where a release stands."),
     }
     return Noun("Models and their releases.", MappingProxyType(verbs))
 

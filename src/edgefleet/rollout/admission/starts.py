@@ -12,19 +12,18 @@ import numpy as np
 from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.rollout import Freeze, Status
 from edgefleet.protocol.version import starts_by_itself
-from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission import downloads
 from edgefleet.rollout.admission.downloads import count_bytes
 from edgefleet.rollout.constraints import exposure
-from edgefleet.rollout.constraints.quarantine import Quarantine
+from edgefleet.rollout.constraints.quarantine import Quarantine, quarantine_text
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.constraints.window import LABEL
 from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
-from edgefleet.rollout.why.blocked import held_back, quarantine_text
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _TRIAL: Final = DeviceStanding.TRIAL
@@ -219,20 +218,6 @@ class StartAdmission:
     def quarantined(self, track: ActiveRollout) -> Rows:
         """Rows, ascending, that get no leave for this model until an operator clears them."""
         return self.quarantine.rows(track.state.spec.model)
-
-    def held_back(
-        self, track: ActiveRollout, waiting: RowSelection, now: float
-    ) -> tuple[Wait, ...]:
-        """What holds back those of ``waiting``, who are online and have not begun."""
-        return held_back(
-            track,
-            self._fleet,
-            self.freeze,
-            waiting,
-            allowed=allowed(track),
-            quarantined=self.quarantined(track),
-            now=now,
-        )
 
     def _in_trial(self, track: ActiveRollout) -> Mapping[int, Mapping[str, str]]:
         """Who holds a place, with the labels of now."""

@@ -54,3 +54,16 @@ class Quarantine:
 
     def models(self) -> tuple[str, ...]:
         return tuple(sorted(self._counts))
+
+
+def quarantine_text(name: str | None) -> str:
+    """What an operator is to do about the device of this name, or about several without one."""
+    if name is None:
+        return (
+            "Quarantined: these devices rolled back two releases."
+            " Inspect each, then run `edgefleet device unquarantine NAME`."
+        )
+    return (
+        "Quarantined: it rolled back two releases."
+        f" Inspect it, then run `edgefleet device unquarantine {name}`."
+    )

@@ -5,6 +5,7 @@ import numpy as np
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints.quarantine import quarantine_text
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.constraints.window import LABEL
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
@@ -45,19 +46,6 @@ def held_back(
             )
         )
     return tuple(found)
-
-
-def quarantine_text(name: str | None) -> str:
-    """What an operator is to do about the device of this name, or about several without one."""
-    if name is None:
-        return (
-            "Quarantined: these devices rolled back two releases."
-            " Inspect each, then run `edgefleet device unquarantine NAME`."
-        )
-    return (
-        "Quarantined: it rolled back two releases."
-        f" Inspect it, then run `edgefleet device unquarantine {name}`."
-    )
 
 
 def _no_place(

@@ -1,16 +1,18 @@
 """What is seen of a rollout at one moment: its census, the gate's word on it, what it waits for."""
 
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status
-from edgefleet.protocol.why import WaitReport
+from edgefleet.protocol.why import Wait, WaitReport
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.starts import StartAdmission, allowed
 from edgefleet.rollout.census import Census, closed_evidence, find_owing, take_census
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.gate import Gate
+from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import JUDGED
 from edgefleet.rollout.limits import CENSUS_KEPT_FROM, CENSUS_KEPT_S
 from edgefleet.rollout.why import rollout as why
+from edgefleet.rollout.why.blocked import held_back
 from edgefleet.rollout.why.view import show
 
 
@@ -66,7 +68,7 @@ class RolloutStatus:
                     census,
                     judgement=self.judge(track, census, now),
                     patience_from=self._leave.patience_from(track, now),
-                    held=self._leave.held_back(track, census.offered, now),
+                    held=self._blocked(track, census.offered, now),
                 )
                 evidence = census.evidence
             case Status.REVERTING | Status.REVERTED:
@@ -74,14 +76,24 @@ class RolloutStatus:
                 sight = why.Observation(now, owing=owing)
                 evidence = closed_evidence(track, self._fleet, now)
             case Status.PLANNED:
-                sight = why.Observation(
-                    now, held=self._leave.held_back(track, Census().offered, now)
-                )
+                sight = why.Observation(now, held=self._blocked(track, Census().offered, now))
                 evidence = closed_evidence(track, self._fleet, now)
             case Status.COMPLETED | Status.REFUSED:
                 sight, evidence = why.Observation(now), closed_evidence(track, self._fleet, now)
         report = why.explain_rollout(track, self._fleet, sight)
         return evidence, sight.judgement, report
+
+    def _blocked(self, track: ActiveRollout, waiting: RowSelection, now: float) -> tuple[Wait, ...]:
+        """What holds back those of ``waiting``, which are online and have not begun."""
+        return held_back(
+            track,
+            self._fleet,
+            self._leave.freeze,
+            waiting,
+            allowed=allowed(track),
+            quarantined=self._leave.quarantined(track),
+            now=now,
+        )
 
     def _recent_census(self, track: ActiveRollout, now: float) -> Census:
         """For people: the count of a very large wave may be a second old."""
