@@ -123,7 +123,7 @@ class Twins:
         assert_alike(mine, theirs)
         one, many = self.singly.engine, self.together.engine
         for row in range(DEVICES):
-            assert one.held(row) == many.held(row)
+            assert one.quarantined_models(row) == many.quarantined_models(row)
         assert one.why_device(5, self.singly.now) == many.why_device(5, self.singly.now)
 
 
