@@ -1,4 +1,4 @@
-"""StartRate are held to the plan exactly: exposure, pace, budgets, approval, freeze, time."""
+"""Starts are held to the plan exactly: exposure, pace, budgets, approval, freeze, time."""
 
 from collections import Counter
 

@@ -77,7 +77,7 @@ def silence_forgotten(patch: Patch) -> None:
 
 
 def failed_release_offered_again(patch: Patch) -> None:
-    patch.setattr(desired.Desired, "_held", lambda *_: False)
+    patch.setattr(desired.Desired, "is_held", lambda *_: False)
     patch.setattr(track, "HELD", frozenset[DeviceStanding]())
 
 

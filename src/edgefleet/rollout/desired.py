@@ -65,7 +65,7 @@ class Desired:
         for track in self._giving:
             proved = track.state.status is _COMPLETED or track.ledger.standing(row) is _HEALTHY
             covers = proved and track.covers(row, self._fleet.running_id(row))
-            if covers and not self._held(row, track):
+            if covers and not self.is_held(row, track):
                 return track
         return None
 
@@ -135,11 +135,11 @@ class Desired:
 
     def _wanted(self, row: int, running: int) -> ActiveRollout | None:
         for track in self._giving:
-            if track.covers(row, running) and not self._held(row, track):
+            if track.covers(row, running) and not self.is_held(row, track):
                 return track
         return None
 
-    def _held(self, row: int, track: ActiveRollout) -> bool:
+    def is_held(self, row: int, track: ActiveRollout) -> bool:
         """By another rollout of its release: whom its own holds back, it does not cover."""
         rollouts = self._of_release.get(track.release.number, ())
         return len(rollouts) > 1 and any(other.ledger.standing(row) in HELD for other in rollouts)

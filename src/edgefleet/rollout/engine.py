@@ -69,7 +69,7 @@ class Engine:
         self._tracks: dict[str, ActiveRollout] = {}
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
-        self._leave = StartAdmission(self.fleet)
+        self._leave = StartAdmission(self.fleet, self._tracks)
         self._grants = LegacyGrants(self.fleet, self._desired, self._leave)
         self._counting = Intake(self.fleet, self._tracks, self._leave, self._grants)
         self._offers = Offers(self._desired, self._leave)

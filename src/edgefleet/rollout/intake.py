@@ -1,4 +1,4 @@
-"""Intake what devices say: of one, and of many that say the same at the same moment.
+"""Counting what devices say: of one, and of many that say the same at the same moment.
 
 ``record_all`` and ``hear_all`` come to what ``record`` and ``hear`` come to for one after the
 other; a test holds the two against each other.

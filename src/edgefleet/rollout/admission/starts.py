@@ -1,4 +1,4 @@
-"""StartAdmission to begin: which devices may start a release now, and which may fetch it already.
+"""Admission control: which devices may start a release now, and which may download it.
 
 Here stands what holds for the whole fleet, whatever the rollout: the freeze, and the quarantine.
 """
@@ -15,7 +15,6 @@ from edgefleet.protocol.version import starts_by_itself
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission import downloads
-from edgefleet.rollout.admission.downloads import count_bytes
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.quarantine import Quarantine, quarantine_text
 from edgefleet.rollout.constraints.reservations import Blocked
@@ -38,16 +37,15 @@ _NO_GRANT: Final = Blocked(WaitCode.EXPOSURE, "No place is granted to it yet.")
 class StartAdmission:
     """Gives leave by the state of a rollout, its admission, the freeze and the quarantine."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, tracks: Mapping[str, ActiveRollout]) -> None:
         self._fleet = fleet
+        self._tracks = tracks
         self.freeze = Freeze(frozen=False)
         self.quarantine = Quarantine()
-        self._tracks: Mapping[str, ActiveRollout] = {}
         self._bounded: tuple[ActiveRollout, ...] = ()  # open, with a bound on bytes
 
     def arrange(self, tracks: Collection[ActiveRollout]) -> None:
         """A rollout came or changed: whose bytes and places count for whom."""
-        self._tracks = {track.state.id: track for track in tracks}
         is_open = [track for track in tracks if track.state.status in OPEN]
         self._bounded = tuple(track for track in is_open if track.admission.flow.is_bounded)
         labels = frozenset(spec.label for track in is_open for spec in track.state.spec.budgets)
@@ -93,8 +91,7 @@ class StartAdmission:
             return False
         if self._is_refused(track, row, now) or self._turn(track, row, now) is not None:
             return False
-        if self._bounded:
-            count_bytes(track, self._fleet, row, now, self._bounded)
+        self._count_bytes(track, row, now)
         self._reserve(track, row, now)
         return True
 
@@ -150,19 +147,22 @@ class StartAdmission:
 
     def begin_download(self, offer: Offer, row: int, now: float) -> None:
         """The device is offered a release: its bytes leave the budgets of all open rollouts."""
-        if not self._bounded or offer.action != "install":
+        if offer.action != "install" or not self._bounded:
             return
         track = self._tracks.get(offer.rollout)
         if track is not None and track.ledger.standing(row) < _TRIAL:
-            count_bytes(track, self._fleet, row, now, self._bounded)
+            self._count_bytes(track, row, now)
 
     def _may_begin_download(self, track: ActiveRollout, row: int, now: float) -> bool:
         """``staging`` is None; the bytes of the download are used up then."""
         if self.staging(track, row, now) is not None:
             return False
-        if self._bounded:
-            count_bytes(track, self._fleet, row, now, self._bounded)
+        self._count_bytes(track, row, now)
         return True
+
+    def _count_bytes(self, track: ActiveRollout, row: int, now: float) -> None:
+        if self._bounded:
+            downloads.count_bytes(track, self._fleet, row, now, self._bounded)
 
     def _by_themselves(self, rows: Rows) -> bool:
         """True when one of them starts what it is offered without asking again."""

@@ -38,19 +38,14 @@ def explain_device(
     if not fleet.online(row, now):
         waits.append(_away(row, fleet))
     concerning = next((track for track in tracks if _concerns(track, row)), None)
-    wait = (
-        None
-        if concerning is None
-        else _in_rollout(row, fleet, desired, concerning, decision=decision, refusal=refusal)
-    )
-    if concerning is None or wait is None:
-        wait = _not_followed(row, desired, tracks) or _settled(
-            row, fleet, desired, decision, refusal
-        )
-    elif _is_by_another(decision, concerning) and wait.code is not WaitCode.REVERTING:
-        waits.append(wait)  # why the open rollout gives nothing; another one does
-        wait = _settled(row, fleet, desired, decision, refusal)
-    waits.append(wait)
+    wait = None
+    if concerning is not None:
+        wait = _in_rollout(row, fleet, desired, concerning, decision=decision, refusal=refusal)
+        if wait is not None and _is_also_offered(wait, decision, concerning):
+            waits.append(wait)  # why the open rollout gives nothing; another one gives something
+            wait = _settled(row, fleet, desired, decision, refusal)
+    wait = wait or _not_followed(row, desired, tracks)
+    waits.append(wait or _settled(row, fleet, desired, decision, refusal))
     return WaitReport(
         about=f"device/{fleet.name(row)}", at=now, line=waits[-1].text, waits=tuple(waits)
     )
@@ -116,7 +111,7 @@ def _in_rollout(
         )
     if standing is DeviceStanding.HEALTHY or runs_it:
         return None
-    wait = _not_begun(row, fleet, track, standing, decision=decision, refusal=refusal)
+    wait = _not_begun(row, fleet, desired, track, standing, decision=decision, refusal=refusal)
     if wait is not None and starts_by_itself(fleet.protocol(row)):
         return replace(wait, text=f"{wait.text} {_BY_ITSELF}")
     return wait
@@ -125,6 +120,7 @@ def _in_rollout(
 def _not_begun(
     row: int,
     fleet: Fleet,
+    desired: Desired,
     track: ActiveRollout,
     standing: DeviceStanding,
     *,
@@ -147,23 +143,25 @@ def _not_begun(
                 f"it gets release {release} in a later one.",
                 since=wave.opened_at,
             )
-        case Status.RUNNING if _is_kept(decision, track):
+        case Status.RUNNING if desired.is_held(row, track):
             return Wait(
                 code=WaitCode.HELD,
                 text=f"It went back from release {release} in another rollout and is never offered "
                 "it again.",
             )
-        case Status.RUNNING:
+        case Status.RUNNING if not _is_anothers(decision, track):
             return _offered(row, fleet, track, standing, decision=decision, refusal=refusal)
         case _:
             return None
 
 
-def _is_by_another(decision: Offer | Blocked, track: ActiveRollout) -> bool:
-    return isinstance(decision, Offer) and decision.rollout != track.state.id
+def _is_also_offered(wait: Wait, decision: Offer | Blocked, track: ActiveRollout) -> bool:
+    """True when another rollout offers the device something, which ``wait`` does not say."""
+    by_another = isinstance(decision, Offer) and decision.rollout != track.state.id
+    return by_another and wait.code is not WaitCode.REVERTING
 
 
-def _is_kept(decision: Offer | Blocked, track: ActiveRollout) -> bool:
+def _is_anothers(decision: Offer | Blocked, track: ActiveRollout) -> bool:
     """True when another rollout decides what the device gets, or none does."""
     if isinstance(decision, Blocked):
         return decision.code in (WaitCode.DONE, WaitCode.NO_ROLLOUT)
