@@ -2,8 +2,9 @@
 
 Each is a changed line in a copy of the sources. Simulations, or tests, run on that copy in a child
 process; the mutant is caught when a checker speaks up, the run ends otherwise than its scenario
-says, an assertion of the code itself fails, or the test fails. Writes bench/out/mutants.json and
-ends with 1 when one lives. ``python bench/mutants.py NAME...`` runs some of them.
+says, an assertion of the code itself fails, or the test fails. The same trials run on the unchanged
+sources first and must catch nothing there. Writes bench/out/mutants.json and ends with 1 when one
+lives. ``python bench/mutants.py NAME...`` runs some of them.
 """
 
 import json
@@ -253,6 +254,10 @@ MUTANTS = (
 def main(names: list[str]) -> int:
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 1)) as pool:
+        targets = sorted({target for mutant in chosen for target in mutant.trials})
+        for wrong in pool.map(_control, targets):
+            if wrong:
+                raise SystemExit(f"on the unchanged sources already: {wrong}")
         caught_by = list(pool.map(trial, chosen))
     width = max(len(mutant.name) for mutant in chosen)
     for mutant, caught in zip(chosen, caught_by, strict=True):
@@ -285,10 +290,19 @@ def trial(mutant: Mutant) -> str:
             raise SystemExit(f"{mutant.name}: its place is not in {mutant.file} exactly once")
         path.write_text(text.replace(mutant.old, mutant.new))
         for target in mutant.trials:
-            caught = _tested(target, source) if target.startswith("tests") else _ran(target, source)
+            caught = _caught_by(target, source)
             if caught:
                 return caught
     return ""
+
+
+def _control(target: str) -> str:
+    """What a trial finds in the unchanged sources: it must be nothing."""
+    return _caught_by(target, ROOT / "src")
+
+
+def _caught_by(target: str, source: Path) -> str:
+    return _tested(target, source) if target.startswith("tests") else _ran(target, source)
 
 
 def _ran(target: str, source: Path) -> str:
@@ -329,7 +343,7 @@ def _child(arguments: list[str], source: Path) -> subprocess.CompletedProcess[st
 
 _PLAY = """
 import json, sys
-from edgefleet.sim import scenario
+from edgefleet.sim.virtual import scenario
 from edgefleet.sim.virtual.run import Run
 name, devices = sys.argv[1], int(sys.argv[2])
 played = scenario.load(name)
