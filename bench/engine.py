@@ -78,7 +78,7 @@ def asked(engine: Engine, rollout: str, now: float) -> float:
 
 def reports(engine: Engine, rollout: str, first: int) -> float:
     """Microseconds for one report; ``REPORTS`` devices start and confirm."""
-    seen = engine.fleet.seen
+    seen = engine.fleet.observe
     told = {
         kind: Outcome(id=f"{rollout}/1/{kind}", rollout=rollout, release=NEW, kind=kind, at=NOW)
         for kind in (OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED)

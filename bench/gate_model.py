@@ -269,8 +269,8 @@ class Quality:
         ours, theirs = self._rng.choice(self._pools.canary), self._rng.choice(self._pools.control)
         self._row += 2
         if self._gate == "ours":
-            self._cohorts.hear_control(self._row, theirs, SPEC)
-            self._cohorts.hear_canary(self._row + 1, ours, SPEC, 512)
+            self._cohorts.add_control(self._row, theirs, SPEC)
+            self._cohorts.add_canary(self._row + 1, ours, SPEC, 512)
             return
         mine, other = ours.scores, theirs.scores
         assert mine is not None

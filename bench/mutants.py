@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant(
         "a revert leaves those that confirmed",
         "rollout/active.py",
-        "if not self.reach or standing in HELD or",
-        "if running == 2 or not self.reach or standing in HELD or",
+        "if not self.reach or standing in EXCLUDED or",
+        "if running == 2 or not self.reach or standing in EXCLUDED or",
         ("by_hand/600", "bad/3000"),
     ),
     Mutant(
@@ -86,7 +86,7 @@ MUTANTS = (
     Mutant(
         "silence after activation is forgotten",
         "rollout/census.py",
-        "silent = fleet.silent_longer(trial, now, track.state.spec.gate.silence_s)",
+        "silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)",
         "silent = fleet.silent_longer(trial, now, 1e9)",
         ("bricks/3000",),
     ),
@@ -121,9 +121,9 @@ MUTANTS = (
     Mutant(
         "of many that ask at once, one too many may start",
         "rollout/admission/starts.py",
-        "free = max(0, allowed(track) - track.in_trial)",
-        "free = max(0, allowed(track) - track.in_trial) + 1",
-        ("good/3000", "tests/rollout/test_alike.py"),
+        "free = max(0, allowed(active) - active.in_trial)",
+        "free = max(0, allowed(active) - active.in_trial) + 1",
+        ("good/3000", "tests/rollout/test_batch.py"),
     ),
     Mutant(
         "of many that report at once, the first is not counted",
@@ -142,9 +142,9 @@ MUTANTS = (
     Mutant(
         "overdue devices do not hold growth back",
         "rollout/admission/starts.py",
-        "    suspect = muster.suspect\n",
+        "    suspect = overdue.suspect\n",
         "    suspect = False\n",
-        ("tests/rollout/test_muster.py",),
+        ("tests/rollout/test_overdue.py",),
     ),
     Mutant(
         "a budget is exceeded by one",
@@ -164,7 +164,7 @@ MUTANTS = (
         "bytes that other rollouts offer are not counted",
         "rollout/admission/downloads.py",
         "for other in bounded:",
-        "for other in (track,):",
+        "for other in (active,):",
         ("tests/rollout/test_side_by_side.py",),
     ),
     Mutant(

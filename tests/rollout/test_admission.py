@@ -54,7 +54,7 @@ def confirm(shell: ToyShell, row: int, rollout: str) -> None:
 def codes(shell: ToyShell, rollout: str) -> set[WaitCode]:
     for row in range(len(shell.devices)):
         if shell.engine.fleet.last_seen(row) is None:
-            shell.engine.fleet.seen(
+            shell.engine.fleet.observe(
                 row, shell.now, model=None, release=None, phase=shell.devices[row].phase
             )
     return {wait.code for wait in shell.engine.why_rollout(rollout, shell.now).waits}
@@ -223,7 +223,7 @@ def test_two_people_agree_with_each_wave_before_anybody_of_it_begins():
         shell._commit(shell.engine.approve(rollout, person, now=shell.now))
     assert sum(ask(shell, row, rollout) for row in range(60)) == 30
     shell.command(rollout, Verb.ADVANCE)
-    inside = [row for row in range(60) if shell.engine._tracks[rollout].wave_of(row) == 1]
+    inside = [row for row in range(60) if shell.engine._rollouts[rollout].wave_of(row) == 1]
     assert inside
     assert not any(ask(shell, row, rollout) for row in inside)
     assert shell.engine.why_rollout(rollout, shell.now).waits[0].code is WaitCode.APPROVAL
@@ -327,14 +327,14 @@ def test_a_bad_knob_is_refused_with_its_field(knobs: dict[str, object], code: st
 def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
     shell, rollout = rolling(400, exposure=ExposureSpec(first=10))
     shell.tick()
-    track = shell.engine._tracks[rollout]
-    shell.look()
+    active = shell.engine._rollouts[rollout]
+    shell.evaluate()
     waiting = [d.row for d in shell.devices if d.running is None]
     offered = [row for row in waiting if shell.engine.answer(row, shell.now)]
     assert 0 < len(offered) <= 60
-    worst = max(track.scope.position(row) for row in offered)
+    worst = max(active.scope.position(row) for row in offered)
     others = [row for row in waiting if row not in offered]
-    assert worst < min(track.scope.position(row) for row in others)
+    assert worst < min(active.scope.position(row) for row in others)
 
 
 def offered_after(shell: ToyShell, seconds: int) -> int:
@@ -378,8 +378,8 @@ def test_devices_that_never_begin_do_not_keep_the_others_from_it():
     shell.publish("1")
     wanted = replace(spec("1", 100), exposure=ExposureSpec(first=5))
     rollout = shell.start(wanted)
-    track = shell.engine._tracks[rollout]
-    lowest = sorted(range(200), key=track.scope.position)[:40]
+    active = shell.engine._rollouts[rollout]
+    lowest = sorted(range(200), key=active.scope.position)[:40]
     for row in lowest:
         shell.devices[row].slow_s = 1e9  # they fetch for ever
     for _ in range(400):
@@ -395,7 +395,7 @@ def test_the_newest_exposed_are_the_first_to_go_back():
     for row in order:
         assert ask(shell, row, rollout)
     rows = np.arange(5)
-    assert shell.engine._tracks[rollout].ledger.newest_first(rows).tolist() == [1, 4, 0, 3, 2]
+    assert shell.engine._rollouts[rollout].ledger.newest_first(rows).tolist() == [1, 4, 0, 3, 2]
 
 
 def tell(shell: ToyShell, rollout: str, kind: OutcomeKind, attempt: int) -> bool:

@@ -65,9 +65,9 @@ def test_each_canary_is_compared_with_one_control_and_each_device_counts_once():
     cohorts = Cohorts()
     for _ in range(3):
         for row in range(10):
-            cohorts.hear_control(row, scored("1", "1", latency_log_ratio=0.1), GATE)
+            cohorts.add_control(row, scored("1", "1", latency_log_ratio=0.1), GATE)
         for row in range(100, 104):
-            cohorts.hear_canary(row, scored("1", "2", latency_log_ratio=0.4), GATE, 0)
+            cohorts.add_canary(row, scored("1", "2", latency_log_ratio=0.4), GATE, 0)
     (found,) = cohorts.differences()
     assert (found.metric, found.pairs) == ("latency", 4)
     assert abs(found.mean - 0.3) < 1e-9
@@ -75,9 +75,9 @@ def test_each_canary_is_compared_with_one_control_and_each_device_counts_once():
 
 def test_a_canary_that_speaks_first_waits_for_a_control():
     cohorts = Cohorts()
-    cohorts.hear_canary(1, scored("1", "2", class_drift=0.5), GATE, 0)
+    cohorts.add_canary(1, scored("1", "2", class_drift=0.5), GATE, 0)
     assert cohorts.differences() == ()
-    cohorts.hear_control(2, scored("1", "1", class_drift=0.1), GATE)
+    cohorts.add_control(2, scored("1", "1", class_drift=0.1), GATE)
     assert [(one.metric, one.pairs) for one in cohorts.differences()] == [("classes", 1)]
 
 
@@ -85,9 +85,9 @@ def test_scores_that_wait_are_bounded_and_the_latest_controls_are_kept():
     cohorts = Cohorts()
     for row in range(SCORES_WAITING + 100):
         delta = 0.0 if row < 100 else -0.1
-        cohorts.hear_control(row, scored("1", "1", confidence_delta=delta), GATE)
+        cohorts.add_control(row, scored("1", "1", confidence_delta=delta), GATE)
     for row in range(1000, 1000 + SCORES_WAITING + 50):
-        cohorts.hear_canary(row, scored("1", "2", confidence_delta=-0.1), GATE, 0)
+        cohorts.add_canary(row, scored("1", "2", confidence_delta=-0.1), GATE, 0)
     (found,) = cohorts.differences()
     assert (found.pairs, found.mean) == (SCORES_WAITING, 0.0)
 
@@ -109,11 +109,11 @@ def test_golden_accuracy_is_compared_on_the_same_device():
 def test_a_device_above_a_limit_is_counted_by_what_it_said_last():
     cohorts = Cohorts()
     slow = replace(telemetry(100, 0.9, 150_000), memory_mib=60, errors=10)
-    cohorts.hear_canary(1, slow, GATE, 64)
-    cohorts.hear_canary(2, replace(slow, requests=5), GATE, 64)  # says too little
+    cohorts.add_canary(1, slow, GATE, 64)
+    cohorts.add_canary(2, replace(slow, requests=5), GATE, 64)  # says too little
     seen = cohorts.limits()
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 1, 1, 1)
-    cohorts.hear_canary(1, telemetry(100, 0.9, 1000), GATE, 64)
+    cohorts.add_canary(1, telemetry(100, 0.9, 1000), GATE, 64)
     seen = cohorts.limits()
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 0, 0, 0)
 

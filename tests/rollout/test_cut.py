@@ -102,25 +102,25 @@ def test_every_eligible_device_is_in_exactly_one_wave(
         shell.enrol(f"d{number}", site=site)
     shell.publish("1")
     rollout = shell.start(spec("1", *percents, selector="site in (lyon,oslo)"), salt=salt)
-    track = shell.engine._tracks[rollout]
+    active = shell.engine._rollouts[rollout]
     eligible = [d.row for d in shell.devices if shell.engine.fleet.labels(d.row)["site"] != "rome"]
     inside: set[int] = set()
     while rollout in shell.engine.open_rollouts():
-        wave = track.state.open_wave
+        wave = active.state.open_wave
         assert wave is not None
-        members = {row for row in eligible if track.inside(row)}
-        assert members == set(track.members().tolist())
+        members = {row for row in eligible if active.inside(row)}
+        assert members == set(active.members().tolist())
         assert len(members) == wave.cut == cut.wanted(wave.percent or 0, len(eligible))
         assert members >= inside
         for row in members - inside:
-            assert track.wave_of(row) is not None
+            assert active.wave_of(row) is not None
             assert shell.engine.desired(row) == "1"
         for row in set(eligible) - members:
-            assert track.wave_of(row) is None
+            assert active.wave_of(row) is None
             assert shell.engine.answer(row, shell.now) is None
         inside = members
         shell.command(rollout, Verb.ADVANCE)
-    firsts = [track.wave_of(row) for row in eligible]
+    firsts = [active.wave_of(row) for row in eligible]
     assert None not in firsts
-    for index, wave in enumerate(track.state.waves):
+    for index, wave in enumerate(active.state.waves):
         assert sum(first is not None and first <= index for first in firsts) == wave.cut

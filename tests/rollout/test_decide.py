@@ -56,7 +56,7 @@ def shake(shell: ToyShell, chance: Random) -> None:
         case 0 | 1:
             release = chance.choice(("1", "2", None))
             model = MODEL if release else None
-            engine.fleet.seen(
+            engine.fleet.observe(
                 row, shell.now, model=model, release=release, phase=chance.choice(list(Phase))
             )
         case 2 | 3:
@@ -115,7 +115,9 @@ def test_a_why_that_differs_from_decide_is_found(monkeypatch: pytest.MonkeyPatch
     assert isinstance(decision, Blocked)
     assert disagreement(shell, row, decision) is None
     shell.engine.set_freeze(Freeze(frozen=False))
-    monkeypatch.setattr(offers.Offers, "decide", lambda *_: shell.engine._desired.track(row).offer)
+    monkeypatch.setattr(
+        offers.Offers, "decide", lambda *_: shell.engine._desired.rollout(row).offer
+    )
     assert disagreement(shell, row, decision) is not None
 
 
@@ -131,7 +133,7 @@ def newcomer(**knobs: object) -> tuple[ToyShell, int]:
     fleet = shell.engine.fleet
     row = fleet.add("late", fleet.profile(0), fleet.labels(0))
     fleet.speaks(row, PROTOCOL)
-    fleet.seen(row, shell.now, model=None, release=None, phase=Phase.IDLE)
+    fleet.observe(row, shell.now, model=None, release=None, phase=Phase.IDLE)
     return shell, row
 
 
@@ -153,5 +155,5 @@ def test_a_closed_window_is_named_after_the_rollout_has_completed() -> None:
     shell, row = newcomer(follow=True, windows=(WINDOW,))
     while (shell.now % 86_400) < 1_200:
         shell.now += 600.0
-    shell.engine.fleet.seen(row, shell.now, model=None, release=None, phase=Phase.STAGED)
+    shell.engine.fleet.observe(row, shell.now, model=None, release=None, phase=Phase.STAGED)
     assert last_code(shell, row) is WaitCode.WINDOW

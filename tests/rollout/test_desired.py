@@ -43,7 +43,7 @@ def test_one_at_a_time_and_all_at_once_agree(seed: int):
             continue
         for _ in range(30 if rollouts else 0):
             row = chance.randrange(90)
-            shell.engine.fleet.seen(
+            shell.engine.fleet.observe(
                 row, shell.now, model=MODEL, release=chance.choice("1234"), phase=Phase.IDLE
             )
             state = chance.choice(shell.engine.states())
@@ -88,7 +88,7 @@ def test_an_offer_to_go_back_names_the_rollout_that_is_taken_back():
 
 def test_a_device_that_lost_its_release_is_offered_the_baseline():
     shell = shell_on_release_1()
-    shell.engine.fleet.seen(3, shell.now, model=None, release=None, phase=Phase.IDLE)
+    shell.engine.fleet.observe(3, shell.now, model=None, release=None, phase=Phase.IDLE)
     offer = shell.engine.answer(3, shell.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == ("ro-1", "install", "1")
@@ -162,11 +162,11 @@ def test_who_returns_with_a_recalled_release_goes_back_before_it_tries_a_newer_o
     shell.publish("3")
     newer = shell.start(spec("3", 100))
     shell.now = back
-    shell.engine.fleet.seen(0, shell.now, model=MODEL, release="2", phase=Phase.IDLE)
+    shell.engine.fleet.observe(0, shell.now, model=MODEL, release="2", phase=Phase.IDLE)
     offer = shell.engine.answer(0, shell.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == (bad, "revert", "1")
-    shell.engine.fleet.seen(0, shell.now, model=MODEL, release="1", phase=Phase.IDLE)
+    shell.engine.fleet.observe(0, shell.now, model=MODEL, release="1", phase=Phase.IDLE)
     offer = shell.engine.answer(0, shell.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == (newer, "install", "3")

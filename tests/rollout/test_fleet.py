@@ -32,13 +32,13 @@ def test_a_name_is_enrolled_once(fleet: Fleet):
 
 def test_what_a_check_in_said_is_remembered(fleet: Fleet):
     assert (fleet.last_seen(5), fleet.running(5), fleet.phase(5)) == (None, None, Phase.IDLE)
-    fleet.seen(5, 120.0, model="digits", release="2", phase=Phase.TRIAL)
+    fleet.observe(5, 120.0, model="digits", release="2", phase=Phase.TRIAL)
     assert fleet.last_seen(5) == 120.0
     assert fleet.running(5) == ("digits", "2")
     assert fleet.phase(5) is Phase.TRIAL
     assert fleet.online(5, 150)
     assert not fleet.online(5, 151)
-    fleet.seen(5, 130.0, model=None, release=None, phase=Phase.IDLE)
+    fleet.observe(5, 130.0, model=None, release=None, phase=Phase.IDLE)
     assert fleet.running(5) is None
 
 
@@ -76,9 +76,9 @@ def test_an_empty_fleet_answers(fleet: Fleet):
 
 def test_the_figures_count_online_devices_by_release(fleet: Fleet):
     for row in range(100):
-        fleet.seen(row, 200, model="digits", release="1" if row < 60 else "2", phase=Phase.IDLE)
-    fleet.seen(0, 200, model="digits", release="2", phase=Phase.FETCHING)
-    fleet.seen(200, 150, model="digits", release="1", phase=Phase.IDLE)
+        fleet.observe(row, 200, model="digits", release="1" if row < 60 else "2", phase=Phase.IDLE)
+    fleet.observe(0, 200, model="digits", release="2", phase=Phase.FETCHING)
+    fleet.observe(200, 150, model="digits", release="1", phase=Phase.IDLE)
     figures = fleet.figures(210)
     assert (figures.total, figures.online) == (3000, 100)
     assert figures.on_release == {"digits": {"1": 59, "2": 41}}
@@ -87,7 +87,7 @@ def test_the_figures_count_online_devices_by_release(fleet: Fleet):
 
 
 def test_nobody_is_silent_for_longer_than_this_process_listens(fleet: Fleet):
-    fleet.seen(1, 50.0, model=None, release=None, phase=Phase.IDLE)
+    fleet.observe(1, 50.0, model=None, release=None, phase=Phase.IDLE)
     rows = fleet.hashes[:2].argsort()[:0].astype(int)
     assert len(fleet.silent_longer(rows, 110, 5.0)) == 0
     all_rows = fleet.selected(parse("")).nonzero()[0]

@@ -135,7 +135,7 @@ def test_a_withdrawn_start_holds_no_place_and_no_release(withdrawn_first: bool):
         0,
         0,
     )
-    assert not ledger.held(np.arange(1)).any()
+    assert not ledger.excluded(np.arange(1)).any()
 
 
 def test_a_start_after_a_withdrawn_one_counts():

@@ -51,27 +51,27 @@ def check_partition(
     except OperatorError as error:
         assert error.code in ("waves_invalid", "percent_not_rising", "fleet_empty")  # noqa: PT017 - any plan that stands is walked
         return
-    track = shell.engine._tracks[rollout]
+    active = shell.engine._rollouts[rollout]
     eligible = {
         device.row for device in shell.devices if shell.engine.fleet.profile(device.row) == "x"
     }
     seen: set[int] = set()
     while rollout in shell.engine.open_rollouts():
-        inside = set(track.members().tolist())
-        wave = track.state.open_wave
+        inside = set(active.members().tolist())
+        wave = active.state.open_wave
         assert wave is not None
         assert seen <= inside <= eligible, "waves only grow"
         assert len(inside) == wave.cut
-        assert inside == {row for row in eligible if track.inside(row)}
+        assert inside == {row for row in eligible if active.inside(row)}
         seen = inside
         shell.command(rollout, Verb.ADVANCE)
     assert seen == eligible, "nobody is left over"
-    firsts = [track.wave_of(row) for row in eligible]
+    firsts = [active.wave_of(row) for row in eligible]
     assert None not in firsts
     total = 0
-    for index in range(len(track.parts)):
+    for index in range(len(active.parts)):
         total += firsts.count(index)
-        assert total == track.state.waves[index].cut
+        assert total == active.state.waves[index].cut
 
 
 @settings(max_examples=150)

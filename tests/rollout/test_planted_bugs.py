@@ -6,9 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import Evidence, GateSpec, Status, Verb
-from edgefleet.rollout import active as track
+from edgefleet.rollout import active, desired, engine
 from edgefleet.rollout import census as evidence
-from edgefleet.rollout import desired, engine
 from edgefleet.rollout.census import PendingReverts
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
@@ -77,8 +76,8 @@ def silence_forgotten(patch: Patch) -> None:
 
 
 def failed_release_offered_again(patch: Patch) -> None:
-    patch.setattr(desired.Desired, "is_held", lambda *_: False)
-    patch.setattr(track, "HELD", frozenset[DeviceStanding]())
+    patch.setattr(desired.Desired, "is_excluded", lambda *_: False)
+    patch.setattr(active, "EXCLUDED", frozenset[DeviceStanding]())
 
 
 def revert_believed_done_at_once(patch: Patch) -> None:
@@ -89,7 +88,7 @@ def revert_forgets_the_confirmed(patch: Patch) -> None:
     right = desired.Desired._wanted
 
     def wrong(self: desired.Desired, row: int, running: int) -> object:
-        for kept in self._taken_back.get(running, ()):
+        for kept in self._withdrawn.get(running, ()):
             if kept.ledger.standing(row) is DeviceStanding.HEALTHY:
                 return kept
         return right(self, row, running)

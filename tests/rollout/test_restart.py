@@ -27,7 +27,7 @@ def story() -> tuple[ToyShell, str]:
 def hear_again(shell: ToyShell) -> None:
     """What the next check-in of every device tells again."""
     for device in shell.devices:
-        shell.engine.fleet.seen(
+        shell.engine.fleet.observe(
             device.row, shell.now, model=MODEL if device.running else None,
             release=device.running, phase=device.phase,
         )  # fmt: skip
@@ -71,7 +71,7 @@ def test_a_restart_makes_nobody_silent_or_offline():
     assert shell.view(rollout).evidence.in_trial == 20
     shell.now += 3600  # the hub was down for an hour
     shell.restart()
-    shell.look()
+    shell.evaluate()
     view = shell.view(rollout)
     assert (view.evidence.silent, view.evidence.offline, view.evidence.in_trial) == (0, 0, 20)
     assert shell.run(rollout).status is Status.COMPLETED
@@ -96,7 +96,7 @@ def test_an_outcome_of_an_unknown_rollout_or_of_another_release_counts_nothing()
 
 def test_a_change_that_does_not_follow_the_state_held_is_not_taken():
     shell, rollout = story()
-    change = shell.engine.look(rollout, shell.now)
+    change = shell.engine.evaluate(rollout, shell.now)
     assert change is not None
     shell.engine.commit(change)
     with pytest.raises(AssertionError, match="revision"):

@@ -99,7 +99,7 @@ def test_a_rollout_that_ended_counts_no_more():
     assert begun(shell, gates, GATES) == [], "halted, they are in trial still"
     shell.command(cams, Verb.REVERT)
     shell.now += 10_000.0  # they are dead: time is up for them
-    change = shell.engine.look(cams, shell.now)
+    change = shell.engine.evaluate(cams, shell.now)
     assert change is not None
     shell._commit(change)
     assert begun(shell, gates, GATES) == [12, 13, 14]
@@ -151,7 +151,7 @@ def test_what_a_rollout_without_a_bound_offers_uses_up_the_bound_of_another():
     assert len(offered(shell, CAMS)) == 12
     assert len(offered(shell, CAMS)) == 12, "again costs nothing"
     for row in GATES:
-        shell.engine.fleet.seen(
+        shell.engine.fleet.observe(
             row, shell.now, model=None, release=None, phase=shell.devices[row].phase
         )
     assert offered(shell, GATES) == []

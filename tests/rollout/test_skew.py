@@ -40,7 +40,7 @@ def hear(shell: ToyShell, row: int, phase: Phase = Phase.IDLE, running: str | No
     engine = shell.engine
     engine.fleet.speaks(row, shell.devices[row].protocol)
     model = MODEL if running else None
-    engine.fleet.seen(row, shell.now, model=model, release=running, phase=phase)
+    engine.fleet.observe(row, shell.now, model=model, release=running, phase=phase)
     granted = engine.grant(row, shell.now)
     if granted is not None:
         shell._store(row, granted)

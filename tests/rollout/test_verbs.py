@@ -50,7 +50,7 @@ def test_each_verb_works_where_the_table_says_and_nowhere_else(status: Status, v
     shell = shell_on_release_1(20)
     rollout = shell.plan(spec("2", 10, 100))
     for step in WAY[status]:
-        shell.look() if step is None else shell.command(rollout, step)
+        shell.evaluate() if step is None else shell.command(rollout, step)
     assert shell.view(rollout).status is status
     if verb in ALLOWED[status]:
         before = shell.view(rollout).generation
@@ -111,7 +111,7 @@ def test_paused_it_passes_no_wave():
     shell.command(rollout, Verb.PAUSE)
     assert shell.settle(rollout, 60).wave == 0
     shell.command(rollout, Verb.RESUME)
-    shell.look()
+    shell.evaluate()
     assert shell.view(rollout).wave == 1
 
 
@@ -158,7 +158,7 @@ def test_a_revert_by_hand_before_anybody_took_it_ends_at_once():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2"))
     shell.command(rollout, Verb.REVERT)
-    shell.look()
+    shell.evaluate()
     assert shell.view(rollout).status is Status.REVERTED
 
 
@@ -220,7 +220,7 @@ def test_a_device_that_does_not_go_back_holds_the_others_for_a_while_only():
     shell.command(rollout, Verb.REVERT)
 
     def tick() -> Status:
-        shell.engine.fleet.seen(
+        shell.engine.fleet.observe(
             stuck.row, shell.now + 1, model=MODEL, release="2", phase=Phase.IDLE
         )
         shell.tick()

@@ -324,7 +324,7 @@ def test_a_rollout_ends_although_newcomers_never_stop_coming():
         shell.now += 1
         for device in shell.devices:
             shell._check_in(device)
-        change = shell.engine.look(rollout, shell.now)
+        change = shell.engine.evaluate(rollout, shell.now)
         if change is not None:
             shell._commit(change)
         if rollout not in shell.engine.open_rollouts():

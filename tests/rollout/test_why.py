@@ -122,7 +122,7 @@ def test_a_device_knows_why_it_runs_what_it_runs():
     assert device_wait(shell, inside[0].row) is WaitCode.CHECK_IN
     inside[0].slow_s = 5
     shell.tick()
-    shell.engine.fleet.seen(inside[0].row, shell.now, model=None, release=None,
+    shell.engine.fleet.observe(inside[0].row, shell.now, model=None, release=None,
                             phase=Phase.FETCHING)  # fmt: skip
     assert device_wait(shell, inside[0].row) is WaitCode.FETCHING
     assert device_wait(shell, inside[1].row) is WaitCode.TRIAL
@@ -169,7 +169,7 @@ def test_a_device_without_a_variant_says_so():
     shell = shell_on_release_1()
     shell.start(spec("2", 20, 100))
     odd = shell.enrol("odd", profile="coral_tpu")
-    shell.engine.fleet.seen(odd.row, shell.now, model=MODEL, release="1", phase=Phase.IDLE)
+    shell.engine.fleet.observe(odd.row, shell.now, model=MODEL, release="1", phase=Phase.IDLE)
     report = shell.engine.why_device(odd.row, shell.now)
     assert "no variant for its profile coral_tpu" in report.line
 

@@ -65,7 +65,9 @@ class EngineHub(ToyHub):
             self.replays += 1
             done(Failed("checkin_replayed", "", fleet.last_seq(row) + 1))
             return
-        fleet.seen(row, now, model=check_in.model, release=check_in.release, phase=check_in.phase)
+        fleet.observe(
+            row, now, model=check_in.model, release=check_in.release, phase=check_in.phase
+        )
         self.running[token] = check_in.release
         self.trace.append(f"{now:.3f} {token} {check_in.seq} {check_in.phase} {check_in.release}")
         taken = [
@@ -92,7 +94,9 @@ class EngineHub(ToyHub):
         now = self.world.now()
         for rollout in self.engine.open_rollouts():
             state = next(state for state in self.engine.states() if state.id == rollout)
-            if state.status is not Status.PLANNED and (change := self.engine.look(rollout, now)):
+            if state.status is not Status.PLANNED and (
+                change := self.engine.evaluate(rollout, now)
+            ):
                 self.engine.commit(change)
         self.world.after(TICK_S, self._tick)
 

@@ -204,11 +204,11 @@ class ToyShell:
         for device in self.devices:
             if not device.brick and not device.away(self.now):
                 self._check_in(device)
-        self.look()
+        self.evaluate()
 
-    def look(self) -> None:
+    def evaluate(self) -> None:
         for rollout in self.engine.open_rollouts():
-            change = self.engine.look(rollout, self.now)
+            change = self.engine.evaluate(rollout, self.now)
             if change is not None:
                 self._commit(change)
         self.check()
@@ -248,7 +248,7 @@ class ToyShell:
         if device.begun and starts_by_itself(device.protocol) and not device.trial:
             self._go_on(device, device.begun[0])
         engine.fleet.speaks(device.row, device.protocol)
-        engine.fleet.seen(
+        engine.fleet.observe(
             device.row, self.now, model=MODEL if device.running else None,
             release=device.running, phase=device.phase,
         )  # fmt: skip

@@ -62,7 +62,7 @@ class Devices:
         for device in self._store.load_devices():
             self._add(device)
         for at in self._store.load_standings():
-            self._fleet.seen(
+            self._fleet.observe(
                 at.row, at.last_seen, model=at.model, release=at.release, phase=at.phase
             )
             self._fleet.accept_seq(at.row, at.seq)
@@ -132,7 +132,7 @@ class Devices:
             model = release = None
         before = fleet.running_id(row), fleet.phase(row), fleet.last_seen(row) is None
         fleet.speaks(row, said.protocol)
-        fleet.seen(row, now, model=model, release=release, phase=said.phase)
+        fleet.observe(row, now, model=model, release=release, phase=said.phase)
         if before != (fleet.running_id(row), said.phase, False):
             self._unsaved.add(row)
 

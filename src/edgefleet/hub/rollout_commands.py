@@ -142,7 +142,7 @@ class Steering:
         async with self._turn:
             now = self._clock.now()
             for rollout in self._engine.open_rollouts():
-                change = self._engine.look(rollout, now)
+                change = self._engine.evaluate(rollout, now)
                 if change is not None:
                     await self._save(change, change.audit, now)
 

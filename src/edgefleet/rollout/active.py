@@ -13,7 +13,7 @@ from edgefleet.rollout.constraints.candidates import Candidates
 from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.evidence.cohorts import Cohorts
-from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding, Ledger
+from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding, Ledger
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.scope import Parts, Scope, reach
 from edgefleet.rollout.lifecycle.state import RolloutState
@@ -51,10 +51,10 @@ class ActiveRollout:
     release: PublishedRelease
     scope: Scope
     ledger: Ledger
-    admission: Reservations
+    reservations: Reservations
     cohorts: Cohorts = field(default_factory=Cohorts)
-    offering: Candidates = field(default_factory=Candidates)
-    muster: Overdue = field(default_factory=Overdue)
+    candidates: Candidates = field(default_factory=Candidates)
+    overdue: Overdue = field(default_factory=Overdue)
 
     parts: Parts = ()  # of each wave that is open, or was
     reach: Parts = ()  # of all of them together
@@ -84,12 +84,12 @@ class ActiveRollout:
     @property
     def in_trial(self) -> int:
         """Devices that hold a place: in trial, however long silent, or granted to start."""
-        return self.ledger.counts[_TRIAL] + self.admission.reserved
+        return self.ledger.counts[_TRIAL] + self.reservations.reserved
 
-    def moved(self, row: int, at: float) -> None:
+    def note_progress(self, row: int, at: float) -> None:
         """A device began. Newcomers to the wave do not prolong the wait for its stragglers."""
         if row < self._enrolled:
-            self.admission.moved(at)
+            self.reservations.note_progress(at)
 
     def wave_of(self, row: int) -> int | None:
         """The first wave that the device lies in; None beyond the open one."""
@@ -142,7 +142,7 @@ class ActiveRollout:
 
     def gives(self, row: int, standing: DeviceStanding, running: int) -> bool:
         """``covers`` for a device that does not have it, as it stands."""
-        if not self.reach or standing in HELD or not self.scope.eligible(row):
+        if not self.reach or standing in EXCLUDED or not self.scope.eligible(row):
             return False
         status = self.state.status
         if status is _COMPLETED:

@@ -29,50 +29,50 @@ class Batch:
     def __init__(
         self,
         fleet: Fleet,
-        tracks: Mapping[str, ActiveRollout],
+        rollouts: Mapping[str, ActiveRollout],
         desired: Desired,
-        leave: StartAdmission,
+        admission: StartAdmission,
         counting: Intake,
         *,
         offers: Offers,
     ) -> None:
         self._fleet = fleet
-        self._tracks = tracks
+        self._rollouts = rollouts
         self._desired = desired
-        self._leave = leave
-        self._counting = counting
+        self._admission = admission
+        self._intake = counting
         self._offers = offers
 
     def admit(self, rows: Rows, outcome: Outcome, now: float) -> Mask:
         """Who may start now; see ``Engine.admit``. The lowest rows come first."""
-        track = self._tracks.get(outcome.rollout)
-        if track is None:
+        active = self._rollouts.get(outcome.rollout)
+        if active is None:
             return np.zeros(len(rows), np.bool_)
-        return self._leave.admit_all(track, rows, outcome, now)
+        return self._admission.admit_all(active, rows, outcome, now)
 
     def record(self, rows: Rows, outcome: Outcome, at: float | None = None) -> int:
         """Count an outcome that is durable for all of ``rows``; how many said something new."""
-        return self._counting.record_all(rows, outcome, at)
+        return self._intake.record_all(rows, outcome, at)
 
     def telemetry(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
         """Add the same serving figures of each; see ``Engine.telemetry``."""
-        self._counting.hear_all(rows, telemetry, now)
+        self._intake.add_telemetry_all(rows, telemetry, now)
 
     def answers(self, rows: Rows, now: float) -> OffersByRow:
         """What each should run, when that is not what it said it runs; see ``Engine.answer``."""
         running = self._fleet.running_ids[rows]
-        if self._desired.recalls(running):
+        if self._desired.withdraws_any(running):
             return self._one_by_one(rows, now)
         parts: list[tuple[Offer | None, Rows]] = []
         kept = np.ones(len(rows), np.bool_)
-        for track, places in self._desired.tracks(rows):
-            other = places[running[places] != track.release.number]
-            unbegun = track.ledger.standings(rows[other]) < DeviceStanding.TRIAL
+        for active, places in self._desired.rollouts(rows):
+            other = places[running[places] != active.release.number]
+            unbegun = active.ledger.standings(rows[other]) < DeviceStanding.TRIAL
             told = np.ones(len(other), np.bool_)
             if unbegun.any():
-                told[unbegun] = self._leave.all_may_stage(track, rows[other[unbegun]], now)
+                told[unbegun] = self._admission.all_may_stage(active, rows[other[unbegun]], now)
             if told.any():
-                parts.append((track.offer, rows[other[told]]))
+                parts.append((active.offer, rows[other[told]]))
                 kept[other[told]] = False
         if kept.any():
             parts.append((None, rows[kept]))

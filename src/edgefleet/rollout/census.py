@@ -51,7 +51,7 @@ class PendingReverts:
 
 
 def take_census(
-    track: ActiveRollout,
+    active: ActiveRollout,
     fleet: Fleet,
     desired: Desired,
     now: float,
@@ -62,18 +62,18 @@ def take_census(
 
     ``quarantined`` are rows (ascending) that are offered nothing new, whatever the release.
     """
-    wave = track.state.open_wave
+    wave = active.state.open_wave
     if wave is None:
         return Census()
-    rows = track.members()
-    if len(desired.of_release(track.release.number)) > 1:
-        own = track.ledger.standings(rows)
-        rows = rows[(own != DeviceStanding.NONE) | ~desired.held(rows, track)]
+    rows = active.members()
+    if len(desired.of_release(active.release.number)) > 1:
+        own = active.ledger.standings(rows)
+        rows = rows[(own != DeviceStanding.NONE) | ~desired.excluded(rows, active)]
     if quarantined is not None and len(quarantined):
-        own = track.ledger.standings(rows)
+        own = active.ledger.standings(rows)
         rows = rows[(own != DeviceStanding.NONE) | ~np.isin(rows, quarantined, assume_unique=True)]
-    unheard = track.ledger.standings(rows) == DeviceStanding.NONE
-    already = taken(fleet.running_ids, rows) == track.release.number
+    unheard = active.ledger.standings(rows) == DeviceStanding.NONE
+    already = taken(fleet.running_ids, rows) == active.release.number
     already &= unheard
     if already.any():
         already[already] = fleet.phases[rows[already]] == IDLE_CODE
@@ -81,37 +81,37 @@ def take_census(
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     away &= unheard
     unheard &= ~away
-    trial = track.ledger.rows(DeviceStanding.TRIAL)
-    silent = fleet.silent_longer(trial, now, track.state.spec.gate.silence_s)
+    trial = active.ledger.rows(DeviceStanding.TRIAL)
+    silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)
     found = Census(
         offered=RowSelection(rows, unheard),
         in_trial=RowSelection(trial, ~silent),
         silent=RowSelection(trial, silent),
         offline=RowSelection(rows, away),
-        deferred=RowSelection.of(track.ledger.rows(DeviceStanding.DEFERRED)),
+        deferred=RowSelection.of(active.ledger.rows(DeviceStanding.DEFERRED)),
     )
     told = int(np.count_nonzero(already))
-    return replace(found, evidence=_evidence(track, found, len(rows), told))
+    return replace(found, evidence=_evidence(active, found, len(rows), told))
 
 
-def call_muster(track: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:
+def call_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:
     """Let growth know who should have been heard by now and was not."""
-    spec = track.state.spec.gate
+    spec = active.state.spec.gate
     within_s = min(fleet.offline_after_s, spec.silence_s)
     overdue = np.count_nonzero(fleet.unheard(census.in_trial.all(), now - within_s))
-    track.muster.call(
+    active.overdue.call(
         spec,
         missing=len(census.silent) + int(overdue),
-        began=track.ledger.exposed,
+        began=active.ledger.exposed,
         now=now,
         within_s=within_s,
     )
 
 
-def _evidence(track: ActiveRollout, found: Census, cut: int, already: int) -> Evidence:
-    ledger = track.ledger
+def _evidence(active: ActiveRollout, found: Census, cut: int, already: int) -> Evidence:
+    ledger = active.ledger
     seen = Evidence(
-        wave=1 if track.state.wave is None else track.state.wave + 1,
+        wave=1 if active.state.wave is None else active.state.wave + 1,
         cut=cut,
         offered=len(found.offered),
         in_trial=len(found.in_trial),
@@ -123,30 +123,30 @@ def _evidence(track: ActiveRollout, found: Census, cut: int, already: int) -> Ev
         offline=len(found.offline),
         deferred=len(found.deferred),
         exposed=ledger.exposed,
-        reasons=_reasons(track, len(found.silent)),
-        canary=track.cohorts.canary.cohort(),
-        control=track.cohorts.control.cohort(),
-        quality=track.cohorts.differences(),
-        limits=track.cohorts.limits(),
+        reasons=_reasons(active, len(found.silent)),
+        canary=active.cohorts.canary.cohort(),
+        control=active.cohorts.control.cohort(),
+        quality=active.cohorts.differences(),
+        limits=active.cohorts.limits(),
     )
-    return gate.weigh(seen, track.state.spec.gate)
+    return gate.weigh(seen, active.state.spec.gate)
 
 
-def closed_evidence(track: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
+def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
     """The accounts of a rollout that exposes nobody any more, from its counts: no pass over rows.
 
     Only devices left in trial are looked at, as they may have gone silent. Whoever never said
     anything has not begun, newcomers since count in the cut, and the cohorts are those of the last
     verdict.
     """
-    wave = track.state.open_wave
+    wave = active.state.open_wave
     if wave is None:
         return Evidence()
-    ledger = track.ledger
+    ledger = active.ledger
     count = {standing: ledger.count(standing) for standing in DeviceStanding if standing}
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
     cut = max(wave.cut or 0, sum(count.values()))
-    silent = _silent(track, fleet, now) if count[DeviceStanding.TRIAL] else 0
+    silent = _silent(active, fleet, now) if count[DeviceStanding.TRIAL] else 0
     seen = Evidence(
         wave=judged.wave,
         cut=cut,
@@ -159,43 +159,43 @@ def closed_evidence(track: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
         deferred=count[DeviceStanding.DEFERRED],
         not_begun=cut - sum(count.values()),
         exposed=ledger.exposed,
-        reasons=_reasons(track, silent),
+        reasons=_reasons(active, silent),
         canary=judged.canary,
         control=judged.control,
         quality=judged.quality,
         limits=judged.limits,
     )
-    return gate.weigh(seen, track.state.spec.gate)
+    return gate.weigh(seen, active.state.spec.gate)
 
 
-def _silent(track: ActiveRollout, fleet: Fleet, now: float) -> int:
-    trial = track.ledger.rows(DeviceStanding.TRIAL)
-    silence_s = track.state.spec.gate.silence_s
+def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> int:
+    trial = active.ledger.rows(DeviceStanding.TRIAL)
+    silence_s = active.state.spec.gate.silence_s
     return int(np.count_nonzero(fleet.silent_longer(trial, now, silence_s)))
 
 
-def _reasons(track: ActiveRollout, silent: int) -> dict[str, int]:
-    return {**track.ledger.reasons, SILENT: silent} if silent else track.ledger.reasons
+def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:
+    return {**active.ledger.reasons, SILENT: silent} if silent else active.ledger.reasons
 
 
-def find_owing(track: ActiveRollout, fleet: Fleet, desired: Desired, now: float) -> PendingReverts:
+def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float) -> PendingReverts:
     """Who must still go back: runs the release, or is about to, or took it and said nothing since.
 
     A device to which another rollout gives this very release keeps it. Newest exposed first.
     """
-    number = track.release.number
+    number = active.release.number
     owes = fleet.running_ids == number
     if owes.any():
-        owes &= track.scope.eligible_mask() | track.ledger.exposed_mask(len(fleet))
-    took = track.ledger.rows(DeviceStanding.TRIAL, DeviceStanding.HEALTHY)
+        owes &= active.scope.eligible_mask() | active.ledger.exposed_mask(len(fleet))
+    took = active.ledger.rows(DeviceStanding.TRIAL, DeviceStanding.HEALTHY)
     unsaid = fleet.running_ids[took] == NOTHING
     starting = (fleet.phases[took] == TRIAL_CODE) | (fleet.phases[took] == STAGED_CODE)
     owes[took[unsaid | starting]] = True
-    owes[list(track.admission.granted)] = True
+    owes[list(active.reservations.granted)] = True
     rows = np.flatnonzero(owes)
     back_to = desired.numbers(rows)
     stranded = int(np.count_nonzero(back_to == NOTHING))
     rows = rows[(back_to != number) & (back_to != NOTHING)]
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
-    first = track.ledger.newest_first
+    first = active.ledger.newest_first
     return PendingReverts(online=first(rows[~away]), offline=first(rows[away]), stranded=stranded)

@@ -17,10 +17,10 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints.reservations import Blocked
-from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding
+from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
-from edgefleet.rollout.lifecycle.state import TAKEN_BACK
+from edgefleet.rollout.lifecycle.state import WITHDRAWN
 
 _GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLETED})
 
@@ -43,30 +43,30 @@ class Desired:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._giving: tuple[ActiveRollout, ...] = ()  # newest first
-        self._taken_back: dict[int, tuple[ActiveRollout, ...]] = {}  # by release number
+        self._withdrawn: dict[int, tuple[ActiveRollout, ...]] = {}  # by release number
         self._of_release: dict[int, tuple[ActiveRollout, ...]] = {}
 
-    def arrange(self, tracks: Iterable[ActiveRollout]) -> None:
+    def arrange(self, rollouts: Iterable[ActiveRollout]) -> None:
         newest_first = sorted(
-            tracks, key=lambda track: (track.state.created_at, track.state.id), reverse=True
+            rollouts, key=lambda active: (active.state.created_at, active.state.id), reverse=True
         )
-        self._giving = tuple(track for track in newest_first if track.state.status in _GIVING)
+        self._giving = tuple(active for active in newest_first if active.state.status in _GIVING)
         self._of_release = _by_release(newest_first)
-        self._taken_back = _by_release(
-            track for track in newest_first if track.state.status in TAKEN_BACK
+        self._withdrawn = _by_release(
+            active for active in newest_first if active.state.status in WITHDRAWN
         )
 
-    def track(self, row: int) -> ActiveRollout | None:
+    def rollout(self, row: int) -> ActiveRollout | None:
         """The rollout whose release the device should run; None when none says."""
         return self._wanted(row, self._fleet.running_id(row))
 
     def proven(self, row: int) -> ActiveRollout | None:
-        """Like ``track``, but only a release that its rollout or the device itself has proved."""
-        for track in self._giving:
-            proved = track.state.status is _COMPLETED or track.ledger.standing(row) is _HEALTHY
-            covers = proved and track.covers(row, self._fleet.running_id(row))
-            if covers and not self.is_held(row, track):
-                return track
+        """Like ``active``, but only a release that its rollout or the device itself has proved."""
+        for active in self._giving:
+            proved = active.state.status is _COMPLETED or active.ledger.standing(row) is _HEALTHY
+            covers = proved and active.covers(row, self._fleet.running_id(row))
+            if covers and not self.is_excluded(row, active):
+                return active
         return None
 
     def decide(
@@ -84,49 +84,51 @@ class Desired:
             return _NO_RELEASE
         if running == want.release.number:
             return _RUNS_IT
-        recalled = self.recalled(row) if self._taken_back else None
-        proven = None if recalled is None else self.proven(row)
-        if recalled is None or proven is None or proven.release.number == running:
+        withdrawn_by = self.withdrawn_by(row) if self._withdrawn else None
+        proven = None if withdrawn_by is None else self.proven(row)
+        if withdrawn_by is None or proven is None or proven.release.number == running:
             if want.ledger.standing(row) < _TRIAL and (blocked := staging(want)) is not None:
                 return blocked
             return want.offer
-        return replace(proven.offer, rollout=recalled.state.id, action="revert")
+        return replace(proven.offer, rollout=withdrawn_by.state.id, action="revert")
 
-    def recalled(self, row: int) -> ActiveRollout | None:
+    def withdrawn_by(self, row: int) -> ActiveRollout | None:
         """The rollout that takes back what the device runs now."""
-        for track in self._taken_back.get(self._fleet.running_id(row), ()):
-            if track.ledger.standing(row) is not _NONE or track.scope.eligible(row):
-                return track
+        for active in self._withdrawn.get(self._fleet.running_id(row), ()):
+            if active.ledger.standing(row) is not _NONE or active.scope.eligible(row):
+                return active
         return None
 
     def numbers(self, rows: Rows) -> npt.NDArray[np.uint32]:
-        """``track`` for many rows at once: the number of each one's release, 0 for none."""
+        """``active`` for many rows at once: the number of each one's release, 0 for none."""
         answer = np.zeros(len(rows), np.uint32)
-        for track, given in self.tracks(rows):
-            answer[given] = track.release.number
+        for active, given in self.rollouts(rows):
+            answer[given] = active.release.number
         return answer
 
-    def tracks(self, rows: Rows) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
-        """``track`` for many rows at once: each rollout with the places in ``rows`` it decides."""
+    def rollouts(self, rows: Rows) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
+        """``active`` for many rows at once: each rollout with the places in ``rows`` it decides."""
         undecided = np.arange(len(rows))
-        for track in self._giving:
+        for active in self._giving:
             if not len(undecided):
                 return
             left = rows[undecided]
-            given = track.covered(left, self._fleet.running_ids[left]) & ~self.held(left, track)
-            yield track, undecided[given]
+            given = active.covered(left, self._fleet.running_ids[left]) & ~self.excluded(
+                left, active
+            )
+            yield active, undecided[given]
             undecided = undecided[~given]
 
-    def recalls(self, numbers: npt.NDArray[np.uint32]) -> bool:
+    def withdraws_any(self, numbers: npt.NDArray[np.uint32]) -> bool:
         """False when no rollout takes back any of these releases."""
-        return any(number in self._taken_back for number in set(numbers.tolist()))
+        return any(number in self._withdrawn for number in set(numbers.tolist()))
 
-    def held(self, rows: Rows, track: ActiveRollout) -> Mask:
-        """Which rows must not be offered the release of ``track``, whichever rollout said so."""
+    def excluded(self, rows: Rows, active: ActiveRollout) -> Mask:
+        """Which rows must not be offered the release of ``active``, whichever rollout said so."""
         mask = np.zeros(len(rows), np.bool_)
-        for other in self.of_release(track.release.number):
-            if other.ledger.holds_any:
-                mask |= other.ledger.held(rows)
+        for other in self.of_release(active.release.number):
+            if other.ledger.excludes_any:
+                mask |= other.ledger.excluded(rows)
         return mask
 
     def of_release(self, number: int) -> tuple[ActiveRollout, ...]:
@@ -134,19 +136,21 @@ class Desired:
         return self._of_release.get(number, ())
 
     def _wanted(self, row: int, running: int) -> ActiveRollout | None:
-        for track in self._giving:
-            if track.covers(row, running) and not self.is_held(row, track):
-                return track
+        for active in self._giving:
+            if active.covers(row, running) and not self.is_excluded(row, active):
+                return active
         return None
 
-    def is_held(self, row: int, track: ActiveRollout) -> bool:
+    def is_excluded(self, row: int, active: ActiveRollout) -> bool:
         """By another rollout of its release: whom its own holds back, it does not cover."""
-        rollouts = self._of_release.get(track.release.number, ())
-        return len(rollouts) > 1 and any(other.ledger.standing(row) in HELD for other in rollouts)
+        rollouts = self._of_release.get(active.release.number, ())
+        return len(rollouts) > 1 and any(
+            other.ledger.standing(row) in EXCLUDED for other in rollouts
+        )
 
 
-def _by_release(tracks: Iterable[ActiveRollout]) -> dict[int, tuple[ActiveRollout, ...]]:
+def _by_release(rollouts: Iterable[ActiveRollout]) -> dict[int, tuple[ActiveRollout, ...]]:
     found: dict[int, tuple[ActiveRollout, ...]] = {}
-    for track in tracks:
-        found[track.release.number] = (*found.get(track.release.number, ()), track)
+    for active in rollouts:
+        found[active.release.number] = (*found.get(active.release.number, ()), active)
     return found

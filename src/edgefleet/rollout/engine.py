@@ -3,7 +3,7 @@
 Nothing here is durable. The shell stores each ``Change.state`` before it calls ``commit`` and each
 outcome before it calls ``record``; at start-up it loads the states and records the outcomes again,
 in any order, and the engine stands where it stood. Changes of one rollout must not overlap: from
-``command`` or ``look`` to ``commit`` no other change of that rollout may be made.
+``command`` or ``evaluate`` to ``commit`` no other change of that rollout may be made.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status,
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import plan
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
-from edgefleet.rollout.admission.downloads import open_offering, renew_offering
+from edgefleet.rollout.admission.downloads import open_candidates, renew_candidates
 from edgefleet.rollout.admission.legacy_grants import LegacyGrants
 from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission, allowed
 from edgefleet.rollout.batch import Batch
-from edgefleet.rollout.census import call_muster, find_owing
+from edgefleet.rollout.census import call_overdue, find_owing
 from edgefleet.rollout.constraints import approval
 from edgefleet.rollout.constraints.reservations import Blocked, Reservations
 from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
@@ -38,7 +38,7 @@ from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.intake import Intake
 from edgefleet.rollout.lifecycle import step as steps
-from edgefleet.rollout.lifecycle.state import HOLDING, OPEN, RolloutState
+from edgefleet.rollout.lifecycle.state import EXCLUSIVE, OPEN, RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine, Event, step
 from edgefleet.rollout.next_event import NextEvent
 from edgefleet.rollout.why import device as device_why
@@ -66,23 +66,23 @@ class Engine:
     ) -> None:
         self.fleet = Fleet(listening_since=now, offline_after_s=offline_after_s)
         self._releases: dict[tuple[str, str], PublishedRelease] = {}
-        self._tracks: dict[str, ActiveRollout] = {}
+        self._rollouts: dict[str, ActiveRollout] = {}
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
-        self._leave = StartAdmission(self.fleet, self._tracks)
-        self._grants = LegacyGrants(self.fleet, self._desired, self._leave)
-        self._counting = Intake(self.fleet, self._tracks, self._leave, self._grants)
-        self._offers = Offers(self._desired, self._leave)
-        self.alike = Batch(
+        self._admission = StartAdmission(self.fleet, self._rollouts)
+        self._grants = LegacyGrants(self.fleet, self._desired, self._admission)
+        self._intake = Intake(self.fleet, self._rollouts, self._admission, self._grants)
+        self._offers = Offers(self._desired, self._admission)
+        self.batch = Batch(
             self.fleet,
-            self._tracks,
+            self._rollouts,
             self._desired,
-            self._leave,
-            self._counting,
+            self._admission,
+            self._intake,
             offers=self._offers,
         )
-        self._outlook = RolloutStatus(self.fleet, self._desired, self._leave, gate)
-        self._course = NextEvent(self.fleet, self._desired)
+        self._status = RolloutStatus(self.fleet, self._desired, self._admission, gate)
+        self._next_event = NextEvent(self.fleet, self._desired)
 
     # What there is.
 
@@ -96,15 +96,15 @@ class Engine:
         """Take in a rollout from the store, or one that was just planned."""
         release = self._published(state.spec.model, state.spec.release)
         scope = self._scope(state.spec, release, state.salt)
-        admission = Reservations(state.spec, self._offset)
-        track = ActiveRollout(state, release, scope, Ledger(len(state.waves)), admission)
-        self._tracks[state.id] = track
-        open_offering(track, self.fleet, allowed(track))
+        reservations = Reservations(state.spec, self._offset)
+        active = ActiveRollout(state, release, scope, Ledger(len(state.waves)), reservations)
+        self._rollouts[state.id] = active
+        open_candidates(active, self.fleet, allowed(active))
         self._arrange()
 
     def states(self) -> tuple[RolloutState, ...]:
         """Every rollout, newest first."""
-        return tuple(track.state for track in self._newest_first())
+        return tuple(active.state for active in self._newest_first())
 
     def open_rollouts(self) -> tuple[str, ...]:
         """Ids of the rollouts that have not ended, newest first."""
@@ -128,11 +128,11 @@ class Engine:
         plan.check_selector(spec.selector, self.fleet)
         scope = self._scope(spec, release, salt)
         plan.check_fleet(scope, self.fleet, spec)
-        plan.check_not_failed_before(scope, release, self._tracks.values())
-        plan.check_free(scope, self._tracks.values(), HOLDING)
+        plan.check_not_failed_before(scope, release, self._rollouts.values())
+        plan.check_free(scope, self._rollouts.values(), EXCLUSIVE)
         plan.check_new(scope, release, self._desired)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
-        created_at = plan.after_all(self._tracks.values(), now)
+        created_at = plan.after_all(self._rollouts.values(), now)
         return plan.planned(
             spec, rollout_id=rollout_id, salt=salt, previous=previous, now=created_at
         )
@@ -145,60 +145,60 @@ class Engine:
         Raises OperatorError ``not_found``; ``verb_not_now`` where the rollout does not stand so, or
         when it moved on since ``generation``; ``rollout_overlap`` where another holds its devices.
         """
-        track = self._track(rollout_id)
-        if generation is not None and generation != track.state.generation:
+        active = self._active(rollout_id)
+        if generation is not None and generation != active.state.generation:
             raise OperatorError(
                 "verb_not_now",
-                f"Rollout {rollout_id} moved on: it is {track.state.status} in generation "
-                f"{track.state.generation}, not {generation}.",
+                f"Rollout {rollout_id} moved on: it is {active.state.status} in generation "
+                f"{active.state.generation}, not {generation}.",
                 field="generation",
             )
-        return self._change(track, self._event(track, verb, now), now)
+        return self._change(active, self._event(active, verb, now), now)
 
     def approve(self, rollout_id: str, person: str, *, now: float) -> Change:
         """What a person's agreement would do. Changes nothing until it is committed.
 
         Raises OperatorError ``not_found``, ``verb_not_now`` or ``approved_already``.
         """
-        track = self._track(rollout_id)
-        approval.check_person(track.state, person)
-        given = approval.approval(track.state, person, now)
-        return self._change(track, steps.Approved(approval=given), now)
+        active = self._active(rollout_id)
+        approval.check_person(active.state, person)
+        given = approval.approval(active.state, person, now)
+        return self._change(active, steps.Approved(approval=given), now)
 
-    def look(self, rollout_id: str, now: float) -> Change | None:
+    def evaluate(self, rollout_id: str, now: float) -> Change | None:
         """Judge the gate, or see whether everybody is back; None when nothing changes."""
-        track = self._track(rollout_id)
-        if track.state.status is Status.REVERTING:
-            owing = find_owing(track, self.fleet, self._desired, now)
-            if len(owing.online) and now < steps.returned_by(track.state):
+        active = self._active(rollout_id)
+        if active.state.status is Status.REVERTING:
+            owing = find_owing(active, self.fleet, self._desired, now)
+            if len(owing.online) and now < steps.returned_by(active.state):
                 return None
-            return self._change(track, steps.RevertCompleted(left=len(owing.online)), now)
-        if track.state.status is Status.PLANNED:
-            return self._start_by_time(track, now)
-        census = self._outlook.census(track, now)
-        call_muster(track, self.fleet, census, now)
-        if self._leave.shut_to_all(track, census.offered, now):
-            track.offering.hold(now)
+            return self._change(active, steps.RevertCompleted(left=len(owing.online)), now)
+        if active.state.status is Status.PLANNED:
+            return self._start_by_time(active, now)
+        census = self._status.census(active, now)
+        call_overdue(active, self.fleet, census, now)
+        if self._admission.shut_to_all(active, census.offered, now):
+            active.candidates.hold(now)
         else:
-            renew_offering(track, self.fleet, census.offered, allowed(track), now)
-        judgement = self._outlook.judge(track, census, now)
+            renew_candidates(active, self.fleet, census.offered, allowed(active), now)
+        judgement = self._status.judge(active, census, now)
         if judgement is None:
             return None
-        event = self._course.by_gate(track, judgement)
-        return None if event is None else self._change(track, event, now)
+        event = self._next_event.by_gate(active, judgement)
+        return None if event is None else self._change(active, event, now)
 
     def commit(self, change: Change) -> None:
         """Take over a state that is durable now. It must follow the one that the engine holds."""
-        track = self._track(change.state.id)
-        if change.state.revision != track.state.revision + 1:
+        active = self._active(change.state.id)
+        if change.state.revision != active.state.revision + 1:
             msg = (
-                f"{change.state.id}: revision {change.state.revision} after {track.state.revision}"
+                f"{change.state.id}: revision {change.state.revision} after {active.state.revision}"
             )
             raise AssertionError(msg)
-        track.become(change.state)
-        open_offering(track, self.fleet, allowed(track))
+        active.become(change.state)
+        open_candidates(active, self.fleet, allowed(active))
         if change.state.status not in OPEN:
-            track.cohorts = Cohorts()
+            active.cohorts = Cohorts()
         self._arrange()
 
     # What devices say, and are told.
@@ -208,10 +208,12 @@ class Engine:
 
         To be asked when the report arrives. Later the device's facts may be others.
         """
-        track = self._tracks.get(outcome.rollout)
+        active = self._rollouts.get(outcome.rollout)
         if outcome.kind is OutcomeKind.OFFERED:
             return False
-        return track is None or track.admission.holds(row) or track.has_part(row, outcome.kind)
+        return (
+            active is None or active.reservations.holds(row) or active.has_part(row, outcome.kind)
+        )
 
     def admit(self, row: int, outcome: Outcome, now: float) -> bool:
         """May this device start now? ``outcome`` is the start that it announces.
@@ -220,8 +222,8 @@ class Engine:
         stores and acknowledges exactly the starts that were admitted. One that is recorded or
         reserved already is admitted again.
         """
-        track = self._tracks.get(outcome.rollout)
-        return track is not None and self._leave.admit(track, row, outcome, now)
+        active = self._rollouts.get(outcome.rollout)
+        return active is not None and self._admission.admit(active, row, outcome, now)
 
     def grant(self, row: int, now: float) -> Outcome | None:
         """What must be stored and recorded before ``answer`` offers the device what it may have.
@@ -234,9 +236,9 @@ class Engine:
 
     def release(self, row: int, outcome: Outcome) -> None:
         """The start or grant that was admitted could not be stored: its place is free again."""
-        track = self._tracks.get(outcome.rollout)
-        if track is not None:
-            track.admission.release(row)
+        active = self._rollouts.get(outcome.rollout)
+        if active is not None:
+            active.reservations.release(row)
 
     def record(self, row: int, outcome: Outcome, at: float | None = None) -> bool:
         """Count a durable outcome; False when it says nothing new or concerns no known rollout.
@@ -244,11 +246,11 @@ class Engine:
         ``at`` is when it was received, by the clock of whoever calls: starts count for the pace by
         it after a restart.
         """
-        return self._counting.record(row, outcome, at)
+        return self._intake.record(row, outcome, at)
 
     def telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
         """Add serving figures to the cohort that the device is in. Soft."""
-        self._counting.hear(row, telemetry, now)
+        self._intake.add_telemetry(row, telemetry, now)
 
     def answer(self, row: int, now: float) -> Offer | None:
         """What the device should run, when that is not what it said it runs."""
@@ -262,13 +264,13 @@ class Engine:
         """Which of ``rows``, idle devices all of them, ``answer`` may have an offer for."""
         numbers = self._desired.numbers(rows)
         wanted: Mask = (numbers != NOTHING) & (numbers != self.fleet.running_ids[rows])
-        for track in self._tracks.values():
-            if track.state.status is Status.RUNNING and track.offering.below < EVERYONE:
-                if len(self._desired.of_release(track.release.number)) > 1:
+        for active in self._rollouts.values():
+            if active.state.status is Status.RUNNING and active.candidates.below < EVERYONE:
+                if len(self._desired.of_release(active.release.number)) > 1:
                     continue
-                asked = np.flatnonzero(wanted & (numbers == track.release.number))
-                unbegun = track.ledger.standings(rows[asked]) < DeviceStanding.TRIAL
-                beyond = track.scope.positions(rows[asked]) >= np.uint64(track.offering.below)
+                asked = np.flatnonzero(wanted & (numbers == active.release.number))
+                unbegun = active.ledger.standings(rows[asked]) < DeviceStanding.TRIAL
+                beyond = active.scope.positions(rows[asked]) >= np.uint64(active.candidates.below)
                 wanted[asked[unbegun & beyond]] = False
         return wanted
 
@@ -277,61 +279,61 @@ class Engine:
     @property
     def freeze(self) -> Freeze:
         """Whether nobody may begin anything."""
-        return self._leave.freeze
+        return self._admission.freeze
 
     def set_freeze(self, freeze: Freeze) -> None:
         """Freeze or let go; the shell has made it durable."""
-        self._leave.freeze = freeze
+        self._admission.freeze = freeze
 
     def quarantined_models(self, row: int) -> tuple[str, ...]:
         """The models of which the device rolled back two releases."""
-        quarantine = self._leave.quarantine
+        quarantine = self._admission.quarantine
         models = quarantine.models()
         return tuple(model for model in models if quarantine.is_quarantined(model, row))
 
     def quarantined_rows(self, model: str) -> Rows:
         """Rows that are quarantined until an operator clears them, ascending."""
-        return self._leave.quarantine.rows(model)
+        return self._admission.quarantine.rows(model)
 
     def rollbacks(self, model: str, row: int) -> int:
         """After how many rollouts of the model the device went back."""
-        return self._leave.quarantine.count(model, row)
+        return self._admission.quarantine.count(model, row)
 
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
         """A person cleared the device when it had so many; the shell has made it durable."""
-        self._leave.quarantine.unquarantine(model, row, rollbacks)
+        self._admission.quarantine.unquarantine(model, row, rollbacks)
 
     def desired(self, row: int) -> str | None:
         """The release that the device should run; None when no rollout says."""
-        track = self._desired.track(row)
-        return None if track is None else track.state.spec.release
+        active = self._desired.rollout(row)
+        return None if active is None else active.state.spec.release
 
     def rollout_of(self, row: int) -> str | None:
         """The rollout that says what the device should run."""
-        track = self._desired.track(row)
-        return None if track is None else track.state.id
+        active = self._desired.rollout(row)
+        return None if active is None else active.state.id
 
     # What people see.
 
     def view(self, rollout_id: str, now: float) -> RolloutView:
         """The rollout at this moment. Raises OperatorError ``not_found``."""
-        return self._outlook.view(self._track(rollout_id), now)
+        return self._status.view(self._active(rollout_id), now)
 
     def why_rollout(self, rollout_id: str, now: float) -> WaitReport:
         """What the rollout waits for. Raises OperatorError ``not_found``."""
-        return self._outlook.why(self._track(rollout_id), now)
+        return self._status.why(self._active(rollout_id), now)
 
     def why_device(self, row: int, now: float) -> WaitReport:
         """Why the device runs what it runs."""
-        tracks = self._newest_first()
+        rollouts = self._newest_first()
         return device_why.explain_device(
             row,
             self.fleet,
             self._desired,
-            tracks,
+            rollouts,
             now,
             decision=self._offers.decide(row, now),
-            refusal=lambda track: self._leave.refusal(track, row, now),
+            refusal=lambda active: self._admission.refusal(active, row, now),
         )
 
     def why_release(self, model: str, release: str, now: float) -> WaitReport:
@@ -345,32 +347,32 @@ class Engine:
 
     def _arrange(self) -> None:
         """A rollout came or changed."""
-        self._desired.arrange(self._tracks.values())
-        self._leave.arrange(self._tracks.values())
-        self._counting.arrange()
+        self._desired.arrange(self._rollouts.values())
+        self._admission.arrange(self._rollouts.values())
+        self._intake.arrange()
 
-    def _start_by_time(self, track: ActiveRollout, now: float) -> Change | None:
+    def _start_by_time(self, active: ActiveRollout, now: float) -> Change | None:
         """Start what is planned for now, unless another rollout holds its devices."""
-        at = track.state.spec.start_at
+        at = active.state.spec.start_at
         if at is None or now < at:
             return None
         try:
-            return self._change(track, self._event(track, Verb.START, now), now)
+            return self._change(active, self._event(active, Verb.START, now), now)
         except OperatorError:
             return None
 
-    def _event(self, track: ActiveRollout, verb: Verb, now: float) -> Event:
-        others = [other for other in self._tracks.values() if other is not track]
-        return self._course.by_verb(
-            track,
+    def _event(self, active: ActiveRollout, verb: Verb, now: float) -> Event:
+        others = [other for other in self._rollouts.values() if other is not active]
+        return self._next_event.by_verb(
+            active,
             verb,
             others,
             now,
-            evidence=lambda: self._outlook.census(track, now).evidence,
+            evidence=lambda: self._status.census(active, now).evidence,
         )
 
-    def _change(self, track: ActiveRollout, event: Event, now: float) -> Change:
-        state, audit = step(track.state, event, now)
+    def _change(self, active: ActiveRollout, event: Event, now: float) -> Change:
+        state, audit = step(active.state, event, now)
         return Change(state, audit)
 
     def _scope(self, spec: RolloutSpec, release: PublishedRelease, salt: int) -> Scope:
@@ -384,8 +386,8 @@ class Engine:
             )
         return found
 
-    def _track(self, rollout_id: str) -> ActiveRollout:
-        found = self._tracks.get(rollout_id)
+    def _active(self, rollout_id: str) -> ActiveRollout:
+        found = self._rollouts.get(rollout_id)
         if found is None:
             raise OperatorError("not_found", f"There is no rollout {rollout_id}.", field="rollout")
         return found
@@ -393,8 +395,8 @@ class Engine:
     def _newest_first(self) -> tuple[ActiveRollout, ...]:
         return tuple(
             sorted(
-                self._tracks.values(),
-                key=lambda track: (track.state.created_at, track.state.id),
+                self._rollouts.values(),
+                key=lambda active: (active.state.created_at, active.state.id),
                 reverse=True,
             )
         )

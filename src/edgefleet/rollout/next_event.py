@@ -25,7 +25,7 @@ class NextEvent:
 
     def by_verb(
         self,
-        track: ActiveRollout,
+        active: ActiveRollout,
         verb: Verb,
         others: Collection[ActiveRollout],
         now: float,
@@ -39,44 +39,44 @@ class NextEvent:
         """
         match verb:
             case Verb.START:
-                steps.check_allowed(track.state, RolloutSignal.STARTED, "start")
-                plan.check_free(track.scope, others, ACTING)
+                steps.check_allowed(active.state, RolloutSignal.STARTED, "start")
+                plan.check_free(active.scope, others, ACTING)
                 return steps.Started(
                     previous=plan.previous_release(
-                        track.scope, self._fleet, self._desired, track.state.spec.model
+                        active.scope, self._fleet, self._desired, active.state.spec.model
                     ),
-                    opening=plan.next_openings(track, self._fleet)[0],
+                    opening=plan.next_openings(active, self._fleet)[0],
                 )
             case Verb.PAUSE:
                 return steps.Paused()
             case Verb.RESUME:
-                steps.check_allowed(track.state, RolloutSignal.RESUMED, "resume")
-                plan.check_free(track.scope, others, ACTING)
-                plan.check_newest(track, others)
-                begun = track.state.wave is not None
-                opening = None if begun else plan.next_openings(track, self._fleet)[0]
+                steps.check_allowed(active.state, RolloutSignal.RESUMED, "resume")
+                plan.check_free(active.scope, others, ACTING)
+                plan.check_newest(active, others)
+                begun = active.state.wave is not None
+                opening = None if begun else plan.next_openings(active, self._fleet)[0]
                 return steps.Resumed(opening=opening)
             case Verb.ADVANCE:
-                steps.check_allowed(track.state, RolloutSignal.ADVANCED, "advance")
-                return self._onward(track, steps.by_hand(evidence(), now), by_hand=True)
+                steps.check_allowed(active.state, RolloutSignal.ADVANCED, "advance")
+                return self._onward(active, steps.by_hand(evidence(), now), by_hand=True)
             case Verb.HALT:
                 return steps.Halted()
             case Verb.REVERT:
-                steps.check_allowed(track.state, RolloutSignal.REVERT_REQUESTED, "revert")
-                plan.check_free(track.scope, others, ACTING)
+                steps.check_allowed(active.state, RolloutSignal.REVERT_REQUESTED, "revert")
+                plan.check_free(active.scope, others, ACTING)
                 return steps.RevertRequested()
 
-    def by_gate(self, track: ActiveRollout, judgement: Judgement) -> Event | None:
+    def by_gate(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
         """What the gate's word leads to; None when it says what it said before."""
         match judgement.verdict:
             case Verdict.FAIL if judgement.evidence.exposed:
                 return steps.GateFailed(judgement=judgement)
             case Verdict.FAIL:
                 return steps.RefusedByDevices(judgement=judgement)
-            case Verdict.PASS if track.state.status is Status.RUNNING:
-                return self._onward(track, judgement, by_hand=False)
+            case Verdict.PASS if active.state.status is Status.RUNNING:
+                return self._onward(active, judgement, by_hand=False)
             case Verdict.PASS | Verdict.INCONCLUSIVE:
-                wave = track.state.open_wave
+                wave = active.state.open_wave
                 before = None if wave is None else wave.judgement
                 stands = (
                     before is not None
@@ -87,9 +87,9 @@ class NextEvent:
                     return None
                 return steps.WaitReasonChanged(judgement=judgement)
 
-    def _onward(self, track: ActiveRollout, judgement: Judgement, *, by_hand: bool) -> Event:
-        openings = plan.next_openings(track, self._fleet)
-        if plan.leads_on(track, openings):
+    def _onward(self, active: ActiveRollout, judgement: Judgement, *, by_hand: bool) -> Event:
+        openings = plan.next_openings(active, self._fleet)
+        if plan.leads_on(active, openings):
             return steps.Advanced(judgement=judgement, openings=openings, by_hand=by_hand)
         return steps.Finished(
             judgement=judgement, openings=openings, by_hand=by_hand, rows=len(self._fleet)

@@ -19,7 +19,7 @@ from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Scope, reach
 from edgefleet.rollout.fleet.selector import Selector, parse
-from edgefleet.rollout.lifecycle.state import TAKEN_BACK, RolloutState, WaveState
+from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.step import Opening
 from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES
 
@@ -194,7 +194,7 @@ def check_not_failed_before(
     """What was taken back from any of these devices is not planned for them again."""
     mine = scope.eligible_mask()
     for other in others:
-        if other.release.number != release.number or other.state.status not in TAKEN_BACK:
+        if other.release.number != release.number or other.state.status not in WITHDRAWN:
             continue
         if (mine & other.scope.eligible_mask()).any():
             raise OperatorError(
@@ -264,18 +264,18 @@ def previous_release(scope: Scope, fleet: Fleet, desired: Desired, model: str) -
     return None
 
 
-def next_openings(track: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
+def next_openings(active: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
     """The waves to open next: all that add nobody to the open one, and the one after.
 
     A wave with the same cut has nothing to learn that is not known. Empty after the last wave.
     """
-    state = track.state
+    state = active.state
     openings: list[Opening] = []
     last = state.open_wave
     count = None if last is None else last.cut
     waves = list(state.waves[: 0 if state.wave is None else state.wave + 1])
     for wave in state.waves[len(waves) :]:
-        opening = _open(track.scope, wave, waves, rows=len(fleet))
+        opening = _open(active.scope, wave, waves, rows=len(fleet))
         openings.append(opening)
         if opening.cut != count:
             break
@@ -303,17 +303,17 @@ def _open(scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int) 
     return Opening(cut=count, threshold=opened.threshold or "", population=len(every), rows=rows)
 
 
-def leads_on(track: ActiveRollout, openings: tuple[Opening, ...]) -> bool:
+def leads_on(active: ActiveRollout, openings: tuple[Opening, ...]) -> bool:
     """True when there is a wave among ``openings`` that is larger than the open one."""
-    last = track.state.open_wave
+    last = active.state.open_wave
     return bool(openings) and (last is None or openings[-1].cut != last.cut)
 
 
-def check_newest(track: ActiveRollout, others: Iterable[ActiveRollout]) -> None:
+def check_newest(active: ActiveRollout, others: Iterable[ActiveRollout]) -> None:
     """A halted rollout is over once a newer one completed on any of its devices."""
-    mine = track.scope.eligible_mask()
+    mine = active.scope.eligible_mask()
     for other in others:
-        newer = other.state.created_at > track.state.created_at
+        newer = other.state.created_at > active.state.created_at
         completed = newer and other.state.status is Status.COMPLETED
         if completed and (mine & other.scope.eligible_mask()).any():
             raise OperatorError(

@@ -108,7 +108,7 @@ class FakeFleet:
         """Let every device run ``release`` already, by a completed rollout; return its id."""
         for row, device in enumerate(self._by_row):
             device.running = release
-            self.engine.fleet.seen(
+            self.engine.fleet.observe(
                 row, self.now, model=self.model, release=release, phase=device.phase
             )
         everyone = (WaveSpec(percent=100),)
@@ -252,7 +252,7 @@ class FakeFleet:
         self.engine.fleet.speaks(row, device.protocol)
         if too_old(self.engine.fleet.protocol(row)):
             return  # its check-in is refused
-        self.engine.fleet.seen(row, now, model=model, release=device.running, phase=device.phase)
+        self.engine.fleet.observe(row, now, model=model, release=device.running, phase=device.phase)
         if device.running is not None:
             self.engine.telemetry(row, self._figures(device, device.running), now)
         for said in tuple(device.spool):
@@ -301,7 +301,7 @@ class FakeFleet:
 
     def _look(self) -> None:
         for rollout in self.engine.open_rollouts():
-            change = self.engine.look(rollout, self.now)
+            change = self.engine.evaluate(rollout, self.now)
             if change is not None:
                 self._commit(change)
 

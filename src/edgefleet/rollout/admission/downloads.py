@@ -23,19 +23,19 @@ _LATER: Final = Blocked(
 _STAGING_CODES: Final = [phase_code(phase) for phase in _STAGING]
 
 
-def blocked(track: ActiveRollout, fleet: Fleet, row: int, now: float) -> Blocked | None:
+def blocked(active: ActiveRollout, fleet: Fleet, row: int, now: float) -> Blocked | None:
     """Why a device that has not begun may not download now. None if it may.
 
     A device that downloads already goes on. Changes nothing.
     """
     staging = fleet.phase(row) in _STAGING
-    if not staging and track.scope.position(row) >= track.offering.below:
+    if not staging and active.scope.position(row) >= active.candidates.below:
         return _LATER
-    flow = track.admission.flow
+    flow = active.reservations.flow
     if staging or not flow.is_bounded:
         return None
-    site = fleet.labels(row).get(track.state.spec.site_label)
-    size_bytes = partial(_size_bytes, track, fleet.profile(row))
+    site = fleet.labels(row).get(active.state.spec.site_label)
+    size_bytes = partial(_size_bytes, active, fleet.profile(row))
     until = flow.wait_until(row, site, size_bytes, now)
     if until is None:
         return None
@@ -44,67 +44,67 @@ def blocked(track: ActiveRollout, fleet: Fleet, row: int, now: float) -> Blocked
 
 
 def count_bytes(
-    track: ActiveRollout, fleet: Fleet, row: int, now: float, bounded: Iterable[ActiveRollout]
+    active: ActiveRollout, fleet: Fleet, row: int, now: float, bounded: Iterable[ActiveRollout]
 ) -> None:
     """The device is offered its bytes; all ``bounded`` rollouts have so many fewer to offer."""
-    if not track.admission.flow.begins(row):
+    if not active.reservations.flow.begins(row):
         return
-    size_bytes = _size_bytes(track, fleet.profile(row))
+    size_bytes = _size_bytes(active, fleet.profile(row))
     labels = fleet.labels(row)
     for other in bounded:
-        other.admission.flow.take(labels.get(other.state.spec.site_label), size_bytes, now)
+        other.reservations.flow.take(labels.get(other.state.spec.site_label), size_bytes, now)
 
 
-def all_may_stage(track: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
+def all_may_stage(active: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
     """``blocked`` is None, for many rows of a rollout without a bound on bytes."""
     mask = np.isin(fleet.phases[rows], _STAGING_CODES)
-    if track.offering.below >= EVERYONE:
+    if active.candidates.below >= EVERYONE:
         mask[:] = True
     else:
-        mask |= track.scope.positions(rows) < np.uint64(track.offering.below)
+        mask |= active.scope.positions(rows) < np.uint64(active.candidates.below)
     return mask
 
 
-def open_offering(track: ActiveRollout, fleet: Fleet, allowed: int) -> None:
+def open_candidates(active: ActiveRollout, fleet: Fleet, allowed: int) -> None:
     """A wave may have opened: who is asked first."""
-    wave = track.state.open_wave
+    wave = active.state.open_wave
     if wave is not None and wave.cut:
-        begun = sum(track.ledger.count(standing) for standing in DeviceStanding if standing)
-        track.offering.open(
-            allowed=_soon(track, fleet, allowed),
+        begun = sum(active.ledger.count(standing) for standing in DeviceStanding if standing)
+        active.candidates.open(
+            allowed=_soon(active, fleet, allowed),
             begun=begun,
             cut=wave.cut,
             now=wave.opened_at or 0.0,
         )
 
 
-def renew_offering(
-    track: ActiveRollout, fleet: Fleet, waiting: RowSelection, allowed: int, now: float
+def renew_candidates(
+    active: ActiveRollout, fleet: Fleet, waiting: RowSelection, allowed: int, now: float
 ) -> None:
     """Ask more of them when more may start. ``waiting`` are online and have not begun."""
-    soon, begun = _soon(track, fleet, allowed), track.ledger.version
-    stale = track.offering.is_stale(allowed=soon, begun=begun, now=now)
-    if track.state.status is not Status.RUNNING or not stale:
+    soon, begun = _soon(active, fleet, allowed), active.ledger.version
+    stale = active.candidates.is_stale(allowed=soon, begun=begun, now=now)
+    if active.state.status is not Status.RUNNING or not stale:
         return
     rows = waiting.all()
-    free = rows[~track.admission.budgets.blocked(rows, fleet)]
+    free = rows[~active.reservations.budgets.blocked(rows, fleet)]
     if len(waiting) and not len(free):
-        track.offering.hold(now)
+        active.candidates.hold(now)
     else:
-        places = track.scope.positions(free)
-        track.offering.renew(places, allowed=soon, begun=begun, now=now)
+        places = active.scope.positions(free)
+        active.candidates.renew(places, allowed=soon, begun=begun, now=now)
 
 
-def _soon(track: ActiveRollout, fleet: Fleet, allowed: int) -> int:
+def _soon(active: ActiveRollout, fleet: Fleet, allowed: int) -> int:
     """How many may start soon."""
-    a_minute = track.state.spec.pace.starts_per_minute
-    places = track.admission.budgets.places(fleet)
+    a_minute = active.state.spec.pace.starts_per_minute
+    places = active.reservations.budgets.places(fleet)
     bounds = (allowed, a_minute or allowed, allowed if places is None else places)
     return max(1, min(bounds))
 
 
-def _size_bytes(track: ActiveRollout, profile: str) -> int:
+def _size_bytes(active: ActiveRollout, profile: str) -> int:
     """What a device of the profile fetches."""
-    manifest = track.release.manifest
+    manifest = active.release.manifest
     sizes = [v.artifact.size_bytes for v in manifest.variants if v.profile == profile]
     return manifest.golden.artifact.size_bytes + sum(sizes)

@@ -35,10 +35,10 @@ _ASKED: Final = Blocked(WaitCode.EXPOSURE, "It is granted first.")
 class LegacyGrants:
     """At most one a device. Rebuilt from what was recorded, in any order."""
 
-    def __init__(self, fleet: Fleet, desired: Desired, leave: StartAdmission) -> None:
+    def __init__(self, fleet: Fleet, desired: Desired, admission: StartAdmission) -> None:
         self._fleet = fleet
         self._desired = desired
-        self._leave = leave
+        self._admission = admission
         self._held: dict[int, ActiveRollout] = {}
         self._unheard: set[int] = set()  # rows that hold one from the record, not heard since
 
@@ -56,41 +56,41 @@ class LegacyGrants:
         if held is not None:
             if self._goes_on(held, row, now):
                 return None
-            held.admission.take_back(row)
+            held.reservations.take_back(row)
             del self._held[row]
         if not starts_by_itself(self._fleet.protocol(row)):
             return None
         granted: list[ActiveRollout] = []
 
-        def grant(track: ActiveRollout) -> Blocked:
-            if self._leave.grant(track, row, now):
-                granted.append(track)
+        def grant(active: ActiveRollout) -> Blocked:
+            if self._admission.grant(active, row, now):
+                granted.append(active)
             return _ASKED
 
         self._desired.decide(row, grant)
         return _outcome(granted[0], self._fleet.last_seq(row), now) if granted else None
 
-    def record(self, track: ActiveRollout, row: int, at: float) -> bool:
+    def record(self, active: ActiveRollout, row: int, at: float) -> bool:
         """A grant of ``at`` is durable; False when the device has answered it already."""
-        if track.ledger.standing(row) > _DEFERRED:
+        if active.ledger.standing(row) > _DEFERRED:
             return False
         other = self._held.get(row)
         if other is not None:
-            since = other.admission.granted_since(row)
+            since = other.reservations.granted_since(row)
             if since is not None and since > at:
                 return False  # it was let go of: a later one was given
-            if other is not track:
-                other.admission.take_back(row)
-        self._held[row] = track
-        if not track.admission.grant(row, self._fleet.labels(row), at):
+            if other is not active:
+                other.reservations.take_back(row)
+        self._held[row] = active
+        if not active.reservations.grant(row, self._fleet.labels(row), at):
             self._unheard.add(row)
-        track.moved(row, at)
+        active.note_progress(row, at)
         return True
 
-    def settle(self, track: ActiveRollout, row: int) -> None:
+    def settle(self, active: ActiveRollout, row: int) -> None:
         """The device began, or said how it ended: its grant is used up."""
-        if self._held.get(row) is track:
-            track.admission.ended(row)
+        if self._held.get(row) is active:
+            active.reservations.ended(row)
             del self._held[row]
             self._unheard.discard(row)
 
@@ -103,18 +103,18 @@ class LegacyGrants:
         return not unheard and self._is_offered(held, row, now)
 
     def _is_offered(self, held: ActiveRollout, row: int, now: float) -> bool:
-        offer = self._desired.decide(row, lambda track: self._leave.staging(track, row, now))
+        offer = self._desired.decide(row, lambda active: self._admission.staging(active, row, now))
         return isinstance(offer, Offer) and (offer.rollout, offer.action) == (
             held.state.id,
             "install",
         )
 
 
-def _outcome(track: ActiveRollout, seq: int, now: float) -> Outcome:
-    spec = track.state.spec
+def _outcome(active: ActiveRollout, seq: int, now: float) -> Outcome:
+    spec = active.state.spec
     return Outcome(
-        id=f"offered/{seq}/{track.state.id}"[:_ID_CHARS],
-        rollout=track.state.id,
+        id=f"offered/{seq}/{active.state.id}"[:_ID_CHARS],
+        rollout=active.state.id,
         release=spec.release,
         kind=OutcomeKind.OFFERED,
         at=now,

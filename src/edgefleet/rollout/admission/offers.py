@@ -15,7 +15,7 @@ class Offers:
 
     def decide(self, row: int, now: float) -> Offer | Blocked:
         """What the next check-in of the device is answered. Changes nothing."""
-        return self._desired.decide(row, lambda track: self._admission.staging(track, row, now))
+        return self._desired.decide(row, lambda active: self._admission.staging(active, row, now))
 
     def give(self, row: int, now: float) -> Offer | None:
         """``decide`` for the answer to a check-in. An offer uses up the bytes of its download."""

@@ -42,7 +42,7 @@ class Reservations:
         self.budgets = Budgets(spec.budgets)
         self.starts = StartRate(spec.pace.starts_per_minute)
         self.flow = ByteRate(spec.pace)
-        self.moved_at = 0.0  # when a start was last admitted, or held back by a closed door
+        self.progress_at = 0.0  # when a start was last admitted, or held back by a closed door
         self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how often, since)
         self._granted: dict[int, float] = {}  # row -> since; with its offer, see ``grants``
         self._put_off: dict[int, float] = {}  # row -> until
@@ -193,9 +193,9 @@ class Reservations:
     def is_put_off(self, row: int, now: float) -> bool:
         return now < self._put_off.get(row, now)
 
-    def moved(self, at: float) -> None:
+    def note_progress(self, at: float) -> None:
         """A start was admitted, or held back by its device's own window: patience runs on."""
-        self.moved_at = max(self.moved_at, at)
+        self.progress_at = max(self.progress_at, at)
 
     def patience_from(self, state: RolloutState, freeze: Freeze, now: float) -> float:
         """Since when stragglers have had their chance: now, while a door is closed to everybody."""
@@ -208,6 +208,6 @@ class Reservations:
             state.since,
             freeze.since or 0.0,
             self.hours.open_since(now),
-            self.moved_at,
+            self.progress_at,
             *agreed,
         )

@@ -174,7 +174,7 @@ class Cohorts:
     _flags: bytearray = field(default_factory=bytearray)
     _above: dict[int, int] = field(default_factory=dict)  # flag -> devices
 
-    def hear_canary(
+    def add_canary(
         self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
         """A device that runs the release says how it serves."""
@@ -191,27 +191,27 @@ class Cohorts:
             elif len(self._canaries) < SCORES_WAITING:
                 self._canaries[row] = scores
 
-    def hear_canaries(
+    def add_canaries(
         self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
-        """``hear_canary`` of many devices that say the same."""
+        """``add_canary`` of many devices that say the same."""
         if telemetry.scores is not None:  # each is paired for itself
             for row in rows.tolist():
-                self.hear_canary(row, telemetry, gate, memory_limit_mib)
+                self.add_canary(row, telemetry, gate, memory_limit_mib)
             return
         self.canary.add_all(rows, telemetry)
         if telemetry.requests >= LIMIT_REQUESTS:
             self._hold_all_to_limits(rows, telemetry, gate, memory_limit_mib)
 
-    def hear_controls(self, rows: Rows, telemetry: Telemetry, gate: GateSpec) -> None:
-        """``hear_control`` of many devices that say the same."""
+    def add_controls(self, rows: Rows, telemetry: Telemetry, gate: GateSpec) -> None:
+        """``add_control`` of many devices that say the same."""
         if telemetry.scores is None:
             self.control.add_all(rows, telemetry)
             return
         for row in rows.tolist():
-            self.hear_control(row, telemetry, gate)
+            self.add_control(row, telemetry, gate)
 
-    def hear_control(self, row: int, telemetry: Telemetry, gate: GateSpec) -> None:
+    def add_control(self, row: int, telemetry: Telemetry, gate: GateSpec) -> None:
         """A device that was not given the release says how it serves."""
         self.control.add(row, telemetry)
         scores = telemetry.scores

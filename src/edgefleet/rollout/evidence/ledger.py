@@ -29,10 +29,12 @@ class DeviceStanding(IntEnum):
     FAILED = 6  # also after it went back
 
 
-HELD: Final = frozenset({DeviceStanding.REFUSED, DeviceStanding.REVERTED, DeviceStanding.FAILED})
+EXCLUDED: Final = frozenset(
+    {DeviceStanding.REFUSED, DeviceStanding.REVERTED, DeviceStanding.FAILED}
+)
 """A device that stands so is never offered the release again."""
 WENT_BACK: Final = frozenset({DeviceStanding.REVERTED, DeviceStanding.FAILED})
-_IS_HELD: Final = np.array([standing in HELD for standing in DeviceStanding])
+_IS_EXCLUDED: Final = np.array([standing in EXCLUDED for standing in DeviceStanding])
 
 _BIT: Final = {
     OutcomeKind.DEFERRED: 1,
@@ -142,9 +144,9 @@ class Ledger:
         return self.counts[standing] if standing else 0
 
     @property
-    def holds_any(self) -> bool:
+    def excludes_any(self) -> bool:
         """True when some device must not be offered the release again."""
-        return any(self.counts[standing] for standing in HELD)
+        return any(self.counts[standing] for standing in EXCLUDED)
 
     def exposed_up_to(self, wave: int) -> int:
         """Devices inside that wave's cut that ever activated the release."""
@@ -161,10 +163,10 @@ class Ledger:
         found = taken(self._standing, rows)
         return found if found.base is None else found.copy()
 
-    def held(self, rows: Rows) -> npt.NDArray[np.bool_]:
+    def excluded(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which of ``rows``, which ascend, must not be offered the release again."""
-        held: npt.NDArray[np.bool_] = _IS_HELD[self.standings(rows)]
-        return held
+        excluded: npt.NDArray[np.bool_] = _IS_EXCLUDED[self.standings(rows)]
+        return excluded
 
     def rows(self, *standings: DeviceStanding) -> Rows:
         """Rows that stand in one of these ways, ascending; of those that said anything."""
@@ -212,11 +214,11 @@ class Ledger:
         was, stands = _STANDING_OF[before], _STANDING_OF[after]
         self._bits[rows] = after
         self._standing[rows] = stands
-        moved = np.bincount(stands, minlength=len(DeviceStanding))
-        moved -= np.bincount(was, minlength=len(DeviceStanding))
+        note_progress = np.bincount(stands, minlength=len(DeviceStanding))
+        note_progress -= np.bincount(was, minlength=len(DeviceStanding))
         for standing in DeviceStanding:
             if standing is not _NONE:
-                self.counts[standing] += int(moved[standing])
+                self.counts[standing] += int(note_progress[standing])
         fresh = (after & _EXPOSED_BITS != 0) & (before & _EXPOSED_BITS == 0)
         exposed, inside = rows[fresh], waves[fresh]
         self.exposed += len(exposed)

@@ -147,7 +147,7 @@ class Fleet:
         for row in rows[self._protocol[rows] != protocol].tolist():
             self.speaks(row, protocol)
 
-    def seen(
+    def observe(
         self, row: int, now: float, *, model: str | None, release: str | None, phase: Phase
     ) -> None:
         """Take down what a check-in said."""
@@ -167,7 +167,7 @@ class Fleet:
     def all_seen(
         self, rows: Rows, now: float, *, model: str | None, release: str | None, phase: Phase
     ) -> None:
-        """``seen`` for many devices that said the same."""
+        """``observe`` for many devices that said the same."""
         self._last_seen[rows] = now
         self._running[rows] = self.release_id(model, release)
         self._phase[rows] = _PHASE_CODE[phase]

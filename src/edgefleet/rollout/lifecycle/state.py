@@ -12,13 +12,13 @@ OPEN: Final[Collection[Status]] = frozenset(
 ACTING: Final[frozenset[Status]] = frozenset({Status.RUNNING, Status.PAUSED, Status.REVERTING})
 """No second rollout acts on a common device while one of these does; a halted one lets go."""
 
-HOLDING: Final[frozenset[Status]] = ACTING | {Status.PLANNED}
+EXCLUSIVE: Final[frozenset[Status]] = ACTING | {Status.PLANNED}
 """No second rollout is planned for a common device while one of these holds it."""
 
 JUDGED: Final[frozenset[Status]] = frozenset({Status.RUNNING, Status.PAUSED})
 """The gate judges the open wave of one that stands so; a fail acts on a paused one, too."""
 
-TAKEN_BACK: Final[Collection[Status]] = frozenset(
+WITHDRAWN: Final[Collection[Status]] = frozenset(
     {Status.REVERTING, Status.REVERTED, Status.REFUSED}
 )
 

@@ -14,7 +14,7 @@ from edgefleet.rollout.limits import FIRST_NAMES
 
 
 def held_back(
-    track: ActiveRollout,
+    active: ActiveRollout,
     fleet: Fleet,
     freeze: Freeze,
     waiting: RowSelection,
@@ -25,17 +25,17 @@ def held_back(
 ) -> tuple[Wait, ...]:
     """``waiting`` are online and have not begun; ``quarantined`` ascend."""
     found: list[Wait] = []
-    door = track.admission.door(track.state, freeze, None, now)
+    door = active.reservations.door(active.state, freeze, None, now)
     if door is not None:
         found.append(_wait(door, waiting, fleet))
     elif len(waiting):
-        found += _shut_by_device(track, waiting, fleet, now)
-        found += _no_place(track, waiting, fleet, allowed, now)
-    mine = quarantined[track.scope.all_eligible(quarantined)]
+        found += _shut_by_device(active, waiting, fleet, now)
+        found += _no_place(active, waiting, fleet, allowed, now)
+    mine = quarantined[active.scope.all_eligible(quarantined)]
     if len(mine):
         text = quarantine_text(fleet.name(int(mine[0])) if len(mine) == 1 else None)
         found.append(_wait(Blocked(WaitCode.QUARANTINED, text), RowSelection.of(mine), fleet))
-    misfits = track.scope.ineligible()
+    misfits = active.scope.ineligible()
     if misfits:
         named = ", ".join(f"{count} {reason}" for reason, count in sorted(misfits.items()))
         found.append(
@@ -49,22 +49,22 @@ def held_back(
 
 
 def _no_place(
-    track: ActiveRollout, waiting: RowSelection, fleet: Fleet, allowed: int, now: float
+    active: ActiveRollout, waiting: RowSelection, fleet: Fleet, allowed: int, now: float
 ) -> list[Wait]:
-    admission = track.admission
+    reservations = active.reservations
     found: list[Wait] = []
-    if track.in_trial >= allowed or track.muster.suspect:
-        text = f"{track.in_trial} are in trial{admission.unsaid}: {track.muster.reason}."
+    if active.in_trial >= allowed or active.overdue.suspect:
+        text = f"{active.in_trial} are in trial{reservations.unsaid}: {active.overdue.reason}."
         found.append(_wait(Blocked(WaitCode.EXPOSURE, text), waiting, fleet))
-    until = admission.starts.wait_until(now)
+    until = reservations.starts.wait_until(now)
     if until is not None:
-        text = f"{track.state.spec.pace.starts_per_minute} began in the last minute."
+        text = f"{active.state.spec.pace.starts_per_minute} began in the last minute."
         found.append(_wait(Blocked(WaitCode.PACE, text, until), waiting, fleet))
-    flows = admission.flow.busy_until(now)
+    flows = reservations.flow.busy_until(now)
     if flows is not None:
         text = "As many bytes are on their way, by all rollouts together, as its pace allows."
         found.append(_wait(Blocked(WaitCode.PACE, text, flows), waiting, fleet))
-    budgets = admission.budgets
+    budgets = reservations.budgets
     if budgets.specs and len(blocked := waiting.only(budgets.blocked(waiting.all(), fleet))):
         named = ", ".join(
             f"{budget.max_in_trial} in trial by {budget.label}" for budget in budgets.specs
@@ -75,9 +75,9 @@ def _no_place(
 
 
 def _shut_by_device(
-    track: ActiveRollout, waiting: RowSelection, fleet: Fleet, now: float
+    active: ActiveRollout, waiting: RowSelection, fleet: Fleet, now: float
 ) -> list[Wait]:
-    hours = track.admission.hours
+    hours = active.reservations.hours
     if not hours.by_device:
         return []
     numbers = fleet.label_ids[waiting.all()]

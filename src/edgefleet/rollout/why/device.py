@@ -11,7 +11,7 @@ from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.evidence.ledger import HELD, DeviceStanding
+from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
@@ -23,13 +23,13 @@ def explain_device(
     row: int,
     fleet: Fleet,
     desired: Desired,
-    tracks: tuple[ActiveRollout, ...],
+    rollouts: tuple[ActiveRollout, ...],
     now: float,
     *,
     decision: Offer | Blocked,
     refusal: Refusals,
 ) -> WaitReport:
-    """Why this device runs what it runs. ``tracks`` newest first.
+    """Why this device runs what it runs. ``rollouts`` newest first.
 
     ``decision`` is what its next check-in is answered: ``Engine.decide``. ``refusal`` gives the
     reason why the device may not start now what a rollout gives it.
@@ -37,25 +37,25 @@ def explain_device(
     waits: list[Wait] = []
     if not fleet.online(row, now):
         waits.append(_away(row, fleet))
-    concerning = next((track for track in tracks if _concerns(track, row)), None)
+    concerning = next((active for active in rollouts if _concerns(active, row)), None)
     wait = None
     if concerning is not None:
         wait = _in_rollout(row, fleet, desired, concerning, decision=decision, refusal=refusal)
         if wait is not None and _is_also_offered(wait, decision, concerning):
             waits.append(wait)  # why the open rollout gives nothing; another one gives something
             wait = _settled(row, fleet, desired, decision, refusal)
-    wait = wait or _not_followed(row, desired, tracks)
+    wait = wait or _not_followed(row, desired, rollouts)
     waits.append(wait or _settled(row, fleet, desired, decision, refusal))
     return WaitReport(
         about=f"device/{fleet.name(row)}", at=now, line=waits[-1].text, waits=tuple(waits)
     )
 
 
-def _concerns(track: ActiveRollout, row: int) -> bool:
+def _concerns(active: ActiveRollout, row: int) -> bool:
     """An open rollout on this device, or one that is taking back what it runs."""
-    if track.state.status not in OPEN:
+    if active.state.status not in OPEN:
         return False
-    return track.scope.selected(row) or track.ledger.standing(row) is not DeviceStanding.NONE
+    return active.scope.selected(row) or active.ledger.standing(row) is not DeviceStanding.NONE
 
 
 def _away(row: int, fleet: Fleet) -> Wait:
@@ -68,23 +68,23 @@ def _in_rollout(
     row: int,
     fleet: Fleet,
     desired: Desired,
-    track: ActiveRollout,
+    active: ActiveRollout,
     *,
     decision: Offer | Blocked,
     refusal: Refusals,
 ) -> Wait | None:
-    state, release = track.state, track.state.spec.release
+    state, release = active.state, active.state.spec.release
     where = f"rollout {state.id} of release {release}"
-    standing = track.ledger.standing(row)
-    runs_it = fleet.running_id(row) == track.release.number
-    misfit = track.scope.misfit(row)
+    standing = active.ledger.standing(row)
+    runs_it = fleet.running_id(row) == active.release.number
+    misfit = active.scope.misfit(row)
     if misfit is not None and standing is DeviceStanding.NONE:
         return Wait(
             code=WaitCode.INELIGIBLE,
             text=_MISFITS[misfit].format(release=release, profile=fleet.profile(row)),
         )
     if state.status is Status.REVERTING and (runs_it or standing is DeviceStanding.TRIAL):
-        want = desired.track(row)
+        want = desired.rollout(row)
         if want is None:
             return Wait(
                 code=WaitCode.HELD,
@@ -98,7 +98,7 @@ def _in_rollout(
             text=f"The {where} is taken back; it is offered release {back} again.",
             since=state.since,
         )
-    if standing in HELD:
+    if standing in EXCLUDED:
         return Wait(
             code=WaitCode.HELD,
             text=f"It {standing.name.lower()} release {release} and is never offered it again.",
@@ -111,7 +111,7 @@ def _in_rollout(
         )
     if standing is DeviceStanding.HEALTHY or runs_it:
         return None
-    wait = _not_begun(row, fleet, desired, track, standing, decision=decision, refusal=refusal)
+    wait = _not_begun(row, fleet, desired, active, standing, decision=decision, refusal=refusal)
     if wait is not None and starts_by_itself(fleet.protocol(row)):
         return replace(wait, text=f"{wait.text} {_BY_ITSELF}")
     return wait
@@ -121,13 +121,13 @@ def _not_begun(
     row: int,
     fleet: Fleet,
     desired: Desired,
-    track: ActiveRollout,
+    active: ActiveRollout,
     standing: DeviceStanding,
     *,
     decision: Offer | Blocked,
     refusal: Refusals,
 ) -> Wait | None:
-    state, release = track.state, track.state.spec.release
+    state, release = active.state, active.state.spec.release
     wave = state.open_wave
     match state.status:
         case Status.PLANNED:
@@ -136,52 +136,52 @@ def _not_begun(
             return Wait(code=WaitCode.PAUSED, text=f"Rollout {state.id} is paused.")
         case Status.HALTED:
             return Wait(code=WaitCode.HALTED, text=f"Rollout {state.id} is halted.")
-        case Status.RUNNING if wave is not None and not track.inside(row):
+        case Status.RUNNING if wave is not None and not active.inside(row):
             return Wait(
                 code=WaitCode.NEXT_WAVE,
                 text=f"It is not in the open wave ({wave.name}) of rollout {state.id}; "
                 f"it gets release {release} in a later one.",
                 since=wave.opened_at,
             )
-        case Status.RUNNING if desired.is_held(row, track):
+        case Status.RUNNING if desired.is_excluded(row, active):
             return Wait(
                 code=WaitCode.HELD,
                 text=f"It went back from release {release} in another rollout and is never offered "
                 "it again.",
             )
-        case Status.RUNNING if not _is_anothers(decision, track):
-            return _offered(row, fleet, track, standing, decision=decision, refusal=refusal)
+        case Status.RUNNING if not _is_anothers(decision, active):
+            return _offered(row, fleet, active, standing, decision=decision, refusal=refusal)
         case _:
             return None
 
 
-def _is_also_offered(wait: Wait, decision: Offer | Blocked, track: ActiveRollout) -> bool:
+def _is_also_offered(wait: Wait, decision: Offer | Blocked, active: ActiveRollout) -> bool:
     """True when another rollout offers the device something, which ``wait`` does not say."""
-    by_another = isinstance(decision, Offer) and decision.rollout != track.state.id
+    by_another = isinstance(decision, Offer) and decision.rollout != active.state.id
     return by_another and wait.code is not WaitCode.REVERTING
 
 
-def _is_anothers(decision: Offer | Blocked, track: ActiveRollout) -> bool:
+def _is_anothers(decision: Offer | Blocked, active: ActiveRollout) -> bool:
     """True when another rollout decides what the device gets, or none does."""
     if isinstance(decision, Blocked):
         return decision.code in (WaitCode.DONE, WaitCode.NO_ROLLOUT)
-    return decision.rollout != track.state.id
+    return decision.rollout != active.state.id
 
 
 def _offered(
     row: int,
     fleet: Fleet,
-    track: ActiveRollout,
+    active: ActiveRollout,
     standing: DeviceStanding,
     *,
     decision: Offer | Blocked,
     refusal: Refusals,
 ) -> Wait:
     """What it waits for before it may download or, once all is there, start."""
-    release, phase = track.state.spec.release, fleet.phase(row)
+    release, phase = active.state.spec.release, fleet.phase(row)
     if phase in (Phase.FETCHING, Phase.PROVING):
         return _on_its_way(row, fleet, release, standing)
-    blocked = refusal(track)
+    blocked = refusal(active)
     if blocked is None and isinstance(decision, Blocked):
         blocked = decision
     if blocked is None:
@@ -213,18 +213,18 @@ def _on_its_way(row: int, fleet: Fleet, release: str, standing: DeviceStanding) 
     )
 
 
-def _not_followed(row: int, desired: Desired, tracks: tuple[ActiveRollout, ...]) -> Wait | None:
+def _not_followed(row: int, desired: Desired, rollouts: tuple[ActiveRollout, ...]) -> Wait | None:
     """The newest completed rollout that would be for this newcomer, if only it took any."""
-    if desired.track(row) is not None:
+    if desired.rollout(row) is not None:
         return None
-    for track in tracks:
-        completed = track.state.status is Status.COMPLETED
-        if completed and not track.follows(row) and track.scope.eligible(row):
+    for active in rollouts:
+        completed = active.state.status is Status.COMPLETED
+        if completed and not active.follows(row) and active.scope.eligible(row):
             return Wait(
                 code=WaitCode.NOT_FOLLOWED,
-                text=f"It enrolled after rollout {track.state.id} of release "
-                f"{track.state.spec.release} ended, which takes no newcomers: plan a rollout.",
-                since=track.state.ended_at,
+                text=f"It enrolled after rollout {active.state.id} of release "
+                f"{active.state.spec.release} ended, which takes no newcomers: plan a rollout.",
+                since=active.state.ended_at,
             )
     return None
 
@@ -232,7 +232,7 @@ def _not_followed(row: int, desired: Desired, tracks: tuple[ActiveRollout, ...])
 def _settled(
     row: int, fleet: Fleet, desired: Desired, decision: Offer | Blocked, refusal: Refusals
 ) -> Wait:
-    want = desired.track(row)
+    want = desired.rollout(row)
     running = fleet.running(row)
     runs = "nothing" if running is None else f"release {running[1]} of {running[0]}"
     if want is None:
@@ -268,12 +268,12 @@ _BY_ITSELF = (
 
 
 def explain_release(
-    release: PublishedRelease, tracks: tuple[ActiveRollout, ...], now: float
+    release: PublishedRelease, rollouts: tuple[ActiveRollout, ...], now: float
 ) -> WaitReport:
-    """Where a release stands. ``tracks`` are its rollouts, newest first."""
+    """Where a release stands. ``rollouts`` are its rollouts, newest first."""
     manifest = release.manifest
     about = f"release/{manifest.model}/{manifest.release}"
-    if not tracks:
+    if not rollouts:
         none = (
             Wait(
                 code=WaitCode.NO_ROLLOUT,
@@ -282,7 +282,7 @@ def explain_release(
             ),
         )
         return WaitReport(about=about, at=now, line=none[0].text, waits=none)
-    waits = tuple(_rollout_line(track) for track in tracks[:20])
+    waits = tuple(_rollout_line(active) for active in rollouts[:20])
     return WaitReport(about=about, at=now, line=waits[0].text, waits=waits)
 
 
@@ -298,11 +298,11 @@ _CODES = {
 }
 
 
-def _rollout_line(track: ActiveRollout) -> Wait:
-    state = track.state
+def _rollout_line(active: ActiveRollout) -> Wait:
+    state = active.state
     return Wait(
         code=_CODES[state.status],
         text=f"Rollout {state.id} is {state.status}: {state.text}",
         since=state.since,
-        devices=track.ledger.exposed,
+        devices=active.ledger.exposed,
     )

@@ -31,9 +31,9 @@ class Observation:
     held: tuple[Wait, ...] = ()  # what holds devices back that could begin
 
 
-def explain_rollout(track: ActiveRollout, fleet: Fleet, sight: Observation) -> WaitReport:
+def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> WaitReport:
     """What the rollout waits for, the most important first."""
-    state = track.state
+    state = active.state
     match state.status:
         case Status.PLANNED:
             waits = [_to_start(state), *sight.held]
@@ -50,7 +50,7 @@ def explain_rollout(track: ActiveRollout, fleet: Fleet, sight: Observation) -> W
                 *_wave_waits(state, fleet, sight),
             ]
         case Status.HALTED:
-            waits = [_halted(track)]
+            waits = [_halted(active)]
         case Status.REVERTING:
             waits = _revert_waits(state, fleet, sight.owing)
         case Status.COMPLETED | Status.REVERTED | Status.REFUSED:
@@ -210,14 +210,14 @@ def _sample_wait(
     )
 
 
-def _halted(track: ActiveRollout) -> Wait:
-    state = track.state
+def _halted(active: ActiveRollout) -> Wait:
+    state = active.state
     return Wait(
         code=WaitCode.HALTED,
-        text=f"It is halted: nobody new gets the release; {counted(track.ledger.exposed)} "
+        text=f"It is halted: nobody new gets the release; {counted(active.ledger.exposed)} "
         "took it so far. Resume it, or revert it.",
         since=state.since,
-        devices=track.ledger.exposed,
+        devices=active.ledger.exposed,
     )
 
 

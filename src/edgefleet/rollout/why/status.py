@@ -19,85 +19,89 @@ from edgefleet.rollout.why.view import show
 class RolloutStatus:
     """Looks at rollouts and changes none. Keeps the last count of each very large wave."""
 
-    def __init__(self, fleet: Fleet, desired: Desired, leave: StartAdmission, gate: Gate) -> None:
+    def __init__(
+        self, fleet: Fleet, desired: Desired, admission: StartAdmission, gate: Gate
+    ) -> None:
         self._fleet = fleet
         self._desired = desired
-        self._leave = leave
+        self._admission = admission
         self._gate = gate
         self._counted: dict[str, tuple[int, float, Census]] = {}  # revision, when, what
 
-    def census(self, track: ActiveRollout, now: float) -> Census:
+    def census(self, active: ActiveRollout, now: float) -> Census:
         """Count the open wave now: for whoever acts by it."""
-        quarantined = self._leave.quarantined(track)
-        census = take_census(track, self._fleet, self._desired, now, quarantined=quarantined)
+        quarantined = self._admission.quarantined(active)
+        census = take_census(active, self._fleet, self._desired, now, quarantined=quarantined)
         if census.evidence.cut >= CENSUS_KEPT_FROM:
-            self._counted[track.state.id] = (track.state.revision, now, census)
+            self._counted[active.state.id] = (active.state.revision, now, census)
         return census
 
-    def judge(self, track: ActiveRollout, census: Census, now: float) -> Judgement | None:
+    def judge(self, active: ActiveRollout, census: Census, now: float) -> Judgement | None:
         """The gate's word on the open wave; None when none is open or nobody judges it."""
-        wave = track.state.open_wave
-        if track.state.status not in JUDGED or wave is None or wave.opened_at is None:
+        wave = active.state.open_wave
+        if active.state.status not in JUDGED or wave is None or wave.opened_at is None:
             return None
         return self._gate(
             census.evidence,
-            track.state.spec.gate,
-            opened_at=self._leave.patience_from(track, now),
+            active.state.spec.gate,
+            opened_at=self._admission.patience_from(active, now),
             before=wave.judgement,
             now=now,
         )
 
-    def view(self, track: ActiveRollout, now: float) -> RolloutView:
+    def view(self, active: ActiveRollout, now: float) -> RolloutView:
         """The whole rollout, for people."""
-        evidence, judgement, report = self._look_at(track, now)
-        bound = allowed(track) if track.state.status in JUDGED else None
-        return show(track, evidence, judgement, report, bound)
+        evidence, judgement, report = self._look_at(active, now)
+        bound = allowed(active) if active.state.status in JUDGED else None
+        return show(active, evidence, judgement, report, bound)
 
-    def why(self, track: ActiveRollout, now: float) -> WaitReport:
+    def why(self, active: ActiveRollout, now: float) -> WaitReport:
         """What the rollout waits for."""
-        return self._look_at(track, now)[2]
+        return self._look_at(active, now)[2]
 
     def _look_at(
-        self, track: ActiveRollout, now: float
+        self, active: ActiveRollout, now: float
     ) -> tuple[Evidence, Judgement | None, WaitReport]:
-        match track.state.status:
+        match active.state.status:
             case Status.RUNNING | Status.PAUSED | Status.HALTED:
-                census = self._recent_census(track, now)
+                census = self._recent_census(active, now)
                 sight = why.Observation(
                     now,
                     census,
-                    judgement=self.judge(track, census, now),
-                    patience_from=self._leave.patience_from(track, now),
-                    held=self._blocked(track, census.offered, now),
+                    judgement=self.judge(active, census, now),
+                    patience_from=self._admission.patience_from(active, now),
+                    held=self._blocked(active, census.offered, now),
                 )
                 evidence = census.evidence
             case Status.REVERTING | Status.REVERTED:
-                owing = find_owing(track, self._fleet, self._desired, now)
+                owing = find_owing(active, self._fleet, self._desired, now)
                 sight = why.Observation(now, owing=owing)
-                evidence = closed_evidence(track, self._fleet, now)
+                evidence = closed_evidence(active, self._fleet, now)
             case Status.PLANNED:
-                sight = why.Observation(now, held=self._blocked(track, Census().offered, now))
-                evidence = closed_evidence(track, self._fleet, now)
+                sight = why.Observation(now, held=self._blocked(active, Census().offered, now))
+                evidence = closed_evidence(active, self._fleet, now)
             case Status.COMPLETED | Status.REFUSED:
-                sight, evidence = why.Observation(now), closed_evidence(track, self._fleet, now)
-        report = why.explain_rollout(track, self._fleet, sight)
+                sight, evidence = why.Observation(now), closed_evidence(active, self._fleet, now)
+        report = why.explain_rollout(active, self._fleet, sight)
         return evidence, sight.judgement, report
 
-    def _blocked(self, track: ActiveRollout, waiting: RowSelection, now: float) -> tuple[Wait, ...]:
+    def _blocked(
+        self, active: ActiveRollout, waiting: RowSelection, now: float
+    ) -> tuple[Wait, ...]:
         """What holds back those of ``waiting``, which are online and have not begun."""
         return held_back(
-            track,
+            active,
             self._fleet,
-            self._leave.freeze,
+            self._admission.freeze,
             waiting,
-            allowed=allowed(track),
-            quarantined=self._leave.quarantined(track),
+            allowed=allowed(active),
+            quarantined=self._admission.quarantined(active),
             now=now,
         )
 
-    def _recent_census(self, track: ActiveRollout, now: float) -> Census:
+    def _recent_census(self, active: ActiveRollout, now: float) -> Census:
         """For people: the count of a very large wave may be a second old."""
-        revision, at, census = self._counted.get(track.state.id, (-1, 0.0, Census()))
-        if revision == track.state.revision and 0 <= now - at < CENSUS_KEPT_S:
+        revision, at, census = self._counted.get(active.state.id, (-1, 0.0, Census()))
+        if revision == active.state.revision and 0 <= now - at < CENSUS_KEPT_S:
             return census
-        return self.census(track, now)
+        return self.census(active, now)

@@ -6,14 +6,14 @@ from edgefleet.rollout.active import ActiveRollout
 
 
 def show(
-    track: ActiveRollout,
+    active: ActiveRollout,
     evidence: Evidence,
     judgement: Judgement | None,
     why: WaitReport,
     allowed: int | None,
 ) -> RolloutView:
     """``judgement`` is the gate's word of this moment on the open wave, if one is open."""
-    state = track.state
+    state = active.state
     spec = state.spec
     is_open = state.status in (Status.RUNNING, Status.PAUSED, Status.HALTED)
     return RolloutView(
@@ -31,34 +31,34 @@ def show(
         ended_at=state.ended_at,
         wave=state.wave if is_open else None,
         waves=tuple(
-            _wave(track, index, share, judgement if index == state.wave else None)
-            for index, share in enumerate(shares(track))
+            _wave(active, index, share, judgement if index == state.wave else None)
+            for index, share in enumerate(shares(active))
         ),
         gate=spec.gate,
         plan=spec,
-        ineligible=track.scope.ineligible(),
+        ineligible=active.scope.ineligible(),
         allowed=allowed,
         approvals=state.approvals,
         evidence=evidence,
-        exposed=track.ledger.exposed,
+        exposed=active.ledger.exposed,
         why=why,
     )
 
 
-def shares(track: ActiveRollout) -> tuple[float, ...]:
+def shares(active: ActiveRollout) -> tuple[float, ...]:
     """Percent of the eligible devices in each wave with all before it, as planned until it opens.
 
     Before that a wave by selector counts as if no wave before it held any of its devices.
     """
     found: list[float] = []
-    for wave in track.state.waves:
+    for wave in active.state.waves:
         before = found[-1] if found else 0.0
         if wave.percent is not None and not wave.selector:
             share = max(before, wave.percent)
         elif wave.cut is not None and wave.population:
             share = 100 * wave.cut / wave.population
         else:
-            eligible, chosen = track.scope.counts(wave.selector)
+            eligible, chosen = active.scope.counts(wave.selector)
             much = chosen if wave.percent is None else chosen * wave.percent / 100
             much = much if wave.count is None else min(chosen, wave.count)
             base = before if wave.selector else 0.0
@@ -68,9 +68,9 @@ def shares(track: ActiveRollout) -> tuple[float, ...]:
 
 
 def _wave(
-    track: ActiveRollout, index: int, percent: float, now_judged: Judgement | None
+    active: ActiveRollout, index: int, percent: float, now_judged: Judgement | None
 ) -> WaveView:
-    wave = track.state.waves[index]
+    wave = active.state.waves[index]
     return WaveView(
         name=wave.name,
         percent=percent,
@@ -80,6 +80,6 @@ def _wave(
         population=wave.population,
         opened_at=wave.opened_at,
         closed_at=wave.closed_at,
-        exposed=0 if wave.opened_at is None else track.ledger.exposed_up_to(index),
+        exposed=0 if wave.opened_at is None else active.ledger.exposed_up_to(index),
         judgement=wave.judgement if now_judged is None else now_judged,
     )

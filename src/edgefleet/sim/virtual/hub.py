@@ -79,7 +79,7 @@ class SimHub:
             if len(rows) == 1:
                 engine.record(int(rows[0]), outcome, at)
             else:
-                engine.alike.record(rows, outcome, at)
+                engine.batch.record(rows, outcome, at)
         engine.set_freeze(self._freeze)
         self.engine = engine
         self.down_until = 0.0
@@ -159,7 +159,7 @@ class SimHub:
             return
         try:
             for rollout in self.engine.open_rollouts():
-                change = self.engine.look(rollout, now)
+                change = self.engine.evaluate(rollout, now)
                 if change is not None:
                     self._save(change, now)
         except HubCrashed:
@@ -212,7 +212,7 @@ class SimHub:
         if not fleet.accept_seq(row, said.seq):
             return Failed("checkin_replayed", next_seq=fleet.last_seq(row) + 1)
         fleet.speaks(row, said.protocol)
-        fleet.seen(row, now, model=said.model, release=said.release, phase=said.phase)
+        fleet.observe(row, now, model=said.model, release=said.release, phase=said.phase)
         acked: tuple[str, ...] = ()
         if said.outcomes:
             acked = self._take(row, rows, said.outcomes, now)
@@ -270,8 +270,8 @@ class SimHub:
         fleet.all_seen(rows, now, model=said.model, release=said.release, phase=said.phase)
         acked = self._take_all(rows, said.outcomes, now)
         if said.telemetry is not None:
-            self.engine.alike.telemetry(rows, said.telemetry, now)
-        for offer, told in self.engine.alike.answers(rows, now):
+            self.engine.batch.telemetry(rows, said.telemetry, now)
+        for offer, told in self.engine.batch.answers(rows, now):
             if offer is not None:
                 self._offered(told, offer, now)
             for ids, heard in acked:
@@ -285,7 +285,7 @@ class SimHub:
         self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
     ) -> tuple[tuple[tuple[str, ...], Rows], ...]:
         """Who has which ids acknowledged."""
-        alike = self.engine.alike
+        alike = self.engine.batch
         starts = [outcome for outcome in outcomes if outcome.kind is TRIAL_STARTED]
         if not starts:
             groups = [(rows, outcomes)]

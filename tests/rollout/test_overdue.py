@@ -39,8 +39,8 @@ def test_devices_that_go_silent_hold_growth_back_before_the_gate_counts_them():
 def test_why_says_how_many_are_missing():
     shell, rollout = brick_one_in(20)
     shell.settle(rollout, 20)
-    muster = shell.engine._tracks[rollout].muster
-    said = f"{muster.missing} of the {muster.due} that should have been heard by now are missing"
+    overdue = shell.engine._rollouts[rollout].overdue
+    said = f"{overdue.missing} of the {overdue.due} that should have been heard by now are missing"
     waits = {wait.code: wait for wait in shell.view(rollout).why.waits}
     assert said in waits[WaitCode.EXPOSURE].text
 
@@ -55,21 +55,21 @@ def test_growth_goes_on_when_they_are_heard_again():
 
 
 def test_they_are_held_against_those_that_began_as_long_ago():
-    muster = Overdue()
+    overdue = Overdue()
     for now, began in ((0.0, 0), (10.0, 50), (20.0, 400), (30.0, 3000)):
-        muster.call(GateSpec(), missing=0, began=began, now=now, within_s=15.0)
-    assert muster.due == 50
-    muster.call(GateSpec(), missing=3, began=3000, now=31.0, within_s=15.0)
-    assert (muster.due, muster.suspect) == (50, True)
-    muster.call(GateSpec(), missing=3, began=3000, now=45.0, within_s=15.0)
-    assert (muster.due, muster.suspect, muster.reason) == (3000, False, SO_FAR)
+        overdue.call(GateSpec(), missing=0, began=began, now=now, within_s=15.0)
+    assert overdue.due == 50
+    overdue.call(GateSpec(), missing=3, began=3000, now=31.0, within_s=15.0)
+    assert (overdue.due, overdue.suspect) == (50, True)
+    overdue.call(GateSpec(), missing=3, began=3000, now=45.0, within_s=15.0)
+    assert (overdue.due, overdue.suspect, overdue.reason) == (3000, False, SO_FAR)
 
 
 def test_what_is_kept_of_the_past_is_bounded():
-    muster = Overdue()
+    overdue = Overdue()
     for second in range(10_000):
-        muster.call(GateSpec(), missing=0, began=second, now=float(second), within_s=5000.0)
-    assert len(muster._began) <= MUSTER_NOTES + 2
+        overdue.call(GateSpec(), missing=0, began=second, now=float(second), within_s=5000.0)
+    assert len(overdue._began) <= MUSTER_NOTES + 2
 
 
 def test_a_hub_that_starts_anew_waits_until_those_in_trial_were_heard():
@@ -88,11 +88,11 @@ def test_a_hub_that_starts_anew_waits_until_those_in_trial_were_heard():
     for reverse in (False, True):
         shell.now += 100.0
         shell.restart(reverse=reverse)
-        shell.look()
-        muster = shell.engine._tracks[rollout].muster
-        assert (muster.missing, muster.due, muster.suspect) == (5, 10, True)
+        shell.evaluate()
+        overdue = shell.engine._rollouts[rollout].overdue
+        assert (overdue.missing, overdue.due, overdue.suspect) == (5, 10, True)
     fleet = shell.engine.fleet
     for row in range(5, 10):
-        fleet.seen(row, shell.now, model=None, release=None, phase=shell.devices[row].phase)
-    shell.look()
-    assert not muster.suspect
+        fleet.observe(row, shell.now, model=None, release=None, phase=shell.devices[row].phase)
+    shell.evaluate()
+    assert not overdue.suspect

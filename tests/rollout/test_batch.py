@@ -51,7 +51,7 @@ class Twins:
         for verb in (Verb.ADVANCE,):
             self.command("ro-1", verb)
         rows = np.arange(DEVICES)
-        self.seen(rows, "1", Phase.IDLE)
+        self.observe(rows, "1", Phase.IDLE)
         for shell in (self.singly, self.together):
             shell.command(shell.plan(wanted), Verb.START)
         self.rollout = "ro-2"
@@ -65,10 +65,10 @@ class Twins:
         for shell in (self.singly, self.together):
             shell.command(rollout, verb)
 
-    def seen(self, rows: np.ndarray, release: str | None, phase: Phase) -> None:
+    def observe(self, rows: np.ndarray, release: str | None, phase: Phase) -> None:
         now, model = self.singly.now, MODEL if release else None
         for row in rows.tolist():
-            self.singly.engine.fleet.seen(row, now, model=model, release=release, phase=phase)
+            self.singly.engine.fleet.observe(row, now, model=model, release=release, phase=phase)
         self.together.engine.fleet.all_seen(rows, now, model=model, release=release, phase=phase)
 
     def say(self, rows: np.ndarray, kind: OutcomeKind) -> None:
@@ -80,25 +80,25 @@ class Twins:
         one, many = self.singly.engine, self.together.engine
         if kind is OutcomeKind.TRIAL_STARTED:
             granted = [one.admit(row, said, now) for row in rows.tolist()]
-            mask = many.alike.admit(rows, said, now)
+            mask = many.batch.admit(rows, said, now)
             assert mask.tolist() == granted
             rows = rows[mask]
             if not len(rows):
                 return
         told = [one.record(row, said, now) for row in rows.tolist()]
-        assert many.alike.record(rows, said, now) == sum(told)
+        assert many.batch.record(rows, said, now) == sum(told)
 
     def tell(self, rows: np.ndarray, said: Telemetry) -> None:
         for row in rows.tolist():
             self.singly.engine.telemetry(row, said, self.singly.now)
-        self.together.engine.alike.telemetry(rows, said, self.singly.now)
+        self.together.engine.batch.telemetry(rows, said, self.singly.now)
 
     def answers(self, rows: np.ndarray) -> None:
         now = self.singly.now
         one = {row: self.singly.engine.answer(row, now) for row in rows.tolist()}
         many = {
             row: offer
-            for offer, told in self.together.engine.alike.answers(rows, now)
+            for offer, told in self.together.engine.batch.answers(rows, now)
             for row in told.tolist()
         }
         assert many == one
@@ -107,11 +107,11 @@ class Twins:
         for shell in (self.singly, self.together):
             shell.engine.set_freeze(Freeze(frozen=frozen, person="ann"))
 
-    def look(self, seconds: float) -> None:
+    def evaluate(self, seconds: float) -> None:
         for shell in (self.singly, self.together):
             shell.now += seconds
             for rollout in shell.engine.open_rollouts():
-                change = shell.engine.look(rollout, shell.now)
+                change = shell.engine.evaluate(rollout, shell.now)
                 if change is not None:
                     shell._commit(change)
 
@@ -152,18 +152,18 @@ def test_many_at_once_are_what_they_are_one_by_one(plan: str, seed: int) -> None
         rows = twins.some()
         match chance.randrange(10):
             case 0 | 1 | 2:
-                twins.seen(rows, "1", chance.choice((Phase.IDLE, Phase.STAGED)))
+                twins.observe(rows, "1", chance.choice((Phase.IDLE, Phase.STAGED)))
                 twins.say(rows, OutcomeKind.TRIAL_STARTED)
             case 3 | 4:
                 kinds, weights = zip(*KINDS, strict=True)
                 twins.say(rows, chance.choices(kinds, weights)[0])
             case 5:
-                twins.seen(rows, chance.choice(("1", "2", None)), chance.choice(list(Phase)))
+                twins.observe(rows, chance.choice(("1", "2", None)), chance.choice(list(Phase)))
                 twins.answers(rows)
             case 6:
                 twins.tell(rows, figures(chance))
             case 7:
-                twins.look(chance.choice((1.0, 5.0, 30.0)))
+                twins.evaluate(chance.choice((1.0, 5.0, 30.0)))
             case 8:
                 twins.freeze(frozen=chance.random() < 0.3)
             case _:
@@ -185,7 +185,7 @@ def figures(chance: Random) -> Telemetry:
 def test_a_start_that_was_withdrawn_may_be_asked_for_again_by_many() -> None:
     twins = Twins(1)
     rows = np.arange(40)
-    twins.seen(rows, "1", Phase.STAGED)
+    twins.observe(rows, "1", Phase.STAGED)
     twins.say(rows, OutcomeKind.TRIAL_STARTED)
     twins.say(rows[:20], OutcomeKind.WITHDRAWN)
     assert twins.together.view("ro-2").exposed == 20
@@ -204,7 +204,7 @@ def test_a_check_in_that_was_answered_before_is_known_among_many() -> None:
 
 
 def test_what_is_said_of_a_rollout_that_nobody_knows_is_not_counted() -> None:
-    alike = ToyShell(4).engine.alike
+    alike = ToyShell(4).engine.batch
     said = Outcome(id="x", rollout="ro-9", release="1", kind=OutcomeKind.TRIAL_STARTED, at=0.0)
     assert not alike.admit(np.arange(4), said, 0.0).any()
     assert alike.record(np.arange(4), said, 0.0) == 0
