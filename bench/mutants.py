@@ -149,22 +149,22 @@ MUTANTS = (
     Mutant(
         "a budget is exceeded by one",
         "rollout/constraints/budget.py",
-        "if taken >= spec.max_in_trial:",
-        "if taken > spec.max_in_trial:",
+        "self.in_use(spec.label, value) >= spec.max_in_trial:",
+        "self.in_use(spec.label, value) > spec.max_in_trial:",
         ("windows_and_budgets/600",),
     ),
     Mutant(
         "a budget forgets who is in trial in other rollouts",
         "rollout/constraints/budget.py",
-        "for other in self.beside",
-        "for other in ()",
+        "for rows in self._in_trial.values():",
+        "for rows in tuple(self._in_trial.values())[-1:]:",
         ("tests/rollout/test_side_by_side.py",),
     ),
     Mutant(
         "bytes that other rollouts offer are not counted",
         "rollout/admission/downloads.py",
-        "for other in bounded:",
-        "for other in (active,):",
+        "if active.reservations.begin_download(row):",
+        "if active.reservations.begin_download(row) and active.state.spec.pace.bytes_per_s:",
         ("tests/rollout/test_side_by_side.py",),
     ),
     Mutant(

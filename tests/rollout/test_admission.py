@@ -146,7 +146,7 @@ def test_a_bucket_lets_no_more_through_than_flowed_in(per_s: int, steps: list[tu
     for later, size in steps:
         now += later
         if bucket.ready_at(size, now) <= now:
-            bucket.take(size, now)
+            bucket.consume(size, now)
             sent += size
             largest = max(largest, size)
         assert sent <= per_s * (now + TokenBucket.HOLDS_S) + largest + 1e-6
@@ -200,7 +200,7 @@ def test_budgets_are_counted_again_after_a_restart():
 
 
 def test_a_budget_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Budgets, "take", lambda *_: None)
+    monkeypatch.setattr(Budgets, "begin", lambda *_: None)
     with pytest.raises(AssertionError):
         test_a_budget_holds_for_each_value_of_its_label_and_is_said()
 
@@ -367,10 +367,10 @@ def test_no_more_are_asked_ahead_than_budgets_have_places_for():
 
 def test_a_budget_of_a_label_that_some_lack_bounds_nobody():
     shell = ToyShell(6)
-    budgets = Budgets((BudgetSpec(label="site", max_in_trial=2),))
-    assert budgets.places(shell.engine.fleet) == 6
+    budgets, specs = Budgets(), (BudgetSpec(label="site", max_in_trial=2),)
+    assert budgets.places(specs, shell.engine.fleet) == 6
     shell.enrol("bare")
-    assert budgets.places(shell.engine.fleet) is None
+    assert budgets.places(specs, shell.engine.fleet) is None
 
 
 def test_devices_that_never_begin_do_not_keep_the_others_from_it():

@@ -19,10 +19,16 @@ def played(name: str):
 
 def test_a_freeze_that_is_ignored_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     door = Reservations.door
-    thawed = Freeze(frozen=False)
-    monkeypatch.setattr(
-        Reservations, "door", lambda one, state, _, *rest: door(one, state, thawed, *rest)
-    )
+
+    def without_freeze(one: Reservations, *rest: Any) -> Blocked | None:
+        fleet_wide, freeze = one.fleet_wide, one.fleet_wide.freeze
+        fleet_wide.freeze = Freeze(frozen=False)
+        try:
+            return door(one, *rest)
+        finally:
+            fleet_wide.freeze = freeze
+
+    monkeypatch.setattr(Reservations, "door", without_freeze)
     assert played("frozen").by_checker.keys() == {"frozen"}
 
 

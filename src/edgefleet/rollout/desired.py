@@ -69,14 +69,24 @@ class Desired:
                 return active
         return None
 
-    def decide(
-        self, row: int, staging: Callable[[ActiveRollout], Blocked | None]
-    ) -> Offer | Blocked:
-        """What the device is offered, or why it is offered nothing. Changes nothing.
+    def decide(self, row: int, staging: StagingCheck) -> Offer | Blocked:
+        """The offer for the device, or the reason why there is none. Changes nothing.
 
-        A device whose release was rolled back returns to a proven release before it tries a new
-        one. ``staging`` gives the reason why a device that has not begun may not download; None if
-        it may. Answer, ``why``, page and CLI all use this one value.
+        ``staging`` returns the reason why a device that has not begun may not download. None if it
+        may. Answer, ``why``, page and CLI all use this one value.
+        """
+        step = self.next_step(row)
+        if not isinstance(step, ActiveRollout):
+            return step
+        blocked = staging(step)
+        return step.offer if blocked is None else blocked
+
+    def next_step(self, row: int) -> ActiveRollout | Offer | Blocked:
+        """The next step of the device, before admission control.
+
+        An ActiveRollout is one that the device has not begun: admission control decides whether the
+        device may download its release. An Offer goes out as it is: the device has begun, or it
+        returns to a proven release before it tries a new one, because its own was rolled back.
         """
         running = self._fleet.running_id(row)
         want = self._wanted(row, running)
@@ -87,9 +97,7 @@ class Desired:
         withdrawn_by = self.withdrawn_by(row) if self._withdrawn else None
         proven = None if withdrawn_by is None else self.proven(row)
         if withdrawn_by is None or proven is None or proven.release.number == running:
-            if want.ledger.standing(row) < _TRIAL and (blocked := staging(want)) is not None:
-                return blocked
-            return want.offer
+            return want if want.ledger.standing(row) < _TRIAL else want.offer
         return replace(proven.offer, rollout=withdrawn_by.state.id, action="revert")
 
     def withdrawn_by(self, row: int) -> ActiveRollout | None:

@@ -24,6 +24,7 @@ from edgefleet.rollout.admission.starts import StartAdmission, allowed
 from edgefleet.rollout.batch import Batch
 from edgefleet.rollout.census import call_overdue, find_owing
 from edgefleet.rollout.constraints import approval
+from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Blocked, Reservations
 from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
 from edgefleet.rollout.desired import Desired
@@ -69,9 +70,10 @@ class Engine:
         self._rollouts: dict[str, ActiveRollout] = {}
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
-        self._admission = StartAdmission(self.fleet, self._rollouts)
+        self._fleet_wide = FleetConstraints()
+        self._admission = StartAdmission(self.fleet, self._rollouts, self._fleet_wide)
         self._grants = LegacyGrants(self.fleet, self._desired, self._admission)
-        self._intake = Intake(self.fleet, self._rollouts, self._admission, self._grants)
+        self._intake = Intake(self.fleet, self._rollouts, self._fleet_wide, self._grants)
         self._offers = Offers(self._desired, self._admission)
         self.batch = Batch(
             self.fleet,
@@ -81,7 +83,7 @@ class Engine:
             self._intake,
             offers=self._offers,
         )
-        self._status = RolloutStatus(self.fleet, self._desired, self._admission, gate)
+        self._status = RolloutStatus(self.fleet, self._desired, self._fleet_wide, gate)
         self._next_event = NextEvent(self.fleet, self._desired)
 
     # What there is.
@@ -96,10 +98,10 @@ class Engine:
         """Take in a rollout from the store, or one that was just planned."""
         release = self._published(state.spec.model, state.spec.release)
         scope = self._scope(state.spec, release, state.salt)
-        reservations = Reservations(state.spec, self._offset)
+        reservations = Reservations(state.id, state.spec, self._fleet_wide, self._offset)
         active = ActiveRollout(state, release, scope, Ledger(len(state.waves)), reservations)
         self._rollouts[state.id] = active
-        open_candidates(active, self.fleet, allowed(active))
+        open_candidates(active, self.fleet, allowed(active), self._fleet_wide.budgets)
         self._arrange()
 
     def states(self) -> tuple[RolloutState, ...]:
@@ -180,7 +182,14 @@ class Engine:
         if self._admission.shut_to_all(active, census.offered, now):
             active.candidates.hold(now)
         else:
-            renew_candidates(active, self.fleet, census.offered, allowed(active), now)
+            renew_candidates(
+                active,
+                self.fleet,
+                census.offered,
+                allowed=allowed(active),
+                budgets=self._fleet_wide.budgets,
+                now=now,
+            )
         judgement = self._status.judge(active, census, now)
         if judgement is None:
             return None
@@ -196,7 +205,7 @@ class Engine:
             )
             raise AssertionError(msg)
         active.become(change.state)
-        open_candidates(active, self.fleet, allowed(active))
+        open_candidates(active, self.fleet, allowed(active), self._fleet_wide.budgets)
         if change.state.status not in OPEN:
             active.cohorts = Cohorts()
         self._arrange()
@@ -279,29 +288,29 @@ class Engine:
     @property
     def freeze(self) -> Freeze:
         """Whether nobody may begin anything."""
-        return self._admission.freeze
+        return self._fleet_wide.freeze
 
     def set_freeze(self, freeze: Freeze) -> None:
         """Freeze or let go; the shell has made it durable."""
-        self._admission.freeze = freeze
+        self._fleet_wide.freeze = freeze
 
     def quarantined_models(self, row: int) -> tuple[str, ...]:
         """The models of which the device rolled back two releases."""
-        quarantine = self._admission.quarantine
+        quarantine = self._fleet_wide.quarantine
         models = quarantine.models()
         return tuple(model for model in models if quarantine.is_quarantined(model, row))
 
     def quarantined_rows(self, model: str) -> Rows:
         """Rows that are quarantined until an operator clears them, ascending."""
-        return self._admission.quarantine.rows(model)
+        return self._fleet_wide.quarantine.rows(model)
 
     def rollbacks(self, model: str, row: int) -> int:
         """After how many rollouts of the model the device went back."""
-        return self._admission.quarantine.count(model, row)
+        return self._fleet_wide.quarantine.count(model, row)
 
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
         """A person cleared the device when it had so many; the shell has made it durable."""
-        self._admission.quarantine.unquarantine(model, row, rollbacks)
+        self._fleet_wide.quarantine.unquarantine(model, row, rollbacks)
 
     def desired(self, row: int) -> str | None:
         """The release that the device should run; None when no rollout says."""
@@ -348,7 +357,7 @@ class Engine:
     def _arrange(self) -> None:
         """A rollout came or changed."""
         self._desired.arrange(self._rollouts.values())
-        self._admission.arrange(self._rollouts.values())
+        self._admission.arrange()
         self._intake.arrange()
 
     def _start_by_time(self, active: ActiveRollout, now: float) -> Change | None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.legacy_grants import LegacyGrants
-from edgefleet.rollout.admission.starts import StartAdmission
+from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.evidence.ledger import WENT_BACK, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -41,12 +41,12 @@ class Intake:
         self,
         fleet: Fleet,
         rollouts: Mapping[str, ActiveRollout],
-        admission: StartAdmission,
+        fleet_wide: FleetConstraints,
         grants: LegacyGrants,
     ) -> None:
         self._fleet = fleet
         self._rollouts = rollouts
-        self._admission = admission
+        self._fleet_wide = fleet_wide
         self._grants = grants
         self._judged: tuple[ActiveRollout, ...] = ()
 
@@ -83,13 +83,13 @@ class Intake:
                 active.note_progress(row, at)
         if self._grants.given and after > _DEFERRED:
             self._grants.settle(active, row)
-        if reservations.budgets.counts:
+        if self._fleet_wide.budgets.is_counting:
             if after is _TRIAL:
-                reservations.budgets.take(row, self._fleet.labels(row))
+                reservations.begin_trial(row, self._fleet.labels(row))
             elif before is _TRIAL:
-                reservations.budgets.give_back(row)
+                reservations.end_trial(row)
         if after in WENT_BACK and before not in WENT_BACK:
-            self._admission.quarantine.add(active.state.spec.model, row)
+            self._fleet_wide.quarantine.add(active.state.spec.model, row)
         return True
 
     def record_all(self, rows: Rows, outcome: Outcome, at: float | None) -> int:
@@ -123,7 +123,7 @@ class Intake:
         self._budget(active, rows, before, after)
         went_back = np.isin(after, _WENT_BACK) & ~np.isin(before, _WENT_BACK)
         for row in rows[went_back].tolist():
-            self._admission.quarantine.add(active.state.spec.model, row)
+            self._fleet_wide.quarantine.add(active.state.spec.model, row)
         return len(rows)
 
     # Serving figures.
@@ -183,11 +183,11 @@ class Intake:
     def _budget(
         self, active: ActiveRollout, rows: Rows, before: Standings, after: Standings
     ) -> None:
-        budgets = active.reservations.budgets
-        if not budgets.counts:
+        if not self._fleet_wide.budgets.is_counting:
             return
+        reservations = active.reservations
         for row, was, stands in zip(rows.tolist(), before.tolist(), after.tolist(), strict=True):
             if stands == _TRIAL:
-                budgets.take(row, self._fleet.labels(row))
+                reservations.begin_trial(row, self._fleet.labels(row))
             elif was == _TRIAL:
-                budgets.give_back(row)
+                reservations.end_trial(row)

@@ -1,7 +1,5 @@
 """Whose turn it is to fetch a release that is being rolled out: by position, and by the bytes."""
 
-from collections.abc import Iterable
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -10,6 +8,8 @@ from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints.budget import Budgets
+from edgefleet.rollout.constraints.pace import ByteBudget
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
@@ -23,7 +23,9 @@ _LATER: Final = Blocked(
 _STAGING_CODES: Final = [phase_code(phase) for phase in _STAGING]
 
 
-def blocked(active: ActiveRollout, fleet: Fleet, row: int, now: float) -> Blocked | None:
+def blocked(
+    active: ActiveRollout, fleet: Fleet, row: int, now: float, budget: ByteBudget
+) -> Blocked | None:
     """Why a device that has not begun may not download now. None if it may.
 
     A device that downloads already goes on. Changes nothing.
@@ -31,12 +33,10 @@ def blocked(active: ActiveRollout, fleet: Fleet, row: int, now: float) -> Blocke
     staging = fleet.phase(row) in _STAGING
     if not staging and active.scope.position(row) >= active.candidates.below:
         return _LATER
-    flow = active.reservations.flow
-    if staging or not flow.is_bounded:
+    if staging or not budget.is_bounded or active.reservations.has_download(row):
         return None
-    site = fleet.labels(row).get(active.state.spec.site_label)
-    size_bytes = partial(_size_bytes, active, fleet.profile(row))
-    until = flow.wait_until(row, site, size_bytes, now)
+    spec, size_bytes = active.state.spec, _size_bytes(active, fleet.profile(row))
+    until = budget.wait_until(spec.pace, spec.site_label, fleet.labels(row), size_bytes, now)
     if until is None:
         return None
     text = "as many bytes are on their way as the pace of the plan allows."
@@ -44,15 +44,11 @@ def blocked(active: ActiveRollout, fleet: Fleet, row: int, now: float) -> Blocke
 
 
 def count_bytes(
-    active: ActiveRollout, fleet: Fleet, row: int, now: float, bounded: Iterable[ActiveRollout]
+    active: ActiveRollout, fleet: Fleet, row: int, now: float, budget: ByteBudget
 ) -> None:
-    """The device is offered its bytes; all ``bounded`` rollouts have so many fewer to offer."""
-    if not active.reservations.flow.begins(row):
-        return
-    size_bytes = _size_bytes(active, fleet.profile(row))
-    labels = fleet.labels(row)
-    for other in bounded:
-        other.reservations.flow.take(labels.get(other.state.spec.site_label), size_bytes, now)
+    """Count the download that the device is offered, once per rollout and device."""
+    if active.reservations.begin_download(row):
+        budget.consume(fleet.labels(row), _size_bytes(active, fleet.profile(row)), now)
 
 
 def all_may_stage(active: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
@@ -65,13 +61,13 @@ def all_may_stage(active: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
     return mask
 
 
-def open_candidates(active: ActiveRollout, fleet: Fleet, allowed: int) -> None:
+def open_candidates(active: ActiveRollout, fleet: Fleet, allowed: int, budgets: Budgets) -> None:
     """A wave may have opened: who is asked first."""
     wave = active.state.open_wave
     if wave is not None and wave.cut:
         begun = sum(active.ledger.count(standing) for standing in DeviceStanding if standing)
         active.candidates.open(
-            allowed=_soon(active, fleet, allowed),
+            allowed=_soon(active, fleet, allowed, budgets),
             begun=begun,
             cut=wave.cut,
             now=wave.opened_at or 0.0,
@@ -79,15 +75,21 @@ def open_candidates(active: ActiveRollout, fleet: Fleet, allowed: int) -> None:
 
 
 def renew_candidates(
-    active: ActiveRollout, fleet: Fleet, waiting: RowSelection, allowed: int, now: float
+    active: ActiveRollout,
+    fleet: Fleet,
+    waiting: RowSelection,
+    *,
+    allowed: int,
+    budgets: Budgets,
+    now: float,
 ) -> None:
     """Ask more of them when more may start. ``waiting`` are online and have not begun."""
-    soon, begun = _soon(active, fleet, allowed), active.ledger.version
+    soon, begun = _soon(active, fleet, allowed, budgets), active.ledger.version
     stale = active.candidates.is_stale(allowed=soon, begun=begun, now=now)
     if active.state.status is not Status.RUNNING or not stale:
         return
     rows = waiting.all()
-    free = rows[~active.reservations.budgets.blocked(rows, fleet)]
+    free = rows[~budgets.blocked(active.state.spec.budgets, rows, fleet)]
     if len(waiting) and not len(free):
         active.candidates.hold(now)
     else:
@@ -95,10 +97,10 @@ def renew_candidates(
         active.candidates.renew(places, allowed=soon, begun=begun, now=now)
 
 
-def _soon(active: ActiveRollout, fleet: Fleet, allowed: int) -> int:
+def _soon(active: ActiveRollout, fleet: Fleet, allowed: int, budgets: Budgets) -> int:
     """How many may start soon."""
     a_minute = active.state.spec.pace.starts_per_minute
-    places = active.reservations.budgets.places(fleet)
+    places = budgets.places(active.state.spec.budgets, fleet)
     bounds = (allowed, a_minute or allowed, allowed if places is None else places)
     return max(1, min(bounds))
 

@@ -1,24 +1,21 @@
-"""Grants to agents of the version before: they start by themselves, so the offer is the grant.
+"""Grants to agents of the previous protocol version, which start without asking.
 
-A place is given with the offer, and the offer goes out when that is durable: a hub that starts
-again knows every device that may have begun since. The place stays the device's until it says that
-it began or how it ended, or is heard idle and is not offered it any more. An agent that is told
-nothing lets go of what it has not begun; but the answer that tells it may be lost, so what counts
-is that it is heard idle afterwards. A device that is not heard again keeps its place.
+For these agents the offer is the grant. A place is reserved with the offer, and the offer goes out
+once the grant is durable, so a restarted hub knows every device that may have begun. The device
+keeps its place until it reports its start or its outcome, or checks in idle when the rollout no
+longer offers it the release. A device that does not check in again keeps its place.
 
-That it let go is not stored, so a grant that is known from the record alone may be one whose place
-was given to another device since. It counts until the device is heard: at work, it goes on; idle,
-it has to be granted anew.
+Cancellations are not persisted. After a restart, a grant replayed from the store may refer to a
+place that was given to another device. The grant counts until the device checks in: at work, the
+device keeps the grant; idle, the device needs a new one.
 """
 
 from typing import Final
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.version import starts_by_itself
-from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.starts import StartAdmission
-from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -28,8 +25,6 @@ _ID_CHARS = 64
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _DEFERRED: Final = DeviceStanding.DEFERRED
 _IDLE: Final = Phase.IDLE
-
-_ASKED: Final = Blocked(WaitCode.EXPOSURE, "It is granted first.")
 
 
 class LegacyGrants:
@@ -60,15 +55,10 @@ class LegacyGrants:
             del self._held[row]
         if not starts_by_itself(self._fleet.protocol(row)):
             return None
-        granted: list[ActiveRollout] = []
-
-        def grant(active: ActiveRollout) -> Blocked:
-            if self._admission.grant(active, row, now):
-                granted.append(active)
-            return _ASKED
-
-        self._desired.decide(row, grant)
-        return _outcome(granted[0], self._fleet.last_seq(row), now) if granted else None
+        step = self._desired.next_step(row)
+        if not isinstance(step, ActiveRollout) or not self._admission.grant(step, row, now):
+            return None
+        return _outcome(step, self._fleet.last_seq(row), now)
 
     def record(self, active: ActiveRollout, row: int, at: float) -> bool:
         """A grant of ``at`` is durable; False when the device has answered it already."""

@@ -1,22 +1,20 @@
-"""Admission control: which devices may start a release now, and which may download it.
+"""Admission control: which devices may start a release now, and which may download it."""
 
-Here stands what holds for the whole fleet, whatever the rollout: the freeze, and the quarantine.
-"""
-
-from collections.abc import Collection, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome
-from edgefleet.protocol.rollout import Freeze, Status
+from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import starts_by_itself
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission import downloads
 from edgefleet.rollout.constraints import exposure
-from edgefleet.rollout.constraints.quarantine import Quarantine, quarantine_text
+from edgefleet.rollout.constraints.budget import LabelsByRow
+from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
+from edgefleet.rollout.constraints.quarantine import quarantine_text
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.constraints.window import LABEL
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
@@ -35,28 +33,25 @@ _NO_GRANT: Final = Blocked(WaitCode.EXPOSURE, "No place is granted to it yet.")
 
 
 class StartAdmission:
-    """Gives leave by the state of a rollout, its admission, the freeze and the quarantine."""
+    """Admits devices by the state of a rollout, its places, and the fleet-wide constraints."""
 
-    def __init__(self, fleet: Fleet, rollouts: Mapping[str, ActiveRollout]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        rollouts: Mapping[str, ActiveRollout],
+        fleet_wide: FleetConstraints,
+    ) -> None:
         self._fleet = fleet
         self._rollouts = rollouts
-        self.freeze = Freeze(frozen=False)
-        self.quarantine = Quarantine()
-        self._bounded: tuple[ActiveRollout, ...] = ()  # open, with a bound on bytes
+        self._fleet_wide = fleet_wide
 
-    def arrange(self, rollouts: Collection[ActiveRollout]) -> None:
-        """A rollout came or changed: whose bytes and places count for whom."""
-        is_open = [active for active in rollouts if active.state.status in OPEN]
-        self._bounded = tuple(active for active in is_open if active.reservations.flow.is_bounded)
-        labels = frozenset(spec.label for active in is_open for spec in active.state.spec.budgets)
-        for active in rollouts:
-            active.reservations.budgets.beside = ()
-        for active in is_open if labels else ():
-            budgets = active.reservations.budgets
-            budgets.watch(labels, partial(self._in_trial, active))
-            if budgets.specs:
-                others = (other.reservations.budgets for other in is_open)
-                budgets.beside = tuple(other for other in others if other is not budgets)
+    def arrange(self) -> None:
+        """Set the fleet-wide bounds anew. To be called when a rollout is added or changes."""
+        rollouts = self._rollouts.values()
+        specs = {
+            active.state.id: active.state.spec for active in rollouts if active.state.status in OPEN
+        }
+        self._fleet_wide.arrange(specs, self._in_trial)
 
     def admit(self, active: ActiveRollout, row: int, outcome: Outcome, now: float) -> bool:
         """May this device start now? True reserves its place; see ``Engine.admit``."""
@@ -96,10 +91,10 @@ class StartAdmission:
         return True
 
     def admit_all(self, active: ActiveRollout, rows: Rows, outcome: Outcome, now: float) -> Mask:
-        """``admit`` for many rows, ascending, that announce the same start: the first get leave."""
+        """``admit`` for many rows, ascending, that announce the same start. The first go first."""
         spec, ledger = active.state.spec, active.ledger
         reservations = active.reservations
-        own = spec.windows or reservations.budgets.counts or reservations.reserved
+        own = spec.windows or self._fleet_wide.budgets.is_counting or reservations.reserved
         if own or self._by_themselves(rows):
             each = (self.admit(active, row, outcome, now) for row in rows.tolist())
             return np.fromiter(each, np.bool_, len(rows))
@@ -107,7 +102,7 @@ class StartAdmission:
             return np.zeros(len(rows), np.bool_)
         standings = ledger.standings(rows)
         admitted: Mask = (standings == _TRIAL) | (standings == _HEALTHY)
-        if active.reservations.door(active.state, self.freeze, None, now) is not None:
+        if active.reservations.door(active.state, None, now) is not None:
             return admitted
         asking = ~admitted & ~ledger.excluded(rows)
         asking &= active.covered(rows, self._fleet.running_ids[rows])
@@ -126,10 +121,10 @@ class StartAdmission:
     def refusal(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
         """Why the device may not start now. Changes nothing."""
         labels, reservations = self._fleet.labels(row), active.reservations
-        shut = reservations.door(active.state, self.freeze, labels, now)
+        shut = reservations.door(active.state, labels, now)
         if shut is not None:
             return shut
-        if self.quarantine.is_quarantined(active.state.spec.model, row):
+        if self._fleet_wide.quarantine.is_quarantined(active.state.spec.model, row):
             return self._quarantined(row)
         if reservations.holds(row):
             return None
@@ -151,7 +146,7 @@ class StartAdmission:
 
     def begin_download(self, offer: Offer, row: int, now: float) -> None:
         """The device is offered a release: its bytes leave the budgets of all open rollouts."""
-        if offer.action != "install" or not self._bounded:
+        if offer.action != "install" or not self._fleet_wide.bytes.is_bounded:
             return
         active = self._rollouts.get(offer.rollout)
         if active is not None and active.ledger.standing(row) < _TRIAL:
@@ -165,8 +160,8 @@ class StartAdmission:
         return True
 
     def _count_bytes(self, active: ActiveRollout, row: int, now: float) -> None:
-        if self._bounded:
-            downloads.count_bytes(active, self._fleet, row, now, self._bounded)
+        if self._fleet_wide.bytes.is_bounded:
+            downloads.count_bytes(active, self._fleet, row, now, self._fleet_wide.bytes)
 
     def _by_themselves(self, rows: Rows) -> bool:
         """True when one of them starts what it is offered without asking again."""
@@ -185,23 +180,23 @@ class StartAdmission:
         active.note_progress(row, now)
 
     def _turn(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
-        if self.freeze.frozen:
-            return active.reservations.door(active.state, self.freeze, None, now)
-        if self.quarantine.is_quarantined(active.state.spec.model, row):
+        if self._fleet_wide.freeze.frozen:
+            return active.reservations.door(active.state, None, now)
+        if self._fleet_wide.quarantine.is_quarantined(active.state.spec.model, row):
             return self._quarantined(row)
         if active.state.status is not _RUNNING:
             return None
-        return downloads.blocked(active, self._fleet, row, now)
+        return downloads.blocked(active, self._fleet, row, now, self._fleet_wide.bytes)
 
     def _quarantined(self, row: int) -> Blocked:
         return Blocked(WaitCode.QUARANTINED, quarantine_text(self._fleet.name(row)))
 
     def all_may_stage(self, active: ActiveRollout, rows: Rows, now: float) -> Mask:
         """``staging`` is None, for many rows; the bytes of their downloads are used up."""
-        if self._bounded or self._by_themselves(rows):
+        if self._fleet_wide.bytes.is_bounded or self._by_themselves(rows):
             each = (self._may_begin_download(active, row, now) for row in rows.tolist())
             return np.fromiter(each, np.bool_, len(rows))
-        if self.freeze.frozen:
+        if self._fleet_wide.freeze.frozen:
             return np.zeros(len(rows), np.bool_)
         mask = ~np.isin(rows, self.quarantined(active))
         if active.state.status is _RUNNING:
@@ -211,7 +206,7 @@ class StartAdmission:
     def shut_to_all(self, active: ActiveRollout, waiting: RowSelection, now: float) -> bool:
         """True while a door is closed to every one of ``waiting``, be it by its own time zone."""
         reservations = active.reservations
-        if reservations.door(active.state, self.freeze, None, now) is not None:
+        if reservations.door(active.state, None, now) is not None:
             return True
         if not reservations.hours.by_device or not len(waiting):
             return False
@@ -220,18 +215,15 @@ class StartAdmission:
         return not any(reservations.hours.open(zone, now) for zone in zones)
 
     def quarantined(self, active: ActiveRollout) -> Rows:
-        """Rows, ascending, that get no leave for this model until an operator clears them."""
-        return self.quarantine.rows(active.state.spec.model)
+        """Rows, ascending, quarantined for the model of this rollout."""
+        return self._fleet_wide.quarantine.rows(active.state.spec.model)
 
-    def _in_trial(self, active: ActiveRollout) -> Mapping[int, Mapping[str, str]]:
-        """Who holds a place, with the labels of now."""
+    def _in_trial(self, rollout: str) -> LabelsByRow:
+        """The devices that have a place in the rollout, with their labels of now."""
+        active = self._rollouts[rollout]
         trial = active.ledger.rows(_TRIAL).tolist()
         rows = {*trial, *active.reservations.reserved_rows}
         return {row: self._fleet.labels(row) for row in rows}
-
-    def patience_from(self, active: ActiveRollout, now: float) -> float:
-        """Since when stragglers of the open wave have had their chance to begin."""
-        return active.reservations.patience_from(active.state, self.freeze, now)
 
 
 def allowed(active: ActiveRollout) -> int:

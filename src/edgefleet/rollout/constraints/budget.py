@@ -1,7 +1,7 @@
-"""Budgets by label: how many devices with the same value are in trial at once, of all rollouts."""
+"""Budgets by label: how many devices with the same label value may be in trial at once."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from edgefleet.protocol.rollout import BudgetSpec
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.limits import BUDGETS
+
+LabelsByRow = Mapping[int, Mapping[str, str]]
+"""Devices by row, each with its labels."""
 
 
 def check_budgets(budgets: tuple[BudgetSpec, ...], fleet: Fleet) -> None:
@@ -32,99 +35,108 @@ def check_budgets(budgets: tuple[BudgetSpec, ...], fleet: Fleet) -> None:
 
 
 class Budgets:
-    """Places taken by label value. A device counts by the labels that it had when it began.
+    """The devices in trial by label value, of all open rollouts together.
 
-    A rollout without budgets counts for those of others, which ``watch`` its devices.
+    A device counts with the labels that it had when its trial began. Nothing is counted while no
+    open rollout has a budget.
     """
 
-    def __init__(self, specs: tuple[BudgetSpec, ...]) -> None:
-        self.specs = specs
-        self.beside: tuple[Budgets, ...] = ()  # those of the other open rollouts
-        self._taken: dict[str, Counter[str]] = {spec.label: Counter() for spec in specs}
-        self.counts = bool(specs)  # devices that begin, for this rollout or for others
-        self._labels: dict[int, Mapping[str, str]] = {}  # by row, of those in trial
-        self._counted: tuple[int, int | None] = (0, None)  # label sets, and the places of them all
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {}  # label -> value -> places in use
+        self._in_trial: dict[str, dict[int, Mapping[str, str]]] = {}  # rollout -> row -> labels
+        self._places: dict[tuple[BudgetSpec, ...], tuple[int, int | None]] = {}
 
-    def watch(
-        self, labels: frozenset[str], in_trial: Callable[[], Mapping[int, Mapping[str, str]]]
+    @property
+    def is_counting(self) -> bool:
+        """True while an open rollout has a budget."""
+        return bool(self._counts)
+
+    def arrange(
+        self,
+        labels: frozenset[str],
+        rollouts: Collection[str],
+        in_trial: Callable[[str], LabelsByRow],
     ) -> None:
-        """Count by these labels, too. ``in_trial``: who is, by row, with the labels of now."""
-        new = labels - self._taken.keys()
-        if not new:
-            return
-        if not self._taken:
-            self._labels = dict(in_trial())
-        self.counts = True
-        for label in new:
-            found = (began.get(label) for began in self._labels.values())
-            self._taken[label] = Counter(value for value in found if value is not None)
+        """Count by ``labels`` in ``rollouts``, the ids of those that are open.
 
-    def taken(self, label: str, value: str) -> int:
-        """How many devices with that value are in trial, by this rollout alone."""
-        counts = self._taken.get(label)
+        ``in_trial`` returns the devices in trial of a rollout that was not counted before.
+        """
+        if not labels:
+            self._counts.clear()
+            self._in_trial.clear()
+            self._places.clear()
+            return
+        if labels == self._counts.keys() and rollouts == self._in_trial.keys():
+            return
+        for gone in self._in_trial.keys() - set(rollouts):
+            del self._in_trial[gone]
+        for rollout in set(rollouts) - self._in_trial.keys():
+            self._in_trial[rollout] = dict(in_trial(rollout))
+        self._counts = {label: Counter() for label in labels}
+        for rows in self._in_trial.values():
+            for carried in rows.values():
+                self._add(carried, 1)
+
+    def in_use(self, label: str, value: str) -> int:
+        """Devices in trial with that label value, of all open rollouts."""
+        counts = self._counts.get(label)
         return 0 if counts is None else counts[value]
 
-    def full(self, labels: Mapping[str, str]) -> BudgetSpec | None:
-        """The first budget that has no place left for a device with these labels."""
-        for spec in self.specs:
+    def full(self, specs: tuple[BudgetSpec, ...], labels: Mapping[str, str]) -> BudgetSpec | None:
+        """The first of ``specs`` with no place for a device with these labels. None if all have."""
+        for spec in specs:
             value = labels.get(spec.label)
-            if value is None:
-                continue
-            taken = self.taken(spec.label, value)
-            taken += sum(other.taken(spec.label, value) for other in self.beside)
-            if taken >= spec.max_in_trial:
+            if value is not None and self.in_use(spec.label, value) >= spec.max_in_trial:
                 return spec
         return None
 
-    def places(self, fleet: Fleet) -> int | None:
-        """How many can be in trial at once in the whole fleet; None where nothing bounds it."""
-        if not self.specs:
+    def places(self, specs: tuple[BudgetSpec, ...], fleet: Fleet) -> int | None:
+        """Devices of the whole fleet that ``specs`` allow in trial at once. None if unbounded."""
+        if not specs:
             return None
         count = fleet.label_set_count
-        if self._counted[0] != count:
+        found = self._places.get(specs)
+        if found is None or found[0] != count:
             sets = [fleet.label_set(number) for number in range(count)]
-            bounds = [_places(spec, sets) for spec in self.specs]
+            bounds = [_places(spec, sets) for spec in specs]
             known = [bound for bound in bounds if bound is not None]
-            self._counted = (count, min(known, default=None))
-        return self._counted[1]
+            found = self._places[specs] = (count, min(known, default=None))
+        return found[1]
 
-    def take(self, row: int, labels: Mapping[str, str]) -> None:
-        """The device begins; again is once."""
-        if not self._taken or row in self._labels:
+    def begin(self, rollout: str, row: int, labels: Mapping[str, str]) -> None:
+        """Count a device whose trial begins, or that has a place reserved. Once per device."""
+        rows = self._in_trial.get(rollout)
+        if rows is None or row in rows:
             return
-        self._labels[row] = labels
-        for label, taken in self._taken.items():
-            value = labels.get(label)
-            if value is not None:
-                taken[value] += 1
+        rows[row] = labels
+        self._add(labels, 1)
 
-    def give_back(self, row: int) -> None:
-        """The device is in trial no more."""
-        labels = self._labels.pop(row, None)
-        if labels is None:
-            return
-        for label, taken in self._taken.items():
-            value = labels.get(label)
-            if value is not None:
-                taken[value] -= 1
-                if not taken[value]:
-                    del taken[value]
+    def end(self, rollout: str, row: int) -> None:
+        """Free the place of a device that is no longer in trial."""
+        rows = self._in_trial.get(rollout)
+        labels = None if rows is None else rows.pop(row, None)
+        if labels is not None:
+            self._add(labels, -1)
 
-    def blocked(self, rows: Rows, fleet: Fleet) -> Mask:
-        """Which of ``rows`` find no place now."""
+    def blocked(self, specs: tuple[BudgetSpec, ...], rows: Rows, fleet: Fleet) -> Mask:
+        """Which of ``rows`` have no place now under ``specs``."""
         mask = np.zeros(len(rows), np.bool_)
-        if not self.specs or not len(rows):
+        if not specs or not len(rows):
             return mask
         numbers = fleet.label_ids[rows]
-        full = {
-            number: self.full(fleet.label_set(number)) is not None
-            for number in np.flatnonzero(np.bincount(numbers)).tolist()
-        }
         table = np.zeros(fleet.label_set_count, np.bool_)
-        for number, is_full in full.items():
-            table[number] = is_full
+        for number in np.flatnonzero(np.bincount(numbers)).tolist():
+            table[number] = self.full(specs, fleet.label_set(number)) is not None
         mask |= table[numbers]
         return mask
+
+    def _add(self, labels: Mapping[str, str], places: int) -> None:
+        for label, counts in self._counts.items():
+            value = labels.get(label)
+            if value is not None:
+                counts[value] += places
+                if not counts[value]:
+                    del counts[value]
 
 
 def _places(spec: BudgetSpec, sets: Sequence[Mapping[str, str]]) -> int | None:

@@ -1,7 +1,7 @@
-"""Pace: starts a minute, counted exactly; bytes a second, by a bucket that fills as time goes."""
+"""Rate limits: starts per minute, counted exactly, and bytes per second, by token buckets."""
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import PaceSpec
@@ -50,10 +50,10 @@ class StartRate:
 
 
 class TokenBucket:
-    """Bytes that may be offered: ``per_s`` flow in, what is offered flows out at once.
+    """Bytes that may be offered: ``per_s`` bytes flow in, each offered download flows out at once.
 
-    It holds ten seconds' worth, and something larger may leave when it is full: then it owes, and
-    nothing more leaves before that has flowed in.
+    The bucket holds the bytes of ten seconds. A larger download may leave when the bucket is full;
+    the bucket is in debt then, and nothing leaves before the debt has flowed in.
     """
 
     HOLDS_S = 10.0
@@ -64,12 +64,12 @@ class TokenBucket:
         self._at: float | None = None
 
     def ready_at(self, size_bytes: int, now: float) -> float:
-        """When so many bytes may leave: now, or later."""
+        """Time at which ``size_bytes`` may leave. Never before ``now``."""
         self._fill(now)
         short = min(float(size_bytes), self._per_s * self.HOLDS_S) - self._bytes
         return now + max(0.0, short / self._per_s)
 
-    def take(self, size_bytes: int, now: float) -> None:
+    def consume(self, size_bytes: int, now: float) -> None:
         self._fill(now)
         self._bytes -= size_bytes
 
@@ -82,53 +82,62 @@ class TokenBucket:
         self._at = now
 
 
-class ByteRate:
-    """The bytes that one rollout may offer. Soft: after a restart the buckets are full again.
+class ByteBudget:
+    """The bytes offered by all rollouts, measured against the bound of each open rollout.
 
-    What all rollouts offer leaves the buckets of each, whether it has a bound of its own or not.
+    Each bound is a token bucket that every offered byte leaves, so rollouts with the same bound
+    share one bucket. The buckets are not persisted: after a restart they are full.
     """
 
-    def __init__(self, pace: PaceSpec) -> None:
-        self._pace = pace
-        self._all = TokenBucket(pace.bytes_per_s) if pace.bytes_per_s else None
-        self._sites: dict[str, TokenBucket] = {}
-        self._offered: set[int] = set()  # rows whose bytes have left
+    def __init__(self) -> None:
+        self._fleet: dict[int, TokenBucket] = {}  # bytes per second -> bucket
+        self._sites: dict[tuple[str, int], dict[str, TokenBucket]] = {}  # (label, bytes per second)
+
+    def arrange(self, paces: Collection[tuple[str, PaceSpec]]) -> None:
+        """Set the bounds: the site label and the pace of each open rollout."""
+        rates = {pace.bytes_per_s for _, pace in paces} - {0}
+        self._fleet = {rate: self._fleet.get(rate) or TokenBucket(rate) for rate in rates}
+        keys = {(label, pace.bytes_per_s_per_site) for label, pace in paces}
+        self._sites = {key: self._sites.get(key, {}) for key in keys if key[1]}
 
     @property
     def is_bounded(self) -> bool:
-        return bool(self._pace.bytes_per_s or self._pace.bytes_per_s_per_site)
+        """True while an open rollout bounds the bytes."""
+        return bool(self._fleet or self._sites)
 
     def wait_until(
-        self, row: int, site: str | None, size_bytes: Callable[[], int], now: float
+        self, pace: PaceSpec, label: str, labels: Mapping[str, str], size_bytes: int, now: float
     ) -> float | None:
-        """When the device may be offered its bytes; None: now, or they have left already."""
-        if not self.is_bounded or row in self._offered:
-            return None
-        at = max(bucket.ready_at(size_bytes(), now) for bucket in self._buckets(site))
+        """Time at which ``pace`` allows a device with ``labels`` its download. None if it is now.
+
+        ``label`` is the site label of the plan.
+        """
+        at = now
+        if (bucket := self._fleet.get(pace.bytes_per_s)) is not None:
+            at = bucket.ready_at(size_bytes, now)
+        key = (label, pace.bytes_per_s_per_site)
+        if key in self._sites:
+            at = max(at, self._site(key, labels).ready_at(size_bytes, now))
         return at if at > now else None
 
-    def busy_until(self, now: float) -> float | None:
-        """When bytes flow again, where no site stands in the way; None: they do."""
-        at = now if self._all is None else self._all.ready_at(1, now)
+    def busy_until(self, pace: PaceSpec, now: float) -> float | None:
+        """Time at which the bound of ``pace`` for the whole fleet frees bytes again.
+
+        None if it has some now. Bounds per site are not considered.
+        """
+        bucket = self._fleet.get(pace.bytes_per_s)
+        at = now if bucket is None else bucket.ready_at(1, now)
         return at if at > now else None
 
-    def begins(self, row: int) -> bool:
-        """Take down that this rollout offers the device its bytes; False when it did before."""
-        before = len(self._offered)
-        self._offered.add(row)
-        return len(self._offered) > before
+    def consume(self, labels: Mapping[str, str], size_bytes: int, now: float) -> None:
+        """Count a download that is offered to a device with these labels, by any rollout."""
+        for bucket in self._fleet.values():
+            bucket.consume(size_bytes, now)
+        for key in self._sites:
+            self._site(key, labels).consume(size_bytes, now)
 
-    def take(self, site: str | None, size_bytes: int, now: float) -> None:
-        """So many bytes are offered at the site, by whichever rollout."""
-        for bucket in self._buckets(site):
-            bucket.take(size_bytes, now)
-
-    def _buckets(self, site: str | None) -> tuple[TokenBucket, ...]:
-        found = () if self._all is None else (self._all,)
-        per_site = self._pace.bytes_per_s_per_site
-        if not per_site:
-            return found
-        name = "" if site is None else site
-        if name not in self._sites:
-            self._sites[name] = TokenBucket(per_site)
-        return (*found, self._sites[name])
+    def _site(self, key: tuple[str, int], labels: Mapping[str, str]) -> TokenBucket:
+        buckets, name = self._sites[key], labels.get(key[0], "")
+        if name not in buckets:
+            buckets[name] = TokenBucket(key[1])
+        return buckets[name]

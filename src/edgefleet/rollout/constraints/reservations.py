@@ -1,32 +1,32 @@
-"""May this device start now? One place where all that holds a start back is asked.
+"""The places of one rollout, and the reasons why a device may not start now.
 
-Doors are closed to everybody (freeze, approval, a window); places run out (exposure,
-pace, budgets).
-A place is taken when a start is admitted and kept while the device is in trial.
+A door is closed to every device: freeze, approval, maintenance window. Places run out: exposure,
+start rate, budgets. A place is reserved when a start is admitted, and kept while the device is in
+trial.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.protocol.rollout import Freeze, RolloutSpec
+from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints import approval
-from edgefleet.rollout.constraints.budget import Budgets
 from edgefleet.rollout.constraints.exposure import SO_FAR
-from edgefleet.rollout.constraints.pace import ByteRate, StartRate
+from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
+from edgefleet.rollout.constraints.pace import StartRate
 from edgefleet.rollout.constraints.window import LABEL, Hours, Offset
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.limits import PUT_OFF_S
 
 DOORS: Final = frozenset({WaitCode.FREEZE, WaitCode.APPROVAL, WaitCode.WINDOW})
-"""What is closed to everybody, for as long as somebody or the clock says."""
+"""Reasons that close a rollout to every device until a person or the clock opens it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Why not now, and until when, where that is known."""
+    """The reason why a device gets nothing now, and until when if that is known."""
 
     code: WaitCode
     text: str
@@ -35,14 +35,18 @@ class Blocked:
 
 
 class Reservations:
-    """The places of one rollout. Rebuilt from what was recorded, but for the flow of bytes."""
+    """The places of one rollout. Rebuilt from the recorded outcomes."""
 
-    def __init__(self, spec: RolloutSpec, offset: Offset) -> None:
+    def __init__(
+        self, rollout: str, spec: RolloutSpec, fleet_wide: FleetConstraints, offset: Offset
+    ) -> None:
+        self._rollout = rollout
+        self._spec = spec
+        self.fleet_wide = fleet_wide
         self.hours = Hours(spec.windows, offset)
-        self.budgets = Budgets(spec.budgets)
         self.starts = StartRate(spec.pace.starts_per_minute)
-        self.flow = ByteRate(spec.pace)
-        self.progress_at = 0.0  # when a start was last admitted, or held back by a closed door
+        self.progress_at = 0.0  # when a start was last admitted, or blocked by a closed window
+        self._offered: set[int] = set()  # rows whose download was counted
         self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how often, since)
         self._granted: dict[int, float] = {}  # row -> since; with its offer, see ``grants``
         self._put_off: dict[int, float] = {}  # row -> until
@@ -62,9 +66,13 @@ class Reservations:
         return (*self._reserved, *self._granted)
 
     def door(
-        self, state: RolloutState, freeze: Freeze, labels: Mapping[str, str] | None, now: float
+        self, state: RolloutState, labels: Mapping[str, str] | None, now: float
     ) -> Blocked | None:
-        """What keeps everybody out; with ``labels``, also what keeps this device out."""
+        """The door that is closed to every device, or to the device with ``labels``.
+
+        None if all doors are open.
+        """
+        freeze = self.fleet_wide.freeze
         if freeze.frozen:
             return Blocked(
                 WaitCode.FREEZE, f"{freeze.person} has frozen the whole fleet.", since=freeze.since
@@ -103,7 +111,8 @@ class Reservations:
             )
         if self.starts.most and (until := self.starts.wait_until(now)) is not None:
             return Blocked(WaitCode.PACE, "Enough devices began in the last minute.", until)
-        if self.budgets.specs and (full := self.budgets.full(labels)) is not None:
+        budgets = self._spec.budgets
+        if budgets and (full := self.fleet_wide.budgets.full(budgets, labels)) is not None:
             return Blocked(
                 WaitCode.BUDGET,
                 f"{full.max_in_trial} in trial with {full.label}={labels[full.label]}: "
@@ -131,8 +140,8 @@ class Reservations:
         self._reserved[row] = (1, now)
         if self.starts.most:
             self.starts.add(now)
-        if self.budgets.counts:
-            self.budgets.take(row, labels)
+        if self.fleet_wide.budgets.is_counting:
+            self.fleet_wide.budgets.begin(self._rollout, row, labels)
 
     def take_all(self, rows: Rows, now: float) -> None:
         """``take`` for many rows that hold no place yet, where no budget counts them."""
@@ -148,7 +157,7 @@ class Reservations:
             self._reserved[row] = (times - 1, since)
         else:
             self.starts.remove(since)
-            self.budgets.give_back(row)
+            self.end_trial(row)
 
     def began(self, row: int, at: float | None) -> None:
         """Its start is recorded. Only the reserved time or ``at`` counts for the pace."""
@@ -169,7 +178,7 @@ class Reservations:
         reserved = self._reserved.pop(row, None) is not None
         if not reserved:
             self.starts.add(at)
-            self.budgets.take(row, labels)
+            self.fleet_wide.budgets.begin(self._rollout, row, labels)
         self._granted[row] = at
         return reserved
 
@@ -178,12 +187,12 @@ class Reservations:
         at = self._granted.pop(row, None)
         if at is not None:
             self.starts.remove(at)
-            self.budgets.give_back(row)
+            self.end_trial(row)
 
     def ended(self, row: int) -> None:
         """It said how it went, without having said that it began."""
         if self._granted.pop(row, None) is not None:
-            self.budgets.give_back(row)
+            self.end_trial(row)
 
     def put_off(self, row: int, at: float) -> None:
         """A device with a grant cannot begin now: it is told to leave it for a while."""
@@ -197,16 +206,34 @@ class Reservations:
         """A start was admitted, or held back by its device's own window: patience runs on."""
         self.progress_at = max(self.progress_at, at)
 
-    def patience_from(self, state: RolloutState, freeze: Freeze, now: float) -> float:
+    def begin_trial(self, row: int, labels: Mapping[str, str]) -> None:
+        """Count the device in the budgets of the fleet."""
+        self.fleet_wide.budgets.begin(self._rollout, row, labels)
+
+    def end_trial(self, row: int) -> None:
+        """Free the place of the device in the budgets of the fleet."""
+        self.fleet_wide.budgets.end(self._rollout, row)
+
+    def begin_download(self, row: int) -> bool:
+        """Note that this rollout offers the device its download. False if it did so before."""
+        before = len(self._offered)
+        self._offered.add(row)
+        return len(self._offered) > before
+
+    def has_download(self, row: int) -> bool:
+        """True when the bytes of the device's download were counted."""
+        return row in self._offered
+
+    def patience_from(self, state: RolloutState, now: float) -> float:
         """Since when stragglers have had their chance: now, while a door is closed to everybody."""
-        if self.door(state, freeze, None, now) is not None:
+        if self.door(state, None, now) is not None:
             return now
         wave = state.open_wave
         agreed = (given.at for given in state.approvals)
         return max(
             0.0 if wave is None or wave.opened_at is None else wave.opened_at,
             state.since,
-            freeze.since or 0.0,
+            self.fleet_wide.freeze.since or 0.0,
             self.hours.open_since(now),
             self.progress_at,
             *agreed,

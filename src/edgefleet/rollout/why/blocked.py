@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from edgefleet.protocol.rollout import Freeze
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.quarantine import quarantine_text
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.constraints.window import LABEL
-from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
+from edgefleet.rollout.fleet.columns import Mask, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.limits import FIRST_NAMES
 
@@ -16,21 +16,21 @@ from edgefleet.rollout.limits import FIRST_NAMES
 def held_back(
     active: ActiveRollout,
     fleet: Fleet,
-    freeze: Freeze,
+    fleet_wide: FleetConstraints,
     waiting: RowSelection,
     *,
     allowed: int,
-    quarantined: Rows,
     now: float,
 ) -> tuple[Wait, ...]:
-    """``waiting`` are online and have not begun; ``quarantined`` ascend."""
+    """The reasons that block ``waiting``, devices that are online and have not begun."""
     found: list[Wait] = []
-    door = active.reservations.door(active.state, freeze, None, now)
+    door = active.reservations.door(active.state, None, now)
     if door is not None:
         found.append(_wait(door, waiting, fleet))
     elif len(waiting):
         found += _shut_by_device(active, waiting, fleet, now)
-        found += _no_place(active, waiting, fleet, allowed, now)
+        found += _no_place(active, waiting, fleet, fleet_wide, allowed=allowed, now=now)
+    quarantined = fleet_wide.quarantine.rows(active.state.spec.model)
     mine = quarantined[active.scope.all_eligible(quarantined)]
     if len(mine):
         text = quarantine_text(fleet.name(int(mine[0])) if len(mine) == 1 else None)
@@ -49,8 +49,15 @@ def held_back(
 
 
 def _no_place(
-    active: ActiveRollout, waiting: RowSelection, fleet: Fleet, allowed: int, now: float
+    active: ActiveRollout,
+    waiting: RowSelection,
+    fleet: Fleet,
+    fleet_wide: FleetConstraints,
+    *,
+    allowed: int,
+    now: float,
 ) -> list[Wait]:
+    spec = active.state.spec
     reservations = active.reservations
     found: list[Wait] = []
     if active.in_trial >= allowed or active.overdue.suspect:
@@ -58,16 +65,16 @@ def _no_place(
         found.append(_wait(Blocked(WaitCode.EXPOSURE, text), waiting, fleet))
     until = reservations.starts.wait_until(now)
     if until is not None:
-        text = f"{active.state.spec.pace.starts_per_minute} began in the last minute."
+        text = f"{spec.pace.starts_per_minute} began in the last minute."
         found.append(_wait(Blocked(WaitCode.PACE, text, until), waiting, fleet))
-    flows = reservations.flow.busy_until(now)
+    flows = fleet_wide.bytes.busy_until(spec.pace, now)
     if flows is not None:
         text = "As many bytes are on their way, by all rollouts together, as its pace allows."
         found.append(_wait(Blocked(WaitCode.PACE, text, flows), waiting, fleet))
-    budgets = reservations.budgets
-    if budgets.specs and len(blocked := waiting.only(budgets.blocked(waiting.all(), fleet))):
+    full = fleet_wide.budgets.blocked(spec.budgets, waiting.all(), fleet) if spec.budgets else None
+    if full is not None and len(blocked := waiting.only(full)):
         named = ", ".join(
-            f"{budget.max_in_trial} in trial by {budget.label}" for budget in budgets.specs
+            f"{budget.max_in_trial} in trial by {budget.label}" for budget in spec.budgets
         )
         text = f"Others with the same label are in trial, by whichever rollout (at most {named})."
         found.append(_wait(Blocked(WaitCode.BUDGET, text), blocked, fleet))

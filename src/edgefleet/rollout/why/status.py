@@ -3,8 +3,9 @@
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status
 from edgefleet.protocol.why import Wait, WaitReport
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.starts import StartAdmission, allowed
+from edgefleet.rollout.admission.starts import allowed
 from edgefleet.rollout.census import Census, closed_evidence, find_owing, take_census
+from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.gate import Gate
 from edgefleet.rollout.fleet.columns import RowSelection
@@ -20,17 +21,17 @@ class RolloutStatus:
     """Looks at rollouts and changes none. Keeps the last count of each very large wave."""
 
     def __init__(
-        self, fleet: Fleet, desired: Desired, admission: StartAdmission, gate: Gate
+        self, fleet: Fleet, desired: Desired, fleet_wide: FleetConstraints, gate: Gate
     ) -> None:
         self._fleet = fleet
         self._desired = desired
-        self._admission = admission
+        self._fleet_wide = fleet_wide
         self._gate = gate
         self._counted: dict[str, tuple[int, float, Census]] = {}  # revision, when, what
 
     def census(self, active: ActiveRollout, now: float) -> Census:
         """Count the open wave now: for whoever acts by it."""
-        quarantined = self._admission.quarantined(active)
+        quarantined = self._fleet_wide.quarantine.rows(active.state.spec.model)
         census = take_census(active, self._fleet, self._desired, now, quarantined=quarantined)
         if census.evidence.cut >= CENSUS_KEPT_FROM:
             self._counted[active.state.id] = (active.state.revision, now, census)
@@ -44,7 +45,7 @@ class RolloutStatus:
         return self._gate(
             census.evidence,
             active.state.spec.gate,
-            opened_at=self._admission.patience_from(active, now),
+            opened_at=active.reservations.patience_from(active.state, now),
             before=wave.judgement,
             now=now,
         )
@@ -69,7 +70,7 @@ class RolloutStatus:
                     now,
                     census,
                     judgement=self.judge(active, census, now),
-                    patience_from=self._admission.patience_from(active, now),
+                    patience_from=active.reservations.patience_from(active.state, now),
                     held=self._blocked(active, census.offered, now),
                 )
                 evidence = census.evidence
@@ -92,10 +93,9 @@ class RolloutStatus:
         return held_back(
             active,
             self._fleet,
-            self._admission.freeze,
+            self._fleet_wide,
             waiting,
             allowed=allowed(active),
-            quarantined=self._admission.quarantined(active),
             now=now,
         )
 

@@ -1,0 +1,31 @@
+"""The constraints that hold for the whole fleet, whichever rollout a device belongs to."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from edgefleet.protocol.rollout import Freeze, RolloutSpec
+from edgefleet.rollout.constraints.budget import Budgets, LabelsByRow
+from edgefleet.rollout.constraints.pace import ByteBudget
+from edgefleet.rollout.constraints.quarantine import Quarantine
+
+
+@dataclass(slots=True)
+class FleetConstraints:
+    """One object per engine: the freeze, the quarantine, the budgets by label, and the bytes."""
+
+    freeze: Freeze = field(default_factory=lambda: Freeze(frozen=False))
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    budgets: Budgets = field(default_factory=Budgets)
+    bytes: ByteBudget = field(default_factory=ByteBudget)
+
+    def arrange(
+        self, specs: Mapping[str, RolloutSpec], in_trial: Callable[[str], LabelsByRow]
+    ) -> None:
+        """Set the bounds of the open rollouts. To be called when a rollout is added or changes.
+
+        ``specs`` holds the plan of each open rollout by its id. ``in_trial`` returns the devices
+        in trial of one rollout with their labels of now.
+        """
+        labels = frozenset(one.label for spec in specs.values() for one in spec.budgets)
+        self.budgets.arrange(labels, specs.keys(), in_trial)
+        self.bytes.arrange({(spec.site_label, spec.pace) for spec in specs.values()})
