@@ -79,8 +79,8 @@ MUTANTS = (
     Mutant(
         "offline counts as healthy",
         "rollout/census.py",
-        "healthy=ledger.count(DeviceStanding.HEALTHY) + already,",
-        "healthy=ledger.count(DeviceStanding.HEALTHY) + already + len(found.offline),",
+        "healthy=counts[DeviceStanding.HEALTHY] + already,",
+        "healthy=counts[DeviceStanding.HEALTHY] + already + found.offline.count,",
         ("third_offline/600",),
     ),
     Mutant(

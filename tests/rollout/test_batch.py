@@ -69,7 +69,7 @@ class Twins:
         now, model = self.singly.now, MODEL if release else None
         for row in rows.tolist():
             self.singly.engine.fleet.observe(row, now, model=model, release=release, phase=phase)
-        self.together.engine.fleet.all_seen(rows, now, model=model, release=release, phase=phase)
+        self.together.engine.fleet.observe_all(rows, now, model=model, release=release, phase=phase)
 
     def say(self, rows: np.ndarray, kind: OutcomeKind) -> None:
         said = replace(

@@ -132,7 +132,7 @@ def newcomer(**knobs: object) -> tuple[ToyShell, int]:
     shell.command(rollout, Verb.ADVANCE)
     fleet = shell.engine.fleet
     row = fleet.add("late", fleet.profile(0), fleet.labels(0))
-    fleet.speaks(row, PROTOCOL)
+    fleet.set_protocol(row, PROTOCOL)
     fleet.observe(row, shell.now, model=None, release=None, phase=Phase.IDLE)
     return shell, row
 

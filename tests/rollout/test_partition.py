@@ -147,7 +147,7 @@ def test_devices_that_the_release_does_not_fit_are_counted_by_reason():
     fleet.add("other", "coral", {"site": "s0"})
     fleet.add("lite", "generic_x86", {"site": "s0"}, runtimes=("litert",))
     fleet.add("tiny", "generic_x86", {"site": "s0"}, memory_mib=16)
-    fleet.speaks(fleet.add("old", "generic_x86", {"site": "s0"}), PROTOCOL + 1)
+    fleet.set_protocol(fleet.add("old", "generic_x86", {"site": "s0"}), PROTOCOL + 1)
     shell.publish("1")
     view = shell.view(shell.plan(replace(spec("1"), skip_ineligible=True)))
     assert view.ineligible == {

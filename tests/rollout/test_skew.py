@@ -38,7 +38,7 @@ def skewed(devices: int, *, previous: int | None = None, **knobs: object) -> tup
 def hear(shell: ToyShell, row: int, phase: Phase = Phase.IDLE, running: str | None = None) -> bool:
     """A check-in without reports; True when it is answered with an offer."""
     engine = shell.engine
-    engine.fleet.speaks(row, shell.devices[row].protocol)
+    engine.fleet.set_protocol(row, shell.devices[row].protocol)
     model = MODEL if running else None
     engine.fleet.observe(row, shell.now, model=model, release=running, phase=phase)
     granted = engine.grant(row, shell.now)
@@ -78,13 +78,13 @@ def test_an_offer_takes_a_place_until_the_device_says_how_it_went():
 
 def test_an_engine_that_is_not_asked_for_the_grant_offers_nothing():
     shell, _ = skewed(1)
-    shell.engine.fleet.speaks(0, PREVIOUS)
+    shell.engine.fleet.set_protocol(0, PREVIOUS)
     assert shell.engine.answer(0, shell.now) is None
 
 
 def test_an_offer_that_was_not_stored_is_not_made_and_takes_no_place():
     shell, _ = skewed(2, exposure=ExposureSpec(first=1))
-    shell.engine.fleet.speaks(0, PREVIOUS)
+    shell.engine.fleet.set_protocol(0, PREVIOUS)
     granted = shell.engine.grant(0, shell.now)
     assert granted is not None
     assert granted.kind is OFFERED
@@ -203,7 +203,7 @@ def test_who_is_heard_idle_after_a_restart_is_granted_it_anew():
 def test_a_start_that_no_offer_accounts_for_is_counted_and_holds_others_back():
     shell, rollout = skewed(4, exposure=ExposureSpec(first=1))
     assert hear(shell, 0)
-    shell.engine.fleet.speaks(3, PREVIOUS)
+    shell.engine.fleet.set_protocol(3, PREVIOUS)
     report(shell, 3, rollout, STARTED)
     view = shell.view(rollout)
     assert (view.exposed, view.evidence.in_trial, view.allowed) == (1, 1, 1)

@@ -247,7 +247,7 @@ class ToyShell:
         self._live(device)
         if device.begun and starts_by_itself(device.protocol) and not device.trial:
             self._go_on(device, device.begun[0])
-        engine.fleet.speaks(device.row, device.protocol)
+        engine.fleet.set_protocol(device.row, device.protocol)
         engine.fleet.observe(
             device.row, self.now, model=MODEL if device.running else None,
             release=device.running, phase=device.phase,

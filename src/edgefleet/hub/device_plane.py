@@ -184,7 +184,7 @@ class DevicePlane:
         try:
             check_protocol(protocol)
         except DeviceError:
-            self._engine.fleet.speaks(row, protocol)  # it counts as too old for any release
+            self._engine.fleet.set_protocol(row, protocol)  # it counts as too old for any release
             raise
 
     def _replayed(self, row: int, started: float) -> Reply:

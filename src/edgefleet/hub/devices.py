@@ -127,13 +127,13 @@ class Devices:
 
         A release that was not published here counts as none: devices cannot make up names.
         """
-        fleet, model, release = self._fleet, said.model, said.release
+        model, release = said.model, said.release
         if not self._registry.knows(model, release):
             model = release = None
-        before = fleet.running_id(row), fleet.phase(row), fleet.last_seen(row) is None
-        fleet.speaks(row, said.protocol)
-        fleet.observe(row, now, model=model, release=release, phase=said.phase)
-        if before != (fleet.running_id(row), said.phase, False):
+        changed = self._fleet.observe(
+            row, now, model=model, release=release, phase=said.phase, protocol=said.protocol
+        )
+        if changed:
             self._unsaved.add(row)
 
     async def learn(self, row: int, facts: Facts) -> None:
@@ -169,11 +169,9 @@ class Devices:
             )
 
     def _standing(self, row: int) -> StoredStanding:
-        fleet = self._fleet
-        model, release = fleet.running(row) or (None, None)
-        return StoredStanding(
-            row, fleet.last_seen(row) or 0.0, fleet.last_seq(row), model, release, fleet.phase(row)
-        )
+        report = self._fleet.report(row)
+        model, release = report.running or (None, None)
+        return StoredStanding(row, report.last_seen, report.seq, model, release, report.phase)
 
     def _add(self, device: StoredDevice) -> None:
         labels = {intern(key): intern(value) for key, value in device.labels.items()}

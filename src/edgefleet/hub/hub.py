@@ -51,7 +51,7 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.engine import Engine
-from edgefleet.rollout.fleet.fleet import FleetFigures
+from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.plan_fleet import compose
 

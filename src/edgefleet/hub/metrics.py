@@ -7,7 +7,7 @@ from typing import Final
 
 from edgefleet.hub.exposition import Exposition, Histogram
 from edgefleet.hub.store.writer import Commit
-from edgefleet.rollout.fleet.fleet import FleetFigures
+from edgefleet.rollout.fleet.reports import FleetFigures
 
 _CHECKIN_BOUNDS_S: Final = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome, Telemetry
+from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
-from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.cut import EVERYONE
+from edgefleet.rollout.fleet.fleet import NOTHING, Fleet
 from edgefleet.rollout.intake import Intake
 
 OffersByRow = tuple[tuple[Offer | None, Rows], ...]
@@ -77,6 +79,20 @@ class Batch:
         if kept.any():
             parts.append((None, rows[kept]))
         return tuple(parts)
+
+    def wanted(self, rows: Rows) -> Mask:
+        """Which of ``rows``, all of them idle devices, ``Engine.answer`` may offer something."""
+        numbers = self._desired.numbers(rows)
+        wanted: Mask = (numbers != NOTHING) & (numbers != self._fleet.running_ids[rows])
+        for active in self._rollouts.values():
+            if active.state.status is Status.RUNNING and active.candidates.below < EVERYONE:
+                if len(self._desired.of_release(active.release.number)) > 1:
+                    continue
+                asked = np.flatnonzero(wanted & (numbers == active.release.number))
+                unbegun = active.ledger.standings(rows[asked]) < DeviceStanding.TRIAL
+                beyond = active.scope.positions(rows[asked]) >= np.uint64(active.candidates.below)
+                wanted[asked[unbegun & beyond]] = False
+        return wanted
 
     def _one_by_one(self, rows: Rows, now: float) -> OffersByRow:
         parts: dict[Offer | None, list[int]] = {}

@@ -16,7 +16,8 @@ from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Rows, RowSelection, taken
-from edgefleet.rollout.fleet.fleet import IDLE_CODE, NOTHING, STAGED_CODE, TRIAL_CODE, Fleet
+from edgefleet.rollout.fleet.fleet import NOTHING, Fleet
+from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
 
 SILENT = gate.SILENT  # the reason under which silence after activating is counted
 
@@ -101,7 +102,7 @@ def call_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float
     overdue = np.count_nonzero(fleet.unheard(census.in_trial.all(), now - within_s))
     active.overdue.call(
         spec,
-        missing=len(census.silent) + int(overdue),
+        missing=census.silent.count + int(overdue),
         began=active.ledger.exposed,
         now=now,
         within_s=within_s,
@@ -109,21 +110,21 @@ def call_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float
 
 
 def _evidence(active: ActiveRollout, found: Census, cut: int, already: int) -> Evidence:
-    ledger = active.ledger
+    ledger, counts = active.ledger, active.ledger.counts
     seen = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
         cut=cut,
-        offered=len(found.offered),
-        in_trial=len(found.in_trial),
-        healthy=ledger.count(DeviceStanding.HEALTHY) + already,
-        failed=ledger.count(DeviceStanding.FAILED) + len(found.silent),
-        refused=ledger.count(DeviceStanding.REFUSED),
-        silent=len(found.silent),
-        reverted=ledger.count(DeviceStanding.REVERTED),
-        offline=len(found.offline),
-        deferred=len(found.deferred),
+        offered=found.offered.count,
+        in_trial=found.in_trial.count,
+        healthy=counts[DeviceStanding.HEALTHY] + already,
+        failed=counts[DeviceStanding.FAILED] + found.silent.count,
+        refused=counts[DeviceStanding.REFUSED],
+        silent=found.silent.count,
+        reverted=counts[DeviceStanding.REVERTED],
+        offline=found.offline.count,
+        deferred=found.deferred.count,
         exposed=ledger.exposed,
-        reasons=_reasons(active, len(found.silent)),
+        reasons=_reasons(active, found.silent.count),
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
         quality=active.cohorts.differences(),

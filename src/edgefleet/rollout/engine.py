@@ -8,8 +8,6 @@ in any order, and the engine stands where it stood. Changes of one rollout must 
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
@@ -22,7 +20,7 @@ from edgefleet.rollout.admission.legacy_grants import LegacyGrants
 from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission, allowed
 from edgefleet.rollout.batch import Batch
-from edgefleet.rollout.census import call_overdue, find_owing
+from edgefleet.rollout.census import Census, call_overdue, find_owing
 from edgefleet.rollout.constraints import approval
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Blocked, Reservations
@@ -30,16 +28,15 @@ from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.gate import Gate, judge
-from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
-from edgefleet.rollout.fleet.columns import Mask, Rows
-from edgefleet.rollout.fleet.cut import EVERYONE
+from edgefleet.rollout.evidence.ledger import Ledger
+from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.fleet.eligibility import variants_of
-from edgefleet.rollout.fleet.fleet import NOTHING, Fleet
+from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.intake import Intake
 from edgefleet.rollout.lifecycle import step as steps
-from edgefleet.rollout.lifecycle.state import EXCLUSIVE, OPEN, RolloutState
+from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine, Event, step
 from edgefleet.rollout.next_event import NextEvent
 from edgefleet.rollout.why import device as device_why
@@ -178,6 +175,14 @@ class Engine:
         if active.state.status is Status.PLANNED:
             return self._start_by_time(active, now)
         census = self._status.census(active, now)
+        judgement = self._status.judge(active, census, now)
+        event = None if judgement is None else self._next_event.by_gate(active, judgement)
+        if event is None or isinstance(event, steps.WaitReasonChanged):
+            self._admit_more(active, census, now)
+        return None if event is None else self._change(active, event, now)
+
+    def _admit_more(self, active: ActiveRollout, census: Census, now: float) -> None:
+        """Ask for as many candidates as may start soon."""
         call_overdue(active, self.fleet, census, now)
         if self._admission.shut_to_all(active, census.offered, now):
             active.candidates.hold(now)
@@ -190,11 +195,6 @@ class Engine:
                 budgets=self._fleet_wide.budgets,
                 now=now,
             )
-        judgement = self._status.judge(active, census, now)
-        if judgement is None:
-            return None
-        event = self._next_event.by_gate(active, judgement)
-        return None if event is None else self._change(active, event, now)
 
     def commit(self, change: Change) -> None:
         """Take over a state that is durable now. It must follow the one that the engine holds."""
@@ -205,8 +205,9 @@ class Engine:
             )
             raise AssertionError(msg)
         active.become(change.state)
-        open_candidates(active, self.fleet, allowed(active), self._fleet_wide.budgets)
-        if change.state.status not in OPEN:
+        if change.state.status in JUDGED:
+            open_candidates(active, self.fleet, allowed(active), self._fleet_wide.budgets)
+        elif change.state.status not in OPEN:
             active.cohorts = Cohorts()
         self._arrange()
 
@@ -268,20 +269,6 @@ class Engine:
     def decide(self, row: int, now: float) -> Offer | Blocked:
         """What ``answer`` would say to the device now, or why it is offered nothing."""
         return self._offers.decide(row, now)
-
-    def wanted(self, rows: Rows, now: float) -> Mask:  # noqa: ARG002 - as in answer
-        """Which of ``rows``, idle devices all of them, ``answer`` may have an offer for."""
-        numbers = self._desired.numbers(rows)
-        wanted: Mask = (numbers != NOTHING) & (numbers != self.fleet.running_ids[rows])
-        for active in self._rollouts.values():
-            if active.state.status is Status.RUNNING and active.candidates.below < EVERYONE:
-                if len(self._desired.of_release(active.release.number)) > 1:
-                    continue
-                asked = np.flatnonzero(wanted & (numbers == active.release.number))
-                unbegun = active.ledger.standings(rows[asked]) < DeviceStanding.TRIAL
-                beyond = active.scope.positions(rows[asked]) >= np.uint64(active.candidates.below)
-                wanted[asked[unbegun & beyond]] = False
-        return wanted
 
     # What holds for the whole fleet.
 

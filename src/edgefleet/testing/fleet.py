@@ -249,7 +249,7 @@ class FakeFleet:
         now, fate = self.now, self._fate(device)
         device.live(now, fate)
         model = self.model if device.running is not None else None
-        self.engine.fleet.speaks(row, device.protocol)
+        self.engine.fleet.set_protocol(row, device.protocol)
         if too_old(self.engine.fleet.protocol(row)):
             return  # its check-in is refused
         self.engine.fleet.observe(row, now, model=model, release=device.running, phase=device.phase)

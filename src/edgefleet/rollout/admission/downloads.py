@@ -14,7 +14,8 @@ from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.cut import EVERYONE
-from edgefleet.rollout.fleet.fleet import Fleet, phase_code
+from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.reports import phase_code
 
 _STAGING: Final = frozenset({Phase.FETCHING, Phase.PROVING, Phase.STAGED})
 _LATER: Final = Blocked(

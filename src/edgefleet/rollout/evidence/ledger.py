@@ -214,11 +214,11 @@ class Ledger:
         was, stands = _STANDING_OF[before], _STANDING_OF[after]
         self._bits[rows] = after
         self._standing[rows] = stands
-        note_progress = np.bincount(stands, minlength=len(DeviceStanding))
-        note_progress -= np.bincount(was, minlength=len(DeviceStanding))
+        changed = np.bincount(stands, minlength=len(DeviceStanding))
+        changed -= np.bincount(was, minlength=len(DeviceStanding))
         for standing in DeviceStanding:
             if standing is not _NONE:
-                self.counts[standing] += int(note_progress[standing])
+                self.counts[standing] += int(changed[standing])
         fresh = (after & _EXPOSED_BITS != 0) & (before & _EXPOSED_BITS == 0)
         exposed, inside = rows[fresh], waves[fresh]
         self.exposed += len(exposed)

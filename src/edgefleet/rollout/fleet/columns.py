@@ -28,18 +28,19 @@ def longer(column: npt.NDArray[_T], capacity: int) -> npt.NDArray[_T]:
 
 
 class RowSelection:
-    """Rows, ascending, that a mask chooses out of others; gathered when somebody wants them all.
+    """Rows, ascending, that a mask selects out of others. ``count`` is their number.
 
-    Of a wave of a million most often only their number is asked, and the first few.
+    The rows are gathered only when ``all`` is called: of a wave of a million devices most callers
+    want the count and the first few names.
     """
 
-    __slots__ = ("_all", "_count", "_mask", "_rows")
+    __slots__ = ("_all", "_mask", "_rows", "count")
 
     def __init__(self, rows: Rows, mask: Mask) -> None:
         self._rows = rows
         self._mask = mask
-        self._count = int(np.count_nonzero(mask))
-        self._all: Rows | None = rows if self._count == len(rows) else None
+        self.count = int(np.count_nonzero(mask))
+        self._all: Rows | None = rows if self.count == len(rows) else None
 
     @classmethod
     def of(cls, rows: Rows) -> "RowSelection":
@@ -47,7 +48,7 @@ class RowSelection:
         return cls(rows, np.ones(len(rows), np.bool_))
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def only(self, mask: Mask) -> "RowSelection":
         """Those of them for which it holds: one truth value for each of ``all``."""

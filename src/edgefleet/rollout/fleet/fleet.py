@@ -16,21 +16,10 @@ from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.version import is_served
 from edgefleet.rollout.fleet.columns import Mask, Rows, longer, taken
+from edgefleet.rollout.fleet.reports import IDLE_CODE, PHASE_CODES, PHASES, FleetFigures, Report
 from edgefleet.rollout.fleet.selector import Selector
 from edgefleet.rollout.limits import SEQ_MAX
 
-_PHASES: Final = tuple(Phase)
-_PHASE_CODE: Final = {phase: code for code, phase in enumerate(_PHASES)}
-
-
-def phase_code(phase: Phase) -> int:
-    """The number that stands for a phase in ``Fleet.phases``."""
-    return _PHASE_CODE[phase]
-
-
-IDLE_CODE: Final = _PHASE_CODE[Phase.IDLE]
-STAGED_CODE: Final = _PHASE_CODE[Phase.STAGED]
-TRIAL_CODE: Final = _PHASE_CODE[Phase.TRIAL]
 NOTHING: Final = 0  # the release number of a device that runs none, or did not say
 UNHEARD: Final = 0  # the protocol of an agent that was not heard yet
 NO_PROTOCOL: Final = 255  # of an agent that speaks a version without a place in the column
@@ -43,17 +32,6 @@ class Kit:
     profile: str
     runtimes: frozenset[str] = frozenset()
     memory_mib: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FleetFigures:
-    """The fleet at one moment. ``on_release`` counts online devices: model -> release -> count."""
-
-    total: int
-    online: int
-    by_profile: dict[str, int]
-    by_phase: dict[str, int]
-    on_release: dict[str, dict[str, int]]
 
 
 class Fleet:
@@ -132,45 +110,62 @@ class Fleet:
             self._labels_at[row] = label_id
             self.facts_version += 1
 
-    def speaks(self, row: int, protocol: int) -> None:
-        """Take down which version of the protocol the device's agent spoke last."""
-        said = protocol if UNHEARD < protocol < NO_PROTOCOL else NO_PROTOCOL
+    def set_protocol(self, row: int, protocol: int) -> None:
+        """Note the protocol version that the device's agent sent last."""
+        version = protocol if UNHEARD < protocol < NO_PROTOCOL else NO_PROTOCOL
         before = self._protocol_at[row]
-        if before == said:
+        if before == version:
             return
-        self._protocol_at[row] = said
-        if is_served(said) != (before == UNHEARD or is_served(before)):
+        self._protocol_at[row] = version
+        if is_served(version) != (before == UNHEARD or is_served(before)):
             self.facts_version += 1
 
-    def all_speak(self, rows: Rows, protocol: int) -> None:
-        """``speaks`` for many devices that spoke the same."""
+    def set_protocols(self, rows: Rows, protocol: int) -> None:
+        """``set_protocol`` for many devices with the same version."""
         for row in rows[self._protocol[rows] != protocol].tolist():
-            self.speaks(row, protocol)
+            self.set_protocol(row, protocol)
 
     def observe(
-        self, row: int, now: float, *, model: str | None, release: str | None, phase: Phase
-    ) -> None:
-        """Take down what a check-in said."""
-        number = self._release_ids.get((model, release))
+        self,
+        row: int,
+        now: float,
+        *,
+        model: str | None,
+        release: str | None,
+        phase: Phase,
+        protocol: int | None = None,
+    ) -> bool:
+        """Record a check-in. Returns True if the release or the phase is new, or the device is.
+
+        A ``protocol`` of None keeps the version that is known.
+        """
+        found = self._release_ids.get((model, release))
+        number = self.release_id(model, release) if found is None else found
+        code = PHASE_CODES[phase]
+        same = self._running_at[row] == number and self._phase_at[row] == code
+        changed = not (same and self._last_seen_at[row])
         self._last_seen_at[row] = now
-        self._running_at[row] = self.release_id(model, release) if number is None else number
-        self._phase_at[row] = _PHASE_CODE[phase]
+        self._running_at[row] = number
+        self._phase_at[row] = code
+        if protocol is not None and self._protocol_at[row] != protocol:
+            self.set_protocol(row, protocol)
+        return changed
 
     def heartbeats(
         self, rows: Rows, now: float | npt.NDArray[np.float64], running: npt.NDArray[np.uint32]
     ) -> None:
-        """Many idle devices checked in, at once or each at its own time, and said what they run."""
+        """Record check-ins of idle devices, at one time or each at its own."""
         self._last_seen[rows] = now
         self._running[rows] = running
         self._phase[rows] = IDLE_CODE
 
-    def all_seen(
+    def observe_all(
         self, rows: Rows, now: float, *, model: str | None, release: str | None, phase: Phase
     ) -> None:
-        """``observe`` for many devices that said the same."""
+        """``observe`` for many devices with the same report."""
         self._last_seen[rows] = now
         self._running[rows] = self.release_id(model, release)
-        self._phase[rows] = _PHASE_CODE[phase]
+        self._phase[rows] = PHASE_CODES[phase]
 
     def accept_seqs(self, rows: Rows, seq: int) -> Mask:
         """``accept_seq`` for many devices that sent the same number."""
@@ -180,14 +175,14 @@ class Fleet:
         self._seq[rows[accepted]] = seq
         return accepted
 
-    def standings(self) -> tuple[npt.NDArray[Any], ...]:
-        """A copy of what check-ins said, for ``take_standings`` of a fleet as long or longer."""
+    def copy_reports(self) -> tuple[npt.NDArray[Any], ...]:
+        """A copy of the reported columns, for ``load_reports`` of a fleet at least as large."""
         end = len(self)
         columns = (self._last_seen, self._seq, self._running, self._phase)
         return tuple(column[:end].copy() for column in columns)
 
-    def take_standings(self, kept: tuple[npt.NDArray[Any], ...]) -> None:
-        """Take in what ``standings`` gave; release numbers must still mean the same."""
+    def load_reports(self, kept: tuple[npt.NDArray[Any], ...]) -> None:
+        """Load what ``copy_reports`` returned. Release numbers must mean the same as then."""
         columns: tuple[npt.NDArray[Any], ...] = (
             self._last_seen,
             self._seq,
@@ -207,6 +202,15 @@ class Fleet:
     def row(self, name: str) -> int | None:
         return self._rows.get(name)
 
+    def report(self, row: int) -> Report:
+        """The last report of the device, to be stored."""
+        return Report(
+            last_seen=self._last_seen_at[row],
+            seq=self._seq_at[row],
+            running=self._releases[self._running_at[row]],
+            phase=PHASES[self._phase_at[row]],
+        )
+
     def name(self, row: int) -> str:
         return self._names[row]
 
@@ -224,7 +228,7 @@ class Fleet:
         return self._protocol_at[row]
 
     def phase(self, row: int) -> Phase:
-        return _PHASES[self._phase_at[row]]
+        return PHASES[self._phase_at[row]]
 
     def last_seq(self, row: int) -> int:
         return self._seq_at[row]
@@ -339,7 +343,7 @@ class Fleet:
         by_profile: dict[str, int] = {kit.profile: 0 for kit in self._kits}
         for number, count in enumerate(np.bincount(self.kit_ids).tolist()):
             by_profile[self._kits[number].profile] += count
-        phases = np.bincount(self.phases[online], minlength=len(_PHASES))
+        phases = np.bincount(self.phases[online], minlength=len(PHASES))
         on_release: dict[str, dict[str, int]] = {}
         for number, count in enumerate(np.bincount(self.running_ids[online]).tolist()):
             named = self._releases[number]
@@ -349,7 +353,7 @@ class Fleet:
             total=len(self),
             online=int(np.count_nonzero(online)),
             by_profile=by_profile,
-            by_phase={phase.value: int(phases[code]) for code, phase in enumerate(_PHASES)},
+            by_phase={phase.value: int(phases[code]) for code, phase in enumerate(PHASES)},
             on_release=on_release,
         )
 

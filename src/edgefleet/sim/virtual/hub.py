@@ -187,9 +187,9 @@ class SimHub:
 
     # Devices.
 
-    def wanted(self, rows: Rows, now: float) -> Mask:
-        """Which of these idle devices would be told something."""
-        return self.engine.wanted(rows, now)
+    def wanted(self, rows: Rows) -> Mask:
+        """Which of these idle devices the hub may offer something."""
+        return self.engine.batch.wanted(rows)
 
     def check_in(self, rows: Rows, said: CheckIn, now: float) -> Parted:
         """What devices that say the same hear back: who hears what."""
@@ -211,7 +211,7 @@ class SimHub:
         engine, fleet = self.engine, self.engine.fleet
         if not fleet.accept_seq(row, said.seq):
             return Failed("checkin_replayed", next_seq=fleet.last_seq(row) + 1)
-        fleet.speaks(row, said.protocol)
+        fleet.set_protocol(row, said.protocol)
         fleet.observe(row, now, model=said.model, release=said.release, phase=said.phase)
         acked: tuple[str, ...] = ()
         if said.outcomes:
@@ -266,8 +266,8 @@ class SimHub:
         rows = rows[accepted]
         if not len(rows):
             return tuple(parts)
-        fleet.all_speak(rows, said.protocol)
-        fleet.all_seen(rows, now, model=said.model, release=said.release, phase=said.phase)
+        fleet.set_protocols(rows, said.protocol)
+        fleet.observe_all(rows, now, model=said.model, release=said.release, phase=said.phase)
         acked = self._take_all(rows, said.outcomes, now)
         if said.telemetry is not None:
             self.engine.batch.telemetry(rows, said.telemetry, now)

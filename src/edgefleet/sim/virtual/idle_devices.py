@@ -65,7 +65,7 @@ class Idle:
         if hub.down_until:
             return
         self.heard(rows, now)
-        wanted = rows[hub.wanted(rows, now)]
+        wanted = rows[hub.wanted(rows)]
         if not len(wanted):
             return
         alike = np.zeros(len(wanted), np.bool_)
@@ -88,7 +88,7 @@ class Idle:
         here = ~self._awake[rows]
         here[here] = outside.facts.all_up(rows[here], at[here])
         rows, at = rows[here], at[here]
-        told = outside.hub.wanted(np.sort(rows), outside.now)
+        told = outside.hub.wanted(np.sort(rows))
         if told.any():
             until = int(at[np.isin(rows, np.sort(rows)[told])].min())
         before = int(np.searchsorted(at, until))

@@ -79,11 +79,11 @@ class Store:
 
     def save_standings(self, fleet: Fleet) -> None:
         """What devices run, as the hub writes it down now and then."""
-        self._standings = fleet.standings()
+        self._standings = fleet.copy_reports()
 
     def load_standings(self, fleet: Fleet) -> None:
         if self._standings is not None:
-            fleet.take_standings(self._standings)
+            fleet.load_reports(self._standings)
 
     def _code(self, outcome: Outcome) -> int:
         key = (outcome.id, outcome.rollout, outcome.release, outcome.kind, outcome.reason)

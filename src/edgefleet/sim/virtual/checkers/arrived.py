@@ -8,7 +8,7 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.fleet.columns import Rows
-from edgefleet.rollout.fleet.fleet import IDLE_CODE
+from edgefleet.rollout.fleet.reports import IDLE_CODE
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import Checker, Tell
 from edgefleet.sim.virtual.row_set import RowSet
