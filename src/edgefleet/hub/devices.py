@@ -8,6 +8,8 @@ from array import array
 from collections.abc import Mapping
 from sys import intern
 
+from msgspec.structs import replace
+
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
@@ -17,7 +19,7 @@ from edgefleet.hub.limits import PROFILES, SHARED_FACTS, STANDINGS_PER_WRITE
 from edgefleet.hub.registry import Registry
 from edgefleet.hub.store.records import StoredDevice, StoredStanding
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
+from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts, Phase
 from edgefleet.protocol.operator import ClaimRequest, Claims
 from edgefleet.protocol.version import check_protocol
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -122,18 +124,25 @@ class Devices:
 
     # Reports.
 
-    def heard(self, row: int, said: CheckIn, now: float) -> None:
-        """A check-in was accepted. What is new in it is written soon: that costs no commit here.
+    def known(self, check_in: CheckIn) -> CheckIn:
+        """The check-in, with a release that was not published here as none.
 
-        A release that was not published here counts as none: devices cannot make up names.
+        Devices cannot make up names.
         """
-        fleet, model, release = self._fleet, said.model, said.release
-        if not self._registry.knows(model, release):
-            model = release = None
-        before = fleet.running_id(row), fleet.phase(row), fleet.last_seen(row) is None
-        fleet.speaks(row, said.protocol)
-        fleet.observe(row, now, model=model, release=release, phase=said.phase)
-        if before != (fleet.running_id(row), said.phase, False):
+        if check_in.release is None and check_in.model is None:
+            return check_in
+        if self._registry.knows(check_in.model, check_in.release):
+            return check_in
+        return replace(check_in, model=None, release=None)
+
+    def running(self, row: int) -> tuple[int, Phase, bool]:
+        """The release and the phase of the device, and whether it was never heard."""
+        fleet = self._fleet
+        return fleet.running_id(row), fleet.phase(row), fleet.last_seen(row) is None
+
+    def heard(self, row: int, before: tuple[int, Phase, bool]) -> None:
+        """A check-in was accepted. What is new since ``before`` is written soon."""
+        if before != self.running(row):
             self._unsaved.add(row)
 
     async def learn(self, row: int, facts: Facts) -> None:
