@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import msgspec
 import numpy as np
 
 from edgefleet.protocol.device import CheckIn, Facts, Offer, Outcome, OutcomeKind
@@ -29,15 +30,13 @@ from edgefleet.rollout.fleet.columns import Mask, Rows
 _START: Final = OutcomeKind.TRIAL_STARTED  # bound once: Python 3.11 needs 0.2 us to find it
 
 
-@dataclass(frozen=True, slots=True)
-class OutOfSequence:
+class OutOfSequence(msgspec.Struct, frozen=True):
     """Refusal: the device has used this number before. ``next_seq`` is the lowest that is new."""
 
     next_seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """Ids of outcomes that the answer acknowledges.
 
     ``dropped`` concern no rollout of the device: they are not stored, and the device may forget
@@ -51,8 +50,7 @@ class Receipt:
 _NO_RECEIPT: Final = Receipt()
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """What must be durable before the check-in goes on: ``facts``, or all of ``to_store``.
 
     ``at`` is the time of receipt, to be stored with the outcomes. ``reserved`` are the starts and
@@ -70,8 +68,7 @@ class Pending:
     is_grant: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """What the engine decides of a ``CheckInAnswer``."""
 
     offer: Offer | None = None
