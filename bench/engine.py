@@ -16,8 +16,10 @@ from time import perf_counter
 
 import numpy as np
 
-from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
+from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, Verb, WaveSpec
+from edgefleet.protocol.version import PROTOCOL
+from edgefleet.rollout.checkin import Pending, begin, finish
 from edgefleet.rollout.engine import Engine
 from edgefleet.sim.virtual.releases import manifest
 from edgefleet.sim.virtual.scenario import MODEL, NEW, OLD, Scenario
@@ -78,23 +80,29 @@ def asked(engine: Engine, rollout: str, now: float) -> float:
 
 def reports(engine: Engine, rollout: str, first: int) -> float:
     """Microseconds for one report; ``REPORTS`` devices start and confirm."""
-    seen = engine.fleet.observe
-    told = {
-        kind: Outcome(id=f"{rollout}/1/{kind}", rollout=rollout, release=NEW, kind=kind, at=NOW)
-        for kind in (OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED)
-    }
-    start, confirmed = told[OutcomeKind.TRIAL_STARTED], told[OutcomeKind.CONFIRMED]
+    start, confirmed = (
+        CheckIn(
+            protocol=PROTOCOL,
+            seq=seq,
+            phase=phase,
+            model=MODEL,
+            release=release,
+            outcomes=(
+                Outcome(id=f"{rollout}/1/{kind}", rollout=rollout, release=NEW, kind=kind, at=NOW),
+            ),
+        )
+        for seq, phase, release, kind in (
+            (1, Phase.STAGED, OLD, OutcomeKind.TRIAL_STARTED),
+            (2, Phase.IDLE, NEW, OutcomeKind.CONFIRMED),
+        )
+    )
     began = perf_counter()
     for row in range(first, first + REPORTS):
-        engine.fleet.accept_seq(row, 1)
-        seen(row, NOW + 2, model=MODEL, release=OLD, phase=Phase.TRIAL)
-        if engine.admit(row, start, NOW + 2):
-            engine.record(row, start)
-        engine.answer(row, NOW + 2)
-        engine.fleet.accept_seq(row, 2)
-        seen(row, NOW + 3, model=MODEL, release=NEW, phase=Phase.IDLE)
-        engine.record(row, confirmed)
-        engine.answer(row, NOW + 3)
+        for check_in in (start, confirmed):
+            now = NOW + 1 + check_in.seq
+            step = begin(engine, row, check_in, now)
+            while isinstance(step, Pending):
+                step = finish(engine, step, step.to_store, now)
     return (perf_counter() - began) * 1e6 / (2 * REPORTS)
 
 

@@ -1,4 +1,7 @@
-"""Check-ins: the hot path. A heartbeat touches memory only; an outcome is answered once durable."""
+"""Check-ins: the hot path. A heartbeat touches memory only; an outcome is answered once durable.
+
+The order of a check-in is that of ``rollout/checkin.py``. This module reads, stores and replies.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -17,16 +20,17 @@ from edgefleet.hub.metrics import Metrics
 from edgefleet.hub.quota import Quota
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.api import BY_NAME
-from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome, OutcomeKind
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
 from edgefleet.protocol.version import check_protocol
 from edgefleet.protocol.wire import Wire, decode, encode, problem
+from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Engine
 
 _ENDPOINT: Final = BY_NAME["checkin"]
 
 
 class _Version(Wire, frozen=True, kw_only=True):
-    """What every version of a check-in says."""
+    """The field that every version of a check-in has."""
 
     protocol: int
 
@@ -63,107 +67,69 @@ class DevicePlane:
                 raise OperatorError("method_not_allowed", "A check-in is a POST.")
             authorization = request.headers.get(b"authorization", b"").decode("latin-1")
             row = self._devices.identify(authorization)
-            said = self._read(row, request.body)
-            if said.outcomes or said.facts:
+            check_in = self._devices.known(self._read(row, request.body))
+            if check_in.outcomes or check_in.facts:
                 self._quota.check(row)
                 self._store.writer.check_room()
-            if not self._engine.fleet.accept_seq(row, said.seq):
-                return self._replayed(row, started)
-            now = self._clock.now()
-            self._devices.heard(row, said, now)
-            if said.outcomes or said.facts:
-                return self._durable(row, said, started)
-            granted = self._engine.grant(row, now)
-            if granted is not None:
-                return self._granted(row, said, granted, started)
-            return self._answer(row, said, (), started)
+            step = checkin.begin(self._engine, row, check_in, self._clock.now())
+            if isinstance(step, checkin.OutOfSequence):
+                return self._replayed(step, started)
+            if isinstance(step, checkin.Answered):
+                return self._answer(step, started)
+            return self._durable(step, started)
         except EdgefleetError as error:
             return self._refusal(error, started)
 
-    async def _durable(self, row: int, said: CheckIn, started: float) -> Reply:
-        """Store what the device reported, let it take effect, then acknowledge it."""
-        mine = tuple(one for one in said.outcomes if self._engine.concerns(row, one))
+    async def _durable(self, step: checkin.Step, started: float) -> Reply:
+        """Store what the check-in waits for, until it is answered."""
         try:
-            if said.facts:
-                await self._devices.learn(row, said.facts)
-                self._quota.count(row, 1)
-            taken = await self._take(row, mine) if mine else ()
-            now = self._clock.now()
-            granted = self._engine.grant(row, now)
-            if granted is not None:
-                await self._keep(row, (granted,), (granted,), now)
+            while isinstance(step, checkin.Pending):
+                step = await self._store_pending(step)
         except EdgefleetError as error:
             return self._refusal(error, started)
-        # What does not concern it is acknowledged and forgotten; not a start: nobody admitted it.
-        dropped = (one for one in said.outcomes if one not in mine and not _is_start(one))
-        return self._answer(row, said, (*taken, *dropped), started)
+        return self._answer(step, started)
 
-    async def _granted(self, row: int, said: CheckIn, granted: Outcome, started: float) -> Reply:
-        """Store what the offer grants before the offer is made."""
-        try:
-            await self._keep(row, (granted,), (granted,), granted.at)
-        except EdgefleetError as error:
-            return self._refusal(error, started)
-        return self._answer(row, said, (), started)
+    async def _store_pending(self, pending: checkin.Pending) -> checkin.Step:
+        """Make it durable, or return its reserved places and raise EdgefleetError.
 
-    async def _take(self, row: int, said: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
-        """Store the outcomes, of starts those that are admitted; returns what is durable then."""
-        now = self._clock.now()
-        admitted = tuple(
-            outcome
-            for outcome in said
-            if _is_start(outcome) and self._engine.admit(row, outcome, now)
-        )
-        taken = tuple(outcome for outcome in said if not _is_start(outcome) or outcome in admitted)
-        if taken:
-            await self._keep(row, taken, admitted, now)
-        return taken
-
-    async def _keep(
-        self, row: int, taken: tuple[Outcome, ...], admitted: tuple[Outcome, ...], now: float
-    ) -> None:
-        """Store outcomes and count those that are new.
-
-        The engine keeps the place of what was ``admitted`` until the store has spoken, even if
-        nobody waits any more.
+        The places stay reserved until the store has answered, even if this coroutine is cancelled.
         """
+        if pending.facts is not None:
+            await self._devices.learn(pending.row, pending.facts)
+            self._quota.count(pending.row, 1)
+            return checkin.finish(self._engine, pending, (), self._clock.now())
+        steps: list[checkin.Step] = []
         try:
             stored = asyncio.ensure_future(
                 self._store.save_outcomes(
-                    row, taken, now, partial(self._count, row, len(taken), now)
+                    pending.row, pending.to_store, pending.at, partial(self._stored, pending, steps)
                 )
             )
         except EdgefleetError:
-            self._release(row, admitted)
+            checkin.abandon(self._engine, pending)
             raise
-        stored.add_done_callback(lambda _stored: self._release(row, admitted))
+        stored.add_done_callback(
+            lambda _stored: None if steps else checkin.abandon(self._engine, pending)
+        )
         await asyncio.shield(stored)
+        return steps[0]
 
-    def _release(self, row: int, admitted: tuple[Outcome, ...]) -> None:
-        """Give places back that were not taken; one that was recorded keeps its own."""
-        for outcome in admitted:
-            self._engine.release(row, outcome)
-
-    def _count(self, row: int, sent: int, now: float, fresh: tuple[Outcome, ...]) -> None:
-        """These outcomes are durable since ``now``, and were not there before."""
+    def _stored(
+        self, pending: checkin.Pending, steps: list[checkin.Step], fresh: tuple[Outcome, ...]
+    ) -> None:
+        """Go on in the order of the commits, with the outcomes that were not stored before."""
+        steps.append(checkin.finish(self._engine, pending, fresh, self._clock.now()))
         for outcome in fresh:
-            self._engine.record(row, outcome, now)
             self._metrics.outcomes[outcome.kind.value] += 1
-        self._metrics.repeated_outcomes += sent - len(fresh)
-        self._quota.count(row, len(fresh))
+        self._metrics.repeated_outcomes += len(pending.to_store) - len(fresh)
+        self._quota.count(pending.row, len(fresh))
 
-    def _answer(self, row: int, said: CheckIn, taken: tuple[Outcome, ...], started: float) -> Reply:
-        now = self._clock.now()
-        if said.telemetry is not None:
-            self._engine.telemetry(row, said.telemetry, now)
-        offer = self._engine.answer(row, now)
+    def _answer(self, answered: checkin.Answered, started: float) -> Reply:
         body = self._nothing_new
-        if offer is not None or taken:
+        if answered.offer is not None or answered.acked:
             body = encode(
                 CheckInAnswer(
-                    interval_s=self._interval_s,
-                    acked=tuple(outcome.id for outcome in taken),
-                    offer=offer,
+                    interval_s=self._interval_s, acked=answered.acked, offer=answered.offer
                 )
             )
         self._observe("ok", started)
@@ -172,13 +138,13 @@ class DevicePlane:
     def _read(self, row: int, body: bytes) -> CheckIn:
         """Raises DeviceError ``protocol_unsupported``, which is noted, or ``checkin_malformed``."""
         try:
-            said = decode(body, CheckIn, code="checkin_malformed")
+            check_in = decode(body, CheckIn, code="checkin_malformed")
         except DeviceError:
             # A newer protocol may have another shape: say that rather than which field is odd.
             self._check(row, decode(body, _Version, code="checkin_malformed").protocol)
             raise
-        self._check(row, said.protocol)
-        return said
+        self._check(row, check_in.protocol)
+        return check_in
 
     def _check(self, row: int, protocol: int) -> None:
         try:
@@ -187,12 +153,12 @@ class DevicePlane:
             self._engine.fleet.set_protocol(row, protocol)  # it counts as too old for any release
             raise
 
-    def _replayed(self, row: int, started: float) -> Reply:
-        last = self._engine.fleet.last_seq(row)
+    def _replayed(self, refused: checkin.OutOfSequence, started: float) -> Reply:
+        last = refused.next_seq - 1
         error = DeviceError("checkin_replayed", f"The last number was {last}.", field="seq")
         self._observe(error.code, started)
-        said = problem(error)
-        return Reply(error.status, encode(msgspec.structs.replace(said, next_seq=last + 1)))
+        body = msgspec.structs.replace(problem(error), next_seq=refused.next_seq)
+        return Reply(error.status, encode(body))
 
     def _refusal(self, error: EdgefleetError, started: float) -> Reply:
         self._observe(error.code, started)
@@ -201,7 +167,3 @@ class DevicePlane:
     def _observe(self, result: str, started: float) -> None:
         self._metrics.checkins[result] += 1
         self._metrics.checkin_seconds.observe(self._clock.monotonic() - started)
-
-
-def _is_start(outcome: Outcome) -> bool:
-    return outcome.kind is OutcomeKind.TRIAL_STARTED

@@ -8,6 +8,9 @@ from array import array
 from collections.abc import Mapping
 from sys import intern
 
+import numpy as np
+from msgspec.structs import replace
+
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
@@ -55,7 +58,6 @@ class Devices:
         self._facts: list[Facts] = []
         self._shared_facts: dict[Facts, Facts] = {}  # a class of hardware is one object
         self._profiles: set[str] = set()
-        self._unsaved: set[int] = set()
 
     def load(self) -> None:
         """Read what is stored."""
@@ -122,19 +124,16 @@ class Devices:
 
     # Reports.
 
-    def heard(self, row: int, said: CheckIn, now: float) -> None:
-        """A check-in was accepted. What is new in it is written soon: that costs no commit here.
+    def known(self, check_in: CheckIn) -> CheckIn:
+        """The check-in, with a release that was not published here as none.
 
-        A release that was not published here counts as none: devices cannot make up names.
+        Devices cannot make up names.
         """
-        model, release = said.model, said.release
-        if not self._registry.knows(model, release):
-            model = release = None
-        changed = self._fleet.observe(
-            row, now, model=model, release=release, phase=said.phase, protocol=said.protocol
-        )
-        if changed:
-            self._unsaved.add(row)
+        if check_in.release is None and check_in.model is None:
+            return check_in
+        if self._registry.knows(check_in.model, check_in.release):
+            return check_in
+        return replace(check_in, model=None, release=None)
 
     async def learn(self, row: int, facts: Facts) -> None:
         """Keep new facts. Raises OperatorError ``name_invalid``."""
@@ -145,14 +144,12 @@ class Devices:
 
     async def flush(self) -> None:
         """Write what changed of what devices run, in bounded pieces."""
-        while self._unsaved:
-            rows = [
-                self._unsaved.pop() for _ in range(min(len(self._unsaved), STANDINGS_PER_WRITE))
-            ]
+        while len(rows := np.flatnonzero(self._fleet.changed)[:STANDINGS_PER_WRITE]):
+            self._fleet.changed[rows] = 0
             try:
-                await self._store.save_standings([self._standing(row) for row in rows])
+                await self._store.save_standings([self._standing(row) for row in rows.tolist()])
             except BaseException:
-                self._unsaved.update(rows)
+                self._fleet.changed[rows] = 1
                 raise
 
     def facts(self, row: int) -> Facts:

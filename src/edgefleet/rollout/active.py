@@ -128,6 +128,20 @@ class ActiveRollout:
             return self.follows(row)
         return self.scope.inside(row, self.reach)
 
+    def have_part(self, rows: Rows, kind: OutcomeKind) -> Mask:
+        """``has_part`` for many rows at once."""
+        part: Mask = self.ledger.standings(rows) != _NONE
+        if not self.reach or part.all():
+            return part
+        status = self.state.status
+        if status not in _EXACT and kind is OutcomeKind.REVERTED:
+            return part | self.scope.all_eligible(rows)
+        if status is not _COMPLETED:
+            return part | self.scope.all_inside(rows, self.reach)
+        end = None if self.state.spec.follow else self.state.rows_at_end
+        given = self.scope.all_eligible(rows)
+        return part | (given if end is None else given & (rows < end))
+
     def covers(self, row: int, running: int) -> bool:
         """Does this rollout give the device its release? ``running``: the one it runs now.
 

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgefleet.protocol.device import Offer, Outcome, Telemetry
+from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.version import starts_by_itself
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.admission.legacy_grants import LegacyGrants
 from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission
 from edgefleet.rollout.desired import Desired
@@ -36,6 +38,7 @@ class Batch:
         admission: StartAdmission,
         counting: Intake,
         *,
+        grants: LegacyGrants,
         offers: Offers,
     ) -> None:
         self._fleet = fleet
@@ -43,7 +46,20 @@ class Batch:
         self._desired = desired
         self._admission = admission
         self._intake = counting
+        self._grants = grants
         self._offers = offers
+
+    def concern(self, rows: Rows, outcome: Outcome) -> Mask:
+        """For each row, whether to keep the report; see ``Engine.concerns``."""
+        if outcome.kind is OutcomeKind.OFFERED:
+            return np.zeros(len(rows), np.bool_)
+        active = self._rollouts.get(outcome.rollout)
+        if active is None:
+            return np.ones(len(rows), np.bool_)
+        concerned = active.have_part(rows, outcome.kind)
+        if not concerned.all() and active.reservations.reserved:
+            concerned |= np.isin(rows, active.reservations.reserved_rows)
+        return concerned
 
     def admit(self, rows: Rows, outcome: Outcome, now: float) -> Mask:
         """Who may start now; see ``Engine.admit``. The lowest rows come first."""
@@ -55,6 +71,21 @@ class Batch:
     def record(self, rows: Rows, outcome: Outcome, at: float | None = None) -> int:
         """Count an outcome that is durable for all of ``rows``; how many said something new."""
         return self._intake.record_all(rows, outcome, at)
+
+    def release(self, rows: Rows, outcome: Outcome) -> None:
+        """Return the places of starts that were not stored; see ``Engine.release``."""
+        active = self._rollouts.get(outcome.rollout)
+        if active is not None and active.reservations.reserved:
+            for row in rows.tolist():
+                active.reservations.release(row)
+
+    def grants(self, rows: Rows, now: float) -> tuple[tuple[int, Outcome], ...]:
+        """The rows that get a grant, and the grant of each; see ``Engine.grant``."""
+        versions = set(self._fleet.protocols[rows].tolist())
+        if not self._grants.given and not any(starts_by_itself(version) for version in versions):
+            return ()
+        each = ((row, self._grants.give(row, now)) for row in rows.tolist())
+        return tuple((row, granted) for row, granted in each if granted is not None)
 
     def telemetry(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
         """Add the same serving figures of each; see ``Engine.telemetry``."""

@@ -78,6 +78,7 @@ class Engine:
             self._desired,
             self._admission,
             self._intake,
+            grants=self._grants,
             offers=self._offers,
         )
         self._status = RolloutStatus(self.fleet, self._desired, self._fleet_wide, gate)

@@ -45,6 +45,7 @@ class FakeDevice:
     window: str | None = None  # the release of the requests that it spoke of last
     dead: bool = False
     spool: list[Outcome] = field(default_factory=list)
+    seq: int = 0  # of its last check-in
 
     @property
     def phase(self) -> Phase:
@@ -73,10 +74,11 @@ class FakeDevice:
             else:
                 self._say(offer, OutcomeKind.CONFIRMED, now)
 
-    def acknowledged(self, said: Outcome, now: float, fate: Fate) -> None:
-        """The hub has it. A start that is acknowledged is granted."""
-        self.spool.remove(said)
-        if said.kind is OutcomeKind.TRIAL_STARTED and self.asking is not None:
+    def acknowledged(self, outcome_id: str, now: float, fate: Fate) -> None:
+        """The hub has the outcome. A start that is acknowledged is granted."""
+        outcome = next(one for one in self.spool if one.id == outcome_id)
+        self.spool.remove(outcome)
+        if outcome.kind is OutcomeKind.TRIAL_STARTED and self.asking is not None:
             offer, self.asking = self.asking, None
             self._start(offer, fate, now)
 

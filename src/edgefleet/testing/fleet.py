@@ -14,18 +14,19 @@ from msgspec.structs import replace
 
 from edgefleet.base.ids import device_hash, mix64
 from edgefleet.base.zones import utc_offset_s
-from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.rollout import Freeze, GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
+from edgefleet.protocol.version import is_served
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import decode, encode
+from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.evidence.gate import Gate, judge
-from edgefleet.rollout.fleet.eligibility import too_old
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.testing.behaviour import Behaviour, Fate
 from edgefleet.testing.device import FakeDevice
 from edgefleet.testing.figures import telemetry
-from edgefleet.testing.limits import REQUESTS_PER_S
+from edgefleet.testing.limits import OUTCOMES_PER_CHECKIN, REQUESTS_PER_S
 from edgefleet.testing.release import fake_manifest
 
 MODEL: Final = "digits"
@@ -167,8 +168,8 @@ class FakeFleet:
             self.publish(release, behaviour, profiles=self._profiles[release])
         for state in self._states.values():
             self.engine.load(decode(state, RolloutState))
-        for (row, _), said in self._outcomes.items():
-            self.engine.record(row, said, said.at)
+        for (row, _), outcome in self._outcomes.items():
+            self.engine.record(row, outcome, outcome.at)
         for (model, row), rollbacks in self._unquarantined.items():
             self.engine.unquarantine(model, row, rollbacks)
 
@@ -201,7 +202,7 @@ class FakeFleet:
         """Have a device report this now; False when it says nothing new or may not start."""
         row = self._row(device)
         release = decode(self._states[rollout], RolloutState).spec.release
-        said = Outcome(
+        outcome = Outcome(
             id=f"{device}-{rollout}-{kind}"[:64],
             rollout=rollout,
             release=release,
@@ -209,9 +210,8 @@ class FakeFleet:
             at=self.now,
             reason=reason,
         )
-        if kind is OutcomeKind.TRIAL_STARTED and not self.engine.admit(row, said, self.now):
-            return False
-        return self._store(row, said)
+        _, stored = self._exchange(row, self._check_in_of(self._by_row[row], (outcome,)))
+        return outcome in stored
 
     # What people see.
 
@@ -248,24 +248,50 @@ class FakeFleet:
     def _speak(self, row: int, device: FakeDevice) -> None:
         now, fate = self.now, self._fate(device)
         device.live(now, fate)
-        model = self.model if device.running is not None else None
-        self.engine.fleet.set_protocol(row, device.protocol)
-        if too_old(self.engine.fleet.protocol(row)):
+        if not is_served(device.protocol):
+            self.engine.fleet.set_protocol(row, device.protocol)
             return  # its check-in is refused
-        self.engine.fleet.observe(row, now, model=model, release=device.running, phase=device.phase)
-        if device.running is not None:
-            self.engine.telemetry(row, self._figures(device, device.running), now)
-        for said in tuple(device.spool):
-            starts = said.kind is OutcomeKind.TRIAL_STARTED
-            if starts and not self.engine.admit(row, said, now):
-                continue  # neither stored nor acknowledged: it asks again
-            self._store(row, self._measured(device, said))
-            device.acknowledged(said, now, fate)
-        granted = self.engine.grant(row, now)
-        if granted is not None:
-            self._store(row, granted)
+        outcomes = tuple(self._measured(device, one) for one in device.spool[:OUTCOMES_PER_CHECKIN])
+        figures = None if device.running is None else self._figures(device, device.running)
+        answered, _ = self._exchange(row, self._check_in_of(device, outcomes, figures))
+        for outcome in outcomes:
+            if outcome.id in answered.acked:
+                device.acknowledged(outcome.id, now, fate)
         if not device.dead:
-            device.told(self.engine.answer(row, now), now)
+            device.told(answered.offer, now)
+
+    def _check_in_of(
+        self,
+        device: FakeDevice,
+        outcomes: tuple[Outcome, ...],
+        figures: Telemetry | None = None,
+    ) -> CheckIn:
+        device.seq += 1
+        return CheckIn(
+            protocol=device.protocol,
+            seq=device.seq,
+            phase=device.phase,
+            model=self.model if device.running is not None else None,
+            release=device.running,
+            outcomes=outcomes,
+            telemetry=figures,
+        )
+
+    def _exchange(
+        self, row: int, check_in: CheckIn
+    ) -> tuple[checkin.Answered, tuple[Outcome, ...]]:
+        """One check-in: the answer, and the outcomes that were stored with it."""
+        step = checkin.begin(self.engine, row, check_in, self.now)
+        stored: list[Outcome] = []
+        while isinstance(step, checkin.Pending):
+            fresh = [one for one in step.to_store if (row, one.id) not in self._outcomes]
+            self._outcomes.update({(row, one.id): one for one in fresh})
+            stored += fresh
+            step = checkin.finish(self.engine, step, fresh, self.now)
+        if isinstance(step, checkin.OutOfSequence):
+            msg = f"{self._by_row[row].name}: check-in {check_in.seq} was sent before"
+            raise AssertionError(msg)  # noqa: TRY004 - a refusal, no wrong argument
+        return step, tuple(stored)
 
     def _fate(self, device: FakeDevice) -> Fate:
         offer = device.asking
@@ -286,18 +312,14 @@ class FakeFleet:
             before=(before, self._behaviour[before]),
         )
 
-    def _measured(self, device: FakeDevice, said: Outcome) -> Outcome:
-        """A confirmation says what the golden set said, of this release and of the one before."""
-        if said.kind is not OutcomeKind.CONFIRMED or device.slot is None:
-            return said
-        accuracy = self._behaviour[said.release].accuracy
+    def _measured(self, device: FakeDevice, outcome: Outcome) -> Outcome:
+        """A confirmation carries the golden accuracy of this release and of the one before."""
+        if outcome.kind is not OutcomeKind.CONFIRMED or device.slot is None:
+            return outcome
+        accuracy = self._behaviour[outcome.release].accuracy
         return replace(
-            said, accuracy=accuracy, accuracy_before=self._behaviour[device.slot].accuracy
+            outcome, accuracy=accuracy, accuracy_before=self._behaviour[device.slot].accuracy
         )
-
-    def _store(self, row: int, said: Outcome) -> bool:
-        self._outcomes[row, said.id] = said
-        return self.engine.record(row, said, self.now)
 
     def _look(self) -> None:
         for rollout in self.engine.open_rollouts():

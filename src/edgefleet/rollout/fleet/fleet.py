@@ -1,4 +1,4 @@
-"""The fleet in columns: one row a device, 38 bytes beside its name.
+"""The fleet in columns: one row a device, 39 bytes beside its name.
 
 A row number is for ever: rows are added, never removed, so a device's token can carry its row.
 Labels are interned as whole sets, so that a selector is evaluated once per distinct set.
@@ -62,6 +62,7 @@ class Fleet:
         self._kit = np.zeros(0, np.uint32)
         self._protocol = np.zeros(0, np.uint8)
         self._phase = np.zeros(0, np.uint8)
+        self._changed = np.zeros(0, np.uint8)
         self._grow(1024)
 
     def __len__(self) -> int:
@@ -134,22 +135,19 @@ class Fleet:
         release: str | None,
         phase: Phase,
         protocol: int | None = None,
-    ) -> bool:
-        """Record a check-in. Returns True if the release or the phase is new, or the device is.
-
-        A ``protocol`` of None keeps the version that is known.
-        """
+    ) -> None:
+        """Record a check-in. A ``protocol`` of None keeps the version that is known."""
         found = self._release_ids.get((model, release))
         number = self.release_id(model, release) if found is None else found
         code = PHASE_CODES[phase]
         same = self._running_at[row] == number and self._phase_at[row] == code
-        changed = not (same and self._last_seen_at[row])
+        if not (same and self._last_seen_at[row]):
+            self._changed_at[row] = 1
         self._last_seen_at[row] = now
         self._running_at[row] = number
         self._phase_at[row] = code
         if protocol is not None and self._protocol_at[row] != protocol:
             self.set_protocol(row, protocol)
-        return changed
 
     def heartbeats(
         self, rows: Rows, now: float | npt.NDArray[np.float64], running: npt.NDArray[np.uint32]
@@ -281,6 +279,14 @@ class Fleet:
         return self._running[: len(self)]
 
     @property
+    def changed(self) -> npt.NDArray[np.uint8]:
+        """1 for a device whose first check-in, release or phase is not stored yet.
+
+        A shell with a store writes 0 once it has stored ``report``.
+        """
+        return self._changed[: len(self)]
+
+    @property
     def phases(self) -> npt.NDArray[np.uint8]:
         return self._phase[: len(self)]
 
@@ -288,13 +294,11 @@ class Fleet:
         """Who was not heard for longer; nobody while this process itself listens no longer."""
         if not now - self.listening_since > than_s:
             return np.zeros(len(rows), np.bool_)
-        longer_silent: Mask = now - taken(self._last_seen, rows) > than_s
-        return longer_silent
+        return np.greater(now - taken(self._last_seen, rows), than_s)
 
     def unheard(self, rows: Rows, since: float) -> Mask:
         """Who was not heard since then, or since this process listens if that is later."""
-        unheard: Mask = self._last_seen[rows] < max(since, self.listening_since)
-        return unheard
+        return np.less(self._last_seen[rows], max(since, self.listening_since))
 
     def label_set(self, number: int) -> Mapping[str, str]:
         """One of the distinct label sets, by its number."""
@@ -382,6 +386,7 @@ class Fleet:
         self._kit = longer(self._kit, capacity)
         self._protocol = longer(self._protocol, capacity)
         self._phase = longer(self._phase, capacity)
+        self._changed = longer(self._changed, capacity)
         # The same memory, for one row at a time: a third of the time of an array's item.
         self._hash_at = self._hash.data
         self._last_seen_at = self._last_seen.data.cast("B").cast("d")
@@ -391,3 +396,4 @@ class Fleet:
         self._kit_at = self._kit.data
         self._protocol_at = self._protocol.data
         self._phase_at = self._phase.data
+        self._changed_at = self._changed.data

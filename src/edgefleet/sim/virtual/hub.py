@@ -1,7 +1,8 @@
 """A hub without sockets: the real engine, fed in the order in which the real hub feeds it.
 
-store -> record -> answer for what devices report, store -> commit for what gates and operators
-decide. Between any two of these the process may be killed; what was not stored is then lost.
+The order of a check-in is that of ``rollout/checkin.py``. Decisions of gates and operators are
+stored, then committed. Between any two steps the process may be killed; what was not stored is then
+lost.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ import numpy as np
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.zones import utc_offset_s
-from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, Outcome, OutcomeKind
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, Verb
+from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -24,9 +26,8 @@ from edgefleet.sim.virtual.observer import Witnesses
 from edgefleet.sim.virtual.store import Store
 from edgefleet.sim.virtual.trace import Trace
 
-TRIAL_STARTED: Final = OutcomeKind.TRIAL_STARTED
 Parted = tuple[tuple[CheckInAnswer | Failed, Rows], ...]
-"""Who hears what: no row twice."""
+"""Each answer with its devices. No row occurs twice."""
 
 _DOWN: Final = Failed("unreachable", "The hub is down.")
 
@@ -191,128 +192,63 @@ class SimHub:
         """Which of these idle devices the hub may offer something."""
         return self.engine.batch.wanted(rows)
 
-    def check_in(self, rows: Rows, said: CheckIn, now: float) -> Parted:
-        """What devices that say the same hear back: who hears what."""
+    def check_in(self, rows: Rows, check_in: CheckIn, now: float) -> Parted:
+        """What devices that send the same are answered: each answer with its devices."""
         if self.down_until:
             return ((_DOWN, rows),)
         try:
             if len(rows) == 1:
-                return ((self._answer(int(rows[0]), rows, said, now), rows),)
+                return ((self._answer(int(rows[0]), rows, check_in, now), rows),)
             if len(rows) <= FEW_DEVICES:
-                return self._answer_few(rows, said, now)
-            return self._answer_all(rows, said, now)
+                return self._answer_few(rows, check_in, now)
+            return self._answer_all(rows, check_in, now)
         except HubCrashed:
             self.killed(now)
             return ((_DOWN, rows),)
 
-    # One device.
+    def _answer(
+        self, row: int, rows: Rows, check_in: CheckIn, now: float
+    ) -> CheckInAnswer | Failed:
+        """One device. ``rows`` is ``row`` alone."""
+        step = checkin.begin(self.engine, row, check_in, now)
+        if isinstance(step, checkin.OutOfSequence):
+            return _replayed(step)
+        while isinstance(step, checkin.Pending):
+            stored = self._store(rows, step.to_store, now)
+            step = checkin.finish(self.engine, step, [outcome for _, outcome in stored], now)
+        return self._answered(rows, step, check_in, now)
 
-    def _answer(self, row: int, rows: Rows, said: CheckIn, now: float) -> CheckInAnswer | Failed:
-        engine, fleet = self.engine, self.engine.fleet
-        if not fleet.accept_seq(row, said.seq):
-            return Failed("checkin_replayed", next_seq=fleet.last_seq(row) + 1)
-        fleet.set_protocol(row, said.protocol)
-        fleet.observe(row, now, model=said.model, release=said.release, phase=said.phase)
-        acked: tuple[str, ...] = ()
-        if said.outcomes:
-            acked = self._take(row, rows, said.outcomes, now)
-        if said.telemetry is not None:
-            engine.telemetry(row, said.telemetry, now)
-        granted = engine.grant(row, now)
-        if granted is not None:
-            self._keep(row, rows, (granted,), now)
-        offer = engine.answer(row, now)
-        if offer is not None:
-            self._offered(rows, offer, now)
-        return CheckInAnswer(interval_s=self.interval_s, acked=acked, offer=offer)
-
-    def _take(
-        self, row: int, rows: Rows, outcomes: tuple[Outcome, ...], now: float
-    ) -> tuple[str, ...]:
-        """The ids of those that are durable, and counted, now."""
-        outcomes = tuple(
-            outcome
-            for outcome in outcomes
-            if outcome.kind is not TRIAL_STARTED or self.engine.admit(row, outcome, now)
-        )
-        if not outcomes:
-            return ()
-        self._keep(row, rows, outcomes, now)
-        return self._acknowledge(rows, outcomes, now)
-
-    def _keep(self, row: int, rows: Rows, outcomes: tuple[Outcome, ...], now: float) -> None:
-        """Make them durable, then count those that are new."""
-        for _, outcome in self._store(rows, outcomes, now):
-            self._effect()
-            self.engine.record(row, outcome, now)
-
-    # Many that say the same.
-
-    def _answer_few(self, rows: Rows, said: CheckIn, now: float) -> Parted:
+    def _answer_few(self, rows: Rows, check_in: CheckIn, now: float) -> Parted:
         """So few are quicker one by one."""
         parts: dict[CheckInAnswer | Failed, list[int]] = {}
         for place, row in enumerate(rows.tolist()):
-            answer = self._answer(row, rows[place : place + 1], said, now)
+            answer = self._answer(row, rows[place : place + 1], check_in, now)
             parts.setdefault(answer, []).append(row)
         return tuple((answer, np.array(told)) for answer, told in parts.items())
 
-    def _answer_all(self, rows: Rows, said: CheckIn, now: float) -> Parted:
-        """They are counted in one transaction, as a hub that commits in groups counts them."""
-        fleet, parts = self.engine.fleet, list[tuple[CheckInAnswer | Failed, Rows]]()
-        accepted = fleet.accept_seqs(rows, said.seq)
-        for row in rows[~accepted].tolist():
-            replayed = Failed("checkin_replayed", next_seq=fleet.last_seq(row) + 1)
-            parts.append((replayed, np.array([row])))
-        rows = rows[accepted]
-        if not len(rows):
-            return tuple(parts)
-        fleet.set_protocols(rows, said.protocol)
-        fleet.observe_all(rows, now, model=said.model, release=said.release, phase=said.phase)
-        acked = self._take_all(rows, said.outcomes, now)
-        if said.telemetry is not None:
-            self.engine.batch.telemetry(rows, said.telemetry, now)
-        for offer, told in self.engine.batch.answers(rows, now):
-            if offer is not None:
-                self._offered(told, offer, now)
-            for ids, heard in acked:
-                both = np.intersect1d(told, heard, assume_unique=True)
-                if len(both):
-                    answer = CheckInAnswer(interval_s=self.interval_s, acked=ids, offer=offer)
-                    parts.append((answer, both))
-        return tuple(parts)
-
-    def _take_all(
-        self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
-    ) -> tuple[tuple[tuple[str, ...], Rows], ...]:
-        """Who has which ids acknowledged."""
-        alike = self.engine.batch
-        starts = [outcome for outcome in outcomes if outcome.kind is TRIAL_STARTED]
-        if not starts:
-            groups = [(rows, outcomes)]
-        elif len(starts) == 1:
-            admitted = alike.admit(rows, starts[0], now)
-            others = tuple(outcome for outcome in outcomes if outcome is not starts[0])
-            groups = [(rows[admitted], outcomes), (rows[~admitted], others)]
-        else:
-            return tuple((self._take(int(row), row, outcomes, now), row) for row in rows[:, None])
-        acked: list[tuple[tuple[str, ...], Rows]] = []
-        for told, theirs in groups:
-            if not len(told):
-                continue
-            if not theirs:
-                acked.append(((), told))
-                continue
-            for fresh, outcome in self._store(told, theirs, now):
-                self._effect()
-                alike.record(fresh, outcome, now)
-            acked.append((self._acknowledge(told, theirs, now), told))
-        return tuple(acked)
-
-    # Of both.
+    def _answer_all(self, rows: Rows, check_in: CheckIn, now: float) -> Parted:
+        """Many devices, in one transaction, as a hub that commits in groups counts them."""
+        begun = checkin.begin_batch(self.engine, rows, check_in, now)
+        step = begun.step
+        while isinstance(step, checkin.PendingBatch):
+            stored = [
+                part
+                for group in step.to_store
+                for part in self._store(group.rows, group.to_store, now)
+            ]
+            step = checkin.finish_batch(self.engine, step, stored, now)
+        refused = tuple((_replayed(refusal), told) for refusal, told in begun.refused)
+        answered = tuple(
+            (self._answered(told, answer, check_in, now), told) for answer, told in step.parts
+        )
+        return (*refused, *answered)
 
     def _store(
         self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
     ) -> tuple[tuple[Rows, Outcome], ...]:
+        """Make outcomes durable, and return the new ones. Facts do not change in the simulator."""
+        if not outcomes:
+            return ()
         self._effect()
         fresh = self.store.save_outcomes(rows, outcomes, now)
         for told, outcome in fresh:
@@ -320,19 +256,27 @@ class SimHub:
                 for hear in self.witnesses.stored:
                     hear(told, outcome, now)
             self.trace.rows(now, "reported", told, f"{outcome.kind} {outcome.reason}")
+        self._effect()
         return fresh
 
-    def _acknowledge(
-        self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
-    ) -> tuple[str, ...]:
-        self._effect()
-        if self.witnesses is not None:
-            for hear in self.witnesses.acknowledged:
-                hear(rows, outcomes, now)
-        return tuple(outcome.id for outcome in outcomes)
+    def _answered(
+        self, rows: Rows, answered: checkin.Answered, check_in: CheckIn, now: float
+    ) -> CheckInAnswer:
+        """The answer, once the observers know of it."""
+        stored, offer = answered.receipt.stored, answered.offer
+        if stored:
+            self._effect()
+            if self.witnesses is not None:
+                outcomes = tuple(one for one in check_in.outcomes if one.id in stored)
+                for hear in self.witnesses.acknowledged:
+                    hear(rows, outcomes, now)
+        if offer is not None:
+            self.trace.rows(now, "offered", rows, f"{offer.action} {offer.release}")
+            if self.witnesses is not None:
+                for hear in self.witnesses.offered:
+                    hear(rows, offer, now)
+        return CheckInAnswer(interval_s=self.interval_s, acked=answered.acked, offer=offer)
 
-    def _offered(self, rows: Rows, offer: Offer, now: float) -> None:
-        self.trace.rows(now, "offered", rows, f"{offer.action} {offer.release}")
-        if self.witnesses is not None:
-            for hear in self.witnesses.offered:
-                hear(rows, offer, now)
+
+def _replayed(refused: checkin.OutOfSequence) -> Failed:
+    return Failed("checkin_replayed", next_seq=refused.next_seq)

@@ -1,0 +1,368 @@
+"""One check-in: accept, admit, store, record, grant, count telemetry, answer; always in this order.
+
+The order is a value, so that no shell can have another one. A shell (the hub, the simulator, the
+test fixtures) performs the input and output that a ``Pending`` names, and nothing else:
+
+    step = begin(engine, row, check_in, now)
+    while isinstance(step, Pending):
+        fresh = make_durable(step)  # where that fails: abandon(engine, step)
+        step = finish(engine, step, fresh, now)
+
+An ``Answered`` exists only once everything that it acknowledges is durable and recorded. A grant is
+decided after the reports were recorded, because a report may use up an earlier grant; the offer is
+decided last, because it depends on both.
+
+``begin_batch`` and ``finish_batch`` take many devices that send the same check-in at the same
+moment through the same steps, as a hub does whose store commits their reports together.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import msgspec
+import numpy as np
+
+from edgefleet.protocol.device import CheckIn, Facts, Offer, Outcome, OutcomeKind
+from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.fleet.columns import Mask, Rows
+
+_START: Final = OutcomeKind.TRIAL_STARTED  # bound once: Python 3.11 needs 0.2 us to find it
+
+
+class OutOfSequence(msgspec.Struct, frozen=True):
+    """Refusal: the device has used this number before. ``next_seq`` is the lowest that is new."""
+
+    next_seq: int
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """Ids of outcomes that the answer acknowledges.
+
+    ``dropped`` concern no rollout of the device: they are not stored, and the device may forget
+    them. A start that is not admitted is in neither: the device asks again.
+    """
+
+    stored: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+_NO_RECEIPT: Final = Receipt()
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """What must be durable before the check-in goes on: ``facts``, or all of ``to_store``.
+
+    ``at`` is the time of receipt, to be stored with the outcomes. ``reserved`` are the starts and
+    the grant of ``to_store`` whose places are reserved until ``finish`` or ``abandon``.
+    """
+
+    row: int
+    check_in: CheckIn
+    at: float
+    facts: Facts | None = None
+    to_store: tuple[Outcome, ...] = ()
+    reserved: tuple[Outcome, ...] = ()
+    receipt: Receipt = _NO_RECEIPT  # valid once the check-in is answered
+    waiting: tuple[Outcome, ...] = ()  # to be admitted once ``facts`` are durable
+    is_grant: bool = False
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """What the engine decides of a ``CheckInAnswer``."""
+
+    offer: Offer | None = None
+    receipt: Receipt = _NO_RECEIPT
+
+    @property
+    def acked(self) -> tuple[str, ...]:
+        """Ids of the outcomes that the device may forget."""
+        return (*self.receipt.stored, *self.receipt.dropped)
+
+
+Step: TypeAlias = Pending | Answered
+_NOTHING: Final = Answered()
+
+
+def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | OutOfSequence:
+    """Accept a check-in. A heartbeat is answered at once; nothing has to be stored for it."""
+    fleet = engine.fleet
+    if not fleet.accept_seq(row, check_in.seq):
+        return OutOfSequence(fleet.last_seq(row) + 1)
+    fleet.observe(
+        row,
+        now,
+        model=check_in.model,
+        release=check_in.release,
+        phase=check_in.phase,
+        protocol=check_in.protocol,
+    )
+    outcomes, facts = check_in.outcomes, check_in.facts
+    if not outcomes and facts is None:
+        return _grant(engine, row, check_in, now, _NO_RECEIPT)
+    waiting: list[Outcome] = []
+    dropped: list[str] = []
+    for outcome in outcomes:
+        if engine.concerns(row, outcome):
+            waiting.append(outcome)
+        elif outcome.kind is not _START:
+            dropped.append(outcome.id)
+    receipt = Receipt(dropped=tuple(dropped))
+    pending = Pending(row, check_in, now, facts=facts, receipt=receipt, waiting=tuple(waiting))
+    return _admit(engine, pending, now) if facts is None else pending
+
+
+def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: float) -> Step:
+    """Go on once ``pending`` is durable.
+
+    ``fresh`` are the outcomes of ``to_store`` that the store did not have before: each counts once,
+    however often it is reported.
+    """
+    for outcome in fresh:
+        engine.record(pending.row, outcome, pending.at)
+    abandon(engine, pending)  # a place that was recorded is the device's own by now
+    if pending.facts is not None:
+        return _admit(engine, pending, now)
+    if pending.is_grant:
+        return _answer(engine, pending.row, pending.check_in, now, pending.receipt)
+    return _grant(engine, pending.row, pending.check_in, now, pending.receipt)
+
+
+def abandon(engine: Engine, pending: Pending) -> None:
+    """Return the places reserved for what could not be stored. The check-in gets no answer."""
+    for outcome in pending.reserved:
+        engine.release(pending.row, outcome)
+
+
+def _admit(engine: Engine, pending: Pending, now: float) -> Step:
+    row, check_in = pending.row, pending.check_in
+    to_store: list[Outcome] = []
+    reserved: list[Outcome] = []
+    for outcome in pending.waiting:
+        if outcome.kind is _START:
+            if not engine.admit(row, outcome, now):
+                continue
+            reserved.append(outcome)
+        to_store.append(outcome)
+    if not to_store:
+        return _grant(engine, row, check_in, now, pending.receipt)
+    ids = tuple(outcome.id for outcome in to_store)
+    return Pending(
+        row,
+        check_in,
+        now,
+        to_store=tuple(to_store),
+        reserved=tuple(reserved),
+        receipt=Receipt(ids, pending.receipt.dropped),
+    )
+
+
+def _grant(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Receipt) -> Step:
+    granted = engine.grant(row, now)
+    if granted is None:
+        return _answer(engine, row, check_in, now, receipt)
+    grant = (granted,)
+    return Pending(
+        row, check_in, now, to_store=grant, reserved=grant, receipt=receipt, is_grant=True
+    )
+
+
+def _answer(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Receipt) -> Answered:
+    if check_in.telemetry is not None:
+        engine.telemetry(row, check_in.telemetry, now)
+    offer = engine.answer(row, now)
+    if offer is None and receipt is _NO_RECEIPT:
+        return _NOTHING
+    return Answered(offer, receipt)
+
+
+# Many devices that send the same.
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Devices of a batch whose reports have the same fate."""
+
+    rows: Rows
+    to_store: tuple[Outcome, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def receipt(self) -> Receipt:
+        """What is acknowledged to each of the devices."""
+        return Receipt(tuple(outcome.id for outcome in self.to_store), self.dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingBatch:
+    """``Pending`` of many devices: ``facts`` of all ``rows``, or ``to_store`` of each group."""
+
+    rows: Rows
+    check_in: CheckIn
+    at: float
+    facts: Facts | None = None
+    to_store: tuple[Group, ...] = ()
+    reserved: tuple[tuple[Rows, Outcome], ...] = ()
+    groups: tuple[Group, ...] = ()  # all of ``rows``, with the receipts of the answers
+    waiting: tuple[Mask, ...] = ()  # which of ``rows`` each outcome concerns, before its admission
+    is_grant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredBatch:
+    """Each answer with its devices. No row occurs twice."""
+
+    parts: tuple[tuple[Answered, Rows], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The accepted check-ins of a batch, and those that were refused."""
+
+    step: PendingBatch | AnsweredBatch
+    refused: tuple[tuple[OutOfSequence, Rows], ...] = ()
+
+
+BatchStep: TypeAlias = PendingBatch | AnsweredBatch
+
+
+def begin_batch(engine: Engine, rows: Rows, check_in: CheckIn, now: float) -> Begun:
+    """``begin`` for many devices. ``rows`` ascend; the lowest are admitted first."""
+    fleet = engine.fleet
+    accepted = fleet.accept_seqs(rows, check_in.seq)
+    refused = tuple(
+        (OutOfSequence(fleet.last_seq(row) + 1), np.array([row]))
+        for row in rows[~accepted].tolist()
+    )
+    rows = rows[accepted]
+    if not len(rows):
+        return Begun(AnsweredBatch(), refused)
+    fleet.set_protocols(rows, check_in.protocol)
+    fleet.observe_all(
+        rows, now, model=check_in.model, release=check_in.release, phase=check_in.phase
+    )
+    concerning = tuple(engine.batch.concern(rows, outcome) for outcome in check_in.outcomes)
+    if check_in.facts is None:
+        return Begun(_admit_batch(engine, rows, check_in, concerning, now), refused)
+    pending = PendingBatch(rows, check_in, now, facts=check_in.facts, waiting=concerning)
+    return Begun(pending, refused)
+
+
+def finish_batch(
+    engine: Engine, pending: PendingBatch, fresh: Iterable[tuple[Rows, Outcome]], now: float
+) -> BatchStep:
+    """``finish`` for many devices. ``fresh``: the rows for which an outcome was not stored yet."""
+    for rows, outcome in fresh:
+        engine.batch.record(rows, outcome, pending.at)
+    abandon_batch(engine, pending)
+    if pending.facts is not None:
+        return _admit_batch(engine, pending.rows, pending.check_in, pending.waiting, now)
+    if pending.is_grant:
+        return _answer_batch(engine, pending.rows, pending.check_in, pending.groups, now)
+    return _grant_batch(engine, pending.rows, pending.check_in, pending.groups, now)
+
+
+def abandon_batch(engine: Engine, pending: PendingBatch) -> None:
+    """Return the places reserved for what could not be stored."""
+    for rows, outcome in pending.reserved:
+        engine.batch.release(rows, outcome)
+
+
+def _admit_batch(
+    engine: Engine, rows: Rows, check_in: CheckIn, concerning: Sequence[Mask], now: float
+) -> BatchStep:
+    stored = _admitted(engine, rows, check_in.outcomes, concerning, now)
+    groups = _groups(rows, check_in.outcomes, concerning, stored)
+    to_store = tuple(group for group in groups if group.to_store)
+    if not to_store:
+        return _grant_batch(engine, rows, check_in, groups, now)
+    reserved = tuple(
+        (rows[mask], outcome)
+        for outcome, mask in zip(check_in.outcomes, stored, strict=True)
+        if outcome.kind is _START and mask.any()
+    )
+    return PendingBatch(rows, check_in, now, to_store=to_store, reserved=reserved, groups=groups)
+
+
+def _admitted(
+    engine: Engine,
+    rows: Rows,
+    outcomes: tuple[Outcome, ...],
+    concerning: Sequence[Mask],
+    now: float,
+) -> tuple[Mask, ...]:
+    """For each outcome, the rows for which it is to be stored."""
+    starts = [place for place, outcome in enumerate(outcomes) if outcome.kind is _START]
+    stored = list(concerning)
+    if len(starts) == 1:
+        place = starts[0]
+        mask = concerning[place].copy()
+        if mask.any():
+            mask[mask] = engine.batch.admit(rows[mask], outcomes[place], now)
+        stored[place] = mask
+    elif starts:  # device by device, as each start may depend on the one before it
+        for place in starts:
+            stored[place] = concerning[place].copy()
+        for at, row in enumerate(rows.tolist()):
+            for place in starts:
+                if concerning[place][at]:
+                    stored[place][at] = engine.admit(row, outcomes[place], now)
+    return tuple(stored)
+
+
+def _groups(
+    rows: Rows,
+    outcomes: tuple[Outcome, ...],
+    concerning: Sequence[Mask],
+    stored: Sequence[Mask],
+) -> tuple[Group, ...]:
+    """The rows by what is stored and what is dropped of their reports."""
+    groups: list[tuple[Rows, Group]] = [(np.arange(len(rows)), Group(rows))]
+    for outcome, concerned, kept in zip(outcomes, concerning, stored, strict=True):
+        drops = np.zeros(len(rows), np.bool_) if outcome.kind is _START else ~concerned
+        split: list[tuple[Rows, Group]] = []
+        for places, group in groups:
+            to_store, dropped = (*group.to_store, outcome), (*group.dropped, outcome.id)
+            for mask, part in (
+                (kept[places], Group(rows, to_store, group.dropped)),
+                (drops[places], Group(rows, group.to_store, dropped)),
+                (~(kept | drops)[places], group),
+            ):
+                if mask.any():
+                    split.append((places[mask], part))
+        groups = split
+    return tuple(Group(rows[places], part.to_store, part.dropped) for places, part in groups)
+
+
+def _grant_batch(
+    engine: Engine, rows: Rows, check_in: CheckIn, groups: tuple[Group, ...], now: float
+) -> BatchStep:
+    grants = engine.batch.grants(rows, now)
+    if not grants:
+        return _answer_batch(engine, rows, check_in, groups, now)
+    reserved = tuple((np.array([row]), granted) for row, granted in grants)
+    return PendingBatch(
+        rows,
+        check_in,
+        now,
+        to_store=tuple(Group(row, (granted,)) for row, granted in reserved),
+        reserved=reserved,
+        groups=groups,
+        is_grant=True,
+    )
+
+
+def _answer_batch(
+    engine: Engine, rows: Rows, check_in: CheckIn, groups: tuple[Group, ...], now: float
+) -> AnsweredBatch:
+    if check_in.telemetry is not None:
+        engine.batch.telemetry(rows, check_in.telemetry, now)
+    parts: list[tuple[Answered, Rows]] = []
+    for offer, offered in engine.batch.answers(rows, now):
+        for group in groups:
+            both = offered
+            if len(groups) > 1:
+                both = np.intersect1d(offered, group.rows, assume_unique=True)
+            if len(both):
+                parts.append((Answered(offer, group.receipt), both))
+    return AnsweredBatch(tuple(parts))
