@@ -1,4 +1,4 @@
-"""Watching goes on through a hub that is away, and ends where the rollout does."""
+"""A watch continues while the hub is unreachable, and ends with the rollout."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from support.fake_reads import rollout_in
 
 
 class Scripted(HubClient):
-    """Answers with what stands in the script, in order."""
+    """Returns the items of the script, in order."""
 
     def __init__(self, *script: RolloutView | Exception) -> None:
         super().__init__("http://hub", "")
@@ -26,7 +26,7 @@ class Scripted(HubClient):
 
 
 class Time:
-    """A clock that moves when somebody sleeps."""
+    """A clock that advances with each sleep."""
 
     def __init__(self) -> None:
         self.at = 100.0

@@ -1,4 +1,4 @@
-"""Whoever uses more than a bound allows gets a typed answer, and is closed."""
+"""A client that exceeds a limit gets a typed answer and is disconnected."""
 
 import pytest
 
@@ -168,7 +168,7 @@ def test_a_client_that_reads_slowly_is_waited_for_and_gets_every_answer() -> Non
 
 
 class Shared:
-    """What a listener's readers share."""
+    """The memory that the readers of a listener share."""
 
     def __init__(self) -> None:
         self.buffered_bytes = 0

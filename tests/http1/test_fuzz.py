@@ -1,4 +1,4 @@
-"""Bytes in any pieces give the same answers; garbage gives a typed refusal, never a success."""
+"""Bytes in any pieces give the same answers. Garbage gives a typed refusal."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Listening, closing, and clients that vanish."""
+"""Listening, closing, and clients that disconnect."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ from support.http1_wire import GUARD_S, Raw, get, post, running
 
 
 class Held:
-    """A handler whose answers wait until the test lets them go."""
+    """A handler whose answers wait until the test sends them."""
 
     def __init__(self) -> None:
         self.began = threading.Event()
@@ -122,7 +122,7 @@ def test_closing_waits_for_a_request_that_is_arriving() -> None:
         client.answer()
         client.send(post("/", b"body")[:-2])
         other = server.connect()
-        while not server.listener.buffered_bytes:  # until the half body was read
+        while not server.listener.buffered_bytes:  # until half the body was read
             other.send(get("/"))
             other.answer()
         closing = server.begin_close()

@@ -93,7 +93,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("rollout", "GET", "/api/v1/rollouts/{rollout}", "operator", None,
              rollout.RolloutView, "One rollout."),
     Endpoint("rollout_why", "GET", "/api/v1/rollouts/{rollout}/why", "operator", None,
-             why.WaitReport, "What a rollout waits for."),
+             why.WaitReport, "The reasons why a rollout waits."),
     Endpoint("rollout_history", "GET", "/api/v1/rollouts/{rollout}/history", "operator", None,
              operator.RolloutHistory, "Devices by release over time."),
     Endpoint("command", "POST", "/api/v1/rollouts/{rollout}/{verb}", "operator",

@@ -266,10 +266,7 @@ def _facts(data: bytes) -> ModelFacts:
     )
     try:
         onnx.checker.check_model(model)
-    except (
-        onnx.checker.ValidationError,
-        ValueError,
-    ) as error:  # ValueError: text that is not UTF-8
+    except (onnx.checker.ValidationError, ValueError) as error:  # ValueError: text not in UTF-8
         reason = " ".join(str(error).split())[:300]
         code = "model_unsupported" if "No Op registered" in reason else "not_a_model"
         raise PublisherError(code, f"onnx.checker refuses the model: {reason}") from error
@@ -277,7 +274,7 @@ def _facts(data: bytes) -> ModelFacts:
 
 
 def _tensors(model: "ModelProto") -> Iterator["TensorProto"]:
-    """All constant tensors, also nested ones. Raises ``model_unsupported`` for unknown operators."""
+    """All constant tensors, nested ones too. Raises ``model_unsupported`` for unknown operators."""
     domains = _RUNTIME_DOMAINS | {function.domain for function in model.functions}
     graphs = [model.graph, *(info.algorithm for info in model.training_info)]
     nodes = [node for function in model.functions for node in function.node]

@@ -168,7 +168,7 @@ def _read(request: Request, active: ActiveRelease, began_ns: int) -> _Inference:
 
 
 def _json_length(request: Request, size_bytes: int) -> int:
-    """The size of the JSON in the body: the header's value, or the whole body without the header."""
+    """The size of the JSON, in bytes: as the header says, or the whole body without it."""
     given = request.headers.get(_JSON_LENGTH)
     if given is None:
         return max(size_bytes, 1)

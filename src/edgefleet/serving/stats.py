@@ -43,7 +43,7 @@ class LatencyHistogram:
         self.counts[bucket(us)] += 1
 
     def quantile_us(self, share: float) -> int:
-        """The upper edge of the bucket with quantile ``share``, in microseconds. 0 if it is empty."""
+        """The upper edge of the bucket with quantile ``share``. 0 if nothing is counted."""
         total = sum(self.counts)
         wanted = share * total
         counted = 0
