@@ -156,7 +156,7 @@ def plan_probe(context: StepContext) -> None:
 
 
 def _incumbent_confidence(context: StepContext) -> float | None:
-    """Live mean top score of the release to be left; None without enough of them."""
+    """Mean top score of the active release. None with too few scores."""
     held, status = active_held(context.state), context.soft.serving
     candidate = context.attempt.held
     if held is None or status is None or candidate is None or candidate.model != held.model:

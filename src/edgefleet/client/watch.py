@@ -12,7 +12,7 @@ from edgefleet.client.limits import WATCH_EVERY_S
 from edgefleet.protocol.rollout import RolloutView, Status
 
 ENDED: Final = frozenset({Status.COMPLETED, Status.REVERTED, Status.REFUSED, Status.HALTED})
-"""Statuses in which a rollout changes no more without a person."""
+"""Statuses that only a person can change, and final statuses."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def retry_headers(error: EdgefleetError) -> tuple[tuple[str, str], ...]:
 
 
 def reply_bytes(reply: Reply, date: bytes, *, to_head: bool, closes: bool) -> tuple[bytes, ...]:
-    """The encoded reply. A large body is a piece of its own, to save a copy.
+    """The encoded reply. A large body is a separate piece, to save a copy.
 
     ``date`` is a whole header line. Raises InternalError if a header has a line break.
     """

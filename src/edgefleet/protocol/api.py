@@ -72,7 +72,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("device", "GET", "/api/v1/devices/{device}", "operator", None,
              operator.DeviceView, "One device."),
     Endpoint("device_why", "GET", "/api/v1/devices/{device}/why", "operator", None,
-             why.WaitReport, "Why a device runs what it runs."),
+             why.WaitReport, "Why a device runs its release, and what it waits for."),
     Endpoint("quarantined", "GET", "/api/v1/quarantined", "operator", None,
              operator.QuarantinedDevices,
              "Quarantined devices: they rolled back two releases of a model."),

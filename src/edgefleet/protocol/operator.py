@@ -83,7 +83,7 @@ class DeviceView(Wire, frozen=True, kw_only=True):
 
 
 class QuarantinedDevice(Wire, frozen=True, kw_only=True):
-    """A device that is offered no release of ``model``, after so many rollbacks."""
+    """A device in quarantine for ``model``, after ``rollbacks`` rolled-back releases."""
 
     name: str
     model: str

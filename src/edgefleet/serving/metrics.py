@@ -42,7 +42,7 @@ def _release(stats: Stats, labels: Mapping[str, str]) -> Iterable[str]:
     label_text = _labels(labels)
     yield from _family("inference_requests_total", "counter", "Requests that the model ran on.")
     yield f"edgefleet_inference_requests_total{label_text} {stats.requests}"
-    yield from _family("inference_errors_total", "counter", "Of them, those that failed.")
+    yield from _family("inference_errors_total", "counter", "Requests that failed in the model.")
     yield f"edgefleet_inference_errors_total{label_text} {stats.errors}"
     yield from _family("inference_refused_total", "counter", "Refused before the model ran.")
     for code, count in sorted(stats.refused.items()):

@@ -102,7 +102,7 @@ class OnnxRuntime:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         try:
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime has a class of its own for each failure
+        except Exception as error:  # the runtime has a separate class for each failure
             code = "not_a_model" if "protobuf" in str(error).lower() else "model_unsupported"
             raise PublisherError(code, f"The runtime refuses the model: {_short(error)}") from error
         del data
@@ -120,7 +120,7 @@ class _OnnxModel:
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
         try:
             made: list[Tensor] = self._session.run(outputs, inputs)
-        except Exception as error:  # the runtime has a class of its own for each failure
+        except Exception as error:  # the runtime has a separate class for each failure
             raise DeviceError("inference_failed", f"The model failed: {_short(error)}") from error
         return made
 
