@@ -1,4 +1,4 @@
-"""What a device does not take, whoever offers it."""
+"""Offers that a device refuses from any hub."""
 
 from edgefleet.agent.effect import FetchManifest
 from edgefleet.agent.event import CheckInAnswered, ManifestOpened

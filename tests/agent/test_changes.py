@@ -1,4 +1,4 @@
-"""A change of the agent's state names a field that exists, with its type; a checker says so."""
+"""A type checker refuses a change of the agent's state with a wrong field or type."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def plant(context: StepContext) -> None:
     context.change_attempt(trys=1)
     context.change_attempt(tries="1")
 """
-WRONG = range(7, 13)  # the lines of PLANTED that must not pass
+WRONG = range(7, 13)  # the lines of PLANTED that the checker must refuse
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The agent's core, read as the conversation that it holds with the hub and its own device."""
+"""The agent's core in dialogue with the hub and its own device."""
 
 import msgspec
 import pytest
@@ -26,7 +26,7 @@ from support.agent_world import FACTS, Device, manifest, manifest_sha256, offer,
 def answer(
     device: Device, what: Offer | None = None, *, acked: tuple[str, ...] | None = None
 ) -> None:
-    """The hub answers the check-in on its way and acknowledges what it carried."""
+    """The hub answers the check-in in flight and acknowledges its outcomes."""
     sent = device.state.soft.sent
     assert sent is not None
     device.hear(
@@ -49,7 +49,7 @@ def check_in(device: Device, what: Offer | None = None) -> None:
 
 
 def stage_release(device: Device, release: str) -> None:
-    """From MANIFEST to the end of PROVING, all well."""
+    """From MANIFEST to the end of PROVING, without a failure."""
     device.hear(
         ManifestOpened(
             job=device.job(FetchManifest),
@@ -74,7 +74,7 @@ def look(device: Device, status: ServingStatus | None, *, alive: bool = True) ->
 
 
 def installed(release: str = "1") -> Device:
-    """A device that serves ``release``, confirmed, with nothing left to say."""
+    """A device that serves ``release``, confirmed, with an empty spool."""
     device = Device()
     device.boot(whole=())
     to_watching(device, release)
@@ -157,9 +157,9 @@ def test_a_release_that_fails_its_golden_set_is_refused_and_nothing_is_switched(
     assert spooled(device) == [(OutcomeKind.REFUSED, reason)]
     assert (device.state.active, device.holds("a"), device.holds("b")) == ("a", "1", None)
     answer(device, offer("4"))
-    assert device.state.stage is Stage.IDLE, "the same offer is not taken twice"
+    assert device.state.stage is Stage.IDLE, "the same offer is accepted once"
     check_in(device, offer("4", rollout="ro-again"))
-    assert device.state.stage is Stage.MANIFEST, "another rollout may ask again"
+    assert device.state.stage is Stage.MANIFEST, "another rollout may offer the release again"
 
 
 def test_a_release_whose_process_dies_in_trial_is_left_for_the_old_one() -> None:
@@ -192,7 +192,7 @@ def test_confidence_below_the_incumbents_fails_the_trial() -> None:
     look(device, serving("1", requests=50, confidence_sum=47.5, confidence_count=50))
     to_watching(device, "3")
     look(device, serving("3", requests=9, confidence_sum=4.5, confidence_count=9))
-    assert device.state.stage is Stage.WATCHING, "nine requests are too few to judge by"
+    assert device.state.stage is Stage.WATCHING, "nine requests are too few to judge"
     look(device, serving("3", requests=20, confidence_sum=10.0, confidence_count=20))
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "confidence_drop")]
 
@@ -206,7 +206,7 @@ def test_serving_that_does_not_answer_three_looks_in_a_row_has_crashed() -> None
     look(device, serving("3"))
     look(device, None)
     look(device, None)
-    assert device.state.stage is Stage.WATCHING, "one sound look starts the count anew"
+    assert device.state.stage is Stage.WATCHING, "one valid answer resets the count"
     look(device, None)
     assert device.state.stage is Stage.REVERTING
 
@@ -282,7 +282,7 @@ def test_an_interrupted_trial_is_tried_again_then_given_up() -> None:
 
 
 def staged() -> Device:
-    """A device that has release 2, proved, and asks for leave to start."""
+    """A device with a proved release 2 that waits for admission."""
     device = installed("1")
     check_in(device, offer("2"))
     stage_release(device, "2")
@@ -335,7 +335,7 @@ def test_a_start_that_is_no_longer_wanted_is_given_up_and_forgotten(instead: Off
     answer(device, instead, acked=())
     assert spooled(device) == []
     assert device.state.stage in (Stage.IDLE, Stage.MANIFEST)
-    assert device.holds("b") == "2", "what is staged stays for the next offer"
+    assert device.holds("b") == "2", "the staged files stay for the next offer"
 
 
 def test_what_is_staged_is_announced_again_without_another_fetch_when_the_offer_returns() -> None:
@@ -352,11 +352,11 @@ def test_a_start_that_was_admitted_and_is_no_longer_wanted_is_withdrawn(
 ) -> None:
     device = staged()
     answer(device, instead)
-    assert "Activate" not in device.kinds(), "nothing of it ran, so there is nothing to leave"
+    assert "Activate" not in device.kinds(), "the release did not run, so there is no revert"
     assert spooled(device) == [(OutcomeKind.WITHDRAWN, "")]
     told = device.state.spool[0]
     assert (told.release, told.attempt) == ("2", 2)
-    assert device.holds("b") == "2", "what is staged stays for the next offer"
+    assert device.holds("b") == "2", "the staged files stay for the next offer"
 
 
 def test_a_release_whose_start_was_withdrawn_is_tried_when_it_is_offered_again() -> None:
@@ -364,7 +364,7 @@ def test_a_release_whose_start_was_withdrawn_is_tried_when_it_is_offered_again()
     answer(device, None)
     check_in(device, offer("2"))
     assert spooled(device) == [(OutcomeKind.TRIAL_STARTED, "")]
-    assert device.state.spool[0].attempt == 3, "a start of its own, not the one given up"
+    assert device.state.spool[0].attempt == 3, "a new start, not the cancelled one"
     check_in(device, offer("2"))
     assert device.kinds() == ("Activate",)
 
@@ -380,7 +380,7 @@ def test_a_device_without_a_release_gives_a_start_up_for_another_release() -> No
     assert (device.state.stage, device.state.attempt.release) == (Stage.MANIFEST, "2")  # type: ignore[union-attr] - it began
     check_in(device, offer("1"))
     check_in(device, offer("1"))
-    assert device.state.attempt.release == "1", "and takes the first one, should it come again"  # type: ignore[union-attr] - it began
+    assert device.state.attempt.release == "1", "and accepts the first offer again"  # type: ignore[union-attr] - it began
 
 
 def test_a_start_of_which_the_answer_was_lost_is_withdrawn_after_a_restart_without_its_bytes() -> (
@@ -396,7 +396,7 @@ def test_an_answer_to_an_earlier_check_in_is_no_leave() -> None:
     device = installed("1")
     check_in(device, offer("2"))
     device.now += 600
-    device.hear(TimerFired(draw=0.5))  # this one says nothing of a start
+    device.hear(TimerFired(draw=0.5))  # a check-in without the start
     stage_while_asking = device.state.soft.sent
     assert stage_while_asking is not None
     stage_release_while_sending(device, "2")
@@ -407,7 +407,7 @@ def test_an_answer_to_an_earlier_check_in_is_no_leave() -> None:
 
 
 def stage_release_while_sending(device: Device, release: str) -> None:
-    """As ``stage_release``, with a check-in on its way."""
+    """As ``stage_release``, with a check-in in flight."""
     work = device.state.soft.work
     assert work is not None
     device.hear(
@@ -505,7 +505,7 @@ def test_serving_that_dies_again_and_again_is_restarted_ever_later() -> None:
     look(device, serving("1", pid=110))
     look(device, None, alive=False)
     assert device.state.soft.switch_at is not None
-    assert device.state.soft.switch_at - device.now < 0.5, "it stood a look: at once again"
+    assert device.state.soft.switch_at - device.now < 0.5, "a valid answer resets the pause"
 
 
 def test_a_release_that_serving_has_by_itself_is_swapped_back() -> None:

@@ -1,6 +1,6 @@
 """Power cuts at every storage operation of an update, and of the recovery after the first cut.
 
-Each planted bug below is one that the sweep must find: a sweep that finds nothing proves nothing.
+The sweep must find each planted bug below.
 """
 
 import copy
@@ -19,7 +19,7 @@ from support.agent_world import model_bytes
 from support.device_world import World
 from support.memory_storage import PowerCut, When
 
-ENDS = {  # what is offered on top of release 1: (what serves in the end, what the hub has heard)
+ENDS = {  # offer after release 1: (release that serves in the end, outcomes at the hub)
     "2": ("2", ["confirmed"]),
     "sick": ("1", ["trial_failed"]),
     "liar": ("1", ["refused"]),
@@ -31,7 +31,7 @@ Make = Callable[[], World]
 
 @pytest.fixture(autouse=True)
 def small_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Downloads of some hundred bytes reach the disk in many pieces, as large ones do."""
+    """Makes downloads of some hundred bytes reach the disk in many pieces, as large ones do."""
     monkeypatch.setattr(limits, "FLUSH_BYTES", 48)
 
 
@@ -65,7 +65,7 @@ def live(
     power_lost: bool,
     until: Callable[[World], bool] = settled,
 ) -> int:
-    """Boot, live to the end, with each of ``cuts`` in a boot of its own; the boots it took."""
+    """Boot and run to the end, with one of ``cuts`` per boot. Returns the number of boots."""
     for boot in range(REBOOTS):
         world.boot(power_lost=power_lost)
         if boot < len(cuts):
@@ -90,7 +90,7 @@ def operations(release: str, make: Make = World, *, power_lost: bool = True) -> 
 
 
 def sweep(release: str, make: Make = World, *, power_lost: bool = True) -> int:
-    """Cut at every operation in every way; the number of cuts that were tried."""
+    """Cut at every operation in every way. Returns the number of cuts."""
     start = on_release_1(make)
     start.offer(release)
     count = len(operations(release, make, power_lost=power_lost))
@@ -105,7 +105,7 @@ def sweep(release: str, make: Make = World, *, power_lost: bool = True) -> int:
 
 
 def fork(world: World) -> World:
-    """Another world from the same moment: disk and hub of its own."""
+    """A copy of the world, with its own disk and hub."""
     other = copy.copy(world)
     other.storage = copy.copy(world.storage)
     other.storage.files = dict(world.storage.files)
@@ -120,16 +120,16 @@ def fork(world: World) -> World:
 
 
 def ended(world: World, release: str, *, cuts: int) -> None:
-    """The update came to its right end."""
+    """The update ended correctly."""
     serves, heard = ENDS[release]
     told = world.finals()[release]
     if release == "2" and cuts > 1 and told == ["trial_failed"]:
-        serves, heard = "1", ["trial_failed"]  # interrupted once too often: safe, and said
+        serves, heard = "1", ["trial_failed"]  # interrupted too often: reverted and reported
     assert (world.pointed(), world.running(), told) == (serves, serves, heard)
     assert world.serving is not None
     assert world.serving.release == serves
     assert world.hub.check_ins[-1].release == serves
-    if told != ["confirmed"]:  # a confirmed one may be restored after each cut
+    if told != ["confirmed"]:  # a confirmed release may be restored after each cut
         assert world.activations.count(release) <= 2
 
 
@@ -183,7 +183,7 @@ def test_a_cut_anywhere_in_a_recall_leaves_a_valid_device_that_goes_back(confirm
             heard = world.finals()["2"]
             if confirmed:
                 assert heard == ["confirmed", "reverted"]
-            else:  # a second cut may end the trial before the recall is heard
+            else:  # a second cut may end the trial before the recall arrives
                 assert heard in (["reverted"], ["trial_failed"])
     assert count >= 10
 
@@ -239,7 +239,7 @@ def test_a_candidate_that_lost_bytes_is_fetched_again() -> None:
     served = world.hub.served_bytes
     live(world, [], power_lost=True)
     ended(world, "2", cuts=1)
-    assert world.hub.served_bytes == served + len(model_bytes("2")), "the model, and only that"
+    assert world.hub.served_bytes == served + len(model_bytes("2")), "the model, and no other file"
 
 
 def test_a_device_whose_confirmed_slot_is_damaged_leans_on_the_other() -> None:
@@ -262,7 +262,7 @@ def test_a_device_whose_confirmed_slot_is_damaged_leans_on_the_other() -> None:
 def starts_without_leave(
     state: AgentState, event: Event, now: float
 ) -> tuple[AgentState, tuple[Effect, ...]]:
-    """An answer that admits nothing is taken for leave."""
+    """An answer without an acknowledgement counts as an admission."""
     if isinstance(event, CheckInAnswered) and state.soft.sent is not None:
         answer = msgspec.structs.replace(event.answer, acked=state.soft.sent.outcomes)
         event = msgspec.structs.replace(event, answer=answer)

@@ -1,4 +1,4 @@
-"""A device whose disk is full: nothing changes, it says so, it goes on when there is room."""
+"""A device with a full disk changes nothing, logs it, and continues once there is space."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_the_reserve_is_given_up_so_that_the_state_can_be_saved() -> None:
     disk.capacity_bytes = sum(map(len, disk.files.values()))
     with pytest.raises(DeviceError):
         slots.save(to_store(AgentState(attempts=10**9)))
-    assert Slots(disk).load() == AgentState(), "the old state is whole"
+    assert Slots(disk).load() == AgentState(), "the old state is intact"
 
 
 def test_a_state_that_did_not_change_is_not_written() -> None:

@@ -1,4 +1,4 @@
-"""Fetching: never twice, never past the disk's end, never what was not announced."""
+"""Downloads: bytes are fetched once, fit on the disk and match the announced digest."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -23,7 +23,7 @@ MODEL = "slots/b/model.onnx"
 
 
 class Hub:
-    """A link whose next download can break off, ignore ranges or say something else."""
+    """A link whose next download can break, ignore ranges or return another body."""
 
     def __init__(self, data: bytes = DATA) -> None:
         self.data = data
@@ -125,7 +125,7 @@ def test_a_part_that_was_spoilt_is_fetched_again_from_the_start(disk: MemoryStor
 def test_more_bytes_than_announced_are_refused_before_they_fill_the_disk(
     disk: MemoryStorage,
 ) -> None:
-    with pytest.raises(PublisherError, match="More bytes"):
+    with pytest.raises(PublisherError, match="more bytes"):
         fetcher(disk, Hub(DATA * 100)).file("b", "model.onnx", ARTIFACT, Token())
     assert disk.files == {}
 

@@ -1,4 +1,4 @@
-"""What must hold of the core whatever happens, in whatever order, with the power failing anywhere."""
+"""Invariants of the core under any order of events, with power cuts anywhere."""
 
 from collections import Counter
 
@@ -29,16 +29,18 @@ def check_state(state: AgentState) -> None:
         active = slot(state, state.active)
         assert active.held is not None
         assert active.proved, "the confirmed slot was proved"
-        assert attempt is None or attempt.slot != state.active, "an update stays off what serves"
+        assert attempt is None or attempt.slot != state.active, (
+            "an update does not touch the active slot"
+        )
     if attempt is not None:
         assert attempt.tries <= attempt.max_attempts
         if state.stage in (Stage.ANNOUNCING, Stage.ACTIVATING, Stage.WATCHING):
-            assert slot(state, attempt.slot).proved, "nothing is tried that was not proved"
+            assert slot(state, attempt.slot).proved, "only proved slots are tried"
     ids = [outcome.id for outcome in state.spool]
     assert len(ids) == len(set(ids)) <= limits.SPOOL_OUTCOMES
     assert len(state.ended) <= limits.ENDED_ATTEMPTS
     assert len(state.soft.tallies) <= limits.TALLIES
-    assert state.soft.seq <= state.seq_reserved, "no number is sent that was not reserved"
+    assert state.soft.seq <= state.seq_reserved, "only reserved numbers are sent"
 
 
 def check_effects(state: AgentState, effects: tuple[Effect, ...], now: float) -> None:
@@ -46,9 +48,9 @@ def check_effects(state: AgentState, effects: tuple[Effect, ...], now: float) ->
     assert effects[-1].at <= now + 3600
     for effect in effects:
         if isinstance(effect, Activate):
-            assert slot(state, effect.slot).proved, "nothing is activated that was not proved"
+            assert slot(state, effect.slot).proved, "only proved slots are activated"
         elif isinstance(effect, MovePointer) and effect.slot is not None:
-            assert slot(state, effect.slot).proved, "the pointer names nothing that was not proved"
+            assert slot(state, effect.slot).proved, "the pointer names proved slots only"
 
 
 STATES = state_of_each_stage()
@@ -56,9 +58,9 @@ WALK = st.lists(st.tuples(st.integers(0, 30), st.floats(0, 200), st.booleans()),
 
 
 def walk(core: Step, start: Stage, choices: list[tuple[int, float, bool]]) -> set[int]:
-    """Any events in any order from any stage, with restarts in between.
+    """Run events in any order from any stage, with restarts in between.
 
-    Returns how often attempts were said to end.
+    Returns the number of reported ends of attempts.
     """
     state, now = STATES[start], 5000.0
     finals: Counter[str] = Counter()
@@ -88,7 +90,7 @@ def test_no_order_of_events_brings_the_core_into_an_unsound_state(
 
 
 def endless_tries(state: AgentState, event: Event, now: float) -> Stepped:
-    """Planted: a restart in a trial always tries again."""
+    """Planted bug: a restart in a trial always repeats the trial."""
     if isinstance(event, Booted) and state.attempt:
         attempt = msgspec.structs.replace(state.attempt, max_attempts=99)
         state, effects = step(msgspec.structs.replace(state, attempt=attempt), event, now)
@@ -100,7 +102,7 @@ def endless_tries(state: AgentState, event: Event, now: float) -> Stepped:
 
 
 def says_it_twice(state: AgentState, event: Event, now: float) -> Stepped:
-    """Planted: a refusal is told again under another attempt's end."""
+    """Planted bug: a refusal is reported again at the end of another attempt."""
     new, effects = step(state, event, now)
     if len(new.spool) > len(state.spool) and new.spool[-1].kind == "refused":
         again = msgspec.structs.replace(new.spool[-1], id=new.spool[-1].id + "-again")
@@ -109,7 +111,7 @@ def says_it_twice(state: AgentState, event: Event, now: float) -> Stepped:
 
 
 def trusts_without_proof(state: AgentState, event: Event, now: float) -> Stepped:
-    """Planted: what is fetched is tried."""
+    """Planted bug: a downloaded release is tried without a proof."""
     if isinstance(event, Fetched) and event.job == state.soft.work:
         while state.stage is Stage.FETCHING:
             state, _ = step(state, Fetched(job=state.soft.work or 0), now)
@@ -151,7 +153,7 @@ LIFE = st.one_of(
 
 
 def whole_life(world: World, life: list[tuple[str, object]]) -> set[int]:
-    """Live it, heal, and come to rest. Returns how often the hub heard attempts end."""
+    """Run with faults, then without, until nothing changes. Returns the ends that the hub received."""
     world.hub.interval_s = 5.0
     world.boot()
     world.start()
@@ -176,7 +178,7 @@ def test_a_device_whose_power_fails_anywhere_serves_a_proved_release_and_ends_at
 
 
 def removes_before_the_pointer_moved(state: AgentState, event: Event, now: float) -> Stepped:
-    """Planted: the slot that was on trial is removed before the pointer has left it."""
+    """Planted bug: the slot in trial is removed while the pointer still names it."""
     state, effects = step(state, event, now)
     order = {RemoveSlot: 0, MovePointer: 1}
     return state, tuple(sorted(effects, key=lambda one: order.get(type(one), 2)))
@@ -226,7 +228,7 @@ def steps(world: World, count: int) -> None:
 
 
 def reboot(world: World, *, power_lost: bool) -> None:
-    """Boot until the agent's first steps come to their end; a brick is given up after two."""
+    """Boot until the agent's first steps end. Gives up after two boots without an end."""
     for _ in range(4):
         world.boot(power_lost=power_lost)
         try:
@@ -239,7 +241,7 @@ def reboot(world: World, *, power_lost: bool) -> None:
 
 
 def heal(world: World) -> None:
-    """First safety under faults, then quiet: everything comes to rest."""
+    """Safety under faults, then without faults until nothing changes."""
     world.hub.offer = None
     reboot(world, power_lost=True)
     for _ in range(3):

@@ -92,14 +92,14 @@ def test_a_replayed_check_in_says_where_to_go_on(hub: FakeHub, storage: FolderSt
 
 def test_a_hub_that_moved_its_listener_is_found_again(hub: FakeHub, storage: FolderStorage) -> None:
     before = enrolled(hub, storage)
-    with hold_port() as nobody:  # nobody listens there
+    with hold_port() as nobody:  # no server listens there
         port = nobody.getsockname()[1]
         gone = msgspec.structs.replace(before, checkin_url=f"http://127.0.0.1:{port}")
         link = linked(gone, storage)
         failed = link.check_in(SAID)
     assert isinstance(failed, CheckInFailed)
     assert failed.code == "unreachable"
-    assert load_credential(storage, hub.url) == before, "and kept for the next start"
+    assert load_credential(storage, hub.url) == before, "and stored for the next start"
     assert isinstance(link.check_in(SAID), CheckInAnswered)
     link.close()
 

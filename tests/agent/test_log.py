@@ -1,4 +1,4 @@
-"""What an engineer reads of a device: one line a happening, none for a heartbeat."""
+"""The log of a device: one line per event, none for a normal check-in."""
 
 import json
 import logging
@@ -51,7 +51,7 @@ def test_a_link_that_stays_down_is_told_once_and_its_return_too() -> None:
     device = Device()
     device.boot(whole=())
     down = CheckInFailed(seq=1, code="unreachable", draw=0.5)
-    assert lines(device, down) == ["check-in failed: unreachable; trying again, ever later"]
+    assert lines(device, down) == ["check-in failed: unreachable; retrying with backoff"]
     for seq in (2, 3):
         device.now += 60
         assert lines(device, TimerFired(draw=0.5)) == []

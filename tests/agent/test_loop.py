@@ -1,4 +1,4 @@
-"""The loop saves before it does, waits while the disk is full, and does not outlive a defect."""
+"""The loop saves before it executes effects, waits for a full disk, and ends on a defect."""
 
 import threading
 from collections.abc import Generator
@@ -26,7 +26,7 @@ WAIT_S = 30.0
 
 
 class Hub:
-    """Answers, and looks at the disk when it is asked."""
+    """Answers check-ins, and reads the disk at each of them."""
 
     def __init__(self, disk: MemoryStorage) -> None:
         self.disk = disk
@@ -46,7 +46,7 @@ class Hub:
 
 
 class SlowFetcher:
-    """Has the manifest at once, and the bytes never."""
+    """Returns the manifest at once, but never a file."""
 
     def __init__(self) -> None:
         self.began, self.stopped = threading.Event(), threading.Event()
@@ -64,7 +64,7 @@ class SlowFetcher:
 
 
 class Serving:
-    """No serving process."""
+    """A supervisor without a serving process."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -77,7 +77,7 @@ class Serving:
 
 
 class Running:
-    """A loop in a thread of its own."""
+    """Runs a loop in a thread."""
 
     def __init__(self, fetcher: SlowFetcher | None = None) -> None:
         self.disk = MemoryStorage()

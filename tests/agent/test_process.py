@@ -132,7 +132,7 @@ def test_an_agent_killed_between_trial_and_confirm_says_so_once(
     hub: FakeHub, on_release_1: tuple[AgentProcess, Publisher]
 ) -> None:
     agent, publisher = on_release_1
-    hub.lose_with = "confirmed"  # taken, never acknowledged: it stays in the spool
+    hub.lose_with = "confirmed"  # received, never acknowledged: it stays in the spool
     publisher.offer("2")
     agent.wait(lambda state: any(one.kind == "confirmed" for one in state.spool))
     hub.wait(lambda hub: finals(hub, "2"))
@@ -141,7 +141,7 @@ def test_an_agent_killed_between_trial_and_confirm_says_so_once(
     agent.start()
     agent.wait(lambda state: state.stage is Stage.IDLE and not state.spool)
     assert finals(hub, "2") == [("confirmed", "")]
-    assert hub.repeated >= 1, "it was told again, and counted once"
+    assert hub.repeated >= 1, "it was sent again, and counted once"
     assert agent.check_valid() == "2"
 
 

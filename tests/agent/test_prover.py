@@ -1,4 +1,4 @@
-"""The proof runs apart: whatever the candidate does to its process, the agent gets an answer."""
+"""The proof runs in its own process: the agent gets a result even if the candidate crashes it."""
 
 import sys
 import threading

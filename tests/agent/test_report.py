@@ -1,4 +1,4 @@
-"""When the device checks in, and what it says."""
+"""The time and the content of check-ins."""
 
 import pytest
 from msgspec.structs import replace
@@ -117,7 +117,7 @@ def test_a_replayed_number_goes_on_from_the_one_that_the_hub_names() -> None:
     assert device.checked_in().seq == 5000
     assert device.state.seq_reserved >= 5000
     fail(device, "checkin_replayed", next_seq=9000)
-    assert device.kinds() == (), "a hub that refuses twice is not asked in a loop"
+    assert device.kinds() == (), "a second refusal is followed by a pause"
     assert next_pause(device) > 0
 
 
@@ -141,7 +141,7 @@ def test_telemetry_goes_with_the_check_in_and_is_forgotten_once_acknowledged() -
     fail(device)
     device.now += 100
     device.hear(TimerFired(draw=0.5))
-    assert device.checked_in().telemetry == telemetry, "not acknowledged, so told again"
+    assert device.checked_in().telemetry == telemetry, "not acknowledged, so sent again"
     answer(device)
     device.now += 100
     device.hear(TimerFired(draw=0.5))

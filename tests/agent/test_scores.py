@@ -1,4 +1,4 @@
-"""What a device tells of quality: its scores with telemetry, golden accuracy with a confirmation."""
+"""Quality reports of a device: scores with telemetry, golden accuracy with a confirmation."""
 
 from msgspec.structs import replace
 
@@ -24,7 +24,7 @@ GOLDEN = manifest("1").golden
 
 
 def check_in(device: Device, what: Offer | None = None) -> CheckIn:
-    """Send the next check-in and answer it; returns what it said."""
+    """Send the next check-in and answer it. Returns the check-in."""
     if device.state.soft.sent is None:
         device.now = max(device.now, device.state.soft.checkin_at)
         device.hear(TimerFired(draw=0.5))
@@ -36,7 +36,7 @@ def check_in(device: Device, what: Offer | None = None) -> CheckIn:
 
 
 def install(device: Device, release: ReleaseManifest, accuracy: float) -> Outcome:
-    """From the offer to the confirmation, which is returned; what it is answered comes later."""
+    """From the offer to the confirmation. Returns the check-in with it, unanswered."""
     digest, name = sha256_hex(encode(release)), release.release
     what = replace(offer(name), manifest_sha256=digest)
     check_in(device, what)

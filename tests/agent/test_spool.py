@@ -1,4 +1,4 @@
-"""Outcomes that wait to be told."""
+"""The spool of unacknowledged outcomes."""
 
 from edgefleet.agent import limits
 from edgefleet.agent.spool import acknowledge, outcome, push
@@ -62,7 +62,7 @@ def test_going_back_is_told_about_the_release_that_was_left() -> None:
     back = outcome(attempt(action="revert"), OutcomeKind.REVERTED, at=0.0)
     assert back.release == "1"
     refused = outcome(attempt(action="revert"), OutcomeKind.REFUSED, at=0.0)
-    assert refused.release == "2", "what it could not go back to"
+    assert refused.release == "2", "the release of the failed revert"
 
 
 def test_details_are_cut_to_what_the_wire_takes() -> None:

@@ -1,4 +1,4 @@
-"""The serving process seen from the agent: what starts wrong, hangs, or is not ours."""
+"""Supervision of a serving process that fails to start, hangs, or is a foreign process."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ def test_a_process_that_ends_at_once_is_reported_with_its_last_words(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
     supervisor = supervise(storage, made, "raise SystemExit('no runtime')", ended=threading.Event())
-    with pytest.raises(DeviceError, match="Serving ended with 1: no runtime"):
+    with pytest.raises(DeviceError, match="The serving process ended with 1: no runtime"):
         supervisor.activate("a", HELD)
     assert supervisor.status() == (None, False)
 

@@ -1,4 +1,4 @@
-"""The table is total over what the core can meet: every event in every stage is answered."""
+"""The table handles every event in every stage that the core can reach."""
 
 import msgspec
 import pytest
@@ -27,7 +27,7 @@ def test_every_event_in_every_stage_is_answered_and_moves_as_the_table_says(stag
 
 
 def closure(stage: Stage) -> set[Stage]:
-    """Stages within two moves: an event may end one attempt and begin another."""
+    """Stages within two moves: an event may end one attempt and start another."""
     once = {stage} | {target for (source, _), target in MOVES.items() if source is stage}
     return once | {target for (source, _), target in MOVES.items() if source in once}
 
@@ -39,7 +39,7 @@ def test_every_stage_is_reached_and_left_and_every_signal_used() -> None:
 
 
 def test_a_pair_that_is_not_in_the_table_raises() -> None:
-    with pytest.raises(InternalError, match="cannot be activated while idle"):
+    with pytest.raises(InternalError, match="activated is not allowed in stage idle"):
         next_stage(Stage.IDLE, Signal.ACTIVATED)
 
 

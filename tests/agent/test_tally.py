@@ -1,4 +1,4 @@
-"""Telemetry is counted once, whatever restarts and whatever is lost on the way."""
+"""Telemetry is counted once, despite restarts and lost messages."""
 
 from edgefleet.agent import limits
 from edgefleet.agent import telemetry as tally

@@ -1,4 +1,4 @@
-"""A trial is judged on figures: who answers, how often in vain, how sure of itself, for how long."""
+"""A trial is judged by liveness, error ratio, confidence and time."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Work that can be stopped, and what it started with it."""
+"""Work that can be stopped, together with its child process."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""What the agent needs on a device: the standard library and docs/device-dependencies.md, no more."""
+"""The agent needs only the standard library and the packages in docs/device-dependencies.md."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "edgefleet"
 DEVICE_PACKAGES = ("agent", "base", "protocol", "security")
 
-# Loads every module of the agent in a world where nothing but the list can be imported.
+# Imports every module of the agent while only the listed packages can be imported.
 PROBE = """
 import importlib, pkgutil, sys
 
@@ -56,7 +56,7 @@ def load_agent(planted: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def imported(source: str) -> Iterator[str]:
-    """Top-level names of every import in ``source``, also those inside functions."""
+    """Top-level names of all imports in ``source``, also those inside functions."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)

@@ -1,4 +1,4 @@
-"""The layers of ARCHITECTURE.md, held by import-linter; a planted upward import must be found."""
+"""import-linter enforces the layers of ARCHITECTURE.md, and finds a planted upward import."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Time, when somebody sets the clock."""
+"""Clocks, when the machine's clock is set."""
 
 from edgefleet.base.clock import SteadyClock
 
@@ -20,7 +20,7 @@ def test_a_steady_clock_begins_at_the_wall_time_and_goes_on_by_what_passes() -> 
     assert clock.now() == 1_000.0
     machine.wall += 3_600.0
     machine.since_boot += 2.0
-    assert clock.now() == 1_002.0, "an hour that nobody lived through"
+    assert clock.now() == 1_002.0, "the clock was set forward by an hour"
     machine.wall -= 7_200.0
     assert clock.now() == 1_002.0
     assert clock.monotonic() == 7.0

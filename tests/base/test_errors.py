@@ -28,7 +28,7 @@ def test_each_entry_can_be_acted_on(code: str) -> None:
 
 
 def test_an_error_is_raised_by_the_party_that_can_mend_it() -> None:
-    with pytest.raises(AssertionError, match="for the publisher to mend"):
+    with pytest.raises(AssertionError, match="belongs to publisher"):
         OperatorError("not_a_model", "Wrong class.")
 
 

@@ -8,7 +8,7 @@ from edgefleet.base.ids import MASK64, check_name, device_hash, mix64, new_id
 
 
 def unmix64(value: int) -> int:
-    """The inverse, written from the finaliser's steps: proves that mixing loses nothing."""
+    """The inverse of ``mix64``, which shows that mixing is one to one."""
 
     def unshift(x: int, by: int) -> int:
         result = x
@@ -29,7 +29,7 @@ def test_mixing_is_one_to_one(value: int) -> None:
 
 
 def test_the_finaliser_has_the_published_vector() -> None:
-    # splitmix64 seeded with 0 gives 0xE220A8397B1DCDAF first: its state is then the golden gamma.
+    # splitmix64 with seed 0 gives 0xE220A8397B1DCDAF first; its state is then the golden gamma.
     assert mix64(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF
 
 

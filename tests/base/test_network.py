@@ -24,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"only this")
             self.close_connection = True
             return
-        if self.path == "/negative":  # a chunk of negative size, then bytes without an end
+        if self.path == "/negative":  # a chunk of negative size, then endless bytes
             self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
             self.close_connection = True
             with contextlib.suppress(OSError):

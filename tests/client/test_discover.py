@@ -1,4 +1,4 @@
-"""Where the hub and its token are found, and whom the token is shown to."""
+"""Discovery of the hub and its token, and the hubs to which the token is sent."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from edgefleet.protocol.wire import encode
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The data folder of a hub that runs on this machine."""
+    """The data folder of a hub on this machine."""
     (tmp_path / "hub.json").write_bytes(encode({"url": "http://10.0.0.7:8400", "pid": 5, "x": 1}))
     (tmp_path / "operator.token").write_text("efo_own\n")
     return tmp_path

@@ -1,4 +1,4 @@
-"""The client keeps to the table of endpoints, and types what comes back."""
+"""The client follows the table of endpoints, and decodes answers to their types."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ WHY = VIEW.why
 
 @dataclass(frozen=True)
 class Call:
-    """A call of the client, the request that it must make, and the answer it must give back."""
+    """A call of the client, the expected request, and the expected answer."""
 
     endpoint: str
     make: Callable[[HubClient], object]
@@ -277,7 +277,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_no_whole_upload(tmp_path: Path)
     file.write_bytes(b"x" * (UPLOAD_CHUNK_BYTES + 10))
 
     class Eager:
-        """A link that takes the body to its end, as a server would."""
+        """A link that reads the whole body, as a server does."""
 
         def request(
             self,
@@ -300,7 +300,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_no_whole_upload(tmp_path: Path)
             raise AssertionError(path)
 
         def close(self) -> None:
-            """Nothing is open."""
+            """No connection is open."""
 
     with pytest.raises(PublisherError) as caught:
         HubClient("http://hub", TOKEN, link=Eager()).upload(SHA, file)

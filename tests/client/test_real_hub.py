@@ -1,4 +1,4 @@
-"""The client against a real hub: what no canned answer can show."""
+"""The client against a real hub."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_what_goes_up_comes_down(client: HubClient, tmp_path: Path) -> None:
     assert client.has_artifact(name)
     assert not client.upload(name, file)
     assert b"".join(client.download(name)) == data
-    assert client.health().status == "ok"  # the connection goes on
+    assert client.health().status == "ok"  # the connection stays open
 
 
 def test_bytes_that_are_not_those_announced_are_refused(client: HubClient, tmp_path: Path) -> None:

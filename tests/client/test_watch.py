@@ -1,4 +1,4 @@
-"""Watching goes on through a hub that is away, and ends where the rollout does."""
+"""A watch continues while the hub is unreachable, and ends with the rollout."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ import pytest
 
 from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.client.hub import HubClient
-from edgefleet.client.watch import NoAnswer, Seen, watch
+from edgefleet.client.watch import NoAnswer, Observed, watch
 from edgefleet.protocol.rollout import RolloutView, Status
 from support.fake_reads import rollout_in
 
 
 class Scripted(HubClient):
-    """Answers with what stands in the script, in order."""
+    """Returns the items of the script, in order."""
 
     def __init__(self, *script: RolloutView | Exception) -> None:
         super().__init__("http://hub", "")
@@ -26,7 +26,7 @@ class Scripted(HubClient):
 
 
 class Time:
-    """A clock that moves when somebody sleeps."""
+    """A clock that advances with each sleep."""
 
     def __init__(self) -> None:
         self.at = 100.0
@@ -48,7 +48,7 @@ def view(status: Status) -> RolloutView:
 AWAY = NetworkError("unreachable", "Nothing answers.")
 
 
-def see(client: HubClient, timeout_s: float | None = None) -> list[Seen | NoAnswer]:
+def see(client: HubClient, timeout_s: float | None = None) -> list[Observed | NoAnswer]:
     time = Time()
     return list(watch(client, "ro-1", clock=time, sleep=time.sleep, timeout_s=timeout_s))
 
@@ -56,7 +56,9 @@ def see(client: HubClient, timeout_s: float | None = None) -> list[Seen | NoAnsw
 @pytest.mark.parametrize("end", [Status.COMPLETED, Status.REVERTED, Status.REFUSED, Status.HALTED])
 def test_it_ends_with_the_rollout(end: Status) -> None:
     script = [view(Status.PLANNED), view(Status.RUNNING), view(Status.PAUSED), view(end)]
-    assert see(Scripted(*script, AssertionError("asked again"))) == [Seen(said) for said in script]
+    assert see(Scripted(*script, AssertionError("asked again"))) == [
+        Observed(said) for said in script
+    ]
 
 
 def test_a_hub_that_goes_away_is_waited_for_and_its_silence_counted() -> None:
@@ -64,7 +66,7 @@ def test_a_hub_that_goes_away_is_waited_for_and_its_silence_counted() -> None:
     seen = see(Scripted(*script))
     silent = [sight.since_s for sight in seen if isinstance(sight, NoAnswer)]
     assert silent == [1.0, 2.0, 1.0]
-    assert seen[-1] == Seen(script[-1])
+    assert seen[-1] == Observed(script[-1])
 
 
 def test_an_address_that_never_answered_is_an_error_at_once() -> None:

@@ -1,4 +1,4 @@
-"""Whoever uses more than a bound allows gets a typed answer, and is closed."""
+"""A client that exceeds a limit gets a typed answer and is disconnected."""
 
 import pytest
 
@@ -70,11 +70,11 @@ def test_a_body_that_will_be_too_large_is_refused_before_it_is_sent() -> None:
 
 @pytest.mark.parametrize("size", [10_000, 1_000_000])
 def test_bodies_of_all_clients_together_are_bounded(size: int) -> None:
-    limits = ConnectionLimits(body_bytes=size, held_bytes=size * 3 // 2, linger_s=0.2)
+    limits = ConnectionLimits(body_bytes=size, buffered_bytes=size * 3 // 2, linger_s=0.2)
     with running(echo, limits=limits) as server:
         first, second = server.connect(), server.connect()
         first.send(post("/", b"x" * size)[:-1])
-        while server.listener.held_bytes < size - 1:
+        while server.listener.buffered_bytes < size - 1:
             second.send(get("/"))
             second.answer()
         second.send(post("/", b"y" * size))
@@ -168,16 +168,16 @@ def test_a_client_that_reads_slowly_is_waited_for_and_gets_every_answer() -> Non
 
 
 class Shared:
-    """What a listener's readers share."""
+    """The memory that the readers of a listener share."""
 
     def __init__(self) -> None:
-        self.held_bytes = 0
+        self.buffered_bytes = 0
         self.buffer = memoryview(bytearray(RECEIVE_BYTES))
 
 
 def test_a_body_takes_memory_as_it_comes_and_not_as_announced() -> None:
     shared, size = Shared(), 16 << 20
-    reader = RequestReader(shared, ConnectionLimits(body_bytes=size, held_bytes=2 * size))
+    reader = RequestReader(shared, ConnectionLimits(body_bytes=size, buffered_bytes=2 * size))
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
     shared.buffer[: len(head)] = head
     reader.received(len(head))
@@ -185,7 +185,7 @@ def test_a_body_takes_memory_as_it_comes_and_not_as_announced() -> None:
     while left:
         arrived = size - left
         room = len(reader.buffer())
-        assert 0 < room <= shared.held_bytes - arrived <= max(FIRST_BODY_BYTES, arrived)
+        assert 0 < room <= shared.buffered_bytes - arrived <= max(FIRST_BODY_BYTES, arrived)
         left -= room
         reader.received(room)
-    assert len(reader.ready.popleft().body) == shared.held_bytes == size
+    assert len(reader.ready.popleft().body) == shared.buffered_bytes == size

@@ -1,4 +1,4 @@
-"""Bytes in any pieces give the same answers; garbage gives a typed refusal, never a success."""
+"""Bytes in any pieces give the same answers. Garbage gives a typed refusal."""
 
 import random
 
@@ -59,9 +59,9 @@ class ForgetsWhatBelongsToTheNextRequest(RequestReader):
 
 
 class LosesTheCountOfBodies(RequestReader):
-    def hold(self, size_bytes: int) -> None:
+    def account(self, size_bytes: int) -> None:
         if size_bytes > 0:
-            super().hold(size_bytes)
+            super().account(size_bytes)
 
 
 class AnswersOutOfTurn(Connection):

@@ -1,4 +1,4 @@
-"""Listening, closing, and clients that vanish."""
+"""Listening, closing, and clients that disconnect."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ from support.http1_wire import GUARD_S, Raw, get, post, running
 
 
 class Held:
-    """A handler whose answers wait until the test lets them go."""
+    """A handler whose answers wait until the test sends them."""
 
     def __init__(self) -> None:
         self.began = threading.Event()
@@ -122,7 +122,7 @@ def test_closing_waits_for_a_request_that_is_arriving() -> None:
         client.answer()
         client.send(post("/", b"body")[:-2])
         other = server.connect()
-        while not server.listener.held_bytes:  # until the half body was read
+        while not server.listener.buffered_bytes:  # until half the body was read
             other.send(get("/"))
             other.answer()
         closing = server.begin_close()
@@ -149,13 +149,13 @@ def test_a_client_that_vanishes_in_its_body_leaves_nothing_behind() -> None:
         client = server.connect()
         client.send(post("/", b"x" * 5_000)[:-1])
         other = server.connect()
-        while server.listener.held_bytes < 4_999:
+        while server.listener.buffered_bytes < 4_999:
             other.send(get("/"))
             other.answer()
         client.close()
         other.close()
         assert server.emptied.wait(GUARD_S)
-        assert server.listener.held_bytes == 0
+        assert server.listener.buffered_bytes == 0
 
 
 def test_what_was_begun_for_a_client_that_vanished_is_finished() -> None:

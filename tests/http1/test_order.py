@@ -1,4 +1,4 @@
-"""Requests on one connection are answered one after another, in their order."""
+"""Requests on one connection are answered one at a time, in order."""
 
 import asyncio
 from collections.abc import Awaitable

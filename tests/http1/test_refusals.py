@@ -1,4 +1,4 @@
-"""What two readers could read in two ways is refused; a handler's failure is an answer."""
+"""Ambiguous requests are refused, and a failed handler gives an error answer."""
 
 import pytest
 

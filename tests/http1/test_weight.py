@@ -1,4 +1,4 @@
-"""The server core stays light: the hub's device plane needs no inference runtime."""
+"""The HTTP server imports no inference runtime."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ HEAVY = ("numpy", "onnxruntime", "onnx", "starlette", "uvicorn", "jinja2", "clic
 
 
 def loaded_with(module: str) -> set[str]:
-    """Which heavy packages a fresh process has loaded once it imported ``module``."""
+    """The heavy packages that an import of ``module`` loads in a new process."""
     script = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

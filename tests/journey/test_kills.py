@@ -13,7 +13,7 @@ from edgefleet.agent.table import Stage
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import NetworkError
 from edgefleet.base.network import HttpLink
-from edgefleet.client.watch import Seen, watch
+from edgefleet.client.watch import Observed, watch
 from edgefleet.protocol.operator import ClaimRequest
 from edgefleet.protocol.rollout import (
     Command,
@@ -84,7 +84,7 @@ class Fleet:
         for seen in watch(
             self.hub.client(), self.rollout, clock=SystemClock(), timeout_s=90.0, every_s=0.1
         ):
-            if isinstance(seen, Seen):
+            if isinstance(seen, Observed):
                 last = seen.view
         assert last is not None
         return last

@@ -1,4 +1,4 @@
-"""The table of wait reasons."""
+"""The table of wait codes."""
 
 import pytest
 

@@ -133,4 +133,4 @@ def test_an_unknown_field_of_a_plan_is_refused_by_name(body: bytes, field: str) 
     with pytest.raises(OperatorError) as caught:
         decode(body, rollout.RolloutSpec)
     assert caught.value.field == field
-    assert "mend its name" in caught.value.hint
+    assert "correct its name" in caught.value.hint

@@ -1,4 +1,4 @@
-"""Counters, latency, confidence and what Prometheus reads of them."""
+"""Counters, latency, confidence and their Prometheus metrics."""
 
 import asyncio
 from collections.abc import Sequence
@@ -76,14 +76,14 @@ def test_scores_that_are_no_numbers_give_no_confidence(scores: str) -> None:
 
 
 def samples(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    """What Prometheus's own parser reads: name -> labels -> value."""
+    """The samples as Prometheus's parser reads them: name -> labels -> value."""
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):
         assert family.documentation, family.name
         assert family.type != "unknown", family.name
         for sample in family.samples:
             labels = tuple(sorted(sample.labels.items()))
-            assert labels not in found.setdefault(sample.name, {}), "one sample twice"
+            assert labels not in found.setdefault(sample.name, {}), "the sample occurs twice"
             found[sample.name][labels] = sample.value
     return found
 

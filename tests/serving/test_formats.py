@@ -1,4 +1,4 @@
-"""What a model file and a golden set are; nothing that a publisher sends is run or believed."""
+"""Model files and golden sets of a publisher are checked, and no code in them is run."""
 
 import io
 import os
@@ -66,7 +66,7 @@ def test_weights_that_older_exporters_list_as_inputs_are_no_inputs(file: Path) -
 
 
 class Bomb:
-    """A pickle that leaves a trace when anybody opens it."""
+    """A pickle that leaves a trace when it is loaded."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -123,12 +123,12 @@ def test_a_zip_without_a_pickle_is_no_model(file: Path) -> None:
 
 
 def boundaries(data: bytes) -> list[int]:
-    """Lengths at which a top-level field of the model ends."""
+    """The lengths at which a top-level field of the model ends."""
     ends = []
     for length in range(1, len(data)):
         try:
             parsed = onnx.ModelProto.FromString(data[:length])
-        except Exception:  # noqa: BLE001 - any refusal says that the field is not whole
+        except Exception:  # noqa: BLE001 - any refusal means that the field is truncated
             continue
         if parsed.ByteSize() == length:
             ends.append(length)
@@ -149,9 +149,9 @@ def test_an_exported_int8_model_cut_anywhere_is_called_truncated(file: Path) -> 
 
 
 def test_only_a_cut_that_takes_nothing_from_the_graph_is_accepted(file: Path) -> None:
-    """Behind the graph stand a second operator set, which nothing uses, and metadata.
+    """The model has an unused second operator set and metadata after its graph.
 
-    A protobuf that ends between two fields is a protobuf, and these lengths give the same model.
+    A protobuf that ends between two fields is valid, so these lengths give the same model.
     """
     model = small_model(producer_name="test")
     helper.set_model_props(model, {"author": "a", "licence": "b"})
@@ -164,7 +164,7 @@ def test_only_a_cut_that_takes_nothing_from_the_graph_is_accepted(file: Path) ->
         try:
             assert inspect_model(file) == facts
         except PublisherError as error:
-            assert error.code == "model_truncated"  # noqa: PT017 - both ways out are looked at
+            assert error.code == "model_truncated"  # noqa: PT017 - both results are checked
         else:
             accepted.append(length)
     graph_end = max(
@@ -239,7 +239,7 @@ def test_an_input_without_a_usable_shape_is_refused(file: Path, shape: list[int]
 
 
 def mutations(data: bytes, seed: int, count: int) -> list[bytes]:
-    """Seeded damage: flipped bytes, pieces taken out, doubled, or exchanged."""
+    """Seeded damage: bytes flipped, and pieces removed, doubled or exchanged."""
     draw = random.Random(seed)
     made = []
     for _ in range(count):
@@ -260,7 +260,7 @@ def mutations(data: bytes, seed: int, count: int) -> list[bytes]:
 
 
 def endings(file: Path, inspect: Callable[[Path], object], damaged: Iterable[bytes]) -> set[str]:
-    """How reading each of the files ended; anything but a typed error comes out as it is."""
+    """The result of reading each file. An error without a type is raised."""
     codes = set()
     for data in damaged:
         file.write_bytes(data)

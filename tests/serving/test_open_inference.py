@@ -1,4 +1,4 @@
-"""The protocol as its own client speaks it (tritonclient), and what is refused."""
+"""The protocol with its own client (tritonclient), and refused requests."""
 
 import json
 from collections.abc import Iterator
@@ -220,7 +220,7 @@ TYPES = {
 
 @pytest.fixture(scope="module")
 def every_type(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
-    """A model that gives back an input of each datatype, beside the scores."""
+    """A model that returns an input of each datatype, and scores."""
     folder = tmp_path_factory.mktemp("types")
     names = [name for name in TYPES if name != "FP32"]
     kinds = {**{name: TYPES[name][0] for name in names}, "FP32": TensorProto.FLOAT}
@@ -303,7 +303,7 @@ def test_nothing_is_served_before_the_first_activation(tmp_path: Path) -> None:
 
 
 def test_a_model_that_fails_is_an_error_of_the_release(tmp_path: Path) -> None:
-    """It puts pairs of items together, so an odd batch fails inside it."""
+    """A model that pairs the items of a batch, so an odd batch fails."""
     node = helper.make_node("Reshape", ["pixels", "shape"], ["scores"])
     shape = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 128])
     path = tmp_path / "m.onnx"

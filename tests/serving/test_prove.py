@@ -1,4 +1,4 @@
-"""The proof: a golden set, run in a process of its own, decides and says why."""
+"""The proof: a golden set, run in a separate process, gives a result with its reason."""
 
 import subprocess
 import sys
@@ -136,7 +136,7 @@ def test_a_missing_model_is_a_failure_to_load(request_: ProveRequest) -> None:
 
 
 class Payload:
-    """What a pickle would run when it is opened."""
+    """The function that a loaded pickle would call."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return open, ("/nonexistent/opened-by-a-pickle",)

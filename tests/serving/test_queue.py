@@ -1,4 +1,4 @@
-"""A slow model has a bounded queue, and the process answers everything else meanwhile."""
+"""A slow model has a bounded queue, and the process answers other requests meanwhile."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ INFER = Request("POST", "/v2/models/digits/infer", "", {}, BODY)
 
 
 class Gated:
-    """A model that waits until the test lets it go."""
+    """A model that blocks until the test unblocks it."""
 
     run_us = 5_000
 
@@ -85,7 +85,7 @@ def test_what_was_asked_of_the_old_release_is_answered_by_it_after_the_swap(
         app = OpenInference(host)
         asked = [app(INFER) for _ in range(3)]
         swap = asyncio.ensure_future(host.activate(model.activate("new")))
-        while host.require().release == "old":  # noqa: ASYNC110 - a swap tells nobody when it is done
+        while host.require().release == "old":  # noqa: ASYNC110 - a swap sends no signal at its end
             await asyncio.sleep(0)
         new = app(INFER)
         assert isinstance(new, Reply)

@@ -1,4 +1,4 @@
-"""Loading: what the manifest says must be what the file is."""
+"""Loading: the manifest must match the model file."""
 
 from pathlib import Path
 
@@ -88,7 +88,9 @@ def test_threads_follow_the_quota_and_never_the_number_of_cores(
 
 def test_a_model_takes_no_more_threads_than_the_device_grants(tmp_path: Path) -> None:
     model = classifier(tmp_path / "m.onnx")
-    runtime_for(model.variant).load(model.path, model.variant)  # what the runtime starts once
+    runtime_for(model.variant).load(
+        model.path, model.variant
+    )  # threads that the runtime starts once
     before = len(list(Path("/proc/self/task").iterdir()))
     loaded = runtime_for(model.variant).load(model.path, model.variant)
     assert len(list(Path("/proc/self/task").iterdir())) - before == thread_count() - 1

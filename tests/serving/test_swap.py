@@ -1,4 +1,4 @@
-"""The live swap: no request is dropped, and what cannot be loaded changes nothing."""
+"""The live swap drops no request, and a release that cannot be loaded changes nothing."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ GUARD_S = 60.0
 
 
 class Asker:
-    """A client that never stops asking, and checks each answer against the release it names."""
+    """A client in a loop, which checks each answer against the release that the answer names."""
 
     def __init__(self, address: str, models: dict[str, TinyModel]) -> None:
         self.answers: list[str] = []
@@ -48,7 +48,7 @@ class Asker:
         self._thread.join(GUARD_S)
 
     def wait_for_answers(self, count: int) -> None:
-        """Block until ``count`` more requests were answered, well or not."""
+        """Block until ``count`` more requests were answered or failed."""
         with self._answered:
             wanted = len(self.answers) + len(self.faults) + count
             assert self._answered.wait_for(
@@ -86,7 +86,7 @@ class Asker:
 
 
 def two_models(folder: Path, *, slow: bool = False) -> dict[str, TinyModel]:
-    """Models that run on the loop, or slow ones, whose largest batch takes milliseconds."""
+    """Models that run on the event loop, or slow ones whose largest batch takes milliseconds."""
     hidden, max_batch = (10, 512) if slow else (0, 8)
     return {
         name: classifier(folder / f"{name}.onnx", seed=seed, hidden=hidden, max_batch=max_batch)
@@ -117,7 +117,7 @@ def test_thirty_swaps_under_load_drop_nothing(tmp_path: Path, slow: bool) -> Non
 
 
 class UnloadsFirst(ModelHost):
-    """The planted fault: makes room before it has something to put there."""
+    """Planted bug: the old release is removed before the new one is loaded."""
 
     async def activate(self, wanted: Activate) -> None:
         self.active = None
@@ -125,7 +125,7 @@ class UnloadsFirst(ModelHost):
 
 
 class NamesItBeforeItIsLoaded(ModelHost):
-    """Another: the new release's name stands over the old one's answers."""
+    """Planted bug: answers of the old release carry the name of the new one."""
 
     async def activate(self, wanted: Activate) -> None:
         if self.active is not None:
@@ -167,7 +167,7 @@ def test_activating_what_is_active_changes_nothing(tmp_path: Path) -> None:
 
 
 def ask(process: ServingProcess, model: TinyModel, model_name: str = "digits") -> str:
-    """Which release answers; the answer itself is checked."""
+    """The release that answers. The answer is checked."""
     given = pixels(2)
     with triton.InferenceServerClient(process.address) as client:
         tensor = triton.InferInput("pixels", [2, 64], "FP32").set_data_from_numpy(given)
@@ -232,7 +232,7 @@ def test_what_cannot_be_loaded_leaves_the_old_release_serving(
 
 
 def announce(wanted: Activate, path: Path) -> Activate:
-    """The same, with the digest of the damaged file."""
+    """The same variant, with the digest of the damaged file."""
     return replace(wanted, variant=replace(wanted.variant, artifact=artifact_of(path)))
 
 

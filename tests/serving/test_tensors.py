@@ -1,4 +1,4 @@
-"""Tensors keep their values on the wire, whatever they are."""
+"""Tensors keep their values on the wire."""
 
 from typing import Any
 

@@ -13,7 +13,7 @@ from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.message import Reply, Request, problem_reply
 from support.http1_wire import chunked, get, post
 
-LIMITS = ConnectionLimits(head_bytes=2_000, body_bytes=3_000, held_bytes=100_000, pipelined=4)
+LIMITS = ConnectionLimits(head_bytes=2_000, body_bytes=3_000, buffered_bytes=100_000, pipelined=4)
 
 CONVERSATIONS: tuple[bytes, ...] = (
     get("/a%20b?c=d", "X-Long-Name: " + "v" * 50) + post("/b", b"body") + get("/c"),
@@ -37,7 +37,7 @@ class FuzzHost:
         self.render_error = problem_reply
         self.limits = LIMITS
         self.connections: set[Connection] = set()
-        self.held_bytes = 0
+        self.buffered_bytes = 0
         self.draining = False
         self.date = b"date: today\r\n"
         self.buffer = memoryview(bytearray(4_096))
@@ -55,7 +55,7 @@ class FuzzHost:
             return future
         return reply
 
-    def left(self, connection: Connection) -> None:
+    def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
 
 
@@ -144,7 +144,7 @@ def converse(
             _deliver(connection, piece)
         await _until(lambda: False, transport)
         connection.connection_lost(None)
-        assert host.held_bytes == 0, "a body is still counted"
+        assert host.buffered_bytes == 0, "a body is still counted"
         assert not host.connections
         return bytes(transport.written)
 
@@ -172,7 +172,7 @@ def vanish(
         for _ in range(10):
             await asyncio.sleep(0)
         connection.sweep(float("inf"))
-        assert host.held_bytes == 0, "a body is still counted"
+        assert host.buffered_bytes == 0, "a body is still counted"
 
     loop.run_until_complete(run())
 

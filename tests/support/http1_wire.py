@@ -28,14 +28,14 @@ class RunningListener:
         self.port = listener.port
         self.emptied = threading.Event()
         self.crashes: list[dict[str, Any]] = []
-        inner = listener.left
+        inner = listener.closed
 
-        def left(connection: Any) -> None:
+        def closed(connection: Any) -> None:
             inner(connection)
             if not listener.connections:
                 self.emptied.set()
 
-        listener.left = left  # type: ignore[method-assign] # watched, not changed
+        listener.closed = closed  # type: ignore[method-assign] # watched, not changed
         loop.call_soon_threadsafe(
             loop.set_exception_handler, lambda _, context: self.crashes.append(context)
         )

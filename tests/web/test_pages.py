@@ -172,7 +172,7 @@ def test_what_the_hub_refuses_is_said_on_the_rollouts_page(page: SignedIn) -> No
 )
 def test_what_does_not_exist_is_not_found_in_every_form(page: SignedIn, address: str) -> None:
     reply = page.get(address)
-    assert (reply.status, "List what there is" in reply.text) == (404, True)
+    assert (reply.status, "List the existing objects" in reply.text) == (404, True)
     assert page.get(address, accept="text/event-stream").status == 404
     twin = page.get(f"{address}.json")
     assert (twin.status, decode(twin.body, Problem).code) == (404, "not_found")

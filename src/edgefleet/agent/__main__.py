@@ -1,4 +1,4 @@
-"""``python -m edgefleet.agent run``: wire the shell together and live."""
+"""``python -m edgefleet.agent run``: run the agent."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""An offer carried out: taken or left, fetched, proved; up to the trial."""
+"""An attempt up to its trial: accept an offer, fetch, prove, ask for admission."""
 
 from typing import Final
 
@@ -32,13 +32,13 @@ _REFUSALS: Final = {
     "runtime_missing": "runtime_missing",
 }
 
-# Bound once, as every answer asks for them: Python 3.11 takes 0.2 us to find a member in its class.
+# Bound once, as every answer uses them: Python 3.11 takes 0.2 us to find a member in its class.
 _ANNOUNCING: Final = Stage.ANNOUNCING
 _IDLE: Final = Stage.IDLE
 
 
 def take_answer(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
-    """Bring the attempt in line with what the hub wants now."""
+    """Adjust the attempt to the hub's answer: start, cancel, begin or go back."""
     offer = answer.offer
     if context.state.stage is _ANNOUNCING:
         _take_leave(context, sent, answer)
@@ -50,30 +50,31 @@ def take_answer(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None
     if stage is _IDLE:
         _begin(context, offer)
     elif stage in IN_TRIAL and _recalls(context.attempt, offer):
-        go_back(context, Reason.RECALLED, "The hub took it back.")
+        go_back(context, Reason.RECALLED, "The hub rolled the release back.")
 
 
 def _take_leave(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
-    """Start when the hub has admitted it; until then wait, as long as it is wanted.
+    """Start the trial if the hub admitted it. Wait while the hub still offers the release.
 
-    Only an answer to the question counts. An acknowledged start is in the hub's books: if it is no
-    longer wanted, it is withdrawn; nothing of it ran, so the release may be offered again.
+    Only the answer to a check-in with the start counts. The hub has counted an acknowledged start:
+    if the offer has changed, the start is withdrawn. The release did not run, so it may be offered
+    again.
     """
     told = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
     if told not in sent.outcomes:
-        if all(waiting.id != told for waiting in context.state.spool):  # a full spool dropped it
+        if all(waiting.id != told for waiting in context.state.spool):  # dropped by a full spool
             report(context, OutcomeKind.TRIAL_STARTED)
         return
     wanted = _same(context.attempt, answer.offer)
     if told in answer.acked and wanted:
         start_trial(context)
     elif not wanted:
-        context.change_attempt(asked=told in answer.acked)  # refused: it is in no books
+        context.change_attempt(asked=told in answer.acked)  # if refused, the hub did not count it
         cancel(context)
 
 
 def cancel(context: StepContext) -> None:
-    """Give the attempt up; what was fetched stays for the next one."""
+    """Cancel the attempt. Its fetched files stay for the next one."""
     withdraw(context)
     context.move(Signal.CANCELLED)
     context.keep(attempt=None)
@@ -82,7 +83,7 @@ def cancel(context: StepContext) -> None:
 
 
 def withdraw(context: StepContext) -> None:
-    """Ask for no start any more, and say so if the hub may have counted it."""
+    """Stop asking for admission. Reports a withdrawal if the hub may have counted the start."""
     hush(context)
     if context.attempt.asked:
         report(context, OutcomeKind.WITHDRAWN)
@@ -90,13 +91,13 @@ def withdraw(context: StepContext) -> None:
 
 
 def hush(context: StepContext) -> None:
-    """Ask for no start now. The same one may be asked for again."""
+    """Stop asking for admission for now. The same start may be asked for again."""
     told = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
     context.keep(spool=acknowledge(context.state.spool, (told,)))
 
 
 def resume(context: StepContext) -> None:
-    """Ask for the work of this stage, from its beginning."""
+    """Request the work of this stage, from its beginning."""
     attempt = context.attempt
     job = context.new_job()
     context.forgettable(work=job, work_at=None)
@@ -123,7 +124,7 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
         attempt.model,
         attempt.release,
     ):
-        _refuse(context, Reason.DIGEST, "The manifest is not the one that was offered.")
+        _refuse(context, Reason.DIGEST, "The manifest is not the offered one.")
         return
     variant = _variant(context, manifest)
     if variant is None:
@@ -171,7 +172,7 @@ def on_proved(context: StepContext, event: Proved) -> None:
 
 
 def on_staging_failed(context: StepContext, event: StagingFailed) -> None:
-    """Refuse what no retry can mend; wait for the rest, longer each time."""
+    """Refuse the attempt if no retry can succeed. Otherwise retry after a pause."""
     if not _expected(context, event.job, *WORKING):
         return
     if event.code in _REFUSALS:
@@ -196,7 +197,7 @@ def on_staging_failed(context: StepContext, event: StagingFailed) -> None:
 
 
 def on_timer_fired(context: StepContext) -> None:
-    """Try the work again when its pause is over."""
+    """Retry the work after its pause."""
     at = context.soft.work_at
     if at is not None and at <= context.now and context.state.stage in WORKING:
         resume(context)
@@ -238,7 +239,7 @@ def _begin(context: StepContext, offer: Offer) -> None:
 
 
 def _switch(context: StepContext) -> None:
-    """The slot is proved: try it, or go back to it when that is what the hub asks."""
+    """The slot is proved: ask for admission to its trial, or activate it for a revert."""
     if context.attempt.action == "revert":
         context.change_attempt(tries=1)
         context.move(Signal.RETURN)
@@ -250,19 +251,23 @@ def _switch(context: StepContext) -> None:
 
 
 def _variant(context: StepContext, manifest: ReleaseManifest) -> Variant | None:
-    """The variant of this device's profile; refuses the attempt when it has none to run."""
+    """The variant of this device's profile. Refuses the attempt if the device cannot run one."""
     facts = context.state.facts
     profile = facts.profile if facts else ""
     variant = next((one for one in manifest.variants if one.profile == profile), None)
     if variant is None:
-        _refuse(context, Reason.NO_VARIANT, f"The release has no variant for {profile!r}.")
+        _refuse(context, Reason.NO_VARIANT, f"The release has no variant for profile {profile!r}.")
         return None
     if facts and facts.memory_mib and variant.artifact.size_bytes > facts.memory_mib << 20:
-        _refuse(context, Reason.TOO_LARGE, f"The model is larger than {facts.memory_mib} MiB.")
+        _refuse(
+            context,
+            Reason.TOO_LARGE,
+            f"The model is larger than the device's memory of {facts.memory_mib} MiB.",
+        )
         return None
     if facts and variant.runtime not in facts.runtimes:
         hint = CATALOG["runtime_missing"].hint
-        _refuse(context, "runtime_missing", f"No {variant.runtime} runtime here. {hint}")
+        _refuse(context, "runtime_missing", f"This device has no {variant.runtime} runtime. {hint}")
         return None
     return variant
 
@@ -276,7 +281,7 @@ def _refuse(context: StepContext, reason: str, detail: str) -> None:
     else:
         ended = Ended(rollout=attempt.rollout, manifest_sha256=attempt.manifest_sha256)
         context.keep(ended=(*context.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
-    if context.state.stage is not Stage.MANIFEST:  # until then the slot holds what was before it
+    if context.state.stage is not Stage.MANIFEST:  # until then the slot has its previous release
         context.set_slot(attempt.slot, Slot())
         context.do(RemoveSlot(slot=attempt.slot))
     context.move(Signal.REFUSED)
@@ -285,7 +290,7 @@ def _refuse(context: StepContext, reason: str, detail: str) -> None:
 
 
 def _expected(context: StepContext, job: int, *stages: Stage) -> bool:
-    """True for the completion of the work under way; others come from work that was stopped."""
+    """True for the completion of the work in progress, false for that of stopped work."""
     return context.state.stage in stages and job == context.soft.work
 
 

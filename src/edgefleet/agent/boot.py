@@ -1,7 +1,7 @@
-"""After a start: from whatever was stored and found to a state that is sound.
+"""Recovery after a start: from the stored state and the findings to a consistent state.
 
-The agent may have died between any two writes, and so may the serving process. What the state says
-is done again where that does no harm; a trial that was cut off is tried again or given up.
+The agent and the serving process may have died between any two writes. Idempotent work of the state
+is requested again. An interrupted trial is repeated or ends as failed.
 """
 
 from edgefleet.agent import limits
@@ -48,7 +48,7 @@ def on_booted(context: StepContext, event: Booted) -> None:
 
 
 def _drop_damaged(context: StepContext, event: Booted) -> None:
-    """Forget slots whose bytes are not whole; lean on the other when the confirmed one is."""
+    """Forget damaged slots. A confirmed slot replaces a damaged active one."""
     names: tuple[SlotName, ...] = ("a", "b")
     for name in names:
         if slot(context.state, name).held is not None and name not in event.whole:
@@ -66,7 +66,7 @@ def _drop_damaged(context: StepContext, event: Booted) -> None:
 def _resume_work(context: StepContext) -> None:
     whole = slot(context.state, context.attempt.slot).held is not None
     if context.state.stage is Stage.ANNOUNCING and whole:
-        report(context, OutcomeKind.TRIAL_STARTED)  # unless it stands in the spool already
+        report(context, OutcomeKind.TRIAL_STARTED)  # no effect if it is in the spool
         return
     if context.state.stage in (Stage.PROVING, Stage.ANNOUNCING) and not whole:
         hush(context)
@@ -77,9 +77,13 @@ def _resume_work(context: StepContext) -> None:
 def _resume_trial(context: StepContext) -> None:
     attempt = context.attempt
     if slot(context.state, attempt.slot).held is None:
-        go_back(context, Reason.DIGEST, "The slot on trial lost bytes while the power was off.")
+        go_back(context, Reason.DIGEST, "The slot on trial is damaged after a power loss.")
     elif attempt.tries >= attempt.max_attempts:
-        go_back(context, Reason.INTERRUPTED, f"Interrupted {attempt.tries} times.")
+        go_back(
+            context,
+            Reason.INTERRUPTED,
+            f"The trial was interrupted {attempt.tries} times; {attempt.max_attempts} are allowed.",
+        )
     else:
         context.move(Signal.INTERRUPTED)
         context.change_attempt(tries=attempt.tries + 1)

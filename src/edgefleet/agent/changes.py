@@ -1,7 +1,7 @@
-"""What a step may change, field by field, so that a type checker refuses a misspelt one.
+"""Typed changes of the state, so that a type checker refuses a misspelt field.
 
-``msgspec.structs.replace`` takes anything. Each class here names the fields of one struct of
-``state``, with their types; a test holds the two together.
+``msgspec.structs.replace`` accepts any field name. Each class here has the fields of one struct of
+``state``, with their types; a test compares the two.
 """
 
 from typing import Literal, TypedDict

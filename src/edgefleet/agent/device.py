@@ -1,4 +1,4 @@
-"""The real device: its facts, its enrolment, and the loop put together."""
+"""The real device: its facts, its enrolment and its loop."""
 
 import os
 import signal
@@ -31,10 +31,10 @@ from edgefleet.protocol.device import Facts
 
 
 class Device:
-    """One agent process. The caller holds the lock on the data folder."""
+    """One agent process. The caller must have the lock on the data folder."""
 
     def __init__(self, settings: AgentSettings) -> None:
-        """Raises OperatorError for settings that cannot work."""
+        """Raises OperatorError for invalid settings."""
         self._settings = settings
         self._trust = Trust.load(settings.trust)
         self._storage = FolderStorage(settings.data_dir)
@@ -44,7 +44,7 @@ class Device:
         self._loop: Loop | None = None
 
     def run(self) -> None:
-        """Live until SIGTERM or SIGINT. Raises DeviceError when it cannot enrol."""
+        """Run until SIGTERM or SIGINT. Raises DeviceError if the device cannot enrol."""
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._on_signal)
         slots = Slots(self._storage)
@@ -90,7 +90,7 @@ class Device:
         )
 
     def _enrolled(self) -> Credential | None:
-        """The credential, however long the hub takes to answer; None when told to stop before."""
+        """The credential. Waits for the hub without a time limit. None if stopped before."""
         settings = self._settings
         if credential := load_credential(self._storage, settings.hub):
             return credential
@@ -124,13 +124,13 @@ class Device:
                 return None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signals.put(number)  # safe in a handler, as an Event or a Queue is not
+        self._signals.put(number)  # safe in a handler; an Event or a Queue is not
         if self._loop is not None:
             self._loop.stop()
 
 
 def facts(profile: str) -> Facts:
-    """What this machine is."""
+    """The facts of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Facts(
         profile=profile,

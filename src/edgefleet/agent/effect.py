@@ -1,4 +1,4 @@
-"""What the agent wants done. Imperative; each is plain data, and doing it twice does no harm."""
+"""Actions that the core requests. Names are imperative. Each is plain data and idempotent."""
 
 from typing import Literal
 
@@ -11,15 +11,15 @@ FileName = Literal["model.onnx", "golden.npz"]
 
 
 class SendCheckIn(Wire, frozen=True, kw_only=True):
-    """Completes with CheckInAnswered or CheckInFailed."""
+    """Send a check-in. Completes with CheckInAnswered or CheckInFailed."""
 
     check_in: CheckIn
 
 
 class FetchManifest(Wire, frozen=True, kw_only=True):
-    """Get the envelope, check its signature, keep it in the slot.
+    """Download the envelope, verify its signature, store it in the slot.
 
-    Completes with ManifestOpened or StagingFailed (``signature_invalid`` and the like).
+    Completes with ManifestOpened or StagingFailed (such as ``signature_invalid``).
     """
 
     job: int
@@ -28,7 +28,7 @@ class FetchManifest(Wire, frozen=True, kw_only=True):
 
 
 class Fetch(Wire, frozen=True, kw_only=True):
-    """Bring one file of the idle slot here, going on where it stopped; nothing when it is there.
+    """Download a file of the idle slot, resuming a partial download. No effect if it is complete.
 
     Completes with Fetched or StagingFailed (``disk_full``, ``digest_mismatch``, a network code).
     """
@@ -40,7 +40,7 @@ class Fetch(Wire, frozen=True, kw_only=True):
 
 
 class Prove(Wire, frozen=True, kw_only=True):
-    """Run the golden set on the slot, in a process of its own.
+    """Run the golden set on the slot, in a separate process.
 
     Completes with Proved or StagingFailed (``runtime_missing``).
     """
@@ -51,13 +51,13 @@ class Prove(Wire, frozen=True, kw_only=True):
 
 
 class CancelStaging(Wire, frozen=True, kw_only=True):
-    """Stop the manifest, fetch or proof under way. Its completion is ignored."""
+    """Stop the manifest, fetch or proof in progress. Its completion is ignored."""
 
 
 class Activate(Wire, frozen=True, kw_only=True):
-    """Make the serving process serve the slot; start the process when it is not there.
+    """Make the serving process serve the slot. Starts the process if it does not run.
 
-    Nothing to do when it serves that very artifact already. Completes with Activated or
+    No effect if it serves that artifact already. Completes with Activated or
     ActivationFailed.
     """
 
@@ -67,27 +67,27 @@ class Activate(Wire, frozen=True, kw_only=True):
 
 
 class StopServing(Wire, frozen=True, kw_only=True):
-    """There is nothing valid to serve. Completes with ServingProbed (not alive)."""
+    """Stop the serving process: no slot is valid. Completes with ServingProbed (not alive)."""
 
 
 class Probe(Wire, frozen=True, kw_only=True):
-    """Look at the serving process. Completes with ServingProbed."""
+    """Read the status of the serving process. Completes with ServingProbed."""
 
 
 class MovePointer(Wire, frozen=True, kw_only=True):
-    """Write the pointer file, in one step; None: nothing valid is here. No event."""
+    """Write the pointer file atomically. None if no slot is valid. No event."""
 
     slot: SlotName | None
 
 
 class RemoveSlot(Wire, frozen=True, kw_only=True):
-    """Remove the slot's files: its release is not wanted here. No event."""
+    """Remove the slot's files. No event."""
 
     slot: SlotName
 
 
 class SetTimer(Wire, frozen=True, kw_only=True):
-    """Wake the core at ``at``, instead of when the last one said. The last effect of every step."""
+    """Wake the core at ``at``. Replaces the previous timer. The last effect of every step."""
 
     at: float
 

@@ -1,6 +1,6 @@
-"""What happens to the agent. Past tense; each is plain data.
+"""Events, the inputs of the core. Names are in the past tense. Each is plain data.
 
-``draw`` is a number in [0, 1) that the shell takes from its entropy: the core's only chance.
+``draw`` is a random number in [0, 1) by the shell: the core's only source of randomness.
 ``job`` repeats the number of the effect that it completes.
 """
 
@@ -12,24 +12,24 @@ from edgefleet.protocol.wire import Wire
 
 
 class Booted(Wire, frozen=True, kw_only=True):
-    """The agent started. Always the first event, after a crash as after an installation."""
+    """The agent started. Always the first event, also after a crash."""
 
     facts: Facts
-    whole: tuple[SlotName, ...]  # slots whose files have the digests that the state says
-    pointer: SlotName | None  # what the pointer file says
-    serving: ServingStatus | None  # the process found alive, if any
+    whole: tuple[SlotName, ...]  # slots whose files have the digests in the state
+    pointer: SlotName | None  # the content of the pointer file
+    serving: ServingStatus | None  # the status of a running process, if any
     draw: float
     pace: Pace = Pace()
 
 
 class TimerFired(Wire, frozen=True, kw_only=True):
-    """The timer of ``SetTimer`` ran out."""
+    """The timer of ``SetTimer`` expired."""
 
     draw: float
 
 
 class CheckInAnswered(Wire, frozen=True, kw_only=True):
-    """The hub answered."""
+    """The hub answered the check-in."""
 
     seq: int
     answer: CheckInAnswer
@@ -37,7 +37,7 @@ class CheckInAnswered(Wire, frozen=True, kw_only=True):
 
 
 class CheckInFailed(Wire, frozen=True, kw_only=True):
-    """No answer, or a refusal. ``code`` is one of base.errors."""
+    """No answer, or an error of the hub. ``code`` is one of base.errors."""
 
     seq: int
     code: str
@@ -46,7 +46,7 @@ class CheckInFailed(Wire, frozen=True, kw_only=True):
 
 
 class ManifestOpened(Wire, frozen=True, kw_only=True):
-    """A trusted key signed it; ``sha256`` is the digest of what was signed."""
+    """The manifest has a valid signature. ``sha256`` is the digest of the signed payload."""
 
     job: int
     sha256: str
@@ -54,13 +54,13 @@ class ManifestOpened(Wire, frozen=True, kw_only=True):
 
 
 class Fetched(Wire, frozen=True, kw_only=True):
-    """The file is whole, durable, and has the digest that was asked for."""
+    """The file is complete and durable, and has the requested digest."""
 
     job: int
 
 
 class StagingFailed(Wire, frozen=True, kw_only=True):
-    """A manifest, fetch or proof that did not come to its end. ``code`` is one of base.errors."""
+    """A manifest, fetch or proof failed. ``code`` is one of base.errors."""
 
     job: int
     code: str
@@ -69,7 +69,7 @@ class StagingFailed(Wire, frozen=True, kw_only=True):
 
 
 class Proved(Wire, frozen=True, kw_only=True):
-    """The golden set ran. The result says whether it passed."""
+    """The golden set ran. ``result`` has whether it passed."""
 
     job: int
     result: ProveResult
@@ -83,7 +83,7 @@ class Activated(Wire, frozen=True, kw_only=True):
 
 
 class ActivationFailed(Wire, frozen=True, kw_only=True):
-    """It does not. ``reason`` is a ``Reason`` of protocol.device or a code of base.errors."""
+    """The slot was not activated. ``reason`` is a ``Reason`` or a code of base.errors."""
 
     job: int
     reason: str
@@ -92,7 +92,7 @@ class ActivationFailed(Wire, frozen=True, kw_only=True):
 
 
 class ServingProbed(Wire, frozen=True, kw_only=True):
-    """A look at the serving process. No status and ``alive``: it is there but does not answer."""
+    """The result of a probe. No status with ``alive``: the process runs, but does not answer."""
 
     status: ServingStatus | None
     alive: bool

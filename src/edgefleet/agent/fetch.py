@@ -1,7 +1,7 @@
-"""Bringing a release here: its manifest, and its files a range at a time.
+"""Downloads a release: its manifest and its files.
 
-Memory is bounded by ``FLUSH_BYTES``; what is already on the disk is never asked for again, be it in
-a download that was cut off or in the other slot.
+Memory is limited by ``FLUSH_BYTES``. Bytes on the disk are not downloaded again: a partial download
+is resumed, and an equal file of the other slot is copied.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ _OK, _PARTIAL, _NO_RANGE = 200, 206, 416
 
 
 class Fetcher:
-    """Fetches into the idle slot. Not for several threads at once."""
+    """Downloads into the idle slot. Not thread-safe."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Fetcher:
     def manifest(
         self, slot: SlotName, sha256: str, open_envelope: Open
     ) -> tuple[str, ReleaseManifest]:
-        """Get the envelope, check it, keep it. Returns the payload's digest and the manifest.
+        """Download, verify and store the envelope. Returns the payload's digest and the manifest.
 
         Raises PublisherError (``signature_invalid``), NetworkError, DeviceError ``disk_full``.
         """
@@ -56,13 +56,16 @@ class Fetcher:
         if answer.status != _OK:
             raise error_from_answer(answer.status, answer.body)
         if len(answer.body) > limits.MANIFEST_BYTES:
-            raise PublisherError("release_file_invalid", "The manifest is too large.")
+            raise PublisherError(
+                "release_file_invalid",
+                f"The manifest has {len(answer.body)} bytes; {limits.MANIFEST_BYTES} are allowed.",
+            )
         opened = open_envelope(answer.body)
         self._storage.write(path(slot, MANIFEST), answer.body)
         return opened
 
     def file(self, slot: SlotName, file: FileName, artifact: Artifact, token: Token) -> None:
-        """Have ``file`` of the slot be the artifact. Nothing is fetched that is here already.
+        """Make ``file`` of the slot the artifact. Bytes on the disk are not downloaded again.
 
         Raises PublisherError ``digest_mismatch``, DeviceError ``disk_full``, NetworkError, Stopped.
         """
@@ -84,16 +87,14 @@ class Fetcher:
             self._storage.remove(part)
             if not resumed:
                 raise _mismatch(file)
-            self._download(
-                part, artifact, token
-            )  # an old part may have been another's: once from zero
+            self._download(part, artifact, token)  # the old part may be wrong: restart once
             if self._storage.digest(part) != artifact.sha256:
                 self._storage.remove(part)
                 raise _mismatch(file)
         self._storage.rename(part, target)
 
     def _make_way(self, slot: SlotName, file: FileName, part: str) -> None:
-        """Remove what stands where the file shall be, and downloads of others."""
+        """Remove the old file and partial downloads of other artifacts."""
         for name in self._storage.list(folder(slot)):
             found = path(slot, name)
             if name == file or (name.startswith(f"{file}.") and found != part):
@@ -101,10 +102,10 @@ class Fetcher:
 
     def _make_room(self, wanted_bytes: int) -> None:
         if self._storage.free_bytes() < wanted_bytes + limits.DISK_MARGIN_BYTES:
-            raise DeviceError("disk_full", f"{wanted_bytes} bytes find no room.")
+            raise DeviceError("disk_full", f"The disk has no room for {wanted_bytes} bytes.")
 
     def _download(self, part: str, artifact: Artifact, token: Token) -> bool:
-        """Add what is missing to ``part``; True when there was something to go on from."""
+        """Download the rest of ``part``. Returns whether it resumed a partial download."""
         have = self._storage.size(part) or 0
         if have > artifact.size_bytes:
             self._storage.remove(part)
@@ -123,7 +124,9 @@ class Fetcher:
             body = _beginning(answer.chunks)
             if answer.status == _NO_RANGE:
                 self._storage.remove(part)
-                raise NetworkError("connection_lost", "The hub has no such range: from the start.")
+                raise NetworkError(
+                    "connection_lost", "The hub has no such range: the download restarts."
+                )
             raise error_from_answer(answer.status, body)
         if have and answer.status == _OK:
             self._storage.remove(part)
@@ -138,22 +141,26 @@ class Fetcher:
                 missing -= len(chunk)
                 if missing < 0:
                     self._storage.remove(part)
-                    raise PublisherError("digest_mismatch", "More bytes came than announced.")
+                    raise PublisherError(
+                        "digest_mismatch", "The hub sent more bytes than announced."
+                    )
                 waiting += chunk
                 if len(waiting) >= limits.FLUSH_BYTES:
                     self._storage.append(part, bytes(waiting))
                     waiting.clear()
         except (NetworkError, Stopped):
-            if waiting:  # keep what came: the next try goes on from there
+            if waiting:  # keep the received bytes for the next try
                 self._storage.append(part, bytes(waiting))
             raise
         if waiting or missing == 0:
             self._storage.append(part, bytes(waiting))
         if missing > 0:
-            raise NetworkError("connection_lost", f"{missing} bytes are still missing.")
+            raise NetworkError(
+                "connection_lost", f"The download stopped: {missing} bytes are missing."
+            )
 
     def _paced(self, chunks: Iterator[bytes], token: Token) -> Iterator[bytes]:
-        """The chunks, no faster than allowed. Raises Stopped."""
+        """The chunks, at the allowed rate at most. Raises Stopped."""
         started, taken = self._clock.monotonic(), 0
         for chunk in chunks:
             token.check()
@@ -165,7 +172,7 @@ class Fetcher:
 
 
 def _beginning(chunks: Iterator[bytes]) -> bytes:
-    """What was said instead of the file; more than a problem takes is not waited for."""
+    """The body of an error answer, up to PROBLEM_BYTES."""
     said = bytearray()
     for chunk in chunks:
         said += chunk
@@ -177,4 +184,4 @@ def _beginning(chunks: Iterator[bytes]) -> bytes:
 
 
 def _mismatch(file: FileName) -> PublisherError:
-    return PublisherError("digest_mismatch", f"{file} does not have the digest announced.")
+    return PublisherError("digest_mismatch", f"{file} does not match its SHA-256 in the manifest.")

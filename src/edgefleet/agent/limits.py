@@ -1,35 +1,35 @@
-"""Bounds of the agent: every queue, retry, pause and age."""
+"""Limits of the agent: queues, retries, pauses and ages."""
 
 from typing import Final
 
 # Check-ins.
-INTERVAL_S: Final = 60.0  # until the hub says otherwise
-INTERVAL_MIN_S: Final = 0.05  # a hub that asks for more gets this
+INTERVAL_S: Final = 60.0  # until the hub sets another
+INTERVAL_MIN_S: Final = 0.05  # the least that the hub can set
 INTERVAL_MAX_S: Final = 86_400.0
-JITTER: Final = 0.2  # of the interval, either way
-BOOT_SPREAD_S: Final = 10.0  # a site whose power comes back does not call all at once
+JITTER: Final = 0.2  # share of the interval, up or down
+BOOT_SPREAD_S: Final = 10.0  # spreads first check-ins after a site's power returns
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MAX_S: Final = 300.0
-BACKOFF_INTERVALS: Final = 4.0  # and never more than so many intervals
+BACKOFF_INTERVALS: Final = 4.0  # and at most this many intervals
 SEQ_BLOCK: Final = 1024  # sequence numbers reserved by one write
-OUTCOMES_PER_CHECKIN: Final = 16  # what protocol.device.CheckIn carries
+OUTCOMES_PER_CHECKIN: Final = 16  # maximum of protocol.device.CheckIn
 SPOOL_OUTCOMES: Final = 64
-WINDOW_REQUESTS: Final = 100  # a full window to compare with the one before it
-WINDOW_LEAST_REQUESTS: Final = 20  # or so many, once it is so old:
+WINDOW_REQUESTS: Final = 100  # in a full window
+WINDOW_LEAST_REQUESTS: Final = 20  # in a full window that is older than WINDOW_S
 WINDOW_S: Final = 120.0
-LATENCY_BUCKETS: Final = 64  # that a sketch carries
-TALLIES: Final = 3  # releases whose telemetry waits to be sent
+LATENCY_BUCKETS: Final = 64  # in a sketch, at most
+TALLIES: Final = 3  # releases with unsent telemetry, at most
 
 # An attempt.
 DISK_RETRY_S: Final = 60.0
-RETURN_RETRY_S: Final = 60.0  # after the device could not go back as it was told
-ENDED_ATTEMPTS: Final = 16  # remembered, so that the same offer is not taken twice
+RETURN_RETRY_S: Final = 60.0  # after a failed revert
+ENDED_ATTEMPTS: Final = 16  # remembered, so that no failed offer is accepted again
 
 # A trial.
 MAX_ERROR_RATIO: Final = 0.05
-ERROR_MIN_REQUESTS: Final = 10  # before a ratio says anything
-MISSED_PROBES: Final = 3  # in a row, then serving counts as crashed
-TRIAL_STRETCH: Final = 4.0  # a trial that is not healthy after so many confirm times has failed
+ERROR_MIN_REQUESTS: Final = 10  # before the error ratio is judged
+MISSED_PROBES: Final = 3  # in a row; then serving counts as crashed
+TRIAL_STRETCH: Final = 4.0  # a trial fails after this many confirm times (and the slack)
 TRIAL_SLACK_S: Final = 30.0
 
 # The serving process.
@@ -39,11 +39,11 @@ RESTART_FIRST_S: Final = 0.5
 RESTART_MAX_S: Final = 60.0
 
 # Fetching.
-FLUSH_BYTES: Final = 4 << 20  # held in memory between two writes of a download
-DISK_MARGIN_BYTES: Final = 1 << 20  # never taken by a download: the state must fit
-RESERVE_BYTES: Final = 64 << 10  # given up when even the state finds no room
+FLUSH_BYTES: Final = 4 << 20  # of a download in memory between two writes
+DISK_MARGIN_BYTES: Final = 1 << 20  # not used by downloads, but left for the state
+RESERVE_BYTES: Final = 64 << 10  # freed if the disk has no room for the state
 MANIFEST_BYTES: Final = 4 << 20
-PROBLEM_BYTES: Final = 64 << 10  # of an answer that is no file
+PROBLEM_BYTES: Final = 64 << 10  # of an error answer
 REQUEST_S: Final = 10.0
 SAVE_RETRY_S: Final = 1.0
 
@@ -53,10 +53,10 @@ SERVING_START_S: Final = 30.0
 ACTIVATE_S: Final = 60.0
 SERVING_STOP_S: Final = 10.0
 SERVING_LOG_BYTES: Final = 1 << 20
-SOCKET_PATH_BYTES: Final = 107  # sun_path of Linux, without its end
+SOCKET_PATH_BYTES: Final = 107  # Linux sun_path without the final zero
 PROVE_S: Final = 120.0
 PROVE_SLACK_MIB: Final = 512  # interpreter and runtime, on top of the variant's memory limit
 PROVE_OUTPUT_BYTES: Final = 1 << 20
 
-# Enrolling, before there is a state.
+# Enrolment.
 ENROL_BACKOFF_MAX_S: Final = 60.0

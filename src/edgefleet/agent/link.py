@@ -1,4 +1,4 @@
-"""What the device says to its hub: enrolment once, then check-ins."""
+"""The device's requests to its hub: enrolment once, then check-ins."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Credential(Wire, frozen=True, kw_only=True):
-    """Who this device is to its hub. The agent's umask keeps it from other users."""
+    """The identity of this device at its hub. The file is readable by its owner only."""
 
     hub: str
     device: str
@@ -43,7 +43,7 @@ class Credential(Wire, frozen=True, kw_only=True):
 
 
 def load_credential(storage: Storage, hub: str) -> Credential | None:
-    """The stored credential for this hub; None when the device has to enrol."""
+    """The stored credential for this hub. None if the device must enrol."""
     data = storage.read(CREDENTIAL)
     if data is None:
         return None
@@ -64,9 +64,9 @@ def enrol(
     facts: Facts,
     labels: Mapping[str, str],
 ) -> Credential:
-    """Trade the claim for a credential and keep it.
+    """Exchange the claim for a credential and store it.
 
-    Raises DeviceError (``claim_used`` and the like), NetworkError.
+    Raises DeviceError (such as ``claim_used``), NetworkError.
     """
     request = EnrolRequest(
         protocol=PROTOCOL, claim=claim, name=name, facts=facts, labels=dict(labels)
@@ -85,7 +85,7 @@ def enrol(
 
 
 class HubLink:
-    """Check-ins over one kept-alive connection. Not for several threads at once."""
+    """Sends check-ins over one kept-alive connection. Not thread-safe."""
 
     def __init__(
         self, credential: Credential, storage: Storage, open_link: OpenLink, entropy: Entropy
@@ -97,11 +97,11 @@ class HubLink:
         self._link: Link | None = None
 
     def headers(self) -> Mapping[str, str]:
-        """What proves who asks."""
+        """The headers that authenticate the device."""
         return {"Authorization": f"Bearer {self.credential.token}"}
 
     def check_in(self, check_in: CheckIn) -> CheckInAnswered | CheckInFailed:
-        """Send it. A hub that cannot be had is asked where it takes check-ins now."""
+        """Send a check-in. If that fails, ask the hub for its current check-in address."""
         try:
             answer = self._post(check_in)
         except (NetworkError, OperatorError) as error:
@@ -139,13 +139,13 @@ class HubLink:
         )
 
     def _look_elsewhere(self) -> None:
-        """The hub may take check-ins at another port since it started anew."""
+        """Ask the hub for its check-in address, which may change with a restart."""
         link = self._open_link(self.credential.hub)
         try:
             answer = link.request("GET", ENDPOINTS_PATH, headers=self.headers())
             url = _read(answer, Endpoints).checkin_url
         except EdgefleetError:
-            return  # the check-in that failed is reported; nothing is known better
+            return  # keep the known address; the failed check-in is reported
         finally:
             link.close()
         if url != self.credential.checkin_url:
@@ -153,13 +153,16 @@ class HubLink:
             try:
                 self._storage.write(CREDENTIAL, encode(self.credential))
             except DeviceError:
-                return  # no room: it is asked for again after the next start
+                return  # disk full: the address is asked for again after a restart
 
 
 def _over_http(url: str) -> str:
-    """``url``, unless the hub sends us to something local. Raises OperatorError."""
+    """Return ``url`` if it is HTTP and not a local socket. Raises OperatorError."""
     if not url.startswith(("http://", "https://")):
-        raise OperatorError("setting_invalid", f"The hub takes check-ins at {url[:200]!r}.")
+        raise OperatorError(
+            "setting_invalid",
+            f"The hub gives {url[:200]!r} for check-ins, which is not an HTTP address.",
+        )
     return url
 
 

@@ -1,4 +1,4 @@
-"""Log lines on standard error: one line a happening, for people or as JSON."""
+"""The log on standard error: one line per event, as text or as JSON."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ class _Json(logging.Formatter):
 
 
 def start(*, as_json: bool) -> None:
-    """Send the agent's log to standard error."""
+    """Write the agent's log to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if as_json else _Lines())
     LOGGER.handlers = [handler]
@@ -38,15 +38,13 @@ def start(*, as_json: bool) -> None:
 
 
 def narrate(before: AgentState, event: Event, after: AgentState) -> tuple[tuple[int, str], ...]:
-    """What of a step is worth a line: (level, text)."""
+    """The log lines of a step, as (level, text)."""
     lines: list[tuple[int, str]] = []
     match event:
         case StagingFailed():
             lines.append((logging.WARNING, f"work failed: {event.code}: {event.detail}"))
         case CheckInFailed() if before.soft.link_failures == 0:
-            lines.append(
-                (logging.WARNING, f"check-in failed: {event.code}; trying again, ever later")
-            )
+            lines.append((logging.WARNING, f"check-in failed: {event.code}; retrying with backoff"))
         case CheckInAnswered() if before.soft.link_failures > 0:
             lines.append((logging.INFO, "check-in answered again"))
         case _:

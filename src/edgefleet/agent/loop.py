@@ -1,8 +1,8 @@
-"""The agent's loop: take an event, step, save, do the effects.
+"""The agent's loop: get an event, run a step, save the state, execute the effects.
 
-Three workers do what takes long: ``work`` fetches and proves, ``serving`` speaks with the serving
-process, ``link`` checks in. Each hands its result back as an event. Everything else, the state
-above all, is touched by the loop alone.
+Three worker threads do the long work: ``work`` downloads and proves, ``serving`` controls the
+serving process, ``link`` checks in. Each returns its result as an event. Only the loop uses the
+state.
 """
 
 from collections.abc import Callable
@@ -57,22 +57,22 @@ CLOSE_S: Final = 5.0
 
 
 class CheckIns(Protocol):
-    """The way to the hub."""
+    """The connection to the hub."""
 
     def check_in(self, check_in: CheckIn) -> CheckInAnswered | CheckInFailed: ...
 
 
 class Stop:
-    """Asks the loop to end."""
+    """A request to end the loop."""
 
 
-class StoppedWaiting(Exception):  # noqa: N818 - no error: somebody asked for it
-    """The loop was told to end before its state found room."""
+class StoppedWaiting(Exception):  # noqa: N818 - requested, no error
+    """The loop was stopped before its state could be saved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the loop is put together from."""
+    """The parts of a loop."""
 
     slots: Slots
     hub: CheckIns
@@ -85,7 +85,7 @@ class Parts:
 
 
 class Loop:
-    """One device. ``run`` returns after ``stop``; call it once."""
+    """The loop of one device. ``run`` returns after ``stop`` and may be called once."""
 
     def __init__(self, parts: Parts, state: AgentState, facts: Facts) -> None:
         self._slots = parts.slots
@@ -97,7 +97,7 @@ class Loop:
         self._entropy = parts.entropy
         self._state = state
         self._facts = facts
-        # Durations must not follow a clock that somebody sets: wall time once, then monotonic.
+        # Setting the clock must not change durations: wall time once, then monotonic time.
         self._epoch = parts.clock.now() - parts.clock.monotonic()
         self._wake_at = 0.0
         self._token = Token()
@@ -108,17 +108,17 @@ class Loop:
         self._supervisor = parts.make_supervisor(self._serving_ended)
 
     def stop(self) -> None:
-        """Let ``run`` return; may be called from a signal handler."""
+        """Make ``run`` return. Safe in a signal handler."""
         self._arrived.put(Stop())
 
     def run(self, *, keep_serving: bool) -> None:
-        """Live. On the way out the serving process is stopped, unless it shall go on."""
+        """Run until ``stop``. Then stops the serving process, unless ``keep_serving``."""
         try:
             self._boot()
             while not isinstance(event := self._next(), Stop):
                 self._take(event)
         except StoppedWaiting:
-            LOGGER.warning("stopped while the disk was full; the last step is done again")
+            LOGGER.warning("stopped while the disk was full; the next start repeats the last step")
         self._token.stop()
         self._work.close(CLOSE_S)
         if not keep_serving:
@@ -159,7 +159,7 @@ class Loop:
             self._do(effect)
 
     def _insist(self, write: Callable[[], object]) -> None:
-        """Write, however long the disk is full: nothing may happen that was not saved before."""
+        """Retry the write while the disk is full: effects must not precede the saved state."""
         told = False
         while True:
             try:
@@ -174,7 +174,7 @@ class Loop:
                 return
 
     def _pause(self) -> bool:
-        """Wait a moment; events that arrive keep their order. True when a stop came."""
+        """Wait SAVE_RETRY_S. Arriving events keep their order. Returns whether a stop arrived."""
         waiting: list[Event | Stop | BaseException] = []
         until = self._now() + limits.SAVE_RETRY_S
         while (left := until - self._now()) > 0:
@@ -251,7 +251,7 @@ class Loop:
             status = self._supervisor.activate(effect.slot, effect.held)
             event = Activated(job=effect.job, status=status)
         except EdgefleetError as error:
-            # The connection breaks when the process dies of the model.
+            # The connection breaks if the model crashes the process.
             crashed = isinstance(error, NetworkError) and error.code != "timeout"
             event = ActivationFailed(
                 job=effect.job,
@@ -266,5 +266,5 @@ class Loop:
         self._arrived.put(ServingProbed(status=status, alive=alive, draw=self._entropy.uniform()))
 
     def _serving_ended(self) -> None:
-        """The process ended by itself: look at once."""
+        """Called when the process ended by itself: probe it now."""
         self._serving.do(self._probe)

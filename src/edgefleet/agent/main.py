@@ -17,7 +17,7 @@ USAGE: Final = 2
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit code: 2 for a setting, 1 for what failed."""
+    """Run until SIGTERM or SIGINT. Returns exit code 2 for an invalid setting, 1 for a failure."""
     try:
         settings = parse(argv)
         run(settings)
@@ -28,12 +28,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(settings: AgentSettings) -> None:
-    """Be the agent of one device. Raises what an operator has to mend."""
-    # Imported here, so that --help and a wrong option cost nothing.
+    """Run the agent of one device. Raises EdgefleetError."""
+    # Imported late, so that --help and a wrong option answer fast.
     from edgefleet.agent import log  # noqa: PLC0415 - see above
     from edgefleet.agent.device import Device  # noqa: PLC0415 - see above
 
-    os.umask(0o077)  # the credential, above all, is nobody else's
+    os.umask(0o077)  # only the agent's user may read its files, such as the credential
     log.start(as_json=settings.json_log)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _locked(settings.data_dir):
@@ -42,12 +42,12 @@ def run(settings: AgentSettings) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
-    """Hold the data folder. Raises OperatorError ``data_dir_in_use``."""
+    """Lock the data folder. Raises OperatorError ``data_dir_in_use``."""
     with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OperatorError(
-                "data_dir_in_use", f"{folder} is held by another agent.", field="data_dir"
+                "data_dir_in_use", f"Another agent uses {folder}.", field="data_dir"
             ) from error
         yield

@@ -1,7 +1,7 @@
-"""The proof of a candidate, in a process of its own with a time and a memory limit.
+"""The proof of a candidate, in a separate process with a time and a memory limit.
 
-A model that crashes its runtime, eats the memory or never answers takes that process with it, and
-nothing else; it counts as one that cannot be loaded.
+A model that crashes its runtime, uses too much memory or never answers ends that process only. It
+counts as a model that cannot be loaded.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class Prover:
 
     @staticmethod
     def _bound_memory(pid: int, held: InstalledRelease) -> None:
-        """Bound the data of the process before it has read what to load."""
+        """Limit the memory of the process before it reads its request."""
         bound = (held.variant.memory_limit_mib + limits.PROVE_SLACK_MIB) << 20
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_DATA, (bound, bound))

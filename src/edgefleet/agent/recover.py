@@ -1,7 +1,7 @@
-"""A device that lost its state, but not its model, finds it again.
+"""Recovers the installed release of a device whose state file is lost.
 
-The pointer names the slot that served, and the slot keeps the signed envelope of what it holds:
-enough to serve on and to say so. What else the state knew (attempts, unsent outcomes) is gone.
+The pointer file names the active slot, and the slot has the signed envelope of its release. The
+other content of the state (attempts, unsent outcomes) is lost.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.protocol.release import ReleaseManifest
 
 Open = Callable[[bytes], tuple[str, ReleaseManifest]]
-"""Check an envelope's signature; returns the payload's digest and what it holds."""
+"""Verifies an envelope. Returns the payload's digest and the manifest."""
 
 
 def recover(slots: Slots, profile: str, open_envelope: Open, now: float) -> AgentState:
-    """The state of a device that is new, or of one whose state is gone.
+    """The state of a new device, or of one whose state is lost.
 
-    Attempts are counted on from the time in seconds, so that no outcome's id is used again.
+    The number of attempts continues from the time in seconds, so that no outcome id is reused.
     """
     name = slots.pointer()
     envelope = slots.storage.read(path(name, MANIFEST)) if name else None

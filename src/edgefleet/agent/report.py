@@ -1,4 +1,4 @@
-"""Check-ins: when to send one, what stands in it, what its answer changes."""
+"""Check-ins: their time, their content, and the handling of the answer."""
 
 from typing import Final
 
@@ -26,7 +26,7 @@ def report(
     accuracy: float | None = None,
     accuracy_before: float | None = None,
 ) -> None:
-    """Put an outcome of the attempt into the spool, and check in at once."""
+    """Put an outcome of the attempt into the spool, and check in now."""
     new = spool.outcome(context.attempt, kind, at=context.now, reason=reason, detail=detail)
     new = msgspec.structs.replace(new, accuracy=accuracy, accuracy_before=accuracy_before)
     context.keep(spool=spool.push(context.state.spool, new))
@@ -34,7 +34,7 @@ def report(
 
 
 def check_in_when_due(context: StepContext) -> None:
-    """Send a check-in when one is due and none is on its way."""
+    """Send a check-in if one is due and none is in flight."""
     state, soft = context.state, context.soft
     if soft.sent is not None or soft.checkin_at > context.now:
         return
@@ -74,9 +74,9 @@ def check_in_when_due(context: StepContext) -> None:
 
 
 def take_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
-    """Forget what is durable at the hub and plan the next check-in.
+    """Delete the acknowledged outcomes and plan the next check-in.
 
-    Returns what was sent, or None when the answer is not to the check-in on its way.
+    Returns the answered check-in. None if the answer is not for the check-in in flight.
     """
     sent = context.soft.sent
     if sent is None or sent.seq != event.seq:
@@ -100,7 +100,7 @@ def take_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
 
 
 def take_failure(context: StepContext, event: CheckInFailed) -> None:
-    """Plan another try, later each time."""
+    """Plan a retry with exponential backoff."""
     sent = context.soft.sent
     if sent is None or sent.seq != event.seq:
         return
@@ -118,6 +118,6 @@ def take_failure(context: StepContext, event: CheckInFailed) -> None:
 
 
 def _go_on_from(context: StepContext, seq: int) -> None:
-    """Let ``seq`` be the next number sent, and none before it that was reserved."""
+    """Make ``seq`` the next sequence number."""
     context.forgettable(seq=seq - 1)
     context.keep(seq_reserved=max(context.state.seq_reserved, seq - 1))

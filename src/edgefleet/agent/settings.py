@@ -1,6 +1,6 @@
-"""What the agent is told: on the command line, in EDGEFLEET_AGENT_* variables, in a TOML file.
+"""Settings of the agent: command line, EDGEFLEET_AGENT_* variables, TOML file.
 
-The command line wins over the variables, these over the file, all over the defaults.
+Precedence: the command line, then the variables, then the file, then the defaults.
 """
 
 import argparse
@@ -19,7 +19,7 @@ PREFIX: Final = "EDGEFLEET_AGENT_"
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """Everything that can be set. ``docs/reference`` lists it from here."""
+    """All settings of the agent. ``docs/reference`` is made from them."""
 
     hub: str
     name: str
@@ -45,20 +45,20 @@ class _Option:
 
 OPTIONS: Final = (
     _Option("hub", "address of the hub", "URL"),
-    _Option("name", "this device's name", "NAME"),
-    _Option("profile", "its hardware class, such as jetson_nano", "PROFILE"),
-    _Option("trust", "file with the publisher keys that it trusts, one a line", "FILE"),
+    _Option("name", "name of this device", "NAME"),
+    _Option("profile", "hardware class of this device, such as jetson_nano", "PROFILE"),
+    _Option("trust", "file with the trusted publisher keys, one per line", "FILE"),
     _Option("claim", "one-use enrolment claim; needed at the first start only", "CLAIM", ""),
-    _Option("data-dir", "folder for all that it keeps", "FOLDER", "edgefleet-agent"),
-    _Option("serve", "where inference is served", "HOST:PORT", "127.0.0.1:8600"),
-    _Option("bytes-per-s", "bound on download speed; 0 for none", "N", "0"),
-    _Option("keep-serving", "leave the serving process running at the end", flag=True),
-    _Option("json-log", "write the log as JSON, one object a line", flag=True),
+    _Option("data-dir", "folder for the agent's files", "FOLDER", "edgefleet-agent"),
+    _Option("serve", "address of inference", "HOST:PORT", "127.0.0.1:8600"),
+    _Option("bytes-per-s", "limit of the download rate; 0 is unlimited", "N", "0"),
+    _Option("keep-serving", "keep the serving process running when the agent stops", flag=True),
+    _Option("json-log", "write the log as JSON, one object per line", flag=True),
 )
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> AgentSettings:
-    """Read the settings. Raises OperatorError ``setting_invalid``; argparse ends on bad usage."""
+    """Read the settings. Raises OperatorError ``setting_invalid``, or SystemExit on bad usage."""
     given = vars(_parser().parse_args(argv))
     file = given["config"] or environ.get(f"{PREFIX}CONFIG")
     table = _table(Path(file)) if file else {}
@@ -76,7 +76,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Agent
         if found is None and not option.flag:
             raise OperatorError(
                 "setting_invalid",
-                f"{option.name} is not given.",
+                f"The setting {option.name} is missing.",
                 field=key,
                 hint=f"Give --{option.name}, {PREFIX}{key.upper()} or {key} in the file.",
             )
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="run")
     run = verbs.add_parser(
-        "run", help="run the agent until it is told to stop", epilog=parser.epilog
+        "run", help="run the agent until SIGTERM or SIGINT", epilog=parser.epilog
     )
     run.add_argument("--config", metavar="FILE", help="TOML file with these options")
     run.add_argument(
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(file: Path) -> dict[str, Any]:
-    import tomllib  # noqa: PLC0415 - only those who have a file pay for it
+    import tomllib  # noqa: PLC0415 - needed with a file only
 
     try:
         read = tomllib.loads(file.read_text())
@@ -138,7 +138,7 @@ def _check_keys(table: Mapping[str, Any]) -> None:
     known = {option.name.replace("-", "_") for option in OPTIONS} | {"labels"}
     for key in table:
         if key not in known:
-            raise OperatorError("setting_invalid", f"There is no option {key!r}.", field=key)
+            raise OperatorError("setting_invalid", f"Unknown option {key!r}.", field=key)
 
 
 def _text(value: object) -> str:
@@ -148,7 +148,7 @@ def _text(value: object) -> str:
 def _labels(
     given: Sequence[str] | None, environ: Mapping[str, str], table: Mapping[str, Any]
 ) -> tuple[tuple[str, str], ...]:
-    """Labels from the first place that has any; ``k=v,k=v`` in the variable."""
+    """Labels from the first source that has any. The variable has the form ``k=v,k=v``."""
     pairs: Sequence[str]
     if given:
         pairs = given
@@ -157,16 +157,24 @@ def _labels(
     else:
         labels = table.get("labels", {})
         if not isinstance(labels, dict):
-            raise OperatorError("setting_invalid", "labels is no table.", field="labels")
+            raise OperatorError("setting_invalid", "labels is not a table.", field="labels")
         pairs = [f"{key}={value}" for key, value in labels.items()]
     found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.strip().partition("=")
         if not equals or not key or len(value) > LABEL_VALUE_CHARS:
-            raise OperatorError("setting_invalid", f"{pair!r} is no KEY=VALUE.", field="label")
+            raise OperatorError(
+                "setting_invalid",
+                f"{pair!r} is not KEY=VALUE with at most {LABEL_VALUE_CHARS} characters.",
+                field="label",
+            )
         found[key] = value
     if len(found) > LABELS_PER_DEVICE:
-        raise OperatorError("setting_invalid", "Too many labels.", field="label")
+        raise OperatorError(
+            "setting_invalid",
+            f"{len(found)} labels; {LABELS_PER_DEVICE} are allowed.",
+            field="label",
+        )
     return tuple(sorted(found.items()))
 
 
@@ -174,14 +182,14 @@ def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 0xFFFF:
         raise OperatorError(
-            "setting_invalid", f"{text!r} is no address.", field="serve", hint="Say HOST:PORT."
+            "setting_invalid", f"{text!r} is not an address.", field="serve", hint="Give HOST:PORT."
         )
     return text
 
 
 def _count(text: str, field: str) -> int:
     if not text.isdecimal():
-        raise OperatorError("setting_invalid", f"{text!r} is no whole number.", field=field)
+        raise OperatorError("setting_invalid", f"{text!r} is not a whole number.", field=field)
     return int(text)
 
 

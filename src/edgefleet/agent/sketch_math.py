@@ -25,7 +25,7 @@ def plus(one: Sketches, other: Sketches) -> Sketches:
 
 
 def minus(one: Sketches, other: Sketches) -> Sketches:
-    """What ``one`` has more; nothing where it has less."""
+    """``one`` minus ``other``, bin by bin, but at least 0."""
     if one == _EMPTY:
         return one
     left = {bucket: count - other.latency.get(bucket, 0) for bucket, count in one.latency.items()}
@@ -42,7 +42,7 @@ def padded(counts: Sequence[int], length: int) -> tuple[int, ...]:
 
 
 def bounded(latency: dict[int, int]) -> dict[int, int]:
-    """As many buckets as a sketch may have: the shortest durations go into the next one kept."""
+    """At most LATENCY_BUCKETS buckets: the lowest are merged into the next one."""
     spare = sorted(latency)[: max(0, len(latency) - limits.LATENCY_BUCKETS)]
     if spare:
         kept = min(bucket for bucket in latency if bucket > spare[-1])

@@ -1,15 +1,15 @@
-"""The agent's files on its storage.
+"""The agent's files.
 
 ::
 
-    state.json                      all that the core knows, see agent/state.py
-    active                          the pointer: the name of the slot that serves
+    state.json                      the core's state, see agent/state.py
+    active                          the pointer: the name of the active slot
     slots/a|b/manifest.json         the signed envelope
     slots/a|b/model.onnx
     slots/a|b/golden.npz
-    slots/a|b/<file>.<digest>.part  a download on its way
+    slots/a|b/<file>.<digest>.part  a partial download
     credential.json                 see agent/link.py
-    reserve                         room that is given up so that the state can always be saved
+    reserve                         reserved space, freed if the disk is too full for the state
 """
 
 from typing import Final
@@ -39,16 +39,16 @@ def path(name: SlotName, file: str) -> str:
 
 
 class Slots:
-    """State, pointer and slots. Every write is whole and durable when its call returns."""
+    """State, pointer and slots. Every write is atomic, and durable when its call returns."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._stored = storage.read(STATE)
 
     def load(self) -> AgentState | None:
-        """The stored state; None when there is none.
+        """The stored state. None if it is missing or damaged.
 
-        A damaged one is moved aside, for an engineer to look at, and is as good as none.
+        A damaged state file is renamed to ``state.json.damaged``, for inspection.
         """
         if self._stored is None:
             return None
@@ -60,10 +60,10 @@ class Slots:
             return None
 
     def save(self, data: bytes) -> bool:
-        """Store the state; True when there was something to write.
+        """Store the state. Returns whether it had changed.
 
-        Where the disk is full the reserve is given up for it. Raises DeviceError ``disk_full`` when
-        even that is not enough.
+        If the disk is full, the reserve is freed. Raises DeviceError ``disk_full`` if that is not
+        enough.
         """
         if data == self._stored:
             return False
@@ -72,26 +72,26 @@ class Slots:
         return True
 
     def pointer(self) -> SlotName | None:
-        """What the pointer file says."""
+        """The slot in the pointer file. None if the file is missing or invalid."""
         said = self.storage.read(POINTER)
         return next((name for name in NAMES if said == name.encode()), None)
 
     def move_pointer(self, name: SlotName | None) -> None:
-        """Let the pointer file name the slot. Raises DeviceError ``disk_full``."""
+        """Write the slot's name into the pointer file. Raises DeviceError ``disk_full``."""
         if name is None:
             self.storage.remove(POINTER)
         elif self.pointer() != name:
             self._write(POINTER, name.encode())
 
     def holds(self, name: SlotName, held: InstalledRelease) -> bool:
-        """True when the slot's files have the digests of ``held``. Reads them all."""
+        """Whether the slot's files have the digests of ``held``. Reads all files."""
         return (
             self.storage.digest(path(name, MODEL)) == held.variant.artifact.sha256
             and self.storage.digest(path(name, GOLDEN)) == held.golden.artifact.sha256
         )
 
     def whole(self, state: AgentState) -> tuple[SlotName, ...]:
-        """Slots whose files are what the state says."""
+        """Slots whose files have the digests in the state."""
         return tuple(
             name
             for name in NAMES
@@ -102,7 +102,7 @@ class Slots:
         self.storage.remove(folder(name))
 
     def make_reserve(self) -> None:
-        """Set room aside while there is plenty."""
+        """Reserve space while the disk has enough."""
         size = self.storage.size(RESERVE)
         if size is None and self.storage.free_bytes() > limits.DISK_MARGIN_BYTES:
             self.storage.write(RESERVE, bytes(limits.RESERVE_BYTES))

@@ -1,7 +1,7 @@
-"""Outcomes wait here until the hub has made them durable.
+"""The spool: outcomes that the hub has not acknowledged.
 
-An outcome's id is made from its rollout, attempt and kind, so that one which was stored but whose
-sending was cut off by a power loss is the same one when it is sent again.
+An outcome's id is made from rollout, attempt and kind. It is an idempotency key: an outcome that is
+sent again after a power loss has the same id.
 """
 
 from collections.abc import Collection
@@ -21,9 +21,9 @@ _PASSING: Final = frozenset({OutcomeKind.TRIAL_STARTED, OutcomeKind.DEFERRED})
 def outcome(
     attempt: Attempt, kind: OutcomeKind, *, at: float, reason: str = "", detail: str = ""
 ) -> Outcome:
-    """What became of ``attempt``.
+    """An outcome of ``attempt``.
 
-    Every outcome is about the release that was offered, but for REVERTED: it is about the one left.
+    Its release is the offered one. A REVERTED outcome names the release that was rolled back.
     """
     release = attempt.release
     if kind is OutcomeKind.REVERTED and attempt.action == "revert" and attempt.leaving:
@@ -44,10 +44,10 @@ def outcome(
 
 
 def push(spool: tuple[Outcome, ...], new: Outcome) -> tuple[Outcome, ...]:
-    """``spool`` with ``new`` at its end, once.
+    """``spool`` with ``new`` at its end, if it is not in it.
 
-    A full spool first drops outcomes that a later one makes superfluous (a trial started, a
-    deferral), oldest first, and only then the oldest of the final ones.
+    A full spool first drops outcomes that a later one supersedes (trial started, deferred), oldest
+    first. Then it drops the oldest final outcomes.
     """
     if any(waiting.id == new.id for waiting in spool):
         return spool
@@ -59,5 +59,5 @@ def push(spool: tuple[Outcome, ...], new: Outcome) -> tuple[Outcome, ...]:
 
 
 def acknowledge(spool: tuple[Outcome, ...], acked: Collection[str]) -> tuple[Outcome, ...]:
-    """``spool`` without what the hub has made durable."""
+    """``spool`` without the acknowledged outcomes."""
     return tuple(waiting for waiting in spool if waiting.id not in acked)

@@ -1,4 +1,4 @@
-"""What the agent knows: what it keeps on disk, and what it may lose with the power."""
+"""The agent's state: the stored part, and the part that a restart loses."""
 
 from typing import Final, Literal
 
@@ -17,7 +17,7 @@ STATE_VERSION: Final = 1
 
 
 class InstalledRelease(Wire, frozen=True, kw_only=True):
-    """A release as this device runs it: the variant of its profile and how it is judged."""
+    """An installed release: the variant of this device's profile, golden set and quality rule."""
 
     model: str
     release: str
@@ -28,16 +28,16 @@ class InstalledRelease(Wire, frozen=True, kw_only=True):
 
 
 class Slot(Wire, frozen=True, kw_only=True):
-    """One of two places for a release. ``held`` is set once all its bytes are there."""
+    """One of two slots for a release. ``held`` is set once all its files are complete."""
 
     held: InstalledRelease | None = None
     proved: bool = False  # passed its golden set on this device
-    confirmed: bool = False  # stood its trial
+    confirmed: bool = False  # passed its trial
     accuracy: float | None = None  # on its golden set, on this device
 
 
 class Attempt(Wire, frozen=True, kw_only=True):
-    """One offer being carried out. ``number`` never repeats on a device."""
+    """An offer in progress. ``number`` is unique on the device."""
 
     number: int
     rollout: str
@@ -47,26 +47,26 @@ class Attempt(Wire, frozen=True, kw_only=True):
     manifest_sha256: str
     confirm_after_s: float
     max_attempts: int
-    slot: SlotName  # where it goes
-    leaving: str  # the release served when it began, "" for none
-    held: InstalledRelease | None = None  # known once the manifest is opened
-    asked: bool = False  # the hub may count its start
-    tries: int = 0  # trials begun; stored before each
-    switched: bool = False  # the serving process may run it
-    deferred: bool = False  # the hub was told that it has to wait
-    recalled: bool = False  # the hub took it back during its trial
-    incumbent_confidence: float | None = None  # live mean top score of the release before it
+    slot: SlotName  # the slot of the offered release
+    leaving: str  # the release served at the start of the attempt, "" for none
+    held: InstalledRelease | None = None  # set once the manifest is verified
+    asked: bool = False  # the hub may have counted its start
+    tries: int = 0  # trials started; stored before each
+    switched: bool = False  # the serving process may serve the release
+    deferred: bool = False  # a deferral was reported to the hub
+    recalled: bool = False  # the hub rolled the release back during its trial
+    incumbent_confidence: float | None = None  # mean top score of the previous release
 
 
 class Ended(Wire, frozen=True, kw_only=True):
-    """An offer that ended badly: never taken again, whatever the hub says."""
+    """A failed offer. The device never accepts it again."""
 
     rollout: str
     manifest_sha256: str
 
 
 class Mark(Wire, frozen=True, kw_only=True):
-    """Serving counters as they were at one moment; they start anew with another process."""
+    """Serving counters at one time. A new process starts its counters at 0."""
 
     pid: int
     model: str
@@ -75,7 +75,7 @@ class Mark(Wire, frozen=True, kw_only=True):
 
 
 class Sent(Wire, frozen=True, kw_only=True):
-    """The check-in that is on its way."""
+    """The check-in in flight."""
 
     seq: int
     outcomes: tuple[str, ...]
@@ -84,7 +84,7 @@ class Sent(Wire, frozen=True, kw_only=True):
 
 
 class Watch(Wire, frozen=True, kw_only=True):
-    """A trial being watched. ``start`` is what the counters said when it was activated."""
+    """A trial in progress. ``start`` has the counters at its activation."""
 
     since: float
     healthy_since: float
@@ -93,24 +93,24 @@ class Watch(Wire, frozen=True, kw_only=True):
 
 
 class Soft(Wire, frozen=True, kw_only=True):
-    """What a restart may forget. Never stored."""
+    """The part of the state that is not stored. A restart resets it."""
 
     booted: bool = False
     seq: int = 0
     sent: Sent | None = None
     checkin_at: float = 0.0
     link_failures: int = 0
-    jobs: int = 0  # numbers the long effects, so that a stale completion is known
-    work: int | None = None  # the manifest, fetch or proof under way
-    work_at: float | None = None  # when it is tried again
+    jobs: int = 0  # number of the last long effect, to detect stale completions
+    work: int | None = None  # job of the manifest, fetch or proof in progress
+    work_at: float | None = None  # time of its next retry
     work_failures: int = 0
     have_golden: bool = False
-    switch: int | None = None  # the activation under way
+    switch: int | None = None  # job of the activation in progress
     switch_at: float | None = None
     switch_failures: int = 0
     probe_at: float | None = None
     probing: bool = False
-    missed: int = 0  # looks in a row that a living serving process did not answer
+    missed: int = 0  # probes in a row that a running process did not answer
     serving: ServingStatus | None = None
     mark: Mark | None = None
     tallies: tuple[Telemetry, ...] = ()
@@ -120,18 +120,18 @@ class Soft(Wire, frozen=True, kw_only=True):
 
 
 class Pace(Wire, frozen=True, kw_only=True):
-    """How often the serving process is looked at; simulated fleets look less often."""
+    """Intervals of probes of the serving process. Simulated fleets use longer ones."""
 
     probe_idle_s: float = limits.PROBE_IDLE_S
     probe_trial_s: float = limits.PROBE_TRIAL_S
 
 
 class AgentState(Wire, frozen=True, kw_only=True):
-    """Everything the agent knows. All but ``soft`` is stored, before the effects are done."""
+    """The state of the agent. All but ``soft`` is stored before the effects are executed."""
 
     version: int = STATE_VERSION
     stage: Stage = Stage.IDLE
-    active: SlotName | None = None  # the confirmed slot: what is gone back to
+    active: SlotName | None = None  # the confirmed slot, the target of a rollback
     a: Slot = Slot()
     b: Slot = Slot()
     attempt: Attempt | None = None
@@ -141,28 +141,28 @@ class AgentState(Wire, frozen=True, kw_only=True):
     seq_reserved: int = 0
     interval_s: float = limits.INTERVAL_S
     facts: Facts | None = None
-    facts_known: bool = False  # the hub has acknowledged them
+    facts_known: bool = False  # the hub has the current facts
     pace: Pace = Pace()
     soft: Soft = Soft()
 
 
 def slot(state: AgentState, name: SlotName) -> Slot:
-    """The slot of that name."""
+    """The slot ``name``."""
     return state.a if name == "a" else state.b
 
 
 def other(name: SlotName | None) -> SlotName:
-    """The slot that an update goes into while ``name`` serves."""
+    """The idle slot, if ``name`` is active."""
     return "b" if name == "a" else "a"
 
 
 def active_held(state: AgentState) -> InstalledRelease | None:
-    """The confirmed release."""
+    """The confirmed release. None if there is none."""
     return slot(state, state.active).held if state.active else None
 
 
 def running(state: AgentState) -> tuple[str, str] | None:
-    """(model, release) that this device serves, on trial or confirmed; None before the first."""
+    """(model, release) that this device serves, in trial or confirmed. None before the first."""
     attempt = state.attempt
     if attempt and attempt.switched and state.stage not in BEFORE_TRIAL:
         return attempt.model, attempt.release
@@ -171,10 +171,10 @@ def running(state: AgentState) -> tuple[str, str] | None:
 
 
 def to_store(state: AgentState) -> bytes:
-    """The durable part as JSON; equal bytes need no write."""
+    """The stored part as JSON. Equal states give equal bytes."""
     return encode(msgspec.structs.replace(state, soft=Soft()))
 
 
 def from_store(data: bytes) -> AgentState:
-    """Read what ``to_store`` made. Raises InternalError ``internal`` when it is damaged."""
+    """Decode the bytes of ``to_store``. Raises InternalError ``internal`` if they are damaged."""
     return decode(data, AgentState, code="internal")

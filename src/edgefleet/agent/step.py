@@ -1,4 +1,4 @@
-"""The agent's brain: one event in, a new state and the effects to do out."""
+"""The agent's step function: from an event to a new state and effects."""
 
 from typing import assert_never
 
@@ -21,14 +21,14 @@ from edgefleet.agent.event import (
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.step_context import StepContext
 
-NEVER_S = 3600.0  # wake at least this often
+NEVER_S = 3600.0  # the longest sleep
 
 
 def step(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple[Effect, ...]]:
-    """What ``event`` changes. Save ``to_store`` of the new state, then do the effects in order.
+    """The state after ``event``, and the effects to execute in order after saving ``to_store``.
 
-    ``now`` is in seconds and must not run backwards between two boots. The last effect is always
-    SetTimer. Before the first Booted every other event is left alone.
+    ``now`` is in seconds and must not decrease between two boots. The last effect is always
+    SetTimer. Events before the first Booted have no effect.
     """
     context = StepContext(state, now)
     if state.soft.booted or isinstance(event, Booted):
@@ -41,7 +41,7 @@ def step(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple
 
 
 def wake_at(state: AgentState, now: float) -> float:
-    """When the core has to look again, if nothing happens before."""
+    """The time at which the core needs its next TimerFired."""
     soft, at = state.soft, now + NEVER_S
     if soft.sent is None:
         at = min(at, soft.checkin_at)

@@ -1,4 +1,4 @@
-"""One step in the making: the state so far, and the effects to do, in order."""
+"""The context of one step: the state so far, and its effects in order."""
 
 from typing import Unpack
 
@@ -11,35 +11,35 @@ from edgefleet.agent.table import Signal, next_stage
 
 
 class StepContext:
-    """What the handlers of an event pass along. It never outlives the step."""
+    """The working state of the event handlers. Used within one step only."""
 
     __slots__ = ("effects", "now", "soft", "state")
 
     def __init__(self, state: AgentState, now: float) -> None:
-        self.state = state  # but for ``soft``, which changes apart until the end
+        self.state = state  # except ``soft``, which is merged at the end
         self.soft = state.soft
         self.now = now
         self.effects: list[Effect] = []
 
     def end(self) -> AgentState:
-        """The state that the step comes to."""
+        """The state after the step."""
         if self.soft is not self.state.soft:
             self.keep(soft=self.soft)
         return self.state
 
     @property
     def attempt(self) -> Attempt:
-        """The attempt; there is one in every stage but IDLE."""
+        """The attempt. There is one in every stage except IDLE."""
         attempt = self.state.attempt
         assert attempt is not None, f"no attempt while {self.state.stage}"  # noqa: S101 - a defect, not input
         return attempt
 
     def keep(self, **changes: Unpack[StateChanges]) -> None:
-        """Change what is stored."""
+        """Change stored fields."""
         self.state = msgspec.structs.replace(self.state, **changes)
 
     def forgettable(self, **changes: Unpack[SoftChanges]) -> None:
-        """Change what a restart may forget."""
+        """Change fields of ``soft``, which are not stored."""
         self.soft = msgspec.structs.replace(self.soft, **changes)
 
     def change_attempt(self, **changes: Unpack[AttemptChanges]) -> None:
@@ -52,13 +52,13 @@ class StepContext:
             self.keep(b=slot)
 
     def move(self, signal: Signal) -> None:
-        """Go where the table says. Raises InternalError where it says nothing."""
+        """Move to the next stage. Raises InternalError if the table has none."""
         self.keep(stage=next_stage(self.state.stage, signal))
 
     def do(self, effect: Effect) -> None:
         self.effects.append(effect)
 
     def new_job(self) -> int:
-        """A number that no effect of this process has had."""
+        """A job number that is unique in this process."""
         self.forgettable(jobs=self.soft.jobs + 1)
         return self.soft.jobs

@@ -1,7 +1,7 @@
-"""The serving process: started, found again, asked to switch, stopped.
+"""Supervises the serving process: starts it, finds it after a restart, switches it, stops it.
 
-It runs in a session of its own and outlives an agent that is killed; the next agent finds it by its
-control socket. The pid file says which process that was even when the socket no longer answers.
+The process runs in its own session and survives a killed agent. The next agent finds it by its
+control socket. The pid file identifies it if the socket does not answer.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ LOG: Final = "serving.log"
 
 
 class Supervisor:
-    """Not for several threads at once. ``ended`` is called from a thread when the process ends."""
+    """Not thread-safe. Calls ``ended`` from another thread when the process ends."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Supervisor:
         if len(os.fsencode(self._socket)) > limits.SOCKET_PATH_BYTES:
             raise OperatorError(
                 "setting_invalid",
-                f"{self._socket} is too long for a socket.",
+                f"The socket path {self._socket} is longer than {limits.SOCKET_PATH_BYTES} bytes.",
                 field="data_dir",
                 hint="Give a data folder with a shorter path.",
             )
@@ -58,7 +58,7 @@ class Supervisor:
         self._stopping = threading.Event()
 
     def status(self) -> tuple[ServingStatus | None, bool]:
-        """What the process says of itself (None: no answer), and whether it is alive."""
+        """The status of the process (None if it does not answer), and whether it is alive."""
         status = self._ask()
         if status is not None:
             self._watch(status.pid)
@@ -66,9 +66,9 @@ class Supervisor:
         return None, self._pid() is not None
 
     def activate(self, slot: SlotName, held: InstalledRelease) -> ServingStatus:
-        """Have the slot served; starts the process when there is none.
+        """Make the process serve the slot. Starts the process if it does not run.
 
-        Raises DeviceError, NetworkError or what the serving process answers.
+        Raises DeviceError, NetworkError or the error of the serving process.
         """
         status = self._hear() or self._start()
         self._watch(status.pid)
@@ -92,11 +92,14 @@ class Supervisor:
             raise error_from_answer(answer.status, answer.body)
         status = decode(answer.body, ServingStatus, code="answer_malformed")
         if not serves(status, held):
-            raise DeviceError("inference_failed", "Serving said yes, but serves something else.")
+            raise DeviceError(
+                "inference_failed",
+                "The serving process reports another release than the activated one.",
+            )
         return status
 
     def stop(self) -> None:
-        """End the process: first asked, then forced. Nothing happens when there is none."""
+        """Stop the process: SIGTERM, then SIGKILL. No effect if it does not run."""
         pid = self._pid()
         self._link.close()
         if pid is None:
@@ -110,7 +113,7 @@ class Supervisor:
         self._storage.remove(PID)
 
     def _ask(self) -> ServingStatus | None:
-        if not os.path.exists(self._socket):  # noqa: PTH110 - no Path for one question a second
+        if not os.path.exists(self._socket):  # noqa: PTH110 - cheaper than Path, once a second
             return None
         try:
             answer = self._link.request("GET", "/control/status", timeout_s=limits.CONTROL_S)
@@ -120,7 +123,7 @@ class Supervisor:
             return None
 
     def _hear(self) -> ServingStatus | None:
-        """Asked again while the process lives: one answer too late is no reason to end it."""
+        """The status, with retries while the process is alive: one late answer must not end it."""
         for _ in range(limits.MISSED_PROBES):
             if (status := self._ask()) is not None:
                 return status
@@ -129,9 +132,9 @@ class Supervisor:
         return None
 
     def _start(self) -> ServingStatus:
-        """Start the process and wait for its socket. Raises DeviceError, NetworkError."""
+        """Start the process and wait for its status. Raises DeviceError, NetworkError."""
         if self._pid() is not None:
-            self.stop()  # alive, but it does not answer
+            self.stop()  # alive, but without an answer
         self._stopping.clear()
         self._storage.remove(SOCKET)
         self._child = self._spawn()
@@ -146,10 +149,12 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 continue
             raise DeviceError(
-                "inference_failed", f"Serving ended with {code}: {self._last_words()}"
+                "inference_failed", f"The serving process ended with {code}: {self._last_words()}"
             )
         self.stop()
-        raise NetworkError("timeout", "The serving process did not start in time.")
+        raise NetworkError(
+            "timeout", f"The serving process did not start within {limits.SERVING_START_S:g} s."
+        )
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         log = Path(self._storage.locate(LOG))
@@ -172,7 +177,7 @@ class Supervisor:
         return next((line.strip() for line in reversed(lines) if line.strip()), "no word")
 
     def _pid(self) -> int | None:
-        """The living process of the pid file. A number that another process has now is not it."""
+        """The process in the pid file, if it is alive. The start time detects a reused pid."""
         if self._child is not None and self._child.poll() is not None:
             self._child = None
         data = self._storage.read(PID)
@@ -184,13 +189,13 @@ class Supervisor:
         return int(number)
 
     def _watch(self, pid: int) -> None:
-        """Have ``ended`` called once the process ends, child or not."""
+        """Call ``ended`` when the process ends, child or not."""
         if self._watched == pid:
             return
         try:
             handle = os.pidfd_open(pid)
         except OSError:
-            return  # gone, or a kernel without pidfds: the next look finds out
+            return  # ended, or a kernel without pidfds: the next probe detects the end
         self._watched = pid
         threading.Thread(target=self._wait, args=(pid, handle), daemon=True).start()
 
@@ -205,7 +210,7 @@ class Supervisor:
             self._ended()
 
     def _gone(self, pid: int, patience_s: float) -> bool:
-        """Wait for the process to end; reaps it when it is our child."""
+        """Wait for the process to end. Reaps a child. Returns whether it ended."""
         if self._child is not None and self._child.pid == pid:
             try:
                 self._child.wait(timeout=patience_s)
@@ -224,7 +229,7 @@ class Supervisor:
 
 
 def _birth(pid: int) -> str:
-    """When the process started, in the kernel's ticks; empty for a dead or zombie process."""
+    """The start time of the process in kernel ticks. Empty for a dead or zombie process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except OSError:

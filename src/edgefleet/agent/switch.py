@@ -1,4 +1,4 @@
-"""Which slot serves: activating, going back, restoring what died, and the looks in between."""
+"""Switches the active slot: activation, rollback, restoring a dead process, and probes."""
 
 from typing import Final
 
@@ -16,14 +16,14 @@ from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.serving import ServingStatus
 
-# Bound once, as every step asks for them: Python 3.11 takes 0.2 us to find a member in its class.
+# Bound once, as every step uses them: Python 3.11 takes 0.2 us to find a member in its class.
 _ACTIVATING: Final = Stage.ACTIVATING
 _REVERTING: Final = Stage.REVERTING
 _WATCHING: Final = Stage.WATCHING
 
 
 def serves(status: ServingStatus | None, held: InstalledRelease) -> bool:
-    """True when ``status`` says that this very release answers requests."""
+    """Whether the process with ``status`` serves this release."""
     return (
         status is not None
         and status.ready
@@ -33,7 +33,7 @@ def serves(status: ServingStatus | None, held: InstalledRelease) -> bool:
 
 
 def activate(context: StepContext, name: SlotName) -> None:
-    """Ask for the slot to be served; replaces any activation under way."""
+    """Request an activation of the slot. Replaces an activation in progress."""
     held = slot(context.state, name).held
     assert held is not None, f"slot {name} is empty"  # noqa: S101 - a defect, not input
     job = context.new_job()
@@ -42,20 +42,20 @@ def activate(context: StepContext, name: SlotName) -> None:
 
 
 def restore(context: StepContext) -> None:
-    """Have the confirmed slot served again, unless that is being done."""
+    """Activate the confirmed slot again, unless an activation is in progress."""
     if context.soft.switch is None and context.state.active is not None:
         activate(context, context.state.active)
 
 
 def start_trial(context: StepContext) -> None:
-    """The hub has admitted the start: switch."""
+    """Activate the admitted release."""
     context.move(Signal.ADMITTED)
     context.change_attempt(tries=1, incumbent_confidence=_incumbent_confidence(context))
     activate(context, context.attempt.slot)
 
 
 def go_back(context: StepContext, reason: str, detail: str) -> None:
-    """The trial is over, and not well. The failure is told at once; the way back follows."""
+    """End the trial as failed: report the failure, then activate the confirmed slot."""
     attempt = context.attempt
     recalled = reason == Reason.RECALLED
     if attempt.action == "revert":
@@ -74,7 +74,7 @@ def go_back(context: StepContext, reason: str, detail: str) -> None:
 
 
 def return_to_active(context: StepContext) -> None:
-    """Serve the confirmed slot; with none, stop serving."""
+    """Activate the confirmed slot. Without one, stop serving."""
     context.forgettable(switch_failures=0)
     if context.state.active is not None:
         activate(context, context.state.active)
@@ -131,7 +131,7 @@ def on_serving_probed(context: StepContext, event: ServingProbed) -> None:
 
 
 def on_timer_fired(context: StepContext) -> None:
-    """Do what is due: a restore, a look."""
+    """Restore or probe, if that is due."""
     soft = context.soft
     if soft.switch_at is not None and soft.switch_at <= context.now:
         context.forgettable(switch_at=None)
@@ -142,7 +142,7 @@ def on_timer_fired(context: StepContext) -> None:
 
 
 def plan_probe(context: StepContext) -> None:
-    """See that a look at the serving process is planned while there is something to look at."""
+    """Plan a probe of the serving process while it should run."""
     state, soft = context.state, context.soft
     wanted = state.active is not None or state.stage in IN_TRIAL or state.stage is _REVERTING
     if not wanted or soft.probing:
@@ -156,7 +156,7 @@ def plan_probe(context: StepContext) -> None:
 
 
 def _incumbent_confidence(context: StepContext) -> float | None:
-    """Live mean top score of the release to be left; None without enough of them."""
+    """Mean top score of the active release. None with too few scores."""
     held, status = active_held(context.state), context.soft.serving
     candidate = context.attempt.held
     if held is None or status is None or candidate is None or candidate.model != held.model:
@@ -195,7 +195,7 @@ def _watch(context: StepContext, event: ServingProbed) -> None:
 
 
 def _keep_serving(context: StepContext, event: ServingProbed) -> None:
-    """Outside a trial the confirmed release serves; what died or was swapped is put right."""
+    """Keep the confirmed release active outside a trial, after a crash or a foreign swap."""
     held = active_held(context.state)
     if held is None:
         return
@@ -225,7 +225,7 @@ def _confirm(context: StepContext) -> None:
 
 
 def _accuracy_before(context: StepContext) -> float | None:
-    """That of the release before on the very same golden set; None where the set is another."""
+    """The accuracy of the previous release. None if its golden set was a different one."""
     active, new = context.state.active, context.attempt.held
     if active is None or new is None:
         return None
@@ -235,7 +235,7 @@ def _accuracy_before(context: StepContext) -> float | None:
 
 
 def _settle_return(context: StepContext) -> None:
-    """The release that the hub offered back serves: no trial, it had stood one."""
+    """The offered previous release is active. It needs no second trial."""
     name = context.attempt.slot
     report(context, OutcomeKind.REVERTED, Reason.RECALLED)
     _make_active(context, name)
@@ -248,7 +248,7 @@ def _settle_reverting(context: StepContext) -> None:
     attempt, active = context.attempt, context.state.active
     if attempt.recalled:
         report(context, OutcomeKind.REVERTED, Reason.RECALLED)
-    context.forgettable(checkin_at=context.now)  # the hub waits for every device that goes back
+    context.forgettable(checkin_at=context.now)  # the hub waits for the report of each revert
     context.move(Signal.SETTLED)
     context.keep(attempt=None)
     context.do(MovePointer(slot=active))

@@ -1,7 +1,7 @@
-"""The agent's stages and the signals that move it from one to the next.
+"""The stages of an attempt, and the signals that change them.
 
-``MOVES`` is the whole life of an attempt. A signal in a stage that has no row for it is a defect of
-the core and raises, so a forgotten case cannot pass for a decision. ``mermaid`` draws the table.
+``MOVES`` has all transitions. A signal without a row for the current stage is a defect of the core
+and raises InternalError. ``mermaid`` draws the table.
 """
 
 from collections.abc import Mapping
@@ -14,34 +14,34 @@ from edgefleet.protocol.device import Phase
 
 
 class Stage(StrEnum):
-    """Where an attempt stands. ``PHASES`` says what the hub is told."""
+    """The stage of an attempt. ``PHASES`` maps stages to the reported phases."""
 
     IDLE = "idle"
-    MANIFEST = "manifest"  # fetching what the release is
-    FETCHING = "fetching"  # its golden set and its model, into the idle slot
+    MANIFEST = "manifest"  # downloading the manifest
+    FETCHING = "fetching"  # downloading golden set and model into the idle slot
     PROVING = "proving"  # the golden set runs on this device
-    ANNOUNCING = "announcing"  # it asks the hub for leave to start, and waits for it
-    ACTIVATING = "activating"  # the serving process loads it and swaps
-    WATCHING = "watching"  # it serves; healthy long enough, and it is confirmed
-    REVERTING = "reverting"  # back to the confirmed slot
+    ANNOUNCING = "announcing"  # waiting for the hub's admission
+    ACTIVATING = "activating"  # the serving process loads and swaps in the release
+    WATCHING = "watching"  # the release is active, and is confirmed once healthy long enough
+    REVERTING = "reverting"  # activating the confirmed slot again
 
 
 class Signal(StrEnum):
-    """What an event means for the attempt, once the core has judged it."""
+    """The meaning of an event for the attempt."""
 
-    OFFERED = "offered"  # an offer whose release is not on the device
-    OPENED = "opened"  # the manifest is signed, ours, and fits
-    FETCHED = "fetched"  # all bytes are there and are the right ones
-    TRY = "try"  # proved: to be tried
-    RETURN = "return"  # proved: to be gone back to, as the hub asks
-    ADMITTED = "admitted"  # the hub has acknowledged the start
+    OFFERED = "offered"  # the offered release is not on the device
+    OPENED = "opened"  # the manifest is verified and has a variant for this device
+    FETCHED = "fetched"  # all files are complete and have their digests
+    TRY = "try"  # proved, for a trial
+    RETURN = "return"  # proved, for a revert by the hub
+    ADMITTED = "admitted"  # the hub admitted the start
     ACTIVATED = "activated"
-    SETTLED = "settled"  # the attempt is over and the right slot serves
-    REFUSED = "refused"  # this device will not run it
-    CANCELLED = "cancelled"  # the hub no longer wants it
-    FAILED = "failed"  # the trial went wrong, or was called off
-    DAMAGED = "damaged"  # the idle slot lost bytes while the power was off
-    INTERRUPTED = "interrupted"  # power or process lost in the trial; it may try again
+    SETTLED = "settled"  # the attempt ended and the right slot is active
+    REFUSED = "refused"  # the device refuses the release
+    CANCELLED = "cancelled"  # the hub no longer offers the release
+    FAILED = "failed"  # the trial failed or was cancelled
+    DAMAGED = "damaged"  # the idle slot is damaged after a power loss
+    INTERRUPTED = "interrupted"  # power or process lost in the trial, which may be repeated
 
 
 MOVES: Final[Mapping[tuple[Stage, Signal], Stage]] = MappingProxyType(
@@ -93,15 +93,17 @@ IN_TRIAL: Final = frozenset({Stage.ACTIVATING, Stage.WATCHING})
 
 
 def next_stage(stage: Stage, signal: Signal) -> Stage:
-    """The stage after ``signal``. Raises InternalError for a pair that ``MOVES`` does not have."""
+    """The stage after ``signal``. Raises InternalError for a pair that is not in ``MOVES``."""
     try:
         return MOVES[stage, signal]
     except KeyError:
-        raise InternalError("internal", f"The agent cannot be {signal} while {stage}.") from None
+        raise InternalError(
+            "internal", f"Signal {signal} is not allowed in stage {stage}."
+        ) from None
 
 
 def mermaid() -> str:
-    """The table as a Mermaid state diagram, as the reference pages show it."""
+    """The table as a Mermaid state diagram, for the reference pages."""
     lines = ["stateDiagram-v2", f"    [*] --> {Stage.IDLE}"]
     lines += [f"    {stage} --> {target}: {signal}" for (stage, signal), target in MOVES.items()]
     return "\n".join(lines) + "\n"

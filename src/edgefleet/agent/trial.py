@@ -1,4 +1,4 @@
-"""Is the release on trial healthy? A judgement on figures, nothing else."""
+"""Judges the health of a release in trial, from serving figures alone."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -14,12 +14,12 @@ from edgefleet.protocol.serving import ServingStatus
 
 @dataclass(frozen=True, slots=True)
 class Healthy:
-    """It stood long enough."""
+    """The release was healthy long enough: confirm it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sick:
-    """It has to go."""
+    """The release failed its trial."""
 
     reason: Reason
     detail: str
@@ -27,7 +27,7 @@ class Sick:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Too early to say; ``watch`` is what to go on from."""
+    """The trial continues with ``watch``."""
 
     watch: Watch
 
@@ -36,7 +36,7 @@ HEALTHY: Final = Healthy()
 
 
 def begin(status: ServingStatus, now: float) -> Watch:
-    """Start watching what ``status`` says was activated."""
+    """Start to watch the release in ``status``."""
     start = Mark(
         pid=status.pid,
         model=status.model or "",
@@ -55,11 +55,12 @@ def judge(
     alive: bool,
     now: float,
 ) -> Healthy | Sick | Watching:
-    """Judge one look at the serving process.
+    """Judge one probe of the serving process.
 
-    Crashed: the process is gone, is another one, or gave no sound answer MISSED_PROBES times in a
-    row. Then the error ratio and, once both releases have ``quality.min_requests`` scores, the mean
-    top score against the one of the release before it on this very device.
+    The release is Sick if the process ended, was replaced, or gave no valid answer MISSED_PROBES
+    times in a row; if its error ratio is above MAX_ERROR_RATIO; or if its mean top score is below
+    that of the previous release on this device by more than ``quality.max_confidence_drop``. The
+    last needs ``quality.min_requests`` scores of both releases.
     """
     if not alive:
         return Sick(Reason.CRASH, "The serving process ended.")
@@ -68,14 +69,19 @@ def judge(
     if status is None or not status.ready or status.release != attempt.release:
         missed = watch.missed + 1
         if missed >= limits.MISSED_PROBES:
-            return Sick(Reason.CRASH, f"Serving gave no sound answer {missed} times in a row.")
+            return Sick(
+                Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
+            )
         return Watching(msgspec.structs.replace(watch, missed=missed, healthy_since=now))
     if sick := _errors(watch, status) or _confidence(attempt, quality, watch, status):
         return sick
     if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
         return HEALTHY
     if now - watch.since > limits.TRIAL_STRETCH * attempt.confirm_after_s + limits.TRIAL_SLACK_S:
-        return Sick(Reason.CRASH, "Serving never stood healthy for long enough.")
+        return Sick(
+            Reason.CRASH,
+            f"The release was never healthy for {attempt.confirm_after_s:g} s without a break.",
+        )
     if watch.missed:
         return Watching(msgspec.structs.replace(watch, missed=0, healthy_since=now))
     return Watching(watch)
@@ -85,7 +91,10 @@ def _errors(watch: Watch, status: ServingStatus) -> Sick | None:
     requests = status.stats.requests - watch.start.stats.requests
     errors = status.stats.errors - watch.start.stats.errors
     if requests >= limits.ERROR_MIN_REQUESTS and errors > limits.MAX_ERROR_RATIO * requests:
-        return Sick(Reason.ERRORS, f"{errors} of {requests} requests failed.")
+        return Sick(
+            Reason.ERRORS,
+            f"{errors} of {requests} requests failed; {limits.MAX_ERROR_RATIO:.0%} are allowed.",
+        )
     return None
 
 
@@ -100,6 +109,7 @@ def _confidence(
     if mean < before - quality.max_confidence_drop:
         return Sick(
             Reason.CONFIDENCE,
-            f"Mean top score {mean:.3f} over {count} requests, {before:.3f} before the update.",
+            f"Mean confidence fell from {before:.3f} to {mean:.3f} over {count} scores "
+            f"(limit {before - quality.max_confidence_drop:.3f}).",
         )
     return None

@@ -1,6 +1,6 @@
-"""The publisher keys that this device trusts, from a file that came with the device.
+"""The publisher keys that this device trusts, from a file on the device.
 
-Never from the hub: a hub that is taken over can then offer only what the publisher signed.
+Keys never come from the hub. A compromised hub can offer only releases that a publisher signed.
 """
 
 import base64
@@ -15,16 +15,16 @@ KEY_BYTES = 32
 
 
 class Trust:
-    """Opens signed envelopes."""
+    """Verifies signed envelopes."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
 
     @classmethod
     def load(cls, file: Path) -> "Trust":
-        """Read one base64 Ed25519 key a line; ``#`` starts a comment.
+        """Read one base64 Ed25519 key per line. ``#`` starts a comment.
 
-        Raises OperatorError ``setting_invalid`` when there is no key in it, or something else.
+        Raises OperatorError ``setting_invalid`` if the file has no key or an invalid line.
         """
         try:
             lines = file.read_text().splitlines()
@@ -37,16 +37,16 @@ class Trust:
             if not _is_key(key):
                 raise OperatorError(
                     "setting_invalid",
-                    f"Key {number} of {file} is no Ed25519 public key.",
+                    f"Key {number} of {file} is not an Ed25519 public key.",
                     field="trust",
                 )
         if not keys:
-            raise OperatorError("setting_invalid", f"{file} holds no key.", field="trust")
+            raise OperatorError("setting_invalid", f"{file} has no key.", field="trust")
         return cls(keys)
 
     def open(self, envelope: bytes) -> tuple[str, ReleaseManifest]:
-        """The digest and content of a signed manifest. Raises PublisherError."""
-        # Loaded when the first manifest comes: an idle device does without 7 MiB.
+        """Verify an envelope. Returns the digest and the manifest. Raises PublisherError."""
+        # Imported with the first manifest: saves an idle device 7 MiB.
         from edgefleet.security.signing import PublicKey, open_manifest  # noqa: PLC0415
 
         trusted = {key.keyid: key for key in map(PublicKey.from_text, self.keys)}

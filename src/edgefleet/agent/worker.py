@@ -1,4 +1,4 @@
-"""A thread that does one long thing after the other, so that the loop never waits."""
+"""A thread for long work, so that the loop does not block."""
 
 import contextlib
 import threading
@@ -8,12 +8,12 @@ from queue import SimpleQueue
 Task = Callable[[], None]
 
 
-class Stopped(Exception):  # noqa: N818 - no error: somebody asked for it
+class Stopped(Exception):  # noqa: N818 - requested, no error
     """The work was stopped on request."""
 
 
 class Token:
-    """One piece of work's permission to go on. ``stop`` may come from any thread."""
+    """Cancellation of one piece of work. ``stop`` may be called from any thread."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
@@ -21,20 +21,20 @@ class Token:
         self._kill: Callable[[], None] | None = None
 
     def stop(self) -> None:
-        """Take the permission away, and end at once what ``ending`` named."""
+        """Cancel the work, and call the ``kill`` of ``ending``."""
         with self._lock:
             self._stopped.set()
             if self._kill is not None:
                 self._kill()
 
     def check(self, wait_s: float = 0.0) -> None:
-        """Raise Stopped when the permission is gone, or goes within ``wait_s``."""
+        """Raise Stopped if the work is cancelled now or within ``wait_s`` seconds."""
         if self._stopped.wait(wait_s) if wait_s > 0 else self._stopped.is_set():
             raise Stopped
 
     @contextlib.contextmanager
     def ending(self, kill: Callable[[], None]) -> Generator[None]:
-        """Have ``stop`` call ``kill`` while the block runs."""
+        """Make ``stop`` call ``kill`` while the block runs."""
         with self._lock:
             self._kill = kill
             if self._stopped.is_set():
@@ -47,7 +47,7 @@ class Token:
 
 
 class Worker:
-    """Started with its first task. An idle agent that never needed it has no such thread."""
+    """A worker thread, started with its first task: an idle agent has fewer threads."""
 
     def __init__(self, name: str, failed: Callable[[BaseException], None]) -> None:
         self._name = name
@@ -57,7 +57,7 @@ class Worker:
         self._starting = threading.Lock()
 
     def do(self, task: Task) -> None:
-        """Do ``task`` after those before it. What it raises goes to ``failed``."""
+        """Queue ``task``. An exception of it is passed to ``failed``."""
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -65,7 +65,7 @@ class Worker:
         self._tasks.put(task)
 
     def close(self, timeout_s: float) -> None:
-        """Finish what is waiting, for at most ``timeout_s``."""
+        """Finish the queued tasks, within ``timeout_s`` seconds at most."""
         if self._thread is not None:
             self._tasks.put(None)
             self._thread.join(timeout_s)
@@ -74,5 +74,5 @@ class Worker:
         while (task := self._tasks.get()) is not None:
             try:
                 task()
-            except BaseException as error:  # noqa: BLE001 - the loop ends on it, loudly
+            except BaseException as error:  # noqa: BLE001 - raised again in the loop
                 self._failed(error)

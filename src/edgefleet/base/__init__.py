@@ -1,5 +1,5 @@
-"""The four doors to the world (clock, storage, network, entropy), with ids, errors and limits.
+"""Interfaces to the outside world (clock, storage, network, entropy), ids, errors and limits.
 
-Standard library only. Everything above reaches time, disk, network and randomness through the
-protocols defined here, so that the simulator can put a virtual world behind the same code.
+Standard library only. All other packages reach time, disk, network and randomness through these
+interfaces, so the simulator can run the same code in a virtual world.
 """

@@ -1,4 +1,4 @@
-"""The door to time."""
+"""The interface to time."""
 
 import time
 from typing import Protocol
@@ -8,16 +8,16 @@ class Clock(Protocol):
     """Wall time for people and records, monotonic time for durations."""
 
     def now(self) -> float:
-        """Seconds since the Unix epoch; may jump when somebody sets the clock."""
+        """Seconds since the Unix epoch. The value jumps when the machine's clock is set."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary start; never runs backwards."""
+        """Seconds since an arbitrary start. The value never decreases."""
         ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The clock of this machine."""
 
     def now(self) -> float:
         return time.time()
@@ -27,9 +27,9 @@ class SystemClock:
 
 
 class SteadyClock:
-    """The machine's wall time as this process began, then only what passed since.
+    """Wall time at the start of this process, plus the monotonic time since.
 
-    For whoever decides by how long something took: a clock that is set meanwhile changes nothing.
+    For code that measures durations by wall time: setting the machine's clock has no effect on it.
     """
 
     def __init__(self, machine: Clock | None = None) -> None:

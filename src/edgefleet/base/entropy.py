@@ -1,4 +1,4 @@
-"""The door to randomness."""
+"""The interface to randomness."""
 
 import random
 import secrets
@@ -6,19 +6,19 @@ from typing import Protocol
 
 
 class Entropy(Protocol):
-    """Draws that a simulator can repeat from a seed."""
+    """A source of random numbers. A simulator can replace it by a seeded one."""
 
     def uniform(self) -> float:
         """A number in [0, 1)."""
         ...
 
     def token(self, size_bytes: int) -> bytes:
-        """Bytes nobody can guess (in the real world)."""
+        """Random bytes. ``SystemEntropy`` gives bytes that are fit for secrets."""
         ...
 
 
 class SystemEntropy:
-    """The operating system's generator."""
+    """The operating system's random generator."""
 
     def __init__(self) -> None:
         self._random = random.SystemRandom()
@@ -31,7 +31,7 @@ class SystemEntropy:
 
 
 class SeededEntropy:
-    """Repeatable draws for simulations and tests; never for secrets."""
+    """Repeatable random numbers for simulations and tests. Not for secrets."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - repeatability is the purpose

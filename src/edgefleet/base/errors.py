@@ -1,11 +1,11 @@
-"""Errors, typed by who must act; each has a stable code, a hint and a retry rule.
+"""Typed errors: each has a stable code, a party that must act, a hint and a retry rule.
 
-Raise the class of the party that can mend it::
+Raise the class of the party that can fix the error::
 
     raise OperatorError("percent_not_rising", "5 % after 10 %", field="waves[1].percent")
 
-The catalogue below is the whole list. ``docs/errors.md`` has a heading for each code, and a test
-holds the two together.
+The catalogue below lists every error. ``docs/reference/errors.md`` has a heading for each code, and
+a test compares the two.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 
 
 class Party(StrEnum):
-    """Who must act before it can work."""
+    """The party that must act before the operation can succeed."""
 
     DEVICE = "device"
     OPERATOR = "operator"
@@ -26,16 +26,16 @@ class Party(StrEnum):
 
 
 class Retry(StrEnum):
-    """What the caller may do by itself."""
+    """The retry that a caller may do without a person."""
 
     NEVER = "never"  # the same call fails again
-    LATER = "later"  # after a pause, unchanged
-    AFTER_FIX = "after_fix"  # once somebody changed what the hint names
+    LATER = "later"  # the same call, after a pause
+    AFTER_FIX = "after_fix"  # after the fix that the hint describes
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """One row of the catalogue. ``status`` is the HTTP status that carries it."""
+    """One row of the catalogue. ``status`` is the HTTP status of the error's response."""
 
     party: Party
     status: int
@@ -48,17 +48,19 @@ _FIX, _LATER, _NEVER = Retry.AFTER_FIX, Retry.LATER, Retry.NEVER
 
 CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
     {
-        # What a publisher sends.
-        "not_a_model": ErrorKind(_P, 422, _FIX, "Give an ONNX file exported by your framework."),
+        # Errors in a release, for its publisher.
+        "not_a_model": ErrorKind(_P, 422, _FIX, "Export the model to ONNX, then use that file."),
         "model_truncated": ErrorKind(
-            _P, 422, _FIX, "The file ends early: export or copy it again."
+            _P, 422, _FIX, "The file is truncated: export or copy it again."
         ),
         "model_is_pickle": ErrorKind(
             _P, 422, _FIX, "A pickle can run code, so it is never accepted: export to ONNX."
         ),
-        "model_unsupported": ErrorKind(_P, 422, _FIX, "Export with operators the runtime knows."),
+        "model_unsupported": ErrorKind(
+            _P, 422, _FIX, "Export the model with operators that the runtime supports."
+        ),
         "digest_mismatch": ErrorKind(
-            _P, 422, _FIX, "The bytes are not those that were announced: send them again."
+            _P, 422, _FIX, "The bytes do not match the announced SHA-256: send them again."
         ),
         "signature_invalid": ErrorKind(
             _P, 422, _FIX, "Sign with a key that the hub and its devices trust."
@@ -67,28 +69,37 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _P, 422, _FIX, "Build the golden set with the input names and shapes of the model."
         ),
         "golden_failed": ErrorKind(
-            _P, 422, _FIX, "The variant does not do what its golden set says: do not ship it."
+            _P,
+            422,
+            _FIX,
+            "The variant fails its golden set: fix the variant before you publish it.",
         ),
         "release_exists": ErrorKind(
             _P, 409, _NEVER, "A release is immutable: publish under a new version."
         ),
         "release_incomplete": ErrorKind(_P, 422, _FIX, "Upload the missing artifacts first."),
-        "artifact_too_large": ErrorKind(_P, 413, _FIX, "Shrink the artifact or raise the limit."),
-        "release_file_invalid": ErrorKind(_P, 422, _FIX, "Mend release.toml where the field says."),
-        # What an operator asks for.
-        "bad_request": ErrorKind(_O, 400, _FIX, "Mend the field that is named."),
+        "artifact_too_large": ErrorKind(
+            _P, 413, _FIX, "Make the artifact smaller, or raise the limit."
+        ),
+        "release_file_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of release.toml."),
+        # Errors in a request, for the operator.
+        "bad_request": ErrorKind(_O, 400, _FIX, "Fix the named field."),
         "not_authorized": ErrorKind(
             _O, 401, _FIX, "Give the operator token: --token, EDGEFLEET_TOKEN or --data-dir."
         ),
-        "not_found": ErrorKind(_O, 404, _FIX, "List what there is, then name one of them."),
-        "percent_out_of_range": ErrorKind(_O, 422, _FIX, "Give percents above 0, up to 100."),
-        "percent_not_rising": ErrorKind(_O, 422, _FIX, "Let each wave be larger than the last."),
+        "not_found": ErrorKind(_O, 404, _FIX, "List the existing objects, then name one of them."),
+        "percent_out_of_range": ErrorKind(
+            _O, 422, _FIX, "Give percentages above 0 and at most 100."
+        ),
+        "percent_not_rising": ErrorKind(
+            _O, 422, _FIX, "Make each wave larger than the wave before it."
+        ),
         "waves_invalid": ErrorKind(_O, 422, _FIX, "Give between 1 and 20 waves, such as 1,10,100."),
         "selector_invalid": ErrorKind(
             _O, 422, _FIX, "Use Kubernetes syntax: site=lyon,tier in (gold,silver),!canary."
         ),
         "selector_key_unknown": ErrorKind(
-            _O, 422, _FIX, "No device carries this label: see `edgefleet device list`."
+            _O, 422, _FIX, "No device has this label: see `edgefleet device list`."
         ),
         "fleet_empty": ErrorKind(_O, 422, _FIX, "The selector matches no device: widen it."),
         "variant_missing": ErrorKind(
@@ -98,86 +109,109 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _O, 409, _LATER, "Wait for the other rollout, or halt it, or narrow the selector."
         ),
         "release_current": ErrorKind(
-            _O, 409, _NEVER, "Every device of the selection runs it, or is told to: plan another."
+            _O,
+            409,
+            _NEVER,
+            "Every selected device runs this release or installs it now: plan another release.",
         ),
         "release_failed_before": ErrorKind(
-            _O, 409, _FIX, "It was taken back from this fleet: publish a new release."
+            _O, 409, _FIX, "This fleet rolled the release back: publish a new release."
         ),
         "verb_not_now": ErrorKind(
-            _O, 409, _FIX, "See `edgefleet rollout why` for what it waits for."
+            _O, 409, _FIX, "Run `edgefleet rollout why` to see what the rollout waits for."
         ),
-        "form_stale": ErrorKind(_O, 403, _FIX, "Reload the page, then give the verb again."),
-        "exposure_invalid": ErrorKind(
-            _O, 422, _FIX, "Let at least 1 device begin: exposure.first."
-        ),
-        "pace_invalid": ErrorKind(_O, 422, _FIX, "Give 0 (unlimited) or more."),
-        "budget_invalid": ErrorKind(_O, 422, _FIX, "Name a label and 1 device or more."),
+        "form_stale": ErrorKind(_O, 403, _FIX, "Reload the page, then repeat the action."),
+        "exposure_invalid": ErrorKind(_O, 422, _FIX, "Set exposure.first to 1 or more."),
+        "pace_invalid": ErrorKind(_O, 422, _FIX, "Give a number of 0 or more; 0 is unlimited."),
+        "budget_invalid": ErrorKind(_O, 422, _FIX, "Give a label, and max_in_trial of 1 or more."),
         "window_invalid": ErrorKind(
-            _O, 422, _FIX, "Give HH:MM to HH:MM, days such as mon, and a zone as Europe/Paris."
+            _O, 422, _FIX, "Give HH:MM to HH:MM, days such as mon, and a zone such as Europe/Paris."
         ),
-        "approval_invalid": ErrorKind(_O, 422, _FIX, "Ask for 0, 1 or 2 people."),
-        "device_not_quarantined": ErrorKind(_O, 409, _NEVER, "See `edgefleet device why`."),
-        "approved_already": ErrorKind(_O, 409, _FIX, "Let somebody else approve it."),
-        "gate_invalid": ErrorKind(_O, 422, _FIX, "Mend the gate's field that is named."),
+        "approval_invalid": ErrorKind(_O, 422, _FIX, "Set approval.people to 0, 1 or 2."),
+        "device_not_quarantined": ErrorKind(
+            _O, 409, _NEVER, "Run `edgefleet device why` to see the device's status."
+        ),
+        "approved_already": ErrorKind(_O, 409, _FIX, "Ask another person to approve it."),
+        "gate_invalid": ErrorKind(_O, 422, _FIX, "Fix the named field of the gate."),
         "name_invalid": ErrorKind(
             _O, 422, _FIX, "Use 1 to 63 letters, digits, dots, dashes or underscores."
         ),
-        "setting_invalid": ErrorKind(_O, 400, _FIX, "Mend the option, variable or TOML key named."),
-        "address_in_use": ErrorKind(_O, 500, _FIX, "Another program listens there: pick a port."),
+        "setting_invalid": ErrorKind(_O, 400, _FIX, "Fix the named option, variable or TOML key."),
+        "address_in_use": ErrorKind(
+            _O, 500, _FIX, "Another program listens on this address: choose another port."
+        ),
         "data_dir_in_use": ErrorKind(
-            _O, 500, _FIX, "Another hub or agent holds this data folder: stop it or pick another."
+            _O,
+            500,
+            _FIX,
+            "Another hub or agent uses this data folder: stop it, or choose another folder.",
         ),
         "store_foreign": ErrorKind(
-            _O, 500, _FIX, "Start the version that wrote it, or give another data folder."
+            _O, 500, _FIX, "Start the version that wrote the store, or give another data folder."
         ),
-        # What a device does, or meets.
-        "claim_used": ErrorKind(_D, 409, _NEVER, "A claim enrols one device: ask for a new one."),
+        # Errors on a device, or in its requests.
+        "claim_used": ErrorKind(
+            _D, 409, _NEVER, "A claim enrols one device: ask the operator for a new claim."
+        ),
         "claim_unknown": ErrorKind(_D, 401, _NEVER, "Ask the operator for a claim."),
-        "claim_expired": ErrorKind(_D, 410, _NEVER, "Ask the operator for a fresh claim."),
+        "claim_expired": ErrorKind(_D, 410, _NEVER, "Ask the operator for a new claim."),
         "device_name_taken": ErrorKind(_D, 409, _FIX, "Enrol under another name."),
         "credential_invalid": ErrorKind(_D, 401, _FIX, "Enrol the device again."),
-        "checkin_malformed": ErrorKind(_D, 400, _NEVER, "Update the agent: its message is wrong."),
+        "checkin_malformed": ErrorKind(
+            _D, 400, _NEVER, "Update the agent: it sent an invalid message."
+        ),
         "checkin_replayed": ErrorKind(
-            _D, 409, _FIX, "This sequence number was used: go on from the one in the answer."
+            _D,
+            409,
+            _FIX,
+            "This sequence number was used before: continue with next_seq of the answer.",
         ),
         "protocol_unsupported": ErrorKind(_D, 426, _FIX, "Update the agent or the hub."),
-        "body_too_large": ErrorKind(_D, 413, _NEVER, "Send less in one request."),
+        "body_too_large": ErrorKind(_D, 413, _NEVER, "Send a smaller body."),
         "head_too_large": ErrorKind(_D, 431, _NEVER, "Send fewer or shorter headers."),
         "request_too_slow": ErrorKind(_D, 408, _LATER, "The request did not arrive in time."),
         "request_malformed": ErrorKind(_D, 400, _NEVER, "Send well-formed HTTP/1.1."),
-        "method_not_allowed": ErrorKind(_O, 405, _NEVER, "Use the method that the endpoint has."),
-        "range_invalid": ErrorKind(_D, 416, _FIX, "Ask for bytes that the artifact has."),
-        "disk_full": ErrorKind(_D, 507, _LATER, "Free space on the device: the attempt goes on."),
+        "method_not_allowed": ErrorKind(
+            _O, 405, _NEVER, "Use the endpoint's method, see docs/reference/api.md."
+        ),
+        "range_invalid": ErrorKind(_D, 416, _FIX, "Ask for a range within the artifact."),
+        "disk_full": ErrorKind(
+            _D, 507, _LATER, "Free space on the device: the attempt then continues."
+        ),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."
         ),
-        "golden_refused": ErrorKind(_D, 422, _NEVER, "The device keeps the release that it has."),
+        "golden_refused": ErrorKind(_D, 422, _NEVER, "The device keeps its current release."),
         "inference_failed": ErrorKind(
             _D, 500, _LATER, "See the serving log for the model's error."
         ),
         "not_ready": ErrorKind(
-            _D, 503, _LATER, "No release is active on this device yet: see its agent's log."
+            _D, 503, _LATER, "This device has no active release yet: see the agent's log."
         ),
-        "overloaded": ErrorKind(_D, 503, _LATER, "The queue is full: retry after the pause named."),
-        # The way between.
+        "overloaded": ErrorKind(
+            _D, 503, _LATER, "The queue is full: retry after the seconds in Retry-After."
+        ),
+        # Errors of the network.
         "unreachable": ErrorKind(
-            _N, 503, _LATER, "See whether it runs, and whether the address is right."
+            _N, 503, _LATER, "Check that the server runs and that the address is right."
         ),
-        "timeout": ErrorKind(_N, 504, _LATER, "The other side did not answer in time."),
-        "connection_lost": ErrorKind(_N, 502, _LATER, "The connection broke: it is tried again."),
-        "answer_malformed": ErrorKind(_N, 502, _LATER, "Something that is no hub answered."),
-        # Ours.
+        "timeout": ErrorKind(_N, 504, _LATER, "The server did not answer in time: try again."),
+        "connection_lost": ErrorKind(_N, 502, _LATER, "The connection broke: try again."),
+        "answer_malformed": ErrorKind(
+            _N, 502, _LATER, "The address answers, but not as a hub: check the address."
+        ),
+        # Errors of edgefleet itself.
         "internal": ErrorKind(_U, 500, _LATER, "This is a defect of edgefleet: please report it."),
-        "demo_failed": ErrorKind(_U, 500, _NEVER, "Look at the checks that failed above."),
+        "demo_failed": ErrorKind(_U, 500, _NEVER, "See the failed checks above."),
     }
 )
 
 
 class EdgefleetError(Exception):
-    """An error that somebody can act on. Raise one of the five subclasses.
+    """An error with a code, a hint and a party that can fix it. Raise one of the five subclasses.
 
-    ``code`` is a key of ``CATALOG``; ``field`` names the input at fault in the caller's own words
-    (``waves[1].percent``); ``hint`` replaces the catalogue's where a better one is known.
+    ``code`` is a key of ``CATALOG``. ``field`` is the path of the invalid input, such as
+    ``waves[1].percent``. ``hint`` replaces the hint of the catalogue.
     """
 
     party: ClassVar[Party] = Party.US
@@ -187,7 +221,7 @@ class EdgefleetError(Exception):
     ) -> None:
         kind = CATALOG[code]
         if kind.party is not self.party:
-            msg = f"{code} is for the {kind.party} to mend, raised as {type(self).__name__}"
+            msg = f"{code} belongs to {kind.party}, but was raised as {type(self).__name__}"
             raise AssertionError(msg)
         super().__init__(message)
         self.code = code
@@ -203,7 +237,7 @@ class EdgefleetError(Exception):
 
 
 class DeviceError(EdgefleetError):
-    """The device, or what runs on it, must act."""
+    """The device, or a program on it, must act."""
 
     party = Party.DEVICE
 
@@ -221,13 +255,13 @@ class PublisherError(EdgefleetError):
 
 
 class NetworkError(EdgefleetError):
-    """Nobody but the link: try again later."""
+    """The network failed. Try again later."""
 
     party = Party.NETWORK
 
 
 class InternalError(EdgefleetError):
-    """Our own defect."""
+    """A defect of edgefleet."""
 
     party = Party.US
 
@@ -240,7 +274,7 @@ _CLASSES: Final = {
 def error_from_code(
     code: str, message: str, *, field: str | None = None, hint: str | None = None
 ) -> EdgefleetError:
-    """The typed error of ``code``; an unknown code (a newer peer's) becomes ``InternalError``."""
+    """The typed error of ``code``. An unknown code (of a newer peer) gives ``InternalError``."""
     kind = CATALOG.get(code)
     if kind is None:
         return InternalError("internal", f"{code}: {message}", field=field, hint=hint)

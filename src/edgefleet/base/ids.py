@@ -1,4 +1,4 @@
-"""Identifiers: how names are checked, how devices are hashed, how new ids are made."""
+"""Identifiers: name checks, device hashes and new ids."""
 
 import re
 from hashlib import blake2b, sha256
@@ -26,17 +26,17 @@ def mix64(value: int) -> int:
 
 
 def device_hash(device_id: str) -> int:
-    """The 64-bit number that stands for a device wherever fleets are cut."""
+    """The 64-bit hash of a device id. Waves and samples of the fleet are computed from it."""
     return int.from_bytes(blake2b(device_id.encode(), digest_size=8).digest(), "big")
 
 
 def sha256_hex(data: bytes) -> str:
-    """The name of an artifact that has these bytes."""
+    """The SHA-256 of ``data`` in hexadecimal: the name of an artifact with these bytes."""
     return sha256(data).hexdigest()
 
 
 def new_id(prefix: str, now: float, entropy: Entropy) -> str:
-    """A new id: ``prefix-`` + 9 characters of milliseconds + 7 random, so ids sort by age."""
+    """A new id: ``prefix-``, 9 characters of milliseconds and 7 random ones. Ids sort by age."""
     number = (int(now * 1000) << 35) | (int.from_bytes(entropy.token(5), "big") >> 5)
     digits = ""
     for _ in range(16):
@@ -46,10 +46,10 @@ def new_id(prefix: str, now: float, entropy: Entropy) -> str:
 
 
 def check_name(name: str, *, field: str) -> str:
-    """Return ``name`` when it may name a model, release, device or profile.
+    """Return ``name`` if it is valid for a model, release, device or profile.
 
     Raises OperatorError ``name_invalid``.
     """
     if not _NAME.fullmatch(name) or ".." in name:
-        raise OperatorError("name_invalid", f"{name!r} cannot be used as a name.", field=field)
+        raise OperatorError("name_invalid", f"{name!r} is not a valid name.", field=field)
     return name

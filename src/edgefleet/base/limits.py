@@ -1,4 +1,4 @@
-"""Bounds that every layer shares. Each package's own bounds stand in its ``limits.py``."""
+"""Limits that every package shares. Limits of one package are in its ``limits.py``."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The door to the network: HTTP/1.1 out of the standard library, over TCP or a Unix socket."""
+"""The interface to the network: the standard library's HTTP/1.1 over TCP or a Unix socket."""
 
 import http.client
 import socket
@@ -15,7 +15,7 @@ MAX_ANSWER_BYTES: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole HTTP answer; header names are lower case."""
+    """A whole HTTP response. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -24,7 +24,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An HTTP answer whose body is still on its way: read ``chunks`` to its end."""
+    """An HTTP response whose body is still being received. Read ``chunks`` to the end."""
 
     status: int
     headers: Mapping[str, str]
@@ -32,7 +32,10 @@ class Download:
 
 
 class Link(Protocol):
-    """A way to one HTTP server. Raises NetworkError when the server cannot be had."""
+    """A client of one HTTP server.
+
+    Raises NetworkError if the server cannot be reached or its answer cannot be read.
+    """
 
     def request(
         self,
@@ -43,7 +46,7 @@ class Link(Protocol):
         body: bytes | Iterable[bytes] | None = None,
         timeout_s: float = 10.0,
     ) -> Answer:
-        """Send one request and wait for the whole answer (at most 16 MiB)."""
+        """Send one request and return the whole answer (at most 16 MiB)."""
         ...
 
     def download(
@@ -53,18 +56,18 @@ class Link(Protocol):
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 10.0,
     ) -> Download:
-        """GET ``path`` and hand the body over in pieces."""
+        """GET ``path``. Returns the body in pieces."""
         ...
 
     def close(self) -> None:
-        """Close the connection; the next request opens a new one."""
+        """Close the connection. The next request opens a new one."""
         ...
 
 
 class HttpLink:
     """One kept-alive connection to ``http://host:port`` or ``unix:/path/to/socket``.
 
-    Not for several threads at once: give each its own.
+    Not thread-safe: use one link per thread.
     """
 
     def __init__(self, url: str) -> None:
@@ -83,7 +86,7 @@ class HttpLink:
         answer = self._send(method, path, headers or {}, body, timeout_s)
         data = bytearray()
         try:
-            # Never ``read``: told of a chunk of negative size it reads until memory ends.
+            # Not ``read``: after a chunk header with a negative size it reads without bound.
             while chunk := answer.read1(CHUNK_BYTES):
                 data += chunk
                 if len(data) > MAX_ANSWER_BYTES:
@@ -92,10 +95,12 @@ class HttpLink:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise _network_error(error, self.url) from error
-        if answer.length and method != "HEAD":  # http.client gives a short body without a word
+        if answer.length and method != "HEAD":  # http.client returns a short body without an error
             self.close()
-            raise NetworkError("connection_lost", "The answer ended early.")
-        answer.close()  # the answer, not the connection: the next request may use it
+            raise NetworkError(
+                "connection_lost", "The connection closed before the end of the answer."
+            )
+        answer.close()  # closes the answer only; the next request reuses the connection
         return Answer(answer.status, _headers(answer), bytes(data))
 
     def download(
@@ -117,7 +122,9 @@ class HttpLink:
             while chunk := answer.read1(CHUNK_BYTES):
                 yield chunk
             if answer.length:
-                raise NetworkError("connection_lost", "The body ended early.")
+                raise NetworkError(
+                    "connection_lost", "The connection closed before the end of the body."
+                )
             finished = True
         except (OSError, http.client.HTTPException) as error:
             raise _network_error(error, self.url) from error
@@ -133,7 +140,7 @@ class HttpLink:
         body: bytes | Iterable[bytes] | None,
         timeout_s: float,
     ) -> http.client.HTTPResponse:
-        """Send; once more on a fresh connection if the server had closed the kept one."""
+        """Send the request. Retries once if the server had closed the kept-alive connection."""
         connection = self._connection
         reused = connection.sock is not None
         if connection.sock is not None:
@@ -146,7 +153,7 @@ class HttpLink:
             self.close()
             if not reused or not (body is None or isinstance(body, bytes)):
                 raise _network_error(error, self.url) from error
-        except (OSError, ValueError) as error:  # ValueError: a host or a header that cannot be sent
+        except (OSError, ValueError) as error:  # ValueError: an invalid host or header
             self.close()
             raise _network_error(error, self.url) from error
         try:
@@ -180,13 +187,16 @@ def _connection(url: str) -> http.client.HTTPConnection:
                 return http.client.HTTPSConnection(parts.hostname, parts.port or 443)
             case _:
                 raise _no_address(url)
-    except (ValueError, http.client.InvalidURL) as error:  # a port that is no number, an odd host
+    except (ValueError, http.client.InvalidURL) as error:  # an invalid port or host
         raise _no_address(url) from error
 
 
 def _no_address(url: str) -> OperatorError:
     return OperatorError(
-        "setting_invalid", f"{url!r} is no address.", field="hub", hint="Say http://host:port."
+        "setting_invalid",
+        f"{url!r} is not a valid address.",
+        field="hub",
+        hint="Give an address such as http://host:port.",
     )
 
 
@@ -198,5 +208,5 @@ def _network_error(error: Exception, url: str) -> NetworkError:
     if isinstance(error, TimeoutError):
         return NetworkError("timeout", f"{url} did not answer in time.")
     if isinstance(error, (ConnectionRefusedError, FileNotFoundError, socket.gaierror)):
-        return NetworkError("unreachable", f"Nothing answers at {url}.")
+        return NetworkError("unreachable", f"No server answers at {url}.")
     return NetworkError("connection_lost", f"The connection to {url} broke ({error}).")

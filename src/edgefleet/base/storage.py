@@ -1,7 +1,7 @@
-"""The door to the disk: one small class, so that every crash state can be generated.
+"""The interface to the disk. It is small, so that tests can generate every crash state.
 
-Paths are relative, with forward slashes. A write is durable when its call returns; a file is
-replaced whole or not at all.
+Paths are relative, with forward slashes. A write is durable when its call returns. Replacing a file
+is atomic.
 """
 
 import contextlib
@@ -19,50 +19,50 @@ CHUNK_BYTES: Final = 1 << 20
 
 
 class Storage(Protocol):
-    """What the agent may ask of a disk. Raises DeviceError ``disk_full`` where space runs out."""
+    """The disk operations of the agent. Raises DeviceError ``disk_full`` if no space is left."""
 
     def read(self, path: str) -> bytes | None:
-        """The whole file, or None when there is none."""
+        """The content of the file. None if the file does not exist."""
         ...
 
     def size(self, path: str) -> int | None:
-        """Bytes in the file, or None when there is none."""
+        """The size of the file in bytes. None if the file does not exist."""
         ...
 
     def write(self, path: str, data: bytes) -> None:
-        """Replace the file in one step (new file, fsync, rename, fsync of the folder)."""
+        """Replace the file atomically (new file, fsync, rename, fsync of the folder)."""
         ...
 
     def append(self, path: str, data: bytes) -> None:
-        """Add bytes at the end, made durable before the call returns."""
+        """Append bytes. They are durable when the call returns."""
         ...
 
     def rename(self, source: str, target: str) -> None:
-        """Move a file over another in one step, durably."""
+        """Move a file over another, atomically and durably."""
         ...
 
     def copy(self, source: str, target: str) -> None:
-        """Replace ``target`` by the bytes of ``source`` in one step, durably."""
+        """Replace ``target`` by a copy of ``source``, atomically and durably."""
         ...
 
     def remove(self, path: str) -> None:
-        """Remove a file or a folder with all in it; nothing happens when there is none."""
+        """Remove a file, or a folder with its content. A missing path is no error."""
         ...
 
     def list(self, folder: str) -> tuple[str, ...]:
-        """Names in a folder, sorted; empty when there is no folder."""
+        """The sorted names in a folder. Empty if the folder does not exist."""
         ...
 
     def digest(self, path: str) -> str | None:
-        """SHA-256 of the file in hexadecimal, or None when there is none."""
+        """SHA-256 of the file in hexadecimal. None if the file does not exist."""
         ...
 
     def free_bytes(self) -> int:
-        """What can still be written."""
+        """Free space, in bytes."""
         ...
 
     def locate(self, path: str) -> str:
-        """An absolute path that another process on this device can open."""
+        """The absolute path, for other processes on this device."""
         ...
 
 
@@ -145,14 +145,14 @@ class FolderStorage:
             return ()
 
     def digest(self, path: str) -> str | None:
-        seen = sha256()
+        found = sha256()
         try:
             with self._at(path).open("rb") as file:
                 while chunk := file.read(CHUNK_BYTES):
-                    seen.update(chunk)
+                    found.update(chunk)
         except FileNotFoundError:
             return None
-        return seen.hexdigest()
+        return found.hexdigest()
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self._root).free
@@ -163,12 +163,12 @@ class FolderStorage:
     def _at(self, path: str) -> Path:
         parts = path.split("/")
         if path.startswith("/") or ".." in parts:
-            msg = f"storage paths stay inside their folder: {path!r}"
+            msg = f"the path leads out of the storage folder: {path!r}"
             raise ValueError(msg)
         return self._root.joinpath(*parts)
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder and its parents, each durable in the one above it."""
+        """Make a folder and its missing parents durably."""
         missing = [folder, *folder.parents]
         missing = [
             path for path in missing if path.is_relative_to(self._root) and not path.exists()
@@ -184,7 +184,7 @@ class FolderStorage:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DeviceError("disk_full", "The disk has no room left.") from error
+                raise DeviceError("disk_full", "The disk is full.") from error
             raise
 
 

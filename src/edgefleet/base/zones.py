@@ -1,14 +1,14 @@
-"""Time zones: what the clock on the wall says, by the system's table of zones (or ``tzdata``)."""
+"""Offsets of time zones, from the system's zone table or ``tzdata``."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-_QUARTER_S = 900  # every change of every zone happens on a full quarter of an hour
+_QUARTER_S = 900  # every zone changes its offset on a full quarter of an hour
 
 
 def utc_offset_s(zone: str, at: float) -> int | None:
-    """Seconds that the wall clock of ``zone`` is ahead of UTC at a moment; None: no such zone."""
+    """Seconds by which ``zone`` is ahead of UTC at time ``at``. None for an unknown time zone."""
     return _offset_s(zone, int(at // _QUARTER_S))
 
 

@@ -1,1 +1,1 @@
-"""The operator's typed way to a hub: what the CLI, the demo and other programs speak through."""
+"""The operator's typed client of a hub, for the CLI, the demo and other programs."""

@@ -1,7 +1,7 @@
-"""Where the hub is and how to speak to it: said by the operator, or read from its data folder.
+"""Finds the hub's address and the operator token.
 
-A hub that runs on this machine leaves ``hub.json`` (its addresses) and ``operator.token`` in its
-data folder, readable by its owner. What is said wins over what is found.
+A hub on this machine writes ``hub.json`` (its addresses) and ``operator.token`` into its data
+folder, readable by its owner. Given values take precedence over these files.
 """
 
 import os
@@ -22,7 +22,7 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class HubFile(Wire, frozen=True, kw_only=True):
-    """What a running hub says of itself in ``hub.json``."""
+    """The content of ``hub.json``: addresses and process of a running hub."""
 
     url: str
     checkin_url: str = ""
@@ -31,7 +31,7 @@ class HubFile(Wire, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class HubAccess:
-    """Where the hub is, the operator's token, and a word on where each was found."""
+    """The hub's address and the operator's token, with the source of each."""
 
     url: str
     token: str
@@ -44,8 +44,8 @@ class HubAccess:
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """``$EDGEFLEET_DATA_DIR``, else ``edgefleet/hub`` in the user's data folder (XDG)."""
-    if said := environ.get("EDGEFLEET_DATA_DIR"):
-        return Path(said).expanduser()
+    if given := environ.get("EDGEFLEET_DATA_DIR"):
+        return Path(given).expanduser()
     home = environ.get("XDG_DATA_HOME")
     base = Path(home) if home else Path("~/.local/share").expanduser()
     return base / "edgefleet" / "hub"
@@ -60,19 +60,18 @@ def discover(
 ) -> HubAccess:
     """Find the hub and its token.
 
-    Each of the two is what is said, else ``EDGEFLEET_HUB`` or ``EDGEFLEET_TOKEN``, else what the
-    data folder holds.
+    Each of the two is the argument, else ``EDGEFLEET_HUB`` or ``EDGEFLEET_TOKEN``, else the value
+    in the data folder. The folder's token is sent only to the folder's hub or to this machine.
 
-    The folder's token goes to the folder's own hub or to this machine, never to another host.
-    Raises NetworkError ``unreachable`` when no hub is known, OperatorError ``not_authorized`` when
-    no token is, ``setting_invalid`` for what cannot be used.
+    Raises NetworkError ``unreachable`` if no hub is known, and OperatorError ``not_authorized`` if
+    no token is known or ``setting_invalid`` for an invalid value.
     """
     folder = data_dir or default_data_dir(environ)
-    said_url = url or environ.get("EDGEFLEET_HUB") or None
-    said_token = token or environ.get("EDGEFLEET_TOKEN") or None
+    given_url = url or environ.get("EDGEFLEET_HUB") or None
+    given_token = token or environ.get("EDGEFLEET_TOKEN") or None
     found = read_hub_file(folder)
-    if said_url:
-        address, url_from = check_url(said_url), "said"
+    if given_url:
+        address, url_from = check_url(given_url), "given"
     elif found:
         address, url_from = check_url(found.url), str(folder / HUB_FILE)
     else:
@@ -82,20 +81,20 @@ def discover(
             field="hub",
             hint="Start one with `edgefleet serve`, or name one: --hub http://host:port.",
         )
-    if said_token:
-        return HubAccess(address, check_token(said_token.strip()), url_from, "said")
+    if given_token:
+        return HubAccess(address, check_token(given_token.strip()), url_from, "given")
     if not _may_have(address, found):
         raise OperatorError(
             "not_authorized",
-            f"No token was given for {address}; the one in {folder} is for this machine's hub.",
+            f"No token given for {address}: the token in {folder} is for the hub on this machine.",
             field="token",
-            hint="Give that hub's operator token: --token or EDGEFLEET_TOKEN.",
+            hint="Give the operator token of that hub: --token or EDGEFLEET_TOKEN.",
         )
     return HubAccess(address, read_token(folder), url_from, str(folder / TOKEN_FILE))
 
 
 def read_hub_file(folder: Path) -> HubFile | None:
-    """What the hub of this folder says of itself; None when it has never run or was stopped."""
+    """The ``hub.json`` of this folder. None if no hub runs from it."""
     path = folder / HUB_FILE
     try:
         data = path.read_bytes()[:HUB_FILE_BYTES]
@@ -107,7 +106,7 @@ def read_hub_file(folder: Path) -> HubFile | None:
 
 
 def read_token(folder: Path) -> str:
-    """The operator's token of this folder's hub. Raises OperatorError ``not_authorized``."""
+    """The operator token in this folder. Raises OperatorError ``not_authorized``."""
     path = folder / TOKEN_FILE
     try:
         return check_token(path.read_text().strip())
@@ -136,5 +135,5 @@ def _unreadable(path: Path, error: Exception) -> OperatorError:
         "setting_invalid",
         f"{path} cannot be read ({error}).",
         field="data_dir",
-        hint="Run as the user that the hub runs as, or give --hub and --token.",
+        hint="Run as the hub's user, or give --hub and --token.",
     )

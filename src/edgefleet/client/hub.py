@@ -1,9 +1,13 @@
-"""What an operator's program says to the hub: one method an endpoint, typed both ways.
+"""The client of the hub's operator API: one typed method per endpoint.
 
-Method, path and types come from ``protocol.api``'s table. Every method raises the typed error that
-the hub answered with, caused by a ``Refusal`` (so that a caller can tell the hub's word from its
-own); OperatorError ``name_invalid`` for a name that nothing can have; NetworkError when there was
-no answer worth the name. One connection, one thread.
+Method, path and types come from the table in ``protocol.api``. Every method raises:
+
+- the typed error of the hub's answer, with a ``Refusal`` as its cause, so that a caller can
+  distinguish it from an error of the client itself;
+- OperatorError ``name_invalid`` for an invalid name;
+- NetworkError if the hub gave no valid answer.
+
+Not thread-safe: one client uses one connection.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -43,11 +47,11 @@ from edgefleet.protocol.wire import Wire, decode, encode, error_from_answer
 
 W = TypeVar("W", bound=Wire)
 Progress = Callable[[int], None]
-"""Told the number of bytes sent since it was last called."""
+"""Called with the number of bytes sent since the last call."""
 
 
-class Refusal(Exception):  # noqa: N818 - a fact about an answer; the error is what it causes
-    """The hub answered with this HTTP status instead of what was asked for."""
+class Refusal(Exception):  # noqa: N818 - the cause of an error
+    """The hub answered with this HTTP status, which is not a success."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
@@ -55,12 +59,12 @@ class Refusal(Exception):  # noqa: N818 - a fact about an answer; the error is w
 
 
 class HubClient:
-    """A way to one hub's operator plane."""
+    """A client of one hub's operator API."""
 
     def __init__(self, url: str, token: str, *, link: Link | None = None) -> None:
         """Connects on first use. Raises OperatorError ``setting_invalid`` for a bad url or token.
 
-        A path in ``url`` (a hub behind a proxy) goes before every endpoint's own.
+        A path in ``url`` (a hub behind a proxy) is put before the path of every endpoint.
         """
         self.url = check_url(url)
         self._headers = {"Authorization": f"Bearer {check_token(token)}"} if token else {}
@@ -77,10 +81,10 @@ class HubClient:
         return self._ask("health", operator.Health)
 
     def hub_time(self) -> float | None:
-        """The hub's clock by its ``Date`` header, to the second; None when it sends none."""
-        said = self._send(BY_NAME["health"]).headers.get("date")
+        """The hub's time by its ``Date`` header, in whole seconds. None without the header."""
+        date = self._send(BY_NAME["health"]).headers.get("date")
         try:
-            return parsedate_to_datetime(said).timestamp() if said else None
+            return parsedate_to_datetime(date).timestamp() if date else None
         except ValueError:
             return None
 
@@ -101,7 +105,7 @@ class HubClient:
     def devices(
         self, *, after: str | None = None, limit: int | None = None, selector: str | None = None
     ) -> operator.DevicePage:
-        """One page; ``next`` of the answer is the next one's ``after``."""
+        """One page of devices. ``next`` of the answer is ``after`` for the next page."""
         query = {"after": after, "limit": limit, "selector": selector}
         return self._ask("devices", operator.DevicePage, query=query)
 
@@ -120,9 +124,9 @@ class HubClient:
             "unquarantine", operator.DeviceView, body=request, parameters={"device": name}
         )
 
-    def freeze(self, said: Freeze) -> Freeze:
-        """Freeze the whole fleet, or let it go."""
-        return self._ask("freeze", Freeze, body=said)
+    def freeze(self, request: Freeze) -> Freeze:
+        """Freeze the whole fleet, or unfreeze it."""
+        return self._ask("freeze", Freeze, body=request)
 
     def frozen(self) -> Freeze:
         return self._ask("frozen", Freeze)
@@ -150,7 +154,7 @@ class HubClient:
         return self._ask("release_why", WaitReport, parameters=names)
 
     def publish(self, envelope: Envelope) -> operator.ReleaseView:
-        """Publish a release whose artifacts are all uploaded."""
+        """Publish a release. All its artifacts must be uploaded first."""
         request = operator.PublishRequest(envelope=envelope)
         return self._ask("publish", operator.ReleaseView, body=request)
 
@@ -162,10 +166,10 @@ class HubClient:
         return answer.status != 404
 
     def upload(self, sha256: str, path: Path, progress: Progress | None = None) -> bool:
-        """Send the file unless the hub has it; says whether it was sent.
+        """Send the file unless the hub has it. Returns whether it was sent.
 
-        ``progress`` counts to the file's size either way. The file is never held in memory.
-        Raises PublisherError ``digest_mismatch`` when the file is shorter than it was.
+        The sum of ``progress`` is the file's size in both cases. The file is streamed. Raises
+        PublisherError ``digest_mismatch`` if the file became shorter during the upload.
         """
         if self.has_artifact(sha256):
             if progress:
@@ -182,8 +186,11 @@ class HubClient:
                     if progress:
                         progress(len(piece))
                 if sent < size_bytes:
-                    self.close()  # the hub waits for the rest: let it know that none comes
-                    raise PublisherError("digest_mismatch", f"{path} shrank while it was sent.")
+                    self.close()  # ends the request: the hub waits for the rest
+                    raise PublisherError(
+                        "digest_mismatch",
+                        f"{path} became shorter during the upload: {sent} of {size_bytes} bytes.",
+                    )
 
             self._send(
                 BY_NAME["artifact_put"],
@@ -198,7 +205,7 @@ class HubClient:
         return True
 
     def download(self, sha256: str) -> Iterator[bytes]:
-        """The artifact's bytes in pieces; unchecked, so compare their digest."""
+        """The artifact's bytes in pieces. The caller must check their digest."""
         path = self._path(BY_NAME["artifact_get"], {"sha256": sha256}, {})
         answer = self._link.download(path, headers=self._headers, timeout_s=REQUEST_TIMEOUT_S)
         if answer.status != 200:
@@ -212,7 +219,7 @@ class HubClient:
         return self._ask("plan", RolloutView, body=spec)
 
     def plan_fleet(self, spec: RolloutSpec) -> operator.PlanFleet:
-        """Check a plan, and learn what it would find; nothing is kept."""
+        """Check a plan and count its devices. The plan is not stored."""
         return self._ask("plan_fleet", operator.PlanFleet, body=spec)
 
     def rollouts(self) -> operator.Rollouts:
@@ -229,7 +236,7 @@ class HubClient:
         return self._ask("rollout_history", operator.RolloutHistory, parameters=names)
 
     def approve(self, rollout_id: str, request: ApproveRequest) -> RolloutView:
-        """A person agrees with a rollout."""
+        """Approve a rollout, as a person."""
         return self._ask("approve", RolloutView, body=request, parameters={"rollout": rollout_id})
 
     def command(self, rollout_id: str, verb: Verb, command: Command | None = None) -> RolloutView:
@@ -254,7 +261,7 @@ class HubClient:
         endpoint = BY_NAME[name]
         given = None if body is None else type(body)
         if endpoint.answer is not kind or endpoint.request is not given:
-            msg = f"the table says {endpoint.request} -> {endpoint.answer} for {name}"
+            msg = f"the table has {endpoint.request} -> {endpoint.answer} for {name}"
             raise AssertionError(msg)
         answer = self._send(
             endpoint,
@@ -294,12 +301,12 @@ class HubClient:
         query: Mapping[str, str | int | None],
     ) -> str:
         path = endpoint.path.format_map({k: _segment(k, v) for k, v in parameters.items()})
-        said = {name: value for name, value in query.items() if value is not None}
-        return f"{self._prefix}{path}" + (f"?{urlencode(said)}" if said else "")
+        given = {name: value for name, value in query.items() if value is not None}
+        return f"{self._prefix}{path}" + (f"?{urlencode(given)}" if given else "")
 
 
 def check_url(url: str) -> str:
-    """Return ``url`` when a hub could be there. Raises OperatorError ``setting_invalid``."""
+    """Return ``url`` if it is valid for a hub. Raises OperatorError ``setting_invalid``."""
     try:
         parts = urlsplit(url)
         fits = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname)
@@ -309,38 +316,38 @@ def check_url(url: str) -> str:
     if not fits or not url.isascii() or not url.isprintable() or " " in url:
         raise OperatorError(
             "setting_invalid",
-            f"{url!r} is no address of a hub.",
+            f"{url!r} is not the address of a hub.",
             field="hub",
-            hint="Say http://host:port, as `edgefleet serve` prints it.",
+            hint="Give http://host:port, as `edgefleet serve` prints it.",
         )
     return url
 
 
 def check_token(token: str) -> str:
-    """Return ``token`` when it can stand in a header. Raises OperatorError ``setting_invalid``."""
+    """Return ``token`` if it is valid in a header. Raises OperatorError ``setting_invalid``."""
     if len(token) > TOKEN_CHARS or not (token.isascii() and token.isprintable()) or " " in token:
         raise OperatorError(
             "setting_invalid",
-            "The operator token holds characters that no token has.",
+            "The operator token is too long, or has characters that are not allowed.",
             field="token",
-            hint="Copy the one line of operator.token in the hub's data folder.",
+            hint="Copy the line in operator.token of the hub's data folder.",
         )
     return token
 
 
 def _segment(parameter: str, value: str) -> str:
-    """One piece of a path. Raises OperatorError ``name_invalid``: servers decode %2F to a slash."""
+    """One segment of a path. Raises ``name_invalid`` for a slash: servers decode %2F."""
     return quote(value if parameter == "sha256" else check_name(value, field=parameter), safe="")
 
 
 def _error(answer: Answer) -> EdgefleetError:
-    if not answer.body and answer.status in (401, 403):  # HEAD carries no problem
+    if not answer.body and answer.status in (401, 403):  # an answer to HEAD has no body
         return OperatorError("not_authorized", "The hub does not accept this token.")
     if not answer.body and answer.status == 413:
-        return error_from_code("artifact_too_large", "The hub takes no artifact of this size.")
+        return error_from_code("artifact_too_large", "The hub accepts no artifact of this size.")
     if 300 <= answer.status < 400:
         return NetworkError(
             "answer_malformed",
-            f"Something redirects to another place ({answer.headers.get('location', 'unnamed')}).",
+            f"The server redirects to {answer.headers.get('location', 'an unnamed address')}.",
         )
     return error_from_answer(answer.status, answer.body)

@@ -1,4 +1,4 @@
-"""Following a rollout until it ends, through a hub that may be away for a while."""
+"""Watches a rollout until it ends. The hub may be unreachable meanwhile."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,19 +12,19 @@ from edgefleet.client.limits import WATCH_EVERY_S
 from edgefleet.protocol.rollout import RolloutView, Status
 
 ENDED: Final = frozenset({Status.COMPLETED, Status.REVERTED, Status.REFUSED, Status.HALTED})
-"""Where a rollout stands still until a person does something, or for good."""
+"""Statuses that only a person can change, and final statuses."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The rollout as the hub shows it now."""
+class Observed:
+    """The state of the rollout now."""
 
     view: RolloutView
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """The hub has not answered for ``since_s`` seconds; it is asked again."""
+    """The hub has not answered for ``since_s`` seconds. The watch continues."""
 
     since_s: float
     error: NetworkError
@@ -38,16 +38,16 @@ def watch(
     timeout_s: float | None = None,
     every_s: float = WATCH_EVERY_S,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Seen | NoAnswer]:
-    """What is seen at each look, until the rollout has ended or ``timeout_s`` is over.
+) -> Iterator[Observed | NoAnswer]:
+    """Read the rollout every ``every_s`` seconds, until it has ended or ``timeout_s`` is over.
 
-    The first look raises NetworkError like any other call: an address that never answered is
-    wrong. Later ones come as ``NoAnswer`` and go on, so that a hub may be restarted meanwhile.
+    The first read raises NetworkError: the address may be wrong. A later read without an answer
+    gives ``NoAnswer``, so a watch continues when the hub is restarted.
     """
     started = clock.monotonic()
     view = client.rollout(rollout_id)
     answered = clock.monotonic()
-    yield Seen(view)
+    yield Observed(view)
     while view.status not in ENDED:
         if timeout_s is not None and clock.monotonic() - started >= timeout_s:
             return
@@ -58,4 +58,4 @@ def watch(
             yield NoAnswer(clock.monotonic() - answered, error)
             continue
         answered = clock.monotonic()
-        yield Seen(view)
+        yield Observed(view)

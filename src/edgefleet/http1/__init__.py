@@ -1,1 +1,1 @@
-"""A small HTTP/1.1 server core for the two hot paths: check-ins and inference."""
+"""A small HTTP/1.1 server for the two hot paths: check-ins and inference."""

@@ -1,4 +1,4 @@
-"""One client's connection: its requests are answered one after another, in their order."""
+"""One client's connection. Requests are answered one at a time, in order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Host(Memory, Protocol):
-    """What a connection needs of its listener."""
+    """The part of a listener that its connections use."""
 
     handler: Handler
     render_error: RenderError
@@ -27,14 +27,13 @@ class Host(Memory, Protocol):
     draining: bool
     date: bytes  # a whole header line
 
-    def left(self, connection: "Connection") -> None: ...
+    def closed(self, connection: "Connection") -> None: ...
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Reads through its reader, and answers.
+    """Reads requests and writes replies.
 
-    A handler's future is never cancelled: what it began is finished even if nobody is left to read
-    the reply.
+    A handler's future is never cancelled. The handler finishes even if the client has disconnected.
     """
 
     reader_class: ClassVar[type[RequestReader]] = RequestReader
@@ -46,13 +45,13 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = self.reader_class(host, host.limits)
         self._transport: asyncio.Transport | None = None
         self._deadline = _NEVER
-        self._running = False  # an answer is being made, or its turn comes in the next loop turn
-        self._blocked = False  # the client does not read
+        self._running = False  # a handler runs, or ``_go_on`` is scheduled
+        self._blocked = False  # the client does not read its replies
         self._reading = True
         self._lingering = False
         self._unsent_bytes = 0
 
-    # The transport's side.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -60,13 +59,13 @@ class Connection(asyncio.BufferedProtocol):
         full = len(self._host.connections) >= self._limits.connections
         self._host.connections.add(self)
         if full or self._host.draining:
-            self._reader.refuse(DeviceError("overloaded", "There are too many connections."))
+            self._reader.refuse(DeviceError("overloaded", "The server has no free connection."))
             self._work()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None
         self._reader.forget()
-        self._host.left(self)
+        self._host.closed(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return self._reader.buffer()
@@ -98,10 +97,10 @@ class Connection(asyncio.BufferedProtocol):
         self._set_reading()
         self._work()
 
-    # The listener's side.
+    # Called by the listener.
 
     def sweep(self, now: float) -> None:
-        """Act on a deadline that has passed."""
+        """Act on the deadline if it has passed."""
         if now < self._deadline or self._transport is None:
             return
         if self._lingering:
@@ -119,12 +118,14 @@ class Connection(asyncio.BufferedProtocol):
         else:
             part = "head" if self._reader.stage is ReadStage.HEAD else "body"
             self._reader.refuse(
-                DeviceError("request_too_slow", f"The {part} did not arrive in time.")
+                DeviceError(
+                    "request_too_slow", f"The {part} of the request did not arrive in time."
+                )
             )
             self._work()
 
     def drain(self) -> None:
-        """Close now when nothing is under way, else after the last answer."""
+        """Close now if no request is in progress, else after the last answer."""
         if self._transport is None or self._running or self._reader.ready:
             return
         if self._reader.stage is ReadStage.IDLE and not self._blocked:
@@ -135,14 +136,14 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _work(self) -> None:
-        """Answer what waits, in order, until an answer takes time or the client stops reading."""
+        """Answer waiting requests in order, until a reply must be awaited or the client blocks."""
         reader = self._reader
         for _ in range(self._limits.pipelined):
             if self._running or self._blocked or self._gone() or not reader.ready:
                 break
             self._answer(reader.ready.popleft())
         else:
-            if reader.ready and not self._running:  # give other connections a turn
+            if reader.ready and not self._running:  # let other connections run first
                 self._running = True
                 self._loop.call_soon(self._go_on)
         if self._running or self._blocked or self._gone() or reader.ready:
@@ -169,7 +170,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._running = True
                 self._deadline = _NEVER
                 return
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+        except Exception as error:  # noqa: BLE001 - each failure is answered
             answer = self._failure(error)
         self._reply(request, answer)
 
@@ -196,14 +197,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._gone():
             return
         reader = self._reader
-        reader.hold(-len(request.view))
+        reader.account(-len(request.view))
         if self._host.draining and reader.stage is ReadStage.IDLE:
             reader.ended = True
         to_head = request.method == "HEAD"
         closes = reader.ended and not reader.ready and reader.refusal is None
         try:
             self._send(reply, to_head=to_head, closes=closes)
-        except (EdgefleetError, ValueError) as error:  # the reply is not one that can be sent
+        except (EdgefleetError, ValueError) as error:  # the reply cannot be sent
             self._send(self._failure(error), to_head=to_head, closes=closes)
         if closes:
             self._out().close()
@@ -216,7 +217,7 @@ class Connection(asyncio.BufferedProtocol):
             transport.write(piece)
 
     def _linger(self) -> None:
-        """Let a refused client read the refusal: closing on unread bytes would reset it."""
+        """Give the client time to read its refusal: closing on unread bytes sends a reset."""
         transport = self._out()
         self._lingering = True
         self._deadline = self._loop.time() + self._limits.linger_s
@@ -224,18 +225,18 @@ class Connection(asyncio.BufferedProtocol):
             transport.write_eof()
 
     def _rest(self) -> None:
-        """Start the clock for what the client should do next."""
+        """Set the deadline of the client's next step."""
         limits = self._limits
         allowed_s = (limits.idle_s, limits.head_s, limits.body_s)[self._reader.stage]
         self._deadline = self._loop.time() + allowed_s
 
     def _set_reading(self) -> None:
-        """Stop reading from a client that has enough waiting, or does not read itself."""
+        """Stop reading while enough requests wait or the client does not read its replies."""
         if self._transport is None or self._transport.is_closing():
             return
         reader = self._reader
         enough = len(reader.ready) >= self._limits.pipelined or (
-            bool(reader.ready) and reader.held_bytes > self._limits.body_bytes
+            bool(reader.ready) and reader.buffered_bytes > self._limits.body_bytes
         )
         reading = not self._blocked and not enough
         if reading is not self._reading:
@@ -250,5 +251,5 @@ class Connection(asyncio.BufferedProtocol):
 
     def _out(self) -> asyncio.Transport:
         if self._transport is None:
-            raise ConnectionError("The client has gone.")
+            raise ConnectionError("The client has disconnected.")
         return self._transport

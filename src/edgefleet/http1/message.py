@@ -1,4 +1,4 @@
-"""A request and a reply, and the bytes of a reply."""
+"""Requests, replies, and the encoding of replies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ _LINE_BREAKS: Final = frozenset("\r\n\0")
 class Request:
     """One whole request.
 
-    ``path`` is percent-decoded and without the query; ``query`` is as it came. ``headers`` maps
-    lower-case names to values; the values of a repeated header are joined by a comma.
+    ``path`` is percent-decoded and without the query; ``query`` is not decoded. ``headers`` maps
+    lower-case names to values. Values of a repeated header are joined by a comma.
     """
 
     __slots__ = ("_body", "headers", "method", "path", "query")
@@ -39,7 +39,7 @@ class Request:
 
     @property
     def body(self) -> bytes:
-        """The body; a large one is copied when it is first asked for."""
+        """The body. The first access copies a large one."""
         if isinstance(self._body, bytearray):
             self._body = bytes(self._body)
         return self._body
@@ -52,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes back. The server adds the length, the date and what it says of the connection."""
+    """A reply. The server adds the headers content-length, date and connection."""
 
     status: int
     body: bytes = b""
@@ -61,25 +61,25 @@ class Reply:
 
 
 def problem_reply(error: EdgefleetError) -> Reply:
-    """The Problem that goes over the wire for ``error``."""
+    """The reply whose body is the Problem of ``error``."""
     return Reply(error.status, encode(problem(error)), headers=retry_headers(error))
 
 
 def retry_headers(error: EdgefleetError) -> tuple[tuple[str, str], ...]:
-    """``Retry-After`` where the server is what must recover."""
+    """``Retry-After`` for errors that pass (503)."""
     return (("Retry-After", "1"),) if error.status == HTTPStatus.SERVICE_UNAVAILABLE else ()
 
 
 def reply_bytes(reply: Reply, date: bytes, *, to_head: bool, closes: bool) -> tuple[bytes, ...]:
-    """The reply on the wire, in as many pieces as save a copy of a large body.
+    """The encoded reply. A large body is a separate piece, to save a copy.
 
-    ``date`` is a whole header line. Raises InternalError when a header would break the message.
+    ``date`` is a whole header line. Raises InternalError if a header has a line break.
     """
     start = _start(reply.status, reply.content_type)
     head = b"%s%s" % (start, date)
     for name, value in reply.headers:
         if not _LINE_BREAKS.isdisjoint(name) or not _LINE_BREAKS.isdisjoint(value):
-            raise InternalError("internal", f"The header {name!r} holds a line break.")
+            raise InternalError("internal", f"The header {name!r} has a line break.")
         head += f"{name}: {value}\r\n".encode("latin-1", "replace")
     if closes:
         head += b"connection: close\r\n"
@@ -96,6 +96,6 @@ def reply_bytes(reply: Reply, date: bytes, *, to_head: bool, closes: bool) -> tu
 @lru_cache(maxsize=256)
 def _start(status: int, content_type: str) -> bytes:
     if not _LINE_BREAKS.isdisjoint(content_type):
-        raise InternalError("internal", "The content type holds a line break.")
+        raise InternalError("internal", "The content type has a line break.")
     kind = f"content-type: {content_type}\r\n" if content_type else ""
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{kind}".encode("latin-1")

@@ -1,8 +1,8 @@
-"""Bytes become requests, within bounds.
+"""Parses requests within limits.
 
-llhttp (through httptools) parses, strictly: it refuses a request that has both a Content-Length
-and a Transfer-Encoding, a repeated length, bare line feeds and folded headers (RFC 9112, section
-6.3: these are how requests are smuggled). What this module adds are bounds.
+llhttp (through httptools) parses strictly. It refuses a request that has both a Content-Length and
+a Transfer-Encoding, a repeated length, bare line feeds and folded headers. These allow request
+smuggling (RFC 9112, section 6.3). This module adds the limits.
 """
 
 from collections import deque
@@ -26,7 +26,7 @@ _VERSIONS: Final = ("1.1", "1.0")
 
 
 class ReadStage(IntEnum):
-    """What of the next request has arrived."""
+    """The part of the next request that is being received."""
 
     IDLE = 0
     HEAD = 1
@@ -34,22 +34,22 @@ class ReadStage(IntEnum):
 
 
 class Memory(Protocol):
-    """What the readers of one listener share."""
+    """Memory that all readers of one listener share."""
 
-    held_bytes: int  # in bodies, of all connections
-    buffer: memoryview  # where all read to: each parses before the next one reads
+    buffered_bytes: int  # in bodies of all connections
+    buffer: memoryview  # the shared receive buffer; a reader parses it before the next one reads
 
 
-class _StopParsing(Exception):  # noqa: N818 - says that parsing ends, not that something failed
-    """Raised in a parser callback after ``_stopped_by`` was set."""
+class _StopParsing(Exception):  # noqa: N818 - ends parsing, no error
+    """Raised in a parser callback, after ``_stopped_by`` was set."""
 
 
 class RequestReader:
-    """One connection's side that reads.
+    """Reads the requests of one connection.
 
-    ``ready`` are whole requests in their order; ``refusal``, if there is one, comes after them, and
-    nothing after it. A large body of known length is read straight to where it stays, past the
-    parser.
+    ``ready`` has the whole requests, in order. ``refusal`` is an error to send after their answers;
+    no request is read after it. A large body of known length is received into its own buffer and
+    bypasses the parser.
     """
 
     direct_bytes: ClassVar[int] = LARGE_BODY_BYTES
@@ -61,7 +61,7 @@ class RequestReader:
         self.stage = ReadStage.IDLE
         self.begun = 0  # requests
         self.expects_continue = False  # the client waits for 100 Continue
-        self.held_bytes = 0
+        self.buffered_bytes = 0
         self._memory = memory
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
@@ -69,22 +69,24 @@ class RequestReader:
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._method = self._path = self._query = ""
-        self._keeps = True  # the client wants to go on after this request
+        self._keeps = True  # the connection is kept alive after this request
         self._head_bytes = 0
         self._fed_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._direct: bytearray | None = None  # room for a large body, ``_body_bytes`` of it read
-        self._announced_bytes = 0  # of that body
+        self._direct: bytearray | None = (
+            None  # buffer of a large body; ``_body_bytes`` of it are filled
+        )
+        self._announced_bytes = 0  # the size of that body
 
     def buffer(self) -> memoryview:
-        """Where the next bytes go."""
+        """The buffer for the next received bytes."""
         if self._direct is not None:
             return memoryview(self._direct)[self._body_bytes :]
         return self._memory.buffer
 
     def received(self, size_bytes: int) -> None:
-        """So many bytes stand in the buffer."""
+        """Process ``size_bytes`` new bytes in the buffer."""
         if self.ended:
             return
         if self._direct is None:
@@ -93,33 +95,33 @@ class RequestReader:
             self._fill(self._direct, size_bytes)
 
     def refuse(self, error: EdgefleetError) -> None:
-        """Read no further request: ``error`` is the answer to what is arriving."""
+        """Stop reading. ``error`` is the answer to the request that is being received."""
         self.refusal = error
         self.ended = True
         self.expects_continue = False
         self.stage = ReadStage.IDLE
         if self._direct is None:
-            self.hold(-sum(map(len, self._body)) - FRAGMENT_COST_BYTES * len(self._body))
+            self.account(-sum(map(len, self._body)) - FRAGMENT_COST_BYTES * len(self._body))
         else:
-            self.hold(-len(self._direct))
+            self.account(-len(self._direct))
             self._direct = None
         self._body = []
 
     def forget(self) -> None:
-        """The client has gone: let go of all that it sent."""
+        """The client has disconnected: free its requests and bodies."""
         self.ended = True
         self.expects_continue = False
         self.ready.clear()
         self._body = []
         self._direct = None
-        self.hold(-self.held_bytes)
+        self.account(-self.buffered_bytes)
 
-    def hold(self, size_bytes: int) -> None:
-        """Count bytes of bodies that are in memory; negative when they are let go."""
-        self.held_bytes += size_bytes
-        self._memory.held_bytes += size_bytes
+    def account(self, size_bytes: int) -> None:
+        """Count bytes of bodies in memory. ``size_bytes`` is negative if they were freed."""
+        self.buffered_bytes += size_bytes
+        self._memory.buffered_bytes += size_bytes
 
-    # The parser calls these.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
         self.stage = ReadStage.HEAD
@@ -135,11 +137,11 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value) + 4)
         if self.stage is ReadStage.BODY:
-            return  # a trailer: it must not change what the head said
+            return  # a trailer must not change the head
         name = name.lower()
         if name in self._headers:
             if name == b"host":
-                self._stop(DeviceError("request_malformed", "There are two Host headers."))
+                self._stop(DeviceError("request_malformed", "The request has two Host headers."))
             value = b"%s, %s" % (self._headers[name], value)
         self._headers[name] = value
 
@@ -148,22 +150,33 @@ class RequestReader:
         headers = self._headers
         version = self._parser.get_http_version()
         if version not in _VERSIONS or self._parser.get_method() == b"CONNECT":
-            self._stop(DeviceError("request_malformed", "Only HTTP/1.1 requests are answered."))
+            self._stop(
+                DeviceError(
+                    "request_malformed",
+                    "Only HTTP/1.1 and 1.0 requests other than CONNECT are supported.",
+                )
+            )
         if version == "1.1" and b"host" not in headers:
             self._stop(DeviceError("request_malformed", "The Host header is missing."))
         if int(headers.get(b"content-length", 0)) > self._limits.body_bytes:
             self._stop(self._too_large())
         if self._parser.should_upgrade() and (
             b"content-length" in headers or b"transfer-encoding" in headers
-        ):  # the parser takes such a body for the other protocol's bytes, so it must not stay
-            self._stop(DeviceError("request_malformed", "A body with an Upgrade is not taken."))
+        ):  # the parser would read this body as bytes of the other protocol
+            self._stop(
+                DeviceError("request_malformed", "A request with Upgrade must have no body.")
+            )
         self._method = self._parser.get_method().decode("ascii")
         self._path, self._query = self._target()
         self._keeps = self._parser.should_keep_alive() and version == "1.1"
         expect = headers.get(b"expect")
         if expect is not None and version == "1.1":
             if expect.lower() != b"100-continue":
-                self._stop(DeviceError("request_malformed", "The expectation is not known."))
+                self._stop(
+                    DeviceError(
+                        "request_malformed", "The only supported expectation is 100-continue."
+                    )
+                )
             self.expects_continue = True
 
     def on_body(self, body: bytes) -> None:
@@ -172,17 +185,17 @@ class RequestReader:
         if self._body_bytes > self._limits.body_bytes:
             self._stop(self._too_large())
         self._body.append(body)
-        self.hold(len(body) + FRAGMENT_COST_BYTES)
-        if self._memory.held_bytes > self._limits.held_bytes:
+        self.account(len(body) + FRAGMENT_COST_BYTES)
+        if self._memory.buffered_bytes > self._limits.buffered_bytes:
             self._stop(_full())
 
     def on_message_complete(self) -> None:
         body = self._body
         self._body = []
-        self.hold(-FRAGMENT_COST_BYTES * len(body))
-        self._take(body[0] if len(body) == 1 else b"".join(body))
+        self.account(-FRAGMENT_COST_BYTES * len(body))
+        self._enqueue(body[0] if len(body) == 1 else b"".join(body))
 
-    # Between bytes and requests.
+    # Parsing.
 
     def _parse(self, data: memoryview) -> None:
         waiting = len(self.ready)
@@ -191,11 +204,11 @@ class RequestReader:
                 self._parser.feed_data(data)
                 break
             except httptools.HttpParserUpgrade as upgrade:
-                # We speak no other protocol, so the offer is not taken up (RFC 9110, 7.8).
+                # The server supports no other protocol and ignores the offer (RFC 9110, 7.8).
                 self._parser = httptools.HttpRequestParser(self)
                 data = data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
-                if not self.ended:  # else these are bytes after the last request: not ours
+                if not self.ended:  # else the bytes are after the last request, ignored
                     self.refuse(
                         self._stopped_by or DeviceError("request_malformed", f"HTTP: {error}.")
                     )
@@ -208,23 +221,23 @@ class RequestReader:
             self._count_unfinished(len(data))
 
     def _go_direct(self, size_bytes: int) -> None:
-        """Read the rest of a large body to where it stays. The parser never sees it."""
+        """Receive the rest of a large body into a buffer of its own, past the parser."""
         if size_bytes - self._body_bytes < self.direct_bytes:
             return
         self._announced_bytes = size_bytes
-        self.hold(-self._body_bytes - FRAGMENT_COST_BYTES * len(self._body))
+        self.account(-self._body_bytes - FRAGMENT_COST_BYTES * len(self._body))
         self._make_room(b"".join(self._body))
         self._body = []
         self._parser = httptools.HttpRequestParser(self)
 
     def _make_room(self, body: bytes | bytearray) -> None:
-        """Twice the room for ``body``. Room counts as held: announcing a body takes none."""
+        """Double the buffer of ``body``. Only the buffer counts, not the announced size."""
         before = len(self._direct or b"")
         room = bytearray(min(self._announced_bytes, max(FIRST_BODY_BYTES, 2 * len(body))))
         room[: len(body)] = body
         self._direct = room
-        self.hold(len(room) - before)
-        if self._memory.held_bytes > self._limits.held_bytes:
+        self.account(len(room) - before)
+        if self._memory.buffered_bytes > self._limits.buffered_bytes:
             self.refuse(_full())
 
     def _fill(self, body: bytearray, size_bytes: int) -> None:
@@ -232,12 +245,12 @@ class RequestReader:
         self._body_bytes += size_bytes
         if self._body_bytes == self._announced_bytes:
             self._direct = None
-            self._take(body)
+            self._enqueue(body)
         elif self._body_bytes == len(body):
             self._make_room(body)
 
-    def _take(self, body: bytes | bytearray) -> None:
-        """A whole request is here: it waits for its turn."""
+    def _enqueue(self, body: bytes | bytearray) -> None:
+        """Add the request, now whole, to ``ready``."""
         self.stage = ReadStage.IDLE
         self.expects_continue = False
         self.ended = not self._keeps
@@ -253,19 +266,19 @@ class RequestReader:
                 path = unquote_to_bytes(path)
             return path.decode("utf-8"), query.decode("ascii")
         except ValueError:
-            self._stop(DeviceError("request_malformed", "The request target is no valid text."))
+            self._stop(DeviceError("request_malformed", "The request target is not valid text."))
 
     def _count_head(self, size_bytes: int) -> None:
         self._head_bytes += size_bytes
         if self._head_bytes > self._limits.head_bytes:
-            self._stop(DeviceError("head_too_large", "The headers are too large."))
+            self._stop(_head_too_large(self._limits.head_bytes))
 
     def _count_unfinished(self, size_bytes: int) -> None:
-        """Bound what the parser itself holds back: a header or a chunk size without its end."""
+        """Limit the bytes inside the parser: an unfinished header or chunk size."""
         self._fed_bytes += size_bytes
         limits = self._limits
         if self.stage is ReadStage.HEAD and self._fed_bytes > limits.head_bytes + 256:
-            self.refuse(DeviceError("head_too_large", "The headers are too large."))
+            self.refuse(_head_too_large(limits.head_bytes))
         if self.stage is ReadStage.BODY and (
             self._fed_bytes > CHUNKING_FACTOR * limits.body_bytes + limits.head_bytes
         ):
@@ -273,14 +286,20 @@ class RequestReader:
 
     def _too_large(self) -> DeviceError:
         return DeviceError(
-            "body_too_large", f"A body may have {self._limits.body_bytes} bytes.", field="body"
+            "body_too_large",
+            f"The body is larger than {self._limits.body_bytes} bytes.",
+            field="body",
         )
 
     def _stop(self, error: EdgefleetError) -> NoReturn:
-        """Refuse from inside the parser."""
+        """Refuse the request from a callback of the parser."""
         self._stopped_by = error
         raise _StopParsing
 
 
 def _full() -> DeviceError:
-    return DeviceError("overloaded", "Too many bodies are in memory.")
+    return DeviceError("overloaded", "The server has no memory left for request bodies.")
+
+
+def _head_too_large(limit_bytes: int) -> DeviceError:
+    return DeviceError("head_too_large", f"The headers are larger than {limit_bytes} bytes.")

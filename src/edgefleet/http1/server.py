@@ -1,4 +1,4 @@
-"""Listening: accepts connections, sweeps their deadlines, and closes without dropping a request."""
+"""The listener: accepts connections, checks their deadlines, and closes gracefully."""
 
 import asyncio
 import errno
@@ -29,13 +29,13 @@ async def listen(
     limits: ConnectionLimits | None = None,
     render_error: RenderError | None = None,
 ) -> "Listener":
-    """Serve ``handler`` on a TCP port (0: a free one) or, when given, on a Unix socket.
+    """Serve ``handler`` on a TCP port, or on the Unix socket ``unix_path`` if given.
 
-    ``handler`` runs on the event loop. A Reply it returns goes out at once; an awaitable holds up
-    its own connection only, and is never cancelled. An EdgefleetError it raises becomes the reply
-    that ``render_error`` makes of it (a Problem unless told otherwise), anything else ``internal``.
-    The socket file is for its owner alone. Raises OperatorError ``address_in_use`` or
-    ``setting_invalid``.
+    Port 0 is any free port. ``handler`` runs on the event loop. A returned Reply is sent at once. A
+    returned awaitable delays its own connection only, and is never cancelled. A raised
+    EdgefleetError is sent as ``render_error`` renders it (by default as a Problem); any other
+    exception is sent as ``internal``. The socket file has mode 0600. Raises OperatorError
+    ``address_in_use`` or ``setting_invalid``.
     """
     listener = Listener(handler, limits or ConnectionLimits(), render_error or problem_reply)
     if unix_path is not None:
@@ -46,7 +46,7 @@ async def listen(
 
 
 class Listener:
-    """A listening socket and its connections. Made by ``listen``."""
+    """A listening socket and its connections. Created by ``listen``."""
 
     def __init__(
         self, handler: Handler, limits: ConnectionLimits, render_error: RenderError
@@ -55,7 +55,7 @@ class Listener:
         self.limits = limits
         self.render_error = render_error
         self.connections: set[Connection] = set()
-        self.held_bytes = 0
+        self.buffered_bytes = 0
         self.draining = False
         self.date = b""
         self.buffer = memoryview(bytearray(RECEIVE_BYTES))
@@ -74,7 +74,7 @@ class Listener:
         )
 
     async def open(self, listening: socket.socket, unix_path: Path | None) -> None:
-        """Begin to accept on ``listening``."""
+        """Start to accept connections on ``listening``."""
         self._unix_path = unix_path
         self._sweep()
         if unix_path is not None:
@@ -88,7 +88,7 @@ class Listener:
             )
 
     async def close(self) -> None:
-        """Accept no more, answer the requests under way, close; cut off after ``drain_s``."""
+        """Stop accepting, answer requests in progress, close. Aborts after ``drain_s`` seconds."""
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -109,8 +109,8 @@ class Listener:
             self._sweeper.cancel()
         await server.wait_closed()
 
-    def left(self, connection: Connection) -> None:
-        """A connection has ended."""
+    def closed(self, connection: Connection) -> None:
+        """Forget a closed connection."""
         self.connections.discard(connection)
         if self.draining and not self.connections:
             self._empty.set()
@@ -134,7 +134,7 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, proto)
     except OSError as error:
         raise OperatorError(
-            "setting_invalid", f"{host!r} is no address of this machine.", field="listen"
+            "setting_invalid", f"{host!r} is not an address of this machine.", field="listen"
         ) from error
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     _bind(listening, address, f"{host}:{port}")
@@ -142,7 +142,7 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
 
 
 def _unix_socket(path: Path) -> socket.socket:
-    """Bind ``path``, over what a killed process left there, with mode 0600 from the start."""
+    """Bind ``path`` with mode 0600. Replaces the socket file of a killed process."""
     if _answers(path):
         raise OperatorError("address_in_use", f"Another process listens on {path}.")
     path.unlink(missing_ok=True)
@@ -154,13 +154,13 @@ def _unix_socket(path: Path) -> socket.socket:
 
 
 def _answers(path: Path) -> bool:
-    """Whether a living process listens on ``path``. Raises when it is no socket."""
+    """Whether a process listens on ``path``. Raises OperatorError if it is not a socket."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(mode):
-        raise OperatorError("setting_invalid", f"{path} is there and is no socket.")
+        raise OperatorError("setting_invalid", f"{path} exists and is not a socket.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
         try:
             knock.connect(str(path))

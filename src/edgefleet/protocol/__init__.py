@@ -1,5 +1,5 @@
-"""What goes over the wire: frozen types, and one table of endpoints that every side reads.
+"""Wire types (immutable) and the table of endpoints that hub, agent and clients share.
 
-Unknown fields are ignored when read, so that a newer peer can say more. Times are seconds since the
-Unix epoch, sizes bytes, digests SHA-256 in lower-case hexadecimal.
+Most types ignore unknown fields, so that a newer peer can send more. Times are seconds since the
+Unix epoch, sizes are bytes, digests are SHA-256 in lower-case hexadecimal.
 """

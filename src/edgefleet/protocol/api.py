@@ -1,4 +1,4 @@
-"""The table of endpoints: server, client and docs/api.md all read this one."""
+"""The table of endpoints. Server, client and docs/reference/api.md are made from it."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -11,16 +11,16 @@ Role = Literal["anyone", "claim", "device", "operator"]
 
 
 class Empty(Wire, frozen=True, kw_only=True):
-    """Nothing to say."""
+    """A body without fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One row. ``request`` and ``answer`` are wire types, ``bytes`` for raw bodies."""
+    """One endpoint. ``request`` and ``answer`` are wire types, or ``bytes`` for raw bodies."""
 
     name: str
     method: Literal["GET", "POST", "PUT", "HEAD"]
-    path: str  # {parameters} in braces
+    path: str  # parameters in braces: /devices/{device}
     role: Role
     request: type[Wire] | type[bytes] | None
     answer: type[Wire] | type[bytes]
@@ -30,33 +30,33 @@ class Endpoint:
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     # The device plane's hot path, on its own listener (http1).
     Endpoint("checkin", "POST", "/device/v1/checkin", "device", device.CheckIn,
-             device.CheckInAnswer, "Report, and be told what to run."),
+             device.CheckInAnswer, "Report; the answer may offer a release."),
     # The rest of the device plane.
     Endpoint("enrol", "POST", "/device/v1/enrol", "claim", device.EnrolRequest,
-             device.EnrolAnswer, "Trade a one-use claim for the device's own credential."),
+             device.EnrolAnswer, "Exchange a one-use claim for the device's credential."),
     Endpoint("endpoints", "GET", "/device/v1/endpoints", "device", None,
-             device.Endpoints, "Where this hub takes check-ins now."),
+             device.Endpoints, "The address for check-ins."),
     Endpoint("device_manifest", "GET", "/device/v1/manifests/{sha256}", "device", None,
              Envelope, "A signed release manifest, by the digest of its payload."),
     Endpoint("device_artifact", "GET", "/device/v1/artifacts/{sha256}", "device", None,
-             bytes, "An artifact; takes Range."),
+             bytes, "The bytes of an artifact; accepts Range."),
     # Operators.
-    Endpoint("health", "GET", "/health", "anyone", None, operator.Health, "Is the hub up?"),
-    Endpoint("metrics", "GET", "/metrics", "operator", None, bytes, "Prometheus text."),
+    Endpoint("health", "GET", "/health", "anyone", None, operator.Health, "Whether the hub is up."),
+    Endpoint("metrics", "GET", "/metrics", "operator", None, bytes, "Metrics for Prometheus."),
     Endpoint("fleet", "GET", "/api/v1/fleet", "operator", None, operator.FleetView,
-             "The fleet now, in constant size."),
+             "Counts of the fleet now; the size is constant."),
     Endpoint("claim", "POST", "/api/v1/claims", "operator", operator.ClaimRequest,
              operator.Claims, "Make one-use enrolment claims."),
     Endpoint("trust", "PUT", "/api/v1/trust", "operator", operator.TrustKey,
-             operator.TrustedKeys, "Accept releases signed by this key."),
+             operator.TrustedKeys, "Trust a key: accept releases that it signs."),
     Endpoint("trusted", "GET", "/api/v1/trust", "operator", None, operator.TrustedKeys,
-             "Keys that releases are accepted from."),
+             "The trusted keys."),
     Endpoint("artifact_head", "HEAD", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
-             "Is this artifact here already?"),
+             "Whether the hub has the artifact."),
     Endpoint("artifact_put", "PUT", "/api/v1/artifacts/{sha256}", "operator", bytes,
              operator.ArtifactView, "Upload an artifact as a stream."),
     Endpoint("artifact_get", "GET", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
-             "Download an artifact; takes Range."),
+             "Download an artifact; accepts Range."),
     Endpoint("publish", "POST", "/api/v1/releases", "operator", operator.PublishRequest,
              operator.ReleaseView, "Publish a signed release whose artifacts are uploaded."),
     Endpoint("models", "GET", "/api/v1/models", "operator", None, operator.Models,
@@ -66,41 +66,41 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("release", "GET", "/api/v1/models/{model}/releases/{release}", "operator", None,
              operator.ReleaseView, "One release."),
     Endpoint("release_why", "GET", "/api/v1/models/{model}/releases/{release}/why", "operator",
-             None, why.WaitReport, "Where a release stands, and what it waits for."),
+             None, why.WaitReport, "The status of a release, and what it waits for."),
     Endpoint("devices", "GET", "/api/v1/devices", "operator", None, operator.DevicePage,
-             "Devices, a page at a time (?after=, ?limit=, ?selector=)."),
+             "One page of devices (?after=, ?limit=, ?selector=)."),
     Endpoint("device", "GET", "/api/v1/devices/{device}", "operator", None,
              operator.DeviceView, "One device."),
     Endpoint("device_why", "GET", "/api/v1/devices/{device}/why", "operator", None,
-             why.WaitReport, "Why a device runs what it runs."),
+             why.WaitReport, "Why a device runs its release, and what it waits for."),
     Endpoint("quarantined", "GET", "/api/v1/quarantined", "operator", None,
              operator.QuarantinedDevices,
              "Quarantined devices: they rolled back two releases of a model."),
     Endpoint("unquarantine", "POST", "/api/v1/devices/{device}/unquarantine", "operator",
              operator.Unquarantine, operator.DeviceView, "Take a device out of quarantine."),
     Endpoint("freeze", "PUT", "/api/v1/freeze", "operator", rollout.Freeze, rollout.Freeze,
-             "Freeze the whole fleet, or let it go."),
+             "Freeze the whole fleet, or unfreeze it."),
     Endpoint("frozen", "GET", "/api/v1/freeze", "operator", None, rollout.Freeze,
-             "Is the whole fleet frozen?"),
+             "Whether the whole fleet is frozen."),
     Endpoint("approve", "POST", "/api/v1/rollouts/{rollout}/approve", "operator",
-             rollout.ApproveRequest, rollout.RolloutView, "A person agrees with a rollout."),
+             rollout.ApproveRequest, rollout.RolloutView, "Approve a rollout, as a person."),
     Endpoint("plan", "POST", "/api/v1/rollouts", "operator", rollout.RolloutSpec,
-             rollout.RolloutView, "Plan a rollout; it starts when started."),
+             rollout.RolloutView, "Plan a rollout. A command or its start time starts it."),
     Endpoint("plan_fleet", "POST", "/api/v1/plans", "operator", rollout.RolloutSpec,
-             operator.PlanFleet, "Check a plan, and say what it would find; nothing is kept."),
+             operator.PlanFleet, "Check a plan and count its devices; the plan is not stored."),
     Endpoint("rollouts", "GET", "/api/v1/rollouts", "operator", None, operator.Rollouts,
              "The newest 100 rollouts."),
     Endpoint("rollout", "GET", "/api/v1/rollouts/{rollout}", "operator", None,
              rollout.RolloutView, "One rollout."),
     Endpoint("rollout_why", "GET", "/api/v1/rollouts/{rollout}/why", "operator", None,
-             why.WaitReport, "What a rollout waits for."),
+             why.WaitReport, "The reasons why a rollout waits."),
     Endpoint("rollout_history", "GET", "/api/v1/rollouts/{rollout}/history", "operator", None,
              operator.RolloutHistory, "Devices by release over time."),
     Endpoint("command", "POST", "/api/v1/rollouts/{rollout}/{verb}", "operator",
              rollout.Command, rollout.RolloutView,
-             "start, pause, resume, advance, halt or revert."),
+             "Send a verb: start, pause, resume, advance, halt or revert."),
     Endpoint("audit", "GET", "/api/v1/audit", "operator", None, operator.AuditPage,
-             "Who did what, newest first (?before=)."),
+             "The actions of people, gates and devices, newest first (?before=)."),
 )  # fmt: skip
 
 BY_NAME: Final = {endpoint.name: endpoint for endpoint in ENDPOINTS}

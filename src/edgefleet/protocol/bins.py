@@ -1,17 +1,17 @@
-"""The bins of ``protocol.device.Sketches``: both ends of the wire count into the same ones."""
+"""The histogram bins of ``protocol.device.Sketches``, shared by agent and hub."""
 
 from typing import Final
 
-LATENCY_BUCKETS: Final = 216  # up to 9 minutes
+LATENCY_BUCKETS: Final = 216  # the last bucket begins at 8.4 minutes
 CONFIDENCE_BINS: Final = 16
 CLASS_BINS: Final = 32
 INPUT_BINS: Final = 16
 
-_STEPS: Final = 8  # buckets an octave: a quantile is off by at most an eighth
+_STEPS: Final = 8  # buckets per octave: the relative error of a quantile is at most 1/8
 
 
 def bucket(us: int) -> int:
-    """The bucket of a duration: its highest four bits."""
+    """The bucket of a duration in microseconds, from its highest four bits."""
     if us < _STEPS:
         return max(us, 0)
     octave = us.bit_length() - 4
@@ -19,7 +19,7 @@ def bucket(us: int) -> int:
 
 
 def upper_edge_us(index: int) -> int:
-    """The first duration beyond bucket ``index``."""
+    """The exclusive upper edge of bucket ``index``, in microseconds."""
     index += 1
     if index < 2 * _STEPS:
         return index

@@ -1,4 +1,4 @@
-"""What a device and the hub say to each other. The device asks, the hub answers."""
+"""Messages between a device and the hub: the device sends requests, the hub answers."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -11,15 +11,15 @@ from edgefleet.protocol.wire import Wire
 
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # what a float holds exactly
-Token = Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")]  # what a header can carry
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # exact as a float
+Token = Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")]  # valid in a header
 
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Facts(Wire, frozen=True, kw_only=True):
-    """What a device is. Sent at enrolment, and again when it changed or the hub asks."""
+    """Properties of a device. Sent at enrolment, after a change, and when the hub asks for them."""
 
     profile: Name
     agent_version: Annotated[str, Meta(max_length=32)]
@@ -29,7 +29,7 @@ class Facts(Wire, frozen=True, kw_only=True):
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
-    """A device that holds a one-use claim asks for a credential."""
+    """Exchanges a one-use claim for a credential."""
 
     protocol: int
     claim: Annotated[str, Meta(max_length=200)]
@@ -39,7 +39,7 @@ class EnrolRequest(Wire, frozen=True, kw_only=True):
 
 
 class EnrolAnswer(Wire, frozen=True, kw_only=True):
-    """``token`` goes with every later request, as ``Authorization: Bearer``."""
+    """``token`` is the device's credential, for ``Authorization: Bearer`` of later requests."""
 
     device: str
     token: Token
@@ -48,26 +48,26 @@ class EnrolAnswer(Wire, frozen=True, kw_only=True):
 
 
 class Endpoints(Wire, frozen=True, kw_only=True):
-    """Where this hub takes check-ins now (``GET /device/v1/endpoints``)."""
+    """The address for check-ins (``GET /device/v1/endpoints``)."""
 
     checkin_url: str
 
 
 class OutcomeKind(StrEnum):
-    """What became of an attempt, in the order in which it can happen."""
+    """Outcomes of an attempt."""
 
-    REFUSED = "refused"  # the device would not activate it; it still serves what it had
-    TRIAL_STARTED = "trial_started"  # asked before the switch; acknowledged: it may start
+    REFUSED = "refused"  # the device did not activate the release and still serves the previous one
+    TRIAL_STARTED = "trial_started"  # sent before the switch; acknowledgement admits the start
     CONFIRMED = "confirmed"
-    TRIAL_FAILED = "trial_failed"  # and the device went back by itself
-    REVERTED = "reverted"  # the hub took it back, or offered the previous release
-    DEFERRED = "deferred"  # not now: disk full, closed window, the owner's word
-    WITHDRAWN = "withdrawn"  # gave a start up before the switch: nothing of it ever ran
-    OFFERED = "offered"  # the hub's own: granted with its offer; of no account from a device
+    TRIAL_FAILED = "trial_failed"  # the device activated the previous release again
+    REVERTED = "reverted"  # on the hub's order the device activated the previous release
+    DEFERRED = "deferred"  # the device postponed the attempt: disk full or closed window
+    WITHDRAWN = "withdrawn"  # the device cancelled the start; the release never ran
+    OFFERED = "offered"  # made by the hub only: the offer itself was the admission
 
 
 class Outcome(Wire, frozen=True, kw_only=True):
-    """One durable report. ``id`` makes it count once, however often it is sent."""
+    """One durable report. ``id`` is its idempotency key: the hub counts repeated reports once."""
 
     id: Annotated[str, Meta(min_length=1, max_length=64)]
     rollout: Annotated[str, Meta(max_length=64)]
@@ -76,13 +76,13 @@ class Outcome(Wire, frozen=True, kw_only=True):
     at: float
     reason: Annotated[str, Meta(max_length=64)] = ""  # a stable code, see ``Reason``
     detail: Annotated[str, Meta(max_length=500)] = ""
-    accuracy: Share | None = None  # on the golden set, with a confirmation
-    accuracy_before: Share | None = None  # of the release before it, where the set is the same
-    attempt: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] = 0  # rises; tells starts apart
+    accuracy: Share | None = None  # on the golden set; sent with a confirmation
+    accuracy_before: Share | None = None  # of the previous release, if the golden set is the same
+    attempt: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] = 0  # rises with each attempt
 
 
 class Reason(StrEnum):
-    """Why an attempt ended badly: stable codes, shown wherever failures are counted."""
+    """Why an attempt failed: stable codes."""
 
     SIGNATURE = "signature_invalid"
     DIGEST = "digest_mismatch"
@@ -93,17 +93,17 @@ class Reason(StrEnum):
     CRASH = "serving_crashed"
     ERRORS = "inference_errors"
     CONFIDENCE = "confidence_drop"
-    INTERRUPTED = "trial_interrupted"  # power or process lost during the trial, once too often
+    INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
-    RECALLED = "recalled"  # the hub offered the previous release
+    RECALLED = "recalled"  # the hub ordered the device back to the previous release
 
 
 class Sketches(Wire, frozen=True, kw_only=True):
-    """Histograms of requests that were served. Those of many devices add up, bin by bin.
+    """Histograms of served requests. Histograms of several devices are added bin by bin.
 
-    ``latency`` has buckets of an eighth of an octave of microseconds: an index below 16 is the
-    duration, 8 * octave + mantissa above. ``confidence`` has equal bins from 0 to 1, ``classes``
-    the top class modulo 32, ``inputs`` quarter octaves of an input's mean modulo 16.
+    ``latency`` has 8 buckets per octave of microseconds: below 16 the index is the duration, above
+    it is 8 * octave + mantissa. ``confidence`` has equal bins from 0 to 1. ``classes`` counts the
+    top class modulo 32. ``inputs`` counts the mean of the input in quarter octaves modulo 16.
     """
 
     latency: Annotated[dict[Annotated[int, Meta(ge=0, le=215)], Count], Meta(max_length=64)] = (
@@ -115,14 +115,14 @@ class Sketches(Wire, frozen=True, kw_only=True):
 
 
 class Scores(Wire, frozen=True, kw_only=True):
-    """A device's last full window of requests against the one before it.
+    """A device's last full window of requests compared with the window before it.
 
-    The two may be of two releases, or of one. None: not known on this device.
+    Both windows may be of one release or of two. None if the device does not know the value.
     """
 
     from_release: Name
     to_release: Name
-    requests: Count  # in the smaller window
+    requests: Count  # in the window with fewer requests
     latency_log_ratio: Annotated[float, Meta(ge=-20, le=20)] | None = None  # of the p95
     error_rate_delta: Annotated[float, Meta(ge=-1, le=1)] | None = None
     confidence_delta: Annotated[float, Meta(ge=-1, le=1)] | None = None
@@ -133,7 +133,7 @@ class Scores(Wire, frozen=True, kw_only=True):
 class Telemetry(Wire, frozen=True, kw_only=True):
     """Serving figures of one release since the last acknowledged check-in.
 
-    Agents that are too old for them leave ``sketches`` and ``scores`` out.
+    Old agents send no ``sketches`` and no ``scores``.
     """
 
     release: Name
@@ -149,45 +149,47 @@ class Telemetry(Wire, frozen=True, kw_only=True):
 
 
 class Phase(StrEnum):
-    """Where the agent stands."""
+    """The agent's phase."""
 
     IDLE = "idle"
     FETCHING = "fetching"
     PROVING = "proving"
-    STAGED = "staged"  # all is there and proved; it asks for leave to start
+    STAGED = "staged"  # downloaded and proved; waits for admission
     TRIAL = "trial"
     REVERTING = "reverting"
 
 
 class CheckIn(Wire, frozen=True, kw_only=True):
-    """A device's report. ``seq`` rises with every one sent, so a replayed one is refused."""
+    """A device's report. ``seq`` rises with each check-in, so the hub refuses a replayed one."""
 
     protocol: int
     seq: Annotated[int, Meta(ge=1)]
     phase: Phase = Phase.IDLE
     model: Name | None = None
-    release: Name | None = None  # the one it serves, on trial or confirmed
+    release: Name | None = None  # the active release, in trial or confirmed
     outcomes: Annotated[tuple[Outcome, ...], Meta(max_length=16)] = ()
     telemetry: Telemetry | None = None
     facts: Facts | None = None
 
 
 class Offer(Wire, frozen=True, kw_only=True):
-    """What the device should run, when that is not what it said it runs."""
+    """The release that the device should run, if it differs from the reported one."""
 
-    rollout: Annotated[str, Meta(max_length=64)]  # as in an outcome: the device reports on it
+    rollout: Annotated[str, Meta(max_length=64)]  # the rollout that the device's outcomes name
     action: Literal["install", "revert"]
     model: Name
     release: Name
     manifest_sha256: Digest
-    confirm_after_s: Annotated[float, Meta(ge=0)]  # healthy time in trial before it confirms
+    confirm_after_s: Annotated[
+        float, Meta(ge=0)
+    ]  # healthy time in trial before the device confirms
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 2
 
 
 class CheckInAnswer(Wire, frozen=True, kw_only=True):
-    """``acked`` outcomes are durable at the hub: the device may forget them.
+    """``acked`` lists the ids of outcomes that are durable at the hub. The device deletes these.
 
-    A start that is not among them was not admitted yet: the device waits, and asks again.
+    A start whose id is not in ``acked`` is not admitted yet: the device asks again later.
     """
 
     interval_s: float

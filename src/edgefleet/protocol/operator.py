@@ -1,4 +1,4 @@
-"""What people, CI and the page ask of the hub, besides rollouts."""
+"""Messages between operators (people, CI, the page) and the hub, except those about rollouts."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from edgefleet.protocol.wire import Wire
 
 
 class ClaimRequest(Wire, frozen=True, kw_only=True):
-    """Ask for one-use enrolment claims. ``labels`` are given to the devices that use them."""
+    """Asks for one-use enrolment claims. Devices that use them get ``labels``."""
 
     count: Annotated[int, Meta(ge=1, le=10_000)] = 1
     valid_s: Annotated[float, Meta(gt=0)] = 86_400.0
@@ -24,7 +24,7 @@ class Claims(Wire, frozen=True, kw_only=True):
 
 
 class TrustKey(Wire, frozen=True, kw_only=True):
-    """A publisher's public key (32 bytes, base64) that the hub accepts releases from."""
+    """A publisher's public key (32 bytes, base64). The hub accepts releases that it signed."""
 
     name: str
     public_key: str
@@ -40,7 +40,7 @@ class ArtifactView(Wire, frozen=True, kw_only=True):
 
 
 class ReleaseView(Wire, frozen=True, kw_only=True):
-    """A published release with its manifest and how many devices run it now."""
+    """A published release: its manifest, and ``devices``, the number of devices that run it now."""
 
     manifest: ReleaseManifest
     manifest_sha256: str
@@ -60,7 +60,7 @@ class Models(Wire, frozen=True, kw_only=True):
 
 
 class PublishRequest(Wire, frozen=True, kw_only=True):
-    """All artifacts that the manifest names must have been uploaded before."""
+    """Publishes a release. All artifacts of its manifest must be uploaded first."""
 
     envelope: Envelope
 
@@ -77,13 +77,13 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     model: str | None
     release: str | None
     desired: str | None
-    quarantined: tuple[str, ...] = ()  # models of which it rolled back two releases
+    quarantined: tuple[str, ...] = ()  # models of which the device rolled back two releases
     rollout: str | None
-    line: str  # why it runs what it runs
+    line: str  # why the device runs this release
 
 
 class QuarantinedDevice(Wire, frozen=True, kw_only=True):
-    """A device that went back after so many rollouts of a model: offered no more of it."""
+    """A device in quarantine for ``model``, after ``rollbacks`` rolled-back releases."""
 
     name: str
     model: str
@@ -91,28 +91,28 @@ class QuarantinedDevice(Wire, frozen=True, kw_only=True):
 
 
 class QuarantinedDevices(Wire, frozen=True, kw_only=True):
-    """``count`` is all of them; ``devices`` the first 1,000."""
+    """``count`` is the number of quarantined devices; ``devices`` has at most 1,000 of them."""
 
     count: int
     devices: tuple[QuarantinedDevice, ...]
 
 
 class Unquarantine(Wire, frozen=True, kw_only=True):
-    """``person`` has inspected a quarantined device: it may be offered releases again."""
+    """``person`` inspected a quarantined device and allows releases for it again."""
 
     person: Annotated[str, Meta(min_length=1, max_length=63)] = "operator"
     note: Annotated[str, Meta(max_length=500)] = ""
 
 
 class DevicePage(Wire, frozen=True, kw_only=True):
-    """``next`` continues the list (``?after=``)."""
+    """One page of devices. ``next`` is the ``?after=`` of the next page. None on the last page."""
 
     devices: tuple[DeviceView, ...]
     next: str | None = None
 
 
 class FleetView(Wire, frozen=True, kw_only=True):
-    """The fleet now. Constant size."""
+    """Counts of the fleet now. The size is constant."""
 
     at: float
     total: int
@@ -129,7 +129,7 @@ class Rollouts(Wire, frozen=True, kw_only=True):
 
 
 class FleetGroup(Wire, frozen=True, kw_only=True):
-    """Devices that are alike in profile and in the labels that a plan speaks of."""
+    """Devices with the same profile and the same values of the labels that a plan names."""
 
     profile: str
     labels: dict[str, str] = msgspec.field(default_factory=dict)
@@ -137,9 +137,10 @@ class FleetGroup(Wire, frozen=True, kw_only=True):
 
 
 class PlanFleet(Wire, frozen=True, kw_only=True):
-    """What a plan would find: the devices that it selects and the release fits.
+    """The devices of a plan: selected by it, and with a variant of the release.
 
-    ``offline`` of them cannot be reached now; ``ineligible`` are left out, by reason.
+    ``offline`` counts those that are offline now. ``ineligible`` counts the selected devices that
+    cannot run the release, by reason.
     """
 
     at: float
@@ -150,21 +151,21 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
 
 
 class HistoryPoint(Wire, frozen=True, kw_only=True):
-    """Share of the fleet at one moment: release -> online devices."""
+    """Online devices by release at one time."""
 
     at: float
     on_release: dict[str, int]
 
 
 class RolloutHistory(Wire, frozen=True, kw_only=True):
-    """The last hour at most, evenly thinned, for the picture of a rollout."""
+    """At most the last hour of a rollout, evenly thinned, for its chart."""
 
     rollout: str
     points: tuple[HistoryPoint, ...]
 
 
 class AuditEntry(Wire, frozen=True, kw_only=True):
-    """Who did what. ``actor`` is ``operator``, ``gate`` or ``device/<name>``."""
+    """One action. ``actor`` is ``operator``, ``gate`` or ``device/<name>``."""
 
     id: int
     at: float

@@ -1,4 +1,4 @@
-"""What a release is: the manifest that the publisher signs, and its envelope."""
+"""Release manifests and the envelopes in which publishers sign them."""
 
 from typing import Annotated, Final, Literal
 
@@ -20,7 +20,7 @@ Runtime = Literal["onnx"]
 
 
 class TensorSpec(Wire, frozen=True, kw_only=True):
-    """One input or output. -1 in ``shape`` stands for any size (the batch)."""
+    """One input or output. -1 in ``shape`` is any size (the batch)."""
 
     name: str
     datatype: Datatype
@@ -35,7 +35,7 @@ class Artifact(Wire, frozen=True, kw_only=True):
 
 
 class Variant(Wire, frozen=True, kw_only=True):
-    """The release as built for one profile."""
+    """The release built for one profile."""
 
     profile: str
     runtime: Runtime
@@ -48,29 +48,29 @@ class Variant(Wire, frozen=True, kw_only=True):
 
 
 class Golden(Wire, frozen=True, kw_only=True):
-    """The golden set: inputs, labels and reference outputs, and what a device must reach on it.
+    """The golden set, and the least shares of its cases that a device must get right.
 
     The artifact is an ``.npz`` with ``input.<name>`` (cases first), ``output.<name>`` (reference
-    outputs of this release) and ``label`` (int64, one a case).
+    outputs of this release) and ``label`` (int64, one per case).
     """
 
     artifact: Artifact
     cases: int
-    min_accuracy: float  # share of cases whose arg max equals the label
-    min_agreement: float  # share of cases whose arg max equals the reference's
+    min_accuracy: float  # least share of cases whose arg max equals the label
+    min_agreement: float  # least share of cases whose arg max equals the reference's
 
 
 class Quality(Wire, frozen=True, kw_only=True):
-    """How live quality is read without labels: the first output's class scores."""
+    """How to measure live quality without labels: by the class scores of ``output``."""
 
     output: str
     scores: Literal["probabilities", "logits"]
-    max_confidence_drop: float = 0.10  # against the incumbent's mean top score on this device
-    min_requests: int = 20  # before a device may judge
+    max_confidence_drop: float = 0.10  # against the previous release on this device
+    min_requests: int = 20  # before a device judges the release
 
 
 class ReleaseManifest(Wire, frozen=True, kw_only=True):
-    """One version of a model. Immutable; its digest is the SHA-256 of the signed payload."""
+    """One release of a model, immutable. Its digest is the SHA-256 of the signed payload."""
 
     model: str
     release: str
@@ -78,7 +78,7 @@ class ReleaseManifest(Wire, frozen=True, kw_only=True):
     golden: Golden
     quality: Quality
     created_at: float
-    parent: str | None = None  # the release that this one was made from
+    parent: str | None = None  # the release from which this one was made
     notes: str = ""
 
 

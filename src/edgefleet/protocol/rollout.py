@@ -1,4 +1,4 @@
-"""What an operator asks of a rollout, and what the hub shows of one."""
+"""Messages about rollouts: plans, commands and views."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -11,10 +11,10 @@ from edgefleet.protocol.wire import Wire
 
 
 class WaveSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Which devices a wave adds: exactly one of ``percent`` and ``count``, or ``selector`` alone.
+    """Selects the devices of a wave: by either ``percent`` or ``count``, or by ``selector`` alone.
 
-    ``percent`` (above 0, up to 100) and ``count`` (1 or more) reach from the first device of the
-    rollout, or of ``selector`` inside it, and so hold what a smaller wave before them held.
+    ``percent`` (above 0, at most 100) and ``count`` (1 or more) count from the first device of the
+    rollout, or of ``selector`` within it. A larger wave thus includes a smaller one before it.
     """
 
     percent: float | None = None
@@ -23,24 +23,24 @@ class WaveSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
 
 class GateSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a wave passes, and when everything is taken back."""
+    """The limits by which the gate passes a wave or rolls back the release."""
 
     max_error_rate: float = 0.05  # failed / (failed + healthy)
-    max_silent_rate: float = 0.01  # of them, silent after activating: each may need a visit
-    alpha: float = 0.01  # chance of bad luck that a test may take; see docs/gate.md
-    min_sample: int = 5  # finished devices before any verdict (or the whole wave, if smaller)
-    soak_s: float = 60.0  # how long a passing wave must stand
-    confirm_after_s: float = 60.0  # healthy time on the device before it confirms
-    silence_s: float = 300.0  # silence after activating counts as failure after this
-    patience_s: float = 3600.0  # how long stragglers are waited for before they are left behind
-    max_latency_p95_ms: float = 100.0  # on a device; at most max_error_rate of them above it
-    max_latency_increase: float = 0.15  # canary's p95 above the control's
-    max_request_error_rate: float = 0.05  # share of a device's requests, likewise
-    max_memory_percent: float = 80.0  # of what the variant may take, likewise
-    max_accuracy_drop: float = 0.01  # golden accuracy below the one before
-    max_confidence_drop: float = 0.10  # canary's mean confidence below the control's
+    max_silent_rate: float = 0.01  # silent / (failed + healthy); each may need a site visit
+    alpha: float = 0.01  # false-alarm rate of each test; see docs/gate.md
+    min_sample: int = 5  # finished devices before a verdict (or the whole wave, if smaller)
+    soak_s: float = 60.0  # how long a wave must pass before the next one opens
+    confirm_after_s: float = 60.0  # healthy time in trial before a device confirms
+    silence_s: float = 300.0  # a device that is silent for longer after activating counts as failed
+    patience_s: float = 3600.0  # how long the gate waits for stragglers
+    max_latency_p95_ms: float = 100.0  # per device; max_error_rate of the devices may exceed it
+    max_latency_increase: float = 0.15  # relative increase of the canary's p95 over the control's
+    max_request_error_rate: float = 0.05  # per device, likewise
+    max_memory_percent: float = 80.0  # of the variant's memory limit, likewise
+    max_accuracy_drop: float = 0.01  # of golden accuracy, against the previous release
+    max_confidence_drop: float = 0.10  # of the canary's mean confidence, against the control's
     max_drift: float = 0.2  # total variation of outputs or inputs, above the control's
-    min_requests: int = 50  # inference requests in each cohort before quality is judged
+    min_requests: int = 50  # inference requests of each cohort before quality is judged
 
 
 class ExposureSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,7 +51,7 @@ class ExposureSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class PaceSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How fast devices begin; 0 is unlimited. Bytes are those of the artifacts offered."""
+    """Rate limits of starts and of offered artifact bytes. 0 is unlimited."""
 
     starts_per_minute: int = 0
     bytes_per_s: int = 0
@@ -59,9 +59,9 @@ class PaceSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class BudgetSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """At most ``max_in_trial`` devices in trial at once for each value of the label.
+    """At most ``max_in_trial`` devices with the same value of ``label`` are in trial at once.
 
-    A device without the label is in nobody's budget.
+    Devices without the label are not limited.
     """
 
     label: str
@@ -69,30 +69,31 @@ class BudgetSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class WindowSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A time of the week in which devices may begin; several windows are open side by side.
+    """A maintenance window: a time of the week in which devices may start.
 
-    ``start`` and ``end`` are ``HH:MM`` by the clock on the wall; an end at or before the start lies
-    on the next day. ``timezone`` is a name such as ``Europe/Paris``, or ``device``: then each
-    device goes by its label ``timezone`` (UTC where it has none, or an unknown one).
+    A device may start while any of several windows is open. ``start`` and ``end`` are ``HH:MM`` in
+    local time; an end at or before the start is on the next day. ``timezone`` is a name such as
+    ``Europe/Paris``, or ``device`` for the device's label ``timezone`` (UTC if the label is missing
+    or names an unknown zone).
     """
 
     start: str
     end: str
-    days: tuple[str, ...] = ()  # mon, tue, ... on which it starts; none: every day
+    days: tuple[str, ...] = ()  # mon, tue, ... on which the window starts; empty: every day
     timezone: str = "UTC"
 
 
 class ApprovalSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many people (0, 1 or 2) must agree before devices begin, and whether for each wave."""
+    """Approval by ``people`` (0, 1 or 2) before devices start, once or for each wave."""
 
     people: int = 0
     each_wave: bool = False
 
 
 class RolloutSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``selector`` is a Kubernetes label selector; empty selects every device.
+    """A plan. ``selector`` is a Kubernetes label selector; an empty one selects every device.
 
-    Devices that no wave names are in one more, the last.
+    Devices that no wave selects form one more wave at the end.
     """
 
     model: str
@@ -108,28 +109,28 @@ class RolloutSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pace: PaceSpec = PaceSpec()
     budgets: tuple[BudgetSpec, ...] = ()
     windows: tuple[WindowSpec, ...] = ()
-    start_at: float | None = None  # starts by itself then, in seconds since the epoch
+    start_at: float | None = None  # automatic start at this time, in seconds since the epoch
     approval: ApprovalSpec = ApprovalSpec()
-    follow: bool = False  # give the release to devices that enrol after the end, too
-    skip_ineligible: bool = False  # leave out devices of profiles without a variant
-    site_label: str = "site"  # by which bytes_per_s_per_site tells sites apart
+    follow: bool = False  # offer the release also to devices that enrol after the end
+    skip_ineligible: bool = False  # exclude devices of profiles without a variant
+    site_label: str = "site"  # the label that names the site, for bytes_per_s_per_site
 
 
 class Status(StrEnum):
-    """Where a rollout stands. rollout/table.py holds the transitions."""
+    """Statuses of a rollout. rollout/lifecycle/table.py has the transitions."""
 
     PLANNED = "planned"
     RUNNING = "running"
     PAUSED = "paused"
-    HALTED = "halted"  # nobody new is exposed; those who have it keep it
+    HALTED = "halted"  # no further device is exposed; exposed devices keep the release
     REVERTING = "reverting"
     COMPLETED = "completed"
     REVERTED = "reverted"
-    REFUSED = "refused"  # the devices would not activate it; nobody was exposed
+    REFUSED = "refused"  # devices refused to activate the release; none was exposed
 
 
 class Verb(StrEnum):
-    """What an operator can do to a rollout."""
+    """Commands of an operator to a rollout."""
 
     START = "start"
     PAUSE = "pause"
@@ -140,7 +141,7 @@ class Verb(StrEnum):
 
 
 class Verdict(StrEnum):
-    """A gate's answer."""
+    """The result of a gate."""
 
     PASS = "pass"  # noqa: S105 - a verdict, no password
     FAIL = "fail"
@@ -148,7 +149,7 @@ class Verdict(StrEnum):
 
 
 class Cohort(Wire, frozen=True, kw_only=True):
-    """Serving figures of one side of the comparison, since the rollout started."""
+    """Serving figures of the canary or the control since the rollout started."""
 
     devices: int = 0
     requests: int = 0
@@ -162,9 +163,10 @@ class Cohort(Wire, frozen=True, kw_only=True):
 
 
 class Rate(Wire, frozen=True, kw_only=True):
-    """A share of devices against what is allowed. The interval holds whenever one looks.
+    """A share of devices and its limit ``allowed``.
 
-    ``size`` has those on trial in it, who count as good so far.
+    ``low`` and ``high`` are a confidence sequence: the interval is valid at any number of looks.
+    ``size`` includes devices in trial, which count as good until they fail.
     """
 
     bad: int = 0
@@ -172,11 +174,11 @@ class Rate(Wire, frozen=True, kw_only=True):
     allowed: float = 0.0
     low: float = 0.0
     high: float = 1.0
-    e_value: float = 1.0  # 1 / alpha and more: above what is allowed
+    e_value: float = 1.0  # at 1 / alpha or more the rate is above ``allowed``
 
 
 class Difference(Wire, frozen=True, kw_only=True):
-    """A mean over pairs of devices against what is allowed: positive is worse."""
+    """A mean over pairs of devices and its limit ``allowed``. Positive is worse."""
 
     metric: str  # latency, request_errors, confidence, accuracy, classes or inputs
     pairs: int = 0
@@ -188,7 +190,7 @@ class Difference(Wire, frozen=True, kw_only=True):
 
 
 class LimitCounts(Wire, frozen=True, kw_only=True):
-    """Devices of the canary above an absolute limit, of those that said enough to judge."""
+    """Canary devices above each absolute limit, of ``devices`` with enough data."""
 
     devices: int = 0
     latency: int = 0
@@ -197,32 +199,32 @@ class LimitCounts(Wire, frozen=True, kw_only=True):
 
 
 class Evidence(Wire, frozen=True, kw_only=True):
-    """What a gate saw: the counts of the open wave and all before it, and both cohorts."""
+    """The data of a gate: counts of the open wave and of all before it, and both cohorts."""
 
     wave: int = 1  # from 1
     cut: int = 0
-    offered: int = 0  # online in the cut, not finished and not in trial
+    offered: int = 0  # online devices in the cut that are neither finished nor in trial
     in_trial: int = 0
     healthy: int = 0
     failed: int = 0  # trial failed, crashed, or silent after activating
-    refused: int = 0  # would not activate
+    refused: int = 0  # did not activate the release
     silent: int = 0  # part of ``failed``
     reverted: int = 0
     offline: int = 0
     deferred: int = 0
-    not_begun: int = 0  # said nothing of a rollout that opens no more waves
-    exposed: int = 0  # ever activated it
+    not_begun: int = 0  # sent no report before the rollout stopped opening waves
+    exposed: int = 0  # ever activated the release
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
     errors: Rate = Rate()
     silence: Rate = Rate()
     canary: Cohort = Cohort()
     control: Cohort = Cohort()
-    quality: tuple[Difference, ...] = ()  # metrics that devices said something of
+    quality: tuple[Difference, ...] = ()  # metrics with data
     limits: LimitCounts = LimitCounts()
 
 
 class Judgement(Wire, frozen=True, kw_only=True):
-    """A verdict with its reason (a stable code), its sentence and what it rests on."""
+    """A verdict with its reason (a stable code), its sentence and its evidence."""
 
     verdict: Verdict
     reason: str
@@ -232,13 +234,13 @@ class Judgement(Wire, frozen=True, kw_only=True):
 
 
 class WaveView(Wire, frozen=True, kw_only=True):
-    """One wave. It and those before it hold ``cut`` of ``population`` devices.
+    """One wave. The wave and those before it have ``cut`` of ``population`` devices.
 
-    ``percent`` is that share, as planned until the wave opens. A device of ``selector`` lies in the
-    wave when its position is below ``threshold`` (16 hex digits).
+    ``percent`` is that share (the planned share until the wave opens). A device of ``selector`` is
+    in the wave if its position is below ``threshold`` (16 hex digits).
     """
 
-    name: str = ""  # in the plan's words: 10 %, 50 devices, site=lyon
+    name: str = ""  # as the plan names it: 10 %, 50 devices, site=lyon
     percent: float
     selector: str = ""
     cut: int | None = None
@@ -251,7 +253,7 @@ class WaveView(Wire, frozen=True, kw_only=True):
 
 
 class Approval(Wire, frozen=True, kw_only=True):
-    """A person let the rollout, or one of its waves, go ahead."""
+    """A person's approval of the rollout or of one of its waves."""
 
     person: str
     at: float
@@ -259,7 +261,7 @@ class Approval(Wire, frozen=True, kw_only=True):
 
 
 class RolloutView(Wire, frozen=True, kw_only=True):
-    """A rollout as people see it. Constant size, whatever the fleet."""
+    """The state of a rollout. The size does not depend on the fleet."""
 
     id: str
     model: str
@@ -267,7 +269,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     previous: str | None
     selector: str
     status: Status
-    reason: str  # a stable code: why it stands there
+    reason: str  # a stable code: why the rollout has this status
     text: str
     generation: int
     created_at: float
@@ -278,7 +280,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     gate: GateSpec
     plan: RolloutSpec
     ineligible: dict[str, int] = msgspec.field(default_factory=dict)  # devices by reason
-    allowed: int | None = None  # how many may be in trial at once now, while it is open
+    allowed: int | None = None  # devices that may be in trial at once now; None once it ended
     approvals: tuple[Approval, ...] = ()
     evidence: Evidence
     exposed: int
@@ -286,23 +288,23 @@ class RolloutView(Wire, frozen=True, kw_only=True):
 
 
 class Command(Wire, frozen=True, kw_only=True):
-    """A verb with the generation it was decided on: a stale one is refused when given."""
+    """Options of a command. The hub refuses it if a given ``generation`` is not the current one."""
 
     generation: Annotated[int, Meta(ge=0)] | None = None
     note: Annotated[str, Meta(max_length=500)] = ""
 
 
 class ApproveRequest(Wire, frozen=True, kw_only=True):
-    """``person`` agrees with the plan; two people are two different names."""
+    """``person`` approves the plan. Two people are two different names."""
 
     person: Annotated[str, Meta(min_length=1, max_length=63)]
     note: Annotated[str, Meta(max_length=500)] = ""
 
 
 class Freeze(Wire, frozen=True, kw_only=True):
-    """While the fleet is frozen nobody begins anything; what is taken back still goes back.
+    """While the fleet is frozen no device starts an install. Reverts continue.
 
-    ``since`` is when it was frozen, or let go; what a request says there counts for nothing.
+    ``since`` is the time at which it was frozen or unfrozen. The hub ignores it in a request.
     """
 
     frozen: bool

@@ -1,8 +1,8 @@
-"""What the agent and the serving process on the same device say to each other.
+"""Messages between the agent and the serving process on one device.
 
-HTTP on a Unix socket in the agent's data folder, so nothing else can reach it:
+HTTP on a Unix socket in the agent's data folder, which other users cannot open:
 ``GET /control/status`` -> ServingStatus, ``POST /control/activate`` Activate -> ServingStatus.
-The candidate is proved before that in a process of its own (``python -m edgefleet.serving.prove``):
+Before activation a separate process (``python -m edgefleet.serving.prove``) proves the candidate:
 it reads ProveRequest as JSON on standard input and prints ProveResult as its last line.
 """
 
@@ -14,7 +14,7 @@ from edgefleet.protocol.wire import Wire
 
 
 class Activate(Wire, frozen=True, kw_only=True):
-    """Load this, warm it up, and swap it in without dropping a request."""
+    """Loads a release, warms it up and swaps it in without dropping a request."""
 
     model: str
     release: str
@@ -28,7 +28,7 @@ class LiveStats(Wire, frozen=True, kw_only=True):
 
     requests: int = 0
     errors: int = 0
-    refused: int = 0  # requests turned away before the model: wrong shape, wrong name, queue full
+    refused: int = 0  # before the model ran: wrong shape, wrong name, queue full
     confidence_sum: float = 0.0
     confidence_count: int = 0
     latency_us_p50: int = 0
@@ -39,7 +39,7 @@ class LiveStats(Wire, frozen=True, kw_only=True):
 
 
 class ServingStatus(Wire, frozen=True, kw_only=True):
-    """``ready`` says that inference requests are answered now."""
+    """``ready`` is true if the process answers inference requests now."""
 
     pid: int
     ready: bool
@@ -51,7 +51,7 @@ class ServingStatus(Wire, frozen=True, kw_only=True):
 
 
 class ProveRequest(Wire, frozen=True, kw_only=True):
-    """Run the golden set on a candidate, in the runtime and with the options it will serve with."""
+    """Runs the golden set on a candidate, with the runtime and options of serving."""
 
     variant: Variant
     golden: Golden
@@ -60,7 +60,7 @@ class ProveRequest(Wire, frozen=True, kw_only=True):
 
 
 class ProveResult(Wire, frozen=True, kw_only=True):
-    """``reason`` is a ``Reason`` of protocol.device when it is not passed."""
+    """``reason`` is a ``Reason`` of protocol.device if ``passed`` is false."""
 
     passed: bool
     reason: Literal["", "golden_failed", "load_failed"] = ""

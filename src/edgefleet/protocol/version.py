@@ -1,27 +1,27 @@
-"""Which protocol versions can speak to each other."""
+"""Supported protocol versions."""
 
 from typing import Final
 
 from edgefleet.base.errors import DeviceError
 
 PROTOCOL: Final = 2
-OLDEST: Final = 1  # two versions back, once there are that many
-PREVIOUS: Final = PROTOCOL - 1  # the oldest whose agents are given releases
-ASKS_FOR_LEAVE: Final = 2  # the first whose agents start only when the hub has acknowledged it
+OLDEST: Final = 1  # two versions back, once there are three
+PREVIOUS: Final = PROTOCOL - 1  # the oldest version whose agents get releases
+FIRST_ASKING: Final = 2  # the first version whose agents ask for admission before a start
 
 
 def is_served(version: int) -> bool:
-    """True for agents that are given releases: those of this version and of the one before."""
+    """True for agents that get releases: those of this version and of the previous one."""
     return PREVIOUS <= version <= PROTOCOL
 
 
 def starts_by_itself(version: int) -> bool:
-    """True for agents that are served, and start what they are offered without asking again."""
-    return PREVIOUS <= version < ASKS_FOR_LEAVE
+    """True for agents that get releases and start them without asking for admission."""
+    return PREVIOUS <= version < FIRST_ASKING
 
 
 def check_protocol(version: int) -> None:
-    """Raise DeviceError ``protocol_unsupported`` when ``version`` is none that we speak."""
+    """Raises DeviceError ``protocol_unsupported`` if ``version`` is not supported."""
     if not OLDEST <= version <= PROTOCOL:
         raise DeviceError(
             "protocol_unsupported",

@@ -1,4 +1,4 @@
-"""Why something waits: the one object that CLI, page and logs render."""
+"""Reports of what an object waits for, rendered by CLI, page and logs."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,34 +9,34 @@ from edgefleet.protocol.wire import Wire
 
 
 class WaitCode(StrEnum):
-    """Stable codes. docs/reference/why.md has a heading for each."""
+    """Stable codes of waits. docs/reference/why.md has a heading for each."""
 
-    START = "start"  # planned; somebody must start it
-    SAMPLE = "sample"  # too few devices have said how it went
-    SOAK = "soak"  # the gate passes; the wave must stand a while
-    STRAGGLERS = "stragglers"  # reached devices that have not finished
+    START = "start"  # planned; an operator must start it
+    SAMPLE = "sample"  # too few devices have reported an outcome
+    SOAK = "soak"  # the gate passes; the soak time of the wave is not over
+    STRAGGLERS = "stragglers"  # online devices that have not finished
     OFFLINE = "offline"  # devices in the wave that do not check in
-    INCONCLUSIVE = "inconclusive"  # neither good nor bad enough: a person must look
+    INCONCLUSIVE = "inconclusive"  # the evidence allows no verdict; an operator must decide
     PAUSED = "paused"
-    REVERTING = "reverting"  # devices that still have to go back
+    REVERTING = "reverting"  # devices still run the release that is rolled back
     HALTED = "halted"
-    DONE = "done"  # nothing is waited for
-    NO_ROLLOUT = "no_rollout"  # no rollout concerns this device
-    NEXT_WAVE = "next_wave"  # its position lies beyond the open wave's cut
+    DONE = "done"  # the rollout waits for nothing
+    NO_ROLLOUT = "no_rollout"  # no rollout selects this device
+    NEXT_WAVE = "next_wave"  # the device's position is beyond the cut of the open wave
     FETCHING = "fetching"
     TRIAL = "trial"
-    HELD = "held"  # it failed or refused this release: not offered again
-    QUARANTINED = "quarantined"  # it rolled back two releases: an operator must clear it
-    INELIGIBLE = "ineligible"  # the release does not fit it
-    NOT_FOLLOWED = "not_followed"  # it enrolled after the rollout ended, which takes no newcomers
-    EXPOSURE = "exposure"  # as many are in trial as the evidence so far allows
-    PACE = "pace"  # enough began in the last minute, or enough bytes are on their way
-    BUDGET = "budget"  # as many with the same label are in trial as the plan allows
+    HELD = "held"  # the device failed or refused this release and is not offered it again
+    QUARANTINED = "quarantined"  # the device rolled back two releases; an operator must clear it
+    INELIGIBLE = "ineligible"  # the release has no variant that fits the device
+    NOT_FOLLOWED = "not_followed"  # the device enrolled after the end of a rollout without `follow`
+    EXPOSURE = "exposure"  # the exposure limit is reached: as many devices are in trial as allowed
+    PACE = "pace"  # the rate limit of starts or bytes is reached
+    BUDGET = "budget"  # the budget of the device's label is used up
     WINDOW = "window"  # no maintenance window is open
-    SCHEDULED = "scheduled"  # it starts by itself at a time that was set
-    APPROVAL = "approval"  # people must agree first
+    SCHEDULED = "scheduled"  # the rollout starts automatically at the set time
+    APPROVAL = "approval"  # people must approve first
     FREEZE = "freeze"  # the whole fleet is frozen
-    CHECK_IN = "check_in"  # it has not asked since
+    CHECK_IN = "check_in"  # the device has not checked in since
 
 
 NEEDS_A_PERSON: Final[Mapping[WaitCode, bool]] = MappingProxyType(
@@ -69,29 +69,32 @@ NEEDS_A_PERSON: Final[Mapping[WaitCode, bool]] = MappingProxyType(
         WaitCode.CHECK_IN: False,
     }
 )
-"""Whether a wait goes on until a person acts. Doctor, page and reference read it."""
+"""Whether a wait lasts until a person acts."""
 
 
 class Wait(Wire, frozen=True, kw_only=True):
-    """One thing that is waited for."""
+    """One reason to wait."""
 
     code: WaitCode
     text: str  # one sentence for people
     since: float | None = None
-    until: float | None = None  # when it ends by itself, where that is known
+    until: float | None = None  # when the wait ends without a person, if known
     devices: int | None = None
-    first: tuple[str, ...] = ()  # the first few of them, by name
+    first: tuple[str, ...] = ()  # the names of the first few devices
 
 
 class WaitReport(Wire, frozen=True, kw_only=True):
-    """``about`` is ``rollout/<id>``, ``device/<name>`` or ``release/<model>/<release>``."""
+    """All waits of one object.
+
+    ``about`` is ``rollout/<id>``, ``device/<name>`` or ``release/<model>/<release>``.
+    """
 
     about: str
     at: float
-    line: str  # the whole in one sentence
+    line: str  # a summary in one sentence
     waits: tuple[Wait, ...]
 
     @property
     def for_a_person(self) -> tuple[Wait, ...]:
-        """The waits that go on until a person acts, in the order of the report."""
+        """The waits that last until a person acts, in report order."""
         return tuple(wait for wait in self.waits if NEEDS_A_PERSON[wait.code])

@@ -1,4 +1,4 @@
-"""How the types become bytes: JSON, decoded strictly, with our typed error on refusal."""
+"""Encoding of wire types as JSON, and strict decoding with typed errors."""
 
 import re
 from typing import Annotated, Final, TypeVar
@@ -10,20 +10,20 @@ from edgefleet.base.errors import EdgefleetError, error_from_code
 
 T = TypeVar("T")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
-_UNKNOWN_HINT: Final = "There is no such field here: mend its name, or leave it out."
+_UNKNOWN_HINT: Final = "Unknown field: correct its name, or remove it."
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of everything that is sent: immutable, fields by name only."""
+    """Base of all wire types: immutable, with fields by name only."""
 
 
 def encode(value: object) -> bytes:
-    """JSON, keys in the order of the fields: the same value always gives the same bytes."""
+    """JSON with keys in the order of the fields. Equal values give equal bytes."""
     return msgspec.json.encode(value)
 
 
 def decode(data: bytes, kind: type[T], *, code: str = "bad_request") -> T:
-    """Read ``kind`` from JSON. Raises the typed error of ``code``, naming the field at fault."""
+    """Read ``kind`` from JSON. Raises the error of ``code`` with the path of the invalid field."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
@@ -34,13 +34,13 @@ def decode(data: bytes, kind: type[T], *, code: str = "bad_request") -> T:
             raise error_from_code(code, f"{message}.", field=named, hint=_UNKNOWN_HINT) from error
         raise error_from_code(code, f"{message}.", field=field or None) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise error_from_code(code, f"This is no JSON: {error}.") from error
+        raise error_from_code(code, f"Invalid JSON: {error}.") from error
     except RecursionError as error:
         raise error_from_code(code, "The JSON is nested too deeply.") from error
 
 
 class Problem(Wire, frozen=True, kw_only=True):
-    """The body of every answer that is no success."""
+    """The body of every error answer."""
 
     code: str
     message: str
@@ -52,7 +52,7 @@ class Problem(Wire, frozen=True, kw_only=True):
 
 
 def problem(error: EdgefleetError) -> Problem:
-    """What goes over the wire for ``error``."""
+    """The wire form of ``error``."""
     return Problem(
         code=error.code,
         message=error.message,
@@ -64,16 +64,18 @@ def problem(error: EdgefleetError) -> Problem:
 
 
 def error_from_answer(status: int, body: bytes) -> EdgefleetError:
-    """The typed error that an answer other than a success carries."""
-    return error_from_problem(body, f"Answer {status} without a problem in its body.")
+    """The typed error of an answer that is not a success."""
+    return error_from_problem(
+        body, f"Answer with status {status}, but without a problem in its body."
+    )
 
 
 def error_from_problem(
-    body: bytes, otherwise: str = "What was said is no problem."
+    body: bytes, otherwise: str = "The text is not a problem object."
 ) -> EdgefleetError:
-    """The typed error that ``body`` is, or ``answer_malformed`` with the message ``otherwise``."""
+    """The typed error in ``body``. ``answer_malformed`` with ``otherwise`` if ``body`` has none."""
     try:
-        said = msgspec.json.decode(body, type=Problem)
+        read = msgspec.json.decode(body, type=Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return error_from_code("answer_malformed", otherwise)
-    return error_from_code(said.code, said.message, field=said.field, hint=said.hint)
+    return error_from_code(read.code, read.message, field=read.field, hint=read.hint)

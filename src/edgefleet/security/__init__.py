@@ -1,5 +1,5 @@
-"""Who may say what: release signatures, device credentials, operator tokens.
+"""Authentication: release signatures, device credentials and operator tokens.
 
-The seam for the full update trust (TUF roles, thresholds, expiry) is ``signing.open_manifest``: the
-hub and the agent learn what a release is from nowhere else.
+Hub and agent read release manifests through ``signing.open_manifest`` only. A fuller update trust
+(TUF roles, thresholds, expiry) would be added there.
 """

@@ -1,4 +1,4 @@
-"""Secrets that are shown with a request: device credentials, claims and the operator's token."""
+"""Bearer secrets: device credentials, claims and the operator's token."""
 
 import hmac
 from dataclasses import dataclass
@@ -14,49 +14,49 @@ _TAG_CHARS: Final = 32  # 128 bits
 
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
-    """``row`` is the device's place in the hub's columns, so no name is looked up on check-in."""
+    """``row`` is the device's row in the hub's columns: a check-in needs no lookup by name."""
 
     row: int
     name: str
 
 
 def issue_device_token(secret: bytes, device: DeviceIdentity) -> str:
-    """``efd1.<row>.<name>.<tag>``; the tag is HMAC-SHA-256 under the hub's secret, 128 bits."""
-    said = f"efd1.{device.row}.{device.name}"
-    return f"{said}.{_tag(secret, said)}"
+    """``efd1.<row>.<name>.<tag>``. The tag is 128 bits of HMAC-SHA-256 under the hub's secret."""
+    payload = f"efd1.{device.row}.{device.name}"
+    return f"{payload}.{_tag(secret, payload)}"
 
 
 def read_device_token(secret: bytes, token: str) -> DeviceIdentity:
-    """Who holds ``token``. Raises DeviceError ``credential_invalid``."""
-    said, _, tag = token.rpartition(".")
-    if hmac.compare_digest(_tag(secret, said).encode(), tag.encode()):
-        kind, _, rest = said.partition(".")
+    """The device of ``token``. Raises DeviceError ``credential_invalid``."""
+    payload, _, tag = token.rpartition(".")
+    if hmac.compare_digest(_tag(secret, payload).encode(), tag.encode()):
+        kind, _, rest = payload.partition(".")
         row, _, name = rest.partition(".")
         if kind == "efd1" and row.isdecimal():
             return DeviceIdentity(int(row), name)
-    raise DeviceError("credential_invalid", "The device's credential is not of this hub.")
+    raise DeviceError("credential_invalid", "The device's credential was not issued by this hub.")
 
 
 def new_token(entropy: Entropy, prefix: str) -> str:
-    """A secret for people and claims: ``prefix_`` + 160 random bits in hexadecimal."""
+    """A new token or claim: ``prefix_`` and 160 random bits in hexadecimal."""
     return f"{prefix}_{entropy.token(20).hex()}"
 
 
 def same_token(one: str, other: str) -> bool:
-    """Compare in constant time."""
+    """Whether the tokens are equal, compared in constant time."""
     return hmac.compare_digest(one.encode(), other.encode())
 
 
 def token_digest(token: str) -> str:
-    """What is stored of a token, so that a copy of the database enrols nobody."""
+    """The stored form of a token. A copy of the database gives no valid token."""
     return sha256(token.encode()).hexdigest()
 
 
 def bearer(header: str | None) -> str:
-    """The token in an ``Authorization`` header, empty when there is none."""
+    """The bearer token of an ``Authorization`` header. Empty if it has none."""
     scheme, _, token = (header or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _tag(secret: bytes, said: str) -> str:
-    return hmac.new(secret, said.encode(), sha256).hexdigest()[:_TAG_CHARS]
+def _tag(secret: bytes, payload: str) -> str:
+    return hmac.new(secret, payload.encode(), sha256).hexdigest()[:_TAG_CHARS]

@@ -1,7 +1,7 @@
-"""Release manifests are signed with Ed25519 in a DSSE envelope.
+"""Signatures of release manifests: Ed25519 in a DSSE envelope.
 
-The signature covers DSSE's pre-authentication encoding, so bytes signed for one purpose cannot be
-shown as another (github.com/secure-systems-lab/dsse, protocol.md).
+The signature covers DSSE's pre-authentication encoding, which includes the payload type. A payload
+signed as one type is not valid as another (github.com/secure-systems-lab/dsse, protocol.md).
 """
 
 import base64
@@ -31,13 +31,15 @@ class PublicKey:
 
     @classmethod
     def from_text(cls, text: str, *, field: str = "public_key") -> "PublicKey":
-        """Read 32 bytes of base64. Raises OperatorError ``setting_invalid``."""
+        """Read a key of 32 bytes in base64. Raises OperatorError ``setting_invalid``."""
         try:
             raw = base64.b64decode(text.strip(), validate=True)
         except (binascii.Error, ValueError):
             raw = b""
         if len(raw) != 32:
-            raise OperatorError("setting_invalid", "This is no Ed25519 public key.", field=field)
+            raise OperatorError(
+                "setting_invalid", "This is not an Ed25519 public key.", field=field
+            )
         return cls(raw)
 
     @property
@@ -57,7 +59,7 @@ class PublicKey:
 
 
 class PublisherKey:
-    """The private key that signs releases. It never leaves the publisher's machine."""
+    """The private key that signs releases. It stays on the publisher's machine."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
@@ -75,15 +77,18 @@ class PublisherKey:
             return cls(Ed25519PrivateKey.from_private_bytes(seed))
         except FileNotFoundError as error:
             raise OperatorError(
-                "not_found", f"There is no key at {path}.", field="key", hint="Make one: key new."
+                "not_found",
+                f"There is no key at {path}.",
+                field="key",
+                hint="Make one with `edgefleet key new`.",
             ) from error
         except (binascii.Error, ValueError) as error:
             raise OperatorError(
-                "setting_invalid", f"{path} holds no Ed25519 key.", field="key"
+                "setting_invalid", f"{path} is not an Ed25519 key.", field="key"
             ) from error
 
     def save(self, path: Path) -> None:
-        """Write the key for its owner's eyes only; never over another key."""
+        """Write the key with mode 0600. Raises FileExistsError if ``path`` exists."""
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as file:
@@ -95,7 +100,7 @@ class PublisherKey:
 
 @dataclass(frozen=True, slots=True)
 class OpenedManifest:
-    """A manifest whose signature was checked."""
+    """A manifest with a verified signature."""
 
     manifest: ReleaseManifest
     digest: str
@@ -103,7 +108,7 @@ class OpenedManifest:
 
 
 def sign_manifest(manifest: ReleaseManifest, key: PublisherKey) -> Envelope:
-    """Seal ``manifest`` in an envelope with one signature."""
+    """Sign ``manifest``. Returns an envelope with one signature."""
     payload = encode(manifest)
     signature = key.sign(_pre_authentication(MANIFEST_TYPE, payload))
     return Envelope(
@@ -114,25 +119,29 @@ def sign_manifest(manifest: ReleaseManifest, key: PublisherKey) -> Envelope:
 
 
 def manifest_digest(envelope: Envelope) -> str:
-    """The name of a release: SHA-256 of the signed payload, whoever signed it."""
+    """The digest of a release: SHA-256 of the signed payload. Signatures do not change it."""
     return sha256_hex(_unbase64(envelope.payload))
 
 
 def open_manifest(envelope: Envelope, trusted: Mapping[str, PublicKey]) -> OpenedManifest:
-    """Check the envelope against ``trusted`` keys (by keyid), then read what it holds.
+    """Verify the envelope with ``trusted`` keys (by keyid), then parse its manifest.
 
-    Rules, in this order: the type is ours; there are at most 8 signatures; at least one is by a
-    trusted key and verifies; only then the payload is parsed. Raises PublisherError
-    ``signature_invalid`` or ``release_file_invalid``.
+    Checks in this order: the payload type; at most 8 signatures; at least one valid signature by a
+    trusted key. Only then the payload is parsed. Raises PublisherError ``signature_invalid`` or
+    ``release_file_invalid``.
     """
     if envelope.payloadType != MANIFEST_TYPE:
         raise PublisherError(
             "signature_invalid",
-            f"The envelope holds {envelope.payloadType!r}.",
+            f"The payload type is {envelope.payloadType!r}, not {MANIFEST_TYPE!r}.",
             field="payloadType",
         )
     if len(envelope.signatures) > MAX_SIGNATURES:
-        raise PublisherError("signature_invalid", "Too many signatures.", field="signatures")
+        raise PublisherError(
+            "signature_invalid",
+            f"{len(envelope.signatures)} signatures; {MAX_SIGNATURES} are allowed.",
+            field="signatures",
+        )
     payload = _unbase64(envelope.payload)
     message = _pre_authentication(envelope.payloadType, payload)
     good = tuple(
@@ -147,7 +156,9 @@ def open_manifest(envelope: Envelope, trusted: Mapping[str, PublicKey]) -> Opene
     )
     if not good:
         raise PublisherError(
-            "signature_invalid", "No trusted key made a valid signature.", field="signatures"
+            "signature_invalid",
+            "The envelope has no valid signature by a trusted key.",
+            field="signatures",
         )
     manifest = decode(payload, ReleaseManifest, code="release_file_invalid")
     return OpenedManifest(manifest, sha256_hex(payload), good)
@@ -162,4 +173,4 @@ def _unbase64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise PublisherError("signature_invalid", "The envelope is no base64.") from error
+        raise PublisherError("signature_invalid", "The envelope is not valid base64.") from error

@@ -1,1 +1,1 @@
-"""Inference on the device, in a process of its own."""
+"""The serving process: inference on the device."""

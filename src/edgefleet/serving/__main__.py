@@ -12,7 +12,7 @@ from edgefleet.serving.server import ServingSettings, read_address, serve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the serving process. Exit code 0 after SIGTERM, 1 when it cannot start."""
+    """Run the serving process. Returns exit code 0 after SIGTERM, 1 if it cannot start."""
     parser = argparse.ArgumentParser(
         prog="python -m edgefleet.serving",
         description="Serve the release that the agent activates, over Open Inference Protocol v2.",
@@ -26,14 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         host, port = read_address(options.listen)
         settings = ServingSettings(host, port, options.control_socket, options.data_dir)
-        uvloop.run(serve(settings, _say))
+        uvloop.run(serve(settings, _print_url))
     except EdgefleetError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
-def _say(url: str) -> None:
+def _print_url(url: str) -> None:
     sys.stdout.write(f"{url}\n")
     sys.stdout.flush()
 

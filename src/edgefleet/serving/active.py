@@ -1,4 +1,4 @@
-"""One release that answers: its model in memory, where it runs, and its counters."""
+"""The active release: its loaded model, its worker thread and its counters."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,12 @@ _SCORES: Final = ("FP16", "FP32", "FP64")
 
 
 class ActiveRelease:
-    """What was asked for, loaded.
+    """A loaded release.
 
-    A model whose largest batch takes under a millisecond runs on the event loop: handing it to a
-    thread and back would cost more than it does. A slower one has a thread of its own, so that
-    health, metrics and refusals are answered meanwhile. Requests are not put together into
-    batches: a dynamically quantised model scales a whole batch at once, so one client's answer
-    would depend on another's input.
+    A model whose largest batch takes under a millisecond runs on the event loop: a thread would
+    cost more time than the model. A slower model runs in a thread, so that the event loop answers
+    health, metrics and refusals meanwhile. Requests are not combined into batches: a dynamically
+    quantised model scales a whole batch, so an answer would depend on the inputs of other clients.
     """
 
     def __init__(self, wanted: Activate, loaded: LoadedModel) -> None:
@@ -44,44 +43,46 @@ class ActiveRelease:
         return self.wanted.release
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
-        """Infer here and now. Raises DeviceError ``inference_failed``."""
+        """Infer on the calling thread. Raises DeviceError ``inference_failed``."""
         return self._loaded.run(inputs, outputs)
 
     def submit(
         self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
     ) -> "asyncio.Future[list[Tensor]]":
-        """Infer in the worker, when its turn comes; the turn is taken before this returns.
+        """Queue an inference for the worker thread. The queue is first in, first out.
 
-        Raises DeviceError ``overloaded`` when as many wait as may; the future raises
+        Raises DeviceError ``overloaded`` if the queue is full. The future raises DeviceError
         ``inference_failed``.
         """
         if self.stats.in_flight > QUEUED:
-            raise DeviceError("overloaded", f"{QUEUED} inferences wait already.")
+            raise DeviceError(
+                "overloaded", f"{QUEUED} inferences are waiting; the limit is {QUEUED}."
+            )
         future = asyncio.get_running_loop().run_in_executor(
             self._worker, self._loaded.run, inputs, outputs
         )
         self.stats.in_flight += 1
-        future.add_done_callback(self._left)
+        future.add_done_callback(self._finished)
         return future
 
     def retire(self) -> None:
-        """Finish what was begun, then end the worker. Blocks until then."""
+        """Finish the queued inferences, then end the worker thread. Blocks until then."""
         if self._worker is not None:
             self._worker.shutdown(wait=True)
 
-    def _left(self, _: "asyncio.Future[list[Tensor]]") -> None:
+    def _finished(self, _: "asyncio.Future[list[Tensor]]") -> None:
         self.stats.in_flight -= 1
 
 
 def check_quality(wanted: Activate) -> None:
-    """Raise PublisherError ``release_file_invalid`` when live quality could not be read."""
+    """Raises PublisherError ``release_file_invalid`` if live quality cannot be measured."""
     for spec in wanted.variant.outputs:
         if spec.name == wanted.quality.output:
             if spec.datatype in _SCORES and len(spec.shape) >= 2:
                 return
             raise PublisherError(
                 "release_file_invalid",
-                f"{spec.name} is {spec.datatype} {list(spec.shape)}, no scores of classes.",
+                f"Output {spec.name} is {spec.datatype} {list(spec.shape)}, not class scores.",
                 field="quality.output",
             )
     raise PublisherError(

@@ -1,4 +1,4 @@
-"""What the agent asks of the serving process, on a Unix socket that only its user can open."""
+"""The agent's control API of the serving process, on a Unix socket for its user only."""
 
 from collections.abc import Awaitable
 
@@ -10,7 +10,7 @@ from edgefleet.serving.model_host import ModelHost
 
 
 class Control:
-    """The handler of the control socket; ``url`` is where inference is served."""
+    """The handler of the control socket. ``url`` is the address of inference."""
 
     def __init__(self, host: ModelHost, url: str) -> None:
         self._host = host
@@ -23,9 +23,11 @@ class Control:
             case "POST", "/control/activate":
                 return self._activate(decode(request.body, Activate))
             case _, "/control/status" | "/control/activate":
-                raise OperatorError("method_not_allowed", f"Not by {request.method}.")
+                raise OperatorError(
+                    "method_not_allowed", f"{request.path} does not accept {request.method}."
+                )
             case _:
-                raise OperatorError("not_found", "There is no such endpoint.")
+                raise OperatorError("not_found", f"There is no endpoint {request.path}.")
 
     async def _activate(self, wanted: Activate) -> Reply:
         await self._host.activate(wanted)

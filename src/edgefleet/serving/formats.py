@@ -1,8 +1,8 @@
-"""What a model file and a golden set are: told from their bytes, and nothing in them is run.
+"""Reads model files and golden sets without running any code in them.
 
-A file comes from a publisher, so all of it may be wrong or hostile. Sizes are bounded before
-anything is allocated, pickles are named but never opened, and whatever is refused is refused as a
-typed error. Reading needs the ``onnx`` package, which is imported when the first model is read.
+A file comes from a publisher and may be damaged or hostile. Sizes are checked before allocation,
+pickles are detected but not loaded, and every refusal is a typed error. Reading a model needs the
+``onnx`` package, which is imported with the first model.
 """
 
 import io
@@ -45,7 +45,7 @@ NPY_TYPES: Final[Mapping[Datatype, str]] = {
     "INT8": "|i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
     "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
-"""How a golden set's arrays spell each datatype. Text (BYTES) has no place in a golden set."""
+"""NumPy's name of each datatype, for the arrays of a golden set. BYTES is not supported there."""
 
 _ONNX_TYPES: Final[Mapping[str, Datatype]] = {
     "BOOL": "BOOL", "UINT8": "UINT8", "UINT16": "UINT16", "UINT32": "UINT32", "UINT64": "UINT64",
@@ -78,7 +78,7 @@ _NPY_HEADER: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the model takes and gives. The first size of a shape is the batch."""
+    """Inputs and outputs of a model. The first size of a shape is the batch."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -86,7 +86,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class GoldenSet:
-    """The arrays of a golden set by tensor name, cases first, and one label a case."""
+    """The arrays of a golden set by tensor name, cases first, and one label per case."""
 
     inputs: Mapping[str, NDArray[Any]]
     outputs: Mapping[str, NDArray[Any]]
@@ -94,22 +94,28 @@ class GoldenSet:
 
 
 def inspect_model(path: Path) -> ModelFacts:
-    """Read what the model at ``path`` takes and gives.
+    """Read the inputs and outputs of the model at ``path``.
 
     Raises PublisherError ``model_is_pickle``, ``model_truncated``, ``model_unsupported`` or
     ``not_a_model``; DeviceError ``runtime_missing`` without the ``onnx`` package.
     """
     size_bytes = path.stat().st_size
     if size_bytes > MODEL_BYTES:
-        raise PublisherError("model_unsupported", f"The model has {size_bytes} bytes.")
+        raise PublisherError(
+            "model_unsupported", f"The model has {size_bytes} bytes; {MODEL_BYTES} are allowed."
+        )
     data = path.read_bytes()
     match _walk(data):
         case _Frame.FOREIGN if _is_pickle(data):
-            raise PublisherError("model_is_pickle", "The file is a pickle, or an archive of one.")
+            raise PublisherError("model_is_pickle", "The file is a pickle, or an archive with one.")
         case _Frame.FOREIGN:
-            raise PublisherError("not_a_model", f"The file is no ONNX model: {_resembles(data)}.")
+            raise PublisherError(
+                "not_a_model", f"The file is not an ONNX model: {_resembles(data)}."
+            )
         case _Frame.CUT:
-            raise PublisherError("model_truncated", f"The model ends early, at {size_bytes} bytes.")
+            raise PublisherError(
+                "model_truncated", f"The model is truncated after {size_bytes} bytes."
+            )
         case _Frame.WHOLE:
             return _facts(data)
 
@@ -117,9 +123,9 @@ def inspect_model(path: Path) -> ModelFacts:
 def inspect_golden(
     path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
 ) -> int:
-    """How many cases the golden set at ``path`` has, once it fits these inputs and outputs.
+    """Check the golden set at ``path``. Returns its number of cases.
 
-    Raises PublisherError ``golden_mismatch``, its field naming the array at fault.
+    Raises PublisherError ``golden_mismatch``; its field is the array that does not match the model.
     """
     return len(read_golden(path, inputs, outputs).labels)
 
@@ -127,61 +133,66 @@ def inspect_golden(
 def read_golden(
     path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
 ) -> GoldenSet:
-    """Read the golden set at ``path``; see ``protocol.release.Golden`` for its arrays.
+    """Read the golden set at ``path``. ``protocol.release.Golden`` describes its arrays.
 
-    Raises PublisherError ``golden_mismatch``, its field naming the array at fault.
+    Raises PublisherError ``golden_mismatch``; its field is the array that does not match the model.
     """
     arrays = _read_npz(path)
-    labels = _take(arrays, "label")
+    labels = _array(arrays, "label")
     if labels.dtype != np.int64 or labels.ndim != 1:
-        raise _mismatch("label", "Labels are int64, one a case.")
+        raise _mismatch(
+            "label",
+            f"Labels are {labels.dtype} with {labels.ndim} axes; they must be int64 with one.",
+        )
     if not 0 < len(labels) <= GOLDEN_CASES:
-        raise _mismatch("label", f"It has {len(labels)} cases; 1 to {GOLDEN_CASES} are allowed.")
+        raise _mismatch(
+            "label", f"The golden set has {len(labels)} cases; 1 to {GOLDEN_CASES} are allowed."
+        )
     kinds = (("input", inputs), ("output", outputs))
     found = {
         kind: {spec.name: _fitting(arrays, f"{kind}.{spec.name}", spec, labels) for spec in specs}
         for kind, specs in kinds
     }
     known = {"label", *(f"{kind}.{spec.name}" for kind, specs in kinds for spec in specs)}
-    if strangers := sorted(arrays.keys() - known):
-        raise _mismatch(strangers[0], "The model has no such input or output.")
+    if unknown := sorted(arrays.keys() - known):
+        raise _mismatch(unknown[0], "The model has no such input or output.")
     return GoldenSet(found["input"], found["output"], labels)
 
 
 class _Frame(Enum):
-    """What the top level of a file says about it."""
+    """The result of reading a file's top-level fields."""
 
     WHOLE = auto()
-    CUT = auto()  # begins as a model, ends early
+    CUT = auto()  # a truncated model
     FOREIGN = auto()
 
 
 def _walk(data: bytes) -> _Frame:
-    """Follow the top-level fields as protobuf's wire format frames them.
+    """Read the top-level fields in protobuf's wire format.
 
-    Every protobuf writer puts ``ir_version`` first, so only a file that begins with it is called
-    cut. A cut that falls between two fields leaves a message that parses: it is called cut as long
-    as the graph or the operator set that follows it is missing.
+    Every protobuf writer puts ``ir_version`` first, so only a file that begins with it can be CUT.
+    A file truncated between two fields still parses; it is CUT if the graph or the operator set,
+    which comes after the graph, is missing.
     """
-    at, seen = 0, list[int]()
+    at, fields = 0, list[int]()
     while at < len(data):
         tag, at = _varint(data, at)
         field, wire_type = tag >> 3, tag & 7
-        foreign = wire_type != _MODEL_FIELDS.get(field, wire_type if seen else None)
+        foreign = wire_type != _MODEL_FIELDS.get(field, wire_type if fields else None)
         if at <= len(data) and (foreign or wire_type not in (0, 1, 2, 5)):
             return _Frame.FOREIGN
         value, at = _varint(data, at) if wire_type in (0, 2) else (0, at)
         at += value if wire_type == 2 else _FIXED_BYTES.get(wire_type, 0)
-        seen.append(field)
-        if len(seen) > MODEL_FIELDS:
+        fields.append(field)
+        if len(fields) > MODEL_FIELDS:
             return _Frame.FOREIGN
-    if at == len(data) and _GRAPH in seen and _OPSET_IMPORT in seen:
+    if at == len(data) and _GRAPH in fields and _OPSET_IMPORT in fields:
         return _Frame.WHOLE
-    return _Frame.CUT if seen[:1] == [_IR_VERSION] else _Frame.FOREIGN
+    return _Frame.CUT if fields[:1] == [_IR_VERSION] else _Frame.FOREIGN
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at ``at`` and where the next begins; beyond the end when it does not end."""
+    """The number at ``at`` and the position after it. Beyond the end if the number is truncated."""
     value = 0
     for count, byte in enumerate(data[at : at + 10]):
         value |= (byte & 0x7F) << (7 * count)
@@ -191,9 +202,9 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _is_pickle(data: bytes) -> bool:
-    """Whether this is a pickle of any protocol, or an archive (PyTorch's) that holds one.
+    """Whether ``data`` is a pickle of any protocol, or an archive with one (as of PyTorch).
 
-    ``pickletools`` names the operations of a pickle without carrying out any of them.
+    ``pickletools`` lists the operations of a pickle without executing them.
     """
     if data.startswith(_ZIP_HEAD):
         return b".pkl" in data
@@ -211,7 +222,7 @@ def _is_pickle(data: bytes) -> bool:
 
 
 def _resembles(data: bytes) -> str:
-    """What the first bytes look like, for a message that helps."""
+    """The format that the first bytes suggest, for messages."""
     if not data:
         return "it is empty"
     if data[4:8] == b"TFL3":
@@ -221,27 +232,31 @@ def _resembles(data: bytes) -> str:
         b"\x1f\x8b": "it is gzip", b"{": "it is JSON",
     }  # fmt: skip
     found = (text for head, text in heads.items() if data.startswith(head))
-    return next(found, "its bytes are not those of ONNX")
+    return next(found, "its format is unknown")
 
 
 def _facts(data: bytes) -> ModelFacts:
     try:
-        import onnx  # noqa: PLC0415 - 31 MiB that only the reader of a model needs
+        import onnx  # noqa: PLC0415 - 31 MiB, needed for models only
         from google.protobuf.message import (  # type: ignore[import-untyped] # noqa: PLC0415 - with onnx
             DecodeError,
         )
     except ImportError as error:
         raise DeviceError(
-            "runtime_missing", "Models are read with onnx.", hint="pip install 'edgefleet[hub]'."
+            "runtime_missing",
+            "Reading a model needs the onnx package.",
+            hint="Run: pip install 'edgefleet[hub]'",
         ) from error
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError as error:
-        raise PublisherError("not_a_model", "The model is damaged inside.") from error
+        raise PublisherError(
+            "not_a_model", "The model is damaged: protobuf cannot decode it."
+        ) from error
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
         raise PublisherError(
             "model_unsupported",
-            "Weights stand in other files.",
+            "The model has weights in other files.",
             hint="Save the model as one file, with its weights inside.",
         )
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -251,15 +266,15 @@ def _facts(data: bytes) -> ModelFacts:
     )
     try:
         onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError) as error:  # ValueError: text that is no UTF-8
-        said = " ".join(str(error).split())[:300]
-        code = "model_unsupported" if "No Op registered" in said else "not_a_model"
-        raise PublisherError(code, f"ONNX's own check refuses it: {said}") from error
+    except (onnx.checker.ValidationError, ValueError) as error:  # ValueError: text not in UTF-8
+        reason = " ".join(str(error).split())[:300]
+        code = "model_unsupported" if "No Op registered" in reason else "not_a_model"
+        raise PublisherError(code, f"onnx.checker refuses the model: {reason}") from error
     return facts
 
 
 def _tensors(model: "ModelProto") -> Iterator["TensorProto"]:
-    """Every constant tensor, however deep. Raises ``model_unsupported`` for foreign operators."""
+    """All constant tensors, nested ones too. Raises ``model_unsupported`` for unknown operators."""
     domains = _RUNTIME_DOMAINS | {function.domain for function in model.functions}
     graphs = [model.graph, *(info.algorithm for info in model.training_info)]
     nodes = [node for function in model.functions for node in function.node]
@@ -274,7 +289,7 @@ def _tensors(model: "ModelProto") -> Iterator["TensorProto"]:
         node = nodes.pop()
         if node.domain not in domains:
             raise PublisherError(
-                "model_unsupported", f"No runtime knows {node.domain}.{node.op_type}."
+                "model_unsupported", f"No runtime supports operator {node.domain}.{node.op_type}."
             )
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
@@ -287,81 +302,97 @@ def _tensors(model: "ModelProto") -> Iterator["TensorProto"]:
 
 def _specs(side: str, infos: "list[ValueInfoProto]") -> tuple[TensorSpec, ...]:
     if not 0 < len(infos) <= TENSORS:
-        raise PublisherError("model_unsupported", f"It has {len(infos)} {side}.", field=side)
+        raise PublisherError(
+            "model_unsupported",
+            f"The model has {len(infos)} {side}; 1 to {TENSORS} are allowed.",
+            field=side,
+        )
     return tuple(_spec(f"{side}[{number}]", info) for number, info in enumerate(infos))
 
 
 def _spec(field: str, info: "ValueInfoProto") -> TensorSpec:
-    from onnx import TensorProto  # noqa: PLC0415 - was imported by the caller
+    from onnx import TensorProto  # noqa: PLC0415 - the caller imported it
 
     kind = info.type.tensor_type
     names = {number: name for name, number in TensorProto.DataType.items()}
     datatype = _ONNX_TYPES.get(names.get(kind.elem_type, ""))
     if info.type.WhichOneof("value") != "tensor_type" or datatype is None:
-        raise PublisherError("model_unsupported", f"{info.name!r} has no known type.", field=field)
+        raise PublisherError(
+            "model_unsupported", f"Tensor {info.name!r} has an unknown type.", field=field
+        )
     if not kind.HasField("shape") or not kind.shape.dim:
         raise PublisherError(
             "model_unsupported",
-            f"{info.name!r} has no shape with a batch first.",
+            f"Tensor {info.name!r} has no shape.",
             field=field,
             hint="Export with a shape such as [-1, 64], the batch first.",
         )
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
     if any(dim.HasField("dim_value") and dim.dim_value < 1 for dim in kind.shape.dim):
-        raise PublisherError("model_unsupported", f"{info.name!r} has shape {shape}.", field=field)
+        raise PublisherError(
+            "model_unsupported", f"Tensor {info.name!r} has shape {shape}.", field=field
+        )
     return TensorSpec(name=info.name, datatype=datatype, shape=shape)
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an .npz. Declared sizes are added up before the first one is unpacked."""
+    """All arrays of an .npz file. The declared sizes are checked before unpacking."""
     size_bytes = path.stat().st_size
     if size_bytes > GOLDEN_BYTES:
         raise _mismatch(None, f"The golden set has {size_bytes} bytes; {GOLDEN_BYTES} are allowed.")
     data = path.read_bytes()
-    # Each entry of an archive carries this mark, so no more entries than this can be listed.
+    # Each entry has this mark, so the archive has at most as many entries.
     if data.count(_ZIP_ENTRY) > GOLDEN_ARRAYS:
         raise _mismatch(None, f"The golden set has more than {GOLDEN_ARRAYS} arrays.")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
             if sum(entry.file_size for entry in entries) > GOLDEN_UNPACKED_BYTES:
-                raise _mismatch(None, f"It unpacks to more than {GOLDEN_UNPACKED_BYTES} bytes.")
+                raise _mismatch(
+                    None, f"The golden set unpacks to more than {GOLDEN_UNPACKED_BYTES} bytes."
+                )
             arrays: dict[str, NDArray[Any]] = {}
             for entry in entries:
                 name = entry.filename.removesuffix(".npy")
                 if name in arrays or name == entry.filename:
-                    raise _mismatch(name, "An .npz holds .npy files, each once.")
+                    raise _mismatch(
+                        name, "An .npz file may contain .npy files only, each name once."
+                    )
                 if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise _mismatch(name, "It is packed in another way than NumPy does.")
+                    raise _mismatch(
+                        name, "The array is compressed in a way that NumPy does not use."
+                    )
                 with archive.open(entry) as file:
-                    # A bound on the read keeps what is unpacked below what was declared.
+                    # Read no more than the declared size.
                     arrays[name] = _read_npy(name, file.read(entry.file_size))
             return arrays
     except _ZIP_FAULTS as error:
-        raise _mismatch(None, f"The golden set is no sound .npz file: {error}.") from error
+        raise _mismatch(None, f"The golden set is not a valid .npz file: {error}.") from error
 
 
 def _read_npy(name: str, data: bytes) -> NDArray[Any]:
-    """One array, from the only header that NumPy writes; nothing is evaluated or unpickled.
+    """One array in the format numpy.lib.format, version 1 or 2.
 
-    Format: numpy.lib.format, versions 1 and 2.
+    Only headers as NumPy writes them are accepted. Nothing is evaluated or unpickled.
     """
     header_at = {b"\x93NUMPY\x01\x00": 10, b"\x93NUMPY\x02\x00": 12}.get(data[:8], 0)
     header = _NPY_HEADER.match(data, header_at) if header_at else None
     if header is None:
-        raise _mismatch(name, "The array has no plain NumPy header.")
+        raise _mismatch(name, "The array has no NumPy header of version 1 or 2.")
     descr, order, sizes = (part.decode() for part in header.groups())
     if descr not in NPY_TYPES.values():
-        raise _mismatch(name, f"Arrays of {descr!r} are not allowed.")
+        raise _mismatch(name, f"Arrays of type {descr!r} are not allowed.")
     shape = tuple(int(size) for size in sizes.replace(",", " ").split())
     dtype = np.dtype(descr)
     if len(shape) > RANK or math.prod(shape) * dtype.itemsize != len(data) - header.end():
-        raise _mismatch(name, f"Its size is not that of shape {shape}.")
+        raise _mismatch(
+            name, f"The array has {len(data) - header.end()} bytes, which do not fit shape {shape}."
+        )
     flat = np.frombuffer(data, dtype, offset=header.end())
     return flat.reshape(shape, order="F" if order == "True" else "C")
 
 
-def _take(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:
+def _array(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:
     if key not in arrays:
         raise _mismatch(key, f"The golden set has no array {key!r}.")
     return arrays[key]
@@ -370,15 +401,19 @@ def _take(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:
 def _fitting(
     arrays: Mapping[str, NDArray[Any]], key: str, spec: TensorSpec, labels: NDArray[np.int64]
 ) -> NDArray[Any]:
-    array = _take(arrays, key)
+    array = _array(arrays, key)
     if array.dtype != np.dtype(NPY_TYPES.get(spec.datatype, "V1")):
-        raise _mismatch(key, f"It is {array.dtype}, the model's is {spec.datatype}.")
+        raise _mismatch(
+            key, f"The array is {array.dtype}, the tensor of the model is {spec.datatype}."
+        )
     expected = (len(labels), *spec.shape[1:])
     if array.ndim != len(expected) or any(
         size not in (want, -1) and want != -1
         for size, want in zip(array.shape, expected, strict=True)
     ):
-        raise _mismatch(key, f"Its shape is {array.shape}, the model's is {spec.shape}.")
+        raise _mismatch(
+            key, f"The array has shape {array.shape}, the tensor of the model {spec.shape}."
+        )
     return array
 
 

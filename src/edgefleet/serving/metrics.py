@@ -1,4 +1,4 @@
-"""What Prometheus scrapes (text format 0.0.4), written by hand: a client library costs 7 MiB."""
+"""Metrics in Prometheus text format 0.0.4. A client library would need 7 MiB."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -13,7 +13,7 @@ _ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
 def metrics_text(host: ModelHost) -> str:
-    """All metrics of the process. Counters start again with each release, as their labels do."""
+    """All metrics of the process. Each release has its own counters and labels."""
     active = host.active
     lines = [
         *_family("serving_ready", "gauge", "1 when inference requests are answered."),
@@ -39,27 +39,27 @@ def metrics_text(host: ModelHost) -> str:
 
 
 def _release(stats: Stats, labels: Mapping[str, str]) -> Iterable[str]:
-    said = _labels(labels)
+    label_text = _labels(labels)
     yield from _family("inference_requests_total", "counter", "Requests that the model ran on.")
-    yield f"edgefleet_inference_requests_total{said} {stats.requests}"
-    yield from _family("inference_errors_total", "counter", "Of them, those that failed.")
-    yield f"edgefleet_inference_errors_total{said} {stats.errors}"
-    yield from _family("inference_refused_total", "counter", "Turned away before the model ran.")
+    yield f"edgefleet_inference_requests_total{label_text} {stats.requests}"
+    yield from _family("inference_errors_total", "counter", "Requests that failed in the model.")
+    yield f"edgefleet_inference_errors_total{label_text} {stats.errors}"
+    yield from _family("inference_refused_total", "counter", "Refused before the model ran.")
     for code, count in sorted(stats.refused.items()):
         yield f"edgefleet_inference_refused_total{_labels({**labels, 'code': code})} {count}"
-    yield from _family("inference_in_flight", "gauge", "Requests in the model or before it.")
-    yield f"edgefleet_inference_in_flight{said} {stats.in_flight}"
+    yield from _family("inference_in_flight", "gauge", "Requests that run or wait.")
+    yield f"edgefleet_inference_in_flight{label_text} {stats.in_flight}"
     yield from _family("inference_confidence", "summary", "The top score of each answered item.")
-    yield f"edgefleet_inference_confidence_sum{said} {stats.confidence_sum!r}"
-    yield f"edgefleet_inference_confidence_count{said} {stats.confidence_count}"
-    yield from _family("inference_duration_seconds", "histogram", "From request read to answered.")
+    yield f"edgefleet_inference_confidence_sum{label_text} {stats.confidence_sum!r}"
+    yield f"edgefleet_inference_confidence_count{label_text} {stats.confidence_count}"
+    yield from _family("inference_duration_seconds", "histogram", "Time from request to answer.")
     name = "edgefleet_inference_duration_seconds"
     for edge_us, count in zip(EDGES_US, stats.latency.at_most(EDGES_US), strict=True):
         yield f"{name}_bucket{_labels({**labels, 'le': repr(edge_us / 1e6)})} {count}"
     total = sum(stats.latency.counts)
     yield f"{name}_bucket{_labels({**labels, 'le': '+Inf'})} {total}"
-    yield f"{name}_sum{said} {stats.latency.sum_us / 1e6!r}"
-    yield f"{name}_count{said} {total}"
+    yield f"{name}_sum{label_text} {stats.latency.sum_us / 1e6!r}"
+    yield f"{name}_count{label_text} {total}"
 
 
 def _family(name: str, kind: str, text: str) -> tuple[str, str]:

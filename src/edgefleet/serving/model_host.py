@@ -1,4 +1,4 @@
-"""Which release answers now, and the live swap to the next."""
+"""Holds the active release and swaps it without dropping requests."""
 
 import asyncio
 import ctypes
@@ -13,9 +13,9 @@ from edgefleet.serving.stats import memory_kib
 
 
 class ModelHost:
-    """Holds the active release; empty until the first activation.
+    """Holds the active release. ``active`` is None until the first activation.
 
-    ``data_dir`` bounds where artifacts are loaded from, when it is given.
+    Artifacts are loaded only from ``data_dir``, if it is given.
     """
 
     def __init__(self, data_dir: Path | None = None) -> None:
@@ -25,7 +25,7 @@ class ModelHost:
         self._swapping = asyncio.Lock()
 
     def require(self) -> ActiveRelease:
-        """The active release. Raises DeviceError ``not_ready`` before the first."""
+        """The active release. Raises DeviceError ``not_ready`` if there is none yet."""
         if self.active is None:
             raise DeviceError("not_ready", "This device serves no release yet.")
         return self.active
@@ -33,8 +33,8 @@ class ModelHost:
     async def activate(self, wanted: Activate) -> None:
         """Load ``wanted`` beside the active release, then swap it in.
 
-        Requests under way end on the release that they began on. Whatever is raised (see
-        ``Runtime.load``), the active release goes on. Nothing happens when it is active already.
+        Requests in progress finish on the previous release. If loading raises an error (see
+        ``Runtime.load``), the active release stays active. No effect if ``wanted`` is active.
         """
         async with self._swapping:
             if self.active is not None and self.active.wanted == wanted:
@@ -46,10 +46,10 @@ class ModelHost:
             if old is not None:
                 await asyncio.to_thread(old.retire)
                 del old
-                await asyncio.to_thread(_give_memory_back)
+                await asyncio.to_thread(_return_memory)
 
     def status(self, url: str) -> ServingStatus:
-        """What the agent asks for."""
+        """The answer to the agent's status request."""
         active = self.active
         if active is None:
             stats = LiveStats(memory_mib=memory_kib() >> 10)
@@ -65,7 +65,7 @@ class ModelHost:
         )
 
     async def close(self) -> None:
-        """Let the worker finish."""
+        """Finish the queued inferences."""
         if self.active is not None:
             await asyncio.to_thread(self.active.retire)
 
@@ -75,13 +75,15 @@ class ModelHost:
             path = path.resolve()
             if not path.is_relative_to(self._data_dir.resolve()):
                 raise OperatorError(
-                    "not_found", "The artifact is not in the data folder.", field="artifact_path"
+                    "not_found",
+                    f"The artifact {path} is not in the data folder.",
+                    field="artifact_path",
                 )
         return runtime_for(wanted.variant).load(path, wanted.variant)
 
 
-def _give_memory_back() -> None:
-    """Make glibc return what a freed model used: it keeps it until told."""
+def _return_memory() -> None:
+    """Return the memory of a freed model to the system. glibc keeps it otherwise."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

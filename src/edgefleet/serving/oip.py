@@ -1,6 +1,6 @@
-"""The Open Inference Protocol v2 over REST, as KServe, Triton and their clients speak it.
+"""The Open Inference Protocol v2 over REST, compatible with KServe, Triton and their clients.
 
-``model_version`` in every answer is the release that made it.
+``model_version`` of an answer is the release that computed it.
 """
 
 import asyncio
@@ -36,19 +36,19 @@ _NOT_OFFERED: Final = ("classification", "shared_memory_region")
 
 @dataclass(frozen=True, slots=True)
 class _Inference:
-    """A request that was read: what to run, and how to answer."""
+    """A parsed request: the inputs to run and the form of the answer."""
 
     began_ns: int
     id: str | None
     inputs: dict[str, Tensor]
-    wanted: tuple[tuple[str, bool], ...]  # output, as binary?
-    outputs: tuple[str, ...]  # the names of ``wanted``, and the one that tells the confidence
+    wanted: tuple[tuple[str, bool], ...]  # name of the output, and whether as binary
+    outputs: tuple[str, ...]  # the names of ``wanted``, and the quality output
 
 
 def render_error(error: EdgefleetError) -> Reply:
-    """The protocol's error object, with our code and hint beside its text."""
-    said = {"error": error.message, "code": error.code, "hint": error.hint, "field": error.field}
-    return Reply(error.status, encode(said), headers=retry_headers(error))
+    """The protocol's error object, with code, hint and field of edgefleet."""
+    body = {"error": error.message, "code": error.code, "hint": error.hint, "field": error.field}
+    return Reply(error.status, encode(body), headers=retry_headers(error))
 
 
 class OpenInference:
@@ -88,15 +88,19 @@ class OpenInference:
             case ["metrics"]:
                 return Reply(200, metrics_text(self._host).encode(), CONTENT_TYPE)
             case _:
-                raise OperatorError("not_found", "There is no such endpoint.")
+                raise OperatorError("not_found", f"There is no endpoint /{'/'.join(path)}.")
 
     def _find(self, model: str, version: str | None) -> ActiveRelease:
         active = self._host.require()
         if model != active.model:
-            raise OperatorError("not_found", f"This device serves {active.model}.", field="model")
+            raise OperatorError(
+                "not_found", f"This device serves model {active.model}, not {model}.", field="model"
+            )
         if version is not None and version != active.release:
             raise OperatorError(
-                "not_found", f"The active release is {active.release}.", field="version"
+                "not_found",
+                f"The active release is {active.release}, not {version}.",
+                field="version",
             )
         return active
 
@@ -138,43 +142,43 @@ def _read(request: Request, active: ActiveRelease, began_ns: int) -> _Inference:
     encoding = request.headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise OperatorError(
-            "bad_request", "Compressed bodies are not taken.", field="Content-Encoding"
+            "bad_request", "Compressed bodies are not supported.", field="Content-Encoding"
         )
     body = request.view
     json_bytes = _json_length(request, len(body))
     if json_bytes == 0:
         inputs = read_raw(body, active.inputs)
         wanted = tuple((name, True) for name in active.datatypes)
-        said_id = None
+        request_id = None
     else:
-        said = decode(
+        parsed = decode(
             request.body if json_bytes == len(body) else bytes(body[:json_bytes]), InferRequest
         )
         inputs = read_inputs(
-            said, body[json_bytes:], active.inputs, active.wanted.variant.max_batch
+            parsed, body[json_bytes:], active.inputs, active.wanted.variant.max_batch
         )
-        binary = said.parameters.get("binary_data_output") is True
-        wanted = _wanted(said.outputs, active.datatypes, binary=binary)
-        said_id = said.id
+        binary = parsed.parameters.get("binary_data_output") is True
+        wanted = _wanted(parsed.outputs, active.datatypes, binary=binary)
+        request_id = parsed.id
     names = tuple(name for name, _ in wanted)
     quality = active.wanted.quality.output
     return _Inference(
-        began_ns, said_id, inputs, wanted, names if quality in names else (*names, quality)
+        began_ns, request_id, inputs, wanted, names if quality in names else (*names, quality)
     )
 
 
 def _json_length(request: Request, size_bytes: int) -> int:
-    """How much of the body is JSON: what the header says, else all of it."""
-    said = request.headers.get(_JSON_LENGTH)
-    if said is None:
+    """The size of the JSON, in bytes: as the header says, or the whole body without it."""
+    given = request.headers.get(_JSON_LENGTH)
+    if given is None:
         return max(size_bytes, 1)
-    if not said.isdigit() or len(said) > 12 or int(said) > min(size_bytes, JSON_HEAD_BYTES):
+    if not given.isdigit() or len(given) > 12 or int(given) > min(size_bytes, JSON_HEAD_BYTES):
         raise OperatorError(
             "bad_request",
-            "It goes beyond the body.",
+            f"The JSON length must be a number from 0 to {min(size_bytes, JSON_HEAD_BYTES)}.",
             field="Inference-Header-Content-Length",
         )
-    return int(said)
+    return int(given)
 
 
 def _wanted(
@@ -186,17 +190,21 @@ def _wanted(
     for output in outputs:
         if output.name not in known or output.name in wanted:
             raise OperatorError(
-                "bad_request", f"The model gives {sorted(known)}, each once.", field=output.name
+                "bad_request",
+                f"The outputs of the model are {sorted(known)}; name each at most once.",
+                field=output.name,
             )
         for name in _NOT_OFFERED:
             if name in output.parameters:
-                raise OperatorError("bad_request", f"{name} is not offered.", field=output.name)
+                raise OperatorError(
+                    "bad_request", f"The extension {name} is not supported.", field=output.name
+                )
         wanted[output.name] = output.parameters.get("binary_data", binary) is True
     return tuple(wanted.items())
 
 
 def _answer(active: ActiveRelease, inference: _Inference, tensors: list[Tensor]) -> Reply:
-    """Render the outputs and count the request, by what became of it."""
+    """Encode the outputs and count the request as served or refused."""
     made = dict(zip(inference.outputs, tensors, strict=True))
     outputs: list[dict[str, Any]] = []
     pieces: list[bytes] = []
@@ -217,11 +225,11 @@ def _answer(active: ActiveRelease, inference: _Inference, tensors: list[Tensor])
                 active.stats.refused[error.code] += 1
                 raise
         outputs.append(output)
-    said: dict[str, Any] = {"model_name": active.model, "model_version": active.release}
+    answer: dict[str, Any] = {"model_name": active.model, "model_version": active.release}
     if inference.id is not None:
-        said["id"] = inference.id
-    said["outputs"] = outputs
-    head = encode(said)
+        answer["id"] = inference.id
+    answer["outputs"] = outputs
+    head = encode(answer)
     quality = active.wanted.quality
     active.stats.succeeded(
         (time.perf_counter_ns() - inference.began_ns) // 1_000,
@@ -253,7 +261,10 @@ def _metadata(active: ActiveRelease) -> Reply:
 
 def _allow(request: Request, *methods: str) -> None:
     if request.method not in methods:
-        raise OperatorError("method_not_allowed", f"This endpoint takes {' and '.join(methods)}.")
+        raise OperatorError(
+            "method_not_allowed",
+            f"This endpoint accepts {' and '.join(methods)}, not {request.method}.",
+        )
 
 
 def _json(value: object) -> Reply:

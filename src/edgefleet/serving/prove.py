@@ -1,9 +1,8 @@
-"""Prove a candidate: run its golden set on this device, in the runtime that it will serve from.
+"""Proves a candidate: runs its golden set on this device, in the runtime of serving.
 
 ``python -m edgefleet.serving.prove`` reads a ProveRequest as JSON from standard input and prints a
-ProveResult as its last line: exit code 0 when it passed, 1 when it did not, 2 when the request
-could not be read. It is a process of its own, so that a model which takes the process down takes
-nothing else with it.
+ProveResult as its last line. The exit code is 0 if the candidate passed, 1 if it failed, 2 if the
+request is invalid. It runs in a separate process, so that a model that crashes stops nothing else.
 """
 
 import sys
@@ -25,23 +24,23 @@ from edgefleet.serving.runtime import LoadedModel, Tensor, runtime_for
 
 
 def prove(request: ProveRequest) -> ProveResult:
-    """Run the golden set. Classes are read from the variant's first output, by arg max.
+    """Run the golden set. The class of a case is the arg max of the variant's first output.
 
-    Whatever is wrong with the model or the set is told in the result; nothing is raised.
+    Errors of the model or the golden set are in the result and are not raised.
     """
     variant, golden = request.variant, request.golden
     began = time.perf_counter()
     try:
         model = runtime_for(variant).load(Path(request.artifact_path), variant)
     except EdgefleetError as error:
-        return ProveResult(passed=False, reason="load_failed", detail=_tell(error))
+        return ProveResult(passed=False, reason="load_failed", detail=_detail(error))
     load_ms = (time.perf_counter() - began) * 1_000
     try:
         cases = _read_cases(Path(request.golden_path), golden.artifact, golden.cases, variant)
         got, took_us = _run(model, variant, cases)
     except EdgefleetError as error:
         return ProveResult(
-            passed=False, reason="golden_failed", detail=_tell(error), load_ms=load_ms
+            passed=False, reason="golden_failed", detail=_detail(error), load_ms=load_ms
         )
     reference = _classes(cases.outputs[variant.outputs[0].name])
     accuracy = _share_equal(got, cases.labels)
@@ -67,7 +66,7 @@ def prove(request: ProveRequest) -> ProveResult:
 
 
 def main() -> int:
-    """Read the request, prove, print the result; see the top of this module."""
+    """Read the request, prove, print the result. See the top of this module."""
     try:
         request = decode(sys.stdin.buffer.read(PROVE_STDIN_BYTES), ProveRequest)
     except EdgefleetError as error:
@@ -82,13 +81,18 @@ def _read_cases(path: Path, artifact: Artifact, cases: int, variant: Variant) ->
     try:
         found = sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise PublisherError("golden_mismatch", f"Cannot be read: {error.strerror}.") from error
+        raise PublisherError(
+            "golden_mismatch", f"The golden set cannot be read: {error.strerror}."
+        ) from error
     if found != artifact.sha256:
-        raise PublisherError("digest_mismatch", "The golden set is not the one that was signed.")
+        raise PublisherError(
+            "digest_mismatch", "The golden set does not match the digest in the manifest."
+        )
     read = read_golden(path, variant.inputs, variant.outputs)
     if len(read.labels) != cases:
         raise PublisherError(
-            "golden_mismatch", f"It has {len(read.labels)} cases, the manifest says {cases}."
+            "golden_mismatch",
+            f"The golden set has {len(read.labels)} cases, the manifest has {cases}.",
         )
     return read
 
@@ -110,13 +114,13 @@ def _run(model: LoadedModel, variant: Variant, cases: GoldenSet) -> tuple[Tensor
 
 
 def _batch(variant: Variant) -> int:
-    """As many cases at a time as the device will serve: the fixed batch of the model, if it has."""
+    """The batch size: the model's fixed batch, else the variant's largest one."""
     fixed = [spec.shape[0] for spec in variant.inputs if spec.shape[0] != -1]
     return fixed[0] if fixed else variant.max_batch
 
 
 def _filled(inputs: Mapping[str, Tensor], specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
-    """Repeat the last case of a short batch for a model whose batch is fixed."""
+    """Fill a short batch of a model with a fixed batch by repeating the last case."""
     full: dict[str, Tensor] = {}
     for spec in specs:
         array = np.ascontiguousarray(inputs[spec.name])
@@ -130,7 +134,7 @@ def _filled(inputs: Mapping[str, Tensor], specs: tuple[TensorSpec, ...]) -> dict
 
 
 def _classes(scores: Tensor) -> Tensor:
-    """Arg max over all but the first axis; -1, which equals nothing, where a score is no number."""
+    """Arg max of each case. -1, which equals no class, if a score is not a number."""
     flat = scores.reshape(len(scores), -1)
     return np.where(np.isnan(flat).any(axis=1), -1, flat.argmax(axis=1))
 
@@ -139,7 +143,7 @@ def _share_equal(got: Tensor, wanted: Tensor) -> float:
     return float(np.mean((got == wanted) & (got >= 0)))
 
 
-def _tell(error: EdgefleetError) -> str:
+def _detail(error: EdgefleetError) -> str:
     return f"{error.code}: {error.message}"
 
 

@@ -1,4 +1,4 @@
-"""What runs a model. ONNX Runtime is the first; another needs ``load`` and ``run``, no more."""
+"""Model runtimes. ONNX Runtime is the only one; another needs ``load`` and ``run``."""
 
 import os
 import time
@@ -52,11 +52,11 @@ _CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 class LoadedModel(Protocol):
-    """A model in memory, warmed up. ``run`` may be called from any one thread at a time."""
+    """A loaded and warmed-up model. ``run`` may be called from one thread at a time."""
 
     @property
     def run_us(self) -> int:
-        """What one run of the largest batch took after warming up; 0 where that is not known."""
+        """Time of one run of the largest batch, in microseconds. 0 if it is not known."""
         ...
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
@@ -65,10 +65,10 @@ class LoadedModel(Protocol):
 
 
 class Runtime(Protocol):
-    """Makes models out of files."""
+    """Loads models from files."""
 
     def load(self, path: Path, variant: Variant) -> LoadedModel:
-        """Read, check against ``variant`` and warm up what stands at ``path``.
+        """Read the model at ``path``, check it against ``variant`` and warm it up.
 
         Raises PublisherError ``digest_mismatch``, ``not_a_model`` or ``model_unsupported``,
         OperatorError ``not_found``, DeviceError ``runtime_missing`` or ``inference_failed``.
@@ -77,18 +77,18 @@ class Runtime(Protocol):
 
 
 def runtime_for(variant: Variant) -> Runtime:
-    """The runtime that ``variant`` was built for."""
+    """The runtime of ``variant``."""
     match variant.runtime:
         case "onnx":
             return OnnxRuntime()
 
 
 class OnnxRuntime:
-    """ONNX Runtime on the CPU, with options for a box whose cores have other work."""
+    """ONNX Runtime on the CPU, with options for a device whose cores have other work."""
 
     def load(self, path: Path, variant: Variant) -> LoadedModel:
         try:
-            import onnxruntime as ort  # noqa: PLC0415 - 50 ms that http1 and a test need not pay
+            import onnxruntime as ort  # noqa: PLC0415 - saves 50 ms in other programs
         except ImportError as error:
             raise DeviceError("runtime_missing", "onnxruntime is not installed.") from error
         data = _read_checked(path, variant)
@@ -97,14 +97,14 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4
-        # A spinning thread burns the core that the loop needs to answer.
+        # A spinning thread would use the core that the event loop needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         try:
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime has a class of its own for each failure
+        except Exception as error:  # the runtime has a separate class for each failure
             code = "not_a_model" if "protobuf" in str(error).lower() else "model_unsupported"
-            raise PublisherError(code, f"The runtime refuses it: {_short(error)}") from error
+            raise PublisherError(code, f"The runtime refuses the model: {_short(error)}") from error
         del data
         _check_specs("inputs", session.get_inputs(), variant.inputs)
         _check_specs("outputs", session.get_outputs(), variant.outputs)
@@ -120,14 +120,14 @@ class _OnnxModel:
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
         try:
             made: list[Tensor] = self._session.run(outputs, inputs)
-        except Exception as error:  # the runtime has a class of its own for each failure
+        except Exception as error:  # the runtime has a separate class for each failure
             raise DeviceError("inference_failed", f"The model failed: {_short(error)}") from error
         return made
 
     def _warm_up(self, variant: Variant) -> None:
-        """Run on zeros, so that the first request pays for no allocation.
+        """Run on zeros, so that the first request has no allocations.
 
-        Skipped when a size other than the batch is open: zeros of a made-up size may not fit.
+        Skipped if a size other than the batch is open: zeros of a guessed size may not fit.
         """
         if any(-1 in spec.shape[1:] for spec in variant.inputs):
             return
@@ -143,7 +143,7 @@ class _OnnxModel:
 
 
 def thread_count() -> int:
-    """Whole CPUs of the cgroup's quota, 1 without one: the cores of a device are not ours."""
+    """Whole CPUs in the cgroup's quota, 1 without a quota: other programs need the cores too."""
     try:
         quota, period = _CPU_MAX.read_text().split()
     except (OSError, ValueError):
@@ -154,7 +154,7 @@ def thread_count() -> int:
 
 
 def _read_checked(path: Path, variant: Variant) -> bytes:
-    """The very bytes that are loaded are the ones whose digest is checked."""
+    """Read the artifact once, so that the checked bytes are the loaded ones."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -163,30 +163,32 @@ def _read_checked(path: Path, variant: Variant) -> bytes:
         ) from error
     if sha256(data).hexdigest() != variant.artifact.sha256:
         raise PublisherError(
-            "digest_mismatch", "The file is not the artifact that the variant names."
+            "digest_mismatch", "The file does not match the SHA-256 of the variant's artifact."
         )
     return data
 
 
 def _check_specs(side: str, nodes: Sequence[Any], specs: tuple[TensorSpec, ...]) -> None:
-    """What the manifest says must be what the file is, or every answer would surprise somebody."""
+    """Raises PublisherError ``model_unsupported`` if tensors of manifest and file differ."""
     found = {node.name: (_ORT_TYPES.get(node.type), list(node.shape)) for node in nodes}
     for spec in specs:
         datatype, shape = found.pop(spec.name, (None, []))
         fits = len(shape) == len(spec.shape) and all(
-            not isinstance(size, int) or size in (said, -1)
-            for size, said in zip(shape, spec.shape, strict=True)
+            not isinstance(size, int) or size in (declared, -1)
+            for size, declared in zip(shape, spec.shape, strict=True)
         )
         if datatype != spec.datatype or not fits:
             raise PublisherError(
                 "model_unsupported",
-                f"The manifest says {spec.name} {spec.datatype} {list(spec.shape)}, "
-                f"the file {datatype} {shape}.",
+                f"Tensor {spec.name} is {spec.datatype} {list(spec.shape)} in the manifest, "
+                f"{datatype} {shape} in the model.",
                 field=f"variant.{side}",
             )
     if found and side == "inputs":
         raise PublisherError(
-            "model_unsupported", f"The manifest leaves out {min(found)}.", field="variant.inputs"
+            "model_unsupported",
+            f"The manifest lacks input {min(found)} of the model.",
+            field="variant.inputs",
         )
 
 

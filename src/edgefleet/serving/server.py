@@ -1,4 +1,4 @@
-"""The serving process: one listener for inference, one socket for the agent."""
+"""The serving process: a listener for inference and a control socket for the agent."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from edgefleet.serving.oip import OpenInference, render_error
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
-    """``port`` 0 takes a free one. Artifacts are loaded from ``data_dir`` alone when it is set."""
+    """Port 0 is any free port. Artifacts are loaded only from ``data_dir``, if it is set."""
 
     host: str
     port: int
@@ -25,17 +25,17 @@ class ServingSettings:
 
 
 def read_address(text: str) -> tuple[str, int]:
-    """``host:port`` (or ``[v6]:port``). Raises OperatorError ``setting_invalid``."""
+    """Parse ``host:port`` or ``[v6]:port``. Raises OperatorError ``setting_invalid``."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
-        raise OperatorError("setting_invalid", f"{text!r} is no HOST:PORT.", field="listen")
+        raise OperatorError("setting_invalid", f"{text!r} is not HOST:PORT.", field="listen")
     return host.strip("[]"), int(port)
 
 
 async def serve(settings: ServingSettings, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what is under way and return.
+    """Serve until SIGTERM or SIGINT, then answer the requests in progress and return.
 
-    ``on_ready`` gets the url once both listeners are open. Raises OperatorError.
+    ``on_ready`` is called with the url once both listeners are open. Raises OperatorError.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What one active release did: how often, how fast, how sure of itself."""
+"""Statistics of the active release: requests, latency and confidence."""
 
 import math
 import os
@@ -29,9 +29,9 @@ _PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") >> 10
 
 
 class LatencyHistogram:
-    """Counts of microseconds in buckets that grow by an eighth of an octave.
+    """Counts durations in microseconds, in 8 buckets per octave.
 
-    Two of them add up bucket by bucket, so figures of many devices can be merged.
+    Histograms of several devices are added bucket by bucket.
     """
 
     def __init__(self) -> None:
@@ -43,28 +43,28 @@ class LatencyHistogram:
         self.counts[bucket(us)] += 1
 
     def quantile_us(self, share: float) -> int:
-        """The upper edge of the bucket in which ``share`` of all lie; 0 when there are none."""
+        """The upper edge of the bucket with quantile ``share``. 0 if nothing is counted."""
         total = sum(self.counts)
         wanted = share * total
-        seen = 0
+        counted = 0
         for index, count in enumerate(self.counts):
-            seen += count
-            if count and seen >= wanted:
+            counted += count
+            if count and counted >= wanted:
                 return upper_edge_us(index)
         return 0
 
     def at_most(self, edges_us: Sequence[int]) -> list[int]:
-        """For each edge, a power of two, how many lie below it."""
+        """For each edge (a power of two), the number of durations below it."""
         return [sum(self.counts[: bucket(edge)]) for edge in edges_us]
 
 
 class Stats:
-    """Counters of one release since it was activated in this process."""
+    """Counters of one release since its activation in this process."""
 
     def __init__(self) -> None:
-        self.requests = 0  # reached the model, ``errors`` of them in vain
+        self.requests = 0  # requests that reached the model, including ``errors``
         self.errors = 0
-        self.refused: Counter[str] = Counter()  # did not reach it, by error code
+        self.refused: Counter[str] = Counter()  # requests refused before the model, by error code
         self.in_flight = 0
         self.confidence_sum = 0.0
         self.confidence_count = 0
@@ -73,10 +73,12 @@ class Stats:
         self.classes = [0] * CLASS_BINS
         self.inputs = [0] * INPUT_BINS
 
-    def succeeded(self, us: int, scores: Tensor, kind: Scores, seen: Tensor | None = None) -> None:
-        """Count an answered request whose ``scores`` are (batch, classes).
+    def succeeded(
+        self, us: int, scores: Tensor, kind: Scores, first_input: Tensor | None = None
+    ) -> None:
+        """Count an answered request whose ``scores`` have shape (batch, classes).
 
-        ``seen`` is what it was asked about: its first input, if that is numbers.
+        ``first_input`` is counted in ``inputs`` if it is numeric.
         """
         self.requests += 1
         self.latency.record(us)
@@ -85,21 +87,20 @@ class Stats:
         total, items = confidence_sum(scores, kind), scores.size // scores.shape[-1]
         self.confidence_sum += total
         self.confidence_count += items
-        # A batch counts by its mean: the items of one request have much in common.
+        # A batch counts by its mean: the items of one request are correlated.
         self.confidence[min(int(total / items * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += items
         for top in scores.reshape(items, -1).argmax(axis=1).tolist():
             self.classes[top % CLASS_BINS] += 1
-        if seen is not None and seen.size and seen.dtype.kind in "fiu":
-            self.inputs[
-                input_bin(float(np.add.reduce(seen, axis=None, dtype=np.float64)) / seen.size)
-            ] += 1
+        if first_input is not None and first_input.size and first_input.dtype.kind in "fiu":
+            total = float(np.add.reduce(first_input, axis=None, dtype=np.float64))
+            self.inputs[input_bin(total / first_input.size)] += 1
 
     def failed(self) -> None:
         self.requests += 1
         self.errors += 1
 
     def live(self) -> LiveStats:
-        """The counters as the agent reads them."""
+        """The counters for the agent."""
         return LiveStats(
             requests=self.requests,
             errors=self.errors,
@@ -120,10 +121,10 @@ class Stats:
 
 
 def input_bin(mean: float) -> int:
-    """The bin of an input by its mean: quarter octaves of its size, modulo 16.
+    """The bin of an input by its mean: quarter octaves of the absolute value, modulo 16.
 
-    No scale is known beforehand, and a histogram that is only compared with itself needs none.
-    What is not a number, or none, is in bin 0.
+    The bins need no known scale, because histograms are compared only with each other. A mean that
+    is 0 or not finite is in bin 0.
     """
     if mean == 0 or not math.isfinite(mean):
         return 0
@@ -132,7 +133,7 @@ def input_bin(mean: float) -> int:
 
 
 def sparse(counts: Sequence[int]) -> dict[int, int]:
-    """The buckets that count something; when they are too many the shortest go into the next."""
+    """The buckets that are not 0. If there are too many, the lowest are merged into the next."""
     found = {index: count for index, count in enumerate(counts) if count}
     spare = sorted(found)[: max(0, len(found) - SKETCH_BUCKETS)]
     if spare:
@@ -142,7 +143,7 @@ def sparse(counts: Sequence[int]) -> dict[int, int]:
 
 
 def confidence_sum(scores: Tensor, kind: Scores) -> float:
-    """The top score of each item, added up. What is not a number counts as no confidence at all."""
+    """The sum of the top scores of all items. 0 if the sum is not finite."""
     if kind == "probabilities":
         total = float(scores.max() if len(scores) == 1 else scores.max(axis=-1).sum())
     else:
@@ -156,5 +157,5 @@ def confidence_sum(scores: Tensor, kind: Scores) -> float:
 
 
 def memory_kib() -> int:
-    """Resident memory of this process."""
+    """Resident memory of this process, in KiB."""
     return int(_STATM.read_text().split()[1]) * _PAGE_KIB

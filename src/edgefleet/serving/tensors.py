@@ -1,4 +1,4 @@
-"""Tensors on the wire: Open Inference Protocol v2 JSON, and its binary tensor extension.
+"""Tensors in Open Inference Protocol v2 JSON and in its binary tensor extension.
 
 Source: github.com/kserve/open-inference-protocol (specification/protocol/inference_rest.md) and
 the extension as Triton documents it (protocol/extension_binary_data.md). Binary tensors are
@@ -28,7 +28,7 @@ _LENGTH: Final = struct.Struct("<I")
 
 
 class InputTensor(Wire, frozen=True, kw_only=True):
-    """One input: values in ``data``, or ``binary_data_size`` bytes behind the JSON."""
+    """One input: values in ``data``, or ``binary_data_size`` bytes after the JSON."""
 
     name: str
     shape: Annotated[tuple[int, ...], Meta(max_length=RANK)]
@@ -43,7 +43,7 @@ class WantedOutput(Wire, frozen=True, kw_only=True):
 
 
 class InferRequest(Wire, frozen=True, kw_only=True):
-    """The JSON of an inference request. No ``outputs`` means all of them."""
+    """The JSON of an inference request. Empty ``outputs`` selects all outputs."""
 
     inputs: Annotated[tuple[InputTensor, ...], Meta(min_length=1, max_length=TENSORS)]
     outputs: Annotated[tuple[WantedOutput, ...], Meta(max_length=TENSORS)] = ()
@@ -54,9 +54,9 @@ class InferRequest(Wire, frozen=True, kw_only=True):
 def read_inputs(
     request: InferRequest, binary: memoryview, specs: Sequence[TensorSpec], max_batch: int
 ) -> dict[str, Tensor]:
-    """The arrays to run on, all of one batch size.
+    """The input arrays by name, all with the same batch size.
 
-    Raises OperatorError ``bad_request`` whose field is the input at fault.
+    Raises OperatorError ``bad_request``; its field is the invalid input.
     """
     known = {spec.name: spec for spec in specs}
     arrays: dict[str, Tensor] = {}
@@ -64,31 +64,29 @@ def read_inputs(
     for tensor in request.inputs:
         spec = known.get(tensor.name)
         if spec is None or tensor.name in arrays:
-            said = "named twice" if spec else f"unknown; the model takes {sorted(known)}"
-            raise _bad(tensor.name, f"This input is {said}.")
+            fault = "given twice" if spec else f"unknown; the model has inputs {sorted(known)}"
+            raise _bad(tensor.name, f"This input is {fault}.")
         _check_shape(tensor, spec, max_batch)
         size_bytes = tensor.parameters.get("binary_data_size")
         if size_bytes is None:
             arrays[tensor.name] = _from_json(tensor, spec)
             continue
         if type(size_bytes) is not int or not 0 <= size_bytes <= len(binary) - used_bytes:
-            raise _bad(tensor.name, "binary_data_size goes beyond the body.")
+            raise _bad(tensor.name, "binary_data_size is larger than the rest of the body.")
         piece = binary[used_bytes : used_bytes + size_bytes]
         arrays[tensor.name] = from_binary(tensor.name, piece, spec.datatype, tensor.shape)
         used_bytes += size_bytes
     if used_bytes != len(binary):
-        raise _bad(
-            "inputs", f"{len(binary) - used_bytes} bytes behind the JSON belong to no input."
-        )
+        raise _bad("inputs", f"{len(binary) - used_bytes} bytes after the JSON belong to no input.")
     if missing := sorted(known.keys() - arrays.keys()):
         raise _bad(missing[0], "This input is missing.")
     if len({array.shape[0] for array in arrays.values() if array.ndim}) > 1:
-        raise _bad("inputs", "All inputs have the same first size, the batch.")
+        raise _bad("inputs", "All inputs must have the same first size, the batch.")
     return arrays
 
 
 def read_raw(body: memoryview, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
-    """A body that is one tensor and nothing else: batch 1 of a model with one fixed input."""
+    """Read a body that is one raw tensor: batch 1 of a model with one input of fixed size."""
     if len(specs) != 1 or -1 in specs[0].shape[1:] or specs[0].shape[:1] not in ((-1,), (1,)):
         raise _bad("inputs", "A raw body needs a model with one input of fixed size.")
     spec = specs[0]
@@ -96,14 +94,14 @@ def read_raw(body: memoryview, specs: Sequence[TensorSpec]) -> dict[str, Tensor]
 
 
 def from_binary(name: str, data: memoryview, datatype: Datatype, shape: tuple[int, ...]) -> Tensor:
-    """An array over ``data``, without a copy where the processor can read it in place."""
+    """An array of ``data``. It is copied only if it is not aligned."""
     count = math.prod(shape)
     if datatype == "BYTES":
         return np.array(_texts(name, data, count), dtype=object).reshape(shape)
     dtype = NUMPY_TYPES[datatype]
     if len(data) != count * dtype.itemsize:
         raise _bad(
-            name, f"{datatype} {list(shape)} takes {count * dtype.itemsize} bytes, not {len(data)}."
+            name, f"{datatype} {list(shape)} has {count * dtype.itemsize} bytes, not {len(data)}."
         )
     array = np.frombuffer(data, dtype)
     if not array.flags.aligned:
@@ -112,7 +110,7 @@ def from_binary(name: str, data: memoryview, datatype: Datatype, shape: tuple[in
 
 
 def to_binary(array: Tensor) -> bytes:
-    """The extension's form of ``array``."""
+    """``array`` in the format of the binary tensor extension."""
     if array.dtype == object:
         pieces: list[bytes] = []
         for item in array.ravel():
@@ -125,22 +123,22 @@ def to_binary(array: Tensor) -> bytes:
 def to_json(name: str, array: Tensor) -> list[Any]:
     """The values of ``array``, flat and row-major.
 
-    Raises OperatorError ``bad_request`` for what JSON has no form for: half floats and numbers
+    Raises OperatorError ``bad_request`` for values without a JSON form: half floats and numbers
     that are not finite.
     """
     if array.dtype == np.float16:
         raise _not_json(name, "FP16 has no JSON form.")
     values = array.ravel().tolist()
-    # A finite sum needs finite terms, and is the cheaper question for the usual short answer.
+    # A finite sum has finite terms, and costs less to check for a short answer.
     if array.dtype.kind == "f" and not math.isfinite(sum(values)) and not np.isfinite(array).all():
-        raise _not_json(name, "It holds a number that is not finite.")
+        raise _not_json(name, "The tensor has a number that is not finite.")
     return values
 
 
 def _from_json(tensor: InputTensor, spec: TensorSpec) -> Tensor:
     data = bytes(tensor.data)
     if not data:
-        raise _bad(tensor.name, "It has neither data nor binary_data_size.")
+        raise _bad(tensor.name, "The input has neither data nor binary_data_size.")
     if spec.datatype == "FP16":
         raise _not_json(tensor.name, "FP16 has no JSON form.")
     nested = data[1:64].lstrip().startswith(b"[")
@@ -150,7 +148,7 @@ def _from_json(tensor: InputTensor, spec: TensorSpec) -> Tensor:
         with np.errstate(over="raise"):
             array = np.array(values, dtype)
     except (msgspec.MsgspecError, ValueError, OverflowError, FloatingPointError) as error:
-        raise _bad(tensor.name, f"data is no {spec.datatype} tensor: {error}.") from error
+        raise _bad(tensor.name, f"data is not a {spec.datatype} tensor: {error}.") from error
     if array.size != math.prod(tensor.shape) or (nested and array.shape != tensor.shape):
         raise _bad(tensor.name, f"data does not have shape {list(tensor.shape)}.")
     return array.reshape(tensor.shape)
@@ -166,16 +164,16 @@ def _decoder(kind: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
 
 def _check_shape(tensor: InputTensor, spec: TensorSpec, max_batch: int) -> None:
     if tensor.datatype != spec.datatype:
-        raise _bad(tensor.name, f"The model takes {spec.datatype}, not {tensor.datatype}.")
+        raise _bad(tensor.name, f"The model needs {spec.datatype}, not {tensor.datatype}.")
     fits = len(tensor.shape) == len(spec.shape) and all(
         size > 0 and want in (-1, size) for size, want in zip(tensor.shape, spec.shape, strict=True)
     )
     if not fits:
         raise _bad(
-            tensor.name, f"The model takes shape {list(spec.shape)}, not {list(tensor.shape)}."
+            tensor.name, f"The model needs shape {list(spec.shape)}, not {list(tensor.shape)}."
         )
     if spec.shape[:1] == (-1,) and tensor.shape[0] > max_batch:
-        raise _bad(tensor.name, f"A batch may have {max_batch} items, not {tensor.shape[0]}.")
+        raise _bad(tensor.name, f"The batch has {tensor.shape[0]} items; {max_batch} are allowed.")
 
 
 def _texts(name: str, data: memoryview, count: int) -> list[str]:
@@ -191,10 +189,10 @@ def _texts(name: str, data: memoryview, count: int) -> list[str]:
         try:
             texts.append(str(piece, "utf-8"))
         except UnicodeDecodeError as error:
-            raise _bad(name, "The runtime takes text in UTF-8 only.") from error
+            raise _bad(name, "The runtime accepts text in UTF-8 only.") from error
         at += 4 + size_bytes
     if len(texts) != count or at != len(data):
-        raise _bad(name, f"The bytes do not hold {count} elements.")
+        raise _bad(name, f"The bytes do not have exactly {count} elements.")
     return texts
 
 

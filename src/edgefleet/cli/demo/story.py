@@ -9,7 +9,7 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.errors import InternalError
 from edgefleet.cli.demo.limits import CHAPTER_TIMEOUT_S, FIRST_WAVE, GATE, LOOK_EVERY_S
 from edgefleet.client.hub import HubClient
-from edgefleet.client.watch import ENDED, Seen, watch
+from edgefleet.client.watch import ENDED, Observed, watch
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Status, Verb, WaveSpec
 
 MODEL: Final = "digits"
@@ -104,7 +104,7 @@ def tell_rollout(
         every_s=LOOK_EVERY_S,
         sleep=pause,
     ):
-        if isinstance(sight, Seen):
+        if isinstance(sight, Observed):
             view = sight.view
             if (now := _milestone(view)) != told:
                 told = now

@@ -24,4 +24,4 @@ def check(ground: Ground) -> Finding:
 
 
 def _where(source: str) -> str:
-    return "given" if source == "said" else f"read from {source}"
+    return "given" if source == "given" else f"read from {source}"

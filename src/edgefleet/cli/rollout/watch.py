@@ -19,7 +19,7 @@ from edgefleet.cli.rollout.render import counts, rollout_lines, wave_bar, wave_n
 from edgefleet.cli.screen import Screen, clean
 from edgefleet.cli.values import DURATION, duration
 from edgefleet.client.hub import HubClient
-from edgefleet.client.watch import NoAnswer, Seen
+from edgefleet.client.watch import NoAnswer, Observed
 from edgefleet.client.watch import watch as look
 from edgefleet.protocol.rollout import RolloutView, Status
 
@@ -62,7 +62,7 @@ def follow(
         with _picture(invocation.screen) as picture:
             for sight in look(hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s):
                 match sight:
-                    case Seen(view):
+                    case Observed(view):
                         last, answers = view, True
                         picture.show(view)
                     case NoAnswer(since_s, error):
