@@ -141,7 +141,7 @@ async def differences(tmp_path: Path, seed: int, steps: int) -> list[str]:
             await life.step()
             if number % 6:
                 continue
-            hub._devices._unsaved.update(range(len(devices)))  # soft: last seen, last number
+            hub._engine.fleet.changed[:] = 1  # soft: last seen, last number
             await hub._devices.flush()
             copy = tmp_path / f"copy-{number}"
             shutil.copytree(tmp_path / "data", copy)

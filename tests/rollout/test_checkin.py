@@ -228,7 +228,7 @@ def test_a_repeated_report_is_acknowledged_again_and_counts_once() -> None:
 def test_a_report_that_concerns_no_rollout_of_the_device_is_dropped_and_acknowledged() -> None:
     # Nothing is in a wave of none of the devices, so no report but a start may be forgotten.
     engine = engine_with(2, waves=(WaveSpec(count=1), WaveSpec(percent=100)))
-    outside = next(row for row in (0, 1) if not engine.concerns(row, report(CONFIRMED)))
+    outside = next(row for row in (0, 1) if engine.position(row, report(CONFIRMED)) is None)
     lie, start = report(CONFIRMED), report(STARTED)
     last = answered(checkin.begin(engine, outside, check_in(lie, start), NOW))
     assert last.acked == last.receipt.dropped == (lie.id,)

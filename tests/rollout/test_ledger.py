@@ -62,7 +62,7 @@ def test_the_counts_are_those_of_the_standings(reports: list[Report]):
 
 
 def record(ledger: Ledger, *kinds: OutcomeKind) -> list[bool]:
-    return [ledger.record(0, outcome("ro", "1", kind), 0) for kind in kinds]
+    return [ledger.record(0, outcome("ro", "1", kind), 0) is not None for kind in kinds]
 
 
 def test_the_same_report_twice_changes_nothing():
@@ -145,11 +145,11 @@ def test_a_start_after_a_withdrawn_one_counts():
         (OutcomeKind.WITHDRAWN, 4),
         (OutcomeKind.TRIAL_STARTED, 7),
     ):
-        assert ledger.record(0, of_attempt(kind, attempt), 0)
+        assert ledger.record(0, of_attempt(kind, attempt), 0) is not None
     assert (ledger.standing(0), ledger.exposed) == (DeviceStanding.TRIAL, 1)
 
 
 def test_a_start_of_an_agent_that_numbers_none_counts():
     ledger = Ledger(1)
-    assert ledger.record(0, of_attempt(OutcomeKind.TRIAL_STARTED, 0), 0)
+    assert ledger.record(0, of_attempt(OutcomeKind.TRIAL_STARTED, 0), 0) is not None
     assert ledger.standing(0) is DeviceStanding.TRIAL

@@ -1,7 +1,8 @@
 """One rollout in memory: its durable state, and what is rebuilt around it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,19 @@ class PublishedRelease:
         """What the release may take on a device of that profile; 0 where it has no variant."""
         limits = (one.memory_limit_mib for one in self.manifest.variants if one.profile == profile)
         return next(limits, 0)
+
+
+class Position(NamedTuple):
+    """A device in one rollout, read once per event."""
+
+    standing: DeviceStanding
+    is_eligible: bool
+    is_inside: bool  # in the open wave or in one before it
+    has_place: bool  # reserved or granted, not recorded yet
+
+
+NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, is_inside=False, has_place=False)
+"""The position in a rollout that the engine does not know."""
 
 
 @dataclass(slots=True)
@@ -114,19 +128,34 @@ class ActiveRollout:
         end = self.state.rows_at_end
         return self.state.spec.follow or end is None or row < end
 
-    def has_part(self, row: int, kind: OutcomeKind) -> bool:
-        """May the device report this? It did before, lies in a wave, or is told to go back."""
-        if self.ledger.standing(row) is not _NONE:
-            return True
-        if not self.reach or not self.scope.eligible(row):
-            return False
-        if self.state.status in _EXACT:
-            return self.scope.inside(row, self.reach)
-        if kind is OutcomeKind.REVERTED:
-            return True
-        if self.state.status is _COMPLETED:
-            return self.follows(row)
-        return self.scope.inside(row, self.reach)
+    def position(self, row: int) -> Position:
+        """The position of the device now."""
+        is_eligible, place = self.scope.locate(row, self.reach)
+        has_place = self.reservations.holds(row)
+        return Position(self.ledger.standing(row), is_eligible, place is not None, has_place)
+
+    def position_of_report(self, row: int, kind: OutcomeKind) -> Position | None:
+        """The position of a device that reports ``kind``. None if the rollout has no part in it.
+
+        A device has part if it reported before or has a place, if it is in a wave, or if it may be
+        on its way back.
+        """
+        position = self.position(row)
+        if position.standing is not _NONE or position.has_place:
+            return position
+        if not self.reach or not position.is_eligible:
+            return None
+        if self.state.status not in _EXACT:
+            if kind is OutcomeKind.REVERTED:
+                return position
+            if self.state.status is _COMPLETED:
+                return position if self.follows(row) else None
+        return position if position.is_inside else None
+
+    def reserve(self, row: int, labels: Mapping[str, str], now: float) -> None:
+        """Reserve a place for the device, which starts now."""
+        self.reservations.take(row, labels, now)
+        self.note_progress(row, now)
 
     def have_part(self, rows: Rows, kind: OutcomeKind) -> Mask:
         """``has_part`` for many rows at once."""
@@ -154,15 +183,21 @@ class ActiveRollout:
             return True
         return self.gives(row, standing, running)
 
-    def gives(self, row: int, standing: DeviceStanding, running: int) -> bool:
-        """``covers`` for a device that does not have it, as it stands."""
-        if not self.reach or standing in EXCLUDED or not self.scope.eligible(row):
+    def gives(
+        self, row: int, standing: DeviceStanding, running: int, position: Position | None = None
+    ) -> bool:
+        """``covers`` for a device that has not begun. ``position`` saves reading it again."""
+        if not self.reach or standing in EXCLUDED:
+            return False
+        if not (self.scope.eligible(row) if position is None else position.is_eligible):
             return False
         status = self.state.status
         if status is _COMPLETED:
             return self.follows(row) or running == self.release.number
         exposes = status is _RUNNING or running == self.release.number
-        return exposes and self.scope.first(row, self.reach) is not None
+        if not exposes or position is not None:
+            return exposes and position is not None and position.is_inside
+        return self.scope.first(row, self.reach) is not None
 
     def covered(self, rows: Rows, running: npt.NDArray[np.uint32]) -> Mask:
         """``covers`` for many rows at once, held devices among them."""

@@ -82,7 +82,7 @@ class Batch:
     def grants(self, rows: Rows, now: float) -> tuple[tuple[int, Outcome], ...]:
         """The rows that get a grant, and the grant of each; see ``Engine.grant``."""
         versions = set(self._fleet.protocols[rows].tolist())
-        if not self._grants.given and not any(starts_by_itself(version) for version in versions):
+        if not self._grants.by_row and not any(starts_by_itself(version) for version in versions):
             return ()
         each = ((row, self._grants.give(row, now)) for row in rows.tolist())
         return tuple((row, granted) for row, granted in each if granted is not None)

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from edgefleet.protocol.device import CheckIn, Facts, Offer, Outcome, OutcomeKind
+from edgefleet.rollout.active import Position
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.columns import Mask, Rows
 
@@ -64,7 +65,7 @@ class Pending(msgspec.Struct, frozen=True):
     to_store: tuple[Outcome, ...] = ()
     reserved: tuple[Outcome, ...] = ()
     receipt: Receipt = _NO_RECEIPT  # valid once the check-in is answered
-    waiting: tuple[Outcome, ...] = ()  # to be admitted once ``facts`` are durable
+    waiting: tuple[tuple[Outcome, Position], ...] = ()  # to be admitted once ``facts`` are durable
     is_grant: bool = False
 
 
@@ -100,11 +101,12 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
     outcomes, facts = check_in.outcomes, check_in.facts
     if not outcomes and facts is None:
         return _grant(engine, row, check_in, now, _NO_RECEIPT)
-    waiting: list[Outcome] = []
+    waiting: list[tuple[Outcome, Position]] = []
     dropped: list[str] = []
     for outcome in outcomes:
-        if engine.concerns(row, outcome):
-            waiting.append(outcome)
+        position = engine.position(row, outcome)
+        if position is not None:
+            waiting.append((outcome, position))
         elif outcome.kind is not _START:
             dropped.append(outcome.id)
     receipt = Receipt(dropped=tuple(dropped))
@@ -138,9 +140,11 @@ def _admit(engine: Engine, pending: Pending, now: float) -> Step:
     row, check_in = pending.row, pending.check_in
     to_store: list[Outcome] = []
     reserved: list[Outcome] = []
-    for outcome in pending.waiting:
+    facts_changed = pending.facts is not None
+    for outcome, position in pending.waiting:
         if outcome.kind is _START:
-            if not engine.admit(row, outcome, now):
+            known = None if facts_changed or reserved else position
+            if not engine.admit(row, outcome, now, known):
                 continue
             reserved.append(outcome)
         to_store.append(outcome)

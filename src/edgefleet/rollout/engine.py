@@ -14,7 +14,7 @@ from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import plan
-from edgefleet.rollout.active import ActiveRollout, PublishedRelease
+from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position, PublishedRelease
 from edgefleet.rollout.admission.downloads import open_candidates, renew_candidates
 from edgefleet.rollout.admission.legacy_grants import LegacyGrants
 from edgefleet.rollout.admission.offers import Offers
@@ -214,27 +214,31 @@ class Engine:
 
     # What devices say, and are told.
 
-    def concerns(self, row: int, outcome: Outcome) -> bool:
-        """False for a report on a rollout that the device has no part in: keep none of those.
+    def position(self, row: int, outcome: Outcome) -> Position | None:
+        """The position of a device in the rollout that it reports on.
 
-        To be asked when the report arrives. Later the device's facts may be others.
+        To be read when the report arrives, because the facts of the device may change later. None
+        if the device has no part in the rollout: such a report is dropped.
         """
         active = self._rollouts.get(outcome.rollout)
         if outcome.kind is OutcomeKind.OFFERED:
-            return False
-        return (
-            active is None or active.reservations.holds(row) or active.has_part(row, outcome.kind)
-        )
+            return None
+        return NOWHERE if active is None else active.position_of_report(row, outcome.kind)
 
-    def admit(self, row: int, outcome: Outcome, now: float) -> bool:
-        """May this device start now? ``outcome`` is the start that it announces.
+    def admit(
+        self, row: int, outcome: Outcome, now: float, position: Position | None = None
+    ) -> bool:
+        """Whether the device may start now. ``outcome`` is the start that it announces.
 
-        True reserves the place until the start is recorded or ``release`` gives it back; so a shell
-        stores and acknowledges exactly the starts that were admitted. One that is recorded or
-        reserved already is admitted again.
+        True reserves the place until the start is recorded or ``release`` returns it, so a shell
+        stores and acknowledges exactly the starts that were admitted. A start that is recorded or
+        reserved already is admitted again. ``position`` saves reading it again.
         """
         active = self._rollouts.get(outcome.rollout)
-        return active is not None and self._admission.admit(active, row, outcome, now)
+        if active is None:
+            return False
+        where = active.position(row) if position is None else position
+        return self._admission.admit(active, row, where, outcome, now)
 
     def grant(self, row: int, now: float) -> Outcome | None:
         """What must be stored and recorded before ``answer`` offers the device what it may have.

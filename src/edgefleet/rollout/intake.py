@@ -72,18 +72,18 @@ class Intake:
             reservations.put_off(row, outcome.at if at is None else at)
         before = ledger.standing(row)
         counted = before is _TRIAL or before is _HEALTHY  # in its wave, for good
-        if not ledger.record(row, outcome, None if counted else active.wave_of(row)):
+        after = ledger.record(row, outcome, None if counted else active.wave_of(row))
+        if after is None:
             return False
-        after = ledger.standing(row)
         if kind is _CONFIRMED:
             active.cohorts.confirmed(outcome, active.state.spec.gate)
         elif kind is _STARTED:
             reservations.began(row, at)
             if at is not None:
                 active.note_progress(row, at)
-        if self._grants.given and after > _DEFERRED:
+        if self._grants.by_row and after > _DEFERRED:
             self._grants.settle(active, row)
-        if self._fleet_wide.budgets.is_counting:
+        if self._fleet_wide.budgets.counts:
             if after is _TRIAL:
                 reservations.begin_trial(row, self._fleet.labels(row))
             elif before is _TRIAL:
@@ -117,7 +117,7 @@ class Intake:
                 active.reservations.began(row, at)
             if at is not None:
                 active.note_progress(int(rows[0]), at)
-        if self._grants.given:
+        if self._grants.by_row:
             for row in rows[after > _DEFERRED].tolist():
                 self._grants.settle(active, row)
         self._budget(active, rows, before, after)
@@ -183,7 +183,7 @@ class Intake:
     def _budget(
         self, active: ActiveRollout, rows: Rows, before: Standings, after: Standings
     ) -> None:
-        if not self._fleet_wide.budgets.is_counting:
+        if not self._fleet_wide.budgets.counts:
             return
         reservations = active.reservations
         for row, was, stands in zip(rows.tolist(), before.tolist(), after.tolist(), strict=True):

@@ -34,25 +34,20 @@ class LegacyGrants:
         self._fleet = fleet
         self._desired = desired
         self._admission = admission
-        self._held: dict[int, ActiveRollout] = {}
+        self.by_row: dict[int, ActiveRollout] = {}  # devices with a grant, and its rollout
         self._unheard: set[int] = set()  # rows that hold one from the record, not heard since
-
-    @property
-    def given(self) -> int:
-        """How many devices hold one."""
-        return len(self._held)
 
     def give(self, row: int, now: float) -> Outcome | None:
         """The grant that must be stored and recorded before the device is answered, if any.
 
         To be asked after each check-in. The place is reserved as ``StartAdmission.admit`` does it.
         """
-        held = self._held.get(row)
+        held = self.by_row.get(row)
         if held is not None:
             if self._goes_on(held, row, now):
                 return None
             held.reservations.take_back(row)
-            del self._held[row]
+            del self.by_row[row]
         if not starts_by_itself(self._fleet.protocol(row)):
             return None
         step = self._desired.next_step(row)
@@ -64,14 +59,14 @@ class LegacyGrants:
         """A grant of ``at`` is durable; False when the device has answered it already."""
         if active.ledger.standing(row) > _DEFERRED:
             return False
-        other = self._held.get(row)
+        other = self.by_row.get(row)
         if other is not None:
             since = other.reservations.granted_since(row)
             if since is not None and since > at:
                 return False  # it was let go of: a later one was given
             if other is not active:
                 other.reservations.take_back(row)
-        self._held[row] = active
+        self.by_row[row] = active
         if not active.reservations.grant(row, self._fleet.labels(row), at):
             self._unheard.add(row)
         active.note_progress(row, at)
@@ -79,9 +74,9 @@ class LegacyGrants:
 
     def settle(self, active: ActiveRollout, row: int) -> None:
         """The device began, or said how it ended: its grant is used up."""
-        if self._held.get(row) is active:
+        if self.by_row.get(row) is active:
             active.reservations.ended(row)
-            del self._held[row]
+            del self.by_row[row]
             self._unheard.discard(row)
 
     def _goes_on(self, held: ActiveRollout, row: int, now: float) -> bool:

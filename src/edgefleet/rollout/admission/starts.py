@@ -1,15 +1,16 @@
 """Admission control: which devices may start a release now, and which may download it."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.version import starts_by_itself
+from edgefleet.protocol.version import FIRST_ASKING, starts_by_itself
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.admission import downloads
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.budget import LabelsByRow
@@ -30,6 +31,8 @@ _REFUSED: Final = DeviceStanding.REFUSED
 _RUNNING: Final = Status.RUNNING
 
 _NO_GRANT: Final = Blocked(WaitCode.EXPOSURE, "No place is granted to it yet.")
+_NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
+_LEGACY: Final = frozenset(version for version in range(FIRST_ASKING) if starts_by_itself(version))
 
 
 class StartAdmission:
@@ -53,27 +56,28 @@ class StartAdmission:
         }
         self._fleet_wide.arrange(specs, self._in_trial)
 
-    def admit(self, active: ActiveRollout, row: int, outcome: Outcome, now: float) -> bool:
-        """May this device start now? True reserves its place; see ``Engine.admit``."""
+    def admit(
+        self, active: ActiveRollout, row: int, position: Position, outcome: Outcome, now: float
+    ) -> bool:
+        """Whether the device may start now. True reserves its place; see ``Engine.admit``."""
         if outcome.release != active.state.spec.release:
             return False
-        reservations, fleet = active.reservations, self._fleet
-        if reservations.holds(row):
-            reservations.take(row, fleet.labels(row), now)
+        standing = position.standing
+        if position.has_place:
+            active.reservations.take(row, self._labels(row), now)
             return True
-        standing = active.ledger.standing(row)
         if standing is _TRIAL or standing is _HEALTHY:
             return True
-        if starts_by_itself(fleet.protocol(row)):
-            # It runs it by now: what no offer in the books accounts for is counted all the same.
+        if self._fleet.protocol(row) in _LEGACY:
+            # The device runs the release by now, so it counts even if no grant is on record.
             if standing not in EXCLUDED:
-                reservations.take(row, fleet.labels(row), now)
+                active.reservations.take(row, self._labels(row), now)
             return True
-        if not active.gives(row, standing, fleet.running_id(row)):
+        if not active.gives(row, standing, self._fleet.running_id(row), position):
             return False
         if self._is_refused(active, row, now):
             return False
-        self._reserve(active, row, now)
+        active.reserve(row, self._labels(row), now)
         return True
 
     def grant(self, active: ActiveRollout, row: int, now: float) -> bool:
@@ -87,16 +91,18 @@ class StartAdmission:
         if self._is_refused(active, row, now) or self._turn(active, row, now) is not None:
             return False
         self._count_bytes(active, row, now)
-        self._reserve(active, row, now)
+        active.reserve(row, self._labels(row), now)
         return True
 
     def admit_all(self, active: ActiveRollout, rows: Rows, outcome: Outcome, now: float) -> Mask:
         """``admit`` for many rows, ascending, that announce the same start. The first go first."""
         spec, ledger = active.state.spec, active.ledger
         reservations = active.reservations
-        own = spec.windows or self._fleet_wide.budgets.is_counting or reservations.reserved
+        own = spec.windows or self._fleet_wide.budgets.counts or reservations.reserved
         if own or self._by_themselves(rows):
-            each = (self.admit(active, row, outcome, now) for row in rows.tolist())
+            each = (
+                self.admit(active, row, active.position(row), outcome, now) for row in rows.tolist()
+            )
             return np.fromiter(each, np.bool_, len(rows))
         if outcome.release != spec.release:
             return np.zeros(len(rows), np.bool_)
@@ -120,16 +126,21 @@ class StartAdmission:
 
     def refusal(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
         """Why the device may not start now. Changes nothing."""
-        labels, reservations = self._fleet.labels(row), active.reservations
+        spec, reservations = active.state.spec, active.reservations
+        labels = self._fleet.labels(row) if spec.windows or spec.budgets else _NO_LABELS
         shut = reservations.door(active.state, labels, now)
         if shut is not None:
             return shut
-        if self._fleet_wide.quarantine.is_quarantined(active.state.spec.model, row):
+        quarantine = self._fleet_wide.quarantine
+        if quarantine.counts and quarantine.is_quarantined(spec.model, row):
             return self._quarantined(row)
-        if reservations.holds(row):
-            return None
         return reservations.no_place(
-            labels, allowed(active), active.in_trial, now, active.overdue.reason
+            row,
+            labels,
+            now,
+            allowed=allowed(active),
+            started=active.ledger.counts[_TRIAL],
+            overdue=active.overdue,
         )
 
     def staging(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
@@ -146,7 +157,7 @@ class StartAdmission:
 
     def begin_download(self, offer: Offer, row: int, now: float) -> None:
         """The device is offered a release: its bytes leave the budgets of all open rollouts."""
-        if offer.action != "install" or not self._fleet_wide.bytes.is_bounded:
+        if offer.action != "install":
             return
         active = self._rollouts.get(offer.rollout)
         if active is not None and active.ledger.standing(row) < _TRIAL:
@@ -175,9 +186,9 @@ class StartAdmission:
             active.reservations.note_progress(now)  # its patience does not run meanwhile
         return True
 
-    def _reserve(self, active: ActiveRollout, row: int, now: float) -> None:
-        active.reservations.take(row, self._fleet.labels(row), now)
-        active.note_progress(row, now)
+    def _labels(self, row: int) -> Mapping[str, str]:
+        """The labels by which the budgets count the device. Empty if there are no budgets."""
+        return self._fleet.labels(row) if self._fleet_wide.budgets.counts else _NO_LABELS
 
     def _turn(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
         if self._fleet_wide.freeze.frozen:

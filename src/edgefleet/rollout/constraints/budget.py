@@ -42,14 +42,9 @@ class Budgets:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[str, Counter[str]] = {}  # label -> value -> places in use
+        self.counts: dict[str, Counter[str]] = {}  # label -> value -> places in use
         self._in_trial: dict[str, dict[int, Mapping[str, str]]] = {}  # rollout -> row -> labels
         self._places: dict[tuple[BudgetSpec, ...], tuple[int, int | None]] = {}
-
-    @property
-    def is_counting(self) -> bool:
-        """True while an open rollout has a budget."""
-        return bool(self._counts)
 
     def arrange(
         self,
@@ -62,24 +57,24 @@ class Budgets:
         ``in_trial`` returns the devices in trial of a rollout that was not counted before.
         """
         if not labels:
-            self._counts.clear()
+            self.counts.clear()
             self._in_trial.clear()
             self._places.clear()
             return
-        if labels == self._counts.keys() and rollouts == self._in_trial.keys():
+        if labels == self.counts.keys() and rollouts == self._in_trial.keys():
             return
         for gone in self._in_trial.keys() - set(rollouts):
             del self._in_trial[gone]
         for rollout in set(rollouts) - self._in_trial.keys():
             self._in_trial[rollout] = dict(in_trial(rollout))
-        self._counts = {label: Counter() for label in labels}
+        self.counts = {label: Counter() for label in labels}
         for rows in self._in_trial.values():
             for carried in rows.values():
                 self._add(carried, 1)
 
     def in_use(self, label: str, value: str) -> int:
         """Devices in trial with that label value, of all open rollouts."""
-        counts = self._counts.get(label)
+        counts = self.counts.get(label)
         return 0 if counts is None else counts[value]
 
     def full(self, specs: tuple[BudgetSpec, ...], labels: Mapping[str, str]) -> BudgetSpec | None:
@@ -131,7 +126,7 @@ class Budgets:
         return mask
 
     def _add(self, labels: Mapping[str, str], places: int) -> None:
-        for label, counts in self._counts.items():
+        for label, counts in self.counts.items():
             value = labels.get(label)
             if value is not None:
                 counts[value] += places

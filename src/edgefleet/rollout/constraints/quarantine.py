@@ -18,17 +18,17 @@ class Quarantine:
     """Counted from what devices reported, less what an operator cleared."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, Counter[int]] = {}  # model -> row -> rollbacks
+        self.counts: dict[str, Counter[int]] = {}  # model -> row -> rollbacks
         self._cleared: dict[tuple[str, int], int] = {}
         self._rows: dict[str, Rows] = {}
 
     def add(self, model: str, row: int) -> None:
         """The device went back after one more rollout."""
-        self._counts.setdefault(model, Counter())[row] += 1
+        self.counts.setdefault(model, Counter())[row] += 1
         self._rows.pop(model, None)
 
     def count(self, model: str, row: int) -> int:
-        found = self._counts.get(model)
+        found = self.counts.get(model)
         return 0 if found is None else found[row]
 
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
@@ -38,7 +38,7 @@ class Quarantine:
 
     def is_quarantined(self, model: str, row: int) -> bool:
         """True from the second rollback until an operator clears the device."""
-        counts = self._counts.get(model)
+        counts = self.counts.get(model)
         if counts is None:
             return False
         count = counts[row]
@@ -47,13 +47,13 @@ class Quarantine:
     def rows(self, model: str) -> Rows:
         """Rows that are quarantined, ascending."""
         if model not in self._rows:
-            counts = self._counts.get(model, ())
+            counts = self.counts.get(model, ())
             found = sorted(row for row in counts if self.is_quarantined(model, row))
             self._rows[model] = np.array(found, np.int64)
         return self._rows[model]
 
     def models(self) -> tuple[str, ...]:
-        return tuple(sorted(self._counts))
+        return tuple(sorted(self.counts))
 
 
 def quarantine_text(name: str | None) -> str:

@@ -12,8 +12,8 @@ from typing import Final
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints import approval
-from edgefleet.rollout.constraints.exposure import SO_FAR
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
+from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.constraints.pace import StartRate
 from edgefleet.rollout.constraints.window import LABEL, Hours, Offset
 from edgefleet.rollout.fleet.columns import Rows
@@ -98,16 +98,25 @@ class Reservations:
 
     def no_place(
         self,
+        row: int,
         labels: Mapping[str, str],
-        allowed: int,
-        in_trial: int,
         now: float,
-        reason: str = SO_FAR,
+        *,
+        allowed: int,
+        started: int,
+        overdue: Overdue,
     ) -> Blocked | None:
-        """What has no place left for a device with these labels. ``reason``: see ``Muster``."""
+        """The constraint that has no place left for the device. None if it has one already.
+
+        ``started`` devices have reported their start and no end.
+        """
+        if row in self._reserved or row in self._granted:
+            return None
+        in_trial = started + len(self._reserved) + len(self._granted)
         if in_trial >= allowed:
             return Blocked(
-                WaitCode.EXPOSURE, f"{in_trial} devices are in trial{self.unsaid}: {reason}."
+                WaitCode.EXPOSURE,
+                f"{in_trial} devices are in trial{self.unsaid}: {overdue.reason}.",
             )
         if self.starts.most and (until := self.starts.wait_until(now)) is not None:
             return Blocked(WaitCode.PACE, "Enough devices began in the last minute.", until)
@@ -140,7 +149,7 @@ class Reservations:
         self._reserved[row] = (1, now)
         if self.starts.most:
             self.starts.add(now)
-        if self.fleet_wide.budgets.is_counting:
+        if self.fleet_wide.budgets.counts:
             self.fleet_wide.budgets.begin(self._rollout, row, labels)
 
     def take_all(self, rows: Rows, now: float) -> None:

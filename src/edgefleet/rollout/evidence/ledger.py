@@ -83,17 +83,17 @@ class Ledger:
         self.version = 0  # grows with every report that changed something
         self._show()
 
-    def record(self, row: int, outcome: Outcome, wave: int | None) -> bool:
-        """Take a report down; False when it says nothing new.
+    def record(self, row: int, outcome: Outcome, wave: int | None) -> DeviceStanding | None:
+        """Record a report. Returns the standing that it leads to. None if it says nothing new.
 
-        ``wave`` is the first one that the device lies in, None when it lies in none.
+        ``wave`` is the first one that the device lies in. None if it lies in none.
         """
         if row >= len(self._bits_at):
             self._grow(row + 1)
         before = self._bits_at[row]
         after = self._with(row, before, outcome)
         if after == before:
-            return False
+            return None
         self._bits_at[row] = after
         self._standing_at[row] = stands = after.bit_length()
         self.counts[before.bit_length()] -= 1
@@ -107,7 +107,7 @@ class Ledger:
         if outcome.kind in _WITH_REASON:
             self._count_reason(outcome.reason or outcome.kind.value)
         self.version += 1
-        return True
+        return _ALL[stands]
 
     def record_all(
         self, rows: Rows, outcome: Outcome, waves: npt.NDArray[np.int16]
@@ -119,7 +119,10 @@ class Ledger:
         starts = outcome.kind is _TRIAL_STARTED
         if outcome.kind is _WITHDRAWN or (starts and self._withdrawn):
             each = zip(rows.tolist(), waves.tolist(), strict=True)
-            told = (self.record(row, outcome, None if wave < 0 else wave) for row, wave in each)
+            told = (
+                self.record(row, outcome, None if wave < 0 else wave) is not None
+                for row, wave in each
+            )
             return np.fromiter(told, np.bool_, len(rows))
         self._make_room(rows)
         before = self._bits[rows]

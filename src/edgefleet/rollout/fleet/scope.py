@@ -129,6 +129,14 @@ class Scope:
         threshold = 0 if wave.threshold is None else int(wave.threshold, 16)
         return Part(self._selection(wave.selector), threshold, wave.rows or 0)
 
+    def locate(self, row: int, parts: Parts) -> tuple[bool, int | None]:
+        """Whether the device is eligible, and the place in ``parts`` of the first that has it.
+
+        The place is None if the device is not eligible or in none of them.
+        """
+        is_eligible = self.eligible(row)
+        return is_eligible, self.first(row, parts) if is_eligible else None
+
     def inside(self, row: int, parts: Parts) -> bool:
         """Is it in one of them? Call it for eligible devices."""
         return self.first(row, parts) is not None
