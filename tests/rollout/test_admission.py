@@ -206,7 +206,7 @@ def test_a_budget_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_reservation_that_is_forgotten_is_caught(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Reservations, "take", lambda *_: None)
+    monkeypatch.setattr(Reservations, "take", lambda *_, **__: None)
     with pytest.raises(AssertionError):
         test_a_reserved_place_counts_until_it_is_given_back()
 

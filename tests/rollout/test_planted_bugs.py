@@ -90,7 +90,7 @@ def revert_forgets_the_confirmed(patch: Patch) -> None:
     def wrong(self: desired.Desired, row: int, running: int) -> object:
         for kept in self._withdrawn.get(running, ()):
             if kept.ledger.standing(row) is DeviceStanding.HEALTHY:
-                return kept
+                return kept, DeviceStanding.HEALTHY
         return right(self, row, running)
 
     patch.setattr(desired.Desired, "_wanted", wrong)

@@ -21,7 +21,7 @@ from edgefleet.hub.quota import Quota
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
-from edgefleet.protocol.version import check_protocol
+from edgefleet.protocol.version import OLDEST, PROTOCOL, check_protocol
 from edgefleet.protocol.wire import Wire, decode, encode, problem
 from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Engine
@@ -67,7 +67,9 @@ class DevicePlane:
                 raise OperatorError("method_not_allowed", "A check-in is a POST.")
             authorization = request.headers.get(b"authorization", b"").decode("latin-1")
             row = self._devices.identify(authorization)
-            check_in = self._devices.known(self._read(row, request.body))
+            check_in = self._read(row, request.body)
+            if check_in.release is not None or check_in.model is not None:
+                check_in = self._devices.known(check_in)
             if check_in.outcomes or check_in.facts:
                 self._quota.check(row)
                 self._store.writer.check_room()
@@ -126,11 +128,10 @@ class DevicePlane:
 
     def _answer(self, answered: checkin.Answered, started: float) -> Reply:
         body = self._nothing_new
-        if answered.offer is not None or answered.acked:
+        acked = (*answered.receipt.stored, *answered.receipt.dropped)
+        if answered.offer is not None or acked:
             body = encode(
-                CheckInAnswer(
-                    interval_s=self._interval_s, acked=answered.acked, offer=answered.offer
-                )
+                CheckInAnswer(interval_s=self._interval_s, acked=acked, offer=answered.offer)
             )
         self._observe("ok", started)
         return Reply(HTTPStatus.OK, body)
@@ -143,7 +144,8 @@ class DevicePlane:
             # A newer protocol may have another shape: say that rather than which field is odd.
             self._check(row, decode(body, _Version, code="checkin_malformed").protocol)
             raise
-        self._check(row, check_in.protocol)
+        if not OLDEST <= check_in.protocol <= PROTOCOL:
+            self._check(row, check_in.protocol)
         return check_in
 
     def _check(self, row: int, protocol: int) -> None:

@@ -129,8 +129,6 @@ class Devices:
 
         Devices cannot make up names.
         """
-        if check_in.release is None and check_in.model is None:
-            return check_in
         if self._registry.knows(check_in.model, check_in.release):
             return check_in
         return replace(check_in, model=None, release=None)

@@ -53,6 +53,9 @@ class Position(NamedTuple):
     has_place: bool  # reserved or granted, not recorded yet
 
 
+BEGUN: Final = frozenset({_TRIAL, _HEALTHY})
+"""Standings in which a device keeps the release of the rollout."""
+
 NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, is_inside=False, has_place=False)
 """The position in a rollout that the engine does not know."""
 
@@ -107,9 +110,7 @@ class ActiveRollout:
 
     def wave_of(self, row: int) -> int | None:
         """The first wave that the device lies in; None beyond the open one."""
-        if not self.parts or not self.scope.eligible(row):
-            return None
-        return self.scope.first(row, self.parts)
+        return self.scope.locate(row, self.parts)[1] if self.parts else None
 
     def waves_of(self, rows: Rows) -> npt.NDArray[np.int16]:
         """``wave_of`` for many rows at once, -1 for None."""
@@ -154,8 +155,11 @@ class ActiveRollout:
 
     def reserve(self, row: int, labels: Mapping[str, str], now: float) -> None:
         """Reserve a place for the device, which starts now."""
-        self.reservations.take(row, labels, now)
-        self.note_progress(row, now)
+        self.reservations.take(row, labels, now, is_progress=row < self._enrolled)
+
+    def began(self, row: int, at: float | None) -> None:
+        """The start of the device is recorded."""
+        self.reservations.began(row, at, is_progress=row < self._enrolled)
 
     def have_part(self, rows: Rows, kind: OutcomeKind) -> Mask:
         """``has_part`` for many rows at once."""
@@ -172,16 +176,14 @@ class ActiveRollout:
         return part | (given if end is None else given & (rows < end))
 
     def covers(self, row: int, running: int) -> bool:
-        """Does this rollout give the device its release? ``running``: the one it runs now.
+        """Whether this rollout gives the device its release. ``running`` is the one it runs now.
 
-        Who took it keeps it, wherever its labels move. One that is paused or halted gives it to
-        nobody else, but leaves it to those who run it; a completed one takes newcomers if it
-        follows them.
+        A device on trial or confirmed keeps the release, wherever its labels move. A paused or
+        halted rollout gives it to no other device, except to those that run it already; a completed
+        one gives it to newcomers if it follows them.
         """
         standing = self.ledger.standing(row)
-        if standing is _TRIAL or standing is _HEALTHY:
-            return True
-        return self.gives(row, standing, running)
+        return standing in BEGUN or self.gives(row, standing, running)
 
     def gives(
         self, row: int, standing: DeviceStanding, running: int, position: Position | None = None

@@ -120,9 +120,11 @@ def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: floa
     ``fresh`` are the outcomes of ``to_store`` that the store did not have before: each counts once,
     however often it is reported.
     """
-    for outcome in fresh:
-        engine.record(pending.row, outcome, pending.at)
-    abandon(engine, pending)  # a place that was recorded is the device's own by now
+    row = pending.row
+    new = {outcome.id for outcome in fresh if engine.record(row, outcome, pending.at)}
+    for outcome in pending.reserved:
+        if outcome.id not in new:  # a place that was recorded is the device's own by now
+            engine.release(row, outcome)
     if pending.facts is not None:
         return _admit(engine, pending, now)
     if pending.is_grant:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.active import BEGUN, ActiveRollout
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -58,7 +58,8 @@ class Desired:
 
     def rollout(self, row: int) -> ActiveRollout | None:
         """The rollout whose release the device should run; None when none says."""
-        return self._wanted(row, self._fleet.running_id(row))
+        found = self._wanted(row, self._fleet.running_id(row))
+        return None if found is None else found[0]
 
     def proven(self, row: int) -> ActiveRollout | None:
         """Like ``active``, but only a release that its rollout or the device itself has proved."""
@@ -89,15 +90,16 @@ class Desired:
         returns to a proven release before it tries a new one, because its own was rolled back.
         """
         running = self._fleet.running_id(row)
-        want = self._wanted(row, running)
-        if want is None:
+        found = self._wanted(row, running)
+        if found is None:
             return _NO_RELEASE
+        want, standing = found
         if running == want.release.number:
             return _RUNS_IT
         withdrawn_by = self.withdrawn_by(row) if self._withdrawn else None
         proven = None if withdrawn_by is None else self.proven(row)
         if withdrawn_by is None or proven is None or proven.release.number == running:
-            return want if want.ledger.standing(row) < _TRIAL else want.offer
+            return want if standing < _TRIAL else want.offer
         return replace(proven.offer, rollout=withdrawn_by.state.id, action="revert")
 
     def withdrawn_by(self, row: int) -> ActiveRollout | None:
@@ -143,10 +145,13 @@ class Desired:
         """All rollouts of a release, newest first."""
         return self._of_release.get(number, ())
 
-    def _wanted(self, row: int, running: int) -> ActiveRollout | None:
+    def _wanted(self, row: int, running: int) -> tuple[ActiveRollout, DeviceStanding] | None:
+        """The newest rollout that covers the device, and the device's standing in it."""
         for active in self._giving:
-            if active.covers(row, running) and not self.is_excluded(row, active):
-                return active
+            standing = active.ledger.standing(row)
+            covers = standing in BEGUN or active.gives(row, standing, running)
+            if covers and not self.is_excluded(row, active):
+                return active, standing
         return None
 
     def is_excluded(self, row: int, active: ActiveRollout) -> bool:

@@ -1,9 +1,9 @@
-"""The engine: what a shell (the hub, the simulator, a dry run) uses, and all that it needs.
+"""The engine: the interface of ``rollout`` to a shell (the hub, the simulator, a dry run).
 
-Nothing here is durable. The shell stores each ``Change.state`` before it calls ``commit`` and each
-outcome before it calls ``record``; at start-up it loads the states and records the outcomes again,
-in any order, and the engine stands where it stood. Changes of one rollout must not overlap: from
-``command`` or ``evaluate`` to ``commit`` no other change of that rollout may be made.
+Nothing here is durable. The shell stores each ``Change.state`` before it calls ``commit``, and each
+outcome before it calls ``record``. At start-up it loads the states and records the outcomes again,
+in any order, which restores the engine. Changes of one rollout must not overlap: from ``command``
+or ``evaluate`` to ``commit`` no other change of that rollout may be made.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
+from edgefleet.protocol.version import FIRST_ASKING
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import plan
 from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position, PublishedRelease
@@ -71,7 +72,7 @@ class Engine:
         self._admission = StartAdmission(self.fleet, self._rollouts, self._fleet_wide)
         self._grants = LegacyGrants(self.fleet, self._desired, self._admission)
         self._intake = Intake(self.fleet, self._rollouts, self._fleet_wide, self._grants)
-        self._offers = Offers(self._desired, self._admission)
+        self._offers = Offers(self._desired, self._admission, self._fleet_wide)
         self.batch = Batch(
             self.fleet,
             self._rollouts,
@@ -84,7 +85,7 @@ class Engine:
         self._status = RolloutStatus(self.fleet, self._desired, self._fleet_wide, gate)
         self._next_event = NextEvent(self.fleet, self._desired)
 
-    # What there is.
+    # Releases and rollouts.
 
     def add_release(self, manifest: ReleaseManifest, manifest_sha256: str) -> None:
         """Make a release known, before the rollouts that use it are loaded."""
@@ -93,7 +94,7 @@ class Engine:
         self._releases[key] = PublishedRelease(manifest, manifest_sha256, number)
 
     def load(self, state: RolloutState) -> None:
-        """Take in a rollout from the store, or one that was just planned."""
+        """Add a rollout from the store, or one that was just planned."""
         release = self._published(state.spec.model, state.spec.release)
         scope = self._scope(state.spec, release, state.salt)
         reservations = Reservations(state.id, state.spec, self._fleet_wide, self._offset)
@@ -110,7 +111,7 @@ class Engine:
         """Ids of the rollouts that have not ended, newest first."""
         return tuple(state.id for state in self.states() if state.status in OPEN)
 
-    # What may change.
+    # Changes of rollouts.
 
     def plan(self, spec: RolloutSpec, *, rollout_id: str, salt: int, now: float) -> RolloutState:
         """Check a rollout and return its first state. Changes nothing.
@@ -140,10 +141,10 @@ class Engine:
     def command(
         self, rollout_id: str, verb: Verb, *, now: float, generation: int | None = None
     ) -> Change:
-        """What an operator's verb would do. Changes nothing until it is committed.
+        """The change that an operator's verb makes. Nothing changes until it is committed.
 
-        Raises OperatorError ``not_found``; ``verb_not_now`` where the rollout does not stand so, or
-        when it moved on since ``generation``; ``rollout_overlap`` where another holds its devices.
+        Raises OperatorError ``not_found``; ``verb_not_now`` if the status does not allow the verb
+        or the rollout left ``generation``; ``rollout_overlap`` if another has its devices.
         """
         active = self._active(rollout_id)
         if generation is not None and generation != active.state.generation:
@@ -156,7 +157,7 @@ class Engine:
         return self._change(active, self._event(active, verb, now), now)
 
     def approve(self, rollout_id: str, person: str, *, now: float) -> Change:
-        """What a person's agreement would do. Changes nothing until it is committed.
+        """The change that a person's approval makes. Nothing changes until it is committed.
 
         Raises OperatorError ``not_found``, ``verb_not_now`` or ``approved_already``.
         """
@@ -166,7 +167,7 @@ class Engine:
         return self._change(active, steps.Approved(approval=given), now)
 
     def evaluate(self, rollout_id: str, now: float) -> Change | None:
-        """Judge the gate, or see whether everybody is back; None when nothing changes."""
+        """The change due now: by the gate, the schedule or a finished revert. None if none is."""
         active = self._active(rollout_id)
         if active.state.status is Status.REVERTING:
             owing = find_owing(active, self.fleet, self._desired, now)
@@ -198,7 +199,7 @@ class Engine:
             )
 
     def commit(self, change: Change) -> None:
-        """Take over a state that is durable now. It must follow the one that the engine holds."""
+        """Replace the state of a rollout by its successor, which is durable now."""
         active = self._active(change.state.id)
         if change.state.revision != active.state.revision + 1:
             msg = (
@@ -212,13 +213,11 @@ class Engine:
             active.cohorts = Cohorts()
         self._arrange()
 
-    # What devices say, and are told.
-
     def position(self, row: int, outcome: Outcome) -> Position | None:
         """The position of a device in the rollout that it reports on.
 
-        To be read when the report arrives, because the facts of the device may change later. None
-        if the device has no part in the rollout: such a report is dropped.
+        To be read when the report arrives: the facts of the device may change later. None if the
+        device has no part in the rollout; the report is dropped then.
         """
         active = self._rollouts.get(outcome.rollout)
         if outcome.kind is OutcomeKind.OFFERED:
@@ -230,9 +229,8 @@ class Engine:
     ) -> bool:
         """Whether the device may start now. ``outcome`` is the start that it announces.
 
-        True reserves the place until the start is recorded or ``release`` returns it, so a shell
-        stores and acknowledges exactly the starts that were admitted. A start that is recorded or
-        reserved already is admitted again. ``position`` saves reading it again.
+        True reserves the place until the start is recorded or ``release`` returns it. A start that
+        is recorded or reserved already is admitted again. ``position`` saves reading it again.
         """
         active = self._rollouts.get(outcome.rollout)
         if active is None:
@@ -241,49 +239,49 @@ class Engine:
         return self._admission.admit(active, row, where, outcome, now)
 
     def grant(self, row: int, now: float) -> Outcome | None:
-        """What must be stored and recorded before ``answer`` offers the device what it may have.
+        """The grant to store and record before ``answer`` makes the offer. None if none is needed.
 
-        To an agent of the version before, which starts by itself, the offer is the grant. Ask after
-        each check-in of a device; a shell that does not ask offers such agents nothing. The place
-        is reserved until the grant is recorded or ``release`` gives it back.
+        For an agent of the previous version, which starts without asking, the offer is the grant.
+        Its place is reserved until the grant is recorded or ``release`` returns it.
         """
+        if not self._grants.by_row and self.fleet.protocol(row) >= FIRST_ASKING:
+            return None
         return self._grants.give(row, now)
 
     def release(self, row: int, outcome: Outcome) -> None:
-        """The start or grant that was admitted could not be stored: its place is free again."""
+        """Return the place of a start or a grant that could not be stored."""
         active = self._rollouts.get(outcome.rollout)
         if active is not None:
             active.reservations.release(row)
 
     def record(self, row: int, outcome: Outcome, at: float | None = None) -> bool:
-        """Count a durable outcome; False when it says nothing new or concerns no known rollout.
+        """Count a durable outcome. False if it is not new or concerns no known rollout.
 
-        ``at`` is when it was received, by the clock of whoever calls: starts count for the pace by
-        it after a restart.
+        ``at`` is the time of receipt, by which the pace counts starts after a restart.
         """
         return self._intake.record(row, outcome, at)
 
     def telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
-        """Add serving figures to the cohort that the device is in. Soft."""
+        """Add serving figures to the cohort of the device. Not persisted."""
         self._intake.add_telemetry(row, telemetry, now)
 
     def answer(self, row: int, now: float) -> Offer | None:
-        """What the device should run, when that is not what it said it runs."""
+        """The offer for the device. None if it has nothing to change now."""
         return self._offers.give(row, now)
 
     def decide(self, row: int, now: float) -> Offer | Blocked:
-        """What ``answer`` would say to the device now, or why it is offered nothing."""
+        """The offer that ``answer`` would make now, or the reason why it makes none."""
         return self._offers.decide(row, now)
 
-    # What holds for the whole fleet.
+    # Fleet-wide constraints.
 
     @property
     def freeze(self) -> Freeze:
-        """Whether nobody may begin anything."""
+        """The freeze of the fleet: no device begins anything while it is frozen."""
         return self._fleet_wide.freeze
 
     def set_freeze(self, freeze: Freeze) -> None:
-        """Freeze or let go; the shell has made it durable."""
+        """Set a freeze that is durable."""
         self._fleet_wide.freeze = freeze
 
     def quarantined_models(self, row: int) -> tuple[str, ...]:
@@ -297,31 +295,29 @@ class Engine:
         return self._fleet_wide.quarantine.rows(model)
 
     def rollbacks(self, model: str, row: int) -> int:
-        """After how many rollouts of the model the device went back."""
+        """How many rollouts of the model the device rolled back."""
         return self._fleet_wide.quarantine.count(model, row)
 
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
-        """A person cleared the device when it had so many; the shell has made it durable."""
+        """Clear the device, which had ``rollbacks``. The decision is durable."""
         self._fleet_wide.quarantine.unquarantine(model, row, rollbacks)
 
     def desired(self, row: int) -> str | None:
-        """The release that the device should run; None when no rollout says."""
+        """The release that the device should run. None if no rollout covers it."""
         active = self._desired.rollout(row)
         return None if active is None else active.state.spec.release
 
     def rollout_of(self, row: int) -> str | None:
-        """The rollout that says what the device should run."""
+        """The rollout that gives the device its release. None if no rollout covers it."""
         active = self._desired.rollout(row)
         return None if active is None else active.state.id
-
-    # What people see.
 
     def view(self, rollout_id: str, now: float) -> RolloutView:
         """The rollout at this moment. Raises OperatorError ``not_found``."""
         return self._status.view(self._active(rollout_id), now)
 
     def why_rollout(self, rollout_id: str, now: float) -> WaitReport:
-        """What the rollout waits for. Raises OperatorError ``not_found``."""
+        """The reasons why the rollout waits. Raises OperatorError ``not_found``."""
         return self._status.why(self._active(rollout_id), now)
 
     def why_device(self, row: int, now: float) -> WaitReport:
@@ -344,16 +340,14 @@ class Engine:
             published, self._desired.of_release(published.number), now
         )
 
-    # Inside.
-
     def _arrange(self) -> None:
-        """A rollout came or changed."""
+        """Update the indexes. To be called when a rollout is added or changes."""
         self._desired.arrange(self._rollouts.values())
         self._admission.arrange()
         self._intake.arrange()
 
     def _start_by_time(self, active: ActiveRollout, now: float) -> Change | None:
-        """Start what is planned for now, unless another rollout holds its devices."""
+        """The start of a rollout whose time has come. None while another has its devices."""
         at = active.state.spec.start_at
         if at is None or now < at:
             return None

@@ -78,9 +78,7 @@ class Intake:
         if kind is _CONFIRMED:
             active.cohorts.confirmed(outcome, active.state.spec.gate)
         elif kind is _STARTED:
-            reservations.began(row, at)
-            if at is not None:
-                active.note_progress(row, at)
+            active.began(row, at)
         if self._grants.by_row and after > _DEFERRED:
             self._grants.settle(active, row)
         if self._fleet_wide.budgets.counts:

@@ -2,6 +2,7 @@
 
 from edgefleet.protocol.device import Offer
 from edgefleet.rollout.admission.starts import StartAdmission
+from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.desired import Desired
 
@@ -9,9 +10,12 @@ from edgefleet.rollout.desired import Desired
 class Offers:
     """Desired state and admission control together."""
 
-    def __init__(self, desired: Desired, admission: StartAdmission) -> None:
+    def __init__(
+        self, desired: Desired, admission: StartAdmission, fleet_wide: FleetConstraints
+    ) -> None:
         self._desired = desired
         self._admission = admission
+        self._fleet_wide = fleet_wide
 
     def decide(self, row: int, now: float) -> Offer | Blocked:
         """What the next check-in of the device is answered. Changes nothing."""
@@ -22,5 +26,6 @@ class Offers:
         decision = self.decide(row, now)
         if isinstance(decision, Blocked):
             return None
-        self._admission.begin_download(decision, row, now)
+        if self._fleet_wide.bytes.is_bounded:
+            self._admission.begin_download(decision, row, now)
         return decision

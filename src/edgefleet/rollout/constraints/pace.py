@@ -92,6 +92,7 @@ class ByteBudget:
     def __init__(self) -> None:
         self._fleet: dict[int, TokenBucket] = {}  # bytes per second -> bucket
         self._sites: dict[tuple[str, int], dict[str, TokenBucket]] = {}  # (label, bytes per second)
+        self.is_bounded = False  # True while an open rollout bounds the bytes
 
     def arrange(self, paces: Collection[tuple[str, PaceSpec]]) -> None:
         """Set the bounds: the site label and the pace of each open rollout."""
@@ -99,11 +100,7 @@ class ByteBudget:
         self._fleet = {rate: self._fleet.get(rate) or TokenBucket(rate) for rate in rates}
         keys = {(label, pace.bytes_per_s_per_site) for label, pace in paces}
         self._sites = {key: self._sites.get(key, {}) for key in keys if key[1]}
-
-    @property
-    def is_bounded(self) -> bool:
-        """True while an open rollout bounds the bytes."""
-        return bool(self._fleet or self._sites)
+        self.is_bounded = bool(self._fleet or self._sites)
 
     def wait_until(
         self, pace: PaceSpec, label: str, labels: Mapping[str, str], size_bytes: int, now: float

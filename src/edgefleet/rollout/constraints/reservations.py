@@ -138,8 +138,12 @@ class Reservations:
         """True when the device was admitted and is not recorded yet."""
         return row in self._reserved or row in self._granted
 
-    def take(self, row: int, labels: Mapping[str, str], now: float) -> None:
+    def take(
+        self, row: int, labels: Mapping[str, str], now: float, *, is_progress: bool = False
+    ) -> None:
         """Reserve a place; the same device again holds the same one."""
+        if is_progress:
+            self.progress_at = max(self.progress_at, now)
         if row in self._granted:
             return
         if row in self._reserved:
@@ -168,8 +172,10 @@ class Reservations:
             self.starts.remove(since)
             self.end_trial(row)
 
-    def began(self, row: int, at: float | None) -> None:
+    def began(self, row: int, at: float | None, *, is_progress: bool = False) -> None:
         """Its start is recorded. Only the reserved time or ``at`` counts for the pace."""
+        if is_progress and at is not None:
+            self.progress_at = max(self.progress_at, at)
         reserved = self._reserved.pop(row, None)
         granted = self._granted.pop(row, None)
         if reserved is None and granted is None and at is not None:
