@@ -200,6 +200,11 @@ def quality(metric: str, e_value: float, *, requests: int = 100, mean: float = 0
         ),
         ("accuracy", "accuracy_drop", "Golden accuracy fell by 20.0% against the release before"),
         ("classes", "drift", "The classes that devices see drifted by 0.200 against the control"),
+        (
+            "requests",
+            "request_drop",
+            "Requests per device fell by 20.0% against the control (limit",
+        ),
         ("inputs", "drift", "The inputs that devices see drifted by 0.200 against the control"),
     ],
 )

@@ -25,6 +25,7 @@ class Bounds(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_memory_percent: float = 80.0  # of the variant's memory limit, likewise
     max_accuracy_drop: float = 0.01  # of golden accuracy, against the previous release
     max_confidence_drop: float = 0.10  # of the canary's mean confidence, against the control's
+    max_request_drop: float = 1.0  # share of a device's requests per second; 1 is off
     max_drift: float = 0.2  # total variation of outputs or inputs, above the control's
 
 
@@ -236,6 +237,12 @@ _CONFIDENCE_DROP: Final = Bound(
     "Largest fall of mean confidence, canary relative to control: quality without labels.",
     off=1.0,
 )  # fmt: skip
+_REQUEST_DROP: Final = Bound(
+    "max_request_drop", Unit.SHARE,
+    "Largest fall of the requests per second on a device, canary relative to control: clients "
+    "that leave a release. Off by default: little traffic varies a lot.",
+    off=1.0,
+)  # fmt: skip
 _DRIFT: Final = Bound(
     "max_drift", Unit.NUMBER,
     "Largest move of the histogram of classes, or of inputs, beyond that of the control (total "
@@ -321,6 +328,15 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         sentence="The inputs that devices see drifted by " + _CHANGED,
         meaning="inputs move by more than `max_drift` beyond the control's",
         scored=lambda scores: scores.input_drift,
+    ),
+    ChangeMetric(
+        key="requests", label="Requests per device", unit=Unit.SHARE, bound=_REQUEST_DROP,
+        direction=Direction.FALL, relative=True, cutoff=1.0,
+        needs_requests=False,  # no requests are the fault; the window before has 20 or more
+        reason="request_drop", source="scores",
+        sentence="Requests per device fell by " + _CHANGED,
+        meaning="requests per second fall by more than `max_request_drop` against the control",
+        scored=lambda scores: scores.request_rate_change,
     ),
 )  # fmt: skip
 
