@@ -15,6 +15,7 @@ import numpy as np
 from edgefleet.agent.quality_window import QualityWindow, compare
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Outcome, OutcomeKind, Sketches, Telemetry
+from edgefleet.protocol.metrics import CHANGES
 from edgefleet.protocol.rollout import Cohort, Evidence, ExposureSpec, GateSpec, Verdict
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.overdue import Overdue
@@ -195,15 +196,7 @@ def peeking(world: World) -> str | None:
     return world.quality.peeking() if world.quality else None
 
 
-METRICS = ("latency", "request_errors", "confidence", "accuracy", "classes", "inputs")
-ALLOWED = dict(
-    zip(METRICS, (math.log1p(SPEC.max_latency_increase), 0.02, SPEC.max_confidence_drop,
-                  SPEC.max_accuracy_drop, SPEC.max_drift, SPEC.max_drift), strict=True)
-)  # fmt: skip
-REASONS = dict(
-    zip(METRICS, ("latency", "request_errors", "confidence_drop", "accuracy_drop", "drift",
-                  "drift"), strict=True)
-)  # fmt: skip
+METRICS = {metric.key: metric for metric in CHANGES if metric.is_on(SPEC)}
 
 
 class Quality:
@@ -239,8 +232,8 @@ class Quality:
     def naive(self) -> str | None:
         """Means over all devices, in whole percent."""
         for metric, (count, total, _) in self._sums.items():
-            if count and 100 * total / count >= math.floor(100 * ALLOWED[metric]) + 1:
-                return REASONS[metric]
+            if count and 100 * total / count >= math.floor(100 * METRICS[metric].allowed(SPEC)) + 1:
+                return METRICS[metric].reason
         return None
 
     def peeking(self) -> str | None:
@@ -250,8 +243,8 @@ class Quality:
                 continue
             mean = total / count
             error = math.sqrt(max(1e-12, squares / count - mean * mean) / count)
-            if (mean - ALLOWED[metric]) / error > 1.645:
-                return REASONS[metric]
+            if (mean - METRICS[metric].allowed(SPEC)) / error > 1.645:
+                return METRICS[metric].reason
         return None
 
     def _accuracy(self) -> None:
@@ -275,11 +268,10 @@ class Quality:
         mine, other = ours.scores, theirs.scores
         assert mine is not None
         assert other is not None
-        self._sum("latency", mine.latency_log_ratio - other.latency_log_ratio)  # type: ignore[operator] # the pools know all
-        self._sum("request_errors", mine.error_rate_delta - other.error_rate_delta)  # type: ignore[operator] # likewise
-        self._sum("confidence", other.confidence_delta - mine.confidence_delta)  # type: ignore[operator] # likewise
-        self._sum("classes", mine.class_drift - other.class_drift)  # type: ignore[operator] # likewise
-        self._sum("inputs", mine.input_drift - other.input_drift)  # type: ignore[operator] # likewise
+        for metric in METRICS.values():
+            if metric.scored is not None:
+                difference = metric.scored(mine) - metric.scored(other)  # type: ignore[operator] # the pools know all
+                self._sum(metric.key, metric.worse_by(difference))
 
     def _sum(self, metric: str, difference: float) -> None:
         sums = self._sums[metric]

@@ -1,9 +1,11 @@
 """Write docs/reference/*.md from the tables in the code: ``python docs/build.py`` (``--check`` compares).
 
-The tables are the truth (endpoints, errors, waits, transitions, limits); these pages only show them.
+The tables are the truth (endpoints, errors, waits, transitions, limits, metrics); these pages only show
+them. The metrics are parts of docs/gate.md and docs/rollouts.md.
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from edgefleet.agent.table import mermaid as draw_agent
 from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
+from edgefleet.protocol.metrics import BOUNDS, METRICS, Bound, Unit
 from edgefleet.protocol.why import NEEDS_A_PERSON, WaitCode
 from edgefleet.rollout.lifecycle.table import mermaid as draw_rollout
 
@@ -84,6 +87,25 @@ def limits() -> Iterator[str]:
         yield ""
 
 
+def metric_rows() -> Iterator[str]:
+    yield "| metric | reason | fails a wave when | from |\n|---|---|---|---|"
+    for metric in METRICS:
+        yield f"| `{metric.key}` | `{metric.reason}` | {metric.meaning} | {metric.source} |"
+
+
+def bound_sections() -> Iterator[str]:
+    for bound in BOUNDS:
+        off = "" if bound.off is None else f" {_said(bound, bound.off)} turns the test off."
+        yield f"### gate.{bound.field}\n`{bound.option} {_said(bound, bound.default)}`. {bound.text}{off}\n"
+
+
+def _said(bound: Bound, value: float) -> str:
+    """A value of ``bound`` as the option takes it."""
+    if bound.unit is Unit.MILLISECONDS:
+        return f"{value:g}ms"
+    return f"{value:g}" if bound.unit is Unit.PERCENT else f"{value * 100:g}%"
+
+
 def _members(enum: type) -> Iterator[str]:
     """Each member with the comment beside it in the source: the one place where it is explained."""
     path = Path(sys.modules[enum.__module__].__file__ or "")
@@ -104,15 +126,28 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
 }
 
 
+SECTIONS: dict[str, Callable[[], Iterator[str]]] = {"gate": metric_rows, "rollouts": bound_sections}
+"""Parts of pages that people write, between two marks: ``<!-- metrics -->`` and its end."""
+_MARKED = re.compile(r"(<!-- metrics -->\n).*?(<!-- /metrics -->\n)", re.DOTALL)
+
+
 def render(name: str) -> str:
     return "\n".join(PAGES[name]()).strip() + "\n"
 
 
+def with_section(name: str) -> str:
+    """The page docs/``name``.md with its marked part made anew."""
+    part = "\n".join(SECTIONS[name]()).strip()
+    return _MARKED.sub(
+        lambda marks: f"{marks[1]}{part}\n{marks[2]}", (HERE / f"{name}.md").read_text()
+    )
+
+
 def main() -> int:
     stale = []
-    for name in PAGES:
-        path = HERE / "reference" / f"{name}.md"
-        text = render(name)
+    pages = {HERE / "reference" / f"{name}.md": render(name) for name in PAGES}
+    pages |= {HERE / f"{name}.md": with_section(name) for name in SECTIONS}
+    for path, text in pages.items():
         if not path.exists() or path.read_text() != text:
             stale.append(str(path))
             if "--check" not in sys.argv:

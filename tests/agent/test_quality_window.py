@@ -20,6 +20,9 @@ def grown(requests: int, **sketches: object) -> LiveStats:
 
 
 def after(windows: Windows, release: str, requests: int, now: float, **sketches: object) -> Windows:
+    """A look at a release; at one that is new, after a first look that found no requests."""
+    if windows.filling is None or windows.filling.release != release:
+        windows = advance(windows, serving(release), LiveStats(), now - 1.0)
     return advance(windows, serving(release), grown(requests, **sketches), now)
 
 
@@ -98,3 +101,58 @@ def test_sketches_add_up_and_take_away_and_stay_bounded() -> None:
     wide = Sketches(latency=dict.fromkeys(range(100), 1))
     merged = bins.plus(wide, Sketches()).latency
     assert (len(merged), sum(merged.values()), merged[36]) == (limits.LATENCY_BUCKETS, 100, 37)
+
+
+def served(rate: float, windows: Windows, release: str, looks: range) -> Windows:
+    """A look every ten seconds at a release that is asked so often in a second."""
+    windows = advance(windows, serving(release), LiveStats(), 10.0 * looks[0] - 10.0)
+    for look in looks:
+        windows = after(windows, release, round(10 * rate), 10.0 * look)
+    return windows
+
+
+def test_the_rate_of_requests_is_compared_over_the_time_of_each_window() -> None:
+    windows = served(10.0, Windows(), "1", range(1, 6))
+    assert windows.scores is not None
+    assert windows.scores.request_rate_change == 0.0
+    scores = served(4.0, windows, "2", range(6, 9)).scores
+    assert scores is not None
+    assert (scores.from_release, scores.to_release) == ("1", "2")
+    assert scores.request_rate_change is not None
+    assert abs(scores.request_rate_change + 0.6) < 0.1
+
+
+def test_a_rise_counts_as_much_as_the_fall_back() -> None:
+    slow, fast = (QualityWindow(release="1", since=0.0, until=10.0, requests=n) for n in (40, 80))
+    assert compare(slow, fast).request_rate_change == 0.5
+    assert compare(fast, slow).request_rate_change == -0.5
+
+
+def test_what_the_first_look_finds_counts_but_not_in_the_rate() -> None:
+    windows = advance(Windows(), serving("1"), grown(100_000), 10.0)
+    assert windows.full is None
+    windows = served(10.0, windows, "1", range(2, 5))
+    assert windows.full is not None
+    assert windows.scores is not None
+    assert windows.scores.request_rate_change == 0.0
+
+
+def test_a_release_whose_clients_leave_says_so_without_any_request() -> None:
+    windows = served(1.0, Windows(), "1", range(1, 30))
+    windows = advance(replace(windows, scores=None), serving("2"), LiveStats(), 300.0)
+    windows = advance(windows, serving("2"), LiveStats(), 300.0 + limits.WINDOW_S - 1)
+    assert windows.scores is None
+    windows = advance(windows, serving("2"), LiveStats(), 300.0 + limits.WINDOW_S)
+    scores = windows.scores
+    assert scores is not None
+    assert (scores.from_release, scores.to_release) == ("1", "2")
+    assert (scores.requests, scores.request_rate_change, scores.error_rate_delta) == (0, -1.0, None)
+    assert windows.full is None  # the next window has nothing to be compared with
+
+
+def test_thin_traffic_is_given_the_time_that_a_hundred_requests_take() -> None:
+    windows = served(0.1, Windows(), "1", range(1, 60))
+    assert windows.full is not None
+    windows = advance(replace(windows, scores=None), serving("2"), LiveStats(), 600.0)
+    assert advance(windows, serving("2"), LiveStats(), 1500.0).scores is None
+    assert advance(windows, serving("2"), LiveStats(), 1800.0).scores is not None

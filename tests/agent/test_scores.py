@@ -79,6 +79,7 @@ def test_scores_go_with_the_telemetry_of_their_release_until_they_are_acknowledg
     install(device, manifest("1"), 0.95)
     check_in(device)
     for turn in (1, 2):
+        device.now += 1.0
         status = serving("1", requests=turn * limits.WINDOW_REQUESTS, latency_us_p95=500)
         device.hear(ServingProbed(status=status, alive=True, draw=0.5))
     said = check_in(device)
@@ -91,3 +92,22 @@ def test_scores_go_with_the_telemetry_of_their_release_until_they_are_acknowledg
     again = check_in(device).telemetry
     assert again is not None
     assert (again.requests, again.scores) == (5, None)
+
+
+def test_scores_of_a_release_that_served_nothing_go_with_empty_telemetry() -> None:
+    device = booted()
+    install(device, manifest("1"), 0.95)
+    check_in(device)
+    for turn in (1, 2):
+        device.now += 50.0
+        status = serving("1", requests=turn * limits.WINDOW_REQUESTS)
+        device.hear(ServingProbed(status=status, alive=True, draw=0.5))
+    check_in(device)
+    device.now += limits.WINDOW_S
+    device.hear(ServingProbed(status=status, alive=True, draw=0.5))
+    said = check_in(device).telemetry
+    assert said is not None
+    assert (said.release, said.requests) == ("1", 0)
+    assert said.scores is not None
+    assert said.scores.request_rate_change == -1.0
+    assert check_in(device).telemetry is None

@@ -32,6 +32,7 @@ SAID = {
     "gate.max_memory_percent": ("70", 70.0),
     "gate.max_accuracy_drop": ("7%", 0.07),
     "gate.max_confidence_drop": ("7%", 0.07),
+    "gate.max_request_drop": ("7%", 0.07),
     "gate.max_drift": ("7%", 0.07),
     "gate.min_requests": ("9", 9),
     "exposure.first": ("9", 9),

@@ -1,5 +1,7 @@
 """The canary against the control."""
 
+from random import Random
+
 from msgspec.structs import replace
 
 from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Telemetry
@@ -204,3 +206,43 @@ def test_a_device_that_never_took_the_release_is_no_canary():
     shell.engine.telemetry(liar.row, scored("1", "2", confidence_delta=-0.3), shell.now)
     assert shell.view(rollout).evidence.canary == before
     assert shell.run(rollout).status is Status.COMPLETED
+
+
+def test_clients_that_leave_a_release_take_it_back_where_the_plan_has_a_bound() -> None:
+    for drop, reason in ((1.0, "completed"), (0.3, "request_drop")):
+        shell = ToyShell(600)
+        shell.publish("1")
+        shell.run(shell.start(spec("1", 100)))
+        shell.publish("2")
+        plan = spec("2", 10, 100)
+        rollout = shell.start(replace(plan, gate=replace(plan.gate, max_request_drop=drop)))
+        while shell.view(rollout).evidence.healthy < 50:
+            shell.tick()
+        report(shell, request_rate_change=-0.8)
+        view = shell.run(rollout)
+        assert view.reason == reason
+        if reason != "completed":
+            said = view.waves[0].judgement
+            assert said is not None
+            assert said.text.startswith("Requests per device fell by 80.0% against the control")
+
+
+def test_heavy_tails_of_traffic_are_no_fall() -> None:
+    """Each device is one observation of at most 1, so a few very busy ones do not decide."""
+    gate = replace(GATE, max_request_drop=0.1)
+    failed = 0
+    for seed in range(60):
+        draw = Random(seed)
+        cohorts = Cohorts()
+        for row in range(0, 400, 2):
+            for place, (was, now) in ((row, ("1", "1")), (row + 1, ("1", "2"))):
+                old, new = (draw.paretovariate(1.1) for _ in range(2))
+                said = scored(was, now, request_rate_change=(new - old) / max(new, old))
+                if was == now:
+                    cohorts.add_control(place, said, gate)
+                else:
+                    cohorts.add_canary(place, said, gate, 0)
+        (found,) = cohorts.differences()
+        assert found.pairs == 200
+        failed += found.e_value >= 1100
+    assert failed == 0

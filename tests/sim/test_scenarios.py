@@ -2,8 +2,10 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.rollout import GateSpec
 from edgefleet.sim.virtual import scenario as scenarios
 from edgefleet.sim.virtual.run import Run
+from edgefleet.sim.virtual.scenario import Truth
 
 QUALITY = {
     "quality_drop": "confidence_drop",
@@ -72,3 +74,18 @@ def test_a_file_that_is_no_scenario_says_where(text: str, tmp_path) -> None:
 def test_an_unknown_scenario_names_those_there_are() -> None:
     with pytest.raises(OperatorError, match="good"):
         scenarios.load("godo")
+
+
+@pytest.mark.parametrize(("drop", "verdict"), [(0.3, "reverted"), (1.0, "completed")])
+@pytest.mark.parametrize("left", [0.4, 0.0])
+def test_a_release_that_clients_leave_is_taken_back_where_the_plan_has_a_bound(
+    drop: float, verdict: str, left: float
+) -> None:
+    drawn = scenarios.load("quality_drop")
+    gate = replace(GateSpec(), max_request_drop=drop)
+    wanted = replace(drawn, release=Truth(requests=left), rollout=replace(drawn.rollout, gate=gate))
+    result = Run(wanted, name="clients_leave", devices=3000, seed=7).play()
+    assert result.violated == ()
+    assert result.verdict == verdict, result.text
+    if verdict == "reverted":
+        assert result.reason == "request_drop"

@@ -19,10 +19,17 @@ from edgefleet.protocol.wire import Wire
 
 
 class QualityWindow(Wire, frozen=True, kw_only=True):
-    """Requests of one release, in a row. ``since`` is when the first was seen."""
+    """Requests of one release, in a row. ``since`` is when the first was seen.
+
+    The rate is that from ``opened``, the end of the window before it or the first look at the
+    release, to ``until``. ``early`` are requests that the first look found: their time is unknown.
+    """
 
     release: str
     since: float
+    opened: float = 0.0
+    until: float = 0.0
+    early: int = 0
     requests: int = 0
     errors: int = 0
     confidence_sum: float = 0.0
@@ -47,15 +54,29 @@ def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: floa
     if filling is not None and filling.release != status.release:
         # What was served up to the switch is what the new release is compared with.
         if filling.requests >= limits.WINDOW_LEAST_REQUESTS:
-            full = filling
+            full = msgspec.structs.replace(filling, until=now)
         filling = None
-    if grown.requests == 0:
-        return msgspec.structs.replace(windows, filling=filling, full=full)
-    filling = _add(filling or QualityWindow(release=status.release, since=now), grown, status.stats)
-    if not _is_full(filling, now):
-        return msgspec.structs.replace(windows, filling=filling, full=full)
-    scores = None if full is None else compare(full, filling)
-    return Windows(filling=None, full=filling, scores=_to_tell(windows.scores, scores))
+    if filling is None:
+        filling = QualityWindow(release=status.release, since=now, opened=now, early=grown.requests)
+    if grown.requests:
+        if not filling.requests:
+            filling = msgspec.structs.replace(filling, since=now)
+        filling = _add(filling, grown, status.stats)
+    ended = msgspec.structs.replace(filling, until=now)
+    following = QualityWindow(release=status.release, since=now, opened=now)
+    if grown.requests and _is_full(filling, now):
+        scores = None if full is None else compare(full, ended)
+        return Windows(filling=following, full=ended, scores=_to_tell(windows.scores, scores))
+    if full is not None and _has_dried_up(full, ended):
+        # Too few requests to compare anything else, or to compare the next window with.
+        scores = Scores(
+            from_release=full.release,
+            to_release=ended.release,
+            requests=ended.requests,
+            request_rate_change=_rate_change(full, ended),
+        )
+        return Windows(filling=following, scores=_to_tell(windows.scores, scores))
+    return msgspec.structs.replace(windows, filling=filling, full=full)
 
 
 def compare(before: QualityWindow, after: QualityWindow) -> Scores:
@@ -71,6 +92,7 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
         confidence_delta=None if old is None or new is None else max(-1.0, min(1.0, new - old)),
         class_drift=_variation(before.sketches.classes, after.sketches.classes),
         input_drift=_variation(before.sketches.inputs, after.sketches.inputs),
+        request_rate_change=_rate_change(before, after),
     )
 
 
@@ -85,9 +107,40 @@ def _to_tell(waiting: Scores | None, new: Scores | None) -> Scores | None:
 
 
 def _is_full(window: QualityWindow, now: float) -> bool:
-    return window.requests >= limits.WINDOW_REQUESTS or (
+    enough = window.requests >= limits.WINDOW_REQUESTS or (
         window.requests >= limits.WINDOW_LEAST_REQUESTS and now - window.since >= limits.WINDOW_S
     )
+    return enough and now > window.opened  # one look has no duration, and so no rate
+
+
+def _has_dried_up(before: QualityWindow, window: QualityWindow) -> bool:
+    """True if the rate before would have filled the window long ago: five times what is enough."""
+    rate = _requests_per_s(before)
+    waited_s = window.until - window.opened
+    return (
+        rate is not None
+        and window.requests < limits.WINDOW_LEAST_REQUESTS
+        and waited_s >= limits.WINDOW_S
+        and rate * waited_s >= limits.WINDOW_REQUESTS
+    )
+
+
+def _rate_change(before: QualityWindow, after: QualityWindow) -> float | None:
+    """The change of requests per second as a share of the larger rate, -1 to 1.
+
+    A fall by a half is -0.5, the rise back from it 0.5: chance alone has a mean of 0. None if a
+    window has no duration.
+    """
+    old, new = _requests_per_s(before), _requests_per_s(after)
+    if old is None or new is None or not max(old, new):
+        return None
+    return (new - old) / max(old, new)
+
+
+def _requests_per_s(window: QualityWindow) -> float | None:
+    """The rate from the end of the window before to its own end. None without a duration."""
+    lasted_s = window.until - window.opened
+    return (window.requests - window.early) / lasted_s if lasted_s > 0 else None
 
 
 def _add(window: QualityWindow, grown: LiveStats, stats: LiveStats) -> QualityWindow:

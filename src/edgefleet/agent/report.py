@@ -11,7 +11,7 @@ from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.state import Sent, running
 from edgefleet.agent.step_context import StepContext
 from edgefleet.agent.table import PHASES
-from edgefleet.protocol.device import CheckIn, OutcomeKind
+from edgefleet.protocol.device import CheckIn, OutcomeKind, Telemetry
 from edgefleet.protocol.version import PROTOCOL
 
 _REPLAYED: Final = "checkin_replayed"
@@ -46,6 +46,8 @@ def check_in_when_due(context: StepContext) -> None:
     facts = None if state.facts_known else state.facts
     telemetry = soft.tallies[0] if soft.tallies else None
     scores = soft.windows.scores
+    if telemetry is None and scores is not None:
+        telemetry = _nothing_served(scores.to_release)
     if telemetry is not None and scores is not None and scores.to_release == telemetry.release:
         telemetry = msgspec.structs.replace(telemetry, scores=scores)
     context.forgettable(
@@ -121,3 +123,17 @@ def _go_on_from(context: StepContext, seq: int) -> None:
     """Make ``seq`` the next sequence number."""
     context.forgettable(seq=seq - 1)
     context.keep(seq_reserved=max(context.state.seq_reserved, seq - 1))
+
+
+def _nothing_served(release: str) -> Telemetry:
+    """The telemetry of a release without requests: it carries scores that say so."""
+    return Telemetry(
+        release=release,
+        requests=0,
+        errors=0,
+        confidence_sum=0.0,
+        confidence_count=0,
+        latency_us_p50=0,
+        latency_us_p95=0,
+        memory_mib=0,
+    )

@@ -128,6 +128,7 @@ class Scores(Wire, frozen=True, kw_only=True):
     confidence_delta: Annotated[float, Meta(ge=-1, le=1)] | None = None
     class_drift: Share | None = None  # total variation of the two histograms
     input_drift: Share | None = None
+    request_rate_change: Annotated[float, Meta(ge=-1, le=1)] | None = None  # of the larger rate
 
 
 class Telemetry(Wire, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edgefleet.protocol.metrics import Bounds
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire
 
@@ -22,24 +23,15 @@ class WaveSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     selector: str = ""
 
 
-class GateSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GateSpec(Bounds, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits by which the gate passes a wave or rolls back the release."""
 
-    max_error_rate: float = 0.05  # failed / (failed + healthy)
-    max_silent_rate: float = 0.01  # silent / (failed + healthy); each may need a site visit
     alpha: float = 0.01  # false-alarm rate of each test; see docs/gate.md
     min_sample: int = 5  # finished devices before a verdict (or the whole wave, if smaller)
     soak_s: float = 60.0  # how long a wave must pass before the next one opens
     confirm_after_s: float = 60.0  # healthy time in trial before a device confirms
     silence_s: float = 300.0  # a device that is silent for longer after activating counts as failed
     patience_s: float = 3600.0  # how long the gate waits for stragglers
-    max_latency_p95_ms: float = 100.0  # per device; max_error_rate of the devices may exceed it
-    max_latency_increase: float = 0.15  # relative increase of the canary's p95 over the control's
-    max_request_error_rate: float = 0.05  # per device, likewise
-    max_memory_percent: float = 80.0  # of the variant's memory limit, likewise
-    max_accuracy_drop: float = 0.01  # of golden accuracy, against the previous release
-    max_confidence_drop: float = 0.10  # of the canary's mean confidence, against the control's
-    max_drift: float = 0.2  # total variation of outputs or inputs, above the control's
     min_requests: int = 50  # inference requests of each cohort before quality is judged
 
 
@@ -180,7 +172,7 @@ class Rate(Wire, frozen=True, kw_only=True):
 class Difference(Wire, frozen=True, kw_only=True):
     """A mean over pairs of devices and its limit ``allowed``. Positive is worse."""
 
-    metric: str  # latency, request_errors, confidence, accuracy, classes or inputs
+    metric: str  # the key of a ``protocol.metrics.ChangeMetric``
     pairs: int = 0
     mean: float = 0.0
     low: float = 0.0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edgefleet.protocol.metrics import SILENCE
 from edgefleet.protocol.rollout import Evidence
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.desired import Desired
@@ -19,7 +20,7 @@ from edgefleet.rollout.fleet.columns import Rows, RowSelection, taken
 from edgefleet.rollout.fleet.fleet import NOTHING, Fleet
 from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
 
-SILENT = gate.SILENT  # the reason under which silence after activating is counted
+SILENT = SILENCE.reason  # the reason under which silence after activating is counted
 
 
 def _no_rows() -> Rows:

@@ -7,6 +7,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.metrics import BOUNDS
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, WaveSpec
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.approval import check_approval
@@ -80,21 +81,14 @@ def _check_rising(before: WaveSpec | None, wave: WaveSpec, field: str) -> None:
 
 def check_gate(gate: GateSpec) -> None:
     """Every number of the gate within its range. Raises ``gate_invalid`` naming the first bad."""
-    _in_range("max_error_rate", gate.max_error_rate, 0, 1, "from 0 to 1 (0.05 is 5 %)")
+    for bound in BOUNDS:
+        _in_range(bound.field, bound.of(gate), 0, bound.high, bound.wanted)
     _in_range("min_sample", gate.min_sample, 1, math.inf, "1 device or more")
     _in_range("soak_s", gate.soak_s, 0, math.inf, "seconds, 0 or more")
     _in_range("confirm_after_s", gate.confirm_after_s, 0, math.inf, "seconds, 0 or more")
     _in_range("silence_s", gate.silence_s, 1e-3, math.inf, "seconds, above 0")
     _in_range("patience_s", gate.patience_s, 0, math.inf, "seconds, 0 or more")
     _in_range("alpha", gate.alpha, 1e-12, 0.5, "above 0, at most 0.5 (0.01 is 1 %)")
-    for name in (
-        "max_silent_rate", "max_confidence_drop", "max_accuracy_drop", "max_drift",
-        "max_request_error_rate",
-    ):  # fmt: skip
-        _in_range(name, getattr(gate, name), 0, 1, "from 0 to 1")
-    _in_range("max_latency_increase", gate.max_latency_increase, 0, 100, "0 or more (0.1 is 10 %)")
-    _in_range("max_latency_p95_ms", gate.max_latency_p95_ms, 0, math.inf, "milliseconds, 0 or more")
-    _in_range("max_memory_percent", gate.max_memory_percent, 0, math.inf, "percent, 0 or more")
     _in_range("min_requests", gate.min_requests, 1, math.inf, "1 request or more")
 
 

@@ -2,26 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from markupsafe import Markup
 
-from edgefleet.protocol.rollout import Evidence, Rate
+from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, ChangeMetric, Unit
+from edgefleet.protocol.rollout import Evidence, LimitCounts, Rate
 from edgefleet.web.svg import element, percent, picture
 from edgefleet.web.words import count, figure, share
 
 _ROOM: Final = 1.08  # so that no mark lies on the edge
-_NAMES: Final = MappingProxyType(
-    {
-        "latency": "Latency, p95 (logarithm of the ratio)",
-        "request_errors": "Request errors",
-        "confidence": "Confidence, fall",
-        "accuracy": "Golden accuracy, fall",
-        "classes": "Classes, drift",
-        "inputs": "Inputs, drift",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +30,11 @@ class GateTest:
 
 def gate_tests(evidence: Evidence) -> tuple[GateTest, ...]:
     """The tests that have something to go by, in a fixed order."""
-    rates = (("Failed devices", evidence.errors), ("Silent devices", evidence.silence))
+    rates = ((ERRORS.label, evidence.errors), (SILENCE.label, evidence.silence))
+    names = {metric.key: _name(metric) for metric in CHANGES}
     differences = (
         _test(
-            _NAMES.get(one.metric, one.metric),
+            names.get(one.metric, one.metric),
             (one.low, one.mean, one.high, one.allowed),
             _signed,
             seen=f"{count(one.pairs)} pairs",
@@ -52,6 +43,17 @@ def gate_tests(evidence: Evidence) -> tuple[GateTest, ...]:
         for one in evidence.quality
     )
     return (*(_rate(name, rate) for name, rate in rates if rate.size), *differences)
+
+
+def limit_counts(limits: LimitCounts) -> tuple[tuple[str, int], ...]:
+    """The devices above each absolute limit, by the name of the metric."""
+    return tuple((metric.label, getattr(limits, metric.counter)) for metric in LIMITS)
+
+
+def _name(metric: ChangeMetric) -> str:
+    """The metric and the change that is worse, with the scale of the figures."""
+    scale = " (logarithm of the ratio)" if metric.unit is Unit.RATIO else ""
+    return f"{metric.label}, {metric.direction.value}{scale}"
 
 
 def _rate(name: str, rate: Rate) -> GateTest:

@@ -11,7 +11,7 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Wire
 from edgefleet.web import charts, limits
 from edgefleet.web.buttons import buttons
-from edgefleet.web.gate_tests import exposure_bar, gate_tests
+from edgefleet.web.gate_tests import exposure_bar, gate_tests, limit_counts
 from edgefleet.web.outcome_counts import ACCOUNTS, by_wave, counts_of
 from edgefleet.web.reads import Reads
 from edgefleet.web.rollout_charts import area_of, metrics_of, parts_of, reasons_of
@@ -102,6 +102,7 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
         "reasons": reasons_of(rollout.evidence.reasons),
         "buttons": buttons(rollout),
         "tests": gate_tests(rollout.evidence),
+        "limit_counts": limit_counts(rollout.evidence.limits),
         "exposure": exposure_bar(rollout.evidence.in_trial, rollout.allowed or 0),
         "waits_for_approval": any(wait.code is WaitCode.APPROVAL for wait in rollout.why.waits),
         "report": rollout.why,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from edgefleet.protocol.metrics import CHANGES, ChangeMetric, Direction, Unit
 from edgefleet.protocol.operator import HistoryPoint, ModelView
-from edgefleet.protocol.rollout import Cohort, RolloutView, Verdict
+from edgefleet.protocol.rollout import RolloutView, Verdict
 from edgefleet.web.charts import Part, paired_bars, plain_bar, release_classes, stacked_bar
 from edgefleet.web.limits import CHART_RELEASES
 from edgefleet.web.timeline import Event, stacked_area, thinned
@@ -82,24 +83,36 @@ def area_of(
 
 
 def metrics_of(rollout: RolloutView) -> tuple[Metric, ...]:
-    """Canary against control, each with the gate's limit where the gate has one."""
-    canary, control, gate = rollout.evidence.canary, rollout.evidence.control, rollout.gate
-    lowest = (
-        None
-        if control.confidence_mean is None
-        else max(0.0, control.confidence_mean - gate.max_confidence_drop)
-    )
-    return (
-        _metric(
-            "Mean confidence",
-            (canary.confidence_mean, control.confidence_mean, lowest),
-            figure,
-            "at least",
-        ),
-        _metric("Inference errors", (_error_rate(canary), _error_rate(control), None), share, ""),
-        _metric("Latency, p95", (canary.latency_us_p95, control.latency_us_p95, None), latency, ""),
-        _metric("Requests", (canary.requests, control.requests, None), _count, ""),
-    )
+    """Canary against control, each with the gate's limit beside the control's figure."""
+    canary, control = rollout.evidence.canary, rollout.evidence.control
+    compared = (_compared(metric, rollout) for metric in CHANGES)
+    requests = _metric("Requests", (canary.requests, control.requests, None), _count, "")
+    return (*(one for one in compared if one is not None), requests)
+
+
+def _compared(metric: ChangeMetric, rollout: RolloutView) -> Metric | None:
+    """One metric of the table. None if cohorts have no figure of it."""
+    whole = metric.figure
+    if whole is None:
+        return None
+    canary = whole.read(rollout.evidence.canary)
+    control = whole.read(rollout.evidence.control)
+    known = control is not None and metric.is_on(rollout.gate)
+    limit = metric.limit_beside(control or 0.0, rollout.gate) if known else None
+    limit_word = "at most" if metric.direction is Direction.RISE else "at least"
+    return _metric(metric.label, (canary, control, limit), _words_of(whole.unit), limit_word)
+
+
+def _words_of(unit: Unit) -> Callable[[float | None], str]:
+    match unit:
+        case Unit.SHARE:
+            return share
+        case Unit.MICROSECONDS:
+            return latency
+        case Unit.COUNT:
+            return _count
+        case _:
+            return figure
 
 
 def reasons_of(reasons: Mapping[str, int]) -> tuple[ReasonCount, ...]:
@@ -131,10 +144,6 @@ def _metric(
 
 def _count(value: float | None) -> str:
     return count(value or 0)
-
-
-def _error_rate(cohort: Cohort) -> float | None:
-    return cohort.errors / cohort.requests if cohort.requests else None
 
 
 def _events(rollout: RolloutView) -> list[Event]:

@@ -13,6 +13,7 @@ import msgspec
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.rollout.parsing import BUDGET, INSTANT, SIZE, WAVE, WINDOW
 from edgefleet.cli.values import DURATION, RATE, WAVES, duration, percent
+from edgefleet.protocol.metrics import BOUNDS, Bound, Unit
 from edgefleet.protocol.rollout import RolloutSpec
 
 _DEFAULTS: Final[Mapping[str, Any]] = msgspec.to_builtins(RolloutSpec(model="", release=""))
@@ -65,6 +66,21 @@ def _unsaid(_: object) -> str:
     return ""
 
 
+def _bound(bound: Bound) -> Knob:
+    """The option of a bound in the table of metrics."""
+    path = ("gate", bound.field)
+    match bound.unit:
+        case Unit.MILLISECONDS:
+            return Knob(
+                path, bound.option, DURATION, "DURATION", bound.text, shown=_ms, to_plan=_in_ms
+            )
+        case Unit.PERCENT:
+            kind = click.FloatRange(0)
+            return Knob(path, bound.option, kind, "PERCENT", bound.text, shown=_plain)
+        case _:
+            return Knob(path, bound.option, RATE, "SHARE", bound.text, shown=_share)
+
+
 def _gate() -> tuple[Knob, ...]:
     def gate(
         field: str,
@@ -77,11 +93,7 @@ def _gate() -> tuple[Knob, ...]:
         return Knob(("gate", field), option, kind, metavar, text, **more)
 
     return (
-        gate("max_error_rate", "--max-error-rate", RATE, "SHARE",
-             "failed / (failed + healthy) above which everything is taken back.", shown=_share),
-        gate("max_silent_rate", "--max-silent-rate", RATE, "SHARE",
-             "Of the devices that finished, silent after activating: each may need a visit.",
-             shown=_share),
+        *(_bound(bound) for bound in BOUNDS),
         gate("alpha", "--alpha", RATE, "SHARE",
              "A good release is taken back by bad luck at most so often.", shown=_share),
         gate("min_sample", "--min-sample", click.IntRange(1), "DEVICES",
@@ -94,22 +106,6 @@ def _gate() -> tuple[Knob, ...]:
              "A device silent for this long after activating has failed.", shown=duration),
         gate("patience_s", "--patience", DURATION, "DURATION",
              "How long stragglers are waited for.", shown=duration),
-        gate("max_latency_p95_ms", "--max-latency-p95", DURATION, "DURATION",
-             "p95 of the canary's requests, at most.", shown=_ms,
-             to_plan=_in_ms),
-        gate("max_latency_increase", "--max-latency-increase", RATE, "SHARE",
-             "p95 of the canary above the control's, at most.", shown=_share),
-        gate("max_request_error_rate", "--max-request-error-rate", RATE, "SHARE",
-             "Share of the canary's requests that may fail.", shown=_share),
-        gate("max_memory_percent", "--max-memory-percent", click.FloatRange(0), "PERCENT",
-             "Of the memory that the variant may take on a device.",
-             shown=_plain),
-        gate("max_accuracy_drop", "--max-accuracy-drop", RATE, "SHARE",
-             "Golden accuracy may lie this far below the release's before.", shown=_share),
-        gate("max_confidence_drop", "--max-confidence-drop", RATE, "SHARE",
-             "Mean confidence of the canary may lie this far below the control's.", shown=_share),
-        gate("max_drift", "--max-drift", RATE, "SHARE",
-             "Total variation of outputs or inputs above the control's, at most.", shown=_share),
         gate("min_requests", "--min-requests", click.IntRange(1), "REQUESTS",
              "Inference requests on each side before quality is judged."),
     )  # fmt: skip

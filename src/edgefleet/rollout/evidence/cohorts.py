@@ -7,7 +7,6 @@ What a device says of itself it may make up. So no score is above 1, and however
 device claims, its mean weighs no more than that of any other busy device.
 """
 
-import math
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, Scores, Telemetry
+from edgefleet.protocol.metrics import CHANGES, LIMITS, ChangeMetric
 from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts
 from edgefleet.rollout.evidence.sequential import Bet, e_value
 from edgefleet.rollout.evidence.sketch import Sketch, told
@@ -30,28 +30,11 @@ from edgefleet.rollout.limits import (
     SCORES_WAITING,
 )
 
-LATENCY: Final = "latency"
-REQUEST_ERRORS: Final = "request_errors"
-CONFIDENCE: Final = "confidence"
-ACCURACY: Final = "accuracy"
-CLASSES: Final = "classes"
-INPUTS: Final = "inputs"
-
-BOUNDS: Final[Mapping[str, float]] = MappingProxyType(
-    {
-        LATENCY: 0.5,  # of the logarithm: 1.65 times
-        REQUEST_ERRORS: 0.2,
-        CONFIDENCE: 0.3,
-        ACCURACY: 0.1,
-        CLASSES: 0.5,
-        INPUTS: 0.5,
-    }
+_COUNTED: Final = 1  # flag of a device that was compared with the limits
+_FLAGS: Final[Mapping[str, int]] = MappingProxyType(
+    {metric.key: 2 << place for place, metric in enumerate(LIMITS)}
 )
-"""Where a difference is cut off, so that no single device decides; wider if more is allowed."""
-
-REQUEST_ERROR_INCREASE: Final = 0.02  # of the share of requests that fail, against the control
-
-_COUNTED, _SLOW, _ERRONEOUS, _LARGE = 1, 2, 4, 8
+"""The flag of a device that exceeds the limit, for each limit of the table."""
 
 
 @dataclass(slots=True)
@@ -230,14 +213,16 @@ class Cohorts:
 
     def confirmed(self, outcome: Outcome, gate: GateSpec, *, times: int = 1) -> None:
         """Devices confirmed the release: what the golden set said of it, and of the one before."""
-        if outcome.accuracy is not None and outcome.accuracy_before is not None:
-            self._bet(ACCURACY, outcome.accuracy_before - outcome.accuracy, gate, times)
+        for metric in CHANGES:
+            change = metric.confirmed(outcome) if metric.confirmed else None
+            if change is not None:
+                self._bet(metric, metric.worse_by(change), gate, times)
 
     def differences(self) -> tuple[Difference, ...]:
         """What the bets came to, in a fixed order."""
         return tuple(
             Difference(
-                metric=metric,
+                metric=metric.key,
                 pairs=bet.count,
                 mean=bet.mean,
                 low=bet.interval[0],
@@ -245,18 +230,14 @@ class Cohorts:
                 allowed=bet.allowed,
                 e_value=e_value(bet.log_peak),
             )
-            for metric in BOUNDS
-            if (bet := self._bets.get(metric)) is not None
+            for metric in CHANGES
+            if (bet := self._bets.get(metric.key)) is not None
         )
 
     def limits(self) -> LimitCounts:
         above = self._above
-        return LimitCounts(
-            devices=above.get(_COUNTED, 0),
-            latency=above.get(_SLOW, 0),
-            request_errors=above.get(_ERRONEOUS, 0),
-            memory=above.get(_LARGE, 0),
-        )
+        exceeding = {metric.counter: above.get(_FLAGS[metric.key], 0) for metric in LIMITS}
+        return LimitCounts(devices=above.get(_COUNTED, 0), **exceeding)
 
     def _hold_to_limits(
         self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
@@ -266,7 +247,7 @@ class Cohorts:
         _reach(self._flags, row)
         before = self._flags[row]
         self._flags[row] = now
-        for flag in (_COUNTED, _SLOW, _ERRONEOUS, _LARGE):
+        for flag in (_COUNTED, *_FLAGS.values()):
             change = bool(now & flag) - bool(before & flag)
             if change:
                 self._above[flag] = self._above.get(flag, 0) + change
@@ -279,7 +260,7 @@ class Cohorts:
         flags = np.frombuffer(self._flags, np.uint8)
         before = flags[rows]
         flags[rows] = now
-        for flag in (_COUNTED, _SLOW, _ERRONEOUS, _LARGE):
+        for flag in (_COUNTED, *_FLAGS.values()):
             change = len(rows) * bool(now & flag) - int(np.count_nonzero(before & flag))
             if change:
                 self._above[flag] = self._above.get(flag, 0) + change
@@ -292,47 +273,28 @@ class Cohorts:
         self, canary: int, ours: Scores, control: int, theirs: Scores, gate: GateSpec
     ) -> None:
         self._paired[canary] = self._paired[control] = 1
-        for metric, mine, other in (
-            (LATENCY, ours.latency_log_ratio, theirs.latency_log_ratio),
-            (REQUEST_ERRORS, ours.error_rate_delta, theirs.error_rate_delta),
-            (CONFIDENCE, theirs.confidence_delta, ours.confidence_delta),  # a fall is worse
-            (CLASSES, ours.class_drift, theirs.class_drift),
-            (INPUTS, ours.input_drift, theirs.input_drift),
-        ):
+        for metric in CHANGES:
+            if metric.scored is None:
+                continue
+            mine, other = metric.scored(ours), metric.scored(theirs)
             if mine is not None and other is not None:
-                self._bet(metric, mine - other, gate)
+                self._bet(metric, metric.worse_by(mine - other), gate)
 
-    def _bet(self, metric: str, difference: float, gate: GateSpec, times: int = 1) -> None:
-        bet = self._bets.get(metric)
+    def _bet(self, metric: ChangeMetric, difference: float, gate: GateSpec, times: int = 1) -> None:
+        bet = self._bets.get(metric.key)
         if bet is None:
-            allowed = _allowed(metric, gate)
-            bet = Bet(allowed=allowed, bound=max(BOUNDS[metric], 2 * allowed))
-        self._bets[metric] = bet.after(difference, times)
+            allowed = metric.allowed(gate)
+            bet = Bet(allowed=allowed, bound=max(metric.cutoff, 2 * allowed))
+        self._bets[metric.key] = bet.after(difference, times)
 
 
 def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int) -> int:
     """Which absolute limits a report breaks."""
-    memory_mib = memory_limit_mib * gate.max_memory_percent / 100
-    return (
-        _COUNTED
-        | _SLOW * (telemetry.latency_us_p95 > gate.max_latency_p95_ms * 1_000)
-        | _ERRONEOUS * (telemetry.errors > gate.max_request_error_rate * telemetry.requests)
-        | _LARGE * (0 < memory_mib < telemetry.memory_mib)
-    )
-
-
-def _allowed(metric: str, gate: GateSpec) -> float:
-    match metric:
-        case "latency":
-            return math.log1p(gate.max_latency_increase)
-        case "request_errors":
-            return REQUEST_ERROR_INCREASE
-        case "confidence":
-            return gate.max_confidence_drop
-        case "accuracy":
-            return gate.max_accuracy_drop
-        case _:
-            return gate.max_drift
+    flags = _COUNTED
+    for metric in LIMITS:
+        if metric.exceeds(telemetry, metric.allowed(gate), memory_limit_mib):
+            flags |= _FLAGS[metric.key]
+    return flags
 
 
 def _reach(column: bytearray, row: int) -> None:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
+from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, Unit, alpha_shares
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Rate, Verdict
 from edgefleet.rollout.evidence.sequential import (
     e_value,
@@ -19,32 +20,15 @@ from edgefleet.rollout.evidence.sequential import (
 )
 
 ENDS_ALPHA: Final = 4.0  # times alpha: for the exact looks at the ends of all waves together
-OTHER_TESTS: Final = 10.0  # share alpha: silence, three limits, six differences
 
-# Reasons of a judgement. Those to wait are also codes of a wait report.
+# Reasons of a judgement, beside those of the metrics (``protocol.metrics``). Those to wait are also
+# codes of a wait report.
 PASSED: Final = "passed"
-ERROR_RATE: Final = "error_rate"
-SILENT: Final = "silent"
 REFUSED_BY_DEVICES: Final = "refused_by_devices"
-LATENCY: Final = "latency"
-REQUEST_ERRORS: Final = "request_errors"
-MEMORY: Final = "memory"
-ACCURACY_DROP: Final = "accuracy_drop"
-CONFIDENCE_DROP: Final = "confidence_drop"
-DRIFT: Final = "drift"
 SAMPLE: Final = "sample"
 STRAGGLERS: Final = "stragglers"
 SOAK: Final = "soak"
 INCONCLUSIVE: Final = "inconclusive"
-
-_DIFFERENCES: Final = {
-    "latency": (LATENCY, "The 95th percentile of latency grew by {mean}", "factor"),
-    "request_errors": (REQUEST_ERRORS, "The share of failed requests grew by {mean}", "share"),
-    "confidence": (CONFIDENCE_DROP, "Mean confidence fell by {mean}", "number"),
-    "accuracy": (ACCURACY_DROP, "Golden accuracy fell by {mean}", "share"),
-    "classes": (DRIFT, "The classes that devices see drifted by {mean}", "number"),
-    "inputs": (DRIFT, "The inputs that devices see drifted by {mean}", "number"),
-}
 
 
 class Gate(Protocol):
@@ -89,8 +73,8 @@ def weigh(evidence: Evidence, spec: GateSpec) -> Evidence:
     size = bad + evidence.healthy + evidence.in_trial
     return replace(
         evidence,
-        errors=_rate(bad, size, spec.max_error_rate),
-        silence=_rate(evidence.silent, size, spec.max_silent_rate),
+        errors=_rate(bad, size, ERRORS.allowed(spec)),
+        silence=_rate(evidence.silent, size, SILENCE.allowed(spec)),
     )
 
 
@@ -191,62 +175,60 @@ def _errors(
         )
     low, high = evidence.errors.low, evidence.errors.high
     trial = f", with {evidence.in_trial} on trial" if evidence.in_trial else ""
-    text = (
-        f"{sample.bad} of {sample.size} failed, {sample.rate:.1%} (95 % interval{trial} "
-        f"{low:.1%} to {high:.1%}): {spec.max_error_rate:.1%} is allowed."
+    return ERRORS.reason, ERRORS.sentence.format(
+        bad=sample.bad,
+        size=sample.size,
+        rate=ERRORS.unit.text(sample.rate),
+        trial=trial,
+        low=ERRORS.unit.text(low),
+        high=ERRORS.unit.text(high),
+        allowed=ERRORS.unit.text(ERRORS.allowed(spec)),
     )
-    return ERROR_RATE, text
 
 
 def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:
     if sample.size < sample.needed or not _worse(_log_evidence(evidence.silence), spec):
         return None
-    text = (
-        f"{evidence.silent} of {sample.size} went silent after activating it: "
-        f"{spec.max_silent_rate:.1%} is allowed."
+    return SILENCE.reason, SILENCE.sentence.format(
+        bad=evidence.silent,
+        size=sample.size,
+        allowed=SILENCE.unit.text(SILENCE.allowed(spec)),
     )
-    return SILENT, text
 
 
 def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
-    for found in evidence.quality:
-        if not _worse(math.log(max(found.e_value, 1e-300)), spec):
+    heard = min(evidence.canary.requests, evidence.control.requests)
+    measured = {found.metric: found for found in evidence.quality}
+    for metric in CHANGES:
+        found = measured.get(metric.key)
+        if found is None or not _worse(math.log(max(found.e_value, 1e-300)), spec):
             continue
-        heard = min(evidence.canary.requests, evidence.control.requests)
-        if found.metric != "accuracy" and heard < spec.min_requests:
+        if metric.needs_requests and heard < spec.min_requests:
             continue
-        reason, text, unit = _DIFFERENCES[found.metric]
-        against = "the release before it" if found.metric == "accuracy" else "the control"
-        said = (
-            f"{text.format(mean=_figure(found.mean, unit))} against {against} over "
-            f"{found.pairs} pairs: {_figure(found.allowed, unit)} is allowed."
+        return metric.reason, metric.sentence.format(
+            amount=metric.unit.text(found.mean),
+            allowed=metric.unit.text(found.allowed),
+            pairs=found.pairs,
         )
-        return reason, said
     return None
 
 
 def _limits(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
-    found = evidence.limits
-    for reason, above, what in (
-        (LATENCY, found.latency, f"a 95th percentile above {spec.max_latency_p95_ms:g} ms"),
-        (
-            REQUEST_ERRORS,
-            found.request_errors,
-            f"more than {spec.max_request_error_rate:.1%} failed requests",
-        ),
-        (
-            MEMORY,
-            found.memory,
-            f"more than {spec.max_memory_percent:g} % of the memory that the variant may take",
-        ),
-    ):
-        if _worse(log_rate_evidence(above, found.devices, spec.max_error_rate), spec):
-            return reason, f"{above} of {found.devices} devices have {what}."
+    devices = evidence.limits.devices
+    for metric in LIMITS:
+        above: int = getattr(evidence.limits, metric.counter)
+        if _worse(log_rate_evidence(above, devices, spec.max_error_rate), spec):
+            return metric.reason, metric.sentence.format(
+                above=above,
+                devices=devices,
+                allowed=metric.unit.text(metric.allowed(spec)),
+                share=Unit.SHARE.text(spec.max_error_rate),
+            )
     return None
 
 
 def _worse(log_evidence: float, spec: GateSpec) -> bool:
-    return log_evidence >= math.log(OTHER_TESTS / spec.alpha)
+    return log_evidence >= math.log(alpha_shares(spec) / spec.alpha)
 
 
 def _rate(bad: int, size: int, allowed: float) -> Rate:
@@ -262,16 +244,6 @@ def _log_evidence(rate: Rate) -> float:
 def _ends_share(wave: int) -> float:
     """What the look at the end of the k-th wave takes of its alpha; over all waves it sums to 1."""
     return 6 / (math.pi * wave) ** 2
-
-
-def _figure(value: float, unit: str) -> str:
-    match unit:
-        case "factor":
-            return f"{math.expm1(value):.1%}"
-        case "share":
-            return f"{value:.1%}"
-        case _:
-            return f"{value:.3f}"
 
 
 def _unjudged(evidence: Evidence) -> str:

@@ -79,14 +79,15 @@ class Live:
             self.held = None
             self.pid += 1
             return None
-        requests = int(since_s * self.requests_s)
+        own = figures.truth_of(held.release, truth)
+        requests_s = self.requests_s * own.requests
+        requests = int(since_s * requests_s)
         errors = 0
         if new:
             if self.luck < truth.fails:
                 errors = requests * 3 // 10
             elif burns(self.luck, truth) and since_s > truth.burns_after_s:
-                errors = int((since_s - truth.burns_after_s) * self.requests_s) // 2
-        own = figures.truth_of(held.release, truth)
+                errors = int((since_s - truth.burns_after_s) * requests_s) // 2
         if self.stays:
             stats = figures.sketched(own, requests, errors, self.luck)
         else:

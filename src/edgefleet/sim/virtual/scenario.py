@@ -37,6 +37,7 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     confidence: Share = 0.9  # mean top score; the old release has 0.9
     accuracy: Share = 0.97  # on the golden set; the old release has 0.97
     latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, times that of the old release
+    requests: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.0  # times those of the old release
     drift: Share = 0.0  # of answers in a class of which there was none before
     size_bytes: Annotated[int, Meta(gt=0)] = 2_000_000
 

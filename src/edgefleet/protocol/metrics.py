@@ -1,0 +1,383 @@
+"""The table of metrics: every quality and health figure that a gate compares, one record each.
+
+The plan checks, the cohorts, the gate, the command line, the page and the documentation read the
+records. A new metric is a record here, its bound in ``Bounds``, and the place that measures it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+from edgefleet.protocol.device import Outcome, Scores, Telemetry
+from edgefleet.protocol.wire import Wire
+
+
+class Bounds(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a plan allows of each metric. A bound without an entry in a plan has the default."""
+
+    max_error_rate: float = 0.05  # failed / (failed + healthy)
+    max_silent_rate: float = 0.01  # silent / (failed + healthy); each may need a site visit
+    max_latency_p95_ms: float = 100.0  # per device; max_error_rate of the devices may exceed it
+    max_latency_increase: float = 0.15  # relative increase of the canary's p95 over the control's
+    max_request_error_rate: float = 0.05  # per device, likewise
+    max_memory_percent: float = 80.0  # of the variant's memory limit, likewise
+    max_accuracy_drop: float = 0.01  # of golden accuracy, against the previous release
+    max_confidence_drop: float = 0.10  # of the canary's mean confidence, against the control's
+    max_request_drop: float = 1.0  # share of a device's requests per second; 1 is off
+    max_drift: float = 0.2  # total variation of outputs or inputs, above the control's
+
+
+class Unit(StrEnum):
+    """The unit of a bound and of the figure that is measured against it."""
+
+    SHARE = "share"  # 0 to 1, shown in percent
+    RATIO = "ratio"  # the logarithm of a ratio; its bound is the growth, 0.15 for 15 %
+    NUMBER = "number"  # 0 to 1, shown as it is
+    MILLISECONDS = "milliseconds"
+    MICROSECONDS = "microseconds"
+    PERCENT = "percent"
+    COUNT = "count"
+
+    def text(self, value: float) -> str:
+        """``value`` for people, with its unit."""
+        match self:
+            case Unit.RATIO:
+                return f"{math.expm1(value):.1%}"
+            case Unit.SHARE:
+                return f"{value:.1%}"
+            case Unit.NUMBER:
+                return f"{value:.3f}"
+            case Unit.MILLISECONDS:
+                return f"{value:g} ms"
+            case Unit.MICROSECONDS:
+                return f"{value:g} us"
+            case Unit.PERCENT:
+                return f"{value:g} %"
+            case Unit.COUNT:
+                return f"{value:g}"
+
+    def allowed(self, bound: float) -> float:
+        """The bound of a plan in the unit of the measured figure."""
+        return math.log1p(bound) if self is Unit.RATIO else bound
+
+
+class Direction(StrEnum):
+    """The change of a figure that is worse."""
+
+    RISE = "rise"
+    FALL = "fall"
+
+
+class Side(Protocol):
+    """The figures of canary or control that a metric reads: ``protocol.rollout.Cohort``."""
+
+    @property
+    def requests(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
+    @property
+    def devices(self) -> int: ...
+    @property
+    def confidence_mean(self) -> float | None: ...
+    @property
+    def latency_us_p95(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """The figure of a whole cohort. ``read`` returns None if nothing is known."""
+
+    unit: Unit
+    read: Callable[[Side], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One field of ``Bounds``: its unit, its range and its words.
+
+    ``off`` is the value at which no measurement can lie above the bound. None if there is no such
+    value.
+    """
+
+    field: str
+    unit: Unit
+    text: str
+    high: float = 1.0  # the largest value that a plan may have; the smallest is 0
+    wanted: str = "from 0 to 1"
+    off: float | None = None
+
+    @property
+    def option(self) -> str:
+        """The option of the command line: ``--max-drift``."""
+        return "--" + self.field.removesuffix("_ms").replace("_", "-")
+
+    @property
+    def default(self) -> float:
+        return self.of(Bounds())
+
+    def of(self, gate: Bounds) -> float:
+        """The value in a plan."""
+        value: float = getattr(gate, self.field)
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric. ``sentence`` is the judgement when the metric fails a wave.
+
+    ``bound`` is a field of the plan, or a constant in the unit of the metric.
+    """
+
+    key: str
+    label: str
+    unit: Unit
+    bound: Bound | float
+    reason: str  # stable code
+    sentence: str
+    source: str  # the report of a device that carries it
+    meaning: str  # what fails a wave, for the documentation
+    shares_alpha: bool = True  # False for the error rate, which has alpha for itself
+
+    def allowed(self, gate: Bounds) -> float:
+        """The limit, in the unit of the measured figure."""
+        if isinstance(self.bound, Bound):
+            return self.unit.allowed(self.bound.of(gate))
+        return self.bound
+
+    def is_on(self, gate: Bounds) -> bool:
+        """True if a measurement can lie above the limit."""
+        bound = self.bound
+        return not isinstance(bound, Bound) or bound.off is None or bound.of(gate) < bound.off
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateMetric(Metric):
+    """A share of all devices, against an absolute limit. Each device counts once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitMetric(Metric):
+    """A figure of each device against an absolute limit.
+
+    At most ``max_error_rate`` of the devices may exceed it. ``counter`` is the field of
+    ``LimitCounts``. ``exceeds`` gets the report, the limit and the memory limit in MiB.
+    """
+
+    counter: str
+    exceeds: Callable[[Telemetry, float, int], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeMetric(Metric):
+    """How a figure changed on a device, canary relative to control: each pair counts once.
+
+    ``scored`` reads the change from scores. ``confirmed`` reads it from a confirmation: the change
+    is relative to the release before it on the same device. One of the two is set. ``cutoff``
+    bounds a difference, so that no single device decides; a larger limit widens it. ``relative`` is
+    True if the limit is a share of the figure, False if it is in the figure's own unit.
+    ``figure`` is the figure of a whole cohort. None if cohorts have no such figure.
+    ``needs_requests`` is True if both cohorts must serve ``min_requests`` before the gate judges
+    the metric.
+    """
+
+    direction: Direction
+    relative: bool = False
+    cutoff: float
+    needs_requests: bool = True
+    scored: Callable[[Scores], float | None] | None = None
+    confirmed: Callable[[Outcome], float | None] | None = None
+    figure: Figure | None = None
+
+    def worse_by(self, change: float) -> float:
+        """``change`` with the sign that makes worse positive."""
+        return change if self.direction is Direction.RISE else -change
+
+    def limit_beside(self, control: float, gate: Bounds) -> float:
+        """The worst figure of the canary that is allowed beside this figure of the control."""
+        bound = self.bound.of(gate) if isinstance(self.bound, Bound) else self.bound
+        allowed = self.worse_by(bound)
+        return max(0.0, control * (1 + allowed) if self.relative else control + allowed)
+
+
+_ERROR_RATE: Final = Bound(
+    "max_error_rate", Unit.SHARE,
+    "failed / (failed + healthy) above which everything is taken back.",
+    wanted="from 0 to 1 (0.05 is 5 %)",
+)  # fmt: skip
+_SILENT_RATE: Final = Bound(
+    "max_silent_rate", Unit.SHARE,
+    "Of the devices that finished, silent after activating: each may need a visit.",
+)  # fmt: skip
+_LATENCY_P95: Final = Bound(
+    "max_latency_p95_ms", Unit.MILLISECONDS,
+    "p95 of the requests on a device. The value before the rollout does not count.",
+    high=math.inf, wanted="milliseconds, 0 or more",
+)  # fmt: skip
+_LATENCY_INCREASE: Final = Bound(
+    "max_latency_increase", Unit.SHARE,
+    "Largest rise of p95: canary relative to control, in the same time.",
+    high=100.0, wanted="0 or more (0.1 is 10 %)",
+)  # fmt: skip
+_REQUEST_ERROR_RATE: Final = Bound(
+    "max_request_error_rate", Unit.SHARE, "Share of the requests on a device that may fail.",
+)  # fmt: skip
+_MEMORY: Final = Bound(
+    "max_memory_percent", Unit.PERCENT, "Of the memory that the variant may take on a device.",
+    high=math.inf, wanted="percent, 0 or more",
+)  # fmt: skip
+_ACCURACY_DROP: Final = Bound(
+    "max_accuracy_drop", Unit.SHARE,
+    "Largest fall of golden accuracy below that of the release before it on the same device.",
+    off=1.0,
+)  # fmt: skip
+_CONFIDENCE_DROP: Final = Bound(
+    "max_confidence_drop", Unit.NUMBER,
+    "Largest fall of mean confidence, canary relative to control: quality without labels.",
+    off=1.0,
+)  # fmt: skip
+_REQUEST_DROP: Final = Bound(
+    "max_request_drop", Unit.SHARE,
+    "Largest fall of the requests per second on a device, canary relative to control: clients "
+    "that leave a release. Off by default: little traffic varies a lot.",
+    off=1.0,
+)  # fmt: skip
+_DRIFT: Final = Bound(
+    "max_drift", Unit.NUMBER,
+    "Largest move of the histogram of classes, or of inputs, beyond that of the control (total "
+    "variation, 0 to 1).",
+    off=1.0,
+)  # fmt: skip
+
+
+def _fall(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+_CHANGED: Final = "{amount} against the control (limit {allowed}; {pairs} pairs of devices)."
+_ABOVE: Final = "{above} of {devices} devices have "
+_ABOVE_SHARE: Final = "; {share} of the devices may."
+
+ERRORS: Final = RateMetric(
+    key="errors", label="Failed devices", unit=Unit.SHARE, bound=_ERROR_RATE,
+    reason="error_rate", source="outcomes; silence after activating counts",
+    sentence="{bad} of {size} failed, {rate} (95 % interval{trial} {low} to {high}): {allowed} "
+    "is allowed.",
+    meaning="more than `max_error_rate` of the devices fail", shares_alpha=False,
+)  # fmt: skip
+SILENCE: Final = RateMetric(
+    key="silence", label="Silent devices", unit=Unit.SHARE, bound=_SILENT_RATE,
+    reason="silent", source="time since the last check-in",
+    sentence="{bad} of {size} went silent after activating it: {allowed} is allowed.",
+    meaning="more than `max_silent_rate` of them are never heard again",
+)  # fmt: skip
+RATES: Final[tuple[RateMetric, ...]] = (ERRORS, SILENCE)
+
+CHANGES: Final[tuple[ChangeMetric, ...]] = (
+    ChangeMetric(
+        key="latency", label="Latency, p95", unit=Unit.RATIO, bound=_LATENCY_INCREASE,
+        direction=Direction.RISE, relative=True, cutoff=0.5,  # of the logarithm: 1.65 times
+        reason="latency", source="scores",
+        sentence="The 95th percentile of latency grew by " + _CHANGED,
+        meaning="p95 grows by more than `max_latency_increase` against the control",
+        scored=lambda scores: scores.latency_log_ratio,
+        figure=Figure(Unit.MICROSECONDS, lambda side: side.latency_us_p95),
+    ),
+    ChangeMetric(
+        key="request_errors", label="Request errors", unit=Unit.SHARE, bound=0.02,
+        direction=Direction.RISE, cutoff=0.2,
+        reason="request_errors", source="scores",
+        sentence="The share of failed requests grew by " + _CHANGED,
+        meaning="the share of failed requests grows by more than 2 points against the control",
+        scored=lambda scores: scores.error_rate_delta,
+        figure=Figure(
+            Unit.SHARE, lambda side: side.errors / side.requests if side.requests else None
+        ),
+    ),
+    ChangeMetric(
+        key="confidence", label="Mean confidence", unit=Unit.NUMBER, bound=_CONFIDENCE_DROP,
+        direction=Direction.FALL, cutoff=0.3,
+        reason="confidence_drop", source="scores",
+        sentence="Mean confidence fell by " + _CHANGED,
+        meaning="mean top score falls by more than `max_confidence_drop` against the control",
+        scored=lambda scores: scores.confidence_delta,
+        figure=Figure(Unit.NUMBER, lambda side: side.confidence_mean),
+    ),
+    ChangeMetric(
+        key="accuracy", label="Golden accuracy", unit=Unit.SHARE, bound=_ACCURACY_DROP,
+        direction=Direction.FALL, cutoff=0.1, needs_requests=False,
+        reason="accuracy_drop", source="confirmations; the same golden set on the same device",
+        sentence="Golden accuracy fell by {amount} against the release before it (limit {allowed}; "
+        "{pairs} devices).",
+        meaning="golden accuracy falls by more than `max_accuracy_drop`",
+        confirmed=lambda outcome: _fall(outcome.accuracy_before, outcome.accuracy),
+    ),
+    ChangeMetric(
+        key="classes", label="Drift of classes", unit=Unit.NUMBER, bound=_DRIFT,
+        direction=Direction.RISE, cutoff=0.5,
+        reason="drift", source="scores",
+        sentence="The classes that devices see drifted by " + _CHANGED,
+        meaning="classes move by more than `max_drift` beyond the control's",
+        scored=lambda scores: scores.class_drift,
+    ),
+    ChangeMetric(
+        key="inputs", label="Drift of inputs", unit=Unit.NUMBER, bound=_DRIFT,
+        direction=Direction.RISE, cutoff=0.5,
+        reason="drift", source="scores",
+        sentence="The inputs that devices see drifted by " + _CHANGED,
+        meaning="inputs move by more than `max_drift` beyond the control's",
+        scored=lambda scores: scores.input_drift,
+    ),
+    ChangeMetric(
+        key="requests", label="Requests per device", unit=Unit.SHARE, bound=_REQUEST_DROP,
+        direction=Direction.FALL, relative=True, cutoff=1.0,
+        needs_requests=False,  # no requests are the fault; the window before has 20 or more
+        reason="request_drop", source="scores",
+        sentence="Requests per device fell by " + _CHANGED,
+        meaning="requests per second fall by more than `max_request_drop` against the control",
+        scored=lambda scores: scores.request_rate_change,
+    ),
+)  # fmt: skip
+
+LIMITS: Final[tuple[LimitMetric, ...]] = (
+    LimitMetric(
+        key="latency_limit", label="Latency, p95", unit=Unit.MILLISECONDS, bound=_LATENCY_P95,
+        reason="latency", source="telemetry", counter="latency",
+        sentence=_ABOVE + "a 95th percentile of latency above {allowed}" + _ABOVE_SHARE,
+        meaning="too many devices have a p95 above `max_latency_p95_ms`",
+        exceeds=lambda said, allowed, _: said.latency_us_p95 > allowed * 1_000,
+    ),
+    LimitMetric(
+        key="request_error_limit", label="Request errors", unit=Unit.SHARE,
+        bound=_REQUEST_ERROR_RATE,
+        reason="request_errors", source="telemetry", counter="request_errors",
+        sentence=_ABOVE + "more than {allowed} failed requests" + _ABOVE_SHARE,
+        meaning="too many devices have a share of failed requests above `max_request_error_rate`",
+        exceeds=lambda said, allowed, _: said.errors > allowed * said.requests,
+    ),
+    LimitMetric(
+        key="memory_limit", label="Memory", unit=Unit.PERCENT, bound=_MEMORY,
+        reason="memory", source="telemetry", counter="memory",
+        sentence=_ABOVE + "more than {allowed} of the memory that the variant may take"
+        + _ABOVE_SHARE,
+        meaning="too many devices use more than `max_memory_percent` of the variant's memory",
+        exceeds=lambda said, allowed, memory_mib: 0 < memory_mib * allowed / 100 < said.memory_mib,
+    ),
+)  # fmt: skip
+
+METRICS: Final[tuple[Metric, ...]] = (*RATES, *CHANGES, *LIMITS)
+"""Every metric, in the order in which the documentation names them."""
+
+BOUNDS: Final[tuple[Bound, ...]] = tuple(
+    dict.fromkeys(metric.bound for metric in METRICS if isinstance(metric.bound, Bound))
+)
+"""The bounds of a plan, each once."""
+
+
+def alpha_shares(gate: Bounds) -> int:
+    """The number of tests between which the gate divides alpha.
+
+    The error rate has alpha for itself. A test that no measurement can fail takes no share.
+    """
+    return sum(metric.shares_alpha and metric.is_on(gate) for metric in METRICS)

@@ -1,0 +1,297 @@
+"""Every metric of the table is in each place that must know it: device, hub, plan, CLI, page, docs, simulator.
+
+A reader is a function that returns the keys of the metrics that its place has. Each is also run with
+one metric taken out of that place, and must miss that metric and no other.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from edgefleet.agent import quality_window, telemetry
+from edgefleet.base.errors import OperatorError
+from edgefleet.cli.rollout import options
+from edgefleet.protocol import metrics
+from edgefleet.protocol.bins import bucket
+from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Telemetry
+from edgefleet.protocol.metrics import (
+    BOUNDS,
+    CHANGES,
+    LIMITS,
+    METRICS,
+    RATES,
+    Bound,
+    Bounds,
+    ChangeMetric,
+    LimitMetric,
+    Metric,
+    alpha_shares,
+)
+from edgefleet.protocol.rollout import Cohort, Difference, Evidence, GateSpec, LimitCounts, Rate
+from edgefleet.protocol.serving import LiveStats
+from edgefleet.rollout import plan
+from edgefleet.rollout.evidence import cohorts, gate
+from edgefleet.sim.virtual import telemetry as simulated
+from edgefleet.sim.virtual.scenario import NEW, OLD, Truth
+from edgefleet.web import gate_tests
+from support.agent_world import serving
+
+DOCS = Path(__file__).parents[2] / "docs"
+KEYS = [metric.key for metric in METRICS]
+ON = GateSpec(**{bound.field: bound.off / 2 for bound in BOUNDS if bound.off is not None})
+
+
+def bound_of(metric: Metric) -> str | None:
+    return metric.bound.field if isinstance(metric.bound, Bound) else None
+
+
+def report(stats: Callable[[str], LiveStats]) -> Telemetry:
+    """What the agent's own code makes of a release that serves, and another after it."""
+    windows = quality_window.Windows()
+    now, tallies = 0.0, ()
+    for release in (OLD, OLD, NEW, NEW):
+        now += 100.0
+        grown = stats(release)
+        status = replace(serving(release), stats=grown)
+        windows = quality_window.advance(windows, status, grown, now)
+        tallies, _ = telemetry.fold(tallies, None, status, grown)
+    return replace(tallies[-1], scores=windows.scores)
+
+
+def busy(release: str) -> LiveStats:
+    return LiveStats(
+        requests=200, errors=150, confidence_sum=150.0, confidence_count=200, latency_us_p50=1,
+        latency_us_p95=10_000_000, memory_mib=1000,
+        sketches=Sketches(latency={bucket(900): 200}, confidence=(200,), classes=(200,), inputs=(200,)),
+    )  # fmt: skip
+
+
+def golden() -> Outcome:
+    return Outcome(
+        id="1", rollout="r", release=NEW, kind=OutcomeKind.CONFIRMED, at=0.0, accuracy=0.5,
+        accuracy_before=0.9,
+    )  # fmt: skip
+
+
+def carried(said: Telemetry, outcome: Outcome, allowed: float | None) -> set[str]:
+    """The metrics that can be read from a report and a confirmation; rates need only outcomes."""
+    found = {metric.key for metric in RATES}
+    for change in CHANGES:
+        if change.confirmed is not None and change.confirmed(outcome) is not None:
+            found.add(change.key)
+        if change.scored is not None and said.scores and change.scored(said.scores) is not None:
+            found.add(change.key)
+    for limit in LIMITS:
+        if limit.exceeds(said, limit.allowed(ON) if allowed is None else allowed, 64):
+            found.add(limit.key)
+    return found
+
+
+def device() -> set[str]:
+    return carried(report(busy), golden(), None)
+
+
+def simulator() -> set[str]:
+    def stats(release: str) -> LiveStats:
+        return simulated.sketched(simulated.truth_of(release, Truth()), 200, 10, 0.5)
+
+    accuracy = simulated.proof(NEW, Truth(), 0.0).accuracy
+    outcome = replace(golden(), accuracy=accuracy, accuracy_before=accuracy)
+    return carried(report(stats), outcome, 0.01)  # so little that only a figure of 0 is below it
+
+
+def counted() -> set[str]:
+    """The metrics that the cohorts count, and the rates that the gate weighs."""
+    sides = cohorts.Cohorts()
+    said = report(busy)
+    assert said.scores is not None
+    steady = replace(
+        said, release=OLD, scores=replace(said.scores, from_release=OLD, to_release=OLD)
+    )
+    sides.add_control(1, steady, ON)
+    sides.add_canary(2, said, ON, 64)
+    sides.confirmed(golden(), ON)
+    limits, weighed = sides.limits(), gate.weigh(Evidence(healthy=3), ON)
+    found = {one.metric for one in sides.differences()}
+    found |= {limit.key for limit in LIMITS if getattr(limits, limit.counter)}
+    return found | {rate.key for rate in RATES if getattr(weighed, rate.key).size}
+
+
+def failing(metric: Metric) -> Evidence:
+    """A wave of which everything is well but for one metric."""
+    side = Cohort(devices=50, requests=5000)
+    well = Evidence(cut=100, offered=50, healthy=50, exposed=50, canary=side, control=side)
+    match metric:
+        case ChangeMetric(key=key):
+            bad = Difference(metric=key, pairs=50, mean=0.5, allowed=0.1, e_value=1e9)
+            return replace(well, quality=(bad,))
+        case LimitMetric(counter=counter):
+            return replace(well, limits=LimitCounts(devices=50, **{counter: 50}))
+        case Metric(key="silence"):
+            return replace(well, failed=2, silent=50, healthy=48)
+        case _:
+            return replace(well, failed=50, healthy=0)
+
+
+def judged() -> set[str]:
+    found = set()
+    for metric in METRICS:
+        said = gate.judge(failing(metric), ON, opened_at=0.0, before=None, now=1.0)
+        if said.reason == metric.reason:
+            found.add(metric.key)
+    return found
+
+
+def planned() -> set[str]:
+    found = set()
+    for metric in METRICS:
+        field = bound_of(metric)
+        if field is None:
+            found.add(metric.key)  # a constant: no plan can set it
+            continue
+        try:
+            plan.check_gate(replace(GateSpec(), **{field: -1.0}))
+        except OperatorError as error:
+            if error.field == f"gate.{field}":
+                found.add(metric.key)
+    return found
+
+
+def command_line() -> set[str]:
+    known = {(knob.name, knob.option) for knob in options.KNOBS}
+    return {
+        metric.key for metric in METRICS
+        if not isinstance(metric.bound, Bound)
+        or (f"gate.{metric.bound.field}", metric.bound.option) in known
+    }  # fmt: skip
+
+
+def page() -> set[str]:
+    some = Rate(bad=1, size=2)
+    evidence = Evidence(
+        errors=some, silence=some, quality=tuple(Difference(metric=one.key) for one in CHANGES)
+    )
+    names = {shown.name.partition(",")[0] for shown in gate_tests.gate_tests(evidence)}
+    above = dict(gate_tests.limit_counts(LimitCounts()))
+    shown = {one.key for one in (*RATES, *CHANGES) if one.label.partition(",")[0] in names}
+    return shown | {one.key for one in LIMITS if one.label in above}
+
+
+def read(name: str) -> str:
+    return (DOCS / f"{name}.md").read_text()
+
+
+def docs() -> set[str]:
+    rows = set(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", read("gate"), re.MULTILINE))
+    headings = set(re.findall(r"^### gate\.(\w+)$", read("rollouts"), re.MULTILINE))
+    return {
+        one.key for one in METRICS
+        if (one.key, one.reason) in rows and (bound_of(one) is None or bound_of(one) in headings)
+    }  # fmt: skip
+
+
+READERS: dict[str, Callable[[], set[str]]] = {
+    "device": device,
+    "cohorts": counted,
+    "gate": judged,
+    "plan": planned,
+    "command line": command_line,
+    "page": page,
+    "docs": docs,
+    "simulator": simulator,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("key", KEYS)
+def test_every_reader_has_the_metric(reader: str, key: str) -> None:
+    assert key in READERS[reader](), f"{reader} does not have the metric {key}"
+
+
+def test_keys_are_unique_and_each_bound_of_a_plan_belongs_to_a_metric() -> None:
+    assert len(set(KEYS)) == len(KEYS)
+    assert {bound.field for bound in BOUNDS} == {
+        field.name for field in msgspec.structs.fields(Bounds)
+    }
+
+
+def test_each_change_is_read_from_one_report() -> None:
+    assert [one.key for one in CHANGES if (one.scored is None) == (one.confirmed is None)] == []
+
+
+def test_the_tests_that_share_alpha_are_counted_from_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert alpha_shares(GateSpec()) == 10  # silence, three limits, six differences
+    assert alpha_shares(ON) == len(METRICS) - 1
+    assert alpha_shares(GateSpec(max_drift=1.0)) == 8  # both drifts are off
+    monkeypatch.setattr(metrics, "METRICS", METRICS[:-1])
+    assert alpha_shares(GateSpec()) == 9
+
+
+def without(table: tuple[Metric, ...], key: str) -> tuple[Metric, ...]:
+    return tuple(one for one in table if one.key != key)
+
+
+def blind(scores: Scores | None, key: str) -> Scores | None:
+    """The scores without the field that the metric reads."""
+    metric = next(one for one in CHANGES if one.key == key)
+    assert metric.scored is not None
+    for field in msgspec.structs.fields(Scores):
+        if scores is not None and not field.required:
+            less = replace(scores, **{field.name: None})
+            if metric.scored(less) is None and metric.scored(scores) is not None:
+                return less
+    return scores
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, reader: str, key: str) -> None:
+    """Take the metric out of one place, as someone who forgot it there would."""
+    module = {"cohorts": cohorts, "gate": gate, "page": gate_tests}.get(reader)
+    if module is not None:
+        for table in ("CHANGES", "LIMITS"):
+            monkeypatch.setattr(module, table, without(getattr(module, table), key))
+    elif reader == "plan":
+        fields = {bound_of(one) for one in METRICS if one.key == key}
+        monkeypatch.setattr(plan, "BOUNDS", tuple(one for one in BOUNDS if one.field not in fields))
+    elif reader == "command line":
+        names = {f"gate.{bound_of(one)}" for one in METRICS if one.key == key}
+        kept = tuple(knob for knob in options.KNOBS if knob.name not in names)
+        monkeypatch.setattr(options, "KNOBS", kept)
+    elif reader == "docs":
+        row = re.compile(rf"^\| `{key}` \|.*$", re.MULTILINE)
+        monkeypatch.setitem(globals(), "read", lambda name, read=read: row.sub("", read(name)))
+    else:
+        compare = quality_window.compare
+        monkeypatch.setattr(quality_window, "compare", lambda *two: blind(compare(*two), key))
+
+
+def planted() -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for metric in METRICS:
+        found.append(("docs", metric.key))
+        if bound_of(metric) is not None:
+            found += [("plan", metric.key), ("command line", metric.key)]
+        if isinstance(metric, ChangeMetric | LimitMetric):
+            found += [("cohorts", metric.key), ("gate", metric.key), ("page", metric.key)]
+        if isinstance(metric, ChangeMetric) and metric.scored is not None:
+            found += [("device", metric.key), ("simulator", metric.key)]
+    return found
+
+
+@pytest.mark.parametrize(("reader", "key"), planted())
+def test_a_metric_that_one_reader_lost_is_found_by_name(
+    monkeypatch: pytest.MonkeyPatch, reader: str, key: str
+) -> None:
+    plant(monkeypatch, reader, key)
+    missing = set(KEYS) - READERS[reader]()
+    assert key in missing
+    bounds = {one.key: bound_of(one) for one in METRICS}
+    alike = {other for other in missing if bounds[other] == bounds[key]}  # share the plan's field
+    assert missing - alike - {key} == set()
+    with pytest.raises(AssertionError, match=f"{reader} does not have the metric {key}"):
+        test_every_reader_has_the_metric(reader, key)
