@@ -84,10 +84,10 @@ def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: 
             for device in devices[:2]:
                 await report(hub, device, device.said(running="1"))
             await hub.loop.tick()
-            assert list(hub._store.load_standings()) == []
+            assert list(hub._store.reader.load_standings()) == []
             clock.time += STANDING_FLUSH_S
             await hub.loop.tick()
-            stored = sorted(hub._store.load_standings(), key=lambda standing: standing.row)
+            stored = sorted(hub._store.reader.load_standings(), key=lambda standing: standing.row)
             assert [(at.row, at.release, at.seq) for at in stored] == [(0, "1", 1), (1, "1", 1)]
             await report(hub, devices[2], devices[2].said(running="1"))  # written when it closes
 
@@ -109,7 +109,7 @@ def test_the_loop_waits_out_a_store_that_cannot_write_now(
             async def full(_self: Steering) -> None:
                 raise DeviceError("disk_full", "The hub's disk has no room left.")
 
-            monkeypatch.setattr(Steering, "look", full)
+            monkeypatch.setattr(Steering, "evaluate", full)
             await hub.loop.tick()
             await hub.loop.tick()
             assert "edgefleet_ticks_delayed_total 2" in hub.metrics()

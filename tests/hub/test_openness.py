@@ -81,7 +81,7 @@ def test_every_endpoint_of_the_table_is_served(
     status, body = ask(hub, endpoint, {"Authorization": f"Bearer {token}"} if token else {})
     assert status in {200, 400, 401, 404, 409, 422}, body
     if status == 404 and endpoint.method != "HEAD":  # of the thing, not of the endpoint
-        assert "There is nothing at" not in decode(body, Problem).message
+        assert "There is no endpoint" not in decode(body, Problem).message
 
 
 def test_health_says_nothing_secret(hub: HubProcess) -> None:

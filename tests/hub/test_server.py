@@ -94,7 +94,7 @@ from edgefleet.hub.rollout_commands import Steering
 async def broken(self):
     if pathlib.Path({str(tmp_path / "now")!r}).exists():
         raise ZeroDivisionError("planted")
-Steering.look = broken
+Steering.evaluate = broken
 """
     with running_hub(tmp_path / "data", fault=fault) as hub:
         (tmp_path / "now").touch()

@@ -97,7 +97,7 @@ def test_a_refused_start_is_neither_stored_nor_acknowledged(tmp_path: Path) -> N
     async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
         for device in devices:
             await ask(hub, device, rollout)
-        stored = [one.row for one in hub._store.load_outcomes()]
+        stored = [one.row for one in hub._store.reader.load_outcomes()]
         assert len(stored) == 10
 
     rolling(tmp_path, run)
