@@ -29,7 +29,7 @@ from edgefleet.sim.load.device import DeviceFacts, Surroundings
 from edgefleet.sim.load.disk import Shelf
 from edgefleet.sim.load.event_loop import EventLoop
 from edgefleet.sim.load.fleet import SimulatedFleet
-from edgefleet.sim.load.http_hub import HttpDoor
+from edgefleet.sim.load.http_hub import HttpHub
 from edgefleet.sim.load.model import ModelBehaviour
 from edgefleet.sim.load.realtime import RealTime
 from edgefleet.sim.virtual.run import Run
@@ -133,10 +133,10 @@ def real_fleet(
     clock = SystemClock()
     world = EventLoop(clock.now())
     pacer = RealTime(world, clock)
-    door = HttpDoor(url, pacer.post)
+    hub_api = HttpHub(url, pacer.post)
     around = Surroundings(
         world=world,
-        door=door,
+        hub=hub_api,
         shelf=Shelf(),
         laboratory=Laboratory(bad),
         trusted={key.public.keyid: key.public},
@@ -162,7 +162,7 @@ def real_fleet(
     finally:
         pacer.stop()
         thread.join()
-        door.close()
+        hub_api.close()
 
 
 def until(told: Callable[[], bool]) -> None:
