@@ -18,10 +18,10 @@ def looks(quiet: Quiet, marks: list[int]) -> list[int]:
     """When it looks, where ``marks`` are what stands there at each second."""
     found: list[int] = []
     for second, mark in enumerate(marks):
-        quiet.heed(second, mark)
+        quiet.update(second, mark)
         if second >= quiet.tick_at:
             found.append(second)
-            quiet.looked(second, inf)
+            quiet.ticked(second, inf)
     return found
 
 
@@ -36,7 +36,7 @@ def test_once_something_happens_the_next_moment_of_the_grid_counts() -> None:
 def test_a_deadline_is_kept_to_the_tick() -> None:
     quiet = Quiet(5, 0, 0)
     looks(quiet, [0] * 76)
-    quiet.looked(76, 93.0)
+    quiet.ticked(76, 93.0)
     assert quiet.tick_at == 95
 
 

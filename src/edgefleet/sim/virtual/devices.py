@@ -1,8 +1,8 @@
-"""All devices of a run: rows of numbers while nothing happens, real agent cores when it does.
+"""All devices of a run: idle devices are rows of numbers, active ones have real agent cores.
 
-Here is the life of the cores: they wake, step, lose their power, boot and rest. What they ask for
-is done by ``Uplink``, ``Work`` and ``Processes``, on virtual links, disks and services, with their
-faults. Devices that go together draw as one, until the hub tells some of them something else.
+This module has the lifecycle of the cores: wake, step, power cut, boot and becoming idle.
+``Uplink``, ``Work`` and ``Processes`` execute effects on virtual links, disks and processes.
+Equal devices share one core and its random draws, until the hub answers some of them differently.
 """
 
 import math
@@ -27,28 +27,28 @@ from edgefleet.sim.virtual.event_queue import ANSWERED, ARRIVES, BOOTS, HAPPENED
 from edgefleet.sim.virtual.folded_state import parted, settled
 from edgefleet.sim.virtual.idle_devices import Idle
 from edgefleet.sim.virtual.legacy_agent import Previous
-from edgefleet.sim.virtual.releases import held
+from edgefleet.sim.virtual.releases import installed_release
 from edgefleet.sim.virtual.scenario import MODEL
 from edgefleet.sim.virtual.serving import Processes
 from edgefleet.sim.virtual.staging import Work
 from edgefleet.sim.virtual.uplink import Uplink
 
-_NO_RELEASE: Final = 0  # of the hub's numbers
-_LOST: Final = -1  # the life in which nothing happens any more
+_NO_RELEASE: Final = 0  # number of "no release" in the hub's fleet
+_LOST: Final = -1  # the life of a dead device: it gets no event
 
 
 class Crowd:
-    """``live`` are the cores that have something to do; all other devices are in ``idle``."""
+    """``live`` has the active devices. All other devices are in ``idle``."""
 
     def __init__(self, outside: Outside) -> None:
         self.outside = outside
         self.idle = Idle(outside)
-        self.events = 0  # entries of the agenda, counted for each device
+        self.events = 0  # events of the queue, counted for each device
         self.steps = 0  # of agent cores, counted for each device
-        self.stepped = 0  # counted once for devices that went together
+        self.stepped = 0  # counted once for a group of devices
         self.live: dict[Live, None] = {}
         self._power_cuts = outside.scenario.faults.power_cuts
-        self._held: dict[tuple[str, str], InstalledRelease] = {}
+        self._installed_of: dict[tuple[str, str], InstalledRelease] = {}
         self._previous = Previous(outside.facts.previous)
         self._uplink = Uplink(outside, self._previous)
         self._work = Work(outside)
@@ -69,14 +69,14 @@ class Crowd:
 
     # The fleet.
 
-    def know(self, made: ReleaseManifest, sha256: str) -> None:
-        """A release that devices may be offered."""
-        self._work.know(made, sha256)
+    def publish(self, made: ReleaseManifest, sha256: str) -> None:
+        """Make a release available to the devices."""
+        self._work.publish(made, sha256)
         for profile in self.outside.scenario.fleet.profiles:
-            self._held[made.release, profile] = held(made, sha256, profile)
+            self._installed_of[made.release, profile] = installed_release(made, sha256, profile)
 
     def install(self, release: str) -> None:
-        """All devices that are there from the start run ``release``, confirmed."""
+        """Install ``release``, confirmed, on all devices that exist at the start."""
         outside, facts = self.outside, self.outside.facts
         number = outside.hub.engine.fleet.release_id(MODEL, release)
         every = np.arange(facts.devices)
@@ -85,7 +85,7 @@ class Crowd:
             row = int(rows[0])
             device = facts.device(row)
             mine = Slot(
-                held=self._held[release, device.profile],
+                held=self._installed_of[release, device.profile],
                 proved=True,
                 confirmed=True,
                 accuracy=accuracy,
@@ -108,17 +108,17 @@ class Crowd:
         )
 
     def enrol(self, row: int) -> None:
-        """A device comes new, without any release."""
+        """Enrol a new device without a release."""
         outside, facts = self.outside, self.outside.facts
         outside.hub.enrol(facts.name(row), facts.device(row).profile, facts.labels(row))
         new = AgentState(interval_s=outside.scenario.fleet.interval_s)
         self._boot(self._alive(np.array([row]), new))
 
-    # From idle to busy, and back.
+    # Transitions between idle and active.
 
     def sweep(self, second: int) -> None:
-        """Let the idle devices of this second check in, and wake those who are told something."""
-        for rows in self.idle.told(second):
+        """Check in the idle devices of this second, and wake those with a new answer."""
+        for rows in self.idle.check_in(second):
             self._wake(rows, self.outside.now)
 
     def _wake(self, rows: Rows, at: float) -> None:
@@ -130,7 +130,7 @@ class Crowd:
             live.held = slot(state, state.active).held
             live.swapped_at = outside.now - 3600.0
             live.state = figures.reminded(state, live.held, outside.scenario.release)
-        outside.look(live, at)
+        outside.schedule_timer(live, at)
 
     def _alive(self, rows: Rows, state: AgentState) -> Live:
         row, facts = int(rows[0]), self.outside.facts
@@ -140,7 +140,7 @@ class Crowd:
         live.bytes_s = facts.bytes_s(row)
         live.stays = bool(facts.panel[row])
         self.live[live] = None
-        self.idle.leave(rows)
+        self.idle.wake(rows)
         return live
 
     def _fold(self, live: Live) -> None:
@@ -152,10 +152,10 @@ class Crowd:
         live.life += 1
         del self.live[live]
 
-    # Busy devices.
+    # Active devices.
 
     def due(self, due: Due, live: Live, life: int, payload: Any) -> None:
-        """One entry of the agenda, put there in the life of that number."""
+        """Handle one event of the queue, which was scheduled in the life ``life``."""
         for part in live.whole() if live.parts else (live,):
             if part.life == life != _LOST:
                 self.events += len(part.rows)
@@ -167,10 +167,10 @@ class Crowd:
         elif due is TIMER:
             outside = self.outside
             if live.pushed_at != outside.now:
-                return  # an earlier one was asked for since
+                return  # an earlier timer was set since
             live.pushed_at = float("inf")
             if live.timer_at > outside.now:
-                outside.look(live, live.timer_at)
+                outside.schedule_timer(live, live.timer_at)
             else:
                 self._happen(live, happened.TimerFired(draw=outside.draw()))
         elif due is ARRIVES:
@@ -188,7 +188,7 @@ class Crowd:
         self._finish()
 
     def _finish(self) -> None:
-        """Tell cores what came to its end at once."""
+        """Give the cores the results of effects that ended at once."""
         soon = self._processes.soon
         while soon:
             live, life, event = soon.popleft()
@@ -197,10 +197,10 @@ class Crowd:
                     self._happen(part, event)
 
     def _happen(self, live: Live, event: Event) -> None:
-        """One step of a core: save, then do its effects in order, unless the power goes."""
+        """Step a core, store its state, then execute its effects in order, or cut the power."""
         outside = self.outside
         if self._previous.any:
-            event = self._previous.heard(live, event)
+            event = self._previous.translate_event(live, event)
         state, effects = step(live.state, event, outside.now + live.skew)
         self.steps += len(live.rows)
         self.stepped += 1
@@ -215,7 +215,7 @@ class Crowd:
             self._fold(live)
 
     def _cut(self, live: Live, state: AgentState, effects: tuple[do.Effect, ...]) -> None:
-        """The power goes: before the state is saved, or after it and some of the effects."""
+        """Cut the power before the state is stored, or after it and some of the effects."""
         outside = self.outside
         outside.suffered["power_cuts"] += 1
         done = int(outside.draw() * (len(effects) + 1)) - 1
@@ -225,7 +225,7 @@ class Crowd:
             for effect in effects[:done]:
                 self._effects[type(effect)](live, effect)
             if outside.facts.dead[live.row]:
-                return  # what it activated has bricked it: no power brings it back
+                return  # the activated release has bricked the device: it never boots again
         live.life += 1
         live.held = None
         live.pid += 1
@@ -261,7 +261,7 @@ class Crowd:
         self._finish()
 
     def _lose(self, live: Live) -> None:
-        """The devices are never heard of again."""
+        """The devices are bricked: they never check in again."""
         self.outside.suffered["bricks"] += len(live.rows)
         self.outside.facts.dead[live.rows] = True
         live.life = _LOST
@@ -269,6 +269,6 @@ class Crowd:
 
     def _set_timer(self, live: Live, effect: do.SetTimer) -> None:
         at = effect.at - live.skew
-        while at + live.skew < effect.at:  # rounded: by its own clock it would still be too early
+        while at + live.skew < effect.at:  # rounding: by the device's clock it would be too early
             at = math.nextafter(at, math.inf)
-        self.outside.look(live, at)
+        self.outside.schedule_timer(live, at)

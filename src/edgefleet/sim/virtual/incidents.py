@@ -1,4 +1,4 @@
-"""What the scenario lets come at its own times: an operator's deeds, newcomers, a killed hub."""
+"""Scheduled incidents of a scenario: operator actions, newcomers and crashes of the hub."""
 
 import math
 from random import Random
@@ -11,7 +11,7 @@ from edgefleet.sim.virtual.scenario import ROLLOUT, Act, Deed
 
 
 class Incidents:
-    """Those that are still to come. ``chance`` says when the hub is killed, and for how long."""
+    """The incidents still to come. ``chance`` draws the times of the hub's crashes."""
 
     def __init__(self, crowd: Crowd, chance: Random) -> None:
         self._crowd = crowd
@@ -22,11 +22,11 @@ class Incidents:
 
     @property
     def asked(self) -> bool:
-        """The scenario asks for more deeds or newcomers; crashes are only suffered."""
+        """Whether operator actions or newcomers are still to come (crashes do not count)."""
         return bool(self._acts or self._comers)
 
     def since(self, now: float) -> None:
-        """Those of ``now`` and later are to come."""
+        """Schedule the incidents at ``now`` and later."""
         outside = self._outside
         facts, start = outside.facts, outside.start
         self._acts = [act for act in outside.scenario.operator if start + act.at_s >= now]
@@ -37,14 +37,14 @@ class Incidents:
         ]
 
     def next_at(self) -> float:
-        """When something next comes; infinity when nothing does."""
+        """Time of the next incident. Infinity if none is to come."""
         times = [self._outside.start + act.at_s for act in self._acts[:1]]
         times += [self._outside.facts.comes_at.item(row) for row in self._comers[:1]]
         times += [at for at, _, _ in self._crashes[:1]]
         return min(times, default=math.inf)
 
     def happen(self) -> None:
-        """What is due comes: deeds and newcomers as soon as the hub is up."""
+        """Execute the due incidents. Operator actions and newcomers wait until the hub is up."""
         outside, acts, comers = self._outside, self._acts, self._comers
         now, hub, facts = outside.now, outside.hub, outside.facts
         while acts and outside.start + acts[0].at_s <= now and not hub.down_until:
@@ -61,7 +61,7 @@ class Incidents:
             outside.suffered["hub_crashes"] += 1
 
     def heal(self) -> None:
-        """The hub is not killed any more."""
+        """Cancel all further crashes of the hub."""
         self._crashes = []
         self._outside.hub.crash_in = None
 
@@ -73,7 +73,7 @@ class Incidents:
             hub.command(ROLLOUT, Verb(deed), now)
 
     def _planned(self, chance: Random) -> list[tuple[float, int, float]]:
-        """(when it is armed, how many effects later it happens, how long it is down)."""
+        """(time, number of effects until the crash, downtime in seconds) of each crash."""
         scenario, start = self._outside.scenario, self._outside.start
         faults = scenario.faults
         times = sorted(

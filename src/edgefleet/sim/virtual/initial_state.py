@@ -1,4 +1,4 @@
-"""What a run begins with: a fleet that was enrolled, and a rollout long over that gave it all."""
+"""The initial state of a run: an enrolled fleet, and a completed rollout of the old release."""
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from edgefleet.sim.virtual.scenario import MODEL, NEW, OLD
 BASELINE = "ro-0"
 
 
-def lay(crowd: Crowd) -> None:
-    """Enrol all devices and let them run the old release; both releases are published."""
+def set_up(crowd: Crowd) -> None:
+    """Enrol all devices, publish both releases and install the old one."""
     outside = crowd.outside
     hub, facts, start = outside.hub, outside.facts, outside.start
     for row in range(facts.devices):
@@ -20,7 +20,7 @@ def lay(crowd: Crowd) -> None:
     for release in (OLD, NEW):
         made, sha256 = releases.manifest(release, outside.scenario, start)
         hub.publish(made, sha256)
-        crowd.know(made, sha256)
+        crowd.publish(made, sha256)
     baseline = _rollout(facts.devices, start)
     hub.store.save_state(baseline)
     hub.engine.load(baseline)

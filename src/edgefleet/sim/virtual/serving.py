@@ -1,4 +1,4 @@
-"""The serving processes of busy devices: what is activated, what a look at one says."""
+"""The serving processes of active devices: activation, probes and stops."""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,9 +17,9 @@ _HARMLESS: Final = Truth()
 
 
 class Processes:
-    """One a device. ``lose`` is called for devices that are never heard of again.
+    """One serving process per device. ``lose`` is called for devices that a release bricks.
 
-    ``soon`` is what came to its end at once: the core that asked hears of it after its effects.
+    ``soon`` has the results of effects that ended at once. A core gets them after its step.
     """
 
     def __init__(self, outside: Outside, lose: Callable[[Live], None]) -> None:
@@ -41,21 +41,21 @@ class Processes:
             raise AssertionError(live.row)
         outside.later(live, 0.5, happened.Activated(job=effect.job, status=status))
 
-    def stop(self, live: Live, effect: do.StopServing) -> None:  # noqa: ARG002 - as all effects
+    def stop(self, live: Live, effect: do.StopServing) -> None:  # noqa: ARG002 - the signature of all effects
         live.held = None
         live.pid += 1
         self._outside.serving[live.rows] = NOTHING
         gone = happened.ServingProbed(status=None, alive=False, draw=self._outside.draw())
         self.soon.append((live, live.life, gone))
 
-    def probe(self, live: Live, effect: do.Probe) -> None:  # noqa: ARG002 - as all effects
+    def probe(self, live: Live, effect: do.Probe) -> None:  # noqa: ARG002 - the signature of all effects
         outside = self._outside
         status = live.status(outside.now, outside.scenario.release)
         if status is None:
             outside.serving[live.rows] = NOTHING
         alive = status is not None
-        seen = happened.ServingProbed(status=status, alive=alive, draw=outside.draw())
-        self.soon.append((live, live.life, seen))
+        probed = happened.ServingProbed(status=status, alive=alive, draw=outside.draw())
+        self.soon.append((live, live.life, probed))
 
     def move_pointer(self, live: Live, effect: do.MovePointer) -> None:
         live.pointer = effect.slot
@@ -74,7 +74,7 @@ class Processes:
                 hear(live.rows, release, way, outside.now)
 
     def _attend(self, live: Live, *, burning: bool) -> None:
-        """One whose service will go wrong reports all the time from now on, so that it is heard."""
+        """Keep a device active if its release fails later, so that it reports the failure."""
         stays = burning or bool(self._outside.facts.panel[live.row])
         if stays is not live.stays:
             live.stays = stays

@@ -1,4 +1,4 @@
-"""Work that busy devices do for a release before it serves: its manifest, its files, its proof."""
+"""Staging of a release on active devices: its manifest, its files and its proof."""
 
 from typing import Final
 
@@ -15,14 +15,14 @@ _NOT_PROVED: Final = ProveResult(passed=False, reason="golden_failed", detail="0
 
 
 class Work:
-    """Each job takes its time on the device's own link, disk and processor, or fails there."""
+    """Staging jobs, which need time on the device's link, disk and processor, or fail there."""
 
     def __init__(self, outside: Outside) -> None:
         self._outside = outside
         self._manifests: dict[str, tuple[ReleaseManifest, str]] = {}
 
-    def know(self, made: ReleaseManifest, sha256: str) -> None:
-        """A release that devices may be offered."""
+    def publish(self, made: ReleaseManifest, sha256: str) -> None:
+        """Make a release available to the devices."""
         self._manifests[sha256] = (made, sha256)
 
     def fetch_manifest(self, live: Live, effect: do.FetchManifest) -> None:
@@ -47,7 +47,7 @@ class Work:
             self._failed(live, effect.job, "disk_full")
         else:
             takes_s = (effect.artifact.size_bytes - live.came) / live.bytes_s
-            breaks_s = self._link_holds_s(row)
+            breaks_s = self._link_up_s(row)
             if takes_s > breaks_s:
                 live.came += breaks_s * live.bytes_s
                 self._failed(live, effect.job, "connection_lost", breaks_s)
@@ -65,13 +65,13 @@ class Work:
         outside.later(live, 2.0 + 2.0 * outside.draw(), proved)
 
     def stop(self, live: Live, effect: do.CancelStaging) -> None:
-        """Its completion comes all the same, and the core takes no notice."""
+        """Does nothing: the job's completion still arrives, and the core ignores it."""
 
-    def remove(self, live: Live, effect: do.RemoveSlot) -> None:  # noqa: ARG002 - as all effects
+    def remove(self, live: Live, effect: do.RemoveSlot) -> None:  # noqa: ARG002 - the signature of all effects
         live.came = 0.0
 
-    def _link_holds_s(self, row: int) -> float:
-        """Seconds until a flapping link goes down."""
+    def _link_up_s(self, row: int) -> float:
+        """Seconds until a flapping link goes down. Infinity for a stable link."""
         facts = self._outside.facts
         up_s: float = facts.up_s.item(row)
         if facts.healed or up_s == float("inf"):

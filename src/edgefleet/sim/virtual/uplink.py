@@ -1,4 +1,4 @@
-"""Check-ins of busy devices, over links that may lose, double and reorder them."""
+"""Check-ins of active devices, over links that may lose, duplicate and reorder them."""
 
 from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
@@ -13,7 +13,7 @@ from edgefleet.sim.virtual.legacy_agent import Previous
 
 
 class Uplink:
-    """Every device's way to the hub. ``previous`` says what older agents say in place of theirs."""
+    """The links of all devices. ``previous`` translates the check-ins of older agents."""
 
     def __init__(self, outside: Outside, previous: Previous) -> None:
         self._outside = outside
@@ -21,58 +21,58 @@ class Uplink:
 
     def send(self, live: Live, effect: do.SendCheckIn) -> None:
         outside = self._outside
-        said = self._previous.said(live, effect.check_in)
+        check_in = self._previous.translate_check_in(live, effect.check_in)
         if not outside.facts.up(live.row, outside.now):
-            self._unanswered(live, said, "unreachable")
+            self._unanswered(live, check_in, "unreachable")
         elif outside.rough and not outside.facts.healed:
-            self._send_roughly(live, said)
+            self._send_roughly(live, check_in)
         else:
-            self._ask(live, said, waits=True)
+            self._ask(live, check_in, waits=True)
 
     def arrive(self, live: Live, payload: tuple[CheckIn, bool]) -> None:
-        """What a rough link let through is at the hub; the payload is that of ``Due.ARRIVES``."""
-        said, waits = payload
+        """Deliver a check-in to the hub. The payload is that of ``Due.ARRIVES``."""
+        check_in, waits = payload
         outside = self._outside
         loss = outside.scenario.faults.loss
         if waits and outside.draw() < loss and not outside.facts.healed:
             outside.suffered["loss"] += 1
-            outside.hub.check_in(live.rows, said, outside.now)
-            self._unanswered(live, said, "timeout")
+            outside.hub.check_in(live.rows, check_in, outside.now)
+            self._unanswered(live, check_in, "timeout")
         else:
-            self._ask(live, said, waits=waits)
+            self._ask(live, check_in, waits=waits)
 
-    def _send_roughly(self, live: Live, said: CheckIn) -> None:
-        """Over a link that loses, doubles and reorders."""
+    def _send_roughly(self, live: Live, check_in: CheckIn) -> None:
+        """Send over a link that loses, duplicates and reorders messages."""
         outside = self._outside
         faults, draw, put = outside.scenario.faults, outside.draw, outside.agenda.put
         if draw() < faults.loss:
             outside.suffered["loss"] += 1
-            self._unanswered(live, said, "timeout")
+            self._unanswered(live, check_in, "timeout")
             return
         delay_s = 0.02
         if draw() < faults.reordering:
             outside.suffered["reordering"] += 1
             delay_s += 20.0 * draw()
         if delay_s > ANSWER_TIMEOUT_S:
-            self._unanswered(live, said, "timeout")
-        put(outside.now + delay_s, ARRIVES, live, (said, delay_s <= ANSWER_TIMEOUT_S))
+            self._unanswered(live, check_in, "timeout")
+        put(outside.now + delay_s, ARRIVES, live, (check_in, delay_s <= ANSWER_TIMEOUT_S))
         if draw() < faults.doubling:
             outside.suffered["doubling"] += 1
-            put(outside.now + delay_s + 5.0 * draw(), ARRIVES, live, (said, False))
+            put(outside.now + delay_s + 5.0 * draw(), ARRIVES, live, (check_in, False))
 
-    def _ask(self, live: Live, said: CheckIn, *, waits: bool) -> None:
+    def _ask(self, live: Live, check_in: CheckIn, *, waits: bool) -> None:
         outside = self._outside
-        answers = outside.hub.check_in(live.rows, said, outside.now)
+        answers = outside.hub.check_in(live.rows, check_in, outside.now)
         if not waits:
             return
         delay_s = 0.05 + 0.2 * outside.draw()
-        heard = [(self._heard(said.seq, answer), rows) for answer, rows in answers]
-        if len(heard) == 1:
-            outside.later(live, delay_s, heard[0][0])
+        events = [(self._event(check_in.seq, answer), rows) for answer, rows in answers]
+        if len(events) == 1:
+            outside.later(live, delay_s, events[0][0])
         else:
-            outside.agenda.put(outside.now + delay_s, ANSWERED, live, heard)
+            outside.agenda.put(outside.now + delay_s, ANSWERED, live, events)
 
-    def _heard(self, seq: int, answer: CheckInAnswer | Failed) -> Event:
+    def _event(self, seq: int, answer: CheckInAnswer | Failed) -> Event:
         draw = self._outside.draw()
         if isinstance(answer, Failed):
             return happened.CheckInFailed(
@@ -80,6 +80,6 @@ class Uplink:
             )
         return happened.CheckInAnswered(seq=seq, answer=answer, draw=draw)
 
-    def _unanswered(self, live: Live, said: CheckIn, code: str) -> None:
-        event = happened.CheckInFailed(seq=said.seq, code=code, draw=self._outside.draw())
+    def _unanswered(self, live: Live, check_in: CheckIn, code: str) -> None:
+        event = happened.CheckInFailed(seq=check_in.seq, code=code, draw=self._outside.draw())
         self._outside.later(live, ANSWER_TIMEOUT_S, event)

@@ -1,4 +1,4 @@
-"""What must hold in every run, one invariant a module."""
+"""Invariant checkers: each module checks one invariant in every run."""
 
 from typing import Final
 
