@@ -1,4 +1,4 @@
-"""History, metrics text and the loop: bounded, thinned, and honest about what was delayed."""
+"""History, metrics and the loop: bounded, reduced, and delayed ticks are counted."""
 
 import asyncio
 import itertools
@@ -89,7 +89,7 @@ def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: 
             await hub.loop.tick()
             stored = sorted(hub._store.reader.load_standings(), key=lambda standing: standing.row)
             assert [(at.row, at.release, at.seq) for at in stored] == [(0, "1", 1), (1, "1", 1)]
-            await report(hub, devices[2], devices[2].said(running="1"))  # written when it closes
+            await report(hub, devices[2], devices[2].said(running="1"))  # written by close
 
     async def after() -> None:
         async with hub_inside(tmp_path / "data", clock) as hub:
@@ -107,7 +107,7 @@ def test_the_loop_waits_out_a_store_that_cannot_write_now(
         async with hub_inside(tmp_path / "data") as hub:
 
             async def full(_self: Steering) -> None:
-                raise DeviceError("disk_full", "The hub's disk has no room left.")
+                raise DeviceError("disk_full", "The hub's disk is full.")
 
             monkeypatch.setattr(Steering, "evaluate", full)
             await hub.loop.tick()

@@ -1,4 +1,4 @@
-"""The store: one writer, group commit, numbered schema, durable once answered."""
+"""The store: one writer, group commit, migrations, durable before the answer."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ from edgefleet.rollout.lifecycle.step import AuditLine
 def save_lines(
     store: SqliteStore, lines: Sequence[AuditLine], now: float
 ) -> "asyncio.Future[None]":
-    """The smallest write that there is."""
+    """Write audit lines only."""
     return store.writer.submit(lambda connection: sqlite_module._audit(connection, lines, now))
 
 
@@ -137,7 +137,7 @@ def test_memory_changes_in_the_order_of_the_commits(tmp_path: Path) -> None:
         seen: list[int] = []
         jobs = [store.writer.submit(lambda _c, n=n: n, seen.append) for n in range(500)]
         for job in jobs[::3]:
-            job.cancel()  # whoever waited went away: what was committed still counts
+            job.cancel()  # the caller was cancelled: the commit still counts
         await asyncio.gather(*jobs, return_exceptions=True)
         assert seen == list(range(500))
 
@@ -189,7 +189,7 @@ def test_a_database_that_another_program_holds_is_waited_for_and_then_a_typed_er
         jobs = [save_lines(store, [line_of("operator", "refused", "x")], 1.0) for _ in range(50)]
         refused = await asyncio.gather(*jobs, return_exceptions=True)
         assert {getattr(error, "code", None) for error in refused} == {"overloaded"}
-        assert 1 <= begun.count("BEGIN IMMEDIATE") <= 2  # nobody waited for each one's turn
+        assert 1 <= begun.count("BEGIN IMMEDIATE") <= 2  # the jobs did not wait for each other
         other.execute("ROLLBACK")
         other.close()
         await save_lines(store, [line_of("operator", "kept", "x")], 1.0)
@@ -275,8 +275,8 @@ def test_a_step_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
     migrate(connection, (Migration(1, "CREATE TABLE one (a);"),))
 
 
-def test_a_commit_is_on_the_disk_before_it_is_told(tmp_path: Path) -> None:
-    """What SQLite promises for these two settings is what "acknowledged means durable" rests on."""
+def test_a_commit_is_on_the_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
+    """With these two settings SQLite guarantees that a commit is durable."""
 
     async def body(store: SqliteStore, _commits: list[Commit]) -> None:
         def settings(connection: sqlite3.Connection) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Devices that are alike are stepped together; nothing that is decided depends on it."""
+"""Equal devices are stepped as a group, with the same results as one by one."""
 
 import math
 from random import Random
@@ -69,7 +69,9 @@ def test_a_device_with_a_fault_of_its_own_goes_alone() -> None:
         assert not facts.panel[row]
         assert np.isinf(facts.up_s[row])
     assert 0 < plain.sum() < 350
-    assert facts.plain(rows, 1e9).sum() > plain.sum()  # who was away is as all others then
+    assert (
+        facts.plain(rows, 1e9).sum() > plain.sum()
+    )  # devices that were offline are like all others then
 
 
 def test_a_bricked_device_does_nothing_any_more() -> None:

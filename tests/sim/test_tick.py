@@ -1,4 +1,4 @@
-"""Quiet time is cheap, and changes nothing that is decided."""
+"""Sparse ticks are cheap and do not change decisions."""
 
 from math import inf
 
@@ -15,7 +15,7 @@ TICK_S = float(quiet_time.LONGEST_TICK_S)
 
 
 def looks(quiet: Quiet, marks: list[int]) -> list[int]:
-    """When it looks, where ``marks`` are what stands there at each second."""
+    """The seconds with a tick. ``marks`` has the mark of each second."""
     found: list[int] = []
     for second, mark in enumerate(marks):
         quiet.update(second, mark)

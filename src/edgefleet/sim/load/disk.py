@@ -117,6 +117,6 @@ class VirtualDisk:
 
 def _checked(path: str) -> str:
     if path.startswith("/") or ".." in path.split("/"):
-        msg = f"a storage path must not be absolute or contain '..': {path!r}"
+        msg = f"storage paths stay inside their folder: {path!r}"
         raise ValueError(msg)
     return path
