@@ -90,11 +90,11 @@ Hub.fleet = broken
 def test_a_hub_whose_engine_fails_ends_instead_of_pretending(tmp_path: Path) -> None:
     fault = f"""
 import pathlib
-from edgefleet.hub.rollout_commands import Steering
+from edgefleet.hub.rollout_commands import RolloutCommands
 async def broken(self):
     if pathlib.Path({str(tmp_path / "now")!r}).exists():
         raise ZeroDivisionError("planted")
-Steering.evaluate = broken
+RolloutCommands.evaluate = broken
 """
     with running_hub(tmp_path / "data", fault=fault) as hub:
         (tmp_path / "now").touch()

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import PaceSpec
-from edgefleet.sim.virtual.checkers.constraints import Planned
+from edgefleet.sim.virtual.checkers.constraints import Constraints
 from support.toy_rollout import ToyShell, outcome, spec
 
 OFFERED, DEFERRED, STARTED = (
@@ -25,10 +25,10 @@ class Watched:
         shell.publish("1")
         paced = replace(spec("1", 100), pace=PaceSpec(starts_per_minute=2))
         rollout = shell.plan(paced, salt=1)
-        crowd = SimpleNamespace(engine=shell.engine, name=lambda row: f"d{row}")
+        run = SimpleNamespace(engine=shell.engine, name=lambda row: f"d{row}")
         self.violations: list[str] = []
         self._rollout = rollout
-        self._checker = Planned(crowd, lambda _name, text: self.violations.append(text))
+        self._checker = Constraints(run, lambda _name, text: self.violations.append(text))
         self._checker.changed(None, shell.engine.states()[0], shell.now)
 
     def stored(self, row: int, kind: OutcomeKind, at: float) -> None:

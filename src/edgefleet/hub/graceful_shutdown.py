@@ -9,7 +9,7 @@ from edgefleet.hub.limits import LAST_REQUESTS_S
 from edgefleet.hub.problems import problem_answer
 
 
-class Ending:
+class GracefulShutdown:
     """ASGI middleware. Call ``end`` once, when the hub stops."""
 
     def __init__(self, app: ASGIApp) -> None:

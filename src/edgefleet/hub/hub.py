@@ -16,8 +16,8 @@ from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import RegisteredRelease, Registry
-from edgefleet.hub.release_history import History
-from edgefleet.hub.rollout_commands import Steering
+from edgefleet.hub.release_history import ReleaseHistory
+from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import EnrolAnswer, EnrolRequest
@@ -71,7 +71,7 @@ class Hub:
         self._started = clock.monotonic()
         self._checkin = Address.parse(settings.checkin_listen, field="checkin_listen")
         self._metrics = Metrics()
-        self._history = History()
+        self._history = ReleaseHistory()
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = SqliteStore.open(folder.database)
         self._engine = engine = Engine(
@@ -89,7 +89,7 @@ class Hub:
             clock=clock,
             entropy=entropy,
         )
-        self._steering = Steering(store, engine, clock, entropy)
+        self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
         self.device_plane = DevicePlane(
             self._devices,
             engine,
@@ -99,7 +99,7 @@ class Hub:
             interval_s=settings.interval_s,
         )
         self.loop = Loop(
-            self._steering,
+            self._rollout_commands,
             self._devices,
             history=self._history,
             fleet=engine.fleet,
@@ -135,7 +135,7 @@ class Hub:
         """Restore the state in memory from the store, then start the writer thread."""
         self.registry.load()
         self._devices.load()
-        self._steering.load()
+        self._rollout_commands.load()
         for stored in self._store.reader.load_outcomes():
             self._engine.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
@@ -235,7 +235,7 @@ class Hub:
 
     async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
         """Plan a rollout without starting it. Raises OperatorError."""
-        return self.rollout(await self._steering.plan(spec, actor))
+        return self.rollout(await self._rollout_commands.plan(spec, actor))
 
     def plan_fleet(self, spec: RolloutSpec) -> PlanFleet:
         """Check a plan as ``plan`` does, and count the devices it covers. Raises OperatorError."""
@@ -248,17 +248,17 @@ class Hub:
 
     async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:
         """Apply an operator's verb. Raises OperatorError ``verb_not_now`` or ``not_found``."""
-        await self._steering.command(rollout, verb, command, actor)
+        await self._rollout_commands.command(rollout, verb, command, actor)
         return self.rollout(rollout)
 
     async def approve(self, rollout: str, request: ApproveRequest) -> RolloutView:
         """Record a person's approval of a rollout. Raises OperatorError."""
-        await self._steering.approve(rollout, request)
+        await self._rollout_commands.approve(rollout, request)
         return self.rollout(rollout)
 
     async def freeze(self, request: Freeze) -> Freeze:
         """Freeze or unfreeze the whole fleet. Returns the new state."""
-        await self._steering.freeze(request)
+        await self._rollout_commands.freeze(request)
         return self._engine.freeze
 
     def frozen(self) -> Freeze:
@@ -286,7 +286,7 @@ class Hub:
 
     async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
         """Clear a device's quarantine. Raises OperatorError ``device_not_quarantined``."""
-        await self._steering.unquarantine(self._row(name), request)
+        await self._rollout_commands.unquarantine(self._row(name), request)
         return self.device(name)
 
     def rollouts(self) -> Rollouts:

@@ -7,8 +7,8 @@ from edgefleet.base.errors import EdgefleetError, Retry
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.limits import STANDING_FLUSH_S
 from edgefleet.hub.metrics import Metrics
-from edgefleet.hub.release_history import History
-from edgefleet.hub.rollout_commands import Steering
+from edgefleet.hub.release_history import ReleaseHistory
+from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.rollout.fleet.fleet import Fleet
 
 
@@ -17,15 +17,15 @@ class Loop:
 
     def __init__(
         self,
-        steering: Steering,
+        rollout_commands: RolloutCommands,
         devices: Devices,
         *,
-        history: History,
+        history: ReleaseHistory,
         fleet: Fleet,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._steering = steering
+        self._rollout_commands = rollout_commands
         self._devices = devices
         self._history = history
         self._fleet = fleet
@@ -45,7 +45,7 @@ class Loop:
         if self._history.due(now):
             self._history.sample(now, self._fleet.figures(now).on_release)
         try:
-            await self._steering.evaluate()
+            await self._rollout_commands.evaluate()
             if self._clock.monotonic() - self._flushed >= STANDING_FLUSH_S:
                 await self._devices.flush()
                 self._flushed = self._clock.monotonic()

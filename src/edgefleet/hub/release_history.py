@@ -21,7 +21,7 @@ class _Sample:
     on_release: Mapping[str, Mapping[str, int]]
 
 
-class History:
+class ReleaseHistory:
     """A ring buffer with at most one sample per ``HISTORY_STEP_S``."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine
 
 
-class Steering:
+class RolloutCommands:
     """The only component that changes rollouts."""
 
     def __init__(self, store: SqliteStore, engine: Engine, clock: Clock, entropy: Entropy) -> None:

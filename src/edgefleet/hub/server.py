@@ -20,7 +20,7 @@ from edgefleet.http1.limits import BACKLOG, ConnectionLimits
 from edgefleet.http1.server import Listener, listen
 from edgefleet.hub.api import create_app
 from edgefleet.hub.datadir import Reachable
-from edgefleet.hub.graceful_shutdown import Ending
+from edgefleet.hub.graceful_shutdown import GracefulShutdown
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import (
     CHECKIN_BODY_BYTES,
@@ -72,7 +72,7 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Run until ``stop`` is set, or until the server or the loop ends with an error."""
-    app = Ending(create_app(hub, routes))
+    app = GracefulShutdown(create_app(hub, routes))
     server = _Server(
         uvicorn.Config(
             app,

@@ -19,7 +19,7 @@ def fates(luck: npt.NDArray[np.float64], truth: Truth) -> npt.NDArray[np.intp]:
     return np.digitize(luck, np.cumsum(shares))
 
 
-class Live:
+class ActiveDevice:
     """One active device, or several (``rows``) that are equal in every attribute here.
 
     A core is a pure function, so one step serves all of these devices. An event for only some of
@@ -36,7 +36,9 @@ class Live:
     def __init__(self, rows: Rows, state: AgentState, luck: float) -> None:
         self.rows = rows  # ascending
         self.row = int(rows[0])
-        self.parts: tuple[Live, ...] = ()  # the groups after a split; then only these are used
+        self.parts: tuple[
+            ActiveDevice, ...
+        ] = ()  # the groups after a split; then only these are used
         self.state = self.stored = state
         self.luck = luck
         self.life = 0
@@ -51,9 +53,9 @@ class Live:
         self.came = 0.0  # bytes of the current download that have arrived
         self.stays = False  # sends telemetry all the time, and so never becomes idle
 
-    def part(self, rows: tuple[Rows, ...]) -> "tuple[Live, ...]":
+    def part(self, rows: tuple[Rows, ...]) -> "tuple[ActiveDevice, ...]":
         """Split the group into one group for each of ``rows``."""
-        parts: list[Live] = []
+        parts: list[ActiveDevice] = []
         for mine in rows:
             part = copy(self)
             part.rows, part.row = mine, int(mine[0])
@@ -61,7 +63,7 @@ class Live:
         self.parts = tuple(parts)
         return self.parts
 
-    def whole(self) -> "Iterator[Live]":
+    def whole(self) -> "Iterator[ActiveDevice]":
         """The group itself, or the groups after its splits."""
         if not self.parts:
             yield self

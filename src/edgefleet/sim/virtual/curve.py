@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from edgefleet.sim.virtual.environment import Outside
+from edgefleet.sim.virtual.environment import Environment
 from edgefleet.sim.virtual.result import Point
 from edgefleet.sim.virtual.scenario import ROLLOUT
 
@@ -16,21 +16,21 @@ class Curve:
     """``began`` is a time of ``time.perf_counter``. Each line has the seconds since then."""
 
     def __init__(
-        self, outside: Outside, began: float, progress: Callable[[str], None] | None
+        self, environment: Environment, began: float, progress: Callable[[str], None] | None
     ) -> None:
         self.points: list[Point] = []
-        self._outside = outside
+        self._environment = environment
         self._began = began
         self._progress = progress
-        self._next_point = self._next_progress = outside.start
+        self._next_point = self._next_progress = environment.start
 
     def note(self) -> None:
         """Add a point and, if due, log a line of progress. Does nothing between two points."""
-        outside = self._outside
-        now, start = outside.now, outside.start
+        environment = self._environment
+        now, start = environment.now, environment.start
         if now < self._next_point:
             return
-        view = outside.hub.engine.view(ROLLOUT, now)
+        view = environment.hub.engine.view(ROLLOUT, now)
         evidence = view.evidence
         wave = view.waves[view.wave] if view.wave is not None else None
         point = Point(

@@ -13,7 +13,7 @@ from edgefleet.sim.virtual.scenario import Scenario, Span
 Floats = npt.NDArray[np.float64]
 
 
-class FleetFacts:
+class DeviceFaults:
     """Columns with one value per row. After healing the only fault is a dead device."""
 
     def __init__(self, scenario: Scenario, devices: int, seed: int, start: float) -> None:

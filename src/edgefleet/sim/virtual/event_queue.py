@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, Final
 
-from edgefleet.sim.virtual.active_device import Live
+from edgefleet.sim.virtual.active_device import ActiveDevice
 
 
 class Due(IntEnum):
@@ -28,10 +28,10 @@ ARRIVES: Final = Due.ARRIVES
 BOOTS: Final = Due.BOOTS
 ANSWERED: Final = Due.ANSWERED
 
-Entry = tuple[float, int, Due, Live, int, Any]
+Entry = tuple[float, int, Due, ActiveDevice, int, Any]
 
 
-class Agenda:
+class EventQueue:
     """Entries with equal times are returned in the order in which they were added.
 
     Entries of later seconds are in one unsorted list per second: a single heap would cost a cache
@@ -46,7 +46,7 @@ class Agenda:
         self._later: dict[int, list[Entry]] = {}
         self._order = 0
 
-    def put(self, at: float, due: Due, live: Live, payload: Any = None) -> None:
+    def put(self, at: float, due: Due, live: ActiveDevice, payload: Any = None) -> None:
         """Schedule an event of ``live`` at ``at``. A power cut before then cancels it."""
         self._order += 1
         entry = (at, self._order, due, live, live.life, payload)

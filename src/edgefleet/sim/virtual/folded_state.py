@@ -18,7 +18,7 @@ from edgefleet.rollout.fleet.columns import Rows
 _replace: Final = msgspec.structs.replace
 
 
-class Folded:
+class FoldedStates:
     """One settled state for each row."""
 
     def __init__(self, count: int) -> None:

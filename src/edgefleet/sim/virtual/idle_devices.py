@@ -4,7 +4,7 @@ A device of bucket k checks in at every second that is k modulo the interval. A 
 the hub has a new answer for it.
 
 Devices that wake in the same second and are equal, including their faults and their luck, wake as
-one group (``Live``). If links or power may fail at any message, each device wakes alone.
+one group (``ActiveDevice``). If links or power may fail at any message, each device wakes alone.
 """
 
 from collections.abc import Iterator
@@ -16,22 +16,22 @@ from edgefleet.agent.state import AgentState
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.sim.virtual.active_device import fates
 from edgefleet.sim.virtual.device_faults import Floats
-from edgefleet.sim.virtual.environment import Outside
-from edgefleet.sim.virtual.folded_state import Folded
+from edgefleet.sim.virtual.environment import Environment
+from edgefleet.sim.virtual.folded_state import FoldedStates
 
 
-class Idle:
+class IdleDevices:
     """All rows, and which of them are idle. At first no device is idle."""
 
-    def __init__(self, outside: Outside) -> None:
-        facts, scenario = outside.facts, outside.scenario
+    def __init__(self, environment: Environment) -> None:
+        facts, scenario = environment.facts, environment.scenario
         self.heartbeats = 0
-        self._outside = outside
-        self._folded = Folded(facts.count)
+        self._environment = environment
+        self._folded = FoldedStates(facts.count)
         self._fates = fates(facts.luck, scenario.release)
         self._awake: Mask = np.ones(facts.count, np.bool_)  # active, dead, or not enrolled yet
         self._hub_number: npt.NDArray[np.uint32] = np.zeros(facts.count, np.uint32)
-        alone = outside.rough or scenario.faults.power_cuts > 0 or scenario.fleet.apart
+        alone = environment.rough or scenario.faults.power_cuts > 0 or scenario.fleet.apart
         self._together = not alone
         interval = int(scenario.fleet.interval_s)
         order = np.argsort(facts.bucket, kind="stable")
@@ -56,7 +56,7 @@ class Idle:
 
     def check_in(self, second: int) -> Iterator[Rows]:
         """Check in the devices of this second. Yields groups with a new answer, to be woken."""
-        now, facts, hub = self._outside.now, self._outside.facts, self._outside.hub
+        now, facts, hub = self._environment.now, self._environment.facts, self._environment.hub
         rows = self._buckets[second % len(self._buckets)]
         rows = rows[~self._awake[rows]]
         if not len(rows):
@@ -80,15 +80,15 @@ class Idle:
         The forecast ends at ``until``, or at the first device with a new answer. It is valid as
         long as nothing is stored or decided.
         """
-        outside = self._outside
+        environment = self._environment
         until = min(until, second + len(self._buckets))
         buckets = [self._buckets[at % len(self._buckets)] for at in range(second, until)]
         at = np.repeat(np.arange(second, until, dtype=np.float64), [len(one) for one in buckets])
         rows = np.concatenate(buckets)
         here = ~self._awake[rows]
-        here[here] = outside.facts.all_up(rows[here], at[here])
+        here[here] = environment.facts.all_up(rows[here], at[here])
         rows, at = rows[here], at[here]
-        wanted = outside.hub.wanted(np.sort(rows))
+        wanted = environment.hub.wanted(np.sort(rows))
         if wanted.any():
             until = int(at[np.isin(rows, np.sort(rows)[wanted])].min())
         before = int(np.searchsorted(at, until))
@@ -97,4 +97,4 @@ class Idle:
     def record_check_ins(self, rows: Rows, at: float | Floats) -> None:
         """Record check-ins of idle devices, at one time or each at its own time."""
         self.heartbeats += len(rows)
-        self._outside.hub.engine.fleet.heartbeats(rows, at, self._hub_number[rows])
+        self._environment.hub.engine.fleet.heartbeats(rows, at, self._hub_number[rows])

@@ -15,14 +15,14 @@ from edgefleet.agent.state import AgentState
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, Outcome, OutcomeKind, Phase
 from edgefleet.rollout.fleet.columns import Mask
-from edgefleet.sim.virtual.active_device import Live
+from edgefleet.sim.virtual.active_device import ActiveDevice
 
 SPOKEN: Final = 1  # the protocol of these agents
 _MOST: Final = 16  # most outcomes in a check-in
 _REPLAYED: Final = "checkin_replayed"
 
 
-class Previous:
+class LegacyAgents:
     """``rows`` is the mask of these devices."""
 
     def __init__(self, rows: Mask) -> None:
@@ -32,7 +32,7 @@ class Previous:
             int, tuple[Outcome, ...]
         ] = {}  # reported starts that are not acknowledged yet
 
-    def translate_check_in(self, live: Live, check_in: CheckIn) -> CheckIn:
+    def translate_check_in(self, live: ActiveDevice, check_in: CheckIn) -> CheckIn:
         """The check-in that an agent of protocol 1 sends instead. Unchanged for other agents."""
         if not self._rows[live.row]:
             return check_in
@@ -44,7 +44,7 @@ class Previous:
         phase = Phase.TRIAL if check_in.phase is Phase.STAGED else check_in.phase
         return replace(check_in, protocol=SPOKEN, phase=phase, outcomes=(*owed, *mine)[:_MOST])
 
-    def translate_event(self, live: Live, event: Event) -> Event:
+    def translate_event(self, live: ActiveDevice, event: Event) -> Event:
         """The event for the core: an announced start counts as acknowledged."""
         if not self._rows[live.row]:
             return event

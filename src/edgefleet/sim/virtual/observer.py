@@ -9,7 +9,7 @@ from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 Report = Callable[[str, str], None]
 """Called with the checker's name and the text of a violation."""
@@ -34,13 +34,13 @@ class Checker:
 
     name: ClassVar[str]
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        self.crowd = crowd
+    def __init__(self, run: RunView, report: Report) -> None:
+        self.run = run
         self._report = report
 
     @property
     def engine(self) -> Engine:
-        return self.crowd.engine
+        return self.run.engine
 
     def wrong(self, text: str) -> None:
         self._report(self.name, text)
@@ -48,7 +48,7 @@ class Checker:
     def named(self, rows: Rows) -> str:
         """The name of the first device, and the number of others."""
         more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-        return f"{self.crowd.name(int(rows[0]))}{more}"
+        return f"{self.run.name(int(rows[0]))}{more}"
 
     # Events. The methods of the base class do nothing.
 
@@ -77,12 +77,12 @@ class Checker:
 class Witnesses:
     """All checkers. Each is called only for the events that it overrides."""
 
-    def __init__(self, kinds: Sequence[type[Checker]], crowd: CrowdView) -> None:
+    def __init__(self, kinds: Sequence[type[Checker]], run: RunView) -> None:
         self.violations: list[Violation] = []
         self.count = 0
         self.by_checker: Counter[str] = Counter()
-        self._crowd = crowd
-        checkers = [kind(crowd, self._wrong) for kind in kinds]
+        self._run = run
+        checkers = [kind(run, self._wrong) for kind in kinds]
         self.stored = _overriding(checkers, "stored")
         self.acknowledged = _overriding(checkers, "acknowledged")
         self.offered = _overriding(checkers, "offered")
@@ -95,7 +95,7 @@ class Witnesses:
         self.count += 1
         self.by_checker[checker] += 1
         if len(self.violations) < VIOLATIONS:
-            violation = Violation(checker=checker, at=self._crowd.now, text=text)
+            violation = Violation(checker=checker, at=self._run.now, text=text)
             self.violations.append(violation)
 
 

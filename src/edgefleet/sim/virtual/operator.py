@@ -4,28 +4,28 @@ from edgefleet.protocol.rollout import Status, Verb
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints.approval import missing
 from edgefleet.rollout.lifecycle.state import OPEN, RolloutState
-from edgefleet.sim.virtual.environment import Outside
+from edgefleet.sim.virtual.environment import Environment
 from edgefleet.sim.virtual.scenario import ROLLOUT
 
 THINKS_S = 90.0  # seconds before a person approves
 _UNDECIDED = {WaitCode.INCONCLUSIVE, WaitCode.SAMPLE, WaitCode.HALTED, WaitCode.PAUSED}
 
 
-class Person:
+class Operator:
     """``verb`` is the verb that ended a rollout which did not end by itself, else empty."""
 
-    def __init__(self, outside: Outside) -> None:
+    def __init__(self, environment: Environment) -> None:
         self.verb = ""
-        self._outside = outside
+        self._environment = environment
 
     def act(self, state: RolloutState) -> None:
         """Approve if it is time, and end an undecided rollout ``person_s`` after healing."""
-        outside = self._outside
-        hub, now = outside.hub, outside.now
-        healed_s = now - outside.start - outside.scenario.heal_s
+        environment = self._environment
+        hub, now = environment.hub, environment.now
+        healed_s = now - environment.start - environment.scenario.heal_s
         if state.status is Status.RUNNING and missing(state) and now >= _agreed_at(state):
             hub.approve(ROLLOUT, f"person-{len(state.approvals) + 1}", now)
-        if healed_s < outside.scenario.person_s or state.status not in OPEN or self.verb:
+        if healed_s < environment.scenario.person_s or state.status not in OPEN or self.verb:
             return
         waits = {wait.code for wait in hub.engine.why_rollout(ROLLOUT, now).waits}
         if waits & _UNDECIDED:

@@ -8,8 +8,8 @@ import numpy as np
 from edgefleet.protocol.rollout import RolloutView
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.fleet.columns import Mask
-from edgefleet.sim.virtual.device_faults import FleetFacts
-from edgefleet.sim.virtual.devices import Crowd
+from edgefleet.sim.virtual.device_faults import DeviceFaults
+from edgefleet.sim.virtual.devices import Devices
 from edgefleet.sim.virtual.observer import Violation, Witnesses
 from edgefleet.sim.virtual.scenario import ROLLOUT, Faults
 
@@ -70,7 +70,7 @@ class Result(Wire, frozen=True, kw_only=True):
 
 
 def result_of(
-    crowd: Crowd,
+    devices: Devices,
     witnesses: Witnesses,
     *,
     name: str,
@@ -82,25 +82,25 @@ def result_of(
     cpu_s: float,
 ) -> Result:
     """The result up to now. Call it during or after a run."""
-    outside = crowd.outside
-    hub, facts, start = outside.hub, outside.facts, outside.start
-    view = hub.engine.view(ROLLOUT, outside.now)
-    heartbeats = crowd.idle.heartbeats
-    events = crowd.events + heartbeats
-    faults = {**outside.suffered, **_marred(facts, outside.scenario.faults, start)}
+    environment = devices.environment
+    hub, facts, start = environment.hub, environment.facts, environment.start
+    view = hub.engine.view(ROLLOUT, environment.now)
+    heartbeats = devices.idle.heartbeats
+    events = devices.events + heartbeats
+    faults = {**environment.suffered, **_marred(facts, environment.scenario.faults, start)}
     return Result(
         scenario=name,
         devices=facts.devices,
         seed=seed,
         events=events,
         events_per_s=int(events / wall_s),
-        steps=crowd.steps,
-        stepped=crowd.stepped,
+        steps=devices.steps,
+        stepped=devices.stepped,
         heartbeats=heartbeats,
         reports=len(hub.store),
         wall_s=round(wall_s, 2),
         cpu_s=round(cpu_s, 2),
-        virtual_s=outside.now - start,
+        virtual_s=environment.now - start,
         peak_rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         violations=witnesses.count,
         violated=tuple(witnesses.violations),
@@ -134,7 +134,7 @@ def _waves(view: RolloutView, start: float) -> tuple[WaveResult, ...]:
     )
 
 
-def _marred(facts: FleetFacts, faults: Faults, start: float) -> dict[str, int]:
+def _marred(facts: DeviceFaults, faults: Faults, start: float) -> dict[str, int]:
     """Number of devices with each permanent fault of the scenario."""
     columns: dict[str, Mask] = {
         "offline": facts.away_until > start,

@@ -21,18 +21,18 @@ from edgefleet.sim.virtual import initial_state as baseline
 from edgefleet.sim.virtual.checkers import ALL
 from edgefleet.sim.virtual.checkers.soak import Soak
 from edgefleet.sim.virtual.curve import Curve
-from edgefleet.sim.virtual.device_faults import FleetFacts
-from edgefleet.sim.virtual.devices import Crowd
-from edgefleet.sim.virtual.environment import Outside
-from edgefleet.sim.virtual.event_queue import Agenda
+from edgefleet.sim.virtual.device_faults import DeviceFaults
+from edgefleet.sim.virtual.devices import Devices
+from edgefleet.sim.virtual.environment import Environment
+from edgefleet.sim.virtual.event_queue import EventQueue
 from edgefleet.sim.virtual.hub import SimHub
 from edgefleet.sim.virtual.incidents import Incidents
 from edgefleet.sim.virtual.observer import Checker, Witnesses
-from edgefleet.sim.virtual.operator import Person
+from edgefleet.sim.virtual.operator import Operator
 from edgefleet.sim.virtual.result import Result, result_of
 from edgefleet.sim.virtual.scenario import NEW, ROLLOUT, Scenario
 from edgefleet.sim.virtual.store import Store
-from edgefleet.sim.virtual.tick import Quiet
+from edgefleet.sim.virtual.tick import TickSchedule
 from edgefleet.sim.virtual.trace import Trace
 
 START = 1_767_571_200.0  # Monday, 5 January 2026, 00:00 UTC
@@ -65,7 +65,7 @@ class Run:
         self._began_cpu = time.process_time()
         self.trace = Trace()
         self.store = Store()
-        self.facts = FleetFacts(scenario, devices, seed, self.start)
+        self.facts = DeviceFaults(scenario, devices, seed, self.start)
         self.hub = SimHub(
             self.store,
             self.trace,
@@ -73,24 +73,24 @@ class Run:
             interval_s=scenario.fleet.interval_s,
             gate=gate,
         )
-        self.agenda = Agenda(int(self.start))
+        self.queue = EventQueue(int(self.start))
         chance = Random(seed)  # noqa: S311 - reproducible on purpose
-        self.outside = Outside(
-            scenario, self.facts, self.hub, agenda=self.agenda, chance=chance, start=self.start
+        self.environment = Environment(
+            scenario, self.facts, self.hub, queue=self.queue, chance=chance, start=self.start
         )
-        self.crowd = Crowd(self.outside)
+        self.devices = Devices(self.environment)
         kept = checkers if gate is judge else [one for one in checkers if one is not Soak]
         self.witnesses = self.hub.witnesses = Witnesses(kept, self)
         self.hub.keeps_standings = scenario.faults.hub_crashes > 0
-        self._incidents = Incidents(self.crowd, chance)
-        self._person = Person(self.outside)
-        self._curve = Curve(self.outside, self._began, progress)
+        self._incidents = Incidents(self.devices, chance)
+        self._person = Operator(self.environment)
+        self._curve = Curve(self.environment, self._began, progress)
 
     # The view for checkers.
 
     @property
     def now(self) -> float:
-        return self.outside.now
+        return self.environment.now
 
     @property
     def engine(self) -> Engine:
@@ -105,7 +105,7 @@ class Run:
         return NEW
 
     def serves(self) -> npt.NDArray[np.uint8]:
-        return self.outside.serving[: len(self.engine.fleet)]
+        return self.environment.serving[: len(self.engine.fleet)]
 
     def reachable(self) -> Mask:
         rows = np.arange(len(self.engine.fleet))
@@ -144,7 +144,7 @@ class Run:
         return self._over()
 
     def _set_up(self) -> None:
-        baseline.set_up(self.crowd)
+        baseline.set_up(self.devices)
         self._curve.log(f"fleet of {self.facts.devices}")
         salt = mix64(self._seed)
         self.hub.plan(self.scenario.rollout, rollout_id=ROLLOUT, salt=salt, now=self.start)
@@ -158,22 +158,22 @@ class Run:
         incidents = self._incidents
         incidents.since(self.now)
         second = int(self.now)
-        quiet = Quiet(int(self.scenario.tick_s), int(self.start), second)
+        schedule = TickSchedule(int(self.scenario.tick_s), int(self.start), second)
         while second < end:
-            self.outside.now = float(second)
+            self.environment.now = float(second)
             incidents.happen()
-            quiet.update(second, self._mark())
-            if second >= quiet.tick_at:
+            schedule.update(second, self._mark())
+            if second >= schedule.tick_at:
                 self._tick()
                 if until_over and self._over() and not incidents.asked:
                     return
-                quiet.ticked(second, self._deadline() if quiet.resting else math.inf)
-            until = math.ceil(min(end, quiet.tick_at, incidents.next_at()))
-            second = self._rest(second, until) if quiet.resting else self._second(second)
+                schedule.ticked(second, self._deadline() if schedule.resting else math.inf)
+            until = math.ceil(min(end, schedule.tick_at, incidents.next_at()))
+            second = self._rest(second, until) if schedule.resting else self._second(second)
 
     def _second(self, second: int) -> int:
         """Simulate one second in full. Returns the next second."""
-        self.crowd.sweep(second)
+        self.devices.sweep(second)
         self._during(second)
         return second + 1
 
@@ -182,7 +182,7 @@ class Run:
 
         Ends early if something happens. Returns the next second.
         """
-        idle = self.crowd.idle
+        idle = self.devices.idle
         if self.hub.down_until or until <= second:
             return self._second(second)
         rows, at, until = idle.foresee(second, until)
@@ -198,16 +198,16 @@ class Run:
 
     def _during(self, second: int) -> None:
         """Handle the events of this second."""
-        outside, crowd = self.outside, self.crowd
-        for at, _, due, live, life, payload in self.agenda.during(second):
-            outside.now = at
-            crowd.due(due, live, life, payload)
+        environment, devices = self.environment, self.devices
+        for at, _, due, live, life, payload in self.queue.during(second):
+            environment.now = at
+            devices.due(due, live, life, payload)
 
     def _mark(self) -> tuple[int, ...]:
         """A value that changes if anything is stored or decided, or a device enrols or wakes."""
         hub = self.hub
         down = int(hub.down_until > 0)
-        return self.store.commits, hub.crashes, down, len(self.crowd.live), len(hub.engine.fleet)
+        return self.store.commits, hub.crashes, down, len(self.devices.live), len(hub.engine.fleet)
 
     def _deadline(self) -> float:
         """Time at which the rollout's wait ends without any event. Infinity if there is none."""
@@ -239,12 +239,12 @@ class Run:
         self._incidents.heal()
         if self.hub.down_until:
             self.hub.start_again(self.now)
-        for live in self.crowd.live:
+        for live in self.devices.live:
             live.bytes_s = self.facts.bytes_s(live.row)
 
     def _result(self, *, finished: bool) -> Result:
         return result_of(
-            self.crowd,
+            self.devices,
             self.witnesses,
             name=self._name,
             seed=self._seed,

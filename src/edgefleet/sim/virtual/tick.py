@@ -6,7 +6,7 @@ from typing import Final
 LONGEST_TICK_S: Final = 60
 
 
-class Quiet:
+class TickSchedule:
     """The time of the hub's next tick, on a grid of ``tick_s`` from ``start``.
 
     While ``mark``, a value that changes with every event, stays the same, each pause is twice the

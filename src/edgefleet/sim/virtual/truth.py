@@ -10,7 +10,7 @@ from edgefleet.rollout.fleet.columns import Mask
 from edgefleet.sim.virtual.store import Store
 
 
-class CrowdView(Protocol):
+class RunView(Protocol):
     """A read-only view of the run."""
 
     @property

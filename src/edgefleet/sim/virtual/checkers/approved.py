@@ -7,7 +7,7 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.checkers.grants_seen import ObservedGrants
 from edgefleet.sim.virtual.observer import Checker, Report
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 
 class Approved(Checker):
@@ -15,8 +15,8 @@ class Approved(Checker):
 
     name: ClassVar[str] = "approved"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._missing: dict[str, int] = {}
         self._grants = ObservedGrants()
 

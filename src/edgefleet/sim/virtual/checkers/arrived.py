@@ -12,7 +12,7 @@ from edgefleet.rollout.fleet.reports import IDLE_CODE
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
 _PLANNED = frozenset({WaitCode.BUDGET, WaitCode.WINDOW, WaitCode.PACE})
@@ -25,8 +25,8 @@ class Arrived(Checker):
 
     name: ClassVar[str] = "arrived"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._excused = RowSet()
         self._confirmed = RowSet()
         self._enrolled = 0
@@ -48,17 +48,17 @@ class Arrived(Checker):
         states = [
             state
             for state in self.engine.states()
-            if state.spec.release == self.crowd.release_under_test
+            if state.spec.release == self.run.release_under_test
         ]
         if [state.status for state in states] != [Status.COMPLETED]:
             return
-        missing = (self.crowd.serves() != _UNDER_TEST) & self.crowd.reachable()
+        missing = (self.run.serves() != _UNDER_TEST) & self.run.reachable()
         rows = np.flatnonzero(missing[: self._enrolled])
         left = rows[~self._excused.has(rows)].tolist()
         left = [row for row in left if not self._is_constrained(row, now)]
         self._check_reports()
         if left and now - self._started_at > _MOVING_S:
-            first = ", ".join(self.crowd.name(row) for row in left[:3])
+            first = ", ".join(self.run.name(row) for row in left[:3])
             self.wrong(f"{len(left)} devices neither run the release nor reported why: {first}")
 
     def _is_constrained(self, row: int, now: float) -> bool:
@@ -67,11 +67,11 @@ class Arrived(Checker):
 
     def _check_reports(self) -> None:
         """Every idle device that runs the release has reported a confirmation."""
-        runs = np.flatnonzero((self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable())
+        runs = np.flatnonzero((self.run.serves() == _UNDER_TEST) & self.run.reachable())
         silent = runs[~self._confirmed.has(runs)]
         silent = silent[self.engine.fleet.phases[silent] == IDLE_CODE]
         if len(silent):
             self.wrong(f"{self.named(silent)} runs the release, but the hub has no outcome of it")
 
     def _is_tried(self, outcome: Outcome) -> bool:
-        return outcome.release == self.crowd.release_under_test
+        return outcome.release == self.run.release_under_test

@@ -15,18 +15,18 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.checkers.grants_seen import ENDS, ObservedGrants
 from edgefleet.sim.virtual.observer import Checker, Report
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-class Planned(Checker):
+class Constraints(Checker):
     """Compares every start with the plan, with its own local time and its own counts."""
 
     name: ClassVar[str] = "planned"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._specs: dict[str, RolloutSpec] = {}
         self._trial: Counter[tuple[str, str, str]] = Counter()
         self._reserved: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
@@ -72,7 +72,7 @@ class Planned(Checker):
                 return
 
     def _start(self, row: int, rollout: str, spec: RolloutSpec) -> None:
-        name, labels = self.crowd.name(row), self.engine.fleet.labels(row)
+        name, labels = self.run.name(row), self.engine.fleet.labels(row)
         for budget in spec.budgets:
             value = labels.get(budget.label)
             if value is None:
@@ -90,7 +90,7 @@ class Planned(Checker):
         for row in rows.tolist() if spec.windows else ():
             zone = self.engine.fleet.labels(row).get("timezone", "UTC")
             if not any(_open(window, zone, now) for window in spec.windows):
-                self.wrong(f"{self.crowd.name(row)} starts outside every window")
+                self.wrong(f"{self.run.name(row)} starts outside every window")
         if spec.start_at is not None and now < spec.start_at:
             self.wrong(f"{self.named(rows)} starts before the scheduled start")
         if spec.pace.starts_per_minute:

@@ -11,7 +11,7 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _ONCE = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED})
 _WITH_REASON = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
@@ -23,8 +23,8 @@ class CountedOnce(Checker):
 
     name: ClassVar[str] = "counted_once"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._took: defaultdict[str, RowSet] = defaultdict(RowSet)
         self._with_reason: Counter[str] = Counter()
         self._confirmed: defaultdict[str, RowSet] = defaultdict(RowSet)

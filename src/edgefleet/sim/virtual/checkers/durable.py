@@ -14,6 +14,6 @@ class Durable(Checker):
 
     def acknowledged(self, rows: Rows, outcomes: tuple[Outcome, ...], now: float) -> None:
         for outcome in outcomes:
-            lost = rows[~self.crowd.store.has(rows, outcome)]
+            lost = rows[~self.run.store.has(rows, outcome)]
             if len(lost):
                 self.wrong(f"{self.named(lost)}: {outcome.id} is acknowledged but not stored")

@@ -13,7 +13,7 @@ from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.checkers.grants_seen import ENDS
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 
 class Exposure(Checker):
@@ -21,8 +21,8 @@ class Exposure(Checker):
 
     name: ClassVar[str] = "exposure"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._spec: dict[str, ExposureSpec] = {}
         self._trial: dict[str, RowSet] = {}
         self._healthy: dict[str, int] = {}
@@ -50,7 +50,7 @@ class Exposure(Checker):
                 self._healthy[outcome.rollout] += len(rows)
 
     def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
-        tried = action == "install" and release == self.crowd.release_under_test
+        tried = action == "install" and release == self.run.release_under_test
         if not tried:
             return
         if len(rows) == 1 and int(rows[0]) in self._by_offer:

@@ -6,7 +6,7 @@ from edgefleet.protocol.device import Outcome
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual.checkers.grants_seen import ObservedGrants
 from edgefleet.sim.virtual.observer import Checker, Report
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 
 class Frozen(Checker):
@@ -14,8 +14,8 @@ class Frozen(Checker):
 
     name: ClassVar[str] = "frozen"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._grants = ObservedGrants()
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:

@@ -10,7 +10,7 @@ from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.checkers.grants_seen import ObservedGrants
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _EXPOSING = frozenset({Status.RUNNING, Status.COMPLETED})
 
@@ -20,8 +20,8 @@ class Halted(Checker):
 
     name: ClassVar[str] = "halted"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._status: dict[str, Status] = {}
         self._took: defaultdict[str, RowSet] = defaultdict(RowSet)
         self._grants = ObservedGrants()

@@ -9,7 +9,7 @@ from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.rollout.fleet.columns import Rows, longer
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
 _SWITCHES = 8  # of one device in one rollout: two attempts, a revert, and some slack
@@ -20,8 +20,8 @@ class OnceFailed(Checker):
 
     name: ClassVar[str] = "once_failed"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._bad: defaultdict[str, RowSet] = defaultdict(RowSet)
         self._switches = np.zeros(0, np.uint32)
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from edgefleet.sim.virtual.observer import Checker, Report
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 
 class Reasons(Checker):
@@ -11,8 +11,8 @@ class Reasons(Checker):
 
     name: ClassVar[str] = "reasons"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._asked_at = 0.0
 
     def ticked(self, now: float) -> None:

@@ -10,7 +10,7 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _UNDER_TEST = 2  # the number of the release in ``serves``
 
@@ -20,8 +20,8 @@ class Valid(Checker):
 
     name: ClassVar[str] = "valid"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._refused: defaultdict[str, RowSet] = defaultdict(RowSet)
         self._failed = RowSet()  # any release
         self._failed_it = RowSet()  # the release under test
@@ -36,7 +36,7 @@ class Valid(Checker):
             self._refused[outcome.release].add(rows)
         elif outcome.kind is OutcomeKind.TRIAL_FAILED:
             self._failed.add(rows)
-            if outcome.release == self.crowd.release_under_test:
+            if outcome.release == self.run.release_under_test:
                 self._failed_it.add(rows)
         elif outcome.kind is OutcomeKind.CONFIRMED:
             self._had_one.add(rows)
@@ -47,7 +47,7 @@ class Valid(Checker):
             self.wrong(f"{self.named(refused)} activated {release}, which it had refused")
 
     def ended(self, now: float) -> None:
-        serves, reachable = self.crowd.serves(), self.crowd.reachable()
+        serves, reachable = self.run.serves(), self.run.reachable()
         serving = np.flatnonzero(reachable & (serves == _UNDER_TEST))
         kept = serving[self._failed_it.has(serving)]
         if len(kept):
@@ -57,5 +57,5 @@ class Valid(Checker):
             self._had_one.has(dark) | ~self._failed.has(dark)
         ]  # a device's first release may fail
         if len(dark):
-            first = ", ".join(self.crowd.name(row) for row in dark[:3].tolist())
+            first = ", ".join(self.run.name(row) for row in dark[:3].tolist())
             self.wrong(f"{len(dark)} devices serve no release: {first}")

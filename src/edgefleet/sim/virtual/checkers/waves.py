@@ -10,7 +10,7 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import Checker, Report
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _EVERYONE = 1 << 64
 _RECOUNTED = 20_000  # devices; a larger fleet is not recounted
@@ -21,8 +21,8 @@ class Waves(Checker):
 
     name: ClassVar[str] = "waves"
 
-    def __init__(self, crowd: CrowdView, report: Report) -> None:
-        super().__init__(crowd, report)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._states: dict[str, RolloutState] = {}
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:

@@ -23,14 +23,14 @@ class WentBack(Checker):
             return
         if now >= returned_by(before):
             return  # after its patience a revert ends with devices left; its text has their number
-        running = (self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable()
+        running = (self.run.serves() == _UNDER_TEST) & self.run.reachable()
         fleet = self.engine.fleet
         for row in np.flatnonzero(running).tolist():
             reported = fleet.running(row)
             if not fleet.online(row, now) or reported is None:
                 continue
             if reported[1] == after.spec.release:
-                name = self.crowd.name(row)
+                name = self.run.name(row)
                 self.wrong(f"{after.id} is reverted, but {name} reports that it runs the release")
                 return
 
@@ -38,11 +38,11 @@ class WentBack(Checker):
         statuses = {
             state.status
             for state in self.engine.states()
-            if state.spec.release == self.crowd.release_under_test
+            if state.spec.release == self.run.release_under_test
         }
         if not statuses or not statuses <= {Status.REVERTED, Status.REFUSED}:
             return
-        left = np.flatnonzero((self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable())
+        left = np.flatnonzero((self.run.serves() == _UNDER_TEST) & self.run.reachable())
         if len(left):
-            first = ", ".join(self.crowd.name(row) for row in left[:3].tolist())
+            first = ", ".join(self.run.name(row) for row in left[:3].tolist())
             self.wrong(f"{len(left)} devices still run the release: {first}")
