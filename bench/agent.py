@@ -1,8 +1,8 @@
-"""What an idle device agent costs: memory, and CPU time to start. Writes bench/out/agent.json.
+"""The cost of an idle device agent: memory, and CPU time to start. Writes bench/out/agent.json.
 
 Each start is a real agent process without a model, enrolled at a tiny hub on loopback that answers
-its check-ins. CPU time is read when the first check-in arrives: interpreter, imports, enrolment and
-boot are in it. Memory (VmRSS) is read after ``IDLE_CHECKINS`` more check-ins.
+its check-ins. CPU time is read when the first check-in arrives, and includes the interpreter,
+imports, enrolment and boot. Memory (VmRSS) is read after ``IDLE_CHECKINS`` more check-ins.
 """
 
 import json
@@ -27,7 +27,7 @@ OUT = Path(__file__).parent / "out" / "agent.json"
 
 
 class TinyHub:
-    """Answers enrolment and check-ins, and says when one arrived."""
+    """Answers enrolment and check-ins, and signals each check-in."""
 
     def __init__(self) -> None:
         self.arrived: SimpleQueue[str] = SimpleQueue()

@@ -1,9 +1,9 @@
-"""What the engine costs on a million devices. Writes bench/out/engine.json.
+"""The cost of the engine with a million devices. Writes bench/out/engine.json.
 
-``report_us`` is what one device's whole report costs the engine: a check-in that announces a start,
-and one that confirms it, each with its sequence number, what it runs, its outcome, and the answer.
-The verbs are timed from the operator's call to the committed state, ``why_ms`` in the middle of the
-last wave, ``why_first_ms`` at once after each wave opened. Each figure is the median of its runs.
+``report_us`` is the engine's time for the reports of one device: a check-in that announces a start
+and one that confirms it, each with sequence number, running release, outcome and answer. Verbs are
+timed from the operator's call to the committed state. ``why_ms`` is measured in the middle of the
+last wave, ``why_first_ms`` directly after each wave opened. Each value is the median of its runs.
 """
 
 import gc
@@ -34,7 +34,7 @@ LIMITS = {
     "advance_ms": 50.0,
     "halt_ms": 50.0,
     "revert_ms": 50.0,
-    "why_first_ms": 20.0,  # finds the rows of the wave, once
+    "why_first_ms": 20.0,  # computes the rows of the wave, once
     "why_ms": 5.0,
 }
 OUT = Path(__file__).parent / "out" / "engine.json"

@@ -1,15 +1,15 @@
-"""How often the gate errs, and how many devices a bad release reaches. Writes bench/out/gate.json.
+"""Error rates of the gate, and devices reached by a bad release. Writes bench/out/gate.json.
 
-The gate, the exposure rule with its roll call, the cohorts with their bets and the cuts are the
-engine's own code. The devices are a model: counts instead of a million objects, in steps of ten
-seconds. A device starts as soon as it is admitted, fails within a minute, confirms after one to
-two, is overdue after three and silent after five. Scores of devices come from requests, through the
-agent's own windows. `edgefleet sim` checks the same claims with the whole agent and engine, on
-fewer rollouts.
+The gate, the exposure rule with its overdue rule, the cohorts with their e-processes and the cuts
+are the engine's own code. The devices are a model: counts instead of a million objects, in steps of
+ten seconds. A device starts as soon as it is admitted, fails within a minute, confirms after one to
+two minutes, is overdue after three and silent after five. Scores of devices come from requests,
+through the agent's own windows. `edgefleet sim` checks the same claims with the whole agent and
+engine, on fewer rollouts.
 
 Three gates: `ours`; `naive`, which at the end of a wave compares failures over wave size in whole
-percent; `peeking`, a correct test for one look that is looked at after every step. The other two
-give a whole wave its release at once, as a fixed canary does.
+percent; `peeking`, a test that is correct for one evaluation but is evaluated after every step. The
+last two give the release to a whole wave at once, as a fixed canary does.
 """
 
 import json
@@ -53,7 +53,7 @@ def rates(gate_name: str) -> dict[str, dict[str, float]]:
     def world(fails: float, fleet: int = RATES_FLEET) -> Callable[[int], World]:
         return lambda seed: World(np.random.default_rng(seed), fleet, gate_name, fails=fails)
 
-    failed: Callable[[End], bool] = lambda end: end.failed  # noqa: E731 - a name for it
+    failed: Callable[[End], bool] = lambda end: end.failed  # noqa: E731 - named for readability
     return {
         "good1_halted": told(repeat(ROLLOUTS, 1, world(0.01)), failed),
         "edge5_halted": told(repeat(ROLLOUTS, 2, world(0.05)), failed),
@@ -113,7 +113,7 @@ def exposed(gate_name: str) -> dict[str, Any]:
         }
     good = ends(50, fails=0.002)
     answer["good_hours"] = round(median(end.minutes for end in good) / 60, 2)
-    lost = ends(51, fails=0.002, bricks=0.003)  # devices are lost at any time, for other reasons
+    lost = ends(51, fails=0.002, bricks=0.003)  # devices go silent at any time for other reasons
     answer["good_lossy_hours"] = round(median(end.minutes for end in lost) / 60, 2)
     answer["good_passed"] = sum(end.said == "passed" for end in good) / len(good)
     return answer

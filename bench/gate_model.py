@@ -1,7 +1,7 @@
-"""A model of devices that take a release, and of the figures that they report: see ``gate.py``.
+"""A model of devices that start a release, and of their telemetry. ``gate.py`` uses it.
 
-The gate, the exposure rule with its roll call, the cohorts with their bets and the cuts are the
-engine's own code. A device is a number in a count, and time goes in steps of ten seconds.
+The gate, the exposure rule with its overdue rule, the cohorts with their e-processes and the cuts
+are the engine's own code. A device is only counted, and time advances in steps of ten seconds.
 """
 
 import math
@@ -25,19 +25,19 @@ from edgefleet.rollout.evidence.sequential import exact_p_value
 from edgefleet.rollout.fleet import cut
 
 PERCENTS = (1.0, 10.0, 100.0)
-PAIRS = 1_000  # compared in one rollout, at most: the model's bound, the engine has none
+PAIRS = 1_000  # most pairs compared in one rollout: a limit of the model, not of the engine
 STEP_S = 10.0
 FAIL_STEPS = 6  # a failure is known within a minute
 OVERDUE_S = 180.0  # three intervals between two check-ins
-HEALTHY_STEPS = (7, 12)  # a confirmation after one to two
-SCORE_STEPS = (12, 24)  # a full window of requests after two to four
+HEALTHY_STEPS = (7, 12)  # a confirmation after one to two minutes
+SCORE_STEPS = (12, 24)  # a full window of requests after two to four minutes
 SPEC = GateSpec()
 EXPOSURE = ExposureSpec()
 
 
 @dataclass
 class End:
-    """How one rollout ended: ``passed``, ``waits`` for a person, or the reason of its failure."""
+    """The end of one rollout. ``said`` is ``passed``, ``waits`` or the reason of its failure."""
 
     said: str
     exposed: int
@@ -51,7 +51,7 @@ class End:
 
 @dataclass
 class World:
-    """What a release does, and one rollout of it under one gate."""
+    """The behaviour of a release, and one rollout of it with one gate."""
 
     rng: np.random.Generator
     fleet: int
@@ -63,10 +63,10 @@ class World:
     healthy: int = 0
     failed: int = 0
     silent: int = 0
-    overdue: int = 0  # silent ones among them
-    in_trial: int = 0  # overdue ones among them
+    overdue: int = 0  # of which silent
+    in_trial: int = 0  # of which overdue
     exposed: int = 0
-    moved_at: float = 0.0  # when a device began last: patience runs from then
+    moved_at: float = 0.0  # last start of a device: patience counts from then
     muster: Overdue = field(default_factory=Overdue)
     coming: dict[int, list[int]] = field(default_factory=dict)
     """step -> healthy, failed, silent, overdue"""
@@ -114,7 +114,7 @@ class World:
     def _start(self, size: int) -> None:
         room = size - self.exposed
         if self.gate == "ours":
-            bad = self.failed  # as the engine counts when it admits: silence is known to the gate
+            bad = self.failed  # as the engine counts for admission: the gate knows silent devices
             cap = exposure.allowed(
                 EXPOSURE,
                 healthy=self.healthy,
@@ -138,7 +138,7 @@ class World:
         self.in_trial += room
 
     def _come(self, kind: int, count: int, first: int, last: int) -> None:
-        """``count`` devices say so, evenly between two steps from now."""
+        """Schedule the reports of ``count`` devices, evenly between two steps from now."""
         if not count:
             return
         steps = last - first + 1
@@ -178,7 +178,7 @@ def rate(world: World) -> float:
 
 
 def naive(world: World, size: int) -> str | None:
-    """At the end of the wave, in whole percent."""
+    """The naive gate: at the end of the wave, in whole percent."""
     if world.in_trial > world.silent or world.exposed < size:
         return None
     bad = world.failed + world.silent
@@ -188,7 +188,7 @@ def naive(world: World, size: int) -> str | None:
 
 
 def peeking(world: World) -> str | None:
-    """The exact test at 5 %, again after every step."""
+    """The peeking gate: the exact test at 5 %, after every step."""
     bad = world.failed + world.silent
     size = bad + world.healthy
     if size >= SPEC.min_sample and exact_p_value(bad, size, SPEC.max_error_rate) <= 0.05:
@@ -200,7 +200,7 @@ METRICS = {metric.key: metric for metric in CHANGES if metric.is_on(SPEC)}
 
 
 class Quality:
-    """Scores of canary and control, drawn from pools; one canary's come some minutes after it."""
+    """Scores of canary and control, drawn from pools. A canary reports minutes after its start."""
 
     def __init__(self, rng: random.Random, pools: "Pools", gate_name: str) -> None:
         self._rng = rng
@@ -213,7 +213,7 @@ class Quality:
         self._sums = {metric: [0, 0.0, 0.0] for metric in METRICS}
 
     def hear(self, step: int, healthy: int) -> None:
-        """Every confirmed device reports golden accuracy at once and its scores later."""
+        """Add confirmed devices: each reports golden accuracy at once, and its scores later."""
         for _ in range(min(healthy, PAIRS) - min(self._confirmed, PAIRS)):
             self._accuracy()
             later = step + self._rng.randint(*SCORE_STEPS)
@@ -230,14 +230,14 @@ class Quality:
         )  # fmt: skip
 
     def naive(self) -> str | None:
-        """Means over all devices, in whole percent."""
+        """The naive gate: means over all devices, in whole percent."""
         for metric, (count, total, _) in self._sums.items():
             if count and 100 * total / count >= math.floor(100 * METRICS[metric].allowed(SPEC)) + 1:
                 return METRICS[metric].reason
         return None
 
     def peeking(self) -> str | None:
-        """A z-test at 5 %, again after every step."""
+        """The peeking gate: a z-test at 5 %, after every step."""
         for metric, (count, total, squares) in self._sums.items():
             if count < 5:
                 continue
@@ -282,7 +282,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What the requests of one release look like."""
+    """The distribution of the requests of one release."""
 
     slower: float = 1.0
     confidence: float = 0.85
@@ -301,7 +301,7 @@ class Pools:
 def make_pools(
     rng: np.random.Generator, release: Traffic, *, accuracy_drop: float = 0.0, count: int = 1000
 ) -> Pools:
-    """Devices of differing speed and load; the whole fleet slows down by 5 % meanwhile."""
+    """Pools of devices with different speed and load. The whole fleet slows down by 5 %."""
 
     def telemetry(after: Traffic, name: str) -> Telemetry:
         speed = rng.lognormal(math.log(4_000), 0.5)
@@ -329,7 +329,7 @@ def make_pools(
 def window(
     rng: np.random.Generator, name: str, traffic: Traffic, speed: float, mix: Any, light: float
 ) -> QualityWindow:
-    """A hundred requests of one device, as the agent counts them."""
+    """A window of a hundred requests of one device, as the agent counts it."""
     count = 100
     latencies = rng.lognormal(math.log(speed * traffic.slower), 0.4, count)
     latency: dict[int, int] = {}

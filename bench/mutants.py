@@ -1,10 +1,10 @@
-"""Planted bugs: each mutant of the engine or the agent core must be caught by a checker or a test.
+"""Mutation testing: a checker or a test must catch each planted bug of the engine or agent core.
 
-Each is a changed line in a copy of the sources. Simulations, or tests, run on that copy in a child
-process; the mutant is caught when a checker speaks up, the run ends otherwise than its scenario
-says, an assertion of the code itself fails, or the test fails. The same trials run on the unchanged
-sources first and must catch nothing there. Writes bench/out/mutants.json and ends with 1 when one
-lives. ``python bench/mutants.py NAME...`` runs some of them.
+A mutant is a changed line in a copy of the sources. Simulations, or tests, run on the copy in a
+child process. The mutant is caught if a checker reports a violation, the run does not end as its
+scenario expects, an assertion of the code fails, or the test fails. The same trials first run on
+the unchanged sources and must catch nothing there. Writes bench/out/mutants.json. The exit code is
+1 if a mutant survives. ``python bench/mutants.py NAME...`` runs only the named mutants.
 """
 
 import json
@@ -257,7 +257,7 @@ def main(names: list[str]) -> int:
         targets = sorted({target for mutant in chosen for target in mutant.trials})
         for wrong in pool.map(_control, targets):
             if wrong:
-                raise SystemExit(f"on the unchanged sources already: {wrong}")
+                raise SystemExit(f"the unchanged sources fail already: {wrong}")
         caught_by = list(pool.map(trial, chosen))
     width = max(len(mutant.name) for mutant in chosen)
     for mutant, caught in zip(chosen, caught_by, strict=True):
@@ -278,7 +278,10 @@ def main(names: list[str]) -> int:
 
 
 def trial(mutant: Mutant) -> str:
-    """What caught it; empty when nothing did. A mutant that does not fit the code is an error."""
+    """The check that caught the mutant. Empty if none did.
+
+    Raises SystemExit if the mutant's line is not in the sources exactly once.
+    """
     with tempfile.TemporaryDirectory(prefix="edgefleet-mutant-") as folder:
         source = Path(folder) / "src"
         shutil.copytree(
@@ -287,7 +290,9 @@ def trial(mutant: Mutant) -> str:
         path = source / "edgefleet" / mutant.file
         text = path.read_text()
         if text.count(mutant.old) != 1:
-            raise SystemExit(f"{mutant.name}: its place is not in {mutant.file} exactly once")
+            raise SystemExit(
+                f"{mutant.name}: `old` is in {mutant.file} {text.count(mutant.old)} times, not once"
+            )
         path.write_text(text.replace(mutant.old, mutant.new))
         for target in mutant.trials:
             caught = _caught_by(target, source)
@@ -297,7 +302,7 @@ def trial(mutant: Mutant) -> str:
 
 
 def _control(target: str) -> str:
-    """What a trial finds in the unchanged sources: it must be nothing."""
+    """The failure of a trial on the unchanged sources, which must be empty."""
     return _caught_by(target, ROOT / "src")
 
 
@@ -306,7 +311,7 @@ def _caught_by(target: str, source: Path) -> str:
 
 
 def _ran(target: str, source: Path) -> str:
-    """The checkers that spoke up in a simulation on the changed sources."""
+    """The checkers that reported a violation in a simulation on ``source``."""
     scenario, _, devices = target.partition("/")
     ended = _child(["-c", _PLAY, scenario, devices], source)
     if ended.returncode:

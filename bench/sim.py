@@ -1,7 +1,7 @@
-"""How the simulator grows with the fleet. Writes bench/out/sim.json.
+"""Time and memory of the simulator by size of the fleet. Writes bench/out/sim.json.
 
-Each size is a process of its own on one core: the scenario ``good`` with every checker on. Ends
-with 1 when the largest takes longer or more memory than it may, or when a checker speaks up.
+Each size runs in its own process on one core: the scenario ``good`` with every checker. The exit
+code is 1 if the largest size exceeds its time or memory limit, or if a checker reports a violation.
 """
 
 import json
@@ -19,7 +19,7 @@ SAID = ("devices", "wall_s", "cpu_s", "peak_rss_mib", "events", "events_per_s", 
 
 
 def played(devices: int) -> dict[str, object]:
-    """The last line of ``edgefleet sim run``, as it stands."""
+    """The last line of ``edgefleet sim run``."""
     program = Path(sys.executable).parent / "edgefleet"
     words = ("sim", "run", "--scenario", "good", "--json")
     ended = subprocess.run(
@@ -33,7 +33,7 @@ def played(devices: int) -> dict[str, object]:
 
 
 def one_core() -> None:
-    """Stay on one core, where the system lets a process choose."""
+    """Pin the process to one core, if the system supports it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 

@@ -1,4 +1,4 @@
-"""The operator plane, as a program meets it: typed answers, typed refusals, nothing half done."""
+"""The operator plane's API: typed answers, typed errors, and no partial changes."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from support.tiny_releases import publish, tiny_release
 
 @dataclass
 class Site:
-    """A hub with 20 devices in two places, and two releases."""
+    """A hub with 20 devices on two sites, and two releases."""
 
     hub: HubProcess
     client: HubClient

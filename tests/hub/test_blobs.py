@@ -1,4 +1,4 @@
-"""Artifacts: whole and durable under their digest, or not there."""
+"""Artifacts: complete and durable under their digest, or absent."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Check-ins: what is accepted is durable and counted once; what is refused changes nothing."""
+"""Check-ins: an accepted one is durable and counted once, a rejected one changes nothing."""
 
 import asyncio
 import json
@@ -64,7 +64,7 @@ def inside(
 
 
 def everything(hub: Hub) -> tuple[Any, ...]:
-    """All that a check-in could change."""
+    """All state that a check-in can change."""
     return hub.devices(None, 100, ""), hub.fleet(), hub.rollouts(), hub.audit(None, 100)
 
 
@@ -111,7 +111,7 @@ def test_a_malformed_check_in_is_refused_and_changes_nothing(
         assert reply.status == CATALOG[code].status
         assert problem.hint
         assert everything(hub) == before
-        await report(hub, devices[0], devices[0].said())  # number 1 was not used up
+        await report(hub, devices[0], devices[0].said())  # sequence number 1 is still unused
 
     inside(tmp_path, run)
 
@@ -178,7 +178,7 @@ def test_a_slow_check_in_is_refused_and_changes_nothing(tmp_path: Path) -> None:
 
         def send() -> bytes:
             with socket.create_connection(("127.0.0.1", listener.port)) as link:
-                link.sendall(slow)  # and never the last byte
+                link.sendall(slow)  # the last byte is never sent
                 return b"".join(iter(lambda: link.recv(1 << 16), b""))
 
         answer = await asyncio.to_thread(send)
@@ -218,8 +218,8 @@ def test_a_heartbeat_writes_nothing(tmp_path: Path) -> None:
     inside(tmp_path, run)
 
 
-class Held:
-    """Keeps the writer busy, so that nothing is committed until the end of the block."""
+class BlockedWriter:
+    """Blocks the writer, so that nothing is committed until the end of the block."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
@@ -241,9 +241,9 @@ class Held:
 
 
 async def acknowledged_too_early(hub: Hub, device: InsideDevice, data_dir: Path) -> bool:
-    """Does the hub acknowledge an outcome that a power cut could still take away?"""
+    """Whether the hub acknowledges an outcome that a power cut could still lose."""
     said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
-    async with Held(hub._store):
+    async with BlockedWriter(hub._store):
         answered = asyncio.ensure_future(reply_of(hub.device_plane(request_of(device, said))))
         await settle()
         early = answered.done() and stored_outcomes(data_dir) == []
@@ -268,7 +268,7 @@ def test_a_hub_that_acknowledges_before_the_commit_is_caught(
     async def hasty(*args: Any) -> None:
         *rest, committed = args
         committed(tuple(rest[2]))
-        honest(*rest, lambda _fresh: None)  # and not awaited
+        honest(*rest, lambda _fresh: None)  # without awaiting the commit
 
     monkeypatch.setattr(SqliteStore, "save_outcomes", hasty)
 
@@ -280,7 +280,7 @@ def test_a_hub_that_acknowledges_before_the_commit_is_caught(
 
 def test_reports_of_many_devices_share_a_commit(tmp_path: Path) -> None:
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
-        async with Held(hub._store):
+        async with BlockedWriter(hub._store):
             replies = [
                 asyncio.ensure_future(
                     check_in(hub, device, device.said(outcome("o1", OutcomeKind.CONFIRMED, "r")))
@@ -292,7 +292,7 @@ def test_reports_of_many_devices_share_a_commit(tmp_path: Path) -> None:
         for reply in await asyncio.gather(*replies):
             assert reply.status == 200
         commits = sum(hub._metrics.commit_seconds.counts) - sum(before)
-        assert commits == 2  # the one that was held, and one for all reports
+        assert commits == 2  # the blocked commit, and one for all reports
         assert len(stored_outcomes(tmp_path / "data")) == len(devices)
 
     inside(tmp_path, run, devices=40)
@@ -304,13 +304,13 @@ def test_a_full_queue_answers_503_and_uses_up_no_number(
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         device = devices[0]
         said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
-        async with Held(hub._store):
+        async with BlockedWriter(hub._store):
             monkeypatch.setattr(writer_module, "WRITES_WAITING", 0)
             reply = await check_in(hub, device, said)
             assert (reply.status, decode(reply.body, Problem).code) == (503, "overloaded")
             assert "Retry-After" in dict(reply.headers)
             heartbeat = await check_in(hub, devices[1], devices[1].said())
-            assert heartbeat.status == 200  # needs no room
+            assert heartbeat.status == 200  # needs no place in the queue
         monkeypatch.setattr(writer_module, "WRITES_WAITING", 10)
         assert (await report(hub, device, said)).acked == ("o1",)
 
@@ -325,7 +325,7 @@ def test_a_device_that_reports_without_end_is_told_to_wait(
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         mad, calm = devices
         said = [outcome(f"o{number}", OutcomeKind.DEFERRED, "r") for number in range(3)]
-        for one in (said[0], said[0], said[1]):  # what is sent again takes no room
+        for one in (said[0], said[0], said[1]):  # a repeated outcome does not count
             await report(hub, mad, mad.said(one))
         last = mad.said(said[2])
         reply = await check_in(hub, mad, last)
@@ -346,7 +346,7 @@ def test_an_offer_is_made_only_once_the_start_is_durable(tmp_path: Path) -> None
             await report(hub, device, device.said())
         spec = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
         view = await hub.plan(spec, "operator")
-        async with Held(hub._store):
+        async with BlockedWriter(hub._store):
             start = asyncio.ensure_future(hub.command(view.id, Verb.START, Command(), "operator"))
             await settle()
             assert (await report(hub, devices[0], devices[0].said())).offer is None
@@ -425,7 +425,7 @@ def test_a_report_on_a_rollout_that_a_device_has_no_part_in_counts_nowhere(
             if offer is None:
                 said = device.said(outcome(f"{device.name}-lie", kind, rollout, "1"))
                 answer = await report(hub, device, said)
-                # It need not say it again; only a start waits for leave that it never gets.
+                # Other outcomes are acknowledged. A start is not, because no rollout admits it.
                 leave = kind is not OutcomeKind.TRIAL_STARTED
                 assert answer.acked == ((f"{device.name}-lie",) if leave else ())
         assert hub.rollout(rollout).evidence == before
@@ -485,7 +485,7 @@ def test_an_offer_to_an_agent_of_the_version_before_is_durable_before_it_is_made
             assert (await report(hub, first, first.said())).offer is not None
             assert (await report(hub, other, other.said())).offer is None
         async with hub_inside(tmp_path / "data") as hub:
-            assert (await report(hub, other, other.said())).offer is None, "the place is taken"
+            assert (await report(hub, other, other.said())).offer is None, "the place is reserved"
             start = outcome("start", OutcomeKind.TRIAL_STARTED, view.id)
             answer = await report(hub, first, first.said(start, phase=Phase.TRIAL))
             assert answer.acked == ("start",)

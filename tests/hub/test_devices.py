@@ -1,4 +1,4 @@
-"""What the hub keeps of devices: in bounds, and in the end on disk."""
+"""The hub's state of devices is bounded, and reaches the disk."""
 
 import asyncio
 import sqlite3

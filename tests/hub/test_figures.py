@@ -1,4 +1,4 @@
-"""History, metrics text and the loop: bounded, thinned, and honest about what was delayed."""
+"""History, metrics and the loop: bounded, reduced, and delayed ticks are counted."""
 
 import asyncio
 import itertools
@@ -10,16 +10,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgefleet.base.errors import DeviceError
 from edgefleet.hub.exposition import Exposition, Histogram
 from edgefleet.hub.limits import HISTORY_POINTS_SHOWN, HISTORY_S, STANDING_FLUSH_S
-from edgefleet.hub.release_history import History
-from edgefleet.hub.rollout_commands import Steering
+from edgefleet.hub.release_history import ReleaseHistory
+from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import ManualClock, enrol_inside, hub_inside, publish_inside, report
 from support.tiny_releases import tiny_release
 
 
-def filled(seconds: int) -> History:
-    history = History()
+def filled(seconds: int) -> ReleaseHistory:
+    history = ReleaseHistory()
     for second in range(seconds):
         history.sample(float(second), {"digits": {"1": second}})
     return history
@@ -46,7 +46,7 @@ def test_history_shows_the_time_of_the_rollout_and_its_model() -> None:
 
 
 def test_a_sample_is_due_once_a_second_and_after_the_clock_was_set_back() -> None:
-    history = History()
+    history = ReleaseHistory()
     assert history.due(10.0)
     history.sample(10.0, {})
     assert [history.due(at) for at in (10.0, 10.9, 11.0, 9.0)] == [False, False, True, True]
@@ -84,12 +84,12 @@ def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: 
             for device in devices[:2]:
                 await report(hub, device, device.said(running="1"))
             await hub.loop.tick()
-            assert list(hub._store.load_standings()) == []
+            assert list(hub._store.reader.load_standings()) == []
             clock.time += STANDING_FLUSH_S
             await hub.loop.tick()
-            stored = sorted(hub._store.load_standings(), key=lambda standing: standing.row)
+            stored = sorted(hub._store.reader.load_standings(), key=lambda standing: standing.row)
             assert [(at.row, at.release, at.seq) for at in stored] == [(0, "1", 1), (1, "1", 1)]
-            await report(hub, devices[2], devices[2].said(running="1"))  # written when it closes
+            await report(hub, devices[2], devices[2].said(running="1"))  # written by close
 
     async def after() -> None:
         async with hub_inside(tmp_path / "data", clock) as hub:
@@ -106,10 +106,10 @@ def test_the_loop_waits_out_a_store_that_cannot_write_now(
     async def main() -> None:
         async with hub_inside(tmp_path / "data") as hub:
 
-            async def full(_self: Steering) -> None:
-                raise DeviceError("disk_full", "The hub's disk has no room left.")
+            async def full(_self: RolloutCommands) -> None:
+                raise DeviceError("disk_full", "The hub's disk is full.")
 
-            monkeypatch.setattr(Steering, "look", full)
+            monkeypatch.setattr(RolloutCommands, "evaluate", full)
             await hub.loop.tick()
             await hub.loop.tick()
             assert "edgefleet_ticks_delayed_total 2" in hub.metrics()

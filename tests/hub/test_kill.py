@@ -1,7 +1,7 @@
-"""kill -9 at any moment: the rollout ends as it would have, and each outcome is counted once.
+"""kill -9 at any moment: the rollout ends the same way, and each outcome is counted once.
 
-Scripted devices speak plain check-ins to a hub process that is killed again and again while its 10 %
-wave is open: between check-ins, and at random moments while a report is on its way.
+Scripted devices send check-ins to a hub process that is killed repeatedly while its 10 % wave is
+open: between check-ins, and at random moments while a report is in transit.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ DEADLINE_S = 150.0
 
 @dataclass
 class World:
-    """A hub process, its scripted devices, and whether release 3 is bad in the 10 % wave."""
+    """A hub process and its scripted devices. Release 3 may be bad in the 10 % wave."""
 
     hub: HubProcess
     devices: list[RawDevice]
@@ -85,7 +85,7 @@ class World:
         good: Callable[[int], bool] = lambda _wave: True,
         disturb: Callable[[RolloutView, RawDevice], None] = lambda _view, _device: None,
     ) -> RolloutView:
-        """Let the devices check in, one after another, until the rollout has ended."""
+        """Check in the devices, one after another, until the rollout has ended."""
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
             view = self.client.rollout(rollout)
@@ -98,7 +98,7 @@ class World:
         raise AssertionError(f"the rollout did not end: {view.status} {view.why.line}")
 
     def steps(self, rollout: str) -> list[tuple[str, str]]:
-        """Who did what to a rollout, from the audit log, oldest first."""
+        """(actor, action) of each audit entry of a rollout, oldest first."""
         entries = self.client.audit(limit=1000).entries
         return [
             (entry.actor, entry.action)
@@ -107,7 +107,7 @@ class World:
         ]
 
     def reported(self) -> Counter[tuple[str, str, str]]:
-        """The devices' own log: what was reported, each once."""
+        """The reports in the devices' own logs, each counted once."""
         return Counter(
             (device.name, outcome.id, outcome.kind.value)
             for device in self.devices
@@ -115,7 +115,7 @@ class World:
         )
 
     def counted(self) -> Counter[tuple[str, str, str]]:
-        """What the hub's store holds."""
+        """The outcomes in the hub's store."""
         database = self.hub.data_dir / "hub.sqlite"
         connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
         try:
@@ -130,7 +130,7 @@ class World:
 
 @contextmanager
 def world_of(tmp_path: Path, fault: str = "") -> Iterator[World]:
-    """Three releases are published, and every device runs the first."""
+    """A hub with three releases, the first of which runs on every device."""
     with running_hub(tmp_path / "data", interval_s=5, tick_s=0.02, fault=fault) as hub:
         client = hub.client()
         key = PublisherKey.generate()
@@ -154,7 +154,7 @@ def in_ten_percent(view: RolloutView) -> bool:
 
 
 class Assassin:
-    """Kills the hub at moments that a fixed seed picks, while the 10 % wave is open."""
+    """Kills the hub at moments drawn from a fixed seed, while the 10 % wave is open."""
 
     def __init__(self, world: World, seed: int, kills: int) -> None:
         self._world = world
@@ -167,17 +167,17 @@ class Assassin:
         if not device.spool and self._random.random() > 0.02:
             return
         self._left -= 1
-        if self._left % 2:  # right after the answer: the device has forgotten what it reported
+        if self._left % 2:  # right after the answer: the device has dropped its report
             device.check_in()
             self._world.restart()
-        else:  # while it is worked on: sent, and nobody hears the answer
+        else:  # while the hub handles it: the answer is lost
             with send_only(device):
-                time.sleep(self._random.uniform(0, 0.006))  # the moment is what is tried out
+                time.sleep(self._random.uniform(0, 0.006))  # the moment of the kill is under test
                 self._world.restart()
 
 
 class send_only:  # noqa: N801 - reads as a verb
-    """A report on a connection of its own, whose answer is lost."""
+    """Sends a report on its own connection, and never reads the answer."""
 
     def __init__(self, device: RawDevice) -> None:
         where = urlsplit(device.checkin_url)
@@ -324,7 +324,7 @@ def test_a_restarted_hub_shows_what_it_showed_before(tmp_path: Path) -> None:
 
 
 def shown(hub: Hub, rollout: str) -> tuple[object, ...]:
-    """All that people can see, but for the picture of the last hour."""
+    """All operator views, except the history of the last hour."""
     names = [device.name for device in hub.devices(None, 1000, "").devices]
     return (
         rollout,

@@ -1,4 +1,4 @@
-"""Nothing is open: every endpoint of the table is served, and asks for its credential."""
+"""Every endpoint of the table is served and requires its credential."""
 
 import os
 import stat
@@ -80,8 +80,8 @@ def test_every_endpoint_of_the_table_is_served(
     token = tokens[endpoint.role]
     status, body = ask(hub, endpoint, {"Authorization": f"Bearer {token}"} if token else {})
     assert status in {200, 400, 401, 404, 409, 422}, body
-    if status == 404 and endpoint.method != "HEAD":  # of the thing, not of the endpoint
-        assert "There is nothing at" not in decode(body, Problem).message
+    if status == 404 and endpoint.method != "HEAD":  # the object is missing, not the endpoint
+        assert "There is no endpoint" not in decode(body, Problem).message
 
 
 def test_health_says_nothing_secret(hub: HubProcess) -> None:

@@ -1,4 +1,4 @@
-"""Publishing: everything is checked first, and a refusal changes nothing."""
+"""Publishing: every check comes first, and a rejected release changes nothing."""
 
 import pickle
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ class Publisher:
         return {path.name for path in blobs.rglob("*") if path.is_file()}
 
     def everything(self) -> tuple[Any, ...]:
-        """All that publishing could change."""
+        """All state that publishing can change."""
         return self.client.models(), self.client.audit(), self.files()
 
 
@@ -54,7 +54,7 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Publisher]:
 
 @pytest.fixture
 def release(publisher: Publisher, request: pytest.FixtureRequest) -> TinyRelease:
-    """One that is as it should be, under a version of its own."""
+    """A valid release with its own version."""
     digits = sha256(request.node.name.encode()).hexdigest()[:8]
     return tiny_release(publisher.folder / digits, digits)
 

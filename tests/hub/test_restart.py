@@ -1,7 +1,7 @@
-"""A restart shows what was there: random lives of a hub, compared with a hub on a copy of its folder.
+"""A restart restores the state: random histories of a hub, compared with a hub on a copied folder.
 
-The copy is what a power cut would leave: nothing was closed or flushed for it but what devices were
-last heard to run, which is soft.
+The copy is the folder after a power cut: nothing was closed or flushed before it, except the
+standings of devices, which may be lost.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ GATE = GateSpec(soak_s=0, min_sample=1, confirm_after_s=0, max_error_rate=0.3)
 
 
 def shown(hub: Hub) -> dict[str, object]:
-    """All that people can see, but for the picture of the last hour."""
+    """All operator views, except the history of the last hour."""
     views = hub.devices(None, 1000, "").devices
     rollouts = hub.rollouts().rollouts
     return {
@@ -53,7 +53,7 @@ def shown(hub: Hub) -> dict[str, object]:
 
 @contextmanager
 def refused(*codes: str) -> Iterator[None]:
-    """An operator may be told no, for one of these reasons."""
+    """Accept an operator error with one of these codes."""
     try:
         yield
     except OperatorError as error:
@@ -62,7 +62,7 @@ def refused(*codes: str) -> Iterator[None]:
 
 
 class Life:
-    """What happens to a hub, drawn from a seed."""
+    """Random requests to a hub, drawn from a seed."""
 
     def __init__(
         self, hub: Hub, clock: ManualClock, devices: list[InsideDevice], seed: int
@@ -74,7 +74,7 @@ class Life:
         self._offered: dict[str, list[str]] = {device.name: [] for device in devices}
 
     async def step(self) -> None:
-        """One thing happens."""
+        """Send one random request."""
         self._clock.time += 0.25
         things = [*[self._report] * 6, self._plan, self._command, self._tick]
         await self._draw.choice(things)()
@@ -82,7 +82,7 @@ class Life:
     async def _report(self) -> None:
         draw = self._draw
         device = draw.choice(self._devices)
-        rollouts = [*self._offered[device.name] * 4, "unknown"]  # what a device can know
+        rollouts = [*self._offered[device.name] * 4, "unknown"]  # the fields that a device can know
         outcomes = [
             Outcome(
                 id=f"o{draw.randrange(400)}",
@@ -126,7 +126,7 @@ class Life:
 
 
 async def differences(tmp_path: Path, seed: int, steps: int) -> list[str]:
-    """What a hub on a copy of the folder shows otherwise, at every sixth step."""
+    """Differences of a hub on a copy of the folder, at every sixth step."""
     clock, found = ManualClock(), []
     async with hub_inside(tmp_path / "data", clock) as hub:
         key = PublisherKey.generate()
@@ -141,7 +141,7 @@ async def differences(tmp_path: Path, seed: int, steps: int) -> list[str]:
             await life.step()
             if number % 6:
                 continue
-            hub._engine.fleet.changed[:] = 1  # soft: last seen, last number
+            hub._engine.fleet.changed[:] = 1  # not durable: last seen, last sequence number
             await hub._devices.flush()
             copy = tmp_path / f"copy-{number}"
             shutil.copytree(tmp_path / "data", copy)
@@ -163,7 +163,7 @@ def test_a_hub_that_lets_a_change_hold_before_it_is_stored_is_caught(
     honest = Engine.command
 
     def hasty(self: Engine, *args: object, **more: object) -> object:
-        change = honest(self, *args, **more)  # type: ignore[arg-type] # handed through
+        change = honest(self, *args, **more)  # type: ignore[arg-type] # passed on
         self.commit(change)
         raise OperatorError("verb_not_now", "It held, but was not stored.")
 

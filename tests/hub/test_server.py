@@ -1,4 +1,4 @@
-"""A hub as a process: how it starts, refuses to start, fails, and stops."""
+"""A hub as a process: start, failed start, crash, and shutdown."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ def test_a_port_that_is_taken_is_a_typed_error_and_frees_the_folder(
 def test_a_hub_that_is_told_to_stop_ends_well(tmp_path: Path, number: signal.Signals) -> None:
     with running_hub(tmp_path / "data") as hub:
         device = enrolled(hub.client(), hub.url, 1)[0]
-        device.check_in()  # a connection stays open, and must not hold it up
+        device.check_in()  # an open connection must not delay the shutdown
         os.kill(hub.pid, number)
         assert hub.process is not None
         assert hub.process.wait(20) == 0
@@ -90,11 +90,11 @@ Hub.fleet = broken
 def test_a_hub_whose_engine_fails_ends_instead_of_pretending(tmp_path: Path) -> None:
     fault = f"""
 import pathlib
-from edgefleet.hub.rollout_commands import Steering
+from edgefleet.hub.rollout_commands import RolloutCommands
 async def broken(self):
     if pathlib.Path({str(tmp_path / "now")!r}).exists():
         raise ZeroDivisionError("planted")
-Steering.look = broken
+RolloutCommands.evaluate = broken
 """
     with running_hub(tmp_path / "data", fault=fault) as hub:
         (tmp_path / "now").touch()
@@ -141,7 +141,7 @@ def test_a_hub_runs_inside_another_program(tmp_path: Path) -> None:
         await serve(settings, on_ready=on_ready, stop=stop)
 
     asyncio.run(main())
-    asyncio.run(main())  # the folder is free again, and the ports are the same
+    asyncio.run(main())  # the folder is unlocked, and the ports are the same
     assert len(ready) == 2
     assert ready[0].port == ready[1].port
     assert ready[0].checkin_port == ready[1].checkin_port
@@ -157,7 +157,7 @@ async def ask(url: str, path: str) -> tuple[asyncio.StreamReader, asyncio.Stream
 def test_a_stop_ends_pages_that_live_for_ever(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stream ends as a stream should, a request without an answer gets one, nothing is logged."""
+    """A stream ends correctly, a waiting request gets an answer, and nothing is logged."""
 
     async def stream(_request: Request) -> Response:
         async def news() -> AsyncIterator[bytes]:
@@ -202,7 +202,7 @@ def test_a_stop_ends_pages_that_live_for_ever(
 
     waiting = asyncio.Event()
     streamed, unanswered = asyncio.run(main())
-    assert streamed.endswith(b"0\r\n\r\n")  # the last chunk: the stream is whole
+    assert streamed.endswith(b"0\r\n\r\n")  # the last chunk: the stream is complete
     assert unanswered.startswith(b"HTTP/1.1 503 ")
     assert decode(unanswered.partition(b"\r\n\r\n")[2], Problem).code == "overloaded"
     assert caplog.records == []
@@ -271,7 +271,7 @@ def test_a_damaged_secret_is_refused_not_replaced(tmp_path: Path, name: str, con
         hub = await Hub.open(HubSettings(data_dir=tmp_path / "data"))
         await hub.close()
         (tmp_path / "data" / name).write_text(content)
-        for _ in range(2):  # the folder is let go of each time
+        for _ in range(2):  # the folder is unlocked each time
             with pytest.raises(OperatorError, match="setting_invalid"):
                 await Hub.open(HubSettings(data_dir=tmp_path / "data"))
         assert (tmp_path / "data" / name).read_text() == content

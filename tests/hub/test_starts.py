@@ -1,4 +1,4 @@
-"""A start is granted by its acknowledgement: never one more than the plan allows, whatever happens."""
+"""The acknowledgement of a start is its grant: grants never exceed the plan's limits."""
 
 import asyncio
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def rolling(
     clock: ManualClock | None = None,
     **knobs: Any,
 ) -> None:
-    """Run ``body`` while release 2 is being rolled out to every device."""
+    """Run ``body`` during a rollout of release 2 to every device."""
 
     async def main() -> None:
         async with hub_inside(tmp_path / "data", clock) as hub:
@@ -75,7 +75,7 @@ def rolling(
 
 
 async def ask(hub: Hub, device: InsideDevice, rollout: str) -> bool:
-    """Ask for leave to start; True when it is given."""
+    """Report a start. Returns whether the hub granted it."""
     start = outcome(f"{device.name}-start", STARTED, rollout)
     answer = await report(hub, device, device.said(start, phase=Phase.STAGED))
     return answer.acked == (start.id,)
@@ -88,7 +88,7 @@ def test_many_starts_at_once_never_exceed_what_is_allowed_by_one(tmp_path: Path)
         view = hub.rollout(rollout)
         assert (view.exposed, view.evidence.in_trial, view.allowed) == (10, 10, 10)
         again = await asyncio.gather(*(ask(hub, device, rollout) for device in devices))
-        assert again == granted, "who was admitted is admitted again, nobody else"
+        assert again == granted, "a repeated start of an admitted device is admitted, no other"
 
     rolling(tmp_path, run)
 
@@ -97,7 +97,7 @@ def test_a_refused_start_is_neither_stored_nor_acknowledged(tmp_path: Path) -> N
     async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
         for device in devices:
             await ask(hub, device, rollout)
-        stored = [one.row for one in hub._store.load_outcomes()]
+        stored = [one.row for one in hub._store.reader.load_outcomes()]
         assert len(stored) == 10
 
     rolling(tmp_path, run)
@@ -158,7 +158,7 @@ def test_whoever_hangs_up_keeps_the_place_that_the_store_gave(tmp_path: Path) ->
         await asyncio.gather(*asking, return_exceptions=True)
         assert sum([await ask(hub, device, rollout) for device in devices[10:]]) == 0
         later = outcome("later", OutcomeKind.DEFERRED, rollout)
-        await report(hub, devices[39], devices[39].said(later))  # stored after theirs
+        await report(hub, devices[39], devices[39].said(later))  # stored after the others
         assert hub.rollout(rollout).exposed == 10
 
     rolling(tmp_path, run)

@@ -1,4 +1,4 @@
-"""Changes of rollouts come one after the other, whoever is cancelled meanwhile."""
+"""Changes of rollouts are serialized, even if a caller is cancelled."""
 
 import asyncio
 import sqlite3
@@ -30,7 +30,7 @@ GATE = GateSpec(soak_s=0, min_sample=1, confirm_after_s=0)
 
 @asynccontextmanager
 async def slow_disk(hub: Hub) -> AsyncIterator[None]:
-    """Nothing is written until the block ends."""
+    """Block the writer until the end of the block."""
     writing, room = threading.Event(), threading.Event()
 
     def wait(_connection: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""The store: one writer, group commit, numbered schema, durable once answered."""
+"""The store: one writer, group commit, migrations, durable before the answer."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ from edgefleet.rollout.lifecycle.step import AuditLine
 def save_lines(
     store: SqliteStore, lines: Sequence[AuditLine], now: float
 ) -> "asyncio.Future[None]":
-    """The smallest write that there is."""
+    """Write audit lines only."""
     return store.writer.submit(lambda connection: sqlite_module._audit(connection, lines, now))
 
 
@@ -99,7 +99,7 @@ def test_an_outcome_is_kept_once_however_often_it_is_sent(tmp_path: Path) -> Non
         for sent in ([outcome(1)], [outcome(1), outcome(2)], [outcome(2), outcome(1)]):
             await store.save_outcomes(device.row, sent, 1.0, told.append)
         assert told == [(outcome(1),), (outcome(2),), ()]
-        assert [kept.outcome for kept in store.load_outcomes()] == [outcome(1), outcome(2)]
+        assert [kept.outcome for kept in store.reader.load_outcomes()] == [outcome(1), outcome(2)]
 
     with_store(tmp_path, body)
 
@@ -109,7 +109,7 @@ def test_the_same_id_from_two_devices_is_two_outcomes(tmp_path: Path) -> None:
         for name in ("a", "b"):
             device = await enrol(store, name, claim=name)
             await store.save_outcomes(device.row, [outcome(1)], 1.0, lambda _fresh: None)
-        assert [kept.row for kept in store.load_outcomes()] == [0, 1]
+        assert [kept.row for kept in store.reader.load_outcomes()] == [0, 1]
 
     with_store(tmp_path, body)
 
@@ -125,7 +125,7 @@ def test_one_bad_job_does_not_take_its_neighbours_down(tmp_path: Path) -> None:
         await asyncio.gather(*lines)
         with pytest.raises(DeviceError, match="claim_unknown"):
             await refused
-        assert [entry.action for entry in store.audit(None, 10)] == [
+        assert [entry.action for entry in store.reader.audit(None, 10)] == [
             f"a{n}" for n in range(5, -1, -1)
         ]
 
@@ -137,7 +137,7 @@ def test_memory_changes_in_the_order_of_the_commits(tmp_path: Path) -> None:
         seen: list[int] = []
         jobs = [store.writer.submit(lambda _c, n=n: n, seen.append) for n in range(500)]
         for job in jobs[::3]:
-            job.cancel()  # whoever waited went away: what was committed still counts
+            job.cancel()  # the caller was cancelled: the commit still counts
         await asyncio.gather(*jobs, return_exceptions=True)
         assert seen == list(range(500))
 
@@ -171,7 +171,7 @@ def test_a_full_disk_is_a_typed_error_and_the_store_goes_on(tmp_path: Path) -> N
         with pytest.raises(DeviceError, match="disk_full"):
             await save_lines(store, [line_of("operator", "a", "x", "y" * 100_000)], 1.0)
         await save_lines(store, [line_of("operator", "small", "x")], 1.0)
-        assert [entry.action for entry in store.audit(None, 10)] == ["small"]
+        assert [entry.action for entry in store.reader.audit(None, 10)] == ["small"]
 
     with_store(tmp_path, body)
 
@@ -189,11 +189,11 @@ def test_a_database_that_another_program_holds_is_waited_for_and_then_a_typed_er
         jobs = [save_lines(store, [line_of("operator", "refused", "x")], 1.0) for _ in range(50)]
         refused = await asyncio.gather(*jobs, return_exceptions=True)
         assert {getattr(error, "code", None) for error in refused} == {"overloaded"}
-        assert 1 <= begun.count("BEGIN IMMEDIATE") <= 2  # nobody waited for each one's turn
+        assert 1 <= begun.count("BEGIN IMMEDIATE") <= 2  # the jobs did not wait for each other
         other.execute("ROLLBACK")
         other.close()
         await save_lines(store, [line_of("operator", "kept", "x")], 1.0)
-        assert [entry.action for entry in store.audit(None, 10)] == ["kept"]
+        assert [entry.action for entry in store.reader.audit(None, 10)] == ["kept"]
 
     with_store(tmp_path, body)
 
@@ -204,7 +204,7 @@ def test_the_audit_log_cannot_be_changed_or_shortened(tmp_path: Path) -> None:
         for statement in ("DELETE FROM audit", "UPDATE audit SET actor = 'nobody'"):
             with pytest.raises(sqlite3.IntegrityError, match="audit log"):
                 await store.writer.submit(lambda c, s=statement: c.execute(s))
-        assert [entry.actor for entry in store.audit(None, 10)] == ["operator"]
+        assert [entry.actor for entry in store.reader.audit(None, 10)] == ["operator"]
 
     with_store(tmp_path, body)
 
@@ -226,7 +226,7 @@ def test_a_claim_enrols_one_device_in_time(
         await store.save_claims(["fresh"], {}, 100.0, line_of("operator", "claim", "fleet"), 0.0)
         with pytest.raises(DeviceError, match=code):
             await store.enrol(claim, name, {}, FACTS, now=now, committed=lambda _device: None)
-        assert [device.name for device in store.load_devices()] == ["taken"]
+        assert [device.name for device in store.reader.load_devices()] == ["taken"]
         await store.enrol("fresh", "other", {}, FACTS, now=1.0, committed=lambda _device: None)
 
     with_store(tmp_path, body)
@@ -275,8 +275,8 @@ def test_a_step_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
     migrate(connection, (Migration(1, "CREATE TABLE one (a);"),))
 
 
-def test_a_commit_is_on_the_disk_before_it_is_told(tmp_path: Path) -> None:
-    """What SQLite promises for these two settings is what "acknowledged means durable" rests on."""
+def test_a_commit_is_on_the_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
+    """With these two settings SQLite guarantees that a commit is durable."""
 
     async def body(store: SqliteStore, _commits: list[Commit]) -> None:
         def settings(connection: sqlite3.Connection) -> tuple[str, int]:
@@ -299,9 +299,9 @@ def test_claims_that_nobody_used_are_forgotten_in_the_end(tmp_path: Path) -> Non
         for later, code in ((100.0 + week, "claim_expired"), (101.0 + week, "claim_unknown")):
             await store.save_claims([f"fresh {later}"], {}, later + 1, line, later)
             with pytest.raises(DeviceError, match=code):
-                store.check_claim("unused", later)
+                store.reader.check_claim("unused", later)
         with pytest.raises(DeviceError, match="claim_used"):
-            store.check_claim("used", later)
+            store.reader.check_claim("used", later)
 
     with_store(tmp_path, body)
 
@@ -355,7 +355,7 @@ def test_what_was_acknowledged_survives_a_killed_writer(tmp_path: Path) -> None:
     process.wait()
 
     async def body(store: SqliteStore, _commits: list[Commit]) -> list[str]:
-        return [entry.action for entry in store.audit(None, 100_000)]
+        return [entry.action for entry in store.reader.audit(None, 100_000)]
 
     kept = with_store(tmp_path, body)
     assert kept == [str(number) for number in range(len(kept) - 1, -1, -1)]

@@ -1,4 +1,4 @@
-"""What simulated devices do is what the real artifacts did in the real runtime."""
+"""Simulated devices behave as the real artifacts did in the real runtime."""
 
 import threading
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_each_release_and_profile_is_measured_once(tmp_path: Path) -> None:
     for _ in range(3):
         laboratory.study(held, model, golden, told.append)
     assert posted.acquire(timeout=60)
-    assert told == []  # nothing happens outside the world's thread
+    assert told == []  # callbacks run only in the event loop's thread
     actions[0]()
     laboratory.study(held, model, golden, told.append)
     threads.close()

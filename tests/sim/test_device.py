@@ -14,7 +14,7 @@ ROUGH = LinkFacts(latency_s=0.3, loss=0.15, doubling=0.2)
 
 
 def settled(fleet: ToyFleet, release: str) -> None:
-    """Everybody on ``release``, confirmed."""
+    """Whether every device runs ``release``, confirmed."""
     fleet.hub.publish(release)
     fleet.hub.desired = release
     fleet.run(60)
@@ -121,7 +121,7 @@ def test_an_offline_device_catches_up_when_it_is_back() -> None:
     fleet.hub.desired = "1"
     fleet.run(199)
     assert device.release is None
-    fleet.run(250)  # it asks less often meanwhile, but never gives up
+    fleet.run(250)  # backoff grows meanwhile, but the device never gives up
     assert device.release == "1"
 
 
@@ -152,7 +152,7 @@ def test_lost_and_doubled_messages_change_nothing_in_the_end() -> None:
     fleet.run(300)
     assert set(fleet.releases().values()) == {"1"}
     assert fleet.hub.counts() == Counter({"1 trial_started": 40, "1 confirmed": 40})
-    assert fleet.hub.replays > 100  # so the doubled ones did arrive
+    assert fleet.hub.replays > 100  # so the duplicates did arrive
 
 
 def test_a_hub_that_counts_twice_is_found_by_the_same_run() -> None:

@@ -36,7 +36,7 @@ def test_a_full_disk_refuses_and_keeps_what_it_had() -> None:
     disk = VirtualDisk(Shelf(), 100)
     disk.write("state", b"s" * 60)
     with pytest.raises(DeviceError, match="disk_full"):
-        disk.write("state", b"t" * 50)  # both are there for a moment
+        disk.write("state", b"t" * 50)  # both exist for a moment
     with pytest.raises(DeviceError, match="disk_full"):
         disk.append("log", b"l" * 41)
     assert disk.read("state") == b"s" * 60

@@ -38,9 +38,9 @@ def test_a_scope_takes_its_appointments_and_callbacks_along() -> None:
     gone, stays = Scope(world), Scope(world)
     for scope, name in ((gone, "gone"), (stays, "stays")):
         scope.after(1.0, lambda name=name: seen.append(name))
-    hear = gone.hear(seen.append)
+    guarded = gone.guarded(seen.append)
     gone.end()
-    hear("heard")
+    guarded("called")
     world.run(2.0)
     assert seen == ["stays"]
 

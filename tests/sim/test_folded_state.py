@@ -1,4 +1,4 @@
-"""Devices that are alike are stepped together; nothing that is decided depends on it."""
+"""Equal devices are stepped as a group, with the same results as one by one."""
 
 import math
 from random import Random
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from edgefleet.agent.effect import SetTimer
 from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, WaveSpec
 from edgefleet.sim.virtual import scenario as scenarios
-from edgefleet.sim.virtual.device_faults import FleetFacts
+from edgefleet.sim.virtual.device_faults import DeviceFaults
 from edgefleet.sim.virtual.run import Run
 from edgefleet.sim.virtual.scenario import Faults, Population, Scenario
 
@@ -58,7 +58,7 @@ def test_a_bad_release_is_taken_back_from_devices_that_go_together() -> None:
 def test_a_device_with_a_fault_of_its_own_goes_alone() -> None:
     faults = Faults(thin=0.1, flapping=0.1, wrong_clocks=0.1, disk_full=0.1, offline=0.1)
     fleet = Population(panel=30)
-    facts = FleetFacts(Scenario(title="x", fleet=fleet, faults=faults), 500, 1, 0.0)
+    facts = DeviceFaults(Scenario(title="x", fleet=fleet, faults=faults), 500, 1, 0.0)
     rows = np.arange(500)
     plain = facts.plain(rows, 1.0)
     for row in rows[plain].tolist():
@@ -69,21 +69,23 @@ def test_a_device_with_a_fault_of_its_own_goes_alone() -> None:
         assert not facts.panel[row]
         assert np.isinf(facts.up_s[row])
     assert 0 < plain.sum() < 350
-    assert facts.plain(rows, 1e9).sum() > plain.sum()  # who was away is as all others then
+    assert (
+        facts.plain(rows, 1e9).sum() > plain.sum()
+    )  # devices that were offline are like all others then
 
 
 def test_a_bricked_device_does_nothing_any_more() -> None:
     wanted = replace(scenarios.load("bricks"), fleet=Population(panel=0))
     run = Run(wanted, name="bricks", devices=1500, seed=3)
     stepped_dead: list[int] = []
-    happen = run.crowd._happen
+    happen = run.devices._happen
 
     def listening(live, event) -> None:
         if run.facts.dead[live.row]:
             stepped_dead.append(live.row)
         happen(live, event)
 
-    run.crowd._happen = listening
+    run.devices._happen = listening
     result = run.play()
     assert result.faults["bricks"] > 0
     assert stepped_dead == []
@@ -93,11 +95,11 @@ def test_a_device_with_a_wrong_clock_is_not_woken_too_early_for_ever() -> None:
     wanted = Scenario(title="x", faults=Faults(wrong_clocks=1.0), fleet=Population(panel=0))
     run = Run(wanted, name="x", devices=30, seed=2)
     run._set_up()
-    live = run.crowd._alive(np.array([3]), run.crowd.idle.state(3, 0.0))
+    live = run.devices._alive(np.array([3]), run.devices.idle.state(3, 0.0))
     chance = Random(5)
     for _ in range(2000):
         live.skew = chance.uniform(-86_400.0, 86_400.0)
         due = run.now + live.skew + chance.uniform(0.0, 100.0)
         live.pushed_at = math.inf
-        run.crowd._set_timer(live, SetTimer(at=due))
+        run.devices._set_timer(live, SetTimer(at=due))
         assert live.timer_at + live.skew >= due

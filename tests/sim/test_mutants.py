@@ -1,4 +1,4 @@
-"""The table of planted bugs fits the sources: each names one place, and changes it."""
+"""The table of mutants matches the sources: each names exactly one place, and changes it."""
 
 import importlib.util
 import sys
@@ -15,7 +15,7 @@ def table() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
+    sys.modules[spec.name] = module  # dataclasses need their module in sys.modules
     spec.loader.exec_module(module)
     return module
 

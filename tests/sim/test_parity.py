@@ -1,4 +1,4 @@
-"""One engine: the same plan on the same devices, in the simulator and on a real hub over HTTP."""
+"""Parity: one plan on the same devices, in the simulator and on a real hub over HTTP."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ from edgefleet.sim.load.device import DeviceFacts, Surroundings
 from edgefleet.sim.load.disk import Shelf
 from edgefleet.sim.load.event_loop import EventLoop
 from edgefleet.sim.load.fleet import SimulatedFleet
-from edgefleet.sim.load.http_hub import HttpDoor
+from edgefleet.sim.load.http_hub import HttpHub
 from edgefleet.sim.load.model import ModelBehaviour
 from edgefleet.sim.load.realtime import RealTime
 from edgefleet.sim.virtual.run import Run
@@ -50,7 +50,7 @@ PLAN = RolloutSpec(
     gate=GATE,
     exposure=ExposureSpec(first=100),
 )
-# Runs in the hub's process before it starts: rollouts get the salt that the simulator takes.
+# Runs in the hub's process before it starts: rollouts get the salt of the simulator.
 GIVEN_SALT = f"""
 from edgefleet.base import entropy
 real = entropy.SystemEntropy.token
@@ -61,7 +61,7 @@ entropy.SystemEntropy.token = lambda self, size: salt if size == 8 else real(sel
 
 @dataclass(frozen=True)
 class Ended:
-    """What is compared."""
+    """The compared values."""
 
     status: str
     reason: str
@@ -111,7 +111,7 @@ def simulated(*, fails: float, away: set[str]) -> Ended:
 
 
 class Laboratory:
-    """Every release works; ``bad`` ones see badly."""
+    """Every release works; those in ``bad`` have a low confidence."""
 
     def __init__(self, bad: set[str]) -> None:
         self.bad = bad
@@ -133,10 +133,10 @@ def real_fleet(
     clock = SystemClock()
     world = EventLoop(clock.now())
     pacer = RealTime(world, clock)
-    door = HttpDoor(url, pacer.post)
+    hub_api = HttpHub(url, pacer.post)
     around = Surroundings(
         world=world,
-        door=door,
+        hub=hub_api,
         shelf=Shelf(),
         laboratory=Laboratory(bad),
         trusted={key.public.keyid: key.public},
@@ -162,13 +162,13 @@ def real_fleet(
     finally:
         pacer.stop()
         thread.join()
-        door.close()
+        hub_api.close()
 
 
 def until(told: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not told():
-        assert time.monotonic() < deadline, "it does not come to its end"
+        assert time.monotonic() < deadline, "the rollout does not end"
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""What people hold back stays back: the checkers catch an engine that does not ask them."""
+"""The checkers catch an engine that ignores approvals or a freeze."""
 
 from itertools import pairwise
 from typing import Any

@@ -1,4 +1,4 @@
-"""``python -m edgefleet.sim.load`` around a real hub, over its real API."""
+"""``python -m edgefleet.sim.load`` against a real hub, over its real API."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ class RunningFleet:
         )
 
     def until(self, holds: Callable[[FleetReport], bool]) -> FleetReport:
-        """The first report for which it holds."""
+        """The first report for which the condition holds."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             report = decode(line, FleetReport)
@@ -59,7 +59,7 @@ class RunningFleet:
         raise AssertionError(self.process.communicate()[1])
 
     def stop(self) -> tuple[int, FleetReport | None]:
-        """SIGTERM; the exit code and the last report."""
+        """Send SIGTERM. Returns the exit code and the last report."""
         self.process.terminate()
         output = self.process.communicate(timeout=30)[0].splitlines()
         return self.process.returncode, decode(output[-1], FleetReport) if output else None
@@ -101,7 +101,7 @@ def test_simulated_devices_take_real_releases_from_a_real_hub_that_dies_meanwhil
         hub.kill()
         hub.start()
         report = fleet.until(lambda report: report.on_release.get("1", 0) >= report.link_up * 0.9)
-        # The hub's word, from outcomes that devices had to repeat, is the devices' own.
+        # The hub's counts, from repeated outcomes, equal the devices' own counts.
         client = hub.client()
         fleet.until(lambda _: client.rollout(rollout).status is Status.COMPLETED)
         exposed = client.rollout(rollout).exposed

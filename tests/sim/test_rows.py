@@ -2,11 +2,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from edgefleet.agent.state import AgentState, Ended, Slot, Soft
-from edgefleet.sim.virtual.folded_state import Folded, settled
+from edgefleet.sim.virtual.folded_state import FoldedStates, settled
 
 
 def test_a_folded_state_comes_back_as_it_was_but_for_what_a_restart_may_forget() -> None:
-    rows = Folded(4)
+    rows = FoldedStates(4)
     ended = (Ended(rollout="ro-1", manifest_sha256="2" * 64),)
     states = [
         AgentState(seq_reserved=1024, attempts=2, ended=ended, facts_known=True),

@@ -17,7 +17,7 @@ QUALITY = {
 
 
 def played(name: str, devices: int, seed: int = 7):
-    """With few devices that report all the time, where nobody needs their figures."""
+    """Play a scenario, with a small panel where no gate needs its telemetry."""
     wanted = scenarios.load(name)
     if name not in QUALITY:
         wanted = replace(wanted, fleet=replace(wanted.fleet, panel=10))
@@ -31,7 +31,7 @@ def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
     assert result.finished
     expected = scenarios.load(name).expect
     assert not expected or result.verdict in expected, result.text
-    if name in QUALITY:  # what no device finds for itself
+    if name in QUALITY:  # faults that no single device detects
         assert (result.verdict, result.reason) == ("reverted", QUALITY[name])
         assert result.exposed < 1000, result.text
 

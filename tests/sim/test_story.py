@@ -1,4 +1,4 @@
-"""The real engine and the real agent core, with nothing between them but a bad network."""
+"""The real engine and the real agent core, connected by a bad network."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from edgefleet.sim.load.device import DeviceFacts
 from edgefleet.sim.load.population import Mix, population
 from support.engine_hub import Story
 
-COUNT = 600  # so that the first wave holds enough devices for a verdict
+COUNT = 600  # so that the first wave has enough devices for a verdict
 START = 1000.0
 
 

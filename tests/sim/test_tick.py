@@ -1,4 +1,4 @@
-"""Quiet time is cheap, and changes nothing that is decided."""
+"""Sparse ticks are cheap and do not change decisions."""
 
 from math import inf
 
@@ -9,34 +9,34 @@ from edgefleet.sim.virtual import tick as quiet_time
 from edgefleet.sim.virtual.hub import SimHub
 from edgefleet.sim.virtual.result import Result
 from edgefleet.sim.virtual.run import Run
-from edgefleet.sim.virtual.tick import Quiet
+from edgefleet.sim.virtual.tick import TickSchedule
 
 TICK_S = float(quiet_time.LONGEST_TICK_S)
 
 
-def looks(quiet: Quiet, marks: list[int]) -> list[int]:
-    """When it looks, where ``marks`` are what stands there at each second."""
+def looks(quiet: TickSchedule, marks: list[int]) -> list[int]:
+    """The seconds with a tick. ``marks`` has the mark of each second."""
     found: list[int] = []
     for second, mark in enumerate(marks):
-        quiet.heed(second, mark)
+        quiet.update(second, mark)
         if second >= quiet.tick_at:
             found.append(second)
-            quiet.looked(second, inf)
+            quiet.ticked(second, inf)
     return found
 
 
 def test_pauses_double_up_to_a_minute_while_nothing_happens() -> None:
-    assert looks(Quiet(5, 0, 0), [0] * 300) == [0, 5, 15, 35, 75, 135, 195, 255]
+    assert looks(TickSchedule(5, 0, 0), [0] * 300) == [0, 5, 15, 35, 75, 135, 195, 255]
 
 
 def test_once_something_happens_the_next_moment_of_the_grid_counts() -> None:
-    assert looks(Quiet(5, 0, 0), [0] * 82 + [1] * 30) == [0, 5, 15, 35, 75, 85, 90, 100]
+    assert looks(TickSchedule(5, 0, 0), [0] * 82 + [1] * 30) == [0, 5, 15, 35, 75, 85, 90, 100]
 
 
 def test_a_deadline_is_kept_to_the_tick() -> None:
-    quiet = Quiet(5, 0, 0)
+    quiet = TickSchedule(5, 0, 0)
     looks(quiet, [0] * 76)
-    quiet.looked(76, 93.0)
+    quiet.ticked(76, 93.0)
     assert quiet.tick_at == 95
 
 

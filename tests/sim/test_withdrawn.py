@@ -1,4 +1,4 @@
-"""A start that is given up before the switch: found by a mixture of newcomers and late answers."""
+"""A start withdrawn before the switch, in a scenario with newcomers and late answers."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual.store import Store
 from edgefleet.sim.virtual.swarm import play
 
-SEED, DEVICES = 22, 600  # a newcomer is offered release 2 while it asks to start release 1
+SEED, DEVICES = 22, 600  # the hub offers release 2 to a newcomer that is starting release 1
 
 
 def test_a_newcomer_that_gives_a_start_up_is_not_left_without_a_release(
@@ -27,5 +27,5 @@ def test_a_newcomer_that_gives_a_start_up_is_not_left_without_a_release(
 
     monkeypatch.setattr(Store, "save_outcomes", listening)
     result = play(SEED, DEVICES)
-    assert withdrawn, "the mixture no longer meets it: look for another seed"
+    assert withdrawn, "the seed no longer has a withdrawn start: find another seed"
     assert (result.by_checker, result.finished) == ({}, True)

@@ -1,4 +1,4 @@
-"""A real agent process, and what can be read of it from outside."""
+"""A real agent process, observed from outside."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ from support.tiny_models import classifier, write_golden
 
 
 class Hub(Protocol):
-    """What an agent needs of a hub, the fake one or a real one."""
+    """The interface of a hub for these tests: a fake hub or a real one."""
 
     @property
     def url(self) -> str: ...
@@ -69,7 +69,7 @@ class AgentProcess:
             )  # fmt: skip
 
     def kill(self) -> None:
-        """kill -9, as a crash or the kernel would."""
+        """Send kill -9, as in a crash."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(30)
@@ -84,7 +84,7 @@ class AgentProcess:
         return from_store(data) if data else None
 
     def wait(self, what: Callable[[AgentState], object], timeout_s: float = 60.0) -> AgentState:
-        """Poll the state file until ``what`` holds of it."""
+        """Poll the state file until ``what`` is true of it."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
             state = self.state()
@@ -106,7 +106,7 @@ class AgentProcess:
             return decode(answer.body, ServingStatus)
 
     def kill_serving(self) -> int:
-        """kill -9 the serving process; its pid."""
+        """Send kill -9 to the serving process. Returns its pid."""
         status = self.status()
         assert status is not None
         os.kill(status.pid, signal.SIGKILL)
@@ -122,11 +122,11 @@ class AgentProcess:
         raise AssertionError(f"nothing serves within {timeout_s} s\n{self.log()}")
 
     def check_valid(self, artifacts: Collection[str] | None = None) -> str | None:
-        """The oracle: the pointer names a slot with a whole model. Returns what the state runs."""
+        """Check that the pointer names a slot with a complete model. Returns the running release."""
         known = self.hub.artifacts if isinstance(self.hub, FakeHub) else artifacts or ()
         storage, state = FolderStorage(self.data), self.state()
         pointer, seen, digest = storage.read(POINTER), b"", None
-        while pointer is not None and pointer != seen:  # it may move while we look
+        while pointer is not None and pointer != seen:  # it may change during the check
             digest = storage.digest(path("a" if pointer == b"a" else "b", "model.onnx"))
             pointer, seen = storage.read(POINTER), pointer
         assert pointer is None or digest in known
@@ -134,7 +134,7 @@ class AgentProcess:
         return now[1] if now else None
 
     def end(self) -> None:
-        """End both processes, whatever state they are in."""
+        """End both processes in any state."""
         self._port.close()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
@@ -148,7 +148,7 @@ class AgentProcess:
 
 
 class Publisher:
-    """Makes real releases and gives them to the hub."""
+    """Builds real releases and publishes them on the hub."""
 
     def __init__(self, folder: Path, hub: FakeHub) -> None:
         self.folder = folder
@@ -167,7 +167,7 @@ class Publisher:
         confirm_after_s: float = 0.5,
         rollout: str | None = None,
     ) -> Offer:
-        """Publish a release and let the hub offer it."""
+        """Publish a release and make the hub offer it."""
         file, golden_file = self.folder / f"{release}.onnx", self.folder / f"{release}.npz"
         model = classifier(
             file, seed=seed or sum(release.encode()), profile=profile, hidden=padding
@@ -210,7 +210,7 @@ class Publisher:
 
 @contextlib.contextmanager
 def device(folder: Path, hub: FakeHub) -> Generator[tuple[AgentProcess, Publisher]]:
-    """A device that is not started yet, and the publisher that it trusts."""
+    """A device that is not started, and the publisher that it trusts."""
     publisher = Publisher(folder, hub)
     agent = AgentProcess(folder, hub, publisher.key)
     try:

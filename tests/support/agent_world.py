@@ -161,7 +161,7 @@ class Device:
 
 
 def any_event(state: AgentState) -> list[Event]:
-    """Everything that can happen to the core in ``state``, and some that cannot."""
+    """Every event that can happen to the core in ``state``, and some that cannot."""
     soft, attempt = state.soft, state.attempt
     work, switch = soft.work or 0, soft.switch or 0
     seq = soft.sent.seq if soft.sent else 0

@@ -15,7 +15,7 @@ App = Callable[
 
 @dataclass(frozen=True)
 class Reply:
-    """``headers`` by lower-case name; of a repeated one, the last."""
+    """``headers`` by lower-case name. Of a repeated header the last counts."""
 
     status: int
     headers: Mapping[str, str]
@@ -35,7 +35,7 @@ async def ask_within(
     body: bytes = b"",
     enough: Callable[[bytes], bool] = lambda _body: False,
 ) -> Reply:
-    """One request. The client goes away once what it got is ``enough`` (of a stream)."""
+    """Send one request. The client disconnects once the received part is ``enough``."""
     path, _, query = target.partition("?")
     scope: Message = {
         "type": "http",
@@ -79,7 +79,7 @@ async def ask_within(
     except OSError:
         if not left.is_set():
             raise
-    except Exception as error:  # Starlette says ClientDisconnect for the OSError above
+    except Exception as error:  # Starlette raises ClientDisconnect for the OSError above
         if not left.is_set() or type(error).__name__ != "ClientDisconnect":
             raise
     return Reply(status, head, bytes(got))

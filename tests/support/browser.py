@@ -1,4 +1,4 @@
-"""Headless Chromium, and what it complained about."""
+"""Headless Chromium, and the errors that it logged."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ WAIT_MS = 60_000
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The browser; skips the test where the machine has none."""
+    """The browser. Skips the test if the machine has none."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("needs headless Chromium: install the Debian package chromium")
-    expect.set_options(timeout=WAIT_MS)  # generous: a machine may be busy, and nothing is measured
+    expect.set_options(timeout=WAIT_MS)  # long: a machine may be busy, and time is not under test
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=list(QUIET))
         try:
@@ -56,7 +56,7 @@ class Complaints:
             self.heard.append(f"{message.type}: {message.text}")
 
     def _failed(self, request: Request) -> None:
-        # A page that is left closes its stream: that is no failure.
+        # Leaving a page closes its stream, which is not a failure.
         if not (request.resource_type == "eventsource" and request.failure == "net::ERR_ABORTED"):
             self.heard.append(f"failed: {request.url}: {request.failure}")
 

@@ -1,4 +1,4 @@
-"""A hub's operator plane that answers what a test sets, and keeps what it was asked."""
+"""A hub's operator plane with answers set by a test, and a log of the requests."""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ TOKEN = "efo_canned"
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it arrived; ``path`` is still quoted."""
+    """One received request. ``path`` is still quoted."""
 
     method: str
     path: str
@@ -26,7 +26,7 @@ class Asked:
 
 @dataclass
 class CannedHub:
-    """``answers`` by (method, path); a list is used up one by one, its last stays."""
+    """``answers`` by (method, path). Of a list each answer is used once, except the last."""
 
     url: str
     answers: dict[tuple[str, str], object] = field(default_factory=dict)
@@ -70,10 +70,10 @@ def canned_hub() -> Iterator[CannedHub]:
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_HEAD = _serve  # noqa: N815 - the names http.server looks for
+        do_GET = do_POST = do_PUT = do_HEAD = _serve  # noqa: N815 - the names that http.server calls
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The command line as a test calls it: in this process, away from the user's own settings."""
+"""The command line for tests: in this process, without the user's settings."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from edgefleet.cli.group import root
 
 @dataclass(frozen=True)
 class Said:
-    """How a call ended, and what it printed."""
+    """The exit code and the output of a call."""
 
     exit: int
     out: str

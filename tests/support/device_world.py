@@ -1,8 +1,8 @@
-"""A device in a virtual world: the real core, slots and fetcher on a disk whose power can fail.
+"""A simulated device: the real core, slots and fetcher on a disk whose power can fail.
 
 Time is virtual and effects are done at once, in order, so that a run is the same every time and the
 power can fail at each storage operation of it. Serving and proof are stand-ins that read the bytes
-on the disk: a release serves and proves by what it is, not by what somebody says it is.
+on the disk: the release's own bytes decide whether it serves and passes its proof.
 """
 
 from collections import deque
@@ -125,7 +125,7 @@ class World:
     def offer(self, release: str, *, rollout: str | None = None, action: str = "install") -> None:
         self.hub.offer = Offer(
             rollout=rollout or f"ro-{release}",
-            action=action,  # type: ignore[arg-type] - one of its two words
+            action=action,  # type: ignore[arg-type] - one of two literals
             model="digits",
             release=release,
             manifest_sha256=manifest_sha256(release),
@@ -133,7 +133,7 @@ class World:
         )
 
     def boot(self, *, power_lost: bool = True) -> None:
-        """Start the agent on what the disk holds. Serving lives on when only the agent died."""
+        """Start the agent from the disk. If only the agent died, serving is still running."""
         self.boots += 1
         self.now += 5
         if power_lost:
@@ -160,7 +160,7 @@ class World:
     def run(
         self, until: Callable[["World"], bool], *, drain: bool = True, steps: int = 600
     ) -> None:
-        """Live until ``until`` holds and (``drain``) nothing is under way."""
+        """Run until ``until`` is true and (``drain``) nothing is in progress."""
         for _ in range(steps):
             if until(self) and not (drain and self.events):
                 return
@@ -172,11 +172,11 @@ class World:
         raise AssertionError(f"no end after {steps} steps: {self.state}")
 
     def run_until_told(self, release: str) -> None:
-        """Live until the hub has heard how the release ended, and nothing is left to say."""
+        """Run until the hub has the release's final outcome, and no report is left."""
         self.run(lambda world: release in world.finals() and not world.state.spool)
 
     def check(self) -> None:
-        """What must hold at any moment, the power being on or off."""
+        """Check the invariants, with the power on or off."""
         storage, place = MemoryStorage(), self.storage.files.get("active")
         storage.files = self.storage.files
         if place is not None:
@@ -199,7 +199,7 @@ class World:
         return now[1] if now else None
 
     def finals(self) -> dict[str, list[str]]:
-        """Final outcomes that the hub has heard, by release."""
+        """Final outcomes that the hub has received, by release."""
         heard: dict[str, list[str]] = {}
         for one in self.hub.outcomes.values():
             if one.kind not in ("trial_started", "deferred"):

@@ -124,7 +124,7 @@ class Story:
         )
         around = Surroundings(
             world=self.world,
-            door=self.hub,
+            hub=self.hub,
             shelf=Shelf(),
             laboratory=laboratory,
             trusted={KEY.public.keyid: KEY.public},

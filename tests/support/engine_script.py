@@ -1,4 +1,4 @@
-"""Sessions with the engine as text: commands, and all that is answered.
+"""Sessions with the engine as text: commands and their answers.
 
 A script is blocks of a command, a divider and the answer, with an empty line between. Time is
 virtual, the devices are those of ``edgefleet.testing``, and a plan is written with the options of
@@ -25,7 +25,7 @@ DIVIDER = "----"
 
 
 def play(script: str) -> str:
-    """The script with the answers that its commands have now. Comments stay."""
+    """The script with the current answers of its commands. Comments are kept."""
     session = Session()
     blocks = []
     for block in script.strip().split("\n\n"):
@@ -48,7 +48,7 @@ def commands(script: str) -> list[str]:
 
 
 class Session:
-    """One fleet, and what can be said about it. A refusal is an answer like any other."""
+    """One fleet and the commands on it. An error is an answer like any other."""
 
     def __init__(self) -> None:
         self.fleet = FakeFleet()
@@ -85,12 +85,12 @@ class Session:
     # The world.
 
     def _looks(self, said: list[str]) -> list[str]:
-        """``looks 10s``: how often gates are looked at, before there is any device."""
+        """``looks 10s``: how often gates are evaluated. Only before the first device."""
         self.fleet = FakeFleet(tick_s=DURATION.convert(said[0], None, None))
         return []
 
     def _fleet(self, said: list[str]) -> list[str]:
-        """``fleet 100 site=lyon,oslo``: enrol so many, the labels' values in turn."""
+        """``fleet 100 site=lyon,oslo``: enrol 100 devices, with the labels' values in turn."""
         count, given = int(said[0]), _pairs(said[1:])
         known = len(self.fleet.devices)
         values = {key: text.split(",") for key, text in given.items()}
@@ -108,7 +108,7 @@ class Session:
         return [f"{len(self.fleet.devices)} devices"]
 
     def _device(self, said: list[str]) -> list[str]:
-        """``device cam-0001``; with ``offline``, ``online`` or ``2=fails`` it is made so."""
+        """``device cam-0001``: show a device. ``offline``, ``online`` or ``2=fails`` changes it."""
         device = self.fleet.devices[said[0]]
         for word in said[1:]:
             if word in {"offline", "online"}:
@@ -145,13 +145,13 @@ class Session:
         return ["counted" if new else "it says nothing new"]
 
     def _tick(self, said: list[str]) -> list[str]:
-        """``tick 5m``: let time pass, and say what happened."""
+        """``tick 5m``: advance time, and print the events."""
         before = len(self.fleet.audit)
         self.fleet.tick(DURATION.convert(said[0], None, None))
         return [*self._noted(before), *self._stand()]
 
     def _run(self, said: list[str]) -> list[str]:
-        """``run``: let time pass until the newest rollout has ended, a day at most."""
+        """``run``: advance time until the newest rollout has ended, at most a day."""
         before = len(self.fleet.audit)
         view = self.fleet.run(self._newest(said), at_most_s=86_400)
         return [*self._noted(before), *self._stand(), f"{view.id} is {view.status.value}"]
@@ -177,28 +177,28 @@ class Session:
         return command
 
     def _approve(self, said: list[str]) -> list[str]:
-        """``approve alice``: she agrees with the newest rollout."""
+        """``approve alice``: alice approves the newest rollout."""
         before = len(self.fleet.audit)
         self.fleet.approve(self._newest(), said[0])
         return self._noted(before)
 
     def _freeze(self, said: list[str]) -> list[str]:
-        """``freeze alice``: nobody begins anything."""
+        """``freeze alice``: no device may start."""
         self.fleet.freeze(person=said[0])
         return []
 
     def _thaw(self, said: list[str]) -> list[str]:
-        """``thaw alice``: devices may begin again."""
+        """``thaw alice``: devices may start again."""
         self.fleet.freeze(frozen=False, person=said[0])
         return []
 
     def _quarantined(self, _: list[str]) -> list[str]:
-        """``quarantined``: devices that wait until an operator clears them."""
+        """``quarantined``: list the quarantined devices."""
         rows = self.fleet.engine.quarantined_rows(self.fleet.model)
         return [f"{len(rows)} quarantined", *self.fleet.engine.fleet.names(rows[:5])]
 
     def _unquarantine(self, said: list[str]) -> list[str]:
-        """``unquarantine cam-0001``: a person inspected it, and clears it."""
+        """``unquarantine cam-0001``: clear a device's quarantine."""
         self.fleet.unquarantine(said[0])
         return []
 
@@ -213,7 +213,7 @@ class Session:
         return [line.rstrip() for line in lines if line]
 
     def _restart(self, _: list[str]) -> list[str]:
-        """The hub is killed and starts again from what it stored."""
+        """``restart``: kill the hub and start it again from its store."""
         self.fleet.restart()
         return self._stand()
 

@@ -1,4 +1,4 @@
-"""A small hub over real HTTP, for the agent: it offers one release, counts, and can misbehave."""
+"""A small hub over real HTTP for agent tests: one offer, counters, and fault injection."""
 
 import contextlib
 import threading
@@ -28,7 +28,7 @@ _BAD = {OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED}
 
 
 class FakeHub:
-    """What it knows and how it shall misbehave. Fields may be set while it runs."""
+    """The hub's state and its injected faults. Fields may be set while it runs."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -41,10 +41,10 @@ class FakeHub:
         self.failing = False  # 500 without a problem
         self.cut_after: int | None = None  # bytes of the next artifact answer, then the line breaks
         self.slow: threading.Event | None = None  # artifacts stop half way until it is set
-        self.refuses_starts = 0  # so many are not admitted, then all are
+        self.refuses_starts = 0  # this many starts are not admitted, later ones are
         self.refused_starts = 0
-        self.lose_with = ""  # check-ins with such an outcome are taken and not answered
-        self.fail_with = ""  # check-ins with such an outcome are answered 500, and not taken
+        self.lose_with = ""  # check-ins with such an outcome are stored and not answered
+        self.fail_with = ""  # check-ins with such an outcome are answered 500, and not stored
         self.enrolled: list[EnrolRequest] = []
         self.check_ins: list[CheckIn] = []
         self.outcomes: dict[str, Outcome] = {}
@@ -61,7 +61,7 @@ class FakeHub:
         return digest
 
     def wait(self, what: Any, timeout_s: float = 60.0) -> None:
-        """Wait until ``what(self)`` holds; the next check-in looks again."""
+        """Wait until ``what(self)`` is true. Each check-in evaluates it again."""
         with self.changed:
             held = self.changed.wait_for(lambda: what(self), timeout_s)
         assert held, f"not within {timeout_s} s; outcomes: {self.kinds()}"
@@ -211,7 +211,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        return  # agents are killed in the middle of requests; that is the purpose
+        return  # agents are killed during requests on purpose
 
 
 @contextlib.contextmanager

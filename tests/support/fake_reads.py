@@ -1,4 +1,4 @@
-"""A hub as the page sees it, without a hub: views that a test sets, and a rollout it can play."""
+"""The page's view of a hub, without a hub: views set by a test, and a simulated rollout."""
 
 import msgspec
 
@@ -34,7 +34,7 @@ TOKEN = "operator-token-of-the-fake"
 
 
 class FakeReads:
-    """Everything the page asks for. Tests set ``rollout_views``, ``device_views`` and play."""
+    """All reads of the page. Tests set ``rollout_views`` and ``device_views``, or call ``play``."""
 
     def __init__(self, now: float = NOW) -> None:
         self.now = now
@@ -62,7 +62,7 @@ class FakeReads:
         self.entries.insert(0, entry)
 
     def play(self, rollout_id: str, healthy: int) -> None:
-        """So many devices of the open wave have confirmed by now."""
+        """Set how many devices of the open wave have confirmed."""
         rollout = self.rollout_views[rollout_id]
         seen = msgspec.structs.replace(
             rollout.evidence,

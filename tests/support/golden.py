@@ -1,6 +1,6 @@
-"""Golden files: what was said once is what must be said again.
+"""Golden files: an output must be equal to the output in the file.
 
-``EDGEFLEET_REWRITE=1`` writes them anew; their diff is the review.
+``EDGEFLEET_REWRITE=1`` rewrites the files. Review their diff.
 """
 
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def hold(file: Path, said: str) -> None:
-    """Fail where ``said`` is not what stands in the file."""
+    """Fail if ``said`` is not the text of the file."""
     if os.environ.get("EDGEFLEET_REWRITE") == "1":
         file.write_text(said)
     assert said == file.read_text()

@@ -1,4 +1,4 @@
-"""Feeds bytes to a connection in memory: the same bytes, however they are cut, give the same answers."""
+"""Feeds bytes to a connection in memory. Equal bytes give equal answers, however they are split."""
 
 import asyncio
 import random
@@ -31,7 +31,7 @@ CONVERSATIONS: tuple[bytes, ...] = (
 
 
 class FuzzHost:
-    """A listener's part, without a socket."""
+    """The interface of a listener, without a socket."""
 
     def __init__(self) -> None:
         self.render_error = problem_reply
@@ -60,7 +60,7 @@ class FuzzHost:
 
 
 class MemoryTransport(asyncio.Transport):
-    """Keeps what is written; takes ``room`` bytes before it says that the client does not read."""
+    """Keeps the written bytes. After ``room`` unread bytes it pauses the writer."""
 
     def __init__(self, connection: Connection, room: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class MemoryTransport(asyncio.Transport):
             self._connection.pause_writing()
 
     def drain(self) -> None:
-        """The client has read all."""
+        """The client reads everything."""
         was, self._waiting = self._waiting, 0
         if was > self._room:
             self._connection.resume_writing()
@@ -113,7 +113,7 @@ class MemoryTransport(asyncio.Transport):
 
 @contextmanager
 def quiet_loop() -> Iterator[tuple[asyncio.AbstractEventLoop, list[dict[str, Any]]]]:
-    """A loop, and what was reported to its exception handler."""
+    """A loop, and the contexts passed to its exception handler."""
     loop = asyncio.new_event_loop()
     crashes: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: crashes.append(context))
@@ -130,7 +130,7 @@ def converse(
     connection_class: type[Connection] = Connection,
     room: int = 1 << 20,
 ) -> bytes:
-    """All that is answered to ``pieces``; interim 100s are left out, for they depend on the cut."""
+    """All answers to ``pieces``, without interim 100s, which depend on the split."""
     host = FuzzHost()
 
     async def run() -> bytes:
@@ -159,7 +159,7 @@ def vanish(
     connection_class: type[Connection] = Connection,
     room: int = 1 << 20,
 ) -> None:
-    """Send ``data`` and be gone before anything is read; nothing may stay behind."""
+    """Send ``data`` and disconnect before reading. No state may remain."""
     host = FuzzHost()
 
     async def run() -> None:
@@ -178,7 +178,7 @@ def vanish(
 
 
 def _deliver(connection: Connection, piece: bytes) -> None:
-    """As a loop does: into the buffer that the connection gives, as much as that takes."""
+    """Deliver bytes as a loop does: into the connection's buffer, up to its size."""
     while piece:
         buffer = connection.get_buffer(-1)
         size = min(len(buffer), len(piece))
@@ -190,7 +190,7 @@ def _deliver(connection: Connection, piece: bytes) -> None:
 
 
 async def _until(done: Any, transport: MemoryTransport) -> None:
-    """Let the loop and the client turn until ``done``, or until nothing more can happen."""
+    """Run the loop and the client until ``done``, or until nothing more can happen."""
     quiet = 0
     while quiet < 3 and not done():
         before = len(transport.written)
@@ -203,7 +203,7 @@ async def _until(done: Any, transport: MemoryTransport) -> None:
 def find_split_that_differs(
     connection_class: type[Connection] = Connection, *, seed: int = 1, room: int = 1 << 20
 ) -> bytes | None:
-    """The first conversation that is answered otherwise when cut; None when there is none."""
+    """The first conversation with other answers when split. None if there is none."""
     draw = random.Random(seed)
     with quiet_loop() as (loop, _):
         for data in CONVERSATIONS:
@@ -240,7 +240,7 @@ def mutated(draw: random.Random, data: bytes) -> bytes:
 
 
 def statuses(answered: bytes) -> list[int]:
-    """The status of each answer; fails when what was written is no row of whole answers."""
+    """The status of each answer. Fails if the bytes are not a sequence of complete answers."""
     found: list[int] = []
     while answered:
         head, end, rest = answered.partition(b"\r\n\r\n")

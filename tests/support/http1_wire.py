@@ -1,4 +1,4 @@
-"""An http1 listener on a loop of its own thread, and a client that sends exactly the bytes it is given."""
+"""An http1 listener on a loop in its own thread, and a client that sends given bytes."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ GUARD_S = 20.0  # a test that waits this long has failed
 
 
 class RunningListener:
-    """A listener that the test's own thread can look at."""
+    """A listener that the test's thread can inspect."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         self.loop = loop
@@ -88,7 +88,7 @@ class Got:
 
 
 class Raw:
-    """A connection on which nothing is sent but what the test says."""
+    """A connection that sends only the test's bytes."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -112,7 +112,7 @@ class Raw:
         return Got(status, headers, body)
 
     def ended(self) -> bool:
-        """Wait for the server to close; True when it sent nothing more before that."""
+        """Wait for the server to close. Returns whether it sent nothing more before that."""
         try:
             return self._file.read(1) == b""
         except ConnectionResetError:
@@ -123,7 +123,7 @@ class Raw:
         self.sock.close()
 
     def reset(self) -> None:
-        """Vanish: the server sees a broken connection, not an end."""
+        """Reset the connection: the server gets an error, not an end of file."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 

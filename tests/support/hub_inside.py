@@ -1,4 +1,4 @@
-"""A hub inside the test: no process, no sockets, a clock that the test sets."""
+"""A hub in the test's process: no sockets, and a clock that the test sets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -29,7 +29,7 @@ START = 1_750_000_000.0
 
 
 class ManualClock:
-    """Stands still until it is moved."""
+    """A clock that only the test advances."""
 
     def __init__(self, now: float = START) -> None:
         self.time = now
@@ -73,7 +73,7 @@ async def hub_inside(
 ) -> AsyncIterator[Hub]:
     """An open hub whose loop does not run: call ``hub.loop.tick()``."""
     hub = await Hub.open(
-        HubSettings(data_dir=data_dir, **settings),  # type: ignore[arg-type] # numbers, all of them
+        HubSettings(data_dir=data_dir, **settings),  # type: ignore[arg-type] # all are numbers
         clock or ManualClock(),
         SeededEntropy(1),
     )
@@ -125,7 +125,7 @@ async def reply_of(answered: Reply | Awaitable[Reply]) -> Reply:
 
 
 async def check_in(hub: Hub, device: InsideDevice, body: bytes | CheckIn) -> Reply:
-    """What the check-in listener would answer."""
+    """The answer of the check-in listener."""
     return await reply_of(hub.device_plane(request_of(device, body)))
 
 
@@ -141,6 +141,6 @@ def outcome(id_: str, kind: OutcomeKind, rollout: str, release: str = "2") -> Ou
 
 
 async def settle() -> None:
-    """Let everything that can run on the loop run."""
+    """Run all ready callbacks of the loop."""
     for _ in range(20):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A real hub in a process of its own, in a folder of the test, on free ports."""
+"""A real hub in its own process, with a folder of the test, on free ports."""
 
 import json
 import os
@@ -20,7 +20,7 @@ STOP_S = 20.0
 
 
 class HubProcess:
-    """Starts at once; ``kill`` and ``start`` it as often as the test wants: it keeps its ports."""
+    """Starts at once. The ports stay the same over any number of ``kill`` and ``start``."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class HubProcess:
     ) -> None:
         """``fault`` is Python that runs in the hub's process before it starts.
 
-        Without ``hold_ports`` the hub finds its own, as it does for a newcomer.
+        Without ``hold_ports`` the hub chooses its own ports, as at a first start.
         """
         self.data_dir = data_dir
         self._held = [hold_port() for _ in range(2)] if hold_ports else []
@@ -46,7 +46,7 @@ class HubProcess:
         self.start()
 
     def start(self) -> None:
-        """Start, and wait until both listeners take requests."""
+        """Start, and wait until both listeners accept requests."""
         program = (
             f"{self._fault}\nfrom edgefleet.hub.__main__ import main\nraise SystemExit(main())"
         )
@@ -70,7 +70,7 @@ class HubProcess:
             os.close(ended)
 
     def said(self) -> dict[str, Any]:
-        """What ``hub.json`` holds; empty when it is not there yet."""
+        """The content of ``hub.json``. Empty if the file does not exist yet."""
         try:
             return dict(json.loads((self.data_dir / "hub.json").read_text()))
         except FileNotFoundError:
@@ -94,17 +94,17 @@ class HubProcess:
         return self.process.pid
 
     def client(self) -> HubClient:
-        """An operator's connection of its own."""
+        """A new operator connection."""
         return HubClient(self.url, self.token)
 
     def kill(self) -> None:
-        """As a power cut does: no word, no flush."""
+        """Kill the hub as a power cut does, without a flush."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(STOP_S)
 
     def stop(self) -> int:
-        """As an operator does; returns the exit code."""
+        """Stop the hub as an operator does. Returns the exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -115,7 +115,7 @@ class HubProcess:
             raise
 
     def end(self) -> None:
-        """Stop it, not to be started again."""
+        """Stop the hub for good."""
         try:
             self.stop()
         finally:

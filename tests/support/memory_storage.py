@@ -36,7 +36,7 @@ class MemoryStorage:
         self.cut_when = When.BEFORE
 
     def power_on(self) -> None:
-        """Start again on what the disk holds."""
+        """Restore the power. The files remain."""
         self.operations.clear()
         self.cut_at = None
 

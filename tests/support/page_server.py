@@ -1,6 +1,6 @@
 """The page over a fake hub on a real socket, to be stopped and started again.
 
-Run it to look at the pages: ``python -m support.page_server 8499`` with ``tests`` on the path.
+Run it to view the pages: ``python -m support.page_server 8499`` with ``tests`` on the path.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A device as the hub sees it, without an agent: plain check-ins that the test dictates."""
+"""A device without an agent: it sends the test's check-ins."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +52,7 @@ def enrol(
 
 @dataclass
 class RawDevice:
-    """Keeps what a device must keep: its credential, its numbers, and what is not acknowledged."""
+    """The durable state of a device: credential, sequence numbers, unacknowledged outcomes."""
 
     name: str
     token: str
@@ -64,19 +64,19 @@ class RawDevice:
     protocol: int = PROTOCOL
     offer: Offer | None = None
     spool: list[Outcome] = field(default_factory=list)
-    reported: list[Outcome] = field(default_factory=list)  # the device's own log, each once
+    reported: list[Outcome] = field(default_factory=list)  # the device's own log, each outcome once
     link: HttpLink | None = None
-    staged: tuple[Offer, Outcome] | None = None  # it waits for leave to start
-    withdrawn: list[Outcome] = field(default_factory=list)  # starts that never got leave
+    staged: tuple[Offer, Outcome] | None = None  # it waits for a grant to start
+    withdrawn: list[Outcome] = field(default_factory=list)  # starts that were never granted
     trial: Offer | None = None
-    before: str | None = None  # what it served before the trial
+    before: str | None = None  # the release before the trial
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
     def report(self, kind: OutcomeKind, release: str, rollout: str, reason: str = "") -> None:
-        """Note an outcome; it goes out with the next check-in until it is acknowledged."""
+        """Queue an outcome. Every check-in sends it until it is acknowledged."""
         outcome = Outcome(
             id=f"{self.name}-{len(self.reported)}",
             rollout=rollout,
@@ -118,7 +118,7 @@ class RawDevice:
         return said
 
     def try_check_in(self) -> bool:
-        """False when the hub cannot be had: the device goes on with what it has."""
+        """Check in. Returns False if the hub is unreachable: the device keeps its release."""
         try:
             self.check_in()
         except NetworkError:
@@ -130,7 +130,7 @@ class RawDevice:
             self.link.close()
 
     def live(self, *, healthy: bool = True) -> None:
-        """One step further with what the hub offered, if it offered anything."""
+        """Take the next step of the offer, if there is one."""
         if self.trial is not None:
             self._end_trial(self.trial, healthy=healthy)
         elif self.staged is not None:
@@ -154,7 +154,7 @@ class RawDevice:
         self.trial, self.phase = offer, Phase.TRIAL
 
     def _wait_for_leave(self, offer: Offer, start: Outcome) -> None:
-        """Begin once the start is acknowledged; give it up when the offer is gone."""
+        """Start once the start is acknowledged. Withdraw it if the offer is gone."""
         if start not in self.spool:
             self.staged = None
             self._start(offer)

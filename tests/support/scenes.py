@@ -1,4 +1,4 @@
-"""Rollouts, histories and releases as a page may meet them."""
+"""Rollouts, histories and releases to be shown on a page."""
 
 import msgspec
 
@@ -45,7 +45,7 @@ def judgement(verdict: Verdict, reason: str, text: str, evidence: Evidence, at: 
 def waves_up_to(
     index: int | None, start: float, last: Judgement | None = None
 ) -> tuple[WaveView, ...]:
-    """Waves before ``index`` passed, ``index`` open since, the others ahead."""
+    """Waves before ``index`` have passed, ``index`` is open, later waves are not."""
     waves = []
     for number, (percent, cut) in enumerate(CUTS):
         if index is None or number > index:
@@ -81,7 +81,7 @@ def report(about: str, line: str, *waits: Wait, at: float = NOW) -> WaitReport:
 
 
 def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = None) -> RolloutView:
-    """A rollout of release 3 that stands in ``status``, with everything that belongs to it."""
+    """A complete view of a rollout of release 3 with this status."""
     name = rollout_id or f"ro-{status.value}"
     start = now - 240.0
     running = Evidence(
@@ -135,17 +135,17 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
 
     match status:
         case Status.PLANNED:
-            start_it = Wait(code=WaitCode.START, text="Somebody must start it.", since=now - 30)
-            return at("planned", "Planned for 1,003 devices; nobody has it yet.", start_it, started_at=None,
+            start_it = Wait(code=WaitCode.START, text="An operator must start it.", since=now - 30)
+            return at("planned", "Planned for 1,003 devices; no device has it yet.", start_it, started_at=None,
                       wave=None, waves=waves_up_to(None, start), evidence=Evidence(), exposed=0)  # fmt: skip
         case Status.RUNNING:
             return at("soak", "The 10 % wave passes its gate and soaks.", wait, offline)
         case Status.PAUSED:
             paused = Wait(code=WaitCode.PAUSED, text="An operator paused it.", since=now - 300)
-            return at("paused", "Paused in the 10 % wave; nobody new is offered it.", paused)
+            return at("paused", "Paused in the 10 % wave; no further device is offered it.", paused)
         case Status.HALTED:
             halted = Wait(
-                code=WaitCode.HALTED, text="Somebody must revert it or leave it.", since=now - 60
+                code=WaitCode.HALTED, text="An operator must revert it or keep it.", since=now - 60
             )
             return at("halted", "Halted by an operator: 86 devices keep it.", halted)
         case Status.REVERTING:
@@ -190,7 +190,7 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
 
 
 def history_of(rollout: RolloutView, now: float, seconds: int = 300) -> RolloutHistory:
-    """A history that ends where the rollout's evidence stands."""
+    """A history that ends with the counts of the rollout's evidence."""
     opened = [wave.opened_at for wave in rollout.waves if wave.opened_at is not None]
     points = []
     for second in range(0, seconds + 1, 5):

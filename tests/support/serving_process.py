@@ -14,7 +14,7 @@ from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 
 class ServingProcess:
-    """``url`` is known once it is ready."""
+    """A serving process. ``url`` is set once it is ready."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.socket = folder / "control.sock"
@@ -35,7 +35,7 @@ class ServingProcess:
         return decode(self.control.request("GET", "/control/status").body, ServingStatus)
 
     def activate(self, wanted: Activate) -> ServingStatus:
-        """Raises the typed error of a refusal."""
+        """Activate a release. Raises the typed error of the answer."""
         answer = self.control.request(
             "POST", "/control/activate", body=encode(wanted), timeout_s=60
         )
@@ -44,12 +44,12 @@ class ServingProcess:
         return decode(answer.body, ServingStatus)
 
     def kill(self) -> None:
-        """As a power cut would."""
+        """Kill the process as a power cut does."""
         os.kill(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def stop(self) -> int:
-        """Ask it to end; the exit code."""
+        """Stop the process. Returns the exit code."""
         if self._process.poll() is None:
             self._process.terminate()
         try:

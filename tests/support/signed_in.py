@@ -1,4 +1,4 @@
-"""The page over a fake hub, with somebody signed in."""
+"""The page over a fake hub, with a signed-in user."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from support.fake_reads import TOKEN, FakeReads
 
 
 class SignedIn:
-    """Asks with the session's cookie. ``cookie`` is empty until ``sign_in``."""
+    """Sends requests with the sign-in cookie. ``cookie`` is empty until ``sign_in``."""
 
     def __init__(self, reads: FakeReads, **options: Any) -> None:
         self.reads = reads

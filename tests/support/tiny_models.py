@@ -1,4 +1,4 @@
-"""Small real ONNX models, their golden sets and manifests: built in milliseconds, run for real."""
+"""Small real ONNX models with golden sets and manifests, built in milliseconds."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,14 +19,14 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class TinyModel:
-    """A file, and what its manifest says of it."""
+    """A model file and its manifest entry."""
 
     path: Path
     variant: Variant
     weights: NDArray[np.float32]
 
     def probabilities(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """What the model gives, computed by NumPy."""
+        """The model's output, computed with NumPy."""
         logits = pixels.astype(np.float32) @ self.weights
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -128,7 +128,7 @@ def artifact_of(path: Path) -> Artifact:
 
 
 def pixels(count: int, *, seed: int = 7) -> NDArray[np.float32]:
-    """Inputs that the classifier tells apart."""
+    """Inputs of different classes."""
     return np.random.default_rng(seed).normal(0, 1, (count, PIXELS)).astype(np.float32)
 
 
@@ -140,7 +140,7 @@ def write_golden(
     min_accuracy: float = 0.95,
     min_agreement: float = 0.95,
 ) -> Golden:
-    """A golden set whose labels are what ``model`` itself says."""
+    """A golden set with the outputs of ``model`` as labels."""
     given = pixels(cases)
     expected = model.probabilities(given)
     arrays = {

@@ -1,4 +1,4 @@
-"""Signed releases of a tiny real model, and how they get into a hub."""
+"""Signed releases of a tiny real model, and their upload to a hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from support.tiny_models import TinyModel, classifier, write_golden
 
 @dataclass(frozen=True)
 class TinyRelease:
-    """A manifest with the files that it names."""
+    """A manifest and its files."""
 
     manifest: ReleaseManifest
     model: TinyModel
@@ -40,7 +40,7 @@ def tiny_release(
     profiles: tuple[str, ...] = ("generic_x86",),
     hidden: int = 0,
 ) -> TinyRelease:
-    """A release of the model ``digits`` that is as it should be; every version has other weights.
+    """A valid release of the model ``digits``. Every version has other weights.
 
     ``hidden`` layers of 256 KiB each make it larger.
     """
@@ -63,7 +63,7 @@ def tiny_release(
 
 
 def publish(client: HubClient, key: PublisherKey, release: TinyRelease) -> ReleaseView:
-    """Trust the key, upload what is missing, publish. Raises what the hub answers."""
+    """Trust the key, upload missing artifacts, publish. Raises the hub's typed error."""
     client.trust(TrustKey(name="publisher", public_key=key.public.text))
     for digest, path in release.files.items():
         client.upload(digest, path)

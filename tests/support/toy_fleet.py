@@ -198,7 +198,7 @@ class ToyFleet:
         self.shelf = Shelf()
         self.around = Surroundings(
             world=self.world,
-            door=self.hub,
+            hub=self.hub,
             shelf=self.shelf,
             laboratory=self.laboratory,
             trusted={KEY.public.keyid: KEY.public},

@@ -1,8 +1,8 @@
 """The hub: the shell around the rollout engine.
 
-``server`` runs the process, and ``hub`` is the one object behind all of it. Devices come in through
-``device_plane`` (check-ins) and ``api`` (the rest), operators through ``api``. ``steering`` alone
-changes rollouts, and ``loop`` lets the gates judge. ``store`` keeps what must last, ``blobs`` the
-artifacts; ``registry`` and ``devices`` know the releases and the devices. No rule of a rollout
-stands here: those are in ``edgefleet.rollout``.
+``server`` runs the process. ``hub`` is the one object that all requests use. Devices send check-ins
+to ``device_plane`` and everything else to ``api``; operators use ``api``. Only ``rollout_commands``
+changes rollouts; ``loop`` evaluates the gates. ``store`` has the durable state and ``blobs`` the
+artifacts; ``registry`` has the releases and ``devices`` the devices. The rules of a rollout are in
+``edgefleet.rollout``.
 """

@@ -1,4 +1,4 @@
-"""``python -m edgefleet.hub``: a hub without the page. ``edgefleet serve`` has both."""
+"""``python -m edgefleet.hub``: a hub without the web page. ``edgefleet serve`` has both."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from edgefleet.hub.settings import HubSettings
 
 
 def main() -> int:
-    """Run until told to stop; 2 when it cannot start."""
+    """Run until SIGTERM or SIGINT. Returns the exit code: 2 if the hub cannot start."""
     given = argparse.ArgumentParser(prog="python -m edgefleet.hub", description=__doc__)
     given.add_argument("--data-dir", type=Path, required=True)
     for name in ("--listen", "--checkin-listen"):

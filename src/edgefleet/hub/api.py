@@ -1,4 +1,4 @@
-"""The operator plane, and the part of the device plane that is not hot: routes from the table."""
+"""HTTP routes of the main listener: the operator plane, and device requests except check-ins."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, assert_never
@@ -39,11 +39,11 @@ from edgefleet.security.credentials import bearer, same_token
 Answer = Wire | Response
 Serve = Callable[[Hub, Request], Awaitable[Answer]]
 
-ACTOR: Final = "operator"  # one token, one person; names come with roles
+ACTOR: Final = "operator"  # all operators share one token, so the audit log has one name
 
 
 def create_app(hub: Hub, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
-    """The application of the main listener; ``extra_routes`` guard themselves."""
+    """The main listener's application. ``extra_routes`` must check their own credentials."""
     routes = [
         Route(
             endpoint.path, _Guarded(hub, endpoint, SERVED[endpoint.name]), methods=[endpoint.method]
@@ -55,7 +55,7 @@ def create_app(hub: Hub, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
 
 
 class _Guarded:
-    """An endpoint as an ASGI application that asks for its credential first."""
+    """An endpoint as an ASGI application that checks the credential first."""
 
     def __init__(self, hub: Hub, endpoint: Endpoint, serve: Serve) -> None:
         self._hub = hub
@@ -74,11 +74,11 @@ class _Guarded:
 def check_role(hub: Hub, role: Role, authorization: str | None) -> None:
     """Raise OperatorError ``not_authorized`` or DeviceError ``credential_invalid``."""
     match role:
-        case "anyone" | "claim":  # a claim stands in the body, and is checked where it is used up
+        case "anyone" | "claim":  # the claim is in the body; ``Devices.enrol`` checks it
             return
         case "operator":
             if not same_token(bearer(authorization), hub.operator_token):
-                raise OperatorError("not_authorized", "This needs the operator's token.")
+                raise OperatorError("not_authorized", "The operator's token is missing or wrong.")
         case "device":
             hub.identify(authorization)
         case _:
@@ -89,8 +89,8 @@ def check_role(hub: Hub, role: Role, authorization: str | None) -> None:
 
 
 async def _enrol(hub: Hub, request: Request) -> Answer:
-    said = await read_json(request, EnrolRequest, most=CHECKIN_BODY_BYTES)
-    return await hub.enrol(said, request.url.hostname)
+    enrolment = await read_json(request, EnrolRequest, most=CHECKIN_BODY_BYTES)
+    return await hub.enrol(enrolment, request.url.hostname)
 
 
 async def _endpoints(hub: Hub, request: Request) -> Answer:
@@ -207,8 +207,8 @@ async def _command(hub: Hub, request: Request) -> Answer:
 
 
 async def _approve(hub: Hub, request: Request) -> Answer:
-    said = await read_json(request, ApproveRequest)
-    return await hub.approve(request.path_params["rollout"], said)
+    approval = await read_json(request, ApproveRequest)
+    return await hub.approve(request.path_params["rollout"], approval)
 
 
 async def _freeze(hub: Hub, request: Request) -> Answer:
@@ -271,4 +271,4 @@ SERVED: Final[Mapping[str, Serve]] = {
     "command": _command,
     "audit": _audit,
 }
-"""Who serves which endpoint of the table; check-ins have a listener of their own."""
+"""The function of each endpoint, by its name in the table. Check-ins have their own listener."""

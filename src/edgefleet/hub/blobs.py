@@ -1,7 +1,7 @@
 """Artifacts in a folder, each file named by the SHA-256 of its bytes.
 
-A file appears under its name whole and durable, or not at all; two writers of the same digest write
-the same bytes, so whoever renames last changes nothing.
+A file gets its name only when it is complete and durable. Two uploads of one digest have the same
+bytes, so the order of their renames does not matter.
 """
 
 import asyncio
@@ -35,32 +35,34 @@ class Blobs:
         self._max_bytes = max_bytes
         self._uploading = 0
         self._incoming.mkdir(parents=True, exist_ok=True)
-        for left in self._incoming.iterdir():  # by a hub that was killed
+        for left in self._incoming.iterdir():  # uploads of a hub that was killed
             left.unlink()
 
     def path(self, digest: str) -> Path:
-        """Where these bytes lie. Raises OperatorError ``bad_request`` or ``not_found``."""
+        """The path of the artifact. Raises OperatorError ``bad_request`` or ``not_found``."""
         place = self._place(digest)
         if not place.is_file():
             raise OperatorError("not_found", f"There is no artifact {digest}.", field="sha256")
         return place
 
     def size(self, digest: str) -> int | None:
-        """Bytes in the artifact, or None when it is not here."""
+        """Size of the artifact in bytes. None if it is not here."""
         try:
             return self._place(digest).stat().st_size
         except FileNotFoundError:
             return None
 
     async def put(self, digest: str, pieces: AsyncIterator[bytes]) -> int:
-        """Keep the bytes that ``pieces`` yields, when they are those of ``digest``: their size.
+        """Store the bytes from ``pieces`` if their digest is ``digest``. Returns their size.
 
         Raises PublisherError ``digest_mismatch`` or ``artifact_too_large``, DeviceError
-        ``overloaded`` or ``disk_full``; nothing is left behind then, nor when ``pieces`` raises.
+        ``overloaded`` or ``disk_full``, or the error of ``pieces``. After an error no file remains.
         """
         place = self._place(digest)
         if self._uploading >= UPLOADS_AT_ONCE:
-            raise DeviceError("overloaded", f"{UPLOADS_AT_ONCE} uploads are under way.")
+            raise DeviceError(
+                "overloaded", f"{UPLOADS_AT_ONCE} uploads are in progress, the limit."
+            )
         self._uploading += 1
         handle, name = tempfile.mkstemp(dir=self._incoming)
         try:
@@ -68,7 +70,9 @@ class Blobs:
                 size, found = await self._copy(file, pieces)
                 if found != digest:
                     raise PublisherError(
-                        "digest_mismatch", f"The bytes have the digest {found}.", field="sha256"
+                        "digest_mismatch",
+                        f"The bytes have the digest {found}, not {digest}.",
+                        field="sha256",
                     )
                 await asyncio.to_thread(_settle, file, Path(name), place)
             return size
@@ -92,14 +96,14 @@ class Blobs:
     def _place(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
             raise OperatorError(
-                "bad_request", "A digest is 64 digits, 0-9 and a-f.", field="sha256"
+                "bad_request", "A digest has 64 characters, 0-9 and a-f.", field="sha256"
             )
         return self._root / digest[:2] / digest
 
 
 def too_large(max_bytes: int) -> PublisherError:
-    """The refusal of an artifact above ``max_bytes``."""
-    return PublisherError("artifact_too_large", f"An artifact may have {max_bytes} bytes.")
+    """The error for an artifact above ``max_bytes``."""
+    return PublisherError("artifact_too_large", f"The artifact is larger than {max_bytes} bytes.")
 
 
 def _write(file: BinaryIO, digest: _Digest, data: bytearray) -> None:
@@ -110,17 +114,17 @@ def _write(file: BinaryIO, digest: _Digest, data: bytearray) -> None:
 
 
 def _settle(file: BinaryIO, temporary: Path, place: Path) -> None:
-    """Make the bytes durable, then their name."""
+    """Sync the bytes to the disk, then rename the file and sync the rename."""
     os.fsync(file.fileno())
     place.parent.mkdir(exist_ok=True)
-    _sync_folder(place.parent.parent)  # always: whoever made the folder may not have come so far
+    _sync_folder(place.parent.parent)  # always: the upload that created it may not have synced yet
     temporary.chmod(0o444)
     temporary.replace(place)
     _sync_folder(place.parent)
 
 
 def _forget(temporary: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # it has its own name now
+    with contextlib.suppress(FileNotFoundError):  # it was renamed
         os.unlink(temporary)  # noqa: PTH108 - a name from mkstemp
 
 
@@ -140,7 +144,7 @@ def _room() -> Generator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DeviceError(
                 "disk_full",
-                "The hub's disk has no room left.",
+                "The hub's disk is full.",
                 hint="Free space on the hub's disk.",
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""Request bodies on the operator plane, read within bounds of size and time."""
+"""Request bodies of the main listener, read with limits on size and time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def read_json(request: Request, kind: type[T], *, most: int = JSON_BODY_BYTES) -> T:
-    """Read ``kind`` from the body; no body says as much as ``{}``.
+    """Read ``kind`` from the body. An empty body means ``{}``.
 
     Raises OperatorError ``bad_request``, DeviceError ``body_too_large`` or ``request_too_slow``.
     """
@@ -24,16 +24,16 @@ async def read_json(request: Request, kind: type[T], *, most: int = JSON_BODY_BY
             async for piece in pieces(request):
                 body += piece
                 if len(body) > most:
-                    raise DeviceError("body_too_large", f"The body may have {most} bytes.")
+                    raise DeviceError("body_too_large", f"The body is larger than {most} bytes.")
     except TimeoutError as error:
         raise DeviceError(
-            "request_too_slow", f"The body did not come within {JSON_BODY_S:g} s."
+            "request_too_slow", f"The body was not complete after {JSON_BODY_S:g} s."
         ) from error
     return decode(bytes(body) or b"{}", kind)
 
 
 async def pieces(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises DeviceError ``request_too_slow`` when it stalls."""
+    """The pieces of the body. Raises DeviceError ``request_too_slow`` if none arrives in time."""
     stream = request.stream()
     while True:
         try:
@@ -43,13 +43,13 @@ async def pieces(request: Request) -> AsyncIterator[bytes]:
             return
         except TimeoutError as error:
             raise DeviceError(
-                "request_too_slow", f"Nothing of the body came for {BODY_PAUSE_S:g} s."
+                "request_too_slow", f"No byte of the body arrived for {BODY_PAUSE_S:g} s."
             ) from error
         yield piece
 
 
 def announced_bytes(request: Request) -> int | None:
-    """The Content-Length, None when the body comes in chunks."""
+    """The Content-Length in bytes. None if the body is chunked."""
     text = request.headers.get("content-length")
     return int(text) if text is not None and text.isascii() and text.isdecimal() else None
 
@@ -60,5 +60,9 @@ def query_number(request: Request, name: str, *, default: int | None, most: int)
     if text is None:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) <= 18 and 1 <= int(text) <= most):
-        raise OperatorError("bad_request", f"{name} goes from 1 to {most}.", field=name)
+        raise OperatorError(
+            "bad_request",
+            f"{name} is {text}; a whole number from 1 to {most} is needed.",
+            field=name,
+        )
     return int(text)

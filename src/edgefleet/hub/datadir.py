@@ -1,4 +1,4 @@
-"""The hub's data folder: whose it is, its secrets, and where its hub was last reached."""
+"""The hub's data folder: its lock, its secrets, and the last address of its hub."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ _PRIVATE: Final = 0o600
 
 
 class Reachable(Wire, frozen=True, kw_only=True):
-    """``hub.json``: where the hub listens, or last did. It says nothing secret."""
+    """``hub.json``: where the hub listens or last listened. It contains no secret."""
 
     url: str
     checkin_url: str
@@ -28,10 +28,13 @@ class Reachable(Wire, frozen=True, kw_only=True):
 
 
 class DataDir:
-    """One folder, held by one hub at a time."""
+    """A folder that one hub at a time has locked."""
 
     def __init__(self, root: Path) -> None:
-        """Take the folder. Raises OperatorError ``data_dir_in_use`` or ``setting_invalid``."""
+        """Create and lock the folder.
+
+        Raises OperatorError ``data_dir_in_use`` or ``setting_invalid``.
+        """
         self.root = root.absolute()
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -45,11 +48,11 @@ class DataDir:
         except BlockingIOError as error:
             os.close(self._lock)
             raise OperatorError(
-                "data_dir_in_use", f"Another hub runs in {root}.", field="data_dir"
+                "data_dir_in_use", f"Another hub runs with {root}.", field="data_dir"
             ) from error
 
     def release(self) -> None:
-        """Let another hub have the folder."""
+        """Unlock the folder."""
         os.close(self._lock)
 
     @property
@@ -61,11 +64,14 @@ class DataDir:
         return self.root / "blobs"
 
     def operator_token(self, entropy: Entropy) -> str:
-        """The operator's token, made at the first start."""
+        """The operator's token. The first start creates it."""
         return self._secret("operator.token", lambda: new_token(entropy, "efo"))
 
     def hub_secret(self, entropy: Entropy) -> bytes:
-        """The key under which device credentials are made, made at the first start."""
+        """The key of the device credentials, in bytes. The first start creates it.
+
+        Raises OperatorError ``setting_invalid`` if the file is damaged.
+        """
         text = self._secret("hub.secret", lambda: entropy.token(SECRET_BYTES).hex())
         try:
             secret = bytes.fromhex(text)
@@ -76,19 +82,19 @@ class DataDir:
                 "setting_invalid",
                 f"{self.root / 'hub.secret'} is damaged.",
                 field="data_dir",
-                hint="Restore it from a copy: every device's credential was made with it.",
+                hint="Restore the file from a backup: every device's credential depends on it.",
             )
         return secret
 
     def reachable(self) -> Reachable | None:
-        """Where the last hub of this folder listened, if there was one."""
+        """The addresses of the last hub of this folder. None if there was none."""
         try:
             return msgspec.json.decode((self.root / "hub.json").read_bytes(), type=Reachable)
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
 
     def announce(self, reachable: Reachable) -> None:
-        """Write ``hub.json``. It stays when the hub stops, so that the next takes its ports."""
+        """Write ``hub.json``. It remains after a stop, so that the next hub reuses the ports."""
         self._replace("hub.json", encode(reachable) + b"\n", 0o644)
 
     def _secret(self, name: str, make: Callable[[], str]) -> str:
@@ -101,7 +107,7 @@ class DataDir:
         return text
 
     def _replace(self, name: str, data: bytes, mode: int) -> None:
-        """Write a file of ``mode`` in one durable step."""
+        """Replace a file atomically and durably."""
         temporary = self.root / f".{name}.new"
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(handle, "wb") as file:

@@ -97,7 +97,7 @@ class DevicePlane:
         The places stay reserved until the store has answered, even if this coroutine is cancelled.
         """
         if pending.facts is not None:
-            await self._devices.learn(pending.row, pending.facts)
+            await self._devices.update_facts(pending.row, pending.facts)
             self._quota.count(pending.row, 1)
             return checkin.finish(self._engine, pending, (), self._clock.now())
         steps: list[checkin.Step] = []

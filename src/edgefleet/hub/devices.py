@@ -1,7 +1,7 @@
-"""Devices: claims, enrolment, credentials, and what each was last heard to run.
+"""Devices: claims, enrolment, credentials, and the last reported state of each device.
 
-The engine's fleet holds the columns that rollouts are decided on; this module adds what only the
-hub needs, and keeps both in step with the store.
+The engine's fleet has the columns that decide rollouts. This module adds the data that only the hub
+needs, and keeps both consistent with the store.
 """
 
 from array import array
@@ -36,7 +36,7 @@ from edgefleet.security.credentials import (
 
 
 class Devices:
-    """All devices, in memory; enrolments and new facts are stored first."""
+    """All devices, in memory. Enrolments and new facts are durable before they appear here."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class Devices:
         self._entropy = entropy
         self._enrolled_at = array("d")
         self._facts: list[Facts] = []
-        self._shared_facts: dict[Facts, Facts] = {}  # a class of hardware is one object
+        self._shared_facts: dict[Facts, Facts] = {}  # one object per distinct facts
         self._profiles: set[str] = set()
 
     def load(self) -> None:
-        """Read what is stored."""
-        for device in self._store.load_devices():
+        """Restore all devices from the store."""
+        for device in self._store.reader.load_devices():
             self._add(device)
-        for at in self._store.load_standings():
+        for at in self._store.reader.load_standings():
             self._fleet.observe(
                 at.row, at.last_seen, model=at.model, release=at.release, phase=at.phase
             )
@@ -89,7 +89,7 @@ class Devices:
         return Claims(claims=claims, expires_at=expires_at)
 
     async def enrol(self, request: EnrolRequest) -> DeviceIdentity:
-        """Trade a claim for a place in the fleet.
+        """Exchange a claim for a row in the fleet.
 
         Raises DeviceError ``protocol_unsupported``, ``claim_unknown``, ``claim_used``,
         ``claim_expired`` or ``device_name_taken``, OperatorError ``name_invalid`` or
@@ -97,7 +97,7 @@ class Devices:
         """
         check_protocol(request.protocol)
         digest = token_digest(request.claim)
-        self._store.check_claim(digest, self._clock.now())
+        self._store.reader.check_claim(digest, self._clock.now())
         check_name(request.name, field="name")
         self._check_profile(request.facts.profile)
         _check_labels(request.labels)
@@ -112,36 +112,36 @@ class Devices:
         return DeviceIdentity(device.row, device.name)
 
     def credential(self, identity: DeviceIdentity) -> str:
-        """The token that the device shows from now on."""
+        """The token that the device sends with every later request."""
         return issue_device_token(self._secret, identity)
 
     def identify(self, authorization: str | None) -> int:
         """The row of the device that sent this header. Raises DeviceError."""
         identity = read_device_token(self._secret, bearer(authorization))
         if self._fleet.row(identity.name) != identity.row:
-            raise DeviceError("credential_invalid", "This hub does not know the device.")
+            raise DeviceError("credential_invalid", f"No device {identity.name} is enrolled here.")
         return identity.row
 
     # Reports.
 
     def known(self, check_in: CheckIn) -> CheckIn:
-        """The check-in, with a release that was not published here as none.
+        """The check-in without a release that this hub has not published.
 
-        Devices cannot make up names.
+        So a device cannot invent names.
         """
         if self._registry.knows(check_in.model, check_in.release):
             return check_in
         return replace(check_in, model=None, release=None)
 
-    async def learn(self, row: int, facts: Facts) -> None:
-        """Keep new facts. Raises OperatorError ``name_invalid``."""
+    async def update_facts(self, row: int, facts: Facts) -> None:
+        """Store changed facts. Raises OperatorError ``name_invalid`` or ``bad_request``."""
         if facts == self._facts[row]:
             return
         self._check_profile(facts.profile)
-        await self._store.save_facts(row, facts, lambda _none: self._learned(row, facts))
+        await self._store.save_facts(row, facts, lambda _none: self._set_facts(row, facts))
 
     async def flush(self) -> None:
-        """Write what changed of what devices run, in bounded pieces."""
+        """Store the changed standings, ``STANDINGS_PER_WRITE`` at a time."""
         while len(rows := np.flatnonzero(self._fleet.changed)[:STANDINGS_PER_WRITE]):
             self._fleet.changed[rows] = 0
             try:
@@ -160,7 +160,10 @@ class Devices:
         check_name(profile, field="facts.profile")
         if len(self._profiles) >= PROFILES and profile not in self._profiles:
             raise OperatorError(
-                "bad_request", f"The fleet has {PROFILES} profiles already.", field="facts.profile"
+                "bad_request",
+                f"Profile {profile} would be one above the limit of {PROFILES} profiles.",
+                field="facts.profile",
+                hint="Use one of the fleet's profiles: see `edgefleet fleet show`.",
             )
 
     def _standing(self, row: int) -> StoredStanding:
@@ -179,7 +182,7 @@ class Devices:
             memory_mib=facts.memory_mib,
         )
         if row != device.row:
-            msg = f"device {device.name} has row {device.row}, but the fleet gave it {row}"
+            msg = f"device {device.name}: row {device.row} in the store, {row} in the fleet"
             raise AssertionError(msg)
         self._enrolled_at.append(device.enrolled_at)
         self._facts.append(self._shared(device.facts))
@@ -190,7 +193,7 @@ class Devices:
             return self._shared_facts.setdefault(facts, facts)
         return self._shared_facts.get(facts, facts)
 
-    def _learned(self, row: int, facts: Facts) -> None:
+    def _set_facts(self, row: int, facts: Facts) -> None:
         self._facts[row] = self._shared(facts)
         self._profiles.add(facts.profile)
         self._fleet.set_facts(
@@ -205,15 +208,17 @@ class Devices:
 def _check_labels(labels: Mapping[str, str]) -> None:
     if len(labels) > LABELS_PER_DEVICE:
         raise OperatorError(
-            "bad_request", f"A device has at most {LABELS_PER_DEVICE} labels.", field="labels"
+            "bad_request",
+            f"{len(labels)} labels; a device may have {LABELS_PER_DEVICE}.",
+            field="labels",
         )
     for key, value in labels.items():
-        for part in key.split("/", 1):  # Kubernetes allows one prefix
+        for part in key.split("/", 1):  # Kubernetes allows one prefix before a slash
             check_name(part, field="labels")
         if len(value) > LABEL_VALUE_CHARS:
             raise OperatorError(
                 "bad_request",
-                f"A label's value has at most {LABEL_VALUE_CHARS} characters.",
+                f"The value has {len(value)} characters; {LABEL_VALUE_CHARS} are allowed.",
                 field=f"labels.{key}",
             )
         if value:

@@ -1,7 +1,7 @@
-"""An artifact as an HTTP answer: whole or a range of it, with the digest as its ETag.
+"""An artifact as an HTTP answer: the whole or one range, with the digest as its ETag.
 
-RFC 9110, sections 13 and 14. One range is answered; several, or a range that is none, are answered
-with the whole, as the RFC allows.
+RFC 9110, sections 13 and 14. A request for several ranges, or for a malformed one, gets the whole
+artifact, as the RFC allows.
 """
 
 import asyncio
@@ -51,9 +51,9 @@ def artifact_answer(request: Request, digest: str, path: Path) -> Response:
 
 
 def read_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """``(start, stop)`` of the one range asked for, None when the whole is to be sent.
+    """``(start, stop)`` of the requested range in bytes. None if the whole is to be sent.
 
-    Raises DeviceError ``range_invalid`` when no byte of the range is there.
+    Raises DeviceError ``range_invalid`` if the artifact has no byte of the range.
     """
     found = _RANGE.fullmatch((header or "").replace(" ", ""))
     if found is None or found.group(0) == "bytes=-":
@@ -66,7 +66,9 @@ def read_range(header: str | None, size: int) -> tuple[int, int] | None:
         if last and int(last) < int(first):
             return None
     if start >= stop:
-        raise DeviceError("range_invalid", f"The artifact has {size} bytes.", field="range")
+        raise DeviceError(
+            "range_invalid", f"{header} lies outside the {size} bytes.", field="range"
+        )
     return start, stop
 
 
@@ -82,7 +84,9 @@ async def _pieces(path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
         while left:
             piece = await asyncio.to_thread(file.read, min(left, COPY_BYTES))
             if not piece:
-                raise ConnectionAbortedError("the artifact became shorter")
+                raise ConnectionAbortedError(
+                    f"{path} is {left} bytes shorter than at the start of the download"
+                )
             left -= len(piece)
             yield piece
     finally:

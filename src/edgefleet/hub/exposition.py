@@ -9,7 +9,7 @@ Kind = Literal["counter", "gauge"]
 
 
 class Histogram:
-    """Counts by upper bound, in seconds."""
+    """Counts of durations by upper bound, in seconds."""
 
     def __init__(self, bounds_s: tuple[float, ...]) -> None:
         self.bounds_s = bounds_s
@@ -22,7 +22,7 @@ class Histogram:
 
 
 class Exposition:
-    """Text in the making."""
+    """Builds the text, one metric after another."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []

@@ -1,4 +1,4 @@
-"""A hub that stops lets requests finish, and ends those that would go on for ever (live pages)."""
+"""Graceful shutdown: requests in progress may finish; endless streams (live pages) are ended."""
 
 import asyncio
 
@@ -9,15 +9,15 @@ from edgefleet.hub.limits import LAST_REQUESTS_S
 from edgefleet.hub.problems import problem_answer
 
 
-class Ending:
-    """An ASGI application around another. ``end`` is called once, when the hub stops."""
+class GracefulShutdown:
+    """ASGI middleware. Call ``end`` once, when the hub stops."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._ending = asyncio.Event()
 
     def end(self) -> None:
-        """From now on each request has ``LAST_REQUESTS_S`` left."""
+        """Start the shutdown: each request in progress has ``LAST_REQUESTS_S`` to finish."""
         self._ending.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -28,7 +28,7 @@ class Ending:
             await send(message)
             started = True
             if message["type"] == "http.response.start":
-                # Chunks can be ended early; a body of announced length cannot.
+                # A chunked body can end early. A body with a Content-Length cannot.
                 open_ended = all(name != b"content-length" for name, _ in message["headers"])
             elif not message.get("more_body"):
                 open_ended = False
@@ -49,7 +49,7 @@ class Ending:
         if not answering.cancelled():
             answering.result()
         elif not started:
-            stopping = DeviceError("overloaded", "The hub is stopping.")
+            stopping = DeviceError("overloaded", "The hub is shutting down.")
             await problem_answer(stopping)(scope, receive, send)
         elif open_ended:
             await send({"type": "http.response.body", "body": b"", "more_body": False})

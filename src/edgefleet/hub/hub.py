@@ -1,4 +1,4 @@
-"""The hub in one object: what the API, the page and the check-in listener all speak to."""
+"""The hub as one object, which the API, the page and the check-in listener call."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import RegisteredRelease, Registry
-from edgefleet.hub.release_history import History
-from edgefleet.hub.rollout_commands import Steering
+from edgefleet.hub.release_history import ReleaseHistory
+from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import EnrolAnswer, EnrolRequest
@@ -57,12 +57,12 @@ from edgefleet.rollout.plan_fleet import compose
 
 
 class Hub:
-    """Made by ``open``. What it answers is of constant size, or comes in pages."""
+    """Create with ``open``. Every answer is of bounded size or paged."""
 
     def __init__(
         self, settings: HubSettings, folder: DataDir, clock: Clock, entropy: Entropy
     ) -> None:
-        """``folder`` is held already; the store is opened and everything in it is loaded."""
+        """``folder`` is already locked by this process. Opens the store; ``load`` reads it."""
         self.settings = settings
         self.folder = folder
         self.clock = clock
@@ -71,7 +71,7 @@ class Hub:
         self._started = clock.monotonic()
         self._checkin = Address.parse(settings.checkin_listen, field="checkin_listen")
         self._metrics = Metrics()
-        self._history = History()
+        self._history = ReleaseHistory()
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = SqliteStore.open(folder.database)
         self._engine = engine = Engine(
@@ -89,7 +89,7 @@ class Hub:
             clock=clock,
             entropy=entropy,
         )
-        self._steering = Steering(store, engine, clock, entropy)
+        self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
         self.device_plane = DevicePlane(
             self._devices,
             engine,
@@ -99,7 +99,7 @@ class Hub:
             interval_s=settings.interval_s,
         )
         self.loop = Loop(
-            self._steering,
+            self._rollout_commands,
             self._devices,
             history=self._history,
             fleet=engine.fleet,
@@ -114,7 +114,7 @@ class Hub:
         clock: Clock | None = None,
         entropy: Entropy | None = None,
     ) -> "Hub":
-        """Take the data folder and load what is in it.
+        """Lock the data folder and load its state.
 
         Raises OperatorError ``data_dir_in_use``, ``setting_invalid`` or ``store_foreign``.
         """
@@ -132,17 +132,17 @@ class Hub:
         return hub
 
     def load(self) -> None:
-        """Make memory what the store says, then begin to write."""
+        """Restore the state in memory from the store, then start the writer thread."""
         self.registry.load()
         self._devices.load()
-        self._steering.load()
-        for stored in self._store.load_outcomes():
+        self._rollout_commands.load()
+        for stored in self._store.reader.load_outcomes():
             self._engine.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
         self._store.start(self._metrics.commit)
 
     async def close(self) -> None:
-        """Write what is soft, commit what waits, let the folder go."""
+        """Flush unsaved standings, commit queued writes, unlock the data folder."""
         try:
             if self._store.started:
                 await self._devices.flush()
@@ -153,15 +153,15 @@ class Hub:
     # Devices.
 
     def identify(self, authorization: str | None) -> int:
-        """The row of the device that shows this credential. Raises DeviceError."""
+        """The row of the device with this credential. Raises DeviceError."""
         return self._devices.identify(authorization)
 
-    def listens(self, checkin: Address) -> None:
-        """Where check-ins are taken, once that is known."""
+    def set_checkin_address(self, checkin: Address) -> None:
+        """Set the address of the check-in listener, once its port is bound."""
         self._checkin = checkin
 
     def checkin_url(self, host: str | None) -> str:
-        """What a device is told that reached this hub under the name ``host``."""
+        """The check-in URL for a device that reached this hub under the name ``host``."""
         if self.settings.checkin_url is not None:
             return self.settings.checkin_url
         return self._checkin.url(host if self._checkin.any_host else None)
@@ -171,7 +171,7 @@ class Hub:
         return await self._devices.claims(request, actor)
 
     async def enrol(self, request: EnrolRequest, host: str | None) -> EnrolAnswer:
-        """Trade a claim for a credential. Raises DeviceError or OperatorError."""
+        """Exchange a claim for a credential. Raises DeviceError or OperatorError."""
         identity = await self._devices.enrol(request)
         return EnrolAnswer(
             device=identity.name,
@@ -181,7 +181,7 @@ class Hub:
         )
 
     def devices(self, after: str | None, limit: int, selector: str) -> DevicePage:
-        """Devices that the selector matches, in the order of their enrolment.
+        """One page of the devices that the selector matches, in order of enrolment.
 
         Raises OperatorError ``selector_invalid`` or ``not_found``.
         """
@@ -203,7 +203,7 @@ class Hub:
     # Releases.
 
     async def publish(self, request: PublishRequest) -> ReleaseView:
-        """Publish a signed release. Raises PublisherError; nothing is changed then."""
+        """Publish a signed release. Raises PublisherError and then changes nothing."""
         return self._release(await self.registry.publish(request.envelope))
 
     def models(self) -> Models:
@@ -227,18 +227,18 @@ class Hub:
         return self._release(self.registry.release(model, release))
 
     def why_release(self, model: str, release: str) -> WaitReport:
-        """Where a release stands. Raises OperatorError ``not_found``."""
+        """The progress of a release through the fleet. Raises OperatorError ``not_found``."""
         self.registry.release(model, release)
         return self._engine.why_release(model, release, self.clock.now())
 
     # Rollouts.
 
     async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
-        """Plan a rollout; it starts when started. Raises OperatorError."""
-        return self.rollout(await self._steering.plan(spec, actor))
+        """Plan a rollout without starting it. Raises OperatorError."""
+        return self.rollout(await self._rollout_commands.plan(spec, actor))
 
     def plan_fleet(self, spec: RolloutSpec) -> PlanFleet:
-        """Check a plan as ``plan`` does, and say what it would find. Raises OperatorError."""
+        """Check a plan as ``plan`` does, and count the devices it covers. Raises OperatorError."""
         now = self.clock.now()
         self._engine.plan(spec, rollout_id="none", salt=0, now=now)
         manifest = self.registry.release(spec.model, spec.release).manifest
@@ -247,26 +247,29 @@ class Hub:
         )
 
     async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:
-        """Do what an operator says. Raises OperatorError ``verb_not_now`` or ``not_found``."""
-        await self._steering.command(rollout, verb, command, actor)
+        """Apply an operator's verb. Raises OperatorError ``verb_not_now`` or ``not_found``."""
+        await self._rollout_commands.command(rollout, verb, command, actor)
         return self.rollout(rollout)
 
     async def approve(self, rollout: str, request: ApproveRequest) -> RolloutView:
-        """A person agrees with a rollout. Raises OperatorError."""
-        await self._steering.approve(rollout, request)
+        """Record a person's approval of a rollout. Raises OperatorError."""
+        await self._rollout_commands.approve(rollout, request)
         return self.rollout(rollout)
 
-    async def freeze(self, said: Freeze) -> Freeze:
-        """Freeze the whole fleet, or let it go."""
-        await self._steering.freeze(said)
+    async def freeze(self, request: Freeze) -> Freeze:
+        """Freeze or unfreeze the whole fleet. Returns the new state."""
+        await self._rollout_commands.freeze(request)
         return self._engine.freeze
 
     def frozen(self) -> Freeze:
-        """Whether the whole fleet is frozen."""
+        """The freeze state of the fleet."""
         return self._engine.freeze
 
     def quarantined(self) -> QuarantinedDevices:
-        """Devices that rolled back two releases of a model, the first of each model by name."""
+        """Devices that rolled back two releases of a model.
+
+        The count is complete; at most ``QUARANTINED_SHOWN`` devices are listed.
+        """
         fleet, engine = self._engine.fleet, self._engine
         found: list[QuarantinedDevice] = []
         count = 0
@@ -282,12 +285,12 @@ class Hub:
         return QuarantinedDevices(count=count, devices=tuple(found))
 
     async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
-        """Take a device out of quarantine. Raises OperatorError ``device_not_quarantined``."""
-        await self._steering.unquarantine(self._row(name), request)
+        """Clear a device's quarantine. Raises OperatorError ``device_not_quarantined``."""
+        await self._rollout_commands.unquarantine(self._row(name), request)
         return self.device(name)
 
     def rollouts(self) -> Rollouts:
-        """The newest, newest first."""
+        """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first."""
         newest = self._engine.states()[:ROLLOUTS_SHOWN]
         return Rollouts(rollouts=tuple(self.rollout(state.id) for state in newest))
 
@@ -296,19 +299,19 @@ class Hub:
         return self._engine.view(rollout, self.clock.now())
 
     def why_rollout(self, rollout: str) -> WaitReport:
-        """What it waits for. Raises OperatorError ``not_found``."""
+        """The reasons why the rollout waits. Raises OperatorError ``not_found``."""
         return self._engine.why_rollout(rollout, self.clock.now())
 
     def history(self, rollout: str) -> RolloutHistory:
-        """Devices by release over time. Raises OperatorError ``not_found``."""
+        """Online devices by release over time. Raises OperatorError ``not_found``."""
         view = self.rollout(rollout)
         points = self._history.points(view.model, view.started_at, view.ended_at)
         return RolloutHistory(rollout=rollout, points=points)
 
-    # The whole.
+    # The whole hub.
 
     def fleet(self) -> FleetView:
-        """The fleet now, in constant size."""
+        """Counts of the fleet now. The size does not grow with the number of devices."""
         figures = self._figures()
         return FleetView(
             at=self.clock.now(),
@@ -322,8 +325,8 @@ class Hub:
         )
 
     def audit(self, before: int | None, limit: int) -> AuditPage:
-        """Who did what, newest first."""
-        entries = self._store.audit(before, limit)
+        """One page of the audit log, newest first."""
+        entries = self._store.reader.audit(before, limit)
         more = len(entries) == limit and entries[-1].id > 1
         return AuditPage(entries=entries, next=entries[-1].id if more else None)
 
@@ -336,7 +339,7 @@ class Hub:
         )
 
     def metrics(self) -> str:
-        """In Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         statuses = Counter(state.status.value for state in self._engine.states())
         return self._metrics.text(
             Gauges(

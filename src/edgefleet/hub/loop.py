@@ -1,4 +1,4 @@
-"""What the hub does without being asked: gates judge, standings are written, history is sampled."""
+"""The hub's periodic work: evaluate gates, store standings, sample the history."""
 
 import asyncio
 
@@ -7,25 +7,25 @@ from edgefleet.base.errors import EdgefleetError, Retry
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.limits import STANDING_FLUSH_S
 from edgefleet.hub.metrics import Metrics
-from edgefleet.hub.release_history import History
-from edgefleet.hub.rollout_commands import Steering
+from edgefleet.hub.release_history import ReleaseHistory
+from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.rollout.fleet.fleet import Fleet
 
 
 class Loop:
-    """One tick after another."""
+    """Runs the periodic work, one tick after another."""
 
     def __init__(
         self,
-        steering: Steering,
+        rollout_commands: RolloutCommands,
         devices: Devices,
         *,
-        history: History,
+        history: ReleaseHistory,
         fleet: Fleet,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._steering = steering
+        self._rollout_commands = rollout_commands
         self._devices = devices
         self._history = history
         self._fleet = fleet
@@ -34,18 +34,18 @@ class Loop:
         self._flushed = clock.monotonic()
 
     async def run(self, tick_s: float) -> None:
-        """Tick until cancelled. A defect ends it, and with it the hub."""
+        """Tick until cancelled. An unexpected error ends the loop, and with it the hub."""
         while True:
             await self.tick()
             await asyncio.sleep(tick_s)
 
     async def tick(self) -> None:
-        """Do what is due. What the store cannot take now is tried again in the next tick."""
+        """Do the work that is due. If the store is overloaded, the next tick tries again."""
         now = self._clock.now()
         if self._history.due(now):
             self._history.sample(now, self._fleet.figures(now).on_release)
         try:
-            await self._steering.look()
+            await self._rollout_commands.evaluate()
             if self._clock.monotonic() - self._flushed >= STANDING_FLUSH_S:
                 await self._devices.flush()
                 self._flushed = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""What the hub counts, and how Prometheus reads it."""
+"""The hub's metrics, for Prometheus."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _COMMIT_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What is read off the hub at the moment of a scrape."""
+    """Values that are read from the hub at the moment of a scrape."""
 
     fleet: FleetFigures
     rollouts: Mapping[str, int]  # by status
@@ -27,10 +27,10 @@ class Gauges:
 
 
 class Metrics:
-    """Counters since this hub started; outcomes count the stored ones as well."""
+    """Counters since this hub started. ``outcomes`` also counts those in the store."""
 
     def __init__(self) -> None:
-        self.checkins: Counter[str] = Counter()  # by "ok" or the code of the refusal
+        self.checkins: Counter[str] = Counter()  # by "ok" or the error code
         self.checkin_seconds = Histogram(_CHECKIN_BOUNDS_S)
         self.outcomes: Counter[str] = Counter()
         self.repeated_outcomes = 0
@@ -43,24 +43,33 @@ class Metrics:
         self.writes += commit.writes
 
     def text(self, now: Gauges) -> str:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         out = Exposition()
         _fleet(out, now.fleet)
         out.gauge("edgefleet_rollouts", "Rollouts, by status.", "status", now.rollouts)
         out.single("edgefleet_releases", "gauge", "Releases published.", now.releases)
         self._checkins(out)
         out.histogram(
-            "edgefleet_commit_seconds", "One commit, synced to the disk.", self.commit_seconds
+            "edgefleet_commit_seconds",
+            "Duration of one commit, synced to the disk.",
+            self.commit_seconds,
         )
-        out.single("edgefleet_writes_total", "counter", "Writes in all commits.", self.writes)
-        out.single("edgefleet_write_queue_depth", "gauge", "Writes that wait.", now.queue_depth)
+        out.single("edgefleet_writes_total", "counter", "Writes committed.", self.writes)
+        out.single(
+            "edgefleet_write_queue_depth",
+            "gauge",
+            "Writes that wait for a commit.",
+            now.queue_depth,
+        )
         out.single(
             "edgefleet_ticks_delayed_total",
             "counter",
-            "Looks at the rollouts that the store could not take.",
+            "Evaluations of rollouts delayed because the store was overloaded.",
             self.delayed_ticks,
         )
-        out.single("edgefleet_uptime_seconds", "gauge", "Since this hub started.", now.uptime_s)
+        out.single(
+            "edgefleet_uptime_seconds", "gauge", "Time since this hub started.", now.uptime_s
+        )
         return out.text()
 
     def _checkins(self, out: Exposition) -> None:
@@ -69,27 +78,27 @@ class Metrics:
         )
         out.histogram(
             "edgefleet_checkin_seconds",
-            "From a whole check-in to its answer.",
+            "Time from a complete check-in to its answer.",
             self.checkin_seconds,
         )
         out.counter("edgefleet_outcomes_total", "Outcomes counted, by kind.", "kind", self.outcomes)
         out.single(
             "edgefleet_outcomes_repeated_total",
             "counter",
-            "Outcomes that were sent again, and not counted again.",
+            "Outcomes received again and not counted again.",
             self.repeated_outcomes,
         )
 
 
 def _fleet(out: Exposition, fleet: FleetFigures) -> None:
     online = {"online": fleet.online, "offline": fleet.total - fleet.online}
-    out.gauge("edgefleet_devices", "Devices, by whether they check in.", "state", online)
+    out.gauge("edgefleet_devices", "Devices, by whether they are online.", "state", online)
     out.gauge("edgefleet_profile_devices", "Devices, by profile.", "profile", fleet.by_profile)
     out.gauge("edgefleet_phase_devices", "Online devices, by phase.", "phase", fleet.by_phase)
     out.family(
         "edgefleet_release_devices",
         "gauge",
-        "Online devices, by what they serve.",
+        "Online devices, by the release they serve.",
         [
             ({"model": model, "release": release}, count)
             for model, releases in fleet.on_release.items()

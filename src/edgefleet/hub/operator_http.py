@@ -1,7 +1,7 @@
-"""The main listener's HTTP: uvicorn's, with the bounds on clients that it does not have.
+"""HTTP of the main listener: uvicorn, with limits on unauthenticated clients.
 
-Whoever connects has not said who they are yet. So a head must come within a time and a size, and
-nobody may open so many connections that the hub has no file left for check-ins and artifacts.
+A new connection is not authenticated. So a request head is limited in time and size, and the number
+of connections is limited so that open files remain for check-ins and artifacts.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from edgefleet.hub.limits import OPERATOR_HEAD_BYTES, OPERATOR_HEAD_S
 
 
 def bounded_to(connections: int) -> type[HttpToolsProtocol]:
-    """The protocol of a listener that takes so many connections."""
+    """The protocol class of a listener with this connection limit."""
 
     class Bounded(BoundedProtocol):
         most_connections = connections
@@ -21,13 +21,13 @@ def bounded_to(connections: int) -> type[HttpToolsProtocol]:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. What goes past a bound is cut off without an answer."""
+    """One connection. A connection that exceeds a limit is aborted without an answer."""
 
     most_connections = 1
-    _late: asyncio.TimerHandle | None = None  # runs while a head is waited for
+    _late: asyncio.TimerHandle | None = None  # the timeout of an incomplete head
     _head_bytes = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         if len(self.connections) > self.most_connections:
             transport.abort()
@@ -42,9 +42,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        idle: bool = getattr(self.cycle, "response_complete", True)  # no cycle before the first
+        idle: bool = getattr(
+            self.cycle, "response_complete", True
+        )  # uvicorn has no cycle before the first request
         if self._late is None and idle:
-            self._expect_head()  # empty lines, which end uvicorn's own wait, begin no request
+            self._expect_head()  # an empty line ends uvicorn's timeout without a request
         if self._late is not None:
             self._head_bytes += len(data)
             if self._head_bytes > OPERATOR_HEAD_BYTES:

@@ -1,4 +1,4 @@
-"""Every refusal of the operator plane is a Problem, whatever raised it."""
+"""Errors of the operator plane as HTTP answers: every error becomes a Problem."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -14,7 +14,7 @@ from edgefleet.protocol.wire import encode, problem
 
 
 def problem_answer(error: EdgefleetError, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer that carries ``error``."""
+    """``error`` as an HTTP answer with a Problem as its body."""
     more = dict(headers or {})
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         more["retry-after"] = str(OVERLOAD_RETRY_S)
@@ -35,29 +35,31 @@ async def _typed(_request: Request, error: Exception) -> Response:
 
 
 async def _routing(request: Request, error: Exception) -> Response:
-    """What the router itself refuses: unknown paths and methods."""
+    """Errors of the router: unknown paths and methods."""
     if not isinstance(error, HTTPException):
         raise error
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            said = OperatorError("not_found", f"There is nothing at {request.url.path}.")
+            refusal = OperatorError("not_found", f"There is no endpoint {request.url.path}.")
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            said = OperatorError(
-                "method_not_allowed", f"{request.method} does nothing at {request.url.path}."
+            refusal = OperatorError(
+                "method_not_allowed", f"{request.url.path} does not support {request.method}."
             )
         case _:
-            said = OperatorError("bad_request", f"{error.detail}.")
-    return problem_answer(said, error.headers)
+            refusal = OperatorError("bad_request", f"{error.detail}.")
+    return problem_answer(refusal, error.headers)
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:
-    """Whoever asked has hung up: nobody reads this."""
+    """The client has disconnected, so this answer is never read."""
     return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 async def _defect(_request: Request, _error: Exception) -> Response:
-    """Our own defect. The server prints the traceback once; the caller learns nothing of it."""
-    return problem_answer(InternalError("internal", "The hub failed; its log says how."))
+    """An unexpected error. The server logs the traceback; the answer does not contain it."""
+    return problem_answer(
+        InternalError("internal", "The hub failed; see the traceback in its log.")
+    )
 
 
 HANDLERS: Final = {

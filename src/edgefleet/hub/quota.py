@@ -1,4 +1,4 @@
-"""How much one device may make the hub keep: a disk is not for the first device that goes mad."""
+"""Rate limit on durable writes per device, so that one faulty device cannot fill the disk."""
 
 from collections import Counter
 from typing import Final
@@ -10,7 +10,7 @@ _HOUR_S: Final = 3600.0
 
 
 class Quota:
-    """What each device has written in the hour that runs; only those that wrote take memory."""
+    """Counts the writes of each device in the current hour. Idle devices use no memory."""
 
     def __init__(self, per_hour: int, clock: Clock) -> None:
         self._per_hour = per_hour
@@ -19,7 +19,7 @@ class Quota:
         self._written: Counter[int] = Counter()
 
     def check(self, row: int) -> None:
-        """Raise DeviceError ``overloaded`` when the device has written its share."""
+        """Raise DeviceError ``overloaded`` if the device has reached its limit for this hour."""
         now = self._clock.monotonic()
         if now - self._since >= _HOUR_S:
             self._since = now
@@ -27,10 +27,10 @@ class Quota:
         if self._written[row] >= self._per_hour:
             raise DeviceError(
                 "overloaded",
-                f"The device reported {self._per_hour} things within an hour.",
-                hint="Report the rest in an hour.",
+                f"The device has sent {self._written[row]} reports this hour, the limit.",
+                hint="Send the other reports in an hour.",
             )
 
     def count(self, row: int, written: int) -> None:
-        """These came on top."""
+        """Count ``written`` more writes of a device."""
         self._written[row] += written

@@ -1,4 +1,4 @@
-"""Publishers' keys and their releases. A release, once published, never changes."""
+"""Trusted publisher keys and the published releases, which are immutable."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from edgefleet.security.signing import PublicKey, open_manifest
 
 @dataclass(frozen=True, slots=True)
 class RegisteredRelease:
-    """A release as it was published."""
+    """A published release."""
 
     manifest: ReleaseManifest
     manifest_sha256: str
@@ -28,7 +28,7 @@ class RegisteredRelease:
 
 
 class Registry:
-    """All releases, in memory; what it changes is stored first."""
+    """All keys and releases, in memory. Changes are durable before they appear here."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Registry:
         *,
         published: Callable[[ReleaseManifest, str], None],
     ) -> None:
-        """``published`` hears of each release with its manifest's digest, stored ones first."""
+        """``published`` is called with each release and its manifest's digest, also by ``load``."""
         self._store = store
         self._blobs = blobs
         self._clock = clock
@@ -49,17 +49,17 @@ class Registry:
         self._models: dict[str, dict[str, RegisteredRelease]] = {}
 
     def load(self) -> None:
-        """Read what is stored; every signature is checked again."""
-        for key in self._store.load_trust():
+        """Restore keys and releases from the store, and verify every signature again."""
+        for key in self._store.reader.load_trust():
             self._accept_key(key, PublicKey.from_text(key.public_key))
-        for stored in self._store.load_releases():
+        for stored in self._store.reader.load_releases():
             opened = open_manifest(stored.envelope, self._trusted)
             self._accept(stored, opened.manifest)
 
     # Keys.
 
     def keys(self) -> TrustedKeys:
-        """The keys that releases are accepted from."""
+        """The trusted publisher keys."""
         return TrustedKeys(
             keys=tuple(
                 TrustKey(name=self._key_names[keyid], public_key=key.text)
@@ -72,7 +72,9 @@ class Registry:
         check_name(key.name, field="name")
         public = PublicKey.from_text(key.public_key)
         if len(self._trusted) >= TRUSTED_KEYS and public.keyid not in self._trusted:
-            raise OperatorError("bad_request", f"{TRUSTED_KEYS} keys are trusted already.")
+            raise OperatorError(
+                "bad_request", f"The hub trusts {TRUSTED_KEYS} keys, which is the limit."
+            )
         await self._store.save_trust(
             public.keyid,
             TrustKey(name=key.name, public_key=public.text),
@@ -84,10 +86,10 @@ class Registry:
     # Releases.
 
     async def publish(self, envelope: Envelope) -> RegisteredRelease:
-        """Check everything, then keep the release for ever.
+        """Check a release, then store it permanently.
 
-        The very same release may come again. Raises PublisherError (what is wrong with it) or
-        OperatorError ``name_invalid``; nothing is changed then.
+        Publishing the same release again has no effect. Raises PublisherError if the release is
+        invalid, or OperatorError ``name_invalid``. After an error nothing is changed.
         """
         opened = open_manifest(envelope, self._trusted)
         manifest = opened.manifest
@@ -109,7 +111,7 @@ class Registry:
         return known
 
     def models(self) -> Mapping[str, Mapping[str, RegisteredRelease]]:
-        """Model -> release -> what was published, oldest first."""
+        """Model -> release -> published release, oldest first."""
         return self._models
 
     def release(self, model: str, release: str) -> RegisteredRelease:
@@ -120,7 +122,7 @@ class Registry:
         return found
 
     def knows(self, model: str | None, release: str | None) -> bool:
-        """Whether such a release was published here."""
+        """Whether this hub has published the release."""
         return model is not None and release in self._models.get(model, {})
 
     def manifest(self, digest: str) -> Envelope:

@@ -1,4 +1,4 @@
-"""What must hold of a release before it is published: all of it is here, and is what it says."""
+"""Checks before a release is published: complete, consistent, and equal to its manifest."""
 
 import asyncio
 from collections.abc import Sequence
@@ -30,23 +30,33 @@ def _check_manifest(manifest: ReleaseManifest) -> None:
     check_name(manifest.model, field="model")
     check_name(manifest.release, field="release")
     if not 1 <= len(manifest.variants) <= VARIANTS_PER_RELEASE:
-        raise _invalid("variants", f"A release has 1 to {VARIANTS_PER_RELEASE} variants.")
+        raise _invalid(
+            "variants",
+            f"{len(manifest.variants)} variants; 1 to {VARIANTS_PER_RELEASE} are allowed.",
+        )
     profiles: set[str] = set()
     for index, variant in enumerate(manifest.variants):
         field = f"variants[{index}]"
         check_name(variant.profile, field=f"{field}.profile")
         if variant.profile in profiles:
-            raise _invalid(f"{field}.profile", f"{variant.profile} has two variants.")
+            raise _invalid(f"{field}.profile", f"Profile {variant.profile} has two variants.")
         profiles.add(variant.profile)
         if variant.max_batch < 1:
-            raise _invalid(f"{field}.max_batch", "A variant takes at least one input at a time.")
+            raise _invalid(
+                f"{field}.max_batch", f"{variant.max_batch} inputs; at least 1 is needed."
+            )
         if variant.memory_limit_mib < 1:
-            raise _invalid(f"{field}.memory_limit_mib", "A variant needs memory.")
+            raise _invalid(
+                f"{field}.memory_limit_mib",
+                f"{variant.memory_limit_mib} MiB; at least 1 is needed.",
+            )
         if manifest.quality.output not in {output.name for output in variant.outputs}:
             raise _invalid("quality.output", f"{field} has no output {manifest.quality.output!r}.")
     for name in ("min_accuracy", "min_agreement"):
         if not 0 <= getattr(manifest.golden, name) <= 1:
-            raise _invalid(f"golden.{name}", "A share lies between 0 and 1.")
+            raise _invalid(
+                f"golden.{name}", f"{getattr(manifest.golden, name)} is not between 0 and 1."
+            )
 
 
 def _check_artifact(artifact: Artifact, blobs: Blobs, field: str) -> None:
@@ -56,10 +66,13 @@ def _check_artifact(artifact: Artifact, blobs: Blobs, field: str) -> None:
         raise _invalid(f"{field}.sha256", error.message) from error
     if size is None:
         raise PublisherError(
-            "release_incomplete", f"{artifact.sha256} was not uploaded.", field=field
+            "release_incomplete", f"Artifact {artifact.sha256} is not uploaded.", field=field
         )
     if size != artifact.size_bytes:
-        raise _invalid(f"{field}.size_bytes", f"The artifact has {size} bytes.")
+        raise _invalid(
+            f"{field}.size_bytes",
+            f"The uploaded artifact has {size} bytes, the manifest {artifact.size_bytes}.",
+        )
 
 
 def _check_bytes(manifest: ReleaseManifest, blobs: Blobs) -> None:
@@ -71,7 +84,7 @@ def _check_bytes(manifest: ReleaseManifest, blobs: Blobs) -> None:
         if cases != golden.cases:
             raise PublisherError(
                 "golden_mismatch",
-                f"The golden set has {cases} cases, the manifest says {golden.cases}.",
+                f"The golden set has {cases} cases, the manifest {golden.cases}.",
                 field="golden.cases",
             )
 
@@ -84,9 +97,9 @@ def _check_variant(variant: Variant, path: Path, field: str) -> None:
             error.code, error.message, field=f"{field}.artifact", hint=error.hint
         ) from error
     if facts.inputs != variant.inputs:
-        raise _invalid(f"{field}.inputs", f"The model takes {_names(facts.inputs)}.")
+        raise _invalid(f"{field}.inputs", f"The model's inputs are {_names(facts.inputs)}.")
     if facts.outputs != variant.outputs:
-        raise _invalid(f"{field}.outputs", f"The model gives {_names(facts.outputs)}.")
+        raise _invalid(f"{field}.outputs", f"The model's outputs are {_names(facts.outputs)}.")
 
 
 def _names(tensors: Sequence[TensorSpec]) -> str:

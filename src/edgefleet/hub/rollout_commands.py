@@ -1,7 +1,7 @@
-"""Rollouts change here: what the engine decides is stored first, and only then it holds.
+"""All changes of rollouts: a decision of the engine is durable before it takes effect.
 
-One change at a time, so that each is decided on the state that the one before it left. A caller
-that is cancelled leaves a change to its end: what the writer has taken cannot be called back.
+One change at a time: each is decided on the state after the previous one. If a caller is cancelled,
+its change still completes, because a write that is queued cannot be withdrawn.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine
 
 
-class Steering:
-    """The only one that changes rollouts."""
+class RolloutCommands:
+    """The only component that changes rollouts."""
 
     def __init__(self, store: SqliteStore, engine: Engine, clock: Clock, entropy: Entropy) -> None:
         self._store = store
@@ -32,23 +32,23 @@ class Steering:
         self._turn = asyncio.Lock()
 
     def load(self) -> None:
-        """Read what is stored."""
-        for state in self._store.load_rollouts():
+        """Restore rollouts, the freeze and cleared quarantines from the store."""
+        for state in self._store.reader.load_rollouts():
             self._engine.load(msgspec.json.decode(state, type=RolloutState))
-        self._engine.set_freeze(self._store.load_freeze())
-        for row, model, rollbacks in self._store.load_unquarantined():
+        self._engine.set_freeze(self._store.reader.load_freeze())
+        for row, model, rollbacks in self._store.reader.load_unquarantined():
             self._engine.unquarantine(model, row, rollbacks)
 
     async def plan(self, spec: RolloutSpec, actor: str) -> str:
-        """Plan a rollout and return its id. Raises OperatorError."""
+        """Plan a rollout. Returns its id. Raises OperatorError."""
         return await asyncio.shield(self._plan(spec, actor))
 
     async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> None:
-        """Do what an operator says. Raises OperatorError ``verb_not_now`` or ``not_found``."""
+        """Apply an operator's verb. Raises OperatorError ``verb_not_now`` or ``not_found``."""
         await asyncio.shield(self._command(rollout, verb, command, actor))
 
     async def approve(self, rollout: str, request: ApproveRequest) -> None:
-        """A person agrees. Raises OperatorError ``verb_not_now``, ``approved_already``."""
+        """Record an approval. Raises OperatorError ``verb_not_now`` or ``approved_already``."""
         async with self._turn:
             now = self._clock.now()
             change = self._engine.approve(rollout, request.person, now=now)
@@ -64,25 +64,25 @@ class Steering:
                 )
             await self._save(change, lines, now)
 
-    async def freeze(self, said: Freeze) -> None:
-        """Freeze the whole fleet, or let it go."""
+    async def freeze(self, request: Freeze) -> None:
+        """Freeze or unfreeze the whole fleet."""
         async with self._turn:
             now = self._clock.now()
             before = self._engine.freeze
-            since = before.since if said.frozen == before.frozen else now
-            freeze = msgspec.structs.replace(said, since=since)
+            since = before.since if request.frozen == before.frozen else now
+            freeze = msgspec.structs.replace(request, since=since)
             line = AuditLine(
-                actor=said.person,
-                action="freeze" if said.frozen else "unfreeze",
+                actor=request.person,
+                action="freeze" if request.frozen else "unfreeze",
                 about="fleet",
-                detail=said.note,
+                detail=request.note,
             )
             await self._store.save_freeze(
                 freeze, line, now, lambda _none: self._engine.set_freeze(freeze)
             )
 
     async def unquarantine(self, row: int, request: Unquarantine) -> None:
-        """A person clears a quarantined device. Raises OperatorError ``device_not_quarantined``."""
+        """Clear a quarantined device. Raises OperatorError ``device_not_quarantined``."""
         async with self._turn:
             engine, name = self._engine, self._engine.fleet.name(row)
             models = engine.quarantined_models(row)
@@ -102,9 +102,9 @@ class Steering:
 
             await self._store.save_unquarantined(row, rollbacks, line, self._clock.now(), committed)
 
-    async def look(self) -> None:
-        """Let every gate judge what is known by now. Raises DeviceError when the store cannot."""
-        await asyncio.shield(self._look())
+    async def evaluate(self) -> None:
+        """Evaluate the gate of every open rollout. Raises DeviceError if the store fails."""
+        await asyncio.shield(self._evaluate())
 
     async def _plan(self, spec: RolloutSpec, actor: str) -> str:
         async with self._turn:
@@ -138,7 +138,7 @@ class Steering:
                 )
             await self._save(change, lines, now)
 
-    async def _look(self) -> None:
+    async def _evaluate(self) -> None:
         async with self._turn:
             now = self._clock.now()
             for rollout in self._engine.open_rollouts():
@@ -159,7 +159,7 @@ def read_verb(text: str) -> Verb:
         return Verb(text)
     except ValueError as error:
         raise OperatorError(
-            "bad_request", f"{text!r} is no verb: {', '.join(Verb)}.", field="verb"
+            "bad_request", f"{text!r} is not a verb. The verbs are {', '.join(Verb)}.", field="verb"
         ) from error
 
 

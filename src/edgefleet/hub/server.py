@@ -1,4 +1,4 @@
-"""A hub as a process: both listeners, the loop, and a stop that drops nothing."""
+"""A hub as a process: both listeners, the loop, and a graceful shutdown."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from edgefleet.http1.limits import BACKLOG, ConnectionLimits
 from edgefleet.http1.server import Listener, listen
 from edgefleet.hub.api import create_app
 from edgefleet.hub.datadir import Reachable
-from edgefleet.hub.graceful_shutdown import Ending
+from edgefleet.hub.graceful_shutdown import GracefulShutdown
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import (
     CHECKIN_BODY_BYTES,
@@ -43,11 +43,11 @@ async def serve(
     on_ready: Callable[[Hub, Reachable], None] = lambda _hub, _reachable: None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Run a hub until ``stop`` is set, or SIGTERM or SIGINT comes (in the main thread).
+    """Run a hub until ``stop`` is set, or until SIGTERM or SIGINT (in the main thread).
 
-    ``on_ready`` is called once both listeners take requests and ``hub.json`` says where. Raises
-    OperatorError ``address_in_use``, ``data_dir_in_use``, ``setting_invalid`` or ``store_foreign``
-    before that.
+    ``on_ready`` is called when both listeners accept requests and ``hub.json`` has their addresses.
+    Before that, raises OperatorError ``address_in_use``, ``data_dir_in_use``, ``setting_invalid``
+    or ``store_foreign``.
     """
     stop = stop or asyncio.Event()
     hub = await Hub.open(settings)
@@ -71,8 +71,8 @@ async def _run(
     ready: Callable[[], None],
     stop: asyncio.Event,
 ) -> None:
-    """Until ``stop``, or until something that must not end does."""
-    app = Ending(create_app(hub, routes))
+    """Run until ``stop`` is set, or until the server or the loop ends with an error."""
+    app = GracefulShutdown(create_app(hub, routes))
     server = _Server(
         uvicorn.Config(
             app,
@@ -106,7 +106,7 @@ async def _run(
 
 
 class _Server(uvicorn.Server):
-    """Leaves the process's signals to ``serve``."""
+    """A server without signal handlers: ``serve`` installs them."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -130,12 +130,12 @@ def _signals(stop: asyncio.Event) -> Generator[None]:
 
 
 def _announce(hub: Hub, operators: socket.socket, checkins: Listener) -> Reachable:
-    """Say where the hub listens now. Both sockets take connections by this time."""
+    """Write ``hub.json``. Both sockets must already accept connections."""
     port: int = operators.getsockname()[1]
     address = replace(Address.parse(hub.settings.listen, field="listen"), port=port)
     checkin = Address.parse(hub.settings.checkin_listen, field="checkin_listen")
     checkin = replace(checkin, port=checkins.port)
-    hub.listens(checkin)
+    hub.set_checkin_address(checkin)
     here = "127.0.0.1"
     reachable = Reachable(
         url=address.url(here if address.any_host else None),
@@ -150,7 +150,7 @@ def _announce(hub: Hub, operators: socket.socket, checkins: Listener) -> Reachab
 
 
 def checkin_limits() -> ConnectionLimits:
-    """Bounds of the check-in listener."""
+    """Limits of the check-in listener."""
     most = _connections() - operator_connections()
     return ConnectionLimits(
         body_bytes=CHECKIN_BODY_BYTES,
@@ -160,12 +160,12 @@ def checkin_limits() -> ConnectionLimits:
 
 
 def operator_connections() -> int:
-    """How many connections the main listener takes: a quarter where files are few."""
+    """Connection limit of the main listener: at most a quarter of the open files."""
     return max(1, min(_connections() // 4, OPERATOR_CONNECTIONS))
 
 
 def _connections() -> int:
-    """Of both listeners; the process may open as many files as the system allows."""
+    """Connection limit of both listeners together. Raises the soft limit on open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = CHECKIN_CONNECTIONS + OPERATOR_CONNECTIONS + RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -178,7 +178,7 @@ async def _listen(hub: Hub, last: Reachable | None) -> Listener:
     address = Address.parse(hub.settings.checkin_listen, field="checkin_listen")
     limits = checkin_limits()
     if address.port == 0 and last is not None:
-        with contextlib.suppress(OperatorError):  # somebody else has it by now
+        with contextlib.suppress(OperatorError):  # another program uses the port now
             return await listen(
                 hub.device_plane, host=address.host, port=last.checkin_port, limits=limits
             )
@@ -187,11 +187,11 @@ async def _listen(hub: Hub, last: Reachable | None) -> Listener:
 
 @contextlib.contextmanager
 def _bound(settings: HubSettings, last: Reachable | None) -> Generator[socket.socket]:
-    """The operators' socket, listening. Raises OperatorError."""
+    """The listening socket of the main listener. Raises OperatorError."""
     address = Address.parse(settings.listen, field="listen")
     bound = None
     if address.port == 0 and last is not None:
-        with contextlib.suppress(OperatorError):  # somebody else has it by now
+        with contextlib.suppress(OperatorError):  # another program uses the port now
             bound = _bind(replace(address, port=last.port))
     bound = bound or _bind(address)
     try:
@@ -208,7 +208,9 @@ def _bind(address: Address) -> socket.socket:
         bound = socket.socket(family, kind, proto)
     except OSError as error:
         raise OperatorError(
-            "setting_invalid", f"{address.host!r} is no address of this machine.", field="listen"
+            "setting_invalid",
+            f"{address.host!r} is not an address of this machine.",
+            field="listen",
         ) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

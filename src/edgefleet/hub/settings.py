@@ -1,4 +1,4 @@
-"""What an operator sets of a hub."""
+"""The settings of a hub."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen. Port 0 takes the one that this data folder had, or else any free one."""
+    """An address to listen on. Port 0 means the last port of this data folder, or a free one."""
 
     host: str
     port: int
@@ -26,14 +26,14 @@ class Address:
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
-            colon = ""  # an IPv6 address must stand in brackets
+            colon = ""  # an IPv6 address must be in brackets
         if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
-            raise OperatorError("setting_invalid", f"{text!r} is no HOST:PORT.", field=field)
+            raise OperatorError("setting_invalid", f"{text!r} is not HOST:PORT.", field=field)
         return cls(host, int(port))
 
     @property
     def any_host(self) -> bool:
-        """Whether it stands for every address of the machine."""
+        """Whether the host means every address of the machine."""
         return self.host in _WILDCARDS
 
     def url(self, host: str | None = None) -> str:
@@ -43,9 +43,9 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """``checkin_url`` is what devices are told, where a proxy stands before ``checkin_listen``.
+    """``checkin_url`` is the URL that devices get if a proxy is in front of ``checkin_listen``.
 
-    ``gate`` judges the waves of every rollout, and may be one of the operator's own.
+    ``gate`` judges the waves of every rollout. It may be the operator's own function.
     """
 
     data_dir: Path
@@ -54,7 +54,7 @@ class HubSettings:
     checkin_url: str | None = None
     interval_s: float = 60.0
     tick_s: float = 1.0
-    offline_after_s: float | None = None  # three intervals, unless said
+    offline_after_s: float | None = None  # None: three intervals
     max_artifact_bytes: int = ARTIFACT_BYTES
     gate: Gate = judge
 
@@ -64,9 +64,11 @@ class HubSettings:
         for field in ("interval_s", "tick_s", "offline_s", "max_artifact_bytes"):
             value: float = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
-                raise OperatorError("setting_invalid", f"{value} is not above 0.", field=field)
+                raise OperatorError(
+                    "setting_invalid", f"{value} is not a number above 0.", field=field
+                )
 
     @property
     def offline_s(self) -> float:
-        """Silence after which a device counts as offline."""
+        """Seconds without a check-in after which a device counts as offline."""
         return 3 * self.interval_s if self.offline_after_s is None else self.offline_after_s

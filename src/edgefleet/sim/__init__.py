@@ -1,4 +1,5 @@
-"""Simulated devices around the real agent core and, in ``virtual``, the real engine.
+"""Simulations with the real agent core and, in ``virtual``, the real rollout engine.
 
-``load`` runs devices against a real hub; ``virtual`` runs the whole world in one process.
+``load`` runs simulated devices against a real hub. ``virtual`` is a discrete-event simulation of
+the hub and all devices in one process.
 """

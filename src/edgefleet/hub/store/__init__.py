@@ -1,1 +1,1 @@
-"""Where the hub keeps what must last: ``sqlite`` on one ``writer`` thread, ``schema/`` in steps."""
+"""The hub's durable state: ``sqlite`` with one ``writer`` thread; migrations in ``schema/``."""

@@ -1,4 +1,4 @@
-"""The schema, in numbered steps; each is applied once and remembered with its checksum."""
+"""Schema migrations: numbered steps, each applied once and recorded with its checksum."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Migration:
 
 
 def packaged() -> tuple[Migration, ...]:
-    """The steps that this version of the hub knows, in order."""
+    """The migrations of this version of the hub, in order."""
     folder = files("edgefleet.hub.store").joinpath("schema")
     found = [
         Migration(int(entry.name.removesuffix(".sql")), entry.read_text(encoding="utf-8"))
@@ -30,10 +30,10 @@ def packaged() -> tuple[Migration, ...]:
 
 
 def migrate(connection: sqlite3.Connection, steps: tuple[Migration, ...]) -> None:
-    """Bring the database to the newest step. Raises OperatorError ``store_foreign``.
+    """Apply the missing migrations, each in one transaction with its record.
 
-    A database whose applied steps are not the first of ``steps``, byte for byte, was written by
-    another version: it is left as it is. Each step and its record are one transaction.
+    Raises OperatorError ``store_foreign`` if the applied migrations are not equal to the first of
+    ``steps``: then another version wrote the database, and it is not changed.
     """
     connection.execute(
         "CREATE TABLE IF NOT EXISTS migration"
@@ -42,12 +42,10 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Migration, ...]) -> Non
     applied = connection.execute("SELECT number, sha256 FROM migration ORDER BY number").fetchall()
     known = [(step.number, step.sha256) for step in steps]
     if applied != known[: len(applied)]:
-        raise OperatorError(
-            "store_foreign", "The database was written by another version of the hub."
-        )
+        raise OperatorError("store_foreign", "Another version of the hub wrote the database.")
     for step in steps[len(applied) :]:
-        # executescript commits what is open before it starts, so the transaction is in the script.
-        record = f"INSERT INTO migration VALUES ({step.number}, '{step.sha256}');"  # noqa: S608 - a number and a digest of our own file
+        # executescript commits an open transaction first, so the script contains its own.
+        record = f"INSERT INTO migration VALUES ({step.number}, '{step.sha256}');"  # noqa: S608 - the number and digest of a packaged file
         try:
             connection.executescript(f"BEGIN IMMEDIATE;\n{step.sql}\n{record}\nCOMMIT;")
         except sqlite3.Error:

@@ -1,4 +1,4 @@
-"""What the store holds, a frozen type for each table."""
+"""Records of the store, one type for each table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class StoredDevice:
 
 @dataclass(frozen=True, slots=True)
 class StoredStanding:
-    """What a device was last heard to run."""
+    """The state of a device at its last check-in."""
 
     row: int
     last_seen: float

@@ -1,13 +1,13 @@
 """The store on SQLite: write-ahead log, every commit synced to the disk, one writer thread.
 
-Reading at start-up goes through the ``load_`` methods; writing returns futures that resolve after
+``reader`` has the queries. The methods here queue a write and return a future, which resolves after
 the commit (see ``writer``). ``committed`` callbacks run in the order of the commits.
 """
 
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,33 +15,28 @@ import msgspec
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.hub.limits import LOCK_WAIT_S
 from edgefleet.hub.store.migrations import migrate, packaged
-from edgefleet.hub.store.records import (
-    StoredDevice,
-    StoredOutcome,
-    StoredRelease,
-    StoredStanding,
-)
+from edgefleet.hub.store.reader import Reader, claim_labels
+from edgefleet.hub.store.records import StoredDevice, StoredRelease, StoredStanding
 from edgefleet.hub.store.writer import Commit, Writer
-from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Phase
-from edgefleet.protocol.operator import AuditEntry, TrustKey
-from edgefleet.protocol.release import Envelope
+from edgefleet.protocol.device import Facts, Outcome
+from edgefleet.protocol.operator import TrustKey
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.rollout.lifecycle.step import AuditLine
 
-_PRUNED_AFTER_S = 7 * 86_400.0  # how long a claim that nobody used is remembered as expired
+_PRUNED_AFTER_S = 7 * 86_400.0  # retention of an unused claim after it expired
 
 
 class SqliteStore:
-    """One database file. ``open`` must run on the loop that will await the writes."""
+    """One database file. Call ``start`` on the event loop that awaits the writes."""
 
     def __init__(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
         self._writing = writing
-        self._reading = reading
+        self.reader = Reader(reading)
         self._writer: Writer | None = None
 
     @classmethod
     def open(cls, path: Path) -> "SqliteStore":
-        """Open or make the database. Raises OperatorError ``store_foreign``."""
+        """Open or create the database. Raises OperatorError ``store_foreign``."""
         writing = _connect(path)
         try:
             migrate(writing, packaged())
@@ -51,16 +46,16 @@ class SqliteStore:
         return cls(writing, _connect(path))
 
     def start(self, observe: Callable[[Commit], None]) -> None:
-        """Begin to write; ``observe`` hears of each commit."""
+        """Start the writer thread. ``observe`` is called after each commit."""
         self._writer = Writer(self._writing, asyncio.get_running_loop(), observe=observe)
 
     async def close(self) -> None:
-        """Commit what waits, then close."""
+        """Commit the queued writes, then close both connections."""
         if self._writer is None:
             self._writing.close()
         else:
             await self._writer.close()
-        self._reading.close()
+        self.reader.close()
 
     @property
     def started(self) -> bool:
@@ -73,100 +68,6 @@ class SqliteStore:
             raise AssertionError(msg)
         return self._writer
 
-    # Start-up.
-
-    def load_devices(self) -> Iterator[StoredDevice]:
-        """All devices, by rising row."""
-        for row, name, at, labels, facts in self._reading.execute(
-            "SELECT row, name, enrolled_at, labels, facts FROM device ORDER BY row"
-        ):
-            yield StoredDevice(
-                row, name, at, json.loads(labels), msgspec.json.decode(facts, type=Facts)
-            )
-
-    def load_standings(self) -> Iterator[StoredStanding]:
-        for row, seen, seq, model, release, phase in self._reading.execute(
-            "SELECT row, last_seen, seq, model, release, phase FROM standing"
-        ):
-            yield StoredStanding(row, seen, seq, model, release, Phase(phase))
-
-    def load_releases(self) -> Iterator[StoredRelease]:
-        """All releases, oldest first."""
-        for digest, model, release, envelope, signed_by, at in self._reading.execute(
-            "SELECT manifest_sha256, model, release, envelope, signed_by, published_at"
-            " FROM release ORDER BY number"
-        ):
-            yield StoredRelease(
-                digest,
-                model,
-                release,
-                msgspec.json.decode(envelope, type=Envelope),
-                tuple(json.loads(signed_by)),
-                at,
-            )
-
-    def load_trust(self) -> Iterator[TrustKey]:
-        for name, public_key in self._reading.execute(
-            "SELECT name, public_key FROM trust ORDER BY name, keyid"
-        ):
-            yield TrustKey(name=name, public_key=public_key)
-
-    def load_rollouts(self) -> Iterator[str]:
-        """The engine's states as JSON, oldest first (ids sort by age)."""
-        for (state,) in self._reading.execute("SELECT state FROM rollout ORDER BY id"):
-            yield state
-
-    def load_outcomes(self) -> Iterator[StoredOutcome]:
-        """All outcomes, in the order in which they were counted."""
-        found = self._reading.execute(
-            "SELECT device, id, rollout, release, kind, at, reason, detail, received_at, attempt"
-            " FROM outcome ORDER BY number"
-        )
-        for row, id_, rollout, release, kind, at, reason, detail, received, attempt in found:
-            outcome = Outcome(
-                id=id_,
-                rollout=rollout,
-                release=release,
-                kind=OutcomeKind(kind),
-                at=at,
-                reason=reason,
-                detail=detail,
-                attempt=attempt,
-            )
-            yield StoredOutcome(row, outcome, received)
-
-    def load_freeze(self) -> Freeze:
-        """What was said last of the whole fleet."""
-        found = self._reading.execute(
-            "SELECT value FROM fleet_word WHERE name = 'freeze'"
-        ).fetchone()
-        return Freeze(frozen=False) if found is None else msgspec.json.decode(found[0], type=Freeze)
-
-    def load_unquarantined(self) -> Iterator[tuple[int, str, int]]:
-        """(device, model, rollbacks) of each device that a person took out of quarantine."""
-        yield from self._reading.execute("SELECT device, model, rollbacks FROM unquarantined")
-
-    def audit(self, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
-        """Entries older than ``before``, newest first."""
-        rows = self._reading.execute(
-            "SELECT id, at, actor, action, about, detail FROM audit"
-            " WHERE id < ? ORDER BY id DESC LIMIT ?",
-            ((1 << 62) if before is None else before, limit),
-        )
-        return tuple(
-            AuditEntry(id=id_, at=at, actor=actor, action=action, about=about, detail=detail)
-            for id_, at, actor, action, about, detail in rows
-        )
-
-    def check_claim(self, digest: str, now: float) -> None:
-        """Refuse a claim that is good for nothing, without a turn of the writer.
-
-        Raises DeviceError ``claim_unknown``, ``claim_used`` or ``claim_expired``.
-        """
-        _labels_given(self._reading, digest, now)
-
-    # Writing.
-
     def save_outcomes(
         self,
         row: int,
@@ -174,7 +75,7 @@ class SqliteStore:
         now: float,
         committed: Callable[[tuple[Outcome, ...]], None],
     ) -> "asyncio.Future[tuple[Outcome, ...]]":
-        """Keep each outcome that this device has not reported before; the result is those."""
+        """Store the outcomes that are not stored yet for this device. The result is those."""
 
         def job(connection: sqlite3.Connection) -> tuple[Outcome, ...]:
             return tuple(
@@ -232,7 +133,7 @@ class SqliteStore:
         now: float,
         committed: Callable[[None], None],
     ) -> "asyncio.Future[None]":
-        """Keep the engine's state and what the audit log says of it, both or neither."""
+        """Store the engine's state and its audit lines in one transaction."""
 
         def job(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT OR REPLACE INTO rollout VALUES (?, ?)", (rollout, state))
@@ -260,7 +161,7 @@ class SqliteStore:
         now: float,
         committed: Callable[[None], None],
     ) -> "asyncio.Future[None]":
-        """``rollbacks`` are those that the device has now, by model."""
+        """``rollbacks`` are the device's current counts of rollbacks, by model."""
 
         def job(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -303,17 +204,17 @@ class SqliteStore:
         now: float,
         committed: Callable[[StoredDevice], None],
     ) -> "asyncio.Future[StoredDevice]":
-        """Trade a claim for the next row; the claim's labels win over the device's own.
+        """Exchange a claim for the next row. The claim's labels override the device's own.
 
         Raises DeviceError ``claim_unknown``, ``claim_used``, ``claim_expired`` or
-        ``device_name_taken``; the claim stays good in the last case.
+        ``device_name_taken``; after ``device_name_taken`` the claim is still valid.
         """
 
         def job(connection: sqlite3.Connection) -> StoredDevice:
-            given = _labels_given(connection, claim_digest, now)
+            given = claim_labels(connection, claim_digest, now)
             if connection.execute("SELECT 1 FROM device WHERE name = ?", (name,)).fetchone():
                 raise DeviceError(
-                    "device_name_taken", f"A device {name!r} is enrolled.", field="name"
+                    "device_name_taken", f"A device {name!r} is already enrolled.", field="name"
                 )
             (row,) = connection.execute("SELECT coalesce(max(row) + 1, 0) FROM device").fetchone()
             device = StoredDevice(row, name, now, {**labels, **given}, facts)
@@ -347,9 +248,9 @@ class SqliteStore:
     def save_release(
         self, release: StoredRelease, committed: Callable[[bool], None]
     ) -> "asyncio.Future[bool]":
-        """Keep a release for ever; False when the very same one is here already.
+        """Store a release permanently. The result is False if the same release is already stored.
 
-        Raises PublisherError ``release_exists`` when its name stands for another.
+        Raises PublisherError ``release_exists`` if another release has its name.
         """
 
         def job(connection: sqlite3.Connection) -> bool:
@@ -362,7 +263,7 @@ class SqliteStore:
                     return False
                 raise PublisherError(
                     "release_exists",
-                    f"{release.model} {release.release} is published with other content.",
+                    f"{release.model} {release.release} is already published with other content.",
                     field="release",
                 )
             connection.execute(
@@ -394,24 +295,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise OperatorError("store_foreign", f"{path} cannot be read: {error}.") from error
+        raise OperatorError(
+            "store_foreign", f"{path} cannot be read as a database: {error}."
+        ) from error
     return connection
-
-
-def _labels_given(connection: sqlite3.Connection, digest: str, now: float) -> dict[str, str]:
-    """The labels that a claim gives, when it is good. Raises DeviceError."""
-    claim = connection.execute(
-        "SELECT labels, expires_at, used_by FROM claim WHERE digest = ?", (digest,)
-    ).fetchone()
-    if claim is None:
-        raise DeviceError("claim_unknown", "No such claim was made here.", field="claim")
-    labels, expires_at, used_by = claim
-    if used_by is not None:
-        raise DeviceError("claim_used", "The claim was used before.", field="claim")
-    if expires_at <= now:
-        raise DeviceError("claim_expired", "The claim was not used in time.", field="claim")
-    given: dict[str, str] = json.loads(labels)
-    return given
 
 
 def _line(actor: str, action: str, about: str, detail: str = "") -> AuditLine:

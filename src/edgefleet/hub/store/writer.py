@@ -1,7 +1,7 @@
-"""One thread writes, and everything that waits goes into one commit.
+"""Group commit: one writer thread commits all queued jobs together.
 
-A job is a function of the connection. It must be repeatable: when one job of a commit fails, all
-are rolled back and run again one by one, so that only the guilty one is refused.
+A job is a function of the connection, and must be safe to run again. If one job of a commit fails,
+the transaction is rolled back and each job gets its own, so that only the faulty job fails.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Job = Callable[[sqlite3.Connection], T]
 
 # Primary result codes (sqlite.org/rescode.html).
 _NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-_TAKEN: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 @dataclass(slots=True)
@@ -35,14 +35,14 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit, for the metrics."""
+    """Number of writes and duration of one commit, for the metrics."""
 
     writes: int
     seconds: float
 
 
 class Writer:
-    """Owns ``connection`` (autocommit mode) from its start to its close."""
+    """Owns ``connection`` (in autocommit mode), and closes it."""
 
     def __init__(
         self,
@@ -62,23 +62,25 @@ class Writer:
 
     @property
     def depth(self) -> int:
-        """Jobs that wait for the next commit."""
+        """Number of queued jobs."""
         return len(self._waiting)
 
     def check_room(self) -> None:
-        """Raise DeviceError ``overloaded`` when the queue is full."""
+        """Raise DeviceError ``overloaded`` if the queue is full."""
         if len(self._waiting) >= WRITES_WAITING:
-            raise DeviceError("overloaded", f"{WRITES_WAITING} writes wait for the disk.")
+            raise DeviceError(
+                "overloaded", f"{WRITES_WAITING} writes are queued, which is the limit."
+            )
 
     def submit(
         self, job: Job[T], committed: Callable[[T], None] | None = None
     ) -> "asyncio.Future[T]":
-        """Run ``job`` in the next commit; the future holds its result once that is durable.
+        """Queue ``job`` for the next commit. Returns a future with the job's result.
 
-        ``committed`` is called on the loop with the result, in the order of the commits and before
-        any future resolves: what it does to memory is what a restart would find. Raises DeviceError
-        ``overloaded`` at once, and through the future whatever the job raised, DeviceError
-        ``disk_full`` or ``overloaded``, or InternalError.
+        The future resolves after the commit is durable. Before any future of a commit resolves,
+        the loop calls each ``committed`` with its job's result, in the order of the commits, so
+        that memory equals the state after a restart. Raises DeviceError ``overloaded``. The future
+        raises the job's own error, DeviceError ``disk_full`` or ``overloaded``, or InternalError.
         """
         self.check_room()
         if self._closing:
@@ -90,7 +92,7 @@ class Writer:
         return waiting.future
 
     async def close(self) -> None:
-        """Commit what waits, then stop."""
+        """Commit the queued jobs, then stop the thread and close the connection."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -105,7 +107,7 @@ class Writer:
             self._loop.call_soon_threadsafe(self._resolve, batch, commit)
 
     def _next(self) -> list[_Waiting]:
-        """Everything that waits, bounded; empty when closing and nothing is left."""
+        """At most ``WRITES_PER_COMMIT`` jobs. Empty if the writer closes and none is queued."""
         with self._wake:
             while not self._waiting and not self._closing:
                 self._wake.wait()
@@ -115,8 +117,8 @@ class Writer:
     def _commit(self, batch: Sequence[_Waiting]) -> None:
         try:
             self._transaction(batch)
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
-            if len(batch) > 1 and _primary_code(error) not in _TAKEN:
+        except Exception as error:  # noqa: BLE001 - raised by the futures
+            if len(batch) > 1 and _primary_code(error) not in _LOCKED:
                 for waiting in batch:
                     self._commit([waiting])
                 return
@@ -140,10 +142,10 @@ class Writer:
             if waiting.error is None and waiting.committed is not None:
                 try:
                     waiting.committed(waiting.result)
-                except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
+                except Exception as error:  # noqa: BLE001 - raised by the future
                     waiting.error = error
         for waiting in batch:
-            if waiting.future.done():  # whoever waited was cancelled; what is durable stays so
+            if waiting.future.done():  # the caller was cancelled; the commit remains
                 continue
             if waiting.error is not None:
                 waiting.future.set_exception(waiting.error)
@@ -157,12 +159,14 @@ def _primary_code(error: Exception) -> int:
 
 
 def _typed(error: Exception) -> Exception:
-    """Who can mend it: the machine's disk, another program, or nobody but us."""
+    """``error`` as a DeviceError if the disk or another program caused it, else unchanged."""
     code = _primary_code(error)
     if code in _NO_ROOM:
         return DeviceError(
-            "disk_full", f"The hub cannot write: {error}.", hint="Free space on the hub's disk."
+            "disk_full",
+            f"The hub cannot write to its database: {error}.",
+            hint="Free space on the hub's disk.",
         )
-    if code in _TAKEN:
-        return DeviceError("overloaded", "Another program holds the hub's database.")
+    if code in _LOCKED:
+        return DeviceError("overloaded", "Another program has locked the hub's database.")
     return error

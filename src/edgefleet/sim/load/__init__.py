@@ -1,6 +1,6 @@
-"""Simulated devices that speak to a real hub: the real agent core on a virtual disk and link.
+"""Simulated devices against a real hub: the real agent core on a virtual disk and link.
 
-``event_loop`` is the clock and what is to happen, ``disk`` and ``link`` are the other two doors of
-a device, ``device`` does the effects of one agent core, ``fleet`` holds many of them. ``__main__``
-runs a fleet at the pace of the wall clock against a hub.
+``event_loop`` is the clock with its event queue. ``disk`` and ``link`` are a device's storage and
+network, ``device`` executes the effects of one agent core, and ``fleet`` has many devices.
+``__main__`` runs a fleet in real time against a hub.
 """

@@ -1,7 +1,7 @@
-"""``python -m edgefleet.sim.load``: simulated devices around a real hub, until told to stop.
+"""``python -m edgefleet.sim.load``: simulated devices against a real hub.
 
-Prints one ``FleetReport`` a second as a JSON line on standard output, and a last one, of the kind
-``summary``, on SIGTERM or SIGINT.
+Runs until SIGTERM or SIGINT. Prints one ``FleetReport`` a second as a JSON line on standard output.
+The last one has the kind ``summary``.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from edgefleet.sim.load.device import Surroundings
 from edgefleet.sim.load.disk import Shelf
 from edgefleet.sim.load.event_loop import EventLoop
 from edgefleet.sim.load.fleet import SimulatedFleet
-from edgefleet.sim.load.http_hub import HttpDoor
+from edgefleet.sim.load.http_hub import HttpHub
 from edgefleet.sim.load.population import population
 from edgefleet.sim.load.realtime import RealTime
 from edgefleet.sim.load.workers import Workers
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     except EdgefleetError as error:
         sys.stderr.write(f"edgefleet sim: {error}\n")
         return 1
-    except BrokenPipeError:  # nobody reads the reports any more
+    except BrokenPipeError:  # the reader of the reports has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
@@ -50,13 +50,31 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edgefleet.sim.load", description=__doc__)
     add = parser.add_argument
     add("--hub", required=True, metavar="URL", help="address of the hub")
-    add("--claims", required=True, type=Path, metavar="FILE", help="claims, one a line")
-    add("--trust", required=True, type=Path, metavar="FILE", help="publisher keys, one a line")
-    add("--field", required=True, type=Path, metavar="FILE", help=".npz of what devices see")
-    add("--devices", type=int, default=1000, metavar="N", help="how many (default: 1000)")
-    add("--seed", type=int, default=7, metavar="N", help="of all chance (default: 7)")
-    add("--interval", type=float, default=2.0, metavar="SECONDS", help="the hub's (default: 2)")
-    add("--prefix", default="sim", metavar="NAME", help="what device names begin with")
+    add("--claims", required=True, type=Path, metavar="FILE", help="file with one claim per line")
+    add(
+        "--trust",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="file with one publisher key per line",
+    )
+    add(
+        "--field",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=".npz with field data: inputs and labels",
+    )
+    add("--devices", type=int, default=1000, metavar="N", help="number of devices (default: 1000)")
+    add("--seed", type=int, default=7, metavar="N", help="random seed (default: 7)")
+    add(
+        "--interval",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="check-in interval of the hub (default: 2)",
+    )
+    add("--prefix", default="sim", metavar="NAME", help="prefix of the device names")
     return parser
 
 
@@ -71,14 +89,14 @@ def _run(given: argparse.Namespace) -> None:
         signal.signal(number, lambda _number, _frame: pacer.stop())
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefleet-sim-"))
-        door = HttpDoor(given.hub, pacer.post)
-        stack.callback(door.close)
+        hub = HttpHub(given.hub, pacer.post)
+        stack.callback(hub.close)
         bench = Workers(1, "measure", pacer.post)
         stack.callback(bench.close)
         fleet = SimulatedFleet(
             Surroundings(
                 world=world,
-                door=door,
+                hub=hub,
                 shelf=Shelf(),
                 laboratory=MeasuringLaboratory(field, Path(folder), bench),
                 trusted=trusted,
@@ -94,9 +112,9 @@ def _run(given: argparse.Namespace) -> None:
         )
         for facts, claim in zip(people, claims, strict=True):
             fleet.enrol(facts, claim)
-        _report_on(world, fleet)
+        _report_every_second(world, fleet)
         pacer.run()
-        _say(fleet, "summary")
+        _print_report(fleet, "summary")
 
 
 def _claims(path: Path, count: int) -> list[str]:
@@ -105,17 +123,17 @@ def _claims(path: Path, count: int) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorError("setting_invalid", f"{path}: {error}.", field="claims") from error
     if len(claims) < count:
-        message = f"{path} holds {len(claims)} claims for {count} devices."
+        message = f"{path} has {len(claims)} claims for {count} devices."
         raise OperatorError("setting_invalid", message, field="claims")
     return claims[:count]
 
 
-def _report_on(world: EventLoop, fleet: SimulatedFleet) -> None:
-    _say(fleet, "progress")
-    world.after(REPORT_EVERY_S, partial(_report_on, world, fleet))
+def _report_every_second(world: EventLoop, fleet: SimulatedFleet) -> None:
+    _print_report(fleet, "progress")
+    world.after(REPORT_EVERY_S, partial(_report_every_second, world, fleet))
 
 
-def _say(fleet: SimulatedFleet, kind: Literal["progress", "summary"]) -> None:
+def _print_report(fleet: SimulatedFleet, kind: Literal["progress", "summary"]) -> None:
     times = os.times()
     report = fleet.report(kind, cpu_s=round(times.user + times.system, 2))
     sys.stdout.write(f"{encode(report).decode()}\n")

@@ -1,8 +1,8 @@
-"""What a release does on a device of a profile: measured on the real artifact, not made up.
+"""The behaviour of a release on a profile, measured on the real artifact.
 
-Once for each release and profile the golden set is run as a device runs it, and then what devices
-see (field data) goes through the same runtime, one case at a time. Simulated devices draw from what
-was found.
+For each release and profile the golden set is run once, as on a device. Then the field data (the
+inputs that devices receive) is run through the same runtime, one case at a time. Simulated devices
+draw from the measured distributions.
 """
 
 import time
@@ -23,13 +23,16 @@ from edgefleet.serving.stats import confidence_sum, memory_kib
 from edgefleet.sim.load.model import ModelBehaviour
 from edgefleet.sim.load.workers import Workers
 
-QUANTILES: Final = 256  # so that one byte of chance picks one
+QUANTILES: Final = 256  # one random byte selects one
 _UNKNOWN: Final = (0.0,) * QUANTILES
 
 
 @dataclass(frozen=True, slots=True)
 class FieldData:
-    """What devices see: inputs by tensor name, cases first, and the right answer of each case."""
+    """Inputs that devices receive, by tensor name, and the correct label of each case.
+
+    The first axis of every array is the case.
+    """
 
     inputs: Mapping[str, Tensor]
     labels: Tensor
@@ -49,13 +52,15 @@ def read_field(path: Path) -> FieldData:
         raise OperatorError("setting_invalid", f"{path}: {error}.", field="field") from error
     if not inputs or any(len(array) != len(labels) for array in inputs.values()):
         raise OperatorError(
-            "setting_invalid", f"{path} needs input.<name> and label, alike long.", field="field"
+            "setting_invalid",
+            f"{path} needs arrays input.<name> and label of equal length.",
+            field="field",
         )
     return FieldData(inputs, labels)
 
 
 def measure(held: InstalledRelease, model: Path, golden: Path, field: FieldData) -> ModelBehaviour:
-    """Prove the release as a device does; where it passes, serve it all of ``field``."""
+    """Run the golden set as a device does. If it passes, also run all of ``field``."""
     before_kib = memory_kib()
     proof = prove(
         ProveRequest(
@@ -70,12 +75,12 @@ def measure(held: InstalledRelease, model: Path, golden: Path, field: FieldData)
     try:
         return _in_the_field(held, model, field, proof, before_kib)
     except (EdgefleetError, KeyError) as error:
-        detail = f"It cannot be served: {error}"
+        detail = f"The release cannot be served: {error}"
         return _refused(ProveResult(passed=False, reason="load_failed", detail=detail[:500]))
 
 
 class MeasuringLaboratory:
-    """Measures in ``threads`` at first need; ``folder`` is for the files meanwhile."""
+    """Measures a release at its first use, in ``threads``. ``folder`` is for temporary files."""
 
     def __init__(self, field: FieldData, folder: Path, threads: Workers) -> None:
         self._field = field
@@ -104,16 +109,16 @@ class MeasuringLaboratory:
     def _measure(
         self, key: tuple[str, str], held: InstalledRelease, model: bytes, golden: bytes
     ) -> None:
-        """In a thread."""
+        """Runs in a worker thread."""
         paths: list[Path] = []
         for data, artifact in ((model, held.variant.artifact), (golden, held.golden.artifact)):
             path = self._folder / f"{key[1]}-{artifact.sha256}"
             path.write_bytes(data)
             paths.append(path)
         behaviour = measure(held, paths[0], paths[1], self._field)
-        self._threads.post(partial(self._learn, key, behaviour))
+        self._threads.post(partial(self._measured, key, behaviour))
 
-    def _learn(self, key: tuple[str, str], behaviour: ModelBehaviour) -> None:
+    def _measured(self, key: tuple[str, str], behaviour: ModelBehaviour) -> None:
         self._known[key] = behaviour
         for done in self._waiting.pop(key):
             done(behaviour)

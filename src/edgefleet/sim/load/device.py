@@ -1,4 +1,4 @@
-"""One simulated device: the real agent core, its effects done on a virtual disk and network."""
+"""One simulated device: the real agent core, with a virtual disk and network for its effects."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,8 +29,8 @@ from edgefleet.sim.limits import ANSWER_TIMEOUT_S
 from edgefleet.sim.load.disk import Shelf, VirtualDisk
 from edgefleet.sim.load.draws import Draws
 from edgefleet.sim.load.event_loop import Appointment, EventLoop, Scope
-from edgefleet.sim.load.fetch import GOLDEN, MODEL, Fetching, Said, file_path
-from edgefleet.sim.load.hub_api import Failed, HubDoor
+from edgefleet.sim.load.fetch import GOLDEN, MODEL, Fetched, Fetching, file_path
+from edgefleet.sim.load.hub_api import Failed, HubApi
 from edgefleet.sim.load.link import LinkFacts, VirtualLink
 from edgefleet.sim.load.model import Laboratory, ModelBehaviour, VirtualServing
 
@@ -41,7 +41,7 @@ _SLOTS: Final[Mapping[bytes, SlotName]] = {b"a": "a", b"b": "b"}
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """What a simulated device is. ``requests_s`` is how much people ask of it."""
+    """The properties of a simulated device. ``requests_s`` is its inference requests per second."""
 
     name: str
     facts: Facts
@@ -55,10 +55,10 @@ class DeviceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the devices of one simulation share. ``trusted`` are the keys they came with."""
+    """The objects that all devices of a simulation share. ``trusted`` are the publisher keys."""
 
     world: EventLoop
-    door: HubDoor
+    hub: HubApi
     shelf: Shelf
     laboratory: Laboratory
     trusted: dict[str, PublicKey]
@@ -66,7 +66,7 @@ class Surroundings:
 
 
 class SimDevice:
-    """Off until ``boot``. ``ran`` lists every release that it ever served, in that order."""
+    """A device, off until ``boot``. ``ran`` lists the releases it has served, in order."""
 
     def __init__(
         self,
@@ -87,15 +87,15 @@ class SimDevice:
         self._draws = Draws(around.seed, f"agent/{facts.name}")
         self._serving = VirtualServing(facts.requests_s, Draws(around.seed, f"use/{facts.name}"))
         self._stored = b""
-        self._on = Scope(self._world)  # ends with the power
-        self._work = Scope(self._world)  # ends with the manifest, fetch or proof under way
+        self._on = Scope(self._world)  # ends when the power is cut
+        self._work = Scope(self._world)  # ends with the current manifest, fetch or proof
         self._came: dict[str, int] = {}
         self._timer: Appointment | None = None
         self._awaited: tuple[int, Appointment] | None = None
 
     @property
     def release(self) -> str | None:
-        """What it serves, on trial or confirmed."""
+        """The release that the device serves, on trial or confirmed. None if it serves none."""
         now = running(self.state)
         return now[1] if now else None
 
@@ -104,7 +104,7 @@ class SimDevice:
         return PHASES[self.state.stage]
 
     def boot(self) -> None:
-        """Start the agent from what the disk holds, as after an installation or a power cut."""
+        """Start the agent from the files on the disk, as after an installation or a power cut."""
         self.power_off()
         self._on = Scope(self._world)
         self._stored = self.disk.read(_STATE) or b""
@@ -121,7 +121,7 @@ class SimDevice:
         )
 
     def power_off(self) -> None:
-        """Everything stops at once. What the disk holds stays."""
+        """Stop everything at once. The files on the disk remain."""
         self._on.end()
         self._work.end()
         self._came.clear()
@@ -129,7 +129,7 @@ class SimDevice:
         self._timer = self._awaited = None
 
     def _happen(self, event: Event) -> None:
-        """Step the core, keep its state, then do its effects: in this order, as the real shell."""
+        """Step the core, store its state, then execute its effects, in the real agent's order."""
         self.state, effects = step(self.state, event, self._world.now())
         data = to_store(self.state)
         if data != self._stored:
@@ -139,15 +139,15 @@ class SimDevice:
             self._do(effect)
 
     def _do(self, effect: Effect) -> None:
-        """Begin it. What comes of it is heard in a later event, never inside this one."""
+        """Start an effect. Its result is always a later event, never part of the current one."""
         match effect:
             case do.SendCheckIn():
                 self._send(effect)
             case do.FetchManifest():
                 fetching = self._fetching(effect.job)
-                fetching.manifest(effect, self._around.door, self._token, self._around.trusted)
+                fetching.manifest(effect, self._around.hub, self._token, self._around.trusted)
             case do.Fetch():
-                self._fetching(effect.job).file(effect, self._around.door, self._token)
+                self._fetching(effect.job).file(effect, self._around.hub, self._token)
             case do.Prove():
                 self._new_work()
                 self._study(self._work, effect.slot, effect.held, partial(self._prove, effect))
@@ -157,9 +157,9 @@ class SimDevice:
                 self._study(self._on, effect.slot, effect.held, partial(self._activate, effect))
             case do.StopServing():
                 self._serving.stop()
-                self._on.after(0.0, self._look)
+                self._on.after(0.0, self._probe)
             case do.Probe():
-                self._on.after(0.0, self._look)
+                self._on.after(0.0, self._probe)
             case do.MovePointer():
                 if effect.slot is None:
                     self.disk.remove(_POINTER)
@@ -183,24 +183,24 @@ class SimDevice:
     def _send(self, effect: do.SendCheckIn) -> None:
         check_in, now = effect.check_in, self._world.now()
         if self.link.up(now):
-            missing, after_s = Failed("timeout", "No answer came."), self.facts.answer_timeout_s
+            missing, after_s = Failed("timeout", "No answer arrived."), self.facts.answer_timeout_s
         else:
             missing, after_s = Failed("unreachable", "The link is down."), 0.0
-        due = self._on.after(after_s, partial(self._heard, check_in.seq, missing))
+        due = self._on.after(after_s, partial(self._received, check_in.seq, missing))
         self._awaited = (check_in.seq, due)
-        done = self._on.hear(partial(self._answered, check_in.seq))
+        done = self._on.guarded(partial(self._answered, check_in.seq))
         for at in self.link.arrivals(now, len(encode(check_in))):
-            # What has left the device arrives, even when its power fails meanwhile.
-            self._world.at(at, partial(self._around.door.check_in, self._token, check_in, done))
+            # A message that was sent arrives even if the device loses power afterwards.
+            self._world.at(at, partial(self._around.hub.check_in, self._token, check_in, done))
 
     def _answered(self, seq: int, answer: CheckInAnswer | Failed) -> None:
-        """At the hub's end of the link: the answer sets out for the device."""
+        """The hub has answered: send the answer over the link to the device."""
         size_bytes = 0 if isinstance(answer, Failed) else len(encode(answer))
         for at in self.link.arrivals(self._world.now(), size_bytes):
-            self._on.at(at, partial(self._heard, seq, answer))
+            self._on.at(at, partial(self._received, seq, answer))
 
-    def _heard(self, seq: int, answer: CheckInAnswer | Failed) -> None:
-        """The first answer to what is awaited counts; a doubled or late one does not."""
+    def _received(self, seq: int, answer: CheckInAnswer | Failed) -> None:
+        """Handle the first answer to the awaited check-in. Drop duplicates and late answers."""
         if self._awaited is None or self._awaited[0] != seq:
             return
         self._awaited[1].cancel()
@@ -223,7 +223,6 @@ class SimDevice:
 
     def _fetching(self, job: int) -> Fetching:
         self._new_work()
-        tell = partial(self._worked, job)
         return Fetching(
             self._world,
             self._work,
@@ -231,17 +230,17 @@ class SimDevice:
             disk=self.disk,
             shelf=self._around.shelf,
             came=self._came,
-            tell=tell,
+            done=partial(self._worked, job),
         )
 
-    def _worked(self, job: int, said: Said) -> None:
-        if isinstance(said, Failed):
+    def _worked(self, job: int, result: Fetched | Failed) -> None:
+        if isinstance(result, Failed):
             draw = self._draws.uniform()
             self._happen(
-                happened.StagingFailed(job=job, code=said.code, detail=said.detail, draw=draw)
+                happened.StagingFailed(job=job, code=result.code, detail=result.detail, draw=draw)
             )
         else:
-            self._happen(said)
+            self._happen(result)
 
     def _study(
         self,
@@ -250,13 +249,13 @@ class SimDevice:
         held: InstalledRelease,
         done: Callable[[ModelBehaviour | Failed], None],
     ) -> None:
-        """What the slot's files do on a device of this profile; Failed when they are not there."""
+        """Get the behaviour of the release. ``done`` gets ``Failed`` if a file is missing."""
         model = self.disk.read(file_path(name, MODEL))
         golden = self.disk.read(file_path(name, GOLDEN))
         if model is None or golden is None:
-            done(Failed("golden_refused", "The slot's files are not there."))
+            done(Failed("golden_refused", "A file of the slot is missing."))
         else:
-            self._around.laboratory.study(held, model, golden, scope.hear(done))
+            self._around.laboratory.study(held, model, golden, scope.guarded(done))
 
     def _prove(self, effect: do.Prove, behaviour: ModelBehaviour | Failed) -> None:
         if isinstance(behaviour, Failed):
@@ -289,7 +288,7 @@ class SimDevice:
         else:
             self._happen(happened.Activated(job=effect.job, status=status))
 
-    def _look(self) -> None:
+    def _probe(self) -> None:
         status = self._serving.status(self._world.now())
         draw = self._draws.uniform()
         self._happen(happened.ServingProbed(status=status, alive=status is not None, draw=draw))

@@ -1,7 +1,6 @@
-"""A device's virtual disk: ``base.storage.Storage`` in memory, with an end to its space.
+"""A device's virtual disk: ``base.storage.Storage`` in memory, with limited space.
 
-Large files are kept once for all devices (``Shelf``), so that a fleet that holds one release costs
-one copy of it.
+Devices share large files (``Shelf``), so that a fleet with one release uses the memory of one copy.
 """
 
 from hashlib import sha256
@@ -13,19 +12,19 @@ from edgefleet.sim.limits import SHELVED_BYTES
 
 
 class Shelf:
-    """What many devices hold alike, kept once: bytes, and manifests, by their SHA-256."""
+    """Files and manifests shared by all devices, one copy each, by their SHA-256."""
 
     def __init__(self) -> None:
         self._by_digest: dict[str, bytes] = {}
-        self._digest_of: dict[int, str] = {}  # by identity of what is on the shelf
+        self._digest_of: dict[int, str] = {}  # by ``id`` of the shared bytes
         self._manifests: dict[str, ReleaseManifest] = {}
 
     def manifest(self, opened: OpenedManifest) -> ReleaseManifest:
-        """The shelf's own copy of a manifest that a device has opened for itself."""
+        """The shared copy of a manifest that a device has verified."""
         return self._manifests.setdefault(opened.digest, opened.manifest)
 
     def put(self, data: bytes) -> bytes:
-        """The shelf's own copy of ``data``."""
+        """The shared copy of ``data``."""
         if id(data) in self._digest_of:
             return data
         digest = sha256(data).hexdigest()
@@ -37,14 +36,14 @@ class Shelf:
         return self._by_digest.get(digest)
 
     def digest(self, data: bytes) -> str:
-        """SHA-256 of ``data``; looked up where these very bytes are on the shelf."""
+        """SHA-256 of ``data``. Not computed again for a shared copy."""
         return self._digest_of.get(id(data)) or sha256(data).hexdigest()
 
 
 class VirtualDisk:
-    """Storage of one device. ``capacity_bytes`` counts what the files hold, and nothing else.
+    """Storage of one device. ``capacity_bytes`` limits the sizes of the files, without metadata.
 
-    A file is replaced by writing the new one beside it, so that both need room for a moment.
+    A file is replaced by writing the new one beside it, so both need space for a moment.
     """
 
     def __init__(self, shelf: Shelf, capacity_bytes: int) -> None:
@@ -61,11 +60,11 @@ class VirtualDisk:
         return None if data is None else len(data)
 
     def write(self, path: str, data: bytes) -> None:
-        self._demand(len(data))
+        self._check_space(len(data))
         self._put(_checked(path), data)
 
     def append(self, path: str, data: bytes) -> None:
-        self._demand(len(data))
+        self._check_space(len(data))
         self._put(_checked(path), self._files.get(path, b"") + data)
 
     def rename(self, source: str, target: str) -> None:
@@ -99,9 +98,11 @@ class VirtualDisk:
     def locate(self, path: str) -> str:
         return f"virtual:{_checked(path)}"
 
-    def _demand(self, size_bytes: int) -> None:
+    def _check_space(self, size_bytes: int) -> None:
         if size_bytes > self.free_bytes():
-            raise DeviceError("disk_full", "The virtual disk has no room left.")
+            raise DeviceError(
+                "disk_full", f"{size_bytes} bytes needed, {self.free_bytes()} bytes free."
+            )
 
     def _put(self, path: str, data: bytes) -> None:
         self._drop(path)

@@ -1,4 +1,4 @@
-"""Chance that repeats: a stream of draws in 8 bytes of state, so that a million fit in memory."""
+"""Reproducible random numbers with 8 bytes of state, so that a million streams fit in memory."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ _GAMMA: Final = 0x9E3779B97F4A7C15  # splitmix64's increment, see base.ids.mix64
 
 
 class Draws:
-    """A ``base.entropy.Entropy`` that a seed and a name fix. Streams of two names are unrelated."""
+    """A ``base.entropy.Entropy`` from a seed and a name. Streams with two names are independent."""
 
     __slots__ = ("_state",)
 
@@ -16,7 +16,7 @@ class Draws:
         self._state = mix64(seed) ^ device_hash(name)
 
     def bits(self) -> int:
-        """64 of them."""
+        """The next 64 random bits."""
         self._state = (self._state + _GAMMA) & MASK64
         return mix64(self._state)
 

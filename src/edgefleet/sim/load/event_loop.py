@@ -1,7 +1,7 @@
-"""Virtual time: what is to happen, in order, and a clock that moves from one event to the next.
+"""Virtual time: an event queue, and a clock that moves from one event to the next.
 
-Nothing else in a simulation knows the time. Two actions for the same moment happen in the order in
-which they were asked for, so a run is a function of its seeds.
+A simulation has no other source of time. Actions with equal times run in the order in which they
+were scheduled, so a run depends only on its seeds.
 """
 
 import heapq
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Appointment:
-    """An action that is to happen. Cancelled, it is passed over."""
+    """A scheduled action. A cancelled one is skipped."""
 
     at: float
     action: Action | None
@@ -25,7 +25,7 @@ class Appointment:
 
 
 class EventLoop:
-    """A clock (``base.clock.Clock``) with a heap of appointments; one thread."""
+    """A clock (``base.clock.Clock``) with a heap of scheduled actions. Single-threaded."""
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start
@@ -40,7 +40,7 @@ class EventLoop:
         return self._now
 
     def at(self, when: float, action: Action) -> Appointment:
-        """Do ``action`` at ``when``, or next if that is past."""
+        """Schedule ``action`` at ``when``, or now if ``when`` is past."""
         appointment = Appointment(max(when, self._now), action)
         heapq.heappush(self._heap, (appointment.at, self._order, appointment))
         self._order += 1
@@ -50,15 +50,15 @@ class EventLoop:
         return self.at(self._now + delay_s, action)
 
     def next_at(self) -> float | None:
-        """When something happens next; None when nothing ever will."""
+        """Time of the next action. None if nothing is scheduled."""
         while self._heap and self._heap[0][2].action is None:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def run(self, until: float, *, at_most: int | None = None) -> bool:
-        """Let everything up to ``until`` happen; says whether it got there.
+        """Run all actions up to ``until``. Returns whether ``until`` was reached.
 
-        Stops early, at the time of the last action, after ``at_most`` of them.
+        After ``at_most`` actions it stops early, at the time of the last one, and returns False.
         """
         done = 0
         while (due := self.next_at()) is not None and due <= until:
@@ -76,7 +76,7 @@ class EventLoop:
 
 
 class Scope:
-    """Appointments and callbacks that end together, as with a power cut or a stopped job."""
+    """Actions and callbacks that are cancelled together, by a power cut or a stopped job."""
 
     __slots__ = ("_open", "_world")
 
@@ -90,9 +90,9 @@ class Scope:
     def after(self, delay_s: float, action: Action) -> Appointment:
         return self.at(self._world.now() + delay_s, action)
 
-    def hear(self, done: Callable[[T], None]) -> Callable[[T], None]:
-        """``done``, deaf once the scope has ended."""
-        return lambda said: done(said) if self._open else None
+    def guarded(self, done: Callable[[T], None]) -> Callable[[T], None]:
+        """``done``, without effect once the scope has ended."""
+        return lambda value: done(value) if self._open else None
 
     def end(self) -> None:
         self._open = False

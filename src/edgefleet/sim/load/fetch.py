@@ -1,4 +1,4 @@
-"""A device's downloads: over its own link, onto its own disk, checked as the real agent does."""
+"""A device's downloads over its link onto its disk, verified as in the real agent."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,25 +13,24 @@ from edgefleet.security.signing import PublicKey, open_manifest
 from edgefleet.sim.limits import PIECE_S
 from edgefleet.sim.load.disk import Shelf, VirtualDisk
 from edgefleet.sim.load.event_loop import Action, EventLoop, Scope
-from edgefleet.sim.load.hub_api import Failed, HubDoor
+from edgefleet.sim.load.hub_api import Failed, HubApi
 from edgefleet.sim.load.link import VirtualLink
 
 MODEL: Final = "model.onnx"
 GOLDEN: Final = "golden.npz"
-Said = happened.ManifestOpened | happened.Fetched | Failed
+Fetched = happened.ManifestOpened | happened.Fetched
 
 
 def file_path(slot: str, file: str) -> str:
-    """Where a slot keeps a file."""
+    """Path of a file in a slot."""
     return f"slots/{slot}/{file}"
 
 
 class Fetching:
-    """One download under way. ``tell`` hears ManifestOpened, Fetched or a ``Failed``, later, once.
+    """One download. ``done`` is called once, later, with ManifestOpened, Fetched or ``Failed``.
 
-    The bytes come from the door at once, as from a cache on the site; what takes time is the
-    device's own link. ``came`` (bytes by digest) outlives a broken link, so that the next try goes
-    on where this one stopped.
+    The hub's bytes arrive at once, as from a cache on the site; only the device's own link takes
+    time. ``came`` (bytes by digest) survives a broken link, so that the next attempt resumes there.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class Fetching:
         disk: VirtualDisk,
         shelf: Shelf,
         came: dict[str, int],
-        tell: Callable[[Said], None],
+        done: Callable[[Fetched | Failed], None],
     ) -> None:
         self._world = world
         self._scope = scope
@@ -51,28 +50,29 @@ class Fetching:
         self._disk = disk
         self._shelf = shelf
         self._came = came
-        self._tell = tell
+        self._done = done
 
     def manifest(
-        self, effect: do.FetchManifest, door: HubDoor, token: str, trusted: dict[str, PublicKey]
+        self, effect: do.FetchManifest, hub: HubApi, token: str, trusted: dict[str, PublicKey]
     ) -> None:
-        def sent(envelope: Envelope | Failed) -> None:
+        def received(envelope: Envelope | Failed) -> None:
             if isinstance(envelope, Failed):
                 self._end(envelope)
             else:
                 self._carry(len(encode(envelope)), partial(self._open, effect, envelope, trusted))
 
-        self._carry(0, partial(door.manifest, token, effect.sha256, self._scope.hear(sent)))
+        received_in_scope = self._scope.guarded(received)
+        self._carry(0, partial(hub.manifest, token, effect.sha256, received_in_scope))
 
-    def file(self, effect: do.Fetch, door: HubDoor, token: str) -> None:
+    def file(self, effect: do.Fetch, hub: HubApi, token: str) -> None:
         artifact = effect.artifact
         if self._disk.digest(file_path(effect.slot, effect.file)) == artifact.sha256:
             self._end(happened.Fetched(job=effect.job))
         elif self._disk.free_bytes() < artifact.size_bytes:
-            self._end(Failed("disk_full", f"{artifact.size_bytes} bytes do not fit."))
+            self._end(Failed("disk_full", f"{artifact.size_bytes} bytes do not fit on the disk."))
         else:
-            sent = self._scope.hear(partial(self._pieces, effect))
-            self._carry(0, partial(door.artifact, token, artifact.sha256, sent))
+            received = self._scope.guarded(partial(self._pieces, effect))
+            self._carry(0, partial(hub.artifact, token, artifact.sha256, received))
 
     def _open(
         self, effect: do.FetchManifest, envelope: Envelope, trusted: dict[str, PublicKey]
@@ -91,7 +91,7 @@ class Fetching:
         )
 
     def _pieces(self, effect: do.Fetch, data: bytes | Failed) -> None:
-        """Let the next piece take its time on the link, until it breaks or all is here."""
+        """Transfer the next piece. Repeats until the link breaks or all pieces have arrived."""
         if isinstance(data, Failed):
             self._end(data)
             return
@@ -119,19 +119,21 @@ class Fetching:
             self._disk.write(path, data)
             if self._disk.digest(path) != effect.artifact.sha256:
                 self._disk.remove(path)
-                raise PublisherError("digest_mismatch", f"{effect.file} is not what was signed.")
+                raise PublisherError(
+                    "digest_mismatch", f"{effect.file} does not have the signed digest."
+                )
         except EdgefleetError as error:
             self._end(Failed(error.code, error.message))
             return
         self._end(happened.Fetched(job=effect.job))
 
     def _carry(self, size_bytes: int, arrived: Action) -> None:
-        """One message over the link. Here the first copy counts: HTTP is answered once."""
+        """Send one message over the link. Of duplicates the first counts, as HTTP answers once."""
         times = self._link.arrivals(self._world.now(), size_bytes)
         if times:
             self._scope.at(min(times), arrived)
         else:
             self._end(Failed("connection_lost", "The link was down."))
 
-    def _end(self, said: Said) -> None:
-        self._scope.after(0.0, partial(self._tell, said))
+    def _end(self, result: Fetched | Failed) -> None:
+        self._scope.after(0.0, partial(self._done, result))

@@ -1,4 +1,4 @@
-"""Many simulated devices: enrolled, switched on, and counted."""
+"""A fleet of simulated devices: enrolment, start, and counts."""
 
 from collections import Counter, defaultdict
 from functools import partial
@@ -14,31 +14,31 @@ from edgefleet.sim.load.hub_api import Failed
 
 
 class FleetReport(Wire, frozen=True, kw_only=True):
-    """What the devices themselves know, whatever any hub thinks of them."""
+    """Counts from the devices themselves, independent of the hub's counts."""
 
     kind: Literal["progress", "summary"]
     at: float
     devices: int  # enrolled
-    link_up: int  # of these, able to speak to the hub now
+    link_up: int  # of these, with a working link now
     on_release: dict[str, int]  # release served -> devices, "" for none yet
     ran: dict[str, int]  # release -> devices that ever served it, on trial or confirmed
-    ran_now: dict[str, dict[str, int]]  # of these, by the release that they serve now
+    ran_now: dict[str, dict[str, int]]  # the same devices, by the release that they serve now
     phases: dict[str, int]
     cpu_s: float = 0.0  # of the whole process
 
 
 class SimulatedFleet:
-    """Devices in one world around one hub. ``facts`` and ``claims`` go pair by pair."""
+    """The devices of one simulation, all of one hub."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self.devices: dict[str, SimDevice] = {}
 
     def enrol(self, facts: DeviceFacts, claim: str) -> None:
-        """Trade the claim for a credential and switch the device on.
+        """Exchange the claim for a credential and start the device.
 
-        This happens where the device is installed, on a good link. It is tried again while the hub
-        cannot be had; a refusal is raised, typed, in the world's thread.
+        Enrolment uses a perfect link, as during an installation. It is retried while the hub is
+        unreachable. An error of the hub is raised as an ``EdgefleetError`` in the loop's thread.
         """
         request = EnrolRequest(
             protocol=PROTOCOL,
@@ -47,7 +47,7 @@ class SimulatedFleet:
             facts=facts.facts,
             labels=facts.labels,
         )
-        self._around.door.enrol(request, partial(self._enrolled, facts, claim))
+        self._around.hub.enrol(request, partial(self._enrolled, facts, claim))
 
     def report(self, kind: Literal["progress", "summary"], *, cpu_s: float = 0.0) -> FleetReport:
         now = self._around.world.now()

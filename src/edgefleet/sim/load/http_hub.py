@@ -1,7 +1,7 @@
-"""The door to a real hub: its real API, over a few kept-alive connections in threads.
+"""A real hub over HTTP, with a few persistent connections in worker threads.
 
-Artifacts come over HTTP once and are then shared, as from a cache on the site; each device pays
-for them on its own virtual link.
+Each artifact is downloaded once and then shared, as from a cache on the site. Every device still
+needs the transfer time of its own virtual link.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,22 +26,22 @@ W = TypeVar("W", bound=Wire)
 _JSON: Final = {"Content-Type": "application/json"}
 
 
-class HttpDoor:
-    """A ``sim.door.HubDoor``. ``post`` brings answers into the world's thread.
+class HttpHub:
+    """A ``HubApi`` over HTTP. ``post`` runs the answers in the event loop's thread.
 
-    A device has one request on its way at a time, so what waits here is bounded by the fleet.
+    A device has one request at a time, so the size of the fleet bounds the queued requests.
     """
 
     def __init__(self, hub_url: str, post: Callable[[Action], None]) -> None:
         self._hub_url = hub_url
-        self._checkin_url = hub_url  # until the first enrolment names another
+        self._checkin_url = hub_url  # until the first enrolment returns another
         self._threads = Workers(CONNECTIONS, "hub", post)
         self._links = local()
         self._artifacts: dict[str, bytes] = {}
         self._waiting: dict[str, list[Done[bytes]]] = {}
 
     def close(self) -> None:
-        """Ends once what was begun has been answered or timed out."""
+        """Wait until the current requests are answered or have timed out, then stop."""
         self._threads.close()
 
     def enrol(self, request: EnrolRequest, done: Done[EnrolAnswer]) -> None:
@@ -72,33 +72,33 @@ class HttpDoor:
             self._waiting[sha256] = [done]
             self._threads.submit(self._download, token, sha256)
 
-    # In the threads of the pool.
+    # These run in the worker threads.
 
     def _ask(self, call: Callable[[], Answer], kind: type[W], done: Done[W]) -> None:
-        said: W | Failed
+        result: W | Failed
         try:
             answer = call()
             if answer.status < 300:
-                said = decode(answer.body, kind, code="answer_malformed")
+                result = decode(answer.body, kind, code="answer_malformed")
             else:
-                said = _failed(answer.status, answer.body)
+                result = _failed(answer.status, answer.body)
         except EdgefleetError as error:
-            said = Failed(error.code, error.message)
-        self._threads.post(partial(done, said))
+            result = Failed(error.code, error.message)
+        self._threads.post(partial(done, result))
 
     def _download(self, token: str, sha256: str) -> None:
         endpoint, names = BY_NAME["device_artifact"], {"sha256": sha256}
-        said: bytes | Failed
+        result: bytes | Failed
         try:
             path = endpoint.path.format_map(names)
             answer = self._link(self._hub_url).download(
                 path, headers=_bearer(token), timeout_s=ANSWER_TIMEOUT_S
             )
             data = b"".join(answer.chunks)
-            said = data if answer.status == 200 else _failed(answer.status, data)
+            result = data if answer.status == 200 else _failed(answer.status, data)
         except EdgefleetError as error:
-            said = Failed(error.code, error.message)
-        self._threads.post(partial(self._downloaded, sha256, said))
+            result = Failed(error.code, error.message)
+        self._threads.post(partial(self._downloaded, sha256, result))
 
     def _call(
         self,
@@ -118,19 +118,19 @@ class HttpDoor:
         )
 
     def _link(self, url: str) -> HttpLink:
-        """The connection of the thread that asks."""
+        """The connection of the current thread."""
         links: dict[str, HttpLink] = self._links.__dict__.setdefault("by_url", {})
         if url not in links:
             links[url] = HttpLink(url)
         return links[url]
 
-    # In the world's thread.
+    # This runs in the event loop's thread.
 
-    def _downloaded(self, sha256: str, said: bytes | Failed) -> None:
-        if isinstance(said, bytes):
-            self._artifacts[sha256] = said
+    def _downloaded(self, sha256: str, result: bytes | Failed) -> None:
+        if isinstance(result, bytes):
+            self._artifacts[sha256] = result
         for done in self._waiting.pop(sha256):
-            done(said)
+            done(result)
 
 
 def _bearer(token: str) -> dict[str, str]:
@@ -139,7 +139,7 @@ def _bearer(token: str) -> dict[str, str]:
 
 def _failed(status: int, body: bytes) -> Failed:
     try:
-        said = msgspec.json.decode(body, type=Problem)
+        problem = msgspec.json.decode(body, type=Problem)
     except msgspec.MsgspecError:
-        return Failed("answer_malformed", f"Answer {status} without a problem in its body.")
-    return Failed(said.code, said.message, said.next_seq)
+        return Failed("answer_malformed", f"HTTP status {status} without a Problem in the body.")
+    return Failed(problem.code, problem.message, problem.next_seq)

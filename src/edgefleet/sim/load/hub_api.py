@@ -1,6 +1,6 @@
-"""What simulated devices ask of a hub, whichever hub it is: the real one over HTTP, or one in here.
+"""The hub's interface for simulated devices: a real hub over HTTP, or a stand-in in this process.
 
-Calls return at once. ``done`` is called later, in the world's thread, exactly once.
+Calls return at once. Later ``done`` is called exactly once, in the event loop's thread.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No answer, or a refusal. ``code`` is one of ``base.errors``."""
+    """No answer, or an error. ``code`` is an error code of ``base.errors``."""
 
     code: str
     detail: str = ""
@@ -25,8 +25,8 @@ class Failed:
 Done = Callable[[T | Failed], None]
 
 
-class HubDoor(Protocol):
-    """A way to one hub for many devices; ``token`` is the asking device's own credential."""
+class HubApi(Protocol):
+    """Requests of many devices to one hub. ``token`` is the credential of the calling device."""
 
     def enrol(self, request: EnrolRequest, done: Done[EnrolAnswer]) -> None: ...
 
@@ -35,5 +35,5 @@ class HubDoor(Protocol):
     def manifest(self, token: str, sha256: str, done: Done[Envelope]) -> None: ...
 
     def artifact(self, token: str, sha256: str, done: Done[bytes]) -> None:
-        """The bytes that the hub has under that digest, as they came: unchecked."""
+        """Download the artifact with this digest. The bytes are not verified."""
         ...

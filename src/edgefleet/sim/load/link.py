@@ -1,4 +1,4 @@
-"""A device's virtual network: when it is up, what it loses and doubles, how long things take."""
+"""A device's virtual network link: outages, loss, duplicates and transfer times."""
 
 from dataclasses import dataclass, field
 from math import inf
@@ -8,10 +8,10 @@ from edgefleet.sim.load.draws import Draws
 
 @dataclass(frozen=True, slots=True)
 class Outages:
-    """When a link is down: in ``windows`` (from, until), and for the end of each period.
+    """Times when a link is down: the ``windows`` (from, until), and the end of each period.
 
-    A flapping link is up for ``up_s``, then down for ``down_s``, and so on; ``shift_s`` says how
-    far into its period it is at time 0.
+    A flapping link alternates: up for ``up_s``, down for ``down_s``. ``shift_s`` is its position in
+    the period at time 0.
     """
 
     windows: tuple[tuple[float, float], ...] = ()
@@ -27,7 +27,7 @@ class Outages:
 
 @dataclass(frozen=True, slots=True)
 class LinkFacts:
-    """What a link is like, in each direction. ``loss`` and ``doubling`` are shares of messages."""
+    """Properties of a link in each direction. ``loss`` and ``doubling`` are shares of messages."""
 
     latency_s: float = 0.02
     bandwidth_bytes_s: float = 2e6
@@ -37,7 +37,7 @@ class LinkFacts:
 
 
 class VirtualLink:
-    """One device's way to everything outside."""
+    """The link of one device."""
 
     __slots__ = ("_draws", "facts")
 
@@ -49,15 +49,15 @@ class VirtualLink:
         return not self.facts.outages.down(now)
 
     def arrivals(self, now: float, size_bytes: int) -> tuple[float, ...]:
-        """When a message sent at ``now`` arrives: never, once or (each late by chance) twice."""
+        """Arrival times of a message sent at ``now``: none, one, or two for a duplicate."""
         facts = self.facts
         if facts.outages.down(now) or (facts.loss and self._draws.happens(facts.loss)):
             return ()
-        times = [now + self._way_s(size_bytes)]
+        times = [now + self._transit_s(size_bytes)]
         if facts.doubling and self._draws.happens(facts.doubling):
-            times.append(now + self._way_s(size_bytes))
+            times.append(now + self._transit_s(size_bytes))
         return tuple(at for at in times if not facts.outages.down(at))
 
-    def _way_s(self, size_bytes: int) -> float:
+    def _transit_s(self, size_bytes: int) -> float:
         jitter = 0.5 + self._draws.uniform()
         return self.facts.latency_s * jitter + size_bytes / self.facts.bandwidth_bytes_s

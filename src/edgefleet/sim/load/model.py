@@ -1,4 +1,4 @@
-"""How a release behaves on a simulated device, and the virtual process that serves it."""
+"""The behaviour of a release on a simulated device, and the virtual process that serves it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from edgefleet.sim.load.draws import Draws
 
 @dataclass(frozen=True, slots=True)
 class ModelBehaviour:
-    """What an artifact was seen to do.
+    """The measured behaviour of an artifact.
 
-    ``confidences`` are 256 quantiles of the top score over what devices see, rising; a live request
-    draws one of them. Latencies and memory are those of the machine that measured.
+    ``confidences`` are 256 quantiles of the top score on field data, ascending. A live request
+    draws one of them. Latencies and memory are those of the measuring machine.
     """
 
     proof: ProveResult
     confidences: tuple[float, ...]
-    accuracy: float  # share of right answers on what devices see
+    accuracy: float  # share of correct answers on field data
     latency_us_p50: int
     latency_us_p95: int
     memory_mib: int
 
 
 class Laboratory(Protocol):
-    """Knows, or finds out, how a release behaves."""
+    """Finds the behaviour of a release."""
 
     def study(
         self,
@@ -35,22 +35,22 @@ class Laboratory(Protocol):
         golden: bytes,
         done: Callable[[ModelBehaviour], None],
     ) -> None:
-        """Call ``done`` in the world's thread, once, at once where it is known already."""
+        """Call ``done`` once, in the event loop's thread: now, if the behaviour is known."""
         ...
 
 
 class VirtualServing:
-    """One device's serving process: its release, and the requests that people send it.
+    """One device's serving process: its release, and the inference requests it receives.
 
-    Requests come evenly, ``requests_s`` a second. Each has a confidence from its release's own
-    distribution, drawn by the device's own chance.
+    ``requests_s`` requests arrive per second, at equal intervals. Each draws a confidence from the
+    release's distribution, with the device's own random numbers.
     """
 
     __slots__ = (
         "_behaviour",
         "_came",
         "_draws",
-        "_held",
+        "_installed",
         "_phase",
         "_pid",
         "_requests_s",
@@ -61,18 +61,18 @@ class VirtualServing:
         self._requests_s = requests_s
         self._draws = draws
         self._pid = 1
-        self._held: InstalledRelease | None = None
+        self._installed: InstalledRelease | None = None
         self._behaviour: ModelBehaviour | None = None
         self._phase = draws.uniform()
-        self._came = 0  # requests up to the last look, since time 0
+        self._came = 0  # requests from time 0 to the last probe
         self._stats = LiveStats()
 
     @property
     def alive(self) -> bool:
-        return self._held is not None
+        return self._installed is not None
 
     def serves(self, held: InstalledRelease) -> bool:
-        mine = self._held
+        mine = self._installed
         return mine is not None and (mine.model, mine.release, mine.variant.artifact) == (
             held.model,
             held.release,
@@ -80,20 +80,20 @@ class VirtualServing:
         )
 
     def swap(self, now: float, held: InstalledRelease, behaviour: ModelBehaviour) -> None:
-        """Serve ``held`` from now on; its counters start at nothing."""
-        self._held, self._behaviour = held, behaviour
+        """Serve ``held`` from now on. Its counters start at zero."""
+        self._installed, self._behaviour = held, behaviour
         self._came = self._requests(now)
         self._stats = LiveStats(memory_mib=behaviour.memory_mib)
 
     def stop(self) -> None:
-        """The process ends; a later one has another pid."""
-        self._held = self._behaviour = None
+        """End the process. The next one has another pid."""
+        self._installed = self._behaviour = None
         self._stats = LiveStats()
         self._pid += 1
 
     def status(self, now: float) -> ServingStatus | None:
-        """What a look at the process says; None when there is none."""
-        held, behaviour = self._held, self._behaviour
+        """The status that a probe of the process returns. None if it is not running."""
+        held, behaviour = self._installed, self._behaviour
         if held is None or behaviour is None:
             return None
         before, self._came = self._came, self._requests(now)

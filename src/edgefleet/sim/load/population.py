@@ -1,4 +1,4 @@
-"""A fleet as one meets it: several kinds of boxes, some far away, some hardly used, some gone."""
+"""A realistic fleet: several profiles, slow links, little-used devices and offline devices."""
 
 from dataclasses import dataclass
 from math import inf
@@ -24,14 +24,14 @@ _SITES: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of the fleet, and what a busy device and a quiet one are asked in a second.
+    """Shares of the fleet, and the requests per second of a busy and of a quiet device.
 
-    A quiet device sees too few requests during a trial to judge a release by its answers: it
-    confirms whatever runs, and only the hub, adding up many of them, can tell.
+    A quiet device receives too few requests during a trial to judge a release by its answers, so
+    it confirms any release that runs. Only the hub can judge, from the sum of many devices.
     """
 
     gone: float = 0.04  # offline for good
-    away: float = 0.04  # cut off at first; they come back almost together, after ``away_s``
+    away: float = 0.04  # offline at first; they return almost together, after ``away_s``
     flapping: float = 0.05
     slow: float = 0.10
     quiet: float = 0.15
@@ -43,9 +43,9 @@ class Mix:
 def population(
     count: int, *, seed: int, start: float, interval_s: float, prefix: str = "sim", mix: Mix = Mix()
 ) -> tuple[DeviceFacts, ...]:
-    """``count`` devices. ``start`` is the world's time at which they are switched on.
+    """The facts of ``count`` devices, which start at virtual time ``start``.
 
-    A device's facts follow from the seed and its own name: a larger fleet holds the smaller one.
+    A device's facts depend only on the seed and its name: a larger fleet contains the smaller one.
     """
     digits = max(4, len(str(count)))
     names = [f"{prefix}-{number:0{digits}}" for number in range(1, count + 1)]
@@ -69,7 +69,7 @@ def _device(name: str, seed: int, start: float, interval_s: float, mix: Mix) -> 
         labels={"site": f"site-{site + 1:02}", "region": _REGIONS[site % len(_REGIONS)]},
         link=_link(draws, start, mix),
         requests_s=draws.between(*(mix.busy_requests_s if busy else mix.quiet_requests_s)),
-        # One look at the serving process before each check-in is enough; a trial is seen closer.
+        # One probe of the serving process per check-in is enough, except during a trial.
         pace=Pace(probe_idle_s=interval_s, probe_trial_s=min(0.5, interval_s)),
         answer_timeout_s=2 * interval_s,
     )

@@ -1,4 +1,4 @@
-"""Work outside the world's thread. What goes wrong there is raised where the world runs."""
+"""Worker threads beside the event loop. Their errors are raised in the loop's thread."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ P = ParamSpec("P")
 
 
 class Workers:
-    """A few threads beside a world; ``post`` brings an action back into it."""
+    """A pool of worker threads. ``post`` runs an action in the event loop's thread."""
 
     def __init__(self, count: int, name: str, post: Callable[[Action], None]) -> None:
         self.post = post
@@ -20,13 +20,13 @@ class Workers:
         def run() -> None:
             try:
                 work(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - not judged here, only carried over
+            except Exception as error:  # noqa: BLE001 - raised in the loop's thread
                 self.post(_raising(error))
 
         self._executor.submit(run)
 
     def close(self) -> None:
-        """Drop what has not begun; returns once what has is over."""
+        """Cancel the queued work and wait for the running work."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 

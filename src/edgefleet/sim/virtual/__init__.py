@@ -1,1 +1,1 @@
-"""The whole world in one process: engine, hub, links and devices in virtual time."""
+"""Discrete-event simulation in one process: engine, hub, links and devices in virtual time."""

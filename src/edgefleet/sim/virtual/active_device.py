@@ -1,4 +1,4 @@
-"""Devices with something to do: the real agent core's state, and what surrounds that core."""
+"""Active devices: the state of the real agent core, and of the process and disk around it."""
 
 from collections.abc import Iterator
 from copy import copy
@@ -14,18 +14,18 @@ from edgefleet.sim.virtual.scenario import NEW, Truth
 
 
 def fates(luck: npt.NDArray[np.float64], truth: Truth) -> npt.NDArray[np.intp]:
-    """A number for each luck: equal where the release does the same to the devices."""
+    """A number for each luck. Equal numbers mean that the release behaves alike."""
     shares = (truth.fails, truth.crashes, truth.bricks, truth.refuses, truth.burns)
     return np.digitize(luck, np.cumsum(shares))
 
 
-class Live:
-    """Materialised devices that are alike in everything here: most often one, or ``rows`` of them.
+class ActiveDevice:
+    """One active device, or several (``rows``) that are equal in every attribute here.
 
-    As a core is a function, one step of it is the step of them all. What the world says to some of
-    them only parts them. ``stored`` is what their disks hold of the state. ``life`` grows with
-    every power cut, so that nothing of an earlier life is heard in a later one. ``luck`` in [0, 1)
-    says once and for all what the new release does to these devices.
+    A core is a pure function, so one step serves all of these devices. An event for only some of
+    them splits the group. ``stored`` is the state on their disks. ``life`` grows with every power
+    cut, so that no event of an earlier life reaches a later one. ``luck`` in [0, 1) is fixed, and
+    decides how the new release behaves on these devices.
     """
 
     __slots__ = (
@@ -36,24 +36,26 @@ class Live:
     def __init__(self, rows: Rows, state: AgentState, luck: float) -> None:
         self.rows = rows  # ascending
         self.row = int(rows[0])
-        self.parts: tuple[Live, ...] = ()  # what it came apart into; then it is of no use itself
+        self.parts: tuple[
+            ActiveDevice, ...
+        ] = ()  # the groups after a split; then only these are used
         self.state = self.stored = state
         self.luck = luck
         self.life = 0
         self.pid = 1
-        self.skew = 0.0  # its clock, less the true time
+        self.skew = 0.0  # the device's clock minus the true time, in seconds
         self.timer_at = self.pushed_at = float("inf")
-        self.held: InstalledRelease | None = None  # what its serving process serves
+        self.held: InstalledRelease | None = None  # the release that the serving process serves
         self.pointer: SlotName | None = None
         self.swapped_at = 0.0
         self.requests_s = 0.0
         self.bytes_s = 1.0
-        self.came = 0.0  # bytes of the download under way
-        self.stays = False  # sends figures all the time, and so is never folded
+        self.came = 0.0  # bytes of the current download that have arrived
+        self.stays = False  # sends telemetry all the time, and so never becomes idle
 
-    def part(self, rows: tuple[Rows, ...]) -> "tuple[Live, ...]":
-        """Let it come apart into these."""
-        parts: list[Live] = []
+    def part(self, rows: tuple[Rows, ...]) -> "tuple[ActiveDevice, ...]":
+        """Split the group into one group for each of ``rows``."""
+        parts: list[ActiveDevice] = []
         for mine in rows:
             part = copy(self)
             part.rows, part.row = mine, int(mine[0])
@@ -61,15 +63,15 @@ class Live:
         self.parts = tuple(parts)
         return self.parts
 
-    def whole(self) -> "Iterator[Live]":
-        """Itself, or what it came apart into."""
+    def whole(self) -> "Iterator[ActiveDevice]":
+        """The group itself, or the groups after its splits."""
         if not self.parts:
             yield self
         for part in self.parts:
             yield from part.whole()
 
     def status(self, now: float, truth: Truth) -> ServingStatus | None:
-        """What a look at the serving process says; None when there is none."""
+        """The status that a probe of the serving process returns. None if it is not running."""
         held = self.held
         if held is None:
             return None

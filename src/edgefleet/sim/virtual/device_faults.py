@@ -1,4 +1,4 @@
-"""Columns of a simulated fleet: each device's luck and faults, drawn once from the seed."""
+"""The luck and the faults of each device, drawn once from the seed."""
 
 from collections.abc import Mapping
 
@@ -13,8 +13,8 @@ from edgefleet.sim.virtual.scenario import Scenario, Span
 Floats = npt.NDArray[np.float64]
 
 
-class FleetFacts:
-    """One value a row. Times are those of the run; a healed run has no faults but lost devices."""
+class DeviceFaults:
+    """Columns with one value per row. After healing the only fault is a dead device."""
 
     def __init__(self, scenario: Scenario, devices: int, seed: int, start: float) -> None:
         fleet, faults = scenario.fleet, scenario.faults
@@ -85,7 +85,7 @@ class FleetFacts:
         return self._by_profile[self._profiles[row // len(self._sites) % len(self._profiles)]]
 
     def kinds(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """A number for each row: equal where ``device`` is."""
+        """A number for each row. Equal numbers mean equal facts from ``device``."""
         if self._groups:
             profiles = [group.profile for group in self._groups]
             numbers = np.array([profiles.index(group.profile) for group in self._groups])
@@ -93,7 +93,7 @@ class FleetFacts:
         return rows // len(self._sites) % len(self._profiles)
 
     def plain(self, rows: Rows, now: float) -> Mask:
-        """Who has no fault of its own from now on, and sends no figures of its own."""
+        """The devices without a fault of their own from ``now`` on, and without own telemetry."""
         marred = (
             self.thin | self.old | self.previous | self.panel | self.dead | np.isfinite(self.up_s)
         )
@@ -108,7 +108,7 @@ class FleetFacts:
         return self.healed or now >= self.disk_until.item(row)
 
     def up(self, row: int, now: float) -> bool:
-        """It lives, speaks our protocol, and its link is up."""
+        """Whether the device is alive, its protocol is supported and its link is up."""
         if self.dead.item(row) or self.old.item(row):
             return False
         if self.healed:
@@ -122,7 +122,7 @@ class FleetFacts:
         return up_s == np.inf or (now + self.shift_s.item(row)) % cycle < up_s
 
     def all_up(self, rows: Rows, now: float | Floats) -> Mask:
-        """``up`` for many, at once or each at its own time."""
+        """``up`` for many rows, at one time or each at its own time."""
         up: Mask = ~(self.dead[rows] | self.old[rows])
         if self.healed:
             return up
@@ -139,7 +139,7 @@ class FleetFacts:
 def _drawn(
     chance: np.random.Generator, count: int, share: float, span: Span, start: float
 ) -> Floats:
-    """For ``share`` of the rows a moment within ``span`` of the start; the start for the others."""
+    """A time within ``span`` after the start for ``share`` of the rows, else the start."""
     hit = chance.random(count) < share
     moments: Floats = np.where(hit, start + chance.uniform(*span, count), start)
     return moments

@@ -1,7 +1,7 @@
-"""What a plan would do on this fleet: a simulation of that very plan, without faults.
+"""Dry run: predicts a plan by simulating it on a similar fleet, without faults.
 
-The hub knows the fleet and answers for its facts; whoever asks runs the simulation, as the hub may
-not import it. A fleet above ``DEVICES`` is simulated smaller, in the same proportions.
+The hub provides the facts of the fleet. The client runs the simulation, because the hub must not
+import it. A fleet above ``DEVICES`` is scaled down in the same proportions.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _NEVER_S: Final = (1e9, 1e9)
 
 
 class FleetToTry(Wire, frozen=True, kw_only=True):
-    """The devices that the plan selects. ``offline`` is how many of them cannot be reached now."""
+    """The devices that the plan selects. ``offline`` is the number of offline devices."""
 
     groups: tuple[Group, ...]
     offline: int = 0
@@ -29,7 +29,7 @@ class FleetToTry(Wire, frozen=True, kw_only=True):
 
 
 class WavePrediction(Wire, frozen=True, kw_only=True):
-    """One wave: how many devices it and those before it hold, and when it would open and close."""
+    """One wave: its cut (including earlier waves), and when it opens and closes."""
 
     name: str
     cut: int
@@ -38,12 +38,15 @@ class WavePrediction(Wire, frozen=True, kw_only=True):
 
 
 class Prediction(Wire, frozen=True, kw_only=True):
-    """What to expect of a good release. ``duration_s`` is None when it would not end by itself."""
+    """The prediction for a good release.
+
+    ``duration_s`` is None if the rollout does not end without a person.
+    """
 
     devices: int
     simulated: int
     waves: tuple[WavePrediction, ...]
-    bytes: int  # over the whole rollout, without caches
+    bytes: int  # downloaded in the whole rollout, without caches
     duration_s: float | None
     most_in_trial: int
     ends: str
@@ -53,9 +56,9 @@ class Prediction(Wire, frozen=True, kw_only=True):
 def predict(
     spec: RolloutSpec, fleet: FleetToTry, manifest: ReleaseManifest, *, seed: int, now: float
 ) -> Prediction:
-    """Play ``spec`` on a fleet like ``fleet``. ``now`` is when it would start, for its windows.
+    """Simulate ``spec`` on a fleet like ``fleet``. The rollout starts at ``now``.
 
-    Raises OperatorError where planning would.
+    Raises OperatorError if the plan is invalid.
     """
     devices = sum(group.devices for group in fleet.groups)
     groups = _scaled(fleet.groups, devices)
@@ -123,7 +126,7 @@ def _times(count: int, times: float) -> int:
 
 
 def group_devices(devices: Sequence[tuple[str, dict[str, str]]]) -> tuple[Group, ...]:
-    """Devices given as (profile, labels), put together where they are alike."""
+    """Group devices with equal (profile, labels)."""
     counts: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
     for profile, labels in devices:
         key = (profile, tuple(sorted(labels.items())))

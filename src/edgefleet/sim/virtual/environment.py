@@ -1,4 +1,4 @@
-"""What surrounds the agent cores of one run: time, chance, the agenda, the hub, the truth."""
+"""The environment of the agent cores in a run: time, random draws, event queue, hub, faults."""
 
 from collections import Counter
 from random import Random
@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from edgefleet.agent.event import Event
 from edgefleet.agent.state import Pace
-from edgefleet.sim.virtual.active_device import Live
-from edgefleet.sim.virtual.device_faults import FleetFacts
-from edgefleet.sim.virtual.event_queue import HAPPENED, TIMER, Agenda
+from edgefleet.sim.virtual.active_device import ActiveDevice
+from edgefleet.sim.virtual.device_faults import DeviceFaults
+from edgefleet.sim.virtual.event_queue import HAPPENED, TIMER, EventQueue
 from edgefleet.sim.virtual.hub import SimHub
 from edgefleet.sim.virtual.scenario import Scenario
 
@@ -21,30 +21,32 @@ NUMBERS: Final = {"1": 1, "2": 2}  # of releases, in ``serving``
 _LONG_S: Final = 3600.0
 
 
-class Outside:
-    """``now`` is set by the run, from ``start`` on; ``facts`` are by row, ``hub`` is the only hub.
+class Environment:
+    """``now`` is set by the run, from ``start`` on. ``facts`` are columns by row.
 
-    ``draw`` is the one chance that all of it has, so the order of draws is part of the run.
+    ``draw`` is the only source of random numbers, so the order of draws is part of the run.
     """
 
     def __init__(
         self,
         scenario: Scenario,
-        facts: FleetFacts,
+        facts: DeviceFaults,
         hub: SimHub,
         *,
-        agenda: Agenda,
+        queue: EventQueue,
         chance: Random,
         start: float,
     ) -> None:
         self.scenario = scenario
         self.facts = facts
         self.hub = hub
-        self.agenda = agenda
+        self.queue = queue
         self.draw = chance.random
         self.start = self.now = start
-        self.suffered: Counter[str] = Counter()  # faults, and newcomers, as they happened
-        self.serving: npt.NDArray[np.uint8] = np.zeros(facts.count, np.uint8)  # by row, in truth
+        self.suffered: Counter[str] = Counter()  # number of faults, and of newcomers
+        self.serving: npt.NDArray[np.uint8] = np.zeros(
+            facts.count, np.uint8
+        )  # by row, the true state
         faults = scenario.faults
         self.rough = faults.loss > 0 or faults.doubling > 0 or faults.reordering > 0  # links
         self._pace = Pace(probe_idle_s=_LONG_S, probe_trial_s=scenario.rollout.gate.confirm_after_s)
@@ -53,17 +55,17 @@ class Outside:
         )
 
     def pace(self, *, stays: bool) -> Pace:
-        """How often a core looks at its service; ``stays`` as in ``Live``."""
+        """How often a core probes its serving process. ``stays`` is that of ``ActiveDevice``."""
         return self._panel_pace if stays else self._pace
 
-    def later(self, live: Live, delay_s: float, event: Event) -> None:
-        """What a core asked for comes to its end."""
-        self.agenda.put(self.now + delay_s, HAPPENED, live, event)
+    def later(self, live: ActiveDevice, delay_s: float, event: Event) -> None:
+        """Schedule the event that ends an effect of a core."""
+        self.queue.put(self.now + delay_s, HAPPENED, live, event)
 
-    def look(self, live: Live, at: float) -> None:
-        """See that the core looks again at ``at``."""
+    def schedule_timer(self, live: ActiveDevice, at: float) -> None:
+        """Schedule the core's timer at ``at``, or now if ``at`` is past."""
         live.timer_at = at
         at = max(at, self.now)
         if live.pushed_at > at:
             live.pushed_at = at
-            self.agenda.put(at, TIMER, live)
+            self.queue.put(at, TIMER, live)

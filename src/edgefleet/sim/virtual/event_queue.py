@@ -1,6 +1,6 @@
-"""What is to happen to single devices, in order: plain tuples in a heap, millions of them a minute.
+"""The event queue of a run: plain tuples in a heap, fast enough for millions of events a minute.
 
-``sim.world`` is the same thing for a few thousand devices, with callbacks.
+``sim.load.event_loop`` has the same purpose for a few thousand devices, with callbacks.
 """
 
 import heapq
@@ -8,34 +8,34 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, Final
 
-from edgefleet.sim.virtual.active_device import Live
+from edgefleet.sim.virtual.active_device import ActiveDevice
 
 
 class Due(IntEnum):
-    """What an entry is."""
+    """The kinds of events."""
 
-    TIMER = 0  # the core wants to look
-    HAPPENED = 1  # an effect came to its end; the payload is the event
-    ARRIVES = 2  # a check-in reaches the hub; the payload is (CheckIn, the device waits)
-    BOOTS = 3  # the power is back
-    ANSWERED = 4  # the hub told some this and some that; the payload are the events with their rows
+    TIMER = 0  # the core's timer fires
+    HAPPENED = 1  # an effect has ended; the payload is the agent's event
+    ARRIVES = 2  # a check-in reaches the hub; the payload is (CheckIn, whether the device waits)
+    BOOTS = 3  # power returns
+    ANSWERED = 4  # the hub's answers differ; the payload is the events with their rows
 
 
-# Bound once, as each event asks for one: Python 3.11 takes 0.2 us to find a member in its class.
+# Module constants, because Python 3.11 needs 0.2 us to find a member in its class.
 TIMER: Final = Due.TIMER
 HAPPENED: Final = Due.HAPPENED
 ARRIVES: Final = Due.ARRIVES
 BOOTS: Final = Due.BOOTS
 ANSWERED: Final = Due.ANSWERED
 
-Entry = tuple[float, int, Due, Live, int, Any]
+Entry = tuple[float, int, Due, ActiveDevice, int, Any]
 
 
-class Agenda:
-    """Entries of one moment come out in the order in which they were put in.
+class EventQueue:
+    """Entries with equal times are returned in the order in which they were added.
 
-    Those of later seconds lie in a list a second, unsorted: one heap of all would be paid for with
-    a cache miss a level.
+    Entries of later seconds are in one unsorted list per second: a single heap would cost a cache
+    miss per level.
     """
 
     __slots__ = ("_later", "_now", "_order", "_second")
@@ -46,8 +46,8 @@ class Agenda:
         self._later: dict[int, list[Entry]] = {}
         self._order = 0
 
-    def put(self, at: float, due: Due, live: Live, payload: Any = None) -> None:
-        """``live`` hears of it at ``at``, unless its power went before."""
+    def put(self, at: float, due: Due, live: ActiveDevice, payload: Any = None) -> None:
+        """Schedule an event of ``live`` at ``at``. A power cut before then cancels it."""
         self._order += 1
         entry = (at, self._order, due, live, live.life, payload)
         second = int(at)
@@ -59,9 +59,9 @@ class Agenda:
             self._later[second] = [entry]
 
     def during(self, second: int) -> Iterator[Entry]:
-        """Take out what is due before ``second`` ends, what is put in meanwhile included.
+        """Remove and yield the entries due in ``second``, including those added meanwhile.
 
-        Call it for every second, one after the other.
+        Call it for every second, in order.
         """
         self._second = second
         for entry in self._later.pop(second, ()):

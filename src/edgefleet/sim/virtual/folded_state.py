@@ -1,7 +1,7 @@
-"""Idle devices as rows of numbers: an agent's state folded small, and made whole again.
+"""Compact agent states of idle devices: folding a state into a row, and restoring it.
 
-Devices that did the same hold the same: their states differ in sequence numbers alone, so a state
-is kept once and a row holds its number. Nothing is lost by folding, as only settled states fold.
+Devices with the same history have states that differ only in sequence numbers. So each distinct
+state is kept once, and a row has its number. Only settled states fold, so folding loses nothing.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from edgefleet.rollout.fleet.columns import Rows
 _replace: Final = msgspec.structs.replace
 
 
-class Folded:
-    """One settled state a row."""
+class FoldedStates:
+    """One settled state for each row."""
 
     def __init__(self, count: int) -> None:
         self._shape = np.zeros(count, np.uint32)
@@ -29,7 +29,7 @@ class Folded:
         self._numbers: dict[Any, int] = {}
 
     def fold(self, rows: Rows, state: AgentState) -> None:
-        """Keep a settled state of each of ``rows``."""
+        """Store a settled state for each of ``rows``."""
         number = self._numbers.get(_key(state))
         if number is None:
             number = self._numbers[_key(state)] = len(self._shapes)
@@ -39,20 +39,20 @@ class Folded:
         self._reserved[rows] = state.seq_reserved
 
     def alike(self, rows: Rows, kinds: npt.NDArray[np.intp]) -> Iterator[Rows]:
-        """``rows`` parted into those whose states are equal, and whose ``kinds`` are."""
+        """Split ``rows`` into groups with equal states and equal ``kinds``."""
         if len(rows):
             state = (self._reserved[rows], self._seq[rows], self._shape[rows])
             yield from parted(rows, (*state, kinds[rows]))
 
     def unfold(self, row: int, checkin_at: float) -> AgentState:
-        """The state of an agent that is about to check in."""
+        """The state of the row's agent, whose next check-in is due at ``checkin_at``."""
         soft = Soft(booted=True, seq=self._seq.item(row), checkin_at=checkin_at)
         shape = self._shapes[self._shape.item(row)]
         return _replace(shape, seq_reserved=self._reserved.item(row), soft=soft)
 
 
 def parted(rows: Rows, columns: tuple[npt.NDArray[Any], ...]) -> Iterator[Rows]:
-    """``rows``, which ascend, parted by equal values in ``columns``; each part ascends."""
+    """Split ascending ``rows`` into groups with equal values in ``columns``. Groups ascend too."""
     order = np.lexsort(columns)
     apart = np.zeros(max(0, len(rows) - 1), np.bool_)
     for column in columns:
@@ -61,7 +61,7 @@ def parted(rows: Rows, columns: tuple[npt.NDArray[Any], ...]) -> Iterator[Rows]:
 
 
 def settled(state: AgentState, now: float) -> bool:
-    """Nothing is under way and nothing waits to be said: only its next check-in is due."""
+    """Whether nothing is in progress and nothing waits to be reported before the next check-in."""
     soft = state.soft
     return (
         state.stage is Stage.IDLE
@@ -76,7 +76,7 @@ def settled(state: AgentState, now: float) -> bool:
 
 
 def _key(state: AgentState) -> tuple[object, ...]:
-    """Equal for states that differ in sequence numbers alone."""
+    """A key that is equal for states that differ only in sequence numbers."""
     a, b = state.a, state.b
     return (
         state.active, a.confirmed, a.proved, a.held and (a.held.release, a.held.variant.profile),

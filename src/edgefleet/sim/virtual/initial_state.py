@@ -1,33 +1,33 @@
-"""What a run begins with: a fleet that was enrolled, and a rollout long over that gave it all."""
+"""The initial state of a run: an enrolled fleet, and a completed rollout of the old release."""
 
 import numpy as np
 
 from edgefleet.protocol.rollout import RolloutSpec, Status
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.sim.virtual import releases
-from edgefleet.sim.virtual.devices import Crowd
+from edgefleet.sim.virtual.devices import Devices
 from edgefleet.sim.virtual.scenario import MODEL, NEW, OLD
 
 BASELINE = "ro-0"
 
 
-def lay(crowd: Crowd) -> None:
-    """Enrol all devices and let them run the old release; both releases are published."""
-    outside = crowd.outside
-    hub, facts, start = outside.hub, outside.facts, outside.start
+def set_up(devices: Devices) -> None:
+    """Enrol all devices, publish both releases and install the old one."""
+    environment = devices.environment
+    hub, facts, start = environment.hub, environment.facts, environment.start
     for row in range(facts.devices):
         hub.enrol(facts.name(row), facts.device(row).profile, facts.labels(row))
     for release in (OLD, NEW):
-        made, sha256 = releases.manifest(release, outside.scenario, start)
+        made, sha256 = releases.manifest(release, environment.scenario, start)
         hub.publish(made, sha256)
-        crowd.know(made, sha256)
+        devices.publish(made, sha256)
     baseline = _rollout(facts.devices, start)
     hub.store.save_state(baseline)
     hub.engine.load(baseline)
     rows = np.arange(facts.devices)
     number = np.uint32(hub.engine.fleet.release_id(MODEL, OLD))
     hub.engine.fleet.heartbeats(rows, start, np.full(facts.devices, number, np.uint32))
-    crowd.install(OLD)
+    devices.install(OLD)
     hub.store.save_standings(hub.engine.fleet)
 
 

@@ -1,8 +1,8 @@
-"""Devices whose agent is of protocol 1: around the agent core as it is, what an older one did else.
+"""Devices with an agent of protocol 1, emulated around the current agent core.
 
-It told the hub that it starts, and started when that check-in had come to its end, whatever the
-answer was. So the core hears here that its start was acknowledged, and the report goes with every
-check-in until it really was.
+The older agent announced its start, and started after that check-in, whatever the answer was. So
+this module acknowledges the start to the core, and adds the report to every check-in until the hub
+has acknowledged it.
 """
 
 from typing import Final
@@ -15,35 +15,37 @@ from edgefleet.agent.state import AgentState
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, Outcome, OutcomeKind, Phase
 from edgefleet.rollout.fleet.columns import Mask
-from edgefleet.sim.virtual.active_device import Live
+from edgefleet.sim.virtual.active_device import ActiveDevice
 
-SPOKEN: Final = 1  # the protocol
-_MOST: Final = 16  # outcomes in a check-in
+SPOKEN: Final = 1  # the protocol of these agents
+_MOST: Final = 16  # most outcomes in a check-in
 _REPLAYED: Final = "checkin_replayed"
 
 
-class Previous:
-    """``rows`` says which devices they are."""
+class LegacyAgents:
+    """``rows`` is the mask of these devices."""
 
     def __init__(self, rows: Mask) -> None:
         self._rows = rows
         self.any = bool(rows.any())
-        self._owed: dict[int, tuple[Outcome, ...]] = {}  # started, and not acknowledged yet
+        self._owed: dict[
+            int, tuple[Outcome, ...]
+        ] = {}  # reported starts that are not acknowledged yet
 
-    def said(self, live: Live, said: CheckIn) -> CheckIn:
-        """What an agent of protocol 1 would say in its place."""
+    def translate_check_in(self, live: ActiveDevice, check_in: CheckIn) -> CheckIn:
+        """The check-in that an agent of protocol 1 sends instead. Unchanged for other agents."""
         if not self._rows[live.row]:
-            return said
+            return check_in
         owed = self._owed.get(live.row, ())
         known = {outcome.id for outcome in owed}
         mine = tuple(
-            replace(outcome, attempt=0) for outcome in said.outcomes if outcome.id not in known
+            replace(outcome, attempt=0) for outcome in check_in.outcomes if outcome.id not in known
         )
-        phase = Phase.TRIAL if said.phase is Phase.STAGED else said.phase
-        return replace(said, protocol=SPOKEN, phase=phase, outcomes=(*owed, *mine)[:_MOST])
+        phase = Phase.TRIAL if check_in.phase is Phase.STAGED else check_in.phase
+        return replace(check_in, protocol=SPOKEN, phase=phase, outcomes=(*owed, *mine)[:_MOST])
 
-    def heard(self, live: Live, event: Event) -> Event:
-        """What the core hears: that it may start, as soon as it was told."""
+    def translate_event(self, live: ActiveDevice, event: Event) -> Event:
+        """The event for the core: an announced start counts as acknowledged."""
         if not self._rows[live.row]:
             return event
         owed = self._owed.get(live.row, ())
@@ -57,22 +59,22 @@ class Previous:
             case _:
                 return event
         self._owed[live.row] = owed
-        start = _told(live.state, event.seq)
+        start = _announced_start(live.state, event.seq)
         if start is None:
             return event
         if answer is None or start.id not in answer.acked:
             self._owed[live.row] = (*owed, replace(start, attempt=0))
         acked = (start.id,) if answer is None else (*answer.acked, start.id)
-        told = CheckInAnswer(
+        acknowledged = CheckInAnswer(
             interval_s=live.state.interval_s if answer is None else answer.interval_s,
             acked=acked,
             offer=_wanted(live.state),
         )
-        return happened.CheckInAnswered(seq=event.seq, answer=told, draw=event.draw)
+        return happened.CheckInAnswered(seq=event.seq, answer=acknowledged, draw=event.draw)
 
 
-def _told(state: AgentState, seq: int) -> Outcome | None:
-    """The start that the check-in on its way tells of, if that is ``seq``."""
+def _announced_start(state: AgentState, seq: int) -> Outcome | None:
+    """The start that the check-in ``seq`` announces. None if it announces none."""
     sent = state.soft.sent
     if state.stage is not Stage.ANNOUNCING or sent is None or sent.seq != seq:
         return None
@@ -85,7 +87,7 @@ def _is_of(state: AgentState, start: Outcome) -> bool:
 
 
 def _wanted(state: AgentState) -> Offer | None:
-    """The offer that is being followed, again."""
+    """The offer of the current attempt. None if there is no attempt."""
     attempt = state.attempt
     if attempt is None:
         return None

@@ -1,4 +1,4 @@
-"""Those who watch a run: every checker hears what happens and says what must not be."""
+"""Base class of the invariant checkers, and the dispatch of a run's events to them."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,16 +9,16 @@ from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
-Tell = Callable[[str, str], None]
-"""(checker, what must not be)"""
+Report = Callable[[str, str], None]
+"""Called with the checker's name and the text of a violation."""
 
-VIOLATIONS: Final = 50  # kept; more are counted only
+VIOLATIONS: Final = 50  # kept with their text; further ones are only counted
 
 
 class Violation(Wire, frozen=True, kw_only=True):
-    """What must not be, and was."""
+    """A violated invariant."""
 
     checker: str
     at: float
@@ -26,80 +26,80 @@ class Violation(Wire, frozen=True, kw_only=True):
 
 
 class Checker:
-    """Base of all. Override what you want to hear; ``wrong`` says what must not be.
+    """Base class. Override the events to observe, and report a violation with ``wrong``.
 
-    ``engine`` is another one after each crash of the hub. Rows are those of its fleet, ascending;
-    devices of one call did the same at the same moment.
+    ``engine`` is a new object after each crash of the hub. ``rows`` are rows of its fleet, in
+    ascending order. All devices of one call did the same at the same time.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
-        self.crowd = crowd
-        self._tell = tell
+    def __init__(self, run: RunView, report: Report) -> None:
+        self.run = run
+        self._report = report
 
     @property
     def engine(self) -> Engine:
-        return self.crowd.engine
+        return self.run.engine
 
     def wrong(self, text: str) -> None:
-        self._tell(self.name, text)
+        self._report(self.name, text)
 
     def named(self, rows: Rows) -> str:
-        """The first of these devices, and how many more there are."""
+        """The name of the first device, and the number of others."""
         more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-        return f"{self.crowd.name(int(rows[0]))}{more}"
+        return f"{self.run.name(int(rows[0]))}{more}"
 
-    # What there is to hear. Those below do nothing.
+    # Events. The methods of the base class do nothing.
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
-        """It became durable, for the first time of each; the engine has not counted it yet."""
+        """A new outcome of each device became durable. The engine has not counted it yet."""
 
     def acknowledged(self, rows: Rows, outcomes: tuple[Outcome, ...], now: float) -> None:
-        """The devices were told that these are durable."""
+        """The hub acknowledged the outcomes to the devices."""
 
     def offered(self, rows: Rows, offer: Offer, now: float) -> None:
-        """The devices were told to run something."""
+        """The hub offered a release to the devices."""
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
-        """A rollout was planned, or its state moved on, durably."""
+        """A rollout was planned (``before`` is None), or its state changed, durably."""
 
     def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
-        """The devices serve the release now. ``action`` is install, revert or restore."""
+        """The devices serve the release from now on. ``action`` is install, revert or restore."""
 
     def ticked(self, now: float) -> None:
-        """All gates have been looked at."""
+        """The hub has evaluated all gates."""
 
     def ended(self, now: float) -> None:
-        """Everything was healed, and had its time."""
+        """The run is over: all faults are healed, and the devices had time to check in."""
 
 
 class Witnesses:
-    """All checkers, called only for what they override."""
+    """All checkers. Each is called only for the events that it overrides."""
 
-    def __init__(self, kinds: Sequence[type[Checker]], crowd: CrowdView) -> None:
+    def __init__(self, kinds: Sequence[type[Checker]], run: RunView) -> None:
         self.violations: list[Violation] = []
         self.count = 0
         self.by_checker: Counter[str] = Counter()
-        self._crowd = crowd
-        checkers = [kind(crowd, self._wrong) for kind in kinds]
-        self.stored = _those(checkers, "stored")
-        self.acknowledged = _those(checkers, "acknowledged")
-        self.offered = _those(checkers, "offered")
-        self.changed = _those(checkers, "changed")
-        self.activated = _those(checkers, "activated")
-        self.ticked = _those(checkers, "ticked")
-        self.ended = _those(checkers, "ended")
+        self._run = run
+        checkers = [kind(run, self._wrong) for kind in kinds]
+        self.stored = _overriding(checkers, "stored")
+        self.acknowledged = _overriding(checkers, "acknowledged")
+        self.offered = _overriding(checkers, "offered")
+        self.changed = _overriding(checkers, "changed")
+        self.activated = _overriding(checkers, "activated")
+        self.ticked = _overriding(checkers, "ticked")
+        self.ended = _overriding(checkers, "ended")
 
     def _wrong(self, checker: str, text: str) -> None:
         self.count += 1
         self.by_checker[checker] += 1
         if len(self.violations) < VIOLATIONS:
-            said = Violation(checker=checker, at=self._crowd.now, text=text)
-            self.violations.append(said)
+            violation = Violation(checker=checker, at=self._run.now, text=text)
+            self.violations.append(violation)
 
 
-def _those(checkers: Sequence[Checker], hook: str) -> tuple[Callable[..., Any], ...]:
+def _overriding(checkers: Sequence[Checker], hook: str) -> tuple[Callable[..., Any], ...]:
     return tuple(
         getattr(checker, hook)
         for checker in checkers

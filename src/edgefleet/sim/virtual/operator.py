@@ -1,41 +1,41 @@
-"""The people who are asked: they agree with what is open, and decide at last what no gate will."""
+"""Simulated operators: they approve waves, and end a rollout that no gate decides."""
 
 from edgefleet.protocol.rollout import Status, Verb
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints.approval import missing
 from edgefleet.rollout.lifecycle.state import OPEN, RolloutState
-from edgefleet.sim.virtual.environment import Outside
+from edgefleet.sim.virtual.environment import Environment
 from edgefleet.sim.virtual.scenario import ROLLOUT
 
-THINKS_S = 90.0  # before a person agrees with what is open
+THINKS_S = 90.0  # seconds before a person approves
 _UNDECIDED = {WaitCode.INCONCLUSIVE, WaitCode.SAMPLE, WaitCode.HALTED, WaitCode.PAUSED}
 
 
-class Person:
-    """``said`` is the verb that ended a rollout which did not end by itself."""
+class Operator:
+    """``verb`` is the verb that ended a rollout which did not end by itself, else empty."""
 
-    def __init__(self, outside: Outside) -> None:
-        self.said = ""
-        self._outside = outside
+    def __init__(self, environment: Environment) -> None:
+        self.verb = ""
+        self._environment = environment
 
-    def look(self, state: RolloutState) -> None:
-        """Approve, once there was time to think; end it, long after all is healed."""
-        outside = self._outside
-        hub, now = outside.hub, outside.now
-        healed_s = now - outside.start - outside.scenario.heal_s
+    def act(self, state: RolloutState) -> None:
+        """Approve if it is time, and end an undecided rollout ``person_s`` after healing."""
+        environment = self._environment
+        hub, now = environment.hub, environment.now
+        healed_s = now - environment.start - environment.scenario.heal_s
         if state.status is Status.RUNNING and missing(state) and now >= _agreed_at(state):
             hub.approve(ROLLOUT, f"person-{len(state.approvals) + 1}", now)
-        if healed_s < outside.scenario.person_s or state.status not in OPEN or self.said:
+        if healed_s < environment.scenario.person_s or state.status not in OPEN or self.verb:
             return
         waits = {wait.code for wait in hub.engine.why_rollout(ROLLOUT, now).waits}
         if waits & _UNDECIDED:
             verb = Verb.REVERT if state.started_at is not None else Verb.HALT
             if hub.command(ROLLOUT, verb, now):
-                self.said = verb.value
+                self.verb = verb.value
 
 
 def _agreed_at(state: RolloutState) -> float:
-    """When the next person has made up their mind about what is open."""
+    """Time of the next person's approval."""
     wave = state.open_wave
     opened_at = state.created_at if wave is None else wave.opened_at or 0.0
     return THINKS_S + max(opened_at, *(given.at for given in state.approvals), state.created_at)

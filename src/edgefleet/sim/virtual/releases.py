@@ -1,4 +1,4 @@
-"""The two releases of a simulation: the one that the fleet runs, and the one that is rolled out."""
+"""The two releases of a simulation: the fleet's current release, and the one rolled out."""
 
 from edgefleet.agent.state import InstalledRelease
 from edgefleet.base.ids import sha256_hex
@@ -15,7 +15,7 @@ from edgefleet.sim.virtual.scenario import MODEL, NEW, OLD, Scenario
 
 
 def manifest(release: str, scenario: Scenario, created_at: float) -> tuple[ReleaseManifest, str]:
-    """The manifest of ``release`` with its digest."""
+    """The manifest of ``release``, and its digest."""
     tensor = TensorSpec(name="x", datatype="FP32", shape=(-1, 64))
 
     def artifact(name: str, size_bytes: int) -> Artifact:
@@ -50,8 +50,8 @@ def manifest(release: str, scenario: Scenario, created_at: float) -> tuple[Relea
     return made, sha256_hex(encode(made))
 
 
-def held(made: ReleaseManifest, sha256: str, profile: str) -> InstalledRelease:
-    """The release as a device of ``profile`` holds it."""
+def installed_release(made: ReleaseManifest, sha256: str, profile: str) -> InstalledRelease:
+    """The release as installed on a device of ``profile``."""
     variant = next(one for one in made.variants if one.profile == profile)
     return InstalledRelease(
         model=made.model,

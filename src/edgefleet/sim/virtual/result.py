@@ -1,4 +1,4 @@
-"""What is said of a run that has been played: its verdict, waves, faults, cost and curve."""
+"""The result of a run: its verdict, waves, faults, cost and curve."""
 
 import resource
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ import numpy as np
 from edgefleet.protocol.rollout import RolloutView
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.fleet.columns import Mask
-from edgefleet.sim.virtual.device_faults import FleetFacts
-from edgefleet.sim.virtual.devices import Crowd
+from edgefleet.sim.virtual.device_faults import DeviceFaults
+from edgefleet.sim.virtual.devices import Devices
 from edgefleet.sim.virtual.observer import Violation, Witnesses
 from edgefleet.sim.virtual.scenario import ROLLOUT, Faults
 
 
 class Point(Wire, frozen=True, kw_only=True):
-    """The rollout at one moment."""
+    """The rollout at one time."""
 
     at_s: float
     wave: int
@@ -27,7 +27,7 @@ class Point(Wire, frozen=True, kw_only=True):
 
 
 class WaveResult(Wire, frozen=True, kw_only=True):
-    """What became of a wave."""
+    """The outcome of one wave."""
 
     name: str
     cut: int
@@ -38,19 +38,19 @@ class WaveResult(Wire, frozen=True, kw_only=True):
 
 
 class Result(Wire, frozen=True, kw_only=True):
-    """One run. The same seed and code give the same ``trace_digest``, whatever the machine."""
+    """One run. Equal seeds and code give an equal ``trace_digest`` on every machine."""
 
     scenario: str
     devices: int
     seed: int
-    events: int  # agenda entries and check-ins of idle devices
+    events: int  # queue entries and check-ins of idle devices
     events_per_s: int
     steps: int  # of agent cores, counted for each device
-    stepped: int  # counted once for devices that are alike and went together
+    stepped: int  # counted once for a group of equal devices
     heartbeats: int  # of idle devices
     reports: int  # outcomes that became durable
     wall_s: float
-    cpu_s: float  # of this process, as the machine may do other things too
+    cpu_s: float  # CPU time of this process
     virtual_s: float
     peak_rss_mib: int
     violations: int
@@ -60,7 +60,7 @@ class Result(Wire, frozen=True, kw_only=True):
     verdict: str
     reason: str
     text: str
-    person: str  # the verb that a person had to say in the end, if any
+    person: str  # the verb with which a person ended the rollout, else empty
     waves: tuple[WaveResult, ...]
     exposed: int
     ended_s: float | None
@@ -70,7 +70,7 @@ class Result(Wire, frozen=True, kw_only=True):
 
 
 def result_of(
-    crowd: Crowd,
+    devices: Devices,
     witnesses: Witnesses,
     *,
     name: str,
@@ -81,26 +81,26 @@ def result_of(
     wall_s: float,
     cpu_s: float,
 ) -> Result:
-    """The result as it stands now, in the middle of a run too."""
-    outside = crowd.outside
-    hub, facts, start = outside.hub, outside.facts, outside.start
-    view = hub.engine.view(ROLLOUT, outside.now)
-    heartbeats = crowd.idle.heartbeats
-    events = crowd.events + heartbeats
-    faults = {**outside.suffered, **_marred(facts, outside.scenario.faults, start)}
+    """The result up to now. Call it during or after a run."""
+    environment = devices.environment
+    hub, facts, start = environment.hub, environment.facts, environment.start
+    view = hub.engine.view(ROLLOUT, environment.now)
+    heartbeats = devices.idle.heartbeats
+    events = devices.events + heartbeats
+    faults = {**environment.suffered, **_marred(facts, environment.scenario.faults, start)}
     return Result(
         scenario=name,
         devices=facts.devices,
         seed=seed,
         events=events,
         events_per_s=int(events / wall_s),
-        steps=crowd.steps,
-        stepped=crowd.stepped,
+        steps=devices.steps,
+        stepped=devices.stepped,
         heartbeats=heartbeats,
         reports=len(hub.store),
         wall_s=round(wall_s, 2),
         cpu_s=round(cpu_s, 2),
-        virtual_s=outside.now - start,
+        virtual_s=environment.now - start,
         peak_rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         violations=witnesses.count,
         violated=tuple(witnesses.violations),
@@ -134,8 +134,8 @@ def _waves(view: RolloutView, start: float) -> tuple[WaveResult, ...]:
     )
 
 
-def _marred(facts: FleetFacts, faults: Faults, start: float) -> dict[str, int]:
-    """How many devices have each of those faults of the scenario that stay with a device."""
+def _marred(facts: DeviceFaults, faults: Faults, start: float) -> dict[str, int]:
+    """Number of devices with each permanent fault of the scenario."""
     columns: dict[str, Mask] = {
         "offline": facts.away_until > start,
         "flapping": np.isfinite(facts.up_s),

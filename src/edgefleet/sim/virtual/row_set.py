@@ -1,4 +1,4 @@
-"""A set of rows in a byte a row: a million rows are a megabyte, where a ``set`` takes sixty."""
+"""A set of rows with one byte per row: 1 MB for a million rows, a ``set`` needs 60 MB."""
 
 from typing import Final
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from edgefleet.rollout.fleet.columns import Mask, Rows, longer
 
-_NEW: Final[Mask] = np.ones(1, np.bool_)  # most often one row is asked about
+_NEW: Final[Mask] = np.ones(1, np.bool_)  # shared answers for the frequent case of one row
 _OLD: Final[Mask] = np.zeros(1, np.bool_)
 
 
 class RowSet:
-    """Grows as needed; ``len`` is kept. ``rows`` name no row twice."""
+    """Grows as needed. ``rows`` must not contain a row twice."""
 
     __slots__ = ("_count", "_there")
 
@@ -20,7 +20,7 @@ class RowSet:
         self._count = 0
 
     def add(self, rows: Rows) -> Mask:
-        """True where one was not there."""
+        """Add rows. Returns True for each row that is new."""
         if len(rows) == 1 and (row := int(rows[0])) < len(self._there):
             if self._there[row]:
                 return _OLD
@@ -41,7 +41,7 @@ class RowSet:
         self._count -= len(there)
 
     def has(self, rows: Rows) -> Mask:
-        """True where one is there."""
+        """True for each row that is in the set."""
         if len(rows) == 1:
             row = int(rows[0])
             return _NEW if row < len(self._there) and self._there[row] else _OLD

@@ -1,4 +1,4 @@
-"""One run of a scenario: first everything may go wrong, then all is healed, and it has to end."""
+"""One run of a scenario: first with faults, then healed, until the rollout ends."""
 
 import gc
 import math
@@ -21,28 +21,28 @@ from edgefleet.sim.virtual import initial_state as baseline
 from edgefleet.sim.virtual.checkers import ALL
 from edgefleet.sim.virtual.checkers.soak import Soak
 from edgefleet.sim.virtual.curve import Curve
-from edgefleet.sim.virtual.device_faults import FleetFacts
-from edgefleet.sim.virtual.devices import Crowd
-from edgefleet.sim.virtual.environment import Outside
-from edgefleet.sim.virtual.event_queue import Agenda
+from edgefleet.sim.virtual.device_faults import DeviceFaults
+from edgefleet.sim.virtual.devices import Devices
+from edgefleet.sim.virtual.environment import Environment
+from edgefleet.sim.virtual.event_queue import EventQueue
 from edgefleet.sim.virtual.hub import SimHub
 from edgefleet.sim.virtual.incidents import Incidents
 from edgefleet.sim.virtual.observer import Checker, Witnesses
-from edgefleet.sim.virtual.operator import Person
+from edgefleet.sim.virtual.operator import Operator
 from edgefleet.sim.virtual.result import Result, result_of
 from edgefleet.sim.virtual.scenario import NEW, ROLLOUT, Scenario
 from edgefleet.sim.virtual.store import Store
-from edgefleet.sim.virtual.tick import Quiet
+from edgefleet.sim.virtual.tick import TickSchedule
 from edgefleet.sim.virtual.trace import Trace
 
 START = 1_767_571_200.0  # Monday, 5 January 2026, 00:00 UTC
-SETTLE_S = 1800.0  # after the end, so that whoever can be reached has heard of it
+SETTLE_S = 1800.0  # after the end, so that every reachable device checks in
 
 
 class Run:
-    """A world of its own; two of them do not touch.
+    """One simulation. Two runs share no state.
 
-    A ``gate`` of your own judges the waves in place of the usual one, whose soak it need not keep.
+    A custom ``gate`` replaces the built-in one, and need not respect the soak time.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Run:
         self._began_cpu = time.process_time()
         self.trace = Trace()
         self.store = Store()
-        self.facts = FleetFacts(scenario, devices, seed, self.start)
+        self.facts = DeviceFaults(scenario, devices, seed, self.start)
         self.hub = SimHub(
             self.store,
             self.trace,
@@ -73,24 +73,24 @@ class Run:
             interval_s=scenario.fleet.interval_s,
             gate=gate,
         )
-        self.agenda = Agenda(int(self.start))
-        chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
-        self.outside = Outside(
-            scenario, self.facts, self.hub, agenda=self.agenda, chance=chance, start=self.start
+        self.queue = EventQueue(int(self.start))
+        chance = Random(seed)  # noqa: S311 - reproducible on purpose
+        self.environment = Environment(
+            scenario, self.facts, self.hub, queue=self.queue, chance=chance, start=self.start
         )
-        self.crowd = Crowd(self.outside)
+        self.devices = Devices(self.environment)
         kept = checkers if gate is judge else [one for one in checkers if one is not Soak]
         self.witnesses = self.hub.witnesses = Witnesses(kept, self)
         self.hub.keeps_standings = scenario.faults.hub_crashes > 0
-        self._incidents = Incidents(self.crowd, chance)
-        self._person = Person(self.outside)
-        self._curve = Curve(self.outside, self._began, progress)
+        self._incidents = Incidents(self.devices, chance)
+        self._person = Operator(self.environment)
+        self._curve = Curve(self.environment, self._began, progress)
 
-    # What checkers may know.
+    # The view for checkers.
 
     @property
     def now(self) -> float:
-        return self.outside.now
+        return self.environment.now
 
     @property
     def engine(self) -> Engine:
@@ -105,7 +105,7 @@ class Run:
         return NEW
 
     def serves(self) -> npt.NDArray[np.uint8]:
-        return self.outside.serving[: len(self.engine.fleet)]
+        return self.environment.serving[: len(self.engine.fleet)]
 
     def reachable(self) -> Mask:
         rows = np.arange(len(self.engine.fleet))
@@ -117,7 +117,7 @@ class Run:
     # The run.
 
     def play(self) -> Result:
-        """All of it."""
+        """Run the rollout to its end, settle, and run the final checks."""
         with _no_collector():
             finished = self._to_its_end()
             self.settle(SETTLE_S)
@@ -126,13 +126,13 @@ class Run:
         return self._result(finished=finished)
 
     def play_until_over(self) -> Result:
-        """Up to the moment at which the rollout has ended."""
+        """Run until the rollout has ended, without the final checks."""
         with _no_collector():
             finished = self._to_its_end()
         return self._result(finished=finished)
 
     def settle(self, seconds: float) -> None:
-        """Go on for so long, so that whoever can be reached hears how it ended."""
+        """Continue for ``seconds``, so that every reachable device checks in."""
         self._go(self.now + seconds, until_over=False)
 
     def _to_its_end(self) -> bool:
@@ -144,42 +144,45 @@ class Run:
         return self._over()
 
     def _set_up(self) -> None:
-        baseline.lay(self.crowd)
-        self._curve.say(f"fleet of {self.facts.devices}")
+        baseline.set_up(self.devices)
+        self._curve.log(f"fleet of {self.facts.devices}")
         salt = mix64(self._seed)
         self.hub.plan(self.scenario.rollout, rollout_id=ROLLOUT, salt=salt, now=self.start)
         self.hub.command(ROLLOUT, Verb.START, self.start)
 
     def _until(self, end: float) -> None:
-        """Go on until the rollout is over or ``end`` is reached."""
+        """Continue until the rollout is over or ``end`` is reached."""
         self._go(end, until_over=True)
 
     def _go(self, end: float, *, until_over: bool) -> None:
         incidents = self._incidents
         incidents.since(self.now)
         second = int(self.now)
-        quiet = Quiet(int(self.scenario.tick_s), int(self.start), second)
+        schedule = TickSchedule(int(self.scenario.tick_s), int(self.start), second)
         while second < end:
-            self.outside.now = float(second)
+            self.environment.now = float(second)
             incidents.happen()
-            quiet.heed(second, self._mark())
-            if second >= quiet.tick_at:
+            schedule.update(second, self._mark())
+            if second >= schedule.tick_at:
                 self._tick()
                 if until_over and self._over() and not incidents.asked:
                     return
-                quiet.looked(second, self._deadline() if quiet.resting else math.inf)
-            until = math.ceil(min(end, quiet.tick_at, incidents.next_at()))
-            second = self._rest(second, until) if quiet.resting else self._second(second)
+                schedule.ticked(second, self._deadline() if schedule.resting else math.inf)
+            until = math.ceil(min(end, schedule.tick_at, incidents.next_at()))
+            second = self._rest(second, until) if schedule.resting else self._second(second)
 
     def _second(self, second: int) -> int:
-        """One second, in which anything may happen; returns the next."""
-        self.crowd.sweep(second)
+        """Simulate one second in full. Returns the next second."""
+        self.devices.sweep(second)
         self._during(second)
         return second + 1
 
     def _rest(self, second: int, until: int) -> int:
-        """Quiet seconds: idle devices are heard together. Ends early if something happens."""
-        idle = self.crowd.idle
+        """Simulate quiet seconds, with the check-ins of idle devices in bulk.
+
+        Ends early if something happens. Returns the next second.
+        """
+        idle = self.devices.idle
         if self.hub.down_until or until <= second:
             return self._second(second)
         rows, at, until = idle.foresee(second, until)
@@ -189,25 +192,25 @@ class Run:
         while second < until and self._mark() == mark:
             self._during(second)
             second += 1
-        heard = int(np.searchsorted(at, second))
-        idle.heard(rows[:heard], at[:heard])
+        count = int(np.searchsorted(at, second))
+        idle.record_check_ins(rows[:count], at[:count])
         return second
 
     def _during(self, second: int) -> None:
-        """What is on the agenda of this second."""
-        outside, crowd = self.outside, self.crowd
-        for at, _, due, live, life, payload in self.agenda.during(second):
-            outside.now = at
-            crowd.due(due, live, life, payload)
+        """Handle the events of this second."""
+        environment, devices = self.environment, self.devices
+        for at, _, due, live, life, payload in self.queue.during(second):
+            environment.now = at
+            devices.due(due, live, life, payload)
 
     def _mark(self) -> tuple[int, ...]:
-        """The same as long as nothing is stored or decided, and nobody comes, goes or wakes."""
+        """A value that changes if anything is stored or decided, or a device enrols or wakes."""
         hub = self.hub
         down = int(hub.down_until > 0)
-        return self.store.commits, hub.crashes, down, len(self.crowd.live), len(hub.engine.fleet)
+        return self.store.commits, hub.crashes, down, len(self.devices.live), len(hub.engine.fleet)
 
     def _deadline(self) -> float:
-        """When the rollout's wait ends by the clock."""
+        """Time at which the rollout's wait ends without any event. Infinity if there is none."""
         if self.hub.down_until or self._state().status not in OPEN:
             return math.inf
         waits = self.engine.why_rollout(ROLLOUT, self.now).waits
@@ -220,7 +223,7 @@ class Run:
             return
         for hear in self.witnesses.ticked:
             hear(self.now)
-        self._person.look(self._state())
+        self._person.act(self._state())
         self._curve.note()
 
     def _over(self) -> bool:
@@ -230,23 +233,23 @@ class Run:
         return next(state for state in self.engine.states() if state.id == ROLLOUT)
 
     def _heal(self) -> None:
-        """Links are up, disks have room, the hub stays up. What is bricked stays bricked."""
+        """End all faults of links, disks and the hub. Dead devices remain dead."""
         self.trace.note(self.now, "healed", "everything", "")
         self.facts.healed = True
         self._incidents.heal()
         if self.hub.down_until:
             self.hub.start_again(self.now)
-        for live in self.crowd.live:
+        for live in self.devices.live:
             live.bytes_s = self.facts.bytes_s(live.row)
 
     def _result(self, *, finished: bool) -> Result:
         return result_of(
-            self.crowd,
+            self.devices,
             self.witnesses,
             name=self._name,
             seed=self._seed,
             finished=finished,
-            person=self._person.said,
+            person=self._person.verb,
             curve=self._curve.points,
             wall_s=time.perf_counter() - self._began,
             cpu_s=time.process_time() - self._began_cpu,
@@ -255,7 +258,7 @@ class Run:
 
 @contextmanager
 def _no_collector() -> Generator[None]:
-    """A million live objects without cycles: looking for some costs more than all the rest."""
+    """Disable the cycle collector: a million objects without cycles make its scans too slow."""
     was = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
-"""What a simulation plays: a fleet, a plan, a release and its truth, faults, an operator's hand.
+"""Scenarios: a fleet, a plan, the new release's true behaviour, faults and operator actions.
 
-A scenario is a TOML file of these tables; what it leaves out is as it stands here. Shares are of
-devices, or of messages where a message is meant, between 0 and 1.
+A scenario is a TOML file with these tables. Omitted fields have the defaults here. A share is a
+fraction of devices (or of messages, where noted) between 0 and 1.
 """
 
 from enum import StrEnum
@@ -19,26 +19,26 @@ from edgefleet.protocol.wire import Wire
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Meta(ge=0.0)]
-Span = tuple[Seconds, Seconds]  # drawn evenly between the two
+Span = tuple[Seconds, Seconds]  # drawn uniformly between the two, in seconds
 MODEL: Final = "digits"
 OLD, NEW = "1", "2"
-ROLLOUT: Final = "ro-1"  # the one that brings the new release
+ROLLOUT: Final = "ro-1"  # the rollout of the new release
 
 
 class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the new release does to devices, whatever anybody believes."""
+    """The true behaviour of the new release, which the gate has to find out."""
 
-    fails: Share = 0.0  # errors in its trial
-    crashes: Share = 0.0  # its process ends in its trial
-    refuses: Share = 0.0  # its golden set is not met
-    bricks: Share = 0.0  # the device is never heard again once it activated it
-    burns: Share = 0.0  # works in its trial, fails requests ``burns_after_s`` later
+    fails: Share = 0.0  # requests fail during the trial
+    crashes: Share = 0.0  # the serving process ends during the trial
+    refuses: Share = 0.0  # the golden set fails on the device
+    bricks: Share = 0.0  # the device is dead after the activation
+    burns: Share = 0.0  # confirms its trial, fails requests ``burns_after_s`` later
     burns_after_s: Seconds = 600.0
     confidence: Share = 0.9  # mean top score; the old release has 0.9
     accuracy: Share = 0.97  # on the golden set; the old release has 0.97
-    latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, times that of the old release
-    requests: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.0  # times those of the old release
-    drift: Share = 0.0  # of answers in a class of which there was none before
+    latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, relative to the old release
+    requests: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.0  # relative to the old release
+    drift: Share = 0.0  # share of answers in a class that the old release never gives
     size_bytes: Annotated[int, Meta(gt=0)] = 2_000_000
 
 
@@ -46,35 +46,35 @@ OLD_TRUTH: Final = Truth()
 
 
 class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What goes wrong around the rollout, until everything is healed."""
+    """Fault injection around the rollout, until ``heal_s``."""
 
-    offline: Share = 0.0  # devices that are away at first
+    offline: Share = 0.0  # devices that are offline at first
     offline_s: Span = (600.0, 5400.0)
-    flapping: Share = 0.0  # devices whose link comes and goes
+    flapping: Share = 0.0  # devices with a link that goes up and down
     flapping_up_s: Span = (60.0, 300.0)
     flapping_down_s: Span = (20.0, 120.0)
-    loss: Share = 0.0  # messages lost, each way
+    loss: Share = 0.0  # messages lost, in each direction
     doubling: Share = 0.0  # check-ins that arrive twice
-    reordering: Share = 0.0  # check-ins that are overtaken
-    thin: Share = 0.0  # devices on a thin link
+    reordering: Share = 0.0  # check-ins that arrive after later ones
+    thin: Share = 0.0  # devices on a slow link
     thin_bytes_s: Annotated[float, Meta(gt=0.0)] = 20_000.0
     disk_full: Share = 0.0
     disk_full_s: Span = (300.0, 2400.0)
-    power_cuts: Share = 0.0  # steps of a busy device that the power interrupts
-    lost_writes: Share = 0.0  # power cuts that take the idle slot's bytes with them
+    power_cuts: Share = 0.0  # steps of an active device that a power cut interrupts
+    lost_writes: Share = 0.0  # power cuts that lose the bytes of the idle slot
     wrong_clocks: Share = 0.0
     wrong_by_s: Seconds = 86_400.0
-    old_agents: Share = 0.0  # devices that speak a protocol the hub no longer does
-    previous_agents: Share = 0.0  # devices of protocol 1, which start by themselves
+    old_agents: Share = 0.0  # devices with a protocol that the hub does not support
+    previous_agents: Share = 0.0  # devices of protocol 1, which start without asking
     hub_crashes: Annotated[int, Meta(ge=0, le=64)] = 0
     hub_down_s: Span = (5.0, 60.0)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Names of the faults that are in it."""
-        said = msgspec.structs.asdict(self)
+        """Names of the faults that differ from their defaults."""
+        mine = msgspec.structs.asdict(self)
         none = msgspec.structs.asdict(Faults())
-        return tuple(name for name in COUNTED if said[name] != none[name])
+        return tuple(name for name in COUNTED if mine[name] != none[name])
 
 
 COUNTED: Final = (
@@ -84,7 +84,7 @@ COUNTED: Final = (
 
 
 class Group(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Devices that are alike."""
+    """Devices with equal profile and labels."""
 
     profile: str
     labels: dict[str, str] = msgspec.field(default_factory=dict[str, str])
@@ -92,22 +92,22 @@ class Group(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Population(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fleet. ``newcomers`` enrol while the rollout runs, beside those asked for."""
+    """The fleet. ``newcomers`` (a share) enrol during the rollout, in addition to the devices."""
 
     interval_s: Annotated[float, Meta(ge=1.0)] = 60.0
     sites: Annotated[int, Meta(ge=1)] = 24
     profiles: tuple[str, ...] = ("generic_x86", "jetson_nano", "raspberry_pi")
     newcomers: Share = 0.0
-    timezones: tuple[str, ...] = ()  # given to devices as their label ``timezone``, in turn
+    timezones: tuple[str, ...] = ()  # values of the devices' label ``timezone``, in turn
     bytes_s: Annotated[float, Meta(gt=0.0)] = 1_000_000.0
-    requests_s: Annotated[float, Meta(ge=0.0)] = 1.0  # what people ask of a device
-    groups: tuple[Group, ...] = ()  # instead of profiles, sites and zones dealt out in turn
-    apart: bool = False  # devices that are alike are stepped one by one all the same
-    panel: Annotated[int, Meta(ge=0, le=10_000)] = 200  # devices that send figures all the time
+    requests_s: Annotated[float, Meta(ge=0.0)] = 1.0  # inference requests per second and device
+    groups: tuple[Group, ...] = ()  # replaces profiles, sites and time zones
+    apart: bool = False  # step equal devices one by one
+    panel: Annotated[int, Meta(ge=0, le=10_000)] = 200  # devices that send telemetry all the time
 
 
 class Deed(StrEnum):
-    """What an operator can do: the verbs of a rollout, and freezing the whole fleet."""
+    """Operator actions: the verbs of a rollout, and freezing the fleet."""
 
     START = "start"
     PAUSE = "pause"
@@ -120,9 +120,9 @@ class Deed(StrEnum):
 
 
 class Act(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An operator's deed, ``at_s`` after the start, or as soon after it as the hub is up.
+    """An operator action, ``at_s`` after the start or, if the hub is down, once it is up again.
 
-    One that is not allowed then is refused.
+    The hub refuses a verb that the rollout's status does not allow.
     """
 
     at_s: Seconds
@@ -130,10 +130,10 @@ class Act(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Scenario(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One simulation. Everything is healed ``heal_s`` after the start; it then has to end."""
+    """One simulation. Faults end ``heal_s`` after the start. Then the rollout must end."""
 
     title: str
-    expect: tuple[str, ...] = ()  # statuses in which a fleet that is large enough ends
+    expect: tuple[str, ...] = ()  # the final statuses allowed for a large enough fleet
     fleet: Population = Population()
     release: Truth = Truth()
     faults: Faults = Faults()
@@ -141,24 +141,26 @@ class Scenario(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     operator: tuple[Act, ...] = ()
     tick_s: Annotated[float, Meta(ge=1.0)] = 5.0
     heal_s: Seconds = 7200.0
-    end_s: Seconds = 86_400.0  # after healing
-    person_s: Seconds = 3600.0  # after which a person decides what no gate will
+    end_s: Seconds = 86_400.0  # longest time after healing
+    person_s: Seconds = 3600.0  # after healing; then a person decides an undecided rollout
 
 
 def load(name: str) -> Scenario:
-    """The scenario of that name, or of that file.
+    """Load a packaged scenario by name, or a ``.toml`` file by path.
 
     Raises OperatorError ``not_found`` or ``setting_invalid``.
     """
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
-            raise OperatorError("not_found", f"There is no file {name}.", field="scenario")
+            raise OperatorError("not_found", f"The file {name} does not exist.", field="scenario")
         return read(path.read_bytes(), name)
     if name not in names():
         known = ", ".join(names())
         raise OperatorError(
-            "not_found", f"There is no scenario {name!r}. There are: {known}.", field="scenario"
+            "not_found",
+            f"There is no scenario {name!r}. The scenarios are {known}.",
+            field="scenario",
         )
     return read((_folder() / f"{name}.toml").read_bytes(), name)
 
@@ -172,7 +174,7 @@ def read(data: bytes, name: str) -> Scenario:
 
 
 def names() -> tuple[str, ...]:
-    """Scenarios that come with edgefleet."""
+    """Names of the packaged scenarios, sorted."""
     found = (entry.name for entry in _folder().iterdir() if entry.name.endswith(".toml"))
     return tuple(sorted(name.removesuffix(".toml") for name in found))
 

@@ -1,4 +1,4 @@
-"""The serving processes of busy devices: what is activated, what a look at one says."""
+"""The serving processes of active devices: activation, probes and stops."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,74 +9,74 @@ import msgspec
 from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
 from edgefleet.agent.event import Event
-from edgefleet.sim.virtual.active_device import Live, bricks, burns
-from edgefleet.sim.virtual.environment import NOTHING, NUMBERS, Outside
+from edgefleet.sim.virtual.active_device import ActiveDevice, bricks, burns
+from edgefleet.sim.virtual.environment import NOTHING, NUMBERS, Environment
 from edgefleet.sim.virtual.scenario import NEW, Truth
 
 _HARMLESS: Final = Truth()
 
 
-class Processes:
-    """One a device. ``lose`` is called for devices that are never heard of again.
+class ServingProcesses:
+    """One serving process per device. ``lose`` is called for devices that a release bricks.
 
-    ``soon`` is what came to its end at once: the core that asked hears of it after its effects.
+    ``soon`` has the results of effects that ended at once. A core gets them after its step.
     """
 
-    def __init__(self, outside: Outside, lose: Callable[[Live], None]) -> None:
-        self.soon: deque[tuple[Live, int, Event]] = deque()
-        self._outside = outside
+    def __init__(self, environment: Environment, lose: Callable[[ActiveDevice], None]) -> None:
+        self.soon: deque[tuple[ActiveDevice, int, Event]] = deque()
+        self._environment = environment
         self._lose = lose
 
-    def activate(self, live: Live, effect: do.Activate) -> None:
-        outside, mine = self._outside, effect.held
+    def activate(self, live: ActiveDevice, effect: do.Activate) -> None:
+        environment, mine = self._environment, effect.held
         if live.held is not mine:
             self._swap(live, effect)
-            truth, new = outside.scenario.release, mine.release == NEW
+            truth, new = environment.scenario.release, mine.release == NEW
             if new and bricks(live.luck, truth):
                 self._lose(live)
                 return
             self._attend(live, burning=new and burns(live.luck, truth))
-        status = live.status(outside.now, _HARMLESS)
+        status = live.status(environment.now, _HARMLESS)
         if status is None:
             raise AssertionError(live.row)
-        outside.later(live, 0.5, happened.Activated(job=effect.job, status=status))
+        environment.later(live, 0.5, happened.Activated(job=effect.job, status=status))
 
-    def stop(self, live: Live, effect: do.StopServing) -> None:  # noqa: ARG002 - as all effects
+    def stop(self, live: ActiveDevice, effect: do.StopServing) -> None:  # noqa: ARG002 - the signature of all effects
         live.held = None
         live.pid += 1
-        self._outside.serving[live.rows] = NOTHING
-        gone = happened.ServingProbed(status=None, alive=False, draw=self._outside.draw())
+        self._environment.serving[live.rows] = NOTHING
+        gone = happened.ServingProbed(status=None, alive=False, draw=self._environment.draw())
         self.soon.append((live, live.life, gone))
 
-    def probe(self, live: Live, effect: do.Probe) -> None:  # noqa: ARG002 - as all effects
-        outside = self._outside
-        status = live.status(outside.now, outside.scenario.release)
+    def probe(self, live: ActiveDevice, effect: do.Probe) -> None:  # noqa: ARG002 - the signature of all effects
+        environment = self._environment
+        status = live.status(environment.now, environment.scenario.release)
         if status is None:
-            outside.serving[live.rows] = NOTHING
+            environment.serving[live.rows] = NOTHING
         alive = status is not None
-        seen = happened.ServingProbed(status=status, alive=alive, draw=outside.draw())
-        self.soon.append((live, live.life, seen))
+        probed = happened.ServingProbed(status=status, alive=alive, draw=environment.draw())
+        self.soon.append((live, live.life, probed))
 
-    def move_pointer(self, live: Live, effect: do.MovePointer) -> None:
+    def move_pointer(self, live: ActiveDevice, effect: do.MovePointer) -> None:
         live.pointer = effect.slot
 
-    def _swap(self, live: Live, effect: do.Activate) -> None:
-        outside, release = self._outside, effect.held.release
+    def _swap(self, live: ActiveDevice, effect: do.Activate) -> None:
+        environment, release = self._environment, effect.held.release
         live.held = effect.held
-        live.swapped_at = outside.now
+        live.swapped_at = environment.now
         state = live.state
         attempt = state.attempt
         way = "restore" if effect.slot == state.active or attempt is None else attempt.action
-        outside.serving[live.rows] = NUMBERS[release]
-        outside.hub.trace.rows(outside.now, "activated", live.rows, release)
-        if outside.hub.witnesses is not None:
-            for hear in outside.hub.witnesses.activated:
-                hear(live.rows, release, way, outside.now)
+        environment.serving[live.rows] = NUMBERS[release]
+        environment.hub.trace.rows(environment.now, "activated", live.rows, release)
+        if environment.hub.witnesses is not None:
+            for hear in environment.hub.witnesses.activated:
+                hear(live.rows, release, way, environment.now)
 
-    def _attend(self, live: Live, *, burning: bool) -> None:
-        """One whose service will go wrong reports all the time from now on, so that it is heard."""
-        stays = burning or bool(self._outside.facts.panel[live.row])
+    def _attend(self, live: ActiveDevice, *, burning: bool) -> None:
+        """Keep a device active if its release fails later, so that it reports the failure."""
+        stays = burning or bool(self._environment.facts.panel[live.row])
         if stays is not live.stays:
             live.stays = stays
-            pace = self._outside.pace(stays=stays)
+            pace = self._environment.pace(stays=stays)
             live.state = msgspec.structs.replace(live.state, pace=pace)

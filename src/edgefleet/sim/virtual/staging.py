@@ -1,4 +1,4 @@
-"""Work that busy devices do for a release before it serves: its manifest, its files, its proof."""
+"""Staging of a release on active devices: its manifest, its files and its proof."""
 
 from typing import Final
 
@@ -7,79 +7,79 @@ from edgefleet.agent import event as happened
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.sim.virtual import telemetry as figures
-from edgefleet.sim.virtual.active_device import Live, refuses
-from edgefleet.sim.virtual.environment import Outside
+from edgefleet.sim.virtual.active_device import ActiveDevice, refuses
+from edgefleet.sim.virtual.environment import Environment
 from edgefleet.sim.virtual.scenario import NEW
 
 _NOT_PROVED: Final = ProveResult(passed=False, reason="golden_failed", detail="0.71 of 0.9.")
 
 
-class Work:
-    """Each job takes its time on the device's own link, disk and processor, or fails there."""
+class StagingJobs:
+    """Staging jobs, which need time on the device's link, disk and processor, or fail there."""
 
-    def __init__(self, outside: Outside) -> None:
-        self._outside = outside
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         self._manifests: dict[str, tuple[ReleaseManifest, str]] = {}
 
-    def know(self, made: ReleaseManifest, sha256: str) -> None:
-        """A release that devices may be offered."""
+    def publish(self, made: ReleaseManifest, sha256: str) -> None:
+        """Make a release available to the devices."""
         self._manifests[sha256] = (made, sha256)
 
-    def fetch_manifest(self, live: Live, effect: do.FetchManifest) -> None:
-        outside = self._outside
-        if outside.hub.down_until or not outside.facts.up(live.row, outside.now):
+    def fetch_manifest(self, live: ActiveDevice, effect: do.FetchManifest) -> None:
+        environment = self._environment
+        if environment.hub.down_until or not environment.facts.up(live.row, environment.now):
             self._failed(live, effect.job, "unreachable")
             return
         made, sha256 = self._manifests[effect.sha256]
-        outside.later(
+        environment.later(
             live,
-            0.1 + 0.2 * outside.draw(),
+            0.1 + 0.2 * environment.draw(),
             happened.ManifestOpened(job=effect.job, sha256=sha256, manifest=made),
         )
 
-    def fetch(self, live: Live, effect: do.Fetch) -> None:
-        outside, row = self._outside, live.row
-        now, facts = outside.now, outside.facts
-        if outside.hub.down_until or not facts.up(row, now):
+    def fetch(self, live: ActiveDevice, effect: do.Fetch) -> None:
+        environment, row = self._environment, live.row
+        now, facts = environment.now, environment.facts
+        if environment.hub.down_until or not facts.up(row, now):
             self._failed(live, effect.job, "unreachable")
         elif not facts.room(row, now):
-            outside.suffered["disk_full"] += 1
+            environment.suffered["disk_full"] += 1
             self._failed(live, effect.job, "disk_full")
         else:
             takes_s = (effect.artifact.size_bytes - live.came) / live.bytes_s
-            breaks_s = self._link_holds_s(row)
+            breaks_s = self._link_up_s(row)
             if takes_s > breaks_s:
                 live.came += breaks_s * live.bytes_s
                 self._failed(live, effect.job, "connection_lost", breaks_s)
             else:
                 live.came = 0.0
-                outside.later(live, takes_s + 0.05, happened.Fetched(job=effect.job))
+                environment.later(live, takes_s + 0.05, happened.Fetched(job=effect.job))
 
-    def prove(self, live: Live, effect: do.Prove) -> None:
-        outside = self._outside
-        release, truth = effect.held.release, outside.scenario.release
+    def prove(self, live: ActiveDevice, effect: do.Prove) -> None:
+        environment = self._environment
+        release, truth = effect.held.release, environment.scenario.release
         fails = release == NEW and refuses(live.luck, truth)
         least = effect.held.golden.min_accuracy
         proof = _NOT_PROVED if fails else figures.proof(release, truth, least)
         proved = happened.Proved(job=effect.job, result=proof)
-        outside.later(live, 2.0 + 2.0 * outside.draw(), proved)
+        environment.later(live, 2.0 + 2.0 * environment.draw(), proved)
 
-    def stop(self, live: Live, effect: do.CancelStaging) -> None:
-        """Its completion comes all the same, and the core takes no notice."""
+    def stop(self, live: ActiveDevice, effect: do.CancelStaging) -> None:
+        """Does nothing: the job's completion still arrives, and the core ignores it."""
 
-    def remove(self, live: Live, effect: do.RemoveSlot) -> None:  # noqa: ARG002 - as all effects
+    def remove(self, live: ActiveDevice, effect: do.RemoveSlot) -> None:  # noqa: ARG002 - the signature of all effects
         live.came = 0.0
 
-    def _link_holds_s(self, row: int) -> float:
-        """Seconds until a flapping link goes down."""
-        facts = self._outside.facts
+    def _link_up_s(self, row: int) -> float:
+        """Seconds until a flapping link goes down. Infinity for a stable link."""
+        facts = self._environment.facts
         up_s: float = facts.up_s.item(row)
         if facts.healed or up_s == float("inf"):
             return float("inf")
         cycle: float = up_s + facts.down_s.item(row)
-        return up_s - (self._outside.now + facts.shift_s.item(row)) % cycle
+        return up_s - (self._environment.now + facts.shift_s.item(row)) % cycle
 
-    def _failed(self, live: Live, job: int, code: str, after_s: float = 1.0) -> None:
-        draw = self._outside.draw()
+    def _failed(self, live: ActiveDevice, job: int, code: str, after_s: float = 1.0) -> None:
+        draw = self._environment.draw()
         failed = happened.StagingFailed(job=job, code=code, detail="", draw=draw)
-        self._outside.later(live, after_s, failed)
+        self._environment.later(live, after_s, failed)

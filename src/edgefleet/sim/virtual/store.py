@@ -1,4 +1,4 @@
-"""What a simulated hub has made durable: it outlives every crash, and nothing else does."""
+"""The durable state of a simulated hub. Only this state survives a crash."""
 
 from array import array
 from collections.abc import Iterator, Mapping
@@ -15,17 +15,22 @@ from edgefleet.sim.virtual.row_set import RowSet
 
 
 class Store:
-    """States as bytes, outcomes in columns (by row and id once), devices in the order they came."""
+    """Rollout states as bytes, outcomes in columns, devices in order of enrolment.
+
+    An outcome is stored once for each (row, id).
+    """
 
     def __init__(self) -> None:
         self.devices: list[tuple[str, str, Mapping[str, str]]] = []
         self._states: dict[str, bytes] = {}
         self._rows = array("i")
         self._codes = array("I")
-        self._at = array("d")  # when the hub received it
-        self._kinds: list[Outcome] = []  # one of each (id, rollout, release, kind, reason)
+        self._at = array("d")  # time of receipt by the hub
+        self._kinds: list[
+            Outcome
+        ] = []  # one for each distinct (id, rollout, release, kind, reason)
         self._code_of: dict[tuple[str, str, str, str, str], int] = {}
-        self._rows_of: dict[str, RowSet] = {}  # by id: ids of two devices may be alike
+        self._rows_of: dict[str, RowSet] = {}  # by outcome id: two devices may use the same id
         self._standings: tuple[npt.NDArray[np.float64], ...] | None = None
         self.commits = 0
 
@@ -37,14 +42,14 @@ class Store:
         return (decode(data, RolloutState, code="internal") for data in self._states.values())
 
     def has(self, rows: Rows, outcome: Outcome) -> Mask:
-        """For each row, whether the outcome is there."""
+        """For each row, whether the outcome is stored."""
         known = self._rows_of.get(outcome.id)
         return np.zeros(len(rows), np.bool_) if known is None else known.has(rows)
 
     def save_outcomes(
         self, rows: Rows, outcomes: tuple[Outcome, ...], now: float
     ) -> tuple[tuple[Rows, Outcome], ...]:
-        """Keep what is not there yet of what all of ``rows`` say; returns that."""
+        """Store the outcomes for all of ``rows``. Returns the new ones with their rows."""
         fresh: list[tuple[Rows, Outcome]] = []
         for outcome in outcomes:
             known = self._rows_of.get(outcome.id)
@@ -61,9 +66,9 @@ class Store:
         return tuple(fresh)
 
     def outcomes(self) -> Iterator[tuple[Rows, Outcome, float]]:
-        """All of them with the time of receipt, in the order in which they became durable.
+        """All outcomes with their time of receipt, in the order in which they became durable.
 
-        Those that came together come together, rows ascending.
+        Outcomes that were stored together are yielded together, with ascending rows.
         """
         rows, at = np.array(self._rows, np.int64), np.array(self._at)
         codes = np.array(self._codes, np.int64)
@@ -78,7 +83,7 @@ class Store:
         return len(self._rows)
 
     def save_standings(self, fleet: Fleet) -> None:
-        """What devices run, as the hub writes it down now and then."""
+        """Store the standings of all devices, as the hub does periodically."""
         self._standings = fleet.copy_reports()
 
     def load_standings(self, fleet: Fleet) -> None:

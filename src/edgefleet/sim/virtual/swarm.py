@@ -1,4 +1,4 @@
-"""Many runs of random mixtures: each seed makes its own scenario, and is replayed by its number."""
+"""Many runs with random scenarios. Each seed gives one scenario, and replays it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -33,14 +33,16 @@ from edgefleet.sim.virtual.scenario import (
 )
 
 _BAD = ("fails", "crashes", "refuses", "bricks", "burns")
-_AT_ANY_MOMENT = frozenset({"loss", "doubling", "reordering", "power_cuts"})  # each device alone
+_AT_ANY_MOMENT = frozenset(
+    {"loss", "doubling", "reordering", "power_cuts"}
+)  # devices cannot be grouped
 _HEAL_S = 5400.0
 _SELDOM_S = 600.0
-_END_S = 12 * 3600.0  # after healing, for plans that no window holds back
+_END_S = 12 * 3600.0  # after healing, for plans without windows
 
 
 class SwarmResult(Wire, frozen=True, kw_only=True):
-    """What a swarm came to. ``failing`` are seeds; ``edgefleet sim replay`` shows one."""
+    """The totals of a swarm. ``failing`` are seeds. `edgefleet sim replay SEED` runs one again."""
 
     seeds: int
     devices: int
@@ -49,8 +51,8 @@ class SwarmResult(Wire, frozen=True, kw_only=True):
     failing: tuple[int, ...]
     verdicts: dict[str, int]
     reasons: dict[str, int]
-    persons: int  # runs that a person had to end
-    faults: dict[str, int]  # how often each happened, or how many devices had it
+    persons: int  # runs that a person ended
+    faults: dict[str, int]  # number of occurrences, or of affected devices
     by_checker: dict[str, int]
     events: int
     reports: int
@@ -59,23 +61,23 @@ class SwarmResult(Wire, frozen=True, kw_only=True):
 
 
 class Broken(Wire, frozen=True, kw_only=True):
-    """A seed whose run ended in an error of the code."""
+    """A seed whose run raised an exception."""
 
     seed: int
     text: str
 
 
 def mixture(seed: int) -> Scenario:
-    """The scenario of a seed: a release of some kind, some faults, some plan, some hand."""
-    chance = Random(seed)  # noqa: S311 - chance that repeats is what is wanted
+    """The scenario of a seed: a random fleet, release, plan, faults and operator actions."""
+    chance = Random(seed)  # noqa: S311 - reproducible on purpose
     fleet, release, faults = _fleet(chance), _release(chance), _faults(chance)
     plan = _plan(chance, fleet.sites)
     acts = _operator(chance)
     plan, release = replace(plan, approval=_approval(chance)), _quality(chance, release)
     acts += _freeze(chance)
     faults = _previous(chance, faults)
-    nights = len(plan.waves) + 1 if plan.windows else 0  # a window opens once a day
-    if plan.windows:  # days of waiting: by devices that ask less often
+    nights = len(plan.waves) + 1 if plan.windows else 0  # each wave may wait a day for a window
+    if plan.windows:  # simulate days with fewer check-ins
         fleet = replace(fleet, interval_s=_SELDOM_S, panel=min(fleet.panel, 10))
     return Scenario(
         title=f"mixture {seed}",
@@ -99,7 +101,7 @@ def play(seed: int, devices: int) -> Result:
 def swarm(
     seeds: range, devices: int, *, processes: int, progress: Callable[[str], None]
 ) -> SwarmResult:
-    """Run them all, in so many processes."""
+    """Run all seeds, in ``processes`` processes."""
     runs: list[Result] = []
     broken: list[Broken] = []
     wall_s = 0.0
@@ -154,7 +156,7 @@ def _results(seeds: range, devices: int, processes: int) -> Iterator[Result | Br
 def _tried(seed: int, devices: int) -> Result | Broken:
     try:
         return play(seed, devices)
-    except Exception as error:  # noqa: BLE001 - code that breaks is what a swarm looks for
+    except Exception as error:  # noqa: BLE001 - the swarm reports every exception
         return Broken(seed=seed, text=f"{type(error).__name__}: {error}")
 
 
@@ -167,7 +169,7 @@ def _release(chance: Random) -> Truth:
 
 
 def _faults(chance: Random) -> Faults:
-    """About a third of the kinds, each by its own amount."""
+    """A random third of the fault kinds, each with a random amount."""
     kinds = {
         "offline": (0.05, 0.4),
         "flapping": (0.05, 0.5),
@@ -263,7 +265,7 @@ def _approval(chance: Random) -> ApprovalSpec:
 
 
 def _quality(chance: Random, release: Truth) -> Truth:
-    """Now and then it serves worse, by as much as devices bear and the fleet need not."""
+    """In some scenarios, a lower quality that single devices accept and the gate may not."""
     if chance.random() < 0.8:
         return release
     worse = chance.choice(
@@ -273,7 +275,7 @@ def _quality(chance: Random, release: Truth) -> Truth:
 
 
 def _freeze(chance: Random) -> tuple[Act, ...]:
-    """The fleet is frozen for a while, and let go."""
+    """In some scenarios, an operator freezes and thaws the fleet."""
     if chance.random() < 0.85:
         return ()
     at_s = round(chance.uniform(30.0, 3000.0), 1)
@@ -282,7 +284,7 @@ def _freeze(chance: Random) -> tuple[Act, ...]:
 
 
 def _previous(chance: Random, faults: Faults) -> Faults:
-    """Now and then some devices have not updated their agent."""
+    """In some scenarios, some devices have an agent of protocol 1."""
     if chance.random() < 0.85:
         return faults
     return replace(faults, previous_agents=round(chance.uniform(0.05, 0.5), 3))

@@ -1,4 +1,4 @@
-"""What happened in a run, in order: its digest, its end, and the curve that is drawn from it."""
+"""The trace of a run: a digest of all entries, and the last entries."""
 
 from collections import deque
 from hashlib import blake2b
@@ -7,11 +7,11 @@ from typing import Final
 
 from edgefleet.rollout.fleet.columns import Rows
 
-TAIL: Final = 200  # entries kept for people
+TAIL: Final = 200  # entries kept to be shown
 _BATCH_BYTES: Final = 1 << 16
 _ENTRY: Final = Struct("<dHqq")
 
-# What an entry can be. The number goes into the digest, the word before people.
+# The kinds of entries. The digest uses the number, or the word in ``note``.
 WORDS: Final = (
     "offered", "reported", "again", "granted", "held back", "activated", "power cut", "booted",
     "hub killed", "hub up", "rollout", "enrolled", "operator", "healed", "violation",
@@ -20,9 +20,9 @@ CODES: Final = {word: number for number, word in enumerate(WORDS)}
 
 
 class Trace:
-    """``digest`` stands for every entry; ``tail`` holds the last ones.
+    """``digest`` covers every entry. ``tail`` has the last entries.
 
-    An entry is (at, word, row or what else it is about, text).
+    An entry is (time, word, row or other subject, text).
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,15 @@ class Trace:
 
     @property
     def tail(self) -> tuple[tuple[float, str, str | int, str], ...]:
-        """The last entries, one a device."""
-        told: list[tuple[float, str, str | int, str]] = []
+        """The last entries, one per device."""
+        entries: list[tuple[float, str, str | int, str]] = []
         for at, word, about, text in self._tail:
             names = [about] if isinstance(about, str) else about[-TAIL:].tolist()
-            told += [(at, word, name, text) for name in names]
-        return tuple(told[-TAIL:])
+            entries += [(at, word, name, text) for name in names]
+        return tuple(entries[-TAIL:])
 
     def rows(self, at: float, word: str, rows: Rows, text: str) -> None:
-        """Something that concerns each of these devices."""
+        """Add an entry for each of these devices."""
         number = self._texts.get(text)
         if number is None:
             number = self._text(text)
@@ -55,7 +55,7 @@ class Trace:
             self._batch.clear()
 
     def note(self, at: float, word: str, about: str, text: str) -> None:
-        """Something else."""
+        """Add an entry about anything but devices."""
         self._batch += f"{at!r} {word} {about} {text}\n".encode()
         self.entries += 1
         self._tail.append((at, word, about, text))

@@ -1,4 +1,4 @@
-"""What a checker may know of a run: the hub's engine, and the truth about every device."""
+"""The view of a run for checkers: the hub's engine, and the true state of every device."""
 
 from typing import Protocol
 
@@ -10,8 +10,8 @@ from edgefleet.rollout.fleet.columns import Mask
 from edgefleet.sim.virtual.store import Store
 
 
-class CrowdView(Protocol):
-    """The run, read only."""
+class RunView(Protocol):
+    """A read-only view of the run."""
 
     @property
     def now(self) -> float: ...
@@ -29,11 +29,11 @@ class CrowdView(Protocol):
     def release_under_test(self) -> str: ...
 
     def serves(self) -> npt.NDArray[np.uint8]:
-        """For each row the release that the device really serves: 0 none, else its number."""
+        """For each row the number of the release that the device really serves, 0 for none."""
         ...
 
     def reachable(self) -> Mask:
-        """For each row: it lives, and its link is up."""
+        """For each row whether the device is alive and its link is up."""
         ...
 
     def name(self, row: int) -> str: ...

@@ -1,4 +1,4 @@
-"""Check-ins of busy devices, over links that may lose, double and reorder them."""
+"""Check-ins of active devices, over links that may lose, duplicate and reorder them."""
 
 from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
@@ -6,80 +6,80 @@ from edgefleet.agent.event import Event
 from edgefleet.protocol.device import CheckIn, CheckInAnswer
 from edgefleet.sim.limits import ANSWER_TIMEOUT_S
 from edgefleet.sim.load.hub_api import Failed
-from edgefleet.sim.virtual.active_device import Live
-from edgefleet.sim.virtual.environment import Outside
+from edgefleet.sim.virtual.active_device import ActiveDevice
+from edgefleet.sim.virtual.environment import Environment
 from edgefleet.sim.virtual.event_queue import ANSWERED, ARRIVES
-from edgefleet.sim.virtual.legacy_agent import Previous
+from edgefleet.sim.virtual.legacy_agent import LegacyAgents
 
 
 class Uplink:
-    """Every device's way to the hub. ``previous`` says what older agents say in place of theirs."""
+    """The links of all devices. ``previous`` translates the check-ins of older agents."""
 
-    def __init__(self, outside: Outside, previous: Previous) -> None:
-        self._outside = outside
+    def __init__(self, environment: Environment, previous: LegacyAgents) -> None:
+        self._environment = environment
         self._previous = previous
 
-    def send(self, live: Live, effect: do.SendCheckIn) -> None:
-        outside = self._outside
-        said = self._previous.said(live, effect.check_in)
-        if not outside.facts.up(live.row, outside.now):
-            self._unanswered(live, said, "unreachable")
-        elif outside.rough and not outside.facts.healed:
-            self._send_roughly(live, said)
+    def send(self, live: ActiveDevice, effect: do.SendCheckIn) -> None:
+        environment = self._environment
+        check_in = self._previous.translate_check_in(live, effect.check_in)
+        if not environment.facts.up(live.row, environment.now):
+            self._unanswered(live, check_in, "unreachable")
+        elif environment.rough and not environment.facts.healed:
+            self._send_roughly(live, check_in)
         else:
-            self._ask(live, said, waits=True)
+            self._ask(live, check_in, waits=True)
 
-    def arrive(self, live: Live, payload: tuple[CheckIn, bool]) -> None:
-        """What a rough link let through is at the hub; the payload is that of ``Due.ARRIVES``."""
-        said, waits = payload
-        outside = self._outside
-        loss = outside.scenario.faults.loss
-        if waits and outside.draw() < loss and not outside.facts.healed:
-            outside.suffered["loss"] += 1
-            outside.hub.check_in(live.rows, said, outside.now)
-            self._unanswered(live, said, "timeout")
+    def arrive(self, live: ActiveDevice, payload: tuple[CheckIn, bool]) -> None:
+        """Deliver a check-in to the hub. The payload is that of ``Due.ARRIVES``."""
+        check_in, waits = payload
+        environment = self._environment
+        loss = environment.scenario.faults.loss
+        if waits and environment.draw() < loss and not environment.facts.healed:
+            environment.suffered["loss"] += 1
+            environment.hub.check_in(live.rows, check_in, environment.now)
+            self._unanswered(live, check_in, "timeout")
         else:
-            self._ask(live, said, waits=waits)
+            self._ask(live, check_in, waits=waits)
 
-    def _send_roughly(self, live: Live, said: CheckIn) -> None:
-        """Over a link that loses, doubles and reorders."""
-        outside = self._outside
-        faults, draw, put = outside.scenario.faults, outside.draw, outside.agenda.put
+    def _send_roughly(self, live: ActiveDevice, check_in: CheckIn) -> None:
+        """Send over a link that loses, duplicates and reorders messages."""
+        environment = self._environment
+        faults, draw, put = environment.scenario.faults, environment.draw, environment.queue.put
         if draw() < faults.loss:
-            outside.suffered["loss"] += 1
-            self._unanswered(live, said, "timeout")
+            environment.suffered["loss"] += 1
+            self._unanswered(live, check_in, "timeout")
             return
         delay_s = 0.02
         if draw() < faults.reordering:
-            outside.suffered["reordering"] += 1
+            environment.suffered["reordering"] += 1
             delay_s += 20.0 * draw()
         if delay_s > ANSWER_TIMEOUT_S:
-            self._unanswered(live, said, "timeout")
-        put(outside.now + delay_s, ARRIVES, live, (said, delay_s <= ANSWER_TIMEOUT_S))
+            self._unanswered(live, check_in, "timeout")
+        put(environment.now + delay_s, ARRIVES, live, (check_in, delay_s <= ANSWER_TIMEOUT_S))
         if draw() < faults.doubling:
-            outside.suffered["doubling"] += 1
-            put(outside.now + delay_s + 5.0 * draw(), ARRIVES, live, (said, False))
+            environment.suffered["doubling"] += 1
+            put(environment.now + delay_s + 5.0 * draw(), ARRIVES, live, (check_in, False))
 
-    def _ask(self, live: Live, said: CheckIn, *, waits: bool) -> None:
-        outside = self._outside
-        answers = outside.hub.check_in(live.rows, said, outside.now)
+    def _ask(self, live: ActiveDevice, check_in: CheckIn, *, waits: bool) -> None:
+        environment = self._environment
+        answers = environment.hub.check_in(live.rows, check_in, environment.now)
         if not waits:
             return
-        delay_s = 0.05 + 0.2 * outside.draw()
-        heard = [(self._heard(said.seq, answer), rows) for answer, rows in answers]
-        if len(heard) == 1:
-            outside.later(live, delay_s, heard[0][0])
+        delay_s = 0.05 + 0.2 * environment.draw()
+        events = [(self._event(check_in.seq, answer), rows) for answer, rows in answers]
+        if len(events) == 1:
+            environment.later(live, delay_s, events[0][0])
         else:
-            outside.agenda.put(outside.now + delay_s, ANSWERED, live, heard)
+            environment.queue.put(environment.now + delay_s, ANSWERED, live, events)
 
-    def _heard(self, seq: int, answer: CheckInAnswer | Failed) -> Event:
-        draw = self._outside.draw()
+    def _event(self, seq: int, answer: CheckInAnswer | Failed) -> Event:
+        draw = self._environment.draw()
         if isinstance(answer, Failed):
             return happened.CheckInFailed(
                 seq=seq, code=answer.code, draw=draw, next_seq=answer.next_seq
             )
         return happened.CheckInAnswered(seq=seq, answer=answer, draw=draw)
 
-    def _unanswered(self, live: Live, said: CheckIn, code: str) -> None:
-        event = happened.CheckInFailed(seq=said.seq, code=code, draw=self._outside.draw())
-        self._outside.later(live, ANSWER_TIMEOUT_S, event)
+    def _unanswered(self, live: ActiveDevice, check_in: CheckIn, code: str) -> None:
+        event = happened.CheckInFailed(seq=check_in.seq, code=code, draw=self._environment.draw())
+        self._environment.later(live, ANSWER_TIMEOUT_S, event)

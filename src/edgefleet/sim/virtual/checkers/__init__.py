@@ -1,10 +1,10 @@
-"""What must hold in every run, one invariant a module."""
+"""Invariant checkers: each module checks one invariant in every run."""
 
 from typing import Final
 
 from edgefleet.sim.virtual.checkers.approved import Approved
 from edgefleet.sim.virtual.checkers.arrived import Arrived
-from edgefleet.sim.virtual.checkers.constraints import Planned
+from edgefleet.sim.virtual.checkers.constraints import Constraints
 from edgefleet.sim.virtual.checkers.counted_once import CountedOnce
 from edgefleet.sim.virtual.checkers.durable import Durable
 from edgefleet.sim.virtual.checkers.ends import Ends
@@ -21,5 +21,5 @@ from edgefleet.sim.virtual.observer import Checker
 
 ALL: Final[tuple[type[Checker], ...]] = (
     Exposure, Waves, CountedOnce, Halted, OnceFailed, WentBack, Arrived, Reasons, Ends, Valid,
-    Durable, Planned, Soak, Frozen, Approved,
+    Durable, Constraints, Soak, Frozen, Approved,
 )  # fmt: skip

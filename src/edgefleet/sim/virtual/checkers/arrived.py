@@ -1,4 +1,4 @@
-"""After the end of a rollout that completed, reachable devices run it, or said why they do not."""
+"""After a completed rollout every reachable device runs the release, or has reported why not."""
 
 from typing import ClassVar
 
@@ -10,23 +10,23 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.fleet.reports import IDLE_CODE
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.observer import Checker, Tell
+from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
 _PLANNED = frozenset({WaitCode.BUDGET, WaitCode.WINDOW, WaitCode.PACE})
-_MOVING_S = 600.0  # without any start: then it is stuck, and not on its way
-_UNDER_TEST = 2  # its number in ``serves``
+_MOVING_S = 600.0  # without any start: the rollout is stuck
+_UNDER_TEST = 2  # the number of the release in ``serves``
 
 
 class Arrived(Checker):
-    """The truth of the devices against what they reported."""
+    """Compares the devices' true state with their reports."""
 
     name: ClassVar[str] = "arrived"
 
-    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
-        super().__init__(crowd, tell)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._excused = RowSet()
         self._confirmed = RowSet()
         self._enrolled = 0
@@ -48,30 +48,30 @@ class Arrived(Checker):
         states = [
             state
             for state in self.engine.states()
-            if state.spec.release == self.crowd.release_under_test
+            if state.spec.release == self.run.release_under_test
         ]
         if [state.status for state in states] != [Status.COMPLETED]:
             return
-        missing = (self.crowd.serves() != _UNDER_TEST) & self.crowd.reachable()
+        missing = (self.run.serves() != _UNDER_TEST) & self.run.reachable()
         rows = np.flatnonzero(missing[: self._enrolled])
         left = rows[~self._excused.has(rows)].tolist()
-        left = [row for row in left if not self._is_held_back(row, now)]
-        self._silent_ones()
+        left = [row for row in left if not self._is_constrained(row, now)]
+        self._check_reports()
         if left and now - self._started_at > _MOVING_S:
-            first = ", ".join(self.crowd.name(row) for row in left[:3])
-            self.wrong(f"{len(left)} devices do not run it and never said why: {first}")
+            first = ", ".join(self.run.name(row) for row in left[:3])
+            self.wrong(f"{len(left)} devices neither run the release nor reported why: {first}")
 
-    def _is_held_back(self, row: int, now: float) -> bool:
-        """The plan makes it wait, as when dead devices use a budget up, and ``why`` says so."""
+    def _is_constrained(self, row: int, now: float) -> bool:
+        """Whether ``why`` names a constraint, such as a budget that dead devices have used up."""
         return any(wait.code in _PLANNED for wait in self.engine.why_device(row, now).waits)
 
-    def _silent_ones(self) -> None:
-        """Who runs it has said that it confirmed it, or is still trying it."""
-        runs = np.flatnonzero((self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable())
-        unheard = runs[~self._confirmed.has(runs)]
-        unheard = unheard[self.engine.fleet.phases[unheard] == IDLE_CODE]
-        if len(unheard):
-            self.wrong(f"{self.named(unheard)} runs it, and the hub never heard how it went")
+    def _check_reports(self) -> None:
+        """Every idle device that runs the release has reported a confirmation."""
+        runs = np.flatnonzero((self.run.serves() == _UNDER_TEST) & self.run.reachable())
+        silent = runs[~self._confirmed.has(runs)]
+        silent = silent[self.engine.fleet.phases[silent] == IDLE_CODE]
+        if len(silent):
+            self.wrong(f"{self.named(silent)} runs the release, but the hub has no outcome of it")
 
     def _is_tried(self, outcome: Outcome) -> bool:
-        return outcome.release == self.crowd.release_under_test
+        return outcome.release == self.run.release_under_test

@@ -1,4 +1,4 @@
-"""Acknowledged means durable."""
+"""Every acknowledged outcome is durable."""
 
 from typing import ClassVar
 
@@ -8,12 +8,12 @@ from edgefleet.sim.virtual.observer import Checker
 
 
 class Durable(Checker):
-    """What a device is told to forget is in the store."""
+    """Compares each acknowledgement with the store."""
 
     name: ClassVar[str] = "durable"
 
     def acknowledged(self, rows: Rows, outcomes: tuple[Outcome, ...], now: float) -> None:
         for outcome in outcomes:
-            lost = rows[~self.crowd.store.has(rows, outcome)]
+            lost = rows[~self.run.store.has(rows, outcome)]
             if len(lost):
-                self.wrong(f"{self.named(lost)}: {outcome.id} was acknowledged, not stored")
+                self.wrong(f"{self.named(lost)}: {outcome.id} is acknowledged but not stored")

@@ -1,4 +1,4 @@
-"""After healing everything ends."""
+"""Every rollout ends after the faults are healed."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from edgefleet.sim.virtual.observer import Checker
 
 
 class Ends(Checker):
-    """No rollout is open in the end."""
+    """Checks that no rollout is open at the end of the run."""
 
     name: ClassVar[str] = "ends"
 

@@ -1,7 +1,7 @@
-"""No more devices hold an unconfirmed release than the evidence so far allows.
+"""The number of devices in trial never exceeds the exposure rule of the plan.
 
-A device that asks for leave counts from the start that became durable, one of the version before
-from the moment it really activated the release, whenever it says so.
+A device counts from its durable start. A device of protocol 1, which starts without asking, counts
+from its real activation, even if it reports later.
 """
 
 from typing import ClassVar
@@ -11,23 +11,23 @@ from edgefleet.protocol.rollout import ExposureSpec
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.checkers.grants_seen import ENDS
-from edgefleet.sim.virtual.observer import Checker, Tell
+from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 
 class Exposure(Checker):
-    """Counts by itself, from what is durable, and holds each start against the plan's rule."""
+    """Counts from durable outcomes and compares each start with the plan's rule."""
 
     name: ClassVar[str] = "exposure"
 
-    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
-        super().__init__(crowd, tell)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._spec: dict[str, ExposureSpec] = {}
         self._trial: dict[str, RowSet] = {}
         self._healthy: dict[str, int] = {}
         self._granted = RowSet()
-        self._by_offer: dict[int, str] = {}  # row -> rollout: their offer is their grant
+        self._by_offer: dict[int, str] = {}  # row -> rollout: devices whose offer is their grant
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if before is None:
@@ -50,7 +50,7 @@ class Exposure(Checker):
                 self._healthy[outcome.rollout] += len(rows)
 
     def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
-        tried = action == "install" and release == self.crowd.release_under_test
+        tried = action == "install" and release == self.run.release_under_test
         if not tried:
             return
         if len(rows) == 1 and int(rows[0]) in self._by_offer:
@@ -64,6 +64,6 @@ class Exposure(Checker):
         trial.add(rows)
         if len(trial) > allowed:
             self.wrong(
-                f"{self.named(rows)} makes it {len(trial)} in trial; {healthy} are healthy "
+                f"{self.named(rows)} starts: {len(trial)} devices in trial; {healthy} are healthy "
                 f"and {allowed} are allowed"
             )

@@ -1,7 +1,7 @@
-"""Who was given leave to begin, and when: most by a start that is stored, some by an offer.
+"""The grants that a checker has observed: a durable start, or an offer to an older agent.
 
-An agent of the version before starts by itself, so its offer is its leave, and that it began is
-told later.
+An agent of protocol 1 starts by itself, so the offer is its grant. The agent reports its start
+later.
 """
 
 from collections import defaultdict
@@ -19,17 +19,17 @@ ENDS: Final = frozenset(
         OutcomeKind.WITHDRAWN,
     }
 )
-"""After one of these who had leave is not in trial any more."""
+"""Outcomes after which a device is no longer in trial."""
 
 
-class Leaves:
-    """What a checker has heard of leaves, by rollout."""
+class ObservedGrants:
+    """Grants by offer, for each rollout."""
 
     def __init__(self) -> None:
         self._by_offer: defaultdict[str, RowSet] = defaultdict(RowSet)
 
-    def given(self, rows: Rows, outcome: Outcome) -> Rows:
-        """Those of ``rows`` that ``outcome``, now stored, gives leave."""
+    def granted(self, rows: Rows, outcome: Outcome) -> Rows:
+        """The devices of ``rows`` for which the stored ``outcome`` is a grant."""
         by_offer = self._by_offer[outcome.rollout]
         if outcome.kind is OutcomeKind.OFFERED:
             by_offer.add(rows)

@@ -1,4 +1,4 @@
-"""A rollout that is not running exposes nobody new, and a failed release is never offered again."""
+"""A rollout that is not running exposes no new device."""
 
 from collections import defaultdict
 from typing import ClassVar
@@ -7,33 +7,33 @@ from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.checkers.grants_seen import Leaves
-from edgefleet.sim.virtual.observer import Checker, Tell
+from edgefleet.sim.virtual.checkers.grants_seen import ObservedGrants
+from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _EXPOSING = frozenset({Status.RUNNING, Status.COMPLETED})
 
 
 class Halted(Checker):
-    """Looks at every offer and every leave."""
+    """Checks every offer and every grant."""
 
     name: ClassVar[str] = "halted"
 
-    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
-        super().__init__(crowd, tell)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._status: dict[str, Status] = {}
         self._took: defaultdict[str, RowSet] = defaultdict(RowSet)
-        self._leaves = Leaves()
+        self._grants = ObservedGrants()
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._status[after.id] = after.status
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         status = self._status.get(outcome.rollout, Status.COMPLETED)
-        asked = self._leaves.given(rows, outcome)
-        if len(asked) and status not in _EXPOSING:
-            self.wrong(f"{self.named(asked)} may start in a rollout that is {status}")
+        granted = self._grants.granted(rows, outcome)
+        if len(granted) and status not in _EXPOSING:
+            self.wrong(f"{self.named(granted)} may start in a rollout that is {status}")
         if outcome.kind is OutcomeKind.TRIAL_STARTED:
             self._took[outcome.rollout].add(rows)
 

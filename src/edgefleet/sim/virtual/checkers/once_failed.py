@@ -1,4 +1,4 @@
-"""What a device failed, refused or gave back is never offered to it again: nobody oscillates."""
+"""A release that a device failed, refused or reverted is never offered to the device again."""
 
 from collections import defaultdict
 from typing import ClassVar
@@ -7,21 +7,21 @@ import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.rollout.fleet.columns import Rows, longer
-from edgefleet.sim.virtual.observer import Checker, Tell
+from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.truth import RunView
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
-_SWITCHES = 8  # between releases, of one device, in one rollout: two tries, a return, and slack
+_SWITCHES = 8  # of one device in one rollout: two attempts, a revert, and some slack
 
 
 class OnceFailed(Checker):
-    """Looks at every offer and at every switch of a device."""
+    """Checks every offer, and limits how often a device switches between releases."""
 
     name: ClassVar[str] = "once_failed"
 
-    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
-        super().__init__(crowd, tell)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._bad: defaultdict[str, RowSet] = defaultdict(RowSet)
         self._switches = np.zeros(0, np.uint32)
 
@@ -43,4 +43,4 @@ class OnceFailed(Checker):
             self._switches[rows] += 1
             often = rows[self._switches[rows] == _SWITCHES]
             if len(often):
-                self.wrong(f"{self.named(often)} switched {_SWITCHES} times")
+                self.wrong(f"{self.named(often)} switched between releases {_SWITCHES} times")

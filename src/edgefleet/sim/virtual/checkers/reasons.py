@@ -1,18 +1,18 @@
-"""Nothing waits without a reason."""
+"""Every open rollout names what it waits for."""
 
 from typing import ClassVar
 
-from edgefleet.sim.virtual.observer import Checker, Tell
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.observer import Checker, Report
+from edgefleet.sim.virtual.truth import RunView
 
 
 class Reasons(Checker):
-    """Asks every open rollout, once a minute, what it waits for."""
+    """Calls ``why`` for every open rollout once a minute."""
 
     name: ClassVar[str] = "reasons"
 
-    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
-        super().__init__(crowd, tell)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._asked_at = 0.0
 
     def ticked(self, now: float) -> None:
@@ -22,9 +22,9 @@ class Reasons(Checker):
         for rollout in self.engine.open_rollouts():
             report = self.engine.why_rollout(rollout, now)
             if not report.waits or not report.line:
-                self.wrong(f"{rollout} waits and does not say for what")
+                self.wrong(f"{rollout} waits, but ``why`` gives no reason")
             for wait in report.waits:
                 if not wait.text:
-                    self.wrong(f"{rollout}: {wait.code} without a sentence")
+                    self.wrong(f"{rollout}: {wait.code} has no text")
                 if wait.until is not None and wait.since is not None and wait.until < wait.since:
                     self.wrong(f"{rollout}: {wait.code} ends before it began")

@@ -1,4 +1,4 @@
-"""A wave that a gate lets pass has stood as long as the plan says."""
+"""A wave that passes its gate has been open for at least the soak time of the plan."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ _PASSED = "passed"
 
 
 class Soak(Checker):
-    """Looks at each wave when it closes."""
+    """Checks each wave when it closes."""
 
     name: ClassVar[str] = "soak"
 
@@ -23,7 +23,7 @@ class Soak(Checker):
         if not closed or judgement is None or wave.opened_at is None:
             return
         if judgement.verdict is Verdict.PASS and judgement.reason == _PASSED:
-            stood_s = now - wave.opened_at
+            open_s = now - wave.opened_at
             soak_s = after.spec.gate.soak_s
-            if stood_s < soak_s:
-                self.wrong(f"wave {before.wave + 1} passed after {stood_s:g} s of {soak_s:g} s")
+            if open_s < soak_s:
+                self.wrong(f"wave {before.wave + 1} passed after {open_s:g} s of {soak_s:g} s")

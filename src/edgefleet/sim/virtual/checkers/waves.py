@@ -1,4 +1,4 @@
-"""Waves only grow, and each is cut at exactly the device where it should be."""
+"""Waves only grow, and each wave's cut has the exact number of devices."""
 
 import math
 from typing import ClassVar
@@ -9,20 +9,20 @@ from edgefleet.base.ids import mix64
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.observer import Checker, Tell
-from edgefleet.sim.virtual.truth import CrowdView
+from edgefleet.sim.virtual.observer import Checker, Report
+from edgefleet.sim.virtual.truth import RunView
 
 _EVERYONE = 1 << 64
-_RECOUNTED = 20_000  # devices, above which positions are not computed one by one
+_RECOUNTED = 20_000  # devices; a larger fleet is not recounted
 
 
 class Waves(Checker):
-    """Recounts each cut in plain Python, from the device hashes and the salt."""
+    """Recounts each cut from the device hashes and the salt."""
 
     name: ClassVar[str] = "waves"
 
-    def __init__(self, crowd: CrowdView, tell: Tell) -> None:
-        super().__init__(crowd, tell)
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
         self._states: dict[str, RolloutState] = {}
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
@@ -30,7 +30,7 @@ class Waves(Checker):
         if before is None or after.wave is None:
             return
         if before.wave is not None and after.wave < before.wave:
-            self.wrong(f"wave {after.wave + 1} after wave {before.wave + 1}")
+            self.wrong(f"wave {after.wave + 1} opened after wave {before.wave + 1}")
         for index, wave in enumerate(before.waves):
             later = after.waves[index]
             if wave.threshold is not None and (wave.threshold, wave.cut, wave.rows) != (
@@ -44,7 +44,7 @@ class Waves(Checker):
             self._recount(after)
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
-        """Who starts lies in the open wave, by its position and not by when it came."""
+        """A starting device is in the open wave by its position, not by its enrolment time."""
         state = self._states.get(outcome.rollout)
         if outcome.kind is not OutcomeKind.TRIAL_STARTED or state is None or state.wave is None:
             return
@@ -59,7 +59,7 @@ class Waves(Checker):
         beyond = np.array([mix64(value ^ state.salt) >= threshold for value in hashes])
         beyond |= rows >= wave.rows
         if beyond.any():
-            self.wrong(f"{self.named(rows[beyond])} starts, and lies beyond wave {state.wave + 1}")
+            self.wrong(f"{self.named(rows[beyond])} starts beyond wave {state.wave + 1}")
 
     def _recount(self, state: RolloutState) -> None:
         wave = state.open_wave
@@ -73,12 +73,12 @@ class Waves(Checker):
             return
         hashes = self.engine.fleet.hashes
         if index and wave.threshold == state.waves[index - 1].threshold:
-            return  # newcomers below the last cut fill this one: waves only grow
+            return  # newcomers below the last cut fill this wave: waves only grow
         threshold = int(wave.threshold, 16)
         inside = sum(mix64(value ^ state.salt) < threshold for value in hashes.tolist())
         wanted = math.ceil(round(spec.percent * population / 100, 9))
         if inside != wanted or wave.cut != wanted:
             self.wrong(
-                f"{spec.percent:g} % of {population} are {wanted} devices; the cut says "
-                f"{wave.cut}, {inside} lie inside"
+                f"{spec.percent:g} % of {population} are {wanted} devices; the cut is {wave.cut}, "
+                f"{inside} devices are inside"
             )

@@ -1,4 +1,4 @@
-"""After a revert every device that can be reached is on the previous release."""
+"""After a revert no reachable device runs the release."""
 
 from typing import ClassVar
 
@@ -9,37 +9,40 @@ from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.lifecycle.step import returned_by
 from edgefleet.sim.virtual.observer import Checker
 
-_UNDER_TEST = 2  # its number in ``serves``
+_UNDER_TEST = 2  # the number of the release in ``serves``
 
 
 class WentBack(Checker):
-    """Looks at the truth of the devices, once everything is over."""
+    """Checks the devices' true state when the rollout is reverted, and at the end of the run."""
 
     name: ClassVar[str] = "went_back"
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
-        """Nobody says that it is done while a device that was just heard still runs it."""
+        """A revert does not end while an online device reports that it runs the release."""
         if after.status is not Status.REVERTED or before is None:
             return
         if now >= returned_by(before):
-            return  # who will not go back is left behind, and counted in the text
-        running = (self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable()
+            return  # after its patience a revert ends with devices left; its text has their number
+        running = (self.run.serves() == _UNDER_TEST) & self.run.reachable()
         fleet = self.engine.fleet
         for row in np.flatnonzero(running).tolist():
-            said = fleet.running(row)
-            if fleet.online(row, now) and said is not None and said[1] == after.spec.release:
-                self.wrong(f"it is reverted, but {self.crowd.name(row)} runs it and said so")
+            reported = fleet.running(row)
+            if not fleet.online(row, now) or reported is None:
+                continue
+            if reported[1] == after.spec.release:
+                name = self.run.name(row)
+                self.wrong(f"{after.id} is reverted, but {name} reports that it runs the release")
                 return
 
     def ended(self, now: float) -> None:
         statuses = {
             state.status
             for state in self.engine.states()
-            if state.spec.release == self.crowd.release_under_test
+            if state.spec.release == self.run.release_under_test
         }
         if not statuses or not statuses <= {Status.REVERTED, Status.REFUSED}:
             return
-        left = np.flatnonzero((self.crowd.serves() == _UNDER_TEST) & self.crowd.reachable())
+        left = np.flatnonzero((self.run.serves() == _UNDER_TEST) & self.run.reachable())
         if len(left):
-            first = ", ".join(self.crowd.name(row) for row in left[:3].tolist())
-            self.wrong(f"{len(left)} devices still run it: {first}")
+            first = ", ".join(self.run.name(row) for row in left[:3].tolist())
+            self.wrong(f"{len(left)} devices still run the release: {first}")

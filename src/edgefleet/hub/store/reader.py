@@ -1,0 +1,138 @@
+"""Queries of the store: the state to restore at the start of the hub, the audit log, claims."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+
+import msgspec
+
+from edgefleet.base.errors import DeviceError
+from edgefleet.hub.store.records import (
+    StoredDevice,
+    StoredOutcome,
+    StoredRelease,
+    StoredStanding,
+)
+from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Phase
+from edgefleet.protocol.operator import AuditEntry, TrustKey
+from edgefleet.protocol.release import Envelope
+from edgefleet.protocol.rollout import Freeze
+
+
+class Reader:
+    """Owns ``connection``, which is never written to, and closes it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def load_devices(self) -> Iterator[StoredDevice]:
+        """All devices, in ascending order of rows."""
+        for row, name, at, labels, facts in self._connection.execute(
+            "SELECT row, name, enrolled_at, labels, facts FROM device ORDER BY row"
+        ):
+            yield StoredDevice(
+                row, name, at, json.loads(labels), msgspec.json.decode(facts, type=Facts)
+            )
+
+    def load_standings(self) -> Iterator[StoredStanding]:
+        for row, seen, seq, model, release, phase in self._connection.execute(
+            "SELECT row, last_seen, seq, model, release, phase FROM standing"
+        ):
+            yield StoredStanding(row, seen, seq, model, release, Phase(phase))
+
+    def load_releases(self) -> Iterator[StoredRelease]:
+        """All releases, oldest first."""
+        for digest, model, release, envelope, signed_by, at in self._connection.execute(
+            "SELECT manifest_sha256, model, release, envelope, signed_by, published_at"
+            " FROM release ORDER BY number"
+        ):
+            yield StoredRelease(
+                digest,
+                model,
+                release,
+                msgspec.json.decode(envelope, type=Envelope),
+                tuple(json.loads(signed_by)),
+                at,
+            )
+
+    def load_trust(self) -> Iterator[TrustKey]:
+        for name, public_key in self._connection.execute(
+            "SELECT name, public_key FROM trust ORDER BY name, keyid"
+        ):
+            yield TrustKey(name=name, public_key=public_key)
+
+    def load_rollouts(self) -> Iterator[str]:
+        """The states of all rollouts as JSON, oldest first (ids sort by age)."""
+        for (state,) in self._connection.execute("SELECT state FROM rollout ORDER BY id"):
+            yield state
+
+    def load_outcomes(self) -> Iterator[StoredOutcome]:
+        """All outcomes, in the order in which they were stored."""
+        found = self._connection.execute(
+            "SELECT device, id, rollout, release, kind, at, reason, detail, received_at, attempt"
+            " FROM outcome ORDER BY number"
+        )
+        for row, id_, rollout, release, kind, at, reason, detail, received, attempt in found:
+            outcome = Outcome(
+                id=id_,
+                rollout=rollout,
+                release=release,
+                kind=OutcomeKind(kind),
+                at=at,
+                reason=reason,
+                detail=detail,
+                attempt=attempt,
+            )
+            yield StoredOutcome(row, outcome, received)
+
+    def load_freeze(self) -> Freeze:
+        """The last freeze or unfreeze of the fleet."""
+        found = self._connection.execute(
+            "SELECT value FROM fleet_word WHERE name = 'freeze'"
+        ).fetchone()
+        return Freeze(frozen=False) if found is None else msgspec.json.decode(found[0], type=Freeze)
+
+    def load_unquarantined(self) -> Iterator[tuple[int, str, int]]:
+        """(device row, model, rollbacks) of each device that a person unquarantined."""
+        yield from self._connection.execute("SELECT device, model, rollbacks FROM unquarantined")
+
+    def audit(self, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
+        """At most ``limit`` entries of the audit log with ids below ``before``, newest first."""
+        rows = self._connection.execute(
+            "SELECT id, at, actor, action, about, detail FROM audit"
+            " WHERE id < ? ORDER BY id DESC LIMIT ?",
+            ((1 << 62) if before is None else before, limit),
+        )
+        return tuple(
+            AuditEntry(id=id_, at=at, actor=actor, action=action, about=about, detail=detail)
+            for id_, at, actor, action, about, detail in rows
+        )
+
+    def check_claim(self, digest: str, now: float) -> None:
+        """Reject an invalid claim early, without a write.
+
+        Raises DeviceError ``claim_unknown``, ``claim_used`` or ``claim_expired``.
+        """
+        claim_labels(self._connection, digest, now)
+
+
+def claim_labels(connection: sqlite3.Connection, digest: str, now: float) -> dict[str, str]:
+    """The labels of a valid claim.
+
+    Raises DeviceError ``claim_unknown``, ``claim_used`` or ``claim_expired``.
+    """
+    claim = connection.execute(
+        "SELECT labels, expires_at, used_by FROM claim WHERE digest = ?", (digest,)
+    ).fetchone()
+    if claim is None:
+        raise DeviceError("claim_unknown", "This hub has not issued the claim.", field="claim")
+    labels, expires_at, used_by = claim
+    if used_by is not None:
+        raise DeviceError("claim_used", "The claim has already enrolled a device.", field="claim")
+    if expires_at <= now:
+        raise DeviceError("claim_expired", "The claim has expired.", field="claim")
+    given: dict[str, str] = json.loads(labels)
+    return given
