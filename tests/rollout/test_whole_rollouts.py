@@ -279,8 +279,8 @@ def test_the_first_release_ever_has_nothing_to_go_back_to_and_says_so():
     rollout = shell.start(spec("1", 100))
     view = shell.run(rollout)
     assert (view.status, view.previous) == (Status.REVERTED, None)
-    assert view.why.waits[-1].code is WaitCode.HELD
-    assert "no earlier release" in view.why.waits[-1].text
+    assert view.why.waits[-1].code is WaitCode.NO_PREVIOUS_RELEASE
+    assert "--release RELEASE" in view.why.waits[-1].text
 
 
 def test_newcomers_wait_for_the_next_wave_and_the_wave_of_everyone_takes_them():
