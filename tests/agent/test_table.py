@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from edgefleet.agent.event import TimerFired
-from edgefleet.agent.state import Soft, from_store, to_store
+from edgefleet.agent.state import Soft
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import from_store, to_store
 from edgefleet.agent.table import MOVES, PHASES, Signal, Stage, mermaid, next_stage
 from edgefleet.base.errors import InternalError
 from support.agent_world import Device, any_event

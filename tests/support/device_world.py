@@ -39,8 +39,9 @@ from edgefleet.agent.event import (
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.recover import recover
 from edgefleet.agent.slots import MODEL, Slots, path
-from edgefleet.agent.state import AgentState, running, to_store
+from edgefleet.agent.state import AgentState, running
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import to_store
 from edgefleet.agent.table import Stage
 from edgefleet.agent.trust import Trust
 from edgefleet.agent.worker import Token

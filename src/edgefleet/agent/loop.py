@@ -44,8 +44,9 @@ from edgefleet.agent.log import LOGGER, narrate
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.recover import Open
 from edgefleet.agent.slots import Slots
-from edgefleet.agent.state import AgentState, to_store
+from edgefleet.agent.state import AgentState
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import to_store
 from edgefleet.agent.supervisor import Supervisor
 from edgefleet.agent.worker import Stopped, Token, Worker
 from edgefleet.base.clock import Clock

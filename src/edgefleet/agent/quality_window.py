@@ -8,35 +8,13 @@ not, so that what the whole fleet goes through at the time is no fault of a rele
 import math
 from collections.abc import Sequence
 
-import msgspec
-
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
+from edgefleet.agent.changes import replace
+from edgefleet.agent.state import QualityWindow, Windows
 from edgefleet.protocol.bins import upper_edge_us
-from edgefleet.protocol.device import Scores, Sketches
+from edgefleet.protocol.device import Scores
 from edgefleet.protocol.serving import LiveStats, ServingStatus
-from edgefleet.protocol.wire import Wire
-
-
-class QualityWindow(Wire, frozen=True, kw_only=True):
-    """Requests of one release, in a row. ``since`` is when the first was seen."""
-
-    release: str
-    since: float
-    requests: int = 0
-    errors: int = 0
-    confidence_sum: float = 0.0
-    confidence_count: int = 0
-    latency_us_p95: int = 0  # as serving says it, for one that keeps no sketches
-    sketches: Sketches = Sketches()
-
-
-class Windows(Wire, frozen=True, kw_only=True):
-    """The one that fills, the full one before it, and what is to be told of the last two."""
-
-    filling: QualityWindow | None = None
-    full: QualityWindow | None = None
-    scores: Scores | None = None
 
 
 def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: float) -> Windows:
@@ -50,10 +28,10 @@ def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: floa
             full = filling
         filling = None
     if grown.requests == 0:
-        return msgspec.structs.replace(windows, filling=filling, full=full)
+        return replace(windows, filling=filling, full=full)
     filling = _add(filling or QualityWindow(release=status.release, since=now), grown, status.stats)
     if not _is_full(filling, now):
-        return msgspec.structs.replace(windows, filling=filling, full=full)
+        return replace(windows, filling=filling, full=full)
     scores = None if full is None else compare(full, filling)
     return Windows(filling=None, full=filling, scores=_to_tell(windows.scores, scores))
 
@@ -91,7 +69,7 @@ def _is_full(window: QualityWindow, now: float) -> bool:
 
 
 def _add(window: QualityWindow, grown: LiveStats, stats: LiveStats) -> QualityWindow:
-    return msgspec.structs.replace(
+    return replace(
         window,
         requests=window.requests + grown.requests,
         errors=window.errors + grown.errors,

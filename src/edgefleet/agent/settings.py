@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import check_name
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(file: Path) -> dict[str, Any]:
+def _table(file: Path) -> dict[str, object]:
     import tomllib  # noqa: PLC0415 - needed with a file only
 
     try:
@@ -134,7 +134,7 @@ def _table(file: Path) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in table.items()}
 
 
-def _check_keys(table: Mapping[str, Any]) -> None:
+def _check_keys(table: Mapping[str, object]) -> None:
     known = {option.name.replace("-", "_") for option in OPTIONS} | {"labels"}
     for key in table:
         if key not in known:
@@ -146,7 +146,7 @@ def _text(value: object) -> str:
 
 
 def _labels(
-    given: Sequence[str] | None, environ: Mapping[str, str], table: Mapping[str, Any]
+    given: Sequence[str] | None, environ: Mapping[str, str], table: Mapping[str, object]
 ) -> tuple[tuple[str, str], ...]:
     """Labels from the first source that has any. The variable has the form ``k=v,k=v``."""
     pairs: Sequence[str]

@@ -16,7 +16,8 @@ from typing import Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import FileName
-from edgefleet.agent.state import AgentState, InstalledRelease, SlotName, from_store, slot
+from edgefleet.agent.state import AgentState, InstalledRelease, SlotName, slot
+from edgefleet.agent.stored import from_store
 from edgefleet.base.errors import DeviceError, InternalError
 from edgefleet.base.storage import Storage
 

@@ -2,18 +2,15 @@
 
 from typing import Final, Literal
 
-import msgspec
-
 from edgefleet.agent import limits
-from edgefleet.agent.quality_window import Windows
 from edgefleet.agent.table import BEFORE_TRIAL, Stage
-from edgefleet.protocol.device import Facts, Outcome, Telemetry
+from edgefleet.protocol.device import Facts, Outcome, Scores, Sketches, Telemetry
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.serving import LiveStats, ServingStatus
-from edgefleet.protocol.wire import Wire, decode, encode
+from edgefleet.protocol.wire import Wire
 
 SlotName = Literal["a", "b"]
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 
 
 class InstalledRelease(Wire, frozen=True, kw_only=True):
@@ -81,6 +78,27 @@ class Sent(Wire, frozen=True, kw_only=True):
     outcomes: tuple[str, ...]
     facts: bool
     telemetry: Telemetry | None
+
+
+class QualityWindow(Wire, frozen=True, kw_only=True):
+    """Requests of one release, in a row. ``since`` is when the first was seen."""
+
+    release: str
+    since: float
+    requests: int = 0
+    errors: int = 0
+    confidence_sum: float = 0.0
+    confidence_count: int = 0
+    latency_us_p95: int = 0  # as serving says it, for one that keeps no sketches
+    sketches: Sketches = Sketches()
+
+
+class Windows(Wire, frozen=True, kw_only=True):
+    """The one that fills, the full one before it, and what is to be told of the last two."""
+
+    filling: QualityWindow | None = None
+    full: QualityWindow | None = None
+    scores: Scores | None = None
 
 
 class Watch(Wire, frozen=True, kw_only=True):
@@ -168,13 +186,3 @@ def running(state: AgentState) -> tuple[str, str] | None:
         return attempt.model, attempt.release
     held = active_held(state)
     return (held.model, held.release) if held else None
-
-
-def to_store(state: AgentState) -> bytes:
-    """The stored part as JSON. Equal states give equal bytes."""
-    return encode(msgspec.structs.replace(state, soft=Soft()))
-
-
-def from_store(data: bytes) -> AgentState:
-    """Decode the bytes of ``to_store``. Raises InternalError ``internal`` if they are damaged."""
-    return decode(data, AgentState, code="internal")

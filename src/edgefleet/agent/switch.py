@@ -2,11 +2,10 @@
 
 from typing import Final
 
-import msgspec
-
 from edgefleet.agent import limits, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
+from edgefleet.agent.changes import replace
 from edgefleet.agent.effect import Activate, MovePointer, Probe, RemoveSlot, StopServing
 from edgefleet.agent.event import Activated, ActivationFailed, ServingProbed
 from edgefleet.agent.report import report
@@ -258,7 +257,7 @@ def _settle_reverting(context: StepContext) -> None:
 
 
 def _make_active(context: StepContext, name: SlotName) -> None:
-    context.set_slot(name, msgspec.structs.replace(slot(context.state, name), confirmed=True))
+    context.set_slot(name, replace(slot(context.state, name), confirmed=True))
     context.keep(active=name)
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from msgspec.structs import replace
-
 from edgefleet.protocol.device import Offer, Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import OLDEST, PROTOCOL, starts_by_itself
@@ -14,6 +12,7 @@ from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.changes import replace
 from edgefleet.rollout.lifecycle.state import OPEN
 from edgefleet.rollout.why.rollout import plan_another
 

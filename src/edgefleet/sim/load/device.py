@@ -10,17 +10,9 @@ from edgefleet.agent import event as happened
 from edgefleet.agent.effect import Effect
 from edgefleet.agent.event import Event
 from edgefleet.agent.limits import INTERVAL_S
-from edgefleet.agent.state import (
-    AgentState,
-    InstalledRelease,
-    Pace,
-    SlotName,
-    from_store,
-    running,
-    slot,
-    to_store,
-)
+from edgefleet.agent.state import AgentState, InstalledRelease, Pace, SlotName, running, slot
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import from_store, to_store
 from edgefleet.agent.table import PHASES
 from edgefleet.protocol.device import CheckInAnswer, Facts, Phase, Reason
 from edgefleet.protocol.wire import encode

@@ -26,7 +26,7 @@ class Store:
         self._kinds: list[Outcome] = []  # one of each (id, rollout, release, kind, reason)
         self._code_of: dict[tuple[str, str, str, str, str], int] = {}
         self._rows_of: dict[str, RowSet] = {}  # by id: ids of two devices may be alike
-        self._standings: tuple[npt.NDArray[np.float64], ...] | None = None
+        self._standings: tuple[npt.NDArray[np.generic], ...] | None = None
         self.commits = 0
 
     def save_state(self, state: RolloutState) -> None:

@@ -9,8 +9,7 @@ from typing import Final
 
 import msgspec
 
-from edgefleet.agent.quality_window import QualityWindow, Windows
-from edgefleet.agent.state import AgentState, InstalledRelease
+from edgefleet.agent.state import AgentState, InstalledRelease, QualityWindow, Windows
 from edgefleet.protocol.bins import CONFIDENCE_BINS, bucket
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
