@@ -28,7 +28,7 @@ def check_state(state: AgentState) -> None:
     assert (attempt is None) == (state.stage is Stage.IDLE)
     if state.active is not None:
         active = slot(state, state.active)
-        assert active.held is not None
+        assert active.installed is not None
         assert active.proved, "the confirmed slot was proved"
         assert attempt is None or attempt.slot != state.active, (
             "an update does not touch the active slot"

@@ -14,7 +14,7 @@ from edgefleet.protocol.serving import ProveResult
 from support.agent_world import manifest
 
 MANIFEST = manifest("1")
-HELD = InstalledRelease(
+INSTALLED = InstalledRelease(
     model="digits",
     release="1",
     manifest_sha256="0" * 64,
@@ -33,7 +33,7 @@ def test_the_last_line_is_the_result_and_the_request_names_the_slots_files(tmp_p
         "import json, sys; request = json.load(sys.stdin); print('warming up');"
         "print(json.dumps({'passed': True, 'detail': request['artifact_path'], 'cases': 4}))"
     )
-    result = prover(tmp_path, script).prove("b", HELD, Token())
+    result = prover(tmp_path, script).prove("b", INSTALLED, Token())
     assert result == ProveResult(passed=True, detail=str(tmp_path / "slots/b/model.onnx"), cases=4)
 
 
@@ -50,14 +50,14 @@ def test_the_last_line_is_the_result_and_the_request_names_the_slots_files(tmp_p
 def test_a_candidate_that_ends_its_process_cannot_be_loaded(
     tmp_path: Path, script: str, said: str
 ) -> None:
-    result = prover(tmp_path, script).prove("b", HELD, Token())
+    result = prover(tmp_path, script).prove("b", INSTALLED, Token())
     assert (result.passed, result.reason) == (False, "load_failed")
     assert said in result.detail
 
 
 def test_a_proof_that_never_ends_is_ended(tmp_path: Path) -> None:
     script = "import threading; threading.Event().wait()"
-    result = prover(tmp_path, script, timeout_s=0.2).prove("b", HELD, Token())
+    result = prover(tmp_path, script, timeout_s=0.2).prove("b", INSTALLED, Token())
     assert (result.passed, result.reason) == (False, "load_failed")
     assert "longer than 0.2 s" in result.detail
 
@@ -74,7 +74,7 @@ def test_a_proof_is_stopped_at_once_when_it_is_no_longer_wanted(tmp_path: Path) 
     stopper = threading.Thread(target=stop_once_started)
     stopper.start()
     with pytest.raises(Stopped):
-        prover(tmp_path, script).prove("b", HELD, token)
+        prover(tmp_path, script).prove("b", INSTALLED, token)
     stopper.join()
     with pytest.raises(Stopped):
-        prover(tmp_path, script).prove("b", HELD, token)
+        prover(tmp_path, script).prove("b", INSTALLED, token)

@@ -118,12 +118,12 @@ class Laboratory:
 
     def study(
         self,
-        held: InstalledRelease,
+        installed: InstalledRelease,
         model: bytes,
         golden: bytes,
         done: Callable[[ModelBehaviour], None],
     ) -> None:
-        done(behaviour(0.6 if held.release in self.bad else 0.95))
+        done(behaviour(0.6 if installed.release in self.bad else 0.95))
 
 
 @contextmanager

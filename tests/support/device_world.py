@@ -277,7 +277,7 @@ class World:
 
     def _activate(self, effect: Activate) -> Event:
         digest = self.storage.digest(path(effect.slot, MODEL))
-        if digest is None or digest != effect.held.variant.artifact.sha256:
+        if digest is None or digest != effect.installed.variant.artifact.sha256:
             return ActivationFailed(
                 job=effect.job, reason="load_failed", detail="other bytes", draw=0.5
             )

@@ -13,7 +13,7 @@ from edgefleet.agent.state import (
     InstalledRelease,
     Sent,
     Slot,
-    active_held,
+    active_release,
     other,
     running,
     slot,
@@ -104,14 +104,14 @@ def resume(context: StepContext) -> None:
     match context.state.stage:
         case Stage.MANIFEST:
             context.do(FetchManifest(job=job, slot=attempt.slot, sha256=attempt.manifest_sha256))
-        case Stage.FETCHING if attempt.held and not context.soft.have_golden:
-            golden = attempt.held.golden.artifact
+        case Stage.FETCHING if attempt.installed and not context.soft.have_golden:
+            golden = attempt.installed.golden.artifact
             context.do(Fetch(job=job, slot=attempt.slot, file="golden.npz", artifact=golden))
-        case Stage.FETCHING if attempt.held:
-            model = attempt.held.variant.artifact
+        case Stage.FETCHING if attempt.installed:
+            model = attempt.installed.variant.artifact
             context.do(Fetch(job=job, slot=attempt.slot, file="model.onnx", artifact=model))
-        case Stage.PROVING if attempt.held:
-            context.do(Prove(job=job, slot=attempt.slot, held=attempt.held))
+        case Stage.PROVING if attempt.installed:
+            context.do(Prove(job=job, slot=attempt.slot, installed=attempt.installed))
         case _:
             context.forgettable(work=None)
 
@@ -129,7 +129,7 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
     variant = _variant(context, manifest)
     if variant is None:
         return
-    held = InstalledRelease(
+    installed = InstalledRelease(
         model=manifest.model,
         release=manifest.release,
         manifest_sha256=event.sha256,
@@ -138,7 +138,7 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
         quality=manifest.quality,
     )
     context.move(Signal.OPENED)
-    context.change_attempt(held=held)
+    context.change_attempt(installed=installed)
     context.set_slot(attempt.slot, Slot())
     context.forgettable(have_golden=False, work_failures=0)
     resume(context)
@@ -152,7 +152,7 @@ def on_fetched(context: StepContext, event: Fetched) -> None:
         context.forgettable(have_golden=True)
     else:
         context.move(Signal.FETCHED)
-        context.set_slot(context.attempt.slot, Slot(held=context.attempt.held))
+        context.set_slot(context.attempt.slot, Slot(installed=context.attempt.installed))
         context.forgettable(have_golden=False)
     resume(context)
 
@@ -165,7 +165,7 @@ def on_proved(context: StepContext, event: Proved) -> None:
         return
     context.set_slot(
         context.attempt.slot,
-        Slot(held=context.attempt.held, proved=True, accuracy=event.result.accuracy),
+        Slot(installed=context.attempt.installed, proved=True, accuracy=event.result.accuracy),
     )
     _no_work(context)
     _switch(context)
@@ -205,9 +205,9 @@ def on_timer_fired(context: StepContext) -> None:
 
 def _begin(context: StepContext, offer: Offer) -> None:
     state = context.state
-    held = active_held(state)
+    installed = active_release(state)
     if context.now < context.soft.offers_after or (
-        held and held.manifest_sha256 == offer.manifest_sha256
+        installed and installed.manifest_sha256 == offer.manifest_sha256
     ):
         return
     if Ended(rollout=offer.rollout, manifest_sha256=offer.manifest_sha256) in state.ended:
@@ -230,8 +230,12 @@ def _begin(context: StepContext, offer: Offer) -> None:
         ),
     )
     there = slot(state, target)
-    if there.proved and there.held and there.held.manifest_sha256 == offer.manifest_sha256:
-        context.change_attempt(held=there.held)
+    if (
+        there.proved
+        and there.installed
+        and there.installed.manifest_sha256 == offer.manifest_sha256
+    ):
+        context.change_attempt(installed=there.installed)
         _switch(context)
     else:
         context.move(Signal.OFFERED)

@@ -89,7 +89,7 @@ class AttemptChanges(TypedDict, total=False):
     max_attempts: int
     slot: SlotName
     leaving: str
-    held: InstalledRelease | None
+    installed: InstalledRelease | None
     asked: bool
     tries: int
     switched: bool
@@ -101,7 +101,7 @@ class AttemptChanges(TypedDict, total=False):
 class SlotChanges(TypedDict, total=False):
     """Fields of Slot."""
 
-    held: InstalledRelease | None
+    installed: InstalledRelease | None
     proved: bool
     confirmed: bool
     accuracy: float | None

@@ -241,7 +241,7 @@ class Loop:
                 self._fetcher.file(effect.slot, effect.file, effect.artifact, token)
                 return Fetched(job=effect.job)
             case Prove():
-                result = self._prover.prove(effect.slot, effect.held, token)
+                result = self._prover.prove(effect.slot, effect.installed, token)
                 return Proved(job=effect.job, result=result)
             case _:
                 assert_never(effect)
@@ -249,7 +249,7 @@ class Loop:
     def _activate(self, effect: Activate) -> None:
         event: Event
         try:
-            status = self._supervisor.activate(effect.slot, effect.held)
+            status = self._supervisor.activate(effect.slot, effect.installed)
             event = Activated(job=effect.job, status=status)
         except EdgefleetError as error:
             # The connection breaks if the model crashes the process.

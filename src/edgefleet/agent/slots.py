@@ -84,11 +84,11 @@ class Slots:
         elif self.pointer() != name:
             self._write(POINTER, name.encode())
 
-    def holds(self, name: SlotName, held: InstalledRelease) -> bool:
-        """Whether the slot's files have the digests of ``held``. Reads all files."""
+    def holds(self, name: SlotName, installed: InstalledRelease) -> bool:
+        """Whether the slot's files have the digests of ``installed``. Reads all files."""
         return (
-            self.storage.digest(path(name, MODEL)) == held.variant.artifact.sha256
-            and self.storage.digest(path(name, GOLDEN)) == held.golden.artifact.sha256
+            self.storage.digest(path(name, MODEL)) == installed.variant.artifact.sha256
+            and self.storage.digest(path(name, GOLDEN)) == installed.golden.artifact.sha256
         )
 
     def whole(self, state: AgentState) -> tuple[SlotName, ...]:
@@ -96,7 +96,8 @@ class Slots:
         return tuple(
             name
             for name in NAMES
-            if (held := slot(state, name).held) is not None and self.holds(name, held)
+            if (installed := slot(state, name).installed) is not None
+            and self.holds(name, installed)
         )
 
     def remove(self, name: SlotName) -> None:

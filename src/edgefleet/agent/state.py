@@ -25,9 +25,9 @@ class InstalledRelease(Wire, frozen=True, kw_only=True):
 
 
 class Slot(Wire, frozen=True, kw_only=True):
-    """One of two slots for a release. ``held`` is set once all its files are complete."""
+    """One of two slots for a release. ``installed`` is set once all its files are complete."""
 
-    held: InstalledRelease | None = None
+    installed: InstalledRelease | None = None
     proved: bool = False  # passed its golden set on this device
     confirmed: bool = False  # passed its trial
     accuracy: float | None = None  # on its golden set, on this device
@@ -46,7 +46,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
     max_attempts: int
     slot: SlotName  # the slot of the offered release
     leaving: str  # the release served at the start of the attempt, "" for none
-    held: InstalledRelease | None = None  # set once the manifest is verified
+    installed: InstalledRelease | None = None  # set once the manifest is verified
     asked: bool = False  # the hub may have counted its start
     tries: int = 0  # trials started; stored before each
     switched: bool = False  # the serving process may serve the release
@@ -174,9 +174,9 @@ def other(name: SlotName | None) -> SlotName:
     return "b" if name == "a" else "a"
 
 
-def active_held(state: AgentState) -> InstalledRelease | None:
+def active_release(state: AgentState) -> InstalledRelease | None:
     """The confirmed release. None if there is none."""
-    return slot(state, state.active).held if state.active else None
+    return slot(state, state.active).installed if state.active else None
 
 
 def running(state: AgentState) -> tuple[str, str] | None:
@@ -184,5 +184,5 @@ def running(state: AgentState) -> tuple[str, str] | None:
     attempt = state.attempt
     if attempt and attempt.switched and state.stage not in BEFORE_TRIAL:
         return attempt.model, attempt.release
-    held = active_held(state)
-    return (held.model, held.release) if held else None
+    installed = active_release(state)
+    return (installed.model, installed.release) if installed else None

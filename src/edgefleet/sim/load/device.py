@@ -142,11 +142,13 @@ class SimDevice:
                 self._fetching(effect.job).file(effect, self._around.door, self._token)
             case do.Prove():
                 self._new_work()
-                self._study(self._work, effect.slot, effect.held, partial(self._prove, effect))
+                self._study(self._work, effect.slot, effect.installed, partial(self._prove, effect))
             case do.CancelStaging():
                 self._work.end()
             case do.Activate():
-                self._study(self._on, effect.slot, effect.held, partial(self._activate, effect))
+                self._study(
+                    self._on, effect.slot, effect.installed, partial(self._activate, effect)
+                )
             case do.StopServing():
                 self._serving.stop()
                 self._on.after(0.0, self._look)
@@ -239,7 +241,7 @@ class SimDevice:
         self,
         scope: Scope,
         name: SlotName,
-        held: InstalledRelease,
+        installed: InstalledRelease,
         done: Callable[[ModelBehaviour | Failed], None],
     ) -> None:
         """What the slot's files do on a device of this profile; Failed when they are not there."""
@@ -248,7 +250,7 @@ class SimDevice:
         if model is None or golden is None:
             done(Failed("golden_refused", "The slot's files are not there."))
         else:
-            self._around.laboratory.study(held, model, golden, scope.hear(done))
+            self._around.laboratory.study(installed, model, golden, scope.hear(done))
 
     def _prove(self, effect: do.Prove, behaviour: ModelBehaviour | Failed) -> None:
         if isinstance(behaviour, Failed):
@@ -265,10 +267,10 @@ class SimDevice:
 
     def _swap(self, effect: do.Activate, behaviour: ModelBehaviour | Failed) -> None:
         now = self._world.now()
-        if isinstance(behaviour, ModelBehaviour) and not self._serving.serves(effect.held):
-            self._serving.swap(now, effect.held, behaviour)
-            if effect.held.release not in self.ran:
-                self.ran = (*self.ran, effect.held.release)
+        if isinstance(behaviour, ModelBehaviour) and not self._serving.serves(effect.installed):
+            self._serving.swap(now, effect.installed, behaviour)
+            if effect.installed.release not in self.ran:
+                self.ran = (*self.ran, effect.installed.release)
         status = self._serving.status(now)
         if isinstance(behaviour, Failed) or status is None:
             detail = behaviour.detail if isinstance(behaviour, Failed) else ""
@@ -287,8 +289,8 @@ class SimDevice:
         self._happen(happened.ServingProbed(status=status, alive=status is not None, draw=draw))
 
     def _whole(self, name: SlotName) -> bool:
-        held = slot(self.state, name).held
-        return held is not None and (
-            self.disk.digest(file_path(name, MODEL)) == held.variant.artifact.sha256
-            and self.disk.digest(file_path(name, GOLDEN)) == held.golden.artifact.sha256
+        installed = slot(self.state, name).installed
+        return installed is not None and (
+            self.disk.digest(file_path(name, MODEL)) == installed.variant.artifact.sha256
+            and self.disk.digest(file_path(name, GOLDEN)) == installed.golden.artifact.sha256
         )

@@ -30,7 +30,7 @@ class Laboratory(Protocol):
 
     def study(
         self,
-        held: InstalledRelease,
+        installed: InstalledRelease,
         model: bytes,
         golden: bytes,
         done: Callable[[ModelBehaviour], None],
@@ -50,7 +50,7 @@ class VirtualServing:
         "_behaviour",
         "_came",
         "_draws",
-        "_held",
+        "_installed",
         "_phase",
         "_pid",
         "_requests_s",
@@ -61,7 +61,7 @@ class VirtualServing:
         self._requests_s = requests_s
         self._draws = draws
         self._pid = 1
-        self._held: InstalledRelease | None = None
+        self._installed: InstalledRelease | None = None
         self._behaviour: ModelBehaviour | None = None
         self._phase = draws.uniform()
         self._came = 0  # requests up to the last look, since time 0
@@ -69,32 +69,32 @@ class VirtualServing:
 
     @property
     def alive(self) -> bool:
-        return self._held is not None
+        return self._installed is not None
 
-    def serves(self, held: InstalledRelease) -> bool:
-        mine = self._held
+    def serves(self, installed: InstalledRelease) -> bool:
+        mine = self._installed
         return mine is not None and (mine.model, mine.release, mine.variant.artifact) == (
-            held.model,
-            held.release,
-            held.variant.artifact,
+            installed.model,
+            installed.release,
+            installed.variant.artifact,
         )
 
-    def swap(self, now: float, held: InstalledRelease, behaviour: ModelBehaviour) -> None:
-        """Serve ``held`` from now on; its counters start at nothing."""
-        self._held, self._behaviour = held, behaviour
+    def swap(self, now: float, installed: InstalledRelease, behaviour: ModelBehaviour) -> None:
+        """Serve ``installed`` from now on; its counters start at nothing."""
+        self._installed, self._behaviour = installed, behaviour
         self._came = self._requests(now)
         self._stats = LiveStats(memory_mib=behaviour.memory_mib)
 
     def stop(self) -> None:
         """The process ends; a later one has another pid."""
-        self._held = self._behaviour = None
+        self._installed = self._behaviour = None
         self._stats = LiveStats()
         self._pid += 1
 
     def status(self, now: float) -> ServingStatus | None:
         """What a look at the process says; None when there is none."""
-        held, behaviour = self._held, self._behaviour
-        if held is None or behaviour is None:
+        installed, behaviour = self._installed, self._behaviour
+        if installed is None or behaviour is None:
             return None
         before, self._came = self._came, self._requests(now)
         if came := self._came - before:
@@ -102,9 +102,9 @@ class VirtualServing:
         return ServingStatus(
             pid=self._pid,
             ready=True,
-            model=held.model,
-            release=held.release,
-            artifact_sha256=held.variant.artifact.sha256,
+            model=installed.model,
+            release=installed.release,
+            artifact_sha256=installed.variant.artifact.sha256,
             stats=self._stats,
         )
 

@@ -29,7 +29,7 @@ class Live:
     """
 
     __slots__ = (
-        "bytes_s", "came", "held", "life", "luck", "parts", "pid", "pointer", "pushed_at",
+        "bytes_s", "came", "installed", "life", "luck", "parts", "pid", "pointer", "pushed_at",
         "requests_s", "row", "rows", "skew", "state", "stays", "stored", "swapped_at", "timer_at",
     )  # fmt: skip
 
@@ -43,7 +43,7 @@ class Live:
         self.pid = 1
         self.skew = 0.0  # its clock, less the true time
         self.timer_at = self.pushed_at = float("inf")
-        self.held: InstalledRelease | None = None  # what its serving process serves
+        self.installed: InstalledRelease | None = None  # what its serving process serves
         self.pointer: SlotName | None = None
         self.swapped_at = 0.0
         self.requests_s = 0.0
@@ -70,13 +70,13 @@ class Live:
 
     def status(self, now: float, truth: Truth) -> ServingStatus | None:
         """What a look at the serving process says; None when there is none."""
-        held = self.held
-        if held is None:
+        installed = self.installed
+        if installed is None:
             return None
         since_s = now - self.swapped_at
-        new = held.release == NEW
+        new = installed.release == NEW
         if new and _crashed(self.luck, truth):
-            self.held = None
+            self.installed = None
             self.pid += 1
             return None
         requests = int(since_s * self.requests_s)
@@ -86,7 +86,7 @@ class Live:
                 errors = requests * 3 // 10
             elif burns(self.luck, truth) and since_s > truth.burns_after_s:
                 errors = int((since_s - truth.burns_after_s) * self.requests_s) // 2
-        own = figures.truth_of(held.release, truth)
+        own = figures.truth_of(installed.release, truth)
         if self.stays:
             stats = figures.sketched(own, requests, errors, self.luck)
         else:
@@ -94,9 +94,9 @@ class Live:
         return ServingStatus(
             pid=self.pid,
             ready=True,
-            model=held.model,
-            release=held.release,
-            artifact_sha256=held.variant.artifact.sha256,
+            model=installed.model,
+            release=installed.release,
+            artifact_sha256=installed.variant.artifact.sha256,
             stats=stats,
         )
 

@@ -27,7 +27,7 @@ from edgefleet.sim.virtual.event_queue import ANSWERED, ARRIVES, BOOTS, HAPPENED
 from edgefleet.sim.virtual.folded_state import parted, settled
 from edgefleet.sim.virtual.idle_devices import Idle
 from edgefleet.sim.virtual.legacy_agent import Previous
-from edgefleet.sim.virtual.releases import held
+from edgefleet.sim.virtual.releases import installed
 from edgefleet.sim.virtual.scenario import MODEL
 from edgefleet.sim.virtual.serving import Processes
 from edgefleet.sim.virtual.staging import Work
@@ -48,7 +48,7 @@ class Crowd:
         self.stepped = 0  # counted once for devices that went together
         self.live: dict[Live, None] = {}
         self._power_cuts = outside.scenario.faults.power_cuts
-        self._held: dict[tuple[str, str], InstalledRelease] = {}
+        self._variants: dict[tuple[str, str], InstalledRelease] = {}
         self._previous = Previous(outside.facts.previous)
         self._uplink = Uplink(outside, self._previous)
         self._work = Work(outside)
@@ -73,7 +73,7 @@ class Crowd:
         """A release that devices may be offered."""
         self._work.know(made, sha256)
         for profile in self.outside.scenario.fleet.profiles:
-            self._held[made.release, profile] = held(made, sha256, profile)
+            self._variants[made.release, profile] = installed(made, sha256, profile)
 
     def install(self, release: str) -> None:
         """All devices that are there from the start run ``release``, confirmed."""
@@ -85,7 +85,7 @@ class Crowd:
             row = int(rows[0])
             device = facts.device(row)
             mine = Slot(
-                held=self._held[release, device.profile],
+                installed=self._variants[release, device.profile],
                 proved=True,
                 confirmed=True,
                 accuracy=accuracy,
@@ -127,9 +127,9 @@ class Crowd:
         live = self._alive(rows, state)
         live.pointer = state.active
         if state.active is not None:
-            live.held = slot(state, state.active).held
+            live.installed = slot(state, state.active).installed
             live.swapped_at = outside.now - 3600.0
-            live.state = figures.reminded(state, live.held, outside.scenario.release)
+            live.state = figures.reminded(state, live.installed, outside.scenario.release)
         outside.look(live, at)
 
     def _alive(self, rows: Rows, state: AgentState) -> Live:
@@ -145,7 +145,7 @@ class Crowd:
 
     def _fold(self, live: Live) -> None:
         state = live.state
-        mine = slot(state, state.active).held if state.active else None
+        mine = slot(state, state.active).installed if state.active else None
         fleet = self.outside.hub.engine.fleet
         number = fleet.release_id(MODEL, mine.release) if mine else _NO_RELEASE
         self.idle.rest(live.rows, state, number)
@@ -227,7 +227,7 @@ class Crowd:
             if outside.facts.dead[live.row]:
                 return  # what it activated has bricked it: no power brings it back
         live.life += 1
-        live.held = None
+        live.installed = None
         live.pid += 1
         live.timer_at = live.pushed_at = float("inf")
         outside.serving[live.rows] = NOTHING
@@ -237,7 +237,7 @@ class Crowd:
     def _boot(self, live: Live) -> None:
         outside, stored = self.outside, live.stored
         names: tuple[SlotName, ...] = ("a", "b")
-        whole: list[SlotName] = [name for name in names if slot(stored, name).held is not None]
+        whole: list[SlotName] = [name for name in names if slot(stored, name).installed is not None]
         lost = outside.scenario.faults.lost_writes
         if lost and not outside.facts.healed and outside.draw() < lost:
             idle = [name for name in whole if name != stored.active]

@@ -50,7 +50,7 @@ def manifest(release: str, scenario: Scenario, created_at: float) -> tuple[Relea
     return made, sha256_hex(encode(made))
 
 
-def held(made: ReleaseManifest, sha256: str, profile: str) -> InstalledRelease:
+def installed(made: ReleaseManifest, sha256: str, profile: str) -> InstalledRelease:
     """The release as a device of ``profile`` holds it."""
     variant = next(one for one in made.variants if one.profile == profile)
     return InstalledRelease(

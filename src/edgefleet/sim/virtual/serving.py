@@ -28,8 +28,8 @@ class Processes:
         self._lose = lose
 
     def activate(self, live: Live, effect: do.Activate) -> None:
-        outside, mine = self._outside, effect.held
-        if live.held is not mine:
+        outside, mine = self._outside, effect.installed
+        if live.installed is not mine:
             self._swap(live, effect)
             truth, new = outside.scenario.release, mine.release == NEW
             if new and bricks(live.luck, truth):
@@ -42,7 +42,7 @@ class Processes:
         outside.later(live, 0.5, happened.Activated(job=effect.job, status=status))
 
     def stop(self, live: Live, effect: do.StopServing) -> None:  # noqa: ARG002 - as all effects
-        live.held = None
+        live.installed = None
         live.pid += 1
         self._outside.serving[live.rows] = NOTHING
         gone = happened.ServingProbed(status=None, alive=False, draw=self._outside.draw())
@@ -61,8 +61,8 @@ class Processes:
         live.pointer = effect.slot
 
     def _swap(self, live: Live, effect: do.Activate) -> None:
-        outside, release = self._outside, effect.held.release
-        live.held = effect.held
+        outside, release = self._outside, effect.installed.release
+        live.installed = effect.installed
         live.swapped_at = outside.now
         state = live.state
         attempt = state.attempt

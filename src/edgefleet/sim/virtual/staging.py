@@ -57,9 +57,9 @@ class Work:
 
     def prove(self, live: Live, effect: do.Prove) -> None:
         outside = self._outside
-        release, truth = effect.held.release, outside.scenario.release
+        release, truth = effect.installed.release, outside.scenario.release
         fails = release == NEW and refuses(live.luck, truth)
-        least = effect.held.golden.min_accuracy
+        least = effect.installed.golden.min_accuracy
         proof = _NOT_PROVED if fails else figures.proof(release, truth, least)
         proved = happened.Proved(job=effect.job, result=proof)
         outside.later(live, 2.0 + 2.0 * outside.draw(), proved)
