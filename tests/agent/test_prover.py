@@ -43,7 +43,7 @@ def test_the_last_line_is_the_result_and_the_request_names_the_slots_files(tmp_p
         ("import os; os.abort()", "ended with -6"),
         ("raise SystemExit('no such operator')", "no such operator"),
         ("print('{\"passed\": ')", "ended with 0"),
-        ("import os; os._exit(0)", "no word"),
+        ("import os; os._exit(0)", "no output"),
         ("import sys; sys.stdin.read(); x = bytearray(3 << 30)", "MemoryError"),
     ],
 )

@@ -37,11 +37,11 @@ _ANNOUNCING: Final = Stage.ANNOUNCING
 _IDLE: Final = Stage.IDLE
 
 
-def take_answer(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
+def apply_answer(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
     """Adjust the attempt to the hub's answer: start, cancel, begin or go back."""
     offer = answer.offer
     if context.state.stage is _ANNOUNCING:
-        _take_leave(context, sent, answer)
+        _start_when_admitted(context, sent, answer)
     elif context.state.stage in BEFORE_TRIAL and not _same(context.attempt, offer):
         cancel(context)
     stage = context.state.stage
@@ -53,23 +53,27 @@ def take_answer(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None
         go_back(context, Reason.RECALLED, "The hub rolled the release back.")
 
 
-def _take_leave(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
+def _start_when_admitted(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
     """Start the trial if the hub admitted it. Wait while the hub still offers the release.
 
     Only the answer to a check-in with the start counts. The hub has counted an acknowledged start:
     if the offer has changed, the start is withdrawn. The release did not run, so it may be offered
     again.
     """
-    told = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
-    if told not in sent.outcomes:
-        if all(waiting.id != told for waiting in context.state.spool):  # dropped by a full spool
+    start_id = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
+    if start_id not in sent.outcomes:
+        if all(
+            waiting.id != start_id for waiting in context.state.spool
+        ):  # dropped by a full spool
             report(context, OutcomeKind.TRIAL_STARTED)
         return
     wanted = _same(context.attempt, answer.offer)
-    if told in answer.acked and wanted:
+    if start_id in answer.acked and wanted:
         start_trial(context)
     elif not wanted:
-        context.change_attempt(asked=told in answer.acked)  # if refused, the hub did not count it
+        context.change_attempt(
+            asked=start_id in answer.acked
+        )  # if refused, the hub did not count it
         cancel(context)
 
 
@@ -92,8 +96,8 @@ def withdraw(context: StepContext) -> None:
 
 def hush(context: StepContext) -> None:
     """Stop asking for admission for now. The same start may be asked for again."""
-    told = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
-    context.keep(spool=acknowledge(context.state.spool, (told,)))
+    start_id = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
+    context.keep(spool=acknowledge(context.state.spool, (start_id,)))
 
 
 def resume(context: StepContext) -> None:

@@ -117,7 +117,7 @@ class Loop:
         try:
             self._boot()
             while not isinstance(event := self._next(), Stop):
-                self._take(event)
+                self._apply(event)
         except StoppedWaiting:
             LOGGER.warning("stopped while the disk was full; the next start repeats the last step")
         self._token.stop()
@@ -128,7 +128,7 @@ class Loop:
 
     def _boot(self) -> None:
         status, _ = self._supervisor.status()
-        self._take(
+        self._apply(
             Booted(
                 facts=self._facts,
                 whole=self._slots.whole(self._state),
@@ -150,7 +150,7 @@ class Loop:
             raise event
         return event
 
-    def _take(self, event: Event) -> None:
+    def _apply(self, event: Event) -> None:
         before = self._state
         self._state, effects = step(before, event, self._now())
         for level, text in narrate(before, event, self._state):
@@ -161,14 +161,14 @@ class Loop:
 
     def _insist(self, write: Callable[[], object]) -> None:
         """Retry the write while the disk is full: effects must not precede the saved state."""
-        told = False
+        is_reported = False
         while True:
             try:
                 write()
             except DeviceError as error:
-                if not told:
+                if not is_reported:
                     LOGGER.error("%s", error)
-                    told = True
+                    is_reported = True
                 if self._pause():
                     raise StoppedWaiting from error
             else:

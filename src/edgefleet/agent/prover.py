@@ -58,8 +58,8 @@ class Prover:
         try:
             return decode(lines[-1], ProveResult)
         except EdgefleetError:
-            said = errors.decode(errors="replace").strip().rpartition("\n")[2][:300]
-            return _failed(f"The proof ended with {child.returncode}: {said or 'no word'}")
+            last_line = errors.decode(errors="replace").strip().rpartition("\n")[2][:300]
+            return _failed(f"The proof ended with {child.returncode}: {last_line or 'no output'}")
 
     @staticmethod
     def _bound_memory(pid: int, installed: InstalledRelease) -> None:

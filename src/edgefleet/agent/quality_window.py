@@ -33,7 +33,7 @@ def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: floa
     if not _is_full(filling, now):
         return replace(windows, filling=filling, full=full)
     scores = None if full is None else compare(full, filling)
-    return Windows(filling=None, full=filling, scores=_to_tell(windows.scores, scores))
+    return Windows(filling=None, full=filling, scores=_to_report(windows.scores, scores))
 
 
 def compare(before: QualityWindow, after: QualityWindow) -> Scores:
@@ -52,8 +52,8 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
     )
 
 
-def _to_tell(waiting: Scores | None, new: Scores | None) -> Scores | None:
-    """What tells of a change of release waits until it was told."""
+def _to_report(waiting: Scores | None, new: Scores | None) -> Scores | None:
+    """Scores that compare two releases wait until they are reported."""
     if new is None or (
         waiting is not None
         and waiting.from_release != waiting.to_release == new.to_release == new.from_release
@@ -89,13 +89,13 @@ def _p95_us(window: QualityWindow) -> float:
     """Inside its bucket as if the requests there were spread evenly."""
     counts = window.sketches.latency
     wanted = 0.95 * sum(counts.values())
-    seen = 0
+    counted = 0
     for bucket in sorted(counts):
         count = counts[bucket]
-        if count and seen + count >= wanted:
+        if count and counted + count >= wanted:
             low = upper_edge_us(bucket - 1) if bucket else 0
-            return low + (upper_edge_us(bucket) - low) * (wanted - seen) / count
-        seen += count
+            return low + (upper_edge_us(bucket) - low) * (wanted - counted) / count
+        counted += count
     return float(window.latency_us_p95)
 
 

@@ -39,7 +39,7 @@ def recover(slots: Slots, profile: str, open_envelope: Open, now: float) -> Agen
         golden=manifest.golden,
         quality=manifest.quality,
     )
-    if not slots.holds(name, installed):
+    if not slots.has_files_of(name, installed):
         return AgentState()
     found = Slot(installed=installed, proved=True, confirmed=True)
     empty = Slot()

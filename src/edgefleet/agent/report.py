@@ -72,7 +72,7 @@ def check_in_when_due(context: StepContext) -> None:
     )
 
 
-def take_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
+def apply_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
     """Delete the acknowledged outcomes and plan the next check-in.
 
     Returns the answered check-in. None if the answer is not for the check-in in flight.
@@ -98,7 +98,7 @@ def take_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
     return sent
 
 
-def take_failure(context: StepContext, event: CheckInFailed) -> None:
+def apply_failure(context: StepContext, event: CheckInFailed) -> None:
     """Plan a retry with exponential backoff."""
     sent = context.soft.sent
     if sent is None or sent.seq != event.seq:

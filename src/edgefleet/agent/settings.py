@@ -63,7 +63,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Agent
     file = given["config"] or environ.get(f"{PREFIX}CONFIG")
     table = _table(Path(file)) if file else {}
     _check_keys(table)
-    said: dict[str, str] = {}
+    values: dict[str, str] = {}
     for option in OPTIONS:
         key = option.name.replace("-", "_")
         found = given[key]
@@ -80,19 +80,19 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Agent
                 field=key,
                 hint=f"Give --{option.name}, {PREFIX}{key.upper()} or {key} in the file.",
             )
-        said[key] = found or ""
+        values[key] = found or ""
     return AgentSettings(
-        hub=said["hub"],
-        name=check_name(said["name"], field="name"),
-        profile=check_name(said["profile"], field="profile"),
-        data_dir=Path(said["data_dir"]),
-        trust=Path(said["trust"]),
-        serve=_address(said["serve"]),
-        claim=said["claim"],
+        hub=values["hub"],
+        name=check_name(values["name"], field="name"),
+        profile=check_name(values["profile"], field="profile"),
+        data_dir=Path(values["data_dir"]),
+        trust=Path(values["trust"]),
+        serve=_address(values["serve"]),
+        claim=values["claim"],
         labels=_labels(given["label"], environ, table),
-        bytes_per_s=_count(said["bytes_per_s"], "bytes_per_s") or None,
-        keep_serving=_yes(said["keep_serving"], "keep_serving"),
-        json_log=_yes(said["json_log"], "json_log"),
+        bytes_per_s=_count(values["bytes_per_s"], "bytes_per_s") or None,
+        keep_serving=_yes(values["keep_serving"], "keep_serving"),
+        json_log=_yes(values["json_log"], "json_log"),
     )
 
 
@@ -152,8 +152,8 @@ def _labels(
     pairs: Sequence[str]
     if given:
         pairs = given
-    elif said := environ.get(f"{PREFIX}LABELS"):
-        pairs = said.split(",")
+    elif variable := environ.get(f"{PREFIX}LABELS"):
+        pairs = variable.split(",")
     else:
         labels = table.get("labels", {})
         if not isinstance(labels, dict):

@@ -74,8 +74,8 @@ class Slots:
 
     def pointer(self) -> SlotName | None:
         """The slot in the pointer file. None if the file is missing or invalid."""
-        said = self.storage.read(POINTER)
-        return next((name for name in NAMES if said == name.encode()), None)
+        content = self.storage.read(POINTER)
+        return next((name for name in NAMES if content == name.encode()), None)
 
     def move_pointer(self, name: SlotName | None) -> None:
         """Write the slot's name into the pointer file. Raises DeviceError ``disk_full``."""
@@ -84,7 +84,7 @@ class Slots:
         elif self.pointer() != name:
             self._write(POINTER, name.encode())
 
-    def holds(self, name: SlotName, installed: InstalledRelease) -> bool:
+    def has_files_of(self, name: SlotName, installed: InstalledRelease) -> bool:
         """Whether the slot's files have the digests of ``installed``. Reads all files."""
         return (
             self.storage.digest(path(name, MODEL)) == installed.variant.artifact.sha256
@@ -97,7 +97,7 @@ class Slots:
             name
             for name in NAMES
             if (installed := slot(state, name).installed) is not None
-            and self.holds(name, installed)
+            and self.has_files_of(name, installed)
         )
 
     def remove(self, name: SlotName) -> None:

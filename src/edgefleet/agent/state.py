@@ -81,7 +81,7 @@ class Sent(Wire, frozen=True, kw_only=True):
 
 
 class QualityWindow(Wire, frozen=True, kw_only=True):
-    """Requests of one release, in a row. ``since`` is when the first was seen."""
+    """Requests of one release, in a row. ``since`` is when the first was counted."""
 
     release: str
     since: float
@@ -94,7 +94,7 @@ class QualityWindow(Wire, frozen=True, kw_only=True):
 
 
 class Windows(Wire, frozen=True, kw_only=True):
-    """The one that fills, the full one before it, and what is to be told of the last two."""
+    """The one that fills, the full one before it, and the scores of the last two."""
 
     filling: QualityWindow | None = None
     full: QualityWindow | None = None

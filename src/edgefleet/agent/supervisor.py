@@ -70,7 +70,7 @@ class Supervisor:
 
         Raises DeviceError, NetworkError or the error of the serving process.
         """
-        status = self._hear() or self._start()
+        status = self._read_status() or self._start()
         self._watch(status.pid)
         if serves(status, installed):
             return status
@@ -122,7 +122,7 @@ class Supervisor:
             self._link.close()
             return None
 
-    def _hear(self) -> ServingStatus | None:
+    def _read_status(self) -> ServingStatus | None:
         """The status, with retries while the process is alive: one late answer must not end it."""
         for _ in range(limits.MISSED_PROBES):
             if (status := self._ask()) is not None:

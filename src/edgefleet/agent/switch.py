@@ -86,7 +86,7 @@ def on_activated(context: StepContext, event: Activated) -> None:
     if event.job != context.soft.switch:
         return
     context.forgettable(switch=None, switch_at=None)
-    _look(context, event.status)
+    _count_served(context, event.status)
     state = context.state
     if state.stage is _ACTIVATING and context.attempt.action == "revert":
         _settle_return(context)
@@ -114,7 +114,7 @@ def on_activation_failed(context: StepContext, event: ActivationFailed) -> None:
 def on_serving_probed(context: StepContext, event: ServingProbed) -> None:
     context.forgettable(probing=False, probe_at=None)
     if event.status is not None:
-        _look(context, event.status)
+        _count_served(context, event.status)
     elif not event.alive:
         context.forgettable(serving=None)
     state = context.state
@@ -173,7 +173,7 @@ def _incumbent_confidence(context: StepContext) -> float | None:
     return status.stats.confidence_sum / count
 
 
-def _look(context: StepContext, status: ServingStatus) -> None:
+def _count_served(context: StepContext, status: ServingStatus) -> None:
     soft = context.soft
     grown = tally.growth(soft.mark, status)
     tallies, mark = tally.fold(soft.tallies, soft.mark, status, grown)
