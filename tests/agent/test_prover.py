@@ -12,6 +12,7 @@ from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.storage import FolderStorage
 from edgefleet.protocol.serving import ProveResult
 from support.agent_world import manifest
+from support.waiting import until
 
 MANIFEST = manifest("1")
 INSTALLED = InstalledRelease(
@@ -67,9 +68,10 @@ def test_a_proof_is_stopped_at_once_when_it_is_no_longer_wanted(tmp_path: Path) 
     script = f"open({str(started)!r}, 'w').close(); import threading; threading.Event().wait()"
 
     def stop_once_started() -> None:
-        while not started.exists():
-            pass
-        token.stop()
+        try:
+            until(started.exists, "The proof did not start.")
+        finally:
+            token.stop()
 
     stopper = threading.Thread(target=stop_once_started)
     stopper.start()

@@ -7,6 +7,7 @@ from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitCode
 from support.toy_rollout import GATE, Behaviour, ToyDevice, ToyShell, spec
+from support.waiting import until
 
 
 def shell_on_release_1(devices: int = 300, **how: bool) -> ToyShell:
@@ -143,10 +144,12 @@ def test_a_device_that_was_offline_during_the_revert_goes_back_when_it_returns()
         Behaviour.GOOD if device.row % 5 == 0 else Behaviour.FAILS_TRIAL
     ))  # fmt: skip
     rollout = shell.start(spec("2", 20, 100))
-    lost: list[ToyDevice] = []
-    while not lost:
-        shell.tick()
-        lost = [device for device in shell.devices if device.running == "2"]
+
+    def on_release_2() -> list[ToyDevice]:
+        return [device for device in shell.devices if device.running == "2"]
+
+    until(on_release_2, "No device started release 2.", between=shell.tick)
+    lost = on_release_2()
     back = shell.now + 60
     for device in lost:
         if device.row % 5 == 0:

@@ -62,18 +62,16 @@ def _start_when_admitted(context: StepContext, sent: Sent, answer: CheckInAnswer
     """
     start_id = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
     if start_id not in sent.outcomes:
-        if all(
-            waiting.id != start_id for waiting in context.state.spool
-        ):  # dropped by a full spool
+        waiting = {one.id for one in context.state.spool}
+        if start_id not in waiting:  # dropped by a full spool
             report(context, OutcomeKind.TRIAL_STARTED)
         return
     wanted = _same(context.attempt, answer.offer)
     if start_id in answer.acked and wanted:
         start_trial(context)
     elif not wanted:
-        context.change_attempt(
-            asked=start_id in answer.acked
-        )  # if refused, the hub did not count it
+        # The hub counted an acknowledged start, and no other.
+        context.change_attempt(asked=start_id in answer.acked)
         cancel(context)
 
 
