@@ -326,10 +326,10 @@ def test_a_rollout_ends_although_newcomers_never_stop_coming():
         shell.enrol(f"new{number:03d}")
         shell.now += 1
         for device in shell.devices:
-            shell._check_in(device)
+            shell.check_in(device)
         change = shell.engine.evaluate(rollout, shell.now)
         if change is not None:
-            shell._commit(change)
+            shell.commit(change)
         if rollout not in shell.engine.open_rollouts():
             break
     assert shell.view(rollout).status is Status.COMPLETED

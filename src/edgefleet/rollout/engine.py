@@ -145,7 +145,7 @@ class Engine:
         Raises OperatorError ``not_found``; ``verb_not_now`` where the rollout does not stand so, or
         when it moved on since ``generation``; ``rollout_overlap`` where another holds its devices.
         """
-        active = self._active(rollout_id)
+        active = self.rollout(rollout_id)
         if generation is not None and generation != active.state.generation:
             raise OperatorError(
                 "verb_not_now",
@@ -160,14 +160,14 @@ class Engine:
 
         Raises OperatorError ``not_found``, ``verb_not_now`` or ``approved_already``.
         """
-        active = self._active(rollout_id)
+        active = self.rollout(rollout_id)
         approval.check_person(active.state, person)
         given = approval.approval(active.state, person, now)
         return self._change(active, steps.Approved(approval=given), now)
 
     def evaluate(self, rollout_id: str, now: float) -> Change | None:
         """Judge the gate, or see whether everybody is back; None when nothing changes."""
-        active = self._active(rollout_id)
+        active = self.rollout(rollout_id)
         if active.state.status is Status.REVERTING:
             owing = find_owing(active, self.fleet, self._desired, now)
             if len(owing.online) and now < steps.returned_by(active.state):
@@ -199,12 +199,10 @@ class Engine:
 
     def commit(self, change: Change) -> None:
         """Take over a state that is durable now. It must follow the one that the engine holds."""
-        active = self._active(change.state.id)
-        if change.state.revision != active.state.revision + 1:
-            msg = (
-                f"{change.state.id}: revision {change.state.revision} after {active.state.revision}"
-            )
-            raise AssertionError(msg)
+        active = self.rollout(change.state.id)
+        before, after = active.state.revision, change.state.revision
+        if after != before + 1:
+            raise AssertionError(f"{change.state.id}: revision {after} after {before}")
         active.become(change.state)
         if change.state.status in JUDGED:
             open_candidates(active, self.fleet, allowed(active), self._fleet_wide.budgets)
@@ -316,13 +314,19 @@ class Engine:
 
     # What people see.
 
+    def rollout(self, rollout_id: str) -> ActiveRollout:
+        """The rollout, to be read only. Raises OperatorError ``not_found``."""
+        if (found := self._rollouts.get(rollout_id)) is None:
+            raise OperatorError("not_found", f"There is no rollout {rollout_id}.", field="rollout")
+        return found
+
     def view(self, rollout_id: str, now: float) -> RolloutView:
         """The rollout at this moment. Raises OperatorError ``not_found``."""
-        return self._status.view(self._active(rollout_id), now)
+        return self._status.view(self.rollout(rollout_id), now)
 
     def why_rollout(self, rollout_id: str, now: float) -> WaitReport:
         """What the rollout waits for. Raises OperatorError ``not_found``."""
-        return self._status.why(self._active(rollout_id), now)
+        return self._status.why(self.rollout(rollout_id), now)
 
     def why_device(self, row: int, now: float) -> WaitReport:
         """Why the device runs what it runs."""
@@ -385,12 +389,6 @@ class Engine:
             raise OperatorError(
                 "not_found", f"There is no release {release} of model {model}.", field="release"
             )
-        return found
-
-    def _active(self, rollout_id: str) -> ActiveRollout:
-        found = self._rollouts.get(rollout_id)
-        if found is None:
-            raise OperatorError("not_found", f"There is no rollout {rollout_id}.", field="rollout")
         return found
 
     def _newest_first(self) -> tuple[ActiveRollout, ...]:
