@@ -377,8 +377,7 @@ class Engine:
         )
 
     def _change(self, active: ActiveRollout, event: Event, now: float) -> Change:
-        state, audit = step(active.state, event, now)
-        return Change(state, audit)
+        return Change(*step(active.state, event, now))
 
     def _scope(self, spec: RolloutSpec, release: PublishedRelease, salt: int) -> Scope:
         return Scope(self.fleet, parse(spec.selector), variants_of(release.manifest), salt)
