@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test check format lock bench-agent bench-engine bench-gate bench-sim mutants clean
+.PHONY: help setup demo test test-fast check format lock bench-agent bench-engine bench-gate bench-sim mutants clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
 	@echo "make test         the test suite"
+	@echo "make test-fast    its pure cores and units alone, 90 s on two cores"
 	@echo "make check        format, lint, both type checkers, layers"
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
@@ -33,6 +34,10 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/edgefleet demo
+
+# The pure cores and units: less than 90 s on two cores.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m fast -n 2
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgefleet.agent.quality_window import QualityWindow, compare
+from edgefleet.agent.quality_window import compare
+from edgefleet.agent.state import QualityWindow
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Outcome, OutcomeKind, Sketches, Telemetry
 from edgefleet.protocol.metrics import CHANGES

@@ -214,7 +214,7 @@ MUTANTS = (
     Mutant(
         "a start is not waited for",
         "agent/attempt.py",
-        "if told in answer.acked and wanted:",
+        "if start_id in answer.acked and wanted:",
         "if wanted:",
         ("rough_links/600", "good/300"),
     ),

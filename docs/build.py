@@ -61,10 +61,38 @@ def why() -> Iterator[str]:
     yield from _members(WaitCode)
     named = ", ".join(f"`{code.value}`" for code, needed in NEEDS_A_PERSON.items() if needed)
     yield f"These go on until a person acts: {named}. `edgefleet doctor` and the page point at them.\n"
+    yield from _alert()
     yield "## What became of an attempt\n"
     yield from _members(OutcomeKind)
     yield "## Why an attempt ended badly\n"
     yield from _members(Reason)
+
+
+def _alert() -> Iterator[str]:
+    yield "### Alert on a wait that needs a person\n"
+    yield (
+        "`GET /metrics` has a sample of `edgefleet_rollout_waits_for_person` for each rollout and code of the list"
+        " above. No rules file is shipped; this Prometheus rule covers every such wait:\n"
+    )
+    yield (
+        "```yaml\n"
+        "groups:\n"
+        "  - name: edgefleet\n"
+        "    rules:\n"
+        "      - alert: EdgefleetWaitsForPerson\n"
+        "        expr: edgefleet_rollout_waits_for_person > 0\n"
+        "        for: 10m\n"
+        "        annotations:\n"
+        '          summary: "Rollout {{ $labels.rollout }} waits for a person: {{ $labels.code }}"\n'
+        '          description: "Run: edgefleet rollout why {{ $labels.rollout }}"\n'
+        "      - alert: EdgefleetDevicesQuarantined\n"
+        "        expr: edgefleet_quarantined_devices > 0\n"
+        "        for: 10m\n"
+        "        annotations:\n"
+        '          summary: "{{ $value }} devices are quarantined"\n'
+        '          description: "Run: edgefleet device quarantined"\n'
+        "```\n"
+    )
 
 
 def transitions() -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Rules for the whole suite."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,50 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("edgefleet")
+
+TESTS = Path(__file__).parent
+FAST = frozenset(
+    {
+        "agent",
+        "base",
+        "client",
+        "http1",
+        "protocol",
+        "rollout",
+        "scripts",
+        "security",
+        "testing",
+        "web",
+    }
+)
+"""The directories whose tests need no other process: pure cores and units."""
+WHOLE = frozenset(
+    {"arch", "cli", "demo", "docs", "examples", "hub", "journey", "optimize", "serving", "sim"}
+)
+"""The directories whose tests run programs, stores or models."""
+NOT_FAST = frozenset(
+    {
+        "agent/test_changes.py",  # mypy
+        "agent/test_crash_sweep.py",
+        "agent/test_process.py",
+        "agent/test_supervisor.py",
+        "client/test_real_hub.py",
+        "rollout/test_changes.py",  # mypy
+        "rollout/test_overdue.py",
+        "web/test_browser.py",
+        "web/test_real_hub.py",
+    }
+)
+"""Modules of FAST directories that start processes, or take seconds for each test."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of FAST directories, but for those of NOT_FAST modules and slow ones."""
+    for item in items:
+        place = item.path.relative_to(TESTS)
+        is_slow = any(item.iter_markers("slow")) or any(item.iter_markers("browser"))
+        if place.parts[0] in FAST and place.as_posix() not in NOT_FAST and not is_slow:
+            item.add_marker(pytest.mark.fast)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

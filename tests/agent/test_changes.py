@@ -1,50 +1,77 @@
 """A type checker refuses a change of the agent's state with a wrong field or type."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 
-from edgefleet.agent.changes import AttemptChanges, SoftChanges, StateChanges
-from edgefleet.agent.state import AgentState, Attempt, Soft
+from edgefleet.agent import changes
+from edgefleet.agent.state import AgentState, Attempt, QualityWindow, Slot, Soft, Watch, Windows
+from edgefleet.protocol.device import Outcome, Telemetry
+from support.planted import refused_lines, wrong_lines
 
-ROOT = Path(__file__).parents[2]
 PLANTED = """\
+from edgefleet.agent.changes import replace
+from edgefleet.agent.state import AgentState, QualityWindow, Slot, Watch, Windows
 from edgefleet.agent.step_context import StepContext
+from edgefleet.protocol.device import Outcome, Telemetry
 
-def plant(context: StepContext) -> None:
+def plant(
+    context: StepContext, slot: Slot, watch: Watch, windows: Windows, window: QualityWindow,
+    outcome: Outcome, telemetry: Telemetry, state: AgentState,
+) -> None:
     context.keep(seq_reserved=1)
     context.forgettable(missed=1, watch=None)
     context.change_attempt(tries=1)
-    context.keep(seq_reservd=1)
-    context.keep(seq_reserved="1")
-    context.forgettable(mised=1)
-    context.forgettable(missed=None)
-    context.change_attempt(trys=1)
-    context.change_attempt(tries="1")
+    replace(slot, proved=True)
+    replace(watch, missed=1, healthy_since=2.0)
+    replace(windows, filling=window, full=None)
+    replace(window, requests=1)
+    replace(outcome, accuracy=None)
+    replace(telemetry, scores=None)
+    replace(state, attempts=1)
+    context.keep(seq_reservd=1)  # wrong
+    context.keep(seq_reserved="1")  # wrong
+    context.forgettable(mised=1)  # wrong
+    context.forgettable(missed=None)  # wrong
+    context.change_attempt(trys=1)  # wrong
+    context.change_attempt(tries="1")  # wrong
+    replace(slot, prooved=True)  # wrong
+    replace(slot, proved="yes")  # wrong
+    replace(watch, mised=1)  # wrong
+    replace(watch, missed="1")  # wrong
+    replace(windows, filing=window)  # wrong
+    replace(windows, filling=1)  # wrong
+    replace(window, request=1)  # wrong
+    replace(window, requests="1")  # wrong
+    replace(outcome, acuracy=None)  # wrong
+    replace(outcome, accuracy="1")  # wrong
+    replace(telemetry, score=None)  # wrong
+    replace(telemetry, scores=1)  # wrong
+    replace(state, atempts=1)  # wrong
+    replace(state, attempts="1")  # wrong
+    replace(slot, attempts=1)  # wrong
 """
-WRONG = range(7, 13)  # the lines of PLANTED that the checker must refuse
 
 
 @pytest.mark.parametrize(
-    ("changes", "struct"),
-    [(StateChanges, AgentState), (SoftChanges, Soft), (AttemptChanges, Attempt)],
+    ("named", "struct"),
+    [
+        (changes.StateChanges, AgentState),
+        (changes.SoftChanges, Soft),
+        (changes.AttemptChanges, Attempt),
+        (changes.SlotChanges, Slot),
+        (changes.WatchChanges, Watch),
+        (changes.WindowsChanges, Windows),
+        (changes.QualityChanges, QualityWindow),
+        (changes.OutcomeChanges, Outcome),
+        (changes.TelemetryChanges, Telemetry),
+    ],
 )
-def test_the_changes_are_the_fields_of_the_struct(changes: type, struct: type) -> None:
-    assert get_type_hints(changes) == get_type_hints(struct)
+def test_the_changes_are_the_fields_of_the_struct(named: type, struct: type) -> None:
+    assert get_type_hints(named) == get_type_hints(struct)
 
 
 def test_a_planted_wrong_change_is_found(tmp_path: Path) -> None:
-    planted = tmp_path / "planted.py"
-    planted.write_text(PLANTED)
-    config = ROOT / "pyproject.toml"
-    result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", tmp_path / "cache",
-         "--follow-imports", "silent", "--no-pretty", planted],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    errors = [row for row in result.stdout.splitlines() if ": error: " in row]
-    found = {int(row.split("planted.py:")[1].split(":")[0]) for row in errors}
-    assert found == set(WRONG), result.stdout + result.stderr
+    found, printed = refused_lines(PLANTED, tmp_path)
+    assert found == wrong_lines(PLANTED), printed

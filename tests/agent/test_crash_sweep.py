@@ -12,8 +12,9 @@ import pytest
 from edgefleet.agent import limits
 from edgefleet.agent.effect import Effect, MovePointer, Prove
 from edgefleet.agent.event import CheckInAnswered, Event
-from edgefleet.agent.state import AgentState, to_store
+from edgefleet.agent.state import AgentState
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import to_store
 from edgefleet.agent.table import Stage
 from support.agent_world import model_bytes
 from support.device_world import World

@@ -4,7 +4,8 @@ import pytest
 
 from edgefleet.agent import limits
 from edgefleet.agent.slots import RESERVE, Slots
-from edgefleet.agent.state import AgentState, to_store
+from edgefleet.agent.state import AgentState
+from edgefleet.agent.stored import to_store
 from edgefleet.agent.table import Stage
 from edgefleet.base.errors import DeviceError
 from support.device_world import World

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from edgefleet.agent import limits
 from edgefleet.agent.effect import Activate, Effect, MovePointer, RemoveSlot, SetTimer
 from edgefleet.agent.event import Booted, Event, Fetched, Proved
-from edgefleet.agent.state import AgentState, from_store, running, slot, to_store
+from edgefleet.agent.state import AgentState, running, slot
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import from_store, to_store
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.serving import ProveResult
 from support.agent_world import any_event
@@ -27,7 +28,7 @@ def check_state(state: AgentState) -> None:
     assert (attempt is None) == (state.stage is Stage.IDLE)
     if state.active is not None:
         active = slot(state, state.active)
-        assert active.held is not None
+        assert active.installed is not None
         assert active.proved, "the confirmed slot was proved"
         assert attempt is None or attempt.slot != state.active, (
             "an update does not touch the active slot"

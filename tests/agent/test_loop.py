@@ -11,7 +11,8 @@ from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.loop import Loop, Parts
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.slots import STATE, Slots
-from edgefleet.agent.state import AgentState, from_store
+from edgefleet.agent.state import AgentState
+from edgefleet.agent.stored import from_store
 from edgefleet.agent.trust import Trust
 from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.clock import SystemClock

@@ -4,7 +4,8 @@ from msgspec.structs import replace
 
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
-from edgefleet.agent.quality_window import QualityWindow, Windows, advance, compare
+from edgefleet.agent.quality_window import advance, compare
+from edgefleet.agent.state import QualityWindow, Windows
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats
 from support.agent_world import serving

@@ -5,7 +5,8 @@ from msgspec.structs import replace
 
 from edgefleet.agent import limits
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed, ServingProbed, TimerFired
-from edgefleet.agent.state import AgentState, from_store, to_store
+from edgefleet.agent.state import AgentState
+from edgefleet.agent.stored import from_store, to_store
 from edgefleet.protocol.device import CheckInAnswer
 from support.agent_world import FACTS, Device, serving
 

@@ -18,7 +18,7 @@ from edgefleet.base.storage import FolderStorage
 from support.agent_world import manifest, serving
 
 MANIFEST = manifest("1")
-HELD = InstalledRelease(
+INSTALLED = InstalledRelease(
     model="digits",
     release="1",
     manifest_sha256="0" * 64,
@@ -74,7 +74,7 @@ def test_a_process_that_ends_at_once_is_reported_with_its_last_words(
 ) -> None:
     supervisor = supervise(storage, made, "raise SystemExit('no runtime')", ended=threading.Event())
     with pytest.raises(DeviceError, match="The serving process ended with 1: no runtime"):
-        supervisor.activate("a", HELD)
+        supervisor.activate("a", INSTALLED)
     assert supervisor.status() == (None, False)
 
 
@@ -82,11 +82,11 @@ def test_another_agent_adopts_the_living_process_and_hears_of_its_end(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
     first = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
-    started = first.activate("a", HELD)
+    started = first.activate("a", INSTALLED)
     ended = threading.Event()
     second = supervise(storage, made, "raise SystemExit('not started')", ended=ended)
     assert second.status() == (started, True)
-    assert second.activate("a", HELD).pid == started.pid
+    assert second.activate("a", INSTALLED).pid == started.pid
     os.kill(started.pid, 9)
     assert ended.wait(60)
     assert first.status() == (None, False)
@@ -97,10 +97,10 @@ def test_a_process_that_lives_but_does_not_answer_is_replaced(
     storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
-    before = supervisor.activate("a", HELD)
+    before = supervisor.activate("a", INSTALLED)
     Path(storage.locate("serving.sock")).unlink()
     assert supervisor.status() == (None, True)
-    after = supervisor.activate("a", HELD)
+    after = supervisor.activate("a", INSTALLED)
     assert after.pid != before.pid
     assert not Path(f"/proc/{before.pid}").exists()
 
@@ -109,10 +109,10 @@ def test_one_answer_that_comes_too_late_ends_nothing(
     storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
-    before = supervisor.activate("a", HELD)
+    before = supervisor.activate("a", INSTALLED)
     ask, late = supervisor._ask, [None]
     monkeypatch.setattr(supervisor, "_ask", lambda: late.pop() if late else ask())
-    assert supervisor.activate("a", HELD).pid == before.pid
+    assert supervisor.activate("a", INSTALLED).pid == before.pid
     assert late == []
 
 

@@ -4,10 +4,11 @@ import msgspec
 import pytest
 
 from edgefleet.agent.event import TimerFired
-from edgefleet.agent.state import Soft, from_store, to_store
+from edgefleet.agent.state import Soft
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import from_store, to_store
 from edgefleet.agent.table import MOVES, PHASES, Signal, Stage, mermaid, next_stage
-from edgefleet.base.errors import InternalError
+from edgefleet.base.errors import InternalError, OperatorError
 from support.agent_world import Device, any_event
 from support.device_world import state_of_each_stage
 
@@ -54,6 +55,18 @@ def test_nothing_happens_before_the_device_has_booted() -> None:
     device = Device()
     device.hear(TimerFired(draw=0.5))
     assert device.kinds() == ()
+
+
+def test_a_state_of_another_version_is_refused_with_what_to_do() -> None:
+    old = (
+        to_store(STATES[Stage.IDLE])
+        .replace(b'"version":2', b'"version":1')
+        .replace(b'"installed":', b'"held":')
+    )
+    with pytest.raises(OperatorError, match="version 1; this agent reads version 2") as caught:
+        from_store(old)
+    assert caught.value.code == "store_foreign"
+    assert "move state.json out" in caught.value.hint
 
 
 def test_a_state_is_read_back_as_it_was_stored() -> None:

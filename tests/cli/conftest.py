@@ -46,6 +46,7 @@ def canned() -> Iterator[CannedHub]:
         hub.put("GET", f"/api/v1/devices/{device.name}", device)
         hub.put("GET", f"/api/v1/devices/{device.name}/why", reads.why_device(device.name))
         hub.put("GET", "/api/v1/rollouts", reads.rollouts())
+        hub.put("GET", "/api/v1/quarantined", reads.quarantined())
         hub.put("GET", f"/api/v1/rollouts/{running.id}", running)
         hub.put("GET", f"/api/v1/rollouts/{running.id}/why", running.why)
         hub.put("POST", "/api/v1/rollouts", rollout_in(Status.PLANNED))

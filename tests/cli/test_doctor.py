@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgefleet.base.clock import SystemClock
 from edgefleet.cli.doctor import (
     clock,
     data_folder,
+    devices,
     disk,
     hub,
     keys,
@@ -23,8 +25,17 @@ from edgefleet.cli.doctor.context import Ground
 from edgefleet.cli.doctor.finding import Finding, State
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation
-from edgefleet.protocol.operator import Health, Models, ModelView, TrustedKeys, TrustKey
+from edgefleet.protocol.operator import (
+    Health,
+    Models,
+    ModelView,
+    QuarantinedDevice,
+    QuarantinedDevices,
+    TrustedKeys,
+    TrustKey,
+)
 from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.why import NEEDS_A_PERSON, Wait, WaitCode
 from support.canned_hub import TOKEN, CannedHub
 from support.command_line import CommandLine
 from support.fake_reads import rollout_in
@@ -177,12 +188,37 @@ def test_a_rollout_that_waits_for_a_person(canned: CannedHub, folder: Path) -> N
     assert rollouts.check(ground(canned, folder)).fix == "edgefleet rollout why ro-paused"
 
 
+@pytest.mark.parametrize("code", WaitCode)
+def test_a_rollout_is_a_finding_for_each_reason_that_needs_a_person(
+    code: WaitCode, canned: CannedHub, folder: Path
+) -> None:
+    view = rollout_in(Status.RUNNING)
+    waits = (Wait(code=WaitCode.SOAK, text="First."), Wait(code=code, text="Then this one."))
+    why = msgspec.structs.replace(view.why, waits=waits)
+    canned.put("GET", "/api/v1/rollouts", {"rollouts": [msgspec.structs.replace(view, why=why)]})
+    found = rollouts.check(ground(canned, folder))
+    assert bad(found) is NEEDS_A_PERSON[code]
+    assert ("Then this one." in found.text) is NEEDS_A_PERSON[code]
+
+
+def test_a_quarantined_device_waits_for_a_person(canned: CannedHub, folder: Path) -> None:
+    assert not bad(devices.check(ground(canned, folder)))
+    one = QuarantinedDevice(name="cam-1", model="digits", rollbacks=2)
+    canned.put("GET", "/api/v1/quarantined", QuarantinedDevices(count=3, devices=(one,)))
+    found = devices.check(ground(canned, folder))
+    assert found.state is State.LOOK
+    assert found.text.startswith("3 devices are quarantined")
+    assert found.fix == "edgefleet device why cam-1"
+
+
 def test_without_a_hub_what_needs_one_is_skipped(edgefleet: CommandLine) -> None:
     said = edgefleet("doctor", "--json")
     assert said.exit == Exit.FAILED
     states = {finding["check"]: finding["state"] for finding in said.json["findings"]}
     assert states["hub"] == "bad"
-    assert {states[name] for name in ("token", "clock", "releases", "rollouts")} == {"skipped"}
+    assert {states[name] for name in ("token", "clock", "releases", "rollouts", "devices")} == {
+        "skipped"
+    }
     assert list(states) == [name for name, _ in CHECKS]
 
 

@@ -2,9 +2,13 @@
 
 import os
 import pty
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from edgefleet.base.ids import sha256_hex
 from edgefleet.cli.exits import Exit
@@ -13,6 +17,7 @@ from edgefleet.protocol.rollout import Status
 from support.canned_hub import TOKEN, CannedHub
 from support.command_line import CommandLine
 from support.fake_reads import NOW, release_view, rollout_in
+from support.waiting import WAIT_S
 
 RELEASE = Path(__file__).parents[2] / "examples" / "digits" / "release-1"
 
@@ -28,12 +33,15 @@ def on_terminal(home: Path, *args: str) -> tuple[int, str, str]:
     ) as child:
         os.close(theirs)
         shown = b""
-        while True:
+        deadline = time.monotonic() + WAIT_S
+        while select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
             try:
-                data = os.read(ours, 65536)
-            except OSError:  # Linux says so when the other side has closed
+                shown += os.read(ours, 65536)
+            except OSError:  # Linux raises it when the other side has closed
                 break
-            shown += data
+        else:
+            child.kill()
+            pytest.fail(f"The command did not end within {WAIT_S:g} s; it showed {shown!r}.")
         os.close(ours)
         out = child.communicate(timeout=60)[0]
         return child.returncode, out.decode(), shown.decode()

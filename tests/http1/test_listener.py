@@ -15,6 +15,7 @@ from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.message import Reply, Request
 from edgefleet.http1.server import listen
 from support.http1_wire import GUARD_S, Raw, get, post, running
+from support.waiting import until
 
 
 class Held:
@@ -122,9 +123,16 @@ def test_closing_waits_for_a_request_that_is_arriving() -> None:
         client.answer()
         client.send(post("/", b"body")[:-2])
         other = server.connect()
-        while not server.listener.buffered_bytes:  # until half the body was read
+
+        def ask_another() -> None:
             other.send(get("/"))
             other.answer()
+
+        until(
+            lambda: server.listener.buffered_bytes,
+            "The listener did not read the half body.",
+            between=ask_another,
+        )
         closing = server.begin_close()
         assert other.ended()
         client.send(b"dy")

@@ -10,9 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgefleet.base.errors import DeviceError
 from edgefleet.hub.exposition import Exposition, Histogram
 from edgefleet.hub.limits import HISTORY_POINTS_SHOWN, HISTORY_S, STANDING_FLUSH_S
+from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.release_history import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
+from edgefleet.protocol.why import NEEDS_A_PERSON, Wait, WaitCode, WaitReport
+from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import ManualClock, enrol_inside, hub_inside, publish_inside, report
 from support.tiny_releases import tiny_release
@@ -98,6 +101,22 @@ def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: 
 
     asyncio.run(before())
     asyncio.run(after())
+
+
+@pytest.mark.parametrize("code", WaitCode)
+def test_the_metrics_show_each_wait_that_needs_a_person(code: WaitCode) -> None:
+    report = WaitReport(about="rollout/ro-1", at=0.0, line="", waits=(Wait(code=code, text=""),))
+    gauges = Gauges(
+        fleet=Fleet(listening_since=0.0, offline_after_s=60.0).figures(0.0),
+        rollouts={},
+        waits=[("ro-1", report)],
+        quarantined=0,
+        releases=0,
+        queue_depth=0,
+        uptime_s=0.0,
+    )
+    sample = f'edgefleet_rollout_waits_for_person{{rollout="ro-1",code="{code.value}"}} 1\n'
+    assert (sample in Metrics().text(gauges)) is NEEDS_A_PERSON[code]
 
 
 def test_the_loop_waits_out_a_store_that_cannot_write_now(

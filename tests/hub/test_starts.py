@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from prometheus_client.parser import text_string_to_metric_families
 
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.hub.hub import Hub
@@ -72,6 +73,13 @@ def rolling(
             await body(hub, fleet, view.id)
 
     asyncio.run(main())
+
+
+def waits_for_person(hub: Hub) -> set[tuple[str, str]]:
+    """The rollouts, with the reasons, that the metrics show as waiting for a person."""
+    families = {at.name: at for at in text_string_to_metric_families(hub.metrics())}
+    samples = families["edgefleet_rollout_waits_for_person"].samples
+    return {(sample.labels["rollout"], sample.labels["code"]) for sample in samples}
 
 
 async def ask(hub: Hub, device: InsideDevice, rollout: str) -> bool:
@@ -245,6 +253,7 @@ def test_a_frozen_fleet_begins_nothing_even_after_a_restart(tmp_path: Path) -> N
 def test_two_people_must_agree_before_anybody_begins(tmp_path: Path) -> None:
     async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
         assert not await ask(hub, devices[0], rollout)
+        assert waits_for_person(hub) == {(rollout, "approval")}
         await hub.approve(rollout, ApproveRequest(person="ada"))
         with pytest.raises(OperatorError) as caught:
             await hub.approve(rollout, ApproveRequest(person="ada"))
@@ -252,6 +261,7 @@ def test_two_people_must_agree_before_anybody_begins(tmp_path: Path) -> None:
         assert not await ask(hub, devices[0], rollout)
         view = await hub.approve(rollout, ApproveRequest(person="bob", note="looks good"))
         assert [given.person for given in view.approvals] == ["ada", "bob"]
+        assert waits_for_person(hub) == set()
         assert await ask(hub, devices[0], rollout)
 
     rolling(tmp_path, run, approval=ApprovalSpec(people=2))
@@ -288,6 +298,7 @@ def test_a_quarantined_device_is_listed_until_a_person_clears_it(tmp_path: Path)
                 await hub.loop.tick()
                 assert hub.rollout(view.id).status in (Status.REVERTED, Status.REVERTING)
             found = hub.quarantined()
+            assert "edgefleet_quarantined_devices 1\n" in hub.metrics()
             assert [(one.name, one.model, one.rollbacks) for one in found.devices] == [
                 (device.name, "digits", 2)
             ]

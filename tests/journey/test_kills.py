@@ -30,6 +30,7 @@ from support.agent_process import AgentProcess
 from support.hub_process import HubProcess, running_hub
 from support.tiny_models import pixels
 from support.tiny_releases import publish, tiny_release
+from support.waiting import until
 
 PROFILES = ("generic_x86", "jetson_nano", "raspberry_pi")
 GATE = GateSpec(min_sample=1, soak_s=0.2, confirm_after_s=2.0, silence_s=60.0)
@@ -209,6 +210,5 @@ def test_a_rollout_ends_the_same_whatever_is_killed(
 
 def test_the_clients_failures_would_be_seen() -> None:
     with Asking("http://127.0.0.1:1") as asking:
-        while not asking.failures:
-            pass
+        until(lambda: asking.failures, "No request failed, though nothing listens.")
     assert asking.failures

@@ -43,12 +43,12 @@ def ask(shell: ToyShell, row: int, rollout: str) -> bool:
     start = outcome(rollout, "1", STARTED, at=shell.now)
     if not shell.engine.admit(row, start, shell.now):
         return False
-    shell._store(row, replace(start, id=f"{row}-start"))
+    shell.store(row, replace(start, id=f"{row}-start"))
     return True
 
 
 def confirm(shell: ToyShell, row: int, rollout: str) -> None:
-    shell._store(row, replace(outcome(rollout, "1", CONFIRMED, at=shell.now), id=f"{row}-well"))
+    shell.store(row, replace(outcome(rollout, "1", CONFIRMED, at=shell.now), id=f"{row}-well"))
 
 
 def codes(shell: ToyShell, rollout: str) -> set[WaitCode]:
@@ -220,19 +220,19 @@ def test_two_people_agree_with_each_wave_before_anybody_of_it_begins():
     wait = shell.engine.why_rollout(rollout, shell.now).waits[0]
     assert (wait.code, "2 more" in wait.text) == (WaitCode.APPROVAL, True)
     for person in ("ada", "bob"):
-        shell._commit(shell.engine.approve(rollout, person, now=shell.now))
+        shell.commit(shell.engine.approve(rollout, person, now=shell.now))
     assert sum(ask(shell, row, rollout) for row in range(60)) == 30
     shell.command(rollout, Verb.ADVANCE)
-    inside = [row for row in range(60) if shell.engine._rollouts[rollout].wave_of(row) == 1]
+    inside = [row for row in range(60) if shell.engine.rollout(rollout).wave_of(row) == 1]
     assert inside
     assert not any(ask(shell, row, rollout) for row in inside)
     assert shell.engine.why_rollout(rollout, shell.now).waits[0].code is WaitCode.APPROVAL
-    shell._commit(shell.engine.approve(rollout, "ada", now=shell.now))
+    shell.commit(shell.engine.approve(rollout, "ada", now=shell.now))
     with pytest.raises(OperatorError) as caught:
         shell.engine.approve(rollout, "ada", now=shell.now)
     assert caught.value.code == "approved_already"
     shell.restart()
-    shell._commit(shell.engine.approve(rollout, "bob", now=shell.now))
+    shell.commit(shell.engine.approve(rollout, "bob", now=shell.now))
     with pytest.raises(OperatorError) as caught:
         shell.engine.approve(rollout, "eve", now=shell.now)
     assert caught.value.code == "verb_not_now"
@@ -327,7 +327,7 @@ def test_a_bad_knob_is_refused_with_its_field(knobs: dict[str, object], code: st
 def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
     shell, rollout = rolling(400, exposure=ExposureSpec(first=10))
     shell.tick()
-    active = shell.engine._rollouts[rollout]
+    active = shell.engine.rollout(rollout)
     shell.evaluate()
     waiting = [d.row for d in shell.devices if d.running is None]
     offered = [row for row in waiting if shell.engine.answer(row, shell.now)]
@@ -378,7 +378,7 @@ def test_devices_that_never_begin_do_not_keep_the_others_from_it():
     shell.publish("1")
     wanted = replace(spec("1", 100), exposure=ExposureSpec(first=5))
     rollout = shell.start(wanted)
-    active = shell.engine._rollouts[rollout]
+    active = shell.engine.rollout(rollout)
     lowest = sorted(range(200), key=active.scope.position)[:40]
     for row in lowest:
         shell.devices[row].slow_s = 1e9  # they fetch for ever
@@ -395,7 +395,7 @@ def test_the_newest_exposed_are_the_first_to_go_back():
     for row in order:
         assert ask(shell, row, rollout)
     rows = np.arange(5)
-    assert shell.engine._rollouts[rollout].ledger.newest_first(rows).tolist() == [1, 4, 0, 3, 2]
+    assert shell.engine.rollout(rollout).ledger.newest_first(rows).tolist() == [1, 4, 0, 3, 2]
 
 
 def tell(shell: ToyShell, rollout: str, kind: OutcomeKind, attempt: int) -> bool:
@@ -403,7 +403,7 @@ def tell(shell: ToyShell, rollout: str, kind: OutcomeKind, attempt: int) -> bool
     said = replace(said, attempt=attempt)
     if kind is STARTED and not shell.engine.admit(0, said, shell.now):
         return False
-    shell._store(0, said)
+    shell.store(0, said)
     return True
 
 

@@ -113,7 +113,7 @@ class Twins:
             for rollout in shell.engine.open_rollouts():
                 change = shell.engine.evaluate(rollout, shell.now)
                 if change is not None:
-                    shell._commit(change)
+                    shell.commit(change)
 
     def compare(self) -> None:
         mine, theirs = (

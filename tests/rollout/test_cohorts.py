@@ -13,6 +13,7 @@ from edgefleet.rollout.limits import (
     SCORES_WAITING,
 )
 from support.toy_rollout import GATE, ToyShell, spec
+from support.waiting import until
 
 
 def telemetry(requests: int, confidence: float, p95: int, release: str = "1") -> Telemetry:
@@ -146,8 +147,11 @@ def story() -> tuple[ToyShell, str]:
     shell.run(shell.start(spec("1", 100)))
     shell.publish("2")
     rollout = shell.start(spec("2", 10, 100))
-    while not shell.view(rollout).evidence.healthy:
-        shell.tick()
+    until(
+        lambda: shell.view(rollout).evidence.healthy,
+        "No device confirmed release 2.",
+        between=shell.tick,
+    )
     return shell, rollout
 
 

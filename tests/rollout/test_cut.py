@@ -102,7 +102,7 @@ def test_every_eligible_device_is_in_exactly_one_wave(
         shell.enrol(f"d{number}", site=site)
     shell.publish("1")
     rollout = shell.start(spec("1", *percents, selector="site in (lyon,oslo)"), salt=salt)
-    active = shell.engine._rollouts[rollout]
+    active = shell.engine.rollout(rollout)
     eligible = [d.row for d in shell.devices if shell.engine.fleet.labels(d.row)["site"] != "rome"]
     inside: set[int] = set()
     while rollout in shell.engine.open_rollouts():

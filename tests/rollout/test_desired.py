@@ -140,11 +140,11 @@ def test_what_a_device_failed_in_one_rollout_no_other_rollout_offers_it(kind: Ou
     shell = shell_on_release_1()
     first = shell.start(spec("2", 50, 100))
     row = next(d.row for d in shell.devices if shell.engine.answer(d.row, shell.now))
-    shell._store(row, outcome(first, "2", kind))
+    shell.store(row, outcome(first, "2", kind))
     shell.command(first, Verb.HALT)
     second = shell.start(spec("2", 100))
     assert shell.engine.answer(row, shell.now) is None
-    shell._check_counts = lambda *_: None  # the device is in the cut, but in no account
+    shell.check_counts = lambda *_: None  # the device is in the cut, but in no account
     view = shell.run(second)
     assert (view.status.value, shell.devices[row].running) == ("completed", "1")
 

@@ -39,7 +39,7 @@ def test_devices_that_go_silent_hold_growth_back_before_the_gate_counts_them():
 def test_why_says_how_many_are_missing():
     shell, rollout = brick_one_in(20)
     shell.settle(rollout, 20)
-    overdue = shell.engine._rollouts[rollout].overdue
+    overdue = shell.engine.rollout(rollout).overdue
     said = f"{overdue.missing} of the {overdue.due} that should have been heard by now are missing"
     waits = {wait.code: wait for wait in shell.view(rollout).why.waits}
     assert said in waits[WaitCode.EXPOSURE].text
@@ -81,15 +81,15 @@ def test_a_hub_that_starts_anew_waits_until_those_in_trial_were_heard():
     for row in range(10):
         start = replace(outcome(rollout, "1", STARTED, at=shell.now), id=f"{row}")
         assert engine.admit(row, start, shell.now)
-        shell._store(row, start)
+        shell.store(row, start)
     for row in range(5):
         confirmed = outcome(rollout, "1", CONFIRMED, at=shell.now)
-        shell._store(row, replace(confirmed, id=f"{row}/well"))
+        shell.store(row, replace(confirmed, id=f"{row}/well"))
     for reverse in (False, True):
         shell.now += 100.0
         shell.restart(reverse=reverse)
         shell.evaluate()
-        overdue = shell.engine._rollouts[rollout].overdue
+        overdue = shell.engine.rollout(rollout).overdue
         assert (overdue.missing, overdue.due, overdue.suspect) == (5, 10, True)
     fleet = shell.engine.fleet
     for row in range(5, 10):

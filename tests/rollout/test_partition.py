@@ -51,7 +51,7 @@ def check_partition(
     except OperatorError as error:
         assert error.code in ("waves_invalid", "percent_not_rising", "fleet_empty")  # noqa: PT017 - any plan that stands is walked
         return
-    active = shell.engine._rollouts[rollout]
+    active = shell.engine.rollout(rollout)
     eligible = {
         device.row for device in shell.devices if shell.engine.fleet.profile(device.row) == "x"
     }

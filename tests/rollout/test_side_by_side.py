@@ -37,7 +37,7 @@ def say(shell: ToyShell, row: int, rollout: str, kind: OutcomeKind) -> bool:
     said = replace(said, id=f"{rollout}/{row}/{kind}")
     if kind is STARTED and not shell.engine.admit(row, said, shell.now):
         return False
-    shell._store(row, said)
+    shell.store(row, said)
     return True
 
 
@@ -101,7 +101,7 @@ def test_a_rollout_that_ended_counts_no_more():
     shell.now += 10_000.0  # they are dead: time is up for them
     change = shell.engine.evaluate(cams, shell.now)
     assert change is not None
-    shell._commit(change)
+    shell.commit(change)
     assert begun(shell, gates, GATES) == [12, 13, 14]
 
 

@@ -43,7 +43,7 @@ def hear(shell: ToyShell, row: int, phase: Phase = Phase.IDLE, running: str | No
     engine.fleet.observe(row, shell.now, model=model, release=running, phase=phase)
     granted = engine.grant(row, shell.now)
     if granted is not None:
-        shell._store(row, granted)
+        shell.store(row, granted)
     return engine.answer(row, shell.now) is not None
 
 
@@ -51,7 +51,7 @@ def report(shell: ToyShell, row: int, rollout: str, kind: OutcomeKind) -> None:
     said = replace(outcome(rollout, "1", kind, at=shell.now), id=f"{row}-{kind}-{shell.now}")
     if kind is STARTED:
         assert shell.engine.admit(row, said, shell.now), "it runs it: it is never refused"
-    shell._store(row, said)
+    shell.store(row, said)
 
 
 def offered(shell: ToyShell, rows: range) -> list[int]:
@@ -134,7 +134,7 @@ def test_a_closed_window_takes_the_offer_away_and_its_place_once_the_device_is_i
 def test_freeze_approval_and_pause_are_doors():
     shell, rollout = skewed(3, approval=ApprovalSpec(people=1))
     assert offered(shell, range(3)) == []
-    shell._commit(shell.engine.approve(rollout, "ada", now=shell.now))
+    shell.commit(shell.engine.approve(rollout, "ada", now=shell.now))
     assert hear(shell, 0)
     shell.engine.set_freeze(Freeze(frozen=True, person="ada", since=shell.now))
     assert offered(shell, range(3)) == []
@@ -281,7 +281,7 @@ def test_a_bad_release_is_taken_back_from_both_versions():
     view = shell.run(shell.start(spec("2", 100, exposure=ExposureSpec(first=10))))
     assert view.status is Status.REVERTED
     assert shell.on_release("2") == 0
-    assert {shell.devices[row].protocol for row in shell._rows_that(view.id, {STARTED})} == {1, 2}
+    assert {shell.devices[row].protocol for row in shell.rows_that(view.id, {STARTED})} == {1, 2}
 
 
 @settings(max_examples=25)
@@ -325,7 +325,7 @@ def test_no_more_really_run_it_unconfirmed_than_the_plan_allows(
         for _ in range(2):
             shell.tick()
             trying = [one for one in shell.devices if one.trial]
-            confirmed = len(shell._rows_that(rollout, {OutcomeKind.CONFIRMED}))
+            confirmed = len(shell.rows_that(rollout, {OutcomeKind.CONFIRMED}))
             assert len(trying) <= max(first, confirmed)
             sites = Counter(f"s{one.row % 3}" for one in trying)
             assert not budget or max(sites.values(), default=0) <= budget

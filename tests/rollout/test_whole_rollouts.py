@@ -7,6 +7,7 @@ from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitCode
 from support.toy_rollout import GATE, Behaviour, ToyDevice, ToyShell, spec
+from support.waiting import until
 
 
 def shell_on_release_1(devices: int = 300, **how: bool) -> ToyShell:
@@ -143,10 +144,12 @@ def test_a_device_that_was_offline_during_the_revert_goes_back_when_it_returns()
         Behaviour.GOOD if device.row % 5 == 0 else Behaviour.FAILS_TRIAL
     ))  # fmt: skip
     rollout = shell.start(spec("2", 20, 100))
-    lost: list[ToyDevice] = []
-    while not lost:
-        shell.tick()
-        lost = [device for device in shell.devices if device.running == "2"]
+
+    def on_release_2() -> list[ToyDevice]:
+        return [device for device in shell.devices if device.running == "2"]
+
+    until(on_release_2, "No device started release 2.", between=shell.tick)
+    lost = on_release_2()
     back = shell.now + 60
     for device in lost:
         if device.row % 5 == 0:
@@ -279,8 +282,8 @@ def test_the_first_release_ever_has_nothing_to_go_back_to_and_says_so():
     rollout = shell.start(spec("1", 100))
     view = shell.run(rollout)
     assert (view.status, view.previous) == (Status.REVERTED, None)
-    assert view.why.waits[-1].code is WaitCode.HELD
-    assert "no earlier release" in view.why.waits[-1].text
+    assert view.why.waits[-1].code is WaitCode.NO_PREVIOUS_RELEASE
+    assert "--release RELEASE" in view.why.waits[-1].text
 
 
 def test_newcomers_wait_for_the_next_wave_and_the_wave_of_everyone_takes_them():
@@ -323,10 +326,10 @@ def test_a_rollout_ends_although_newcomers_never_stop_coming():
         shell.enrol(f"new{number:03d}")
         shell.now += 1
         for device in shell.devices:
-            shell._check_in(device)
+            shell.check_in(device)
         change = shell.engine.evaluate(rollout, shell.now)
         if change is not None:
-            shell._commit(change)
+            shell.commit(change)
         if rollout not in shell.engine.open_rollouts():
             break
     assert shell.view(rollout).status is Status.COMPLETED

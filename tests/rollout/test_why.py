@@ -133,7 +133,7 @@ def test_a_device_knows_why_it_runs_what_it_runs():
     assert device_wait(shell, outside.row) is WaitCode.DONE
 
 
-def test_a_device_that_failed_a_release_says_that_it_is_held():
+def test_a_device_that_failed_a_release_is_not_offered_it_again():
     shell = shell_on_release_1()
     shell.publish("2", Behaviour.FAILS_TRIAL)
     rollout = shell.start(spec("2", 4, 100))
@@ -142,7 +142,7 @@ def test_a_device_that_failed_a_release_says_that_it_is_held():
         device.slow_s = 0 if device is inside else 50
     shell.settle(rollout, 4)
     assert shell.view(rollout).status is Status.RUNNING
-    assert device_wait(shell, inside.row) is WaitCode.HELD
+    assert device_wait(shell, inside.row) is WaitCode.NOT_OFFERED
 
 
 def test_a_device_that_is_taken_back_says_to_which_release():

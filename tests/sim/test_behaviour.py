@@ -35,9 +35,9 @@ def release(number: int, profile: str = "raspberry_pi") -> tuple[BuiltRelease, I
 
 
 def measured(number: int) -> ModelBehaviour:
-    built, held = release(number)
-    model = built.files[held.variant.artifact.sha256]
-    return measure(held, model, built.files[held.golden.artifact.sha256], FIELD)
+    built, installed = release(number)
+    model = built.files[installed.variant.artifact.sha256]
+    return measure(installed, model, built.files[installed.golden.artifact.sha256], FIELD)
 
 
 def test_a_good_release_is_sure_of_what_devices_see() -> None:
@@ -63,18 +63,18 @@ def test_release_4_fails_its_golden_set() -> None:
 
 
 def test_a_file_that_is_no_model_is_a_failed_load(tmp_path: Path) -> None:
-    built, held = release(2)
+    built, installed = release(2)
     (tmp_path / "model").write_bytes(b"no model")
-    golden = built.files[held.golden.artifact.sha256]
-    found = measure(held, tmp_path / "model", golden, FIELD)
+    golden = built.files[installed.golden.artifact.sha256]
+    found = measure(installed, tmp_path / "model", golden, FIELD)
     assert (found.proof.passed, found.proof.reason) == (False, "load_failed")
 
 
 def test_live_requests_draw_from_what_was_measured() -> None:
     found = measured(2)
-    _, held = release(2)
+    _, installed = release(2)
     serving = VirtualServing(50.0, Draws(1, "use"))
-    serving.swap(100.0, held, found)
+    serving.swap(100.0, installed, found)
     status = serving.status(180.0)
     assert status is not None
     assert status.stats.requests in (3999, 4000, 4001)
@@ -85,9 +85,9 @@ def test_live_requests_draw_from_what_was_measured() -> None:
 
 
 def test_each_release_and_profile_is_measured_once(tmp_path: Path) -> None:
-    built, held = release(2)
-    model = built.files[held.variant.artifact.sha256].read_bytes()
-    golden = built.files[held.golden.artifact.sha256].read_bytes()
+    built, installed = release(2)
+    model = built.files[installed.variant.artifact.sha256].read_bytes()
+    golden = built.files[installed.golden.artifact.sha256].read_bytes()
     told: list[ModelBehaviour] = []
     posted = threading.Semaphore(0)
     actions = []
@@ -99,11 +99,11 @@ def test_each_release_and_profile_is_measured_once(tmp_path: Path) -> None:
     threads = Workers(1, "measure", post)
     laboratory = MeasuringLaboratory(FIELD, tmp_path, threads)
     for _ in range(3):
-        laboratory.study(held, model, golden, told.append)
+        laboratory.study(installed, model, golden, told.append)
     assert posted.acquire(timeout=60)
     assert told == []  # callbacks run only in the event loop's thread
     actions[0]()
-    laboratory.study(held, model, golden, told.append)
+    laboratory.study(installed, model, golden, told.append)
     threads.close()
     assert len(told) == 4
     assert len({id(behaviour) for behaviour in told}) == 1
@@ -115,8 +115,8 @@ def test_what_goes_wrong_in_a_thread_is_raised_in_the_world(tmp_path: Path) -> N
     threads = Workers(1, "measure", actions.append)
     laboratory = MeasuringLaboratory(FIELD, tmp_path / "lab", threads)
     (tmp_path / "lab").rmdir()
-    _, held = release(2)
-    laboratory.study(held, b"", b"", lambda _: None)
+    _, installed = release(2)
+    laboratory.study(installed, b"", b"", lambda _: None)
     threads.close()
     with pytest.raises(FileNotFoundError):
         actions[0]()

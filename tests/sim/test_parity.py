@@ -1,7 +1,6 @@
 """Parity: one plan on the same devices, in the simulator and on a real hub over HTTP."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -37,11 +36,11 @@ from edgefleet.sim.virtual.scenario import ROLLOUT, Group, Population, Scenario,
 from support.hub_process import running_hub
 from support.tiny_releases import publish, tiny_release
 from support.toy_fleet import behaviour
+from support.waiting import until
 
 DEVICES, SEED, INTERVAL_S = 40, 7, 1.0
 NAMES = [f"d{row:07}" for row in range(DEVICES)]
 THIRD = set(NAMES[::3])
-WAIT_S = 60.0
 GATE = GateSpec(min_sample=3, soak_s=1, confirm_after_s=1, silence_s=30, patience_s=6)
 PLAN = RolloutSpec(
     model="digits",
@@ -118,12 +117,12 @@ class Laboratory:
 
     def study(
         self,
-        held: InstalledRelease,
+        installed: InstalledRelease,
         model: bytes,
         golden: bytes,
         done: Callable[[ModelBehaviour], None],
     ) -> None:
-        done(behaviour(0.6 if held.release in self.bad else 0.95))
+        done(behaviour(0.6 if installed.release in self.bad else 0.95))
 
 
 @contextmanager
@@ -165,13 +164,6 @@ def real_fleet(
         hub_api.close()
 
 
-def until(told: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not told():
-        assert time.monotonic() < deadline, "the rollout does not end"
-        time.sleep(0.1)
-
-
 def really(folder: Path, *, fails: float, away: set[str]) -> Ended:
     key = PublisherKey.generate()
     with (
@@ -181,7 +173,7 @@ def really(folder: Path, *, fails: float, away: set[str]) -> Ended:
         for release in ("1", "2"):
             publish(client, key, tiny_release(folder / release, release))
         with real_fleet(hub.url, client, key, {"2"} if fails else set()) as (fleet, pacer):
-            until(lambda: client.fleet().online == DEVICES)
+            until(lambda: client.fleet().online == DEVICES, "Not all devices are online.")
             first = RolloutSpec(
                 model="digits",
                 release="1",
@@ -190,15 +182,24 @@ def really(folder: Path, *, fails: float, away: set[str]) -> Ended:
                 exposure=ExposureSpec(first=100),
             )
             play(client, first)
-            until(lambda: client.fleet().on_release.get("digits", {}).get("1") == DEVICES)
+            until(
+                lambda: client.fleet().on_release.get("digits", {}).get("1") == DEVICES,
+                "Not all devices run release 1.",
+            )
             for name in away:
                 pacer.post(fleet.devices[name].power_off)
-            until(lambda: client.fleet().online == DEVICES - len(away))
+            until(
+                lambda: client.fleet().online == DEVICES - len(away),
+                "The devices that went away still count as online.",
+            )
             view = play(client, PLAN)
             for name in away:
                 pacer.post(fleet.devices[name].boot)
             last = "1" if fails else "2"
-            until(lambda: client.fleet().on_release.get("digits", {}).get(last) == DEVICES)
+            until(
+                lambda: client.fleet().on_release.get("digits", {}).get(last) == DEVICES,
+                f"Not all devices run release {last} in the end.",
+            )
             releases = {name: fleet.devices[name].release for name in NAMES}
     return ended(view, releases)
 
@@ -206,7 +207,7 @@ def really(folder: Path, *, fails: float, away: set[str]) -> Ended:
 def play(client: HubClient, plan: RolloutSpec) -> RolloutView:
     rollout = client.plan(plan).id
     client.command(rollout, Verb.START, Command())
-    until(lambda: client.rollout(rollout).ended_at is not None)
+    until(lambda: client.rollout(rollout).ended_at is not None, "The rollout did not end.")
     return client.rollout(rollout)
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import time
+from time import monotonic, time
 
 import pytest
 
@@ -16,6 +16,7 @@ from edgefleet.protocol.wire import decode
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from edgefleet.sim.load.fleet import FleetReport
 from support.hub_process import HubProcess, running_hub
+from support.waiting import WAIT_S
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
 COUNT = 40
@@ -52,10 +53,14 @@ class RunningFleet:
     def until(self, holds: Callable[[FleetReport], bool]) -> FleetReport:
         """The first report for which the condition holds."""
         assert self.process.stdout is not None
+        deadline = monotonic() + WAIT_S
         for line in self.process.stdout:
             report = decode(line, FleetReport)
             if holds(report):
                 return report
+            if monotonic() > deadline:
+                self.process.kill()
+                pytest.fail(f"No report fits after {WAIT_S:g} s; the last one: {report}.")
         raise AssertionError(self.process.communicate()[1])
 
     def stop(self) -> tuple[int, FleetReport | None]:

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from edgefleet.agent.slots import POINTER, STATE, path
-from edgefleet.agent.state import AgentState, from_store, running
+from edgefleet.agent.state import AgentState, running
+from edgefleet.agent.stored import from_store
 from edgefleet.base.errors import NetworkError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.network import HttpLink

@@ -156,8 +156,8 @@ class Device:
         return sent.check_in
 
     def holds(self, name: SlotName) -> str | None:
-        held = slot(self.state, name).held
-        return held.release if held else None
+        installed = slot(self.state, name).installed
+        return installed.release if installed else None
 
 
 def any_event(state: AgentState) -> list[Event]:

@@ -39,8 +39,9 @@ from edgefleet.agent.event import (
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.recover import recover
 from edgefleet.agent.slots import MODEL, Slots, path
-from edgefleet.agent.state import AgentState, running, to_store
+from edgefleet.agent.state import AgentState, running
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import to_store
 from edgefleet.agent.table import Stage
 from edgefleet.agent.trust import Trust
 from edgefleet.agent.worker import Token
@@ -276,7 +277,7 @@ class World:
 
     def _activate(self, effect: Activate) -> Event:
         digest = self.storage.digest(path(effect.slot, MODEL))
-        if digest is None or digest != effect.held.variant.artifact.sha256:
+        if digest is None or digest != effect.installed.variant.artifact.sha256:
             return ActivationFailed(
                 job=effect.job, reason="load_failed", detail="other bytes", draw=0.5
             )

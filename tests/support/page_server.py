@@ -21,6 +21,7 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.web.routes import routes_for
 from support.fake_reads import TOKEN, FakeReads
 from support.scenes import rollout_in
+from support.waiting import WAIT_S
 
 
 @contextlib.asynccontextmanager
@@ -36,9 +37,12 @@ async def page_server(
     with contextlib.ExitStack() as stack:
         running = asyncio.create_task(server.serve())
         stack.callback(running.cancel)
+        deadline = time.monotonic() + WAIT_S
         while not server.started:
             if running.done():
                 await running
+            if time.monotonic() > deadline:
+                raise AssertionError(f"The page's server did not start within {WAIT_S:g} s.")
             await asyncio.sleep(0.01)
         yield server.servers[0].sockets[0].getsockname()[1]
         server.should_exit = True

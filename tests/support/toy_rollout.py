@@ -183,7 +183,7 @@ class ToyShell:
         return rollout
 
     def command(self, rollout: str, verb: Verb, generation: int | None = None) -> None:
-        self._commit(self.engine.command(rollout, verb, now=self.now, generation=generation))
+        self.commit(self.engine.command(rollout, verb, now=self.now, generation=generation))
 
     def restart(self, *, reverse: bool = False) -> None:
         """Lose all that was not stored, as a killed hub does, and start again."""
@@ -203,14 +203,14 @@ class ToyShell:
         self.now += seconds
         for device in self.devices:
             if not device.brick and not device.away(self.now):
-                self._check_in(device)
+                self.check_in(device)
         self.evaluate()
 
     def evaluate(self) -> None:
         for rollout in self.engine.open_rollouts():
             change = self.engine.evaluate(rollout, self.now)
             if change is not None:
-                self._commit(change)
+                self.commit(change)
         self.check()
 
     def run(self, rollout: str, *, at_most_s: int = 300) -> RolloutView:
@@ -242,7 +242,7 @@ class ToyShell:
 
     # What a device does.
 
-    def _check_in(self, device: ToyDevice) -> None:
+    def check_in(self, device: ToyDevice) -> None:
         engine = self.engine
         self._live(device)
         if device.begun and starts_by_itself(device.protocol) and not device.trial:
@@ -259,13 +259,13 @@ class ToyShell:
             by_itself = said.kind is OutcomeKind.TRIAL_STARTED
             if by_itself and not engine.admit(device.row, said, self.now):
                 raise BrokenError(f"{device.name} runs it, and is refused")
-            self._store(device.row, said)
+            self.store(device.row, said)
             if self.twice:
-                self._store(device.row, said)
+                self.store(device.row, said)
         device.spool.clear()
         granted = engine.grant(device.row, self.now)
         if granted is not None:
-            self._store(device.row, granted)
+            self.store(device.row, granted)
         offer = engine.answer(device.row, self.now)
         if not device.deaf:
             self._obey(device, offer)
@@ -322,7 +322,7 @@ class ToyShell:
                 self._start(device, offer, behaves)
                 # Said before the switch: the report leaves even if the device does not live on.
                 for said in device.spool:
-                    self._store(device.row, said)
+                    self.store(device.row, said)
                 device.spool.clear()
 
     def _start(self, device: ToyDevice, offer: Offer, behaves: Behaviour) -> None:
@@ -347,7 +347,7 @@ class ToyShell:
         for state in self.engine.states():
             view = self.view(state.id)
             self._check_cuts(state, view)
-            self._check_counts(state, view)
+            self.check_counts(state, view)
             self._check_soak(view)
             if state.id in self.engine.open_rollouts() and not view.why.waits:
                 raise BrokenError(f"{state.id} is open and waits for nothing")
@@ -355,7 +355,7 @@ class ToyShell:
                 self._check_reverted(state)
 
     def _check_cuts(self, state: RolloutState, view: RolloutView) -> None:
-        exposed = self._rows_that(state.id, _EXPOSING)
+        exposed = self.rows_that(state.id, _EXPOSING)
         if any(wave.selector or wave.count for wave in state.waves):
             return  # waves of other kinds have tests of their own
         for wave in state.waves:
@@ -377,10 +377,10 @@ class ToyShell:
             if position >= threshold:
                 raise BrokenError(f"row {row} lies beyond the cut")
 
-    def _check_counts(self, state: RolloutState, view: RolloutView) -> None:
-        failed = self._rows_that(state.id, {OutcomeKind.TRIAL_FAILED})
-        reverted = self._rows_that(state.id, {OutcomeKind.REVERTED}) - failed
-        healthy = self._rows_that(state.id, {OutcomeKind.CONFIRMED}) - failed - reverted
+    def check_counts(self, state: RolloutState, view: RolloutView) -> None:
+        failed = self.rows_that(state.id, {OutcomeKind.TRIAL_FAILED})
+        reverted = self.rows_that(state.id, {OutcomeKind.REVERTED}) - failed
+        healthy = self.rows_that(state.id, {OutcomeKind.CONFIRMED}) - failed - reverted
         seen = view.evidence
         if (seen.healthy, seen.failed - seen.silent, seen.reverted) != (
             len(healthy), len(failed), len(reverted),
@@ -412,7 +412,7 @@ class ToyShell:
     def _check_reverted(self, state: RolloutState) -> None:
         if state.previous is None:
             return
-        for row in self._rows_that(state.id, _EXPOSING):
+        for row in self.rows_that(state.id, _EXPOSING):
             device = self.devices[row]
             online = not device.brick and not device.away(self.now)
             if online and device.running == state.spec.release:
@@ -424,7 +424,7 @@ class ToyShell:
 
     # Inside.
 
-    def _rows_that(self, rollout: str, kinds: Iterable[OutcomeKind]) -> set[int]:
+    def rows_that(self, rollout: str, kinds: Iterable[OutcomeKind]) -> set[int]:
         wanted = set(kinds)
         return {
             row
@@ -432,14 +432,14 @@ class ToyShell:
             if said.rollout == rollout and said.kind in wanted
         }
 
-    def _store(self, row: int, said: Outcome) -> None:
+    def store(self, row: int, said: Outcome) -> None:
         self.stored_outcomes[row, said.id] = said
         if said.kind in _ENDED_BADLY:
             release = decode(self.stored_states[said.rollout], RolloutState).spec.release
             self.ended_badly.add((row, release))
         self.engine.record(row, said, said.at)
 
-    def _commit(self, change: Change) -> None:
+    def commit(self, change: Change) -> None:
         self.stored_states[change.state.id] = encode(change.state)
         self.audit += [f"{line.actor} {line.action}" for line in change.audit]
         self.engine.commit(change)

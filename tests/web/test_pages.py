@@ -15,11 +15,12 @@ from edgefleet.protocol.operator import (
     FleetView,
     Models,
     ModelView,
+    QuarantinedDevice,
     ReleaseView,
     Rollouts,
 )
 from edgefleet.protocol.rollout import RolloutView, Status, Verb
-from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.protocol.why import NEEDS_A_PERSON, Wait, WaitCode
 from edgefleet.protocol.wire import Problem, Wire, decode
 from edgefleet.web.pages import PAGES, Asked
 from edgefleet.web.words import latency, reason_words, share, size, span, tone
@@ -318,6 +319,25 @@ def test_what_waits_for_a_person_is_at_the_top(page: SignedIn) -> None:
     text = page.get("/").text
     asked = text[text.index("Waits for you") :].split("</section>")[0]
     assert set(re.findall(r"/rollouts/ro-(\w+)", asked)) == {"planned", "paused", "halted"}
+
+
+@pytest.mark.parametrize("code", WaitCode)
+def test_the_page_lists_a_rollout_for_each_reason_that_needs_a_person(code: WaitCode) -> None:
+    reads = FakeReads()
+    view = rollout_in(Status.RUNNING)
+    waits = (Wait(code=WaitCode.SOAK, text="First."), Wait(code=code, text="Then this one."))
+    reads.put(msgspec.structs.replace(view, why=msgspec.structs.replace(view.why, waits=waits)))
+    text = signed_in(reads).get("/").text
+    assert ("Then this one." in text) is NEEDS_A_PERSON[code]
+
+
+def test_a_quarantined_device_waits_for_a_person() -> None:
+    reads = FakeReads()
+    name = reads.device_views[0].name
+    reads.quarantined_devices = [QuarantinedDevice(name=name, model="digits", rollbacks=2)]
+    text = signed_in(reads).get("/").text
+    asked = text[text.index("Waits for you") :].split("</section>")[0]
+    assert f"/devices/{name}" in asked
 
 
 @pytest.mark.parametrize(

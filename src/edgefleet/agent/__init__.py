@@ -3,10 +3,10 @@
 **The core** is ``step.step(state, event, now) -> (state, effects)``. ``state.AgentState`` is all
 that the agent knows, ``event`` defines inputs and ``effect`` defines actions. All are plain data,
 so the real shell (``loop``), the simulator and the tests run the same core. ``table`` has the
-stages of an attempt. Modules of the core: ``state table
-event effect changes step_context step boot attempt switch trial report telemetry quality_window
-spool limits``. They use no clock, disk, network or random generator: time is the parameter
-``now``, and a random number is the ``draw`` of an event.
+stages of an attempt. Modules of the core: ``state table event effect changes stored step_context
+step boot attempt switch trial report telemetry quality_window spool limits``. They use no clock,
+disk, network or random generator: time is the parameter ``now``, and a random number is the
+``draw`` of an event.
 
 **A driver** does this for each event, in order::
 

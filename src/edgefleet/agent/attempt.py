@@ -13,7 +13,7 @@ from edgefleet.agent.state import (
     InstalledRelease,
     Sent,
     Slot,
-    active_held,
+    active_release,
     other,
     running,
     slot,
@@ -37,11 +37,11 @@ _ANNOUNCING: Final = Stage.ANNOUNCING
 _IDLE: Final = Stage.IDLE
 
 
-def take_answer(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
+def apply_answer(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
     """Adjust the attempt to the hub's answer: start, cancel, begin or go back."""
     offer = answer.offer
     if context.state.stage is _ANNOUNCING:
-        _take_leave(context, sent, answer)
+        _start_when_admitted(context, sent, answer)
     elif context.state.stage in BEFORE_TRIAL and not _same(context.attempt, offer):
         cancel(context)
     stage = context.state.stage
@@ -53,23 +53,25 @@ def take_answer(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None
         go_back(context, Reason.RECALLED, "The hub rolled the release back.")
 
 
-def _take_leave(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
+def _start_when_admitted(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
     """Start the trial if the hub admitted it. Wait while the hub still offers the release.
 
     Only the answer to a check-in with the start counts. The hub has counted an acknowledged start:
     if the offer has changed, the start is withdrawn. The release did not run, so it may be offered
     again.
     """
-    told = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
-    if told not in sent.outcomes:
-        if all(waiting.id != told for waiting in context.state.spool):  # dropped by a full spool
+    start_id = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
+    if start_id not in sent.outcomes:
+        waiting = {one.id for one in context.state.spool}
+        if start_id not in waiting:  # dropped by a full spool
             report(context, OutcomeKind.TRIAL_STARTED)
         return
     wanted = _same(context.attempt, answer.offer)
-    if told in answer.acked and wanted:
+    if start_id in answer.acked and wanted:
         start_trial(context)
     elif not wanted:
-        context.change_attempt(asked=told in answer.acked)  # if refused, the hub did not count it
+        # The hub counted an acknowledged start, and no other.
+        context.change_attempt(asked=start_id in answer.acked)
         cancel(context)
 
 
@@ -92,8 +94,8 @@ def withdraw(context: StepContext) -> None:
 
 def hush(context: StepContext) -> None:
     """Stop asking for admission for now. The same start may be asked for again."""
-    told = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
-    context.keep(spool=acknowledge(context.state.spool, (told,)))
+    start_id = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
+    context.keep(spool=acknowledge(context.state.spool, (start_id,)))
 
 
 def resume(context: StepContext) -> None:
@@ -104,14 +106,14 @@ def resume(context: StepContext) -> None:
     match context.state.stage:
         case Stage.MANIFEST:
             context.do(FetchManifest(job=job, slot=attempt.slot, sha256=attempt.manifest_sha256))
-        case Stage.FETCHING if attempt.held and not context.soft.have_golden:
-            golden = attempt.held.golden.artifact
+        case Stage.FETCHING if attempt.installed and not context.soft.have_golden:
+            golden = attempt.installed.golden.artifact
             context.do(Fetch(job=job, slot=attempt.slot, file="golden.npz", artifact=golden))
-        case Stage.FETCHING if attempt.held:
-            model = attempt.held.variant.artifact
+        case Stage.FETCHING if attempt.installed:
+            model = attempt.installed.variant.artifact
             context.do(Fetch(job=job, slot=attempt.slot, file="model.onnx", artifact=model))
-        case Stage.PROVING if attempt.held:
-            context.do(Prove(job=job, slot=attempt.slot, held=attempt.held))
+        case Stage.PROVING if attempt.installed:
+            context.do(Prove(job=job, slot=attempt.slot, installed=attempt.installed))
         case _:
             context.forgettable(work=None)
 
@@ -129,7 +131,7 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
     variant = _variant(context, manifest)
     if variant is None:
         return
-    held = InstalledRelease(
+    installed = InstalledRelease(
         model=manifest.model,
         release=manifest.release,
         manifest_sha256=event.sha256,
@@ -138,7 +140,7 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
         quality=manifest.quality,
     )
     context.move(Signal.OPENED)
-    context.change_attempt(held=held)
+    context.change_attempt(installed=installed)
     context.set_slot(attempt.slot, Slot())
     context.forgettable(have_golden=False, work_failures=0)
     resume(context)
@@ -152,7 +154,7 @@ def on_fetched(context: StepContext, event: Fetched) -> None:
         context.forgettable(have_golden=True)
     else:
         context.move(Signal.FETCHED)
-        context.set_slot(context.attempt.slot, Slot(held=context.attempt.held))
+        context.set_slot(context.attempt.slot, Slot(installed=context.attempt.installed))
         context.forgettable(have_golden=False)
     resume(context)
 
@@ -165,7 +167,7 @@ def on_proved(context: StepContext, event: Proved) -> None:
         return
     context.set_slot(
         context.attempt.slot,
-        Slot(held=context.attempt.held, proved=True, accuracy=event.result.accuracy),
+        Slot(installed=context.attempt.installed, proved=True, accuracy=event.result.accuracy),
     )
     _no_work(context)
     _switch(context)
@@ -205,9 +207,9 @@ def on_timer_fired(context: StepContext) -> None:
 
 def _begin(context: StepContext, offer: Offer) -> None:
     state = context.state
-    held = active_held(state)
+    installed = active_release(state)
     if context.now < context.soft.offers_after or (
-        held and held.manifest_sha256 == offer.manifest_sha256
+        installed and installed.manifest_sha256 == offer.manifest_sha256
     ):
         return
     if Ended(rollout=offer.rollout, manifest_sha256=offer.manifest_sha256) in state.ended:
@@ -230,8 +232,12 @@ def _begin(context: StepContext, offer: Offer) -> None:
         ),
     )
     there = slot(state, target)
-    if there.proved and there.held and there.held.manifest_sha256 == offer.manifest_sha256:
-        context.change_attempt(held=there.held)
+    if (
+        there.proved
+        and there.installed
+        and there.installed.manifest_sha256 == offer.manifest_sha256
+    ):
+        context.change_attempt(installed=there.installed)
         _switch(context)
     else:
         context.move(Signal.OFFERED)

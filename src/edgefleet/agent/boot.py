@@ -9,7 +9,7 @@ from edgefleet.agent.attempt import cancel, hush, resume
 from edgefleet.agent.effect import MovePointer
 from edgefleet.agent.event import Booted
 from edgefleet.agent.report import report
-from edgefleet.agent.state import Slot, SlotName, Soft, active_held, other, slot
+from edgefleet.agent.state import Slot, SlotName, Soft, active_release, other, slot
 from edgefleet.agent.step_context import StepContext
 from edgefleet.agent.switch import activate, go_back, restore, return_to_active, serves
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, Signal, Stage
@@ -42,8 +42,8 @@ def on_booted(context: StepContext, event: Booted) -> None:
     if state.stage in BEFORE_TRIAL or state.stage is Stage.IDLE:
         if event.pointer != state.active:
             context.do(MovePointer(slot=state.active))
-        held = active_held(state)
-        if held is not None and not serves(event.serving, held):
+        installed = active_release(state)
+        if installed is not None and not serves(event.serving, installed):
             restore(context)
 
 
@@ -51,10 +51,10 @@ def _drop_damaged(context: StepContext, event: Booted) -> None:
     """Forget damaged slots. A confirmed slot replaces a damaged active one."""
     names: tuple[SlotName, ...] = ("a", "b")
     for name in names:
-        if slot(context.state, name).held is not None and name not in event.whole:
+        if slot(context.state, name).installed is not None and name not in event.whole:
             context.set_slot(name, Slot())
     active = context.state.active
-    if active is None or slot(context.state, active).held is not None:
+    if active is None or slot(context.state, active).installed is not None:
         return
     spare = other(active)
     usable = slot(context.state, spare).confirmed and context.state.stage not in IN_TRIAL
@@ -64,7 +64,7 @@ def _drop_damaged(context: StepContext, event: Booted) -> None:
 
 
 def _resume_work(context: StepContext) -> None:
-    whole = slot(context.state, context.attempt.slot).held is not None
+    whole = slot(context.state, context.attempt.slot).installed is not None
     if context.state.stage is Stage.ANNOUNCING and whole:
         report(context, OutcomeKind.TRIAL_STARTED)  # no effect if it is in the spool
         return
@@ -76,7 +76,7 @@ def _resume_work(context: StepContext) -> None:
 
 def _resume_trial(context: StepContext) -> None:
     attempt = context.attempt
-    if slot(context.state, attempt.slot).held is None:
+    if slot(context.state, attempt.slot).installed is None:
         go_back(context, Reason.DIGEST, "The slot on trial is damaged after a power loss.")
     elif attempt.tries >= attempt.max_attempts:
         go_back(

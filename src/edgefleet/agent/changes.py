@@ -1,26 +1,31 @@
 """Typed changes of the state, so that a type checker refuses a misspelt field.
 
-``msgspec.structs.replace`` accepts any field name. Each class here has the fields of one struct of
-``state``, with their types; a test compares the two.
+``msgspec.structs.replace`` accepts any keyword. Each class here names the fields of one struct,
+with their types, and a test compares the two. No other module of the core imports
+``msgspec.structs.replace``.
 """
 
-from typing import Literal, TypedDict
+from typing import Final, Literal, Protocol, TypedDict, Unpack, overload
 
-from edgefleet.agent.quality_window import Windows
+import msgspec
+
 from edgefleet.agent.state import (
+    AgentState,
     Attempt,
     Ended,
     InstalledRelease,
     Mark,
     Pace,
+    QualityWindow,
     Sent,
     Slot,
     SlotName,
     Soft,
     Watch,
+    Windows,
 )
 from edgefleet.agent.table import Stage
-from edgefleet.protocol.device import Facts, Outcome, Telemetry
+from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Scores, Sketches, Telemetry
 from edgefleet.protocol.serving import ServingStatus
 
 
@@ -84,10 +89,117 @@ class AttemptChanges(TypedDict, total=False):
     max_attempts: int
     slot: SlotName
     leaving: str
-    held: InstalledRelease | None
+    installed: InstalledRelease | None
     asked: bool
     tries: int
     switched: bool
     deferred: bool
     recalled: bool
     incumbent_confidence: float | None
+
+
+class SlotChanges(TypedDict, total=False):
+    """Fields of Slot."""
+
+    installed: InstalledRelease | None
+    proved: bool
+    confirmed: bool
+    accuracy: float | None
+
+
+class WatchChanges(TypedDict, total=False):
+    """Fields of Watch."""
+
+    since: float
+    healthy_since: float
+    start: Mark
+    missed: int
+
+
+class WindowsChanges(TypedDict, total=False):
+    """Fields of Windows."""
+
+    filling: QualityWindow | None
+    full: QualityWindow | None
+    scores: Scores | None
+
+
+class QualityChanges(TypedDict, total=False):
+    """Fields of QualityWindow."""
+
+    release: str
+    since: float
+    opened: float
+    until: float
+    early: int
+    requests: int
+    errors: int
+    confidence_sum: float
+    confidence_count: int
+    latency_us_p95: int
+    sketches: Sketches
+
+
+class OutcomeChanges(TypedDict, total=False):
+    """Fields of Outcome."""
+
+    id: str
+    rollout: str
+    release: str
+    kind: OutcomeKind
+    at: float
+    reason: str
+    detail: str
+    accuracy: float | None
+    accuracy_before: float | None
+    attempt: int
+
+
+class TelemetryChanges(TypedDict, total=False):
+    """Fields of Telemetry."""
+
+    release: str
+    requests: int
+    errors: int
+    confidence_sum: float
+    confidence_count: int
+    latency_us_p50: int
+    latency_us_p95: int
+    memory_mib: int
+    sketches: Sketches | None
+    scores: Scores | None
+
+
+class _Replace(Protocol):
+    @overload
+    def __call__(self, old: AgentState, /, **changes: Unpack[StateChanges]) -> AgentState: ...
+
+    @overload
+    def __call__(self, old: Soft, /, **changes: Unpack[SoftChanges]) -> Soft: ...
+
+    @overload
+    def __call__(self, old: Attempt, /, **changes: Unpack[AttemptChanges]) -> Attempt: ...
+
+    @overload
+    def __call__(self, old: Slot, /, **changes: Unpack[SlotChanges]) -> Slot: ...
+
+    @overload
+    def __call__(self, old: Watch, /, **changes: Unpack[WatchChanges]) -> Watch: ...
+
+    @overload
+    def __call__(self, old: Windows, /, **changes: Unpack[WindowsChanges]) -> Windows: ...
+
+    @overload
+    def __call__(
+        self, old: QualityWindow, /, **changes: Unpack[QualityChanges]
+    ) -> QualityWindow: ...
+
+    @overload
+    def __call__(self, old: Outcome, /, **changes: Unpack[OutcomeChanges]) -> Outcome: ...
+
+    @overload
+    def __call__(self, old: Telemetry, /, **changes: Unpack[TelemetryChanges]) -> Telemetry: ...
+
+
+replace: Final[_Replace] = msgspec.structs.replace
+"""A copy of the struct with these fields changed."""

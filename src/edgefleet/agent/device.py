@@ -8,10 +8,9 @@ from importlib.util import find_spec
 from queue import Empty, SimpleQueue
 from types import FrameType
 
-import msgspec
-
 from edgefleet import __version__
 from edgefleet.agent import limits
+from edgefleet.agent.changes import replace
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.link import Credential, HubLink, enrol, load_credential
 from edgefleet.agent.log import LOGGER
@@ -55,7 +54,7 @@ class Device:
         if state is None:
             profile = self._settings.profile
             state = recover(slots, profile, self._trust.open, self._clock.now())
-            state = msgspec.structs.replace(state, interval_s=credential.interval_s)
+            state = replace(state, interval_s=credential.interval_s)
         slots.make_reserve()
         loop = self._loop = Loop(self._parts(slots, credential), state, self._facts)
         if not self._signals.empty():

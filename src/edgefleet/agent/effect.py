@@ -47,7 +47,7 @@ class Prove(Wire, frozen=True, kw_only=True):
 
     job: int
     slot: SlotName
-    held: InstalledRelease
+    installed: InstalledRelease
 
 
 class CancelStaging(Wire, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class Activate(Wire, frozen=True, kw_only=True):
 
     job: int
     slot: SlotName
-    held: InstalledRelease
+    installed: InstalledRelease
 
 
 class StopServing(Wire, frozen=True, kw_only=True):

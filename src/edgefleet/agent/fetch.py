@@ -173,14 +173,14 @@ class Fetcher:
 
 def _beginning(chunks: Iterator[bytes]) -> bytes:
     """The body of an error answer, up to PROBLEM_BYTES."""
-    said = bytearray()
+    body = bytearray()
     for chunk in chunks:
-        said += chunk
-        if len(said) > limits.PROBLEM_BYTES:
+        body += chunk
+        if len(body) > limits.PROBLEM_BYTES:
             break
     if close := getattr(chunks, "close", None):
         close()
-    return bytes(said)
+    return bytes(body)
 
 
 def _mismatch(file: FileName) -> PublisherError:

@@ -72,13 +72,13 @@ def enrol(
         protocol=PROTOCOL, claim=claim, name=name, facts=facts, labels=dict(labels)
     )
     answer = link.request("POST", ENROL_PATH, headers=_JSON, body=encode(request))
-    said = _read(answer, EnrolAnswer)
+    enrolment = _read(answer, EnrolAnswer)
     credential = Credential(
         hub=hub,
-        device=said.device,
-        token=said.token,
-        checkin_url=said.checkin_url,
-        interval_s=said.interval_s,
+        device=enrolment.device,
+        token=enrolment.token,
+        checkin_url=enrolment.checkin_url,
+        interval_s=enrolment.interval_s,
     )
     storage.write(CREDENTIAL, encode(credential))
     return credential
@@ -106,14 +106,14 @@ class HubLink:
             answer = self._post(check_in)
         except (NetworkError, OperatorError) as error:
             self.close()
-            self._look_elsewhere()
+            self._renew_checkin_url()
             return self._failed(check_in, error)
         draw = self._entropy.uniform()
         try:
-            said = _read(answer, CheckInAnswer)
+            parsed = _read(answer, CheckInAnswer)
         except EdgefleetError as error:
             return self._failed(check_in, error, next_seq=_next_seq(answer.body))
-        return CheckInAnswered(seq=check_in.seq, answer=said, draw=draw)
+        return CheckInAnswered(seq=check_in.seq, answer=parsed, draw=draw)
 
     def close(self) -> None:
         if self._link is not None:
@@ -138,7 +138,7 @@ class HubLink:
             seq=check_in.seq, code=error.code, draw=self._entropy.uniform(), next_seq=next_seq
         )
 
-    def _look_elsewhere(self) -> None:
+    def _renew_checkin_url(self) -> None:
         """Ask the hub for its check-in address, which may change with a restart."""
         link = self._open_link(self.credential.hub)
         try:

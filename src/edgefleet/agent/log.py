@@ -20,12 +20,12 @@ class _Lines(logging.Formatter):
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        said = {
+        fields = {
             "at": round(record.created, 3),
             "level": record.levelname.lower(),
             "text": record.getMessage(),
         }
-        return json.dumps(said)
+        return json.dumps(fields)
 
 
 def start(*, as_json: bool) -> None:

@@ -44,8 +44,9 @@ from edgefleet.agent.log import LOGGER, narrate
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.recover import Open
 from edgefleet.agent.slots import Slots
-from edgefleet.agent.state import AgentState, to_store
+from edgefleet.agent.state import AgentState
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import to_store
 from edgefleet.agent.supervisor import Supervisor
 from edgefleet.agent.worker import Stopped, Token, Worker
 from edgefleet.base.clock import Clock
@@ -116,7 +117,7 @@ class Loop:
         try:
             self._boot()
             while not isinstance(event := self._next(), Stop):
-                self._take(event)
+                self._apply(event)
         except StoppedWaiting:
             LOGGER.warning("stopped while the disk was full; the next start repeats the last step")
         self._token.stop()
@@ -127,7 +128,7 @@ class Loop:
 
     def _boot(self) -> None:
         status, _ = self._supervisor.status()
-        self._take(
+        self._apply(
             Booted(
                 facts=self._facts,
                 whole=self._slots.whole(self._state),
@@ -149,7 +150,7 @@ class Loop:
             raise event
         return event
 
-    def _take(self, event: Event) -> None:
+    def _apply(self, event: Event) -> None:
         before = self._state
         self._state, effects = step(before, event, self._now())
         for level, text in narrate(before, event, self._state):
@@ -160,14 +161,14 @@ class Loop:
 
     def _insist(self, write: Callable[[], object]) -> None:
         """Retry the write while the disk is full: effects must not precede the saved state."""
-        told = False
+        is_reported = False
         while True:
             try:
                 write()
             except DeviceError as error:
-                if not told:
+                if not is_reported:
                     LOGGER.error("%s", error)
-                    told = True
+                    is_reported = True
                 if self._pause():
                     raise StoppedWaiting from error
             else:
@@ -240,7 +241,7 @@ class Loop:
                 self._fetcher.file(effect.slot, effect.file, effect.artifact, token)
                 return Fetched(job=effect.job)
             case Prove():
-                result = self._prover.prove(effect.slot, effect.held, token)
+                result = self._prover.prove(effect.slot, effect.installed, token)
                 return Proved(job=effect.job, result=result)
             case _:
                 assert_never(effect)
@@ -248,7 +249,7 @@ class Loop:
     def _activate(self, effect: Activate) -> None:
         event: Event
         try:
-            status = self._supervisor.activate(effect.slot, effect.held)
+            status = self._supervisor.activate(effect.slot, effect.installed)
             event = Activated(job=effect.job, status=status)
         except EdgefleetError as error:
             # The connection breaks if the model crashes the process.

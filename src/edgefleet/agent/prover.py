@@ -29,11 +29,11 @@ class Prover:
         self._command = tuple(command)
         self._timeout_s = timeout_s
 
-    def prove(self, slot: SlotName, held: InstalledRelease, token: Token) -> ProveResult:
+    def prove(self, slot: SlotName, installed: InstalledRelease, token: Token) -> ProveResult:
         """Run the golden set on the slot's model. Raises Stopped."""
         request = ProveRequest(
-            variant=held.variant,
-            golden=held.golden,
+            variant=installed.variant,
+            golden=installed.golden,
             artifact_path=self._storage.locate(path(slot, MODEL)),
             golden_path=self._storage.locate(path(slot, GOLDEN)),
         )
@@ -45,7 +45,7 @@ class Prover:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self._bound_memory(child.pid, held)
+        self._bound_memory(child.pid, installed)
         with token.ending(child.kill):
             try:
                 output, errors = child.communicate(encode(request), timeout=self._timeout_s)
@@ -58,13 +58,13 @@ class Prover:
         try:
             return decode(lines[-1], ProveResult)
         except EdgefleetError:
-            said = errors.decode(errors="replace").strip().rpartition("\n")[2][:300]
-            return _failed(f"The proof ended with {child.returncode}: {said or 'no word'}")
+            last_line = errors.decode(errors="replace").strip().rpartition("\n")[2][:300]
+            return _failed(f"The proof ended with {child.returncode}: {last_line or 'no output'}")
 
     @staticmethod
-    def _bound_memory(pid: int, held: InstalledRelease) -> None:
+    def _bound_memory(pid: int, installed: InstalledRelease) -> None:
         """Limit the memory of the process before it reads its request."""
-        bound = (held.variant.memory_limit_mib + limits.PROVE_SLACK_MIB) << 20
+        bound = (installed.variant.memory_limit_mib + limits.PROVE_SLACK_MIB) << 20
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_DATA, (bound, bound))
 

@@ -8,42 +8,13 @@ not, so that what the whole fleet goes through at the time is no fault of a rele
 import math
 from collections.abc import Sequence
 
-import msgspec
-
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
+from edgefleet.agent.changes import replace
+from edgefleet.agent.state import QualityWindow, Windows
 from edgefleet.protocol.bins import upper_edge_us
-from edgefleet.protocol.device import Scores, Sketches
+from edgefleet.protocol.device import Scores
 from edgefleet.protocol.serving import LiveStats, ServingStatus
-from edgefleet.protocol.wire import Wire
-
-
-class QualityWindow(Wire, frozen=True, kw_only=True):
-    """Requests of one release, in a row. ``since`` is when the first was seen.
-
-    The rate is that from ``opened``, the end of the window before it or the first look at the
-    release, to ``until``. ``early`` are requests that the first look found: their time is unknown.
-    """
-
-    release: str
-    since: float
-    opened: float = 0.0
-    until: float = 0.0
-    early: int = 0
-    requests: int = 0
-    errors: int = 0
-    confidence_sum: float = 0.0
-    confidence_count: int = 0
-    latency_us_p95: int = 0  # as serving says it, for one that keeps no sketches
-    sketches: Sketches = Sketches()
-
-
-class Windows(Wire, frozen=True, kw_only=True):
-    """The one that fills, the full one before it, and what is to be told of the last two."""
-
-    filling: QualityWindow | None = None
-    full: QualityWindow | None = None
-    scores: Scores | None = None
 
 
 def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: float) -> Windows:
@@ -54,19 +25,19 @@ def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: floa
     if filling is not None and filling.release != status.release:
         # What was served up to the switch is what the new release is compared with.
         if filling.requests >= limits.WINDOW_LEAST_REQUESTS:
-            full = msgspec.structs.replace(filling, until=now)
+            full = replace(filling, until=now)
         filling = None
     if filling is None:
         filling = QualityWindow(release=status.release, since=now, opened=now, early=grown.requests)
     if grown.requests:
         if not filling.requests:
-            filling = msgspec.structs.replace(filling, since=now)
+            filling = replace(filling, since=now)
         filling = _add(filling, grown, status.stats)
-    ended = msgspec.structs.replace(filling, until=now)
+    ended = replace(filling, until=now)
     following = QualityWindow(release=status.release, since=now, opened=now)
     if grown.requests and _is_full(filling, now):
         scores = None if full is None else compare(full, ended)
-        return Windows(filling=following, full=ended, scores=_to_tell(windows.scores, scores))
+        return Windows(filling=following, full=ended, scores=_to_report(windows.scores, scores))
     if full is not None and _has_dried_up(full, ended):
         # Too few requests to compare anything else, or to compare the next window with.
         scores = Scores(
@@ -75,8 +46,8 @@ def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: floa
             requests=ended.requests,
             request_rate_change=_rate_change(full, ended),
         )
-        return Windows(filling=following, scores=_to_tell(windows.scores, scores))
-    return msgspec.structs.replace(windows, filling=filling, full=full)
+        return Windows(filling=following, scores=_to_report(windows.scores, scores))
+    return replace(windows, filling=filling, full=full)
 
 
 def compare(before: QualityWindow, after: QualityWindow) -> Scores:
@@ -96,8 +67,8 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
     )
 
 
-def _to_tell(waiting: Scores | None, new: Scores | None) -> Scores | None:
-    """What tells of a change of release waits until it was told."""
+def _to_report(waiting: Scores | None, new: Scores | None) -> Scores | None:
+    """Scores that compare two releases wait until they are reported."""
     if new is None or (
         waiting is not None
         and waiting.from_release != waiting.to_release == new.to_release == new.from_release
@@ -144,7 +115,7 @@ def _requests_per_s(window: QualityWindow) -> float | None:
 
 
 def _add(window: QualityWindow, grown: LiveStats, stats: LiveStats) -> QualityWindow:
-    return msgspec.structs.replace(
+    return replace(
         window,
         requests=window.requests + grown.requests,
         errors=window.errors + grown.errors,
@@ -164,13 +135,13 @@ def _p95_us(window: QualityWindow) -> float:
     """Inside its bucket as if the requests there were spread evenly."""
     counts = window.sketches.latency
     wanted = 0.95 * sum(counts.values())
-    seen = 0
+    counted = 0
     for bucket in sorted(counts):
         count = counts[bucket]
-        if count and seen + count >= wanted:
+        if count and counted + count >= wanted:
             low = upper_edge_us(bucket - 1) if bucket else 0
-            return low + (upper_edge_us(bucket) - low) * (wanted - seen) / count
-        seen += count
+            return low + (upper_edge_us(bucket) - low) * (wanted - counted) / count
+        counted += count
     return float(window.latency_us_p95)
 
 

@@ -31,7 +31,7 @@ def recover(slots: Slots, profile: str, open_envelope: Open, now: float) -> Agen
     variant = next((one for one in manifest.variants if one.profile == profile), None)
     if variant is None:
         return AgentState()
-    held = InstalledRelease(
+    installed = InstalledRelease(
         model=manifest.model,
         release=manifest.release,
         manifest_sha256=digest,
@@ -39,9 +39,9 @@ def recover(slots: Slots, profile: str, open_envelope: Open, now: float) -> Agen
         golden=manifest.golden,
         quality=manifest.quality,
     )
-    if not slots.holds(name, held):
+    if not slots.has_files_of(name, installed):
         return AgentState()
-    found = Slot(held=held, proved=True, confirmed=True)
+    found = Slot(installed=installed, proved=True, confirmed=True)
     empty = Slot()
     return AgentState(
         active=name,

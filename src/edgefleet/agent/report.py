@@ -2,10 +2,9 @@
 
 from typing import Final
 
-import msgspec
-
 from edgefleet.agent import limits, spool
 from edgefleet.agent import telemetry as tally
+from edgefleet.agent.changes import replace
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.state import Sent, running
@@ -28,7 +27,7 @@ def report(
 ) -> None:
     """Put an outcome of the attempt into the spool, and check in now."""
     new = spool.outcome(context.attempt, kind, at=context.now, reason=reason, detail=detail)
-    new = msgspec.structs.replace(new, accuracy=accuracy, accuracy_before=accuracy_before)
+    new = replace(new, accuracy=accuracy, accuracy_before=accuracy_before)
     context.keep(spool=spool.push(context.state.spool, new))
     context.forgettable(checkin_at=context.now)
 
@@ -49,7 +48,7 @@ def check_in_when_due(context: StepContext) -> None:
     if telemetry is None and scores is not None:
         telemetry = _nothing_served(scores.to_release)
     if telemetry is not None and scores is not None and scores.to_release == telemetry.release:
-        telemetry = msgspec.structs.replace(telemetry, scores=scores)
+        telemetry = replace(telemetry, scores=scores)
     context.forgettable(
         seq=seq,
         sent=Sent(
@@ -75,7 +74,7 @@ def check_in_when_due(context: StepContext) -> None:
     )
 
 
-def take_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
+def apply_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
     """Delete the acknowledged outcomes and plan the next check-in.
 
     Returns the answered check-in. None if the answer is not for the check-in in flight.
@@ -93,7 +92,7 @@ def take_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
     if sent.telemetry is not None:
         context.forgettable(tallies=tally.subtract(context.soft.tallies, sent.telemetry))
         if sent.telemetry.scores is context.soft.windows.scores:
-            windows = msgspec.structs.replace(context.soft.windows, scores=None)
+            windows = replace(context.soft.windows, scores=None)
             context.forgettable(windows=windows)
     unsent = any(outcome.id not in sent.outcomes for outcome in context.state.spool)
     pause = 0.0 if unsent else interval_s * (1.0 + limits.JITTER * (2.0 * event.draw - 1.0))
@@ -101,7 +100,7 @@ def take_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
     return sent
 
 
-def take_failure(context: StepContext, event: CheckInFailed) -> None:
+def apply_failure(context: StepContext, event: CheckInFailed) -> None:
     """Plan a retry with exponential backoff."""
     sent = context.soft.sent
     if sent is None or sent.seq != event.seq:

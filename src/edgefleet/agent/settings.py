@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import check_name
@@ -63,7 +63,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Agent
     file = given["config"] or environ.get(f"{PREFIX}CONFIG")
     table = _table(Path(file)) if file else {}
     _check_keys(table)
-    said: dict[str, str] = {}
+    values: dict[str, str] = {}
     for option in OPTIONS:
         key = option.name.replace("-", "_")
         found = given[key]
@@ -80,19 +80,19 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Agent
                 field=key,
                 hint=f"Give --{option.name}, {PREFIX}{key.upper()} or {key} in the file.",
             )
-        said[key] = found or ""
+        values[key] = found or ""
     return AgentSettings(
-        hub=said["hub"],
-        name=check_name(said["name"], field="name"),
-        profile=check_name(said["profile"], field="profile"),
-        data_dir=Path(said["data_dir"]),
-        trust=Path(said["trust"]),
-        serve=_address(said["serve"]),
-        claim=said["claim"],
+        hub=values["hub"],
+        name=check_name(values["name"], field="name"),
+        profile=check_name(values["profile"], field="profile"),
+        data_dir=Path(values["data_dir"]),
+        trust=Path(values["trust"]),
+        serve=_address(values["serve"]),
+        claim=values["claim"],
         labels=_labels(given["label"], environ, table),
-        bytes_per_s=_count(said["bytes_per_s"], "bytes_per_s") or None,
-        keep_serving=_yes(said["keep_serving"], "keep_serving"),
-        json_log=_yes(said["json_log"], "json_log"),
+        bytes_per_s=_count(values["bytes_per_s"], "bytes_per_s") or None,
+        keep_serving=_yes(values["keep_serving"], "keep_serving"),
+        json_log=_yes(values["json_log"], "json_log"),
     )
 
 
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(file: Path) -> dict[str, Any]:
+def _table(file: Path) -> dict[str, object]:
     import tomllib  # noqa: PLC0415 - needed with a file only
 
     try:
@@ -134,7 +134,7 @@ def _table(file: Path) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in table.items()}
 
 
-def _check_keys(table: Mapping[str, Any]) -> None:
+def _check_keys(table: Mapping[str, object]) -> None:
     known = {option.name.replace("-", "_") for option in OPTIONS} | {"labels"}
     for key in table:
         if key not in known:
@@ -146,14 +146,14 @@ def _text(value: object) -> str:
 
 
 def _labels(
-    given: Sequence[str] | None, environ: Mapping[str, str], table: Mapping[str, Any]
+    given: Sequence[str] | None, environ: Mapping[str, str], table: Mapping[str, object]
 ) -> tuple[tuple[str, str], ...]:
     """Labels from the first source that has any. The variable has the form ``k=v,k=v``."""
     pairs: Sequence[str]
     if given:
         pairs = given
-    elif said := environ.get(f"{PREFIX}LABELS"):
-        pairs = said.split(",")
+    elif variable := environ.get(f"{PREFIX}LABELS"):
+        pairs = variable.split(",")
     else:
         labels = table.get("labels", {})
         if not isinstance(labels, dict):

@@ -16,7 +16,8 @@ from typing import Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import FileName
-from edgefleet.agent.state import AgentState, InstalledRelease, SlotName, from_store, slot
+from edgefleet.agent.state import AgentState, InstalledRelease, SlotName, slot
+from edgefleet.agent.stored import from_store
 from edgefleet.base.errors import DeviceError, InternalError
 from edgefleet.base.storage import Storage
 
@@ -73,8 +74,8 @@ class Slots:
 
     def pointer(self) -> SlotName | None:
         """The slot in the pointer file. None if the file is missing or invalid."""
-        said = self.storage.read(POINTER)
-        return next((name for name in NAMES if said == name.encode()), None)
+        content = self.storage.read(POINTER)
+        return next((name for name in NAMES if content == name.encode()), None)
 
     def move_pointer(self, name: SlotName | None) -> None:
         """Write the slot's name into the pointer file. Raises DeviceError ``disk_full``."""
@@ -83,11 +84,11 @@ class Slots:
         elif self.pointer() != name:
             self._write(POINTER, name.encode())
 
-    def holds(self, name: SlotName, held: InstalledRelease) -> bool:
-        """Whether the slot's files have the digests of ``held``. Reads all files."""
+    def has_files_of(self, name: SlotName, installed: InstalledRelease) -> bool:
+        """Whether the slot's files have the digests of ``installed``. Reads all files."""
         return (
-            self.storage.digest(path(name, MODEL)) == held.variant.artifact.sha256
-            and self.storage.digest(path(name, GOLDEN)) == held.golden.artifact.sha256
+            self.storage.digest(path(name, MODEL)) == installed.variant.artifact.sha256
+            and self.storage.digest(path(name, GOLDEN)) == installed.golden.artifact.sha256
         )
 
     def whole(self, state: AgentState) -> tuple[SlotName, ...]:
@@ -95,7 +96,8 @@ class Slots:
         return tuple(
             name
             for name in NAMES
-            if (held := slot(state, name).held) is not None and self.holds(name, held)
+            if (installed := slot(state, name).installed) is not None
+            and self.has_files_of(name, installed)
         )
 
     def remove(self, name: SlotName) -> None:

@@ -2,18 +2,15 @@
 
 from typing import Final, Literal
 
-import msgspec
-
 from edgefleet.agent import limits
-from edgefleet.agent.quality_window import Windows
 from edgefleet.agent.table import BEFORE_TRIAL, Stage
-from edgefleet.protocol.device import Facts, Outcome, Telemetry
+from edgefleet.protocol.device import Facts, Outcome, Scores, Sketches, Telemetry
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.serving import LiveStats, ServingStatus
-from edgefleet.protocol.wire import Wire, decode, encode
+from edgefleet.protocol.wire import Wire
 
 SlotName = Literal["a", "b"]
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 
 
 class InstalledRelease(Wire, frozen=True, kw_only=True):
@@ -28,9 +25,9 @@ class InstalledRelease(Wire, frozen=True, kw_only=True):
 
 
 class Slot(Wire, frozen=True, kw_only=True):
-    """One of two slots for a release. ``held`` is set once all its files are complete."""
+    """One of two slots for a release. ``installed`` is set once all its files are complete."""
 
-    held: InstalledRelease | None = None
+    installed: InstalledRelease | None = None
     proved: bool = False  # passed its golden set on this device
     confirmed: bool = False  # passed its trial
     accuracy: float | None = None  # on its golden set, on this device
@@ -49,7 +46,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
     max_attempts: int
     slot: SlotName  # the slot of the offered release
     leaving: str  # the release served at the start of the attempt, "" for none
-    held: InstalledRelease | None = None  # set once the manifest is verified
+    installed: InstalledRelease | None = None  # set once the manifest is verified
     asked: bool = False  # the hub may have counted its start
     tries: int = 0  # trials started; stored before each
     switched: bool = False  # the serving process may serve the release
@@ -81,6 +78,35 @@ class Sent(Wire, frozen=True, kw_only=True):
     outcomes: tuple[str, ...]
     facts: bool
     telemetry: Telemetry | None
+
+
+class QualityWindow(Wire, frozen=True, kw_only=True):
+    """Consecutive requests to one release. ``since`` is the time of the first.
+
+    The request rate is measured from ``opened``, the end of the window before or the first probe of
+    the release, to ``until``. ``early`` requests were found by the first probe: their time is
+    unknown.
+    """
+
+    release: str
+    since: float
+    opened: float = 0.0
+    until: float = 0.0
+    early: int = 0
+    requests: int = 0
+    errors: int = 0
+    confidence_sum: float = 0.0
+    confidence_count: int = 0
+    latency_us_p95: int = 0  # as serving says it, for one that keeps no sketches
+    sketches: Sketches = Sketches()
+
+
+class Windows(Wire, frozen=True, kw_only=True):
+    """The one that fills, the full one before it, and the scores of the last two."""
+
+    filling: QualityWindow | None = None
+    full: QualityWindow | None = None
+    scores: Scores | None = None
 
 
 class Watch(Wire, frozen=True, kw_only=True):
@@ -156,9 +182,9 @@ def other(name: SlotName | None) -> SlotName:
     return "b" if name == "a" else "a"
 
 
-def active_held(state: AgentState) -> InstalledRelease | None:
+def active_release(state: AgentState) -> InstalledRelease | None:
     """The confirmed release. None if there is none."""
-    return slot(state, state.active).held if state.active else None
+    return slot(state, state.active).installed if state.active else None
 
 
 def running(state: AgentState) -> tuple[str, str] | None:
@@ -166,15 +192,5 @@ def running(state: AgentState) -> tuple[str, str] | None:
     attempt = state.attempt
     if attempt and attempt.switched and state.stage not in BEFORE_TRIAL:
         return attempt.model, attempt.release
-    held = active_held(state)
-    return (held.model, held.release) if held else None
-
-
-def to_store(state: AgentState) -> bytes:
-    """The stored part as JSON. Equal states give equal bytes."""
-    return encode(msgspec.structs.replace(state, soft=Soft()))
-
-
-def from_store(data: bytes) -> AgentState:
-    """Decode the bytes of ``to_store``. Raises InternalError ``internal`` if they are damaged."""
-    return decode(data, AgentState, code="internal")
+    installed = active_release(state)
+    return (installed.model, installed.release) if installed else None

@@ -59,10 +59,10 @@ def _dispatch(context: StepContext, event: Event) -> None:
             attempt.on_timer_fired(context)
             switch.on_timer_fired(context)
         case CheckInAnswered():
-            if sent := report.take_answer(context, event):
-                attempt.take_answer(context, sent, event.answer)
+            if sent := report.apply_answer(context, event):
+                attempt.apply_answer(context, sent, event.answer)
         case CheckInFailed():
-            report.take_failure(context, event)
+            report.apply_failure(context, event)
         case ManifestOpened():
             attempt.on_manifest_opened(context, event)
         case Fetched():

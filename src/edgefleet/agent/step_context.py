@@ -2,9 +2,7 @@
 
 from typing import Unpack
 
-import msgspec
-
-from edgefleet.agent.changes import AttemptChanges, SoftChanges, StateChanges
+from edgefleet.agent.changes import AttemptChanges, SoftChanges, StateChanges, replace
 from edgefleet.agent.effect import Effect
 from edgefleet.agent.state import AgentState, Attempt, Slot, SlotName
 from edgefleet.agent.table import Signal, next_stage
@@ -36,14 +34,14 @@ class StepContext:
 
     def keep(self, **changes: Unpack[StateChanges]) -> None:
         """Change stored fields."""
-        self.state = msgspec.structs.replace(self.state, **changes)
+        self.state = replace(self.state, **changes)
 
     def forgettable(self, **changes: Unpack[SoftChanges]) -> None:
         """Change fields of ``soft``, which are not stored."""
-        self.soft = msgspec.structs.replace(self.soft, **changes)
+        self.soft = replace(self.soft, **changes)
 
     def change_attempt(self, **changes: Unpack[AttemptChanges]) -> None:
-        self.keep(attempt=msgspec.structs.replace(self.attempt, **changes))
+        self.keep(attempt=replace(self.attempt, **changes))
 
     def set_slot(self, name: SlotName, slot: Slot) -> None:
         if name == "a":

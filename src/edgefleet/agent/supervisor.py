@@ -65,20 +65,20 @@ class Supervisor:
             return status, True
         return None, self._pid() is not None
 
-    def activate(self, slot: SlotName, held: InstalledRelease) -> ServingStatus:
+    def activate(self, slot: SlotName, installed: InstalledRelease) -> ServingStatus:
         """Make the process serve the slot. Starts the process if it does not run.
 
         Raises DeviceError, NetworkError or the error of the serving process.
         """
-        status = self._hear() or self._start()
+        status = self._read_status() or self._start()
         self._watch(status.pid)
-        if serves(status, held):
+        if serves(status, installed):
             return status
         request = Activate(
-            model=held.model,
-            release=held.release,
-            variant=held.variant,
-            quality=held.quality,
+            model=installed.model,
+            release=installed.release,
+            variant=installed.variant,
+            quality=installed.quality,
             artifact_path=self._storage.locate(path(slot, MODEL)),
         )
         answer = self._link.request(
@@ -91,7 +91,7 @@ class Supervisor:
         if answer.status != 200:
             raise error_from_answer(answer.status, answer.body)
         status = decode(answer.body, ServingStatus, code="answer_malformed")
-        if not serves(status, held):
+        if not serves(status, installed):
             raise DeviceError(
                 "inference_failed",
                 "The serving process reports another release than the activated one.",
@@ -122,7 +122,7 @@ class Supervisor:
             self._link.close()
             return None
 
-    def _hear(self) -> ServingStatus | None:
+    def _read_status(self) -> ServingStatus | None:
         """The status, with retries while the process is alive: one late answer must not end it."""
         for _ in range(limits.MISSED_PROBES):
             if (status := self._ask()) is not None:

@@ -2,15 +2,14 @@
 
 from typing import Final
 
-import msgspec
-
 from edgefleet.agent import limits, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
+from edgefleet.agent.changes import replace
 from edgefleet.agent.effect import Activate, MovePointer, Probe, RemoveSlot, StopServing
 from edgefleet.agent.event import Activated, ActivationFailed, ServingProbed
 from edgefleet.agent.report import report
-from edgefleet.agent.state import Ended, InstalledRelease, Slot, SlotName, active_held, slot
+from edgefleet.agent.state import Ended, InstalledRelease, Slot, SlotName, active_release, slot
 from edgefleet.agent.step_context import StepContext
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.protocol.device import OutcomeKind, Reason
@@ -22,23 +21,23 @@ _REVERTING: Final = Stage.REVERTING
 _WATCHING: Final = Stage.WATCHING
 
 
-def serves(status: ServingStatus | None, held: InstalledRelease) -> bool:
+def serves(status: ServingStatus | None, installed: InstalledRelease) -> bool:
     """Whether the process with ``status`` serves this release."""
     return (
         status is not None
         and status.ready
-        and (status.model, status.release) == (held.model, held.release)
-        and status.artifact_sha256 == held.variant.artifact.sha256
+        and (status.model, status.release) == (installed.model, installed.release)
+        and status.artifact_sha256 == installed.variant.artifact.sha256
     )
 
 
 def activate(context: StepContext, name: SlotName) -> None:
     """Request an activation of the slot. Replaces an activation in progress."""
-    held = slot(context.state, name).held
-    assert held is not None, f"slot {name} is empty"  # noqa: S101 - a defect, not input
+    installed = slot(context.state, name).installed
+    assert installed is not None, f"slot {name} is empty"  # noqa: S101 - a defect, not input
     job = context.new_job()
     context.forgettable(switch=job, switch_at=None)
-    context.do(Activate(job=job, slot=name, held=held))
+    context.do(Activate(job=job, slot=name, installed=installed))
 
 
 def restore(context: StepContext) -> None:
@@ -87,7 +86,7 @@ def on_activated(context: StepContext, event: Activated) -> None:
     if event.job != context.soft.switch:
         return
     context.forgettable(switch=None, switch_at=None)
-    _look(context, event.status)
+    _count_served(context, event.status)
     state = context.state
     if state.stage is _ACTIVATING and context.attempt.action == "revert":
         _settle_return(context)
@@ -115,7 +114,7 @@ def on_activation_failed(context: StepContext, event: ActivationFailed) -> None:
 def on_serving_probed(context: StepContext, event: ServingProbed) -> None:
     context.forgettable(probing=False, probe_at=None)
     if event.status is not None:
-        _look(context, event.status)
+        _count_served(context, event.status)
     elif not event.alive:
         context.forgettable(serving=None)
     state = context.state
@@ -157,11 +156,16 @@ def plan_probe(context: StepContext) -> None:
 
 def _incumbent_confidence(context: StepContext) -> float | None:
     """Mean top score of the active release. None with too few scores."""
-    held, status = active_held(context.state), context.soft.serving
-    candidate = context.attempt.held
-    if held is None or status is None or candidate is None or candidate.model != held.model:
+    installed, status = active_release(context.state), context.soft.serving
+    candidate = context.attempt.installed
+    if (
+        installed is None
+        or status is None
+        or candidate is None
+        or candidate.model != installed.model
+    ):
         return None
-    if status.release != held.release:
+    if status.release != installed.release:
         return None
     count = status.stats.confidence_count
     if count < max(1, candidate.quality.min_requests):
@@ -169,7 +173,7 @@ def _incumbent_confidence(context: StepContext) -> float | None:
     return status.stats.confidence_sum / count
 
 
-def _look(context: StepContext, status: ServingStatus) -> None:
+def _count_served(context: StepContext, status: ServingStatus) -> None:
     soft = context.soft
     grown = tally.growth(soft.mark, status)
     tallies, mark = tally.fold(soft.tallies, soft.mark, status, grown)
@@ -179,11 +183,11 @@ def _look(context: StepContext, status: ServingStatus) -> None:
 
 def _watch(context: StepContext, event: ServingProbed) -> None:
     attempt, watch = context.attempt, context.soft.watch
-    held = slot(context.state, attempt.slot).held
-    if watch is None or held is None:
+    installed = slot(context.state, attempt.slot).installed
+    if watch is None or installed is None:
         return
     finding = trial.judge(
-        attempt, held.quality, watch, event.status, alive=event.alive, now=context.now
+        attempt, installed.quality, watch, event.status, alive=event.alive, now=context.now
     )
     match finding:
         case trial.Sick(reason, detail):
@@ -196,14 +200,16 @@ def _watch(context: StepContext, event: ServingProbed) -> None:
 
 def _keep_serving(context: StepContext, event: ServingProbed) -> None:
     """Keep the confirmed release active outside a trial, after a crash or a foreign swap."""
-    held = active_held(context.state)
-    if held is None:
+    installed = active_release(context.state)
+    if installed is None:
         return
-    if serves(event.status, held):
+    if serves(event.status, installed):
         context.forgettable(switch_failures=0)
     missed = context.soft.missed + 1 if event.status is None else 0
     context.forgettable(missed=missed)
-    swapped = event.status is not None and event.status.ready and not serves(event.status, held)
+    swapped = (
+        event.status is not None and event.status.ready and not serves(event.status, installed)
+    )
     if swapped or not event.alive or missed >= limits.MISSED_PROBES:
         context.forgettable(missed=0)
         _retry_later(context, event.draw)
@@ -226,11 +232,11 @@ def _confirm(context: StepContext) -> None:
 
 def _accuracy_before(context: StepContext) -> float | None:
     """The accuracy of the previous release. None if its golden set was a different one."""
-    active, new = context.state.active, context.attempt.held
+    active, new = context.state.active, context.attempt.installed
     if active is None or new is None:
         return None
     before = slot(context.state, active)
-    same = before.held is not None and before.held.golden.artifact == new.golden.artifact
+    same = before.installed is not None and before.installed.golden.artifact == new.golden.artifact
     return before.accuracy if same else None
 
 
@@ -258,7 +264,7 @@ def _settle_reverting(context: StepContext) -> None:
 
 
 def _make_active(context: StepContext, name: SlotName) -> None:
-    context.set_slot(name, msgspec.structs.replace(slot(context.state, name), confirmed=True))
+    context.set_slot(name, replace(slot(context.state, name), confirmed=True))
     context.keep(active=name)
 
 

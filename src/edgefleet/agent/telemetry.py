@@ -4,10 +4,9 @@ Serving counts since a release was activated in its process, so the counters sta
 activation and every restart. A mark remembers the last reading; only the growth since is added.
 """
 
-import msgspec
-
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
+from edgefleet.agent.changes import replace
 from edgefleet.agent.state import Mark
 from edgefleet.protocol.device import Sketches, Telemetry
 from edgefleet.protocol.serving import LiveStats, ServingStatus
@@ -49,7 +48,7 @@ def subtract(tallies: tuple[Telemetry, ...], sent: Telemetry) -> tuple[Telemetry
             left.append(tally)
         elif tally.requests > sent.requests:
             left.append(
-                msgspec.structs.replace(
+                replace(
                     tally,
                     requests=tally.requests - sent.requests,
                     errors=max(0, tally.errors - sent.errors),

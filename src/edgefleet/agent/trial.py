@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from edgefleet.agent import limits
+from edgefleet.agent.changes import replace
 from edgefleet.agent.state import Attempt, Mark, Watch
 from edgefleet.protocol.device import Reason
 from edgefleet.protocol.release import Quality
@@ -72,7 +71,7 @@ def judge(
             return Sick(
                 Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
             )
-        return Watching(msgspec.structs.replace(watch, missed=missed, healthy_since=now))
+        return Watching(replace(watch, missed=missed, healthy_since=now))
     if sick := _errors(watch, status) or _confidence(attempt, quality, watch, status):
         return sick
     if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
@@ -83,7 +82,7 @@ def judge(
             f"The release was never healthy for {attempt.confirm_after_s:g} s without a break.",
         )
     if watch.missed:
-        return Watching(msgspec.structs.replace(watch, missed=0, healthy_since=now))
+        return Watching(replace(watch, missed=0, healthy_since=now))
     return Watching(watch)
 
 

@@ -345,6 +345,8 @@ class Hub:
             Gauges(
                 fleet=self._figures(),
                 rollouts={status.value: statuses[status.value] for status in Status},
+                waits=((view.id, view.why) for view in self.rollouts().rollouts),
+                quarantined=self.quarantined().count,
                 releases=sum(len(releases) for releases in self.registry.models().values()),
                 queue_depth=self._store.writer.depth,
                 uptime_s=self.clock.monotonic() - self._started,

@@ -1,12 +1,13 @@
 """The hub's metrics, for Prometheus."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from edgefleet.hub.exposition import Exposition, Histogram
 from edgefleet.hub.store.writer import Commit
+from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.fleet.reports import FleetFigures
 
 _CHECKIN_BOUNDS_S: Final = (
@@ -21,6 +22,8 @@ class Gauges:
 
     fleet: FleetFigures
     rollouts: Mapping[str, int]  # by status
+    waits: Iterable[tuple[str, WaitReport]]  # by rollout, for the newest
+    quarantined: int  # devices
     releases: int
     queue_depth: int
     uptime_s: float
@@ -47,6 +50,7 @@ class Metrics:
         out = Exposition()
         _fleet(out, now.fleet)
         out.gauge("edgefleet_rollouts", "Rollouts, by status.", "status", now.rollouts)
+        _waits(out, now)
         out.single("edgefleet_releases", "gauge", "Releases published.", now.releases)
         self._checkins(out)
         out.histogram(
@@ -88,6 +92,23 @@ class Metrics:
             "Outcomes received again and not counted again.",
             self.repeated_outcomes,
         )
+
+
+def _waits(out: Exposition, now: Gauges) -> None:
+    """The waits that need a person: one sample for each rollout and reason, at most."""
+    waiting = sorted({(rollout, w.code) for rollout, why in now.waits for w in why.for_a_person})
+    out.family(
+        "edgefleet_rollout_waits_for_person",
+        "gauge",
+        "1 for each rollout and reason that goes on until a person acts.",
+        [({"rollout": rollout, "code": code.value}, 1) for rollout, code in waiting],
+    )
+    out.single(
+        "edgefleet_quarantined_devices",
+        "gauge",
+        "Devices that are offered nothing until a person unquarantines them.",
+        now.quarantined,
+    )
 
 
 def _fleet(out: Exposition, fleet: FleetFigures) -> None:

@@ -25,7 +25,8 @@ class WaitCode(StrEnum):
     NEXT_WAVE = "next_wave"  # the device's position is beyond the cut of the open wave
     FETCHING = "fetching"
     TRIAL = "trial"
-    HELD = "held"  # the device failed or refused this release and is not offered it again
+    NOT_OFFERED = "not_offered"  # the device failed, refused or reverted this release before
+    NO_PREVIOUS_RELEASE = "no_previous_release"  # the rollback has no release to return to
     QUARANTINED = "quarantined"  # the device rolled back two releases; an operator must clear it
     INELIGIBLE = "ineligible"  # the release has no variant that fits the device
     NOT_FOLLOWED = "not_followed"  # the device enrolled after the end of a rollout without `follow`
@@ -55,7 +56,8 @@ NEEDS_A_PERSON: Final[Mapping[WaitCode, bool]] = MappingProxyType(
         WaitCode.NEXT_WAVE: False,
         WaitCode.FETCHING: False,
         WaitCode.TRIAL: False,
-        WaitCode.HELD: False,
+        WaitCode.NOT_OFFERED: False,
+        WaitCode.NO_PREVIOUS_RELEASE: True,
         WaitCode.QUARANTINED: True,
         WaitCode.INELIGIBLE: False,
         WaitCode.NOT_FOLLOWED: False,
@@ -69,7 +71,7 @@ NEEDS_A_PERSON: Final[Mapping[WaitCode, bool]] = MappingProxyType(
         WaitCode.CHECK_IN: False,
     }
 )
-"""Whether a wait lasts until a person acts."""
+"""Whether a wait lasts until a person acts. Doctor, page, metrics and reference read it."""
 
 
 class Wait(Wire, frozen=True, kw_only=True):

@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec.structs import replace
 
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
@@ -20,6 +19,7 @@ from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.changes import replace
 from edgefleet.rollout.lifecycle.state import WITHDRAWN
 
 _GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLETED})

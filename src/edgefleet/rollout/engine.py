@@ -146,7 +146,7 @@ class Engine:
         Raises OperatorError ``not_found``; ``verb_not_now`` if the status does not allow the verb
         or the rollout left ``generation``; ``rollout_overlap`` if another has its devices.
         """
-        active = self._active(rollout_id)
+        active = self.rollout(rollout_id)
         if generation is not None and generation != active.state.generation:
             raise OperatorError(
                 "verb_not_now",
@@ -161,14 +161,14 @@ class Engine:
 
         Raises OperatorError ``not_found``, ``verb_not_now`` or ``approved_already``.
         """
-        active = self._active(rollout_id)
+        active = self.rollout(rollout_id)
         approval.check_person(active.state, person)
         given = approval.approval(active.state, person, now)
         return self._change(active, steps.Approved(approval=given), now)
 
     def evaluate(self, rollout_id: str, now: float) -> Change | None:
         """The change due now: by the gate, the schedule or a finished revert. None if none is."""
-        active = self._active(rollout_id)
+        active = self.rollout(rollout_id)
         if active.state.status is Status.REVERTING:
             owing = find_owing(active, self.fleet, self._desired, now)
             if len(owing.online) and now < steps.returned_by(active.state):
@@ -200,7 +200,7 @@ class Engine:
 
     def commit(self, change: Change) -> None:
         """Replace the state of a rollout by its successor, which is durable now."""
-        active = self._active(change.state.id)
+        active = self.rollout(change.state.id)
         if change.state.revision != active.state.revision + 1:
             msg = (
                 f"{change.state.id}: revision {change.state.revision} after {active.state.revision}"
@@ -312,13 +312,19 @@ class Engine:
         active = self._desired.rollout(row)
         return None if active is None else active.state.id
 
+    def rollout(self, rollout_id: str) -> ActiveRollout:
+        """The rollout, to be read only. Raises OperatorError ``not_found``."""
+        if (found := self._rollouts.get(rollout_id)) is None:
+            raise OperatorError("not_found", f"There is no rollout {rollout_id}.", field="rollout")
+        return found
+
     def view(self, rollout_id: str, now: float) -> RolloutView:
         """The rollout at this moment. Raises OperatorError ``not_found``."""
-        return self._status.view(self._active(rollout_id), now)
+        return self._status.view(self.rollout(rollout_id), now)
 
     def why_rollout(self, rollout_id: str, now: float) -> WaitReport:
         """The reasons why the rollout waits. Raises OperatorError ``not_found``."""
-        return self._status.why(self._active(rollout_id), now)
+        return self._status.why(self.rollout(rollout_id), now)
 
     def why_device(self, row: int, now: float) -> WaitReport:
         """Why the device runs what it runs."""
@@ -367,8 +373,7 @@ class Engine:
         )
 
     def _change(self, active: ActiveRollout, event: Event, now: float) -> Change:
-        state, audit = step(active.state, event, now)
-        return Change(state, audit)
+        return Change(*step(active.state, event, now))
 
     def _scope(self, spec: RolloutSpec, release: PublishedRelease, salt: int) -> Scope:
         return Scope(self.fleet, parse(spec.selector), variants_of(release.manifest), salt)
@@ -379,12 +384,6 @@ class Engine:
             raise OperatorError(
                 "not_found", f"There is no release {release} of model {model}.", field="release"
             )
-        return found
-
-    def _active(self, rollout_id: str) -> ActiveRollout:
-        found = self._rollouts.get(rollout_id)
-        if found is None:
-            raise OperatorError("not_found", f"There is no rollout {rollout_id}.", field="rollout")
         return found
 
     def _newest_first(self) -> tuple[ActiveRollout, ...]:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Iterable
 
 import numpy as np
-from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.metrics import BOUNDS
@@ -20,6 +19,7 @@ from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Scope, reach
 from edgefleet.rollout.fleet.selector import Selector, parse
+from edgefleet.rollout.lifecycle.changes import replace
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.step import Opening
 from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES

@@ -15,7 +15,6 @@ from edgefleet.web.gate_tests import exposure_bar, gate_tests, limit_counts
 from edgefleet.web.outcome_counts import ACCOUNTS, by_wave, counts_of
 from edgefleet.web.reads import Reads
 from edgefleet.web.rollout_charts import area_of, metrics_of, parts_of, reasons_of
-from edgefleet.web.words import tone
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
         "quarantined": hub.quarantined(),
         "profile_bars": _bars(fleet.by_profile),
         "phase_bars": _bars(fleet.by_phase),
-        "needs": [rollout for rollout in rollouts if tone(rollout) in {"needs", "held"}],
+        "needs": [rollout for rollout in rollouts if rollout.why.for_a_person],
         "open": [
             (rollout, charts.wave_bar(by_wave(rollout), None, compact=True))
             for rollout in rollouts

@@ -11,6 +11,7 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.doctor import (
     clock,
     data_folder,
+    devices,
     disk,
     hub,
     keys,
@@ -37,6 +38,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Ground], Finding]], ...]] = (
     ("keys", keys.check),
     ("releases", releases.check),
     ("rollouts", rollouts.check),
+    ("devices", devices.check),
 )
 _COLOURS: Final = {State.OK: "green", State.LOOK: "yellow", State.BAD: "red", State.SKIPPED: None}
 
@@ -52,8 +54,8 @@ def doctor(invocation: Invocation) -> int:
 
     Looks at this machine (Python, the runtime, the data folder, the disk, the signing key) and at
     the hub (does it answer, does it accept the token, do the clocks agree, are there releases that
-    go nowhere, does a rollout wait for a person). Changes nothing. Ends with 1 when something will
-    not work until it is mended.
+    go nowhere, does a rollout or a quarantined device wait for a person). Changes nothing. Ends
+    with 1 when something will not work until it is mended.
     """
     ground = Ground(invocation, SystemClock())
     try:

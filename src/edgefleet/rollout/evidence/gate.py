@@ -8,8 +8,6 @@ import math
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from msgspec.structs import replace
-
 from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, Unit, alpha_shares
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Rate, Verdict
 from edgefleet.rollout.evidence.sequential import (
@@ -18,6 +16,7 @@ from edgefleet.rollout.evidence.sequential import (
     log_rate_evidence,
     rate_interval,
 )
+from edgefleet.rollout.lifecycle.changes import replace
 
 ENDS_ALPHA: Final = 4.0  # times alpha: for the exact looks at the ends of all waves together
 

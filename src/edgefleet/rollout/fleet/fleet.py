@@ -7,7 +7,7 @@ Labels are interned as whole sets, so that a selector is evaluated once per dist
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -173,15 +173,15 @@ class Fleet:
         self._seq[rows[accepted]] = seq
         return accepted
 
-    def copy_reports(self) -> tuple[npt.NDArray[Any], ...]:
+    def copy_reports(self) -> tuple[npt.NDArray[np.generic], ...]:
         """A copy of the reported columns, for ``load_reports`` of a fleet at least as large."""
         end = len(self)
         columns = (self._last_seen, self._seq, self._running, self._phase)
         return tuple(column[:end].copy() for column in columns)
 
-    def load_reports(self, kept: tuple[npt.NDArray[Any], ...]) -> None:
+    def load_reports(self, kept: tuple[npt.NDArray[np.generic], ...]) -> None:
         """Load what ``copy_reports`` returned. Release numbers must mean the same as then."""
-        columns: tuple[npt.NDArray[Any], ...] = (
+        columns: tuple[npt.NDArray[np.generic], ...] = (
             self._last_seen,
             self._seq,
             self._running,

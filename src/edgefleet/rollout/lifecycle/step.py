@@ -3,13 +3,12 @@
 Events carry all that has to be known: cuts are computed and gates are judged before.
 """
 
-from typing import ClassVar, assert_never
-
-from msgspec.structs import replace
+from typing import ClassVar, Unpack, assert_never
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import Approval, Evidence, Judgement, Verdict
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.lifecycle.changes import WaveChanges, replace
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 
@@ -263,7 +262,7 @@ def _open_next(state: RolloutState, opening: Opening, now: float) -> RolloutStat
     )
 
 
-def _replace_wave(state: RolloutState, **changes: object) -> RolloutState:
+def _replace_wave(state: RolloutState, **changes: Unpack[WaveChanges]) -> RolloutState:
     if state.wave is None:
         msg = f"{state.id} has no open wave"
         raise AssertionError(msg)

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from msgspec.structs import replace
-
 from edgefleet.protocol.device import Offer, Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import OLDEST, PROTOCOL, starts_by_itself
@@ -14,7 +12,9 @@ from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.changes import replace
 from edgefleet.rollout.lifecycle.state import OPEN
+from edgefleet.rollout.why.rollout import plan_another
 
 Refusals = Callable[[ActiveRollout], Blocked | None]
 
@@ -87,8 +87,10 @@ def _in_rollout(
         want = desired.rollout(row)
         if want is None:
             return Wait(
-                code=WaitCode.HELD,
-                text=f"The {where} is taken back, but there is no earlier release for it.",
+                code=WaitCode.NO_PREVIOUS_RELEASE,
+                text=f"The {where} is taken back, but this device has no previous release and "
+                f"keeps {release}. Publish another release, then run "
+                f"{plan_another(state.spec.model)}",
             )
         back = want.state.spec.release
         if isinstance(decision, Blocked) and decision.code is not WaitCode.DONE:
@@ -100,8 +102,10 @@ def _in_rollout(
         )
     if standing in EXCLUDED:
         return Wait(
-            code=WaitCode.HELD,
-            text=f"It {standing.name.lower()} release {release} and is never offered it again.",
+            code=WaitCode.NOT_OFFERED,
+            text=f"{_EXCLUSIONS[standing].format(release=release)} in rollout {state.id}, so this "
+            f"device is not offered it again. For the reasons, run `edgefleet rollout show "
+            f"{state.id}`.",
         )
     if standing is DeviceStanding.TRIAL:
         return Wait(
@@ -145,9 +149,10 @@ def _not_begun(
             )
         case Status.RUNNING if desired.is_excluded(row, active):
             return Wait(
-                code=WaitCode.HELD,
-                text=f"It went back from release {release} in another rollout and is never offered "
-                "it again.",
+                code=WaitCode.NOT_OFFERED,
+                text=f"Release {release} failed, was refused or was reverted on this device in an "
+                "earlier rollout, so it is not offered again. To find that rollout, run `edgefleet "
+                f"model why {state.spec.model} {release}`.",
             )
         case Status.RUNNING if not _is_anothers(decision, active):
             return _offered(row, fleet, active, standing, decision=decision, refusal=refusal)
@@ -254,6 +259,11 @@ def _settled(
     return _offered(row, fleet, want, standing, decision=decision, refusal=refusal)
 
 
+_EXCLUSIONS = {
+    DeviceStanding.FAILED: "Release {release} failed on this device",
+    DeviceStanding.REFUSED: "This device refused release {release}",
+    DeviceStanding.REVERTED: "This device reverted from release {release}",
+}
 _MISFITS = {
     Misfit.NO_VARIANT: "Release {release} has no variant for its profile {profile}.",
     Misfit.RUNTIME_MISSING: "It has not the runtime that release {release} needs on {profile}.",

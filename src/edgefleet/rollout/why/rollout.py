@@ -76,6 +76,11 @@ def counted(count: int, what: str = "device") -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+def plan_another(model: str) -> str:
+    """The command that moves devices from a release that was taken back to another one."""
+    return f"`edgefleet rollout plan --model {model} --release RELEASE`."
+
+
 def _running_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[Wait]:
     """A closed door says more than the gate; a lack of places says less."""
     doors = [wait for wait in sight.held if wait.code in DOORS]
@@ -246,9 +251,10 @@ def _revert_waits(state: RolloutState, fleet: Fleet, owing: PendingReverts) -> l
     if owing.stranded:
         waits.append(
             Wait(
-                code=WaitCode.HELD,
-                text=f"{counted(owing.stranded)} with no earlier release to go back to: it is kept "
-                "until another one is rolled out.",
+                code=WaitCode.NO_PREVIOUS_RELEASE,
+                text=f"{counted(owing.stranded)} cannot roll back and still run release "
+                f"{state.spec.release}: no previous release was rolled out to them. Publish "
+                f"another release, then run {plan_another(state.spec.model)}",
                 devices=owing.stranded,
             )
         )

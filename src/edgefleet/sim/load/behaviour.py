@@ -59,13 +59,15 @@ def read_field(path: Path) -> FieldData:
     return FieldData(inputs, labels)
 
 
-def measure(held: InstalledRelease, model: Path, golden: Path, field: FieldData) -> ModelBehaviour:
+def measure(
+    installed: InstalledRelease, model: Path, golden: Path, field: FieldData
+) -> ModelBehaviour:
     """Run the golden set as a device does. If it passes, also run all of ``field``."""
     before_kib = memory_kib()
     proof = prove(
         ProveRequest(
-            variant=held.variant,
-            golden=held.golden,
+            variant=installed.variant,
+            golden=installed.golden,
             artifact_path=str(model),
             golden_path=str(golden),
         )
@@ -73,7 +75,7 @@ def measure(held: InstalledRelease, model: Path, golden: Path, field: FieldData)
     if not proof.passed:
         return _refused(proof)
     try:
-        return _in_the_field(held, model, field, proof, before_kib)
+        return _in_the_field(installed, model, field, proof, before_kib)
     except (EdgefleetError, KeyError) as error:
         detail = f"The release cannot be served: {error}"
         return _refused(ProveResult(passed=False, reason="load_failed", detail=detail[:500]))
@@ -92,30 +94,33 @@ class MeasuringLaboratory:
 
     def study(
         self,
-        held: InstalledRelease,
+        installed: InstalledRelease,
         model: bytes,
         golden: bytes,
         done: Callable[[ModelBehaviour], None],
     ) -> None:
-        key = (held.manifest_sha256, held.variant.profile)
+        key = (installed.manifest_sha256, installed.variant.profile)
         if known := self._known.get(key):
             done(known)
         elif key in self._waiting:
             self._waiting[key].append(done)
         else:
             self._waiting[key] = [done]
-            self._threads.submit(self._measure, key, held, model, golden)
+            self._threads.submit(self._measure, key, installed, model, golden)
 
     def _measure(
-        self, key: tuple[str, str], held: InstalledRelease, model: bytes, golden: bytes
+        self, key: tuple[str, str], installed: InstalledRelease, model: bytes, golden: bytes
     ) -> None:
         """Runs in a worker thread."""
         paths: list[Path] = []
-        for data, artifact in ((model, held.variant.artifact), (golden, held.golden.artifact)):
+        for data, artifact in (
+            (model, installed.variant.artifact),
+            (golden, installed.golden.artifact),
+        ):
             path = self._folder / f"{key[1]}-{artifact.sha256}"
             path.write_bytes(data)
             paths.append(path)
-        behaviour = measure(held, paths[0], paths[1], self._field)
+        behaviour = measure(installed, paths[0], paths[1], self._field)
         self._threads.post(partial(self._measured, key, behaviour))
 
     def _measured(self, key: tuple[str, str], behaviour: ModelBehaviour) -> None:
@@ -125,11 +130,11 @@ class MeasuringLaboratory:
 
 
 def _in_the_field(
-    held: InstalledRelease, model: Path, field: FieldData, proof: ProveResult, before_kib: int
+    installed: InstalledRelease, model: Path, field: FieldData, proof: ProveResult, before_kib: int
 ) -> ModelBehaviour:
-    loaded = runtime_for(held.variant).load(model, held.variant)
-    first, quality = held.variant.outputs[0].name, held.quality
-    inputs = {spec.name: field.inputs[spec.name] for spec in held.variant.inputs}
+    loaded = runtime_for(installed.variant).load(model, installed.variant)
+    first, quality = installed.variant.outputs[0].name, installed.quality
+    inputs = {spec.name: field.inputs[spec.name] for spec in installed.variant.inputs}
     scores: list[float] = []
     took_us: list[int] = []
     right = 0

@@ -10,17 +10,9 @@ from edgefleet.agent import event as happened
 from edgefleet.agent.effect import Effect
 from edgefleet.agent.event import Event
 from edgefleet.agent.limits import INTERVAL_S
-from edgefleet.agent.state import (
-    AgentState,
-    InstalledRelease,
-    Pace,
-    SlotName,
-    from_store,
-    running,
-    slot,
-    to_store,
-)
+from edgefleet.agent.state import AgentState, InstalledRelease, Pace, SlotName, running, slot
 from edgefleet.agent.step import step
+from edgefleet.agent.stored import from_store, to_store
 from edgefleet.agent.table import PHASES
 from edgefleet.protocol.device import CheckInAnswer, Facts, Phase, Reason
 from edgefleet.protocol.wire import encode
@@ -150,11 +142,13 @@ class SimDevice:
                 self._fetching(effect.job).file(effect, self._around.hub, self._token)
             case do.Prove():
                 self._new_work()
-                self._study(self._work, effect.slot, effect.held, partial(self._prove, effect))
+                self._study(self._work, effect.slot, effect.installed, partial(self._prove, effect))
             case do.CancelStaging():
                 self._work.end()
             case do.Activate():
-                self._study(self._on, effect.slot, effect.held, partial(self._activate, effect))
+                self._study(
+                    self._on, effect.slot, effect.installed, partial(self._activate, effect)
+                )
             case do.StopServing():
                 self._serving.stop()
                 self._on.after(0.0, self._probe)
@@ -246,7 +240,7 @@ class SimDevice:
         self,
         scope: Scope,
         name: SlotName,
-        held: InstalledRelease,
+        installed: InstalledRelease,
         done: Callable[[ModelBehaviour | Failed], None],
     ) -> None:
         """Get the behaviour of the release. ``done`` gets ``Failed`` if a file is missing."""
@@ -255,7 +249,7 @@ class SimDevice:
         if model is None or golden is None:
             done(Failed("golden_refused", "A file of the slot is missing."))
         else:
-            self._around.laboratory.study(held, model, golden, scope.guarded(done))
+            self._around.laboratory.study(installed, model, golden, scope.guarded(done))
 
     def _prove(self, effect: do.Prove, behaviour: ModelBehaviour | Failed) -> None:
         if isinstance(behaviour, Failed):
@@ -272,10 +266,10 @@ class SimDevice:
 
     def _swap(self, effect: do.Activate, behaviour: ModelBehaviour | Failed) -> None:
         now = self._world.now()
-        if isinstance(behaviour, ModelBehaviour) and not self._serving.serves(effect.held):
-            self._serving.swap(now, effect.held, behaviour)
-            if effect.held.release not in self.ran:
-                self.ran = (*self.ran, effect.held.release)
+        if isinstance(behaviour, ModelBehaviour) and not self._serving.serves(effect.installed):
+            self._serving.swap(now, effect.installed, behaviour)
+            if effect.installed.release not in self.ran:
+                self.ran = (*self.ran, effect.installed.release)
         status = self._serving.status(now)
         if isinstance(behaviour, Failed) or status is None:
             detail = behaviour.detail if isinstance(behaviour, Failed) else ""
@@ -294,8 +288,8 @@ class SimDevice:
         self._happen(happened.ServingProbed(status=status, alive=status is not None, draw=draw))
 
     def _whole(self, name: SlotName) -> bool:
-        held = slot(self.state, name).held
-        return held is not None and (
-            self.disk.digest(file_path(name, MODEL)) == held.variant.artifact.sha256
-            and self.disk.digest(file_path(name, GOLDEN)) == held.golden.artifact.sha256
+        installed = slot(self.state, name).installed
+        return installed is not None and (
+            self.disk.digest(file_path(name, MODEL)) == installed.variant.artifact.sha256
+            and self.disk.digest(file_path(name, GOLDEN)) == installed.golden.artifact.sha256
         )

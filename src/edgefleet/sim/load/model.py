@@ -30,7 +30,7 @@ class Laboratory(Protocol):
 
     def study(
         self,
-        held: InstalledRelease,
+        installed: InstalledRelease,
         model: bytes,
         golden: bytes,
         done: Callable[[ModelBehaviour], None],
@@ -71,17 +71,17 @@ class VirtualServing:
     def alive(self) -> bool:
         return self._installed is not None
 
-    def serves(self, held: InstalledRelease) -> bool:
+    def serves(self, installed: InstalledRelease) -> bool:
         mine = self._installed
         return mine is not None and (mine.model, mine.release, mine.variant.artifact) == (
-            held.model,
-            held.release,
-            held.variant.artifact,
+            installed.model,
+            installed.release,
+            installed.variant.artifact,
         )
 
-    def swap(self, now: float, held: InstalledRelease, behaviour: ModelBehaviour) -> None:
-        """Serve ``held`` from now on. Its counters start at zero."""
-        self._installed, self._behaviour = held, behaviour
+    def swap(self, now: float, installed: InstalledRelease, behaviour: ModelBehaviour) -> None:
+        """Serve ``installed`` from now on. Its counters start at zero."""
+        self._installed, self._behaviour = installed, behaviour
         self._came = self._requests(now)
         self._stats = LiveStats(memory_mib=behaviour.memory_mib)
 
@@ -93,8 +93,8 @@ class VirtualServing:
 
     def status(self, now: float) -> ServingStatus | None:
         """The status that a probe of the process returns. None if it is not running."""
-        held, behaviour = self._installed, self._behaviour
-        if held is None or behaviour is None:
+        installed, behaviour = self._installed, self._behaviour
+        if installed is None or behaviour is None:
             return None
         before, self._came = self._came, self._requests(now)
         if came := self._came - before:
@@ -102,9 +102,9 @@ class VirtualServing:
         return ServingStatus(
             pid=self._pid,
             ready=True,
-            model=held.model,
-            release=held.release,
-            artifact_sha256=held.variant.artifact.sha256,
+            model=installed.model,
+            release=installed.release,
+            artifact_sha256=installed.variant.artifact.sha256,
             stats=self._stats,
         )
 

@@ -29,7 +29,7 @@ class ActiveDevice:
     """
 
     __slots__ = (
-        "bytes_s", "came", "held", "life", "luck", "parts", "pid", "pointer", "pushed_at",
+        "bytes_s", "came", "installed", "life", "luck", "parts", "pid", "pointer", "pushed_at",
         "requests_s", "row", "rows", "skew", "state", "stays", "stored", "swapped_at", "timer_at",
     )  # fmt: skip
 
@@ -45,7 +45,7 @@ class ActiveDevice:
         self.pid = 1
         self.skew = 0.0  # the device's clock minus the true time, in seconds
         self.timer_at = self.pushed_at = float("inf")
-        self.held: InstalledRelease | None = None  # the release that the serving process serves
+        self.installed: InstalledRelease | None = None  # what it serves
         self.pointer: SlotName | None = None
         self.swapped_at = 0.0
         self.requests_s = 0.0
@@ -72,16 +72,16 @@ class ActiveDevice:
 
     def status(self, now: float, truth: Truth) -> ServingStatus | None:
         """The status that a probe of the serving process returns. None if it is not running."""
-        held = self.held
-        if held is None:
+        installed = self.installed
+        if installed is None:
             return None
         since_s = now - self.swapped_at
-        new = held.release == NEW
+        new = installed.release == NEW
         if new and _crashed(self.luck, truth):
-            self.held = None
+            self.installed = None
             self.pid += 1
             return None
-        own = figures.truth_of(held.release, truth)
+        own = figures.truth_of(installed.release, truth)
         requests_s = self.requests_s * own.requests
         requests = int(since_s * requests_s)
         errors = 0
@@ -97,9 +97,9 @@ class ActiveDevice:
         return ServingStatus(
             pid=self.pid,
             ready=True,
-            model=held.model,
-            release=held.release,
-            artifact_sha256=held.variant.artifact.sha256,
+            model=installed.model,
+            release=installed.release,
+            artifact_sha256=installed.variant.artifact.sha256,
             stats=stats,
         )
 

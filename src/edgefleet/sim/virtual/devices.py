@@ -85,7 +85,7 @@ class Devices:
             row = int(rows[0])
             device = facts.device(row)
             mine = Slot(
-                held=self._installed_of[release, device.profile],
+                installed=self._installed_of[release, device.profile],
                 proved=True,
                 confirmed=True,
                 accuracy=accuracy,
@@ -127,9 +127,9 @@ class Devices:
         live = self._alive(rows, state)
         live.pointer = state.active
         if state.active is not None:
-            live.held = slot(state, state.active).held
+            live.installed = slot(state, state.active).installed
             live.swapped_at = environment.now - 3600.0
-            live.state = figures.reminded(state, live.held, environment.scenario.release)
+            live.state = figures.reminded(state, live.installed, environment.scenario.release)
         environment.schedule_timer(live, at)
 
     def _alive(self, rows: Rows, state: AgentState) -> ActiveDevice:
@@ -145,7 +145,7 @@ class Devices:
 
     def _fold(self, live: ActiveDevice) -> None:
         state = live.state
-        mine = slot(state, state.active).held if state.active else None
+        mine = slot(state, state.active).installed if state.active else None
         fleet = self.environment.hub.engine.fleet
         number = fleet.release_id(MODEL, mine.release) if mine else _NO_RELEASE
         self.idle.rest(live.rows, state, number)
@@ -227,7 +227,7 @@ class Devices:
             if environment.facts.dead[live.row]:
                 return  # the activated release has bricked the device: it never boots again
         live.life += 1
-        live.held = None
+        live.installed = None
         live.pid += 1
         live.timer_at = live.pushed_at = float("inf")
         environment.serving[live.rows] = NOTHING
@@ -237,7 +237,7 @@ class Devices:
     def _boot(self, live: ActiveDevice) -> None:
         environment, stored = self.environment, live.stored
         names: tuple[SlotName, ...] = ("a", "b")
-        whole: list[SlotName] = [name for name in names if slot(stored, name).held is not None]
+        whole: list[SlotName] = [name for name in names if slot(stored, name).installed is not None]
         lost = environment.scenario.faults.lost_writes
         if lost and not environment.facts.healed and environment.draw() < lost:
             idle = [name for name in whole if name != stored.active]

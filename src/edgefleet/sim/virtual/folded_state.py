@@ -79,8 +79,9 @@ def _key(state: AgentState) -> tuple[object, ...]:
     """A key that is equal for states that differ only in sequence numbers."""
     a, b = state.a, state.b
     return (
-        state.active, a.confirmed, a.proved, a.held and (a.held.release, a.held.variant.profile),
-        b.confirmed, b.proved, b.held and (b.held.release, b.held.variant.profile),
+        state.active, a.confirmed, a.proved,
+        a.installed and (a.installed.release, a.installed.variant.profile),
+        b.confirmed, b.proved, b.installed and (b.installed.release, b.installed.variant.profile),
         state.attempts, state.ended, state.facts and state.facts.profile, state.interval_s,
         state.pace,
     )  # fmt: skip

@@ -28,8 +28,8 @@ class ServingProcesses:
         self._lose = lose
 
     def activate(self, live: ActiveDevice, effect: do.Activate) -> None:
-        environment, mine = self._environment, effect.held
-        if live.held is not mine:
+        environment, mine = self._environment, effect.installed
+        if live.installed is not mine:
             self._swap(live, effect)
             truth, new = environment.scenario.release, mine.release == NEW
             if new and bricks(live.luck, truth):
@@ -42,7 +42,7 @@ class ServingProcesses:
         environment.later(live, 0.5, happened.Activated(job=effect.job, status=status))
 
     def stop(self, live: ActiveDevice, effect: do.StopServing) -> None:  # noqa: ARG002 - the signature of all effects
-        live.held = None
+        live.installed = None
         live.pid += 1
         self._environment.serving[live.rows] = NOTHING
         gone = happened.ServingProbed(status=None, alive=False, draw=self._environment.draw())
@@ -61,8 +61,8 @@ class ServingProcesses:
         live.pointer = effect.slot
 
     def _swap(self, live: ActiveDevice, effect: do.Activate) -> None:
-        environment, release = self._environment, effect.held.release
-        live.held = effect.held
+        environment, release = self._environment, effect.installed.release
+        live.installed = effect.installed
         live.swapped_at = environment.now
         state = live.state
         attempt = state.attempt

@@ -57,9 +57,9 @@ class StagingJobs:
 
     def prove(self, live: ActiveDevice, effect: do.Prove) -> None:
         environment = self._environment
-        release, truth = effect.held.release, environment.scenario.release
+        release, truth = effect.installed.release, environment.scenario.release
         fails = release == NEW and refuses(live.luck, truth)
-        least = effect.held.golden.min_accuracy
+        least = effect.installed.golden.min_accuracy
         proof = _NOT_PROVED if fails else figures.proof(release, truth, least)
         proved = happened.Proved(job=effect.job, result=proof)
         environment.later(live, 2.0 + 2.0 * environment.draw(), proved)

@@ -31,7 +31,7 @@ class Store:
         ] = []  # one for each distinct (id, rollout, release, kind, reason)
         self._code_of: dict[tuple[str, str, str, str, str], int] = {}
         self._rows_of: dict[str, RowSet] = {}  # by outcome id: two devices may use the same id
-        self._standings: tuple[npt.NDArray[np.float64], ...] | None = None
+        self._standings: tuple[npt.NDArray[np.generic], ...] | None = None
         self.commits = 0
 
     def save_state(self, state: RolloutState) -> None:

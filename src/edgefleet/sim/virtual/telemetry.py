@@ -9,8 +9,7 @@ from typing import Final
 
 import msgspec
 
-from edgefleet.agent.quality_window import QualityWindow, Windows
-from edgefleet.agent.state import AgentState, InstalledRelease
+from edgefleet.agent.state import AgentState, InstalledRelease, QualityWindow, Windows
 from edgefleet.protocol.bins import CONFIDENCE_BINS, bucket
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
@@ -37,12 +36,12 @@ def proof(release: str, truth: Truth, least: float) -> ProveResult:
     return ProveResult(passed=True, accuracy=accuracy, agreement=1.0, cases=100)
 
 
-def reminded(state: AgentState, held: InstalledRelease | None, truth: Truth) -> AgentState:
+def reminded(state: AgentState, installed: InstalledRelease | None, truth: Truth) -> AgentState:
     """An agent that wakes, with what it knows of the requests that it served while it was idle."""
-    if held is None:
+    if installed is None:
         return state
-    sha256 = held.variant.artifact.sha256
-    windows, status = _remembered(held.model, held.release, sha256, truth)
+    sha256 = installed.variant.artifact.sha256
+    windows, status = _remembered(installed.model, installed.release, sha256, truth)
     soft = msgspec.structs.replace(state.soft, windows=windows, serving=status)
     return msgspec.structs.replace(state, soft=soft)
 

@@ -1,0 +1,146 @@
+"""Which fields of a frozen struct may change, with their types, so that type checkers see a slip.
+
+``msgspec.structs.replace`` accepts any keyword. Each class here names the fields of one struct,
+with their types, and a test compares the two. No other module of the engine imports
+``msgspec.structs.replace``.
+"""
+
+from typing import Final, Literal, Protocol, TypedDict, Unpack, overload
+
+import msgspec
+
+from edgefleet.protocol.device import Offer
+from edgefleet.protocol.rollout import (
+    Approval,
+    Cohort,
+    Difference,
+    Evidence,
+    Judgement,
+    LimitCounts,
+    Rate,
+    RolloutSpec,
+    Status,
+    Verdict,
+)
+from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
+
+
+class RolloutChanges(TypedDict, total=False):
+    """Fields of RolloutState."""
+
+    id: str
+    spec: RolloutSpec
+    salt: int
+    previous: str | None
+    status: Status
+    reason: str
+    text: str
+    since: float
+    generation: int
+    revision: int
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    rows_at_end: int | None
+    approvals: tuple[Approval, ...]
+    wave: int | None
+    waves: tuple[WaveState, ...]
+
+
+class WaveChanges(TypedDict, total=False):
+    """Fields of WaveState."""
+
+    percent: float | None
+    count: int | None
+    selector: str
+    is_rest: bool
+    cut: int | None
+    threshold: str | None
+    population: int | None
+    rows: int | None
+    opened_at: float | None
+    closed_at: float | None
+    judgement: Judgement | None
+
+
+class EvidenceChanges(TypedDict, total=False):
+    """Fields of Evidence."""
+
+    wave: int
+    cut: int
+    offered: int
+    in_trial: int
+    healthy: int
+    failed: int
+    refused: int
+    silent: int
+    reverted: int
+    offline: int
+    deferred: int
+    not_begun: int
+    exposed: int
+    reasons: dict[str, int]
+    errors: Rate
+    silence: Rate
+    canary: Cohort
+    control: Cohort
+    quality: tuple[Difference, ...]
+    limits: LimitCounts
+
+
+class JudgementChanges(TypedDict, total=False):
+    """Fields of Judgement."""
+
+    verdict: Verdict
+    reason: str
+    text: str
+    at: float
+    evidence: Evidence
+
+
+class OfferChanges(TypedDict, total=False):
+    """Fields of Offer."""
+
+    rollout: str
+    action: Literal["install", "revert"]
+    model: str
+    release: str
+    manifest_sha256: str
+    confirm_after_s: float
+    max_attempts: int
+
+
+class WaitChanges(TypedDict, total=False):
+    """Fields of Wait."""
+
+    code: WaitCode
+    text: str
+    since: float | None
+    until: float | None
+    devices: int | None
+    first: tuple[str, ...]
+
+
+class _Replace(Protocol):
+    @overload
+    def __call__(self, old: RolloutState, /, **changes: Unpack[RolloutChanges]) -> RolloutState: ...
+
+    @overload
+    def __call__(self, old: WaveState, /, **changes: Unpack[WaveChanges]) -> WaveState: ...
+
+    @overload
+    def __call__(self, old: Evidence, /, **changes: Unpack[EvidenceChanges]) -> Evidence: ...
+
+    @overload
+    def __call__(self, old: Judgement, /, **changes: Unpack[JudgementChanges]) -> Judgement: ...
+
+    @overload
+    def __call__(self, old: Offer, /, **changes: Unpack[OfferChanges]) -> Offer: ...
+
+    @overload
+    def __call__(self, old: Wait, /, **changes: Unpack[WaitChanges]) -> Wait: ...
+
+
+replace: Final[_Replace] = msgspec.structs.replace
+"""A copy of the struct with these fields changed."""
