@@ -1,4 +1,4 @@
-"""Starts are held to the plan exactly: exposure, pace, budgets, approval, freeze, time."""
+"""Starts obey the limits of the plan exactly: exposure, pace, budgets, approval, freeze, time."""
 
 from collections import Counter
 
@@ -31,7 +31,7 @@ STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
 
 
 def rolling(devices: int = 60, **knobs: object) -> tuple[ToyShell, str]:
-    """A rollout of release 1 to everybody, with devices that do nothing by themselves."""
+    """A rollout of release 1 to all devices. The test makes each step of the devices."""
     shell = ToyShell(devices)
     shell.publish("1")
     wanted = replace(spec("1", 100), **knobs)
@@ -39,7 +39,7 @@ def rolling(devices: int = 60, **knobs: object) -> tuple[ToyShell, str]:
 
 
 def ask(shell: ToyShell, row: int, rollout: str) -> bool:
-    """Ask for leave; a start that is admitted is recorded."""
+    """Ask to start. An admitted start is recorded."""
     start = outcome(rollout, "1", STARTED, at=shell.now)
     if not shell.engine.admit(row, start, shell.now):
         return False
@@ -100,7 +100,7 @@ def test_nobody_starts_what_is_not_offered_to_it():
 @settings(max_examples=80)
 @given(
     most=st.integers(1, 8),
-    # Of 1/64 s, so that a minute later is exactly that.
+    # In steps of 1/64 s, so that a minute later is an exact float.
     steps=st.lists(
         st.tuples(st.integers(0, 40 * 64).map(lambda count: count / 64), st.booleans()),
         min_size=1,
@@ -338,7 +338,7 @@ def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
 
 
 def offered_after(shell: ToyShell, seconds: int) -> int:
-    """How many are offered the release then, of those that have not begun."""
+    """Number of devices with an offer at this time, of those that have not begun."""
     for _ in range(seconds):
         shell.tick()
     waiting = [device.row for device in shell.devices if device.running is None]
@@ -381,7 +381,7 @@ def test_devices_that_never_begin_do_not_keep_the_others_from_it():
     active = shell.engine._rollouts[rollout]
     lowest = sorted(range(200), key=active.scope.position)[:40]
     for row in lowest:
-        shell.devices[row].slow_s = 1e9  # they fetch for ever
+        shell.devices[row].slow_s = 1e9  # the downloads never end
     for _ in range(400):
         shell.tick()
         if shell.on_release("1") >= 160:

@@ -1,4 +1,4 @@
-"""What many devices say together means what it means of one after the other."""
+"""Batch reports have the same result as the same reports one after the other."""
 
 from random import Random
 
@@ -37,7 +37,7 @@ KINDS = [
 
 
 class Twins:
-    """Two engines that hear the same: one device by device, the other of many at once."""
+    """Two engines with the same reports: one gets them one by one, the other in batches."""
 
     def __init__(self, seed: int, **knobs: object) -> None:
         self.chance = Random(seed)
@@ -128,7 +128,7 @@ class Twins:
 
 
 def assert_alike(mine: object, theirs: object) -> None:
-    """Equal, but for the order in which floating-point numbers were added up."""
+    """Equal up to the rounding of floating-point sums in another order."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         assert mine.keys() == theirs.keys()
         for key, value in mine.items():

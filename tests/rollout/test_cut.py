@@ -1,4 +1,4 @@
-"""Where waves are cut: exact, nested, independent between rollouts, everybody in exactly one."""
+"""Cuts of waves: exact, nested, independent between rollouts, each device in exactly one wave."""
 
 import math
 from fractions import Fraction
@@ -38,7 +38,7 @@ def test_the_count_is_the_exact_ceiling_of_the_percent_as_written(percent, popul
 
 
 def test_a_percent_that_binary_fractions_miss_is_cut_exactly():
-    assert math.ceil(0.07 * 10_000 / 100) == 8  # what floating point would say
+    assert math.ceil(0.07 * 10_000 / 100) == 8  # the result of floating-point arithmetic
     assert cut.wanted(0.07, 10_000) == 7
 
 
@@ -81,7 +81,7 @@ def test_the_cuts_of_two_rollouts_are_independent(one: int, other: int):
 
 def test_the_chi_square_test_sees_cuts_that_are_not_independent():
     rows = (cut.positions(HASHES, 1) >> np.uint64(32)) * 10 >> np.uint64(32)
-    turned = cut.positions(HASHES, 1) + np.uint64(1 << 61)  # one hash, only rotated
+    turned = cut.positions(HASHES, 1) + np.uint64(1 << 61)  # the same hash, rotated
     columns = (turned >> np.uint64(32)) * 10 >> np.uint64(32)
     counts = np.bincount((rows * 10 + columns).astype(np.int64), minlength=100)
     expected = len(HASHES) / 100

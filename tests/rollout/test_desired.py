@@ -1,4 +1,4 @@
-"""What a device should run, asked for one device and for all at once."""
+"""The desired release of a device, for one device and for all devices at once."""
 
 import random
 
@@ -24,7 +24,7 @@ def shell_on_release_1(devices: int = 60) -> ToyShell:
 @settings(max_examples=40)
 @given(st.integers(0, 2**32))
 def test_one_at_a_time_and_all_at_once_agree(seed: int):
-    """Random rollouts, verbs, reports and running releases; both ways give the same release."""
+    """Random rollouts, verbs, reports and running releases: both ways give the same release."""
     chance = random.Random(seed)
     shell = ToyShell(90)
     for release in "1234":
@@ -182,4 +182,4 @@ def test_who_enrols_while_a_wave_is_open_is_in_no_account_of_it():
     then = shell.view(rollout)
     assert (then.evidence.cut, then.waves[0].cut) == (30, 30)
     newcomers = {shell.engine.desired(device.row) for device in shell.devices[60:]}
-    assert newcomers == {None}  # release 1 does not follow newcomers either
+    assert newcomers == {None}  # the rollout of release 1 does not follow newcomers either

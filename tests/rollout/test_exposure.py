@@ -1,4 +1,4 @@
-"""How many devices may hold an unconfirmed release at once."""
+"""The exposure limit: how many devices may be in trial at once."""
 
 from hypothesis import given
 from hypothesis import strategies as st

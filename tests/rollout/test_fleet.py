@@ -11,7 +11,7 @@ from edgefleet.rollout.fleet.selector import parse
 @pytest.fixture
 def fleet() -> Fleet:
     fleet = Fleet(listening_since=100.0, offline_after_s=30)
-    for number in range(3000):  # more than the first columns hold
+    for number in range(3000):  # more than the initial capacity of the columns
         fleet.add(f"d{number}", ("x86", "nano")[number % 2], {"site": f"s{number % 3}"})
     return fleet
 

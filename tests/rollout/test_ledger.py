@@ -1,4 +1,4 @@
-"""The ledger: a report counts once, in whatever order reports come."""
+"""The ledger: a report counts once, and the order of reports does not matter."""
 
 import random
 
@@ -108,7 +108,7 @@ def test_reasons_are_bounded():
 
 @pytest.mark.parametrize("kind", list(OutcomeKind))
 def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKind):
-    """The first report may be lost with a device's spool; the device was exposed all the same."""
+    """The first report may be lost with the spool of a device. The device still counts as exposed."""
     ledger = Ledger(1)
     ledger.record(0, outcome("ro", "1", kind), 0)
     never_ran = kind in {

@@ -43,7 +43,7 @@ def check_partition(
     shell.enrol("first", profile="x", site="lyon", tier="gold")
     for number, (site, tier, profile) in enumerate(fleet):
         shell.enrol(f"d{number}", profile=profile, site=site, tier=tier)
-    shell.behaviour["1"] = lambda _device: None  # type: ignore[assignment,return-value] # nobody runs
+    shell.behaviour["1"] = lambda _device: None  # type: ignore[assignment,return-value] # no device runs a release
     shell.engine.add_release(manifest("1", ("x",)), "1" * 64)
     wanted = replace(spec("1"), waves=tuple(waves), skip_ineligible=True)
     try:

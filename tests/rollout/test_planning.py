@@ -1,4 +1,4 @@
-"""Planning: each bad specification gives its own error with its field, and changes nothing."""
+"""Planning: each invalid specification raises an error with its field and changes nothing."""
 
 import math
 
@@ -134,7 +134,7 @@ def test_a_release_that_everybody_has_is_not_planned_again(shell: ToyShell):
     shell.run(shell.start(spec("2", 100)))
     assert refused(shell, spec("2", 1, 100)) == ("release_current", "release")
     shell.enrol("late")
-    assert shell.plan(spec("2", 100))  # it lacks the release
+    assert shell.plan(spec("2", 100))  # the engine does not have the release
 
 
 def test_a_release_that_was_taken_back_is_not_planned_again(shell: ToyShell):

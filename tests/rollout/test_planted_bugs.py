@@ -1,4 +1,4 @@
-"""The checks of the toy shell catch bugs that are planted in the engine, one at a time."""
+"""The checks of the toy shell detect bugs that are planted in the engine, one at a time."""
 
 from collections.abc import Callable
 
@@ -117,11 +117,11 @@ BUGS = [
 
 
 def nothing(_patch: Patch) -> None:
-    """The engine as it is."""
+    """The engine without a planted bug."""
 
 
 def check_the_story() -> None:
-    """A good release, a bad one, a silent one, with devices that are away."""
+    """A good release, a bad one and a silent one, with some devices offline."""
     shell = ToyShell(251, twice=True)
     for device in shell.devices:
         device.slow_s = device.row % 4
@@ -134,7 +134,7 @@ def check_the_story() -> None:
     ))  # fmt: skip
     bad = shell.start(spec("2", 20, 100))
     view = shell.settle(bad, 40)
-    if view.status is Status.RUNNING:  # too few of them were unlucky to be sure
+    if view.status is Status.RUNNING:  # too few devices failed for a significant result
         shell.command(bad, Verb.REVERT)
         view = shell.run(bad)
     if view.status is not Status.REVERTED:

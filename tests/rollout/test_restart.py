@@ -1,4 +1,4 @@
-"""Nothing but states and outcomes is durable, and that is enough."""
+"""Restart: states and outcomes alone restore the engine."""
 
 import pytest
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ def story() -> tuple[ToyShell, str]:
 
 
 def hear_again(shell: ToyShell) -> None:
-    """What the next check-in of every device tells again."""
+    """Replay the facts that the next check-in of every device reports."""
     for device in shell.devices:
         shell.engine.fleet.observe(
             device.row, shell.now, model=MODEL if device.running else None,

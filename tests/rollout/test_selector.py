@@ -1,4 +1,4 @@
-"""Kubernetes label selectors: what they match, and what is refused where."""
+"""Kubernetes label selectors: matches, and the character at which an error is found."""
 
 import pytest
 
@@ -18,7 +18,7 @@ OSLO = {"site": "oslo", "canary": "", "example.com/line": "7"}
         ("site=lyon", True, False),
         ("site==lyon", True, False),
         ("site!=lyon", False, True),
-        ("tier!=gold", False, True),  # also without the key
+        ("tier!=gold", False, True),  # also matches devices without the key
         ("site in (lyon,oslo)", True, True),
         ("site in ( oslo )", False, True),
         ("site notin (lyon)", False, True),

@@ -1,4 +1,4 @@
-"""Rollouts over disjoint devices share what a place or a link can take: budgets, and bytes."""
+"""Rollouts of disjoint devices share fleet-wide limits: budgets by label, and bytes."""
 
 from itertools import permutations
 
@@ -31,7 +31,7 @@ def of(kind: str, release: str, **knobs: object) -> RolloutSpec:
 
 
 def say(shell: ToyShell, row: int, rollout: str, kind: OutcomeKind) -> bool:
-    """Tell it; a start only when it is admitted."""
+    """Record the outcome; a start only if it is admitted."""
     release = shell.engine.view(rollout, shell.now).release
     said = outcome(rollout, release, kind, at=shell.now)
     said = replace(said, id=f"{rollout}/{row}/{kind}")
@@ -98,7 +98,7 @@ def test_a_rollout_that_ended_counts_no_more():
     shell.command(cams, Verb.HALT)
     assert begun(shell, gates, GATES) == [], "halted, they are in trial still"
     shell.command(cams, Verb.REVERT)
-    shell.now += 10_000.0  # they are dead: time is up for them
+    shell.now += 10_000.0  # the devices are dead: the time limit of the revert is over
     change = shell.engine.evaluate(cams, shell.now)
     assert change is not None
     shell._commit(change)
@@ -119,7 +119,7 @@ def test_places_are_the_same_in_whatever_order_all_is_loaded():
             shell.stored_states.clear()
             shell.stored_outcomes.clear()
             shell.restart()
-            for state in order:  # each with its own outcomes, as they come
+            for state in order:  # each with its own outcomes, in order of arrival
                 shell.engine.load(state)
                 for (row, _), said in outcomes:
                     if said.rollout == state.id:

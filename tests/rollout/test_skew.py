@@ -1,4 +1,4 @@
-"""Agents of the version before start by themselves: to them the offer is the grant."""
+"""Agents of the previous protocol version start without asking: their offer is the grant."""
 
 from collections import Counter
 
@@ -27,7 +27,7 @@ STARTED, OFFERED = OutcomeKind.TRIAL_STARTED, OutcomeKind.OFFERED
 
 
 def skewed(devices: int, *, previous: int | None = None, **knobs: object) -> tuple[ToyShell, str]:
-    """A rollout of release 1; the first ``previous`` devices (all, unless said) are of before."""
+    """A rollout of release 1. The first ``previous`` devices (default: all) have old agents."""
     shell = ToyShell(devices)
     for device in shell.devices[: devices if previous is None else previous]:
         device.protocol = PREVIOUS
@@ -36,7 +36,7 @@ def skewed(devices: int, *, previous: int | None = None, **knobs: object) -> tup
 
 
 def hear(shell: ToyShell, row: int, phase: Phase = Phase.IDLE, running: str | None = None) -> bool:
-    """A check-in without reports; True when it is answered with an offer."""
+    """A check-in without reports. Returns True if the answer has an offer."""
     engine = shell.engine
     engine.fleet.set_protocol(row, shell.devices[row].protocol)
     model = MODEL if running else None
@@ -259,7 +259,7 @@ def test_why_says_that_the_offer_is_the_grant():
     assert "of the version before" in told.text
     assert "granted with the offer" in told.text
     waits = {wait.code: wait.text for wait in shell.engine.why_rollout(rollout, shell.now).waits}
-    assert "or start by themselves (1)" in waits[WaitCode.EXPOSURE]
+    assert "1 of these with a grant" in waits[WaitCode.EXPOSURE]
 
 
 def test_a_fleet_of_both_versions_completes():
@@ -318,7 +318,7 @@ def test_no_more_really_run_it_unconfirmed_than_the_plan_allows(
                 away ^= {row}
             case "halt":
                 verbs = {Status.RUNNING: Verb.HALT, Status.HALTED: Verb.RESUME}
-                if verb := verbs.get(shell.view(rollout).status):  # it may have completed
+                if verb := verbs.get(shell.view(rollout).status):  # the rollout may have completed
                     shell.command(rollout, verb)
             case _:
                 pass
@@ -335,5 +335,5 @@ def test_no_more_really_run_it_unconfirmed_than_the_plan_allows(
     if shell.view(rollout).status is Status.HALTED:
         shell.command(rollout, Verb.RESUME)
     assert shell.run(rollout, at_most_s=600).status is Status.COMPLETED
-    shell.settle(rollout, 60)  # it may have completed while one of them was deaf
+    shell.settle(rollout, 60)  # the rollout may have completed while one of them was offline
     assert shell.on_release("1") == 24

@@ -1,4 +1,4 @@
-"""What an operator does to a rollout, and when that is refused."""
+"""Verbs of an operator: their effects, and when they are refused."""
 
 import pytest
 
@@ -97,8 +97,8 @@ def test_stopped_it_exposes_nobody_new_and_resumed_it_goes_on(verb: Verb):
     assert 0 < exposed < 100
     view = shell.settle(rollout, 60)
     assert view.exposed == exposed
-    assert view.evidence.healthy == exposed  # those in trial went on and confirmed
-    assert shell.on_release("2") == exposed  # and keep it
+    assert view.evidence.healthy == exposed  # the devices in trial went on and confirmed
+    assert shell.on_release("2") == exposed  # and keep the release
     shell.command(rollout, Verb.RESUME)
     assert shell.run(rollout).status is Status.COMPLETED
 
@@ -198,7 +198,7 @@ def test_a_completed_rollout_is_taken_back_although_the_next_one_is_planned():
     assert refused(shell, planned, Verb.START) == "rollout_overlap"
     shell.run(rollout)
     shell.command(planned, Verb.START)
-    assert shell.view(planned).previous == "1"  # found anew at the start
+    assert shell.view(planned).previous == "1"  # determined again at the start
 
 
 def test_a_completed_rollout_is_not_taken_back_under_one_that_runs():
@@ -216,7 +216,7 @@ def test_a_device_that_does_not_go_back_holds_the_others_for_a_while_only():
     shell.settle(rollout, 4)
     stuck = shell.devices[7]
     assert stuck.running == "2"
-    stuck.away = lambda _now: True  # it is played below
+    stuck.away = lambda _now: True  # simulated below
     shell.command(rollout, Verb.REVERT)
 
     def tick() -> Status:
@@ -229,7 +229,7 @@ def test_a_device_that_does_not_go_back_holds_the_others_for_a_while_only():
     patience_s = GATE.patience_s + GATE.confirm_after_s + GATE.silence_s
     assert {tick() for _ in range(int(patience_s) - 1)} == {Status.REVERTING}
     assert [tick(), tick()][-1] is Status.REVERTED
-    assert "1 device that can be reached runs it still" in shell.view(rollout).text
+    assert "1 online device still runs the release" in shell.view(rollout).text
     offer = shell.engine.answer(stuck.row, shell.now)
     assert offer is not None
     assert (offer.action, offer.release) == ("revert", "1")

@@ -1,4 +1,4 @@
-"""Whole rollouts through the engine, as a hub would drive it, on toy devices in virtual time."""
+"""Whole rollouts: the engine driven as by a hub, with toy devices in virtual time."""
 
 import pytest
 from msgspec.structs import replace
@@ -48,7 +48,7 @@ def test_those_who_confirmed_a_bad_release_go_back_as_well():
     ))  # fmt: skip
     view = shell.run(shell.start(spec("2", 10, 100)))
     assert (view.status, view.wave) == (Status.REVERTED, None)
-    assert view.evidence.reverted >= 1  # confirmed, and taken back
+    assert view.evidence.reverted >= 1  # confirmed, and reverted
     assert shell.on_release("2") == 0
     assert shell.on_release("1") == 300
 
@@ -66,7 +66,7 @@ def test_a_release_that_turns_bad_in_the_second_wave_leaves_the_first_one_too():
     assert [wave.cut for wave in view.waves] == [30, 150, None]
     assert view.waves[0].judgement is not None
     assert view.waves[0].judgement.reason == "passed"
-    assert view.evidence.reverted == 30  # the canary had confirmed it
+    assert view.evidence.reverted == 30  # the canary had confirmed the release
     assert shell.on_release("1") == 300
 
 
@@ -206,7 +206,7 @@ def test_a_wave_that_nobody_can_be_had_of_waits_and_says_so():
         device.away = lambda _now: True
     shell.publish("2")
     rollout = shell.start(spec("2", 20, 100))
-    view = shell.settle(rollout, 60)  # far beyond patience
+    view = shell.settle(rollout, 60)  # long after the patience
     assert view.status is Status.RUNNING
     wait = view.why.waits[0]
     assert (wait.code, wait.devices) == (WaitCode.SAMPLE, 10)
@@ -253,7 +253,7 @@ def test_numbers_between_good_and_bad_wait_for_a_person():
         Behaviour.FAILS_TRIAL if device in unlucky else Behaviour.GOOD
     )
     view = shell.settle(rollout, 60)
-    assert view.status is Status.RUNNING  # 2 of 20: above 5 %, not surely so
+    assert view.status is Status.RUNNING  # 2 of 20: above 5 %, but not significantly
     assert view.why.waits[0].code is WaitCode.INCONCLUSIVE
     shell.command(rollout, Verb.ADVANCE)
     assert shell.run(rollout).status is Status.COMPLETED
@@ -293,7 +293,7 @@ def test_newcomers_wait_for_the_next_wave_and_the_wave_of_everyone_takes_them():
     for device in newcomers:
         offer = shell.engine.answer(device.row, shell.now)
         assert offer is not None
-        assert offer.release == "1"  # the baseline, not the release under way
+        assert offer.release == "1"  # the baseline, not the release of the open rollout
     view = shell.run(rollout)
     assert waves(view)[0] == (50, 100, 100)
     assert view.waves[1].cut == 240
@@ -346,7 +346,7 @@ def test_reports_sent_twice_are_counted_once():
 
 
 def test_the_demo_passes_by_itself_with_stragglers_offline():
-    """A thousand devices, 8 % of them away, some slow, some flapping."""
+    """A thousand devices: 8 % offline, some slow, some going on and off."""
     shell = ToyShell(1003)
     shell.publish("1")
     for device in shell.devices:

@@ -1,4 +1,4 @@
-"""What waits says so: codes, numbers, times and names."""
+"""Waits: their codes, counts, times and names."""
 
 import pytest
 

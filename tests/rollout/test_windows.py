@@ -1,4 +1,4 @@
-"""Maintenance windows by the clock on the wall, also in the nights in which it is put right."""
+"""Maintenance windows in local time, also in the nights in which the clocks change."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -32,10 +32,10 @@ NIGHT = WindowSpec(start="22:00", end="04:00", days=("fri",), timezone="Europe/P
     [
         ("2026-01-02T21:59:59+01:00", False),
         ("2026-01-02T22:00:00+01:00", True),  # a Friday
-        ("2026-01-03T03:59:59+01:00", True),  # past midnight it is still Friday's
+        ("2026-01-03T03:59:59+01:00", True),  # after midnight it is still the window of Friday
         ("2026-01-03T04:00:00+01:00", False),
         ("2026-01-03T22:30:00+01:00", False),
-        ("2026-07-03T22:00:00+02:00", True),  # in summer too
+        ("2026-07-03T22:00:00+02:00", True),  # in summer time as well
     ],
 )
 def test_a_window_past_midnight(when: str, expected: bool):
