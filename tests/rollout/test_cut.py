@@ -25,7 +25,7 @@ def test_positions_of_many_are_those_of_each(hashes: list[int], salt: int):
     assert found.tolist() == [mix64(value ^ salt) for value in hashes]
 
 
-def test_positions_leave_the_hashes_as_they_were():
+def test_positions_do_not_change_the_hashes():
     before = HASHES[:100].copy()
     cut.positions(HASHES[:100], 99)
     assert (HASHES[:100] == before).all()
@@ -65,7 +65,7 @@ def test_a_wave_is_never_cut_below_the_last_one_when_the_fleet_shrank():
     assert second == cut.Cut(50, first.threshold, 200)
 
 
-def test_nobody_is_cut_from_nobody():
+def test_a_cut_of_an_empty_population_is_empty():
     assert cut.cut(HASHES[:0], 10) == cut.Cut(0, 0, 0)
 
 

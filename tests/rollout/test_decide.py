@@ -65,8 +65,8 @@ def shake(shell: ToyShell, chance: Random) -> None:
                 engine.record(row, start, shell.now)
         case 4:
             kinds = (OutcomeKind.CONFIRMED, OutcomeKind.REVERTED, OutcomeKind.REFUSED)
-            said = outcome("ro-2", "2", chance.choice(kinds), at=shell.now, reason="why")
-            engine.record(row, said, shell.now)
+            sent = outcome("ro-2", "2", chance.choice(kinds), at=shell.now, reason="why")
+            engine.record(row, sent, shell.now)
         case 5:
             engine.set_freeze(Freeze(frozen=chance.random() < 0.3, person="ann"))
         case 6:

@@ -27,7 +27,7 @@ def brick_one_in(count: int, devices: int = 3000) -> tuple[ToyShell, str]:
     return shell, shell.start(wanted)
 
 
-def test_devices_that_go_silent_hold_growth_back_before_the_gate_counts_them():
+def test_silent_devices_stop_growth_before_the_gate_counts_them():
     shell, rollout = brick_one_in(20)
     view = shell.settle(rollout, 15)
     assert (view.status, view.evidence.silent) == (Status.RUNNING, 0)
@@ -45,7 +45,7 @@ def test_why_says_how_many_are_missing():
     assert counts in waits[WaitCode.EXPOSURE].text
 
 
-def test_growth_goes_on_when_they_are_heard_again():
+def test_growth_goes_on_when_the_devices_check_in_again():
     shell, rollout = brick_one_in(20)
     shell.settle(rollout, 15)
     for device in shell.devices:
@@ -54,7 +54,7 @@ def test_growth_goes_on_when_they_are_heard_again():
     assert shell.settle(rollout, 30).exposed == 3000
 
 
-def test_they_are_held_against_those_that_began_as_long_ago():
+def test_overdue_devices_are_compared_with_those_that_began_as_long_ago():
     overdue = Overdue()
     for now, began in ((0.0, 0), (10.0, 50), (20.0, 400), (30.0, 3000)):
         overdue.update(GateSpec(), missing=0, began=began, now=now, within_s=15.0)
@@ -65,14 +65,14 @@ def test_they_are_held_against_those_that_began_as_long_ago():
     assert (overdue.due, overdue.suspect, overdue.reason) == (3000, False, SO_FAR)
 
 
-def test_what_is_kept_of_the_past_is_bounded():
+def test_the_kept_samples_are_bounded():
     overdue = Overdue()
     for second in range(10_000):
         overdue.update(GateSpec(), missing=0, began=second, now=float(second), within_s=5000.0)
     assert len(overdue._began) <= OVERDUE_SAMPLES + 2
 
 
-def test_a_hub_that_starts_anew_waits_until_those_in_trial_were_heard():
+def test_a_restarted_hub_waits_until_the_devices_in_trial_check_in():
     shell = ToyShell(400)
     shell.publish("1")
     wanted = spec("1", 100, gate=PATIENT, exposure=ExposureSpec(first=10))

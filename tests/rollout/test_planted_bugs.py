@@ -35,8 +35,8 @@ def percent_rounded_down(patch: Patch) -> None:
 def report_counted_twice(patch: Patch) -> None:
     right = Ledger.record
 
-    def record(self: Ledger, row: int, said: object, wave: int | None) -> bool:
-        fresh = right(self, row, said, wave)
+    def record(self: Ledger, row: int, outcome: object, wave: int | None) -> bool:
+        fresh = right(self, row, outcome, wave)
         if not fresh:
             self.counts[self.standing(row)] += 1
         return fresh
@@ -47,8 +47,8 @@ def report_counted_twice(patch: Patch) -> None:
 def soak_ignored(patch: Patch) -> None:
     right = gate.judge
 
-    def judge(seen: Evidence, wanted: GateSpec, **how: object) -> object:
-        return right(seen, replace(wanted, soak_s=0), **how)
+    def judge(counted: Evidence, wanted: GateSpec, **how: object) -> object:
+        return right(counted, replace(wanted, soak_s=0), **how)
 
     patch.setattr(engine.Engine.__init__, "__kwdefaults__", {
         **engine.Engine.__init__.__kwdefaults__, "gate": judge,
@@ -59,8 +59,8 @@ def offline_counted_as_healthy(patch: Patch) -> None:
     right = evidence._evidence
 
     def wrong(*args: object) -> Evidence:
-        seen = right(*args)
-        return replace(seen, healthy=seen.healthy + seen.offline, offline=0)
+        counted = right(*args)
+        return replace(counted, healthy=counted.healthy + counted.offline, offline=0)
 
     patch.setattr(evidence, "_evidence", wrong)
 
@@ -69,8 +69,10 @@ def silence_forgotten(patch: Patch) -> None:
     right = evidence._evidence
 
     def wrong(*args: object) -> Evidence:
-        seen = right(*args)
-        return replace(seen, failed=seen.failed - seen.silent, silent=0, in_trial=seen.silent)
+        counted = right(*args)
+        return replace(
+            counted, failed=counted.failed - counted.silent, silent=0, in_trial=counted.silent
+        )
 
     patch.setattr(evidence, "_evidence", wrong)
 
@@ -98,7 +100,7 @@ def revert_forgets_the_confirmed(patch: Patch) -> None:
 
 def waits_forgotten(patch: Patch) -> None:
     right = why.explain_rollout
-    patch.setattr(why, "explain_rollout", lambda *seen: replace(right(*seen), waits=()))
+    patch.setattr(why, "explain_rollout", lambda *counted: replace(right(*counted), waits=()))
 
 
 BUGS = [

@@ -89,7 +89,7 @@ def test_where_nothing_may_fail_one_failure_is_all_the_evidence():
 
 
 def exact_tail(failed: int, size: int, rate: float) -> float:
-    """Computed in integers, because floating-point powers of such small rates lose digits or underflow."""
+    """Computed in integers: floating-point powers of such small rates lose digits or underflow."""
     part, whole = rate.as_integer_ratio()
     ways = (
         math.comb(size, k) * part**k * (whole - part) ** (size - k) for k in range(failed, size + 1)
@@ -108,7 +108,7 @@ def test_the_tail_is_the_binomial_sum(case: tuple[int, int], share: float):
 
 
 @pytest.mark.parametrize(("failed", "size"), [(0, 10), (3, 11), (2, 5), (4, 4), (1, 100)])
-def test_the_exact_test_is_the_binomial_tail_from_where_it_can_tell(failed: int, size: int):
+def test_the_exact_test_is_the_binomial_tail_above_the_limit(failed: int, size: int):
     wanted = exact_tail(failed, size, LIMIT) if failed / size > LIMIT else 1.0
     assert exact_p_value(failed, size, LIMIT) == pytest.approx(wanted, rel=1e-9)
 

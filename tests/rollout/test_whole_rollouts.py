@@ -20,7 +20,7 @@ def waves(view: RolloutView) -> list[tuple[float, int | None, int]]:
     return [(wave.percent, wave.cut, wave.exposed) for wave in view.waves]
 
 
-def test_a_good_release_goes_through_all_waves_to_everybody():
+def test_a_good_release_goes_through_all_waves_to_all_devices():
     shell = shell_on_release_1()
     shell.publish("2")
     view = shell.run(shell.start(spec("2")))
@@ -41,7 +41,7 @@ def test_a_bad_release_is_caught_in_its_first_wave_and_goes_back():
     assert shell.on_release("1") == 1000
 
 
-def test_those_who_confirmed_a_bad_release_go_back_as_well():
+def test_devices_that_confirmed_a_bad_release_revert_as_well():
     shell = shell_on_release_1()
     shell.publish("2", lambda device: (
         Behaviour.FAILS_TRIAL if device.row % 2 else Behaviour.GOOD
@@ -70,7 +70,7 @@ def test_a_release_that_turns_bad_in_the_second_wave_leaves_the_first_one_too():
     assert shell.on_release("1") == 300
 
 
-def test_a_release_that_devices_refuse_ends_refused_with_nobody_exposed():
+def test_a_release_that_devices_refuse_ends_refused_without_exposure():
     shell = shell_on_release_1(1000)
     shell.publish("2", Behaviour.REFUSES)
     view = shell.run(shell.start(spec("2")))
@@ -111,7 +111,7 @@ def test_a_device_that_was_silent_and_turns_up_confirmed_is_healthy():
     assert (view.status, view.evidence.failed) == (Status.COMPLETED, 0)
 
 
-def test_offline_devices_never_make_it_fail_nor_hold_it_up():
+def test_offline_devices_neither_fail_nor_block_a_rollout():
     shell = shell_on_release_1()
     for device in shell.devices[::3]:
         device.away = lambda _now: True
@@ -200,7 +200,7 @@ def test_a_fleet_of_one_device_goes_back_from_a_bad_release():
     assert shell.devices[0].running == "1"
 
 
-def test_a_wave_that_nobody_can_be_had_of_waits_and_says_so():
+def test_a_wave_without_reachable_devices_waits_and_why_names_it():
     shell = shell_on_release_1(50)
     for device in shell.devices:
         device.away = lambda _now: True
@@ -273,7 +273,7 @@ def test_failures_before_the_sample_is_reached_wait_for_more_and_fail_once_patie
     assert (view.status, view.reason, view.exposed) == (Status.REVERTED, "error_rate", 3)
 
 
-def test_the_first_release_ever_has_nothing_to_go_back_to_and_says_so():
+def test_the_first_release_has_no_earlier_one_and_why_names_it():
     shell = ToyShell(20)
     shell.publish("1", lambda device: Behaviour.GOES_SILENT if device.row else Behaviour.GOOD)
     rollout = shell.start(spec("1", 100))
@@ -310,7 +310,7 @@ def test_a_completed_rollout_takes_no_newcomers_unless_it_follows_them():
     assert shell.engine.answer(late.row, shell.now) is None
     wait = shell.engine.why_device(late.row, shell.now).waits[-1]
     assert (wait.code, rollout in wait.text) == (WaitCode.NOT_FOLLOWED, True)
-    assert shell.engine.answer(0, shell.now) is None, "who was there keeps it"
+    assert shell.engine.answer(0, shell.now) is None, "a device of the rollout keeps the release"
     shell.restart()
     assert shell.engine.answer(late.row, shell.now) is None
 
@@ -339,8 +339,8 @@ def test_reports_sent_twice_are_counted_once():
     ))  # fmt: skip
     view = shell.run(shell.start(spec("2", 10, 100)))
     trials = sum(
-        said.kind is OutcomeKind.TRIAL_STARTED and said.release == "2"
-        for said in shell.stored_outcomes.values()
+        outcome.kind is OutcomeKind.TRIAL_STARTED and outcome.release == "2"
+        for outcome in shell.stored_outcomes.values()
     )
     assert (view.status, view.exposed) == (Status.REVERTED, trials)
 

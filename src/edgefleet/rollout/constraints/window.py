@@ -107,8 +107,8 @@ def _in_utc(
 ) -> Iterator[tuple[float, float]]:
     """The intervals in which the local clock is within ``local_interval``: none, one, or two.
 
-    The UTC offset is constant between two clock changes, so each offset around ``local_interval`` gives one
-    interval, limited to the time in which that offset applies.
+    The UTC offset is constant between two clock changes. So each offset around ``local_interval``
+    gives one interval, limited to the time in which that offset applies.
     """
     begin, end = local_interval
     about = {offset(zone, begin - _DAY_S) or 0, offset(zone, end + _DAY_S) or 0}
