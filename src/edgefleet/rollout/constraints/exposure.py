@@ -42,9 +42,8 @@ def trusted(spec: ExposureSpec, healthy: int) -> int:
 def suspicious(spec: GateSpec, *, bad: int, size: int) -> bool:
     """True if ``bad`` of ``size`` finished devices are evidence against the release."""
     limit = spec.max_error_rate
-    return (
-        bad > limit * size and log_rate_evidence(bad, size, limit) > 0
-    )  # never at or below the limit
+    # The log evidence is never positive at a rate up to the limit, so the cheap test comes first.
+    return bad > limit * size and log_rate_evidence(bad, size, limit) > 0
 
 
 def missed(spec: GateSpec, *, missing: int, due: int) -> bool:
