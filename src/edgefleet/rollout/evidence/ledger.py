@@ -109,7 +109,7 @@ class Ledger:
         if outcome.kind in _WITH_REASON:
             self._count_reason(outcome.reason or outcome.kind.value)
         self.version += 1
-        return _ALL[stands]
+        return _ALL[standing]
 
     def record_all(
         self, rows: Rows, outcome: Outcome, waves: npt.NDArray[np.int16]
