@@ -37,8 +37,8 @@ MUTANTS = (
     Mutant(
         "a report is counted twice",
         "rollout/evidence/ledger.py",
-        "self.counts[stands] += 1",
-        "self.counts[stands] += 2",
+        "self.counts[standing] += 1",
+        "self.counts[standing] += 2",
         ("good/300",),
     ),
     Mutant(

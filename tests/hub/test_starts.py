@@ -239,7 +239,9 @@ def test_a_frozen_fleet_begins_nothing_even_after_a_restart(tmp_path: Path) -> N
             assert hub.frozen() == said
             assert hub.fleet().frozen
             assert not await ask(hub, devices[0], view.id)
-            assert hub.why_rollout(view.id).line == "ada has frozen the whole fleet."
+            assert hub.why_rollout(view.id).line == (
+                "ada has frozen the whole fleet. Run `edgefleet fleet thaw` to end the freeze."
+            )
             answer = await report(hub, devices[1], devices[1].said())
             assert answer.offer is None
             await hub.freeze(Freeze(frozen=False, person="ada"))

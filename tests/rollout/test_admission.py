@@ -1,4 +1,4 @@
-"""Starts are held to the plan exactly: exposure, pace, budgets, approval, freeze, time."""
+"""Starts obey the limits of the plan exactly: exposure, pace, budgets, approval, freeze, time."""
 
 from collections import Counter
 
@@ -31,7 +31,7 @@ STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
 
 
 def rolling(devices: int = 60, **knobs: object) -> tuple[ToyShell, str]:
-    """A rollout of release 1 to everybody, with devices that do nothing by themselves."""
+    """A rollout of release 1 to all devices. The test makes each step of the devices."""
     shell = ToyShell(devices)
     shell.publish("1")
     wanted = replace(spec("1", 100), **knobs)
@@ -39,7 +39,7 @@ def rolling(devices: int = 60, **knobs: object) -> tuple[ToyShell, str]:
 
 
 def ask(shell: ToyShell, row: int, rollout: str) -> bool:
-    """Ask for leave; a start that is admitted is recorded."""
+    """Ask to start. An admitted start is recorded."""
     start = outcome(rollout, "1", STARTED, at=shell.now)
     if not shell.engine.admit(row, start, shell.now):
         return False
@@ -60,7 +60,7 @@ def codes(shell: ToyShell, rollout: str) -> set[WaitCode]:
     return {wait.code for wait in shell.engine.why_rollout(rollout, shell.now).waits}
 
 
-def test_exposure_grows_with_those_that_confirmed_and_is_said():
+def test_exposure_grows_with_confirmations_and_is_in_why():
     shell, rollout = rolling(exposure=ExposureSpec(first=3, growth=1.0))
     assert [ask(shell, row, rollout) for row in range(5)] == [True] * 3 + [False] * 2
     assert WaitCode.EXPOSURE in codes(shell, rollout)
@@ -74,19 +74,19 @@ def test_exposure_grows_with_those_that_confirmed_and_is_said():
     assert shell.view(rollout).allowed == 6
 
 
-def test_a_reserved_place_counts_until_it_is_given_back():
+def test_a_reserved_place_counts_until_it_is_freed():
     shell, rollout = rolling(exposure=ExposureSpec(first=1))
     start = outcome(rollout, "1", STARTED)
     assert shell.engine.admit(0, start, shell.now)
-    assert shell.engine.admit(0, start, shell.now), "asked twice, it is the same place"
+    assert shell.engine.admit(0, start, shell.now), "a second request keeps the same place"
     assert not shell.engine.admit(1, start, shell.now)
     shell.engine.release(0, start)
-    assert not shell.engine.admit(1, start, shell.now), "the other question still holds it"
+    assert not shell.engine.admit(1, start, shell.now), "the first request still keeps the place"
     shell.engine.release(0, start)
     assert shell.engine.admit(1, start, shell.now)
 
 
-def test_nobody_starts_what_is_not_offered_to_it():
+def test_a_device_without_an_offer_is_not_admitted():
     shell, rollout = rolling()
     start = outcome(rollout, "1", STARTED)
     assert not shell.engine.admit(0, replace(start, rollout="ro-unknown"), shell.now)
@@ -100,7 +100,7 @@ def test_nobody_starts_what_is_not_offered_to_it():
 @settings(max_examples=80)
 @given(
     most=st.integers(1, 8),
-    # Of 1/64 s, so that a minute later is exactly that.
+    # In steps of 1/64 s, so that a minute later is an exact float.
     steps=st.lists(
         st.tuples(st.integers(0, 40 * 64).map(lambda count: count / 64), st.booleans()),
         min_size=1,
@@ -171,7 +171,7 @@ def test_bytes_of_each_site_flow_by_themselves():
     assert len(by_site) == 3
 
 
-def test_a_budget_holds_for_each_value_of_its_label_and_is_said():
+def test_a_budget_limits_each_value_of_its_label_and_is_in_why():
     shell, rollout = rolling(budgets=(BudgetSpec(label="site", max_in_trial=2),))
     begun = [row for row in range(60) if ask(shell, row, rollout)]
     assert Counter(row % 3 for row in begun) == {0: 2, 1: 2, 2: 2}
@@ -181,7 +181,7 @@ def test_a_budget_holds_for_each_value_of_its_label_and_is_said():
     assert [row % 3 for row in after] == [begun[0] % 3]
 
 
-def test_a_device_without_the_label_is_in_nobodys_budget():
+def test_a_device_without_the_label_is_in_no_budget():
     shell = ToyShell(3)
     shell.publish("1")
     for number in range(5):
@@ -202,16 +202,16 @@ def test_budgets_are_counted_again_after_a_restart():
 def test_a_budget_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Budgets, "begin", lambda *_: None)
     with pytest.raises(AssertionError):
-        test_a_budget_holds_for_each_value_of_its_label_and_is_said()
+        test_a_budget_limits_each_value_of_its_label_and_is_in_why()
 
 
 def test_a_reservation_that_is_forgotten_is_caught(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Reservations, "take", lambda *_, **__: None)
+    monkeypatch.setattr(Reservations, "reserve", lambda *_, **__: None)
     with pytest.raises(AssertionError):
-        test_a_reserved_place_counts_until_it_is_given_back()
+        test_a_reserved_place_counts_until_it_is_freed()
 
 
-def test_two_people_agree_with_each_wave_before_anybody_of_it_begins():
+def test_two_people_approve_each_wave_before_its_devices_begin():
     shell = ToyShell(60)
     shell.publish("1")
     wanted = replace(spec("1", 50, 100), approval=ApprovalSpec(people=2, each_wave=True))
@@ -338,7 +338,7 @@ def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
 
 
 def offered_after(shell: ToyShell, seconds: int) -> int:
-    """How many are offered the release then, of those that have not begun."""
+    """Number of devices with an offer at this time, of those that have not begun."""
     for _ in range(seconds):
         shell.tick()
     waiting = [device.row for device in shell.devices if device.running is None]
@@ -365,7 +365,7 @@ def test_no_more_are_asked_ahead_than_budgets_have_places_for():
     assert shell.run(rollout, at_most_s=2000).status is Status.COMPLETED
 
 
-def test_a_budget_of_a_label_that_some_lack_bounds_nobody():
+def test_a_budget_of_a_label_that_some_lack_does_not_bound_the_candidates():
     shell = ToyShell(6)
     budgets, specs = Budgets(), (BudgetSpec(label="site", max_in_trial=2),)
     assert budgets.places(specs, shell.engine.fleet) == 6
@@ -381,7 +381,7 @@ def test_devices_that_never_begin_do_not_keep_the_others_from_it():
     active = shell.engine.rollout(rollout)
     lowest = sorted(range(200), key=active.scope.position)[:40]
     for row in lowest:
-        shell.devices[row].slow_s = 1e9  # they fetch for ever
+        shell.devices[row].slow_s = 1e9  # the downloads never end
     for _ in range(400):
         shell.tick()
         if shell.on_release("1") >= 160:
@@ -398,35 +398,37 @@ def test_the_newest_exposed_are_the_first_to_go_back():
     assert shell.engine.rollout(rollout).ledger.newest_first(rows).tolist() == [1, 4, 0, 3, 2]
 
 
-def tell(shell: ToyShell, rollout: str, kind: OutcomeKind, attempt: int) -> bool:
-    said = replace(outcome(rollout, "1", kind, at=shell.now), id=f"{attempt}/{kind}")
-    said = replace(said, attempt=attempt)
-    if kind is STARTED and not shell.engine.admit(0, said, shell.now):
+def send(shell: ToyShell, rollout: str, kind: OutcomeKind, attempt: int) -> bool:
+    sent = replace(outcome(rollout, "1", kind, at=shell.now), id=f"{attempt}/{kind}")
+    sent = replace(sent, attempt=attempt)
+    if kind is STARTED and not shell.engine.admit(0, sent, shell.now):
         return False
-    shell.store(0, said)
+    shell.store(0, sent)
     return True
 
 
 def test_a_withdrawn_start_frees_its_place_and_the_release_stays_wanted():
     shell, rollout = rolling(5, exposure=ExposureSpec(first=1))
-    assert tell(shell, rollout, STARTED, 4)
+    assert send(shell, rollout, STARTED, 4)
     assert not ask(shell, 1, rollout)
-    assert tell(shell, rollout, OutcomeKind.WITHDRAWN, 4)
-    assert shell.engine.desired(0) == "1", "nothing of it ran: it may be offered again"
+    assert send(shell, rollout, OutcomeKind.WITHDRAWN, 4)
+    assert shell.engine.desired(0) == "1", (
+        "the device did not run the release, so it is offered again"
+    )
     assert shell.engine.view(rollout, shell.now).exposed == 0
     assert ask(shell, 1, rollout)
-    assert not tell(shell, rollout, STARTED, 5), "its next start needs a place of its own"
+    assert not send(shell, rollout, STARTED, 5), "the next start needs a new place"
 
 
 def test_a_withdrawn_start_gives_its_budget_back():
     shell, rollout = rolling(5, budgets=(BudgetSpec(label="site", max_in_trial=1),))
     for attempt in (4, 5, 6):
-        assert tell(shell, rollout, STARTED, attempt)
-        assert tell(shell, rollout, OutcomeKind.WITHDRAWN, attempt)
+        assert send(shell, rollout, STARTED, attempt)
+        assert send(shell, rollout, OutcomeKind.WITHDRAWN, attempt)
 
 
 def test_a_reported_start_of_another_release_takes_no_place():
     shell, rollout = rolling(5, exposure=ExposureSpec(first=1))
-    said = Outcome(id="x", rollout=rollout, release="9", kind=STARTED, at=shell.now)
-    assert not shell.engine.record(0, said, shell.now)
+    sent = Outcome(id="x", rollout=rollout, release="9", kind=STARTED, at=shell.now)
+    assert not shell.engine.record(0, sent, shell.now)
     assert ask(shell, 1, rollout)

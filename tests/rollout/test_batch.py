@@ -1,4 +1,4 @@
-"""What many devices say together means what it means of one after the other."""
+"""Batch reports have the same result as the same reports one after the other."""
 
 from random import Random
 
@@ -37,7 +37,7 @@ KINDS = [
 
 
 class Twins:
-    """Two engines that hear the same: one device by device, the other of many at once."""
+    """Two engines with the same reports: one gets them one by one, the other in batches."""
 
     def __init__(self, seed: int, **knobs: object) -> None:
         self.chance = Random(seed)
@@ -71,35 +71,35 @@ class Twins:
             self.singly.engine.fleet.observe(row, now, model=model, release=release, phase=phase)
         self.together.engine.fleet.observe_all(rows, now, model=model, release=release, phase=phase)
 
-    def say(self, rows: np.ndarray, kind: OutcomeKind) -> None:
-        said = replace(
+    def send(self, rows: np.ndarray, kind: OutcomeKind) -> None:
+        sent = replace(
             outcome(self.rollout, "2", kind, at=self.singly.now, reason="why"),
             attempt=self.attempt, accuracy=0.9, accuracy_before=0.93,
         )  # fmt: skip
         now = self.singly.now
         one, many = self.singly.engine, self.together.engine
         if kind is OutcomeKind.TRIAL_STARTED:
-            granted = [one.admit(row, said, now) for row in rows.tolist()]
-            mask = many.batch.admit(rows, said, now)
+            granted = [one.admit(row, sent, now) for row in rows.tolist()]
+            mask = many.batch.admit(rows, sent, now)
             assert mask.tolist() == granted
             rows = rows[mask]
             if not len(rows):
                 return
-        told = [one.record(row, said, now) for row in rows.tolist()]
-        assert many.batch.record(rows, said, now) == sum(told)
+        new = [one.record(row, sent, now) for row in rows.tolist()]
+        assert many.batch.record(rows, sent, now) == sum(new)
 
-    def tell(self, rows: np.ndarray, said: Telemetry) -> None:
+    def send_telemetry(self, rows: np.ndarray, sent: Telemetry) -> None:
         for row in rows.tolist():
-            self.singly.engine.telemetry(row, said, self.singly.now)
-        self.together.engine.batch.telemetry(rows, said, self.singly.now)
+            self.singly.engine.telemetry(row, sent, self.singly.now)
+        self.together.engine.batch.telemetry(rows, sent, self.singly.now)
 
     def answers(self, rows: np.ndarray) -> None:
         now = self.singly.now
         one = {row: self.singly.engine.answer(row, now) for row in rows.tolist()}
         many = {
             row: offer
-            for offer, told in self.together.engine.batch.answers(rows, now)
-            for row in told.tolist()
+            for offer, offered in self.together.engine.batch.answers(rows, now)
+            for row in offered.tolist()
         }
         assert many == one
 
@@ -128,7 +128,7 @@ class Twins:
 
 
 def assert_alike(mine: object, theirs: object) -> None:
-    """Equal, but for the order in which floating-point numbers were added up."""
+    """Equal up to the rounding of floating-point sums in another order."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         assert mine.keys() == theirs.keys()
         for key, value in mine.items():
@@ -153,15 +153,15 @@ def test_many_at_once_are_what_they_are_one_by_one(plan: str, seed: int) -> None
         match chance.randrange(10):
             case 0 | 1 | 2:
                 twins.observe(rows, "1", chance.choice((Phase.IDLE, Phase.STAGED)))
-                twins.say(rows, OutcomeKind.TRIAL_STARTED)
+                twins.send(rows, OutcomeKind.TRIAL_STARTED)
             case 3 | 4:
                 kinds, weights = zip(*KINDS, strict=True)
-                twins.say(rows, chance.choices(kinds, weights)[0])
+                twins.send(rows, chance.choices(kinds, weights)[0])
             case 5:
                 twins.observe(rows, chance.choice(("1", "2", None)), chance.choice(list(Phase)))
                 twins.answers(rows)
             case 6:
-                twins.tell(rows, figures(chance))
+                twins.send_telemetry(rows, figures(chance))
             case 7:
                 twins.evaluate(chance.choice((1.0, 5.0, 30.0)))
             case 8:
@@ -186,11 +186,11 @@ def test_a_start_that_was_withdrawn_may_be_asked_for_again_by_many() -> None:
     twins = Twins(1)
     rows = np.arange(40)
     twins.observe(rows, "1", Phase.STAGED)
-    twins.say(rows, OutcomeKind.TRIAL_STARTED)
-    twins.say(rows[:20], OutcomeKind.WITHDRAWN)
+    twins.send(rows, OutcomeKind.TRIAL_STARTED)
+    twins.send(rows[:20], OutcomeKind.WITHDRAWN)
     assert twins.together.view("ro-2").exposed == 20
     twins.attempt = 2
-    twins.say(rows, OutcomeKind.TRIAL_STARTED)
+    twins.send(rows, OutcomeKind.TRIAL_STARTED)
     assert twins.together.view("ro-2").exposed == 40
     twins.compare()
 
@@ -203,8 +203,8 @@ def test_a_check_in_that_was_answered_before_is_known_among_many() -> None:
     assert not fleet.accept_seqs(np.arange(4), 1 << 63).any()
 
 
-def test_what_is_said_of_a_rollout_that_nobody_knows_is_not_counted() -> None:
+def test_a_report_about_an_unknown_rollout_is_not_counted() -> None:
     alike = ToyShell(4).engine.batch
-    said = Outcome(id="x", rollout="ro-9", release="1", kind=OutcomeKind.TRIAL_STARTED, at=0.0)
-    assert not alike.admit(np.arange(4), said, 0.0).any()
-    assert alike.record(np.arange(4), said, 0.0) == 0
+    sent = Outcome(id="x", rollout="ro-9", release="1", kind=OutcomeKind.TRIAL_STARTED, at=0.0)
+    assert not alike.admit(np.arange(4), sent, 0.0).any()
+    assert alike.record(np.arange(4), sent, 0.0) == 0

@@ -1,4 +1,4 @@
-"""The canary against the control."""
+"""Cohorts: the canary compared with the control."""
 
 from random import Random
 
@@ -113,7 +113,7 @@ def test_a_device_above_a_limit_is_counted_by_what_it_said_last():
     cohorts = Cohorts()
     slow = replace(telemetry(100, 0.9, 150_000), memory_mib=60, errors=10)
     cohorts.add_canary(1, slow, GATE, 64)
-    cohorts.add_canary(2, replace(slow, requests=5), GATE, 64)  # says too little
+    cohorts.add_canary(2, replace(slow, requests=5), GATE, 64)  # too few scores
     seen = cohorts.limits()
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 1, 1, 1)
     cohorts.add_canary(1, telemetry(100, 0.9, 1000), GATE, 64)
@@ -156,7 +156,7 @@ def story() -> tuple[ToyShell, str]:
 
 
 def report(shell: ToyShell, **scores: float) -> None:
-    """Every device reports: those on release 2 these scores, the others that nothing changed."""
+    """Every device reports: devices on release 2 these scores, the others unchanged scores."""
     for device in shell.devices:
         release = device.running
         assert release is not None

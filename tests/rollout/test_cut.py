@@ -1,4 +1,4 @@
-"""Where waves are cut: exact, nested, independent between rollouts, everybody in exactly one."""
+"""Cuts of waves: exact, nested, independent between rollouts, each device in exactly one wave."""
 
 import math
 from fractions import Fraction
@@ -25,7 +25,7 @@ def test_positions_of_many_are_those_of_each(hashes: list[int], salt: int):
     assert found.tolist() == [mix64(value ^ salt) for value in hashes]
 
 
-def test_positions_leave_the_hashes_as_they_were():
+def test_positions_do_not_change_the_hashes():
     before = HASHES[:100].copy()
     cut.positions(HASHES[:100], 99)
     assert (HASHES[:100] == before).all()
@@ -38,7 +38,7 @@ def test_the_count_is_the_exact_ceiling_of_the_percent_as_written(percent, popul
 
 
 def test_a_percent_that_binary_fractions_miss_is_cut_exactly():
-    assert math.ceil(0.07 * 10_000 / 100) == 8  # what floating point would say
+    assert math.ceil(0.07 * 10_000 / 100) == 8  # the result of floating-point arithmetic
     assert cut.wanted(0.07, 10_000) == 7
 
 
@@ -65,7 +65,7 @@ def test_a_wave_is_never_cut_below_the_last_one_when_the_fleet_shrank():
     assert second == cut.Cut(50, first.threshold, 200)
 
 
-def test_nobody_is_cut_from_nobody():
+def test_a_cut_of_an_empty_population_is_empty():
     assert cut.cut(HASHES[:0], 10) == cut.Cut(0, 0, 0)
 
 
@@ -81,7 +81,7 @@ def test_the_cuts_of_two_rollouts_are_independent(one: int, other: int):
 
 def test_the_chi_square_test_sees_cuts_that_are_not_independent():
     rows = (cut.positions(HASHES, 1) >> np.uint64(32)) * 10 >> np.uint64(32)
-    turned = cut.positions(HASHES, 1) + np.uint64(1 << 61)  # one hash, only rotated
+    turned = cut.positions(HASHES, 1) + np.uint64(1 << 61)  # the same hash, rotated
     columns = (turned >> np.uint64(32)) * 10 >> np.uint64(32)
     counts = np.bincount((rows * 10 + columns).astype(np.int64), minlength=100)
     expected = len(HASHES) / 100

@@ -1,4 +1,4 @@
-"""What a device is offered and why it is not come from one decision, at every instant."""
+"""Offer and ``why`` of a device come from the same decision at every time."""
 
 from random import Random
 
@@ -50,7 +50,7 @@ def shell_in_rollout(**knobs: object) -> ToyShell:
 
 
 def shake(shell: ToyShell, chance: Random) -> None:
-    """One random thing happens to the fleet, the rollout or the clock."""
+    """Make one random change to the fleet, the rollout or the clock."""
     engine, row = shell.engine, chance.randrange(DEVICES)
     match chance.randrange(8):
         case 0 | 1:
@@ -65,8 +65,8 @@ def shake(shell: ToyShell, chance: Random) -> None:
                 engine.record(row, start, shell.now)
         case 4:
             kinds = (OutcomeKind.CONFIRMED, OutcomeKind.REVERTED, OutcomeKind.REFUSED)
-            said = outcome("ro-2", "2", chance.choice(kinds), at=shell.now, reason="why")
-            engine.record(row, said, shell.now)
+            sent = outcome("ro-2", "2", chance.choice(kinds), at=shell.now, reason="why")
+            engine.record(row, sent, shell.now)
         case 5:
             engine.set_freeze(Freeze(frozen=chance.random() < 0.3, person="ann"))
         case 6:
@@ -125,7 +125,7 @@ WINDOW = WindowSpec(start="00:00", end="00:20")
 
 
 def newcomer(**knobs: object) -> tuple[ToyShell, int]:
-    """A device that enrolled after a rollout that gives newcomers its release had completed."""
+    """A device that enrolled after the end of a rollout that follows newcomers."""
     shell = ToyShell(DEVICES)
     shell.publish("1")
     rollout = shell.start(replace(spec("1", 100), **knobs))

@@ -1,4 +1,4 @@
-"""What a device should run, asked for one device and for all at once."""
+"""The desired release of a device, for one device and for all devices at once."""
 
 import random
 
@@ -24,7 +24,7 @@ def shell_on_release_1(devices: int = 60) -> ToyShell:
 @settings(max_examples=40)
 @given(st.integers(0, 2**32))
 def test_one_at_a_time_and_all_at_once_agree(seed: int):
-    """Random rollouts, verbs, reports and running releases; both ways give the same release."""
+    """Random rollouts, verbs, reports and running releases: both ways give the same release."""
     chance = random.Random(seed)
     shell = ToyShell(90)
     for release in "1234":
@@ -76,7 +76,7 @@ def test_an_offer_names_all_that_the_device_needs():
     assert offer.confirm_after_s == 1
 
 
-def test_an_offer_to_go_back_names_the_rollout_that_is_taken_back():
+def test_a_revert_offer_names_the_reverting_rollout():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2", 100))
     shell.run(rollout)
@@ -94,14 +94,14 @@ def test_a_device_that_lost_its_release_is_offered_the_baseline():
     assert (offer.rollout, offer.action, offer.release) == ("ro-1", "install", "1")
 
 
-def test_who_took_a_release_keeps_it_when_its_labels_move_away():
+def test_a_device_keeps_its_release_when_its_labels_change():
     shell = shell_on_release_1()
     shell.run(shell.start(spec("2", 100, selector="site=s1")))
     shell.engine.fleet.set_facts(1, "generic_x86", {"site": "s2"})
     assert shell.engine.desired(1) == "2"
 
 
-def test_who_comes_into_the_selection_of_a_completed_rollout_gets_its_release():
+def test_a_device_that_joins_the_selection_of_a_completed_rollout_gets_its_release():
     shell = shell_on_release_1()
     shell.run(shell.start(spec("2", 100, selector="site=s1")))
     shell.engine.fleet.set_facts(0, "generic_x86", {"site": "s1"})
@@ -149,7 +149,7 @@ def test_what_a_device_failed_in_one_rollout_no_other_rollout_offers_it(kind: Ou
     assert (view.status.value, shell.devices[row].running) == ("completed", "1")
 
 
-def test_who_returns_with_a_recalled_release_goes_back_before_it_tries_a_newer_one():
+def test_a_device_that_returns_with_a_reverted_release_reverts_before_a_newer_one():
     shell = shell_on_release_1()
     bad = shell.start(spec("2", 100))
     shell.run(bad)
@@ -172,7 +172,7 @@ def test_who_returns_with_a_recalled_release_goes_back_before_it_tries_a_newer_o
     assert (offer.rollout, offer.action, offer.release) == (newer, "install", "3")
 
 
-def test_who_enrols_while_a_wave_is_open_is_in_no_account_of_it():
+def test_a_device_that_enrols_while_a_wave_is_open_is_in_no_account_of_it():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2", 50, 100))
     opened = shell.view(rollout)
@@ -182,4 +182,4 @@ def test_who_enrols_while_a_wave_is_open_is_in_no_account_of_it():
     then = shell.view(rollout)
     assert (then.evidence.cut, then.waves[0].cut) == (30, 30)
     newcomers = {shell.engine.desired(device.row) for device in shell.devices[60:]}
-    assert newcomers == {None}  # release 1 does not follow newcomers either
+    assert newcomers == {None}  # the rollout of release 1 does not follow newcomers either

@@ -1,4 +1,4 @@
-"""How many devices may hold an unconfirmed release at once."""
+"""The exposure limit: how many devices may be in trial at once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ def test_growth_is_what_the_plan_says():
 
 
 @given(healthy=few, in_trial=few)
-def test_under_suspicion_nobody_is_added_beyond_the_first_handful(healthy: int, in_trial: int):
+def test_a_suspect_release_gets_no_devices_beyond_the_first(healthy: int, in_trial: int):
     limit = allowed(SPEC, healthy=healthy, in_trial=in_trial, suspect=True)
     assert SPEC.first <= limit <= max(SPEC.first, in_trial)
     assert limit <= allowed(SPEC, healthy=healthy, in_trial=in_trial, suspect=False)

@@ -11,7 +11,7 @@ from edgefleet.rollout.fleet.selector import parse
 @pytest.fixture
 def fleet() -> Fleet:
     fleet = Fleet(listening_since=100.0, offline_after_s=30)
-    for number in range(3000):  # more than the first columns hold
+    for number in range(3000):  # more than the initial capacity of the columns
         fleet.add(f"d{number}", ("x86", "nano")[number % 2], {"site": f"s{number % 3}"})
     return fleet
 
@@ -30,7 +30,7 @@ def test_a_name_is_enrolled_once(fleet: Fleet):
         fleet.add("d7", "x86", {})
 
 
-def test_what_a_check_in_said_is_remembered(fleet: Fleet):
+def test_a_check_in_is_recorded(fleet: Fleet):
     assert (fleet.last_seen(5), fleet.running(5), fleet.phase(5)) == (None, None, Phase.IDLE)
     fleet.observe(5, 120.0, model="digits", release="2", phase=Phase.TRIAL)
     assert fleet.last_seen(5) == 120.0
@@ -58,7 +58,7 @@ def test_a_selector_is_evaluated_once_per_distinct_label_set(fleet: Fleet):
     assert fleet.label_keys == {"site"}
 
 
-def test_facts_that_change_are_seen_and_those_that_do_not_are_not(fleet: Fleet):
+def test_the_facts_version_grows_only_when_facts_change(fleet: Fleet):
     before = fleet.facts_version
     fleet.set_facts(4, "x86", {"site": "s1"})
     assert fleet.facts_version == before
@@ -86,7 +86,7 @@ def test_the_figures_count_online_devices_by_release(fleet: Fleet):
     assert (figures.by_phase["idle"], figures.by_phase["fetching"]) == (99, 1)
 
 
-def test_nobody_is_silent_for_longer_than_this_process_listens(fleet: Fleet):
+def test_no_device_is_silent_for_longer_than_this_process_listens(fleet: Fleet):
     fleet.observe(1, 50.0, model=None, release=None, phase=Phase.IDLE)
     rows = fleet.hashes[:2].argsort()[:0].astype(int)
     assert len(fleet.silent_longer(rows, 110, 5.0)) == 0

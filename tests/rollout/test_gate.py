@@ -1,4 +1,4 @@
-"""The gate: when it passes, fails, or leaves it to more evidence or to a person."""
+"""The gate: when it passes, when it fails, and when it is inconclusive."""
 
 import pytest
 from msgspec.structs import replace
@@ -56,10 +56,10 @@ def test_it_fails_as_soon_as_the_evidence_is_a_hundred_to_one():
     ("failed", "healthy", "offered", "reason"),
     [
         (5, 6, 0, "error_rate"),
-        (4, 7, 0, "error_rate"),  # the look at the end of the wave
+        (4, 7, 0, "error_rate"),  # the evaluation at the end of the wave
         (3, 8, 0, "error_rate"),
         (2, 9, 0, "inconclusive"),
-        (3, 7, 1, "stragglers"),  # before the end it takes more
+        (3, 7, 1, "stragglers"),  # before the end the test needs more failures
         (4, 6, 1, "error_rate"),
         (0, 11, 0, "soak"),
     ],

@@ -1,4 +1,4 @@
-"""The ledger: a report counts once, in whatever order reports come."""
+"""The ledger: a report counts once, and the order of reports does not matter."""
 
 import random
 
@@ -98,17 +98,17 @@ def test_every_set_of_reports_has_a_standing():
 def test_reasons_are_bounded():
     ledger = Ledger(1)
     for row in range(REASONS_PER_ROLLOUT + 10):
-        said = Outcome(
+        sent = Outcome(
             id="x", rollout="ro", release="1", kind=OutcomeKind.REFUSED, at=0, reason=f"r{row}"
         )
-        ledger.record(row, said, None)
+        ledger.record(row, sent, None)
     assert len(ledger.reasons) == REASONS_PER_ROLLOUT + 1
     assert ledger.reasons["other"] == 10
 
 
 @pytest.mark.parametrize("kind", list(OutcomeKind))
 def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKind):
-    """The first report may be lost with a device's spool; the device was exposed all the same."""
+    """The first report may be lost with the spool. The device still counts as exposed."""
     ledger = Ledger(1)
     ledger.record(0, outcome("ro", "1", kind), 0)
     never_ran = kind in {
@@ -121,13 +121,13 @@ def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKin
 
 
 @pytest.mark.parametrize("withdrawn_first", [False, True])
-def test_a_withdrawn_start_holds_no_place_and_no_release(withdrawn_first: bool):
+def test_a_withdrawn_start_leaves_no_place_and_no_release(withdrawn_first: bool):
     ledger = Ledger(1)
-    told = [
+    reports = [
         of_attempt(OutcomeKind.TRIAL_STARTED, 4),
         of_attempt(OutcomeKind.WITHDRAWN, 4),
     ]
-    for one in reversed(told) if withdrawn_first else told:
+    for one in reversed(reports) if withdrawn_first else reports:
         ledger.record(0, one, 0)
     assert ledger.standing(0) is DeviceStanding.NONE
     assert (ledger.count(DeviceStanding.TRIAL), ledger.exposed, ledger.exposed_up_to(0)) == (

@@ -1,4 +1,4 @@
-"""Growth is held back as soon as devices are missing, long before they count as silent."""
+"""Overdue devices stop growth long before they count as silent."""
 
 from msgspec.structs import replace
 
@@ -7,7 +7,7 @@ from edgefleet.protocol.rollout import ExposureSpec, GateSpec, Status
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints.exposure import SO_FAR
 from edgefleet.rollout.constraints.overdue import Overdue
-from edgefleet.rollout.limits import MUSTER_NOTES
+from edgefleet.rollout.limits import OVERDUE_SAMPLES
 from support.toy_rollout import GATE, Behaviour, ToyDevice, ToyShell, outcome, spec
 
 STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
@@ -27,7 +27,7 @@ def brick_one_in(count: int, devices: int = 3000) -> tuple[ToyShell, str]:
     return shell, shell.start(wanted)
 
 
-def test_devices_that_go_silent_hold_growth_back_before_the_gate_counts_them():
+def test_silent_devices_stop_growth_before_the_gate_counts_them():
     shell, rollout = brick_one_in(20)
     view = shell.settle(rollout, 15)
     assert (view.status, view.evidence.silent) == (Status.RUNNING, 0)
@@ -40,12 +40,12 @@ def test_why_says_how_many_are_missing():
     shell, rollout = brick_one_in(20)
     shell.settle(rollout, 20)
     overdue = shell.engine.rollout(rollout).overdue
-    said = f"{overdue.missing} of the {overdue.due} that should have been heard by now are missing"
+    counts = f"{overdue.missing} of {overdue.due} devices are overdue"
     waits = {wait.code: wait for wait in shell.view(rollout).why.waits}
-    assert said in waits[WaitCode.EXPOSURE].text
+    assert counts in waits[WaitCode.EXPOSURE].text
 
 
-def test_growth_goes_on_when_they_are_heard_again():
+def test_growth_goes_on_when_the_devices_check_in_again():
     shell, rollout = brick_one_in(20)
     shell.settle(rollout, 15)
     for device in shell.devices:
@@ -54,25 +54,25 @@ def test_growth_goes_on_when_they_are_heard_again():
     assert shell.settle(rollout, 30).exposed == 3000
 
 
-def test_they_are_held_against_those_that_began_as_long_ago():
+def test_overdue_devices_are_compared_with_those_that_began_as_long_ago():
     overdue = Overdue()
     for now, began in ((0.0, 0), (10.0, 50), (20.0, 400), (30.0, 3000)):
-        overdue.call(GateSpec(), missing=0, began=began, now=now, within_s=15.0)
+        overdue.update(GateSpec(), missing=0, began=began, now=now, within_s=15.0)
     assert overdue.due == 50
-    overdue.call(GateSpec(), missing=3, began=3000, now=31.0, within_s=15.0)
+    overdue.update(GateSpec(), missing=3, began=3000, now=31.0, within_s=15.0)
     assert (overdue.due, overdue.suspect) == (50, True)
-    overdue.call(GateSpec(), missing=3, began=3000, now=45.0, within_s=15.0)
+    overdue.update(GateSpec(), missing=3, began=3000, now=45.0, within_s=15.0)
     assert (overdue.due, overdue.suspect, overdue.reason) == (3000, False, SO_FAR)
 
 
-def test_what_is_kept_of_the_past_is_bounded():
+def test_the_kept_samples_are_bounded():
     overdue = Overdue()
     for second in range(10_000):
-        overdue.call(GateSpec(), missing=0, began=second, now=float(second), within_s=5000.0)
-    assert len(overdue._began) <= MUSTER_NOTES + 2
+        overdue.update(GateSpec(), missing=0, began=second, now=float(second), within_s=5000.0)
+    assert len(overdue._began) <= OVERDUE_SAMPLES + 2
 
 
-def test_a_hub_that_starts_anew_waits_until_those_in_trial_were_heard():
+def test_a_restarted_hub_waits_until_the_devices_in_trial_check_in():
     shell = ToyShell(400)
     shell.publish("1")
     wanted = spec("1", 100, gate=PATIENT, exposure=ExposureSpec(first=10))

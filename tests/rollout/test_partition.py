@@ -43,29 +43,29 @@ def check_partition(
     shell.enrol("first", profile="x", site="lyon", tier="gold")
     for number, (site, tier, profile) in enumerate(fleet):
         shell.enrol(f"d{number}", profile=profile, site=site, tier=tier)
-    shell.behaviour["1"] = lambda _device: None  # type: ignore[assignment,return-value] # nobody runs
+    shell.behaviour["1"] = lambda _device: None  # type: ignore[assignment,return-value]
     shell.engine.add_release(manifest("1", ("x",)), "1" * 64)
     wanted = replace(spec("1"), waves=tuple(waves), skip_ineligible=True)
     try:
         rollout = shell.start(wanted, salt=salt)
     except OperatorError as error:
-        assert error.code in ("waves_invalid", "percent_not_rising", "fleet_empty")  # noqa: PT017 - any plan that stands is walked
+        assert error.code in ("waves_invalid", "percent_not_rising", "fleet_empty")  # noqa: PT017 - a refused plan is fine
         return
     active = shell.engine.rollout(rollout)
     eligible = {
         device.row for device in shell.devices if shell.engine.fleet.profile(device.row) == "x"
     }
-    seen: set[int] = set()
+    covered: set[int] = set()
     while rollout in shell.engine.open_rollouts():
         inside = set(active.members().tolist())
         wave = active.state.open_wave
         assert wave is not None
-        assert seen <= inside <= eligible, "waves only grow"
+        assert covered <= inside <= eligible, "waves only grow"
         assert len(inside) == wave.cut
         assert inside == {row for row in eligible if active.inside(row)}
-        seen = inside
+        covered = inside
         shell.command(rollout, Verb.ADVANCE)
-    assert seen == eligible, "nobody is left over"
+    assert covered == eligible, "each eligible device is in a wave"
     firsts = [active.wave_of(row) for row in eligible]
     assert None not in firsts
     total = 0
@@ -117,7 +117,7 @@ def test_a_wave_that_cannot_be_is_refused_with_its_field(wave: WaveSpec, code: s
         (WaveSpec(percent=100), WaveSpec(percent=100)),
     ],
 )
-def test_a_wave_that_could_add_nobody_is_refused(waves: tuple[WaveSpec, ...]):
+def test_a_wave_that_cannot_add_a_device_is_refused(waves: tuple[WaveSpec, ...]):
     shell = ToyShell(9)
     shell.publish("1")
     with pytest.raises(OperatorError) as caught:

@@ -1,4 +1,4 @@
-"""Planning: each bad specification gives its own error with its field, and changes nothing."""
+"""Planning: each invalid specification raises an error with its field and changes nothing."""
 
 import math
 
@@ -130,14 +130,14 @@ def test_a_halted_rollout_lets_go_of_its_devices(shell: ToyShell):
     assert caught.value.code == "verb_not_now"
 
 
-def test_a_release_that_everybody_has_is_not_planned_again(shell: ToyShell):
+def test_a_release_that_all_devices_have_is_not_planned_again(shell: ToyShell):
     shell.run(shell.start(spec("2", 100)))
     assert refused(shell, spec("2", 1, 100)) == ("release_current", "release")
     shell.enrol("late")
-    assert shell.plan(spec("2", 100))  # it lacks the release
+    assert shell.plan(spec("2", 100))  # the engine does not have the release
 
 
-def test_a_release_that_was_taken_back_is_not_planned_again(shell: ToyShell):
+def test_a_reverted_release_is_not_planned_again(shell: ToyShell):
     shell.publish("3", Behaviour.FAILS_TRIAL)
     shell.run(shell.start(spec("3", 20, 100)))
     assert refused(shell, spec("3")) == ("release_failed_before", "release")
@@ -167,7 +167,7 @@ def test_previous_is_none_on_a_fleet_that_runs_nothing():
     assert shell.view(shell.plan(spec("1"))).previous is None
 
 
-def test_planning_exposes_nobody(shell: ToyShell):
+def test_planning_exposes_no_device(shell: ToyShell):
     shell.plan(spec("2"))
     assert all(shell.engine.answer(device.row, shell.now) is None for device in shell.devices)
 

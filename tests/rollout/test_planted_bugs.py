@@ -1,4 +1,4 @@
-"""The checks of the toy shell catch bugs that are planted in the engine, one at a time."""
+"""The checks of the toy shell detect bugs that are planted in the engine, one at a time."""
 
 from collections.abc import Callable
 
@@ -35,8 +35,8 @@ def percent_rounded_down(patch: Patch) -> None:
 def report_counted_twice(patch: Patch) -> None:
     right = Ledger.record
 
-    def record(self: Ledger, row: int, said: object, wave: int | None) -> bool:
-        fresh = right(self, row, said, wave)
+    def record(self: Ledger, row: int, outcome: object, wave: int | None) -> bool:
+        fresh = right(self, row, outcome, wave)
         if not fresh:
             self.counts[self.standing(row)] += 1
         return fresh
@@ -47,8 +47,8 @@ def report_counted_twice(patch: Patch) -> None:
 def soak_ignored(patch: Patch) -> None:
     right = gate.judge
 
-    def judge(seen: Evidence, wanted: GateSpec, **how: object) -> object:
-        return right(seen, replace(wanted, soak_s=0), **how)
+    def judge(counted: Evidence, wanted: GateSpec, **how: object) -> object:
+        return right(counted, replace(wanted, soak_s=0), **how)
 
     patch.setattr(engine.Engine.__init__, "__kwdefaults__", {
         **engine.Engine.__init__.__kwdefaults__, "gate": judge,
@@ -59,8 +59,8 @@ def offline_counted_as_healthy(patch: Patch) -> None:
     right = evidence._evidence
 
     def wrong(*args: object) -> Evidence:
-        seen = right(*args)
-        return replace(seen, healthy=seen.healthy + seen.offline, offline=0)
+        counted = right(*args)
+        return replace(counted, healthy=counted.healthy + counted.offline, offline=0)
 
     patch.setattr(evidence, "_evidence", wrong)
 
@@ -69,8 +69,10 @@ def silence_forgotten(patch: Patch) -> None:
     right = evidence._evidence
 
     def wrong(*args: object) -> Evidence:
-        seen = right(*args)
-        return replace(seen, failed=seen.failed - seen.silent, silent=0, in_trial=seen.silent)
+        counted = right(*args)
+        return replace(
+            counted, failed=counted.failed - counted.silent, silent=0, in_trial=counted.silent
+        )
 
     patch.setattr(evidence, "_evidence", wrong)
 
@@ -98,7 +100,7 @@ def revert_forgets_the_confirmed(patch: Patch) -> None:
 
 def waits_forgotten(patch: Patch) -> None:
     right = why.explain_rollout
-    patch.setattr(why, "explain_rollout", lambda *seen: replace(right(*seen), waits=()))
+    patch.setattr(why, "explain_rollout", lambda *counted: replace(right(*counted), waits=()))
 
 
 BUGS = [
@@ -117,11 +119,11 @@ BUGS = [
 
 
 def nothing(_patch: Patch) -> None:
-    """The engine as it is."""
+    """The engine without a planted bug."""
 
 
 def check_the_story() -> None:
-    """A good release, a bad one, a silent one, with devices that are away."""
+    """A good release, a bad one and a silent one, with some devices offline."""
     shell = ToyShell(251, twice=True)
     for device in shell.devices:
         device.slow_s = device.row % 4
@@ -134,7 +136,7 @@ def check_the_story() -> None:
     ))  # fmt: skip
     bad = shell.start(spec("2", 20, 100))
     view = shell.settle(bad, 40)
-    if view.status is Status.RUNNING:  # too few of them were unlucky to be sure
+    if view.status is Status.RUNNING:  # too few devices failed for a significant result
         shell.command(bad, Verb.REVERT)
         view = shell.run(bad)
     if view.status is not Status.REVERTED:

@@ -1,4 +1,4 @@
-"""Nothing but states and outcomes is durable, and that is enough."""
+"""Restart: states and outcomes alone restore the engine."""
 
 import pytest
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ def story() -> tuple[ToyShell, str]:
 
 
 def hear_again(shell: ToyShell) -> None:
-    """What the next check-in of every device tells again."""
+    """Replay the facts that the next check-in of every device reports."""
     for device in shell.devices:
         shell.engine.fleet.observe(
             device.row, shell.now, model=MODEL if device.running else None,
@@ -61,7 +61,7 @@ def test_a_hub_killed_at_every_tick_ends_the_same(behaviour):
     assert ending(killed.view(killed_rollout)) == ending(calm.run(calm_rollout))
 
 
-def test_a_restart_makes_nobody_silent_or_offline():
+def test_a_restart_makes_no_device_silent_or_offline():
     shell = ToyShell(100)
     shell.publish("1")
     shell.run(shell.start(spec("1", 100)))
@@ -94,7 +94,7 @@ def test_an_outcome_of_an_unknown_rollout_or_of_another_release_counts_nothing()
     assert shell.view(rollout) == before
 
 
-def test_a_change_that_does_not_follow_the_state_held_is_not_taken():
+def test_a_change_that_does_not_follow_the_current_state_is_not_committed():
     shell, rollout = story()
     change = shell.engine.evaluate(rollout, shell.now)
     assert change is not None

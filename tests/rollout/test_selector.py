@@ -1,4 +1,4 @@
-"""Kubernetes label selectors: what they match, and what is refused where."""
+"""Kubernetes label selectors: matches, and the character at which an error is found."""
 
 import pytest
 
@@ -18,7 +18,7 @@ OSLO = {"site": "oslo", "canary": "", "example.com/line": "7"}
         ("site=lyon", True, False),
         ("site==lyon", True, False),
         ("site!=lyon", False, True),
-        ("tier!=gold", False, True),  # also without the key
+        ("tier!=gold", False, True),  # also matches devices without the key
         ("site in (lyon,oslo)", True, True),
         ("site in ( oslo )", False, True),
         ("site notin (lyon)", False, True),
@@ -40,7 +40,7 @@ def test_a_selector_matches_as_in_kubernetes(text: str, lyon: bool, oslo: bool):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("=", "At character 1: expected a label key, found '='"),
         ("site=lyon,", "At character 11: expected a label key, found the end"),
@@ -63,12 +63,12 @@ def test_a_selector_matches_as_in_kubernetes(text: str, lyon: bool, oslo: bool):
         (f"{'x' * 64}", "At character 1: expected a label key"),
     ],
 )
-def test_a_refusal_names_the_character(text: str, said: str):
+def test_a_refusal_names_the_character(text: str, message: str):
     with pytest.raises(OperatorError) as caught:
         parse(text)
     assert caught.value.code == "selector_invalid"
     assert caught.value.field == "selector"
-    assert said in caught.value.message
+    assert message in caught.value.message
 
 
 @pytest.mark.parametrize("text", ["a" * (SELECTOR_CHARS + 1), "a," * SELECTOR_REQUIREMENTS + "a"])

@@ -1,4 +1,4 @@
-"""Tests that may be looked at any time: their values, and how often they err when one does."""
+"""Sequential tests: their values, and their error rates when evaluated after every device."""
 
 import math
 import random
@@ -24,7 +24,7 @@ counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.j
 
 
 def integrated(bad: int, size: int, limit: float) -> float:
-    """The mixture by the midpoint rule: Beta(1, 4) above the limit, against the limit."""
+    """The e-value by the midpoint rule: a Beta(1, 4) mixture above the limit, against the limit."""
     steps = 100_000
     rates = limit + (1 - limit) * (np.arange(steps) + 0.5) / steps
     prior = (1 - rates) ** 3
@@ -64,7 +64,7 @@ def test_evidence_grows_with_failures_and_shrinks_with_devices_that_are_well(
 def test_the_next_device_is_no_gain_on_average_while_the_rate_is_the_limit(
     case: tuple[int, int], limit: float
 ):
-    """What makes it a fair bet, and Ville's inequality apply."""
+    """The expected value is 1, so the bet is fair and Ville's inequality applies."""
     bad, size = case
     here = log_rate_evidence(bad, size, limit)
     mean = limit * math.exp(log_rate_evidence(bad + 1, size + 1, limit) - here)
@@ -89,7 +89,7 @@ def test_where_nothing_may_fail_one_failure_is_all_the_evidence():
 
 
 def exact_tail(failed: int, size: int, rate: float) -> float:
-    """In whole numbers: powers of a rate as small as these lose digits, or become 0."""
+    """Computed in integers: floating-point powers of such small rates lose digits or underflow."""
     part, whole = rate.as_integer_ratio()
     ways = (
         math.comb(size, k) * part**k * (whole - part) ** (size - k) for k in range(failed, size + 1)
@@ -108,12 +108,12 @@ def test_the_tail_is_the_binomial_sum(case: tuple[int, int], share: float):
 
 
 @pytest.mark.parametrize(("failed", "size"), [(0, 10), (3, 11), (2, 5), (4, 4), (1, 100)])
-def test_the_exact_test_is_the_binomial_tail_from_where_it_can_tell(failed: int, size: int):
+def test_the_exact_test_is_the_binomial_tail_above_the_limit(failed: int, size: int):
     wanted = exact_tail(failed, size, LIMIT) if failed / size > LIMIT else 1.0
     assert exact_p_value(failed, size, LIMIT) == pytest.approx(wanted, rel=1e-9)
 
 
-# How often they err, looked at after every device.
+# Error rates when evaluated after every device.
 
 Alarm = Callable[[int, int], bool]
 
@@ -123,13 +123,13 @@ def by_evidence(bad: int, size: int) -> bool:
 
 
 def by_naive_peeking(bad: int, size: int) -> bool:
-    """The planted mistake: a test for one look, at every look."""
+    """The planted mistake: a fixed-sample test at every evaluation."""
     return size >= 5 and exact_p_value(bad, size, LIMIT) <= ALPHA
 
 
 def alarms(alarm: Alarm, rate: float, *, runs: int = 4000) -> np.ndarray:
-    """At which device each of ``runs`` rollouts raised the alarm; LOOKS + 1 for never."""
-    least: list[int] = []  # failures that are enough, by the number of devices
+    """Number of the device at which each of ``runs`` rollouts alarmed. LOOKS + 1 for never."""
+    least: list[int] = []  # failures needed, by the number of devices
     enough = 1
     for size in range(1, LOOKS + 1):
         while enough <= size and not alarm(enough, size):
@@ -172,7 +172,7 @@ def test_the_interval_covers_the_rate_at_all_times_at_once():
 
 
 def differences(mean: float, *, seed: int) -> list[float]:
-    """Bounded and heavy at the ends, as a bettor likes them least."""
+    """Bounded differences with heavy ends, the hardest case for the test."""
     draw = random.Random(seed)
     share = (mean + 0.5) / 1.0
     return [0.5 if draw.random() < share else -0.5 for _ in range(300)]
@@ -186,7 +186,7 @@ def peak(values: list[float], after: Callable[[Bet, float], Bet] = Bet.after) ->
 
 
 def foreseeing(bet: Bet, value: float) -> Bet:
-    """The planted mistake: it bets only once it has seen that it wins."""
+    """The planted mistake: the bet uses the difference that it bets on."""
     return bet.after(value) if value > bet.allowed else bet
 
 
@@ -232,4 +232,4 @@ def test_a_bet_never_ruins_and_its_peak_never_falls(values: list[float]):
         assert after.log_peak >= max(bet.log_peak, after.log_wealth)
         assert -0.5 <= after.interval[0] <= after.interval[1] <= 0.5
         bet = after
-    assert bet == peak(values)  # the same in the same order is the same value
+    assert bet == peak(values)  # the same differences in the same order give the same value

@@ -1,4 +1,4 @@
-"""Rollouts over disjoint devices share what a place or a link can take: budgets, and bytes."""
+"""Rollouts of disjoint devices share fleet-wide limits: budgets by label, and bytes."""
 
 from itertools import permutations
 
@@ -30,19 +30,19 @@ def of(kind: str, release: str, **knobs: object) -> RolloutSpec:
     return replace(spec(release, 100, selector=f"kind={kind}"), **knobs)
 
 
-def say(shell: ToyShell, row: int, rollout: str, kind: OutcomeKind) -> bool:
-    """Tell it; a start only when it is admitted."""
+def send(shell: ToyShell, row: int, rollout: str, kind: OutcomeKind) -> bool:
+    """Record the outcome; a start only if it is admitted."""
     release = shell.engine.view(rollout, shell.now).release
-    said = outcome(rollout, release, kind, at=shell.now)
-    said = replace(said, id=f"{rollout}/{row}/{kind}")
-    if kind is STARTED and not shell.engine.admit(row, said, shell.now):
+    sent = outcome(rollout, release, kind, at=shell.now)
+    sent = replace(sent, id=f"{rollout}/{row}/{kind}")
+    if kind is STARTED and not shell.engine.admit(row, sent, shell.now):
         return False
-    shell.store(row, said)
+    shell.store(row, sent)
     return True
 
 
 def begun(shell: ToyShell, rollout: str, rows: range) -> list[int]:
-    return [row for row in rows if say(shell, row, rollout, STARTED)]
+    return [row for row in rows if send(shell, row, rollout, STARTED)]
 
 
 def test_a_budget_counts_devices_in_trial_of_other_rollouts():
@@ -52,7 +52,7 @@ def test_a_budget_counts_devices_in_trial_of_other_rollouts():
     assert begun(shell, gates, GATES) == []
     codes = {wait.code for wait in shell.engine.why_rollout(gates, shell.now).waits}
     assert WaitCode.BUDGET in codes
-    say(shell, 1, cams, CONFIRMED)
+    send(shell, 1, cams, CONFIRMED)
     assert begun(shell, gates, GATES) == [13]
     assert begun(shell, cams, CAMS[3:]) == []
 
@@ -63,9 +63,9 @@ def test_a_rollout_without_budgets_counts_for_those_of_others():
     assert begun(shell, cams, CAMS[:2]) == [0, 1]
     gates = shell.start(of("gate", "1", budgets=ONE_A_SITE))
     assert begun(shell, gates, GATES) == [14]
-    assert begun(shell, cams, CAMS[2:]) == list(CAMS[2:]), "nothing bounds them"
+    assert begun(shell, cams, CAMS[2:]) == list(CAMS[2:]), "no budget limits these devices"
     for row in (0, 3, 6, 9):
-        say(shell, row, cams, CONFIRMED)
+        send(shell, row, cams, CONFIRMED)
     assert begun(shell, gates, GATES[:2]) == [12]
 
 
@@ -96,9 +96,9 @@ def test_a_rollout_that_ended_counts_no_more():
     gates = shell.start(of("gate", "1", budgets=ONE_A_SITE))
     assert begun(shell, cams, CAMS[:3]) == [0, 1, 2]
     shell.command(cams, Verb.HALT)
-    assert begun(shell, gates, GATES) == [], "halted, they are in trial still"
+    assert begun(shell, gates, GATES) == [], "the devices of the halted rollout are still in trial"
     shell.command(cams, Verb.REVERT)
-    shell.now += 10_000.0  # they are dead: time is up for them
+    shell.now += 10_000.0  # the devices are dead: the time limit of the revert is over
     change = shell.engine.evaluate(cams, shell.now)
     assert change is not None
     shell.commit(change)
@@ -111,7 +111,7 @@ def test_places_are_the_same_in_whatever_order_all_is_loaded():
     gates = shell.start(of("gate", "1", budgets=ONE_A_SITE))
     assert begun(shell, cams, CAMS[:2]) == [0, 1]
     assert begun(shell, gates, GATES) == [14]
-    say(shell, 1, cams, CONFIRMED)
+    send(shell, 1, cams, CONFIRMED)
     states = [decode(kept, RolloutState) for kept in shell.stored_states.values()]
     stored = list(shell.stored_outcomes.items())
     for order in permutations(states):
@@ -119,14 +119,14 @@ def test_places_are_the_same_in_whatever_order_all_is_loaded():
             shell.stored_states.clear()
             shell.stored_outcomes.clear()
             shell.restart()
-            for state in order:  # each with its own outcomes, as they come
+            for state in order:  # each with its own outcomes, in order of arrival
                 shell.engine.load(state)
-                for (row, _), said in outcomes:
-                    if said.rollout == state.id:
-                        shell.engine.record(row, said, said.at)
+                for (row, _), sent in outcomes:
+                    if sent.rollout == state.id:
+                        shell.engine.record(row, sent, sent.at)
             start = outcome(gates, "1", STARTED, at=shell.now)
             free = [row for row in GATES if shell.engine.admit(row, start, shell.now)]
-            assert free == [13, 14], "14 is in trial already, and asks again"
+            assert free == [13, 14], "row 14 is in trial already, and asks again"
 
 
 def offered(shell: ToyShell, rows: range) -> list[int]:
@@ -144,19 +144,19 @@ def test_rollouts_with_a_bound_on_bytes_keep_it_together():
     assert len(offered(shell, CAMS)) == 5, "no more than before"
 
 
-def test_what_a_rollout_without_a_bound_offers_uses_up_the_bound_of_another():
+def test_downloads_of_a_rollout_without_a_limit_count_against_the_limit_of_another():
     shell = two_kinds()
     shell.start(of("cam", "1"))
     gates = shell.start(of("gate", "1", pace=PaceSpec(bytes_per_s=1)))
     assert len(offered(shell, CAMS)) == 12
-    assert len(offered(shell, CAMS)) == 12, "again costs nothing"
+    assert len(offered(shell, CAMS)) == 12, "a repeated offer costs nothing"
     for row in GATES:
         shell.engine.fleet.observe(
             row, shell.now, model=None, release=None, phase=shell.devices[row].phase
         )
     assert offered(shell, GATES) == []
     waits = {wait.code: wait for wait in shell.engine.why_rollout(gates, shell.now).waits}
-    assert "by all rollouts together" in waits[WaitCode.PACE].text
+    assert "all rollouts" in waits[WaitCode.PACE].text
     shell.now += 24.0
     assert len(offered(shell, GATES)) == 5
 

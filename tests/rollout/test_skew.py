@@ -1,4 +1,4 @@
-"""Agents of the version before start by themselves: to them the offer is the grant."""
+"""Agents of the previous protocol version start without asking: their offer is the grant."""
 
 from collections import Counter
 
@@ -27,7 +27,7 @@ STARTED, OFFERED = OutcomeKind.TRIAL_STARTED, OutcomeKind.OFFERED
 
 
 def skewed(devices: int, *, previous: int | None = None, **knobs: object) -> tuple[ToyShell, str]:
-    """A rollout of release 1; the first ``previous`` devices (all, unless said) are of before."""
+    """A rollout of release 1. The first ``previous`` devices (default: all) have old agents."""
     shell = ToyShell(devices)
     for device in shell.devices[: devices if previous is None else previous]:
         device.protocol = PREVIOUS
@@ -35,8 +35,10 @@ def skewed(devices: int, *, previous: int | None = None, **knobs: object) -> tup
     return shell, shell.start(replace(spec("1", 100), **knobs))
 
 
-def hear(shell: ToyShell, row: int, phase: Phase = Phase.IDLE, running: str | None = None) -> bool:
-    """A check-in without reports; True when it is answered with an offer."""
+def check_in(
+    shell: ToyShell, row: int, phase: Phase = Phase.IDLE, running: str | None = None
+) -> bool:
+    """A check-in without reports. Returns True if the answer has an offer."""
     engine = shell.engine
     engine.fleet.set_protocol(row, shell.devices[row].protocol)
     model = MODEL if running else None
@@ -48,14 +50,16 @@ def hear(shell: ToyShell, row: int, phase: Phase = Phase.IDLE, running: str | No
 
 
 def report(shell: ToyShell, row: int, rollout: str, kind: OutcomeKind) -> None:
-    said = replace(outcome(rollout, "1", kind, at=shell.now), id=f"{row}-{kind}-{shell.now}")
+    sent = replace(outcome(rollout, "1", kind, at=shell.now), id=f"{row}-{kind}-{shell.now}")
     if kind is STARTED:
-        assert shell.engine.admit(row, said, shell.now), "it runs it: it is never refused"
-    shell.store(row, said)
+        assert shell.engine.admit(row, sent, shell.now), (
+            "an agent that starts without asking is never refused"
+        )
+    shell.store(row, sent)
 
 
 def offered(shell: ToyShell, rows: range) -> list[int]:
-    return [row for row in rows if hear(shell, row)]
+    return [row for row in rows if check_in(shell, row)]
 
 
 @pytest.mark.parametrize("version", range(-1, PROTOCOL + 3))
@@ -68,10 +72,10 @@ def test_an_offer_takes_a_place_until_the_device_says_how_it_went():
     shell, rollout = skewed(8, exposure=ExposureSpec(first=3))
     assert offered(shell, range(8)) == [0, 1, 2]
     shell.now += 1e6
-    assert offered(shell, range(3, 8)) == [], "who is not heard again keeps its place"
+    assert offered(shell, range(3, 8)) == [], "a device without a further check-in keeps its place"
     report(shell, 0, rollout, OutcomeKind.REFUSED)
     report(shell, 1, rollout, STARTED)
-    assert len(offered(shell, range(3, 8))) == 1, "refused is an end, a start is none"
+    assert len(offered(shell, range(3, 8))) == 1, "a refusal frees the place, a start does not"
     report(shell, 1, rollout, OutcomeKind.CONFIRMED)
     assert len(offered(shell, range(4, 8))) == 1
 
@@ -97,11 +101,13 @@ def test_an_offer_that_was_not_stored_is_not_made_and_takes_no_place():
 def test_a_budget_holds_for_both_versions_together():
     budget = BudgetSpec(label="site", max_in_trial=1)
     shell, rollout = skewed(8, previous=5, budgets=(budget,))
-    assert offered(shell, range(8)) == [0, 1, 2, 5, 6, 7], "an offer to who asks is no grant"
+    assert offered(shell, range(8)) == [0, 1, 2, 5, 6, 7], (
+        "an offer to an agent that asks is not a grant"
+    )
     assert not shell.engine.admit(6, outcome(rollout, "1", STARTED), shell.now)
     report(shell, 0, rollout, OutcomeKind.REFUSED)
     assert shell.engine.admit(6, outcome(rollout, "1", STARTED), shell.now)
-    assert not hear(shell, 3)
+    assert not check_in(shell, 3)
 
 
 def test_the_pace_counts_offers_over_a_restart_too():
@@ -120,13 +126,13 @@ def test_a_closed_window_takes_the_offer_away_and_its_place_once_the_device_is_i
     shell, _ = skewed(3, exposure=ExposureSpec(first=1), windows=(window,))
     assert offered(shell, range(3)) == [0]
     shell.now += 3600
-    assert not hear(shell, 0, Phase.FETCHING)
+    assert not check_in(shell, 0, Phase.FETCHING)
     assert shell.engine.admit(0, outcome("ro-1", "1", STARTED), shell.now), "the answer was lost"
     shell.now += 23 * 3600
-    assert offered(shell, range(1, 3)) == [], "it may begin as long as it was not heard idle"
-    assert hear(shell, 0, Phase.FETCHING), "it goes on"
+    assert offered(shell, range(1, 3)) == [], "the device may begin until it checks in idle"
+    assert check_in(shell, 0, Phase.FETCHING), "the device keeps its grant"
     shell.now += 3600
-    assert not hear(shell, 0)
+    assert not check_in(shell, 0)
     shell.now += 23 * 3600
     assert offered(shell, range(1, 3)) == [1]
 
@@ -135,19 +141,19 @@ def test_freeze_approval_and_pause_are_doors():
     shell, rollout = skewed(3, approval=ApprovalSpec(people=1))
     assert offered(shell, range(3)) == []
     shell.commit(shell.engine.approve(rollout, "ada", now=shell.now))
-    assert hear(shell, 0)
+    assert check_in(shell, 0)
     shell.engine.set_freeze(Freeze(frozen=True, person="ada", since=shell.now))
     assert offered(shell, range(3)) == []
     shell.engine.set_freeze(Freeze(frozen=False))
-    assert hear(shell, 1)
+    assert check_in(shell, 1)
     shell.command(rollout, Verb.PAUSE)
     assert offered(shell, range(3)) == []
 
 
 def test_an_answer_that_was_lost_costs_nothing():
     shell, _ = skewed(3, exposure=ExposureSpec(first=1), pace=PaceSpec(starts_per_minute=1))
-    assert hear(shell, 0)
-    assert hear(shell, 0), "heard idle, it is offered it again on the same grant"
+    assert check_in(shell, 0)
+    assert check_in(shell, 0), "an idle device gets the offer again with the same grant"
     assert offered(shell, range(1, 3)) == []
 
 
@@ -158,7 +164,7 @@ def test_a_grant_is_there_again_after_a_restart_and_a_start_uses_it():
     for reverse in (False, True):
         shell.restart(reverse=reverse)
         assert offered(shell, range(2, 4)) == []
-        assert hear(shell, 1, Phase.FETCHING), "it goes on"
+        assert check_in(shell, 1, Phase.FETCHING), "the device keeps its grant"
     report(shell, 0, rollout, OutcomeKind.CONFIRMED)
     assert offered(shell, range(2, 4)) == [2]
 
@@ -173,36 +179,36 @@ def test_a_grant_is_there_again_after_a_restart_and_a_start_uses_it():
     ids=["exposure", "budget", "pace"],
 )
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_place_that_was_let_go_of_is_not_taken_twice_after_a_restart(
+def test_a_cancelled_grant_is_not_counted_twice_after_a_restart(
     knobs: dict[str, object], reverse: bool
 ):
     shell, rollout = skewed(4, **knobs)
-    assert hear(shell, 0)
+    assert check_in(shell, 0)
     shell.command(rollout, Verb.PAUSE)
     shell.now += 1
-    assert not hear(shell, 0), "heard idle, it lets go"
+    assert not check_in(shell, 0), "an idle check-in cancels the grant"
     shell.command(rollout, Verb.RESUME)
-    assert hear(shell, 3), "another of its site has the place"
+    assert check_in(shell, 3), "another device of the site gets the place"
     shell.restart(reverse=reverse)
-    assert not hear(shell, 0)
-    assert hear(shell, 3, Phase.FETCHING), "it goes on"
-    assert not hear(shell, 0)
+    assert not check_in(shell, 0)
+    assert check_in(shell, 3, Phase.FETCHING), "the device keeps its grant"
+    assert not check_in(shell, 0)
 
 
-def test_who_is_heard_idle_after_a_restart_is_granted_it_anew():
+def test_a_device_that_is_idle_after_a_restart_gets_a_new_grant():
     shell, _ = skewed(2, exposure=ExposureSpec(first=1))
-    assert hear(shell, 0)
+    assert check_in(shell, 0)
     shell.now += 1
     shell.restart()
-    assert hear(shell, 0), "its own place is free for it"
-    assert not hear(shell, 1)
+    assert check_in(shell, 0), "the place of the device is free"
+    assert not check_in(shell, 1)
     (granted,) = shell.stored_outcomes.values()
-    assert (granted.kind, granted.at) == (OFFERED, shell.now), "and that is in the record"
+    assert (granted.kind, granted.at) == (OFFERED, shell.now), "the new grant is recorded"
 
 
-def test_a_start_that_no_offer_accounts_for_is_counted_and_holds_others_back():
+def test_a_start_without_an_offer_is_counted_and_blocks_others():
     shell, rollout = skewed(4, exposure=ExposureSpec(first=1))
-    assert hear(shell, 0)
+    assert check_in(shell, 0)
     shell.engine.fleet.set_protocol(3, PREVIOUS)
     report(shell, 3, rollout, STARTED)
     view = shell.view(rollout)
@@ -211,55 +217,55 @@ def test_a_start_that_no_offer_accounts_for_is_counted_and_holds_others_back():
     assert offered(shell, range(1, 3)) == []
 
 
-def test_who_puts_it_off_lets_go_of_its_place_for_a_while():
+def test_a_deferred_grant_frees_its_place_for_a_while():
     shell, rollout = skewed(2, exposure=ExposureSpec(first=1))
-    assert hear(shell, 0)
+    assert check_in(shell, 0)
     report(shell, 0, rollout, OutcomeKind.DEFERRED)
-    assert not hear(shell, 0, Phase.FETCHING), "it is told to leave it"
-    assert not hear(shell, 1), "but may not have heard"
-    assert not hear(shell, 0)
-    assert hear(shell, 1)
+    assert not check_in(shell, 0, Phase.FETCHING), "the device gets no offer for a while"
+    assert not check_in(shell, 1), "row 0 keeps its place: the answer may be lost"
+    assert not check_in(shell, 0)
+    assert check_in(shell, 1)
     report(shell, 1, rollout, STARTED)
     report(shell, 1, rollout, OutcomeKind.CONFIRMED)
-    assert not hear(shell, 0)
+    assert not check_in(shell, 0)
     shell.now += PUT_OFF_S
-    assert hear(shell, 0)
+    assert check_in(shell, 0)
 
 
 def test_one_grant_at_a_time_whatever_the_rollout():
     shell, first = skewed(1)
-    assert hear(shell, 0)
+    assert check_in(shell, 0)
     shell.command(first, Verb.HALT)
     shell.publish("2")
     second = shell.start(spec("2", 100))
-    assert not hear(shell, 0, Phase.FETCHING), "it may still begin the first"
+    assert not check_in(shell, 0, Phase.FETCHING), "the device may still begin the first release"
     shell.now += 1
-    assert hear(shell, 0)
+    assert check_in(shell, 0)
     offer = shell.engine.answer(0, shell.now)
     assert offer is not None
     assert offer.rollout == second
     for reverse in (False, True):
         shell.restart(reverse=reverse)
-        assert hear(shell, 0, Phase.FETCHING)
+        assert check_in(shell, 0, Phase.FETCHING)
 
 
 def test_an_agent_that_became_new_meanwhile_asks_and_starts_on_its_grant():
     shell, rollout = skewed(2, exposure=ExposureSpec(first=1))
-    assert hear(shell, 0)
+    assert check_in(shell, 0)
     shell.devices[0].protocol = PROTOCOL
-    assert hear(shell, 0, Phase.STAGED)
+    assert check_in(shell, 0, Phase.STAGED)
     assert shell.engine.admit(0, outcome(rollout, "1", STARTED), shell.now)
 
 
 def test_why_says_that_the_offer_is_the_grant():
     shell, rollout = skewed(3, exposure=ExposureSpec(first=1))
     assert offered(shell, range(3)) == [0]
-    told = shell.engine.why_device(1, shell.now).waits[-1]
-    assert told.code is WaitCode.EXPOSURE
-    assert "of the version before" in told.text
-    assert "granted with the offer" in told.text
+    wait = shell.engine.why_device(1, shell.now).waits[-1]
+    assert wait.code is WaitCode.EXPOSURE
+    assert "of the version before" in wait.text
+    assert "granted with the offer" in wait.text
     waits = {wait.code: wait.text for wait in shell.engine.why_rollout(rollout, shell.now).waits}
-    assert "or start by themselves (1)" in waits[WaitCode.EXPOSURE]
+    assert "1 of these with a grant" in waits[WaitCode.EXPOSURE]
 
 
 def test_a_fleet_of_both_versions_completes():
@@ -270,7 +276,7 @@ def test_a_fleet_of_both_versions_completes():
     assert shell.on_release("1") == 60
 
 
-def test_a_bad_release_is_taken_back_from_both_versions():
+def test_a_bad_release_is_reverted_on_both_versions():
     shell = ToyShell(80)
     for device in shell.devices[:40]:
         device.protocol = PREVIOUS
@@ -318,7 +324,7 @@ def test_no_more_really_run_it_unconfirmed_than_the_plan_allows(
                 away ^= {row}
             case "halt":
                 verbs = {Status.RUNNING: Verb.HALT, Status.HALTED: Verb.RESUME}
-                if verb := verbs.get(shell.view(rollout).status):  # it may have completed
+                if verb := verbs.get(shell.view(rollout).status):  # the rollout may have completed
                     shell.command(rollout, verb)
             case _:
                 pass
@@ -335,5 +341,5 @@ def test_no_more_really_run_it_unconfirmed_than_the_plan_allows(
     if shell.view(rollout).status is Status.HALTED:
         shell.command(rollout, Verb.RESUME)
     assert shell.run(rollout, at_most_s=600).status is Status.COMPLETED
-    shell.settle(rollout, 60)  # it may have completed while one of them was deaf
+    shell.settle(rollout, 60)  # the rollout may have completed while one of them was offline
     assert shell.on_release("1") == 24

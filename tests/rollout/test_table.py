@@ -1,4 +1,4 @@
-"""The transition table: total, drawn, and the only way that a rollout moves."""
+"""The transition table: total, drawn in the docs, and the only source of status changes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What an operator does to a rollout, and when that is refused."""
+"""Verbs of an operator: their effects, and when they are refused."""
 
 import pytest
 
@@ -63,10 +63,10 @@ def test_each_verb_works_where_the_table_says_and_nowhere_else(status: Status, v
 def test_a_stale_generation_is_refused():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2"))
-    seen = shell.view(rollout).generation
-    shell.command(rollout, Verb.PAUSE, seen)
-    assert refused(shell, rollout, Verb.RESUME, seen) == "verb_not_now"
-    shell.command(rollout, Verb.RESUME, seen + 1)
+    generation = shell.view(rollout).generation
+    shell.command(rollout, Verb.PAUSE, generation)
+    assert refused(shell, rollout, Verb.RESUME, generation) == "verb_not_now"
+    shell.command(rollout, Verb.RESUME, generation + 1)
 
 
 def test_a_judgement_that_only_waits_for_something_else_leaves_the_generation():
@@ -86,7 +86,7 @@ def test_an_unknown_rollout_is_not_found():
 
 
 @pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.HALT])
-def test_stopped_it_exposes_nobody_new_and_resumed_it_goes_on(verb: Verb):
+def test_a_stopped_rollout_exposes_no_device_and_a_resumed_one_goes_on(verb: Verb):
     shell = shell_on_release_1()
     for device in shell.devices:
         device.slow_s = device.row % 7
@@ -97,8 +97,8 @@ def test_stopped_it_exposes_nobody_new_and_resumed_it_goes_on(verb: Verb):
     assert 0 < exposed < 100
     view = shell.settle(rollout, 60)
     assert view.exposed == exposed
-    assert view.evidence.healthy == exposed  # those in trial went on and confirmed
-    assert shell.on_release("2") == exposed  # and keep it
+    assert view.evidence.healthy == exposed  # the devices in trial went on and confirmed
+    assert shell.on_release("2") == exposed  # and keep the release
     shell.command(rollout, Verb.RESUME)
     assert shell.run(rollout).status is Status.COMPLETED
 
@@ -115,7 +115,7 @@ def test_paused_it_passes_no_wave():
     assert shell.view(rollout).wave == 1
 
 
-def test_paused_it_is_still_taken_back_when_the_gate_fails():
+def test_a_paused_rollout_is_reverted_when_the_gate_fails():
     shell = shell_on_release_1()
     paused: list[int] = []
 
@@ -143,7 +143,7 @@ def test_advanced_by_hand_it_opens_the_next_wave_before_the_gate_passes():
     assert shell.audit[-1] == "operator advance"
 
 
-def test_a_completed_rollout_is_taken_back_by_hand():
+def test_an_operator_reverts_a_completed_rollout():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2"))
     shell.run(rollout)
@@ -187,7 +187,7 @@ def test_everything_that_changes_a_rollout_is_audited_with_its_actor():
     ]
 
 
-def test_a_completed_rollout_is_taken_back_although_the_next_one_is_planned():
+def test_a_completed_rollout_is_reverted_although_the_next_one_is_planned():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2"))
     shell.run(rollout)
@@ -198,10 +198,10 @@ def test_a_completed_rollout_is_taken_back_although_the_next_one_is_planned():
     assert refused(shell, planned, Verb.START) == "rollout_overlap"
     shell.run(rollout)
     shell.command(planned, Verb.START)
-    assert shell.view(planned).previous == "1"  # found anew at the start
+    assert shell.view(planned).previous == "1"  # determined again at the start
 
 
-def test_a_completed_rollout_is_not_taken_back_under_one_that_runs():
+def test_a_completed_rollout_is_not_reverted_while_another_one_runs():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2"))
     shell.run(rollout)
@@ -210,13 +210,13 @@ def test_a_completed_rollout_is_not_taken_back_under_one_that_runs():
     assert refused(shell, rollout, Verb.REVERT) == "rollout_overlap"
 
 
-def test_a_device_that_does_not_go_back_holds_the_others_for_a_while_only():
+def test_a_device_that_does_not_revert_blocks_the_others_for_a_while_only():
     shell = shell_on_release_1(20)
     rollout = shell.start(spec("2", 100))
     shell.settle(rollout, 4)
     stuck = shell.devices[7]
     assert stuck.running == "2"
-    stuck.away = lambda _now: True  # it is played below
+    stuck.away = lambda _now: True  # simulated below
     shell.command(rollout, Verb.REVERT)
 
     def tick() -> Status:
@@ -229,7 +229,7 @@ def test_a_device_that_does_not_go_back_holds_the_others_for_a_while_only():
     patience_s = GATE.patience_s + GATE.confirm_after_s + GATE.silence_s
     assert {tick() for _ in range(int(patience_s) - 1)} == {Status.REVERTING}
     assert [tick(), tick()][-1] is Status.REVERTED
-    assert "1 device that can be reached runs it still" in shell.view(rollout).text
+    assert "1 online device still runs the release" in shell.view(rollout).text
     offer = shell.engine.answer(stuck.row, shell.now)
     assert offer is not None
     assert (offer.action, offer.release) == ("revert", "1")
@@ -237,7 +237,7 @@ def test_a_device_that_does_not_go_back_holds_the_others_for_a_while_only():
     shell.plan(spec("3", 100))
 
 
-def test_a_completed_rollout_that_is_taken_back_goes_on_until_everybody_is_back():
+def test_the_revert_of_a_completed_rollout_goes_on_until_all_devices_are_back():
     shell = shell_on_release_1(20)
     rollout = shell.start(spec("2", 100))
     assert shell.run(rollout).ended_at is not None

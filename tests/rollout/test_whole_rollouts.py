@@ -1,4 +1,4 @@
-"""Whole rollouts through the engine, as a hub would drive it, on toy devices in virtual time."""
+"""Whole rollouts: the engine driven as by a hub, with toy devices in virtual time."""
 
 import pytest
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ def waves(view: RolloutView) -> list[tuple[float, int | None, int]]:
     return [(wave.percent, wave.cut, wave.exposed) for wave in view.waves]
 
 
-def test_a_good_release_goes_through_all_waves_to_everybody():
+def test_a_good_release_goes_through_all_waves_to_all_devices():
     shell = shell_on_release_1()
     shell.publish("2")
     view = shell.run(shell.start(spec("2")))
@@ -42,14 +42,14 @@ def test_a_bad_release_is_caught_in_its_first_wave_and_goes_back():
     assert shell.on_release("1") == 1000
 
 
-def test_those_who_confirmed_a_bad_release_go_back_as_well():
+def test_devices_that_confirmed_a_bad_release_revert_as_well():
     shell = shell_on_release_1()
     shell.publish("2", lambda device: (
         Behaviour.FAILS_TRIAL if device.row % 2 else Behaviour.GOOD
     ))  # fmt: skip
     view = shell.run(shell.start(spec("2", 10, 100)))
     assert (view.status, view.wave) == (Status.REVERTED, None)
-    assert view.evidence.reverted >= 1  # confirmed, and taken back
+    assert view.evidence.reverted >= 1  # confirmed, and reverted
     assert shell.on_release("2") == 0
     assert shell.on_release("1") == 300
 
@@ -67,11 +67,11 @@ def test_a_release_that_turns_bad_in_the_second_wave_leaves_the_first_one_too():
     assert [wave.cut for wave in view.waves] == [30, 150, None]
     assert view.waves[0].judgement is not None
     assert view.waves[0].judgement.reason == "passed"
-    assert view.evidence.reverted == 30  # the canary had confirmed it
+    assert view.evidence.reverted == 30  # the canary had confirmed the release
     assert shell.on_release("1") == 300
 
 
-def test_a_release_that_devices_refuse_ends_refused_with_nobody_exposed():
+def test_a_release_that_devices_refuse_ends_refused_without_exposure():
     shell = shell_on_release_1(1000)
     shell.publish("2", Behaviour.REFUSES)
     view = shell.run(shell.start(spec("2")))
@@ -112,7 +112,7 @@ def test_a_device_that_was_silent_and_turns_up_confirmed_is_healthy():
     assert (view.status, view.evidence.failed) == (Status.COMPLETED, 0)
 
 
-def test_offline_devices_never_make_it_fail_nor_hold_it_up():
+def test_offline_devices_neither_fail_nor_block_a_rollout():
     shell = shell_on_release_1()
     for device in shell.devices[::3]:
         device.away = lambda _now: True
@@ -203,13 +203,13 @@ def test_a_fleet_of_one_device_goes_back_from_a_bad_release():
     assert shell.devices[0].running == "1"
 
 
-def test_a_wave_that_nobody_can_be_had_of_waits_and_says_so():
+def test_a_wave_without_reachable_devices_waits_and_why_names_it():
     shell = shell_on_release_1(50)
     for device in shell.devices:
         device.away = lambda _now: True
     shell.publish("2")
     rollout = shell.start(spec("2", 20, 100))
-    view = shell.settle(rollout, 60)  # far beyond patience
+    view = shell.settle(rollout, 60)  # long after the patience
     assert view.status is Status.RUNNING
     wait = view.why.waits[0]
     assert (wait.code, wait.devices) == (WaitCode.SAMPLE, 10)
@@ -256,7 +256,7 @@ def test_numbers_between_good_and_bad_wait_for_a_person():
         Behaviour.FAILS_TRIAL if device in unlucky else Behaviour.GOOD
     )
     view = shell.settle(rollout, 60)
-    assert view.status is Status.RUNNING  # 2 of 20: above 5 %, not surely so
+    assert view.status is Status.RUNNING  # 2 of 20: above 5 %, but not significantly
     assert view.why.waits[0].code is WaitCode.INCONCLUSIVE
     shell.command(rollout, Verb.ADVANCE)
     assert shell.run(rollout).status is Status.COMPLETED
@@ -276,7 +276,7 @@ def test_failures_before_the_sample_is_reached_wait_for_more_and_fail_once_patie
     assert (view.status, view.reason, view.exposed) == (Status.REVERTED, "error_rate", 3)
 
 
-def test_the_first_release_ever_has_nothing_to_go_back_to_and_says_so():
+def test_the_first_release_has_no_earlier_one_and_why_names_it():
     shell = ToyShell(20)
     shell.publish("1", lambda device: Behaviour.GOES_SILENT if device.row else Behaviour.GOOD)
     rollout = shell.start(spec("1", 100))
@@ -296,7 +296,7 @@ def test_newcomers_wait_for_the_next_wave_and_the_wave_of_everyone_takes_them():
     for device in newcomers:
         offer = shell.engine.answer(device.row, shell.now)
         assert offer is not None
-        assert offer.release == "1"  # the baseline, not the release under way
+        assert offer.release == "1"  # the baseline, not the release of the open rollout
     view = shell.run(rollout)
     assert waves(view)[0] == (50, 100, 100)
     assert view.waves[1].cut == 240
@@ -313,7 +313,7 @@ def test_a_completed_rollout_takes_no_newcomers_unless_it_follows_them():
     assert shell.engine.answer(late.row, shell.now) is None
     wait = shell.engine.why_device(late.row, shell.now).waits[-1]
     assert (wait.code, rollout in wait.text) == (WaitCode.NOT_FOLLOWED, True)
-    assert shell.engine.answer(0, shell.now) is None, "who was there keeps it"
+    assert shell.engine.answer(0, shell.now) is None, "a device of the rollout keeps the release"
     shell.restart()
     assert shell.engine.answer(late.row, shell.now) is None
 
@@ -342,14 +342,14 @@ def test_reports_sent_twice_are_counted_once():
     ))  # fmt: skip
     view = shell.run(shell.start(spec("2", 10, 100)))
     trials = sum(
-        said.kind is OutcomeKind.TRIAL_STARTED and said.release == "2"
-        for said in shell.stored_outcomes.values()
+        outcome.kind is OutcomeKind.TRIAL_STARTED and outcome.release == "2"
+        for outcome in shell.stored_outcomes.values()
     )
     assert (view.status, view.exposed) == (Status.REVERTED, trials)
 
 
 def test_the_demo_passes_by_itself_with_stragglers_offline():
-    """A thousand devices, 8 % of them away, some slow, some flapping."""
+    """A thousand devices: 8 % offline, some slow, some going on and off."""
     shell = ToyShell(1003)
     shell.publish("1")
     for device in shell.devices:

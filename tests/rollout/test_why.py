@@ -1,4 +1,4 @@
-"""What waits says so: codes, numbers, times and names."""
+"""Waits: their codes, counts, times and names."""
 
 import pytest
 
@@ -70,7 +70,7 @@ def test_a_paused_rollout_says_so_first_and_then_what_the_wave_waits_for():
     assert codes(shell, rollout)[:2] == [WaitCode.PAUSED, WaitCode.SAMPLE]
 
 
-def test_a_halted_rollout_says_how_many_hold_the_release():
+def test_a_halted_rollout_names_how_many_have_the_release():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2", 20, 100))
     shell.tick()
@@ -79,7 +79,7 @@ def test_a_halted_rollout_says_how_many_hold_the_release():
     assert (report.waits[0].code, report.waits[0].devices) == (WaitCode.HALTED, 20)
 
 
-def test_a_revert_names_who_still_has_to_go_back_and_who_is_away():
+def test_a_revert_names_the_devices_that_still_revert_and_the_offline_ones():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2", 100))
     shell.run(rollout)
@@ -99,7 +99,7 @@ def test_a_revert_names_who_still_has_to_go_back_and_who_is_away():
     ]
 
 
-def test_what_has_ended_waits_for_nothing():
+def test_an_ended_rollout_waits_for_nothing():
     shell = shell_on_release_1()
     assert codes(shell, "ro-1") == [WaitCode.DONE]
 
@@ -145,7 +145,7 @@ def test_a_device_that_failed_a_release_is_not_offered_it_again():
     assert device_wait(shell, inside.row) is WaitCode.NOT_OFFERED
 
 
-def test_a_device_that_is_taken_back_says_to_which_release():
+def test_why_of_a_reverting_device_names_the_earlier_release():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2", 100))
     shell.run(rollout)
@@ -156,11 +156,11 @@ def test_a_device_that_is_taken_back_says_to_which_release():
 
 def test_a_device_that_does_not_check_in_says_since_when():
     shell = shell_on_release_1()
-    seen = shell.now
+    last_seen = shell.now
     shell.devices[4].away = lambda _now: True
     shell.tick(100)
     report = shell.engine.why_device(4, shell.now)
-    assert (report.waits[0].code, report.waits[0].since) == (WaitCode.OFFLINE, seen)
+    assert (report.waits[0].code, report.waits[0].since) == (WaitCode.OFFLINE, last_seen)
     never = shell.enrol("never")
     assert "never checked in" in shell.engine.why_device(never.row, shell.now).waits[0].text
 
@@ -174,7 +174,7 @@ def test_a_device_without_a_variant_says_so():
     assert "no variant for its profile coral_tpu" in report.line
 
 
-def test_a_release_says_where_it_stands():
+def test_why_of_a_release_names_its_rollout():
     shell = shell_on_release_1()
     report = shell.engine.why_release(MODEL, "2", shell.now)
     assert (report.about, report.waits[0].code) == (f"release/{MODEL}/2", WaitCode.NO_ROLLOUT)

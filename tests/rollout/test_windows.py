@@ -1,4 +1,4 @@
-"""Maintenance windows by the clock on the wall, also in the nights in which it is put right."""
+"""Maintenance windows in local time, also in the nights in which the clocks change."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -32,10 +32,10 @@ NIGHT = WindowSpec(start="22:00", end="04:00", days=("fri",), timezone="Europe/P
     [
         ("2026-01-02T21:59:59+01:00", False),
         ("2026-01-02T22:00:00+01:00", True),  # a Friday
-        ("2026-01-03T03:59:59+01:00", True),  # past midnight it is still Friday's
+        ("2026-01-03T03:59:59+01:00", True),  # after midnight it is still the window of Friday
         ("2026-01-03T04:00:00+01:00", False),
         ("2026-01-03T22:30:00+01:00", False),
-        ("2026-07-03T22:00:00+02:00", True),  # in summer too
+        ("2026-07-03T22:00:00+02:00", True),  # in summer time as well
     ],
 )
 def test_a_window_past_midnight(when: str, expected: bool):
@@ -64,7 +64,7 @@ def test_a_window_in_the_hour_that_comes_twice_opens_twice():
     end=st.integers(0, 1439),
     days=st.sets(st.sampled_from(window.DAYS)),
 )
-def test_it_is_open_exactly_when_the_wall_clock_says_so(
+def test_a_window_is_open_exactly_at_its_local_times(
     now: int, zone: str, start: int, end: int, days: set[str]
 ):
     def clock(minutes: int) -> str:
@@ -75,7 +75,7 @@ def test_it_is_open_exactly_when_the_wall_clock_says_so(
     expected = False
     for back in (0, 1):
         day = wall.date() - timedelta(days=back)
-        begin = datetime(day.year, day.month, day.day) + timedelta(minutes=start)  # noqa: DTZ001 - on the wall
+        begin = datetime(day.year, day.month, day.day) + timedelta(minutes=start)  # noqa: DTZ001 - local time
         length = end - start if end > start else end - start + 1440
         chosen = not days or window.DAYS[day.weekday()] in days
         expected |= chosen and begin <= wall < begin + timedelta(minutes=length)
@@ -88,7 +88,7 @@ def test_it_is_open_exactly_when_the_wall_clock_says_so(
     steps=st.lists(st.integers(1, 200_000), max_size=12),
     zone=st.sampled_from(ZONES),
 )
-def test_what_is_kept_of_the_hours_is_what_is_asked_anew(now: int, steps: list[int], zone: str):
+def test_cached_hours_equal_computed_hours(now: int, steps: list[int], zone: str):
     windows = (
         WindowSpec(start="01:30", end="02:30", timezone=zone),
         WindowSpec(start="23:00", end="01:00", timezone="device", days=("sun",)),

@@ -132,7 +132,7 @@ class ActiveRollout:
     def position(self, row: int) -> Position:
         """The position of the device now."""
         is_eligible, place = self.scope.locate(row, self.reach)
-        has_place = self.reservations.holds(row)
+        has_place = self.reservations.has_place(row)
         return Position(self.ledger.standing(row), is_eligible, place is not None, has_place)
 
     def position_of_report(self, row: int, kind: OutcomeKind) -> Position | None:
@@ -155,7 +155,7 @@ class ActiveRollout:
 
     def reserve(self, row: int, labels: Mapping[str, str], now: float) -> None:
         """Reserve a place for the device, which starts now."""
-        self.reservations.take(row, labels, now, is_progress=row < self._enrolled)
+        self.reservations.reserve(row, labels, now, is_progress=row < self._enrolled)
 
     def began(self, row: int, at: float | None) -> None:
         """The start of the device is recorded."""

@@ -77,7 +77,7 @@ class Batch:
         active = self._rollouts.get(outcome.rollout)
         if active is not None and active.reservations.reserved:
             for row in rows.tolist():
-                active.reservations.release(row)
+                active.reservations.free(row)
 
     def grants(self, rows: Rows, now: float) -> tuple[tuple[int, Outcome], ...]:
         """The rows that get a grant, and the grant of each; see ``Engine.grant``."""

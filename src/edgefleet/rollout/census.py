@@ -1,9 +1,10 @@
-"""The evidence of a rollout: each device of the open wave and of those before it in one account.
+"""The census of a rollout: each device of the opened waves is in exactly one account.
 
     cut = offered + in_trial + healthy + failed + refused + reverted + offline + deferred
         + not_begun
 
-as long as no device that reported has left the fleet's selection since (it stays counted).
+The equation holds unless a device that reported has since left the selection of the fleet; such a
+device stays counted.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,43 +17,43 @@ from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding
-from edgefleet.rollout.fleet.columns import Rows, RowSelection, taken
+from edgefleet.rollout.fleet.columns import Rows, RowSelection, gather
 from edgefleet.rollout.fleet.fleet import NOTHING, Fleet
 from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
 
-SILENT = SILENCE.reason  # the reason under which silence after activating is counted
+SILENT = SILENCE.reason  # the reason code for devices that are silent after activating
 
 
 def _no_rows() -> Rows:
     return np.zeros(0, np.int64)
 
 
-def _nobody() -> RowSelection:
+def _no_devices() -> RowSelection:
     return RowSelection.of(_no_rows())
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """The evidence, and which rows are in the accounts that somebody waits for."""
+    """The evidence, and the rows in each account that the rollout waits for."""
 
     evidence: Evidence = field(default_factory=Evidence)
-    offered: RowSelection = field(default_factory=_nobody)
-    in_trial: RowSelection = field(default_factory=_nobody)
-    silent: RowSelection = field(default_factory=_nobody)
-    offline: RowSelection = field(default_factory=_nobody)
-    deferred: RowSelection = field(default_factory=_nobody)
+    offered: RowSelection = field(default_factory=_no_devices)
+    in_trial: RowSelection = field(default_factory=_no_devices)
+    silent: RowSelection = field(default_factory=_no_devices)
+    offline: RowSelection = field(default_factory=_no_devices)
+    deferred: RowSelection = field(default_factory=_no_devices)
 
 
 @dataclass(frozen=True, slots=True)
 class PendingReverts:
-    """Devices that still run what was taken back, and have something to go back to."""
+    """Devices that still run the release of a reverting rollout, and have an earlier release."""
 
     online: Rows = field(default_factory=_no_rows)
     offline: Rows = field(default_factory=_no_rows)
-    stranded: int = 0  # run it, but there is no earlier release for them
+    stranded: int = 0  # devices that run the release and have no earlier one
 
 
-def take_census(
+def count_census(
     active: ActiveRollout,
     fleet: Fleet,
     desired: Desired,
@@ -60,9 +61,9 @@ def take_census(
     *,
     quarantined: Rows | None = None,
 ) -> Census:
-    """Count the open wave. A few passes over the wave's rows, none over the rest of the fleet.
+    """Count the open wave. The cost is a few passes over the rows of the wave.
 
-    ``quarantined`` are rows (ascending) that are offered nothing new, whatever the release.
+    ``quarantined``: ascending rows of quarantined devices. They count only if they have reported.
     """
     wave = active.state.open_wave
     if wave is None:
@@ -74,34 +75,34 @@ def take_census(
     if quarantined is not None and len(quarantined):
         own = active.ledger.standings(rows)
         rows = rows[(own != DeviceStanding.NONE) | ~np.isin(rows, quarantined, assume_unique=True)]
-    unheard = active.ledger.standings(rows) == DeviceStanding.NONE
-    already = taken(fleet.running_ids, rows) == active.release.number
-    already &= unheard
+    unreported = active.ledger.standings(rows) == DeviceStanding.NONE
+    already = gather(fleet.running_ids, rows) == active.release.number
+    already &= unreported
     if already.any():
         already[already] = fleet.phases[rows[already]] == IDLE_CODE
-        unheard &= ~already
+        unreported &= ~already
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
-    away &= unheard
-    unheard &= ~away
+    away &= unreported
+    unreported &= ~away
     trial = active.ledger.rows(DeviceStanding.TRIAL)
     silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)
     found = Census(
-        offered=RowSelection(rows, unheard),
+        offered=RowSelection(rows, unreported),
         in_trial=RowSelection(trial, ~silent),
         silent=RowSelection(trial, silent),
         offline=RowSelection(rows, away),
         deferred=RowSelection.of(active.ledger.rows(DeviceStanding.DEFERRED)),
     )
-    told = int(np.count_nonzero(already))
-    return replace(found, evidence=_evidence(active, found, len(rows), told))
+    served = int(np.count_nonzero(already))
+    return replace(found, evidence=_evidence(active, found, len(rows), served))
 
 
-def call_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:
-    """Let growth know who should have been heard by now and was not."""
+def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:
+    """Update the overdue devices of the rollout, which the exposure limit depends on."""
     spec = active.state.spec.gate
     within_s = min(fleet.offline_after_s, spec.silence_s)
-    overdue = np.count_nonzero(fleet.unheard(census.in_trial.all(), now - within_s))
-    active.overdue.call(
+    overdue = np.count_nonzero(fleet.silent_since(census.in_trial.all(), now - within_s))
+    active.overdue.update(
         spec,
         missing=census.silent.count + int(overdue),
         began=active.ledger.exposed,
@@ -112,7 +113,7 @@ def call_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float
 
 def _evidence(active: ActiveRollout, found: Census, cut: int, already: int) -> Evidence:
     ledger, counts = active.ledger, active.ledger.counts
-    seen = Evidence(
+    counted = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
         cut=cut,
         offered=found.offered.count,
@@ -131,15 +132,15 @@ def _evidence(active: ActiveRollout, found: Census, cut: int, already: int) -> E
         quality=active.cohorts.differences(),
         limits=active.cohorts.limits(),
     )
-    return gate.weigh(seen, active.state.spec.gate)
+    return gate.weigh(counted, active.state.spec.gate)
 
 
 def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
-    """The accounts of a rollout that exposes nobody any more, from its counts: no pass over rows.
+    """The accounts of a rollout that exposes no more devices, without a pass over its rows.
 
-    Only devices left in trial are looked at, as they may have gone silent. Whoever never said
-    anything has not begun, newcomers since count in the cut, and the cohorts are those of the last
-    verdict.
+    Only devices in trial are read, because they may have gone silent. A device without a report
+    counts as not begun. Devices that enrolled since count in the cut. The cohorts are those of the
+    last verdict.
     """
     wave = active.state.open_wave
     if wave is None:
@@ -149,7 +150,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
     cut = max(wave.cut or 0, sum(count.values()))
     silent = _silent(active, fleet, now) if count[DeviceStanding.TRIAL] else 0
-    seen = Evidence(
+    counted = Evidence(
         wave=judged.wave,
         cut=cut,
         in_trial=count[DeviceStanding.TRIAL] - silent,
@@ -167,7 +168,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         quality=judged.quality,
         limits=judged.limits,
     )
-    return gate.weigh(seen, active.state.spec.gate)
+    return gate.weigh(counted, active.state.spec.gate)
 
 
 def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> int:
@@ -181,18 +182,19 @@ def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:
 
 
 def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float) -> PendingReverts:
-    """Who must still go back: runs the release, or is about to, or took it and said nothing since.
+    """The devices that must still revert, last exposed first.
 
-    A device to which another rollout gives this very release keeps it. Newest exposed first.
+    A device must revert if it runs the release, is about to start it, or activated it and has not
+    reported since. A device keeps the release if another rollout gives it the same one.
     """
     number = active.release.number
     owes = fleet.running_ids == number
     if owes.any():
         owes &= active.scope.eligible_mask() | active.ledger.exposed_mask(len(fleet))
-    took = active.ledger.rows(DeviceStanding.TRIAL, DeviceStanding.HEALTHY)
-    unsaid = fleet.running_ids[took] == NOTHING
-    starting = (fleet.phases[took] == TRIAL_CODE) | (fleet.phases[took] == STAGED_CODE)
-    owes[took[unsaid | starting]] = True
+    activated = active.ledger.rows(DeviceStanding.TRIAL, DeviceStanding.HEALTHY)
+    unreported = fleet.running_ids[activated] == NOTHING
+    starting = (fleet.phases[activated] == TRIAL_CODE) | (fleet.phases[activated] == STAGED_CODE)
+    owes[activated[unreported | starting]] = True
     owes[list(active.reservations.granted)] = True
     rows = np.flatnonzero(owes)
     back_to = desired.numbers(rows)

@@ -21,7 +21,7 @@ from edgefleet.rollout.admission.legacy_grants import LegacyGrants
 from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission, allowed
 from edgefleet.rollout.batch import Batch
-from edgefleet.rollout.census import Census, call_overdue, find_owing
+from edgefleet.rollout.census import Census, find_owing, update_overdue
 from edgefleet.rollout.constraints import approval
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Blocked, Reservations
@@ -185,9 +185,9 @@ class Engine:
 
     def _admit_more(self, active: ActiveRollout, census: Census, now: float) -> None:
         """Ask for as many candidates as may start soon."""
-        call_overdue(active, self.fleet, census, now)
+        update_overdue(active, self.fleet, census, now)
         if self._admission.shut_to_all(active, census.offered, now):
-            active.candidates.hold(now)
+            active.candidates.pause(now)
         else:
             renew_candidates(
                 active,
@@ -252,7 +252,7 @@ class Engine:
         """Return the place of a start or a grant that could not be stored."""
         active = self._rollouts.get(outcome.rollout)
         if active is not None:
-            active.reservations.release(row)
+            active.reservations.free(row)
 
     def record(self, row: int, outcome: Outcome, at: float | None = None) -> bool:
         """Count a durable outcome. False if it is not new or concerns no known rollout.

@@ -1,6 +1,6 @@
-"""What happens to a rollout next: by an operator's verb, or by the gate's word.
+"""The next event of a rollout, from an operator's verb or from the gate's judgement.
 
-Events only; what they make of the state stands in ``step``.
+``step`` applies the event to the state.
 """
 
 from collections.abc import Callable, Collection
@@ -17,7 +17,7 @@ from edgefleet.rollout.lifecycle.table import RolloutSignal
 
 
 class NextEvent:
-    """Finds the next event of a rollout over one fleet. Changes nothing."""
+    """Finds the next event of a rollout of one fleet. Changes nothing."""
 
     def __init__(self, fleet: Fleet, desired: Desired) -> None:
         self._fleet = fleet
@@ -32,10 +32,10 @@ class NextEvent:
         *,
         evidence: Callable[[], Evidence],
     ) -> Event:
-        """What the verb asks for. ``others`` are all other rollouts; ``evidence`` is of now.
+        """The event for ``verb``. ``others`` are all other rollouts.
 
-        Raises OperatorError ``verb_not_now``, or ``rollout_overlap`` where one of the others holds
-        its devices.
+        ``evidence`` returns the current evidence. Raises OperatorError ``verb_not_now``, or
+        ``rollout_overlap`` if another rollout acts on common devices.
         """
         match verb:
             case Verb.START:
@@ -67,7 +67,7 @@ class NextEvent:
                 return steps.RevertRequested()
 
     def by_gate(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
-        """What the gate's word leads to; None when it says what it said before."""
+        """The event for a judgement of the gate. None if the judgement changes nothing."""
         match judgement.verdict:
             case Verdict.FAIL if judgement.evidence.exposed:
                 return steps.GateFailed(judgement=judgement)
@@ -78,12 +78,12 @@ class NextEvent:
             case Verdict.PASS | Verdict.INCONCLUSIVE:
                 wave = active.state.open_wave
                 before = None if wave is None else wave.judgement
-                stands = (
+                unchanged = (
                     before is not None
                     and before.reason == judgement.reason
-                    and before.at <= judgement.at  # else somebody set the clock back
+                    and before.at <= judgement.at  # False after the clock was set back
                 )
-                if stands or judgement.verdict is Verdict.PASS:
+                if unchanged or judgement.verdict is Verdict.PASS:
                     return None
                 return steps.WaitReasonChanged(judgement=judgement)
 

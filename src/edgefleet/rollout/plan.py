@@ -1,4 +1,4 @@
-"""Planning: may this rollout be, and what is it then? Raises a typed error, changes nothing."""
+"""Planning: checks of a specification, and the first state of a rollout. Changes nothing."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -26,9 +26,13 @@ from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES
 
 
 def check_waves(waves: tuple[WaveSpec, ...], fleet: Fleet) -> None:
-    """1 to 20 waves; each names devices that no wave before it holds."""
+    """Check the waves: 1 to 20, each with devices that no earlier wave contains."""
     if not 1 <= len(waves) <= WAVES:
-        raise OperatorError("waves_invalid", f"There are {len(waves)} waves.", field="waves")
+        raise OperatorError(
+            "waves_invalid",
+            f"The plan has {len(waves)} waves; 1 to {WAVES} are allowed.",
+            field="waves",
+        )
     last: dict[str, WaveSpec] = {}
     for index, wave in enumerate(waves):
         field = f"waves[{index}]"
@@ -41,7 +45,9 @@ def check_waves(waves: tuple[WaveSpec, ...], fleet: Fleet) -> None:
 
 def _check_wave(wave: WaveSpec, field: str) -> None:
     if wave.percent is not None and wave.count is not None:
-        raise OperatorError("waves_invalid", "A wave has a percent or a count.", field=field)
+        raise OperatorError(
+            "waves_invalid", "A wave has a percent or a count, not both.", field=field
+        )
     if wave.percent is None and wave.count is None and not wave.selector:
         raise OperatorError(
             "waves_invalid", "A wave needs a percent, a count or a selector.", field=field
@@ -49,38 +55,44 @@ def _check_wave(wave: WaveSpec, field: str) -> None:
     if wave.percent is not None and not 0 < wave.percent <= 100:
         raise OperatorError(
             "percent_out_of_range",
-            f"{wave.percent:g} % is no share of a fleet.",
+            f"The percent must be above 0 and at most 100, not {wave.percent:g}.",
             field=f"{field}.percent",
         )
     if wave.count is not None and wave.count < 1:
         raise OperatorError(
-            "waves_invalid", f"{wave.count} devices are none.", field=f"{field}.count"
+            "waves_invalid",
+            f"A wave needs at least 1 device, not {wave.count}.",
+            field=f"{field}.count",
         )
 
 
 def _check_rising(before: WaveSpec | None, wave: WaveSpec, field: str) -> None:
-    """Two waves of the same selection: the later one must be able to hold more."""
+    """Check two waves with the same selector: the later wave must be able to contain more."""
     if before is None:
         return
     if before.count is None and (before.percent is None or before.percent >= 100):
         where = f"{field}.percent" if wave.percent is not None else field
         raise OperatorError(
-            "percent_not_rising", "A wave before it holds all of them.", field=where
+            "percent_not_rising",
+            "An earlier wave already contains all devices of this wave.",
+            field=where,
         )
     if before.percent is not None and wave.percent is not None and wave.percent <= before.percent:
         raise OperatorError(
             "percent_not_rising",
-            f"{wave.percent:g} % after {before.percent:g} %.",
+            f"{wave.percent:g} % is not above the {before.percent:g} % of the wave before.",
             field=f"{field}.percent",
         )
     if before.count is not None and wave.count is not None and wave.count <= before.count:
         raise OperatorError(
-            "waves_invalid", f"{wave.count} after {before.count} devices.", field=f"{field}.count"
+            "waves_invalid",
+            f"{wave.count} devices are not more than the {before.count} of the wave before.",
+            field=f"{field}.count",
         )
 
 
 def check_gate(gate: GateSpec) -> None:
-    """Every number of the gate within its range. Raises ``gate_invalid`` naming the first bad."""
+    """Check the range of each number. Raises ``gate_invalid`` with the first field at fault."""
     for bound in BOUNDS:
         _in_range(bound.field, bound.of(gate), 0, bound.high, bound.wanted)
     _in_range("min_sample", gate.min_sample, 1, math.inf, "1 device or more")
@@ -93,29 +105,39 @@ def check_gate(gate: GateSpec) -> None:
 
 
 def check_knobs(spec: RolloutSpec, fleet: Fleet) -> None:
-    """Exposure, pace, budgets and approval. Raises the typed error of the first bad field."""
+    """Check exposure, pace, budgets, approval and start time. Raises for the first bad field."""
     if spec.exposure.first < 1:
         raise OperatorError(
-            "exposure_invalid", "At least one device must begin.", field="exposure.first"
+            "exposure_invalid",
+            f"The first exposure needs at least 1 device, not {spec.exposure.first}.",
+            field="exposure.first",
         )
     if not (spec.exposure.growth >= 0 and math.isfinite(spec.exposure.growth)):
         raise OperatorError(
-            "exposure_invalid", "Growth is a number, 0 or more.", field="exposure.growth"
+            "exposure_invalid",
+            f"Growth must be a number, 0 or more, not {spec.exposure.growth}.",
+            field="exposure.growth",
         )
     check_pace(spec.pace)
     check_budgets(spec.budgets, fleet)
     check_approval(spec.approval)
     if spec.start_at is not None and not math.isfinite(spec.start_at):
-        raise OperatorError("bad_request", "This is no time.", field="start_at")
+        raise OperatorError(
+            "bad_request",
+            f"The start time must be seconds since the epoch, not {spec.start_at}.",
+            field="start_at",
+        )
 
 
 def _in_range(name: str, value: float, low: float, high: float, wanted: str) -> None:
     if not (low <= value <= high and math.isfinite(value)):
-        raise OperatorError("gate_invalid", f"{value!r} is not {wanted}.", field=f"gate.{name}")
+        raise OperatorError(
+            "gate_invalid", f"{value!r} is out of range: {wanted}.", field=f"gate.{name}"
+        )
 
 
 def check_selector(text: str, fleet: Fleet, *, field: str = "selector") -> Selector:
-    """Parse, and refuse a key that no device carries: it is most likely a slip."""
+    """Parse a selector. A key that no device carries is refused as a likely typing error."""
     selector = parse(text, field=field)
     known = fleet.label_keys
     for key in selector.keys:
@@ -130,7 +152,10 @@ def check_selector(text: str, fleet: Fleet, *, field: str = "selector") -> Selec
 
 
 def check_fleet(scope: Scope, fleet: Fleet, spec: RolloutSpec) -> None:
-    """Somebody must be eligible; a profile without a variant is left out only when that is said."""
+    """Check the fleet: a device is eligible, and each wave can have one.
+
+    Devices without a variant are skipped only if ``spec.skip_ineligible`` is true.
+    """
     selected = fleet.selected(scope.selector)
     if not selected.any():
         raise OperatorError("fleet_empty", "The selector matches no device.", field="selector")
@@ -138,26 +163,29 @@ def check_fleet(scope: Scope, fleet: Fleet, spec: RolloutSpec) -> None:
     if Misfit.NO_VARIANT in reasons and not spec.skip_ineligible:
         raise OperatorError(
             "variant_missing",
-            f"The release has no variant for {_without_variant(scope, fleet, selected)}.",
+            f"Release {spec.release} has no variant for "
+            f"{_without_variant(scope, fleet, selected)}.",
             field="release",
         )
     if not scope.eligible_mask().any():
         named = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
         raise OperatorError(
-            "fleet_empty", f"The release fits none of the devices: {named}.", field="selector"
+            "fleet_empty",
+            f"Release {spec.release} fits none of the selected devices: {named}.",
+            field="selector",
         )
     every = scope.eligible_rows()
     for index, wave in enumerate(spec.waves):
         if not scope.matching(every, wave.selector).any():
             raise OperatorError(
                 "fleet_empty",
-                f"No device of the rollout matches {wave.selector}.",
+                f"No eligible device matches the selector {wave.selector}.",
                 field=f"waves[{index}].selector",
             )
 
 
 def _without_variant(scope: Scope, fleet: Fleet, selected: Mask) -> str:
-    """The profiles without a variant, each with its devices."""
+    """The profiles without a variant, each with its number of devices."""
     missing: dict[str, int] = {}
     counts = np.bincount(fleet.kit_ids[selected], minlength=fleet.kit_count)
     for number, count in enumerate(counts.tolist()):
@@ -167,11 +195,11 @@ def _without_variant(scope: Scope, fleet: Fleet, selected: Mask) -> str:
     return ", ".join(f"{name} ({count} devices)" for name, count in sorted(missing.items()))
 
 
-def check_free(scope: Scope, others: Iterable[ActiveRollout], holding: Collection[Status]) -> None:
-    """No other rollout on a common device may stand in one of ``holding``."""
+def check_free(scope: Scope, others: Iterable[ActiveRollout], statuses: Collection[Status]) -> None:
+    """Check that no rollout with one of ``statuses`` has a device in common."""
     mine = scope.eligible_mask()
     for other in others:
-        if other.state.status in holding:
+        if other.state.status in statuses:
             common = int(np.count_nonzero(mine & other.scope.eligible_mask()))
             if common:
                 raise OperatorError(
@@ -185,7 +213,7 @@ def check_free(scope: Scope, others: Iterable[ActiveRollout], holding: Collectio
 def check_not_failed_before(
     scope: Scope, release: PublishedRelease, others: Iterable[ActiveRollout]
 ) -> None:
-    """What was taken back from any of these devices is not planned for them again."""
+    """Check that the release was not reverted or refused on any of these devices."""
     mine = scope.eligible_mask()
     for other in others:
         if other.release.number != release.number or other.state.status not in WITHDRAWN:
@@ -193,27 +221,27 @@ def check_not_failed_before(
         if (mine & other.scope.eligible_mask()).any():
             raise OperatorError(
                 "release_failed_before",
-                f"Release {release.manifest.release} was taken back by rollout "
-                f"{other.state.id} ({other.state.reason}).",
+                f"Release {release.manifest.release} was tried on some of these devices before: "
+                f"rollout {other.state.id} is {other.state.status} ({other.state.reason}).",
                 field="release",
             )
 
 
 def check_new(scope: Scope, release: PublishedRelease, desired: Desired) -> None:
-    """A release that all of them should run already has nowhere to go back to: none is planned."""
+    """Check that an eligible device has another desired release. Else a revert has no effect."""
     rows = scope.eligible_rows()
     if len(rows) and bool((desired.numbers(rows) == release.number).all()):
         raise OperatorError(
             "release_current",
-            f"Release {release.manifest.release} is what these devices should run already.",
+            f"Release {release.manifest.release} is already the desired release of these devices.",
             field="release",
         )
 
 
 def after_all(others: Iterable[ActiveRollout], now: float) -> float:
-    """``now``, or just after the newest rollout when somebody set the clock back since.
+    """``now``, or just after the newest rollout if the clock was set back since.
 
-    The newest rollout of a device decides: a clock must not make an older one win.
+    The newest rollout of a device decides its release, so creation times must ascend.
     """
     newest = max((other.state.created_at for other in others), default=-math.inf)
     return max(now, math.nextafter(newest, math.inf))
@@ -222,7 +250,7 @@ def after_all(others: Iterable[ActiveRollout], now: float) -> float:
 def planned(
     spec: RolloutSpec, *, rollout_id: str, salt: int, previous: str | None, now: float
 ) -> RolloutState:
-    """The first state of a rollout that was checked."""
+    """The first state of a rollout whose specification was checked."""
     return RolloutState(
         id=rollout_id,
         spec=spec,
@@ -230,7 +258,7 @@ def planned(
         previous=previous,
         status=Status.PLANNED,
         reason="planned",
-        text="Planned; it begins when it is started.",
+        text="Planned and not started.",
         since=now,
         created_at=now,
         waves=whole(spec.waves),
@@ -238,7 +266,7 @@ def planned(
 
 
 def whole(waves: tuple[WaveSpec, ...]) -> tuple[WaveState, ...]:
-    """The waves, with one more for whoever they leave over."""
+    """The waves, with a last wave for all remaining devices unless the plan has one."""
     made = tuple(
         WaveState(percent=wave.percent, count=wave.count, selector=wave.selector) for wave in waves
     )
@@ -259,9 +287,9 @@ def previous_release(scope: Scope, fleet: Fleet, desired: Desired, model: str) -
 
 
 def next_openings(active: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
-    """The waves to open next: all that add nobody to the open one, and the one after.
+    """The waves to open next, up to the first with a larger cut. Empty after the last wave.
 
-    A wave with the same cut has nothing to learn that is not known. Empty after the last wave.
+    Waves with the cut of the open wave are passed at once, because they add no devices.
     """
     state = active.state
     openings: list[Opening] = []
@@ -278,7 +306,7 @@ def next_openings(active: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
 
 
 def _open(scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int) -> Opening:
-    """Cut a wave among the devices that are eligible now, after those ``before`` it."""
+    """Cut a wave of the devices that are eligible now. ``before``: the waves before it."""
     every = scope.eligible_rows()
     chosen = every[scope.matching(every, wave.selector)] if wave.selector else every
     same = [other for other in before if other.selector == wave.selector and other.threshold]
@@ -298,13 +326,13 @@ def _open(scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int) 
 
 
 def leads_on(active: ActiveRollout, openings: tuple[Opening, ...]) -> bool:
-    """True when there is a wave among ``openings`` that is larger than the open one."""
+    """True if one of ``openings`` has a larger cut than the open wave."""
     last = active.state.open_wave
     return bool(openings) and (last is None or openings[-1].cut != last.cut)
 
 
 def check_newest(active: ActiveRollout, others: Iterable[ActiveRollout]) -> None:
-    """A halted rollout is over once a newer one completed on any of its devices."""
+    """Check that no newer rollout has completed on any of the devices of a halted rollout."""
     mine = active.scope.eligible_mask()
     for other in others:
         newer = other.state.created_at > active.state.created_at
@@ -312,5 +340,6 @@ def check_newest(active: ActiveRollout, others: Iterable[ActiveRollout]) -> None
         if completed and (mine & other.scope.eligible_mask()).any():
             raise OperatorError(
                 "verb_not_now",
-                f"Rollout {other.state.id} has completed on its devices since: plan anew.",
+                f"The newer rollout {other.state.id} has completed on some of these devices. "
+                "Plan a new rollout.",
             )

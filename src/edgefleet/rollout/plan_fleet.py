@@ -1,4 +1,4 @@
-"""What the fleet of a plan is made of: enough of it to simulate the plan, and no device by name."""
+"""The fleet of a plan as groups of like devices: enough to simulate the plan, without names."""
 
 from collections import Counter
 
@@ -17,10 +17,10 @@ from edgefleet.rollout.limits import GROUPS
 def compose(
     fleet: Fleet, spec: RolloutSpec, manifest: ReleaseManifest, *, interval_s: float, now: float
 ) -> PlanFleet:
-    """The devices that ``spec`` selects and ``manifest`` fits, put together where they are alike.
+    """Group the devices that ``spec`` selects and ``manifest`` fits by profile and labels.
 
-    Only labels that the plan speaks of tell devices apart. Beyond ``GROUPS`` kinds of devices the
-    rarest lose their labels. The spec must have been checked.
+    Only labels that the plan uses distinguish devices. Beyond ``GROUPS`` groups, the devices of the
+    smallest groups lose their labels. ``spec`` must have been checked.
     """
     rows = np.flatnonzero(fleet.selected(parse(spec.selector)))
     variants = variants_of(manifest)
@@ -37,8 +37,8 @@ def compose(
             left_out[unfit.value] += count
             continue
         labels = fleet.label_set(label_id)
-        told = tuple((key, labels[key]) for key in keys if key in labels)
-        groups[kit.profile, told] += count
+        used = tuple((key, labels[key]) for key in keys if key in labels)
+        groups[kit.profile, used] += count
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     return PlanFleet(
         at=now,
@@ -50,7 +50,7 @@ def compose(
 
 
 def _keys(spec: RolloutSpec) -> tuple[str, ...]:
-    """The labels that the plan speaks of beside its own selector, which all of them match."""
+    """The label keys that the plan uses, without its selector, which all devices match."""
     keys = {key for wave in spec.waves for key in parse(wave.selector).keys}
     keys.update(budget.label for budget in spec.budgets)
     if spec.pace.bytes_per_s_per_site:

@@ -92,7 +92,7 @@ def renew_candidates(
     rows = waiting.all()
     free = rows[~budgets.blocked(active.state.spec.budgets, rows, fleet)]
     if len(waiting) and not len(free):
-        active.candidates.hold(now)
+        active.candidates.pause(now)
     else:
         places = active.scope.positions(free)
         active.candidates.renew(places, allowed=soon, begun=begun, now=now)

@@ -46,7 +46,7 @@ class LegacyGrants:
         if held is not None:
             if self._goes_on(held, row, now):
                 return None
-            held.reservations.take_back(row)
+            held.reservations.cancel_grant(row)
             del self.by_row[row]
         if not starts_by_itself(self._fleet.protocol(row)):
             return None
@@ -65,7 +65,7 @@ class LegacyGrants:
             if since is not None and since > at:
                 return False  # it was let go of: a later one was given
             if other is not active:
-                other.reservations.take_back(row)
+                other.reservations.cancel_grant(row)
         self.by_row[row] = active
         if not active.reservations.grant(row, self._fleet.labels(row), at):
             self._unheard.add(row)

@@ -64,14 +64,14 @@ class StartAdmission:
             return False
         standing = position.standing
         if position.has_place:
-            active.reservations.take(row, self._labels(row), now)
+            active.reservations.reserve(row, self._labels(row), now)
             return True
         if standing is _TRIAL or standing is _HEALTHY:
             return True
         if self._fleet.protocol(row) in _LEGACY:
             # The device runs the release by now, so it counts even if no grant is on record.
             if standing not in EXCLUDED:
-                active.reservations.take(row, self._labels(row), now)
+                active.reservations.reserve(row, self._labels(row), now)
             return True
         if not active.gives(row, standing, self._fleet.running_id(row), position):
             return False
@@ -86,7 +86,7 @@ class StartAdmission:
         True reserves its place, as ``admit`` does.
         """
         reservations = active.reservations
-        if reservations.holds(row) or reservations.is_put_off(row, now):
+        if reservations.has_place(row) or reservations.is_put_off(row, now):
             return False
         if self._is_refused(active, row, now) or self._turn(active, row, now) is not None:
             return False
@@ -117,7 +117,7 @@ class StartAdmission:
         room = active.reservations.starts.room(now)
         began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
         if len(began):
-            active.reservations.take_all(rows[began], now)
+            active.reservations.reserve_all(rows[began], now)
             active.note_progress(
                 int(rows[began[0]]), now
             )  # the oldest: it is least likely a newcomer

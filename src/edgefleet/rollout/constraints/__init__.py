@@ -1,1 +1,1 @@
-"""What limits a start: reservations, exposure, rate, budgets, windows, approval, quarantine."""
+"""Limits on starts: reservations, exposure, rate, budgets, windows, approval, quarantine."""

@@ -12,18 +12,22 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.limits import BUDGETS
 
 LabelsByRow = Mapping[int, Mapping[str, str]]
-"""Devices by row, each with its labels."""
+"""Row of a device -> its labels."""
 
 
 def check_budgets(budgets: tuple[BudgetSpec, ...], fleet: Fleet) -> None:
     """Raises OperatorError ``budget_invalid`` or ``selector_key_unknown``."""
     if len(budgets) > BUDGETS:
-        raise OperatorError("budget_invalid", f"There are {len(budgets)} budgets.", field="budgets")
+        raise OperatorError(
+            "budget_invalid",
+            f"The plan has {len(budgets)} budgets; at most {BUDGETS} are allowed.",
+            field="budgets",
+        )
     for index, budget in enumerate(budgets):
         if budget.max_in_trial < 1:
             raise OperatorError(
                 "budget_invalid",
-                f"{budget.max_in_trial} devices could never begin.",
+                f"A budget must allow at least 1 device in trial, not {budget.max_in_trial}.",
                 field=f"budgets[{index}].max_in_trial",
             )
         if budget.label not in fleet.label_keys:
@@ -35,9 +39,9 @@ def check_budgets(budgets: tuple[BudgetSpec, ...], fleet: Fleet) -> None:
 
 
 class Budgets:
-    """The devices in trial by label value, of all open rollouts together.
+    """The number of devices in trial by label value, over all open rollouts.
 
-    A device counts with the labels that it had when its trial began. Nothing is counted while no
+    A device counts under the labels that it had when its trial began. Nothing is counted while no
     open rollout has a budget.
     """
 
@@ -52,7 +56,7 @@ class Budgets:
         rollouts: Collection[str],
         in_trial: Callable[[str], LabelsByRow],
     ) -> None:
-        """Count by ``labels`` in ``rollouts``, the ids of those that are open.
+        """Count by ``labels`` in ``rollouts``, the ids of the open rollouts.
 
         ``in_trial`` returns the devices in trial of a rollout that was not counted before.
         """
@@ -73,12 +77,12 @@ class Budgets:
                 self._add(carried, 1)
 
     def in_use(self, label: str, value: str) -> int:
-        """Devices in trial with that label value, of all open rollouts."""
+        """Number of devices in trial with this label value, over all open rollouts."""
         counts = self.counts.get(label)
         return 0 if counts is None else counts[value]
 
     def full(self, specs: tuple[BudgetSpec, ...], labels: Mapping[str, str]) -> BudgetSpec | None:
-        """The first of ``specs`` with no place for a device with these labels. None if all have."""
+        """The first of ``specs`` that is full for a device with these labels. None if none is."""
         for spec in specs:
             value = labels.get(spec.label)
             if value is not None and self.in_use(spec.label, value) >= spec.max_in_trial:
@@ -86,7 +90,7 @@ class Budgets:
         return None
 
     def places(self, specs: tuple[BudgetSpec, ...], fleet: Fleet) -> int | None:
-        """Devices of the whole fleet that ``specs`` allow in trial at once. None if unbounded."""
+        """Number of devices that ``specs`` allow in trial in the whole fleet. None if unlimited."""
         if not specs:
             return None
         count = fleet.label_set_count
@@ -99,7 +103,7 @@ class Budgets:
         return found[1]
 
     def begin(self, rollout: str, row: int, labels: Mapping[str, str]) -> None:
-        """Count a device whose trial begins, or that has a place reserved. Once per device."""
+        """Count a device in trial or with a reservation. A second call has no effect."""
         rows = self._in_trial.get(rollout)
         if rows is None or row in rows:
             return
@@ -114,7 +118,7 @@ class Budgets:
             self._add(labels, -1)
 
     def blocked(self, specs: tuple[BudgetSpec, ...], rows: Rows, fleet: Fleet) -> Mask:
-        """Which of ``rows`` have no place now under ``specs``."""
+        """True for each of ``rows`` for which one of ``specs`` is full."""
         mask = np.zeros(len(rows), np.bool_)
         if not specs or not len(rows):
             return mask

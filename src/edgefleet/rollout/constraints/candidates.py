@@ -1,7 +1,8 @@
-"""Who is offered a release that is being rolled out: about twice as many as may start soon.
+"""Candidates: the devices that may download, about twice as many as may start soon.
 
-Devices with the lowest positions come first. The bound is soft: it keeps a whole wave from fetching
-what only a few of it may activate, and who is offered in vain costs nothing but the bytes.
+They are the devices of the open wave with the lowest positions. The limit is soft. It keeps a whole
+wave from downloading a release that only a few of its devices may start. A candidate too many costs
+only the bytes of its download.
 """
 
 from typing import Final
@@ -10,36 +11,36 @@ import numpy as np
 
 from edgefleet.rollout.fleet.cut import EVERYONE, Hashes
 
-AHEAD: Final = 2.0  # times what may start
-AT_LEAST: Final = 8
-WIDEN_S: Final = 60.0  # nobody started for so long: ask more of them
+AHEAD: Final = 2.0  # candidates per device that may start
+AT_LEAST: Final = 8  # candidates
+WIDEN_S: Final = 60.0  # without a start for this long, the number of candidates doubles
 
 
 class Candidates:
-    """A position; devices of the open wave below it are offered the release."""
+    """A threshold: devices of the open wave with a position below it are candidates."""
 
     def __init__(self) -> None:
         self.below = 0
-        self._for = 0  # how many may start, as it was made
+        self._for = 0  # how many could start when the threshold was set
         self._made_at = 0.0
         self._begun = 0
         self._width = AHEAD
 
     def open(self, *, allowed: int, begun: int, cut: int, now: float) -> None:
-        """A wave opened: a first guess, as positions lie evenly."""
+        """Set a first threshold when a wave opens. Positions are spread evenly over the cut."""
         self._width = AHEAD
         self._note(allowed, begun, now)
         share = begun + self._wanted(allowed)
         self.below = EVERYONE if share >= cut else EVERYONE * share // cut
 
     def is_stale(self, *, allowed: int, begun: int, now: float) -> bool:
-        """True when more may start than it was made for, or nobody did for long."""
+        """True if more devices may start than when it was set, or none started for WIDEN_S."""
         grown = allowed > 1.25 * self._for
         used = begun - self._begun >= max(1, self._for // 2)
         return grown or used or not 0 <= now - self._made_at < WIDEN_S
 
     def renew(self, waiting: Hashes, *, allowed: int, begun: int, now: float) -> None:
-        """``waiting`` are the positions of who is online and has not begun."""
+        """Set the threshold. ``waiting``: positions of online devices that have not begun."""
         idle = begun == self._begun and now - self._made_at >= WIDEN_S
         self._width = min(self._width * 2, float(1 << 32)) if idle else AHEAD
         self._note(allowed, begun, now)
@@ -49,8 +50,8 @@ class Candidates:
         else:
             self.below = int(np.partition(waiting, count)[count])
 
-    def hold(self, now: float) -> None:
-        """Nobody who waits may start now: that nobody does is no reason to ask more of them."""
+    def pause(self, now: float) -> None:
+        """Keep the number of candidates while no device may start: no start is expected then."""
         self._made_at = max(self._made_at, now)
 
     def _wanted(self, allowed: int) -> int:

@@ -1,8 +1,9 @@
-"""How many devices may hold an unconfirmed release at once: more, the more have confirmed it.
+"""The exposure limit: how many devices may be in trial at once. It grows with confirmations.
 
-With the default, ten at first and as many as have confirmed it after that, the number of those that
-hold it doubles from round to round. It takes some 40 devices to be sure of a release that fails on
-one in five (``sequential``), so it ends there and not at the end of a wave of thousands.
+With the default, the limit is ten devices, and later the number of devices that have confirmed the
+release, so the number of exposed devices doubles from round to round. The gate needs about 40
+devices to reject a release that fails on one device in five (``sequential``). The limit stops such
+a release near 40 devices, long before the end of a wave of thousands.
 """
 
 from typing import Final
@@ -10,11 +11,13 @@ from typing import Final
 from edgefleet.protocol.rollout import ExposureSpec, GateSpec
 from edgefleet.rollout.evidence.sequential import exact_p_value, log_rate_evidence
 
-SO_FAR: Final = "as many as the evidence so far allows"
+SO_FAR: Final = "the limit grows as devices confirm the release"
 _CHANCE: Final = 0.1
-"""So seldom as many are missing at the limit by chance. To wait costs minutes and to grow costs
-devices, so this is far from a verdict; at 2 % against a limit of 1 % it stops growth at some
-thousand devices, where log evidence above 0 takes twice as many (``make bench-gate``)."""
+"""P-value at or below which overdue devices stop growth.
+
+Waiting costs minutes and growth costs devices, so this is far weaker than a verdict. A release that
+silences 2 % of its devices, with a limit of 1 %, stops growing at about a thousand devices. The
+test ``log_rate_evidence > 0`` needs twice as many (``make bench-gate``)."""
 
 
 def allowed(
@@ -22,25 +25,27 @@ def allowed(
 ) -> int:
     """How many devices may be in trial at once.
 
-    ``healthy`` have confirmed it; ``in_trial`` activated it and said nothing yet, those that are
-    ``missing`` among them. While the evidence leans against the release nothing grows, and it goes
-    on by first handfuls beside the missing: nothing is learnt from standing still.
+    ``healthy`` devices have confirmed the release. ``in_trial`` devices have activated it and not
+    reported yet; ``missing`` of these are overdue. While the release is ``suspect`` the limit does
+    not grow, but ``spec.first`` devices besides the missing ones may always be in trial: without
+    new trials there would be no new evidence.
     """
     limit = trusted(spec, healthy)
     return min(limit, missing + max(spec.first, in_trial - missing)) if suspect else limit
 
 
 def trusted(spec: ExposureSpec, healthy: int) -> int:
-    """``allowed`` while nothing speaks against the release."""
+    """``allowed`` while the release is not suspect."""
     return max(spec.first, int(spec.growth * healthy))
 
 
 def suspicious(spec: GateSpec, *, bad: int, size: int) -> bool:
-    """True while ``bad`` of ``size`` finished devices speak against the release."""
+    """True if ``bad`` of ``size`` finished devices are evidence against the release."""
     limit = spec.max_error_rate
-    return bad > limit * size and log_rate_evidence(bad, size, limit) > 0  # below it never is
+    # The log evidence is never positive at a rate up to the limit, so the cheap test comes first.
+    return bad > limit * size and log_rate_evidence(bad, size, limit) > 0
 
 
 def missed(spec: GateSpec, *, missing: int, due: int) -> bool:
-    """True while ``missing`` of ``due`` devices, that should have been heard, are too many."""
+    """True if ``missing`` of ``due`` devices, which should have checked in, are too many."""
     return exact_p_value(missing, due, spec.max_silent_rate) <= _CHANCE

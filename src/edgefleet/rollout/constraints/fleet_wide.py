@@ -1,4 +1,4 @@
-"""The constraints that hold for the whole fleet, whichever rollout a device belongs to."""
+"""The constraints that apply to the whole fleet, over all rollouts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from edgefleet.rollout.constraints.quarantine import Quarantine
 
 @dataclass(slots=True)
 class FleetConstraints:
-    """One object per engine: the freeze, the quarantine, the budgets by label, and the bytes."""
+    """Freeze, quarantine, budgets by label and byte budget. An engine has one such object."""
 
     freeze: Freeze = field(default_factory=lambda: Freeze(frozen=False))
     quarantine: Quarantine = field(default_factory=Quarantine)
@@ -21,10 +21,10 @@ class FleetConstraints:
     def arrange(
         self, specs: Mapping[str, RolloutSpec], in_trial: Callable[[str], LabelsByRow]
     ) -> None:
-        """Set the bounds of the open rollouts. To be called when a rollout is added or changes.
+        """Set the limits of the open rollouts. To be called when a rollout is added or changes.
 
-        ``specs`` holds the plan of each open rollout by its id. ``in_trial`` returns the devices
-        in trial of one rollout with their labels of now.
+        ``specs`` maps the id of each open rollout to its plan. ``in_trial`` returns the devices in
+        trial of one rollout with their current labels.
         """
         labels = frozenset(one.label for spec in specs.values() for one in spec.budgets)
         self.budgets.arrange(labels, specs.keys(), in_trial)

@@ -1,37 +1,37 @@
-"""Who began, should have been heard by now, and was not.
+"""Overdue devices: they began a release, should have checked in by now, and have not.
 
-A device that a release bricks says nothing, and the gate counts it only after ``silence_s``. Until
-then growth would go on as if it were well, so it is missed sooner where growth is decided.
+A device that a release bricks sends no report, and the gate counts it only after ``silence_s``.
+Until then the exposure limit would keep growing, so the limit reacts to overdue devices sooner.
 """
 
 from collections import deque
 
 from edgefleet.protocol.rollout import GateSpec
 from edgefleet.rollout.constraints import exposure
-from edgefleet.rollout.limits import MUSTER_NOTES
+from edgefleet.rollout.limits import OVERDUE_SAMPLES
 
 
 class Overdue:
-    """The roll call of one rollout, as of its last one; nothing is missing before the first.
+    """The overdue devices of one rollout at the last ``update``. None before the first call.
 
-    ``missing`` devices are in trial and were not heard for ``within_s``. They are held against
-    ``due``, those that began so long ago: while a release spreads most devices have only just
-    begun, and would hide how many of the others are gone. A process that starts anew knows no
-    times of beginning and does not need them: all that began before it should be heard first.
+    ``missing`` devices are in trial and have not checked in for ``within_s``. They are compared
+    with ``due``, the devices that began at least that long ago: while a release spreads, most
+    devices have only just begun, and would hide how many of the others are overdue. Start times are
+    not persisted. After a restart, all devices that began before the restart are due.
     """
 
     def __init__(self) -> None:
         self.missing = 0
         self.due = 0
-        self.suspect = False  # more are missing than the plan allows
-        self._began: deque[tuple[float, int]] = deque()  # when, and how many by then
+        self.suspect = False  # significantly more are missing than the plan allows
+        self._began: deque[tuple[float, int]] = deque()  # (time, devices that had begun by then)
 
-    def call(
+    def update(
         self, spec: GateSpec, *, missing: int, began: int, now: float, within_s: float
     ) -> None:
-        """``began`` devices did by now, and ``missing`` of them are not heard."""
+        """Update the counts: ``began`` devices have begun, and ``missing`` of these are overdue."""
         last = self._began[-1] if self._began else None
-        if last is None or (began != last[1] and now - last[0] >= within_s / MUSTER_NOTES):
+        if last is None or (began != last[1] and now - last[0] >= within_s / OVERDUE_SAMPLES):
             self._began.append((now, began))
         while len(self._began) > 1 and self._began[1][0] <= now - within_s:
             self._began.popleft()
@@ -41,10 +41,10 @@ class Overdue:
 
     @property
     def reason(self) -> str:
-        """Why no more may be in trial, as the end of a sentence."""
+        """The reason why no more devices may be in trial, as the end of a sentence."""
         if not self.suspect:
             return exposure.SO_FAR
         return (
-            f"no more are added while {self.missing} of the {self.due} that should have been heard "
-            "by now are missing"
+            f"the limit does not grow while {self.missing} of {self.due} devices are overdue "
+            "(they began and have not checked in since)"
         )

@@ -1,4 +1,4 @@
-"""Rate limits: starts per minute, counted exactly, and bytes per second, by token buckets."""
+"""Rate limits: starts per minute (exact count) and bytes per second (token buckets)."""
 
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
@@ -14,11 +14,13 @@ def check_pace(pace: PaceSpec) -> None:
     for name in ("starts_per_minute", "bytes_per_s", "bytes_per_s_per_site"):
         value: int = getattr(pace, name)
         if value < 0:
-            raise OperatorError("pace_invalid", f"{value} is below 0.", field=f"pace.{name}")
+            raise OperatorError(
+                "pace_invalid", f"The limit must be 0 or more, not {value}.", field=f"pace.{name}"
+            )
 
 
 class StartRate:
-    """When devices began, of the last minute: at most ``most`` in any 60 s (0 is no bound)."""
+    """The starts of the last minute: at most ``most`` in any 60 s. 0 is no limit."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -30,30 +32,30 @@ class StartRate:
             self._at[place:place] = [at] * count
 
     def remove(self, at: float) -> None:
-        """It did not begin after all."""
+        """Remove one start at time ``at``: the device did not begin."""
         place = bisect_right(self._at, at) - 1
         if place >= 0 and self._at[place] == at:
             del self._at[place]
 
     def room(self, now: float) -> int | None:
-        """How many may begin now; None: any number."""
+        """How many devices may begin now. None if there is no limit."""
         if not self.most:
             return None
         del self._at[: bisect_right(self._at, now - MINUTE_S)]
         return max(0, self.most - len(self._at))
 
     def wait_until(self, now: float) -> float | None:
-        """When the next may begin; None: now. A clock set back counts as no time."""
+        """Time at which the next device may begin. None if one may begin now."""
         if self.room(now) != 0:
             return None
         return self._at[-self.most] + MINUTE_S
 
 
 class TokenBucket:
-    """Bytes that may be offered: ``per_s`` bytes flow in, each offered download flows out at once.
+    """A token bucket: ``per_s`` bytes per second flow in, an offered download consumes its size.
 
-    The bucket holds the bytes of ten seconds. A larger download may leave when the bucket is full;
-    the bucket is in debt then, and nothing leaves before the debt has flowed in.
+    The capacity is the bytes of ten seconds. A larger download may be offered when the bucket is
+    full. The bucket is then in debt, and no download may be offered before the debt is paid.
     """
 
     HOLDS_S = 10.0
@@ -64,7 +66,7 @@ class TokenBucket:
         self._at: float | None = None
 
     def ready_at(self, size_bytes: int, now: float) -> float:
-        """Time at which ``size_bytes`` may leave. Never before ``now``."""
+        """Time at which a download of ``size_bytes`` may be offered. Never before ``now``."""
         self._fill(now)
         short = min(float(size_bytes), self._per_s * self.HOLDS_S) - self._bytes
         return now + max(0.0, short / self._per_s)
@@ -83,19 +85,20 @@ class TokenBucket:
 
 
 class ByteBudget:
-    """The bytes offered by all rollouts, measured against the bound of each open rollout.
+    """The bytes offered by all rollouts, against the limit of each open rollout.
 
-    Each bound is a token bucket that every offered byte leaves, so rollouts with the same bound
-    share one bucket. The buckets are not persisted: after a restart they are full.
+    Each limit is a token bucket from which the bytes of every offered download are consumed, so
+    rollouts with the same limit share one bucket. The buckets are not persisted: after a restart
+    they are full.
     """
 
     def __init__(self) -> None:
         self._fleet: dict[int, TokenBucket] = {}  # bytes per second -> bucket
         self._sites: dict[tuple[str, int], dict[str, TokenBucket]] = {}  # (label, bytes per second)
-        self.is_bounded = False  # True while an open rollout bounds the bytes
+        self.is_bounded = False  # True while an open rollout limits the bytes
 
     def arrange(self, paces: Collection[tuple[str, PaceSpec]]) -> None:
-        """Set the bounds: the site label and the pace of each open rollout."""
+        """Set the limits: the site label and the pace of each open rollout."""
         rates = {pace.bytes_per_s for _, pace in paces} - {0}
         self._fleet = {rate: self._fleet.get(rate) or TokenBucket(rate) for rate in rates}
         keys = {(label, pace.bytes_per_s_per_site) for label, pace in paces}
@@ -118,16 +121,16 @@ class ByteBudget:
         return at if at > now else None
 
     def busy_until(self, pace: PaceSpec, now: float) -> float | None:
-        """Time at which the bound of ``pace`` for the whole fleet frees bytes again.
+        """Time at which the fleet-wide limit of ``pace`` next allows bytes. None if it does now.
 
-        None if it has some now. Bounds per site are not considered.
+        Limits per site are not considered.
         """
         bucket = self._fleet.get(pace.bytes_per_s)
         at = now if bucket is None else bucket.ready_at(1, now)
         return at if at > now else None
 
     def consume(self, labels: Mapping[str, str], size_bytes: int, now: float) -> None:
-        """Count a download that is offered to a device with these labels, by any rollout."""
+        """Count a download that any rollout offers to a device with these labels."""
         for bucket in self._fleet.values():
             bucket.consume(size_bytes, now)
         for key in self._sites:

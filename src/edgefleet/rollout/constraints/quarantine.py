@@ -1,7 +1,7 @@
-"""Devices on which releases go wrong again and again: after two they are quarantined.
+"""Quarantine: a device that rolled back two releases of a model is offered no more of that model.
 
-A rollback is one rollout of a model after which the device went back, by itself or recalled.
-A quarantined device is offered no more of the model until an operator clears it.
+A rollback is one rollout of a model after which the device reverted, by itself or because the
+rollout was reverted. The quarantine ends when an operator clears the device.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ TOO_MANY: Final = 2
 
 
 class Quarantine:
-    """Counted from what devices reported, less what an operator cleared."""
+    """Rollbacks by model and device, from reports, and the counts that operators cleared."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Counter[int]] = {}  # model -> row -> rollbacks
@@ -23,7 +23,7 @@ class Quarantine:
         self._rows: dict[str, Rows] = {}
 
     def add(self, model: str, row: int) -> None:
-        """The device went back after one more rollout."""
+        """Count one more rollback of the device."""
         self.counts.setdefault(model, Counter())[row] += 1
         self._rows.pop(model, None)
 
@@ -32,7 +32,7 @@ class Quarantine:
         return 0 if found is None else found[row]
 
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
-        """An operator cleared the device when it had so many."""
+        """An operator cleared the device at this number of ``rollbacks``."""
         self._cleared[model, row] = rollbacks
         self._rows.pop(model, None)
 
@@ -57,13 +57,13 @@ class Quarantine:
 
 
 def quarantine_text(name: str | None) -> str:
-    """What an operator is to do about the device of this name, or about several without one."""
+    """The wait text, with the command to run, for the device ``name``. None is for several."""
     if name is None:
         return (
             "Quarantined: these devices rolled back two releases."
             " Inspect each, then run `edgefleet device unquarantine NAME`."
         )
     return (
-        "Quarantined: it rolled back two releases."
-        f" Inspect it, then run `edgefleet device unquarantine {name}`."
+        "Quarantined: this device rolled back two releases."
+        f" Inspect the device, then run `edgefleet device unquarantine {name}`."
     )

@@ -1,8 +1,8 @@
-"""The places of one rollout, and the reasons why a device may not start now.
+"""The reservations of one rollout, and the reasons why a device may not start now.
 
-A door is closed to every device: freeze, approval, maintenance window. Places run out: exposure,
-start rate, budgets. A place is reserved when a start is admitted, and kept while the device is in
-trial.
+Doors close a rollout to every device: freeze, approval, maintenance window. Limits bound the number
+of devices: exposure, start rate, budgets. A reservation begins when a start is admitted, and ends
+when the start is recorded; the device then counts as in trial.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.limits import PUT_OFF_S
 
 DOORS: Final = frozenset({WaitCode.FREEZE, WaitCode.APPROVAL, WaitCode.WINDOW})
-"""Reasons that close a rollout to every device until a person or the clock opens it."""
+"""Wait codes of the doors, which a person or the clock opens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The reason why a device gets nothing now, and until when if that is known."""
+    """The reason why a device may not start or download now. ``until``: None if it is unknown."""
 
     code: WaitCode
     text: str
@@ -35,7 +35,7 @@ class Blocked:
 
 
 class Reservations:
-    """The places of one rollout. Rebuilt from the recorded outcomes."""
+    """The reservations of one rollout. After a restart they are rebuilt from recorded outcomes."""
 
     def __init__(
         self, rollout: str, spec: RolloutSpec, fleet_wide: FleetConstraints, offset: Offset
@@ -45,20 +45,22 @@ class Reservations:
         self.fleet_wide = fleet_wide
         self.hours = Hours(spec.windows, offset)
         self.starts = StartRate(spec.pace.starts_per_minute)
-        self.progress_at = 0.0  # when a start was last admitted, or blocked by a closed window
+        self.progress_at = (
+            0.0  # time of the last admitted start, or of the last one blocked by a window
+        )
         self._offered: set[int] = set()  # rows whose download was counted
-        self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how often, since)
-        self._granted: dict[int, float] = {}  # row -> since; with its offer, see ``grants``
+        self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how many admissions, since)
+        self._granted: dict[int, float] = {}  # row -> since; see ``legacy_grants``
         self._put_off: dict[int, float] = {}  # row -> until
 
     @property
     def reserved(self) -> int:
-        """Devices that were admitted, or granted with their offer, and are not recorded yet."""
+        """Number of devices that are admitted or hold a grant, and have no recorded start."""
         return len(self._reserved) + len(self._granted)
 
     @property
     def granted(self) -> tuple[int, ...]:
-        """Rows that hold a grant and did not report a start."""
+        """Rows with a grant and without a reported start."""
         return tuple(self._granted)
 
     @property
@@ -68,26 +70,32 @@ class Reservations:
     def door(
         self, state: RolloutState, labels: Mapping[str, str] | None, now: float
     ) -> Blocked | None:
-        """The door that is closed to every device, or to the device with ``labels``.
+        """The reason of the first closed door. None if all doors are open.
 
-        None if all doors are open.
+        ``labels`` are those of one device. None asks for a door that is closed to every device.
         """
         freeze = self.fleet_wide.freeze
         if freeze.frozen:
             return Blocked(
-                WaitCode.FREEZE, f"{freeze.person} has frozen the whole fleet.", since=freeze.since
+                WaitCode.FREEZE,
+                f"{freeze.person} has frozen the whole fleet. "
+                "Run `edgefleet fleet thaw` to end the freeze.",
+                since=freeze.since,
             )
         if state.spec.approval.people and (people := approval.missing(state)):
-            given = ", ".join(approval.approvers(state)) or "nobody"
+            given = ", ".join(approval.approvers(state)) or "none"
+            needed = "1 more approval is" if people == 1 else f"{people} more approvals are"
             return Blocked(
                 WaitCode.APPROVAL,
-                f"{people} more must approve it (so far: {given}): "
-                f"edgefleet rollout approve {state.id}.",
+                f"{needed} needed (so far: {given}). Run `edgefleet rollout approve {state.id}`.",
             )
         return None if self.hours.always else self.shut(labels, now)
 
     def shut(self, labels: Mapping[str, str] | None, now: float) -> Blocked | None:
-        """The window that has to open first; without ``labels``, for every device there may be."""
+        """The reason if no maintenance window is open for a device with ``labels``. None if one is.
+
+        Without ``labels``: only if no window is open for any device.
+        """
         zone = None if labels is None else labels.get(LABEL)
         if labels is None and self.hours.by_device:
             return None
@@ -106,9 +114,9 @@ class Reservations:
         started: int,
         overdue: Overdue,
     ) -> Blocked | None:
-        """The constraint that has no place left for the device. None if it has one already.
+        """The limit that is reached for the device. None if none is, or if it has a place already.
 
-        ``started`` devices have reported their start and no end.
+        ``started`` devices have reported their start and no outcome.
         """
         if row in self._reserved or row in self._granted:
             return None
@@ -116,32 +124,43 @@ class Reservations:
         if in_trial >= allowed:
             return Blocked(
                 WaitCode.EXPOSURE,
-                f"{in_trial} devices are in trial{self.unsaid}: {overdue.reason}.",
+                f"{in_trial} devices are in trial{self.grants_text} (limit {allowed}): "
+                f"{overdue.reason}.",
             )
         if self.starts.most and (until := self.starts.wait_until(now)) is not None:
-            return Blocked(WaitCode.PACE, "Enough devices began in the last minute.", until)
+            text = f"The rate limit of {self.starts.most} starts per minute is reached."
+            return Blocked(WaitCode.PACE, text, until)
         budgets = self._spec.budgets
         if budgets and (full := self.fleet_wide.budgets.full(budgets, labels)) is not None:
+            value = labels[full.label]
+            in_use = self.fleet_wide.budgets.in_use(full.label, value)
             return Blocked(
                 WaitCode.BUDGET,
-                f"{full.max_in_trial} in trial with {full.label}={labels[full.label]}: "
-                "as many as the budget allows.",
+                f"The budget of {full.label}={value} is full: "
+                f"{in_use} of {full.max_in_trial} in trial.",
             )
         return None
 
     @property
-    def unsaid(self) -> str:
-        """How many of those in trial may have begun and did not say so, in words."""
-        return f", or start by themselves ({len(self._granted)})" if self._granted else ""
+    def grants_text(self) -> str:
+        """How many of the devices in trial hold a grant and have not reported a start, in words."""
+        return (
+            f", {len(self._granted)} of these with a grant and no reported start"
+            if self._granted
+            else ""
+        )
 
-    def holds(self, row: int) -> bool:
-        """True when the device was admitted and is not recorded yet."""
+    def has_place(self, row: int) -> bool:
+        """True if the device is admitted or holds a grant, and has no recorded start."""
         return row in self._reserved or row in self._granted
 
-    def take(
+    def reserve(
         self, row: int, labels: Mapping[str, str], now: float, *, is_progress: bool = False
     ) -> None:
-        """Reserve a place; the same device again holds the same one."""
+        """Reserve a place. A second call for the same device keeps the first reservation.
+
+        With ``is_progress`` the patience for stragglers starts again.
+        """
         if is_progress:
             self.progress_at = max(self.progress_at, now)
         if row in self._granted:
@@ -156,13 +175,13 @@ class Reservations:
         if self.fleet_wide.budgets.counts:
             self.fleet_wide.budgets.begin(self._rollout, row, labels)
 
-    def take_all(self, rows: Rows, now: float) -> None:
-        """``take`` for many rows that hold no place yet, where no budget counts them."""
+    def reserve_all(self, rows: Rows, now: float) -> None:
+        """``reserve`` for many rows without a reservation. Requires that no budget is counting."""
         self._reserved.update(dict.fromkeys(rows.tolist(), (1, now)))
         self.starts.add(now, len(rows))
 
-    def release(self, row: int) -> None:
-        """Give a place back that was not used; it goes when all who took it gave it back."""
+    def free(self, row: int) -> None:
+        """Return an unused reservation. It is freed after as many calls as ``reserve`` had."""
         if row not in self._reserved:
             return
         times, since = self._reserved.pop(row)
@@ -173,7 +192,11 @@ class Reservations:
             self.end_trial(row)
 
     def began(self, row: int, at: float | None, *, is_progress: bool = False) -> None:
-        """Its start is recorded. Only the reserved time or ``at`` counts for the pace."""
+        """End the reservation, because the start of the device is recorded.
+
+        The start rate counts the time of the reservation, or ``at`` without one. With
+        ``is_progress`` the patience for stragglers starts again.
+        """
         if is_progress and at is not None:
             self.progress_at = max(self.progress_at, at)
         reserved = self._reserved.pop(row, None)
@@ -182,13 +205,13 @@ class Reservations:
             self.starts.add(at)
 
     def granted_since(self, row: int) -> float | None:
-        """When its offer was made its grant; None when it holds none."""
+        """Time at which the device got its grant. None if it has none."""
         return self._granted.get(row)
 
     def grant(self, row: int, labels: Mapping[str, str], at: float) -> bool:
-        """Its offer is durable: the place that was reserved for it is its own, from ``at`` on.
+        """Turn the reservation of the device into a grant from ``at`` on: its offer is durable.
 
-        False when none was reserved: it is a grant from the record.
+        Returns False if there was no reservation, because the grant is replayed from the store.
         """
         reserved = self._reserved.pop(row, None) is not None
         if not reserved:
@@ -197,20 +220,20 @@ class Reservations:
         self._granted[row] = at
         return reserved
 
-    def take_back(self, row: int) -> None:
-        """It did not begin, and is not going to."""
+    def cancel_grant(self, row: int) -> None:
+        """Cancel the grant of a device that has not begun and will not begin."""
         at = self._granted.pop(row, None)
         if at is not None:
             self.starts.remove(at)
             self.end_trial(row)
 
     def ended(self, row: int) -> None:
-        """It said how it went, without having said that it began."""
+        """End the grant of a device that reported its outcome without reporting its start."""
         if self._granted.pop(row, None) is not None:
             self.end_trial(row)
 
     def put_off(self, row: int, at: float) -> None:
-        """A device with a grant cannot begin now: it is told to leave it for a while."""
+        """Defer: a device with a grant gets no new offer for PUT_OFF_S."""
         if row in self._granted:
             self._put_off[row] = at + PUT_OFF_S
 
@@ -218,29 +241,32 @@ class Reservations:
         return now < self._put_off.get(row, now)
 
     def note_progress(self, at: float) -> None:
-        """A start was admitted, or held back by its device's own window: patience runs on."""
+        """Restart the patience: a start was admitted, or blocked by the window of its device."""
         self.progress_at = max(self.progress_at, at)
 
     def begin_trial(self, row: int, labels: Mapping[str, str]) -> None:
-        """Count the device in the budgets of the fleet."""
+        """Count the device in the fleet-wide budgets."""
         self.fleet_wide.budgets.begin(self._rollout, row, labels)
 
     def end_trial(self, row: int) -> None:
-        """Free the place of the device in the budgets of the fleet."""
+        """Free the place of the device in the fleet-wide budgets."""
         self.fleet_wide.budgets.end(self._rollout, row)
 
     def begin_download(self, row: int) -> bool:
-        """Note that this rollout offers the device its download. False if it did so before."""
+        """Record that this rollout offers the device its download. False if it did before."""
         before = len(self._offered)
         self._offered.add(row)
         return len(self._offered) > before
 
     def has_download(self, row: int) -> bool:
-        """True when the bytes of the device's download were counted."""
+        """True if the bytes of the download to the device are counted."""
         return row in self._offered
 
     def patience_from(self, state: RolloutState, now: float) -> float:
-        """Since when stragglers have had their chance: now, while a door is closed to everybody."""
+        """Start of the patience for stragglers, in seconds since the epoch.
+
+        It is ``now`` while a door is closed to every device.
+        """
         if self.door(state, None, now) is not None:
             return now
         wave = state.open_wave

@@ -8,7 +8,7 @@ _TINY: Final = 1e-300
 
 
 def log_upper(a: float, b: float, x: float) -> float:
-    """The logarithm of the chance that a Beta(a, b) lies above ``x``, for 0 < x < 1."""
+    """The log probability that a Beta(a, b) variable is above ``x``, for 0 < x < 1."""
     if x < (a + 1) / (a + b + 2):
         return math.log1p(-math.exp(min(log_lower(a, b, x), -1e-16)))
     return log_lower(b, a, 1 - x)
@@ -17,8 +17,8 @@ def log_upper(a: float, b: float, x: float) -> float:
 def log_lower(a: float, b: float, x: float) -> float:
     """The logarithm of I_x(a, b), the regularised incomplete beta function, for 0 < x < 1.
 
-    Its continued fraction (Abramowitz and Stegun 26.5.8) after Lentz, which converges fast for x
-    below (a + 1) / (a + b + 2).
+    Lentz's method on its continued fraction (Abramowitz and Stegun 26.5.8), which converges fast
+    for x below (a + 1) / (a + b + 2).
     """
     front = (
         math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
@@ -27,7 +27,7 @@ def log_lower(a: float, b: float, x: float) -> float:
 
 
 def upper_tail(bad: int, size: int, rate: float) -> float:
-    """P(X >= bad) of a binomial, for 0 < bad < size and ``rate`` up to bad / size.
+    """P(X >= bad) for X ~ Binomial(size, rate), 0 < bad < size and ``rate`` <= bad / size.
 
     It equals I_rate(bad, size - bad + 1).
     """

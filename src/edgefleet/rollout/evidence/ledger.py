@@ -1,9 +1,9 @@
-"""What every device said about one rollout: a set of bits, and the standing that follows from it.
+"""The ledger of one rollout: per device a set of report bits, and the standing that they give.
 
-A report sets a bit, and the standing is a function of the bits alone. So the same report twice
-changes nothing, and reports that arrive in another order end in the same counts. A start that was
-withdrawn before the switch leaves no bit: of starts and of withdrawals the highest attempt counts,
-and a start stands if its attempt is the higher one. A maximum, too, knows no order.
+A report sets a bit, and the standing is a function of the bits only. So a repeated report changes
+nothing, and the counts do not depend on the order of the reports. A start that was withdrawn before
+the switch sets no bit: the highest started attempt is compared with the highest withdrawn attempt,
+and the start counts if its attempt is higher. A maximum does not depend on the order either.
 """
 
 from enum import IntEnum
@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.fleet.columns import Rows, longer, taken
+from edgefleet.rollout.fleet.columns import Rows, gather, longer
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 
 
 class DeviceStanding(IntEnum):
-    """How a device stands in a rollout. What ended badly outweighs what went well."""
+    """The standing of a device in a rollout. The highest value that a report gave counts."""
 
     NONE = 0
     DEFERRED = 1
@@ -26,13 +26,13 @@ class DeviceStanding(IntEnum):
     HEALTHY = 3
     REFUSED = 4
     REVERTED = 5
-    FAILED = 6  # also after it went back
+    FAILED = 6  # also after the device reverted
 
 
 EXCLUDED: Final = frozenset(
     {DeviceStanding.REFUSED, DeviceStanding.REVERTED, DeviceStanding.FAILED}
 )
-"""A device that stands so is never offered the release again."""
+"""Devices with such a standing are never offered the release again."""
 WENT_BACK: Final = frozenset({DeviceStanding.REVERTED, DeviceStanding.FAILED})
 _IS_EXCLUDED: Final = np.array([standing in EXCLUDED for standing in DeviceStanding])
 
@@ -43,20 +43,20 @@ _BIT: Final = {
     OutcomeKind.REFUSED: 8,
     OutcomeKind.REVERTED: 16,
     OutcomeKind.TRIAL_FAILED: 32,
-    OutcomeKind.OFFERED: 0,  # the hub's own word, of no account here: see ``grants``
+    OutcomeKind.OFFERED: 0,  # recorded by the hub and not counted here: see ``legacy_grants``
 }
 _STARTED: Final = _BIT[OutcomeKind.TRIAL_STARTED]
 _EXPOSED_BITS: Final = 2 | 4 | 16 | 32
 _WITH_REASON: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
 
-# Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
+# Bound once for speed: in Python 3.11, reading an enum member from its class costs 0.2 us.
 _TRIAL_STARTED: Final = OutcomeKind.TRIAL_STARTED
 _WITHDRAWN: Final = OutcomeKind.WITHDRAWN
 _NONE: Final = DeviceStanding.NONE
 
 
 def standing_of(bits: int) -> DeviceStanding:
-    """The standing that a set of reports amounts to: that of its highest bit."""
+    """The standing for a set of report bits: that of the highest bit."""
     return DeviceStanding(bits.bit_length())
 
 
@@ -66,27 +66,29 @@ _STANDING_OF: Final = np.array(_STANDINGS, np.uint8)
 
 
 class Ledger:
-    """Eleven bytes a device, and the counts that follow from them, kept as reports come in."""
+    """Eleven bytes per device, and counts that are updated with each report."""
 
     def __init__(self, waves: int) -> None:
         self._bits = np.zeros(0, np.uint8)
         self._standing = np.zeros(0, np.uint8)
-        self._order = np.zeros(0, np.uint32)  # 1 for the first that activated it, 0 for none
-        self._started = np.zeros(0, np.uint32)  # the highest attempt that asked to start
-        self._wave = np.zeros(0, np.uint8)  # 1 + the wave that it counts in, 0 for none
-        self._withdrawn: dict[int, int] = {}  # row -> the highest attempt that gave a start up
+        self._order = np.zeros(
+            0, np.uint32
+        )  # 1 for the first device that activated it, 0 for not activated
+        self._started = np.zeros(0, np.uint32)  # the highest started attempt
+        self._wave = np.zeros(0, np.uint8)  # 1 + the wave in which the device counts, 0 for none
+        self._withdrawn: dict[int, int] = {}  # row -> the highest withdrawn attempt
         self._activations = 0
         self._exposed_by_wave = [0] * waves
         self._reasons: dict[str, int] = {}
-        self.counts = [0] * len(DeviceStanding)  # by standing; that of NONE means nothing
-        self.exposed = 0  # devices that ever activated it
-        self.version = 0  # grows with every report that changed something
+        self.counts = [0] * len(DeviceStanding)  # by standing; the entry of NONE has no meaning
+        self.exposed = 0  # devices that ever activated the release
+        self.version = 0  # grows with every report that changes a bit
         self._show()
 
     def record(self, row: int, outcome: Outcome, wave: int | None) -> DeviceStanding | None:
-        """Record a report. Returns the standing that it leads to. None if it says nothing new.
+        """Record a report. Returns the new standing. None if the report changes nothing.
 
-        ``wave`` is the first one that the device lies in. None if it lies in none.
+        ``wave`` is the index of the first wave that contains the device. None if no wave does.
         """
         if row >= len(self._bits_at):
             self._grow(row + 1)
@@ -95,9 +97,9 @@ class Ledger:
         if after == before:
             return None
         self._bits_at[row] = after
-        self._standing_at[row] = stands = after.bit_length()
+        self._standing_at[row] = standing = after.bit_length()
         self.counts[before.bit_length()] -= 1
-        self.counts[stands] += 1
+        self.counts[standing] += 1
         was_exposed = before & _EXPOSED_BITS
         if after & _EXPOSED_BITS:
             if not was_exposed:
@@ -107,23 +109,23 @@ class Ledger:
         if outcome.kind in _WITH_REASON:
             self._count_reason(outcome.reason or outcome.kind.value)
         self.version += 1
-        return _ALL[stands]
+        return _ALL[standing]
 
     def record_all(
         self, rows: Rows, outcome: Outcome, waves: npt.NDArray[np.int16]
     ) -> npt.NDArray[np.bool_]:
-        """``record`` for many devices that say the same; true where it says something new.
+        """``record`` for many devices with the same report. True for each row that changed.
 
-        ``rows`` ascend; ``waves`` are theirs, -1 where one lies in none.
+        ``rows`` ascend. ``waves`` has the wave of each row, -1 for none.
         """
         starts = outcome.kind is _TRIAL_STARTED
         if outcome.kind is _WITHDRAWN or (starts and self._withdrawn):
             each = zip(rows.tolist(), waves.tolist(), strict=True)
-            told = (
+            new_bits = (
                 self.record(row, outcome, None if wave < 0 else wave) is not None
                 for row, wave in each
             )
-            return np.fromiter(told, np.bool_, len(rows))
+            return np.fromiter(new_bits, np.bool_, len(rows))
         self._make_room(rows)
         before = self._bits[rows]
         if starts:
@@ -131,7 +133,7 @@ class Ledger:
         after = before | np.uint8(_BIT[outcome.kind])
         new: npt.NDArray[np.bool_] = after != before
         if new.any():
-            self._take_down(rows[new], before[new], after[new], waves[new])
+            self._record_new(rows[new], before[new], after[new], waves[new])
             if outcome.kind in _WITH_REASON:
                 self._count_reason(outcome.reason or outcome.kind.value, int(new.sum()))
         return new
@@ -143,36 +145,36 @@ class Ledger:
             return _NONE
 
     def count(self, standing: DeviceStanding) -> int:
-        """How many devices stand so; of those that said anything."""
+        """Number of devices with this standing. 0 for NONE, because only reports are counted."""
         return self.counts[standing] if standing else 0
 
     @property
     def excludes_any(self) -> bool:
-        """True when some device must not be offered the release again."""
+        """True if there is a device that must not be offered the release again."""
         return any(self.counts[standing] for standing in EXCLUDED)
 
     def exposed_up_to(self, wave: int) -> int:
-        """Devices inside that wave's cut that ever activated the release."""
+        """Number of devices in waves up to ``wave`` that ever activated the release."""
         return sum(self._exposed_by_wave[: wave + 1])
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Why devices failed or refused, most frequent first."""
+        """Reason of failure or refusal -> number of reports, most frequent first."""
         return dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0])))
 
     def standings(self, rows: Rows) -> npt.NDArray[np.uint8]:
-        """The standing of each of ``rows``, which ascend."""
+        """The standing of each of ``rows``, which must ascend."""
         self._make_room(rows)
-        found = taken(self._standing, rows)
+        found = gather(self._standing, rows)
         return found if found.base is None else found.copy()
 
     def excluded(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Which of ``rows``, which ascend, must not be offered the release again."""
+        """True for each of the ascending ``rows`` that must not be offered the release again."""
         excluded: npt.NDArray[np.bool_] = _IS_EXCLUDED[self.standings(rows)]
         return excluded
 
     def rows(self, *standings: DeviceStanding) -> Rows:
-        """Rows that stand in one of these ways, ascending; of those that said anything."""
+        """Ascending rows of the devices with one of these standings, without NONE."""
         if not any(self.count(standing) for standing in standings):
             return np.zeros(0, np.int64)
         found = self._standing == standings[0]
@@ -181,20 +183,20 @@ class Ledger:
         return np.flatnonzero(found)
 
     def newest_first(self, rows: Rows) -> Rows:
-        """``rows``, those first that activated the release last."""
+        """``rows`` sorted by activation of the release, the last one first."""
         if len(rows) and int(rows.max()) >= len(self._order):
             self._grow(int(rows.max()) + 1)
         return rows[np.argsort(-self._order[rows].astype(np.int64), kind="stable")]
 
     def exposed_mask(self, rows: int) -> npt.NDArray[np.bool_]:
-        """For each of the first ``rows``: whether it ever activated the release."""
+        """True for each of the first ``rows`` rows that ever activated the release."""
         if rows > len(self._bits):
             self._grow(rows)
         exposed: npt.NDArray[np.bool_] = (self._bits[:rows] & _EXPOSED_BITS) != 0
         return exposed
 
     def _with(self, row: int, bits: int, outcome: Outcome) -> int:
-        """The bits of a device after a report."""
+        """The bits of the device after this report."""
         kind, attempt = outcome.kind, outcome.attempt
         if kind is _TRIAL_STARTED:
             started = self._started_at[row]
@@ -206,19 +208,19 @@ class Ledger:
             return bits if self._started_at[row] > attempt else bits & ~_STARTED
         return bits | _BIT[kind]
 
-    def _take_down(
+    def _record_new(
         self,
         rows: Rows,
         before: npt.NDArray[np.uint8],
         after: npt.NDArray[np.uint8],
         waves: npt.NDArray[np.int16],
     ) -> None:
-        """New bits of many devices, none of which lost any."""
-        was, stands = _STANDING_OF[before], _STANDING_OF[after]
+        """Store new bits of many devices. No device may lose a bit."""
+        old, new = _STANDING_OF[before], _STANDING_OF[after]
         self._bits[rows] = after
-        self._standing[rows] = stands
-        changed = np.bincount(stands, minlength=len(DeviceStanding))
-        changed -= np.bincount(was, minlength=len(DeviceStanding))
+        self._standing[rows] = new
+        changed = np.bincount(new, minlength=len(DeviceStanding))
+        changed -= np.bincount(old, minlength=len(DeviceStanding))
         for standing in DeviceStanding:
             if standing is not _NONE:
                 self.counts[standing] += int(changed[standing])
@@ -254,7 +256,7 @@ class Ledger:
         self._reasons[reason] = self._reasons.get(reason, 0) + devices
 
     def _make_room(self, rows: Rows) -> None:
-        """``rows`` ascend."""
+        """Grow the columns for ``rows``, which must ascend."""
         if len(rows) and int(rows[-1]) >= len(self._bits):
             self._grow(int(rows[-1]) + 1)
 
@@ -268,7 +270,7 @@ class Ledger:
         self._show()
 
     def _show(self) -> None:
-        """The same memory, for one row at a time: a third of the time of an array's item."""
+        """Make views of the same memory: an item costs a third of the time of an array item."""
         self._bits_at = self._bits.data
         self._standing_at = self._standing.data
         self._order_at = self._order.data

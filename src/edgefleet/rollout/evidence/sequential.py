@@ -1,9 +1,10 @@
-"""Tests that may be looked at after every report: their error rates hold at any time of stopping.
+"""Sequential tests (e-processes): their false-alarm rates hold when read after every report.
 
-Each keeps an e-value, the wealth of a bettor who bets against "the release is no worse than it
-may be" and plays a fair or losing game while that is true. By Ville's inequality the wealth ever
-reaches 1 / alpha with a chance of at most alpha then, however often and whenever one looks (Ramdas,
-Gruenwald, Vovk, Shafer: "Game-theoretic statistics and safe anytime-valid inference", 2023).
+Each test keeps an e-value: the wealth of a bettor against the null hypothesis "the release is
+within its limit". While the hypothesis is true, the game is fair or losing. By Ville's inequality
+the probability that the wealth ever reaches 1 / alpha is then at most alpha, however often the test
+is evaluated (Ramdas, Gruenwald, Vovk, Shafer: "Game-theoretic statistics and safe anytime-valid
+inference", 2023).
 """
 
 import math
@@ -14,22 +15,22 @@ from typing import Final
 
 from edgefleet.rollout.evidence.beta import log_upper, upper_tail
 
-INTERVAL_ALPHA: Final = 0.05  # of the intervals that stand beside the figures
-# How a bad release is thought to fail: a Beta(1, 4) above the limit. It decides how soon which rate
-# is found, never how often a good release is blamed.
+INTERVAL_ALPHA: Final = 0.05  # of the confidence intervals shown with the figures
+# The prior of the failure rate of a bad release: a Beta(1, 4) above the limit. It affects how soon
+# a bad release is detected, and never the false-alarm rate.
 _PRIOR_BAD: Final = 1.0
 _PRIOR_GOOD: Final = 4.0
 _BISECTIONS: Final = 30  # halves [0, 1] down to 1e-9
-_BET: Final = 0.75  # of what may be put at stake without risk of ruin
+_BET: Final = 0.75  # share of the largest stake that cannot lose all wealth
 
 
 @lru_cache(maxsize=4096)
 def log_rate_evidence(bad: int, size: int, limit: float) -> float:
-    """The log e-value of ``bad`` of ``size`` against "at most ``limit`` of all are bad".
+    """The log e-value of ``bad`` of ``size`` devices against a rate of at most ``limit``.
 
-    The likelihood ratio of the rates above the limit, mixed, to the limit itself (Robbins:
-    "Statistical methods related to the law of the iterated logarithm", 1970). It depends on the
-    counts alone, so it is the same in whatever order reports arrive. Exact in logarithms.
+    The likelihood ratio of a mixture of the rates above the limit to the limit itself (Robbins:
+    "Statistical methods related to the law of the iterated logarithm", 1970). It depends only on
+    the counts, so the order of the reports does not matter. Exact in logarithms.
     """
     if not 0 < limit < 1:
         return math.inf if limit <= 0 and bad else 0.0
@@ -48,10 +49,10 @@ def log_rate_evidence(bad: int, size: int, limit: float) -> float:
 
 @lru_cache(maxsize=1024)
 def rate_interval(bad: int, size: int, alpha: float = INTERVAL_ALPHA) -> tuple[float, float]:
-    """A confidence interval for the rate that holds at all times at once.
+    """A confidence sequence for the rate: one interval that is valid at all times together.
 
-    The rates that a uniform mixture over all rates has not refuted (Robbins 1970); (0, 1) without
-    any device.
+    The rates that a uniform mixture over all rates has not rejected (Robbins 1970). Returns (0, 1)
+    for a ``size`` of 0.
     """
     if size == 0:
         return 0.0, 1.0
@@ -59,8 +60,8 @@ def rate_interval(bad: int, size: int, alpha: float = INTERVAL_ALPHA) -> tuple[f
     threshold = math.log(1 / alpha)
 
     def refuted(rate: float) -> bool:
-        seen = _times_log(bad, rate) + _times_log(size - bad, 1 - rate)
-        return mixed - seen >= threshold
+        likelihood = _times_log(bad, rate) + _times_log(size - bad, 1 - rate)
+        return mixed - likelihood >= threshold
 
     middle = bad / size
     low = _edge(0.0, middle, refuted(0.0), refuted) if bad else 0.0
@@ -69,7 +70,7 @@ def rate_interval(bad: int, size: int, alpha: float = INTERVAL_ALPHA) -> tuple[f
 
 
 def exact_p_value(bad: int, size: int, limit: float) -> float:
-    """The chance of ``bad`` or more of ``size`` at a rate of ``limit``: for one look, not more."""
+    """Probability of ``bad`` or more of ``size`` at rate ``limit``. For one evaluation only."""
     if bad <= 0:
         return 1.0
     if limit <= 0 or bad >= size:
@@ -79,13 +80,14 @@ def exact_p_value(bad: int, size: int, limit: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bet:
-    """A bettor against "the mean of these differences is at most ``allowed``".
+    """A test by betting against "the mean of these differences is at most ``allowed``".
 
-    Differences lie in [-bound, bound]; what lies beyond is cut off. Before each one a share of the
-    wealth is put on its being larger, chosen from those before it alone: mean over mean square,
-    "aGRAPA" of Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting",
-    JRSS B 2024. The interval is their predictable plug-in empirical Bernstein one (theorem 2). The
-    same differences in the same order always end in the same value.
+    Differences are clipped to [-bound, bound]. Before each difference the test bets a share of its
+    wealth that the difference is larger than ``allowed``. The share depends only on earlier
+    differences: mean over mean square, "aGRAPA" of Waudby-Smith and Ramdas, "Estimating means of
+    bounded random variables by betting", JRSS B 2024. The interval is their predictable plug-in
+    empirical Bernstein interval (theorem 2). The same differences in the same order always give the
+    same value.
     """
 
     allowed: float
@@ -93,14 +95,14 @@ class Bet:
     count: int = 0
     total: float = 0.0
     log_wealth: float = 0.0
-    log_peak: float = 0.0  # a wealth that was ever reached is evidence for good
-    squares: float = 0.0  # of the differences from the mean before each
+    log_peak: float = 0.0  # the highest log wealth so far: evidence once reached stays valid
+    squares: float = 0.0  # sum of the squared distances of each difference from the mean before it
     weights: float = 0.0
     weighted: float = 0.0
     spread: float = 0.0
 
     def after(self, difference: float, times: int = 1) -> "Bet":
-        """The bettor after one more difference, which must be a number; or after so many alike."""
+        """The test after ``times`` more differences of this value, which must not be NaN."""
         bound, allowed = self.bound, self.allowed
         x = min(max(difference, -bound), bound)
         count, total, squares = self.count, self.total, self.squares
@@ -141,7 +143,7 @@ class Bet:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the mean lies, with 95 % confidence at all times at once."""
+        """The 95 % confidence interval of the mean, valid at all times together."""
         if self.weights <= 0:
             return -self.bound, self.bound
         middle = self.weighted / self.weights
@@ -150,18 +152,18 @@ class Bet:
 
 
 def _weight(variance: float, turn: int) -> float:
-    """Of the ``turn``-th difference in the interval, by the variance seen before it."""
+    """Weight of the ``turn``-th difference in the interval. ``variance`` is that before it."""
     wanted = math.sqrt(2 * math.log(2 / INTERVAL_ALPHA) / (variance * turn * math.log1p(turn)))
     return min(wanted, 0.5)
 
 
 def e_value(log_evidence: float) -> float:
-    """As a number that fits into JSON: at most 1e12."""
+    """The e-value, at most 1e12 so that it fits into JSON."""
     return math.exp(min(log_evidence, math.log(1e12)))
 
 
 def _edge(outer: float, inner: float, out: bool, refuted: Callable[[float], bool]) -> float:
-    """Where refutation ends between ``outer`` and ``inner``, which is never refuted."""
+    """The boundary of rejection between ``outer`` and ``inner``. ``inner`` is never rejected."""
     if not out:
         return outer
     for _ in range(_BISECTIONS):

@@ -1,4 +1,4 @@
-"""Columns with one entry a device, and rows of them."""
+"""Columns with one entry per device, and selections of their rows."""
 
 from typing import TypeVar
 
@@ -10,10 +10,10 @@ Mask = npt.NDArray[np.bool_]
 _T = TypeVar("_T", bound=np.generic)
 
 
-def taken(column: npt.NDArray[_T], rows: Rows) -> npt.NDArray[_T]:
-    """``column[rows]`` of ``rows`` that ascend: no copy if they are the first of all.
+def gather(column: npt.NDArray[_T], rows: Rows) -> npt.NDArray[_T]:
+    """``column[rows]`` for ascending ``rows``. A view if they are the first rows.
 
-    Do not write to it, and do not keep it.
+    Do not write to the result, and do not keep it.
     """
     if len(rows) and rows[-1] == len(rows) - 1:
         return column[: len(rows)]
@@ -21,17 +21,17 @@ def taken(column: npt.NDArray[_T], rows: Rows) -> npt.NDArray[_T]:
 
 
 def longer(column: npt.NDArray[_T], capacity: int) -> npt.NDArray[_T]:
-    """The column with room for ``capacity`` rows, new ones zero."""
+    """A copy of the column with ``capacity`` rows. The new rows are zero."""
     grown = np.zeros(capacity, column.dtype)
     grown[: len(column)] = column
     return grown
 
 
 class RowSelection:
-    """Rows, ascending, that a mask selects out of others. ``count`` is their number.
+    """The ascending rows that a mask selects from ``rows``. ``count`` is the number selected.
 
-    The rows are gathered only when ``all`` is called: of a wave of a million devices most callers
-    want the count and the first few names.
+    The rows are gathered only when ``all`` is called, because most callers need only the count and
+    the first few rows of a wave of a million devices.
     """
 
     __slots__ = ("_all", "_mask", "_rows", "count")
@@ -44,25 +44,25 @@ class RowSelection:
 
     @classmethod
     def of(cls, rows: Rows) -> "RowSelection":
-        """All of ``rows``."""
+        """A selection of all ``rows``."""
         return cls(rows, np.ones(len(rows), np.bool_))
 
     def __len__(self) -> int:
         return self.count
 
     def only(self, mask: Mask) -> "RowSelection":
-        """Those of them for which it holds: one truth value for each of ``all``."""
+        """The selected rows for which ``mask``, one entry per row of ``all``, is true."""
         return RowSelection(self.all(), mask)
 
     def first(self, count: int) -> Rows:
-        """The lowest of them, so many at most."""
+        """The lowest selected rows, at most ``count``."""
         end = 4 * count
         while end < len(self._rows) and np.count_nonzero(self._mask[:end]) < count:
             end *= 4
         return self._rows[:end][self._mask[:end]][:count]
 
     def all(self) -> Rows:
-        """Each of them. Do not write to it."""
+        """All selected rows. Do not write to the result."""
         if self._all is None:
             self._all = self._rows[self._mask]
         return self._all

@@ -1,7 +1,8 @@
-"""Where a wave is cut: a device's position in a rollout, and the exact k-th position.
+"""The cut of a wave: the position of each device in a rollout, and the exact k-th position.
 
-A position is ``mix64(device hash xor salt)``: independent between rollouts, fixed inside one. A
-device lies inside a cut when its position is below the threshold, so 1 % lies inside 10 %.
+A position is ``mix64(device hash xor salt)``: independent between rollouts, fixed within one
+rollout. A device is inside a cut if its position is below the threshold, so the devices of a 1 %
+wave are also in the 10 % wave.
 """
 
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
-EVERYONE: Final = 1 << 64  # the threshold that every position lies below, newcomers' too
+EVERYONE: Final = 1 << 64  # a threshold above every position, also of devices enrolled later
 
-_BLOCK: Final = 1 << 15  # positions mixed at once: 256 KiB stay in the processor's cache
+_BLOCK: Final = 1 << 15  # positions mixed at once: 256 KiB fit in the processor cache
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -29,7 +30,7 @@ class Cut:
 
 
 def positions(hashes: Hashes, salt: int) -> Hashes:
-    """``base.ids.mix64(hash ^ salt)`` of every hash at once."""
+    """``base.ids.mix64(hash ^ salt)`` for each hash."""
     value = hashes ^ np.uint64(salt)
     shifted = np.empty(min(len(value), _BLOCK), np.uint64)
     for start in range(0, len(value), _BLOCK):
@@ -44,15 +45,16 @@ def positions(hashes: Hashes, salt: int) -> Hashes:
 
 
 def wanted(percent: float, population: int) -> int:
-    """``ceil(percent / 100 * population)`` of the percent as written: 0.07 % of 10,000 is 7."""
+    """``ceil(percent / 100 * population)`` in decimal arithmetic: 0.07 % of 10,000 is exactly 7."""
     exact = Decimal(repr(percent)) * population / 100
     return int(exact.to_integral_value(rounding=ROUND_CEILING))
 
 
 def cut(places: Hashes, percent: float, *, floor: int = 0) -> Cut:
-    """Cut the eligible devices at ``places``, never below the threshold ``floor`` of the last wave.
+    """Cut ``percent`` of the eligible devices, whose positions are ``places``.
 
-    The floor binds when the population shrank between two waves: waves only grow.
+    ``floor`` is the threshold of the last wave. The new threshold is never lower, also if the
+    population shrank between the two waves, because waves only grow.
     """
     if percent >= 100:
         return Cut(len(places), EVERYONE, len(places))
@@ -60,7 +62,7 @@ def cut(places: Hashes, percent: float, *, floor: int = 0) -> Cut:
 
 
 def cut_at(places: Hashes, count: int, *, floor: int = 0) -> Cut:
-    """``cut`` after ``count`` devices, or after all there are."""
+    """``cut`` after ``count`` devices, or after all devices if there are fewer."""
     population = len(places)
     count = min(count, population)
     threshold = int(np.partition(places, count - 1)[count - 1]) + 1 if count else 0
@@ -71,7 +73,7 @@ def cut_at(places: Hashes, count: int, *, floor: int = 0) -> Cut:
 
 
 def below(places: Hashes, threshold: int) -> int:
-    """How many positions lie below the threshold."""
+    """The number of positions below ``threshold``."""
     if threshold >= EVERYONE:
         return len(places)
     return int(np.count_nonzero(places < np.uint64(threshold)))

@@ -1,4 +1,4 @@
-"""Which devices a release fits, and why it does not fit the others."""
+"""Eligibility: which devices a release fits, and why it does not fit the others."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,16 +9,18 @@ import numpy.typing as npt
 from edgefleet.protocol.release import ReleaseManifest, Variant
 from edgefleet.protocol.version import PREVIOUS, PROTOCOL
 from edgefleet.rollout.fleet.columns import Mask
-from edgefleet.rollout.fleet.fleet import UNHEARD, Kit
+from edgefleet.rollout.fleet.fleet import NOT_REPORTED, Kit
 
 
 class Misfit(StrEnum):
-    """Why a device is not eligible: stable codes, counted in the plan."""
+    """The reason why a device is not eligible. The codes are stable."""
 
-    NO_VARIANT = "no_variant"  # the release was not built for its profile
-    RUNTIME_MISSING = "runtime_missing"  # the device has another runtime
-    MEMORY_TOO_SMALL = "memory_too_small"  # the variant may take more than the device has
-    AGENT_TOO_OLD = "agent_too_old"  # its agent speaks neither our protocol nor the one before
+    NO_VARIANT = "no_variant"  # the release has no variant for the profile of the device
+    RUNTIME_MISSING = "runtime_missing"  # the device does not have the runtime of the variant
+    MEMORY_TOO_SMALL = (
+        "memory_too_small"  # the memory limit of the variant exceeds the device memory
+    )
+    AGENT_TOO_OLD = "agent_too_old"  # the agent uses a protocol version older than the previous one
 
 
 def variants_of(manifest: ReleaseManifest) -> dict[str, Variant]:
@@ -27,9 +29,10 @@ def variants_of(manifest: ReleaseManifest) -> dict[str, Variant]:
 
 
 def misfit(kit: Kit, variants: Mapping[str, Variant]) -> Misfit | None:
-    """Why the release does not fit a device of this kit; None when it does.
+    """The reason why the release does not fit a device of this kit. None if it fits.
 
-    What a device did not say is not guessed: it may find out by itself, and refuse.
+    A fact that the device did not report counts as fitting. The device checks it again, and may
+    refuse the release.
     """
     variant = variants.get(kit.profile)
     if variant is None:
@@ -42,11 +45,11 @@ def misfit(kit: Kit, variants: Mapping[str, Variant]) -> Misfit | None:
 
 
 def too_old(protocol: int) -> bool:
-    """True for an agent that was heard, and speaks a protocol that is not served."""
-    return protocol != UNHEARD and not PREVIOUS <= protocol <= PROTOCOL
+    """True if the agent has reported a protocol version that the hub does not serve."""
+    return protocol != NOT_REPORTED and not PREVIOUS <= protocol <= PROTOCOL
 
 
 def all_too_old(protocols: npt.NDArray[np.uint8]) -> Mask:
-    """``too_old`` for many at once."""
-    old: Mask = (protocols != UNHEARD) & ((protocols < PREVIOUS) | (protocols > PROTOCOL))
+    """``too_old`` for each of ``protocols``."""
+    old: Mask = (protocols != NOT_REPORTED) & ((protocols < PREVIOUS) | (protocols > PROTOCOL))
     return old

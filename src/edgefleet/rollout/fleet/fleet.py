@@ -1,7 +1,7 @@
-"""The fleet in columns: one row a device, 39 bytes beside its name.
+"""The fleet in columns: one row per device, 39 bytes plus the name.
 
-A row number is for ever: rows are added, never removed, so a device's token can carry its row.
-Labels are interned as whole sets, so that a selector is evaluated once per distinct set.
+Rows are added and never removed, so the row number of a device never changes and its token can
+contain it. Labels are interned as whole sets, so a selector is evaluated once per distinct set.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,19 +15,19 @@ import numpy.typing as npt
 from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.version import is_served
-from edgefleet.rollout.fleet.columns import Mask, Rows, longer, taken
+from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.reports import IDLE_CODE, PHASE_CODES, PHASES, FleetFigures, Report
 from edgefleet.rollout.fleet.selector import Selector
 from edgefleet.rollout.limits import SEQ_MAX
 
-NOTHING: Final = 0  # the release number of a device that runs none, or did not say
-UNHEARD: Final = 0  # the protocol of an agent that was not heard yet
-NO_PROTOCOL: Final = 255  # of an agent that speaks a version without a place in the column
+NOTHING: Final = 0  # the release number of a device that runs none, or has not reported
+NOT_REPORTED: Final = 0  # the protocol version of an agent that has not reported one
+NO_PROTOCOL: Final = 255  # the protocol version of an agent, if it does not fit into the column
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What a device is, as far as a release must fit it. No runtimes, no memory: it did not say."""
+    """The facts that eligibility depends on. Empty runtimes, or 0 memory: not reported."""
 
     profile: str
     runtimes: frozenset[str] = frozenset()
@@ -35,16 +35,17 @@ class Kit:
 
 
 class Fleet:
-    """Columns of device facts and of what the last check-in said.
+    """Columns of device facts and of the last check-ins.
 
-    ``listening_since`` is when this process began to take check-ins: nobody is called silent or
-    offline for the time before. ``offline_after_s`` of silence makes a device offline.
+    ``listening_since`` is when this process began to accept check-ins, in seconds since the epoch.
+    The time before counts for no device as silence. A device is offline after ``offline_after_s``
+    without a check-in.
     """
 
     def __init__(self, *, listening_since: float, offline_after_s: float) -> None:
         self.listening_since = listening_since
         self.offline_after_s = offline_after_s
-        self.facts_version = 0  # grows when a device comes, and with all that eligibility rests on
+        self.facts_version = 0  # grows when a device is added, or a fact behind eligibility changes
         self._names: list[str] = []
         self._rows: dict[str, int] = {}
         self._kits: list[Kit] = []
@@ -81,7 +82,7 @@ class Fleet:
     ) -> int:
         """Enrol a device and return its row. The name must be new."""
         if name in self._rows:
-            msg = f"{name} is in the fleet already"
+            msg = f"device {name} is already in the fleet"
             raise ValueError(msg)
         row = len(self._names)
         if row == len(self._hash):
@@ -103,7 +104,7 @@ class Fleet:
         runtimes: Iterable[str] = (),
         memory_mib: int = 0,
     ) -> None:
-        """Replace what a device is."""
+        """Replace the facts of a device."""
         kit_id = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
         label_id = self._label_id(labels)
         if self._kit_at[row] != kit_id or self._labels_at[row] != label_id:
@@ -112,13 +113,13 @@ class Fleet:
             self.facts_version += 1
 
     def set_protocol(self, row: int, protocol: int) -> None:
-        """Note the protocol version that the device's agent sent last."""
-        version = protocol if UNHEARD < protocol < NO_PROTOCOL else NO_PROTOCOL
+        """Record the protocol version that the agent of the device sent last."""
+        version = protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL
         before = self._protocol_at[row]
         if before == version:
             return
         self._protocol_at[row] = version
-        if is_served(version) != (before == UNHEARD or is_served(before)):
+        if is_served(version) != (before == NOT_REPORTED or is_served(before)):
             self.facts_version += 1
 
     def set_protocols(self, rows: Rows, protocol: int) -> None:
@@ -136,7 +137,7 @@ class Fleet:
         phase: Phase,
         protocol: int | None = None,
     ) -> None:
-        """Record a check-in. A ``protocol`` of None keeps the version that is known."""
+        """Record a check-in. A ``protocol`` of None keeps the known version."""
         found = self._release_ids.get((model, release))
         number = self.release_id(model, release) if found is None else found
         code = PHASE_CODES[phase]
@@ -152,7 +153,7 @@ class Fleet:
     def heartbeats(
         self, rows: Rows, now: float | npt.NDArray[np.float64], running: npt.NDArray[np.uint32]
     ) -> None:
-        """Record check-ins of idle devices, at one time or each at its own."""
+        """Record check-ins of idle devices. ``now`` is one time for all, or one time per row."""
         self._last_seen[rows] = now
         self._running[rows] = running
         self._phase[rows] = IDLE_CODE
@@ -174,13 +175,13 @@ class Fleet:
         return accepted
 
     def copy_reports(self) -> tuple[npt.NDArray[np.generic], ...]:
-        """A copy of the reported columns, for ``load_reports`` of a fleet at least as large."""
+        """Copy the reported columns, for ``load_reports`` of a fleet of at least this size."""
         end = len(self)
         columns = (self._last_seen, self._seq, self._running, self._phase)
         return tuple(column[:end].copy() for column in columns)
 
     def load_reports(self, kept: tuple[npt.NDArray[np.generic], ...]) -> None:
-        """Load what ``copy_reports`` returned. Release numbers must mean the same as then."""
+        """Load the result of ``copy_reports``. Release numbers must not have changed since."""
         columns: tuple[npt.NDArray[np.generic], ...] = (
             self._last_seen,
             self._seq,
@@ -191,7 +192,7 @@ class Fleet:
             column[: len(values)] = values
 
     def accept_seq(self, row: int, seq: int) -> bool:
-        """True, and remembered, when ``seq`` is above every one before; else it is a replay."""
+        """Record ``seq``. Returns False for a replay: ``seq`` is not above all earlier numbers."""
         if not self._seq_at[row] < seq <= SEQ_MAX:
             return False
         self._seq_at[row] = seq
@@ -201,7 +202,7 @@ class Fleet:
         return self._rows.get(name)
 
     def report(self, row: int) -> Report:
-        """The last report of the device, to be stored."""
+        """The last report of the device, for the store."""
         return Report(
             last_seen=self._last_seen_at[row],
             seq=self._seq_at[row],
@@ -222,7 +223,7 @@ class Fleet:
         return self._kits[self._kit_at[row]].profile
 
     def protocol(self, row: int) -> int:
-        """The version that its agent spoke last; UNHEARD before it was heard."""
+        """The protocol version that the agent sent last. NOT_REPORTED before the first check-in."""
         return self._protocol_at[row]
 
     def phase(self, row: int) -> Phase:
@@ -232,16 +233,16 @@ class Fleet:
         return self._seq_at[row]
 
     def last_seen(self, row: int) -> float | None:
-        """Seconds since the epoch, None when it never checked in."""
+        """Time of the last check-in, in seconds since the epoch. None before the first check-in."""
         return self._last_seen_at[row] or None
 
     def online(self, row: int, now: float) -> bool:
-        """True when it checked in within ``offline_after_s``."""
+        """True if the device checked in within the last ``offline_after_s``."""
         seen = self._last_seen_at[row]
         return seen > 0 and now - seen <= self.offline_after_s
 
     def running(self, row: int) -> tuple[str, str] | None:
-        """(model, release) that it serves, as far as it said."""
+        """(model, release) of the last report. None if it has none, or before the first."""
         return self._releases[self._running_at[row]]
 
     def running_id(self, row: int) -> int:
@@ -256,7 +257,7 @@ class Fleet:
     def kit_id(self, row: int) -> int:
         return self._kit_at[row]
 
-    # All devices, in columns. These are views: read them, do not keep them.
+    # All devices, in columns. The columns are views: do not write to them, and do not keep them.
 
     @property
     def hashes(self) -> npt.NDArray[np.uint64]:
@@ -291,21 +292,27 @@ class Fleet:
         return self._phase[: len(self)]
 
     def silent_longer(self, rows: Rows, now: float, than_s: float) -> Mask:
-        """Who was not heard for longer; nobody while this process itself listens no longer."""
+        """True for each row without a check-in for more than ``than_s`` seconds.
+
+        All False until this process has listened for that long.
+        """
         if not now - self.listening_since > than_s:
             return np.zeros(len(rows), np.bool_)
-        return np.greater(now - taken(self._last_seen, rows), than_s)
+        return np.greater(now - gather(self._last_seen, rows), than_s)
 
-    def unheard(self, rows: Rows, since: float) -> Mask:
-        """Who was not heard since then, or since this process listens if that is later."""
+    def silent_since(self, rows: Rows, since: float) -> Mask:
+        """True for each row without a check-in since ``since``, or since this process listens.
+
+        The later of the two times counts.
+        """
         return np.less(self._last_seen[rows], max(since, self.listening_since))
 
     def label_set(self, number: int) -> Mapping[str, str]:
-        """One of the distinct label sets, by its number."""
+        """The label set with this number."""
         return self._label_sets[number]
 
     def kit(self, number: int) -> Kit:
-        """One of the distinct kits, by its number."""
+        """The kit with this number."""
         return self._kits[number]
 
     @property
@@ -318,16 +325,16 @@ class Fleet:
 
     @property
     def label_keys(self) -> frozenset[str]:
-        """Every label key that a device carries or carried."""
+        """Every label key that any device has, or had."""
         return frozenset(self._label_keys)
 
     def selected(self, selector: Selector) -> Mask:
-        """One truth value a row: whether the selector matches it."""
+        """One truth value per row: whether the selector matches the device."""
         by_set = np.fromiter((selector.matches(labels) for labels in self._label_sets), np.bool_)
         return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
 
     def release_id(self, model: str | None, release: str | None) -> int:
-        """The number that stands for a release in the columns; 0 for none."""
+        """The number of a release in the columns. 0 for no release."""
         if model is None or release is None:
             return NOTHING
         key = (model, release)
@@ -341,7 +348,7 @@ class Fleet:
         return self._releases[number]
 
     def figures(self, now: float) -> FleetFigures:
-        """Counts over the whole fleet; online are those heard within ``offline_after_s``."""
+        """Counts over the whole fleet. Online: a check-in within the last ``offline_after_s``."""
         seen = self._last_seen[: len(self)]
         online = (seen > 0) & (now - seen <= self.offline_after_s)
         by_profile: dict[str, int] = {kit.profile: 0 for kit in self._kits}
@@ -387,7 +394,7 @@ class Fleet:
         self._protocol = longer(self._protocol, capacity)
         self._phase = longer(self._phase, capacity)
         self._changed = longer(self._changed, capacity)
-        # The same memory, for one row at a time: a third of the time of an array's item.
+        # Views of the same memory: an item costs a third of the time of an array item.
         self._hash_at = self._hash.data
         self._last_seen_at = self._last_seen.data.cast("B").cast("d")
         self._seq_at = self._seq.data

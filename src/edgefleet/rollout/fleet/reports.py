@@ -1,4 +1,4 @@
-"""The reports of devices, as values and as codes in the columns of the fleet."""
+"""Device reports, as values and as codes in the columns of the fleet."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -10,7 +10,7 @@ PHASE_CODES: Final = {phase: code for code, phase in enumerate(PHASES)}
 
 
 def phase_code(phase: Phase) -> int:
-    """The number that stands for a phase in ``Fleet.phases``."""
+    """The code of a phase in ``Fleet.phases``."""
     return PHASE_CODES[phase]
 
 
@@ -20,7 +20,7 @@ TRIAL_CODE: Final = PHASE_CODES[Phase.TRIAL]
 
 
 class Report(NamedTuple):
-    """The last check-in of a device, as it is stored."""
+    """The last check-in of a device, as stored."""
 
     last_seen: float  # seconds since the epoch, 0.0 if the device never checked in
     seq: int
@@ -30,7 +30,7 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FleetFigures:
-    """The fleet at one moment. ``on_release`` counts online devices: model -> release -> count."""
+    """Counts of the fleet at one time. ``on_release``: model -> release -> online devices."""
 
     total: int
     online: int

@@ -1,4 +1,4 @@
-"""Which devices a rollout is about, and which of them lie inside its waves."""
+"""The scope of a rollout: its eligible devices, and the devices inside its waves."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from edgefleet.rollout.lifecycle.state import WaveState
 
 
 class Answers:
-    """A question about label sets or kits, asked once for each distinct one.
+    """Cached answers to a question about label sets or kits: one per distinct set or kit.
 
-    ``ask`` gets the number of a label set or kit, ``count`` says how many there are by now.
+    ``ask`` answers for the number of a label set or kit. ``count`` returns how many there are now.
     """
 
     def __init__(self, ask: Callable[[int], bool], count: Callable[[], int]) -> None:
@@ -33,7 +33,7 @@ class Answers:
         return self._known[number] != 0
 
     def all(self) -> Mask:
-        """One truth value a label set or kit."""
+        """One truth value per label set or kit."""
         self._learn()
         return np.frombuffer(bytes(self._known), np.bool_)
 
@@ -44,9 +44,9 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The devices of one wave: a selection (None is everyone), cut at a threshold.
+    """The devices of one wave: a selection (None selects all devices), cut at a threshold.
 
-    Nobody is in one that never opened; rows from ``rows`` on came too late for it.
+    A wave that has not opened has no devices. Rows from ``rows`` on enrolled too late for the wave.
     """
 
     labels: Answers | None
@@ -64,8 +64,8 @@ Parts = tuple[Part, ...]
 class Scope:
     """A selector, the variants of the release, and the rollout's salt.
 
-    Eligible is who is selected and whom the release fits. Answers are kept by label set and by kit,
-    so that one device costs two look-ups.
+    A device is eligible if the selector matches it and the release fits it. Answers are cached by
+    label set and by kit, so one device costs two reads.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class Scope:
         self._counts: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def selected(self, row: int) -> bool:
-        """True when the selector matches its labels."""
+        """True if the selector matches the labels of the device."""
         return self._labels[self._fleet.label_id(row)]
 
     def has_variant(self, profile: str) -> bool:
-        """True when the release was built for the profile."""
+        """True if the release has a variant for the profile."""
         return profile in self._variants
 
     def misfit(self, row: int) -> Misfit | None:
-        """Why the release does not fit the device; None when it does."""
+        """The reason why the release does not fit the device. None if it fits."""
         if too_old(self._fleet.protocol(row)):
             return Misfit.AGENT_TOO_OLD
         return misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants)
@@ -110,22 +110,22 @@ class Scope:
         )
 
     def ineligible(self) -> dict[str, int]:
-        """How many selected devices the release does not fit, by reason."""
+        """Number of selected devices that the release does not fit, by reason."""
         fleet = self._fleet
         if self._ineligible is None or self._ineligible[0] != fleet.facts_version:
             self._ineligible = (fleet.facts_version, self._count_misfits())
         return self._ineligible[1]
 
     def position(self, row: int) -> int:
-        """Where the device lies in this rollout: 64 bits."""
+        """The position of the device in this rollout: 64 bits."""
         return mix64(self._fleet.hash(row) ^ self._salt)
 
     def positions(self, rows: Rows) -> cut.Hashes:
-        """Where each of ``rows`` lies."""
+        """The position of each of ``rows``."""
         return cut.positions(self._fleet.hashes[rows], self._salt)
 
     def part(self, wave: WaveState) -> Part:
-        """The devices of a wave that is open, or was."""
+        """The devices of a wave that has opened."""
         threshold = 0 if wave.threshold is None else int(wave.threshold, 16)
         return Part(self._selection(wave.selector), threshold, wave.rows or 0)
 
@@ -138,11 +138,14 @@ class Scope:
         return is_eligible, self.first(row, parts) if is_eligible else None
 
     def inside(self, row: int, parts: Parts) -> bool:
-        """Is it in one of them? Call it for eligible devices."""
+        """True if the device is in one of ``parts``. To be called for eligible devices only."""
         return self.first(row, parts) is not None
 
     def first(self, row: int, parts: Parts) -> int | None:
-        """The place in ``parts`` of the first that it is in. Call it for eligible devices."""
+        """Index of the first of ``parts`` that contains the device. None if none does.
+
+        To be called for eligible devices only.
+        """
         position: int | None = None
         for place, part in enumerate(parts):
             if part.labels is not None and not part.labels[self._fleet.label_id(row)]:
@@ -157,7 +160,7 @@ class Scope:
         return None
 
     def eligible_mask(self) -> Mask:
-        """One truth value a row; kept until the fleet's facts change. Do not write to it."""
+        """``eligible`` for all rows, cached until a fact changes. Do not write to the result."""
         version = self._fleet.facts_version
         if self._eligible is None or self._eligible[0] != version:
             mask = self._ask_eligible(np.arange(len(self._fleet)))
@@ -168,14 +171,14 @@ class Scope:
         return np.flatnonzero(self.eligible_mask())
 
     def all_eligible(self, rows: Rows) -> Mask:
-        """``eligible`` for many rows at once."""
+        """``eligible`` for each of ``rows``."""
         kept = self._eligible
         if kept is not None and kept[0] == self._fleet.facts_version:
             return kept[1][rows]
         return self._ask_eligible(rows)
 
     def matching(self, rows: Rows, selector: str) -> Mask:
-        """Which of ``rows`` a wave's selector matches."""
+        """True for each of ``rows`` that the selector of a wave matches."""
         labels = self._selection(selector)
         if labels is None:
             return np.ones(len(rows), np.bool_)
@@ -183,11 +186,11 @@ class Scope:
         return mask
 
     def count(self, eligible: Rows, parts: Parts) -> int:
-        """How many of these eligible rows lie inside ``parts``."""
+        """Number of these eligible rows that are inside ``parts``."""
         return int(np.count_nonzero(self._all_inside(eligible, parts)))
 
     def counts(self, selector: str) -> tuple[int, int]:
-        """Eligible devices, and those of them that a wave's selector matches."""
+        """Number of eligible devices, and how many of these the selector of a wave matches."""
         version = self._fleet.facts_version
         if self._counts is None or self._counts[0] != version:
             labels = self._fleet.label_ids[self.eligible_mask()]
@@ -198,9 +201,10 @@ class Scope:
         return every, every if labels_of is None else int(by_set[labels_of.all()].sum())
 
     def members(self, parts: Parts) -> Rows:
-        """Eligible rows inside ``parts``, ascending; kept until the fleet's facts change.
+        """Eligible rows inside ``parts``, ascending. Cached until a fact of the fleet changes.
 
-        Do not write to it. The first call after a change takes some 10 ms for a million devices.
+        Do not write to the result. The first call after a change costs about 10 ms for a million
+        devices.
         """
         version = self._fleet.facts_version
         kept = self._members
@@ -214,14 +218,14 @@ class Scope:
         return kept[2]
 
     def all_inside(self, rows: Rows, parts: Parts) -> Mask:
-        """``eligible`` and ``inside`` for many rows at once."""
+        """``eligible`` and ``inside`` for each of ``rows``."""
         kept = self._members
         if kept is not None and kept[0] == self._fleet.facts_version and kept[1] == parts:
             return kept[3][rows]
         return self.all_eligible(rows) & self._all_inside(rows, parts)
 
     def firsts(self, rows: Rows, parts: Parts) -> npt.NDArray[np.int16]:
-        """``first`` for many rows at once, -1 for those in none of them and the ineligible."""
+        """``first`` for each of ``rows``. -1 for None, and for ineligible devices."""
         found = np.full(len(rows), -1, np.int16)
         left = np.flatnonzero(self.all_eligible(rows))
         for place, part in enumerate(parts):
@@ -256,7 +260,7 @@ class Scope:
         return mask
 
     def _count_misfits(self) -> dict[str, int]:
-        """By reason. It passes over the fleet only where there may be some."""
+        """Number of misfits by reason. Reads the columns of the fleet only if there can be any."""
         fleet, by_label, fits = self._fleet, self._labels.all(), self._kits.all()
         old = all_too_old(fleet.protocols)
         if fits.all() and not old.any():
@@ -298,7 +302,7 @@ def _is_everyone(parts: Parts) -> bool:
 
 
 def reach(parts: Parts) -> Parts:
-    """The same devices in fewer parts: a later cut through the same devices holds the earlier."""
+    """The same devices in fewer parts: a later cut of the same selection contains the earlier."""
     last = {id(part.labels): part for part in parts}
     everyone = last.get(id(None))
     if everyone is not None and everyone.is_whole:

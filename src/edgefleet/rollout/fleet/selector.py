@@ -1,7 +1,7 @@
 """Kubernetes label selectors: ``site=lyon,tier in (gold,silver),!canary``.
 
 Grammar and meaning are those of kubernetes.io "Labels and selectors": requirements are joined by
-commas and must all hold; ``!=`` and ``notin`` also hold for a device without the key.
+commas, and a device must meet all of them. A device without the key meets ``!=`` and ``notin``.
 """
 
 import re
@@ -22,7 +22,7 @@ _VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?)?")
 
 
 class Operator(StrEnum):
-    """``a=b`` is IN with one value, ``a!=b`` NOT_IN with one."""
+    """``a=b`` is IN with one value, and ``a!=b`` is NOT_IN with one value."""
 
     IN = "in"
     NOT_IN = "notin"
@@ -53,7 +53,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """All requirements must hold; none at all selects every device."""
+    """The requirements that a device must meet. Without requirements it matches every device."""
 
     requirements: tuple[Requirement, ...] = ()
 
@@ -66,10 +66,12 @@ class Selector:
 
 
 def parse(text: str, *, field: str = "selector") -> Selector:
-    """Read a selector. Raises OperatorError ``selector_invalid`` with the character at fault."""
+    """Parse a selector. Raises OperatorError ``selector_invalid``, which names the character."""
     if len(text) > SELECTOR_CHARS:
         raise OperatorError(
-            "selector_invalid", f"A selector has at most {SELECTOR_CHARS} characters.", field=field
+            "selector_invalid",
+            f"The selector has {len(text)} characters; at most {SELECTOR_CHARS} are allowed.",
+            field=field,
         )
     return _Reader(text, field).selector()
 
@@ -99,23 +101,24 @@ class _Reader:
         if len(requirements) > SELECTOR_REQUIREMENTS:
             raise OperatorError(
                 "selector_invalid",
-                f"A selector has at most {SELECTOR_REQUIREMENTS} conditions.",
+                f"The selector has {len(requirements)} conditions; "
+                f"at most {SELECTOR_REQUIREMENTS} are allowed.",
                 field=self._field,
             )
         return Selector(tuple(requirements))
 
     def _requirement(self) -> Requirement:
         if self._peek().text == "!":
-            self._take()
+            self._read()
             return Requirement(self._key(), Operator.NOT_EXISTS)
         key = self._key()
         token = self._peek()
         if token.text in ("=", "==", "!="):
-            self._take()
+            self._read()
             operator = Operator.NOT_IN if token.text == "!=" else Operator.IN
             return Requirement(key, operator, frozenset({self._single_value()}))
         if token.text in ("in", "notin"):
-            self._take()
+            self._read()
             return Requirement(key, Operator(token.text), self._values())
         if token.text in ("", ","):
             return Requirement(key, Operator.EXISTS)
@@ -127,35 +130,35 @@ class _Reader:
         while self._peek().text != ")":
             self._expect(",")
             values.add(self._value())
-        self._take()
+        self._read()
         return frozenset(values)
 
     def _key(self) -> str:
-        token = self._take()
+        token = self._read()
         if not token.is_word or not _KEY.fullmatch(token.text):
             raise self._refused(token, "a label key")
         return token.text
 
     def _single_value(self) -> str:
-        """A value, or the empty one: ``a=`` asks for the label with nothing in it."""
+        """A value, which may be empty: ``a=`` matches the label ``a`` with an empty value."""
         return "" if self._peek().text in ("", ",") else self._value()
 
     def _value(self) -> str:
-        token = self._take()
+        token = self._read()
         good = token.is_word and len(token.text) <= LABEL_VALUE_CHARS
         if not good or not _VALUE.fullmatch(token.text):
             raise self._refused(token, "a label value")
         return token.text
 
     def _expect(self, text: str) -> None:
-        token = self._take()
+        token = self._read()
         if token.text != text:
             raise self._refused(token, repr(text))
 
     def _peek(self) -> _Token:
         return self._tokens[self._next]
 
-    def _take(self) -> _Token:
+    def _read(self) -> _Token:
         token = self._tokens[self._next]
         if token.text:
             self._next += 1

@@ -1,1 +1,1 @@
-"""The life of a rollout: its durable state, the table of transitions, and the step along it."""
+"""The state machine of a rollout: durable state, transition table, and one step."""

@@ -1,4 +1,4 @@
-"""Everything durable of a rollout, as one frozen value that a store keeps as JSON."""
+"""The durable state of a rollout: one frozen value, stored as JSON."""
 
 from collections.abc import Collection
 from typing import Final
@@ -10,13 +10,13 @@ OPEN: Final[Collection[Status]] = frozenset(
     {Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.HALTED, Status.REVERTING}
 )
 ACTING: Final[frozenset[Status]] = frozenset({Status.RUNNING, Status.PAUSED, Status.REVERTING})
-"""No second rollout acts on a common device while one of these does; a halted one lets go."""
+"""At most one rollout with one of these statuses acts on a device; a halted rollout does not."""
 
 EXCLUSIVE: Final[frozenset[Status]] = ACTING | {Status.PLANNED}
-"""No second rollout is planned for a common device while one of these holds it."""
+"""No rollout is planned for the devices of a rollout with one of these statuses."""
 
 JUDGED: Final[frozenset[Status]] = frozenset({Status.RUNNING, Status.PAUSED})
-"""The gate judges the open wave of one that stands so; a fail acts on a paused one, too."""
+"""The gate judges the open wave in these statuses. A failed gate also reverts a paused rollout."""
 
 WITHDRAWN: Final[Collection[Status]] = frozenset(
     {Status.REVERTING, Status.REVERTED, Status.REFUSED}
@@ -24,29 +24,30 @@ WITHDRAWN: Final[Collection[Status]] = frozenset(
 
 
 class WaveState(Wire, frozen=True, kw_only=True):
-    """One wave. What is None is not known before it opens, but for the plan's own words.
+    """One wave. The fields after ``is_rest`` are None before the wave opens.
 
-    A device that ``selector`` matches is in the wave when its position lies below ``threshold``
-    (hexadecimal, up to 10000000000000000, which is everyone) and its row below ``rows``: who enrols
-    while a wave is open waits for the next one, so that the cut stays exact. A wave of everyone, or
-    of a whole selection, takes newcomers. ``cut`` counts this wave with all before it.
+    A device that ``selector`` matches is in the wave if its position is below ``threshold`` and its
+    row is below ``rows``. A device that enrols while the wave is open waits for the next wave, so
+    that the cut stays exact. ``threshold`` is hexadecimal; 10000000000000000 is above every
+    position, and a wave with this threshold also includes devices that enrol later. ``cut`` counts
+    the devices of this wave and of all waves before it.
     """
 
     percent: float | None = None  # of the population, or of the selection
     count: int | None = None
     selector: str = ""
-    is_rest: bool = False  # the plan named nobody else: this is who is left
+    is_rest: bool = False  # the last wave, for all devices that the plan does not name
     cut: int | None = None
     threshold: str | None = None
     population: int | None = None
     rows: int | None = None
     opened_at: float | None = None
     closed_at: float | None = None
-    judgement: Judgement | None = None  # ``at`` is since when verdict and reason stand
+    judgement: Judgement | None = None  # ``at``: since when verdict and reason are these
 
     @property
     def name(self) -> str:
-        """The wave in the plan's words."""
+        """The wave as the plan describes it."""
         if self.is_rest:
             return "the rest"
         much = None if self.percent is None else f"{self.percent:g} %"
@@ -58,16 +59,16 @@ class WaveState(Wire, frozen=True, kw_only=True):
 
 
 class RolloutState(Wire, frozen=True, kw_only=True):
-    """One rollout. ``generation`` grows with status and wave, ``revision`` with every change."""
+    """One rollout. ``generation`` counts changes of status or wave, ``revision`` all changes."""
 
     id: str
     spec: RolloutSpec
     salt: int
     previous: str | None
     status: Status
-    reason: str  # a stable code: why it stands there
+    reason: str  # a stable code: why the rollout has this status
     text: str
-    since: float  # when it came to stand there
+    since: float  # time of the last change of status or wave
     generation: int = 0
     revision: int = 0
     created_at: float

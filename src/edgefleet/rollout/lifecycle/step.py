@@ -1,6 +1,6 @@
 """One step of a rollout: ``step(state, event, now) -> (state, effects)``, value to value.
 
-Events carry all that has to be known: cuts are computed and gates are judged before.
+Events carry all inputs: cuts are computed and gates are judged before the step.
 """
 
 from typing import ClassVar, Unpack, assert_never
@@ -17,7 +17,7 @@ SAME_CUT = "same_cut"
 
 
 class Opening(Wire, frozen=True, kw_only=True):
-    """What is recorded of a wave when it opens: see WaveState."""
+    """The values that a wave gets when it opens: see WaveState."""
 
     cut: int
     threshold: str
@@ -26,7 +26,7 @@ class Opening(Wire, frozen=True, kw_only=True):
 
 
 class AuditLine(Wire, frozen=True, kw_only=True):
-    """The one effect of a step: who did what, to be written down. ``actor`` is operator or gate."""
+    """The effect of a step: one line of the audit log. ``actor``: operator, gate or a person."""
 
     actor: str
     action: str
@@ -45,14 +45,14 @@ class Paused(Wire, frozen=True, kw_only=True):
 
 
 class Resumed(Wire, frozen=True, kw_only=True):
-    """``opening`` is for a rollout that was halted before it began."""
+    """``opening`` is set for a rollout that was halted before its first wave, and else None."""
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.RESUMED
     opening: Opening | None
 
 
 class Advanced(Wire, frozen=True, kw_only=True):
-    """The open wave is done. All of ``openings`` but the last have the same cut as the open one."""
+    """The open wave passed. All ``openings`` but the last have the same cut as the open wave."""
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.ADVANCED
     judgement: Judgement
@@ -61,13 +61,13 @@ class Advanced(Wire, frozen=True, kw_only=True):
 
 
 class Finished(Wire, frozen=True, kw_only=True):
-    """The open wave is done, and ``openings``, if any, have the same cut: nothing is left."""
+    """The last wave with new devices passed. ``openings`` have the same cut as the open wave."""
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.FINISHED
     judgement: Judgement
     openings: tuple[Opening, ...]
     by_hand: bool
-    rows: int  # devices enrolled by now
+    rows: int  # devices enrolled at this time
 
 
 class Halted(Wire, frozen=True, kw_only=True):
@@ -99,7 +99,7 @@ class Approved(Wire, frozen=True, kw_only=True):
 
 
 class RevertCompleted(Wire, frozen=True, kw_only=True):
-    """``left`` devices say that they run it still, and time is up for them."""
+    """``left`` online devices still run the release at the end of the revert."""
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.REVERT_COMPLETED
     left: int = 0
@@ -112,33 +112,40 @@ Event = (
 
 
 def by_hand(evidence: Evidence, now: float) -> Judgement:
-    """The judgement of an operator who lets a wave pass."""
+    """The judgement for a wave that an operator passes."""
     return Judgement(
-        verdict=Verdict.PASS, reason=BY_HAND, text="Passed by hand.", at=now, evidence=evidence
+        verdict=Verdict.PASS,
+        reason=BY_HAND,
+        text="Passed by an operator.",
+        at=now,
+        evidence=evidence,
     )
 
 
 def returned_by(state: RolloutState) -> float:
-    """When a rollout that takes its release back waits no longer, in seconds since the epoch.
+    """Time at which a revert ends at the latest, in seconds since the epoch.
 
-    One device that cannot go back, or lies about it, must not hold all the others for ever.
+    The limit keeps one device that cannot revert, or reports a false release, from blocking the
+    other devices for ever.
     """
     gate = state.spec.gate
     return state.since + gate.patience_s + gate.confirm_after_s + gate.silence_s
 
 
 def check_allowed(state: RolloutState, signal: RolloutSignal, verb: str) -> None:
-    """Raise OperatorError ``verb_not_now`` unless the table lets ``signal`` happen now."""
+    """Raises OperatorError ``verb_not_now`` if the table does not allow ``signal`` now."""
     if TABLE[state.status, signal] is None:
-        raise OperatorError("verb_not_now", f"Rollout {state.id} is {state.status}: no {verb} now.")
+        raise OperatorError(
+            "verb_not_now", f"Rollout {state.id} is {state.status}: no transition {verb!r} now."
+        )
 
 
 def step(
     state: RolloutState, event: Event, now: float
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
-    """The state after ``event``, and what is to be written down about it.
+    """Returns the state after ``event``, and its audit lines.
 
-    Raises OperatorError ``verb_not_now`` where the table has no such transition.
+    Raises OperatorError ``verb_not_now`` if the table has no such transition.
     """
     check_allowed(state, event.signal, event.signal.value)
     status = TABLE[state.status, event.signal]
@@ -151,7 +158,7 @@ def step(
     if isinstance(event, Approved):
         given = event.approval
         state = replace(state, approvals=(*state.approvals, given), revision=state.revision + 1)
-        text = f"Wave {given.wave + 1}." if state.spec.approval.each_wave else "The whole of it."
+        text = f"Wave {given.wave + 1}." if state.spec.approval.each_wave else "All waves."
         return state, (_line(state, given.person, "approve", text),)
     state = replace(
         state,
@@ -165,10 +172,15 @@ def step(
             state = replace(state, previous=event.previous, started_at=now)
             return _opened(state, event.opening, now, "operator", "start")
         case Paused():
-            return _stands(state, "paused", "Paused by hand: nobody new is offered it.", "pause")
+            return _with_reason(
+                state,
+                "paused",
+                "Paused by an operator: no further device is offered the release.",
+                "pause",
+            )
         case Resumed():
             if event.opening is None:
-                return _stands(state, "resumed", "Resumed by hand.", "resume")
+                return _with_reason(state, "resumed", "Resumed by an operator.", "resume")
             state = replace(state, started_at=now)
             return _opened(state, event.opening, now, "operator", "resume")
         case Advanced():
@@ -176,13 +188,17 @@ def step(
         case Finished():
             state = _walked(state, event.judgement, event.openings, now, closed=True)
             state = replace(state, ended_at=now, rows_at_end=event.rows)
-            return _stands(state, "completed", "All waves passed.", "finish", event)
+            return _with_reason(state, "completed", "All waves passed.", "finish", event)
         case Halted():
-            return _stands(
-                state, "halted", "Halted by hand: nobody new gets it; who has it keeps it.", "halt"
+            text = (
+                "Halted by an operator: no further device gets the release; "
+                "devices that have it keep it."
             )
+            return _with_reason(state, "halted", text, "halt")
         case RevertRequested():
-            return _stands(replace(state, ended_at=None), BY_HAND, "Taken back by hand.", "revert")
+            return _with_reason(
+                replace(state, ended_at=None), BY_HAND, "Reverted by an operator.", "revert"
+            )
         case GateFailed():
             return _failed(state, event.judgement, now, "revert")
         case RefusedByDevices():
@@ -196,7 +212,7 @@ def step(
             assert_never(event)
 
 
-def _stands(
+def _with_reason(
     state: RolloutState, reason: str, text: str, action: str, by: Finished | None = None
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
     state = replace(state, reason=reason, text=text)
@@ -283,13 +299,9 @@ def _wave_text(state: RolloutState) -> str:
 
 def _left_text(left: int) -> str:
     if not left:
-        return "No device that can be reached runs it any more."
-    devices = (
-        "1 device that can be reached runs"
-        if left == 1
-        else f"{left} devices that can be reached run"
-    )
-    return f"{devices} it still; they are told to go back at each check-in."
+        return "No online device runs the release any more."
+    devices = "1 online device still runs" if left == 1 else f"{left} online devices still run"
+    return f"{devices} the release; each check-in is still answered with the revert."
 
 
 def _line(state: RolloutState, actor: str, action: str, detail: str) -> AuditLine:

@@ -1,6 +1,7 @@
-"""The life of a rollout as a table: where it stands x what happened -> where it stands then.
+"""The transition table of a rollout: status x signal -> next status.
 
-The table is total: what is missing in a row is refused. ``mermaid()`` draws it for the docs.
+The table is total: a signal that is missing in a row is refused. ``mermaid()`` draws the table for
+the docs.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from edgefleet.rollout.lifecycle.state import OPEN
 
 
 class RolloutSignal(StrEnum):
-    """What can happen to a rollout."""
+    """An event in the life of a rollout."""
 
     STARTED = "started"
     PAUSED = "paused"
@@ -21,12 +22,16 @@ class RolloutSignal(StrEnum):
     ADVANCED = "advanced"  # the next wave is open, by the gate or by hand
     FINISHED = "finished"  # the last wave passed, by the gate or by hand
     HALTED = "halted"
-    REVERT_REQUESTED = "revert requested"  # an operator wants it taken back
+    REVERT_REQUESTED = "revert requested"  # an operator reverts the rollout
     GATE_FAILED = "gate failed"
-    REFUSED_BY_DEVICES = "refused by devices"  # it failed before any device activated it
-    APPROVED = "approved"  # one more person agrees
-    WAIT_REASON_CHANGED = "wait reason changed"  # the gate's reason to wait changed
-    REVERT_COMPLETED = "revert completed"  # no device that can be reached runs it any more
+    REFUSED_BY_DEVICES = (
+        "refused by devices"  # the gate failed before any device activated the release
+    )
+    APPROVED = "approved"  # one more person approves
+    WAIT_REASON_CHANGED = "wait reason changed"  # the gate waits for another reason
+    REVERT_COMPLETED = (
+        "revert completed"  # no online device runs the release any more, or the time is up
+    )
 
 
 _P, _R, _Z, _H = Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.HALTED

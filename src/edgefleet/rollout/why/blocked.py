@@ -1,4 +1,4 @@
-"""What holds back devices that could begin: each thing once, with how many, and until when."""
+"""The waits of devices that could begin: one per reason, with the count and the end if known."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.limits import FIRST_NAMES
 
 
-def held_back(
+def blocked_waits(
     active: ActiveRollout,
     fleet: Fleet,
     fleet_wide: FleetConstraints,
@@ -22,7 +22,7 @@ def held_back(
     allowed: int,
     now: float,
 ) -> tuple[Wait, ...]:
-    """The reasons that block ``waiting``, devices that are online and have not begun."""
+    """The reasons that block ``waiting``, online devices that have not begun."""
     found: list[Wait] = []
     door = active.reservations.door(active.state, None, now)
     if door is not None:
@@ -41,7 +41,7 @@ def held_back(
         found.append(
             Wait(
                 code=WaitCode.INELIGIBLE,
-                text=f"The release does not fit some that are selected: {named}.",
+                text=f"Selected devices that the release does not fit: {named}.",
                 devices=sum(misfits.values()),
             )
         )
@@ -61,22 +61,28 @@ def _no_place(
     reservations = active.reservations
     found: list[Wait] = []
     if active.in_trial >= allowed or active.overdue.suspect:
-        text = f"{active.in_trial} are in trial{reservations.unsaid}: {active.overdue.reason}."
+        text = (
+            f"{active.in_trial} devices are in trial{reservations.grants_text} "
+            f"(limit {allowed}): {active.overdue.reason}."
+        )
         found.append(_wait(Blocked(WaitCode.EXPOSURE, text), waiting, fleet))
     until = reservations.starts.wait_until(now)
     if until is not None:
-        text = f"{spec.pace.starts_per_minute} began in the last minute."
+        text = f"The rate limit of {spec.pace.starts_per_minute} starts per minute is reached."
         found.append(_wait(Blocked(WaitCode.PACE, text, until), waiting, fleet))
     flows = fleet_wide.bytes.busy_until(spec.pace, now)
     if flows is not None:
-        text = "As many bytes are on their way, by all rollouts together, as its pace allows."
+        text = (
+            f"The rate limit of {spec.pace.bytes_per_s} bytes per second is reached, "
+            "counting the downloads of all rollouts."
+        )
         found.append(_wait(Blocked(WaitCode.PACE, text, flows), waiting, fleet))
     full = fleet_wide.budgets.blocked(spec.budgets, waiting.all(), fleet) if spec.budgets else None
     if full is not None and len(blocked := waiting.only(full)):
         named = ", ".join(
-            f"{budget.max_in_trial} in trial by {budget.label}" for budget in spec.budgets
+            f"{budget.max_in_trial} in trial per {budget.label}" for budget in spec.budgets
         )
-        text = f"Others with the same label are in trial, by whichever rollout (at most {named})."
+        text = f"The budget of these devices is full, counting all rollouts (limit {named})."
         found.append(_wait(Blocked(WaitCode.BUDGET, text), blocked, fleet))
     return found
 
@@ -99,7 +105,7 @@ def _shut_by_device(
     shut = waiting.only(table[numbers])
     if not len(shut):
         return []
-    text = "No maintenance window is open where they are."
+    text = "No maintenance window is open in the time zones of these devices."
     return [_wait(Blocked(WaitCode.WINDOW, text, min(opens, default=None)), shut, fleet)]
 
 

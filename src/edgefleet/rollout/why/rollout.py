@@ -28,7 +28,7 @@ class Observation:
     owing: PendingReverts = field(default_factory=PendingReverts)
     judgement: Judgement | None = None
     patience_from: float = 0.0  # since when stragglers have had their chance
-    held: tuple[Wait, ...] = ()  # what holds devices back that could begin
+    blocked: tuple[Wait, ...] = ()  # what holds devices back that could begin
 
 
 def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> WaitReport:
@@ -36,7 +36,7 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
     state = active.state
     match state.status:
         case Status.PLANNED:
-            waits = [_to_start(state), *sight.held]
+            waits = [_to_start(state), *sight.blocked]
         case Status.RUNNING:
             waits = _running_waits(state, fleet, sight)
         case Status.PAUSED:
@@ -83,8 +83,8 @@ def plan_another(model: str) -> str:
 
 def _running_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[Wait]:
     """A closed door says more than the gate; a lack of places says less."""
-    doors = [wait for wait in sight.held if wait.code in DOORS]
-    rest = [wait for wait in sight.held if wait.code not in DOORS]
+    doors = [wait for wait in sight.blocked if wait.code in DOORS]
+    rest = [wait for wait in sight.blocked if wait.code not in DOORS]
     return [*doors, *_wave_waits(state, fleet, sight), *rest]
 
 

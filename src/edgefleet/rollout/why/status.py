@@ -1,10 +1,10 @@
-"""What is seen of a rollout at one moment: its census, the gate's word on it, what it waits for."""
+"""The status of a rollout at one time: its census, the gate's judgement, and its waits."""
 
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status
 from edgefleet.protocol.why import Wait, WaitReport
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.starts import allowed
-from edgefleet.rollout.census import Census, closed_evidence, find_owing, take_census
+from edgefleet.rollout.census import Census, closed_evidence, count_census, find_owing
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.gate import Gate
@@ -13,12 +13,12 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import JUDGED
 from edgefleet.rollout.limits import CENSUS_KEPT_FROM, CENSUS_KEPT_S
 from edgefleet.rollout.why import rollout as why
-from edgefleet.rollout.why.blocked import held_back
+from edgefleet.rollout.why.blocked import blocked_waits
 from edgefleet.rollout.why.view import show
 
 
 class RolloutStatus:
-    """Looks at rollouts and changes none. Keeps the last count of each very large wave."""
+    """Reads rollouts and changes none. Caches the last census of each very large wave."""
 
     def __init__(
         self, fleet: Fleet, desired: Desired, fleet_wide: FleetConstraints, gate: Gate
@@ -27,18 +27,23 @@ class RolloutStatus:
         self._desired = desired
         self._fleet_wide = fleet_wide
         self._gate = gate
-        self._counted: dict[str, tuple[int, float, Census]] = {}  # revision, when, what
+        self._counted: dict[
+            str, tuple[int, float, Census]
+        ] = {}  # rollout -> (revision, at, census)
 
     def census(self, active: ActiveRollout, now: float) -> Census:
-        """Count the open wave now: for whoever acts by it."""
+        """Count the open wave now, for a decision about the rollout."""
         quarantined = self._fleet_wide.quarantine.rows(active.state.spec.model)
-        census = take_census(active, self._fleet, self._desired, now, quarantined=quarantined)
+        census = count_census(active, self._fleet, self._desired, now, quarantined=quarantined)
         if census.evidence.cut >= CENSUS_KEPT_FROM:
             self._counted[active.state.id] = (active.state.revision, now, census)
         return census
 
     def judge(self, active: ActiveRollout, census: Census, now: float) -> Judgement | None:
-        """The gate's word on the open wave; None when none is open or nobody judges it."""
+        """The gate's judgement of the open wave.
+
+        None if no wave is open or the status of the rollout is not judged.
+        """
         wave = active.state.open_wave
         if active.state.status not in JUDGED or wave is None or wave.opened_at is None:
             return None
@@ -51,16 +56,16 @@ class RolloutStatus:
         )
 
     def view(self, active: ActiveRollout, now: float) -> RolloutView:
-        """The whole rollout, for people."""
-        evidence, judgement, report = self._look_at(active, now)
+        """The rollout as API, CLI and pages show it."""
+        evidence, judgement, report = self._observe(active, now)
         bound = allowed(active) if active.state.status in JUDGED else None
         return show(active, evidence, judgement, report, bound)
 
     def why(self, active: ActiveRollout, now: float) -> WaitReport:
-        """What the rollout waits for."""
-        return self._look_at(active, now)[2]
+        """The waits of the rollout."""
+        return self._observe(active, now)[2]
 
-    def _look_at(
+    def _observe(
         self, active: ActiveRollout, now: float
     ) -> tuple[Evidence, Judgement | None, WaitReport]:
         match active.state.status:
@@ -71,7 +76,7 @@ class RolloutStatus:
                     census,
                     judgement=self.judge(active, census, now),
                     patience_from=active.reservations.patience_from(active.state, now),
-                    held=self._blocked(active, census.offered, now),
+                    blocked=self._blocked(active, census.offered, now),
                 )
                 evidence = census.evidence
             case Status.REVERTING | Status.REVERTED:
@@ -79,7 +84,7 @@ class RolloutStatus:
                 sight = why.Observation(now, owing=owing)
                 evidence = closed_evidence(active, self._fleet, now)
             case Status.PLANNED:
-                sight = why.Observation(now, held=self._blocked(active, Census().offered, now))
+                sight = why.Observation(now, blocked=self._blocked(active, Census().offered, now))
                 evidence = closed_evidence(active, self._fleet, now)
             case Status.COMPLETED | Status.REFUSED:
                 sight, evidence = why.Observation(now), closed_evidence(active, self._fleet, now)
@@ -89,8 +94,8 @@ class RolloutStatus:
     def _blocked(
         self, active: ActiveRollout, waiting: RowSelection, now: float
     ) -> tuple[Wait, ...]:
-        """What holds back those of ``waiting``, which are online and have not begun."""
-        return held_back(
+        """The reasons that block ``waiting``, online devices that have not begun."""
+        return blocked_waits(
             active,
             self._fleet,
             self._fleet_wide,
@@ -100,7 +105,7 @@ class RolloutStatus:
         )
 
     def _recent_census(self, active: ActiveRollout, now: float) -> Census:
-        """For people: the count of a very large wave may be a second old."""
+        """The census for readers. For a very large wave it may be CENSUS_KEPT_S old."""
         revision, at, census = self._counted.get(active.state.id, (-1, 0.0, Census()))
         if revision == active.state.revision and 0 <= now - at < CENSUS_KEPT_S:
             return census

@@ -1,4 +1,4 @@
-"""A rollout as people see it. Constant size, whatever the fleet."""
+"""The view of a rollout. Its size does not depend on the size of the fleet."""
 
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status, WaveView
 from edgefleet.protocol.why import WaitReport
@@ -12,7 +12,7 @@ def show(
     why: WaitReport,
     allowed: int | None,
 ) -> RolloutView:
-    """``judgement`` is the gate's word of this moment on the open wave, if one is open."""
+    """Build the view. ``judgement`` is the current one of the open wave, or None."""
     state = active.state
     spec = state.spec
     is_open = state.status in (Status.RUNNING, Status.PAUSED, Status.HALTED)
@@ -46,9 +46,10 @@ def show(
 
 
 def shares(active: ActiveRollout) -> tuple[float, ...]:
-    """Percent of the eligible devices in each wave with all before it, as planned until it opens.
+    """Percent of the eligible devices in each wave and all waves before it.
 
-    Before that a wave by selector counts as if no wave before it held any of its devices.
+    For a wave that has not opened this is the planned share. Such a wave with a selector counts as
+    if no earlier wave contained any of its devices.
     """
     found: list[float] = []
     for wave in active.state.waves:
