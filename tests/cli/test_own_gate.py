@@ -33,12 +33,12 @@ def test_a_gate_is_loaded_from_a_package() -> None:
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        ("our_gates", "no MODULE:NAME"),
+        ("our_gates", "not of the form MODULE:NAME"),
         ("gone.py:gate", "cannot be loaded"),
         ("no.such.package:gate", "cannot be loaded"),
         (f"{EXAMPLE}:gone", "has no gone"),
-        ("edgefleet.rollout.evidence.gate:PASSED", "cannot be called"),
-        ("edgefleet.base.ids:mix64", "is no gate"),
+        ("edgefleet.rollout.evidence.gate:PASSED", "is not a function"),
+        ("edgefleet.base.ids:mix64", "is not a gate"),
     ],
 )
 def test_what_is_no_gate_is_refused_before_anything_starts(

@@ -48,7 +48,7 @@ def test_a_watch_draws_the_wave_in_place(fleet: CommandLine, canned: CannedHub) 
     assert code == Exit.FAILED
     assert "\x1b[" in shown
     assert "wave 2 of 3 (10 %)" in shown
-    assert "The hub does not answer since" in shown
+    assert "No answer from the hub for" in shown
     assert "\x1b" not in out
     assert "reverted (error_rate)" in out
 

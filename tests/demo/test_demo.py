@@ -124,7 +124,7 @@ def test_a_demo_that_is_stopped_ends_all_that_it_started(
         text=True,
     ) as child:
         assert child.stderr is not None
-        while "have enrolled" not in child.stderr.readline():
+        while "are enrolled" not in child.stderr.readline():
             assert child.poll() is None, "it ended too soon"
         assert len(programs_of(str(folder))) >= 5
         child.send_signal(number)

@@ -157,7 +157,7 @@ def test_where_no_stream_comes_through_the_page_asks(browser: Browser, server: P
         page.clock.install()
         page.reload()
         mark(page)
-        expect(page.locator("#link")).to_have_attribute("data-state", "asking")
+        expect(page.locator("#link")).to_have_attribute("data-state", "polling")
         server.reads.play("ro-running", 91)
         expect(page.locator(".verdict")).to_contain_text("91 devices are healthy.")
         page.unroute("**/*")

@@ -132,7 +132,7 @@ def test_a_rollout_without_measurements_says_so(page: SignedIn) -> None:
     reads.history = lambda rollout, /: msgspec.structs.replace(
         FakeReads.history(reads, rollout), points=()
     )  # type: ignore[method-assign]
-    assert "Drawn from the second measurement on." in page.get("/rollouts/ro-running").text
+    assert "The chart needs two measurements." in page.get("/rollouts/ro-running").text
 
 
 @pytest.mark.parametrize("status", Status)
@@ -316,7 +316,7 @@ def test_red_is_kept_for_what_waits_for_a_person() -> None:
 
 def test_what_waits_for_a_person_is_at_the_top(page: SignedIn) -> None:
     text = page.get("/").text
-    asked = text[text.index("Waits for you") :].split("</section>")[0]
+    asked = text[text.index("Needs an operator") :].split("</section>")[0]
     assert set(re.findall(r"/rollouts/ro-(\w+)", asked)) == {"planned", "paused", "halted"}
 
 
