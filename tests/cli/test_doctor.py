@@ -1,4 +1,4 @@
-"""Each check finds what it is for, and says how to mend it."""
+"""Each check of doctor finds its problem and gives a fix."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from support.fake_reads import rollout_in
 
 @dataclass
 class Fixed:
-    """A clock that stands."""
+    """A clock that does not advance."""
 
     at: float
 
@@ -48,7 +48,7 @@ def context(canned: CannedHub, folder: Path, secret: str = TOKEN) -> Context:
 
 
 def bad(finding: Finding) -> bool:
-    """Whether it is a finding at all; one without a fix is no use."""
+    """True for a warning or a bad finding, which must have a fix."""
     assert finding.text
     assert finding.state in (State.OK, State.SKIPPED) or finding.fix
     return finding.state in (State.BAD, State.WARNING)
@@ -64,7 +64,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data folder as a hub makes it."""
+    """A data folder as a hub creates it."""
     made = tmp_path / "hub"
     made.mkdir(mode=0o700)
     (made / "operator.token").write_text(TOKEN)

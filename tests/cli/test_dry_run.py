@@ -1,4 +1,4 @@
-"""``rollout plan --dry-run``: what a plan would do on this fleet, and nothing is planned."""
+"""``rollout plan --dry-run``: predicts a plan on this fleet and plans nothing."""
 
 from pathlib import Path
 

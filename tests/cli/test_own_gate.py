@@ -1,4 +1,4 @@
-"""``serve --gate``: a gate of the operator's own, from a file or a package."""
+"""``serve --gate``: a custom gate from a file or a package."""
 
 from pathlib import Path
 
@@ -82,8 +82,18 @@ def test_a_gate_that_always_passes_lets_everything_pass(tmp_path: Path) -> None:
 
 def test_a_gate_of_ones_own_judges_a_simulation(edgefleet: CommandLine) -> None:
     scenario = EXAMPLE.parent / "rare_crash.toml"
-    told = ("sim", "run", "--scenario", str(scenario), "--devices", "600", "--seed", "1", "--json")
-    ran = edgefleet(*told, "--gate", f"{EXAMPLE}:no_second_crash")
+    arguments = (
+        "sim",
+        "run",
+        "--scenario",
+        str(scenario),
+        "--devices",
+        "600",
+        "--seed",
+        "1",
+        "--json",
+    )
+    ran = edgefleet(*arguments, "--gate", f"{EXAMPLE}:no_second_crash")
     assert ran.exit == 0, ran.err
     result = decode(ran.out.encode(), Result)
     assert (result.verdict, result.reason, result.violations) == ("reverted", "crashes", 0)

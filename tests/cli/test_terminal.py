@@ -1,4 +1,4 @@
-"""On a terminal bars move in place; they never reach standard output."""
+"""On a terminal bars are updated in place; they never reach standard output."""
 
 import os
 import pty
@@ -18,7 +18,7 @@ RELEASE = Path(__file__).parents[2] / "examples" / "digits" / "release-1"
 
 
 def on_terminal(home: Path, *args: str) -> tuple[int, str, str]:
-    """Exit code, standard output (a pipe) and what the terminal on standard error was sent."""
+    """Exit code, standard output (a pipe) and standard error (a terminal)."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "edgefleet.cli.main", *args],
@@ -31,7 +31,7 @@ def on_terminal(home: Path, *args: str) -> tuple[int, str, str]:
         while True:
             try:
                 data = os.read(ours, 65536)
-            except OSError:  # Linux says so when the other side has closed
+            except OSError:  # Linux raises this after the other side has closed
                 break
             shown += data
         os.close(ours)

@@ -1,4 +1,4 @@
-"""Watching on the command line: one line for each change, and an end that scripts can act on."""
+"""``rollout watch``: one line per change, and exit codes for scripts."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The demo's own checks: a good story passes all, and each thing that goes wrong has its check."""
+"""The demo's own checks: a good run passes all, and each fault fails its check."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,7 +131,7 @@ def test_the_good_story_passes_every_check() -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[], StoryObservations], set[str]]] = {
-    "a good release is taken back": (
+    "a good release is rolled back": (
         lambda: with_rollout(
             1, rollout("2", Status.REVERTED, "error_rate", 10, (1.0, 10.0, 100.0))
         ),
@@ -190,7 +190,7 @@ BROKEN: dict[str, tuple[Callable[[], StoryObservations], set[str]]] = {
         {"refused_before_activation"},
     ),
     "a device is missing": (lambda: with_hub(total=1002), {"fleet_on_good"}),
-    "somebody online is on the old release": (
+    "an online device is on the old release": (
         lambda: with_hub(on_release={"digits": {"2": 959, "1": 1}}),
         {"fleet_on_good"},
     ),
@@ -199,7 +199,7 @@ BROKEN: dict[str, tuple[Callable[[], StoryObservations], set[str]]] = {
         {"fleet_on_good"},
     ),
     "one request failed": (lambda: with_client(failed=1), {"no_request_failed"}),
-    "nobody asked": (lambda: with_client(requests=0), {"no_request_failed"}),
+    "no client sent a request": (lambda: with_client(requests=0), {"no_request_failed"}),
     "no client at all": (
         lambda: replace(GOOD, clients=()),
         {"no_request_failed", "better_answers"},

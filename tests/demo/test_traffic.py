@@ -1,4 +1,4 @@
-"""A client of the demo counts every failure, and asks nothing twice."""
+"""A client of the demo counts every failure and never retries."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ Respond = Callable[["Serving", dict], None]
 
 
 class Serving(BaseHTTPRequestHandler):
-    """Answers as the test says; each body that came is kept in ``server.asked``."""
+    """Answers with the test's function; each request body is in ``server.asked``."""
 
     protocol_version = "HTTP/1.1"
 

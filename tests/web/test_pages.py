@@ -1,4 +1,4 @@
-"""Every page shows what the hub says, and the same as data."""
+"""Every page shows the hub's views, and its JSON twin has the same data."""
 
 import re
 from html.parser import HTMLParser
@@ -43,7 +43,7 @@ VOID = {"meta", "link", "input", "img", "br", "path", "line", "rect"}
 
 
 class Nesting(HTMLParser):
-    """Finds elements that are closed out of turn, and ids that are used twice."""
+    """Finds wrongly nested elements and duplicate ids."""
 
     def __init__(self) -> None:
         super().__init__()
