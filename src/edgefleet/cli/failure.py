@@ -13,6 +13,7 @@ from edgefleet.base.errors import EdgefleetError, InternalError, OperatorError
 from edgefleet.cli.exits import Exit, exit_of
 from edgefleet.cli.invocation import Invocation
 from edgefleet.cli.screen import clean
+from edgefleet.cli.values import WrongValue
 from edgefleet.client.hub import Refusal
 from edgefleet.protocol.wire import encode, problem
 
@@ -114,4 +115,11 @@ def _usage(error: click.ClickException) -> OperatorError:
             message += " It came from the TOML file."
         case _:
             pass
-    return OperatorError("setting_invalid", message, field=field)
+    return OperatorError("setting_invalid", message, field=field, hint=_fix(error, field))
+
+
+def _fix(error: click.BadParameter, field: str) -> str:
+    """The next step for a wrong or missing value."""
+    if isinstance(error, click.MissingParameter):
+        return f"Add `{field}`."
+    return f"Fix `{field}`" + (f": use {error.example}." if isinstance(error, WrongValue) else ".")

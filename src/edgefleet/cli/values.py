@@ -15,6 +15,20 @@ _UNITS_S: Final[Mapping[str, float]] = {
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
 
 
+class WrongValue(click.BadParameter):
+    """A value that a type refuses. ``example`` is a list of valid values, as text."""
+
+    def __init__(
+        self,
+        text: str,
+        example: str,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> None:
+        super().__init__(text, ctx, param)
+        self.example = example
+
+
 class Duration(click.ParamType[float]):
     """Seconds, written as ``90s``, ``5m``, ``2h``, ``1d``, ``500ms`` or a plain number."""
 
@@ -25,7 +39,7 @@ class Duration(click.ParamType[float]):
     ) -> float:
         found = _DURATION.fullmatch(str(value).strip())
         if found is None:
-            self.fail(f"{value!r} is not a duration: use 90s, 5m or 2h.", param, ctx)
+            raise WrongValue(f"{value!r} is not a duration.", "90s, 5m or 2h", param, ctx)
         return float(found[1]) * _UNITS_S[found[2]]
 
 
@@ -43,7 +57,7 @@ class Rate(click.ParamType[float]):
         except ValueError:
             share = math.nan
         if not 0 <= share <= 1:
-            self.fail(f"{value!r} is not a share: use 0.05 or 5%.", param, ctx)
+            raise WrongValue(f"{value!r} is not a share.", "0.05 or 5%", param, ctx)
         return share
 
 
@@ -61,7 +75,7 @@ class Waves(click.ParamType[tuple[WaveSpec, ...]]):
         except ValueError:
             percents = [math.nan]
         if not all(map(math.isfinite, percents)):
-            self.fail(f"{value!r} are not percents: use 1,10,100.", param, ctx)
+            raise WrongValue(f"{value!r} is not a list of percents.", "1,10,100", param, ctx)
         return tuple(WaveSpec(percent=percent) for percent in percents)
 
 
@@ -75,7 +89,7 @@ class Label(click.ParamType[tuple[str, str]]):
     ) -> tuple[str, str]:
         key, equals, text = str(value).partition("=")
         if not key or not equals:
-            self.fail(f"{value!r} is not a label: use site=lyon.", param, ctx)
+            raise WrongValue(f"{value!r} is not a label.", "site=lyon", param, ctx)
         return key, text
 
 
