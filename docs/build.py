@@ -1,7 +1,7 @@
 """Write docs/reference/*.md from the tables in the code: ``python docs/build.py`` (``--check`` compares).
 
-The tables are the truth (endpoints, errors, waits, transitions, limits, metrics); these pages only show
-them. The metrics are parts of docs/gate.md and docs/rollouts.md.
+The tables (endpoints, errors, waits, transitions, limits, metrics) are the source; these pages only
+show them. The metrics are parts of docs/gate.md and docs/rollouts.md.
 """
 
 import importlib
@@ -25,11 +25,15 @@ SOURCE = HERE.parent / "src" / "edgefleet"
 def errors() -> Iterator[str]:
     yield "# Errors\n"
     yield (
-        "Every error says who must act, has a stable code, a hint and a retry rule, and travels as one JSON"
+        "Every error names the party that must act, and has a stable code, a hint and a retry rule. It is one JSON"
         " object: `code`, `message`, `field`, `hint`, `party`, `retry`."
     )
     for party in Party:
-        yield f"\n## For the {party.value} to mend\n" if party is not Party.US else "\n## Ours\n"
+        yield (
+            f"\n## To be fixed by the {party.value}\n"
+            if party is not Party.US
+            else "\n## Defects of edgefleet\n"
+        )
         for code, kind in CATALOG.items():
             if kind.party is party:
                 yield f"### {code}\n\nHTTP {kind.status}, retry: {kind.retry.value.replace('_', ' ')}."
@@ -39,8 +43,8 @@ def errors() -> Iterator[str]:
 def api() -> Iterator[str]:
     yield "# The HTTP API\n"
     yield (
-        "Bodies are JSON; the types stand in `edgefleet.protocol`. Everything but what is marked *anyone* needs"
-        " `Authorization: Bearer <token>`: the operator's token, or the device's own credential.\n"
+        "Bodies are JSON; the types are in `edgefleet.protocol`. Every endpoint needs `Authorization: Bearer <token>`"
+        " (the operator's token or the device's credential), except those for *anyone*.\n"
     )
     for row in ENDPOINTS:
         takes = (
@@ -51,20 +55,20 @@ def api() -> Iterator[str]:
             else f"`{row.request.__name__}`"
         )
         gives = "bytes" if row.answer is bytes else f"`{row.answer.__name__}`"
-        yield f"### {row.name}\n\n`{row.method} {row.path}`: {row.text} For: {row.role}. Takes {takes}, gives {gives}.\n"
+        yield f"### {row.name}\n\n`{row.method} {row.path}`: {row.text} For: {row.role}. Request: {takes}; answer: {gives}.\n"
 
 
 def why() -> Iterator[str]:
-    yield "# Why it waits, why it failed\n"
-    yield "Each object says what it waits for (`edgefleet rollout why`, the page, the log): codes are stable.\n"
+    yield "# Wait codes and reasons of failure\n"
+    yield "`edgefleet rollout why`, the page and the log show what an object waits for. Codes are stable.\n"
     yield "## Wait codes\n"
     yield from _members(WaitCode)
     named = ", ".join(f"`{code.value}`" for code, needed in NEEDS_A_PERSON.items() if needed)
-    yield f"These go on until a person acts: {named}. `edgefleet doctor` and the page point at them.\n"
+    yield f"These waits last until a person acts: {named}. `edgefleet doctor` and the page show them.\n"
     yield from _alert()
-    yield "## What became of an attempt\n"
+    yield "## Outcomes of an attempt\n"
     yield from _members(OutcomeKind)
-    yield "## Why an attempt ended badly\n"
+    yield "## Reasons of a failed attempt\n"
     yield from _members(Reason)
 
 
@@ -104,7 +108,7 @@ def transitions() -> Iterator[str]:
 
 def limits() -> Iterator[str]:
     yield "# Limits\n"
-    yield "Every queue, body, batch, retry and age is bounded. Units stand in the names.\n"
+    yield "Every queue, body, batch, retry and age is bounded. Units are part of the names.\n"
     for path in sorted(SOURCE.glob("*/limits.py")):
         name = f"edgefleet.{path.parent.name}.limits"
         module = importlib.import_module(name)
@@ -135,7 +139,7 @@ def _said(bound: Bound, value: float) -> str:
 
 
 def _members(enum: type) -> Iterator[str]:
-    """Each member with the comment beside it in the source: the one place where it is explained."""
+    """Each member with the comment beside it in the source, the only place that explains it."""
     path = Path(sys.modules[enum.__module__].__file__ or "")
     for line in path.read_text().splitlines():
         name, _, rest = line.strip().partition(" = ")

@@ -14,7 +14,7 @@ from edgefleet.base.entropy import SeededEntropy
 from edgefleet.base.errors import DeviceError
 from edgefleet.base.network import Answer, HttpLink
 from edgefleet.base.storage import FolderStorage
-from edgefleet.cli.demo.processes import hold_port
+from edgefleet.cli.demo.processes import reserve_port
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn
 from support.agent_world import FACTS
@@ -92,7 +92,7 @@ def test_a_replayed_check_in_says_where_to_go_on(hub: FakeHub, storage: FolderSt
 
 def test_a_hub_that_moved_its_listener_is_found_again(hub: FakeHub, storage: FolderStorage) -> None:
     before = enrolled(hub, storage)
-    with hold_port() as nobody:  # no server listens there
+    with reserve_port() as nobody:  # no server listens there
         port = nobody.getsockname()[1]
         gone = msgspec.structs.replace(before, checkin_url=f"http://127.0.0.1:{port}")
         link = linked(gone, storage)

@@ -1,4 +1,4 @@
-"""A command line and a hub for it to speak to."""
+"""A command line and a fake hub."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from support.fake_reads import FakeReads, rollout_in
 
 @pytest.fixture(autouse=True)
 def away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file and no variable of whoever runs the tests is read."""
+    """Do not read files or variables of the user who runs the tests."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -22,7 +22,7 @@ def away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def edgefleet(tmp_path: Path) -> CommandLine:
-    """A command line that knows no hub."""
+    """A command line without a hub."""
     home = tmp_path / "home"
     home.mkdir()
     return CommandLine(home, {})
@@ -30,7 +30,7 @@ def edgefleet(tmp_path: Path) -> CommandLine:
 
 @pytest.fixture
 def canned() -> Iterator[CannedHub]:
-    """A hub that answers what the fake reads hold."""
+    """A hub that answers with the fake reads."""
     reads = FakeReads()
     running = rollout_in(Status.RUNNING)
     reads.put(running)
@@ -56,5 +56,5 @@ def canned() -> Iterator[CannedHub]:
 
 @pytest.fixture
 def fleet(edgefleet: CommandLine, canned: CannedHub) -> CommandLine:
-    """A command line that knows ``canned`` from its variables."""
+    """A command line whose variables name ``canned``."""
     return CommandLine(edgefleet.home, {"EDGEFLEET_HUB": canned.url, "EDGEFLEET_TOKEN": TOKEN})

@@ -1,4 +1,4 @@
-"""What a verb prints: one object for programs, lines for people, and how it ends."""
+"""The output of each verb: one object for programs, lines for people, and the exit code."""
 
 import itertools
 import json
@@ -106,7 +106,7 @@ def test_a_page_says_how_to_go_on(fleet: CommandLine, canned: CannedHub) -> None
 def test_a_device_cannot_write_on_the_operators_terminal(
     fleet: CommandLine, canned: CannedHub
 ) -> None:
-    import msgspec  # noqa: PLC0415 - the tool that bends this one view
+    import msgspec  # noqa: PLC0415 - changes this one view
 
     bad = msgspec.structs.replace(
         FakeReads().device_views[0], labels={"site": "\x1b[2J\x9b31m"}, line="\x07\u202egnp.exe"
@@ -118,7 +118,7 @@ def test_a_device_cannot_write_on_the_operators_terminal(
     assert not set(shown) & {"\x1b", "\x9b", "\x07", "\u202e"}
 
 
-# How it ends.
+# Exit codes.
 
 
 @pytest.mark.parametrize("code", [code for code, kind in CATALOG.items() if kind.status != 500])

@@ -1,4 +1,4 @@
-"""Each check finds what it is for, and says how to mend it."""
+"""Each check of doctor finds its problem and gives a fix."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from edgefleet.cli.doctor import (
     token,
 )
 from edgefleet.cli.doctor.command import CHECKS
-from edgefleet.cli.doctor.context import Ground
+from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Finding, State
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation
@@ -43,7 +43,7 @@ from support.fake_reads import rollout_in
 
 @dataclass
 class Fixed:
-    """A clock that stands."""
+    """A clock that does not advance."""
 
     at: float
 
@@ -54,15 +54,15 @@ class Fixed:
         return self.at
 
 
-def ground(canned: CannedHub, folder: Path, secret: str = TOKEN) -> Ground:
-    return Ground(Invocation(hub=canned.url, token=secret, data_dir=folder), SystemClock())
+def context(canned: CannedHub, folder: Path, secret: str = TOKEN) -> Context:
+    return Context(Invocation(hub=canned.url, token=secret, data_dir=folder), SystemClock())
 
 
 def bad(finding: Finding) -> bool:
-    """Whether it is a finding at all; one without a fix is no use."""
+    """True for a warning or a bad finding, which must have a fix."""
     assert finding.text
     assert finding.state in (State.OK, State.SKIPPED) or finding.fix
-    return finding.state in (State.BAD, State.LOOK)
+    return finding.state in (State.BAD, State.WARNING)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data folder as a hub makes it."""
+    """A data folder as a hub creates it."""
     made = tmp_path / "hub"
     made.mkdir(mode=0o700)
     (made / "operator.token").write_text(TOKEN)
@@ -84,26 +84,26 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_python(canned: CannedHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not bad(python.check(ground(canned, folder)))
+    assert not bad(python.check(context(canned, folder)))
     monkeypatch.setattr("edgefleet.cli.doctor.python.OLDEST", (9, 0))
-    assert python.check(ground(canned, folder)).state is State.BAD
+    assert python.check(context(canned, folder)).state is State.BAD
 
 
 def test_serving(canned: CannedHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not bad(serving.check(ground(canned, folder)))
+    assert not bad(serving.check(context(canned, folder)))
     monkeypatch.setattr("edgefleet.cli.doctor.serving._PROBE", "import no_such_runtime")
-    found = serving.check(ground(canned, folder))
+    found = serving.check(context(canned, folder))
     assert "no_such_runtime" in found.text
     assert "edgefleet[serving]" in found.fix
 
 
 def test_a_data_folder_that_others_can_read(canned: CannedHub, folder: Path) -> None:
-    assert not bad(data_folder.check(ground(canned, folder)))
+    assert not bad(data_folder.check(context(canned, folder)))
     (folder / "operator.token").chmod(0o644)
-    found = data_folder.check(ground(canned, folder))
+    found = data_folder.check(context(canned, folder))
     assert found.state is State.BAD
     assert str(folder / "operator.token") in found.fix
-    assert bad(data_folder.check(ground(canned, folder / "none")))
+    assert bad(data_folder.check(context(canned, folder / "none")))
 
 
 def test_a_full_disk(canned: CannedHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,41 +115,41 @@ def test_a_full_disk(canned: CannedHub, folder: Path, monkeypatch: pytest.Monkey
             return free
 
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage())
-    assert disk.check(ground(canned, folder)).state is State.BAD
+    assert disk.check(context(canned, folder)).state is State.BAD
     free = 1 << 30
-    assert disk.check(ground(canned, folder / "not" / "yet")).state is State.LOOK
+    assert disk.check(context(canned, folder / "not" / "yet")).state is State.WARNING
     free = 1 << 40
-    assert not bad(disk.check(ground(canned, folder)))
+    assert not bad(disk.check(context(canned, folder)))
 
 
 def test_a_hub_that_is_gone_or_of_another_version(canned: CannedHub, folder: Path) -> None:
-    assert not bad(hub.check(ground(canned, folder)))
+    assert not bad(hub.check(context(canned, folder)))
     canned.put("GET", "/health", Health(status="ok", version="9.9.9", devices=0, uptime_s=1))
-    found = hub.check(ground(canned, folder))
-    assert found.state is State.LOOK
+    found = hub.check(context(canned, folder))
+    assert found.state is State.WARNING
     assert "9.9.9" in found.fix
     canned.url = "http://127.0.0.1:1"
-    gone = hub.check(ground(canned, folder))
+    gone = hub.check(context(canned, folder))
     assert gone.state is State.BAD
     assert "edgefleet serve" in gone.fix
 
 
 def test_a_token_that_is_not_accepted(canned: CannedHub, folder: Path) -> None:
-    assert not bad(token.check(ground(canned, folder)))
+    assert not bad(token.check(context(canned, folder)))
     canned.put("GET", "/api/v1/fleet", 401)
-    assert token.check(ground(canned, folder, "efo_wrong")).state is State.BAD
+    assert token.check(context(canned, folder, "efo_wrong")).state is State.BAD
     (folder / "operator.token").unlink()
-    nothing = token.check(ground(canned, folder, ""))
+    nothing = token.check(context(canned, folder, ""))
     assert nothing.state is State.BAD
     assert "EDGEFLEET_TOKEN" in nothing.fix
 
 
 @pytest.mark.parametrize(
     ("ahead_s", "state"),
-    [(0, State.OK), (4, State.OK), (30, State.LOOK), (-30, State.LOOK), (3600, State.BAD)],
+    [(0, State.OK), (4, State.OK), (30, State.WARNING), (-30, State.WARNING), (3600, State.BAD)],
 )
 def test_clocks_apart(ahead_s: float, state: State, canned: CannedHub, folder: Path) -> None:
-    here = ground(canned, folder)
+    here = context(canned, folder)
     theirs = here.hub_time
     assert theirs is not None
     here.clock = Fixed(theirs + ahead_s)
@@ -160,32 +160,32 @@ def test_the_signing_key(
     canned: CannedHub, folder: Path, home: Path, edgefleet: CommandLine
 ) -> None:
     canned.put("GET", "/api/v1/trust", TrustedKeys(keys=()))
-    assert "key new" in keys.check(ground(canned, folder)).fix
+    assert "key new" in keys.check(context(canned, folder)).fix
     made = edgefleet("key", "new", "--json", XDG_CONFIG_HOME=str(home)).json
-    assert "--trust" in keys.check(ground(canned, folder)).fix
+    assert "--trust" in keys.check(context(canned, folder)).fix
     known = TrustKey(name="team", public_key=made["public_key"])
     canned.put("GET", "/api/v1/trust", TrustedKeys(keys=(known,)))
-    assert not bad(keys.check(ground(canned, folder)))
+    assert not bad(keys.check(context(canned, folder)))
     file = home / "edgefleet" / "publisher.key"
     file.chmod(0o640)
-    assert keys.check(ground(canned, folder)).state is State.BAD
+    assert keys.check(context(canned, folder)).state is State.BAD
     file.chmod(0o600)
     file.write_text("no key")
-    assert keys.check(ground(canned, folder)).state is State.BAD
+    assert keys.check(context(canned, folder)).state is State.BAD
 
 
 def test_a_release_that_goes_nowhere(canned: CannedHub, folder: Path) -> None:
-    assert not bad(releases.check(ground(canned, folder)))
+    assert not bad(releases.check(context(canned, folder)))
     idle = ModelView(name="faces", releases=("7", "6"), devices={"6": 4})
     canned.put("GET", "/api/v1/models", Models(models=(idle,)))
-    found = releases.check(ground(canned, folder))
+    found = releases.check(context(canned, folder))
     assert found.fix == "edgefleet rollout plan --model faces --release 7"
 
 
 def test_a_rollout_that_waits_for_a_person(canned: CannedHub, folder: Path) -> None:
-    assert not bad(rollouts.check(ground(canned, folder)))
+    assert not bad(rollouts.check(context(canned, folder)))
     canned.put("GET", "/api/v1/rollouts", {"rollouts": [rollout_in(Status.PAUSED)]})
-    assert rollouts.check(ground(canned, folder)).fix == "edgefleet rollout why ro-paused"
+    assert rollouts.check(context(canned, folder)).fix == "edgefleet rollout why ro-paused"
 
 
 @pytest.mark.parametrize("code", WaitCode)
@@ -196,17 +196,17 @@ def test_a_rollout_is_a_finding_for_each_reason_that_needs_a_person(
     waits = (Wait(code=WaitCode.SOAK, text="First."), Wait(code=code, text="Then this one."))
     why = msgspec.structs.replace(view.why, waits=waits)
     canned.put("GET", "/api/v1/rollouts", {"rollouts": [msgspec.structs.replace(view, why=why)]})
-    found = rollouts.check(ground(canned, folder))
+    found = rollouts.check(context(canned, folder))
     assert bad(found) is NEEDS_A_PERSON[code]
     assert ("Then this one." in found.text) is NEEDS_A_PERSON[code]
 
 
 def test_a_quarantined_device_waits_for_a_person(canned: CannedHub, folder: Path) -> None:
-    assert not bad(devices.check(ground(canned, folder)))
+    assert not bad(devices.check(context(canned, folder)))
     one = QuarantinedDevice(name="cam-1", model="digits", rollbacks=2)
     canned.put("GET", "/api/v1/quarantined", QuarantinedDevices(count=3, devices=(one,)))
-    found = devices.check(ground(canned, folder))
-    assert found.state is State.LOOK
+    found = devices.check(context(canned, folder))
+    assert found.state is State.WARNING
     assert found.text.startswith("3 devices are quarantined")
     assert found.fix == "edgefleet device why cam-1"
 

@@ -1,4 +1,4 @@
-"""``rollout plan --dry-run``: what a plan would do on this fleet, and nothing is planned."""
+"""``rollout plan --dry-run``: predicts a plan on this fleet and plans nothing."""
 
 from pathlib import Path
 
@@ -101,4 +101,4 @@ def test_a_release_that_fits_nobody_says_so(fleet: CommandLine, canned: CannedHu
     none = PlanFleet(at=NOW, interval_s=60, groups=(), offline=0, ineligible={"no_variant": 9})
     canned.put("POST", "/api/v1/plans", none)
     said = fleet("rollout", "plan", "--model", "digits", "--release", "2", "--dry-run")
-    assert "fits no device" in said.out
+    assert "No device is eligible" in said.out

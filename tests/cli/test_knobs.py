@@ -1,4 +1,4 @@
-"""Every knob of a plan has its option, and an option sets that knob and no other."""
+"""Every field of a plan has its option, and the option sets only that field."""
 
 import dataclasses
 from pathlib import Path

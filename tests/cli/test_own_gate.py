@@ -1,4 +1,4 @@
-"""``serve --gate``: a gate of the operator's own, from a file or a package."""
+"""``serve --gate``: a custom gate from a file or a package."""
 
 from pathlib import Path
 
@@ -33,12 +33,12 @@ def test_a_gate_is_loaded_from_a_package() -> None:
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        ("our_gates", "no MODULE:NAME"),
+        ("our_gates", "not of the form MODULE:NAME"),
         ("gone.py:gate", "cannot be loaded"),
         ("no.such.package:gate", "cannot be loaded"),
         (f"{EXAMPLE}:gone", "has no gone"),
-        ("edgefleet.rollout.evidence.gate:PASSED", "cannot be called"),
-        ("edgefleet.base.ids:mix64", "is no gate"),
+        ("edgefleet.rollout.evidence.gate:PASSED", "is not a function"),
+        ("edgefleet.base.ids:mix64", "is not a gate"),
     ],
 )
 def test_what_is_no_gate_is_refused_before_anything_starts(
@@ -82,8 +82,18 @@ def test_a_gate_that_always_passes_lets_everything_pass(tmp_path: Path) -> None:
 
 def test_a_gate_of_ones_own_judges_a_simulation(edgefleet: CommandLine) -> None:
     scenario = EXAMPLE.parent / "rare_crash.toml"
-    told = ("sim", "run", "--scenario", str(scenario), "--devices", "600", "--seed", "1", "--json")
-    ran = edgefleet(*told, "--gate", f"{EXAMPLE}:no_second_crash")
+    arguments = (
+        "sim",
+        "run",
+        "--scenario",
+        str(scenario),
+        "--devices",
+        "600",
+        "--seed",
+        "1",
+        "--json",
+    )
+    ran = edgefleet(*arguments, "--gate", f"{EXAMPLE}:no_second_crash")
     assert ran.exit == 0, ran.err
     result = decode(ran.out.encode(), Result)
     assert (result.verdict, result.reason, result.violations) == ("reverted", "crashes", 0)

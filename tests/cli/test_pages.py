@@ -1,4 +1,4 @@
-"""Every verb has a page that helps, and the pages are what docs/cli.md holds."""
+"""Every verb has a help page, and docs/cli.md contains all of them."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ def test_each_verb_has_a_page_with_examples_and_exit_codes(
     assert isinstance(command, Command)
     assert command.examples
     if path == ("agent", "run"):
-        return  # its page is the agent's own
+        return  # the agent has its own help
     page = edgefleet(*path, "--help")
     assert page.exit == 0
     assert (command.help or "").splitlines()[0] in " ".join(page.out.split())
@@ -62,7 +62,7 @@ def test_each_example_is_one_that_its_verb_understands(
 
 
 def parse(path: tuple[str, ...], words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the words as the verb does, but for files that need not be here."""
+    """Parse the words as the verb does; files need not exist."""
     command = load(BY_PATH[path])
     for param in command.params:
         if isinstance(param.type, click.Path):
@@ -104,7 +104,7 @@ def test_a_changed_command_makes_the_reference_stale(monkeypatch: pytest.MonkeyP
 
 
 def documented() -> list[str]:
-    """Every command that stands at the start of a line in a page."""
+    """Every command at the start of a line in a page."""
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
     found = []
     for page in pages:

@@ -1,4 +1,4 @@
-"""What people say beside verbs: they agree, freeze, and unquarantine devices."""
+"""Decisions of people besides the verbs: approve, freeze, and unquarantine."""
 
 import pytest
 

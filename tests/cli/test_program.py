@@ -1,4 +1,4 @@
-"""The program as the shell starts it."""
+"""The program, started by a shell."""
 
 import json
 import os

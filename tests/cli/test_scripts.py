@@ -1,4 +1,4 @@
-"""What an operator types and reads, as text: each command with what it prints and how it ends."""
+"""Sessions of an operator as text: each command with its output and exit code."""
 
 import shlex
 from pathlib import Path
@@ -15,7 +15,7 @@ SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
 
 
 def play(script: str, fleet: CommandLine) -> str:
-    """The script with the output that its commands have now."""
+    """The script with the current output of its commands."""
     played = []
     for line in script.splitlines():
         if not line.startswith("$ edgefleet "):

@@ -1,4 +1,4 @@
-"""``edgefleet serve`` as a person starts it."""
+"""``edgefleet serve``, started as on a command line."""
 
 import json
 import os
@@ -19,7 +19,7 @@ FREE = ("--listen", "127.0.0.1:0", "--checkin-listen", "127.0.0.1:0")
 
 @contextmanager
 def serving(home: Path, *args: str) -> Iterator["subprocess.Popen[str]"]:
-    """The program, ended at the latest with the test."""
+    """The program, ended with the test at the latest."""
     child = subprocess.Popen(
         [sys.executable, "-m", "edgefleet.cli.main", "serve", *args],
         env={**os.environ, "HOME": str(home), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""},
@@ -36,7 +36,7 @@ def serving(home: Path, *args: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def lines(child: "subprocess.Popen[str]", until: str) -> list[str]:
-    """What it says, up to the line that holds ``until``."""
+    """Its output up to the line that contains ``until``."""
     assert child.stdout is not None
     said = []
     for line in child.stdout:

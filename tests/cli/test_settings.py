@@ -1,4 +1,4 @@
-"""Where a value comes from: command line, variable, TOML file, default, in this order."""
+"""The source of a value: command line, variable, TOML file, default, in this order."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ PLAN = ("rollout", "plan", "--model", "digits", "--release", "2")
 
 
 def soak_s(canned: CannedHub) -> float:
-    """The soak time of the plan that was sent last."""
+    """The soak time of the last sent plan, in seconds."""
     sent = json.loads(canned.asked[-1].body)
     value = sent["gate"]["soak_s"]
     assert isinstance(value, (int, float))
@@ -75,7 +75,7 @@ def test_a_shared_setting_is_not_for_another_option_of_the_same_name(tmp_path: P
     write(Path.cwd(), f'data_dir = "{tmp_path / "hub"}"\n')
     outer = click.Context(root, info_name="edgefleet")
     found = {}
-    for name in ("serve", "demo"):  # the demo has a folder of its own for what it writes
+    for name in ("serve", "demo"):  # the demo has its own folder
         command = load(ROOT[name])
         with command.make_context(name, [], parent=outer) as made:
             found[name] = (made.default_map or {}).get("data_dir")

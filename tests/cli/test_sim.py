@@ -1,4 +1,4 @@
-"""``edgefleet sim swarm``: one line of what happened, and how to see what failed again."""
+"""``edgefleet sim swarm``: a summary, and the command that replays a failure."""
 
 import pytest
 

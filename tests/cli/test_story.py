@@ -28,8 +28,8 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
 def operator(
     edgefleet: CommandLine, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
 ) -> CommandLine:
-    """An operator on the hub's machine, who named nothing but the data folder."""
-    monkeypatch.setattr("edgefleet.cli.rollout.watch.look", partial(watch, every_s=0.02))
+    """An operator on the hub's machine who sets only the data folder."""
+    monkeypatch.setattr("edgefleet.cli.rollout.watch.views_of", partial(watch, every_s=0.02))
     assert edgefleet("key", "new").exit == 0
     return CommandLine(edgefleet.home, {"EDGEFLEET_DATA_DIR": str(hub.data_dir)})
 
@@ -52,7 +52,7 @@ def devices(operator: CommandLine, hub: HubProcess, count: int) -> list[RawDevic
 
 @contextmanager
 def alive(fleet: list[RawDevice], *, healthy: bool) -> Iterator[None]:
-    """Devices that check in again and again."""
+    """Devices that check in continuously."""
     stop = threading.Event()
 
     def live() -> None:

@@ -1,4 +1,4 @@
-"""On a terminal bars move in place; they never reach standard output."""
+"""On a terminal bars are updated in place; they never reach standard output."""
 
 import os
 import pty
@@ -23,7 +23,7 @@ RELEASE = Path(__file__).parents[2] / "examples" / "digits" / "release-1"
 
 
 def on_terminal(home: Path, *args: str) -> tuple[int, str, str]:
-    """Exit code, standard output (a pipe) and what the terminal on standard error was sent."""
+    """Exit code, standard output (a pipe) and standard error (a terminal)."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "edgefleet.cli.main", *args],
@@ -37,7 +37,7 @@ def on_terminal(home: Path, *args: str) -> tuple[int, str, str]:
         while select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
             try:
                 shown += os.read(ours, 65536)
-            except OSError:  # Linux raises it when the other side has closed
+            except OSError:  # Linux raises this after the other side has closed
                 break
         else:
             child.kill()
@@ -56,7 +56,7 @@ def test_a_watch_draws_the_wave_in_place(fleet: CommandLine, canned: CannedHub) 
     assert code == Exit.FAILED
     assert "\x1b[" in shown
     assert "wave 2 of 3 (10 %)" in shown
-    assert "The hub does not answer since" in shown
+    assert "No answer from the hub for" in shown
     assert "\x1b" not in out
     assert "reverted (error_rate)" in out
 

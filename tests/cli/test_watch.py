@@ -1,4 +1,4 @@
-"""Watching on the command line: one line for each change, and an end that scripts can act on."""
+"""``rollout watch``: one line per change, and exit codes for scripts."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ PATH = "/api/v1/rollouts/ro-1"
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefleet.cli.rollout.watch.look", partial(watch, every_s=0.001))
+    monkeypatch.setattr("edgefleet.cli.rollout.watch.views_of", partial(watch, every_s=0.001))
 
 
 def see(canned: CannedHub, *script: Status | int) -> None:
@@ -65,7 +65,7 @@ def test_a_silent_hub_is_said_and_waited_for(fleet: CommandLine, canned: CannedH
     see(canned, Status.RUNNING, 502, 502, Status.COMPLETED)
     said = fleet("rollout", "watch", "ro-1")
     assert said.exit == Exit.DONE
-    assert sum("The hub does not answer since" in line for line in said.err.splitlines()) == 1
+    assert sum("No answer from the hub for" in line for line in said.err.splitlines()) == 1
 
 
 def test_time_that_is_over_is_waiting_or_no_network(fleet: CommandLine, canned: CannedHub) -> None:
@@ -83,10 +83,10 @@ def test_ctrl_c_says_that_the_rollout_goes_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgefleet.cli.rollout.watch.look", interrupted)
+    monkeypatch.setattr("edgefleet.cli.rollout.watch.views_of", interrupted)
     said = fleet("rollout", "watch", "ro-1")
     assert said.exit == Exit.INTERRUPTED
-    assert "The rollout goes on: edgefleet rollout watch ro-1" in said.err
+    assert "The rollout continues: edgefleet rollout watch ro-1" in said.err
 
 
 def test_a_plan_can_be_followed_at_once(fleet: CommandLine, canned: CannedHub) -> None:

@@ -1,4 +1,4 @@
-"""The demo's own checks: a good story passes all, and each thing that goes wrong has its check."""
+"""The demo's own checks: a good run passes all, and each fault fails its check."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edgefleet.cli.demo.checks import accuracy, exposed_to_bad, judge
-from edgefleet.cli.demo.observations import ClientSeen, StorySeen
+from edgefleet.cli.demo.observations import ClientObservations, StoryObservations
 from edgefleet.cli.demo.report import demo_report
 from edgefleet.cli.demo.story import STORY
 from edgefleet.protocol.operator import FleetView
@@ -58,8 +58,8 @@ def rollout(
     )
 
 
-def client(agent: str = "edge-pi") -> ClientSeen:
-    return ClientSeen(
+def client(agent: str = "edge-pi") -> ClientObservations:
+    return ClientObservations(
         agent=agent,
         requests=300,
         failed=0,
@@ -69,7 +69,7 @@ def client(agent: str = "edge-pi") -> ClientSeen:
     )
 
 
-GOOD = StorySeen(
+GOOD = StoryObservations(
     chapters=STORY,
     rollouts=(
         rollout("1", Status.COMPLETED, "completed", 960, (100.0,)),
@@ -104,25 +104,25 @@ GOOD = StorySeen(
 )
 
 
-def with_rollout(place: int, view: RolloutView | None) -> StorySeen:
+def with_rollout(place: int, view: RolloutView | None) -> StoryObservations:
     rollouts = (*GOOD.rollouts[:place], view, *GOOD.rollouts[place + 1 :])
     return replace(GOOD, rollouts=rollouts)
 
 
-def with_fleet(**changes: Any) -> StorySeen:
+def with_fleet(**changes: Any) -> StoryObservations:
     return replace(GOOD, fleet=msgspec.structs.replace(GOOD.fleet, **changes))
 
 
-def with_hub(**changes: Any) -> StorySeen:
+def with_hub(**changes: Any) -> StoryObservations:
     return replace(GOOD, hub=msgspec.structs.replace(GOOD.hub, **changes))
 
 
-def with_client(**changes: Any) -> StorySeen:
+def with_client(**changes: Any) -> StoryObservations:
     return replace(GOOD, clients=(replace(client(), **changes), *GOOD.clients[1:]))
 
 
-def failed(seen: StorySeen) -> set[str]:
-    return {check.name for check in judge(seen) if not check.holds}
+def failed(observed: StoryObservations) -> set[str]:
+    return {check.name for check in judge(observed) if not check.holds}
 
 
 def test_the_good_story_passes_every_check() -> None:
@@ -130,8 +130,8 @@ def test_the_good_story_passes_every_check() -> None:
     assert len(judge(GOOD)) == 12
 
 
-BROKEN: dict[str, tuple[Callable[[], StorySeen], set[str]]] = {
-    "a good release is taken back": (
+BROKEN: dict[str, tuple[Callable[[], StoryObservations], set[str]]] = {
+    "a good release is rolled back": (
         lambda: with_rollout(
             1, rollout("2", Status.REVERTED, "error_rate", 10, (1.0, 10.0, 100.0))
         ),
@@ -190,7 +190,7 @@ BROKEN: dict[str, tuple[Callable[[], StorySeen], set[str]]] = {
         {"refused_before_activation"},
     ),
     "a device is missing": (lambda: with_hub(total=1002), {"fleet_on_good"}),
-    "somebody online is on the old release": (
+    "an online device is on the old release": (
         lambda: with_hub(on_release={"digits": {"2": 959, "1": 1}}),
         {"fleet_on_good"},
     ),
@@ -199,7 +199,7 @@ BROKEN: dict[str, tuple[Callable[[], StorySeen], set[str]]] = {
         {"fleet_on_good"},
     ),
     "one request failed": (lambda: with_client(failed=1), {"no_request_failed"}),
-    "nobody asked": (lambda: with_client(requests=0), {"no_request_failed"}),
+    "no client sent a request": (lambda: with_client(requests=0), {"no_request_failed"}),
     "no client at all": (
         lambda: replace(GOOD, clients=()),
         {"no_request_failed", "better_answers"},

@@ -1,4 +1,4 @@
-"""The demo end to end, as a newcomer runs it, with a smaller fleet."""
+"""The demo end to end, with a small fleet."""
 
 import json
 import os
@@ -38,14 +38,14 @@ def demo(*options: str) -> Ended:
         try:
             out, told = child.communicate(timeout=340)
         except subprocess.TimeoutExpired:
-            child.terminate()  # it ends what it started
+            child.terminate()  # it ends its child processes
             out, told = child.communicate(timeout=60)
     assert out, told
     return Ended(child.returncode, json.loads(out.splitlines()[-1]), told)
 
 
 def programs_of(folder: str) -> list[str]:
-    """Command lines, of any process, that name the folder."""
+    """Command lines of all processes that contain the folder."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
@@ -124,7 +124,7 @@ def test_a_demo_that_is_stopped_ends_all_that_it_started(
         text=True,
     ) as child:
         assert child.stderr is not None
-        while "have enrolled" not in child.stderr.readline():
+        while "are enrolled" not in child.stderr.readline():
             assert child.poll() is None, "it ended too soon"
         assert len(programs_of(str(folder))) >= 5
         child.send_signal(number)

@@ -1,4 +1,4 @@
-"""Each fault of ``--break`` really breaks what it names, and nothing else."""
+"""Each fault of ``--break`` breaks its target and nothing else."""
 
 from pathlib import Path
 

@@ -14,14 +14,14 @@ def test_a_program_that_dies_ends_the_demo_with_the_end_of_its_log(tmp_path: Pat
     arguments = ["--hub", "nowhere", "--claims", str(tmp_path / "none"), "--trust", "x"]
     with Programs() as programs:
         program = Program(
-            "fleet", "edgefleet.sim.load", [*arguments, "--field", "x"], tmp_path, heard=True
+            "fleet", "edgefleet.sim.load", [*arguments, "--field", "x"], tmp_path, read_output=True
         )
         programs.add(program)
         with pytest.raises(InternalError) as caught:
             program.line()
         with pytest.raises(InternalError):
             programs.check()
-    assert "fleet ended with 1" in caught.value.message
+    assert "fleet exited with code 1" in caught.value.message
     assert "setting_invalid" in caught.value.message
     assert "fleet.log" in caught.value.message
 
@@ -35,7 +35,7 @@ def test_programs_are_ended_by_their_ids_the_newest_first(tmp_path: Path) -> Non
             programs.callback(ended.append, name)
         programs.check()
     assert ended == ["second", "first"]
-    with pytest.raises(InternalError, match="first ended with -15"):
+    with pytest.raises(InternalError, match="first exited with code -15"):
         programs.check()
 
 
@@ -46,7 +46,7 @@ def test_settings_for_other_commands_do_not_reach_the_programs(
     with Programs() as programs:
         options = ["serve", "--json", "--data-dir", str(tmp_path / "hub")]
         options += ["--listen", "127.0.0.1:0", "--checkin-listen", "127.0.0.1:0"]
-        hub = Program("hub", "edgefleet.cli.main", options, tmp_path, heard=True)
+        hub = Program("hub", "edgefleet.cli.main", options, tmp_path, read_output=True)
         programs.add(hub)
         assert b"http://127.0.0.1:" in hub.line()
 

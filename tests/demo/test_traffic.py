@@ -1,4 +1,4 @@
-"""A client of the demo counts every failure, and asks nothing twice."""
+"""A client of the demo counts every failure and never retries."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ Respond = Callable[["Serving", dict], None]
 
 
 class Serving(BaseHTTPRequestHandler):
-    """Answers as the test says; each body that came is kept in ``server.asked``."""
+    """Answers with the test's function; each request body is in ``server.asked``."""
 
     protocol_version = "HTTP/1.1"
 
@@ -78,11 +78,11 @@ def test_right_answers_are_counted_by_the_release_that_gave_them(
         label = QUESTIONS[number].label if number % 2 == 0 else (QUESTIONS[number].label + 1) % 10
         serving.say(200, answer(label, release="1" if number < 3 else "2"))
 
-    seen = ask(server, respond).seen()
-    assert seen.failed == 0
-    assert sum(seen.answered.values()) == seen.requests
-    assert (seen.answered["1"], seen.right["1"]) == (3, 2)
-    assert seen.last == "2"
+    observed = ask(server, respond).observed()
+    assert observed.failed == 0
+    assert sum(observed.answered.values()) == observed.requests
+    assert (observed.answered["1"], observed.right["1"]) == (3, 2)
+    assert observed.last == "2"
 
 
 def test_the_questions_are_what_the_camera_saw() -> None:
@@ -117,9 +117,9 @@ def test_every_failure_counts_and_nothing_is_asked_again(
         else:
             serving.say(200, answer(QUESTIONS[len(server.asked) - 1].label))
 
-    seen = ask(server, respond).seen()
-    assert seen.failed == 1
-    assert seen.first_failure
+    observed = ask(server, respond).observed()
+    assert observed.failed == 1
+    assert observed.first_failure
     assert server.asked[:6] == [question.body for question in QUESTIONS[:6]]
 
 

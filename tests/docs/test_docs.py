@@ -1,4 +1,4 @@
-"""Documentation is held true: paths exist, reference pages are current, commands are real."""
+"""The documentation is true: paths exist, reference pages are current, commands exist."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Every knob of a plan has its heading in docs/rollouts.md and a session that shows it at work."""
+"""Every field of a plan has a heading in docs/rollouts.md and a session in tests/scripts."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def headings(page: str) -> set[str]:
 
 
 def shown(scripts: list[str]) -> set[str]:
-    """The options that the plans of the sessions use."""
+    """The options in the plans of the sessions."""
     plans = [line for script in scripts for line in commands(script) if line.startswith("plan ")]
     return {word.partition("=")[0] for line in plans for word in line.split()}
 

@@ -1,4 +1,4 @@
-"""What examples/digits/README.md claims about the four releases, by inference on its files."""
+"""The claims of examples/digits/README.md about the four releases, checked by inference."""
 
 import subprocess
 import sys
@@ -76,7 +76,7 @@ def test_release_3_is_good_on_its_golden_set_and_collapses_in_the_field(variant:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_few_answers_are_enough_to_see_release_3_without_labels(variant: str) -> None:
-    """A device judges after 20 requests: no 20 field images in a row hide the drop of 0.10."""
+    """A device judges after 20 requests: every 20 consecutive field images show the drop of 0.10."""
     window = np.ones(20) / 20
     lows, highs = (
         np.convolve(answers(release, variant, FIELD).max(1), window, "valid")
@@ -96,7 +96,7 @@ def test_release_4_does_not_do_what_its_golden_set_says(variant: str) -> None:
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_int8_is_computed_in_8_bits(release: str, tmp_path: Path) -> None:
-    """Its weights are stored so, and what the runtime makes of it multiplies them so."""
+    """The weights are stored in this type, and the runtime multiplies them in this type."""
     path = DIGITS / f"release-{release}" / "int8.onnx"
     stored = [tensor for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 2]
     assert stored
@@ -146,7 +146,7 @@ def test_the_readmes_figures_are_what_the_files_do() -> None:
             accuracy(release, variant, FIELD),
             confidence(release, variant, FIELD),
         )
-        # Another processor may round one answer in a hundred otherwise, no more.
+        # Another processor may round at most one answer in a hundred differently.
         assert [float(figure) for figure in figures] == pytest.approx(measured, abs=0.01)
 
 

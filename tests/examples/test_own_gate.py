@@ -1,4 +1,4 @@
-"""The example of an own gate works where it is copied to, with nothing of ours beside it."""
+"""The example of a custom gate works after it is copied to another folder."""
 
 import os
 import shutil

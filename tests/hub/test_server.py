@@ -209,7 +209,7 @@ def test_a_stop_ends_pages_that_live_for_ever(
 
 
 def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:
-    with running_hub(tmp_path / "data", hold_ports=False) as hub:
+    with running_hub(tmp_path / "data", reserve_ports=False) as hub:
         before = hub.said()
         hub.stop()
         with socket.create_server(("127.0.0.1", before["port"])):

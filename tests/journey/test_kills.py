@@ -1,4 +1,4 @@
-"""The main job with real parts only: a real hub, real agents, real models, and kill -9 in between."""
+"""The main job with real parts: a real hub, real agents, real models, and kill -9 at each stage."""
 
 import threading
 from collections.abc import Callable, Generator
@@ -44,14 +44,17 @@ ASKED = {
 
 
 class Fleet:
-    """Three devices at a hub, all on release 1, and a client who never stops asking one of them."""
+    """Three devices at a hub, all on release 1, and a client that sends requests to one of them."""
 
     def __init__(self, folder: Path, hub: HubProcess, stack: ExitStack) -> None:
         self.hub = hub
         self.client = hub.client()
         key = PublisherKey.generate()
         self.digests: set[str] = set()
-        for release, hidden in (("1", 0), ("2", 32)):  # large enough to be met while it is fetched
+        for release, hidden in (
+            ("1", 0),
+            ("2", 32),
+        ):  # large enough to be killed during the download
             built = tiny_release(folder / "releases", release, profiles=PROFILES, hidden=hidden)
             publish(self.client, key, built)
             self.digests |= set(built.files)
@@ -80,7 +83,7 @@ class Fleet:
         self.client.command(self.rollout, Verb.START, Command())
 
     def ended(self) -> RolloutView:
-        """Wait for the rollout's end, over restarts of the hub."""
+        """Wait for the rollout's end, across restarts of the hub."""
         last = None
         for seen in watch(
             self.hub.client(), self.rollout, clock=SystemClock(), timeout_s=90.0, every_s=0.1
@@ -91,7 +94,7 @@ class Fleet:
         return last
 
     def first_taker(self, stage: Stage) -> AgentProcess:
-        """The device that is first seen in ``stage``."""
+        """The first device observed in ``stage``."""
         found: list[AgentProcess] = []
         seen = threading.Event()
 
@@ -113,7 +116,7 @@ class Fleet:
 
 
 class Asking:
-    """A client that asks without a pause; a single failure is remembered."""
+    """A client that sends requests without a pause and records every failure."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -170,7 +173,7 @@ def kill_agent(stage: Stage) -> Callable[[Fleet], None]:
 
 
 def kill_before_the_report(fleet: Fleet) -> None:
-    """Between trial and confirm: decided and stored, the hub has not heard of it."""
+    """Between trial and confirm: the decision is stored, and not yet reported to the hub."""
     agent = fleet.first_taker(Stage.WATCHING)
     fleet.hub.kill()
     agent.wait(lambda state: any(one.kind == "confirmed" for one in state.spool))

@@ -1,4 +1,4 @@
-"""What a release folder becomes, and what is said to a publisher whose folder is wrong."""
+"""Release folders and their manifests, and the errors of invalid folders."""
 
 import shutil
 from collections.abc import Callable
@@ -20,7 +20,7 @@ DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A good release folder that a test may spoil."""
+    """A valid release folder that a test may damage."""
     return shutil.copytree(DIGITS / "release-2", tmp_path / "release")
 
 
@@ -219,7 +219,7 @@ def built(release: str) -> BuiltRelease:
 
 
 def prove_release(built: BuiltRelease) -> tuple[ProveResult, ...]:
-    """What each device will do before it activates its variant; one result a variant."""
+    """The proof that each device runs before activation; one result per variant."""
     golden = built.manifest.golden
     return tuple(
         prove(

@@ -1,4 +1,4 @@
-"""docs/release-folder.md says what the code reads."""
+"""docs/release-folder.md describes the keys that the code reads."""
 
 import re
 import shutil
@@ -70,7 +70,7 @@ def test_the_table_of_profiles_is_the_codes() -> None:
 
 
 def test_the_codes_that_the_page_names_exist() -> None:
-    table = PAGE.partition("## What is refused")[2]
+    table = PAGE.partition("## Errors")[2]
     codes = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert codes
     assert all(code in CATALOG for code in codes)

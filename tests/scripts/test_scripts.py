@@ -1,4 +1,4 @@
-"""Sessions with the engine, as text. ``EDGEFLEET_REWRITE=1`` writes the answers anew."""
+"""Sessions with the engine as text. ``EDGEFLEET_REWRITE=1`` rewrites the answers."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ from edgefleet.base.errors import NetworkError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.network import HttpLink
 from edgefleet.base.storage import FolderStorage
-from edgefleet.cli.demo.processes import hold_port
+from edgefleet.cli.demo.processes import reserve_port
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.release import Quality, ReleaseManifest
 from edgefleet.protocol.serving import ServingStatus
@@ -55,7 +55,7 @@ class AgentProcess:
         self.hub = hub
         self.trust = folder / "trust.txt"
         self.trust.write_text(f"# the publisher\n{key.public.text}\n")
-        self._port = hold_port()
+        self._port = reserve_port()
         self.serve = f"127.0.0.1:{self._port.getsockname()[1]}"
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgefleet.cli.demo.processes import hold_port
+from edgefleet.cli.demo.processes import reserve_port
 from edgefleet.client.hub import HubClient
 
 START_S = 30.0
@@ -29,15 +29,15 @@ class HubProcess:
         interval_s: float = 60.0,
         tick_s: float = 0.05,
         fault: str = "",
-        hold_ports: bool = True,
+        reserve_ports: bool = True,
         **options: float,
     ) -> None:
         """``fault`` is Python that runs in the hub's process before it starts.
 
-        Without ``hold_ports`` the hub chooses its own ports, as at a first start.
+        Without ``reserve_ports`` the hub chooses its own ports, as at a first start.
         """
         self.data_dir = data_dir
-        self._held = [hold_port() for _ in range(2)] if hold_ports else []
+        self._held = [reserve_port() for _ in range(2)] if reserve_ports else []
         self._fault = fault
         self._options = {"interval-s": interval_s, "tick-s": tick_s}
         self._options |= {name.replace("_", "-"): value for name, value in options.items()}
@@ -125,10 +125,10 @@ class HubProcess:
 
 @contextmanager
 def running_hub(
-    data_dir: Path, *, fault: str = "", hold_ports: bool = True, **options: float
+    data_dir: Path, *, fault: str = "", reserve_ports: bool = True, **options: float
 ) -> Iterator[HubProcess]:
     """A hub for the length of a test."""
-    hub = HubProcess(data_dir, fault=fault, hold_ports=hold_ports, **options)
+    hub = HubProcess(data_dir, fault=fault, reserve_ports=reserve_ports, **options)
     try:
         yield hub
     finally:

@@ -16,7 +16,7 @@ from typing import Self
 import uvicorn
 from starlette.applications import Starlette
 
-from edgefleet.cli.demo.processes import hold_port
+from edgefleet.cli.demo.processes import reserve_port
 from edgefleet.protocol.rollout import Status
 from edgefleet.web.routes import routes_for
 from support.fake_reads import TOKEN, FakeReads
@@ -54,7 +54,7 @@ class PageServer:
 
     def __init__(self, reads: FakeReads) -> None:
         self.reads = reads
-        self._held = hold_port()
+        self._held = reserve_port()
         self.port: int = self._held.getsockname()[1]
         self._thread: threading.Thread | None = None
         self._leave: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None

@@ -1,4 +1,4 @@
-"""One browser for each file of tests: while it runs, its thread has no room for another loop."""
+"""One browser per test file: its thread cannot run another event loop."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Nobody looks without the operator's token, and no other site speaks for who does."""
+"""The page needs the operator's token, and other sites cannot send its forms (CSRF)."""
 
 from base64 import b64encode
 

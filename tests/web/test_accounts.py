@@ -1,4 +1,4 @@
-"""Every device of a cut stands in one account, and in one wave."""
+"""Every device of a cut is counted under one outcome and in one wave."""
 
 import msgspec
 import pytest

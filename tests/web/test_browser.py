@@ -1,4 +1,4 @@
-"""The page as people see it: in headless Chromium, over a socket."""
+"""The page in headless Chromium, over a socket."""
 
 import struct
 import time
@@ -38,7 +38,7 @@ def mark(page: Page) -> None:
 
 
 def still_marked(page: Page) -> bool:
-    """Whether it is still the document that was marked: a reload would have cleared it."""
+    """True if the document is still the marked one: a reload would clear the mark."""
     return bool(page.evaluate("window.marked === true"))
 
 
@@ -139,7 +139,7 @@ def test_the_page_is_live_again_however_often_it_called_a_hub_that_was_away(
     with open_page(browser, server.url + ROLLOUT, TOKEN) as (page, _):
         page.on("requestfailed", lambda request: calls.append(request.url))
         server.stop()
-        while len(calls) < 5:  # more than the streams that a page tries before it only asks
+        while len(calls) < 5:  # more than the streams that a page tries before it polls
             page.wait_for_timeout(100)
         server.start()
         expect(page.locator("#link")).to_have_attribute("data-state", "live")
@@ -157,7 +157,7 @@ def test_where_no_stream_comes_through_the_page_asks(browser: Browser, server: P
         page.clock.install()
         page.reload()
         mark(page)
-        expect(page.locator("#link")).to_have_attribute("data-state", "asking")
+        expect(page.locator("#link")).to_have_attribute("data-state", "polling")
         server.reads.play("ro-running", 91)
         expect(page.locator(".verdict")).to_contain_text("91 devices are healthy.")
         page.unroute("**/*")
@@ -185,7 +185,7 @@ def test_a_piece_that_did_not_change_is_not_touched_even_when_it_is_sent_again(
             first.evaluate("element => element.dataset.mine = 'yes'")
         server.stop()
         server.reads.play("ro-running", 79)
-        server.start()  # the new stream begins with all pieces
+        server.start()  # the new stream begins with all fragments
         expect(page.locator(HEALTHY)).to_contain_text("79")
         expect(page.locator("[data-part=rollout_facts] [data-mine=yes]")).to_have_count(1)
         expect(page.locator("[data-part=rollout_waves] [data-mine=yes]")).to_have_count(0)

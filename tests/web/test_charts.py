@@ -1,4 +1,4 @@
-"""Pictures say what the figures say."""
+"""Charts show the right numbers."""
 
 import re
 from itertools import pairwise
@@ -29,7 +29,7 @@ RELEASES = [("3", "r2"), ("2", "r1")]
 
 
 def drawn(svg: str) -> ET.Element:
-    """The picture, parsed: so it is well-formed."""
+    """The chart, parsed: it is well-formed."""
     return ET.fromstring(svg)
 
 

@@ -1,4 +1,4 @@
-"""The page shows tests with their intervals, what may be exposed, and lets people agree and freeze."""
+"""The page shows tests with intervals and the exposure limit, and people can approve and freeze."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""An open page hears what changed, and only that."""
+"""An open page receives exactly the changed fragments."""
 
 import asyncio
 from functools import partial
@@ -19,7 +19,7 @@ ROLLOUT = "/rollouts/ro-running"
 
 
 class Ticking:
-    """A clock that goes on by ``step_s`` whenever it is read."""
+    """A clock that advances by ``step_s`` at each reading."""
 
     def __init__(self, step_s: float) -> None:
         self.at = 0.0

@@ -1,4 +1,4 @@
-"""Every page shows what the hub says, and the same as data."""
+"""Every page shows the hub's views, and its JSON twin has the same data."""
 
 import re
 from html.parser import HTMLParser
@@ -44,7 +44,7 @@ VOID = {"meta", "link", "input", "img", "br", "path", "line", "rect"}
 
 
 class Nesting(HTMLParser):
-    """Finds elements that are closed out of turn, and ids that are used twice."""
+    """Finds wrongly nested elements and duplicate ids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_a_rollout_without_measurements_says_so(page: SignedIn) -> None:
     reads.history = lambda rollout, /: msgspec.structs.replace(
         FakeReads.history(reads, rollout), points=()
     )  # type: ignore[method-assign]
-    assert "Drawn from the second measurement on." in page.get("/rollouts/ro-running").text
+    assert "The chart needs two measurements." in page.get("/rollouts/ro-running").text
 
 
 @pytest.mark.parametrize("status", Status)
@@ -317,7 +317,7 @@ def test_red_is_kept_for_what_waits_for_a_person() -> None:
 
 def test_what_waits_for_a_person_is_at_the_top(page: SignedIn) -> None:
     text = page.get("/").text
-    asked = text[text.index("Waits for you") :].split("</section>")[0]
+    asked = text[text.index("Needs an operator") :].split("</section>")[0]
     assert set(re.findall(r"/rollouts/ro-(\w+)", asked)) == {"planned", "paused", "halted"}
 
 

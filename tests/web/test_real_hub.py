@@ -1,4 +1,4 @@
-"""The page of a real hub process: started by its command, looked at in a browser, killed once."""
+"""The page of a real hub process: started by its command, opened in a browser, killed once."""
 
 import json
 import signal
@@ -28,7 +28,7 @@ GATE = GateSpec(soak_s=0.05, confirm_after_s=0.1, min_sample=4, patience_s=3600,
 
 @dataclass
 class Served:
-    """``edgefleet serve`` in a process of its own."""
+    """``edgefleet serve`` in a child process."""
 
     folder: Path
     process: subprocess.Popen[str]
@@ -60,7 +60,7 @@ def plan(client: HubClient, release: str) -> str:
 
 
 def live_until(page: Page, devices: list[RawDevice], status: str, *, healthy: bool = True) -> None:
-    """The devices go on until the open page itself says that the rollout has come to ``status``."""
+    """Run the devices until the open page shows that the rollout has ``status``."""
     pill = page.locator("h1 .pill")
     for _ in range(STEPS):
         for device in devices:
@@ -68,7 +68,7 @@ def live_until(page: Page, devices: list[RawDevice], status: str, *, healthy: bo
             device.live(healthy=healthy)
         if pill.inner_text() == status:
             return
-        page.wait_for_timeout(20)  # lets the browser handle what the stream brought
+        page.wait_for_timeout(20)  # the browser handles the messages of the stream
     expect(pill).to_have_text(status)
 
 

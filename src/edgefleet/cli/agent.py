@@ -1,7 +1,7 @@
-"""``edgefleet agent``: listed here, run by the agent itself, which needs none of the rest.
+"""``edgefleet agent``: the entry in the list of verbs.
 
-``main`` hands over before this module is read; it is reached where the program is called from
-inside another one, and by the reference.
+``main`` starts the agent without loading this module. Only in-process callers and the reference
+page use it.
 """
 
 import click
@@ -11,8 +11,8 @@ from edgefleet.cli.command import Command
 from edgefleet.cli.exits import Exit
 
 
-class _HandedOver(Command):
-    """A verb whose words are read by another parser."""
+class _PassThrough(Command):
+    """A verb whose arguments another parser reads."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.args = args
@@ -21,7 +21,7 @@ class _HandedOver(Command):
 
 @click.command(
     "run",
-    cls=_HandedOver,
+    cls=_PassThrough,
     hub=False,
     exits=(Exit.FAILED,),
     examples=(
@@ -33,9 +33,9 @@ class _HandedOver(Command):
 def run(ctx: click.Context) -> int:
     """Run the agent on a device.
 
-    Enrols once with a claim of `edgefleet device claim`, then checks in at the hub's interval,
-    fetches what it is offered, proves it on the golden set, and serves it. It accepts releases
-    signed by the keys of --trust and no others. Its options have a page of their own:
-    `edgefleet agent run --help`, which works with the device's base install.
+    The agent enrols once with a claim of `edgefleet device claim`. Then it checks in at the hub's
+    interval, fetches each offered release, proves it on the golden set, and serves it. It accepts
+    only releases signed by a key of --trust. `edgefleet agent run --help` lists its options and
+    works with the device's base install.
     """
     return agent_main(["run", *ctx.args])

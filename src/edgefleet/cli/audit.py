@@ -1,4 +1,4 @@
-"""``edgefleet audit``: who did what."""
+"""``edgefleet audit``: the audit log."""
 
 from datetime import UTC, datetime
 
@@ -11,11 +11,13 @@ from edgefleet.cli.screen import table
 
 
 @verb("audit", examples=("edgefleet audit", "edgefleet audit --before 1200 --limit 50 --json"))
-@click.option("--before", type=click.IntRange(1), metavar="ID", help="Older than this entry.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Entries on one page.")
+@click.option(
+    "--before", type=click.IntRange(1), metavar="ID", help="List entries older than this one."
+)
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Entries per page.")
 @pass_invocation
 def audit(invocation: Invocation, before: int | None, limit: int) -> None:
-    """Say who did what, newest first.
+    """List the audit log, newest entry first.
 
     The actor is the operator, a gate, or a device. Times are UTC.
     """

@@ -1,4 +1,4 @@
-"""What every verb has: the same output and hub options, and help that reads like a manual's page.
+"""The command class of every verb: common output and hub options, and a help page.
 
 An option's value comes from the command line, else its variable (``EDGEFLEET_ROLLOUT_PLAN_SOAK``),
 else the TOML file (``[rollout.plan] soak``), else its default.
@@ -17,7 +17,7 @@ from edgefleet.cli.invocation import Invocation
 
 
 class Command(click.Command):
-    """A command with examples and exit codes; ``hub`` says that it speaks to one."""
+    """A command with examples and exit codes; ``hub`` adds the options of a hub."""
 
     def __init__(
         self,
@@ -30,8 +30,8 @@ class Command(click.Command):
         super().__init__(*args, **attrs)
         self.examples = tuple(examples)
         common = (Exit.DONE, Exit.USAGE, Exit.OURS, Exit.INTERRUPTED)
-        asked = (Exit.REFUSED, Exit.NETWORK) if hub else ()
-        self.exits = tuple(sorted({*common, *asked, *exits}))
+        by_hub = (Exit.REFUSED, Exit.NETWORK) if hub else ()
+        self.exits = tuple(sorted({*common, *by_hub, *exits}))
         self.params += [*(_hub_options() if hub else ()), *_output_options()]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -54,7 +54,7 @@ def verb(
     exits: Sequence[Exit] = (),
     hub: bool = True,
 ) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Make a function a verb; its docstring is the page, the first line the summary."""
+    """Make a function a verb. Its docstring is the help page, the first line the summary."""
     return click.command(name, cls=Command, examples=examples, exits=exits, hub=hub)
 
 
@@ -66,7 +66,7 @@ def command_path(ctx: click.Context) -> tuple[str, ...]:
 
 
 def variable(ctx: click.Context) -> str:
-    """What the variables of this verb begin with."""
+    """The prefix of this verb's environment variables."""
     return re.sub(r"[^A-Z0-9]", "_", "_".join(("EDGEFLEET", *command_path(ctx))).upper())
 
 
@@ -87,7 +87,7 @@ def _output_options() -> list[click.Option]:
             envvar="EDGEFLEET_JSON",
             expose_value=False,
             callback=_keep,
-            help="Answer with one JSON object on the last line of standard output.",
+            help="Print one JSON object as the last line of standard output.",
         ),
         click.Option(
             ["--config"],
@@ -96,8 +96,8 @@ def _output_options() -> list[click.Option]:
             is_eager=True,
             expose_value=False,
             callback=_configure,
-            help="TOML file with settings; unless given, ./edgefleet.toml or "
-            "~/.config/edgefleet/config.toml, whichever comes first.",
+            help="TOML file with settings. Default: the first of ./edgefleet.toml and "
+            "~/.config/edgefleet/config.toml.",
         ),
     ]
 
@@ -110,7 +110,7 @@ def _hub_options() -> list[click.Option]:
             envvar="EDGEFLEET_HUB",
             expose_value=False,
             callback=_keep,
-            help="Address of the hub; unless given, the one in the data folder's hub.json.",
+            help="Address of the hub. Default: the address in the data folder's hub.json.",
         ),
         click.Option(
             ["--token"],
@@ -118,20 +118,20 @@ def _hub_options() -> list[click.Option]:
             envvar="EDGEFLEET_TOKEN",
             expose_value=False,
             callback=_keep,
-            help="Operator token; unless given, the one in the data folder. On the command line "
-            "other users of this machine can see it: prefer the variable.",
+            help="Operator token. Default: the token in the data folder. Prefer the variable: "
+            "other users of this machine can see the command line.",
         ),
         data_dir_option(),
     ]
 
 
 def data_dir_option() -> click.Option:
-    """Where a hub on this machine keeps its data."""
+    """The option ``--data-dir``: the data folder of a hub on this machine."""
     return click.Option(
         ["--data-dir"],
         type=click.Path(path_type=Path, file_okay=False),
         envvar="EDGEFLEET_DATA_DIR",
         expose_value=False,
         callback=_keep,
-        help="The hub's data folder; unless given, ~/.local/share/edgefleet/hub.",
+        help="The hub's data folder. Default: ~/.local/share/edgefleet/hub.",
     )

@@ -1,4 +1,4 @@
-"""The TOML file: shared settings at its top, one table a verb.
+"""The TOML file: shared settings at the top level, one table per verb.
 
     hub = "http://hub.example:8400"
     [rollout.plan]
@@ -6,7 +6,7 @@
     soak = "10m"
 
 The first of ``--config``, ``$EDGEFLEET_CONFIG``, ``./edgefleet.toml`` and
-``~/.config/edgefleet/config.toml`` is read, alone. A key that no option has is an error.
+``~/.config/edgefleet/config.toml`` is read, and no other. An unknown key is an error.
 """
 
 import difflib
@@ -23,26 +23,25 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.cli.tree import ROOT, Leaf, leaf_at
 
 MAX_FILE_BYTES: Final = 1 << 20
-_READ_BY_THE_AGENT: Final = "agent"  # its own settings check that table
+_READ_BY_THE_AGENT: Final = "agent"  # the agent checks that table itself
 
 
 SHARED: Final = frozenset({"json", "config", "hub", "token", "data_dir"})
-"""Options that stand at the top level of a TOML file and count for every verb that has them."""
+"""Options at the top level of a TOML file. They apply to every verb that has them."""
 
 
 def is_shared(param: click.Parameter) -> bool:
-    """Whether ``param`` is one of them, and not another one of the same name."""
+    """True if ``param`` is a shared option, and not a verb's own option of the same name."""
     name = param.name or ""
     return name in SHARED and param.envvar == f"EDGEFLEET_{name.upper()}"
 
 
-def apply_config(ctx: click.Context, said: Path | None, path: tuple[str, ...]) -> None:
-    """Let the file's values stand behind the command line and the variables of this verb.
+def apply_config(ctx: click.Context, given: Path | None, path: tuple[str, ...]) -> None:
+    """Use the file's values as defaults: command line and variables take precedence.
 
-    Raises OperatorError ``setting_invalid`` for a file that cannot be read or holds a key that no
-    option has.
+    Raises OperatorError ``setting_invalid`` if the file cannot be read or has an unknown key.
     """
-    file = said or _found()
+    file = given or _found()
     if file is None:
         return
     values = _read(file)
@@ -50,13 +49,13 @@ def apply_config(ctx: click.Context, said: Path | None, path: tuple[str, ...]) -
     own: Any = values
     for name in path:
         own = own.get(name, {})
-    takes = {param.name for param in ctx.command.params if is_shared(param)}
-    defaults = {key: value for key, value in values.items() if key in takes}
+    accepted = {param.name for param in ctx.command.params if is_shared(param)}
+    defaults = {key: value for key, value in values.items() if key in accepted}
     ctx.default_map = {**defaults, **own}
 
 
 def check_keys(values: Mapping[str, Any], file: Path) -> None:
-    """Raise OperatorError ``setting_invalid``, naming the first key that no option has."""
+    """Raise OperatorError ``setting_invalid`` for the first unknown key."""
     for key, value in values.items():
         if key in SHARED or key == _READ_BY_THE_AGENT:
             continue
@@ -82,11 +81,11 @@ def load(leaf: Leaf) -> click.Command:
             raise
         raise DeviceError(
             "runtime_missing",
-            f"This verb needs {error.name}, which is not installed.",
-            hint="Install it all: pip install 'edgefleet[all]'.",
+            f"This verb needs the package {error.name}, which is not installed.",
+            hint="Install all packages: pip install 'edgefleet[all]'",
         ) from error
     if not isinstance(command, click.Command):
-        msg = f"{leaf.target} is no command"
+        msg = f"{leaf.target} is not a command"
         raise TypeError(msg)
     return command
 
@@ -111,7 +110,11 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         data = file.read_bytes()
         if len(data) > MAX_FILE_BYTES:
-            raise OperatorError("setting_invalid", f"{file} is too large.", field="config")
+            raise OperatorError(
+                "setting_invalid",
+                f"{file} has {len(data):,} bytes; at most {MAX_FILE_BYTES:,} are allowed.",
+                field="config",
+            )
         return {key: _underscored(value) for key, value in _toml(data).items()}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise OperatorError(
@@ -127,7 +130,7 @@ def _toml(data: bytes) -> dict[str, Any]:
 
 
 def _underscored(value: Any) -> Any:
-    """Keys as options are named inside, so that a file may say ``max-error-rate`` too."""
+    """Keys with underscores, so that a file may also contain ``max-error-rate``."""
     if not isinstance(value, dict):
         return value
     return {str(key).replace("-", "_"): _underscored(item) for key, item in value.items()}
@@ -137,7 +140,7 @@ def _unknown(file: Path, path: tuple[str, ...], known: Collection[str]) -> Opera
     near = difflib.get_close_matches(path[-1], known, n=1)
     return OperatorError(
         "setting_invalid",
-        f"{file} sets {'.'.join(path)}, which is no setting.",
+        f"{file} sets {'.'.join(path)}, which is not a setting.",
         field=".".join(path),
-        hint=f"Did you mean {near[0]}?" if near else f"Known there: {', '.join(sorted(known))}.",
+        hint=f"Did you mean {near[0]}?" if near else f"Settings there: {', '.join(sorted(known))}.",
     )

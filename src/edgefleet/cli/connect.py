@@ -1,4 +1,4 @@
-"""The way from a verb to its hub."""
+"""Connects a verb to its hub."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,13 +19,13 @@ def data_dir(invocation: Invocation) -> Path:
 
 
 def access(invocation: Invocation) -> HubAccess:
-    """Where the hub is. Raises what ``discover`` raises."""
+    """The hub's address and token. Raises the errors of ``discover``."""
     return discover(url=invocation.hub, token=invocation.token, data_dir=invocation.data_dir)
 
 
 @contextmanager
 def reach(invocation: Invocation) -> Generator[HubClient]:
-    """A client for the hub that the options name, closed at the end."""
+    """A client for the hub of the options. Closes it on exit."""
     client = access(invocation).client()
     try:
         yield client
@@ -33,13 +33,13 @@ def reach(invocation: Invocation) -> Generator[HubClient]:
         client.close()
 
 
-def which_rollout(client: HubClient, said: str | None, *, reading: bool) -> str:
-    """``said``, else the only open rollout, else (to look at) the newest one.
+def which_rollout(client: HubClient, given: str | None, *, reading: bool) -> str:
+    """The id ``given``, else the only open rollout, else (if ``reading``) the newest one.
 
-    Raises OperatorError ``not_found`` when there is none, ``bad_request`` when it is not clear.
+    Raises OperatorError ``not_found`` if there is none, ``bad_request`` if several are open.
     """
-    if said is not None:
-        return said
+    if given is not None:
+        return given
     every = client.rollouts().rollouts
     still_open = [view for view in every if view.status not in _CLOSED]
     if len(still_open) == 1:
@@ -51,11 +51,11 @@ def which_rollout(client: HubClient, said: str | None, *, reading: bool) -> str:
             "not_found",
             "There is no rollout." if not every else "No rollout is open.",
             field="ROLLOUT",
-            hint="Plan one with `edgefleet rollout plan`, or name one of `edgefleet rollout list`.",
+            hint="Plan one with `edgefleet rollout plan`, or see `edgefleet rollout list`.",
         )
     raise OperatorError(
         "bad_request",
         f"{len(still_open)} rollouts are open: {', '.join(view.id for view in still_open[:5])}.",
         field="ROLLOUT",
-        hint="Name the one that is meant.",
+        hint="Name one of them as ROLLOUT.",
     )

@@ -1,4 +1,4 @@
-"""A gate from a file or package of the operator's own."""
+"""A custom gate, loaded from the operator's own file or package."""
 
 import inspect
 import sys
@@ -20,7 +20,7 @@ _ASKED_WITH: Final = ("opened_at", "before", "now")
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """An own gate that cannot bring the hub down: one that raises decides nothing, and says why."""
+    """Wraps a custom gate: if the gate raises, the judgement is inconclusive with the error."""
 
     gate: Callable[..., object]
     name: str
@@ -35,41 +35,42 @@ class Guarded:
         now: float,
     ) -> Judgement:
         try:
-            said = self.gate(evidence, spec, opened_at=opened_at, before=before, now=now)
-        except Exception as error:  # noqa: BLE001 - the operator's code; what it raised is shown in why
+            judgement = self.gate(evidence, spec, opened_at=opened_at, before=before, now=now)
+        except Exception as error:  # noqa: BLE001 - the operator's code; `why` shows the error
             return self._broken(f"{type(error).__name__}: {error}", evidence, now)
-        if not isinstance(said, Judgement):
-            return self._broken(f"it gave {type(said).__name__}, no Judgement", evidence, now)
-        return said
+        if not isinstance(judgement, Judgement):
+            got = type(judgement).__name__
+            return self._broken(f"it returned {got} instead of a Judgement", evidence, now)
+        return judgement
 
     def _broken(self, text: str, evidence: Evidence, now: float) -> Judgement:
         return Judgement(
             verdict=Verdict.INCONCLUSIVE,
             reason=GATE_BROKEN,
-            text=f"The gate {self.name} is broken: {text[:300]}. It neither passes nor fails.",
+            text=f"The gate {self.name} is broken: {text[:300]}. The verdict is inconclusive.",
             at=now,
             evidence=evidence,
         )
 
 
-def load_gate(said: str) -> Gate:
-    """The gate that ``package.module:name`` or ``path/to/file.py:name`` stands for.
+def load_gate(target: str) -> Gate:
+    """The gate at ``package.module:name`` or ``path/to/file.py:name``.
 
-    Raises OperatorError ``setting_invalid`` when there is none there.
+    Raises OperatorError ``setting_invalid`` if it cannot be loaded or is not a gate.
     """
-    place, colon, name = said.rpartition(":")
+    place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
-        raise _refused(f"{said!r} is no MODULE:NAME.")
+        raise _refused(f"{target!r} is not of the form MODULE:NAME.")
     found: Any = getattr(_module(place), name, None)
     if found is None:
         raise _refused(f"{place} has no {name}.")
     if not callable(found):
-        raise _refused(f"{name} of {place} cannot be called.")
+        raise _refused(f"{name} of {place} is not a function.")
     try:
         inspect.signature(found).bind(None, None, **dict.fromkeys(_ASKED_WITH))
     except TypeError as error:
-        raise _refused(f"{name} of {place} is no gate: {error}.") from error
-    return Guarded(found, said)
+        raise _refused(f"{name} of {place} is not a gate: {error}.") from error
+    return Guarded(found, target)
 
 
 def _module(place: str) -> ModuleType:
@@ -83,9 +84,9 @@ def _file(path: Path) -> ModuleType:
     name = f"edgefleet_own_gate_{path.stem}"
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up there
+    sys.modules[name] = module  # dataclasses find their module there
     spec.loader.exec_module(module)
     return module
 
@@ -95,5 +96,5 @@ def _refused(text: str) -> OperatorError:
         "setting_invalid",
         text,
         field="--gate",
-        hint="Say package.module:name or path/to/file.py:name, as docs/own-gate.md shows.",
+        hint="Use package.module:name or path/to/file.py:name, as in docs/own-gate.md.",
     )

@@ -1,4 +1,4 @@
-"""``edgefleet device``: what is enrolled, and the claims that enrol more."""
+"""``edgefleet device``: the enrolled devices, claims, and quarantine."""
 
 import time
 
@@ -22,15 +22,17 @@ from edgefleet.protocol.operator import ClaimRequest, DevicePage, Unquarantine
         "edgefleet device list --limit 20 --after cam-0419 --json",
     ),
 )
-@click.option("--selector", default="", help="Kubernetes label selector; empty selects all.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Devices on one page.")
-@click.option("--after", metavar="DEVICE", help="Go on after this device.")
+@click.option(
+    "--selector", default="", help="Kubernetes label selector; empty selects all devices."
+)
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Devices per page.")
+@click.option("--after", metavar="DEVICE", help="Start after this device.")
 @pass_invocation
 def list_(invocation: Invocation, selector: str, limit: int, after: str | None) -> None:
     """List devices, one page at a time.
 
-    Each row shows the release that the device runs, the one that it should run, and when it was
-    last seen.
+    Each row shows the release that the device runs, its desired release, and when the hub last
+    received a check-in.
     """
     with reach(invocation) as hub:
         page = hub.devices(after=after, limit=limit, selector=selector or None)
@@ -39,7 +41,7 @@ def list_(invocation: Invocation, selector: str, limit: int, after: str | None) 
 
 def _page(page: DevicePage) -> list[str]:
     now = time.time()
-    head = ("device", "profile", "online", "phase", "runs", "wanted", "seen", "labels")
+    head = ("device", "profile", "online", "phase", "runs", "desired", "last seen", "labels")
     rows = [
         (
             device.name,
@@ -61,7 +63,7 @@ def _page(page: DevicePage) -> list[str]:
 @click.argument("device", metavar="DEVICE")
 @pass_invocation
 def show(invocation: Invocation, device: str) -> None:
-    """Show one device: its facts, what it runs, and why."""
+    """Show one device: its facts, its release, and the reason."""
     with reach(invocation) as hub:
         view = hub.device(device)
     now = time.time()
@@ -71,11 +73,11 @@ def show(invocation: Invocation, device: str) -> None:
         ("labels", ", ".join(f"{key}={value}" for key, value in view.labels.items())),
         ("agent", view.agent_version),
         ("enrolled", age(view.enrolled_at, now)),
-        ("seen", age(view.last_seen, now) or "never"),
+        ("last seen", age(view.last_seen, now) or "never"),
         ("online", "yes" if view.online else "no"),
         ("phase", view.phase),
         ("runs", f"{view.model} {view.release}" if view.release else "nothing yet"),
-        ("wanted", view.desired),
+        ("desired", view.desired),
         *_quarantined(view.quarantined),
         ("rollout", view.rollout),
         ("why", view.line),
@@ -91,7 +93,7 @@ def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:
 @click.argument("device", metavar="DEVICE")
 @pass_invocation
 def why(invocation: Invocation, device: str) -> None:
-    """Say why a device runs what it runs, and what it waits for."""
+    """Explain why a device runs its release, and what it waits for."""
     with reach(invocation) as hub:
         report = hub.why_device(device)
     invocation.screen.answer(report, wait_lines(report))
@@ -105,10 +107,13 @@ def why(invocation: Invocation, device: str) -> None:
     ),
 )
 @click.option(
-    "--count", type=click.IntRange(1, 10_000), default=1, help="How many; each enrols one device."
+    "--count",
+    type=click.IntRange(1, 10_000),
+    default=1,
+    help="How many claims; each enrols one device.",
 )
 @click.option(
-    "--valid", type=DURATION, default="24h", metavar="DURATION", help="How long they can be used."
+    "--valid", type=DURATION, default="24h", metavar="DURATION", help="How long a claim is valid."
 )
 @click.option(
     "--label",
@@ -116,7 +121,7 @@ def why(invocation: Invocation, device: str) -> None:
     type=LABEL,
     multiple=True,
     metavar="KEY=VALUE",
-    help="Label given to the devices that use them; may be said again.",
+    help="Label of the devices that enrol with these claims; may be repeated.",
 )
 @pass_invocation
 def claim(
@@ -124,8 +129,8 @@ def claim(
 ) -> None:
     """Make one-use enrolment claims.
 
-    A claim is a secret: whoever holds it can enrol one device. The hub keeps only its digest, so
-    it is shown this once.
+    A claim is a secret: it enrols one device. The hub stores only its digest, so the claim is
+    shown only now.
     """
     request = ClaimRequest(count=count, valid_s=valid, labels=dict(labels))
     with reach(invocation) as hub:
@@ -134,7 +139,7 @@ def claim(
     if not invocation.json:
         url = access(invocation).url
         invocation.screen.note(
-            f"Usable for {duration(valid)}. On the device:\n"
+            f"Valid for {duration(valid)}. Run on the device:\n"
             f"  edgefleet agent run --hub {url} --claim {claims.claims[0]} --name NAME"
             " --profile PROFILE --data-dir FOLDER --trust publisher.pub"
         )
@@ -148,7 +153,7 @@ def claim(
 def quarantined(invocation: Invocation) -> None:
     """List quarantined devices: they rolled back two releases of a model.
 
-    They are offered no more of that model until you inspect them and run
+    A quarantined device gets no more releases of that model. Inspect it, then run
     `edgefleet device unquarantine`.
     """
     with reach(invocation) as hub:
@@ -170,7 +175,7 @@ def quarantined(invocation: Invocation) -> None:
 @person_options
 @pass_invocation
 def unquarantine(invocation: Invocation, device: str, person: str, note: str) -> None:
-    """Take a device out of quarantine: releases are offered to it again."""
+    """Unquarantine a device: it gets releases again."""
     with reach(invocation) as hub:
         view = hub.unquarantine(device, Unquarantine(person=person, note=note))
     invocation.screen.answer(view, [f"{view.name} is no longer quarantined. {view.line}"])

@@ -9,7 +9,7 @@ from edgefleet.base.errors import EdgefleetError, Party
 
 
 class Exit(IntEnum):
-    """What a command ends with."""
+    """The exit code of a command."""
 
     DONE = 0
     FAILED = 1
@@ -24,13 +24,13 @@ class Exit(IntEnum):
 MEANING: Final[Mapping[Exit, str]] = MappingProxyType(
     {
         Exit.DONE: "done",
-        Exit.FAILED: "the thing itself failed: a rollout was taken back, a golden set not met",
+        Exit.FAILED: "the operation failed: for example, a rollout was rolled back",
         Exit.USAGE: "bad usage or bad input: nothing was changed",
-        Exit.REFUSED: "the hub refused: its typed error is printed",
-        Exit.WAITING: "no end yet: the time given was over while it still waited",
-        Exit.NETWORK: "the hub was not reached, or did not answer",
+        Exit.REFUSED: "the hub refused the request: its error is printed",
+        Exit.WAITING: "timeout: the rollout has not ended yet",
+        Exit.NETWORK: "the hub could not be reached or did not answer",
         Exit.OURS: "a defect of edgefleet: please report it",
-        Exit.INTERRUPTED: "interrupted from the keyboard; what the hub does goes on",
+        Exit.INTERRUPTED: "interrupted by Ctrl-C; the hub continues its work",
     }
 )
 
@@ -49,7 +49,7 @@ _FAILURES: Final = frozenset(
 
 
 def exit_of(error: EdgefleetError, *, from_hub: bool) -> Exit:
-    """What ``error`` ends a command with; ``from_hub`` says that the hub answered with it."""
+    """The exit code for ``error``. ``from_hub``: the error came in the hub's answer."""
     if error.party is Party.NETWORK:
         return Exit.NETWORK
     if error.code in _FAILURES and not from_hub:

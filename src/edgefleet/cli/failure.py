@@ -1,4 +1,4 @@
-"""How a failure is told: what happened, the field, the hint, and the command to type next."""
+"""Prints a failure: what happened, the field, the hint, and the next command."""
 
 import sys
 import traceback
@@ -13,6 +13,7 @@ from edgefleet.base.errors import EdgefleetError, InternalError, OperatorError
 from edgefleet.cli.exits import Exit, exit_of
 from edgefleet.cli.invocation import Invocation
 from edgefleet.cli.screen import clean
+from edgefleet.cli.values import WrongValue
 from edgefleet.client.hub import Refusal
 from edgefleet.protocol.wire import encode, problem
 
@@ -38,16 +39,16 @@ NEXT: Final[Mapping[str, str]] = MappingProxyType(
         "verb_not_now": "edgefleet rollout why",
     }
 )
-"""The next command by error code; for the rest, the page of the verb that failed."""
+"""The next command by error code. For other codes: the help of the verb that failed."""
 
 _LISTED: Final[Mapping[str, str]] = MappingProxyType(
     {"device": "device", "model": "model", "release": "model", "rollout": "rollout"}
 )
-"""The noun whose list holds the thing that was not found."""
+"""The noun whose list shows the names of that kind."""
 
 
 def report(error: Exception, invocation: Invocation) -> Exit:
-    """Tell the operator, as text or as a Problem object; the exit code to end with."""
+    """Print the error as text or as a Problem object. Returns the exit code."""
     path = invocation.path
     if isinstance(error, click.UsageError) and error.ctx is not None:
         path = error.ctx.command_path
@@ -89,21 +90,21 @@ def _typed(error: Exception) -> EdgefleetError:
                 "setting_invalid",
                 f"{name}: {error.strerror}.",
                 field="file",
-                hint="Check that it exists and that you may read or write it.",
+                hint="Check that the file exists and that you may read or write it.",
             )
         case _:
             return InternalError("internal", f"{type(error).__name__}: {error}")
 
 
 def _usage(error: click.ClickException) -> OperatorError:
-    """Click's complaint, with the variable or file that the value came from."""
+    """Click's error, with the source of the value: variable or file."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return OperatorError("setting_invalid", f"{error.ctx.command_path} needs a verb.")
     message = error.format_message()
     if not (isinstance(error, click.BadParameter) and error.param and error.ctx):
         field = getattr(error, "option_name", None)
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
-        hint = f"See what there is: {path or 'edgefleet'} --help"
+        hint = f"List the commands and options: {path or 'edgefleet'} --help"
         return OperatorError("setting_invalid", message, field=field, hint=hint)
     param, ctx = error.param, error.ctx
     field = param.opts[0] if isinstance(param, click.Option) else param.make_metavar(ctx)
@@ -114,4 +115,11 @@ def _usage(error: click.ClickException) -> OperatorError:
             message += " It came from the TOML file."
         case _:
             pass
-    return OperatorError("setting_invalid", message, field=field)
+    return OperatorError("setting_invalid", message, field=field, hint=_fix(error, field))
+
+
+def _fix(error: click.BadParameter, field: str) -> str:
+    """The next step for a wrong or missing value."""
+    if isinstance(error, click.MissingParameter):
+        return f"Add `{field}`."
+    return f"Fix `{field}`" + (f": use {error.example}." if isinstance(error, WrongValue) else ".")

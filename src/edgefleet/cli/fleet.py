@@ -1,4 +1,4 @@
-"""``edgefleet fleet``: all devices at once, in constant size."""
+"""``edgefleet fleet``: a summary of all devices, and the freeze."""
 
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
@@ -13,8 +13,7 @@ from edgefleet.protocol.rollout import Freeze
 def show(invocation: Invocation) -> None:
     """Show the fleet now.
 
-    Counts of devices by profile, by phase and by the release that they run. A device is online
-    while it checks in.
+    Counts devices by profile, by phase and by release. A device is online while it checks in.
     """
     with reach(invocation) as hub:
         fleet = hub.fleet()
@@ -23,7 +22,7 @@ def show(invocation: Invocation) -> None:
             ("devices", f"{fleet.total}, {fleet.online} online"),
             ("profiles", ", ".join(f"{name} {n}" for name, n in fleet.by_profile.items())),
             ("phases", ", ".join(f"{name} {n}" for name, n in fleet.by_phase.items())),
-            *([("frozen", "yes: nobody begins anything")] if fleet.frozen else []),
+            *([("frozen", "yes: no device starts a release")] if fleet.frozen else []),
             ("rollouts open", ", ".join(fleet.rollouts_open)),
         ]
     )
@@ -42,24 +41,24 @@ def show(invocation: Invocation) -> None:
 @person_options
 @pass_invocation
 def freeze(invocation: Invocation, person: str, note: str) -> None:
-    """Let no device begin anything, whatever the rollouts say.
+    """Freeze the fleet: no device starts a release.
 
-    Gates go on judging, and what is taken back still goes back. It stays so until
-    `edgefleet fleet thaw`, also over a restart of the hub.
+    Gates continue to judge, and rollbacks continue. The freeze lasts until `edgefleet fleet thaw`,
+    also after a restart of the hub.
     """
-    _say(invocation, Freeze(frozen=True, person=person, note=note))
+    _set_freeze(invocation, Freeze(frozen=True, person=person, note=note))
 
 
 @verb("thaw", examples=("edgefleet fleet thaw", "edgefleet fleet thaw --person alice --json"))
 @person_options
 @pass_invocation
 def thaw(invocation: Invocation, person: str, note: str) -> None:
-    """Let devices begin again after a freeze."""
-    _say(invocation, Freeze(frozen=False, person=person, note=note))
+    """Thaw the fleet: devices may start releases again."""
+    _set_freeze(invocation, Freeze(frozen=False, person=person, note=note))
 
 
-def _say(invocation: Invocation, freeze: Freeze) -> None:
+def _set_freeze(invocation: Invocation, freeze: Freeze) -> None:
     with reach(invocation) as hub:
-        said = hub.freeze(freeze)
-    stands = "is frozen: nobody begins anything" if said.frozen else "is not frozen"
-    invocation.screen.answer(said, [f"The fleet {stands}."])
+        answer = hub.freeze(freeze)
+    status = "frozen: no device starts a release" if answer.frozen else "not frozen"
+    invocation.screen.answer(answer, [f"The fleet is {status}."])

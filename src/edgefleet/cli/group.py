@@ -1,4 +1,4 @@
-"""The command ``edgefleet`` itself: it loads a verb when it is called, and says how it ended."""
+"""The command ``edgefleet``: loads the called verb, runs it, and exits with its code."""
 
 import difflib
 import errno
@@ -19,7 +19,7 @@ from edgefleet.cli.tree import ROOT, Leaf, Noun
 
 
 class Lazy(click.Group):
-    """A group that knows its children's lines, and imports one only to run it."""
+    """A group that lists its children without importing them."""
 
     def __init__(self, name: str, children: Mapping[str, Leaf | Noun], text: str) -> None:
         super().__init__(name, help=text)
@@ -43,7 +43,7 @@ class Lazy(click.Group):
         name = args[0]
         if name not in self.children and not name.startswith("-"):
             near = difflib.get_close_matches(name, self.children, n=1)
-            known = f"Did you mean {near[0]}?" if near else f"There are {', '.join(self.children)}."
+            known = f"Did you mean {near[0]}?" if near else f"Commands: {', '.join(self.children)}."
             raise click.UsageError(f"No such command {name!r}. {known}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -53,7 +53,7 @@ class Lazy(click.Group):
 
 
 class Root(Lazy):
-    """The outermost command. Every way in ends with one of ``exits``."""
+    """The outermost command. Always ends with one of ``exits``."""
 
     def main(
         self,
@@ -64,12 +64,12 @@ class Root(Lazy):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        """Run, and leave the process with the exit code, whatever ``standalone_mode`` says."""
+        """Run the verb and exit the process. ``standalone_mode`` is ignored."""
         del standalone_mode
         given = list(sys.argv[1:] if args is None else args)
-        # Known before anything is parsed, so that a mistake in parsing is told as asked for.
-        said = os.environ.get("EDGEFLEET_JSON", "").lower() in {"1", "true", "yes", "on"}
-        invocation = Invocation(json=said or "--json" in given)
+        # Read before parsing, so that a parsing error is printed as JSON if requested.
+        from_variable = os.environ.get("EDGEFLEET_JSON", "").lower() in {"1", "true", "yes", "on"}
+        invocation = Invocation(json=from_variable or "--json" in given)
         call = partial(
             super().main,
             given,
@@ -90,31 +90,31 @@ class Root(Lazy):
 
 
 def _run(call: Callable[[], Any], invocation: Invocation) -> Exit:
-    """Run click without its own way of ending; print what went wrong; give the exit code."""
+    """Run click in non-standalone mode and print its error. Returns the exit code."""
     try:
-        said = call()
+        code = call()
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         return Exit.INTERRUPTED
     except OSError as error:
         if error.errno != errno.EPIPE:
             return failure.report(error, invocation)
-        # The reader of our output has gone; nothing more can be said to it.
+        # The reader of standard output has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
-    except Exception as error:  # noqa: BLE001 - the outermost frame: everything becomes an exit code
+    except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes an exit code
         return failure.report(error, invocation)
-    return Exit(said) if isinstance(said, int) else Exit.DONE
+    return Exit(code) if isinstance(code, int) else Exit.DONE
 
 
 root = Root(
     "edgefleet",
     ROOT,
-    "Put an AI model on a fleet of edge devices, let every device prove that it is good, and take "
-    "it back by itself when it is not.\n\n"
-    "A verb finds the hub of this machine by itself; --hub and --token name another. Every option "
-    "may come from a variable (EDGEFLEET_...) or a TOML file too; "
-    "`edgefleet NOUN VERB --help` is the verb's page.",
+    "Roll out AI models to a fleet of edge devices: canary waves, A/B slots on each device, "
+    "automatic rollback of a bad release.\n\n"
+    "A verb finds the hub of this machine; --hub and --token name another one. Every option may "
+    "also come from a variable (EDGEFLEET_...) or a TOML file. `edgefleet NOUN VERB --help` shows "
+    "the verb's help.",
 )
 root.context_settings = {
     "auto_envvar_prefix": "EDGEFLEET",

@@ -1,4 +1,4 @@
-"""One call of the command line: how it answers, and which hub it speaks to."""
+"""One call of the command line: its output format and its hub."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +11,7 @@ from edgefleet.cli.screen import Screen
 
 @dataclass
 class Invocation:
-    """Filled by the options that every verb has (see ``verb``)."""
+    """Values of the options that every verb has (see ``verb``)."""
 
     path: str = "edgefleet"
     json: bool = False

@@ -17,7 +17,7 @@ PUBLIC_SUFFIX: Final = ".pub"
 
 
 class KeyView(Wire, frozen=True, kw_only=True):
-    """A publisher's key as it may be shown: everything but the private part."""
+    """A publisher's key without its private part."""
 
     key: str
     public_file: str
@@ -31,16 +31,16 @@ def default_key() -> Path:
     return home / "edgefleet" / "publisher.key"
 
 
-def load_key(said: Path | None) -> PublisherKey:
-    """The publisher's key. Raises OperatorError ``not_found`` with how to make one."""
-    path = said or default_key()
+def load_key(given: Path | None) -> PublisherKey:
+    """The publisher's key. Raises OperatorError ``not_found`` if the file does not exist."""
+    path = given or default_key()
     if not path.exists():
-        where = f" --key {said}" if said else ""
+        where = f" --key {given}" if given else ""
         raise OperatorError(
             "not_found",
             f"There is no key at {path}.",
             field="key",
-            hint=f"Make one with `edgefleet key new{where}`, or name yours with --key.",
+            hint=f"Make one with `edgefleet key new{where}`, or name your key file with --key.",
         )
     return PublisherKey.load(path)
 
@@ -49,7 +49,7 @@ def key_option() -> click.Option:
     return click.Option(
         ["--key"],
         type=click.Path(path_type=Path, dir_okay=False),
-        help="The key file; unless given, ~/.config/edgefleet/publisher.key.",
+        help="The key file. Default: ~/.config/edgefleet/publisher.key.",
     )
 
 
@@ -62,9 +62,9 @@ def key_option() -> click.Option:
 def new(invocation: Invocation, key: Path | None) -> None:
     """Make a publisher's key.
 
-    The private key stays in this file, readable by its owner alone; nothing is sent anywhere. The
-    public key goes beside it, with .pub at its end: devices are given that one. An existing key is
-    never written over.
+    The private key stays in this file, which only its owner can read. The public key is written
+    beside it, with the suffix .pub: provision devices with it. An existing key is never
+    overwritten.
     """
     path = key or default_key()
     made = PublisherKey.generate()
@@ -73,9 +73,9 @@ def new(invocation: Invocation, key: Path | None) -> None:
     except FileExistsError as error:
         raise OperatorError(
             "setting_invalid",
-            f"There is a key at {path} already.",
+            f"{path} already holds a key.",
             field="key",
-            hint="See it with `edgefleet key show`, or name another file with --key.",
+            hint="Show it with `edgefleet key show`, or name another file with --key.",
         ) from error
     public_file = _public_file(path)
     public_file.write_text(f"{made.public.text}\n")
@@ -88,13 +88,13 @@ def new(invocation: Invocation, key: Path | None) -> None:
 
 
 @verb("show", hub=False, examples=("edgefleet key show", "edgefleet key show --public"))
-@click.option("--public", is_flag=True, help="Print the public key alone.")
+@click.option("--public", is_flag=True, help="Print only the public key.")
 @pass_invocation
 def show(invocation: Invocation, key: Path | None, public: bool) -> None:
     """Show a publisher's public key and its id.
 
-    The public key is what devices (`edgefleet agent run --trust FILE`) and the hub (`edgefleet
-    model publish --trust`) are given.
+    Give the public key to devices (`edgefleet agent run --trust FILE`) and to the hub (`edgefleet
+    model publish --trust`).
     """
     found = load_key(key).public
     _answer(invocation, key or default_key(), found, lines=[found.text] if public else None)

@@ -1,4 +1,4 @@
-"""Who agrees, freezes or releases: a person's name, for the record."""
+"""The options that name the person who approves, freezes, thaws or unquarantines."""
 
 import getpass
 from collections.abc import Callable
@@ -17,13 +17,13 @@ def _logged_in() -> str:
 def person_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--person`` and ``--note``."""
     for option in (
-        click.option("--note", default="", help="Why, for the audit log."),
+        click.option("--note", default="", help="Reason, for the audit log."),
         click.option(
             "--person",
             metavar="NAME",
             default=_logged_in,
-            show_default="who is logged in",
-            help="Who says so; two people are two different names.",
+            show_default="the login name",
+            help="Name of the person who decides; two people are two different names.",
         ),
     ):
         command = option(command)

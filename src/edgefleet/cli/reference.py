@@ -19,7 +19,7 @@ from edgefleet.cli.tree import ROOT, Leaf, Noun
 
 PAGE: Final = Path("docs/cli.md")
 _OWN_PAGE: Final = frozenset({("agent", "run")})
-"""Read by another parser, so their options stand elsewhere."""
+"""Verbs of another parser: their options are in their own help."""
 
 
 def render() -> str:
@@ -30,16 +30,16 @@ def render() -> str:
 def _page() -> Iterator[str]:
     yield "# The command line\n"
     yield (
-        "Written by `python -m edgefleet.cli.reference` from the commands; a test compares.\n\n"
-        "`edgefleet NOUN VERB`. With `--json` a command answers with one JSON object on the last "
-        "line of standard output, an error with its Problem object (`code`, `message`, `field`, "
-        "`hint`); progress goes to standard error.\n"
+        "Generated from the commands by `python -m edgefleet.cli.reference`; a test compares.\n\n"
+        "`edgefleet NOUN VERB`. With `--json` a command prints one JSON object as the last line of "
+        "standard output. An error is a Problem object (`code`, `message`, `field`, `hint`). "
+        "Progress goes to standard error.\n"
     )
     yield from _settings()
     yield "## Exit codes\n\n| code | meaning |\n|---|---|"
     yield from (f"| {int(code)} | {text} |" for code, text in MEANING.items())
     yield "\n## Options of every verb\n"
-    yield "The hub options are those of verbs that speak to a hub.\n"
+    yield "Verbs that use a hub also have the hub options.\n"
     shared = load(_leaf("rollout", "list"))
     yield from _options(shared, ("rollout", "list"), shared=True)
     for name, child in ROOT.items():
@@ -55,11 +55,11 @@ def _page() -> Iterator[str]:
 def _settings() -> Iterator[str]:
     yield (
         "## Settings\n\n"
-        "An option's value is what stands on the command line, else its variable "
+        "An option's value comes from the command line, else its variable "
         "(`EDGEFLEET_ROLLOUT_PLAN_SOAK`; the options of every verb also have the short names "
         "below), else the TOML file, else its default. The file is the first of `--config`, "
-        "`$EDGEFLEET_CONFIG`, `./edgefleet.toml` and `~/.config/edgefleet/config.toml`; a key that "
-        "no option has is an error.\n\n"
+        "`$EDGEFLEET_CONFIG`, `./edgefleet.toml` and `~/.config/edgefleet/config.toml`. An unknown "
+        "key is an error.\n\n"
         "```toml\n"
         'hub = "http://hub.example:8400"   # for every verb\n\n'
         "[rollout.plan]                    # for one\n"
@@ -76,7 +76,7 @@ def _settings() -> Iterator[str]:
 def _leaf(noun: str, verb: str) -> Leaf:
     found = ROOT[noun]
     if not isinstance(found, Noun):
-        msg = f"{noun} is no noun"
+        msg = f"{noun} is not a noun"
         raise TypeError(msg)
     return found.verbs[verb]
 
@@ -89,7 +89,7 @@ def _verb(path: tuple[str, ...], leaf: Leaf) -> Iterator[str]:
     yield inspect.cleandoc(command.help or "").replace("\f", "")
     if path not in _OWN_PAGE:
         options = list(_options(command, path, shared=False))
-        yield "\n" + "\n".join(options) if len(options) > 1 else "\nNo options of its own."
+        yield "\n" + "\n".join(options) if len(options) > 1 else "\nThis verb has no other options."
     if isinstance(command, Command):
         yield "\n```sh\n" + "\n".join(command.examples) + "\n```\n"
         yield f"Exit codes: {', '.join(str(int(code)) for code in command.exits)}."
@@ -124,7 +124,7 @@ def _options(command: click.Command, path: tuple[str, ...], *, shared: bool) -> 
 
 
 def main() -> int:
-    """Write the page, or with ``--check`` say whether it is stale."""
+    """Write the page, or with ``--check`` report whether it is stale."""
     text = render()
     if "--check" not in sys.argv:
         PAGE.write_text(text)

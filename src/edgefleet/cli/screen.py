@@ -1,8 +1,7 @@
-"""What a command prints: the answer on standard output, progress on standard error.
+"""Output of a command: the answer on standard output, progress on standard error.
 
-With ``--json`` standard output holds one object, on its last line, and nothing else. Text that came
-from elsewhere is shown without control characters, so that no device can write on the operator's
-terminal.
+With ``--json`` standard output holds exactly one object, on its last line. Control characters are
+replaced, so that a device cannot manipulate the operator's terminal.
 """
 
 import sys
@@ -14,14 +13,14 @@ from edgefleet.protocol.wire import encode
 
 
 class Screen:
-    """The operator's terminal, or the pipe in its place."""
+    """The operator's terminal, or a pipe."""
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
 
     @property
     def live(self) -> bool:
-        """A person looks at standard error: bars may move there."""
+        """True if standard error is a terminal: progress bars may be drawn there."""
         return sys.stderr.isatty() and not self.json
 
     def answer(self, value: object, lines: Iterable[str]) -> None:
@@ -33,17 +32,17 @@ class Screen:
             click.echo(clean(line))
 
     def note(self, text: str) -> None:
-        """What happens meanwhile; never part of the answer."""
+        """Print progress on standard error; never part of the answer."""
         click.echo(clean(text), err=True)
 
 
 def clean(text: str) -> str:
-    """``text`` with every character that is not for showing replaced."""
+    """``text`` with every unprintable character replaced by a question mark."""
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Aligned columns; numbers stand right. A single line says so when there are no rows."""
+    """Aligned columns, numbers to the right. ``(none)`` if there are no rows."""
     body = [[_cell(cell) for cell in row] for row in rows]
     if not body:
         return ["(none)"]
@@ -64,7 +63,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> list[str]:
-    """Names and values, one a line."""
+    """Names and values, one per line."""
     pairs = [(name, _cell(value)) for name, value in rows]
     width = max(len(name) for name, _ in pairs)
     return [f"{name.ljust(width)}  {value}" for name, value in pairs]

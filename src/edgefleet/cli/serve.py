@@ -1,4 +1,4 @@
-"""``edgefleet serve``: the hub and its page, in this process. The one place that joins the two."""
+"""``edgefleet serve``: the hub and its page in one process. Only this module joins the two."""
 
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from edgefleet.web.routes import routes_for
 
 
 class Serving(Wire, frozen=True, kw_only=True):
-    """Where the hub was reached while it ran."""
+    """Addresses and data folder of the hub."""
 
     url: str
     checkin_url: str
@@ -44,36 +44,40 @@ class Serving(Wire, frozen=True, kw_only=True):
     "--listen",
     metavar="HOST:PORT",
     default="127.0.0.1:8400",
-    help="Where the page, the operators' API and enrolment listen; port 0 takes a free one.",
+    help="Address of the page, the operator API and enrolment; port 0 chooses a free port.",
 )
 @click.option(
     "--checkin-listen",
     metavar="HOST:PORT",
     default="127.0.0.1:8401",
-    help="Where devices check in.",
+    help="Address for check-ins.",
 )
 @click.option(
     "--checkin-url",
     metavar="URL",
-    help="What devices are told instead, where a proxy stands before --checkin-listen.",
+    help="Check-in URL that devices get instead, if a proxy is in front of --checkin-listen.",
 )
 @click.option(
-    "--interval", type=DURATION, default="60s", metavar="DURATION", help="Between check-ins."
+    "--interval", type=DURATION, default="60s", metavar="DURATION", help="Time between check-ins."
 )
 @click.option(
-    "--tick", type=DURATION, default="1s", metavar="DURATION", help="Between looks at the gates."
+    "--tick",
+    type=DURATION,
+    default="1s",
+    metavar="DURATION",
+    help="Time between evaluations of the gates.",
 )
 @click.option(
     "--max-artifact-mib",
     type=click.IntRange(1),
     default=2048,
     metavar="MIB",
-    help="Largest artifact that is accepted.",
+    help="Largest accepted artifact.",
 )
 @click.option(
     "--gate",
     metavar="MODULE:NAME",
-    help="A gate of your own, package.module:name or path/to/file.py:name (docs/own-gate.md).",
+    help="Custom gate, package.module:name or path/to/file.py:name (docs/own-gate.md).",
 )
 @pass_invocation
 def serve(
@@ -88,14 +92,13 @@ def serve(
     max_artifact_mib: int,
     gate: str | None,
 ) -> None:
-    """Run the hub and its page until it is stopped.
+    """Run the hub and its page until Ctrl-C.
 
-    Everything is kept in the data folder, which one hub holds at a time; it may be killed at any
-    moment and started again. At the first start an operator token is made there. Nothing listens
-    beyond this machine unless --listen says so; put a proxy that speaks TLS before it then.
+    All data is in the data folder, which one hub locks at a time. The hub may be killed at any
+    moment and started again. The first start creates the operator token there. By default the hub
+    listens on this machine only; with another --listen, put a TLS proxy in front of it.
 
-    The address of the page, with the token in it, and the next commands are printed when it is
-    ready. Stop it with Ctrl-C.
+    When the hub is ready, it prints the page's address with the token, and the next commands.
     """
     folder = data_dir(invocation)
     settings = HubSettings(
@@ -111,7 +114,9 @@ def serve(
     uvloop.run(
         serve_hub(
             settings,
-            routes_for=lambda hub: routes_for(hub, clock=hub.clock),  # which ages are counted by
+            routes_for=lambda hub: routes_for(
+                hub, clock=hub.clock
+            ),  # the page computes ages from it
             on_ready=partial(_ready, invocation, folder),
         )
     )
@@ -119,7 +124,7 @@ def serve(
 
 def _ready(invocation: Invocation, folder: Path, hub: Hub, found: Reachable) -> None:
     serving = Serving(url=found.url, checkin_url=found.checkin_url, data_dir=str(folder.absolute()))
-    said = "" if invocation.data_dir is None else f" --data-dir {folder}"
+    option = "" if invocation.data_dir is None else f" --data-dir {folder}"
     invocation.screen.answer(
         serving,
         [
@@ -129,10 +134,10 @@ def _ready(invocation: Invocation, folder: Path, hub: Hub, found: Reachable) -> 
             f"  data       {folder.absolute()}",
             "",
             "Next, in another terminal:",
-            f"  edgefleet device claim{said}",
+            f"  edgefleet device claim{option}",
             "  edgefleet key new",
-            f"  edgefleet model publish FOLDER --trust{said}",
-            f"  edgefleet doctor{said}",
+            f"  edgefleet model publish FOLDER --trust{option}",
+            f"  edgefleet doctor{option}",
         ],
     )
 

@@ -1,4 +1,4 @@
-"""Every noun and verb, where it is defined, and its line in the list. Loaded when it is called."""
+"""Every noun and verb: its module, loaded on use, and its line in the help."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A verb: ``module:attribute`` of its command, and its line in the list above it."""
+    """A verb: ``module:attribute`` of its command, and its line in the help of its noun."""
 
     target: str
     line: str
@@ -16,14 +16,14 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """A noun and what can be done with it."""
+    """A noun and its verbs."""
 
     line: str
     verbs: Mapping[str, Leaf]
 
 
 def _noun(line: str, module: str, **verbs: str) -> Noun:
-    """``verbs`` are lines by name; ``module`` may hold ``{verb}``."""
+    """``verbs`` are lines by name; ``module`` may contain ``{verb}``."""
     leaves = {
         name: Leaf(f"edgefleet.cli.{module.format(verb=name)}:{name}", text)
         for name, text in verbs.items()
@@ -37,13 +37,15 @@ def _rollout() -> Noun:
         "plan": Leaf(f"{command}plan:plan", "Plan a rollout in waves."),
         "start": Leaf(f"{command}verbs:start", "Start a planned rollout."),
         "watch": Leaf(f"{command}watch:watch", "Follow a rollout to its end."),
-        "why": Leaf(f"{command}show:why", "Say what a rollout waits for."),
-        "pause": Leaf(f"{command}verbs:pause", "Open no wave until it is resumed."),
-        "resume": Leaf(f"{command}verbs:resume", "Let a paused rollout go on."),
-        "advance": Leaf(f"{command}verbs:advance", "Open the next wave without waiting."),
-        "halt": Leaf(f"{command}verbs:halt", "Expose no further device."),
-        "revert": Leaf(f"{command}verbs:revert", "Take the release back everywhere."),
-        "approve": Leaf(f"{command}verbs:approve", "Agree with a rollout, or its open wave."),
+        "why": Leaf(f"{command}show:why", "Explain what a rollout waits for."),
+        "pause": Leaf(f"{command}verbs:pause", "Start no more devices until it is resumed."),
+        "resume": Leaf(f"{command}verbs:resume", "Resume a paused or halted rollout."),
+        "advance": Leaf(
+            f"{command}verbs:advance", "Open the next wave without waiting for the gate."
+        ),
+        "halt": Leaf(f"{command}verbs:halt", "Stop a rollout; devices keep the release."),
+        "revert": Leaf(f"{command}verbs:revert", "Roll back every device that runs the release."),
+        "approve": Leaf(f"{command}verbs:approve", "Approve a rollout, or its open wave."),
         "list": Leaf(f"{command}show:list_", "List the newest rollouts."),
         "show": Leaf(f"{command}show:show", "Show one rollout with its waves."),
     }
@@ -56,7 +58,7 @@ def _model() -> Noun:
         "publish": Leaf(f"{command}publish:publish", "Prove, sign and upload a release."),
         "list": Leaf(f"{command}show:list_", "List models and their releases."),
         "show": Leaf(f"{command}show:show", "Show a model, or one of its releases."),
-        "why": Leaf(f"{command}show:why", "Say where a release stands."),
+        "why": Leaf(f"{command}show:why", "Explain the status of a release."),
     }
     return Noun("Models and their releases.", MappingProxyType(verbs))
 
@@ -66,10 +68,10 @@ def _device() -> Noun:
     verbs = {
         "list": Leaf(f"{command}list_", "List devices."),
         "show": Leaf(f"{command}show", "Show one device."),
-        "why": Leaf(f"{command}why", "Say why a device runs what it runs."),
+        "why": Leaf(f"{command}why", "Explain why a device runs its release."),
         "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),
         "quarantined": Leaf(f"{command}quarantined", "List quarantined devices."),
-        "unquarantine": Leaf(f"{command}unquarantine", "Take a device out of quarantine."),
+        "unquarantine": Leaf(f"{command}unquarantine", "Unquarantine a device."),
     }
     return Noun("The devices of the fleet.", MappingProxyType(verbs))
 
@@ -87,15 +89,20 @@ def _sim() -> Noun:
 
 ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
     {
-        "demo": Leaf("edgefleet.cli.demo.command:demo", "Tell the whole story on this machine."),
+        "demo": Leaf(
+            "edgefleet.cli.demo.command:demo",
+            "Show canary rollouts and automatic rollback on this machine.",
+        ),
         "serve": Leaf("edgefleet.cli.serve:serve", "Run the hub and its page."),
-        "agent": _noun("The device's own program.", "agent", run="Run the agent on a device."),
+        "agent": _noun(
+            "The program that runs on a device.", "agent", run="Run the agent on a device."
+        ),
         "fleet": _noun(
             "The fleet as a whole.",
             "fleet",
             show="Show the fleet now.",
-            freeze="Let no device begin anything.",
-            thaw="Let devices begin again.",
+            freeze="Freeze the fleet: no device starts a release.",
+            thaw="Thaw the fleet.",
         ),
         "device": _device(),
         "key": _noun(
@@ -107,8 +114,8 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
         "model": _model(),
         "rollout": _rollout(),
         "sim": _sim(),
-        "audit": Leaf("edgefleet.cli.audit:audit", "Say who did what."),
-        "doctor": Leaf("edgefleet.cli.doctor.command:doctor", "Look for what is wrong here."),
+        "audit": Leaf("edgefleet.cli.audit:audit", "List the audit log."),
+        "doctor": Leaf("edgefleet.cli.doctor.command:doctor", "Check this machine and the hub."),
     }
 )
 

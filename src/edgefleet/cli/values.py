@@ -1,4 +1,4 @@
-"""How values are written on the command line, and how they are shown again."""
+"""Parsing and printing of values on the command line."""
 
 import math
 import re
@@ -15,6 +15,20 @@ _UNITS_S: Final[Mapping[str, float]] = {
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
 
 
+class WrongValue(click.BadParameter):
+    """A value that a type refuses. ``example`` is a list of valid values, as text."""
+
+    def __init__(
+        self,
+        text: str,
+        example: str,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> None:
+        super().__init__(text, ctx, param)
+        self.example = example
+
+
 class Duration(click.ParamType[float]):
     """Seconds, written as ``90s``, ``5m``, ``2h``, ``1d``, ``500ms`` or a plain number."""
 
@@ -25,7 +39,7 @@ class Duration(click.ParamType[float]):
     ) -> float:
         found = _DURATION.fullmatch(str(value).strip())
         if found is None:
-            self.fail(f"{value!r} is no duration: write 90s, 5m or 2h.", param, ctx)
+            raise WrongValue(f"{value!r} is not a duration.", "90s, 5m or 2h", param, ctx)
         return float(found[1]) * _UNITS_S[found[2]]
 
 
@@ -43,12 +57,12 @@ class Rate(click.ParamType[float]):
         except ValueError:
             share = math.nan
         if not 0 <= share <= 1:
-            self.fail(f"{value!r} is no share: write 0.05 or 5%.", param, ctx)
+            raise WrongValue(f"{value!r} is not a share.", "0.05 or 5%", param, ctx)
         return share
 
 
 class Waves(click.ParamType[tuple[WaveSpec, ...]]):
-    """Percents with commas between, ``1,10,100``; a TOML list serves as well."""
+    """Percents separated by commas, ``1,10,100``, or a TOML list."""
 
     name = "waves"
 
@@ -61,7 +75,7 @@ class Waves(click.ParamType[tuple[WaveSpec, ...]]):
         except ValueError:
             percents = [math.nan]
         if not all(map(math.isfinite, percents)):
-            self.fail(f"{value!r} are no percents: write 1,10,100.", param, ctx)
+            raise WrongValue(f"{value!r} is not a list of percents.", "1,10,100", param, ctx)
         return tuple(WaveSpec(percent=percent) for percent in percents)
 
 
@@ -73,10 +87,10 @@ class Label(click.ParamType[tuple[str, str]]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
-        key, equals, said = str(value).partition("=")
+        key, equals, text = str(value).partition("=")
         if not key or not equals:
-            self.fail(f"{value!r} is no label: write site=lyon.", param, ctx)
-        return key, said
+            raise WrongValue(f"{value!r} is not a label.", "site=lyon", param, ctx)
+        return key, text
 
 
 DURATION: Final = Duration()
@@ -111,5 +125,5 @@ def percent(share: float) -> str:
 
 
 def age(then: float | None, now: float) -> str | None:
-    """How long ago, or None when it never was."""
+    """The time since ``then`` as text. None if ``then`` is None."""
     return None if then is None else f"{duration(max(now - then, 0))} ago"

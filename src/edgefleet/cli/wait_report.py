@@ -1,11 +1,11 @@
-"""How a WaitReport reads: the one answer to "why?" of every noun."""
+"""A WaitReport as text: the output of every ``why``."""
 
 from edgefleet.cli.values import duration
 from edgefleet.protocol.why import Wait, WaitReport
 
 
 def wait_lines(report: WaitReport) -> list[str]:
-    """The line, then one row for each thing that is waited for."""
+    """The summary line, then one row for each wait."""
     lines = [report.line]
     for wait in report.waits:
         lines.append(f"  {wait.code.value}: {wait.text}{_times(wait, report.at)}")
@@ -16,12 +16,12 @@ def wait_lines(report: WaitReport) -> list[str]:
 
 
 def _times(wait: Wait, now: float) -> str:
-    said = [
+    parts = [
         f"since {duration(now - wait.since)}" if wait.since is not None else "",
         f"ends in {duration(wait.until - now)}"
         if wait.until is not None and wait.until > now
         else "",
         f"{wait.devices} devices" if wait.devices is not None else "",
     ]
-    told = ", ".join(filter(None, said))
-    return f" ({told})" if told else ""
+    joined = ", ".join(filter(None, parts))
+    return f" ({joined})" if joined else ""

@@ -1,4 +1,4 @@
-"""Bounds on what a release folder may say."""
+"""Limits of a release folder."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The hardware classes that are known by name, and what each can take."""
+"""The built-in profiles (hardware classes) and their limits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from edgefleet.protocol.release import Precision, Runtime
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a variant for this class should be. A release may name other classes too."""
+    """Defaults for a variant of this profile. A release may also use other profiles."""
 
     name: str
     runtime: Runtime

@@ -1,4 +1,4 @@
-"""A release folder: what a publisher writes, and the manifest that is built from it.
+"""Reads a publisher's release folder and builds the manifest from it.
 
 The folder holds ``release.toml``, the model files and the golden set::
 
@@ -9,8 +9,8 @@ The folder holds ``release.toml``, the model files and the golden set::
 
     [golden]
     file = "golden.npz"
-    min_accuracy = 0.95             # share of cases answered as labelled, on each device
-    min_agreement = 0.97            # share of cases answered as the reference outputs
+    min_accuracy = 0.95             # share of cases with the labelled class, on each device
+    min_agreement = 0.97            # share of cases with the class of the reference output
 
     [quality]
     output = "probabilities"        # the first output; it holds class scores
@@ -25,7 +25,7 @@ The folder holds ``release.toml``, the model files and the golden set::
     max_batch = 4                   # optional for a profile of ``optimize.profiles``
     memory_limit_mib = 3072         # likewise
 
-Files stand inside the folder; two variants may name the same one. Users read the same in
+Files must be inside the folder; two variants may name the same file. The user's page is
 ``docs/release-folder.md``.
 """
 
@@ -60,7 +60,7 @@ _Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of release.toml; a key that is not known is a mistake."""
+    """A table of release.toml. Unknown keys are refused."""
 
 
 class _GoldenTable(_Table, frozen=True, kw_only=True):
@@ -96,7 +96,7 @@ class _ReleaseFile(_Table, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class BuiltRelease:
-    """A manifest, not signed yet, and where the artifacts that it names are, by SHA-256."""
+    """An unsigned manifest, and the paths of its artifacts by SHA-256."""
 
     manifest: ReleaseManifest
     files: Mapping[str, Path]
@@ -105,53 +105,53 @@ class BuiltRelease:
 def build_release(folder: Path, *, created_at: float) -> BuiltRelease:
     """Read ``folder`` and every file that it names.
 
-    Raises PublisherError: ``release_file_invalid`` with the TOML path of the value at fault as its
-    field (``variant[1].file``), the codes of ``inspect_model`` with the path of the file's value,
-    or ``golden_mismatch`` with the array's name.
+    Raises PublisherError ``release_file_invalid``; its field is the TOML path of the wrong value
+    (``variant[1].file``). Raises the errors of ``inspect_model`` with the TOML path of the file,
+    and ``golden_mismatch`` with the name of the array.
     """
-    said = _read(folder)
+    file = _read(folder)
     artifacts = _Artifacts(folder)
     facts: dict[str, ModelFacts] = {}
     variants: list[Variant] = []
-    for number, table in enumerate(said.variant):
+    for number, table in enumerate(file.variant):
         field = f"variant[{number}]"
-        artifact = artifacts.take(table.file, f"{field}.file")
+        artifact = artifacts.read(table.file, f"{field}.file")
         if artifact.sha256 not in facts:
             facts[artifact.sha256] = _inspect(artifacts.files[artifact.sha256], f"{field}.file")
         variants.append(_variant(table, field, artifact, facts[artifact.sha256]))
-    golden = artifacts.take(said.golden.file, "golden.file")
+    golden = artifacts.read(file.golden.file, "golden.file")
     cases = {
         inspect_golden(artifacts.files[golden.sha256], model.inputs, model.outputs)
         for model in facts.values()
     }
     manifest = ReleaseManifest(
-        model=said.model,
-        release=said.release,
+        model=file.model,
+        release=file.release,
         variants=tuple(variants),
         golden=Golden(
             artifact=golden,
             cases=cases.pop(),
-            min_accuracy=said.golden.min_accuracy,
-            min_agreement=said.golden.min_agreement,
+            min_accuracy=file.golden.min_accuracy,
+            min_agreement=file.golden.min_agreement,
         ),
-        quality=_quality(said.quality, variants),
+        quality=_quality(file.quality, variants),
         created_at=created_at,
-        parent=said.parent,
-        notes=said.notes,
+        parent=file.parent,
+        notes=file.notes,
     )
     return BuiltRelease(manifest, MappingProxyType(artifacts.files))
 
 
 class _Artifacts:
-    """The files that a release folder names, read once each."""
+    """The files of a release folder, each read once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._named: dict[str, Artifact] = {}
         self.files: dict[str, Path] = {}
 
-    def take(self, name: str, field: str) -> Artifact:
-        """The artifact in the file ``name``; it must stand inside the folder."""
+    def read(self, name: str, field: str) -> Artifact:
+        """The artifact in the file ``name``, which must be inside the folder."""
         if name in self._named:
             return self._named[name]
         try:
@@ -177,27 +177,27 @@ def _read(folder: Path) -> _ReleaseFile:
         raise PublisherError(
             "release_file_invalid",
             f"{path} cannot be read.",
-            hint=f"Name a folder that holds a {RELEASE_FILE}.",
+            hint=f"Name a folder with a {RELEASE_FILE}.",
         ) from error
     if len(data) > limits.RELEASE_FILE_BYTES:
-        raise _invalid(f"It is larger than {limits.RELEASE_FILE_BYTES} bytes.")
+        raise _invalid(f"{RELEASE_FILE} has more than {limits.RELEASE_FILE_BYTES:,} bytes.")
     try:
-        said = msgspec.convert(tomllib.loads(data.decode()), _ReleaseFile)
+        release = msgspec.convert(tomllib.loads(data.decode()), _ReleaseFile)
     except msgspec.ValidationError as error:
         message, _, at = str(error).partition(" - at `")
         raise _invalid(f"{message}.", at.rstrip("`").removeprefix("$").lstrip(".")) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _invalid(f"It is no TOML: {error}.") from error
-    _check_names(said)
-    return said
+        raise _invalid(f"{RELEASE_FILE} is not TOML: {error}.") from error
+    _check_names(release)
+    return release
 
 
-def _check_names(said: _ReleaseFile) -> None:
-    profiles = [table.profile for table in said.variant]
+def _check_names(release: _ReleaseFile) -> None:
+    profiles = [table.profile for table in release.variant]
     names = {
-        "model": said.model,
-        "release": said.release,
-        **({} if said.parent is None else {"parent": said.parent}),
+        "model": release.model,
+        "release": release.release,
+        **({} if release.parent is None else {"parent": release.parent}),
         **{f"variant[{number}].profile": name for number, name in enumerate(profiles)},
     }
     for field, name in names.items():
@@ -207,9 +207,9 @@ def _check_names(said: _ReleaseFile) -> None:
             raise _invalid(error.message, field, hint=error.hint) from error
     for number, name in enumerate(profiles):
         if name in profiles[:number]:
-            raise _invalid(f"Profile {name!r} has a variant already.", f"variant[{number}].profile")
-    if said.parent == said.release:
-        raise _invalid("A release is not made from itself.", "parent")
+            raise _invalid(f"Two variants have the profile {name!r}.", f"variant[{number}].profile")
+    if release.parent == release.release:
+        raise _invalid("A release cannot be its own parent.", "parent")
 
 
 def _inspect(path: Path, field: str) -> ModelFacts:
@@ -226,13 +226,19 @@ def _variant(table: _VariantTable, field: str, artifact: Artifact, facts: ModelF
     max_batch = table.max_batch or (known.max_batch if known else None)
     memory_limit_mib = table.memory_limit_mib or (known.memory_limit_mib if known else None)
     if max_batch is None:
-        raise _invalid(f"What {table.profile!r} takes is not known.", f"{field}.max_batch")
+        raise _invalid(
+            f"Profile {table.profile!r} is not built in: set max_batch.", f"{field}.max_batch"
+        )
     if memory_limit_mib is None:
-        raise _invalid(f"What {table.profile!r} has is not known.", f"{field}.memory_limit_mib")
+        raise _invalid(
+            f"Profile {table.profile!r} is not built in: set memory_limit_mib.",
+            f"{field}.memory_limit_mib",
+        )
     for spec in facts.inputs:
         if spec.shape[0] not in (-1, max_batch):
             raise _invalid(
-                f"Input {spec.name!r} takes batches of {spec.shape[0]} only.", f"{field}.max_batch"
+                f"Input {spec.name!r} has the batch {spec.shape[0]}, max_batch is {max_batch}.",
+                f"{field}.max_batch",
             )
     return Variant(
         profile=table.profile,
@@ -247,7 +253,7 @@ def _variant(table: _VariantTable, field: str, artifact: Artifact, facts: ModelF
 
 
 def _quality(table: _QualityTable, variants: list[Variant]) -> Quality:
-    """Every variant must have the output first, where devices read the answer from."""
+    """Check that the output is the first one of every variant: devices read only the first."""
     for variant in variants:
         spec = variant.outputs[0]
         if spec.name != table.output:

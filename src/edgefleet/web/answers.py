@@ -1,4 +1,4 @@
-"""How the page answers: headers that browsers hold us to, forms read with a bound, files."""
+"""The page's responses: security headers, bounded reading of forms, static files."""
 
 import asyncio
 import hashlib
@@ -34,7 +34,7 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file of ``static/``; ``address`` changes with its content, so browsers may keep it."""
+    """A file of ``static/``; ``address`` changes with its content, so browsers may cache it."""
 
     address: str
     content: bytes
@@ -63,12 +63,12 @@ def json(body: bytes, status: int = 200) -> Response:
 
 
 def redirect(address: str) -> Response:
-    """To a page of ours, to be fetched with GET."""
+    """A redirect to a page of this hub, to be fetched with GET."""
     return Response(status_code=303, headers=HEADERS | {"Location": address})
 
 
 def local_address(address: str) -> str:
-    """``address`` if it leads to a page of ours, else the first page."""
+    """``address`` if it is a page of this hub, else the first page."""
     ours = address.startswith("/") and not address.startswith(("//", "/\\"))
     return address if ours and address.isprintable() else "/"
 
@@ -76,7 +76,7 @@ def local_address(address: str) -> str:
 async def read_form(request: Request) -> dict[str, str]:
     """The fields of a posted form. Raises DeviceError ``body_too_large`` or ``request_too_slow``.
 
-    Anybody may post one, so it has to come within a size and a time.
+    Clients post forms without a session, so size and time are limited.
     """
     body = bytearray()
     try:
@@ -86,5 +86,7 @@ async def read_form(request: Request) -> dict[str, str]:
                 if len(body) > FORM_BYTES:
                     raise DeviceError("body_too_large", f"A form has at most {FORM_BYTES} bytes.")
     except TimeoutError as error:
-        raise DeviceError("request_too_slow", "The form did not come in time.") from error
+        raise DeviceError(
+            "request_too_slow", f"The form did not arrive within {FORM_S:g} s."
+        ) from error
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))

@@ -1,4 +1,4 @@
-"""The operator's verbs as buttons: what each does, and which are possible now."""
+"""The operator's verbs as buttons: label, effect, and which are possible now."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +9,7 @@ from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """``confirm`` is the question asked first, empty where none is needed."""
+    """``confirm`` is the question asked first. Empty if no question is needed."""
 
     verb: str
     label: str
@@ -20,8 +20,8 @@ class Button:
 
 _BUTTONS: Final = (
     (Verb.START, "Start", "Open the first wave.", ""),
-    (Verb.PAUSE, "Pause", "Offer it to nobody new until resumed; a failing gate still acts.", ""),
-    (Verb.RESUME, "Resume", "Go on where it was paused or halted.", ""),
+    (Verb.PAUSE, "Pause", "Start no more devices until resumed; a failing gate still reverts.", ""),
+    (Verb.RESUME, "Resume", "Continue a paused or halted rollout.", ""),
     (
         Verb.ADVANCE,
         "Advance",
@@ -31,14 +31,14 @@ _BUTTONS: Final = (
     (
         Verb.HALT,
         "Halt",
-        "Expose nobody new; the devices that have it keep it.",
-        "Stop it here? Devices that have the release keep it; nobody new gets it.",
+        "Start no more devices; devices that have the release keep it.",
+        "Halt the rollout? Devices that have the release keep it; no other device gets it.",
     ),
     (
         Verb.REVERT,
         "Revert",
-        "Take it back from every device that has it.",
-        "Take the release back from every device that has it?",
+        "Roll back every device that has the release.",
+        "Roll back every device that has the release?",
     ),
 )
 
@@ -53,7 +53,7 @@ _SIGNALS: Final = {
 
 
 def buttons(rollout: RolloutView) -> tuple[Button, ...]:
-    """All verbs in a fixed order, so that none moves under the pointer."""
+    """All verbs in a fixed order, so that no button moves under the pointer."""
     possible = {
         verb
         for verb, signals in _SIGNALS.items()

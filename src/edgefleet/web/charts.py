@@ -1,4 +1,4 @@
-"""Pictures of one moment: bars. Pure functions from figures to SVG; colours are CSS classes."""
+"""Bar charts of one moment. Pure functions from figures to SVG; colours are CSS classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from edgefleet.web.outcome_counts import ACCOUNTS, WaveAccounts
 from edgefleet.web.svg import element, percent, picture, titled
 from edgefleet.web.words import count, wave_percent
 
-_SMALLEST: Final = 0.006  # share of a bar: a single failed device among a million is still seen
+_SMALLEST: Final = 0.006  # share of a bar: one failed device among a million stays visible
 _NARROWEST_CHARS: Final = 50  # how many characters fit along a bar on the narrowest screen
 
 
@@ -25,7 +25,7 @@ class Part:
 
 
 def shares(counts: Sequence[int], smallest: float = _SMALLEST) -> tuple[float, ...]:
-    """Widths that add up to 1: in proportion, but nothing above zero is thinner than ``smallest``.
+    """Widths that add up to 1: in proportion, and each count above zero is at least ``smallest``.
 
     All zeros give all zeros.
     """
@@ -46,10 +46,10 @@ def shares(counts: Sequence[int], smallest: float = _SMALLEST) -> tuple[float, .
 
 def stacked_bar(parts: Sequence[Part], label: str, *, height: int = 14) -> Markup:
     """One bar, split by the counts of its parts."""
-    said = ", ".join(f"{part.label} {count(part.count)}" for part in parts if part.count)
+    listed = ", ".join(f"{part.label} {count(part.count)}" for part in parts if part.count)
     total = [element("rect", width="100%", height=height, class_="empty")]
     return picture(
-        f"{label}: {said or 'none'}",
+        f"{label}: {listed or 'none'}",
         height,
         [*total, *_stack(parts, 0.0, 1.0, 0, height)],
         "bar",
@@ -57,7 +57,7 @@ def stacked_bar(parts: Sequence[Part], label: str, *, height: int = 14) -> Marku
 
 
 def wave_shares(percents: Sequence[float]) -> tuple[float, ...]:
-    """How wide each wave's segment is drawn: by the root of what it adds, so that 1 % is seen."""
+    """The width of each wave's segment: the square root of its share, so that 1 % is visible."""
     added = [now - before for before, now in zip([0.0, *percents], percents, strict=False)]
     roots = [sqrt(max(step, 0.01)) for step in added]
     wide = [max(root / sum(roots), 0.03) for root in roots]
@@ -65,7 +65,7 @@ def wave_shares(percents: Sequence[float]) -> tuple[float, ...]:
 
 
 def wave_bar(waves: Sequence[WaveAccounts], population: int | None, *, compact: bool) -> Markup:
-    """The waves side by side, each filled with its devices' accounts, and the mark of the cut.
+    """The waves side by side, each with its devices by outcome, and the mark of the cut.
 
     ``compact`` leaves the labels out, for lists.
     """
@@ -86,8 +86,10 @@ def wave_bar(waves: Sequence[WaveAccounts], population: int | None, *, compact: 
             cut_at, cut = start, wave.cut
     if cut_at is not None and not compact:
         inside.extend(_cut_mark(cut_at, cut, population, top + height))
-    said = "; ".join(_said(wave) for wave in waves)
-    return picture(f"Waves: {said}", top + height + (0 if compact else 24), inside, "bar waves")
+    described = "; ".join(_described(wave) for wave in waves)
+    return picture(
+        f"Waves: {described}", top + height + (0 if compact else 24), inside, "bar waves"
+    )
 
 
 def paired_bars(
@@ -107,7 +109,7 @@ def paired_bars(
 
 
 def plain_bar(number: int, most: int, label: str, css: str = "plain") -> Markup:
-    """One bar, as long as its share of the longest of its list."""
+    """One bar, relative to the largest number of its list."""
     width = percent(max(number / most, _SMALLEST) if most and number else 0.0)
     inside = [
         element("rect", width="100%", height=8, class_="empty"),
@@ -153,7 +155,7 @@ def _segment(wave: WaveAccounts, start: float, width: float, top: int, height: i
     parts = [Part(a.label, wave.counts.get(a.key, 0), a.key) for a in ACCOUNTS]
     frame = element(
         "rect",
-        titled(_said(wave)),
+        titled(_described(wave)),
         x=percent(start),
         y=top,
         width=percent(width - gap),
@@ -166,7 +168,7 @@ def _segment(wave: WaveAccounts, start: float, width: float, top: int, height: i
 
 
 def _cut_mark(at: float, cut: int, population: int | None, bottom: int) -> list[Markup]:
-    """A line through the bar at the last opened wave's end, with the cut beneath."""
+    """A line through the bar at the end of the last opened wave, with the cut below."""
     text = f"cut {count(cut)}" + (f" of {count(population)}" if population else "")
     anchor = "start" if at < 0.35 else "end"
     x = percent(min(at, 0.999))
@@ -176,14 +178,14 @@ def _cut_mark(at: float, cut: int, population: int | None, bottom: int) -> list[
     ]
 
 
-def _said(wave: WaveAccounts) -> str:
+def _described(wave: WaveAccounts) -> str:
     name = f"wave {wave_percent(wave.percent)}"
     if wave.state == "ahead":
         return f"{name} not opened yet"
-    said = [
+    outcomes = [
         f"{account.label} {count(wave.counts[account.key])}"
         for account in ACCOUNTS
         if wave.counts[account.key]
     ]
     added = count(wave.size or 0)
-    return f"{name} adds {added} devices: {', '.join(said) or 'nothing said yet'}"
+    return f"{name} adds {added} devices: {', '.join(outcomes) or 'no reports yet'}"

@@ -1,7 +1,7 @@
-"""How an open page stays true: the pieces that changed, as a stream or by asking.
+"""Keeps an open page current: sends the changed fragments, as a stream or when polled.
 
-A stream is Server-Sent Events. ``fragments`` carries the pieces whose HTML changed since the last
-message, ``alive`` says that there is no news, ``gone`` that the page has ceased to exist.
+The stream is Server-Sent Events. ``fragments`` carries the fragments whose HTML changed since the
+last message, ``alive`` is the keep-alive, ``gone`` means that the page no longer exists.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class News(msgspec.Struct, frozen=True):
-    """``at`` is the hub's clock, which the ages on the page are counted by."""
+    """``at`` is the hub's clock; the page computes ages from it."""
 
     at: float
     title: str
@@ -44,10 +44,10 @@ class Gone(msgspec.Struct, frozen=True):
 
 
 class EventStream(StreamingResponse):
-    """A stream as an answer. It ends with its reader, not when memory is next cleared up."""
+    """A streaming response. Its generator closes as soon as the client disconnects."""
 
     def __init__(self, messages: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
-        # A proxy that gathers an answer before it passes it on would make the page deaf.
+        # A proxy that buffers the response would keep all messages from the page.
         unbuffered = {**headers, "X-Accel-Buffering": "no"}
         super().__init__(messages, headers=unbuffered, media_type="text/event-stream")
         self._messages = messages
@@ -57,11 +57,11 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-Snapshot = tuple[str, tuple[Fragment, ...]]  # the page's title and its pieces
+Snapshot = tuple[str, tuple[Fragment, ...]]  # the page's title and its fragments
 
 
 class Live:
-    """Renders each address at most once an interval, however many people look at it."""
+    """Renders each address at most once per interval, however many browsers have it open."""
 
     def __init__(self, clock: Clock, interval_s: float = limits.LIVE_INTERVAL_S) -> None:
         self._clock = clock
@@ -71,11 +71,11 @@ class Live:
 
     @property
     def full(self) -> bool:
-        """No more streams now: the page asks instead."""
+        """True if the limit of streams is reached: further pages must poll."""
         return self._streams >= limits.LIVE_STREAMS
 
     def news(self, address: str, build: Callable[[], Page]) -> bytes:
-        """All pieces of a page, for a browser that asks instead of listening."""
+        """All fragments of a page, for a browser that polls."""
         title, fragments = self._snapshot(address, build)
         return msgspec.json.encode(self._news(title, fragments))
 
@@ -91,7 +91,7 @@ class Live:
 
     async def _messages(self, address: str, build: Callable[[], Page]) -> AsyncGenerator[bytes]:
         sent: dict[str, str] = {}
-        opened = said = self._clock.monotonic()
+        opened = sent_at = self._clock.monotonic()
         while self._clock.monotonic() - opened < limits.LIVE_STREAM_S:
             try:
                 title, fragments = self._snapshot(address, build)
@@ -101,10 +101,10 @@ class Live:
             changed = tuple(piece for piece in fragments if sent.get(piece.name) != piece.version)
             if changed:
                 sent |= {piece.name: piece.version for piece in changed}
-                said = self._clock.monotonic()
+                sent_at = self._clock.monotonic()
                 yield _message("fragments", self._news(title, changed))
-            elif self._clock.monotonic() - said >= limits.LIVE_ALIVE_S:
-                said = self._clock.monotonic()
+            elif self._clock.monotonic() - sent_at >= limits.LIVE_ALIVE_S:
+                sent_at = self._clock.monotonic()
                 yield _message("alive", Alive(self._clock.now()))
             await asyncio.sleep(self._interval_s)
 
@@ -114,7 +114,7 @@ class Live:
 
     def _snapshot(self, address: str, build: Callable[[], Page]) -> Snapshot:
         now = self._clock.monotonic()
-        # Half an interval: two viewers out of step share one, and none waits for two.
+        # Half an interval: viewers out of step share a snapshot, and none waits two intervals.
         fresh = now - self._interval_s / 2
         kept = self._latest.get(address)
         if kept is not None and kept[0] > fresh:

@@ -1,4 +1,4 @@
-"""The accounts that the devices of a cut fall into, and which wave they fall into them in."""
+"""Counts of the devices of a cut by outcome, for the rollout and for each wave."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,7 +10,7 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One account. ``key`` is also its colour class."""
+    """One outcome. ``key`` is also its colour class."""
 
     key: str
     label: str
@@ -31,7 +31,7 @@ ACCOUNTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class WaveAccounts:
-    """The devices that one wave added to the cut: ``size`` of them, by account."""
+    """The ``size`` devices that one wave added to the cut, by outcome."""
 
     percent: float
     state: Literal["done", "open", "ahead"]
@@ -42,8 +42,8 @@ class WaveAccounts:
 
 
 def counts_of(evidence: Evidence) -> Counts:
-    """Each device of the cut in exactly one account; ``waiting`` is what remains."""
-    said = {
+    """Each device of the cut has exactly one outcome; ``waiting`` counts the rest."""
+    reported = {
         "healthy": evidence.healthy,
         "trial": evidence.in_trial,
         "failed": evidence.failed,
@@ -53,21 +53,21 @@ def counts_of(evidence: Evidence) -> Counts:
         "offline": evidence.offline,
         "not_begun": evidence.not_begun,
     }
-    return said | {"waiting": max(0, evidence.cut - sum(said.values()))}
+    return reported | {"waiting": max(0, evidence.cut - sum(reported.values()))}
 
 
 def by_wave(rollout: RolloutView) -> tuple[WaveAccounts, ...]:
-    """The rollout's accounts, laid out over its waves.
+    """The rollout's counts, divided over its waves.
 
-    Evidence counts a wave together with all before it. So an earlier wave gets what its own verdict
-    saw, as far as that still stands in the counts of now; devices that moved on since (went back,
-    say) fill its rest. Over all waves the counts always add up to those of now.
+    Evidence counts a wave together with all earlier waves. So an earlier wave gets the counts of
+    its own verdict, as far as the current counts still contain them. Devices whose outcome changed
+    since (for example reverted) fill the rest. The waves always add up to the current counts.
     """
     left = counts_of(rollout.evidence)
     opened = [index for index, wave in enumerate(rollout.waves) if wave.cut is not None]
     last = opened[-1] if opened else -1
     result: list[WaveAccounts] = []
-    seen_before: Counts = {account.key: 0 for account in ACCOUNTS}
+    judged_before: Counts = {account.key: 0 for account in ACCOUNTS}
     cut_before = 0
     for index, wave in enumerate(rollout.waves):
         if wave.cut is None:
@@ -77,21 +77,21 @@ def by_wave(rollout: RolloutView) -> tuple[WaveAccounts, ...]:
         if index == last:
             counts = left
         else:
-            seen = counts_of(wave.judgement.evidence) if wave.judgement else seen_before
-            counts = _take(left, seen, seen_before, size)
-            seen_before = seen
+            judged = counts_of(wave.judgement.evidence) if wave.judgement else judged_before
+            counts = _share_of_wave(left, judged, judged_before, size)
+            judged_before = judged
         cut_before = wave.cut
         state: Literal["done", "open"] = "open" if index == rollout.wave else "done"
         result.append(WaveAccounts(wave.percent, state, wave.cut, wave.threshold, size, counts))
     return tuple(result)
 
 
-def _take(left: Counts, seen: Counts, seen_before: Counts, size: int) -> Counts:
-    """Move ``size`` devices out of ``left``: first as the wave's verdict saw them, then others."""
+def _share_of_wave(left: Counts, judged: Counts, judged_before: Counts, size: int) -> Counts:
+    """Move ``size`` devices out of ``left``: first those of the wave's verdict, then others."""
     taken: Counts = {}
     room = size
-    for key, standing in left.items():
-        taken[key] = min(max(0, seen[key] - seen_before[key]), standing, room)
+    for key, number in left.items():
+        taken[key] = min(max(0, judged[key] - judged_before[key]), number, room)
         room -= taken[key]
     for key in ("reverted", *left):
         more = min(left[key] - taken[key], room)

@@ -1,4 +1,4 @@
-"""What stands on each page: from the hub's views to the values that the templates show."""
+"""The content of each page: from the hub's views to the values that the templates show."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from edgefleet.web.rollout_charts import area_of, metrics_of, parts_of, reasons_
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``parts`` are the pieces that stay live; ``twin`` is the page as data."""
+    """``parts`` are the live fragments; ``twin`` is the page as JSON data."""
 
     title: str
     section: str  # of the navigation
@@ -31,7 +31,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the address says: ``names`` from its path, ``query`` from behind the question mark."""
+    """The parsed address: ``names`` from its path, ``query`` from its query string."""
 
     names: Mapping[str, str]
     query: Mapping[str, str]
@@ -105,7 +105,7 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
         "exposure": exposure_bar(rollout.evidence.in_trial, rollout.allowed or 0),
         "waits_for_approval": any(wait.code is WaitCode.APPROVAL for wait in rollout.why.waits),
         "report": rollout.why,
-        "said": rollout.text,
+        "status_text": rollout.text,
         "evidence_rows": [
             (wave, _evidence_of(rollout, index)) for index, wave in enumerate(rollout.waves)
         ],
@@ -176,7 +176,9 @@ def release_page(hub: Reads, asked: Asked) -> Page:
 def audit_page(hub: Reads, asked: Asked) -> Page:
     before = asked.query.get("before", "")
     if before and not (before.isascii() and before.isdigit()):
-        raise OperatorError("bad_request", "This is no number of an entry.", field="before")
+        raise OperatorError(
+            "bad_request", "`before` must be the number of an audit entry.", field="before"
+        )
     listed = hub.audit(int(before) if before else None, limits.AUDIT_PER_PAGE)
     context = {"audit": listed.entries, "next": listed.next}
     return Page("Audit", "audit", "audit.html", ("audit_lines",), context, listed)
@@ -196,20 +198,23 @@ PAGES: Final[tuple[tuple[str, Build], ...]] = (
 
 
 def _bars(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:
-    """Names with their counts, the most frequent first, and a bar relative to the largest."""
+    """Names with their counts, largest first, and a bar relative to the largest count."""
     most = max(counts.values(), default=0)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [(name, number, charts.plain_bar(number, most, name)) for name, number in ranked]
 
 
 def _model(hub: Reads, name: str) -> ModelView:
-    """The model of a rollout; one that the registry does not list has no releases to colour."""
+    """The model of a rollout. A model that the registry does not list has no releases."""
     listed = {model.name: model for model in hub.models().models}
     return listed.get(name) or ModelView(name=name, releases=(), devices={})
 
 
 def _evidence_of(rollout: RolloutView, index: int) -> Evidence | None:
-    """What the wave's verdict saw; of the last one opened, what stands now; None before."""
+    """The evidence of the wave's verdict. For the last opened wave: the evidence now.
+
+    None if the wave has not opened.
+    """
     wave = rollout.waves[index]
     if wave.opened_at is None:
         return None
@@ -218,7 +223,7 @@ def _evidence_of(rollout: RolloutView, index: int) -> Evidence | None:
 
 
 def _audit_of(hub: Reads, rollout_id: str) -> list[AuditEntry]:
-    """The newest entries about one rollout, among the newest that are looked through."""
+    """The newest entries about one rollout, among the newest ``AUDIT_SCANNED`` entries."""
     found: list[AuditEntry] = []
     before: int | None = None
     for _ in range(limits.AUDIT_SCANNED // limits.AUDIT_PER_PAGE):

@@ -1,4 +1,4 @@
-"""What the page asks of the hub: its views, and its ways to change something."""
+"""The hub's interface for the page: reads, and operations that change something."""
 
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from edgefleet.protocol.why import WaitReport
 
 
 class Reads(Protocol):
-    """The hub, as far as the page sees it. Names that do not exist raise ``not_found``."""
+    """The part of the hub that the page uses. Unknown names raise ``not_found``."""
 
     @property
     def operator_token(self) -> str: ...
@@ -52,5 +52,5 @@ class Reads(Protocol):
         self, rollout_id: str, verb: Verb, command: Command, actor: str, /
     ) -> RolloutView: ...
     async def approve(self, rollout_id: str, request: ApproveRequest, /) -> RolloutView: ...
-    async def freeze(self, said: Freeze, /) -> Freeze: ...
+    async def freeze(self, request: Freeze, /) -> Freeze: ...
     async def unquarantine(self, name: str, request: Unquarantine, /) -> DeviceView: ...

@@ -1,4 +1,4 @@
-"""Templates: where they lie, and the filters they use."""
+"""The templates, their filters, and the addresses of pages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ def segment(name: str) -> str:
 def page_address(*names: str) -> str:
     """The address of the page of these names, such as ("devices", "lyon-1").
 
-    A last name that itself ends in ``.json`` says that the page is meant, not the twin.
+    If the last name ends in ``.json``, the address asks for the page and not for its JSON twin.
     """
     address = "/" + "/".join(segment(name) for name in names)
     return f"{address}?as=page" if names[-1].endswith(".json") else address
 
 
 def about_address(about: str) -> str | None:
-    """The address of what ``device/<name>``, ``rollout/<id>`` or ``release/<m>/<r>`` names."""
+    """The address of ``device/<name>``, ``rollout/<id>`` or ``release/<m>/<r>``, else None."""
     match about.split("/"):
         case ["device", name]:
             return page_address("devices", name)
@@ -74,7 +74,7 @@ _ENVIRONMENT: Final = _environment()
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A named piece of a page. ``version`` changes when, and only when, its HTML does."""
+    """A named part of a page. ``version`` is a hash of its HTML."""
 
     name: str
     html: str

@@ -1,7 +1,7 @@
 """The page's routes, for the hub's application to mount.
 
 Every page has three forms at one address: HTML, ``<address>.json`` (the protocol object it shows),
-and, for ``Accept: text/event-stream``, the stream that keeps the open page true.
+and, for ``Accept: text/event-stream``, the stream that keeps the open page current.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def routes_for(
     site = _Site(hub, clock or SystemClock(), entropy or SystemEntropy(), interval_s)
     routes: list[BaseRoute] = []
     for path, build in PAGES:
-        # The twin first: a parameter of the page's path would take its ``.json`` in.
+        # The twin first: a parameter of the page's path would also match its ``.json``.
         routes.append(Route(f"{path}.json", partial(site.twin, build)))
         routes.append(Route(path, partial(site.page, build)))
     return [
@@ -65,7 +65,7 @@ class _Site:
         self._assets = answers.load_assets()
 
     async def page(self, build: Build, request: Request) -> Response:
-        """HTML, or the stream or the news of it, by what the browser accepts."""
+        """HTML, the event stream or the news, by the request's ``Accept`` header."""
         if "token" in request.query_params:
             return self._enter(request, request.query_params["token"], _without_token(request))
         session = self._session(request)
@@ -84,7 +84,7 @@ class _Site:
             return self._error(error, session)
 
     async def twin(self, build: Build, request: Request) -> Response:
-        """The page as data."""
+        """The page as JSON data."""
         names = dict(request.path_params)
         if request.query_params.get("as") == "page" and names:
             request.scope["path_params"] = names | {
@@ -93,13 +93,13 @@ class _Site:
             return await self.page(build, request)
         try:
             if self._session(request) is None:
-                raise OperatorError("not_authorized", "Nobody is signed in.")
+                raise OperatorError("not_authorized", "No valid session.")
             return answers.json(encode(build(self._hub, Asked(names, request.query_params)).twin))
         except EdgefleetError as error:
             return answers.json(encode(problem(error)), error.status)
 
     async def verb(self, request: Request) -> Response:
-        """An operator's word on a rollout."""
+        """Run an operator's verb on a rollout."""
         rollout_id, name = request.path_params["rollout"], request.path_params["verb"]
         back = page_address("rollouts", rollout_id)
         session = self._session(request)
@@ -141,7 +141,7 @@ class _Site:
         return answers.redirect("/")
 
     async def unquarantine(self, request: Request) -> Response:
-        """Take a device out of quarantine."""
+        """Unquarantine a device."""
         session = self._session(request)
         if session is None:
             return self._login_form("/")
@@ -153,7 +153,7 @@ class _Site:
         return answers.redirect("/")
 
     async def _form(self, request: Request, session: str) -> Mapping[str, str]:
-        """The form's fields. Raises OperatorError ``form_stale`` for one of another session."""
+        """The form's fields. Raises OperatorError ``form_stale`` for another session's form."""
         form = await answers.read_form(request)
         if not self._sessions.form_token_valid(session, form.get("form_token", "")):
             raise OperatorError("form_stale", "The form was not made for this session.")
@@ -208,7 +208,7 @@ class _Site:
         return answer
 
     def _stream(self, address: str, view: partial[Page]) -> Response:
-        view()  # what cannot be shown is answered with its status, not inside a stream
+        view()  # a page that raises is answered with its HTTP status, not inside a stream
         if self._live.full:
             return answers.json(b"{}", 503)
         return EventStream(self._live.stream(address, view), answers.HEADERS)
@@ -222,7 +222,7 @@ class _Site:
         return answers.html(document(page.template, context), error.status if error else 200)
 
     def _refused(self, rollout_id: str, session: str, error: EdgefleetError) -> Response:
-        """The rollout's page with what was refused, or the error alone when there is none."""
+        """The rollout's page with the error, or the error alone if the rollout does not exist."""
         try:
             page = rollout_page(self._hub, Asked({"rollout": rollout_id}, {}))
         except EdgefleetError as missing:
@@ -238,7 +238,7 @@ class _Site:
         return answers.html(document("login.html", context), 401)
 
     def _frame(self, title: str, section: str, session: str | None) -> dict[str, object]:
-        """What every page's frame shows."""
+        """The template values of the frame around every page."""
         return {
             "title": title,
             "section": section,
@@ -267,8 +267,8 @@ def _without_token(request: Request) -> str:
 
 
 def _person(form: Mapping[str, str]) -> str:
-    """Raises OperatorError ``bad_request`` where nobody is named."""
+    """The name in the form. Raises OperatorError ``bad_request`` if it is empty."""
     name = form.get("person", "").strip()[:63]
     if not name:
-        raise OperatorError("bad_request", "Say who approves it.", field="person")
+        raise OperatorError("bad_request", "Enter your name to approve.", field="person")
     return name

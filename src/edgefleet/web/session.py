@@ -1,4 +1,4 @@
-"""Who may look: a cookie that proves the operator token without holding it."""
+"""Sessions of the page: a cookie that proves the operator token and does not contain it."""
 
 import hashlib
 import hmac
@@ -9,35 +9,35 @@ from edgefleet.web.limits import SESSION_S
 
 
 class Sessions:
-    """Opens and checks sessions; keeps none, so they outlive a restart of the hub.
+    """Opens and checks sessions. Stores none, so sessions survive a restart of the hub.
 
-    A session is ``expires.nonce.mac``, the mac being HMAC-SHA256 under the operator token: a new
-    token closes all of them.
+    A session is ``expires.nonce.mac``, with HMAC-SHA256 under the operator token: a new token
+    ends all sessions.
     """
 
     def __init__(self, operator_token: str, clock: Clock, entropy: Entropy) -> None:
         self._token = operator_token
         self._clock = clock
         self._entropy = entropy
-        # Browsers share cookies between the ports of a host: each hub has a name of its own.
+        # Browsers share cookies between the ports of a host, so each hub has its own cookie name.
         self.cookie = f"edgefleet_{self._mac('cookie')[:8]}"
 
     def open(self, token: str) -> str | None:
-        """A new session for whoever gives the operator token, else None."""
+        """A new session if ``token`` is the operator token. None for any other token."""
         if not hmac.compare_digest(token.encode(), self._token.encode()):
             return None
         head = f"{int(self._clock.now()) + SESSION_S}.{self._entropy.token(16).hex()}"
         return f"{head}.{self._mac('session', head)}"
 
     def valid(self, session: str) -> bool:
-        """Whether it was opened here and has not ended yet."""
+        """True if this hub opened the session and it has not expired."""
         head, _, mac = session.rpartition(".")
         if not hmac.compare_digest(mac.encode(), self._mac("session", head).encode()):
             return False
         return self._clock.now() < int(head.partition(".")[0])
 
     def form_token(self, session: str) -> str:
-        """What a form of this session must carry, so that no other site can send it."""
+        """The CSRF token that each form of this session must carry."""
         return self._mac("form", session)
 
     def form_token_valid(self, session: str, form_token: str) -> bool:

@@ -1,7 +1,7 @@
 """SVG as text: elements with escaped attributes, and positions that need no layout.
 
-Widths are in percent of the picture and heights in pixels, so a picture fits every screen and its
-text is never stretched.
+Widths are in percent of the picture and heights in pixels, so a picture fits every screen without
+stretching its text.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Value = str | float
 
 
 def element(tag: str, *inside: Markup | str, **attributes: Value) -> Markup:
-    """One element. ``class_`` stands for ``class``, underscores for dashes; text is escaped."""
+    """One element. ``class_`` means ``class``, underscores mean dashes; text is escaped."""
     written = Markup("").join(
         Markup(' {}="{}"').format(_attribute(name), _text(value))
         for name, value in attributes.items()
@@ -27,7 +27,7 @@ def percent(share: float) -> str:
 
 
 def picture(label: str, height: int, inside: Sequence[Markup], class_: str) -> Markup:
-    """A whole picture, ``height`` pixels high; ``label`` tells its content without eyes."""
+    """A whole picture, ``height`` pixels high; ``label`` is its text for screen readers."""
     return element(
         "svg",
         *inside,
@@ -41,7 +41,7 @@ def picture(label: str, height: int, inside: Sequence[Markup], class_: str) -> M
 
 
 def titled(text: str) -> Markup:
-    """What a pointer that rests on the element reads."""
+    """The tooltip of an element."""
     return element("title", text)
 
 

@@ -24,7 +24,7 @@ _NARROWEST_CHARS: Final = 46  # how many characters fit across the narrowest scr
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A vertical line: something that happened ``at`` a moment. ``css`` is its class."""
+    """A vertical line for an event. ``at`` is in seconds since the epoch, ``css`` its class."""
 
     at: float
     name: str
@@ -32,7 +32,7 @@ class Event:
 
 
 def thinned(points: Sequence[HistoryPoint], most: int = CHART_POINTS) -> Sequence[HistoryPoint]:
-    """At most ``most`` of the points, evenly spread, with the first and the last."""
+    """At most ``most`` of the points, evenly spread, including the first and the last."""
     if len(points) <= most:
         return points
     step = (len(points) - 1) / (most - 1)
@@ -48,7 +48,7 @@ class Ticks:
 
 
 def time_ticks(start: float, end: float) -> Ticks:
-    """Round moments between two: as many as have room on the narrowest screen."""
+    """Round times between ``start`` and ``end``, as many as fit on the narrowest screen."""
     for step in _TICK_STEPS_S:
         first = int(start // step + 1) * step
         found = tuple(float(at) for at in range(first, int(end) + 1, step))
@@ -85,14 +85,12 @@ def _areas(
     start: float,
     end: float,
 ) -> Markup:
-    """The colours, in a picture of their own that stretches: x 0 to 1000, y 0 to 100 down."""
+    """The coloured areas, in a nested SVG that stretches: x 0 to 1000, y 0 to 100 down."""
     xs: list[float] = []
     parts: list[Mapping[str, float]] = []
     for point in points:
         now = _shares(point)
-        if parts and bool(now) != bool(
-            parts[-1]
-        ):  # an edge, for there is no share between none and some
+        if parts and bool(now) != bool(parts[-1]):  # a vertical edge between none and some
             xs.append((point.at - start) / (end - start) * 1000)
             parts.append(parts[-1])
         xs.append((point.at - start) / (end - start) * 1000)
@@ -139,7 +137,7 @@ def _axis(start: float, end: float) -> list[Markup]:
         marks.append(element("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="tick"))
         if 0.05 < where < 0.95:
             text = clock_time(at)[11:16] if shown == "minutes" else clock_time(at)[11:19]
-            said = element(
+            mark = element(
                 "text",
                 text,
                 x=x,
@@ -149,12 +147,12 @@ def _axis(start: float, end: float) -> list[Markup]:
                 data_clock=instant(at),
                 data_shown=shown,
             )
-            marks.append(said)
+            marks.append(mark)
     return marks
 
 
 def _events(events: Sequence[Event], start: float, end: float) -> list[Markup]:
-    """Lines from top to bottom; names stand in the first of three rows that has room."""
+    """Lines from top to bottom. Each name is in the first of three rows that has room."""
     rows = [-1.0, -1.0, -1.0]
     drawn: list[Markup] = []
     for event in sorted(events, key=lambda event: event.at):

@@ -9,39 +9,39 @@ from edgefleet.protocol.why import WaitCode
 
 _REASONS: Final = {
     Reason.SIGNATURE: "signature not valid",
-    Reason.DIGEST: "bytes not those announced",
+    Reason.DIGEST: "wrong digest",
     Reason.NO_VARIANT: "no variant for its profile",
     Reason.TOO_LARGE: "does not fit the device",
-    Reason.GOLDEN: "golden set not passed",
+    Reason.GOLDEN: "golden set failed",
     Reason.LOAD: "model did not load",
     Reason.CRASH: "serving crashed",
     Reason.ERRORS: "inference errors",
     Reason.CONFIDENCE: "confidence dropped",
     Reason.INTERRUPTED: "trial interrupted too often",
     Reason.DISK_FULL: "disk full",
-    Reason.RECALLED: "recalled by the hub",
+    Reason.RECALLED: "reverted by the hub",
 }
 
 
 def reason_words(code: str) -> str:
-    """A stable code as people say it; an unknown one with spaces."""
+    """The text for a stable code. An unknown code keeps its words, with spaces."""
     known = {reason.value: words for reason, words in _REASONS.items()}
     return known.get(code) or code.replace("_", " ") or "no reason given"
 
 
 _BY_HAND = frozenset({WaitCode.START, WaitCode.PAUSED})
-"""An operator made the rollout wait so: nothing is wrong with it."""
+"""Waits that an operator chose: the rollout itself has no problem."""
 
 
 def tone(rollout: RolloutView) -> str:
-    """The colour class of a rollout. ``needs`` (red) is kept for what waits for a person."""
+    """The colour class of a rollout. ``needs`` (red) means that it waits for a person."""
     if any(wait.code not in _BY_HAND for wait in rollout.why.for_a_person):
         return "needs"
     match rollout.status:
         case Status.HALTED:
             return "needs"
         case Status.PLANNED | Status.PAUSED:
-            return "held"
+            return "paused"
         case Status.RUNNING:
             return "active"
         case Status.REVERTING | Status.REVERTED | Status.REFUSED:
@@ -56,7 +56,7 @@ def count(value: float) -> str:
 
 
 def share(value: float | None) -> str:
-    """0.05 as "5 %", None as a dash; below 1 % with two digits more, and never a false zero."""
+    """0.05 as "5 %", None as a dash. Shares below 1 % have more digits; 0 % means exactly zero."""
     if value is None:
         return "\u2013"
     if 0 < value < 0.0001:
@@ -75,7 +75,7 @@ def figure(value: float | None, digits: int = 2) -> str:
 
 
 def latency(microseconds: float | None) -> str:
-    """Microseconds in the unit that people read it in."""
+    """Microseconds as text, in µs or ms."""
     if microseconds is None:
         return "\u2013"
     if microseconds < 1000:
@@ -111,5 +111,5 @@ def instant(at: float) -> str:
 
 
 def clock_time(at: float) -> str:
-    """What stands in a ``<time>`` until the browser puts its own zone's there."""
+    """Text of a ``<time>`` element until the browser replaces it with local time."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,5 +1,5 @@
-"""``edgefleet demo``: the main job on this machine, from publish to automatic revert.
+"""``edgefleet demo``: the main job on this machine, from publish to automatic rollback.
 
-Nothing in it is pretended: a hub, agents that serve a real model, a simulated fleet that runs the
-agents' own core, all spoken to over HTTP. At the end it judges itself (``checks``).
+The hub and the agents are real, and the agents serve a real model. The simulated devices run the
+agent's own core. All communicate over HTTP. At its end the demo checks its own result (``checks``).
 """

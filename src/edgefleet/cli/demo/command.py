@@ -1,4 +1,4 @@
-"""``edgefleet demo``: the whole story on this machine."""
+"""``edgefleet demo``: canary rollouts and automatic rollback on this machine."""
 
 import signal
 import tempfile
@@ -18,11 +18,11 @@ from edgefleet.cli.demo.checks import judge
 from edgefleet.cli.demo.environment import DemoEnvironment, Plan, bad_releases
 from edgefleet.cli.demo.faults import Fault, folder_of, gate_of, strike
 from edgefleet.cli.demo.limits import DEVICES_MAX
-from edgefleet.cli.demo.observations import StorySeen
+from edgefleet.cli.demo.observations import StoryObservations
 from edgefleet.cli.demo.processes import Programs
 from edgefleet.cli.demo.publishing import Publisher
 from edgefleet.cli.demo.report import demo_report, show
-from edgefleet.cli.demo.story import STORY, tell_rollout
+from edgefleet.cli.demo.story import STORY, run_chapter
 from edgefleet.cli.demo.traffic import read_questions
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
@@ -45,31 +45,31 @@ from edgefleet.protocol.rollout import RolloutView
     "--devices",
     type=click.IntRange(20, DEVICES_MAX),
     default=1000,
-    help="Simulated devices, beside the three real agents.",
+    help="Number of simulated devices, besides the three real agents.",
 )
-@click.option("--seed", type=int, default=7, help="Of the simulated devices' chance.")
+@click.option("--seed", type=int, default=7, help="Random seed of the simulated devices.")
 @click.option("--stay", is_flag=True, help="Keep everything running afterwards, until Ctrl-C.")
 @click.option(
     "--listen",
     metavar="HOST:PORT",
     default="127.0.0.1:0",
-    help="Where the hub and its page listen; port 0 takes a free one.",
+    help="Address of the hub and its page; port 0 chooses a free port.",
 )
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for all that is written, logs too; unless given, a temporary one.",
+    help="Folder for all files and logs. Default: a temporary folder.",
 )
 @click.option(
     "--examples",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the digits example; unless given, the one of this source tree.",
+    help="Folder of the digits example. Default: the one of this source tree.",
 )
 @click.option(
     "--break",
     "fault",
     type=click.Choice([fault.value for fault in Fault]),
-    help="Plant a fault, to see the demo find it.",
+    help="Plant a fault, to see that a check of the demo finds it.",
 )
 @pass_invocation
 def demo(
@@ -84,21 +84,21 @@ def demo(
     examples: Path | None,
     fault: str | None,
 ) -> int:
-    """Tell the whole story on this machine, in about a minute.
+    """Show canary rollouts and automatic rollback on this machine, in about a minute.
 
-    A hub, three real agents that serve handwritten digits to clients who never stop asking, and a
-    thousand simulated devices, some slow, some flapping, some gone. Four releases of one model go
-    out: a first one, a better one in waves, one that is bad in the field and is taken back from
-    every device, and one that the devices refuse.
+    Runs a hub, three real agents that serve handwritten digits to clients under constant load, and
+    a thousand simulated devices, some slow, some flapping, some offline. Each agent switches
+    releases between A/B slots. Four releases of one model go out: a first install, a better one in
+    canary waves, a bad one that is rolled back automatically, and one that the devices refuse.
 
-    At its end the demo checks itself: no request failed, nobody runs a bad release, no bad release
-    reached more devices than the open wave allowed. It ends with 1 when a check fails.
+    At its end the demo checks itself: no request failed, no device runs a bad release, and no bad
+    release reached more devices than its open wave allowed. It exits with 1 if a check fails.
     """
     folder = _examples(examples)
     clock = SystemClock()
-    narrator = _Narrator(Console(stderr=invocation.json, highlight=False), clock)
+    progress = _Progress(Console(stderr=invocation.json, highlight=False), clock)
     with ExitStack() as stack:
-        _end_politely(stack)
+        _interrupt_on_signals(stack)
         home = data_dir or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefleet-demo-"))
         )
@@ -112,28 +112,29 @@ def demo(
         programs = stack.enter_context(Programs())
         stage = DemoEnvironment(plan, programs, clock)
         try:
-            seen = _tell(stage, programs, folder, Fault(fault) if fault else None, narrator)
+            planted = Fault(fault) if fault else None
+            observed = _run(stage, programs, folder, planted, progress)
         except NetworkError:
-            programs.check()  # a program that died says more than the connection that broke
+            programs.check()  # the log of a crashed program explains the broken connection
             raise
-        checks = judge(seen)
-        report = demo_report(seen, checks)
+        checks = judge(observed)
+        report = demo_report(observed, checks)
         if invocation.json:
             invocation.screen.answer(report, ())
         else:
-            show(narrator.console, report)
+            show(progress.console, report)
         if stay:
             token = (stage.hub_folder / "operator.token").read_text().strip()
-            narrator.tell(f"The page: {seen.url}/?token={token}")
-            narrator.tell("Everything goes on until Ctrl-C.")
+            progress.line(f"The page: {observed.url}/?token={token}")
+            progress.line("Hub and devices keep running. Press Ctrl-C to stop.")
             _stay(stage)
     if data_dir:
-        narrator.tell(f"Everything written is in {data_dir}.")
+        progress.line(f"All files and logs are in {data_dir}.")
     return Exit.DONE if all(check.holds for check in checks) else Exit.FAILED
 
 
-class _Narrator:
-    """One line for each thing that happens, with the seconds since the beginning."""
+class _Progress:
+    """Prints one line per event, with the seconds since the start."""
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self.console = console
@@ -144,22 +145,22 @@ class _Narrator:
     def seconds(self) -> float:
         return self._clock.monotonic() - self._began
 
-    def tell(self, text: str) -> None:
+    def line(self, text: str) -> None:
         at = Text(f"{self.seconds:5.1f} s  ", "dim")
         self.console.print(Text.assemble(at, clean(text)), soft_wrap=True)
 
 
-def _tell(
+def _run(
     stage: DemoEnvironment,
     programs: Programs,
     examples: Path,
     fault: Fault | None,
-    narrator: _Narrator,
-) -> StorySeen:
-    """The story, until its end or until a chapter ends as it must not."""
+    progress: _Progress,
+) -> StoryObservations:
+    """Run all chapters. Stops at the first rollout that ends in an unexpected status."""
     clock = SystemClock()
     hub = stage.open_hub()
-    narrator.tell(f"The hub listens at {hub.url}.")
+    progress.line(f"The hub listens at {hub.url}.")
     folders = {
         chapter: folder_of(fault, chapter, examples, stage.hub_folder.parent) for chapter in STORY
     }
@@ -168,33 +169,33 @@ def _tell(
     stage.open_devices(read_questions(examples / "field.npz"))
     stage.wait_for_devices()
     fleet = hub.fleet()
-    narrator.tell(f"{fleet.total:,} devices have enrolled, {fleet.online:,} are online.")
+    progress.line(f"{fleet.total:,} devices are enrolled, {fleet.online:,} are online.")
     rollouts: list[RolloutView | None] = [None] * len(STORY)
     for place, chapter in enumerate(STORY):
         publisher.wait(chapter.release)
-        narrator.tell(chapter.opening)
+        progress.line(chapter.opening)
         if struck := strike(fault, chapter, stage.agents):
-            narrator.tell(struck)
-        view = tell_rollout(
+            progress.line(struck)
+        view = run_chapter(
             hub,
             chapter,
             gate_of(fault, chapter),
             fleet.total,
             clock=clock,
-            tell=narrator.tell,
+            report=progress.line,
             pause=stage.pause,
         )
         rollouts[place] = view
         if view.status is not chapter.ends:
-            narrator.tell(f"This was not to be: {chapter.ends} was expected. The story ends here.")
+            progress.line(f"The demo stops here: {view.status} instead of {chapter.ends}.")
             break
     else:
         stage.wait_until_settled(bad_releases(STORY))
-    return stage.seen(STORY, tuple(rollouts), seconds=narrator.seconds)
+    return stage.observe(STORY, tuple(rollouts), seconds=progress.seconds)
 
 
 def _stay(stage: DemoEnvironment) -> None:
-    """Until Ctrl-C, which is how one leaves and no failure."""
+    """Keep everything running until Ctrl-C, which is not a failure."""
     try:
         while True:
             stage.pause(1.0)
@@ -202,31 +203,34 @@ def _stay(stage: DemoEnvironment) -> None:
         return
 
 
-def _examples(said: Path | None) -> Path:
+def _examples(given: Path | None) -> Path:
     """The example's folder. Raises OperatorError ``not_found``."""
-    folder = said or Path(edgefleet.__file__).parents[2] / "examples" / "digits"
+    folder = given or Path(edgefleet.__file__).parents[2] / "examples" / "digits"
     if not (folder / "field.npz").is_file():
         raise OperatorError(
             "not_found",
             f"The digits example is not in {folder}.",
             field="examples",
-            hint="Run the demo in a clone of the source, or name the folder with --examples.",
+            hint="Run the demo in a clone of the source, or use --examples FOLDER.",
         )
     return folder
 
 
 def _fresh(folder: Path) -> Path:
-    """The demo starts from nothing. Raises OperatorError ``setting_invalid``."""
+    """The empty folder. Raises OperatorError ``setting_invalid`` if it is not empty."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise OperatorError(
-            "setting_invalid", f"{folder} is not empty.", field="data_dir", hint="Name a new one."
+            "setting_invalid",
+            f"{folder} is not empty.",
+            field="data_dir",
+            hint="Use --data-dir with a new folder.",
         )
     return folder.absolute()
 
 
-def _end_politely(stack: ExitStack) -> None:
-    """SIGTERM and a terminal that was closed end the programs too, as Ctrl-C does."""
+def _interrupt_on_signals(stack: ExitStack) -> None:
+    """SIGTERM and SIGHUP end the programs as Ctrl-C does."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Where the story is told: everything that has to run, and what of it can be seen."""
+"""The running programs of the demo, and the observations of them."""
 
 import time
 from collections import Counter
@@ -12,12 +12,12 @@ from edgefleet.base.errors import EdgefleetError, InternalError
 from edgefleet.cli.demo.limits import (
     ENROL_TIMEOUT_S,
     INTERVAL_S,
-    LOOK_EVERY_S,
+    POLL_EVERY_S,
     REACHABLE,
     SETTLE_TIMEOUT_S,
     TICK_S,
 )
-from edgefleet.cli.demo.observations import StorySeen
+from edgefleet.cli.demo.observations import StoryObservations
 from edgefleet.cli.demo.processes import Agent, FleetProcess, Program, Programs
 from edgefleet.cli.demo.story import Chapter
 from edgefleet.cli.demo.traffic import Client, Question
@@ -39,7 +39,7 @@ REAL_AGENTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be staged. ``folder`` takes everything that the demo writes."""
+    """Settings of the demo. All files of the demo are written into ``folder``."""
 
     folder: Path
     field: Path
@@ -49,7 +49,7 @@ class Plan:
 
 
 class DemoEnvironment:
-    """A hub, real agents with a client each, and a simulated fleet; all owned by ``programs``."""
+    """A hub, real agents with one client each, and a simulated fleet; owned by ``programs``."""
 
     def __init__(self, plan: Plan, programs: Programs, clock: Clock) -> None:
         self._plan = plan
@@ -66,7 +66,7 @@ class DemoEnvironment:
         return self._plan.devices + len(REAL_AGENTS)
 
     def open_hub(self) -> HubClient:
-        """Start the hub; the client to speak to it through."""
+        """Start the hub. Returns a client for it."""
         hub = Program(
             "hub",
             "edgefleet.cli.main",
@@ -76,7 +76,7 @@ class DemoEnvironment:
                 *("--interval", f"{INTERVAL_S}s", "--tick", f"{TICK_S}s"),
             ],
             self._plan.folder,
-            heard=True,
+            read_output=True,
         )
         self._programs.add(hub)
         _ready(hub.line())
@@ -88,7 +88,7 @@ class DemoEnvironment:
         return self.hub
 
     def open_devices(self, questions: tuple[Question, ...]) -> None:
-        """Start the agents, their clients and the fleet; each enrols with a claim of its own."""
+        """Start the agents, their clients and the fleet. Each device enrols with its own claim."""
         claims = self.hub.claim(ClaimRequest(count=self.devices)).claims
         file = self._plan.folder / "claims"
         file.write_text("\n".join(claims[len(REAL_AGENTS) :]))
@@ -112,20 +112,20 @@ class DemoEnvironment:
             self._programs.callback(client.stop)
 
     def wait_for_devices(self) -> None:
-        """Until all are enrolled and most are online. Raises InternalError ``demo_failed``."""
+        """Wait until all are enrolled and most are online. Raises InternalError ``demo_failed``."""
         self._wait(
             lambda: (
                 (fleet := self.hub.fleet()).total >= self.devices
                 and fleet.online >= REACHABLE * self.devices
             ),
             ENROL_TIMEOUT_S,
-            "The devices do not come online.",
+            f"The devices are not online after {ENROL_TIMEOUT_S:g} s.",
         )
 
     def wait_until_settled(self, bad: tuple[str, ...]) -> None:
-        """Until no device runs a bad release, by its own word and the hub's; or patience ends.
+        """Wait until no device runs a bad release, by the hub and by the devices themselves.
 
-        Whether it holds is for the checks to say.
+        Returns after ``SETTLE_TIMEOUT_S`` in any case: the checks find devices that are left.
         """
         until = self._clock.monotonic() + SETTLE_TIMEOUT_S
         while self._clock.monotonic() < until:
@@ -133,32 +133,32 @@ class DemoEnvironment:
             known |= {client.last or "" for client in self.clients}
             if known.isdisjoint(bad):
                 return
-            self.pause(LOOK_EVERY_S)
+            self.pause(POLL_EVERY_S)
 
-    def seen(
+    def observe(
         self,
         chapters: tuple[Chapter, ...],
         rollouts: tuple[RolloutView | None, ...],
         *,
         seconds: float,
-    ) -> StorySeen:
-        """Stop the clients, and gather what there is to be judged."""
+    ) -> StoryObservations:
+        """Stop the clients, and collect the observations."""
         for client in self.clients:
             client.stop()
-        return StorySeen(
+        return StoryObservations(
             chapters=chapters,
             rollouts=rollouts,
             expected_devices=self.devices,
             hub=self.hub.fleet(),
             listed=self._listed(),
             fleet=self.fleet.report(),
-            clients=tuple(client.seen() for client in self.clients),
+            clients=tuple(client.observed() for client in self.clients),
             seconds=seconds,
             url=self.hub.url,
         )
 
     def pause(self, seconds: float) -> None:
-        """Let time pass. Raises InternalError when a program has ended meanwhile."""
+        """Sleep. Raises InternalError if a program has exited meanwhile."""
         time.sleep(seconds)
         self._programs.check()
 
@@ -176,7 +176,7 @@ class DemoEnvironment:
         return agent
 
     def _listed(self) -> Counter[str]:
-        """Every device in the hub's list by release, those offline too."""
+        """The devices in the hub's list by release, including offline devices."""
         counts: Counter[str] = Counter()
         after: str | None = None
         while True:
@@ -186,22 +186,22 @@ class DemoEnvironment:
             if after is None:
                 return counts
 
-    def _wait(self, holds: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
+    def _wait(self, reached: Callable[[], bool], timeout_s: float, failure: str) -> None:
         until = self._clock.monotonic() + timeout_s
-        while not holds():
+        while not reached():
             if self._clock.monotonic() > until:
-                raise InternalError("demo_failed", otherwise)
-            self.pause(LOOK_EVERY_S)
+                raise InternalError("demo_failed", failure)
+            self.pause(POLL_EVERY_S)
 
 
-def _ready(said: bytes) -> None:
-    """Raises what kept the hub from starting, which it says in the place of where it listens."""
+def _ready(line: bytes) -> None:
+    """Raises the hub's error if the hub printed one instead of its addresses."""
     try:
-        decode(said, Serving)
+        decode(line, Serving)
     except EdgefleetError as no_address:
-        raise error_from_problem(said) from no_address
+        raise error_from_problem(line) from no_address
 
 
 def bad_releases(chapters: tuple[Chapter, ...]) -> tuple[str, ...]:
-    """Those that are not meant to stay."""
+    """Releases whose rollout must not complete."""
     return tuple(chapter.release for chapter in chapters if chapter.ends is not Status.COMPLETED)

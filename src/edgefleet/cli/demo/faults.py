@@ -1,4 +1,4 @@
-"""Faults to plant in the demo, to see that its own checks find them (``--break``)."""
+"""Faults to plant in the demo (``--break``); its own checks must find them."""
 
 import os
 import re
@@ -16,22 +16,22 @@ from edgefleet.protocol.rollout import GateSpec, Status
 
 
 class Fault(StrEnum):
-    """What goes wrong."""
+    """A fault to plant."""
 
-    GATE = "gate"  # the bad release meets a gate that lets everything pass
-    PROOF = "proof"  # the broken release asks nothing of the devices that prove it
-    SERVING = "serving"  # a serving process is killed while people ask it
+    GATE = "gate"  # the gate of the bad release passes everything
+    PROOF = "proof"  # the golden set of the broken release has no minimum
+    SERVING = "serving"  # a serving process is killed under load
 
 
 def gate_of(fault: Fault | None, chapter: Chapter) -> GateSpec:
-    """The gate that the chapter's rollout is planned with."""
+    """The gate of the chapter's rollout."""
     if fault is Fault.GATE and chapter.ends is Status.REVERTED:
         return msgspec.structs.replace(chapter.gate, max_error_rate=1.0, max_confidence_drop=1.0)
     return chapter.gate
 
 
 def folder_of(fault: Fault | None, chapter: Chapter, examples: Path, scratch: Path) -> Path:
-    """The release folder that is published for the chapter."""
+    """The release folder of the chapter."""
     folder = examples / f"release-{chapter.release}"
     if fault is not Fault.PROOF or chapter.ends is not Status.REFUSED:
         return folder
@@ -43,7 +43,7 @@ def folder_of(fault: Fault | None, chapter: Chapter, examples: Path, scratch: Pa
 
 
 def strike(fault: Fault | None, chapter: Chapter, agents: tuple[Agent, ...]) -> str | None:
-    """Do what the fault does as the chapter begins; says what that was."""
+    """Plant the fault at the start of a chapter. Returns a text. None if there is nothing to do."""
     if fault is not Fault.SERVING or chapter.release != "2":
         return None
     status = agents[0].serving()

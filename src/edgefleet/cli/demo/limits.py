@@ -1,4 +1,4 @@
-"""Numbers of the demo: small enough to tell the story in about a minute."""
+"""Limits of the demo: small enough for a run of about a minute."""
 
 from typing import Final
 
@@ -11,22 +11,22 @@ GATE: Final = GateSpec(
     confirm_after_s=2.0,
     silence_s=15.0,
     patience_s=12.0,
-    max_latency_increase=10.0,  # measured here while the demo keeps every core busy
+    max_latency_increase=10.0,  # high, as the demo keeps every core busy
     min_requests=20,
 )
 
-DEVICES_MAX: Final = 9_990  # claims that the hub makes in one go, less those of the real agents
-FIRST_WAVE: Final = 11  # devices at least: five decide, and of eleven that many are within reach
-REACHABLE: Final = 0.85  # share of the fleet that has to be online before the story begins
+DEVICES_MAX: Final = 9_990  # claims per request at the hub, less those of the real agents
+FIRST_WAVE: Final = 11  # devices at least: a verdict needs five, and five of eleven are online
+REACHABLE: Final = 0.85  # share of the fleet that must be online before the first rollout
 
-START_TIMEOUT_S: Final = 30.0  # for a program to say that it is ready
+START_TIMEOUT_S: Final = 30.0  # for a program to print its first line
 ENROL_TIMEOUT_S: Final = 120.0
 PUBLISH_TIMEOUT_S: Final = 120.0
 CHAPTER_TIMEOUT_S: Final = 120.0
-SETTLE_TIMEOUT_S: Final = 30.0  # for the last devices to be back where they belong
-END_TIMEOUT_S: Final = 30.0  # for a program to end when asked; an agent ends its serving first
+SETTLE_TIMEOUT_S: Final = 30.0  # for the last devices to roll back
+END_TIMEOUT_S: Final = 30.0  # for a program to exit after SIGTERM; an agent ends its serving first
 
-LOOK_EVERY_S: Final = 0.25
+POLL_EVERY_S: Final = 0.25
 ASK_EVERY_S: Final = 0.02  # pause of a client between two requests
 ASK_TIMEOUT_S: Final = 10.0
-LOG_LINES: Final = 12  # of a program that died
+LOG_LINES: Final = 12  # of a program that crashed

@@ -1,4 +1,4 @@
-"""What the demo saw of the story: plain data, so that judging it needs nothing else."""
+"""Observations of the demo as plain data, the only input of its checks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from edgefleet.sim.load.fleet import FleetReport
 
 
 @dataclass(frozen=True, slots=True)
-class ClientSeen:
-    """What one client, who never stopped asking, got from one real agent."""
+class ClientObservations:
+    """The answers that one client got from one real agent."""
 
     agent: str
     requests: int
     failed: int
-    answered: Mapping[str, int]  # release -> answers that it gave
-    right: Mapping[str, int]  # of these, those with the right digit
+    answered: Mapping[str, int]  # release -> number of answers
+    right: Mapping[str, int]  # release -> number of right answers
     last: str | None  # the release of the newest answer
     first_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class StorySeen:
-    """The whole. ``rollouts`` has None for a chapter that was not reached.
+class StoryObservations:
+    """All observations. ``rollouts`` has None for a chapter that was not reached.
 
-    ``listed`` counts the hub's devices by release, those offline too; ``fleet`` is the simulated
-    devices' own word, ``clients`` that of the real agents' users.
+    ``listed`` counts the hub's devices by release, including offline devices. ``fleet`` is the
+    report of the simulated devices, ``clients`` the observations of the real agents' clients.
     """
 
     chapters: tuple[Chapter, ...]
@@ -36,6 +36,6 @@ class StorySeen:
     hub: FleetView
     listed: Mapping[str, int]
     fleet: FleetReport
-    clients: tuple[ClientSeen, ...]
+    clients: tuple[ClientObservations, ...]
     seconds: float
     url: str

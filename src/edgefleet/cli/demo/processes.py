@@ -1,4 +1,4 @@
-"""The programs of the demo: started, watched, and ended by their process ids, whatever comes."""
+"""The programs of the demo: started, checked, and always ended by their process ids."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from edgefleet.sim.load.fleet import FleetReport
 
 
 class Program:
-    """One child, which writes to a log file. What it says line by line can be ``heard`` instead."""
+    """One child process with a log file. ``read_output`` reads its standard output instead."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Program:
         arguments: Sequence[str],
         folder: Path,
         *,
-        heard: bool = False,
+        read_output: bool = False,
     ) -> None:
         self.name = name
         self.log = folder / "logs" / f"{name}.log"
@@ -41,13 +41,13 @@ class Program:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if heard else self._file,
+            stdout=subprocess.PIPE if read_output else self._file,
             stderr=self._file,
             env=plain_environment(),
-            # Ctrl-C is for the demo, which ends its programs in the right order.
+            # Ctrl-C goes to the demo, which ends its programs in the right order.
             start_new_session=True,
         )
-        self._said = threading.Condition()
+        self._output_changed = threading.Condition()
         self._last_line = b""
         self._reader: threading.Thread | None = None
         if output := self._process.stdout:
@@ -55,27 +55,32 @@ class Program:
             self._reader.start()
 
     def line(self) -> bytes:
-        """The newest line that it said, once there is one.
+        """The newest line of its output. Waits for the first line.
 
-        Raises InternalError ``demo_failed`` when it ends or waits too long before its first.
+        Raises InternalError ``demo_failed`` if it exits or prints nothing within the timeout.
         """
-        with self._said:
-            self._said.wait_for(
+        with self._output_changed:
+            self._output_changed.wait_for(
                 lambda: self._last_line or self._process.poll() is not None, START_TIMEOUT_S
             )
             line = self._last_line
         if not line:
             self.check()
-            raise InternalError("demo_failed", f"{self.name} was not ready in time.{self._tail()}")
+            raise InternalError(
+                "demo_failed",
+                f"{self.name} was not ready after {START_TIMEOUT_S:g} s.{self._tail()}",
+            )
         return line
 
     def check(self) -> None:
-        """Raise InternalError, with the end of its log, when it is not running any more."""
+        """Raise InternalError with the end of its log if it has exited."""
         if (code := self._process.poll()) is not None:
-            raise InternalError("demo_failed", f"{self.name} ended with {code}.{self._tail()}")
+            raise InternalError(
+                "demo_failed", f"{self.name} exited with code {code}.{self._tail()}"
+            )
 
     def end(self) -> None:
-        """Ask it to end, and see that it does. What it said last can be read afterwards."""
+        """Send SIGTERM, then SIGKILL after a timeout. ``line`` still works afterwards."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -90,16 +95,16 @@ class Program:
     def _read(self, output: IO[bytes]) -> None:
         with output:
             for line in output:
-                with self._said:
+                with self._output_changed:
                     self._last_line = line.strip() or self._last_line
-                    self._said.notify_all()
+                    self._output_changed.notify_all()
         self._process.wait()
-        with self._said:
-            self._said.notify_all()
+        with self._output_changed:
+            self._output_changed.notify_all()
 
     def _tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-        return "".join(f"\n  {line}" for line in (f"The end of {self.log}:", *lines))
+        return "".join(f"\n  {line}" for line in (f"Last lines of {self.log}:", *lines))
 
 
 class Agent(Program):
@@ -108,8 +113,8 @@ class Agent(Program):
     def __init__(
         self, name: str, profile: str, *, hub: str, claim: str, trust: Path, folder: Path
     ) -> None:
-        self._held = hold_port()
-        self.port: int = self._held.getsockname()[1]
+        self._reserved_port = reserve_port()
+        self.port: int = self._reserved_port.getsockname()[1]
         self._data = folder / name
         arguments = [
             "run",
@@ -120,7 +125,7 @@ class Agent(Program):
         super().__init__(name, "edgefleet.agent", arguments, folder)
 
     def serving(self) -> ServingStatus | None:
-        """What its serving process says; None when there is none."""
+        """The status of its serving process. None if there is no such process."""
         link = HttpLink(f"unix:{self._data / SOCKET}")
         try:
             answer = link.request("GET", "/control/status", timeout_s=2.0)
@@ -132,10 +137,10 @@ class Agent(Program):
 
     def end(self) -> None:
         super().end()
-        # An agent that had to be killed leaves its serving process behind, as it should in life.
-        with contextlib.suppress(OperatorError):  # a folder in which none could be started
+        # A killed agent leaves its serving process running, by design.
+        with contextlib.suppress(OperatorError):  # the folder never had one
             Supervisor(FolderStorage(self._data), (), SystemClock(), lambda: None).stop()
-        self._held.close()
+        self._reserved_port.close()
 
 
 class FleetProcess(Program):
@@ -149,15 +154,15 @@ class FleetProcess(Program):
             *("--hub", hub, "--claims", str(claims), "--trust", str(trust), "--field", str(field)),
             *("--devices", str(count), "--seed", str(seed), "--interval", str(interval_s)),
         ]
-        super().__init__("fleet", "edgefleet.sim.load", arguments, folder, heard=True)
+        super().__init__("fleet", "edgefleet.sim.load", arguments, folder, read_output=True)
 
     def report(self) -> FleetReport:
-        """The newest. Raises InternalError when there is none."""
+        """The newest report. Raises InternalError if there is none."""
         return decode(self.line(), FleetReport, code="internal")
 
 
 class Programs(contextlib.ExitStack):
-    """Everything that runs. Closed, it ends what was begun, the newest first."""
+    """All running programs. Closing ends them, newest first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,22 +173,22 @@ class Programs(contextlib.ExitStack):
         self.callback(program.end)
 
     def check(self) -> None:
-        """Raise InternalError when one of them has ended by itself."""
+        """Raise InternalError if a program has exited."""
         for program in self._running:
             program.check()
 
 
-def hold_port() -> socket.socket:
-    """A loopback port that nobody else is given while the socket is open.
+def reserve_port() -> socket.socket:
+    """Reserve a free loopback port while the socket is open.
 
-    Who was told of it can listen there: the socket does not, and both allow the address's reuse.
+    Another process can listen on the port: this socket does not, and both set SO_REUSEADDR.
     """
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 def plain_environment() -> dict[str, str]:
-    """Ours, without settings meant for other commands."""
+    """The environment without the settings of other commands."""
     return {name: value for name, value in os.environ.items() if not name.startswith("EDGEFLEET_")}

@@ -1,4 +1,4 @@
-"""Publishing as a publisher does: with ``edgefleet model publish``, one release after another."""
+"""Publishes the releases with ``edgefleet model publish``, one after another."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ _STOPPED: Final = InternalError("demo_failed", "Publishing was stopped.")
 
 
 class Publisher:
-    """Publishes the chapters' releases in their order, while the story goes on."""
+    """Publishes the chapters' releases in order, in a thread."""
 
     def __init__(self, folders: Mapping[Chapter, Path], *, hub_folder: Path, key: Path) -> None:
         self._folders = folders
@@ -30,7 +30,7 @@ class Publisher:
         self._thread.start()
 
     def wait(self, release: str) -> None:
-        """Return once it is published. Raises InternalError ``demo_failed`` when it cannot be."""
+        """Wait until it is published. Raises InternalError ``demo_failed`` if publishing fails."""
         with self._changed:
             over = self._changed.wait_for(
                 lambda: release in self._published or self._error, PUBLISH_TIMEOUT_S
@@ -38,10 +38,13 @@ class Publisher:
             if release in self._published:
                 return
             if self._error or not over:
-                raise self._error or InternalError("demo_failed", "Publishing takes too long.")
+                raise self._error or InternalError(
+                    "demo_failed",
+                    f"Publishing release {release} took longer than {PUBLISH_TIMEOUT_S:g} s.",
+                )
 
     def stop(self) -> None:
-        """End what is under way."""
+        """Stop publishing."""
         with self._changed:
             self._error = self._error or _STOPPED
             if self._child:
@@ -54,12 +57,12 @@ class Publisher:
                 if self._error:
                     return
                 self._child = child = self._begin(chapter, folder)
-            said = child.communicate()[0]
+            output = child.communicate()[0]
             with self._changed:
                 if child.returncode == 0:
                     self._published.add(chapter.release)
                 elif self._error is None:
-                    message = f"Release {chapter.release} cannot be published:\n{said}"
+                    message = f"Release {chapter.release} cannot be published:\n{output}"
                     self._error = InternalError("demo_failed", message)
                 self._changed.notify_all()
 

@@ -1,11 +1,11 @@
-"""What the demo says at its end: one JSON object, or a table for people."""
+"""The final report of the demo: one JSON object, or a table for people."""
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edgefleet.cli.demo.checks import Check, accuracy, exposed_to_bad, opened
-from edgefleet.cli.demo.observations import StorySeen
+from edgefleet.cli.demo.observations import StoryObservations
 from edgefleet.cli.demo.story import MODEL
 from edgefleet.cli.screen import clean
 from edgefleet.protocol.rollout import RolloutView
@@ -13,7 +13,7 @@ from edgefleet.protocol.wire import Wire
 
 
 class WaveReport(Wire, frozen=True, kw_only=True):
-    """A wave that was opened."""
+    """An opened wave."""
 
     percent: float
     cut: int
@@ -37,7 +37,7 @@ class DevicesReport(Wire, frozen=True, kw_only=True):
 
 
 class InferenceReport(Wire, frozen=True, kw_only=True):
-    """What clients of the real agents got, over the whole story."""
+    """Answers to the clients of the real agents, over the whole demo."""
 
     requests: int
     failed: int
@@ -56,23 +56,23 @@ class DemoReport(Wire, frozen=True, kw_only=True):
     hub: str
 
 
-def demo_report(seen: StorySeen, checks: tuple[Check, ...]) -> DemoReport:
+def demo_report(observed: StoryObservations, checks: tuple[Check, ...]) -> DemoReport:
     return DemoReport(
-        rollouts=tuple(_rollout(view) for view in seen.rollouts if view),
+        rollouts=tuple(_rollout(view) for view in observed.rollouts if view),
         devices=DevicesReport(
-            total=seen.hub.total, on_release=dict(seen.hub.on_release.get(MODEL, {}))
+            total=observed.hub.total, on_release=dict(observed.hub.on_release.get(MODEL, {}))
         ),
-        exposed_to_bad=exposed_to_bad(seen),
+        exposed_to_bad=exposed_to_bad(observed),
         inference=InferenceReport(
-            requests=sum(client.requests for client in seen.clients),
-            failed=sum(client.failed for client in seen.clients),
+            requests=sum(client.requests for client in observed.clients),
+            failed=sum(client.failed for client in observed.clients),
             accuracy={
-                release: round(share, 4) for release, share in accuracy(seen.clients).items()
+                release: round(share, 4) for release, share in accuracy(observed.clients).items()
             },
         ),
         checks=checks,
-        seconds=round(seen.seconds, 1),
-        hub=seen.url,
+        seconds=round(observed.seconds, 1),
+        hub=observed.url,
     )
 
 
@@ -89,9 +89,9 @@ def _rollout(view: RolloutView) -> RolloutReport:
 
 
 def show(console: Console, report: DemoReport) -> None:
-    """The table, then what was checked."""
-    table = Table(title="What happened", title_justify="left", title_style="bold")
-    for name in ("release", "verdict", "reason", "wave: took it / cut", "right answers"):
+    """Print the table, then the checks."""
+    table = Table(title="Rollouts", title_justify="left", title_style="bold")
+    for name in ("release", "verdict", "reason", "wave: exposed / cut", "right answers"):
         table.add_column(name)
     for rollout in report.rollouts:
         share = report.inference.accuracy.get(rollout.release)

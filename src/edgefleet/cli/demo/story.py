@@ -1,4 +1,4 @@
-"""The story: its chapters as data, and the one way in which each is told."""
+"""The chapters of the demo as data, and the function that runs one."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Final
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import InternalError
-from edgefleet.cli.demo.limits import CHAPTER_TIMEOUT_S, FIRST_WAVE, GATE, LOOK_EVERY_S
+from edgefleet.cli.demo.limits import CHAPTER_TIMEOUT_S, FIRST_WAVE, GATE, POLL_EVERY_S
 from edgefleet.client.hub import HubClient
 from edgefleet.client.watch import ENDED, Observed, watch
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Status, Verb, WaveSpec
@@ -17,10 +17,10 @@ MODEL: Final = "digits"
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """One release, how it goes out, and how that is meant to end.
+    """One release, its rollout, and the expected status at the end.
 
-    ``in_waves``: to a few devices, to more, to all of them, and not to all of them at once.
-    ``skip_proof``: the publisher does not run the golden set, so only the devices do.
+    ``in_waves``: in three waves instead of one. ``skip_proof``: the publisher does not run the
+    golden set, so only the devices do.
     """
 
     release: str
@@ -35,57 +35,56 @@ class Chapter:
 STORY: Final = (
     Chapter(
         "1",
-        "Release 1, a good baseline, goes to everybody: the first install.",
+        "Release 1, a good baseline: first install on every device, into A/B slots.",
         Status.COMPLETED,
         ("completed",),
         in_waves=False,
     ),
     Chapter(
         "2",
-        "Release 2 is better. It goes out in waves, each when the one before has passed.",
+        "Release 2 is better: a canary wave first, then wave by wave as the gate passes.",
         Status.COMPLETED,
         ("completed",),
     ),
     Chapter(
         "3",
-        "Release 3 passed its golden set, but does not cope with what devices really see.",
+        "Release 3 passes its golden set but fails on live input: automatic rollback.",
         Status.REVERTED,
         ("error_rate", "confidence_drop"),
     ),
     Chapter(
         "4",
-        "Release 4 does not do what its golden set says, and its publisher did not look.",
+        "Release 4 fails its golden set and was published without a proof: devices refuse it.",
         Status.REFUSED,
         ("refused_by_devices",),
         skip_proof=True,
     ),
 )
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def waves_of(chapter: Chapter, devices: int) -> tuple[WaveSpec, ...]:
-    """1 %, 10 % and 100 % of the fleet; of a small one more, or a verdict would be up to chance."""
+    """1 %, 10 % and 100 % of the fleet. A small fleet has a larger first wave."""
     least = next((p for p in range(1, 100) if math.ceil(devices * p / 100) >= FIRST_WAVE), 100)
     first = float(least) if chapter.in_waves else 100.0
     return tuple(WaveSpec(percent=share) for share in sorted({first, max(first, 10.0), 100.0}))
 
 
-def tell_rollout(
+def run_chapter(
     client: HubClient,
     chapter: Chapter,
     gate: GateSpec,
     devices: int,
     *,
     clock: Clock,
-    tell: Tell,
+    report: Report,
     pause: Callable[[float], None],
 ) -> RolloutView:
-    """Plan and start the chapter's rollout, say what happens as it happens, return how it ended.
+    """Plan and start the chapter's rollout, report its progress, and return its last view.
 
-    ``devices`` are all that are enrolled.
-
-    Raises InternalError ``demo_failed`` when it does not end in time, and what the hub refuses.
+    ``devices`` is the number of enrolled devices. Raises InternalError ``demo_failed`` after the
+    timeout, and the errors of the hub.
     """
     spec = RolloutSpec(
         model=MODEL,
@@ -95,46 +94,50 @@ def tell_rollout(
     )
     rollout = client.plan(spec).id
     client.command(rollout, Verb.START)
-    view, told = None, ""
+    view, reported = None, ""
     for sight in watch(
         client,
         rollout,
         clock=clock,
         timeout_s=CHAPTER_TIMEOUT_S,
-        every_s=LOOK_EVERY_S,
+        every_s=POLL_EVERY_S,
         sleep=pause,
     ):
         if isinstance(sight, Observed):
             view = sight.view
-            if (now := _milestone(view)) != told:
-                told = now
-                tell(f"  {_line(view)}")
+            if (now := _milestone(view)) != reported:
+                reported = now
+                report(f"  {_line(view)}")
     if view is None or view.status not in ENDED:
-        waits = view.why.line if view else "it was never seen"
-        raise InternalError("demo_failed", f"Release {chapter.release} does not end: {waits}")
-    tell(f"  {_closing(view)}")
+        waits = view.why.line if view else "the hub sent no view of it"
+        raise InternalError(
+            "demo_failed",
+            f"Release {chapter.release} has not ended after {CHAPTER_TIMEOUT_S:g} s: {waits}",
+        )
+    report(f"  {_closing(view)}")
     return view
 
 
 def _closing(view: RolloutView) -> str:
-    """What became of the devices that were offered it."""
-    seen = view.evidence
+    """The devices by outcome, as a sentence."""
+    evidence = view.evidence
     match view.status:
         case Status.COMPLETED:
-            return f"Devices that run it: {view.exposed:,}; out of reach: {seen.not_begun:,}."
+            away = evidence.not_begun
+            return f"Completed: {view.exposed:,} devices run it, {away:,} are out of reach."
         case Status.REVERTED:
             return (
-                f"Devices that took it: {view.exposed}. Went back by themselves: {seen.failed}; "
-                f"because the hub said so: {seen.reverted}."
+                f"Rolled back: {view.exposed} devices ran it; {evidence.failed} rolled back "
+                f"on their own, {evidence.reverted} by the hub."
             )
         case Status.REFUSED:
-            return f"Devices that proved and refused it: {seen.refused}; that served it: none."
+            return f"Refused: {evidence.refused} devices failed its golden set; none served it."
         case _:
-            return f"It stands {view.status}."
+            return f"The rollout is {view.status}."
 
 
 def _milestone(view: RolloutView) -> str:
-    """Changes when there is something to tell: not with each device that reports."""
+    """A key that changes with status, wave and reason, and not with each report."""
     judgement = None if view.wave is None else view.waves[view.wave].judgement
     return f"{view.status} {view.wave} {judgement.reason if judgement else ''}"
 
@@ -144,4 +147,4 @@ def _line(view: RolloutView) -> str:
         return view.why.line
     wave = view.waves[view.wave]
     name = f"wave {view.wave + 1} of {len(view.waves)}, {wave.percent:g} %"
-    return f"{name}, {wave.exposed} of {wave.cut} took it: {view.why.line}"
+    return f"{name}, {wave.exposed} of {wave.cut} exposed: {view.why.line}"

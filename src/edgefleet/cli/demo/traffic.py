@@ -1,6 +1,6 @@
-"""Clients that never stop asking: real digits, over real HTTP, to the real agents.
+"""Clients under constant load: real digits, over real HTTP, to the real agents.
 
-Nothing is asked twice: whatever is not a whole, well-shaped answer counts as a failure.
+No request is retried: each answer that is not complete and well-formed counts as a failure.
 """
 
 import http.client
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from edgefleet.cli.demo.limits import ASK_EVERY_S, ASK_TIMEOUT_S
-from edgefleet.cli.demo.observations import ClientSeen
+from edgefleet.cli.demo.observations import ClientObservations
 from edgefleet.protocol.wire import encode
 from edgefleet.sim.load.behaviour import read_field
 
@@ -35,7 +35,7 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One digit as the camera saw it, ready to be sent, and what it is."""
+    """One image of a digit as a request body, and its label."""
 
     body: bytes
     label: int
@@ -66,7 +66,7 @@ def read_questions(field: Path) -> tuple[Question, ...]:
 
 
 class Client:
-    """Asks one agent from the moment when it is ready until ``stop``."""
+    """Sends requests to one agent from the moment it is ready until ``stop``."""
 
     def __init__(self, agent: str, host: str, port: int, questions: tuple[Question, ...]) -> None:
         self.agent = agent
@@ -86,12 +86,12 @@ class Client:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns once the last answer is in."""
+        """Stop, and wait for the last answer."""
         self._stop.set()
         self._thread.join()
 
-    def seen(self) -> ClientSeen:
-        return ClientSeen(
+    def observed(self) -> ClientObservations:
+        return ClientObservations(
             agent=self.agent,
             requests=self.requests,
             failed=self.failed,
@@ -102,7 +102,7 @@ class Client:
         )
 
     def _run(self) -> None:
-        """Wait for the first release; from then on there is no excuse."""
+        """Wait for the first release; from then on each failed request counts."""
         while not self._ready():
             if self._stop.wait(ASK_EVERY_S):
                 return
@@ -132,7 +132,7 @@ class Client:
             return
         scores = answer.outputs[0] if answer.outputs else _Output([], [])
         if scores.shape != [1, CLASSES] or len(scores.data) != CLASSES:
-            self._fail(f"an answer of shape {scores.shape}")
+            self._fail(f"answer of shape {scores.shape}")
             return
         self.last = answer.model_version
         self._answered[answer.model_version] += 1
@@ -143,6 +143,6 @@ class Client:
         answer = self._connection.getresponse()
         return answer.status, answer.read()
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, reason: str) -> None:
         self.failed += 1
-        self._first_failure = self._first_failure or what
+        self._first_failure = self._first_failure or reason

@@ -1,1 +1,1 @@
-"""``edgefleet doctor``: one file a check, each with its fix."""
+"""``edgefleet doctor``: one file per check, each finding with its fix."""

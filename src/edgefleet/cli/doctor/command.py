@@ -1,4 +1,4 @@
-"""``edgefleet doctor``: all checks, each with what to do."""
+"""``edgefleet doctor``: runs all checks and prints each finding with its fix."""
 
 from collections.abc import Callable
 from typing import Final
@@ -21,13 +21,13 @@ from edgefleet.cli.doctor import (
     serving,
     token,
 )
-from edgefleet.cli.doctor.context import Ground
+from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Diagnosis, Finding, State
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import clean
 
-CHECKS: Final[tuple[tuple[str, Callable[[Ground], Finding]], ...]] = (
+CHECKS: Final[tuple[tuple[str, Callable[[Context], Finding]], ...]] = (
     ("python", python.check),
     ("serving", serving.check),
     ("data folder", data_folder.check),
@@ -40,7 +40,12 @@ CHECKS: Final[tuple[tuple[str, Callable[[Ground], Finding]], ...]] = (
     ("rollouts", rollouts.check),
     ("devices", devices.check),
 )
-_COLOURS: Final = {State.OK: "green", State.LOOK: "yellow", State.BAD: "red", State.SKIPPED: None}
+_COLOURS: Final = {
+    State.OK: "green",
+    State.WARNING: "yellow",
+    State.BAD: "red",
+    State.SKIPPED: None,
+}
 
 
 @verb(
@@ -50,36 +55,35 @@ _COLOURS: Final = {State.OK: "green", State.LOOK: "yellow", State.BAD: "red", St
 )
 @pass_invocation
 def doctor(invocation: Invocation) -> int:
-    """Look for what is wrong here, and say how to mend it.
+    """Check this machine and the hub, and print a fix for each problem.
 
-    Looks at this machine (Python, the runtime, the data folder, the disk, the signing key) and at
-    the hub (does it answer, does it accept the token, do the clocks agree, are there releases that
-    go nowhere, does a rollout or a quarantined device wait for a person). Changes nothing. Ends
-    with 1 when something will not work until it is mended.
+    Checks this machine (Python, the runtime, the data folder, the disk, the signing key) and the
+    hub (reachable, token accepted, clocks agree, releases without a rollout, rollouts and
+    quarantined devices that wait for a person). Changes nothing. Exits with 1 if a finding is bad.
     """
-    ground = Ground(invocation, SystemClock())
+    context = Context(invocation, SystemClock())
     try:
-        findings = tuple(_look(name, check, ground) for name, check in CHECKS)
+        findings = tuple(_run(name, check, context) for name, check in CHECKS)
     finally:
-        ground.close()
+        context.close()
     diagnosis = Diagnosis(findings=findings)
     if invocation.json:
         invocation.screen.answer(diagnosis, ())
     else:
         for finding in findings:
-            _tell(finding)
+            _show(finding)
     bad = any(finding.state is State.BAD for finding in findings)
     return Exit.FAILED if bad else Exit.DONE
 
 
-def _look(name: str, check: Callable[[Ground], Finding], ground: Ground) -> Finding:
+def _run(name: str, check: Callable[[Context], Finding], context: Context) -> Finding:
     try:
-        return check(ground)
+        return check(context)
     except EdgefleetError as error:
         return Finding(check=name, state=State.BAD, text=error.message, fix=error.hint)
 
 
-def _tell(finding: Finding) -> None:
+def _show(finding: Finding) -> None:
     state = click.style(finding.state.value.ljust(8), fg=_COLOURS[finding.state])
     click.echo(f"{state} {finding.check.ljust(12)} {clean(finding.text)}")
     if finding.fix:

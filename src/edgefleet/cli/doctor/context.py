@@ -1,4 +1,4 @@
-"""What the checks look at. Each thing is found once, when a check first asks for it."""
+"""The facts that the checks read. Each is read once, when a check first needs it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +14,8 @@ from edgefleet.protocol.operator import Health
 
 
 @dataclass
-class Ground:
-    """The machine it runs on, and the hub that the options name."""
+class Context:
+    """The local machine, and the hub of the options."""
 
     invocation: Invocation
     clock: Clock
@@ -33,7 +33,7 @@ class Ground:
 
     @cached_property
     def health(self) -> Health | EdgefleetError:
-        """What the hub says of itself, or why it cannot be asked."""
+        """The hub's health report, or the error of the request."""
         if isinstance(self.access, EdgefleetError):
             return self.access
         try:
@@ -43,19 +43,19 @@ class Ground:
 
     @cached_property
     def hub(self) -> HubClient | None:
-        """A client whose token the hub accepts, or None."""
+        """A client whose token the hub accepts. None if the hub or the token fails."""
         if isinstance(self.access, EdgefleetError) or isinstance(self.health, EdgefleetError):
             return None
         client = self._client(self.access)
         try:
             client.fleet()
-        except EdgefleetError:  # the token's own check says why
+        except EdgefleetError:  # the check of the token reports the error
             return None
         return client
 
     @cached_property
     def hub_time(self) -> float | None:
-        """The hub's clock, where it answers and says."""
+        """The hub's time, in seconds since the epoch. None if the hub does not send it."""
         if isinstance(self.access, EdgefleetError) or isinstance(self.health, EdgefleetError):
             return None
         return self._client(self.access).hub_time()

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 from enum import StrEnum
 
@@ -6,16 +6,16 @@ from edgefleet.protocol.wire import Wire
 
 
 class State(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
-    LOOK = "look"  # works, but is worth a look
-    BAD = "bad"  # something will not work until it is mended
-    SKIPPED = "skipped"  # cannot be told, because of another finding
+    WARNING = "warning"  # works, but needs attention
+    BAD = "bad"  # does not work until it is fixed
+    SKIPPED = "skipped"  # not checked, because of another finding
 
 
 class Finding(Wire, frozen=True, kw_only=True):
-    """One check's result; ``fix`` is what to do, empty when nothing is."""
+    """One check's result. ``fix`` is the next step, empty if none is needed."""
 
     check: str
     state: State

@@ -1,14 +1,14 @@
-"""Published releases that are on their way to nobody."""
+"""Published releases that no device runs and no rollout moves."""
 
-from edgefleet.cli.doctor.context import Ground
+from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Finding, State
 
 
-def check(ground: Ground) -> Finding:
-    if ground.hub is None:
-        return Finding(check="releases", state=State.SKIPPED, text="The hub cannot be asked.")
-    models = ground.hub.models().models
-    moved = {(view.model, view.release) for view in ground.hub.rollouts().rollouts}
+def check(context: Context) -> Finding:
+    if context.hub is None:
+        return Finding(check="releases", state=State.SKIPPED, text="The hub does not answer.")
+    models = context.hub.models().models
+    moved = {(view.model, view.release) for view in context.hub.rollouts().rollouts}
     idle = [
         (model.name, model.releases[0])
         for model in models
@@ -21,9 +21,13 @@ def check(ground: Ground) -> Finding:
         names = ", ".join(f"{name} {number}" for name, number in idle[:5])
         return Finding(
             check="releases",
-            state=State.LOOK,
+            state=State.WARNING,
             text=f"Published, but on no device and in no rollout: {names}.",
             fix=f"edgefleet rollout plan --model {model} --release {release}",
         )
-    text = f"{len(models)} models, the newest release of each in use." if models else "None yet."
+    text = (
+        f"{len(models)} models, the newest release of each in use."
+        if models
+        else "No model is published yet."
+    )
     return Finding(check="releases", state=State.OK, text=text)

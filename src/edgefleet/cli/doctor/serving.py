@@ -4,17 +4,17 @@ import subprocess
 import sys
 from typing import Final
 
-from edgefleet.cli.doctor.context import Ground
+from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Finding, State
 
 _PROBE: Final = "import httptools, numpy, onnxruntime, uvloop; print(onnxruntime.__version__)"
 _TIMEOUT_S: Final = 60.0
 
 
-def check(ground: Ground) -> Finding:
-    del ground
+def check(context: Context) -> Finding:
+    del context
     try:
-        # In a child: a broken native library takes only that down.
+        # In a child process: a broken native library crashes only the child.
         child = subprocess.run(
             [sys.executable, "-c", _PROBE],
             capture_output=True,
@@ -22,16 +22,16 @@ def check(ground: Ground) -> Finding:
             timeout=_TIMEOUT_S,
             check=False,
         )
-        said = (child.stdout or child.stderr).strip().splitlines()
+        output = (child.stdout or child.stderr).strip().splitlines()
         works = child.returncode == 0
     except subprocess.TimeoutExpired:
-        said, works = ["it did not load in time"], False
-    last = said[-1] if said else "it ended without a word"
+        output, works = [f"no answer within {_TIMEOUT_S:g} s"], False
+    last = output[-1] if output else "it exited without output"
     if works:
         return Finding(check="serving", state=State.OK, text=f"ONNX Runtime {last}.")
     return Finding(
         check="serving",
-        state=State.LOOK,
+        state=State.WARNING,
         text=f"The serving runtime does not load: {last}.",
         fix="pip install 'edgefleet[serving]'",
     )

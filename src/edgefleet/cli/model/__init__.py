@@ -1,1 +1,1 @@
-"""``edgefleet model``: what is published, and publishing."""
+"""``edgefleet model``: publish releases, and list them."""

@@ -1,4 +1,4 @@
-"""The publisher's own proof: each variant on the golden set, in a process of its own."""
+"""The publisher's proof: each variant runs the golden set in a child process."""
 
 import importlib.util
 import subprocess
@@ -17,23 +17,23 @@ PROOF_TIMEOUT_S: Final = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where the golden set lies, and how long a variant may take on it."""
+    """The golden set, and the timeout in seconds for one variant."""
 
     golden: Golden
     golden_path: Path
     timeout_s: float = PROOF_TIMEOUT_S
 
     def prove(self, variant: Variant, artifact: Path) -> ProveResult:
-        """Run the golden set on a variant, as a device would.
+        """Run the golden set on a variant, as a device does.
 
-        A model that crashes the runtime takes only the child process with it. Raises DeviceError
+        A model that crashes the runtime ends only the child process. Raises DeviceError
         ``runtime_missing``, PublisherError ``golden_failed`` or ``model_unsupported``.
         """
         if importlib.util.find_spec("onnxruntime") is None:
             raise DeviceError(
                 "runtime_missing",
                 "The proof needs ONNX Runtime, which is not installed.",
-                hint="pip install 'edgefleet[serving]', or leave the proof out: --skip-proof.",
+                hint="Run `pip install 'edgefleet[serving]'`, or skip the proof with --skip-proof.",
             )
         request = ProveRequest(
             variant=variant,
@@ -64,11 +64,11 @@ class Bench:
             )
         lines = child.stdout.splitlines()
         if not lines:
-            said = child.stderr.decode(errors="replace").strip().splitlines()
-            last = f": {said[-1]}" if said else ""
+            errors = child.stderr.decode(errors="replace").strip().splitlines()
+            last = f": {errors[-1]}" if errors else ""
             return ProveResult(
                 passed=False,
                 reason="load_failed",
-                detail=f"The proof ended with {child.returncode}{last}.",
+                detail=f"The proof process exited with code {child.returncode}{last}.",
             )
         return decode(lines[-1], ProveResult, code="model_unsupported")

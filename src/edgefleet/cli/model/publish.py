@@ -1,4 +1,4 @@
-"""``edgefleet model publish``: a folder becomes a signed release at the hub."""
+"""``edgefleet model publish``: publish a release folder as a signed release."""
 
 import sys
 from collections.abc import Generator
@@ -37,7 +37,7 @@ from edgefleet.security.signing import PublicKey, PublisherKey, sign_manifest
 
 
 class VariantProof(Wire, frozen=True, kw_only=True):
-    """One variant with what it did on the golden set; ``proof`` is None where it was skipped."""
+    """One variant with its result on the golden set. ``proof`` is None if it was skipped."""
 
     profile: str
     precision: str
@@ -46,7 +46,7 @@ class VariantProof(Wire, frozen=True, kw_only=True):
 
 
 class PublishReport(Wire, frozen=True, kw_only=True):
-    """What a publish did. ``sent_bytes`` leaves out artifacts that the hub had."""
+    """The result of a publish. ``sent_bytes`` excludes artifacts that the hub already had."""
 
     release: ReleaseView
     variants: tuple[VariantProof, ...]
@@ -64,22 +64,22 @@ class PublishReport(Wire, frozen=True, kw_only=True):
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.option(
-    "--skip-proof", is_flag=True, help="Leave out the golden set here; devices run it anyway."
+    "--skip-proof", is_flag=True, help="Do not run the golden set here; devices still run it."
 )
-@click.option("--trust", is_flag=True, help="Have the hub accept releases signed by this key.")
+@click.option("--trust", is_flag=True, help="Let the hub accept releases signed by this key.")
 @pass_invocation
 def publish(
     invocation: Invocation, folder: Path, key: Path | None, skip_proof: bool, trust: bool
 ) -> None:
     """Prove, sign and upload a release.
 
-    FOLDER holds release.toml, the model files and the golden set. Each variant is inspected and run
-    on the golden set here; the manifest is signed with your key; artifacts that the hub lacks are
-    uploaded, so a broken upload goes on where it was; then the release is published. It is
-    immutable, and no device gets it before a rollout.
+    FOLDER holds release.toml, the model files and the golden set. The command runs each variant on
+    the golden set, signs the manifest with your key, uploads the artifacts that the hub lacks, and
+    publishes the release. Run it again to continue a broken upload. A release is immutable, and no
+    device gets it before a rollout.
 
-    The key is made by `edgefleet key new`. The hub accepts it once you said --trust; devices trust
-    only the keys that they were installed with.
+    Make the key with `edgefleet key new`. The hub accepts the key after one publish with --trust;
+    devices trust only the keys that they were provisioned with.
     """
     signer = load_key(key)
     screen = invocation.screen
@@ -125,7 +125,7 @@ def _prove(built: BuiltRelease, screen: Screen, *, skip: bool) -> tuple[VariantP
 
 
 def _check_trust(hub: HubClient, public: PublicKey, key: Path, *, trust: bool) -> None:
-    """Find out before gigabytes are sent whether the hub will accept this signature."""
+    """Check before the upload that the hub accepts this key. Raises ``signature_invalid``."""
     known = {entry.public_key for entry in hub.trusted().keys}
     if public.text in known:
         return
@@ -134,7 +134,7 @@ def _check_trust(hub: HubClient, public: PublicKey, key: Path, *, trust: bool) -
             "signature_invalid",
             f"The hub does not accept releases signed by {public.keyid[:16]}.",
             field="key",
-            hint="Say --trust to have it accept this key, or sign with one that it knows.",
+            hint="Add --trust so that the hub accepts this key, or sign with a key that it trusts.",
         )
     hub.trust(TrustKey(name=f"{key.stem}-{public.keyid[:8]}", public_key=public.text))
 
@@ -153,12 +153,14 @@ def _upload(hub: HubClient, built: BuiltRelease, screen: Screen) -> int:
             sent = hub.upload(sha256, path, advance)
             sent_bytes += size_bytes if sent else 0
             if bar is None:
-                screen.note(f"{'sent' if sent else 'is there'}: {path.name} ({size(size_bytes)})")
+                screen.note(
+                    f"{'sent' if sent else 'already there'}: {path.name} ({size(size_bytes)})"
+                )
     return sent_bytes
 
 
 def _publish(hub: HubClient, manifest: ReleaseManifest, signer: PublisherKey) -> ReleaseView:
-    """Publish; once more is the same as once, where all but the time is the same."""
+    """Publish. Idempotent: the same manifest with another time is the same release."""
     try:
         return hub.publish(sign_manifest(manifest, signer))
     except PublisherError as error:
@@ -199,8 +201,8 @@ def _lines(done: PublishReport) -> list[str]:
     ]
     head = ("variant", "size", "accuracy", "agreement", "p50 latency")
     sent = f"{size(done.sent_bytes)} sent of {size(done.total_bytes)}"
-    said = f"{manifest.model} {manifest.release} is published: {sent}"
-    return [f"{said}, manifest {done.release.manifest_sha256[:16]}", "", *table(head, rows)]
+    published = f"{manifest.model} {manifest.release} is published: {sent}"
+    return [f"{published}, manifest {done.release.manifest_sha256[:16]}", "", *table(head, rows)]
 
 
 publish.params.insert(1, key_option())

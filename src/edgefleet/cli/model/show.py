@@ -57,7 +57,7 @@ def show(invocation: Invocation, model: str, release: str | None) -> None:
 @click.argument("release", metavar="RELEASE")
 @pass_invocation
 def why(invocation: Invocation, model: str, release: str) -> None:
-    """Say where a release stands: who runs it, what moves it, what it waits for."""
+    """Explain the status of a release: its devices, its rollouts, what it waits for."""
     with reach(invocation) as hub:
         report = hub.why_release(model, release)
     invocation.screen.answer(report, wait_lines(report))
@@ -85,7 +85,7 @@ def _release(view: ReleaseView) -> list[str]:
             [
                 ("model", manifest.model),
                 ("release", manifest.release),
-                ("made from", manifest.parent),
+                ("parent", manifest.parent),
                 ("published", published),
                 ("manifest", view.manifest_sha256),
                 ("signed by", ", ".join(keyid[:16] for keyid in view.signed_by)),

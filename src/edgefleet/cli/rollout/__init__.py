@@ -1,1 +1,1 @@
-"""``edgefleet rollout``: plan, start, follow, steer and look at rollouts."""
+"""``edgefleet rollout``: plan, start, watch, control and show rollouts."""

@@ -1,4 +1,4 @@
-"""``edgefleet rollout plan --dry-run``: the plan simulated on a fleet like this one."""
+"""``edgefleet rollout plan --dry-run``: simulates the plan on a fleet like this one."""
 
 from typing import Final
 
@@ -13,18 +13,18 @@ from edgefleet.protocol.wire import Wire
 from edgefleet.sim.virtual.dry_run import FleetToTry, Prediction, predict
 from edgefleet.sim.virtual.scenario import Group
 
-SEED: Final = 7  # the same plan on the same fleet gives the same answer
+SEED: Final = 7  # the same plan on the same fleet gives the same result
 
 
 class Tried(Wire, frozen=True, kw_only=True):
-    """What was found, and what a good release would do there."""
+    """The fleet of the plan, and the prediction for a good release."""
 
     fleet: PlanFleet
-    prediction: Prediction | None  # None: no device is eligible
+    prediction: Prediction | None  # None if no device is eligible
 
 
 def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> Tried:
-    """Simulate the plan on ``found``; its start is the plan's own, or now."""
+    """Simulate the plan on ``found``, from the plan's start time or now."""
     if not found.groups:
         return Tried(fleet=found, prediction=None)
     groups = tuple(
@@ -33,30 +33,30 @@ def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> 
     )
     fleet = FleetToTry(groups=groups, offline=found.offline, interval_s=found.interval_s)
     begins = max(found.at, spec.start_at or 0.0)
-    # Everybody in ``found`` is selected, and people are taken to agree at once.
+    # All devices in ``found`` are selected; the prediction assumes immediate approval.
     plan = replace(spec, selector="", start_at=None, approval=type(spec.approval)())
     return Tried(fleet=found, prediction=predict(plan, fleet, manifest, seed=SEED, now=begins))
 
 
 def trial_lines(tried: Tried) -> list[str]:
-    """For people: what would happen, wave by wave."""
-    found, said = tried.fleet, tried.prediction
-    left_out = ", ".join(f"{count} {reason}" for reason, count in found.ineligible.items())
-    if said is None:
-        return [f"The release fits no device of them: {left_out}."]
+    """The prediction as text, wave by wave."""
+    found, predicted = tried.fleet, tried.prediction
+    ineligible = ", ".join(f"{count} {reason}" for reason, count in found.ineligible.items())
+    if predicted is None:
+        return [f"No device is eligible: {ineligible}."]
     rows = [
-        ("devices", f"{said.devices}, {found.offline} of them offline now"),
-        *([("left out", left_out)] if left_out else []),
-        ("bytes", f"{size(said.bytes)}, without caches"),
-        ("on trial", f"{said.most_in_trial} at once, at most"),
+        ("devices", f"{predicted.devices}, {found.offline} of them offline now"),
+        *([("ineligible", ineligible)] if ineligible else []),
+        ("bytes", f"{size(predicted.bytes)}, without caches"),
+        ("in trial", f"at most {predicted.most_in_trial} at once"),
         (
             "takes",
-            "no end by itself" if said.duration_s is None else duration(said.duration_s),
+            "does not end" if predicted.duration_s is None else duration(predicted.duration_s),
         ),
-        ("ends", f"{said.ends}: {said.text}"),
+        ("ends", f"{predicted.ends}: {predicted.text}"),
     ]
-    if said.simulated < said.devices:
-        rows.append(("simulated", f"{said.simulated} devices, in the same proportions"))
+    if predicted.simulated < predicted.devices:
+        rows.append(("simulated", f"{predicted.simulated} devices, in the same proportions"))
     waves = [
         (
             wave.name,
@@ -64,10 +64,10 @@ def trial_lines(tried: Tried) -> list[str]:
             duration(wave.opens_s),
             None if wave.closes_s is None else duration(wave.closes_s),
         )
-        for wave in said.waves
+        for wave in predicted.waves
     ]
     return [
-        "Nothing was planned. A good release would go out like this:",
+        "Dry run: no rollout was planned. Prediction for a good release:",
         *facts(rows),
         "",
         *table(("wave", "cut", "opens after", "closes after"), waves),

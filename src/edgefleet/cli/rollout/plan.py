@@ -1,4 +1,4 @@
-"""``edgefleet rollout plan``: a release, a fleet, waves, and all that bounds them."""
+"""``edgefleet rollout plan``: a release, a fleet, waves, and their limits."""
 
 import tomllib
 from pathlib import Path
@@ -34,15 +34,15 @@ from edgefleet.protocol.rollout import Command, Verb
 @click.option(
     "--file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The plan as TOML, in the words of docs/rollouts.md; options go before it.",
+    help="The plan as TOML (docs/rollouts.md); options take precedence.",
 )
 @knob_options
-@click.option("--start", is_flag=True, help="Start it at once.")
-@click.option("--watch", is_flag=True, help="Start it and follow it to its end.")
+@click.option("--start", is_flag=True, help="Start it immediately.")
+@click.option("--watch", is_flag=True, help="Start it and watch it until it ends.")
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Plan nothing: show cuts, bytes, duration and exposure, from a simulation of this plan.",
+    help="Plan nothing: simulate the plan and show cuts, bytes, duration and exposure.",
 )
 @pass_invocation
 def plan(
@@ -53,21 +53,22 @@ def plan(
     start: bool,
     watch: bool,
     dry_run: bool,
-    **said: Any,
+    **knobs: Any,
 ) -> int:
     """Plan a rollout in waves.
 
     The hub checks the plan against the fleet (a variant for each profile, no other rollout on the
-    same devices, a release that was not taken back before) and keeps it. Nothing reaches a device
+    same devices, no release that was rolled back before) and stores it. No device gets the release
     before `edgefleet rollout start`, or --start.
 
-    Behind each wave stands a gate. It passes when enough devices are healthy for the soak time,
-    and takes the release back from every device when the evidence says that it is bad. Inside a
-    wave, no more devices are in trial than the evidence so far allows.
+    The first wave is the canary. A gate judges each wave: it passes if enough devices stay healthy
+    for the soak time, and rolls back every device if the release is bad. Inside a wave, admission
+    control limits how many devices are in trial.
 
-    What is not said is as in the file, else the default. docs/rollouts.md explains every knob.
+    Options take precedence over the file, and the file over defaults. docs/rollouts.md explains
+    every option.
     """
-    spec = spec_of(said, None if file is None else read_plan(file))
+    spec = spec_of(knobs, None if file is None else read_plan(file))
     with reach(invocation) as hub:
         if dry_run:
             found = hub.plan_fleet(spec)
@@ -87,7 +88,7 @@ def plan(
 
 
 def read_plan(file: Path) -> dict[str, Any]:
-    """The file's tables. Raises OperatorError ``setting_invalid`` when it is no TOML."""
+    """The file's tables. Raises OperatorError ``setting_invalid`` if it is not TOML."""
     try:
         return tomllib.loads(file.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -42,9 +42,9 @@ def list_(invocation: Invocation) -> None:
 @click.argument("rollout", metavar="[ROLLOUT]", required=False)
 @pass_invocation
 def show(invocation: Invocation, rollout: str | None) -> None:
-    """Show one rollout: its gate, its waves with their verdicts, and what it waits for.
+    """Show one rollout: its gate, its waves with verdicts, and what it waits for.
 
-    Without ROLLOUT the only open one is meant, else the newest.
+    Default ROLLOUT: the only open one, else the newest.
     """
     with reach(invocation) as hub:
         view = hub.rollout(which_rollout(hub, rollout, reading=True))
@@ -55,10 +55,10 @@ def show(invocation: Invocation, rollout: str | None) -> None:
 @click.argument("rollout", metavar="[ROLLOUT]", required=False)
 @pass_invocation
 def why(invocation: Invocation, rollout: str | None) -> None:
-    """Say what a rollout waits for.
+    """Explain what a rollout waits for.
 
-    Names each thing that is waited for, since when, until when, and the first devices concerned.
-    Without ROLLOUT the only open one is meant, else the newest.
+    Shows each wait with its start, its end if known, and the first devices concerned.
+    Default ROLLOUT: the only open one, else the newest.
     """
     with reach(invocation) as hub:
         report = hub.why_rollout(which_rollout(hub, rollout, reading=True))

@@ -1,4 +1,4 @@
-"""``edgefleet rollout start|pause|resume|advance|halt|revert|approve``: steering a rollout."""
+"""``edgefleet rollout start|pause|resume|advance|halt|revert|approve``: control a rollout."""
 
 from collections.abc import Callable
 
@@ -14,10 +14,10 @@ from edgefleet.cli.rollout.watch import follow
 from edgefleet.protocol.rollout import ApproveRequest, Command, Verb
 
 
-def _steering(word: Verb, text: str) -> click.Command:
-    """The command of one verb; ``text`` is its page."""
+def _control(word: Verb, text: str) -> click.Command:
+    """The command of one verb; ``text`` is its help."""
 
-    def steer(
+    def control(
         invocation: Invocation,
         rollout: str | None,
         note: str,
@@ -32,17 +32,17 @@ def _steering(word: Verb, text: str) -> click.Command:
         invocation.screen.answer(view, rollout_lines(view))
         return Exit.DONE
 
-    steer.__doc__ = f"{text}\n\nWithout ROLLOUT the only open one is meant."
-    shape: Callable[..., int] = pass_invocation(steer)
+    control.__doc__ = f"{text}\n\nDefault ROLLOUT: the only open one."
+    shape: Callable[..., int] = pass_invocation(control)
     for option in (
-        click.option("--watch", is_flag=True, help="Then follow it to its end."),
+        click.option("--watch", is_flag=True, help="Then watch it until it ends."),
         click.option(
             "--generation",
             type=click.IntRange(0),
             metavar="N",
-            help="Refuse unless the rollout still is at this generation.",
+            help="Refuse unless the rollout has this generation (optimistic lock).",
         ),
-        click.option("--note", default="", help="Why, for the audit log."),
+        click.option("--note", default="", help="Reason, for the audit log."),
         click.argument("rollout", metavar="[ROLLOUT]", required=False),
     ):
         shape = option(shape)
@@ -55,31 +55,31 @@ def _steering(word: Verb, text: str) -> click.Command:
     )(shape)
 
 
-start = _steering(
+start = _control(
     Verb.START,
-    "Start a planned rollout.\n\nIts first wave opens now; the later ones open by themselves as "
-    "each wave's gate passes.",
+    "Start a planned rollout.\n\nThe first wave opens now; each later wave opens when the gate of "
+    "the wave before it passes.",
 )
-pause = _steering(
+pause = _control(
     Verb.PAUSE,
-    "Open no wave until it is resumed.\n\nDevices inside the open wave go on, and the gate still "
-    "takes everything back when it fails.",
+    "Start no more devices until it is resumed.\n\nTrials continue. If the gate fails, it still "
+    "rolls back every device.",
 )
-resume = _steering(Verb.RESUME, "Let a paused rollout go on.")
-advance = _steering(
+resume = _control(Verb.RESUME, "Resume a paused or halted rollout.")
+advance = _control(
     Verb.ADVANCE,
-    "Open the next wave without waiting for the gate to pass.\n\nA human's decision against an "
-    "undecided gate: it is written to the audit log with --note.",
+    "Open the next wave without waiting for the gate.\n\nUse it if the verdict is inconclusive. "
+    "The audit log records the decision with --note.",
 )
-halt = _steering(
+halt = _control(
     Verb.HALT,
-    "Expose no further device.\n\nDevices that have the release keep it; `edgefleet rollout "
-    "revert` takes it back.",
+    "Stop a rollout; devices keep the release.\n\nNo more devices start. `edgefleet rollout "
+    "revert` rolls back the devices that have the release.",
 )
-revert = _steering(
+revert = _control(
     Verb.REVERT,
-    "Take the release back everywhere.\n\nEvery device that runs it is offered the previous "
-    "release. It is never offered to this fleet again.",
+    "Roll back every device that runs the release.\n\nEach device is offered the previous release. "
+    "The rolled-back release cannot be planned for these devices again.",
 )
 
 
@@ -94,10 +94,10 @@ revert = _steering(
 @person_options
 @pass_invocation
 def approve(invocation: Invocation, rollout: str | None, person: str, note: str) -> None:
-    """Agree with a rollout, or with its open wave.
+    """Approve a rollout, or its open wave.
 
-    A plan may want one person or two before any device begins (--approval-people), once or for
-    each wave. Without ROLLOUT the only open one is meant.
+    A plan may require the approval of one or two people (--approval-people), once or for each wave,
+    before any device starts. Default ROLLOUT: the only open one.
     """
     with reach(invocation) as hub:
         found = which_rollout(hub, rollout, reading=False)

@@ -1,4 +1,4 @@
-"""``edgefleet rollout watch``: one rollout, followed to its end."""
+"""``edgefleet rollout watch``: follows one rollout to its end."""
 
 import sys
 from collections.abc import Generator
@@ -20,7 +20,7 @@ from edgefleet.cli.screen import Screen, clean
 from edgefleet.cli.values import DURATION, duration
 from edgefleet.client.hub import HubClient
 from edgefleet.client.watch import NoAnswer, Observed
-from edgefleet.client.watch import watch as look
+from edgefleet.client.watch import watch as views_of
 from edgefleet.protocol.rollout import RolloutView, Status
 
 _COLOURS: Final = {"#": "green", "+": "cyan", "x": "red", ".": "dim"}
@@ -35,18 +35,16 @@ _COLOURS: Final = {"#": "green", "+": "cyan", "x": "red", ".": "dim"}
     exits=(Exit.FAILED, Exit.WAITING),
 )
 @click.argument("rollout", metavar="[ROLLOUT]", required=False)
-@click.option(
-    "--timeout", type=DURATION, metavar="DURATION", help="Give up watching after this long."
-)
+@click.option("--timeout", type=DURATION, metavar="DURATION", help="Stop watching after this time.")
 @pass_invocation
 def watch(invocation: Invocation, rollout: str | None, timeout: float | None) -> int:
     """Follow a rollout until it is completed, reverted, refused or halted.
 
     Shows the open wave as a bar (# healthy, + in trial, x failed, . to go), the counts, and what
-    is waited for; on a terminal in place, else one line for each change. A hub that goes away is
-    waited for. Stopping to watch changes nothing at the hub.
+    the rollout waits for: in place on a terminal, else one line per change. If the hub does not
+    answer, the command waits for it. Ctrl-C does not affect the rollout.
 
-    Without ROLLOUT the only open one is meant, else the newest.
+    Default ROLLOUT: the only open one, else the newest.
     """
     with reach(invocation) as hub:
         return follow(invocation, hub, which_rollout(hub, rollout, reading=True), timeout_s=timeout)
@@ -55,12 +53,12 @@ def watch(invocation: Invocation, rollout: str | None, timeout: float | None) ->
 def follow(
     invocation: Invocation, hub: HubClient, rollout_id: str, *, timeout_s: float | None = None
 ) -> Exit:
-    """Show the rollout until it ends, answer with its last view, and say how it ended."""
+    """Show the rollout until it ends, then print its last view. Returns the exit code."""
     last: RolloutView | None = None
     answers = True
     try:
         with _picture(invocation.screen) as picture:
-            for sight in look(hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s):
+            for sight in views_of(hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s):
                 match sight:
                     case Observed(view):
                         last, answers = view, True
@@ -69,17 +67,17 @@ def follow(
                         answers = False
                         picture.silent(since_s, error.message)
     except KeyboardInterrupt:
-        invocation.screen.note(f"The rollout goes on: edgefleet rollout watch {rollout_id}")
+        invocation.screen.note(f"The rollout continues: edgefleet rollout watch {rollout_id}")
         raise
     if last is None:
-        msg = "a watch sees the rollout at least once"
+        msg = "a watch yields the rollout at least once"
         raise AssertionError(msg)
     invocation.screen.answer(last, rollout_lines(last))
     return ending(last.status) if answers else Exit.NETWORK
 
 
 def ending(status: Status) -> Exit:
-    """The exit code for a rollout that is left in this status."""
+    """The exit code for a rollout in this status."""
     match status:
         case Status.COMPLETED:
             return Exit.DONE
@@ -96,7 +94,7 @@ class _Picture(Protocol):
 
 
 class _Lines:
-    """One line for each change, for pipes and logs."""
+    """One line per change, for pipes and logs."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -115,11 +113,11 @@ class _Lines:
     def silent(self, since_s: float, text: str) -> None:
         if self._shown != text:
             self._shown = text
-            self._screen.note(f"The hub does not answer since {duration(since_s)}: {text}")
+            self._screen.note(f"No answer from the hub for {duration(since_s)}: {text}")
 
 
 class _Terminal:
-    """The same in place, on a terminal."""
+    """Updates in place, on a terminal."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -138,8 +136,8 @@ class _Terminal:
         self._live.update(Group(*self._lines), refresh=True)
 
     def silent(self, since_s: float, text: str) -> None:
-        said = clean(f"The hub does not answer since {duration(since_s)}: {text}")
-        self._live.update(Group(*self._lines, Text(said, "yellow")), refresh=True)
+        notice = clean(f"No answer from the hub for {duration(since_s)}: {text}")
+        self._live.update(Group(*self._lines, Text(notice, "yellow")), refresh=True)
 
 
 @contextmanager

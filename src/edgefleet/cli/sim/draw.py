@@ -1,4 +1,4 @@
-"""A simulated rollout as one SVG: devices by account over time, the cut above them."""
+"""A simulated rollout as one SVG: devices by outcome over time, with the cut."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ _ACCOUNTS: Final = ("healthy", "in_trial", "failed")
 
 
 def draw(result: Result) -> str:
-    """The picture, as the text of an SVG file."""
+    """The chart as the text of an SVG file."""
     points = result.curve
     span_s = max(1.0, points[-1].at_s if points else 1.0)
     most = max([1, *(max(point.cut, _total(point)) for point in points)])

@@ -1,4 +1,4 @@
-"""How a simulated run reads as text."""
+"""The result of a simulated run as text."""
 
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import duration
@@ -7,7 +7,7 @@ from edgefleet.sim.virtual.swarm import SwarmResult
 
 
 def run_lines(result: Result) -> list[str]:
-    """One run."""
+    """The lines of one run."""
     ended = "-" if result.ended_s is None else duration(result.ended_s)
     lines = facts(
         (
@@ -39,7 +39,7 @@ def run_lines(result: Result) -> list[str]:
 
 
 def swarm_lines(result: SwarmResult) -> list[str]:
-    """A swarm."""
+    """The lines of a swarm."""
     lines = facts(
         (
             ("seeds", result.seeds),

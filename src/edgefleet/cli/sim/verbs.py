@@ -51,19 +51,21 @@ class ScenarioList(Wire, frozen=True, kw_only=True):
     exits=(Exit.FAILED,),
     hub=False,
 )
-@click.option("--scenario", default="good", help="Its name (see sim list), or a TOML file.")
+@click.option(
+    "--scenario", default="good", help="Name of a scenario (see sim list), or a TOML file."
+)
 @_DEVICES
-@click.option("--seed", type=click.IntRange(0), default=7, help="Of all chance.")
+@click.option("--seed", type=click.IntRange(0), default=7, help="Random seed.")
 @click.option(
     "--gate",
     metavar="MODULE:NAME",
-    help="A gate of your own, package.module:name or path/to/file.py:name (docs/own-gate.md).",
+    help="Custom gate, package.module:name or path/to/file.py:name (docs/own-gate.md).",
 )
 @click.option(
     "--draw",
     "picture",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the rollout's picture to this SVG file.",
+    help="Write a chart of the rollout to this SVG file.",
 )
 @pass_invocation
 def run(
@@ -78,8 +80,8 @@ def run(
 ) -> Exit:
     """Simulate one rollout on a virtual fleet.
 
-    The engine and the agents are the real ones; clock, network, disks and power are virtual. Every
-    invariant is checked as it runs. The same seed gives the same trace digest.
+    The engine and the agents are real; clock, network, disks and power are virtual. All invariants
+    are checked during the run. The same seed gives the same trace digest.
     """
     played = Run(
         scenarios.load(scenario),
@@ -104,16 +106,16 @@ def run(
     "--processes",
     type=click.IntRange(1, 64),
     default=os.cpu_count() or 1,
-    show_default="one a core",
-    help="How many run side by side.",
+    show_default="number of cores",
+    help="Number of parallel processes.",
 )
 @_DEVICES
 @pass_invocation
 def swarm(invocation: Invocation, seeds: int, first: int, processes: int, devices: int) -> Exit:
     """Simulate many random mixtures of releases, plans and faults.
 
-    Fails when an invariant was violated, or a run did not end after everything was healed. A
-    failing seed is shown with the command that replays it.
+    Exits with 1 if an invariant was violated, or if a run did not end after all faults were healed.
+    Prints each failing seed with the command that replays it.
     """
     result = play_swarm(
         range(first, first + seeds),
@@ -137,13 +139,13 @@ def swarm(invocation: Invocation, seeds: int, first: int, processes: int, device
     "--draw",
     "picture",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the rollout's picture to this SVG file.",
+    help="Write a chart of the rollout to this SVG file.",
 )
 @pass_invocation
 def replay(invocation: Invocation, seed: int, devices: int, picture: Path | None) -> Exit:
     """Run one seed of a swarm again and show the end of its trace.
 
-    Prints the scenario that the seed stands for, what happened last, and the command itself.
+    Prints the scenario of the seed, the last events, and the command.
     """
     scenario = mixture(seed)
     played = Run(scenario, name=f"mixture {seed}", devices=devices, seed=seed)
@@ -162,7 +164,7 @@ def replay(invocation: Invocation, seed: int, devices: int, picture: Path | None
 def list_(invocation: Invocation) -> None:
     """List the scenarios that come with edgefleet.
 
-    Each is a short TOML file; copy one to make your own.
+    Each scenario is a short TOML file; copy one to write your own.
     """
     found = tuple(
         ScenarioLine(name=name, title=scenario.title, expect=scenario.expect)
@@ -171,7 +173,7 @@ def list_(invocation: Invocation) -> None:
     )
     rows = [(one.name, one.title, ", ".join(one.expect)) for one in found]
     invocation.screen.answer(
-        ScenarioList(scenarios=found), table(("scenario", "what happens", "ends"), rows)
+        ScenarioList(scenarios=found), table(("scenario", "title", "ends"), rows)
     )
 
 

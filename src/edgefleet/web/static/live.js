@@ -1,30 +1,30 @@
-// Keeps an open page true: listens to the hub's stream, swaps the pieces that changed, and says so
-// when the hub does not answer. Falls back to asking when no stream comes through.
+// Keeps an open page current: reads the hub's stream, replaces the fragments that changed, and shows
+// when the hub does not answer. Falls back to polling if the stream does not work.
 "use strict";
 (() => {
-  const POLL_MS = 2000; // between questions, when asking
+  const POLL_MS = 2000; // between polls
   const RETRY_FIRST_MS = 500;
   const RETRY_MOST_MS = 5000;
-  const DEAF_MS = 12000; // an open stream sends something every 5 s; one that does not is buffered
-  const STREAMS_TRIED = 3; // without a message from a hub that answers, before asking instead
-  const STREAM_AGAIN_MS = 300000; // when asking, before a stream is tried again
-  const ANSWER_MS = 10000; // for an answer to a question; then the hub counts as silent
+  const STALLED_MS = 12000; // an open stream sends a message every 5 s; a silent one is buffered by a proxy
+  const STREAMS_TRIED = 3; // stalled streams before polling, while the hub answers
+  const STREAM_AGAIN_MS = 300000; // while polling, before a stream is tried again
+  const ANSWER_MS = 10000; // timeout of one poll
   const NEWS = "application/vnd.edgefleet.news+json";
 
   const address = document.body.dataset.live;
   const link = document.getElementById("link");
   const silence = document.getElementById("silence");
   let skewMs = Number(document.documentElement.dataset.now) * 1000 - Date.now();
-  let heardMs = Date.now();
+  let receivedMs = Date.now();
   let stream = null;
   let timer = null;
   let failures = 0; // since the hub last answered
-  let deafStreams = 0; // streams that brought nothing while the hub answered, since one did
+  let stalledStreams = 0; // consecutive streams without a message while the hub answered
   let triedMs = 0; // when a stream was last tried
-  let turn = 0; // what was begun in an earlier one has nothing to say any more
+  let turn = 0; // answers to requests of an earlier turn are ignored
   let ended = "";
 
-  // Times: in the reader's own zone, and ages by the hub's clock.
+  // Times in the browser's time zone; ages by the hub's clock.
   const spanText = (seconds) => {
     const s = Math.max(0, Math.round(seconds));
     if (s < 60) return `${s} s`;
@@ -53,7 +53,7 @@
       put(node, clockText(new Date(node.dataset.clock)).slice(0, node.dataset.shown === "minutes" ? 5 : 8));
   };
 
-  // Pieces: only those that changed are touched; what the reader opened or focused stays so.
+  // Fragments: only changed ones are replaced; open details, scroll position and focus are kept.
   const swap = (piece) => {
     const place = document.querySelector(`[data-part="${CSS.escape(piece.name)}"]`);
     if (!place || place.dataset.version === piece.version) return;
@@ -67,24 +67,24 @@
     if (focused) document.getElementById(focused)?.focus();
     showTimes(place);
   };
-  const heard = (at) => {
-    heardMs = Date.now();
-    skewMs = at * 1000 - heardMs;
+  const received = (at) => {
+    receivedMs = Date.now();
+    skewMs = at * 1000 - receivedMs;
     failures = 0;
     silence.hidden = true;
   };
-  const take = (news) => {
-    heard(news.at);
+  const apply = (news) => {
+    received(news.at);
     document.title = `${news.title} · edgefleet`;
     news.fragments.forEach(swap);
   };
-  const say = (state, text) => {
+  const showLink = (state, text) => {
     link.dataset.state = state;
     put(link, text);
   };
 
-  // The link: a stream first, and questions when the hub answers but its streams bring nothing.
-  // A hub that does not answer at all is asked in pauses that grow, and says nothing about streams.
+  // The link: a stream first; polling if the hub answers but its streams bring no message.
+  // A hub that does not answer is polled with exponential backoff.
   const later = (work, afterMs) => {
     clearTimeout(timer);
     timer = setTimeout(work, afterMs);
@@ -102,13 +102,13 @@
   const finish = (text) => {
     hangUp();
     ended = text;
-    say("lost", "not live");
+    showLink("lost", "not live");
     silence.textContent = text;
     silence.hidden = false;
   };
   const lost = () => {
     failures += 1;
-    say("lost", "not live");
+    showLink("lost", "not live");
   };
 
   const listen = () => {
@@ -118,26 +118,26 @@
     const on = (name, act) =>
       mine.addEventListener(name, (event) => {
         if (stream !== mine) return;
-        deafStreams = 0;
+        stalledStreams = 0;
         act(JSON.parse(event.data));
-        say("live", "live");
-        later(deaf, DEAF_MS);
+        showLink("live", "live");
+        later(stalled, STALLED_MS);
       });
-    const deaf = () => {
+    const stalled = () => {
       lost();
-      ask(true);
+      poll(true);
     };
-    on("fragments", take);
-    on("alive", (news) => heard(news.at));
+    on("fragments", apply);
+    on("alive", (news) => received(news.at));
     mine.addEventListener("gone", (event) => finish(JSON.parse(event.data).message));
     mine.addEventListener("error", () => {
-      // A refusal looks like a broken line to EventSource: a question tells them apart.
-      if (stream === mine) ask(true);
+      // EventSource cannot tell an HTTP error from a broken connection: a poll can.
+      if (stream === mine) poll(true);
     });
-    later(deaf, DEAF_MS);
+    later(stalled, STALLED_MS);
   };
 
-  const ask = async (streamFailed = false) => {
+  const poll = async (streamFailed = false) => {
     hangUp();
     const mine = turn;
     try {
@@ -152,22 +152,22 @@
       if (!answer.ok) throw new Error(String(answer.status));
       const news = await answer.json();
       if (turn !== mine) return;
-      take(news);
-      if (streamFailed) deafStreams += 1;
-      if (deafStreams < STREAMS_TRIED) return later(listen, RETRY_FIRST_MS);
-      say("asking", "live, by asking");
-      later(Date.now() - triedMs < STREAM_AGAIN_MS ? ask : listen, POLL_MS);
+      apply(news);
+      if (streamFailed) stalledStreams += 1;
+      if (stalledStreams < STREAMS_TRIED) return later(listen, RETRY_FIRST_MS);
+      showLink("polling", "live, by polling");
+      later(Date.now() - triedMs < STREAM_AGAIN_MS ? poll : listen, POLL_MS);
     } catch {
       if (turn !== mine) return;
       lost();
-      later(ask, retryMs());
+      later(poll, retryMs());
     }
   };
 
   setInterval(() => {
     showTimes(document);
     if (ended || !failures) return;
-    put(silence, `The hub has not answered for ${spanText((Date.now() - heardMs) / 1000)}. What you see is from then.`);
+    put(silence, `The hub has not answered for ${spanText((Date.now() - receivedMs) / 1000)}. The page shows its last answer.`);
     silence.hidden = false;
   }, 1000);
   showTimes(document);
@@ -189,7 +189,7 @@
   if (location.hash === "#filter") document.getElementById("filter")?.focus();
 
   if (!address) return;
-  // A hidden tab holds no stream: browsers allow few to one host.
+  // A hidden tab closes its stream: browsers allow few connections to one host.
   document.addEventListener("visibilitychange", () => {
     if (ended) return;
     if (document.hidden) hangUp();
