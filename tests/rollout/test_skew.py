@@ -21,7 +21,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.version import PREVIOUS, PROTOCOL, is_served, starts_by_itself
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.limits import PUT_OFF_S
-from support.toy_rollout import MODEL, Behaviour, ToyShell, outcome, spec
+from support.toy_rollout import Behaviour, ToyShell, outcome, spec
 
 STARTED, OFFERED = OutcomeKind.TRIAL_STARTED, OutcomeKind.OFFERED
 
@@ -37,14 +37,8 @@ def skewed(devices: int, *, previous: int | None = None, **knobs: object) -> tup
 
 def hear(shell: ToyShell, row: int, phase: Phase = Phase.IDLE, running: str | None = None) -> bool:
     """A check-in without reports; True when it is answered with an offer."""
-    engine = shell.engine
-    engine.fleet.set_protocol(row, shell.devices[row].protocol)
-    model = MODEL if running else None
-    engine.fleet.observe(row, shell.now, model=model, release=running, phase=phase)
-    granted = engine.grant(row, shell.now)
-    if granted is not None:
-        shell._store(row, granted)
-    return engine.answer(row, shell.now) is not None
+    answered = shell.exchange(shell.devices[row], phase=phase, running=running)
+    return answered.offer is not None
 
 
 def report(shell: ToyShell, row: int, rollout: str, kind: OutcomeKind) -> None:
@@ -196,7 +190,7 @@ def test_who_is_heard_idle_after_a_restart_is_granted_it_anew():
     shell.restart()
     assert hear(shell, 0), "its own place is free for it"
     assert not hear(shell, 1)
-    (granted,) = shell.stored_outcomes.values()
+    *_, granted = shell.stored_outcomes.values()
     assert (granted.kind, granted.at) == (OFFERED, shell.now), "and that is in the record"
 
 
