@@ -13,14 +13,7 @@ from msgspec.structs import replace
 
 from edgefleet.base.ids import device_hash, mix64
 from edgefleet.protocol.device import CheckIn, Offer, Outcome, OutcomeKind, Phase, Telemetry
-from edgefleet.protocol.release import (
-    Artifact,
-    Golden,
-    Quality,
-    ReleaseManifest,
-    TensorSpec,
-    Variant,
-)
+from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import (
     ExposureSpec,
     GateSpec,
@@ -35,6 +28,7 @@ from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.testing.release import fake_manifest
 
 MODEL = "digits"
 START = 1_700_000_000.0
@@ -87,28 +81,8 @@ class ToyDevice:
 
 
 def manifest(release: str, profiles: Iterable[str] = ("generic_x86",)) -> ReleaseManifest:
-    artifact = Artifact(sha256="0" * 64, size_bytes=1)
-    tensor = TensorSpec(name="x", datatype="FP32", shape=(-1, 64))
-    return ReleaseManifest(
-        model=MODEL,
-        release=release,
-        variants=tuple(
-            Variant(
-                profile=profile,
-                runtime="onnx",
-                precision="fp32",
-                artifact=artifact,
-                inputs=(tensor,),
-                outputs=(tensor,),
-                max_batch=1,
-                memory_limit_mib=64,
-            )
-            for profile in profiles
-        ),
-        golden=Golden(artifact=artifact, cases=1, min_accuracy=0.9, min_agreement=0.9),
-        quality=Quality(output="y", scores="probabilities"),
-        created_at=START,
-    )
+    """A manifest whose artifact and golden set have one byte each."""
+    return fake_manifest(MODEL, release, profiles, now=START, artifact_bytes=1, golden_bytes=1)
 
 
 EVERYBODY = ExposureSpec(first=1_000_000)
