@@ -35,6 +35,27 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "a check-in is answered before its reports are recorded",
+        "rollout/checkin.py",
+        "for outcome in fresh if engine.record(",
+        "for outcome in tuple(fresh)[:0] if engine.record(",
+        ("good/300", "tests/rollout/test_checkin.py"),
+    ),
+    Mutant(
+        "a store that fails keeps the places",
+        "rollout/checkin.py",
+        "    for outcome in pending.reserved:\n        engine.release(",
+        "    for outcome in pending.reserved[:0]:\n        engine.release(",
+        ("tests/rollout/test_checkin.py",),
+    ),
+    Mutant(
+        "a legacy agent is offered what is not granted yet",
+        "rollout/checkin.py",
+        "    if granted is None:\n        return _answer(",
+        "    if granted is None or engine.record(row, granted, now):\n        return _answer(",
+        ("tests/rollout/test_checkin.py",),
+    ),
+    Mutant(
         "a report is counted twice",
         "rollout/evidence/ledger.py",
         "self.counts[standing] += 1",

@@ -354,7 +354,9 @@ def test_another_order_is_caught(
     assert shell.wrong
 
 
-_STEP = re.compile(r"\b_?engine(\.batch)?\.(admit|grants?|telemetry|answers?|concerns?|release)\(")
+_STEP = re.compile(
+    r"\b_?engine(\.batch)?\.(admit|grants?|telemetry|answers?|concern|position|release)\("
+)
 
 
 def test_no_shell_has_an_order_of_its_own() -> None:

@@ -21,7 +21,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.version import PREVIOUS, PROTOCOL, is_served, starts_by_itself
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.limits import PUT_OFF_S
-from support.toy_rollout import MODEL, Behaviour, ToyShell, outcome, spec
+from support.toy_rollout import Behaviour, ToyShell, outcome, spec
 
 STARTED, OFFERED = OutcomeKind.TRIAL_STARTED, OutcomeKind.OFFERED
 
@@ -39,14 +39,8 @@ def check_in(
     shell: ToyShell, row: int, phase: Phase = Phase.IDLE, running: str | None = None
 ) -> bool:
     """A check-in without reports. Returns True if the answer has an offer."""
-    engine = shell.engine
-    engine.fleet.set_protocol(row, shell.devices[row].protocol)
-    model = MODEL if running else None
-    engine.fleet.observe(row, shell.now, model=model, release=running, phase=phase)
-    granted = engine.grant(row, shell.now)
-    if granted is not None:
-        shell.store(row, granted)
-    return engine.answer(row, shell.now) is not None
+    answered = shell.exchange(shell.devices[row], phase=phase, running=running)
+    return answered.offer is not None
 
 
 def report(shell: ToyShell, row: int, rollout: str, kind: OutcomeKind) -> None:
@@ -202,7 +196,7 @@ def test_a_device_that_is_idle_after_a_restart_gets_a_new_grant():
     shell.restart()
     assert check_in(shell, 0), "the place of the device is free"
     assert not check_in(shell, 1)
-    (granted,) = shell.stored_outcomes.values()
+    *_, granted = shell.stored_outcomes.values()
     assert (granted.kind, granted.at) == (OFFERED, shell.now), "the new grant is recorded"
 
 

@@ -8,9 +8,9 @@ from edgefleet.protocol.device import (
     CheckInAnswer,
     EnrolAnswer,
     EnrolRequest,
-    OutcomeKind,
 )
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Status, Verb, WaveSpec
+from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Engine
 from edgefleet.sim.load.device import DeviceFacts, Surroundings
 from edgefleet.sim.load.disk import Shelf
@@ -58,37 +58,21 @@ class EngineHub(ToyHub):
         return self.engine.view(rollout, self.world.now())
 
     def check_in(self, token: str, check_in: CheckIn, done: Done[CheckInAnswer]) -> None:
-        now, fleet = self.world.now(), self.engine.fleet
-        row = fleet.row(token)
+        now, row = self.world.now(), self.engine.fleet.row(token)
         assert row is not None
-        if not fleet.accept_seq(row, check_in.seq):
+        step = checkin.begin(self.engine, row, check_in, now)
+        if isinstance(step, checkin.OutOfSequence):
             self.replays += 1
-            done(Failed("checkin_replayed", "", fleet.last_seq(row) + 1))
+            done(Failed("checkin_replayed", "", step.next_seq))
             return
-        fleet.observe(
-            row, now, model=check_in.model, release=check_in.release, phase=check_in.phase
-        )
         self.running[token] = check_in.release
         self.trace.append(f"{now:.3f} {token} {check_in.seq} {check_in.phase} {check_in.release}")
-        taken = [
-            outcome
-            for outcome in check_in.outcomes
-            if outcome.kind is not OutcomeKind.TRIAL_STARTED or self.engine.admit(row, outcome, now)
-        ]
-        for outcome in taken:
-            if (token, outcome.id) not in self._known:
-                self._known.add((token, outcome.id))
-                self.outcomes.append((token, outcome))
-                self.engine.record(row, outcome, now)
-        if check_in.telemetry:
-            self.engine.telemetry(row, check_in.telemetry, now)
-        done(
-            CheckInAnswer(
-                interval_s=self.interval_s,
-                acked=tuple(outcome.id for outcome in taken),
-                offer=self.engine.answer(row, now),
-            )
-        )
+        while isinstance(step, checkin.Pending):
+            fresh = [one for one in step.to_store if (token, one.id) not in self._known]
+            self._known.update((token, one.id) for one in fresh)
+            self.outcomes += [(token, one) for one in fresh]
+            step = checkin.finish(self.engine, step, fresh, now)
+        done(CheckInAnswer(interval_s=self.interval_s, acked=step.acked, offer=step.offer))
 
     def _tick(self) -> None:
         now = self.world.now()

@@ -9,16 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from msgspec.structs import replace
+
 from edgefleet.base.ids import device_hash, mix64
-from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Telemetry
-from edgefleet.protocol.release import (
-    Artifact,
-    Golden,
-    Quality,
-    ReleaseManifest,
-    TensorSpec,
-    Variant,
-)
+from edgefleet.protocol.device import CheckIn, Offer, Outcome, OutcomeKind, Phase, Telemetry
+from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import (
     ExposureSpec,
     GateSpec,
@@ -30,8 +25,10 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.version import PROTOCOL, starts_by_itself
 from edgefleet.protocol.wire import decode, encode
+from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.testing.release import fake_manifest
 
 MODEL = "digits"
 START = 1_700_000_000.0
@@ -71,6 +68,7 @@ class ToyDevice:
     protocol: int = PROTOCOL
     deaf: bool = False  # what it is answered is lost
     heard: float = START
+    seq: int = 0
     spool: list[Outcome] = field(default_factory=list)
 
     @property
@@ -83,28 +81,8 @@ class ToyDevice:
 
 
 def manifest(release: str, profiles: Iterable[str] = ("generic_x86",)) -> ReleaseManifest:
-    artifact = Artifact(sha256="0" * 64, size_bytes=1)
-    tensor = TensorSpec(name="x", datatype="FP32", shape=(-1, 64))
-    return ReleaseManifest(
-        model=MODEL,
-        release=release,
-        variants=tuple(
-            Variant(
-                profile=profile,
-                runtime="onnx",
-                precision="fp32",
-                artifact=artifact,
-                inputs=(tensor,),
-                outputs=(tensor,),
-                max_batch=1,
-                memory_limit_mib=64,
-            )
-            for profile in profiles
-        ),
-        golden=Golden(artifact=artifact, cases=1, min_accuracy=0.9, min_agreement=0.9),
-        quality=Quality(output="y", scores="probabilities"),
-        created_at=START,
-    )
+    """A manifest whose artifact and golden set have one byte each."""
+    return fake_manifest(MODEL, release, profiles, now=START, artifact_bytes=1, golden_bytes=1)
 
 
 EVERYBODY = ExposureSpec(first=1_000_000)
@@ -143,6 +121,7 @@ class ToyShell:
         self.behaviour: dict[str, Callable[[ToyDevice], Behaviour]] = {}
         self.stored_states: dict[str, bytes] = {}
         self.stored_outcomes: dict[tuple[int, str], Outcome] = {}  # by row and outcome id
+        self.received: dict[tuple[int, str], float] = {}
         self.ended_badly: set[tuple[int, str]] = set()  # row and release
         self.were_silent: set[tuple[int, str]] = set()  # row and id of what it said at last
         self.enrolled: list[tuple[str, str, dict[str, str]]] = []
@@ -196,8 +175,8 @@ class ToyShell:
         outcomes = list(self.stored_outcomes.items())
         for state in reversed(states) if reverse else states:
             self.engine.load(decode(state, RolloutState))
-        for (row, _), said in reversed(outcomes) if reverse else outcomes:
-            self.engine.record(row, said, said.at)
+        for key, said in reversed(outcomes) if reverse else outcomes:
+            self.engine.record(key[0], said, self.received[key])
 
     def tick(self, seconds: float = 1.0) -> None:
         self.now += seconds
@@ -243,32 +222,39 @@ class ToyShell:
     # What a device does.
 
     def check_in(self, device: ToyDevice) -> None:
-        engine = self.engine
         self._live(device)
         if device.begun and starts_by_itself(device.protocol) and not device.trial:
             self._go_on(device, device.begun[0])
-        engine.fleet.set_protocol(device.row, device.protocol)
-        engine.fleet.observe(
-            device.row, self.now, model=MODEL if device.running else None,
-            release=device.running, phase=device.phase,
-        )  # fmt: skip
         silent_s, device.heard = self.now - device.heard, self.now
         if silent_s > GATE.silence_s:
             self.were_silent.update((device.row, said.id) for said in device.spool)
+        answered = self.exchange(device, *device.spool)
         for said in device.spool:
-            by_itself = said.kind is OutcomeKind.TRIAL_STARTED
-            if by_itself and not engine.admit(device.row, said, self.now):
+            if said.kind is OutcomeKind.TRIAL_STARTED and said.id not in answered.acked:
                 raise BrokenError(f"{device.name} runs it, and is refused")
-            self.store(device.row, said)
-            if self.twice:
-                self.store(device.row, said)
         device.spool.clear()
-        granted = engine.grant(device.row, self.now)
-        if granted is not None:
-            self.store(device.row, granted)
-        offer = engine.answer(device.row, self.now)
         if not device.deaf:
-            self._obey(device, offer)
+            self._obey(device, answered.offer)
+
+    def exchange(
+        self, device: ToyDevice, *outcomes: Outcome, running: str | None = None, **changes: object
+    ) -> checkin.Answered:
+        """One check-in, in the order of the engine, as the device is or with ``changes``."""
+        device.seq += 1
+        running = running or device.running
+        said = CheckIn(
+            protocol=device.protocol, seq=device.seq, phase=device.phase, outcomes=outcomes,
+            model=MODEL if running else None, release=running,
+        )  # fmt: skip
+        said = replace(said, **changes)
+        step = checkin.begin(self.engine, device.row, said, self.now)
+        while isinstance(step, checkin.Pending):
+            fresh = [one for one in step.to_store if self._keep(device.row, one, step.at)]
+            # Those that are reported twice come twice, as from a store that forgets.
+            again = step.to_store if self.twice else ()
+            step = checkin.finish(self.engine, step, (*fresh, *again), self.now)
+        assert isinstance(step, checkin.Answered)
+        return step
 
     def _live(self, device: ToyDevice) -> None:
         if device.trial is None or self.now < device.trial[1]:
@@ -314,16 +300,12 @@ class ToyShell:
                     self._start(device, offer, behaves)
                     device.spool.append(start)  # told with the check-in that follows
                     return
-                if not self.engine.admit(device.row, start, self.now):
-                    device.staged = offer
-                    return
-                device.staged = None
-                device.spool.append(start)
-                self._start(device, offer, behaves)
-                # Said before the switch: the report leaves even if the device does not live on.
-                for said in device.spool:
-                    self.store(device.row, said)
+                device.staged = offer
+                answered = self.exchange(device, *device.spool, start)
                 device.spool.clear()
+                if start.id in answered.acked:
+                    device.staged = None
+                    self._start(device, offer, behaves)
 
     def _start(self, device: ToyDevice, offer: Offer, behaves: Behaviour) -> None:
         device.before, device.running = device.running, offer.release
@@ -433,11 +415,19 @@ class ToyShell:
         }
 
     def store(self, row: int, said: Outcome) -> None:
+        self._keep(row, said, said.at)
+        self.engine.record(row, said, said.at)
+
+    def _keep(self, row: int, said: Outcome, at: float) -> bool:
+        """Make an outcome durable. False if it was there."""
+        if (row, said.id) in self.stored_outcomes:
+            return False
         self.stored_outcomes[row, said.id] = said
+        self.received[row, said.id] = at
         if said.kind in _ENDED_BADLY:
             release = decode(self.stored_states[said.rollout], RolloutState).spec.release
             self.ended_badly.add((row, release))
-        self.engine.record(row, said, said.at)
+        return True
 
     def commit(self, change: Change) -> None:
         self.stored_states[change.state.id] = encode(change.state)

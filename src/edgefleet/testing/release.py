@@ -12,14 +12,22 @@ from edgefleet.protocol.release import (
     Variant,
 )
 
-ARTIFACT: Final = Artifact(sha256="0" * 64, size_bytes=4 << 20)
-GOLDEN: Final = Artifact(sha256="1" * 64, size_bytes=64 << 10)
+ARTIFACT_BYTES: Final = 4 << 20
+GOLDEN_BYTES: Final = 64 << 10
 
 
 def fake_manifest(
-    model: str, release: str, profiles: Iterable[str], *, now: float
+    model: str,
+    release: str,
+    profiles: Iterable[str],
+    *,
+    now: float,
+    artifact_bytes: int = ARTIFACT_BYTES,
+    golden_bytes: int = GOLDEN_BYTES,
 ) -> ReleaseManifest:
-    """A manifest with a variant for each profile."""
+    """A manifest with a variant for each profile. A download is an artifact and the golden set."""
+    artifact = Artifact(sha256="0" * 64, size_bytes=artifact_bytes)
+    golden = Artifact(sha256="1" * 64, size_bytes=golden_bytes)
     x = TensorSpec(name="x", datatype="FP32", shape=(-1, 64))
     y = TensorSpec(name="y", datatype="FP32", shape=(-1, 10))
     return ReleaseManifest(
@@ -30,7 +38,7 @@ def fake_manifest(
                 profile=profile,
                 runtime="onnx",
                 precision="fp32",
-                artifact=ARTIFACT,
+                artifact=artifact,
                 inputs=(x,),
                 outputs=(y,),
                 max_batch=1,
@@ -38,7 +46,7 @@ def fake_manifest(
             )
             for profile in profiles
         ),
-        golden=Golden(artifact=GOLDEN, cases=100, min_accuracy=0.9, min_agreement=0.9),
+        golden=Golden(artifact=golden, cases=100, min_accuracy=0.9, min_agreement=0.9),
         quality=Quality(output="y", scores="probabilities"),
         created_at=now,
     )
