@@ -93,7 +93,7 @@ def _exposure(observed: StoryObservations) -> Check:
             continue
         cut, exposed = waves[-1].cut or 0, _exposed(observed, chapter, view)
         holds = holds and exposed <= cut
-        texts.append(f"release {chapter.release} ran on {exposed} devices, cut {cut}")
+        texts.append(f"Release {chapter.release} ran on {exposed} devices, cut {cut}")
     return Check(name="exposure_within_cut", holds=holds, text=f"{'; '.join(texts) or 'Unknown'}.")
 
 
@@ -170,7 +170,7 @@ def _whole_fleet(observed: StoryObservations) -> Check:
         and set(online) == {good}
         and arriving <= ARRIVING * observed.hub.online
     )
-    counts = [f"{count} on {release}" for release, count in sorted(online.items())]
+    counts = [f"{count} on release {release}" for release, count in sorted(online.items())]
     counts += [f"{arriving} just online and without a release"] if arriving else []
     return Check(
         name="fleet_on_good",
@@ -195,7 +195,7 @@ def _better_answers(observed: StoryObservations) -> Check:
     found = accuracy(observed.clients)
     good = [chapter.release for chapter in observed.chapters if chapter.ends is Status.COMPLETED]
     shares = [found.get(release) for release in good]
-    shares_text = ", ".join(f"{share:.3f} by {release}" for release, share in found.items())
+    shares_text = ", ".join(f"{share:.3f} by release {release}" for release, share in found.items())
     known = [share for share in shares if share is not None]
     return Check(
         name="better_answers",

@@ -104,7 +104,9 @@ def show(console: Console, report: DemoReport) -> None:
         )
     console.print()
     console.print(table)
-    online = ", ".join(f"{count} on {name}" for name, count in report.devices.on_release.items())
+    online = ", ".join(
+        f"{count} on release {name}" for name, count in report.devices.on_release.items()
+    )
     console.print(f"{report.devices.total} devices; online: {online}.", highlight=False)
     for check in report.checks:
         mark = Text("ok    ", "green") if check.holds else Text("FAILED", "bold red")

@@ -124,14 +124,14 @@ def _closing(view: RolloutView) -> str:
     match view.status:
         case Status.COMPLETED:
             away = evidence.not_begun
-            return f"Completed: {view.exposed:,} devices run it, {away:,} are out of reach."
+            return f"{view.exposed:,} devices run it, {away:,} are out of reach."
         case Status.REVERTED:
             return (
-                f"Rolled back: {view.exposed} devices ran it; {evidence.failed} rolled back "
-                f"on their own, {evidence.reverted} by the hub."
+                f"{view.exposed} devices ran it; {evidence.failed} rolled back on their own, "
+                f"{evidence.reverted} were rolled back by the hub."
             )
         case Status.REFUSED:
-            return f"Refused: {evidence.refused} devices failed its golden set; none served it."
+            return f"{evidence.refused} devices found that it fails its golden set; none served it."
         case _:
             return f"The rollout is {view.status}."
 
@@ -147,4 +147,4 @@ def _line(view: RolloutView) -> str:
         return view.why.line
     wave = view.waves[view.wave]
     name = f"wave {view.wave + 1} of {len(view.waves)}, {wave.percent:g} %"
-    return f"{name}, {wave.exposed} of {wave.cut} exposed: {view.why.line}"
+    return f"{name}, {wave.exposed} of {wave.cut} devices exposed: {view.why.line}"
