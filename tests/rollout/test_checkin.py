@@ -139,7 +139,7 @@ def shell_of(devices: int, **knobs: object) -> Shell:
     return Shell(engine_with(devices, **knobs))
 
 
-# What each step says.
+# The result of each step.
 
 
 def test_a_heartbeat_is_answered_at_once() -> None:

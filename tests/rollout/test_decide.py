@@ -37,7 +37,7 @@ STARTS = {
     WaitCode.WINDOW, WaitCode.EXPOSURE, WaitCode.PACE, WaitCode.BUDGET, WaitCode.APPROVAL,
     WaitCode.FREEZE,
 }  # fmt: skip
-"""What may keep a device from starting a release that it is offered and may download."""
+"""Codes that block the start of a release that the device is offered and may download."""
 
 
 def shell_in_rollout(**knobs: object) -> ToyShell:
