@@ -50,7 +50,7 @@ def bound_of(metric: Metric) -> str | None:
 
 
 def report(stats: Callable[[str], LiveStats]) -> Telemetry:
-    """What the agent's own code makes of a release that serves, and another after it."""
+    """The telemetry that the agent's own code makes of two releases that serve in turn."""
     windows = quality_window.Windows()
     now, tallies = 0.0, ()
     for release in (OLD, OLD, NEW, NEW):

@@ -15,7 +15,7 @@ from edgefleet.protocol.wire import Wire
 
 
 class Bounds(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a plan allows of each metric. A bound without an entry in a plan has the default."""
+    """The limits of a plan, one for each bound of the table. A plan may omit each of them."""
 
     max_error_rate: float = 0.05  # failed / (failed + healthy)
     max_silent_rate: float = 0.01  # silent / (failed + healthy); each may need a site visit
@@ -137,7 +137,7 @@ class Metric:
     reason: str  # stable code
     sentence: str
     source: str  # the report of a device that carries it
-    meaning: str  # what fails a wave, for the documentation
+    meaning: str  # the condition that fails a wave, for the documentation
     shares_alpha: bool = True  # False for the error rate, which has alpha for itself
 
     def allowed(self, gate: Bounds) -> float:
@@ -346,7 +346,7 @@ LIMITS: Final[tuple[LimitMetric, ...]] = (
         reason="latency", source="telemetry", counter="latency",
         sentence=_ABOVE + "a 95th percentile of latency above {allowed}" + _ABOVE_SHARE,
         meaning="too many devices have a p95 above `max_latency_p95_ms`",
-        exceeds=lambda said, allowed, _: said.latency_us_p95 > allowed * 1_000,
+        exceeds=lambda report, allowed, _: report.latency_us_p95 > allowed * 1_000,
     ),
     LimitMetric(
         key="request_error_limit", label="Request errors", unit=Unit.SHARE,
@@ -354,7 +354,7 @@ LIMITS: Final[tuple[LimitMetric, ...]] = (
         reason="request_errors", source="telemetry", counter="request_errors",
         sentence=_ABOVE + "more than {allowed} failed requests" + _ABOVE_SHARE,
         meaning="too many devices have a share of failed requests above `max_request_error_rate`",
-        exceeds=lambda said, allowed, _: said.errors > allowed * said.requests,
+        exceeds=lambda report, allowed, _: report.errors > allowed * report.requests,
     ),
     LimitMetric(
         key="memory_limit", label="Memory", unit=Unit.PERCENT, bound=_MEMORY,
@@ -362,7 +362,7 @@ LIMITS: Final[tuple[LimitMetric, ...]] = (
         sentence=_ABOVE + "more than {allowed} of the memory that the variant may take"
         + _ABOVE_SHARE,
         meaning="too many devices use more than `max_memory_percent` of the variant's memory",
-        exceeds=lambda said, allowed, memory_mib: 0 < memory_mib * allowed / 100 < said.memory_mib,
+        exceeds=lambda report, allowed, mib: 0 < mib * allowed / 100 < report.memory_mib,
     ),
 )  # fmt: skip
 
