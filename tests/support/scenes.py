@@ -185,7 +185,7 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
                 now - 9,
             )
             finished = Wait(code=WaitCode.DONE, text="Nothing is waited for.")
-            return at("refused_by_devices", "The devices refused it; nobody was exposed.", finished, wave=None,
+            return at("refused_by_devices", "The devices refused it; no device was exposed.", finished, wave=None,
                       ended_at=now - 9, waves=waves_up_to(0, start, no), evidence=refused, exposed=0)  # fmt: skip
 
 

@@ -117,6 +117,6 @@ class VirtualDisk:
 
 def _checked(path: str) -> str:
     if path.startswith("/") or ".." in path.split("/"):
-        msg = f"storage paths stay inside their folder: {path!r}"
+        msg = f"the path leads out of the storage folder: {path!r}"
         raise ValueError(msg)
     return path

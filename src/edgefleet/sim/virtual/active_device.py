@@ -45,7 +45,7 @@ class ActiveDevice:
         self.pid = 1
         self.skew = 0.0  # the device's clock minus the true time, in seconds
         self.timer_at = self.pushed_at = float("inf")
-        self.installed: InstalledRelease | None = None  # what it serves
+        self.installed: InstalledRelease | None = None  # the release that the process serves
         self.pointer: SlotName | None = None
         self.swapped_at = 0.0
         self.requests_s = 0.0
