@@ -1,7 +1,6 @@
 """The hub as one object, which the API, the page and the check-in listener call."""
 
 from collections import Counter
-from collections.abc import Mapping
 
 from edgefleet import __version__
 from edgefleet.base.clock import Clock, SteadyClock
@@ -207,20 +206,15 @@ class Hub:
         return self._release(await self.registry.publish(request.envelope))
 
     def models(self) -> Models:
-        on_release = self._figures().on_release
-        return Models(
-            models=tuple(
-                _model(name, releases, on_release.get(name, {}))
-                for name, releases in sorted(self.registry.models().items())
-            )
-        )
+        running = self._figures().on_release
+        names = sorted(self.registry.models())
+        return Models(models=tuple(self._model(name, running) for name in names))
 
     def model(self, name: str) -> ModelView:
         """Raises OperatorError ``not_found``."""
-        releases = self.registry.models().get(name)
-        if releases is None:
+        if name not in self.registry.models():
             raise OperatorError("not_found", f"There is no model {name}.")
-        return _model(name, releases, self._figures().on_release.get(name, {}))
+        return self._model(name, self._figures().on_release)
 
     def release(self, model: str, release: str) -> ReleaseView:
         """Raises OperatorError ``not_found``."""
@@ -382,6 +376,10 @@ class Hub:
             line=self._engine.why_device(row, now).line,
         )
 
+    def _model(self, name: str, running: Mapping[str, dict[str, int]]) -> ModelView:
+        newest_first = tuple(reversed(tuple(self.registry.models()[name])))
+        return ModelView(name=name, releases=newest_first, devices=running.get(name, {}))
+
     def _release(self, published: RegisteredRelease) -> ReleaseView:
         manifest = published.manifest
         running = self._figures().on_release.get(manifest.model, {})
@@ -392,10 +390,3 @@ class Hub:
             published_at=published.published_at,
             devices=running.get(manifest.release, 0),
         )
-
-
-def _model(
-    name: str, releases: Mapping[str, RegisteredRelease], running: Mapping[str, int]
-) -> ModelView:
-    newest_first = tuple(reversed(tuple(releases)))
-    return ModelView(name=name, releases=newest_first, devices=dict(running))

@@ -9,7 +9,8 @@ from edgefleet.base.ids import check_name
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.limits import VARIANTS_PER_RELEASE
 from edgefleet.protocol.release import Artifact, ReleaseManifest, TensorSpec, Variant
-from edgefleet.serving.formats import inspect_golden, inspect_model
+from edgefleet.serving.golden_set import inspect_golden
+from edgefleet.serving.model_file import inspect_model
 
 
 async def check_release(manifest: ReleaseManifest, blobs: Blobs) -> None:

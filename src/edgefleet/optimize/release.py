@@ -52,7 +52,8 @@ from edgefleet.protocol.release import (
     ReleaseManifest,
     Variant,
 )
-from edgefleet.serving.formats import ModelFacts, inspect_golden, inspect_model
+from edgefleet.serving.golden_set import inspect_golden
+from edgefleet.serving.model_file import ModelFacts, inspect_model
 
 RELEASE_FILE: Final = "release.toml"
 

@@ -18,7 +18,7 @@ from edgefleet.base.errors import EdgefleetError, PublisherError
 from edgefleet.protocol.release import Artifact, TensorSpec, Variant
 from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.serving.formats import GoldenSet, read_golden
+from edgefleet.serving.golden_set import GoldenSet, read_golden
 from edgefleet.serving.limits import PROVE_STDIN_BYTES
 from edgefleet.serving.runtime import LoadedModel, Tensor, runtime_for
 

@@ -351,21 +351,12 @@ class Fleet:
         """Counts over the whole fleet. Online: a check-in within the last ``offline_after_s``."""
         seen = self._last_seen[: len(self)]
         online = (seen > 0) & (now - seen <= self.offline_after_s)
-        by_profile: dict[str, int] = {kit.profile: 0 for kit in self._kits}
-        for number, count in enumerate(np.bincount(self.kit_ids).tolist()):
-            by_profile[self._kits[number].profile] += count
-        phases = np.bincount(self.phases[online], minlength=len(PHASES))
-        on_release: dict[str, dict[str, int]] = {}
-        for number, count in enumerate(np.bincount(self.running_ids[online]).tolist()):
-            named = self._releases[number]
-            if named is not None and count:
-                on_release.setdefault(named[0], {})[named[1]] = count
-        return FleetFigures(
-            total=len(self),
-            online=int(np.count_nonzero(online)),
-            by_profile=by_profile,
-            by_phase={phase.value: int(phases[code]) for code, phase in enumerate(PHASES)},
-            on_release=on_release,
+        profiles = [kit.profile for kit in self._kits]
+        return FleetFigures.of(
+            online,
+            (self.kit_ids, profiles),
+            self.phases,
+            (self.running_ids, self._releases),
         )
 
     def _kit_id(self, kit: Kit) -> int:

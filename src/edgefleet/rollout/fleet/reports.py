@@ -1,9 +1,14 @@
 """Device reports, as values and as codes in the columns of the fleet."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from edgefleet.protocol.device import Phase
+from edgefleet.rollout.fleet.columns import Mask
 
 PHASES: Final = tuple(Phase)
 PHASE_CODES: Final = {phase: code for code, phase in enumerate(PHASES)}
@@ -37,3 +42,29 @@ class FleetFigures:
     by_profile: dict[str, int]
     by_phase: dict[str, int]
     on_release: dict[str, dict[str, int]]
+
+    @classmethod
+    def of(
+        cls,
+        online: Mask,
+        profiles: tuple[npt.NDArray[np.uint32], Sequence[str]],
+        phases: npt.NDArray[np.uint8],
+        running: tuple[npt.NDArray[np.uint32], Sequence[tuple[str, str] | None]],
+    ) -> "FleetFigures":
+        """Count the columns of a fleet. Profiles and releases are numbers and their names."""
+        by_profile: dict[str, int] = dict.fromkeys(profiles[1], 0)
+        for number, count in enumerate(np.bincount(profiles[0]).tolist()):
+            by_profile[profiles[1][number]] += count
+        by_phase = np.bincount(phases[online], minlength=len(PHASES))
+        on_release: dict[str, dict[str, int]] = {}
+        for number, count in enumerate(np.bincount(running[0][online]).tolist()):
+            named = running[1][number]
+            if named is not None and count:
+                on_release.setdefault(named[0], {})[named[1]] = count
+        return cls(
+            total=len(online),
+            online=int(np.count_nonzero(online)),
+            by_profile=by_profile,
+            by_phase={phase.value: int(by_phase[code]) for code, phase in enumerate(PHASES)},
+            on_release=on_release,
+        )

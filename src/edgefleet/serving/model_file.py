@@ -1,4 +1,4 @@
-"""Reads model files and golden sets without running any code in them.
+"""Reads model files without running any code in them.
 
 A file comes from a publisher and may be damaged or hostile. Sizes are checked before allocation,
 pickles are detected but not loaded, and every refusal is a typed error. Reading a model needs the
@@ -7,45 +7,25 @@ pickles are detected but not loaded, and every refusal is a typed error. Reading
 
 import io
 import itertools
-import math
 import pickletools
-import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Final
 
 from edgefleet.base.errors import DeviceError, PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.serving.limits import (
-    GOLDEN_ARRAYS,
-    GOLDEN_BYTES,
-    GOLDEN_CASES,
-    GOLDEN_UNPACKED_BYTES,
     MODEL_BYTES,
     MODEL_FIELDS,
     PICKLE_HEAD_BYTES,
     PICKLE_SURE_OPS,
-    RANK,
     TENSORS,
 )
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
-
-NPY_TYPES: Final[Mapping[Datatype, str]] = {
-    "BOOL": "|b1", "UINT8": "|u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
-    "INT8": "|i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
-    "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
-}  # fmt: skip
-"""NumPy's name of each datatype, for the arrays of a golden set. BYTES is not supported there."""
 
 _ONNX_TYPES: Final[Mapping[str, Datatype]] = {
     "BOOL": "BOOL", "UINT8": "UINT8", "UINT16": "UINT16", "UINT32": "UINT32", "UINT64": "UINT64",
@@ -65,15 +45,6 @@ _MODEL_FIELDS: Final = {
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 
 _ZIP_HEAD: Final = b"PK\x03\x04"
-_ZIP_ENTRY: Final = b"PK\x01\x02"
-_ZIP_FAULTS: Final = (
-    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error,
-    ValueError, OSError, EOFError, RuntimeError, OverflowError,
-)  # fmt: skip
-_NPY_HEADER: Final = re.compile(
-    rb"\{'descr': '([<>|=][a-zA-Z]\d{0,9})', 'fortran_order': (True|False), "
-    rb"'shape': \(((?:\d{1,18}, ?)*\d{0,18})\), \} *\n"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +53,6 @@ class ModelFacts:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GoldenSet:
-    """The arrays of a golden set by tensor name, cases first, and one label per case."""
-
-    inputs: Mapping[str, NDArray[Any]]
-    outputs: Mapping[str, NDArray[Any]]
-    labels: NDArray[np.int64]
 
 
 def inspect_model(path: Path) -> ModelFacts:
@@ -118,45 +80,6 @@ def inspect_model(path: Path) -> ModelFacts:
             )
         case _Frame.WHOLE:
             return _facts(data)
-
-
-def inspect_golden(
-    path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> int:
-    """Check the golden set at ``path``. Returns its number of cases.
-
-    Raises PublisherError ``golden_mismatch``; its field is the array that does not match the model.
-    """
-    return len(read_golden(path, inputs, outputs).labels)
-
-
-def read_golden(
-    path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> GoldenSet:
-    """Read the golden set at ``path``. ``protocol.release.Golden`` describes its arrays.
-
-    Raises PublisherError ``golden_mismatch``; its field is the array that does not match the model.
-    """
-    arrays = _read_npz(path)
-    labels = _array(arrays, "label")
-    if labels.dtype != np.int64 or labels.ndim != 1:
-        raise _mismatch(
-            "label",
-            f"Labels are {labels.dtype} with {labels.ndim} axes; they must be int64 with one.",
-        )
-    if not 0 < len(labels) <= GOLDEN_CASES:
-        raise _mismatch(
-            "label", f"The golden set has {len(labels)} cases; 1 to {GOLDEN_CASES} are allowed."
-        )
-    kinds = (("input", inputs), ("output", outputs))
-    found = {
-        kind: {spec.name: _fitting(arrays, f"{kind}.{spec.name}", spec, labels) for spec in specs}
-        for kind, specs in kinds
-    }
-    known = {"label", *(f"{kind}.{spec.name}" for kind, specs in kinds for spec in specs)}
-    if unknown := sorted(arrays.keys() - known):
-        raise _mismatch(unknown[0], "The model has no such input or output.")
-    return GoldenSet(found["input"], found["output"], labels)
 
 
 class _Frame(Enum):
@@ -333,89 +256,3 @@ def _spec(field: str, info: "ValueInfoProto") -> TensorSpec:
             "model_unsupported", f"Tensor {info.name!r} has shape {shape}.", field=field
         )
     return TensorSpec(name=info.name, datatype=datatype, shape=shape)
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an .npz file. The declared sizes are checked before unpacking."""
-    size_bytes = path.stat().st_size
-    if size_bytes > GOLDEN_BYTES:
-        raise _mismatch(None, f"The golden set has {size_bytes} bytes; {GOLDEN_BYTES} are allowed.")
-    data = path.read_bytes()
-    # Each entry has this mark, so the archive has at most as many entries.
-    if data.count(_ZIP_ENTRY) > GOLDEN_ARRAYS:
-        raise _mismatch(None, f"The golden set has more than {GOLDEN_ARRAYS} arrays.")
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > GOLDEN_UNPACKED_BYTES:
-                raise _mismatch(
-                    None, f"The golden set unpacks to more than {GOLDEN_UNPACKED_BYTES} bytes."
-                )
-            arrays: dict[str, NDArray[Any]] = {}
-            for entry in entries:
-                name = entry.filename.removesuffix(".npy")
-                if name in arrays or name == entry.filename:
-                    raise _mismatch(
-                        name, "An .npz file may contain .npy files only, each name once."
-                    )
-                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise _mismatch(
-                        name, "The array is compressed in a way that NumPy does not use."
-                    )
-                with archive.open(entry) as file:
-                    # Read no more than the declared size.
-                    arrays[name] = _read_npy(name, file.read(entry.file_size))
-            return arrays
-    except _ZIP_FAULTS as error:
-        raise _mismatch(None, f"The golden set is not a valid .npz file: {error}.") from error
-
-
-def _read_npy(name: str, data: bytes) -> NDArray[Any]:
-    """One array in the format numpy.lib.format, version 1 or 2.
-
-    Only headers as NumPy writes them are accepted. Nothing is evaluated or unpickled.
-    """
-    header_at = {b"\x93NUMPY\x01\x00": 10, b"\x93NUMPY\x02\x00": 12}.get(data[:8], 0)
-    header = _NPY_HEADER.match(data, header_at) if header_at else None
-    if header is None:
-        raise _mismatch(name, "The array has no NumPy header of version 1 or 2.")
-    descr, order, sizes = (part.decode() for part in header.groups())
-    if descr not in NPY_TYPES.values():
-        raise _mismatch(name, f"Arrays of type {descr!r} are not allowed.")
-    shape = tuple(int(size) for size in sizes.replace(",", " ").split())
-    dtype = np.dtype(descr)
-    if len(shape) > RANK or math.prod(shape) * dtype.itemsize != len(data) - header.end():
-        raise _mismatch(
-            name, f"The array has {len(data) - header.end()} bytes, which do not fit shape {shape}."
-        )
-    flat = np.frombuffer(data, dtype, offset=header.end())
-    return flat.reshape(shape, order="F" if order == "True" else "C")
-
-
-def _array(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:
-    if key not in arrays:
-        raise _mismatch(key, f"The golden set has no array {key!r}.")
-    return arrays[key]
-
-
-def _fitting(
-    arrays: Mapping[str, NDArray[Any]], key: str, spec: TensorSpec, labels: NDArray[np.int64]
-) -> NDArray[Any]:
-    array = _array(arrays, key)
-    if array.dtype != np.dtype(NPY_TYPES.get(spec.datatype, "V1")):
-        raise _mismatch(
-            key, f"The array is {array.dtype}, the tensor of the model is {spec.datatype}."
-        )
-    expected = (len(labels), *spec.shape[1:])
-    if array.ndim != len(expected) or any(
-        size not in (want, -1) and want != -1
-        for size, want in zip(array.shape, expected, strict=True)
-    ):
-        raise _mismatch(
-            key, f"The array has shape {array.shape}, the tensor of the model {spec.shape}."
-        )
-    return array
-
-
-def _mismatch(field: str | None, message: str) -> PublisherError:
-    return PublisherError("golden_mismatch", message, field=field)

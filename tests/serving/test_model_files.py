@@ -17,8 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.protocol.release import TensorSpec
-from edgefleet.serving import formats
-from edgefleet.serving.formats import inspect_golden, inspect_model, read_golden
+from edgefleet.serving import golden_set
+from edgefleet.serving.golden_set import inspect_golden, read_golden
+from edgefleet.serving.model_file import inspect_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PIXELS = TensorSpec(name="pixels", datatype="FP32", shape=(-1, 4))
@@ -362,7 +363,7 @@ def test_a_bomb_that_declares_its_size_is_not_unpacked(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bomb = npz({"label.npy": bytes(2 << 20)})
-    monkeypatch.setattr(formats, "GOLDEN_UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(golden_set, "GOLDEN_UNPACKED_BYTES", 1 << 20)
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was opened"))
     assert golden_refusal(file, bomb) is None
 
@@ -400,7 +401,7 @@ def test_a_header_that_lies_about_its_shape_is_refused(file: Path, shape: str) -
 
 
 def test_more_entries_than_a_model_has_tensors_are_refused(file: Path) -> None:
-    data = npz({f"{number}.npy": b"" for number in range(formats.GOLDEN_ARRAYS + 1)})
+    data = npz({f"{number}.npy": b"" for number in range(golden_set.GOLDEN_ARRAYS + 1)})
     assert golden_refusal(file, data) is None
 
 
@@ -421,7 +422,7 @@ def test_damage_only_ever_gives_a_typed_error_or_a_golden_set(file: Path) -> Non
 def test_damage_finds_a_fault_of_the_archive_that_nobody_expected(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rest = tuple(kind for kind in formats._ZIP_FAULTS if kind is not zipfile.BadZipFile)
-    monkeypatch.setattr(formats, "_ZIP_FAULTS", rest)
+    rest = tuple(kind for kind in golden_set._ZIP_FAULTS if kind is not zipfile.BadZipFile)
+    monkeypatch.setattr(golden_set, "_ZIP_FAULTS", rest)
     with pytest.raises(zipfile.BadZipFile):
         endings(file, inspect_small_golden, mutations(golden(), 7, 3_000))
