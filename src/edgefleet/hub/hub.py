@@ -1,6 +1,7 @@
 """The hub as one object, which the API, the page and the check-in listener call."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from edgefleet import __version__
 from edgefleet.base.clock import Clock, SteadyClock
