@@ -169,14 +169,14 @@ MUTANTS = (
     ),
     Mutant(
         "a budget is exceeded by one",
-        "rollout/constraints/budget.py",
+        "rollout/constraints/label_budget.py",
         "self.in_use(spec.label, value) >= spec.max_in_trial:",
         "self.in_use(spec.label, value) > spec.max_in_trial:",
         ("windows_and_budgets/600",),
     ),
     Mutant(
         "a budget forgets who is in trial in other rollouts",
-        "rollout/constraints/budget.py",
+        "rollout/constraints/label_budget.py",
         "for rows in self._in_trial.values():",
         "for rows in tuple(self._in_trial.values())[-1:]:",
         ("tests/rollout/test_side_by_side.py",),
@@ -234,7 +234,7 @@ MUTANTS = (
     ),
     Mutant(
         "a start is not waited for",
-        "agent/attempt.py",
+        "agent/before_trial.py",
         "if start_id in answer.acked and wanted:",
         "if wanted:",
         ("rough_links/600", "good/300"),
@@ -248,7 +248,7 @@ MUTANTS = (
     ),
     Mutant(
         "a device that failed its trial keeps the release",
-        "agent/switch.py",
+        "agent/activation.py",
         "        activate(context, context.state.active)\n    else:\n"
         "        context.forgettable(switch=None",
         "        activate(context, context.attempt.slot)\n    else:\n"
@@ -264,7 +264,7 @@ MUTANTS = (
     ),
     Mutant(
         "an outcome is forgotten when a check-in fails",
-        "agent/report.py",
+        "agent/checkin.py",
         "context.forgettable(sent=None, link_failures=failures + 1)",
         "context.forgettable(sent=None, link_failures=failures + 1)\n    context.keep(spool=())",
         ("rough_links/600", "hub_crashes/600"),

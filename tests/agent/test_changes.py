@@ -5,13 +5,13 @@ from typing import get_type_hints
 
 import pytest
 
-from edgefleet.agent import changes
+from edgefleet.agent import typed_replace
 from edgefleet.agent.state import AgentState, Attempt, QualityWindow, Slot, Soft, Watch, Windows
 from edgefleet.protocol.device import Outcome, Telemetry
 from support.planted import refused_lines, wrong_lines
 
 PLANTED = """\
-from edgefleet.agent.changes import replace
+from edgefleet.agent.typed_replace import replace
 from edgefleet.agent.state import AgentState, QualityWindow, Slot, Watch, Windows
 from edgefleet.agent.step_context import StepContext
 from edgefleet.protocol.device import Outcome, Telemetry
@@ -57,15 +57,15 @@ def plant(
 @pytest.mark.parametrize(
     ("named", "struct"),
     [
-        (changes.StateChanges, AgentState),
-        (changes.SoftChanges, Soft),
-        (changes.AttemptChanges, Attempt),
-        (changes.SlotChanges, Slot),
-        (changes.WatchChanges, Watch),
-        (changes.WindowsChanges, Windows),
-        (changes.QualityChanges, QualityWindow),
-        (changes.OutcomeChanges, Outcome),
-        (changes.TelemetryChanges, Telemetry),
+        (typed_replace.StateChanges, AgentState),
+        (typed_replace.SoftChanges, Soft),
+        (typed_replace.AttemptChanges, Attempt),
+        (typed_replace.SlotChanges, Slot),
+        (typed_replace.WatchChanges, Watch),
+        (typed_replace.WindowsChanges, Windows),
+        (typed_replace.QualityChanges, QualityWindow),
+        (typed_replace.OutcomeChanges, Outcome),
+        (typed_replace.TelemetryChanges, Telemetry),
     ],
 )
 def test_the_changes_are_the_fields_of_the_struct(named: type, struct: type) -> None:

@@ -10,15 +10,15 @@ from edgefleet.base.clock import SystemClock
 from edgefleet.cli.doctor import (
     clock,
     data_folder,
-    devices,
     disk,
     hub,
     keys,
     python,
-    releases,
+    quarantined_devices,
     rollouts,
-    serving,
+    serving_packages,
     token,
+    unused_releases,
 )
 from edgefleet.cli.doctor.command import CHECKS
 from edgefleet.cli.doctor.context import Context
@@ -90,9 +90,9 @@ def test_python(canned: CannedHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_serving(canned: CannedHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not bad(serving.check(context(canned, folder)))
-    monkeypatch.setattr("edgefleet.cli.doctor.serving._PROBE", "import no_such_runtime")
-    found = serving.check(context(canned, folder))
+    assert not bad(serving_packages.check(context(canned, folder)))
+    monkeypatch.setattr("edgefleet.cli.doctor.serving_packages._PROBE", "import no_such_runtime")
+    found = serving_packages.check(context(canned, folder))
     assert "no_such_runtime" in found.text
     assert "edgefleet[serving]" in found.fix
 
@@ -175,10 +175,10 @@ def test_the_signing_key(
 
 
 def test_a_release_that_goes_nowhere(canned: CannedHub, folder: Path) -> None:
-    assert not bad(releases.check(context(canned, folder)))
+    assert not bad(unused_releases.check(context(canned, folder)))
     idle = ModelView(name="faces", releases=("7", "6"), devices={"6": 4})
     canned.put("GET", "/api/v1/models", Models(models=(idle,)))
-    found = releases.check(context(canned, folder))
+    found = unused_releases.check(context(canned, folder))
     assert found.fix == "edgefleet rollout plan --model faces --release 7"
 
 
@@ -202,10 +202,10 @@ def test_a_rollout_is_a_finding_for_each_reason_that_needs_a_person(
 
 
 def test_a_quarantined_device_waits_for_a_person(canned: CannedHub, folder: Path) -> None:
-    assert not bad(devices.check(context(canned, folder)))
+    assert not bad(quarantined_devices.check(context(canned, folder)))
     one = QuarantinedDevice(name="cam-1", model="digits", rollbacks=2)
     canned.put("GET", "/api/v1/quarantined", QuarantinedDevices(count=3, devices=(one,)))
-    found = devices.check(context(canned, folder))
+    found = quarantined_devices.check(context(canned, folder))
     assert found.state is State.WARNING
     assert found.text.startswith("3 devices are quarantined")
     assert found.fix == "edgefleet device why cam-1"

@@ -9,7 +9,7 @@ import pytest
 
 from edgefleet.cli import reference
 from edgefleet.cli.command import Command
-from edgefleet.cli.config import load
+from edgefleet.cli.config_file import load
 from edgefleet.cli.exits import MEANING, Exit
 from edgefleet.cli.group import root
 from edgefleet.cli.tree import leaves

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from edgefleet.cli.config import load
+from edgefleet.cli.config_file import load
 from edgefleet.cli.group import root
 from edgefleet.cli.tree import ROOT
 from support.canned_hub import TOKEN, CannedHub

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet.cli.demo.faults import Fault, folder_of, gate_of
+from edgefleet.cli.demo.planted_faults import Fault, folder_of, gate_of
 from edgefleet.cli.demo.story import STORY
-from edgefleet.optimize.release import build_release
+from edgefleet.optimize.release_folder import build_release
 from edgefleet.protocol.rollout import Cohort, Evidence, Verdict
 from edgefleet.rollout.evidence.gate import judge
 

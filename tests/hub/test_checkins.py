@@ -16,7 +16,7 @@ from edgefleet.base.entropy import SystemEntropy
 from edgefleet.base.errors import CATALOG, OperatorError
 from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.server import listen
-from edgefleet.hub import device_plane as device_plane_module
+from edgefleet.hub import checkin_handler as device_plane_module
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.store import writer as writer_module
 from edgefleet.hub.store.sqlite import SqliteStore

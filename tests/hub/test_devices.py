@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.base.errors import DeviceError
-from edgefleet.hub import device_plane as device_plane_module
+from edgefleet.hub import checkin_handler as device_plane_module
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.store import writer as writer_module
 from edgefleet.protocol.device import Phase

@@ -11,7 +11,7 @@ from edgefleet.base.errors import DeviceError
 from edgefleet.hub.exposition import Exposition, Histogram
 from edgefleet.hub.limits import HISTORY_POINTS_SHOWN, HISTORY_S, STANDING_FLUSH_S
 from edgefleet.hub.metrics import Gauges, Metrics
-from edgefleet.hub.release_history import ReleaseHistory
+from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.protocol.why import NEEDS_A_PERSON, Wait, WaitCode, WaitReport

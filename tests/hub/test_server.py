@@ -289,8 +289,8 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 IMPATIENT = """
-from edgefleet.hub import bodies, operator_http, server
-operator_http.OPERATOR_HEAD_S = {head_s}
+from edgefleet.hub import bodies, uvicorn_limits, server
+uvicorn_limits.OPERATOR_HEAD_S = {head_s}
 bodies.JSON_BODY_S = {body_s}
 server.OPERATOR_CONNECTIONS = 4
 """

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from edgefleet.base.errors import PublisherError
-from edgefleet.optimize.release import BuiltRelease, build_release
+from edgefleet.optimize.release_folder import BuiltRelease, build_release
 from edgefleet.protocol.release import Quality, TensorSpec
 from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.serving.prove import prove

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgefleet.base.errors import CATALOG, PublisherError
-from edgefleet.optimize import release
+from edgefleet.optimize import release_folder
 from edgefleet.optimize.profiles import PROFILES
-from edgefleet.optimize.release import build_release
+from edgefleet.optimize.release_folder import build_release
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "release-folder.md").read_text()
@@ -28,7 +28,7 @@ def test_the_pages_example_builds(tmp_path: Path) -> None:
 
 
 def test_the_module_shows_the_same_keys_as_the_page() -> None:
-    shown = re.findall(r"^    (.*)$", release.__doc__ or "", re.MULTILINE)
+    shown = re.findall(r"^    (.*)$", release_folder.__doc__ or "", re.MULTILINE)
     assert _shape(tomllib.loads("\n".join(shown))) == _shape(tomllib.loads(example()))
 
 

@@ -22,7 +22,7 @@ from edgefleet.protocol.rollout import (
     WindowSpec,
 )
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.constraints.budget import Budgets
+from edgefleet.rollout.constraints.label_budget import Budgets
 from edgefleet.rollout.constraints.pace import StartRate, TokenBucket
 from edgefleet.rollout.constraints.reservations import Reservations
 from support.toy_rollout import Behaviour, ToyShell, outcome, spec

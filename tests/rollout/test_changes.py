@@ -8,7 +8,7 @@ import pytest
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Evidence, Judgement
 from edgefleet.protocol.why import Wait
-from edgefleet.rollout.lifecycle import changes
+from edgefleet.rollout.lifecycle import typed_replace
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from support.planted import refused_lines, wrong_lines
 
@@ -19,7 +19,7 @@ from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Evidence, Judgement
 from edgefleet.protocol.why import Wait
 from edgefleet.rollout.census import Census
-from edgefleet.rollout.lifecycle.changes import replace
+from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.lifecycle.step import _replace_wave
 
@@ -57,12 +57,12 @@ def plant(
 @pytest.mark.parametrize(
     ("named", "struct"),
     [
-        (changes.RolloutChanges, RolloutState),
-        (changes.WaveChanges, WaveState),
-        (changes.EvidenceChanges, Evidence),
-        (changes.JudgementChanges, Judgement),
-        (changes.OfferChanges, Offer),
-        (changes.WaitChanges, Wait),
+        (typed_replace.RolloutChanges, RolloutState),
+        (typed_replace.WaveChanges, WaveState),
+        (typed_replace.EvidenceChanges, Evidence),
+        (typed_replace.JudgementChanges, Judgement),
+        (typed_replace.OfferChanges, Offer),
+        (typed_replace.WaitChanges, Wait),
     ],
 )
 def test_the_changes_are_the_fields_of_the_struct(named: type, struct: type) -> None:

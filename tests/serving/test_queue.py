@@ -12,7 +12,7 @@ import pytest
 
 from edgefleet.base.errors import DeviceError
 from edgefleet.http1.message import Reply, Request
-from edgefleet.serving.active import ActiveRelease
+from edgefleet.serving.active_release import ActiveRelease
 from edgefleet.serving.limits import INLINE_US, QUEUED
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference

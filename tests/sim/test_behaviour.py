@@ -10,12 +10,12 @@ import pytest
 from edgefleet.agent.state import InstalledRelease
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import sha256_hex
-from edgefleet.optimize.release import BuiltRelease, build_release
+from edgefleet.optimize.release_folder import BuiltRelease, build_release
 from edgefleet.protocol.wire import encode
-from edgefleet.sim.load.behaviour import MeasuringLaboratory, measure, read_field
 from edgefleet.sim.load.draws import Draws
-from edgefleet.sim.load.model import ModelBehaviour, VirtualServing
-from edgefleet.sim.load.workers import Workers
+from edgefleet.sim.load.measure_release import MeasuringLaboratory, measure, read_field
+from edgefleet.sim.load.serving_process import ModelBehaviour, VirtualServing
+from edgefleet.sim.load.worker_threads import Workers
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
 FIELD = read_field(EXAMPLES / "field.npz")

@@ -29,8 +29,8 @@ from edgefleet.sim.load.disk import Shelf
 from edgefleet.sim.load.event_loop import EventLoop
 from edgefleet.sim.load.fleet import SimulatedFleet
 from edgefleet.sim.load.http_hub import HttpHub
-from edgefleet.sim.load.model import ModelBehaviour
 from edgefleet.sim.load.realtime import RealTime
+from edgefleet.sim.load.serving_process import ModelBehaviour
 from edgefleet.sim.virtual.run import Run
 from edgefleet.sim.virtual.scenario import ROLLOUT, Group, Population, Scenario, Truth
 from support.hub_process import running_hub

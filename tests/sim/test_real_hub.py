@@ -9,7 +9,7 @@ from time import monotonic, time
 import pytest
 
 from edgefleet.client.hub import HubClient
-from edgefleet.optimize.release import build_release
+from edgefleet.optimize.release_folder import build_release
 from edgefleet.protocol.operator import ClaimRequest, TrustKey
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, Verb, WaveSpec
 from edgefleet.protocol.wire import decode

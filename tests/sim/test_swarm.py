@@ -19,7 +19,7 @@ def test_a_seed_is_one_mixture_and_one_run() -> None:
 
 def test_a_failing_seed_comes_with_the_command_that_replays_it(monkeypatch) -> None:
     place = "edgefleet.rollout.constraints.reservations.Reservations.no_place"
-    monkeypatch.setattr(place, lambda *_: None)
+    monkeypatch.setattr(place, lambda *_, **__: None)
     said: list[str] = []
     result = swarm(range(1, 4), 300, processes=1, progress=said.append)
     assert result.by_checker["exposure"] > 0

@@ -37,7 +37,7 @@ from edgefleet.agent.event import (
     TimerFired,
 )
 from edgefleet.agent.fetch import Fetcher
-from edgefleet.agent.recover import recover
+from edgefleet.agent.lost_state import recover
 from edgefleet.agent.slots import MODEL, Slots, path
 from edgefleet.agent.state import AgentState, running
 from edgefleet.agent.step import step

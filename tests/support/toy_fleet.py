@@ -31,7 +31,7 @@ from edgefleet.sim.load.disk import Shelf
 from edgefleet.sim.load.event_loop import EventLoop
 from edgefleet.sim.load.hub_api import Done, Failed
 from edgefleet.sim.load.link import LinkFacts
-from edgefleet.sim.load.model import ModelBehaviour
+from edgefleet.sim.load.serving_process import ModelBehaviour
 
 MODEL = "digits"
 KEY = PublisherKey.generate()

@@ -21,7 +21,7 @@ from edgefleet.web.charts import (
     wave_shares,
 )
 from edgefleet.web.outcome_counts import by_wave
-from edgefleet.web.timeline import Event, stacked_area, thinned, time_ticks
+from edgefleet.web.release_chart import Event, stacked_area, thinned, time_ticks
 from support.scenes import rollout_in
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -336,7 +336,7 @@ def test_a_quarantined_device_waits_for_a_person() -> None:
     name = reads.device_views[0].name
     reads.quarantined_devices = [QuarantinedDevice(name=name, model="digits", rollbacks=2)]
     text = signed_in(reads).get("/").text
-    asked = text[text.index("Waits for you") :].split("</section>")[0]
+    asked = text[text.index("Needs an operator") :].split("</section>")[0]
     assert f"/devices/{name}" in asked
 
 

@@ -5,13 +5,13 @@ is requested again. An interrupted trial is repeated or ends as failed.
 """
 
 from edgefleet.agent import limits
-from edgefleet.agent.attempt import cancel, hush, resume
+from edgefleet.agent.activation import activate, go_back, restore, return_to_active, serves
+from edgefleet.agent.before_trial import cancel, hush, resume
+from edgefleet.agent.checkin import report
 from edgefleet.agent.effect import MovePointer
 from edgefleet.agent.event import Booted
-from edgefleet.agent.report import report
 from edgefleet.agent.state import Slot, SlotName, Soft, active_release, other, slot
 from edgefleet.agent.step_context import StepContext
-from edgefleet.agent.switch import activate, go_back, restore, return_to_active, serves
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, Signal, Stage
 from edgefleet.protocol.device import OutcomeKind, Reason
 

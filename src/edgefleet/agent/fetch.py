@@ -9,7 +9,7 @@ from typing import Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import FileName
-from edgefleet.agent.recover import Open
+from edgefleet.agent.lost_state import Open
 from edgefleet.agent.slots import MANIFEST, folder, path
 from edgefleet.agent.state import SlotName, other
 from edgefleet.agent.worker import Stopped, Token

@@ -41,8 +41,8 @@ from edgefleet.agent.event import (
 )
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.log import LOGGER, narrate
+from edgefleet.agent.lost_state import Open
 from edgefleet.agent.prover import Prover
-from edgefleet.agent.recover import Open
 from edgefleet.agent.slots import Slots
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.step import step

@@ -31,7 +31,7 @@ def run(settings: AgentSettings) -> None:
     """Run the agent of one device. Raises EdgefleetError."""
     # Imported late, so that --help and a wrong option answer fast.
     from edgefleet.agent import log  # noqa: PLC0415 - see above
-    from edgefleet.agent.device import Device  # noqa: PLC0415 - see above
+    from edgefleet.agent.agent_process import Device  # noqa: PLC0415 - see above
 
     os.umask(0o077)  # only the agent's user may read its files, such as the credential
     log.start(as_json=settings.json_log)

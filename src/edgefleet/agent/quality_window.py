@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
-from edgefleet.agent.changes import replace
 from edgefleet.agent.state import QualityWindow, Windows
+from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.bins import upper_edge_us
 from edgefleet.protocol.device import Scores
 from edgefleet.protocol.serving import LiveStats, ServingStatus

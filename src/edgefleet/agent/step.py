@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from edgefleet.agent import attempt, boot, report, switch
+from edgefleet.agent import activation, before_trial, boot, checkin
 from edgefleet.agent.effect import Effect, SetTimer
 from edgefleet.agent.event import (
     Activated,
@@ -33,8 +33,8 @@ def step(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple
     context = StepContext(state, now)
     if state.soft.booted or isinstance(event, Booted):
         _dispatch(context, event)
-        switch.plan_probe(context)
-        report.check_in_when_due(context)
+        activation.plan_probe(context)
+        checkin.check_in_when_due(context)
     state = context.end()
     context.do(SetTimer(at=wake_at(state, now)))
     return state, tuple(context.effects)
@@ -56,26 +56,26 @@ def _dispatch(context: StepContext, event: Event) -> None:
         case Booted():
             boot.on_booted(context, event)
         case TimerFired():
-            attempt.on_timer_fired(context)
-            switch.on_timer_fired(context)
+            before_trial.on_timer_fired(context)
+            activation.on_timer_fired(context)
         case CheckInAnswered():
-            if sent := report.apply_answer(context, event):
-                attempt.apply_answer(context, sent, event.answer)
+            if sent := checkin.apply_answer(context, event):
+                before_trial.apply_answer(context, sent, event.answer)
         case CheckInFailed():
-            report.apply_failure(context, event)
+            checkin.apply_failure(context, event)
         case ManifestOpened():
-            attempt.on_manifest_opened(context, event)
+            before_trial.on_manifest_opened(context, event)
         case Fetched():
-            attempt.on_fetched(context, event)
+            before_trial.on_fetched(context, event)
         case StagingFailed():
-            attempt.on_staging_failed(context, event)
+            before_trial.on_staging_failed(context, event)
         case Proved():
-            attempt.on_proved(context, event)
+            before_trial.on_proved(context, event)
         case Activated():
-            switch.on_activated(context, event)
+            activation.on_activated(context, event)
         case ActivationFailed():
-            switch.on_activation_failed(context, event)
+            activation.on_activation_failed(context, event)
         case ServingProbed():
-            switch.on_serving_probed(context, event)
+            activation.on_serving_probed(context, event)
         case _:
             assert_never(event)

@@ -2,10 +2,10 @@
 
 from typing import Unpack
 
-from edgefleet.agent.changes import AttemptChanges, SoftChanges, StateChanges, replace
 from edgefleet.agent.effect import Effect
 from edgefleet.agent.state import AgentState, Attempt, Slot, SlotName
 from edgefleet.agent.table import Signal, next_stage
+from edgefleet.agent.typed_replace import AttemptChanges, SoftChanges, StateChanges, replace
 
 
 class StepContext:

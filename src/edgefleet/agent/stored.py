@@ -2,8 +2,8 @@
 
 import msgspec
 
-from edgefleet.agent.changes import replace
 from edgefleet.agent.state import STATE_VERSION, AgentState, Soft
+from edgefleet.agent.typed_replace import replace
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.wire import decode, encode
 

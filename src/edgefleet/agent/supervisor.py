@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet.agent import limits
+from edgefleet.agent.activation import serves
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.agent.state import InstalledRelease, SlotName
-from edgefleet.agent.switch import serves
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.network import HttpLink

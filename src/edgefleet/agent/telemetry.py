@@ -6,8 +6,8 @@ activation and every restart. A mark remembers the last reading; only the growth
 
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
-from edgefleet.agent.changes import replace
 from edgefleet.agent.state import Mark
+from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import Sketches, Telemetry
 from edgefleet.protocol.serving import LiveStats, ServingStatus
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgefleet.agent import limits
-from edgefleet.agent.changes import replace
 from edgefleet.agent.state import Attempt, Mark, Watch
+from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import Reason
 from edgefleet.protocol.release import Quality
 from edgefleet.protocol.serving import ServingStatus

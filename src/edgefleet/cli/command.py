@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edgefleet.cli.config import apply_config
+from edgefleet.cli.config_file import apply_config
 from edgefleet.cli.exits import MEANING, Exit
 from edgefleet.cli.invocation import Invocation
 

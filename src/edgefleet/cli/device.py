@@ -7,7 +7,7 @@ import click
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import access, reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.person import person_options
+from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import DURATION, LABEL, age, duration
 from edgefleet.cli.wait_report import wait_lines

@@ -3,7 +3,7 @@
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.person import person_options
+from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
 from edgefleet.protocol.rollout import Freeze
 

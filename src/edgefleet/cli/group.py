@@ -12,7 +12,7 @@ import click
 
 from edgefleet import __version__
 from edgefleet.cli import failure
-from edgefleet.cli.config import load
+from edgefleet.cli.config_file import load
 from edgefleet.cli.exits import MEANING, Exit
 from edgefleet.cli.invocation import Invocation
 from edgefleet.cli.tree import ROOT, Leaf, Noun

@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from edgefleet.cli.command import Command
-from edgefleet.cli.config import is_shared, load
+from edgefleet.cli.config_file import is_shared, load
 from edgefleet.cli.exits import MEANING
 from edgefleet.cli.group import root
 from edgefleet.cli.tree import ROOT, Leaf, Noun

@@ -9,14 +9,14 @@ from edgefleet.base.entropy import Entropy, SystemEntropy
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
+from edgefleet.hub.checkin_handler import DevicePlane
 from edgefleet.hub.datadir import DataDir
-from edgefleet.hub.device_plane import DevicePlane
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import RegisteredRelease, Registry
-from edgefleet.hub.release_history import ReleaseHistory
+from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore

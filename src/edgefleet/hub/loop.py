@@ -7,7 +7,7 @@ from edgefleet.base.errors import EdgefleetError, Retry
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.limits import STANDING_FLUSH_S
 from edgefleet.hub.metrics import Metrics
-from edgefleet.hub.release_history import ReleaseHistory
+from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.rollout.fleet.fleet import Fleet
 

@@ -30,8 +30,8 @@ from edgefleet.hub.limits import (
     OPERATOR_CONNECTIONS,
     RESERVED_FILES,
 )
-from edgefleet.hub.operator_http import bounded_to
 from edgefleet.hub.settings import Address, HubSettings
+from edgefleet.hub.uvicorn_limits import bounded_to
 
 RoutesFor = Callable[[Hub], Sequence[BaseRoute]]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgefleet.protocol.device import Offer, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Status
-from edgefleet.rollout.constraints.candidates import Candidates
+from edgefleet.rollout.constraints.download_candidates import Candidates
 from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.evidence.cohorts import Cohorts

@@ -19,8 +19,8 @@ from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
-from edgefleet.rollout.lifecycle.changes import replace
 from edgefleet.rollout.lifecycle.state import WITHDRAWN
+from edgefleet.rollout.lifecycle.typed_replace import replace
 
 _GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLETED})
 

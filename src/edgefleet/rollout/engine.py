@@ -39,7 +39,7 @@ from edgefleet.rollout.intake import Intake
 from edgefleet.rollout.lifecycle import step as steps
 from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine, Event, step
-from edgefleet.rollout.next_event import NextEvent
+from edgefleet.rollout.next_transition import NextTransition
 from edgefleet.rollout.why import device as device_why
 from edgefleet.rollout.why.status import RolloutStatus
 
@@ -83,7 +83,7 @@ class Engine:
             offers=self._offers,
         )
         self._status = RolloutStatus(self.fleet, self._desired, self._fleet_wide, gate)
-        self._next_event = NextEvent(self.fleet, self._desired)
+        self._next_transition = NextTransition(self.fleet, self._desired)
 
     # Releases and rollouts.
 
@@ -178,7 +178,7 @@ class Engine:
             return self._start_by_time(active, now)
         census = self._status.census(active, now)
         judgement = self._status.judge(active, census, now)
-        event = None if judgement is None else self._next_event.by_gate(active, judgement)
+        event = None if judgement is None else self._next_transition.by_gate(active, judgement)
         if event is None or isinstance(event, steps.WaitReasonChanged):
             self._admit_more(active, census, now)
         return None if event is None else self._change(active, event, now)
@@ -364,7 +364,7 @@ class Engine:
 
     def _event(self, active: ActiveRollout, verb: Verb, now: float) -> Event:
         others = [other for other in self._rollouts.values() if other is not active]
-        return self._next_event.by_verb(
+        return self._next_transition.by_verb(
             active,
             verb,
             others,

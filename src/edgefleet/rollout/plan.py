@@ -10,7 +10,7 @@ from edgefleet.protocol.metrics import BOUNDS
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, WaveSpec
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.approval import check_approval
-from edgefleet.rollout.constraints.budget import check_budgets
+from edgefleet.rollout.constraints.label_budget import check_budgets
 from edgefleet.rollout.constraints.pace import check_pace
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.fleet import cut
@@ -19,9 +19,9 @@ from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Scope, reach
 from edgefleet.rollout.fleet.selector import Selector, parse
-from edgefleet.rollout.lifecycle.changes import replace
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.step import Opening
+from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES
 
 

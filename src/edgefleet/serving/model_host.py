@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.protocol.serving import Activate, LiveStats, ServingStatus
-from edgefleet.serving.active import ActiveRelease, check_quality
+from edgefleet.serving.active_release import ActiveRelease, check_quality
 from edgefleet.serving.runtime import LoadedModel, runtime_for
 from edgefleet.serving.stats import memory_kib
 

@@ -14,7 +14,7 @@ from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, retry_headers
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.serving.active import ActiveRelease
+from edgefleet.serving.active_release import ActiveRelease
 from edgefleet.serving.limits import JSON_HEAD_BYTES
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost

@@ -7,8 +7,8 @@ docs/own-gate.md shows it whole.
 """
 
 from edgefleet.testing.behaviour import Behaviour, Fate
-from edgefleet.testing.device import FakeDevice
-from edgefleet.testing.fleet import FakeFleet, Noted
+from edgefleet.testing.fake_device import FakeDevice
+from edgefleet.testing.fake_fleet import FakeFleet, Noted
 from edgefleet.testing.play import Played, play
 from edgefleet.testing.simulate import simulate
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from edgefleet.protocol.rollout import Judgement, RolloutSpec, RolloutView, Status
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.testing.behaviour import Behaviour
-from edgefleet.testing.device import FakeDevice
-from edgefleet.testing.fleet import FakeFleet, Noted
+from edgefleet.testing.fake_device import FakeDevice
+from edgefleet.testing.fake_fleet import FakeFleet, Noted
 from edgefleet.testing.limits import PLAY_S
 
 

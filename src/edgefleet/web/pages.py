@@ -12,8 +12,8 @@ from edgefleet.protocol.wire import Wire
 from edgefleet.web import charts, limits
 from edgefleet.web.buttons import buttons
 from edgefleet.web.gate_tests import exposure_bar, gate_tests, limit_counts
+from edgefleet.web.hub_interface import Reads
 from edgefleet.web.outcome_counts import ACCOUNTS, by_wave, counts_of
-from edgefleet.web.reads import Reads
 from edgefleet.web.rollout_charts import area_of, metrics_of, parts_of, reasons_of
 
 

@@ -10,7 +10,7 @@ from edgefleet.protocol.operator import HistoryPoint, ModelView
 from edgefleet.protocol.rollout import RolloutView, Verdict
 from edgefleet.web.charts import Part, paired_bars, plain_bar, release_classes, stacked_bar
 from edgefleet.web.limits import CHART_RELEASES
-from edgefleet.web.timeline import Event, stacked_area, thinned
+from edgefleet.web.release_chart import Event, stacked_area, thinned
 from edgefleet.web.words import count, figure, latency, reason_words, share, wave_percent
 
 

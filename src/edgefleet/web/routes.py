@@ -20,9 +20,9 @@ from edgefleet.protocol.operator import Unquarantine
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, Verb
 from edgefleet.protocol.wire import encode, problem
 from edgefleet.web import answers, limits
+from edgefleet.web.hub_interface import Reads
 from edgefleet.web.live import EventStream, Live
 from edgefleet.web.pages import PAGES, Asked, Build, Page, rollout_page
-from edgefleet.web.reads import Reads
 from edgefleet.web.render import document, fragment, page_address
 from edgefleet.web.session import Sessions
 

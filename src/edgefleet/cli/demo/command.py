@@ -16,9 +16,9 @@ from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.cli.command import verb
 from edgefleet.cli.demo.checks import judge
 from edgefleet.cli.demo.environment import DemoEnvironment, Plan, bad_releases
-from edgefleet.cli.demo.faults import Fault, folder_of, gate_of, strike
 from edgefleet.cli.demo.limits import DEVICES_MAX
 from edgefleet.cli.demo.observations import StoryObservations
+from edgefleet.cli.demo.planted_faults import Fault, folder_of, gate_of, strike
 from edgefleet.cli.demo.processes import Programs
 from edgefleet.cli.demo.publishing import Publisher
 from edgefleet.cli.demo.report import demo_report, show

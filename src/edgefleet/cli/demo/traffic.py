@@ -16,7 +16,7 @@ import numpy as np
 from edgefleet.cli.demo.limits import ASK_EVERY_S, ASK_TIMEOUT_S
 from edgefleet.cli.demo.observations import ClientObservations
 from edgefleet.protocol.wire import encode
-from edgefleet.sim.load.behaviour import read_field
+from edgefleet.sim.load.measure_release import read_field
 
 CLASSES: Final = 10
 _JSON: Final = {"Content-Type": "application/json"}

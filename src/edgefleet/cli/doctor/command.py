@@ -11,15 +11,15 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.doctor import (
     clock,
     data_folder,
-    devices,
     disk,
     hub,
     keys,
     python,
-    releases,
+    quarantined_devices,
     rollouts,
-    serving,
+    serving_packages,
     token,
+    unused_releases,
 )
 from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Diagnosis, Finding, State
@@ -29,16 +29,16 @@ from edgefleet.cli.screen import clean
 
 CHECKS: Final[tuple[tuple[str, Callable[[Context], Finding]], ...]] = (
     ("python", python.check),
-    ("serving", serving.check),
+    ("serving", serving_packages.check),
     ("data folder", data_folder.check),
     ("disk", disk.check),
     ("hub", hub.check),
     ("token", token.check),
     ("clock", clock.check),
     ("keys", keys.check),
-    ("releases", releases.check),
+    ("releases", unused_releases.check),
     ("rollouts", rollouts.check),
-    ("devices", devices.check),
+    ("devices", quarantined_devices.check),
 )
 _COLOURS: Final = {
     State.OK: "green",

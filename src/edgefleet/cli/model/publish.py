@@ -24,11 +24,11 @@ from edgefleet.cli.connect import reach
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.key import default_key, key_option, load_key
-from edgefleet.cli.model.proof import Bench
+from edgefleet.cli.model.prove_variants import Bench
 from edgefleet.cli.screen import Screen, table
 from edgefleet.cli.values import percent, size
 from edgefleet.client.hub import HubClient
-from edgefleet.optimize.release import BuiltRelease, build_release
+from edgefleet.optimize.release_folder import BuiltRelease, build_release
 from edgefleet.protocol.operator import ReleaseView, TrustKey
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.serving import ProveResult

@@ -8,7 +8,7 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach, which_rollout
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.person import person_options
+from edgefleet.cli.person_options import person_options
 from edgefleet.cli.rollout.render import rollout_lines
 from edgefleet.cli.rollout.watch import follow
 from edgefleet.protocol.rollout import ApproveRequest, Command, Verb

@@ -13,8 +13,8 @@ from edgefleet.cli.custom_gate import load_gate
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import table
-from edgefleet.cli.sim.draw import draw
 from edgefleet.cli.sim.report import run_lines, swarm_lines
+from edgefleet.cli.sim.svg_chart import draw
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.evidence.gate import judge
 from edgefleet.sim.virtual import scenario as scenarios

@@ -8,7 +8,7 @@ from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.constraints.budget import Budgets
+from edgefleet.rollout.constraints.label_budget import Budgets
 from edgefleet.rollout.constraints.pace import ByteBudget
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import DeviceStanding

@@ -13,8 +13,8 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.admission import downloads
 from edgefleet.rollout.constraints import exposure
-from edgefleet.rollout.constraints.budget import LabelsByRow
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
+from edgefleet.rollout.constraints.label_budget import LabelsByRow
 from edgefleet.rollout.constraints.quarantine import quarantine_text
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.constraints.window import LABEL

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from edgefleet.protocol.rollout import Freeze, RolloutSpec
-from edgefleet.rollout.constraints.budget import Budgets, LabelsByRow
+from edgefleet.rollout.constraints.label_budget import Budgets, LabelsByRow
 from edgefleet.rollout.constraints.pace import ByteBudget
 from edgefleet.rollout.constraints.quarantine import Quarantine
 

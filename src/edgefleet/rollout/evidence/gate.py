@@ -16,7 +16,7 @@ from edgefleet.rollout.evidence.sequential import (
     log_rate_evidence,
     rate_interval,
 )
-from edgefleet.rollout.lifecycle.changes import replace
+from edgefleet.rollout.lifecycle.typed_replace import replace
 
 ENDS_ALPHA: Final = 4.0  # times alpha: for the exact looks at the ends of all waves together
 

@@ -12,8 +12,8 @@ from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
-from edgefleet.rollout.lifecycle.changes import replace
 from edgefleet.rollout.lifecycle.state import OPEN
+from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.why.rollout import plan_another
 
 Refusals = Callable[[ActiveRollout], Blocked | None]

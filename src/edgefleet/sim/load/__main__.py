@@ -21,15 +21,15 @@ from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.protocol.wire import encode
 from edgefleet.security.signing import PublicKey
 from edgefleet.sim.limits import REPORT_EVERY_S
-from edgefleet.sim.load.behaviour import MeasuringLaboratory, read_field
 from edgefleet.sim.load.device import Surroundings
 from edgefleet.sim.load.disk import Shelf
 from edgefleet.sim.load.event_loop import EventLoop
 from edgefleet.sim.load.fleet import SimulatedFleet
 from edgefleet.sim.load.http_hub import HttpHub
+from edgefleet.sim.load.measure_release import MeasuringLaboratory, read_field
 from edgefleet.sim.load.population import population
 from edgefleet.sim.load.realtime import RealTime
-from edgefleet.sim.load.workers import Workers
+from edgefleet.sim.load.worker_threads import Workers
 
 
 def main(argv: Sequence[str]) -> int:

@@ -24,7 +24,7 @@ from edgefleet.sim.load.event_loop import Appointment, EventLoop, Scope
 from edgefleet.sim.load.fetch import GOLDEN, MODEL, Fetched, Fetching, file_path
 from edgefleet.sim.load.hub_api import Failed, HubApi
 from edgefleet.sim.load.link import LinkFacts, VirtualLink
-from edgefleet.sim.load.model import Laboratory, ModelBehaviour, VirtualServing
+from edgefleet.sim.load.serving_process import Laboratory, ModelBehaviour, VirtualServing
 
 _STATE: Final = "state.json"
 _POINTER: Final = "current"

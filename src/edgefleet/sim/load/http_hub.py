@@ -20,7 +20,7 @@ from edgefleet.protocol.wire import Problem, Wire, decode, encode
 from edgefleet.sim.limits import ANSWER_TIMEOUT_S, CONNECTIONS
 from edgefleet.sim.load.event_loop import Action
 from edgefleet.sim.load.hub_api import Done, Failed
-from edgefleet.sim.load.workers import Workers
+from edgefleet.sim.load.worker_threads import Workers
 
 W = TypeVar("W", bound=Wire)
 _JSON: Final = {"Content-Type": "application/json"}

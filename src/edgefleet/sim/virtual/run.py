@@ -26,13 +26,13 @@ from edgefleet.sim.virtual.devices import Devices
 from edgefleet.sim.virtual.environment import Environment
 from edgefleet.sim.virtual.event_queue import EventQueue
 from edgefleet.sim.virtual.hub import SimHub
-from edgefleet.sim.virtual.incidents import Incidents
 from edgefleet.sim.virtual.observer import Checker, Witnesses
 from edgefleet.sim.virtual.operator import Operator
 from edgefleet.sim.virtual.result import Result, result_of
 from edgefleet.sim.virtual.scenario import NEW, ROLLOUT, Scenario
+from edgefleet.sim.virtual.scheduled_actions import Incidents
 from edgefleet.sim.virtual.store import Store
-from edgefleet.sim.virtual.tick import TickSchedule
+from edgefleet.sim.virtual.tick_schedule import TickSchedule
 from edgefleet.sim.virtual.trace import Trace
 
 START = 1_767_571_200.0  # Monday, 5 January 2026, 00:00 UTC

@@ -13,9 +13,9 @@ from edgefleet.sim.virtual.checkers.frozen import Frozen
 from edgefleet.sim.virtual.checkers.halted import Halted
 from edgefleet.sim.virtual.checkers.once_failed import OnceFailed
 from edgefleet.sim.virtual.checkers.reasons import Reasons
+from edgefleet.sim.virtual.checkers.serves_accepted import Valid
 from edgefleet.sim.virtual.checkers.soak import Soak
-from edgefleet.sim.virtual.checkers.valid import Valid
-from edgefleet.sim.virtual.checkers.waves import Waves
+from edgefleet.sim.virtual.checkers.wave_cuts import Waves
 from edgefleet.sim.virtual.checkers.went_back import WentBack
 from edgefleet.sim.virtual.observer import Checker
 

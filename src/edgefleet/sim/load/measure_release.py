@@ -20,8 +20,8 @@ from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.serving.prove import prove
 from edgefleet.serving.runtime import Tensor, runtime_for
 from edgefleet.serving.stats import confidence_sum, memory_kib
-from edgefleet.sim.load.model import ModelBehaviour
-from edgefleet.sim.load.workers import Workers
+from edgefleet.sim.load.serving_process import ModelBehaviour
+from edgefleet.sim.load.worker_threads import Workers
 
 QUANTILES: Final = 256  # one random byte selects one
 _UNKNOWN: Final = (0.0,) * QUANTILES

@@ -24,8 +24,8 @@ from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.testing.behaviour import Behaviour, Fate
-from edgefleet.testing.device import FakeDevice
-from edgefleet.testing.figures import telemetry
+from edgefleet.testing.fake_device import FakeDevice
+from edgefleet.testing.fake_telemetry import telemetry
 from edgefleet.testing.limits import OUTCOMES_PER_CHECKIN, REQUESTS_PER_S
 from edgefleet.testing.release import fake_manifest
 

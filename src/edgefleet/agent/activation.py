@@ -5,13 +5,13 @@ from typing import Final
 from edgefleet.agent import limits, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
-from edgefleet.agent.changes import replace
+from edgefleet.agent.checkin import report
 from edgefleet.agent.effect import Activate, MovePointer, Probe, RemoveSlot, StopServing
 from edgefleet.agent.event import Activated, ActivationFailed, ServingProbed
-from edgefleet.agent.report import report
 from edgefleet.agent.state import Ended, InstalledRelease, Slot, SlotName, active_release, slot
 from edgefleet.agent.step_context import StepContext
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
+from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.serving import ServingStatus
 

@@ -3,9 +3,10 @@
 from typing import Final
 
 from edgefleet.agent import limits
+from edgefleet.agent.activation import activate, go_back, start_trial
+from edgefleet.agent.checkin import report
 from edgefleet.agent.effect import CancelStaging, Fetch, FetchManifest, Prove, RemoveSlot
 from edgefleet.agent.event import Fetched, ManifestOpened, Proved, StagingFailed
-from edgefleet.agent.report import report
 from edgefleet.agent.spool import acknowledge, outcome
 from edgefleet.agent.state import (
     Attempt,
@@ -19,7 +20,6 @@ from edgefleet.agent.state import (
     slot,
 )
 from edgefleet.agent.step_context import StepContext
-from edgefleet.agent.switch import activate, go_back, start_trial
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, WORKING, Signal, Stage
 from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Reason

@@ -4,12 +4,12 @@ from typing import Final
 
 from edgefleet.agent import limits, spool
 from edgefleet.agent import telemetry as tally
-from edgefleet.agent.changes import replace
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.state import Sent, running
 from edgefleet.agent.step_context import StepContext
 from edgefleet.agent.table import PHASES
+from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import CheckIn, OutcomeKind, Telemetry
 from edgefleet.protocol.version import PROTOCOL
 

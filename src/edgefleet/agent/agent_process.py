@@ -10,17 +10,17 @@ from types import FrameType
 
 from edgefleet import __version__
 from edgefleet.agent import limits
-from edgefleet.agent.changes import replace
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.link import Credential, HubLink, enrol, load_credential
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.loop import Loop, Parts
+from edgefleet.agent.lost_state import recover
 from edgefleet.agent.prover import Prover
-from edgefleet.agent.recover import recover
 from edgefleet.agent.settings import AgentSettings
 from edgefleet.agent.slots import Slots
 from edgefleet.agent.supervisor import Supervisor
 from edgefleet.agent.trust import Trust
+from edgefleet.agent.typed_replace import replace
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.entropy import SystemEntropy
 from edgefleet.base.errors import NetworkError, OperatorError

@@ -16,7 +16,7 @@ from edgefleet.rollout.lifecycle.step import Event
 from edgefleet.rollout.lifecycle.table import RolloutSignal
 
 
-class NextEvent:
+class NextTransition:
     """Finds the next event of a rollout of one fleet. Changes nothing."""
 
     def __init__(self, fleet: Fleet, desired: Desired) -> None:

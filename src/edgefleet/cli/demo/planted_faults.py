@@ -11,7 +11,7 @@ import msgspec
 
 from edgefleet.cli.demo.processes import Agent
 from edgefleet.cli.demo.story import Chapter
-from edgefleet.optimize.release import RELEASE_FILE
+from edgefleet.optimize.release_folder import RELEASE_FILE
 from edgefleet.protocol.rollout import GateSpec, Status
 
 

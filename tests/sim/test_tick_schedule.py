@@ -9,7 +9,7 @@ from edgefleet.sim.virtual import tick as quiet_time
 from edgefleet.sim.virtual.hub import SimHub
 from edgefleet.sim.virtual.result import Result
 from edgefleet.sim.virtual.run import Run
-from edgefleet.sim.virtual.tick import TickSchedule
+from edgefleet.sim.virtual.tick_schedule import TickSchedule
 
 TICK_S = float(quiet_time.LONGEST_TICK_S)
 
