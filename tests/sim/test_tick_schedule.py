@@ -5,13 +5,13 @@ from math import inf
 import pytest
 
 from edgefleet.sim.virtual import scenario as scenarios
-from edgefleet.sim.virtual import tick as quiet_time
+from edgefleet.sim.virtual import tick_schedule
 from edgefleet.sim.virtual.hub import SimHub
 from edgefleet.sim.virtual.result import Result
 from edgefleet.sim.virtual.run import Run
 from edgefleet.sim.virtual.tick_schedule import TickSchedule
 
-TICK_S = float(quiet_time.LONGEST_TICK_S)
+TICK_S = float(tick_schedule.LONGEST_TICK_S)
 
 
 def looks(quiet: TickSchedule, marks: list[int]) -> list[int]:
@@ -47,7 +47,7 @@ def played(name: str) -> Result:
 @pytest.mark.parametrize("name", ["long_soak", "halted", "windows_and_budgets", "by_hand"])
 def test_waves_open_as_they_do_without_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse = played(name)
-    monkeypatch.setattr(quiet_time, "LONGEST_TICK_S", 5)
+    monkeypatch.setattr(tick_schedule, "LONGEST_TICK_S", 5)
     dense = played(name)
     assert sparse.violated == dense.violated == ()
     assert (sparse.verdict, sparse.exposed) == (dense.verdict, dense.exposed)
