@@ -362,7 +362,7 @@ LIMITS: Final[tuple[LimitMetric, ...]] = (
     LimitMetric(
         key="memory_limit", label="Memory", unit=Unit.PERCENT, bound=_MEMORY,
         reason="memory", source="telemetry", counter="memory",
-        sentence=_ABOVE + "more than {allowed} of the variant's memory limit"
+        sentence=_ABOVE + "a memory use above {allowed} of the variant's limit"
         + _ABOVE_SHARE,
         meaning="too many devices use more than `max_memory_percent` of the variant's memory",
         exceeds=lambda report, allowed, mib: 0 < mib * allowed / 100 < report.memory_mib,

@@ -256,7 +256,8 @@ def _revert_waits(state: RolloutState, fleet: Fleet, owing: PendingReverts) -> l
             Wait(
                 code=WaitCode.NO_PREVIOUS_RELEASE,
                 text=f"Devices that keep release {state.spec.release}, because they have no "
-                f"previous release: {owing.stranded}. Publish another release, then run {plan_another(state.spec.model)}",
+                f"previous release: {owing.stranded}. Publish another release, then run "
+                f"{plan_another(state.spec.model)}",
                 devices=owing.stranded,
             )
         )
