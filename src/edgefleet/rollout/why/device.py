@@ -63,7 +63,7 @@ def _away(row: int, fleet: Fleet) -> Wait:
     text = (
         "This device has never checked in."
         if last_seen is None
-        else "This device is offline: it missed more than three check-ins."
+        else "This device is offline: the hub receives no check-ins from it."
     )
     return Wait(code=WaitCode.OFFLINE, text=text, since=last_seen)
 
