@@ -11,7 +11,7 @@ help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
 	@echo "make test         the test suite"
 	@echo "make test-fast    its pure cores and units alone, 90 s on two cores"
-	@echo "make check        format, lint, both type checkers, layers"
+	@echo "make check        format, lint, both type checkers, layers, words"
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
@@ -48,6 +48,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/basedpyright
+	$(BIN)/python docs/words.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -79,8 +79,8 @@ MUTANTS = (
     Mutant(
         "soak is ignored",
         "rollout/evidence/gate.py",
-        "if stood_s >= spec.soak_s:",
-        "if stood_s >= 0:",
+        "if passing_s >= spec.soak_s:",
+        "if passing_s >= 0:",
         ("long_soak/300",),
     ),
     Mutant(

@@ -12,7 +12,7 @@ SOURCE = ROOT / "src"
 
 
 def untyped(source: str) -> list[str]:
-    """What a checker cannot see through: ``Any``, ``**name: object``, msgspec's own replace."""
+    """Constructs that a type checker cannot check: ``Any``, ``**name: object``, msgspec's own replace."""
     found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         match node:

@@ -511,6 +511,6 @@ def test_a_protocol_that_is_not_served_is_counted_in_the_plan_and_said(tmp_path:
         await report(hub, devices[0], devices[0].said())
         view = await hub.plan(spec, "operator")
         assert view.ineligible == {"agent_too_old": 2}
-        assert "which speaks protocols 1 to 2" in hub.why_device(devices[1].name).line
+        assert "this hub speaks protocols 1 to 2" in hub.why_device(devices[1].name).line
 
     inside(tmp_path, run, devices=3)

@@ -228,7 +228,7 @@ def test_clients_that_leave_a_release_take_it_back_where_the_plan_has_a_bound() 
         if reason != "completed":
             said = view.waves[0].judgement
             assert said is not None
-            assert said.text.startswith("Requests per device fell by 80.0% against the control")
+            assert said.text.startswith("Requests per device fell by 80 % against the control")
 
 
 def test_heavy_tails_of_traffic_are_no_fall() -> None:

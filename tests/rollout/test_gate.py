@@ -81,7 +81,9 @@ def test_the_exact_look_at_the_end_of_a_wave_is_had_once_and_is_stricter_each_wa
 
 def test_what_failed_it_is_kept_with_its_interval_and_its_weight():
     said = say(counts(cut=100, failed=8, healthy=12, offered=80))
-    assert said.text == ("8 of 20 failed, 40.0% (95 % interval 13.4% to 71.6%): 5.0% is allowed.")
+    assert said.text == (
+        "40 % of devices failed (8 of 20; 95 % interval 13.4 % to 71.6 %), 5 % allowed."
+    )
     rate = said.evidence.errors
     assert (rate.bad, rate.size, rate.allowed) == (8, 20, 0.05)
     assert rate.low < 0.4 < rate.high
@@ -94,14 +96,15 @@ def test_failures_that_are_told_before_confirmations_are_held_against_all_that_b
     assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "stragglers")
     assert (said.evidence.errors.bad, said.evidence.errors.size) == (5, 100)
     assert say(counts(cut=1000, failed=9, healthy=1, in_trial=10, offered=980)).text == (
-        "9 of 10 failed, 90.0% (95 % interval, with 10 on trial 16.8% to 75.7%): 5.0% is allowed."
+        "90 % of devices failed (9 of 10; 95 % interval 16.8 % to 75.7 %, with 10 in trial), 5 % "
+        "allowed."
     )
 
 
 def test_devices_that_go_silent_have_a_limit_of_their_own():
     said = say(counts(cut=1000, healthy=187, failed=12, silent=12, offered=800))
     assert (said.verdict, said.reason) == (Verdict.FAIL, "silent")
-    assert said.text == "12 of 199 went silent after activating it: 1.0% is allowed."
+    assert said.text == ("12 of 199 devices are silent after activating the release, 1 % allowed.")
     assert say(counts(cut=1000, healthy=187, failed=12, offered=800)).verdict is not Verdict.FAIL
 
 
@@ -191,21 +194,21 @@ def quality(metric: str, e_value: float, *, requests: int = 100, mean: float = 0
 @pytest.mark.parametrize(
     ("metric", "reason", "text"),
     [
-        ("latency", "latency", "The 95th percentile of latency grew by 22.1% against the control"),
-        ("request_errors", "request_errors", "The share of failed requests grew by 20.0% against"),
+        ("latency", "latency", "The 95th percentile of latency grew by 22.1 % against the control"),
+        ("request_errors", "request_errors", "The share of failed requests grew by 20 % against"),
         (
             "confidence",
             "confidence_drop",
             "Mean confidence fell by 0.200 against the control (limit",
         ),
-        ("accuracy", "accuracy_drop", "Golden accuracy fell by 20.0% against the release before"),
-        ("classes", "drift", "The classes that devices see drifted by 0.200 against the control"),
+        ("accuracy", "accuracy_drop", "Golden accuracy fell by 20 % against the previous release"),
+        ("classes", "drift", "The class histogram of devices drifted by 0.200 against the control"),
         (
             "requests",
             "request_drop",
-            "Requests per device fell by 20.0% against the control (limit",
+            "Requests per device fell by 20 % against the control (limit",
         ),
-        ("inputs", "drift", "The inputs that devices see drifted by 0.200 against the control"),
+        ("inputs", "drift", "The input histogram of devices drifted by 0.200 against the control"),
     ],
 )
 def test_worse_quality_than_the_control_fails_it(metric: str, reason: str, text: str):
@@ -235,6 +238,16 @@ def test_devices_above_an_absolute_limit_fail_it(above: str, reason: str):
     assert few.verdict is Verdict.INCONCLUSIVE
 
 
+def test_the_most_frequent_cause_comes_before_the_statistics():
+    failed = replace(counts(cut=10, failed=8, healthy=2), reasons={"load_failed": 5, "silent": 3})
+    assert say(failed).text.startswith("Most frequent cause: load_failed (5 devices). 80 % of")
+    refused = replace(counts(cut=10, refused=5, offered=5), reasons={"golden_failed": 5})
+    assert say(refused).text == (
+        "Most frequent cause: golden_failed (5 devices). "
+        "5 of 5 devices refused the release; no device activated it."
+    )
+
+
 def test_a_wave_of_which_nobody_told_the_quality_says_so():
-    assert "nothing is known of its quality" in say(counts(cut=10, healthy=10)).text
-    assert "nothing is known" not in say(quality("latency", 1)).text
+    assert "No device reported its serving quality." in say(counts(cut=10, healthy=10)).text
+    assert "No device reported" not in say(quality("latency", 1)).text

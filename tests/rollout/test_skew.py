@@ -256,7 +256,7 @@ def test_why_says_that_the_offer_is_the_grant():
     assert offered(shell, range(3)) == [0]
     wait = shell.engine.why_device(1, shell.now).waits[-1]
     assert wait.code is WaitCode.EXPOSURE
-    assert "of the version before" in wait.text
+    assert "speaks the previous protocol" in wait.text
     assert "granted with the offer" in wait.text
     waits = {wait.code: wait.text for wait in shell.engine.why_rollout(rollout, shell.now).waits}
     assert "1 of these with a grant" in waits[WaitCode.EXPOSURE]

@@ -171,7 +171,7 @@ def test_a_device_without_a_variant_says_so():
     odd = shell.enrol("odd", profile="coral_tpu")
     shell.engine.fleet.observe(odd.row, shell.now, model=MODEL, release="1", phase=Phase.IDLE)
     report = shell.engine.why_device(odd.row, shell.now)
-    assert "no variant for its profile coral_tpu" in report.line
+    assert "no variant for profile coral_tpu" in report.line
 
 
 def test_why_of_a_release_names_its_rollout():

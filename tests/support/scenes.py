@@ -107,13 +107,13 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
     looking = judgement(
         Verdict.INCONCLUSIVE,
         "soak",
-        "71 healthy, 1 failed: it passes once it stood for 10 min.",
+        "1 of 72 devices failed. The wave must pass for 600 s.",
         running,
         now - 1,
     )
     wait = Wait(
         code=WaitCode.SOAK,
-        text="The gate passes; the wave must stand 10 min.",
+        text="The gate passes; the wave must pass for 10 min.",
         since=now - 22,
         until=now + 578,
     )
@@ -149,7 +149,7 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
             )
             return at("halted", "Halted by an operator: 86 devices keep it.", halted)
         case Status.REVERTING:
-            back = Wait(code=WaitCode.REVERTING, text="18 devices still have to go back.", since=now - 40,
+            back = Wait(code=WaitCode.REVERTING, text="Online devices that still run the release: 18.", since=now - 40,
                         devices=18, first=("oslo-0007", "oslo-0009"))  # fmt: skip
             return at(
                 "error_rate",
@@ -180,7 +180,7 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
             no = judgement(
                 Verdict.FAIL,
                 "refused_by_devices",
-                "9 of 9 devices would not activate it.",
+                "9 of 9 devices refused the release; no device activated it.",
                 refused,
                 now - 9,
             )

@@ -38,7 +38,7 @@ GATE = GateSpec(
 
 
 class Behaviour(Enum):
-    """What a device does with a release."""
+    """The behaviour of a device with a release."""
 
     GOOD = "good"
     FAILS_TRIAL = "fails its trial and goes back"
@@ -53,20 +53,20 @@ class BrokenError(AssertionError):
 
 @dataclass
 class ToyDevice:
-    """One agent: what it runs, what it tries, what it still has to say."""
+    """One agent: its release, its attempt, and its outcomes that are not acknowledged yet."""
 
     name: str
     row: int
     slow_s: float = 0.0
     away: Callable[[float], bool] = field(default=lambda _now: False)
     running: str | None = None
-    before: str | None = None  # what the other slot holds
+    before: str | None = None  # the release in the other slot
     trial: tuple[Offer, float] | None = None
     begun: tuple[Offer, float] | None = None
-    staged: Offer | None = None  # it waits for leave to start
+    staged: Offer | None = None  # the device waits for admission
     brick: bool = False
     protocol: int = PROTOCOL
-    deaf: bool = False  # what it is answered is lost
+    deaf: bool = False  # answers to the device are lost
     heard: float = START
     seq: int = 0
     spool: list[Outcome] = field(default_factory=list)
@@ -130,7 +130,7 @@ class ToyShell:
         for number in range(devices):
             self.enrol(f"d{number:05d}", site=f"s{number % 3}")
 
-    # What a hub does.
+    # The hub.
 
     def enrol(self, name: str, profile: str = "generic_x86", **labels: str) -> ToyDevice:
         self.enrolled.append((name, profile, labels))
@@ -219,7 +219,7 @@ class ToyShell:
         )  # fmt: skip
         self.engine.telemetry(row, said, self.now)
 
-    # What a device does.
+    # The device.
 
     def check_in(self, device: ToyDevice) -> None:
         self._live(device)
@@ -323,7 +323,7 @@ class ToyShell:
             release=offer.release, kind=kind, at=self.now, reason=reason,
         )  # fmt: skip
 
-    # What must hold.
+    # Invariants.
 
     def check(self) -> None:
         for state in self.engine.states():
@@ -380,7 +380,7 @@ class ToyShell:
             judged = wave.judgement
             if wave.closed_at is None or judged is None or judged.reason != "passed":
                 continue
-            # Who counts as silent and confirms after all makes things better: the soak goes on.
+            # A silent device that confirms later improves the evidence: the soak continues.
             said = [
                 said.at
                 for key, said in self.stored_outcomes.items()

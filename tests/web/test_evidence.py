@@ -29,7 +29,7 @@ def say(page: SignedIn, target: str, **fields: str) -> None:
 def test_a_rate_is_shown_with_its_interval_and_e_value() -> None:
     rate = Rate(bad=14, size=90, allowed=0.05, low=0.059, high=0.305, e_value=240.0)
     (shown,) = gate_tests(Evidence(errors=rate))
-    assert (shown.seen, shown.leans) == ("14 of 90", True)
+    assert (shown.observed, shown.leans) == ("14 of 90", True)
     assert "15.6" in shown.estimate
     assert "5.9" in shown.interval
     assert "30.5" in shown.interval

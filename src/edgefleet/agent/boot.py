@@ -77,7 +77,7 @@ def _resume_work(context: StepContext) -> None:
 def _resume_trial(context: StepContext) -> None:
     attempt = context.attempt
     if slot(context.state, attempt.slot).installed is None:
-        go_back(context, Reason.DIGEST, "The slot on trial is damaged after a power loss.")
+        go_back(context, Reason.DIGEST, "The slot in trial is damaged after a power loss.")
     elif attempt.tries >= attempt.max_attempts:
         go_back(
             context,

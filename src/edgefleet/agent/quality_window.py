@@ -1,8 +1,8 @@
-"""Windows of requests, one after the other, and how the last differs from the one before it.
+"""Consecutive windows of requests, and the differences between the last two of them.
 
-The device compares itself with itself: with the release before on the same traffic and hardware,
-or, where nothing changed, with a moment ago. The hub compares those who changed with those who did
-not, so that what the whole fleet goes through at the time is no fault of a release.
+A device compares its own windows: the new release with the previous release on the same traffic and
+hardware, or, without a new release, the last window with the window before. The hub compares the
+canaries with the controls, so that a change of the whole fleet is not attributed to the release.
 """
 
 import math
@@ -18,12 +18,12 @@ from edgefleet.protocol.serving import LiveStats, ServingStatus
 
 
 def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: float) -> Windows:
-    """Count ``grown``, which happened since the last look at the release that ``status`` names."""
+    """Count ``grown``, the requests since the last probe of the release in ``status``."""
     if status.release is None:
         return windows
     filling, full = windows.filling, windows.full
     if filling is not None and filling.release != status.release:
-        # What was served up to the switch is what the new release is compared with.
+        # The requests up to the switch are the baseline of the new release.
         if filling.requests >= limits.WINDOW_LEAST_REQUESTS:
             full = replace(filling, until=now)
         filling = None
@@ -39,7 +39,7 @@ def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: floa
         scores = None if full is None else compare(full, ended)
         return Windows(filling=following, full=ended, scores=_to_report(windows.scores, scores))
     if full is not None and _has_dried_up(full, ended):
-        # Too few requests to compare anything else, or to compare the next window with.
+        # The requests are too few for other scores and for the baseline of the next window.
         scores = Scores(
             from_release=full.release,
             to_release=ended.release,
@@ -51,7 +51,7 @@ def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: floa
 
 
 def compare(before: QualityWindow, after: QualityWindow) -> Scores:
-    """How ``after`` differs from ``before``."""
+    """The differences between the window ``after`` and the window ``before``."""
     old_us, new_us = _p95_us(before), _p95_us(after)
     old, new = _confidence(before), _confidence(after)
     return Scores(
@@ -68,7 +68,7 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
 
 
 def _to_report(waiting: Scores | None, new: Scores | None) -> Scores | None:
-    """Scores that compare two releases wait until they are reported."""
+    """The scores to report next. Scores that compare two releases are kept until reported."""
     if new is None or (
         waiting is not None
         and waiting.from_release != waiting.to_release == new.to_release == new.from_release
@@ -81,11 +81,11 @@ def _is_full(window: QualityWindow, now: float) -> bool:
     enough = window.requests >= limits.WINDOW_REQUESTS or (
         window.requests >= limits.WINDOW_LEAST_REQUESTS and now - window.since >= limits.WINDOW_S
     )
-    return enough and now > window.opened  # one look has no duration, and so no rate
+    return enough and now > window.opened  # one probe has no duration, and so no rate
 
 
 def _has_dried_up(before: QualityWindow, window: QualityWindow) -> bool:
-    """True if the rate before would have filled the window long ago: five times what is enough."""
+    """True if the previous rate would have filled the window: a fivefold of the least requests."""
     rate = _requests_per_s(before)
     waited_s = window.until - window.opened
     return (
@@ -99,8 +99,8 @@ def _has_dried_up(before: QualityWindow, window: QualityWindow) -> bool:
 def _rate_change(before: QualityWindow, after: QualityWindow) -> float | None:
     """The change of requests per second as a share of the larger rate, -1 to 1.
 
-    A fall by a half is -0.5, the rise back from it 0.5: chance alone has a mean of 0. None if a
-    window has no duration.
+    A fall by half is -0.5, and the rise back is 0.5, so chance alone has a mean of 0. None if a
+    window has no duration or if both windows have no requests.
     """
     old, new = _requests_per_s(before), _requests_per_s(after)
     if old is None or new is None or not max(old, new):
@@ -109,7 +109,10 @@ def _rate_change(before: QualityWindow, after: QualityWindow) -> float | None:
 
 
 def _requests_per_s(window: QualityWindow) -> float | None:
-    """The rate from the end of the window before to its own end. None without a duration."""
+    """The request rate from the end of the previous window to the end of this window.
+
+    None if the window has no duration.
+    """
     lasted_s = window.until - window.opened
     return (window.requests - window.early) / lasted_s if lasted_s > 0 else None
 
@@ -132,7 +135,7 @@ def _confidence(window: QualityWindow) -> float | None:
 
 
 def _p95_us(window: QualityWindow) -> float:
-    """Inside its bucket as if the requests there were spread evenly."""
+    """The 95th percentile in microseconds, interpolated linearly inside its bucket."""
     counts = window.sketches.latency
     wanted = 0.95 * sum(counts.values())
     counted = 0
@@ -146,7 +149,7 @@ def _p95_us(window: QualityWindow) -> float:
 
 
 def _variation(before: Sequence[int], after: Sequence[int]) -> float | None:
-    """The total variation distance of two histograms; None unless both counted something."""
+    """The total variation distance of two histograms. None if one of them is empty."""
     old, new = sum(before), sum(after)
     if not old or not new:
         return None

@@ -1,7 +1,7 @@
-"""Telemetry: what was served since the hub last acknowledged, by release.
+"""Telemetry: the requests served since the last acknowledged check-in, by release.
 
-Serving counts since a release was activated in its process, so the counters start anew with every
-activation and every restart. A mark remembers the last reading; only the growth since is added.
+The counters of the serving process start at 0 after every activation and every restart. A mark
+stores the last reading, and only the growth since the mark is added.
 """
 
 from edgefleet.agent import limits
@@ -15,7 +15,7 @@ from edgefleet.protocol.serving import LiveStats, ServingStatus
 def fold(
     tallies: tuple[Telemetry, ...], mark: Mark | None, status: ServingStatus, grown: LiveStats
 ) -> tuple[tuple[Telemetry, ...], Mark | None]:
-    """Add what has ``grown`` since ``mark``; returns the tallies and the new mark."""
+    """Add the growth since ``mark``. Returns the tallies and the new mark."""
     if status.model is None or status.release is None:
         return tallies, mark
     stats = status.stats
@@ -41,7 +41,7 @@ def fold(
 
 
 def subtract(tallies: tuple[Telemetry, ...], sent: Telemetry) -> tuple[Telemetry, ...]:
-    """``tallies`` without what the hub has acknowledged; what came in between stays."""
+    """``tallies`` without the acknowledged telemetry. Requests since the report are kept."""
     left: list[Telemetry] = []
     for tally in tallies:
         if tally.release != sent.release:
@@ -63,7 +63,7 @@ def subtract(tallies: tuple[Telemetry, ...], sent: Telemetry) -> tuple[Telemetry
 
 
 def growth(mark: Mark | None, status: ServingStatus) -> LiveStats:
-    """What was served since ``mark``; all of it when the counters started anew."""
+    """The requests served since ``mark``. All requests if the counters have started again."""
     stats = status.stats
     if (
         mark is None
@@ -82,7 +82,7 @@ def growth(mark: Mark | None, status: ServingStatus) -> LiveStats:
 
 
 def _more(old: Telemetry | None, sketches: Sketches) -> Sketches | None:
-    """None where serving keeps no sketches."""
+    """The sum of the sketches. None if the serving process has no sketches."""
     if old is not None and old.sketches is not None:
         return bins.plus(old.sketches, sketches)
     return sketches if sketches != Sketches() else None

@@ -44,9 +44,9 @@ class Unit(StrEnum):
         """``value`` for people, with its unit."""
         match self:
             case Unit.RATIO:
-                return f"{math.expm1(value):.1%}"
+                return f"{round(100 * math.expm1(value), 1):g} %"
             case Unit.SHARE:
-                return f"{value:.1%}"
+                return f"{round(100 * value, 1):g} %"
             case Unit.NUMBER:
                 return f"{value:.3f}"
             case Unit.MILLISECONDS:
@@ -203,28 +203,31 @@ class ChangeMetric(Metric):
 
 _ERROR_RATE: Final = Bound(
     "max_error_rate", Unit.SHARE,
-    "failed / (failed + healthy) above which everything is taken back.",
+    "Largest failed / (failed + healthy) before the release is rolled back.",
     wanted="from 0 to 1 (0.05 is 5 %)",
 )  # fmt: skip
 _SILENT_RATE: Final = Bound(
     "max_silent_rate", Unit.SHARE,
-    "Of the devices that finished, silent after activating: each may need a visit.",
+    "Largest share of finished devices that are silent after activating; each may need a site "
+    "visit.",
 )  # fmt: skip
 _LATENCY_P95: Final = Bound(
     "max_latency_p95_ms", Unit.MILLISECONDS,
-    "p95 of the requests on a device. The value before the rollout does not count.",
+    "Largest p95 of the requests on a device. The value before the rollout "
+    "does not count.",
     high=math.inf, wanted="milliseconds, 0 or more",
 )  # fmt: skip
 _LATENCY_INCREASE: Final = Bound(
     "max_latency_increase", Unit.SHARE,
-    "Largest rise of p95: canary relative to control, in the same time.",
+    "Largest rise of p95, canary relative to control, over the same time.",
     high=100.0, wanted="0 or more (0.1 is 10 %)",
 )  # fmt: skip
 _REQUEST_ERROR_RATE: Final = Bound(
     "max_request_error_rate", Unit.SHARE, "Share of the requests on a device that may fail.",
 )  # fmt: skip
 _MEMORY: Final = Bound(
-    "max_memory_percent", Unit.PERCENT, "Of the memory that the variant may take on a device.",
+    "max_memory_percent", Unit.PERCENT,
+    "Largest share of the variant's memory limit that a device may use.",
     high=math.inf, wanted="percent, 0 or more",
 )  # fmt: skip
 _ACCURACY_DROP: Final = Bound(
@@ -240,12 +243,12 @@ _CONFIDENCE_DROP: Final = Bound(
 _REQUEST_DROP: Final = Bound(
     "max_request_drop", Unit.SHARE,
     "Largest fall of the requests per second on a device, canary relative to control: clients "
-    "that leave a release. Off by default: little traffic varies a lot.",
+    "that leave a release. Off by default, because low traffic varies a lot.",
     off=1.0,
 )  # fmt: skip
 _DRIFT: Final = Bound(
     "max_drift", Unit.NUMBER,
-    "Largest move of the histogram of classes, or of inputs, beyond that of the control (total "
+    "Largest change of the histogram of classes, or of inputs, beyond that of the control (total "
     "variation, 0 to 1).",
     off=1.0,
 )  # fmt: skip
@@ -257,20 +260,20 @@ def _fall(before: float | None, after: float | None) -> float | None:
 
 _CHANGED: Final = "{amount} against the control (limit {allowed}; {pairs} pairs of devices)."
 _ABOVE: Final = "{above} of {devices} devices have "
-_ABOVE_SHARE: Final = "; {share} of the devices may."
+_ABOVE_SHARE: Final = ", {share} of devices allowed."
 
 ERRORS: Final = RateMetric(
     key="errors", label="Failed devices", unit=Unit.SHARE, bound=_ERROR_RATE,
     reason="error_rate", source="outcomes; silence after activating counts",
-    sentence="{bad} of {size} failed, {rate} (95 % interval{trial} {low} to {high}): {allowed} "
-    "is allowed.",
+    sentence="{rate} of devices failed ({bad} of {size}; 95 % interval {low} to {high}{trial}), "
+    "{allowed} allowed.",
     meaning="more than `max_error_rate` of the devices fail", shares_alpha=False,
 )  # fmt: skip
 SILENCE: Final = RateMetric(
     key="silence", label="Silent devices", unit=Unit.SHARE, bound=_SILENT_RATE,
     reason="silent", source="time since the last check-in",
-    sentence="{bad} of {size} went silent after activating it: {allowed} is allowed.",
-    meaning="more than `max_silent_rate` of them are never heard again",
+    sentence="{bad} of {size} devices are silent after activating the release, {allowed} allowed.",
+    meaning="more than `max_silent_rate` of the devices are silent after activating",
 )  # fmt: skip
 RATES: Final[tuple[RateMetric, ...]] = (ERRORS, SILENCE)
 
@@ -308,7 +311,7 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         key="accuracy", label="Golden accuracy", unit=Unit.SHARE, bound=_ACCURACY_DROP,
         direction=Direction.FALL, cutoff=0.1, needs_requests=False,
         reason="accuracy_drop", source="confirmations; the same golden set on the same device",
-        sentence="Golden accuracy fell by {amount} against the release before it (limit {allowed}; "
+        sentence="Golden accuracy fell by {amount} against the previous release (limit {allowed}; "
         "{pairs} devices).",
         meaning="golden accuracy falls by more than `max_accuracy_drop`",
         confirmed=lambda outcome: _fall(outcome.accuracy_before, outcome.accuracy),
@@ -317,22 +320,22 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         key="classes", label="Drift of classes", unit=Unit.NUMBER, bound=_DRIFT,
         direction=Direction.RISE, cutoff=0.5,
         reason="drift", source="scores",
-        sentence="The classes that devices see drifted by " + _CHANGED,
-        meaning="classes move by more than `max_drift` beyond the control's",
+        sentence="The class histogram of devices drifted by " + _CHANGED,
+        meaning="the class histogram changes by more than `max_drift` beyond the control's",
         scored=lambda scores: scores.class_drift,
     ),
     ChangeMetric(
         key="inputs", label="Drift of inputs", unit=Unit.NUMBER, bound=_DRIFT,
         direction=Direction.RISE, cutoff=0.5,
         reason="drift", source="scores",
-        sentence="The inputs that devices see drifted by " + _CHANGED,
-        meaning="inputs move by more than `max_drift` beyond the control's",
+        sentence="The input histogram of devices drifted by " + _CHANGED,
+        meaning="the input histogram changes by more than `max_drift` beyond the control's",
         scored=lambda scores: scores.input_drift,
     ),
     ChangeMetric(
         key="requests", label="Requests per device", unit=Unit.SHARE, bound=_REQUEST_DROP,
         direction=Direction.FALL, relative=True, cutoff=1.0,
-        needs_requests=False,  # no requests are the fault; the window before has 20 or more
+        needs_requests=False,  # a lack of requests is the fault; the window before has 20 or more
         reason="request_drop", source="scores",
         sentence="Requests per device fell by " + _CHANGED,
         meaning="requests per second fall by more than `max_request_drop` against the control",
@@ -359,7 +362,7 @@ LIMITS: Final[tuple[LimitMetric, ...]] = (
     LimitMetric(
         key="memory_limit", label="Memory", unit=Unit.PERCENT, bound=_MEMORY,
         reason="memory", source="telemetry", counter="memory",
-        sentence=_ABOVE + "more than {allowed} of the memory that the variant may take"
+        sentence=_ABOVE + "a memory use above {allowed} of the variant's limit"
         + _ABOVE_SHARE,
         meaning="too many devices use more than `max_memory_percent` of the variant's memory",
         exceeds=lambda report, allowed, mib: 0 < mib * allowed / 100 < report.memory_mib,

@@ -1,6 +1,6 @@
 """The rollout engine: pure values in, values out. Start with ``table.py``.
 
-A shell (the hub, the simulator) holds one ``Engine`` and does nothing about rollouts by itself.
-What is durable is a ``RolloutState`` a rollout and the outcomes that devices reported; every other
-column is rebuilt from those two.
+A shell (the hub, the simulator) owns one ``Engine`` and makes no decision about rollouts itself.
+Durable are one ``RolloutState`` for each rollout and the outcomes that devices reported. Every
+other column is rebuilt from the states and the outcomes.
 """

@@ -20,7 +20,7 @@ from edgefleet.rollout.fleet.scope import Parts, Scope, reach
 from edgefleet.rollout.lifecycle.state import RolloutState
 
 _EXACT = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED})
-"""While a rollout stands so, its wave is exactly who was enrolled when the wave opened."""
+"""In these statuses the wave is exactly the devices that were enrolled when the wave opened."""
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _NONE: Final = DeviceStanding.NONE
@@ -39,7 +39,7 @@ class PublishedRelease:
     number: int  # in the fleet's columns
 
     def memory_limit_mib(self, profile: str) -> int:
-        """What the release may take on a device of that profile; 0 where it has no variant."""
+        """The memory limit of the variant for ``profile``, in MiB. 0 if there is no variant."""
         limits = (one.memory_limit_mib for one in self.manifest.variants if one.profile == profile)
         return next(limits, 0)
 
@@ -50,19 +50,19 @@ class Position(NamedTuple):
     standing: DeviceStanding
     is_eligible: bool
     is_inside: bool  # in the open wave or in one before it
-    has_place: bool  # reserved or granted, not recorded yet
+    has_place: bool  # a place is reserved or granted; the start is not recorded yet
 
 
 BEGUN: Final = frozenset({_TRIAL, _HEALTHY})
 """Standings in which a device keeps the release of the rollout."""
 
 NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, is_inside=False, has_place=False)
-"""The position in a rollout that the engine does not know."""
+"""The position in an unknown rollout."""
 
 
 @dataclass(slots=True)
 class ActiveRollout:
-    """``state`` is replaced whole on each commit; the rest lives as long as the engine."""
+    """One rollout. Each commit replaces ``state``; the other fields live as long as the engine."""
 
     state: RolloutState
     release: PublishedRelease
@@ -73,10 +73,10 @@ class ActiveRollout:
     candidates: Candidates = field(default_factory=Candidates)
     overdue: Overdue = field(default_factory=Overdue)
 
-    parts: Parts = ()  # of each wave that is open, or was
-    reach: Parts = ()  # of all of them together
-    _enrolled: int = field(init=False)  # when the open wave opened
-    offer: Offer = field(init=False)  # what a device is told that shall run the release
+    parts: Parts = ()  # one for each wave that is or was open
+    reach: Parts = ()  # the union of ``parts``
+    _enrolled: int = field(init=False)  # rows in the fleet when the open wave opened
+    offer: Offer = field(init=False)  # the answer to a device that should run the release
 
     def __post_init__(self) -> None:
         self.offer = Offer(
@@ -90,7 +90,7 @@ class ActiveRollout:
         self.become(self.state)
 
     def become(self, state: RolloutState) -> None:
-        """Stand as ``state`` says."""
+        """Replace the state, and rebuild the parts and the reach from it."""
         self.state = state
         wave = state.open_wave
         self._enrolled = (wave.rows or 0) if wave is not None else 0
@@ -100,32 +100,32 @@ class ActiveRollout:
 
     @property
     def in_trial(self) -> int:
-        """Devices that hold a place: in trial, however long silent, or granted to start."""
+        """Devices that occupy a place: in trial (silent devices too), or with a reserved start."""
         return self.ledger.counts[_TRIAL] + self.reservations.reserved
 
     def note_progress(self, row: int, at: float) -> None:
-        """A device began. Newcomers to the wave do not prolong the wait for its stragglers."""
+        """Record a start. Newcomers to the wave do not prolong the wait for stragglers."""
         if row < self._enrolled:
             self.reservations.note_progress(at)
 
     def wave_of(self, row: int) -> int | None:
-        """The first wave that the device lies in; None beyond the open one."""
+        """The first wave that contains the device. None if no opened wave contains the device."""
         return self.scope.locate(row, self.parts)[1] if self.parts else None
 
     def waves_of(self, rows: Rows) -> npt.NDArray[np.int16]:
-        """``wave_of`` for many rows at once, -1 for None."""
+        """``wave_of`` for each of ``rows``. -1 stands for None."""
         return self.scope.firsts(rows, self.parts)
 
     def inside(self, row: int) -> bool:
-        """True when the device is in the open wave or in one before it."""
+        """True if the device is in the open wave or in an earlier one."""
         return self.scope.eligible(row) and self.scope.inside(row, self.reach)
 
     def members(self) -> Rows:
-        """Rows in the open wave and those before it, ascending."""
+        """Rows in the open wave and in earlier waves, ascending."""
         return self.scope.members(self.reach)
 
     def follows(self, row: int) -> bool:
-        """False for a newcomer since the end of a rollout that takes none."""
+        """True if the rollout follows newcomers or the device enrolled before its end."""
         end = self.state.rows_at_end
         return self.state.spec.follow or end is None or row < end
 
@@ -136,10 +136,10 @@ class ActiveRollout:
         return Position(self.ledger.standing(row), is_eligible, place is not None, has_place)
 
     def position_of_report(self, row: int, kind: OutcomeKind) -> Position | None:
-        """The position of a device that reports ``kind``. None if the rollout has no part in it.
+        """The position of a device that reports ``kind``. None if the report does not concern it.
 
-        A device has part if it reported before or has a place, if it is in a wave, or if it may be
-        on its way back.
+        A report concerns the rollout if the device reported before or has a place, if the device is
+        in a wave, or if the device may be rolling back.
         """
         position = self.position(row)
         if position.standing is not _NONE or position.has_place:
@@ -154,15 +154,15 @@ class ActiveRollout:
         return position if position.is_inside else None
 
     def reserve(self, row: int, labels: Mapping[str, str], now: float) -> None:
-        """Reserve a place for the device, which starts now."""
+        """Reserve a place for a device that starts now."""
         self.reservations.reserve(row, labels, now, is_progress=row < self._enrolled)
 
     def began(self, row: int, at: float | None) -> None:
-        """The start of the device is recorded."""
+        """Turn the place of the device into a recorded start."""
         self.reservations.began(row, at, is_progress=row < self._enrolled)
 
     def have_part(self, rows: Rows, kind: OutcomeKind) -> Mask:
-        """``has_part`` for many rows at once."""
+        """For each of ``rows``: True if ``position_of_report`` is not None."""
         part: Mask = self.ledger.standings(rows) != _NONE
         if not self.reach or part.all():
             return part
@@ -176,11 +176,12 @@ class ActiveRollout:
         return part | (given if end is None else given & (rows < end))
 
     def covers(self, row: int, running: int) -> bool:
-        """Whether this rollout gives the device its release. ``running`` is the one it runs now.
+        """True if this rollout gives the device its release.
 
-        A device on trial or confirmed keeps the release, wherever its labels move. A paused or
-        halted rollout gives it to no other device, except to those that run it already; a completed
-        one gives it to newcomers if it follows them.
+        ``running`` is the number of the release that the device runs now. A device in trial or
+        confirmed keeps the release, even if its labels change. A paused or halted rollout gives the
+        release only to devices that run it already. A completed rollout gives the release to
+        newcomers if it follows them.
         """
         standing = self.ledger.standing(row)
         return standing in BEGUN or self.gives(row, standing, running)
@@ -188,7 +189,7 @@ class ActiveRollout:
     def gives(
         self, row: int, standing: DeviceStanding, running: int, position: Position | None = None
     ) -> bool:
-        """``covers`` for a device that has not begun. ``position`` saves reading it again."""
+        """``covers`` for a device that has not started. A known ``position`` is not read again."""
         if not self.reach or standing in EXCLUDED:
             return False
         if not (self.scope.eligible(row) if position is None else position.is_eligible):
@@ -202,7 +203,7 @@ class ActiveRollout:
         return self.scope.first(row, self.reach) is not None
 
     def covered(self, rows: Rows, running: npt.NDArray[np.uint32]) -> Mask:
-        """``covers`` for many rows at once, held devices among them."""
+        """``covers`` for each of ``rows``, excluded devices included."""
         standings = self.ledger.standings(rows)
         given: Mask = (standings == _TRIAL) | (standings == _HEALTHY)
         if not self.reach:
@@ -210,8 +211,8 @@ class ActiveRollout:
         runs_it = running == self.release.number
         if self.state.status is _COMPLETED:
             end = None if self.state.spec.follow else self.state.rows_at_end
-            taken = self.scope.all_eligible(rows)
-            given |= taken if end is None else taken & ((rows < end) | runs_it)
+            eligible = self.scope.all_eligible(rows)
+            given |= eligible if end is None else eligible & ((rows < end) | runs_it)
         elif self.state.status is _RUNNING:
             given |= self.scope.all_inside(rows, self.reach)
         else:

@@ -1,8 +1,8 @@
-"""Many devices that say the same at the same moment, taken together: in columns, not one by one.
+"""A batch: many devices that report the same at one moment, processed in columns.
 
-Each function means what its namesake of ``Engine`` means for the devices one after the other, in
-the order of their rows; where a plan asks of each device something of its own, they are taken so.
-The simulator takes a million devices through a rollout with it.
+Each method is equivalent to calling the ``Engine`` method of the same name for each row, in row
+order. Devices are processed one by one if the plan has a limit that depends on the device. The
+simulator moves a million devices through a rollout with batches.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ from edgefleet.rollout.fleet.fleet import NOTHING, Fleet
 from edgefleet.rollout.intake import Intake
 
 OffersByRow = tuple[tuple[Offer | None, Rows], ...]
-"""Who is told what: no row twice, each part ascending."""
+"""Each offer with the rows that get it. Rows ascend in each part; no row occurs twice."""
 
 
 class Batch:
-    """The engine's answers to groups of devices. ``rows`` always ascend and are never empty."""
+    """The engine's answers to groups of devices. ``rows`` ascend and are never empty."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Batch:
         self._offers = offers
 
     def concern(self, rows: Rows, outcome: Outcome) -> Mask:
-        """For each row, whether to keep the report; see ``Engine.concerns``."""
+        """For each row: True if the report is to be stored. See ``Engine.concerns``."""
         if outcome.kind is OutcomeKind.OFFERED:
             return np.zeros(len(rows), np.bool_)
         active = self._rollouts.get(outcome.rollout)
@@ -62,25 +62,25 @@ class Batch:
         return concerned
 
     def admit(self, rows: Rows, outcome: Outcome, now: float) -> Mask:
-        """Who may start now; see ``Engine.admit``. The lowest rows come first."""
+        """For each row: True if the device may start now. The lowest rows are admitted first."""
         active = self._rollouts.get(outcome.rollout)
         if active is None:
             return np.zeros(len(rows), np.bool_)
         return self._admission.admit_all(active, rows, outcome, now)
 
     def record(self, rows: Rows, outcome: Outcome, at: float | None = None) -> int:
-        """Count an outcome that is durable for all of ``rows``; how many said something new."""
+        """Count an outcome that is durable for all ``rows``. Returns the number of new reports."""
         return self._intake.record_all(rows, outcome, at)
 
     def release(self, rows: Rows, outcome: Outcome) -> None:
-        """Return the places of starts that were not stored; see ``Engine.release``."""
+        """Free the places of starts that were not stored. See ``Engine.release``."""
         active = self._rollouts.get(outcome.rollout)
         if active is not None and active.reservations.reserved:
             for row in rows.tolist():
                 active.reservations.free(row)
 
     def grants(self, rows: Rows, now: float) -> tuple[tuple[int, Outcome], ...]:
-        """The rows that get a grant, and the grant of each; see ``Engine.grant``."""
+        """The rows that get a grant, each with its grant. See ``Engine.grant``."""
         versions = set(self._fleet.protocols[rows].tolist())
         if not self._grants.by_row and not any(starts_by_itself(version) for version in versions):
             return ()
@@ -88,11 +88,11 @@ class Batch:
         return tuple((row, granted) for row, granted in each if granted is not None)
 
     def telemetry(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
-        """Add the same serving figures of each; see ``Engine.telemetry``."""
+        """Add the same serving figures for each of ``rows``. See ``Engine.telemetry``."""
         self._intake.add_telemetry_all(rows, telemetry, now)
 
     def answers(self, rows: Rows, now: float) -> OffersByRow:
-        """What each should run, when that is not what it said it runs; see ``Engine.answer``."""
+        """The offer for each row. None if the device already runs its release, or must wait."""
         running = self._fleet.running_ids[rows]
         if self._desired.withdraws_any(running):
             return self._one_by_one(rows, now)
@@ -101,18 +101,18 @@ class Batch:
         for active, places in self._desired.rollouts(rows):
             other = places[running[places] != active.release.number]
             unbegun = active.ledger.standings(rows[other]) < DeviceStanding.TRIAL
-            told = np.ones(len(other), np.bool_)
+            offered = np.ones(len(other), np.bool_)
             if unbegun.any():
-                told[unbegun] = self._admission.all_may_stage(active, rows[other[unbegun]], now)
-            if told.any():
-                parts.append((active.offer, rows[other[told]]))
-                kept[other[told]] = False
+                offered[unbegun] = self._admission.all_may_stage(active, rows[other[unbegun]], now)
+            if offered.any():
+                parts.append((active.offer, rows[other[offered]]))
+                kept[other[offered]] = False
         if kept.any():
             parts.append((None, rows[kept]))
         return tuple(parts)
 
     def wanted(self, rows: Rows) -> Mask:
-        """Which of ``rows``, all of them idle devices, ``Engine.answer`` may offer something."""
+        """For each row, all idle devices: True if ``Engine.answer`` may offer a release."""
         numbers = self._desired.numbers(rows)
         wanted: Mask = (numbers != NOTHING) & (numbers != self._fleet.running_ids[rows])
         for active in self._rollouts.values():
@@ -129,4 +129,4 @@ class Batch:
         parts: dict[Offer | None, list[int]] = {}
         for row in rows.tolist():
             parts.setdefault(self._offers.give(row, now), []).append(row)
-        return tuple((offer, np.array(told, np.int64)) for offer, told in parts.items())
+        return tuple((offer, np.array(places, np.int64)) for offer, places in parts.items())

@@ -1,19 +1,19 @@
 """One check-in: accept, admit, store, record, grant, count telemetry, answer; always in this order.
 
-The order is a value, so that no shell can have another one. A shell (the hub, the simulator, the
-test fixtures) performs the input and output that a ``Pending`` names, and nothing else:
+The order is fixed by the values of this module, so all shells share it. A shell (the hub, the
+simulator, the test fixtures) only performs the input and output that a ``Pending`` names:
 
     step = begin(engine, row, check_in, now)
     while isinstance(step, Pending):
-        fresh = make_durable(step)  # where that fails: abandon(engine, step)
+        fresh = make_durable(step)  # if storing fails: abandon(engine, step)
         step = finish(engine, step, fresh, now)
 
-An ``Answered`` exists only once everything that it acknowledges is durable and recorded. A grant is
-decided after the reports were recorded, because a report may use up an earlier grant; the offer is
-decided last, because it depends on both.
+An ``Answered`` exists only when every outcome that it acknowledges is durable and recorded. A grant
+is decided after the reports were recorded, because a report may use up an earlier grant. The offer
+is decided last, because it depends on the reports and on the grant.
 
-``begin_batch`` and ``finish_batch`` take many devices that send the same check-in at the same
-moment through the same steps, as a hub does whose store commits their reports together.
+``begin_batch`` and ``finish_batch`` run the same steps for many devices that send the same check-in
+at one moment, as a hub does if its store commits their reports together.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,11 +28,11 @@ from edgefleet.rollout.active import Position
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.columns import Mask, Rows
 
-_START: Final = OutcomeKind.TRIAL_STARTED  # bound once: Python 3.11 needs 0.2 us to find it
+_START: Final = OutcomeKind.TRIAL_STARTED  # bound once: the lookup takes 0.2 us in Python 3.11
 
 
 class OutOfSequence(msgspec.Struct, frozen=True):
-    """Refusal: the device has used this number before. ``next_seq`` is the lowest that is new."""
+    """Refusal: the device has sent this number before. ``next_seq`` is the lowest new number."""
 
     next_seq: int
 
@@ -40,8 +40,9 @@ class OutOfSequence(msgspec.Struct, frozen=True):
 class Receipt(msgspec.Struct, frozen=True):
     """Ids of outcomes that the answer acknowledges.
 
-    ``dropped`` concern no rollout of the device: they are not stored, and the device may forget
-    them. A start that is not admitted is in neither: the device asks again.
+    The outcomes in ``dropped`` concern no rollout of the device: the hub does not store them, and
+    the device may forget them. A start that is not admitted is in neither list: the device asks
+    again.
     """
 
     stored: tuple[str, ...] = ()
@@ -52,10 +53,10 @@ _NO_RECEIPT: Final = Receipt()
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """What must be durable before the check-in goes on: ``facts``, or all of ``to_store``.
+    """The write that must be durable before the check-in continues: ``facts`` or ``to_store``.
 
-    ``at`` is the time of receipt, to be stored with the outcomes. ``reserved`` are the starts and
-    the grant of ``to_store`` whose places are reserved until ``finish`` or ``abandon``.
+    ``at`` is the time of receipt, stored with the outcomes. ``reserved`` contains the starts and
+    the grant of ``to_store``: their places stay reserved until ``finish`` or ``abandon``.
     """
 
     row: int
@@ -70,7 +71,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """What the engine decides of a ``CheckInAnswer``."""
+    """The part of a ``CheckInAnswer`` that the engine decides."""
 
     offer: Offer | None = None
     receipt: Receipt = _NO_RECEIPT
@@ -86,7 +87,7 @@ _NOTHING: Final = Answered()
 
 
 def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | OutOfSequence:
-    """Accept a check-in. A heartbeat is answered at once; nothing has to be stored for it."""
+    """Accept a check-in. A heartbeat is answered at once, because it needs no write."""
     fleet = engine.fleet
     if not fleet.accept_seq(row, check_in.seq):
         return OutOfSequence(fleet.last_seq(row) + 1)
@@ -115,15 +116,15 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
 
 
 def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: float) -> Step:
-    """Go on once ``pending`` is durable.
+    """Continue after ``pending`` became durable.
 
-    ``fresh`` are the outcomes of ``to_store`` that the store did not have before: each counts once,
-    however often it is reported.
+    ``fresh`` contains the outcomes of ``to_store`` that are new to the store. An outcome that a
+    device reports again does not count again.
     """
     row = pending.row
     new = {outcome.id for outcome in fresh if engine.record(row, outcome, pending.at)}
     for outcome in pending.reserved:
-        if outcome.id not in new:  # a place that was recorded is the device's own by now
+        if outcome.id not in new:  # a recorded start has turned the place into a trial
             engine.release(row, outcome)
     if pending.facts is not None:
         return _admit(engine, pending, now)
@@ -133,7 +134,7 @@ def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: floa
 
 
 def abandon(engine: Engine, pending: Pending) -> None:
-    """Return the places reserved for what could not be stored. The check-in gets no answer."""
+    """Free the places of outcomes that could not be stored. The check-in gets no answer."""
     for outcome in pending.reserved:
         engine.release(pending.row, outcome)
 
@@ -182,12 +183,12 @@ def _answer(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Re
     return Answered(offer, receipt)
 
 
-# Many devices that send the same.
+# Batches.
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Devices of a batch whose reports have the same fate."""
+    """Devices of a batch with the same stored and the same dropped outcomes."""
 
     rows: Rows
     to_store: tuple[Outcome, ...] = ()
@@ -195,7 +196,7 @@ class Group:
 
     @property
     def receipt(self) -> Receipt:
-        """What is acknowledged to each of the devices."""
+        """The receipt of each of the devices."""
         return Receipt(tuple(outcome.id for outcome in self.to_store), self.dropped)
 
 
@@ -210,7 +211,7 @@ class PendingBatch:
     to_store: tuple[Group, ...] = ()
     reserved: tuple[tuple[Rows, Outcome], ...] = ()
     groups: tuple[Group, ...] = ()  # all of ``rows``, with the receipts of the answers
-    waiting: tuple[Mask, ...] = ()  # which of ``rows`` each outcome concerns, before its admission
+    waiting: tuple[Mask, ...] = ()  # for each outcome, the rows that it concerns, before admission
     is_grant: bool = False
 
 
@@ -257,7 +258,7 @@ def begin_batch(engine: Engine, rows: Rows, check_in: CheckIn, now: float) -> Be
 def finish_batch(
     engine: Engine, pending: PendingBatch, fresh: Iterable[tuple[Rows, Outcome]], now: float
 ) -> BatchStep:
-    """``finish`` for many devices. ``fresh``: the rows for which an outcome was not stored yet."""
+    """``finish`` for many devices. ``fresh`` has each outcome with the rows for which it is new."""
     for rows, outcome in fresh:
         engine.batch.record(rows, outcome, pending.at)
     abandon_batch(engine, pending)
@@ -269,7 +270,7 @@ def finish_batch(
 
 
 def abandon_batch(engine: Engine, pending: PendingBatch) -> None:
-    """Return the places reserved for what could not be stored."""
+    """Free the places of outcomes that could not be stored."""
     for rows, outcome in pending.reserved:
         engine.batch.release(rows, outcome)
 
@@ -322,7 +323,7 @@ def _groups(
     concerning: Sequence[Mask],
     stored: Sequence[Mask],
 ) -> tuple[Group, ...]:
-    """The rows by what is stored and what is dropped of their reports."""
+    """The rows, grouped by their stored and their dropped outcomes."""
     groups: list[tuple[Rows, Group]] = [(np.arange(len(rows)), Group(rows))]
     for outcome, concerned, kept in zip(outcomes, concerning, stored, strict=True):
         drops = np.zeros(len(rows), np.bool_) if outcome.kind is _START else ~concerned

@@ -1,8 +1,8 @@
-"""What a device should run: a function of the rollouts and of what the device said.
+"""The desired state of a device: a function of the rollouts and of the reports of the device.
 
-The newest rollout that covers the device decides. A rollout that was taken back covers nobody, so
-what it gave goes back by itself; and what a device failed, refused or reverted is never offered to
-it again, by whichever rollout.
+The newest rollout that covers the device decides. A rollout that was rolled back covers no device,
+so devices return to their previous release. A release that a device failed, refused or reverted is
+never offered to that device again, not even by another rollout.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,11 +30,11 @@ _HEALTHY: Final = DeviceStanding.HEALTHY
 _TRIAL: Final = DeviceStanding.TRIAL
 _NONE: Final = DeviceStanding.NONE
 
-_NO_RELEASE: Final = Blocked(WaitCode.NO_ROLLOUT, "No rollout says what it should run.")
-_RUNS_IT: Final = Blocked(WaitCode.DONE, "It runs the release that it should run.")
+_NO_RELEASE: Final = Blocked(WaitCode.NO_ROLLOUT, "No rollout covers this device.")
+_RUNS_IT: Final = Blocked(WaitCode.DONE, "The device runs the release that its rollout gives it.")
 
 StagingCheck = Callable[[ActiveRollout], Blocked | None]
-"""Why the device may not download the release of a rollout now. None if it may."""
+"""The reason why a device may not download the release now. None if it may."""
 
 
 class Desired:
@@ -57,12 +57,15 @@ class Desired:
         )
 
     def rollout(self, row: int) -> ActiveRollout | None:
-        """The rollout whose release the device should run; None when none says."""
+        """The rollout whose release the device should run. None if no rollout covers the device."""
         found = self._wanted(row, self._fleet.running_id(row))
         return None if found is None else found[0]
 
     def proven(self, row: int) -> ActiveRollout | None:
-        """Like ``active``, but only a release that its rollout or the device itself has proved."""
+        """Like ``rollout``, but only for a release that the rollout or the device confirmed.
+
+        None if there is no such rollout.
+        """
         for active in self._giving:
             proved = active.state.status is _COMPLETED or active.ledger.standing(row) is _HEALTHY
             covers = proved and active.covers(row, self._fleet.running_id(row))
@@ -103,21 +106,21 @@ class Desired:
         return replace(proven.offer, rollout=withdrawn_by.state.id, action="revert")
 
     def withdrawn_by(self, row: int) -> ActiveRollout | None:
-        """The rollout that takes back what the device runs now."""
+        """The rollout that rolls back the release that the device runs. None if there is none."""
         for active in self._withdrawn.get(self._fleet.running_id(row), ()):
             if active.ledger.standing(row) is not _NONE or active.scope.eligible(row):
                 return active
         return None
 
     def numbers(self, rows: Rows) -> npt.NDArray[np.uint32]:
-        """``active`` for many rows at once: the number of each one's release, 0 for none."""
+        """The release number of ``rollout`` for each of ``rows``. 0 if there is none."""
         answer = np.zeros(len(rows), np.uint32)
         for active, given in self.rollouts(rows):
             answer[given] = active.release.number
         return answer
 
     def rollouts(self, rows: Rows) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
-        """``active`` for many rows at once: each rollout with the places in ``rows`` it decides."""
+        """``rollout`` for many rows: each rollout with its indices into ``rows``."""
         undecided = np.arange(len(rows))
         for active in self._giving:
             if not len(undecided):
@@ -130,11 +133,11 @@ class Desired:
             undecided = undecided[~given]
 
     def withdraws_any(self, numbers: npt.NDArray[np.uint32]) -> bool:
-        """False when no rollout takes back any of these releases."""
+        """True if a rollout rolls back any of these releases."""
         return any(number in self._withdrawn for number in set(numbers.tolist()))
 
     def excluded(self, rows: Rows, active: ActiveRollout) -> Mask:
-        """Which rows must not be offered the release of ``active``, whichever rollout said so."""
+        """For each row: True if any rollout excludes the device from the release of ``active``."""
         mask = np.zeros(len(rows), np.bool_)
         for other in self.of_release(active.release.number):
             if other.ledger.excludes_any:
@@ -155,7 +158,10 @@ class Desired:
         return None
 
     def is_excluded(self, row: int, active: ActiveRollout) -> bool:
-        """By another rollout of its release: whom its own holds back, it does not cover."""
+        """True if another rollout of the same release excludes the device.
+
+        Devices that ``active`` excludes are not covered by ``active`` in the first place.
+        """
         rollouts = self._of_release.get(active.release.number, ())
         return len(rollouts) > 1 and any(
             other.ledger.standing(row) in EXCLUDED for other in rollouts

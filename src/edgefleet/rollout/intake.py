@@ -1,7 +1,8 @@
 """Counts the reports of devices: of one device, and of many that report the same at one moment.
 
 ``record_all`` and ``add_telemetry_all`` have the same result as ``record`` and ``add_telemetry``
-called for each row in order. tests/rollout/test_batch.py holds them equal.
+called for each row in order. tests/rollout/test_batch.py
+compares the results.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ _WENT_BACK: Final = [int(standing) for standing in WENT_BACK]
 
 
 class Intake:
-    """Takes durable outcomes and serving figures into the rollouts that they are about."""
+    """Counts durable outcomes and serving figures in the rollouts that they concern."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Intake:
         self._judged: tuple[ActiveRollout, ...] = ()
 
     def arrange(self) -> None:
-        """A rollout came or changed: figures matter to those that are judged by them."""
+        """Select the rollouts that are judged. Call it after a rollout was added or changed."""
         rollouts = self._rollouts.values()
         self._judged = tuple(active for active in rollouts if active.state.status in JUDGED)
 
@@ -63,7 +64,7 @@ class Intake:
         if active is None:
             return False
         kind, ledger, reservations = outcome.kind, active.ledger, active.reservations
-        # On the way back a device may also report on the release that it goes back to.
+        # A device that rolls back may also report on the release to which it returns.
         if outcome.release != active.state.spec.release and kind is not _CAME_BACK:
             return False
         if kind is _GRANTED:
@@ -91,7 +92,7 @@ class Intake:
         return True
 
     def record_all(self, rows: Rows, outcome: Outcome, at: float | None) -> int:
-        """``record`` for many devices; how many said something new."""
+        """``record`` for many devices. Returns the number of new reports."""
         active = self._rollouts.get(outcome.rollout)
         if active is None:
             return 0
@@ -153,15 +154,17 @@ class Intake:
             state = active.state
             if state.started_at is None or state.started_at > now:
                 continue
-            heard = rows[active.scope.all_eligible(rows) & self._runs_model(rows, state.spec.model)]
-            took = active.ledger.standings(heard) != _NONE
+            eligible = rows[
+                active.scope.all_eligible(rows) & self._runs_model(rows, state.spec.model)
+            ]
+            took = active.ledger.standings(eligible) != _NONE
             if telemetry.release == state.spec.release:
-                self._hear_canaries(active, heard[took], telemetry)
+                self._record_canaries(active, eligible[took], telemetry)
             elif telemetry.release == state.previous and not took.all():
-                active.cohorts.add_controls(heard[~took], telemetry, state.spec.gate)
+                active.cohorts.add_controls(eligible[~took], telemetry, state.spec.gate)
 
-    def _hear_canaries(self, active: ActiveRollout, rows: Rows, telemetry: Telemetry) -> None:
-        """By profile, as the variant says how much memory it may take."""
+    def _record_canaries(self, active: ActiveRollout, rows: Rows, telemetry: Telemetry) -> None:
+        """Add canaries profile by profile: each variant has its own memory limit."""
         kits = self._fleet.kit_ids[rows]
         for number in np.unique(kits).tolist():
             limit_mib = active.release.memory_limit_mib(self._fleet.kit(number).profile)
@@ -169,7 +172,7 @@ class Intake:
             active.cohorts.add_canaries(mine, telemetry, active.state.spec.gate, limit_mib)
 
     def _runs_model(self, rows: Rows, model: str) -> Mask:
-        """Who runs a release of the model, or did not say what."""
+        """For each row: True if the device runs a release of ``model``, or reported no release."""
         running = self._fleet.running_ids[rows]
         fits = np.zeros(len(rows), np.bool_)
         for number in np.unique(running).tolist():
@@ -184,8 +187,8 @@ class Intake:
         if not self._fleet_wide.budgets.counts:
             return
         reservations = active.reservations
-        for row, was, stands in zip(rows.tolist(), before.tolist(), after.tolist(), strict=True):
-            if stands == _TRIAL:
+        for row, old, new in zip(rows.tolist(), before.tolist(), after.tolist(), strict=True):
+            if new == _TRIAL:
                 reservations.begin_trial(row, self._fleet.labels(row))
-            elif was == _TRIAL:
+            elif old == _TRIAL:
                 reservations.end_trial(row)

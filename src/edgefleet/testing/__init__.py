@@ -3,7 +3,7 @@
     played = play(RolloutSpec(model="m", release="2"), 1000, behaviour=Behaviour(fails=0.2))
     assert played.status is Status.REVERTED
 
-docs/own-gate.md shows it whole.
+docs/own-gate.md has a complete example.
 """
 
 from edgefleet.testing.behaviour import Behaviour, Fate

@@ -1,4 +1,4 @@
-"""How devices fare with a release: which share of them fails, and what those that serve report."""
+"""The behaviour of devices with a release: the share that fails, and the reported figures."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,22 +10,22 @@ _WHOLE: Final = float(1 << 64)
 
 
 class Fate(StrEnum):
-    """What becomes of one device with one release."""
+    """The result of one release on one device."""
 
     HEALTHY = "healthy"
-    FAILS = "fails"  # its trial fails, and it goes back by itself
-    CRASHES = "crashes"  # the same, as its serving process ends
-    REFUSES = "refuses"  # it does not activate it
-    SILENT = "silent"  # it is never heard again after activating
-    DEFERS = "defers"  # it puts it off for ever
+    FAILS = "fails"  # the trial fails, and the device rolls back by itself
+    CRASHES = "crashes"  # the trial fails because the serving process ends
+    REFUSES = "refuses"  # the device does not activate the release
+    SILENT = "silent"  # the device never checks in after activating
+    DEFERS = "defers"  # the device defers the release for ever
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Shares are of the devices, 0 to 1, and together at most 1; the rest is healthy.
+    """Shares of the devices, 0 to 1 and together at most 1. The other devices are healthy.
 
-    Which devices they are follows from their names, so the same fleet meets the same fate in each
-    run. The figures are those that a healthy device reports about the release.
+    The fate of a device is a function of its name, so a fleet has the same fates in each run. The
+    figures are the report of a healthy device about the release.
     """
 
     fails: float = 0.0
@@ -38,10 +38,10 @@ class Behaviour:
     latency_us: int = 600  # p95
     memory_mib: int = 40  # of the 64 that a fake variant may take
     accuracy: float = 0.95  # on the golden set
-    drift: float = 0.0  # share of answers in a class of which there was none before
+    drift: float = 0.0  # share of answers in a class without answers before
 
     def fate(self, device: str, release: str) -> Fate:
-        """What becomes of ``device`` with ``release``."""
+        """The fate of ``device`` with ``release``."""
         place = mix64(device_hash(device) ^ device_hash(f"release {release}")) / _WHOLE
         for share, fate in (
             (self.fails, Fate.FAILS),

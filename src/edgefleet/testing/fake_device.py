@@ -1,4 +1,4 @@
-"""A toy device: what it serves, what it tries, and what it still has to say."""
+"""A toy device: its slots, its attempt, and its outcomes that are not acknowledged yet."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _TRIAL_ENDS: Final = {Fate.FAILS: Reason.ERRORS, Fate.CRASHES: Reason.CRASH}
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An offer that is being followed, and when its present stage ends."""
+    """An offer in progress. ``until`` is the virtual time at which its current stage ends."""
 
     offer: Offer
     until: float
@@ -21,11 +21,11 @@ class Attempt:
 
 @dataclass(slots=True)
 class FakeDevice:
-    """One device of a ``FakeFleet``. ``fates`` say what becomes of it with a release, by name.
+    """One device of a ``FakeFleet``. ``fates`` maps release names to fates.
 
-    It stages what it is offered for ``fetch_s``, asks to start its trial and starts when the engine
-    lets it (by itself, if its ``protocol`` is the one before), confirms or fails after the offer's
-    ``confirm_after_s``, and goes back when it is told.
+    The device downloads an offered release for ``fetch_s``, asks to start a trial, and starts after
+    the engine admits it (without asking, if ``protocol`` is the previous one). The trial ends after
+    the offer's ``confirm_after_s``. The device rolls back when the hub offers a revert.
     """
 
     name: str
@@ -34,18 +34,18 @@ class FakeDevice:
     fates: Mapping[str, Fate] = field(default_factory=dict)
     runtimes: tuple[str, ...] = ("onnx",)
     memory_mib: int = 1024
-    protocol: int = PROTOCOL  # that its agent speaks
+    protocol: int = PROTOCOL  # the protocol version of the agent
     fetch_s: float = 5.0
     offline: bool = False
     running: str | None = None
-    slot: str | None = None  # what the other slot holds
+    slot: str | None = None  # the release in the other slot
     staging: Attempt | None = None
-    asking: Offer | None = None  # staged; waits to be let start
+    asking: Offer | None = None  # staged; waits for admission
     trial: Attempt | None = None
-    window: str | None = None  # the release of the requests that it spoke of last
+    window: str | None = None  # the release of the last reported requests
     dead: bool = False
     spool: list[Outcome] = field(default_factory=list)
-    seq: int = 0  # of its last check-in
+    seq: int = 0  # number of the last check-in
 
     @property
     def phase(self) -> Phase:
@@ -57,12 +57,12 @@ class FakeDevice:
 
     @property
     def wakes_at(self) -> float | None:
-        """When it has something to do by itself."""
+        """The end of the current stage, in seconds of virtual time. None if the device is idle."""
         attempt = self.trial or self.staging
         return None if attempt is None else attempt.until
 
     def live(self, now: float, fate: Fate) -> None:
-        """Do what is due. ``fate`` is that of the release that is staged or on trial."""
+        """Do what is due. ``fate`` is the fate of the release that is staged or in trial."""
         if self.staging and now >= self.staging.until:
             offer, self.staging = self.staging.offer, None
             self._staged(offer, fate, now)
@@ -70,20 +70,20 @@ class FakeDevice:
             offer, self.trial = self.trial.offer, None
             if fate in _TRIAL_ENDS:
                 self._swap()
-                self._say(offer, OutcomeKind.TRIAL_FAILED, now, _TRIAL_ENDS[fate])
+                self._report(offer, OutcomeKind.TRIAL_FAILED, now, _TRIAL_ENDS[fate])
             else:
-                self._say(offer, OutcomeKind.CONFIRMED, now)
+                self._report(offer, OutcomeKind.CONFIRMED, now)
 
     def acknowledged(self, outcome_id: str, now: float, fate: Fate) -> None:
-        """The hub has the outcome. A start that is acknowledged is granted."""
+        """Remove an acknowledged outcome. An acknowledged start is admitted."""
         outcome = next(one for one in self.spool if one.id == outcome_id)
         self.spool.remove(outcome)
         if outcome.kind is OutcomeKind.TRIAL_STARTED and self.asking is not None:
             offer, self.asking = self.asking, None
             self._start(offer, fate, now)
 
-    def told(self, offer: Offer | None, now: float) -> None:
-        """The answer to a check-in: what it should run, or None to keep what it has."""
+    def receive(self, offer: Offer | None, now: float) -> None:
+        """Follow the answer to a check-in. None: the device keeps its release."""
         if self.asking and (offer is None or offer.release != self.asking.release):
             self._withdraw(self.asking)
         if self.staging and (offer is None or offer != self.staging.offer):
@@ -91,18 +91,18 @@ class FakeDevice:
         if offer is None:
             return
         if offer.action == "revert":
-            self._go_back(offer, now)
+            self._roll_back(offer, now)
         elif not (self.trial or self.asking or self.staging):
             self.staging = Attempt(offer, now + self.fetch_s)
 
     def _staged(self, offer: Offer, fate: Fate, now: float) -> None:
         match fate:
             case Fate.REFUSES:
-                self._say(offer, OutcomeKind.REFUSED, now, Reason.GOLDEN)
+                self._report(offer, OutcomeKind.REFUSED, now, Reason.GOLDEN)
             case Fate.DEFERS:
-                self._say(offer, OutcomeKind.DEFERRED, now, Reason.DISK_FULL)
+                self._report(offer, OutcomeKind.DEFERRED, now, Reason.DISK_FULL)
             case Fate.HEALTHY | Fate.FAILS | Fate.CRASHES | Fate.SILENT:
-                self._say(offer, OutcomeKind.TRIAL_STARTED, now)
+                self._report(offer, OutcomeKind.TRIAL_STARTED, now)
                 if starts_by_itself(self.protocol):
                     self._start(offer, fate, now)
                 else:
@@ -116,22 +116,22 @@ class FakeDevice:
     def _withdraw(self, offer: Offer) -> None:
         self.asking = None
         self.spool = [
-            said
-            for said in self.spool
-            if (said.kind, said.rollout) != (OutcomeKind.TRIAL_STARTED, offer.rollout)
+            outcome
+            for outcome in self.spool
+            if (outcome.kind, outcome.rollout) != (OutcomeKind.TRIAL_STARTED, offer.rollout)
         ]
 
-    def _go_back(self, offer: Offer, now: float) -> None:
+    def _roll_back(self, offer: Offer, now: float) -> None:
         self.trial = None
         if self.running != offer.release:
             self.slot, self.running = self.running, offer.release
-        self._say(offer, OutcomeKind.REVERTED, now, Reason.RECALLED)
+        self._report(offer, OutcomeKind.REVERTED, now, Reason.RECALLED)
 
     def _swap(self) -> None:
         self.running, self.slot = self.slot, self.running
 
-    def _say(self, offer: Offer, kind: OutcomeKind, now: float, reason: str = "") -> None:
-        said = Outcome(
+    def _report(self, offer: Offer, kind: OutcomeKind, now: float, reason: str = "") -> None:
+        outcome = Outcome(
             id=f"{self.name}-{offer.rollout}-{kind}"[:64],
             rollout=offer.rollout,
             release=offer.release,
@@ -139,4 +139,4 @@ class FakeDevice:
             at=now,
             reason=reason,
         )
-        self.spool.append(said)
+        self.spool.append(outcome)

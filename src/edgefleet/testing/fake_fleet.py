@@ -1,8 +1,8 @@
 """A fleet of toy devices under the real engine, in virtual time.
 
-It drives ``rollout.engine.Engine`` as the hub does: what changes is kept as bytes before it is
-committed, and ``restart`` loses everything else. A run is a function of its arguments: no clock, no
-randomness, no thread.
+The fleet drives ``rollout.engine.Engine`` as the hub does: each change is stored as bytes before it
+is committed, and ``restart`` loses everything else. A run is a function of its arguments, because
+it uses no clock, no randomness and no thread.
 """
 
 import heapq
@@ -46,7 +46,7 @@ class Noted:
 
 
 class FakeFleet:
-    """``interval_s`` lies between two check-ins of a device, ``tick_s`` between two looks."""
+    """A fleet. ``interval_s`` is the time between check-ins, ``tick_s`` between evaluations."""
 
     def __init__(
         self,
@@ -65,14 +65,14 @@ class FakeFleet:
         self._gate = gate
         self._interval_s = interval_s
         self._tick_s = tick_s
-        self._next_look = now + tick_s
+        self._next_evaluation = now + tick_s
         self._behaviour: dict[str, Behaviour] = {}
         self._profiles: dict[str, tuple[str, ...]] = {}
         self._states: dict[str, bytes] = {}
         self._outcomes: dict[tuple[int, str], Outcome] = {}
         self._freeze = Freeze(frozen=False)
         self._unquarantined: dict[tuple[str, int], int] = {}  # rollbacks by model and row
-        self._due: list[tuple[float, int]] = []  # when a device acts next, by row
+        self._due: list[tuple[float, int]] = []  # (time of the next action, row)
         self._by_row: list[FakeDevice] = []
         self.engine = self._new_engine()
         if isinstance(devices, int):
@@ -80,10 +80,10 @@ class FakeFleet:
         for device in devices:
             self.enrol(device)
 
-    # What there is.
+    # Devices and releases.
 
     def enrol(self, device: FakeDevice) -> None:
-        """Take a device in; it checks in within the next interval."""
+        """Enrol a device. Its first check-in is within the next interval."""
         row = self._add(device)
         self.devices[device.name] = device
         self._by_row.append(device)
@@ -97,7 +97,7 @@ class FakeFleet:
         *,
         profiles: Iterable[str] | None = None,
     ) -> None:
-        """Make a release known, with a variant for every profile that is there unless said."""
+        """Publish a release, with a variant for each of ``profiles``. None: for all profiles."""
         if profiles is None:
             profiles = sorted({device.profile for device in self._by_row})
         self._profiles[release] = tuple(profiles)
@@ -106,7 +106,7 @@ class FakeFleet:
         self.engine.add_release(manifest, mix64(device_hash(release)).to_bytes(8).hex() * 4)
 
     def install(self, release: str) -> str:
-        """Let every device run ``release`` already, by a completed rollout; return its id."""
+        """Install ``release`` on all devices with a completed rollout. Returns its id."""
         for row, device in enumerate(self._by_row):
             device.running = release
             self.engine.fleet.observe(
@@ -120,10 +120,10 @@ class FakeFleet:
         self.command(rollout, Verb.ADVANCE)
         return rollout
 
-    # What an operator does.
+    # Commands of an operator.
 
     def plan(self, spec: RolloutSpec) -> str:
-        """Plan a rollout; return its id. Raises OperatorError as the engine does."""
+        """Plan a rollout. Returns its id. Raises OperatorError if the engine refuses the plan."""
         number = len(self._states) + 1
         rollout = f"ro-{number}"
         state = self.engine.plan(spec, rollout_id=rollout, salt=mix64(number), now=self.now)
@@ -132,26 +132,26 @@ class FakeFleet:
         return rollout
 
     def start(self, spec: RolloutSpec) -> str:
-        """Plan a rollout and start it; return its id."""
+        """Plan a rollout and start it. Returns its id."""
         rollout = self.plan(spec)
         self.command(rollout, Verb.START)
         return rollout
 
     def command(self, rollout: str, verb: Verb) -> None:
-        """Raises OperatorError where the rollout does not stand so."""
+        """Run a command. Raises OperatorError if the status of the rollout does not allow it."""
         self._commit(self.engine.command(rollout, verb, now=self.now))
 
     def approve(self, rollout: str, person: str) -> None:
-        """Raises OperatorError when nobody has to, or this person did already."""
+        """Approve. Raises OperatorError if no approval is due or this person has approved."""
         self._commit(self.engine.approve(rollout, person, now=self.now))
 
     def freeze(self, *, frozen: bool = True, person: str = "operator") -> None:
-        """Nobody begins anything from now on; or again, with ``frozen=False``."""
+        """Freeze the fleet: no device starts a release. ``frozen=False`` ends the freeze."""
         self._freeze = Freeze(frozen=frozen, person=person, since=self.now if frozen else None)
         self.engine.set_freeze(self._freeze)
 
     def unquarantine(self, device: str) -> None:
-        """Offer releases again to a device that is quarantined, as it rolled back two."""
+        """Clear the quarantine of a device, so that it is offered releases again."""
         row = self._row(device)
         for model in self.engine.quarantined_models(row):
             rollbacks = self.engine.rollbacks(model, row)
@@ -159,7 +159,7 @@ class FakeFleet:
             self.engine.unquarantine(model, row, rollbacks)
 
     def restart(self) -> None:
-        """Lose all that was not stored, as a killed hub does, and start again."""
+        """Lose everything that is not stored, as a killed hub does, and start again."""
         self.engine = self._new_engine()
         for device in self._by_row:
             self._add(device)
@@ -173,33 +173,33 @@ class FakeFleet:
         for (model, row), rollbacks in self._unquarantined.items():
             self.engine.unquarantine(model, row, rollbacks)
 
-    # What time does.
+    # Virtual time.
 
     def tick(self, seconds: float) -> None:
-        """Let so much time pass: devices check in, gates are looked at."""
+        """Advance the time: devices check in, and gates are evaluated."""
         end = self.now + seconds
         while True:
             acts = self._due[0][0] if self._due else end
-            self.now = min(acts, self._next_look, end)
-            if self.now >= self._next_look:
-                self._look()
-                self._next_look = self.now + self._tick_s
+            self.now = min(acts, self._next_evaluation, end)
+            if self.now >= self._next_evaluation:
+                self._evaluate()
+                self._next_evaluation = self.now + self._tick_s
             elif self.now >= acts:
                 self._check_in(heapq.heappop(self._due)[1])
             else:
                 return
-            if self.now >= end and self._next_look > end and (not self._due or acts > end):
+            if self.now >= end and self._next_evaluation > end and (not self._due or acts > end):
                 return
 
     def run(self, rollout: str, *, at_most_s: float) -> RolloutView:
-        """Let time pass until the rollout has ended, or as long as is said."""
+        """Advance the time until the rollout has ended, at most by ``at_most_s`` seconds."""
         end = self.now + at_most_s
         while rollout in self.engine.open_rollouts() and self.now < end:
             self.tick(self._tick_s)
         return self.view(rollout)
 
     def report(self, device: str, rollout: str, kind: OutcomeKind, reason: str = "") -> bool:
-        """Have a device report this now; False when it says nothing new or may not start."""
+        """Report an outcome of a device. False if it is not new or the start is not admitted."""
         row = self._row(device)
         release = decode(self._states[rollout], RolloutState).spec.release
         outcome = Outcome(
@@ -213,7 +213,7 @@ class FakeFleet:
         _, stored = self._exchange(row, self._check_in_of(self._by_row[row], (outcome,)))
         return outcome in stored
 
-    # What people see.
+    # Views.
 
     def view(self, rollout: str) -> RolloutView:
         return self.engine.view(rollout, self.now)
@@ -225,32 +225,32 @@ class FakeFleet:
         return self.engine.why_device(self._row(device), self.now)
 
     def on_release(self) -> dict[str, int]:
-        """How many devices serve each release, by their own word."""
+        """The number of devices that serve each release, as devices report it."""
         counts: dict[str, int] = {}
         for device in self._by_row:
             if device.running is not None:
                 counts[device.running] = counts.get(device.running, 0) + 1
         return dict(sorted(counts.items()))
 
-    # Inside.
+    # Internal.
 
     def _check_in(self, row: int) -> None:
         device = self._by_row[row]
         if device.dead:
             return
         if not device.offline:
-            self._speak(row, device)
+            self._exchange_all(row, device)
         wakes = device.wakes_at
         soon = self.now + self._interval_s
         due = soon if wakes is None else max(min(wakes, soon), self.now + 1e-3)
         heapq.heappush(self._due, (soon if device.offline else due, row))
 
-    def _speak(self, row: int, device: FakeDevice) -> None:
+    def _exchange_all(self, row: int, device: FakeDevice) -> None:
         now, fate = self.now, self._fate(device)
         device.live(now, fate)
         if not is_served(device.protocol):
             self.engine.fleet.set_protocol(row, device.protocol)
-            return  # its check-in is refused
+            return  # the hub refuses the check-in
         outcomes = tuple(self._measured(device, one) for one in device.spool[:OUTCOMES_PER_CHECKIN])
         figures = None if device.running is None else self._figures(device, device.running)
         answered, _ = self._exchange(row, self._check_in_of(device, outcomes, figures))
@@ -258,7 +258,7 @@ class FakeFleet:
             if outcome.id in answered.acked:
                 device.acknowledged(outcome.id, now, fate)
         if not device.dead:
-            device.told(answered.offer, now)
+            device.receive(answered.offer, now)
 
     def _check_in_of(
         self,
@@ -280,7 +280,7 @@ class FakeFleet:
     def _exchange(
         self, row: int, check_in: CheckIn
     ) -> tuple[checkin.Answered, tuple[Outcome, ...]]:
-        """One check-in: the answer, and the outcomes that were stored with it."""
+        """One check-in. Returns the answer and the outcomes that were stored."""
         step = checkin.begin(self.engine, row, check_in, self.now)
         stored: list[Outcome] = []
         while isinstance(step, checkin.Pending):
@@ -289,8 +289,8 @@ class FakeFleet:
             stored += fresh
             step = checkin.finish(self.engine, step, fresh, self.now)
         if isinstance(step, checkin.OutOfSequence):
-            msg = f"{self._by_row[row].name}: check-in {check_in.seq} was sent before"
-            raise AssertionError(msg)  # noqa: TRY004 - a refusal, no wrong argument
+            msg = f"{self._by_row[row].name} sent check-in {check_in.seq} before"
+            raise AssertionError(msg)  # noqa: TRY004 - a refusal, not a wrong argument
         return step, tuple(stored)
 
     def _fate(self, device: FakeDevice) -> Fate:
@@ -313,7 +313,7 @@ class FakeFleet:
         )
 
     def _measured(self, device: FakeDevice, outcome: Outcome) -> Outcome:
-        """A confirmation carries the golden accuracy of this release and of the one before."""
+        """The outcome; a confirmation with the golden accuracies of this release and the last."""
         if outcome.kind is not OutcomeKind.CONFIRMED or device.slot is None:
             return outcome
         accuracy = self._behaviour[outcome.release].accuracy
@@ -321,7 +321,7 @@ class FakeFleet:
             outcome, accuracy=accuracy, accuracy_before=self._behaviour[device.slot].accuracy
         )
 
-    def _look(self) -> None:
+    def _evaluate(self) -> None:
         for rollout in self.engine.open_rollouts():
             change = self.engine.evaluate(rollout, self.now)
             if change is not None:
@@ -338,7 +338,7 @@ class FakeFleet:
     def _row(self, device: str) -> int:
         row = self.engine.fleet.row(device)
         if row is None:
-            msg = f"there is no device {device}"
+            msg = f"There is no device {device!r}."
             raise KeyError(msg)
         return row
 

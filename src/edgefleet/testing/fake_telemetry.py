@@ -1,4 +1,4 @@
-"""What a device says of the requests that it served, made from its behaviour."""
+"""The telemetry of a device, computed from its behaviour."""
 
 import math
 from functools import lru_cache
@@ -19,7 +19,7 @@ _CLASSES: Final = 10
 def telemetry(
     release: str, now: Behaviour, requests: int, *, before: tuple[str, Behaviour]
 ) -> Telemetry:
-    """The figures since the last check-in; ``before``: the release and behaviour up to then."""
+    """The figures since the last check-in. ``before`` is the previous release and behaviour."""
     name, was = before
     served = requests - round(requests * now.error_rate)
     return Telemetry(
@@ -61,6 +61,6 @@ def _sketches(behaviour: Behaviour, served: int) -> Sketches:
 
 @lru_cache(maxsize=1024)
 def _bucket(latency_us: int) -> int:
-    """The bucket of protocol.device.Sketches that holds so many microseconds."""
+    """The bucket of ``protocol.device.Sketches`` that contains ``latency_us`` microseconds."""
     inside = (place for place in range(LATENCY_BUCKETS) if latency_us < upper_edge_us(place))
     return next(inside, LATENCY_BUCKETS - 1)

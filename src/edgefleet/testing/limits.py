@@ -2,6 +2,6 @@
 
 from typing import Final
 
-PLAY_S: Final = 86_400.0  # virtual time after which a rollout that has not ended is given up
-REQUESTS_PER_S: Final = 10.0  # that a toy device serves
-OUTCOMES_PER_CHECKIN: Final = 16  # as the protocol has it
+PLAY_S: Final = 86_400.0  # virtual time after which ``play`` raises AssertionError
+REQUESTS_PER_S: Final = 10.0  # requests that a toy device serves in a second
+OUTCOMES_PER_CHECKIN: Final = 16  # the limit of the protocol

@@ -1,4 +1,4 @@
-"""Play one rollout from its start to its end, and look at what became of it."""
+"""Play one rollout from its start to its end, and return its result."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from edgefleet.testing.limits import PLAY_S
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a rollout came to. ``took_s`` is virtual time from its start to its end."""
+    """The result of a rollout. ``took_s`` is the virtual time from start to end."""
 
     view: RolloutView
     took_s: float
     audit: tuple[Noted, ...]
-    on_release: dict[str, int]  # devices by the release that they serve
-    fleet: FakeFleet  # as it stands, to go on with
+    on_release: dict[str, int]  # devices by served release
+    fleet: FakeFleet  # the fleet at the end, to continue with
 
     @property
     def status(self) -> Status:
@@ -27,7 +27,7 @@ class Played:
 
     @property
     def reason(self) -> str:
-        """The stable code of why it stands there."""
+        """The stable code of the reason for the status."""
         return self.view.reason
 
     @property
@@ -37,7 +37,7 @@ class Played:
 
     @property
     def judgements(self) -> tuple[Judgement | None, ...]:
-        """The last word of the gate on each wave; None for one that never opened."""
+        """The last judgement of each wave. None for a wave that never opened."""
         return tuple(wave.judgement for wave in self.view.waves)
 
 
@@ -49,11 +49,11 @@ def play(
     gate: Gate = judge,
     at_most_s: float = PLAY_S,
 ) -> Played:
-    """Move a fleet that serves release ``0`` to the plan's, and come back when it has ended.
+    """Move a fleet that serves release ``0`` to the release of the plan, until the rollout ends.
 
-    ``devices`` is how many, or the devices themselves, with labels, profiles and fates. The gate
-    may be one of your own. Raises OperatorError when the plan is refused, and AssertionError with
-    what it waits for when it has not ended after ``at_most_s`` of virtual time.
+    ``devices`` is the number of devices, or the devices with labels, profiles and fates. ``gate``
+    may be a custom gate. Raises OperatorError if the plan is refused. Raises AssertionError with
+    the first wait if the rollout has not ended after ``at_most_s`` seconds of virtual time.
     """
     fleet = FakeFleet(devices, gate=gate, model=plan.model)
     fleet.publish("0")
@@ -64,7 +64,7 @@ def play(
     before = len(fleet.audit) - 1
     view = fleet.run(rollout, at_most_s=at_most_s)
     if rollout in fleet.engine.open_rollouts():
-        msg = f"it has not ended after {at_most_s:g} s: {fleet.why(rollout).line}"
+        msg = f"{rollout} has not ended after {at_most_s:g} s. {fleet.why(rollout).line}"
         raise AssertionError(msg)
     return Played(
         view=view,

@@ -1,4 +1,4 @@
-"""Releases without a model in them, for devices without a runtime."""
+"""Manifests of releases without model bytes, for toy devices."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -25,7 +25,7 @@ def fake_manifest(
     artifact_bytes: int = ARTIFACT_BYTES,
     golden_bytes: int = GOLDEN_BYTES,
 ) -> ReleaseManifest:
-    """A manifest with a variant for each profile. A download is an artifact and the golden set."""
+    """A manifest with a variant for each profile. A download is one artifact and the golden set."""
     artifact = Artifact(sha256="0" * 64, size_bytes=artifact_bytes)
     golden = Artifact(sha256="1" * 64, size_bytes=golden_bytes)
     x = TensorSpec(name="x", datatype="FP32", shape=(-1, 64))

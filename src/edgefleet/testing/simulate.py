@@ -1,4 +1,4 @@
-"""One scenario in the simulator, one of yours or one that comes with edgefleet."""
+"""Run one scenario in the simulator: a scenario of edgefleet, or your own."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from edgefleet.sim.virtual.run import Run
 def simulate(
     scenario: str | Path, devices: int = 500, *, seed: int = 7, gate: Gate = judge
 ) -> Result:
-    """Run a scenario on the real engine and the real agents, every invariant checked.
+    """Run a scenario on the real engine and the real agents. All invariants are checked.
 
-    ``scenario`` is a name of `edgefleet sim list` or a TOML file; ``gate`` judges its waves. The
-    same seed gives the same ``trace_digest``. Raises OperatorError ``not_found`` or
+    ``scenario`` is a name of `edgefleet sim list` or the path of a TOML file. ``gate`` judges the
+    waves. The same seed gives the same ``trace_digest``. Raises OperatorError ``not_found`` or
     ``setting_invalid``.
     """
     loaded = scenarios.load(str(scenario))

@@ -1,4 +1,4 @@
-"""The gate's tests: where an estimate lies, how sure it is, and what is allowed."""
+"""The tests of the gate: estimate, interval and limit of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ _ROOM: Final = 1.08  # so that no mark lies on the edge
 
 @dataclass(frozen=True, slots=True)
 class GateTest:
-    """One test. ``e_value`` of ``against`` and more fails the wave."""
+    """One test of the gate, as text."""
 
     name: str
     estimate: str
     interval: str
     allowed: str
-    seen: str
+    observed: str
     e_value: str
-    leans: bool  # the evidence leans to worse than allowed
+    leans: bool  # the evidence is against the release
     picture: Markup
 
 
 def gate_tests(evidence: Evidence) -> tuple[GateTest, ...]:
-    """The tests that have something to go by, in a fixed order."""
+    """The tests that have evidence, in a fixed order."""
     rates = ((ERRORS.label, evidence.errors), (SILENCE.label, evidence.silence))
     names = {metric.key: _name(metric) for metric in CHANGES}
     differences = (
@@ -37,7 +37,7 @@ def gate_tests(evidence: Evidence) -> tuple[GateTest, ...]:
             names.get(one.metric, one.metric),
             (one.low, one.mean, one.high, one.allowed),
             _signed,
-            seen=f"{count(one.pairs)} pairs",
+            observed=f"{count(one.pairs)} pairs",
             e_value=one.e_value,
         )
         for one in evidence.quality
@@ -61,7 +61,7 @@ def _rate(name: str, rate: Rate) -> GateTest:
         name,
         (rate.low, rate.bad / rate.size, rate.high, rate.allowed),
         share,
-        seen=f"{count(rate.bad)} of {count(rate.size)}",
+        observed=f"{count(rate.bad)} of {count(rate.size)}",
         e_value=rate.e_value,
     )
 
@@ -69,20 +69,20 @@ def _rate(name: str, rate: Rate) -> GateTest:
 def _test(
     name: str,
     at: tuple[float, float, float, float],
-    say: Callable[[float], str],
+    render: Callable[[float], str],
     *,
-    seen: str,
+    observed: str,
     e_value: float,
 ) -> GateTest:
     low, mean, high, allowed = at
-    interval = f"{say(low)} to {say(high)}"
-    label = f"{name}: {say(mean)}, interval {interval}, allowed {say(allowed)}"
+    interval = f"{render(low)} to {render(high)}"
+    label = f"{name}: {render(mean)}, interval {interval}, allowed {render(allowed)}"
     return GateTest(
         name=name,
-        estimate=say(mean),
+        estimate=render(mean),
         interval=interval,
-        allowed=say(allowed),
-        seen=seen,
+        allowed=render(allowed),
+        observed=observed,
         e_value=f"{e_value:.2g}",
         leans=e_value > 1,
         picture=interval_bar(low, mean, high, allowed, label),
@@ -90,7 +90,7 @@ def _test(
 
 
 def interval_bar(low: float, mean: float, high: float, allowed: float, label: str) -> Markup:
-    """The interval as a bar with a mark at the estimate, and a dashed line at what is allowed."""
+    """The interval as a bar with a mark at the estimate, and a dashed line at the limit."""
     least = min(0.0, low) * _ROOM
     span = max(high, allowed, mean) * _ROOM - least or 1.0
 
@@ -116,13 +116,13 @@ def interval_bar(low: float, mean: float, high: float, allowed: float, label: st
 
 
 def exposure_bar(in_trial: int, allowed: int) -> Markup:
-    """How much of what is allowed is used."""
+    """The share of the exposure limit that is in use."""
     used = min(1.0, in_trial / allowed) if allowed else 0.0
     inside = [
         element("rect", width="100%", height=10, class_="empty"),
         element("rect", width=percent(used), height=10, class_="trial"),
     ]
-    label = f"{count(in_trial)} on trial of {count(allowed)} allowed"
+    label = f"{count(in_trial)} in trial of {count(allowed)} allowed"
     return picture(label, 10, inside, "bar")
 
 

@@ -1,4 +1,4 @@
-"""From the hub's views to pictures: which figures are drawn, in which colours, on which scale."""
+"""The figures, colours and scales of the charts, from the views of the hub."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class OnRelease:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """The share over time, with what its legend and its table need."""
+    """The share of each release over time, with the data of the legend and the table."""
 
     picture: Markup
     releases: tuple[tuple[str, str], ...]  # (name, colour class), the lowest first
@@ -69,13 +69,16 @@ def parts_of(model: ModelView, running: Mapping[str, Mapping[str, int]]) -> OnRe
 def area_of(
     rollout: RolloutView, releases: Sequence[str], points: Sequence[HistoryPoint]
 ) -> Area | None:
-    """The rollout's own release at the bottom, the one before it next. None before two points."""
+    """The release of the rollout at the bottom, the previous release above it.
+
+    None if there are fewer than two points.
+    """
     if len(points) < 2:
         return None
     classes = release_classes(releases, CHART_RELEASES)
-    seen = {name for point in points for name in point.on_release}
-    ordered = [name for name in (rollout.release, rollout.previous) if name and name in seen]
-    ordered += sorted(seen - set(ordered))
+    known = {name for point in points for name in point.on_release}
+    ordered = [name for name in (rollout.release, rollout.previous) if name and name in known]
+    ordered += sorted(known - set(ordered))
     coloured = tuple((name, classes.get(name, "other" if name else "none")) for name in ordered)
     label = f"Share of the fleet by release of {rollout.model} over time"
     drawn = stacked_area(points, coloured, _events(rollout), label)
@@ -116,7 +119,7 @@ def _words_of(unit: Unit) -> Callable[[float | None], str]:
 
 
 def reasons_of(reasons: Mapping[str, int]) -> tuple[ReasonCount, ...]:
-    """The most frequent first."""
+    """The reasons with their counts, the most frequent first."""
     most = max(reasons.values(), default=0)
     ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return tuple(
@@ -130,16 +133,16 @@ def reasons_of(reasons: Mapping[str, int]) -> tuple[ReasonCount, ...]:
 def _metric(
     name: str,
     values: tuple[float | None, float | None, float | None],
-    say: Callable[[float | None], str],
+    render: Callable[[float | None], str],
     limit_word: str,
 ) -> Metric:
     canary, control, limit = values
-    limit_text = f"{limit_word} {say(limit)}" if limit is not None else ""
-    label = f"{name}: canary {say(canary)}, control {say(control)}"
+    limit_text = f"{limit_word} {render(limit)}" if limit is not None else ""
+    label = f"{name}: canary {render(canary)}, control {render(control)}"
     drawn = paired_bars(
         canary, control, limit=limit, label=f"{label}, limit {limit_text}" if limit_text else label
     )
-    return Metric(name, say(canary), say(control), limit_text, drawn)
+    return Metric(name, render(canary), render(control), limit_text, drawn)
 
 
 def _count(value: float | None) -> str:

@@ -1,6 +1,6 @@
-"""Every knob of a plan: where it stands in the plan, and the option that sets it.
+"""Every knob of a plan: its place in the plan, and the option that sets it.
 
-A test holds the table against the fields of RolloutSpec, so that none is without its option.
+A test compares the table with the fields of RolloutSpec, so that every field has an option.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,9 +21,10 @@ _DEFAULTS: Final[Mapping[str, Any]] = msgspec.to_builtins(RolloutSpec(model="", 
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """``path`` is its place in the plan.
+    """One knob. ``path`` is its place in the plan.
 
-    ``shown`` writes the plan's value as the option takes it, ``to_plan`` goes the other way.
+    ``shown`` writes a value of the plan as the option reads it. ``to_plan`` converts a value of the
+    option to a value of the plan.
     """
 
     path: tuple[str, ...]
@@ -37,12 +38,12 @@ class Knob:
 
     @property
     def name(self) -> str:
-        """``gate.soak_s``: what it is called in a plan, its documentation and a refusal."""
+        """The name in a plan, in the documentation and in a refusal: ``gate.soak_s``."""
         return ".".join(self.path)
 
     @property
     def parameter(self) -> str:
-        """What click calls it."""
+        """The parameter name in click."""
         return self.option.removeprefix("--").replace("-", "_")
 
 
@@ -62,7 +63,7 @@ def _in_ms(seconds: float) -> float:
     return seconds * 1000
 
 
-def _unsaid(_: object) -> str:
+def _hidden(_: object) -> str:
     return ""
 
 
@@ -95,65 +96,67 @@ def _gate() -> tuple[Knob, ...]:
     return (
         *(_bound(bound) for bound in BOUNDS),
         gate("alpha", "--alpha", RATE, "SHARE",
-             "A good release is taken back by bad luck at most so often.", shown=_share),
+             "False-alarm rate: how often a good release may be rolled back by chance.",
+             shown=_share),
         gate("min_sample", "--min-sample", click.IntRange(1), "DEVICES",
-             "Finished devices before any verdict."),
+             "Finished devices that a verdict needs."),
         gate("soak_s", "--soak", DURATION, "DURATION",
-             "How long a passing wave must stand before the next opens.", shown=duration),
+             "How long a wave must pass before the next opens (bake time).", shown=duration),
         gate("confirm_after_s", "--confirm-after", DURATION, "DURATION",
-             "Healthy time on the device before it confirms.", shown=duration),
+             "How long a device must be healthy before it confirms.", shown=duration),
         gate("silence_s", "--silence", DURATION, "DURATION",
              "A device silent for this long after activating has failed.", shown=duration),
         gate("patience_s", "--patience", DURATION, "DURATION",
-             "How long stragglers are waited for.", shown=duration),
+             "How long a wave waits for stragglers.", shown=duration),
         gate("min_requests", "--min-requests", click.IntRange(1), "REQUESTS",
-             "Inference requests on each side before quality is judged."),
+             "Inference requests that each cohort needs before quality is judged."),
     )  # fmt: skip
 
 
 KNOBS: Final[tuple[Knob, ...]] = (
     Knob(("model",), "--model", str, "NAME", "The model. Required, here or in the file."),
     Knob(("release",), "--release", str, "NAME",
-         "The release that devices shall run. Required, here or in the file."),
+         "The release that devices should run. Required, here or in the file."),
     Knob(("selector",), "--selector", str, "SELECTOR",
          "Kubernetes label selector; empty selects all."),
     Knob(("waves",), "--wave", WAVE, "WAVE",
-         "One wave, instead of --waves: 10%, 50 (devices), site=lyon, or '10% site=lyon'; said "
-         "again for the next. Devices that no wave names come last.", many=True, shown=_unsaid),
+         "One wave, instead of --waves: 10%, 50 (devices), site=lyon, or '10% site=lyon'; repeat "
+         "it for the next wave. Devices that are in no wave come last.", many=True, shown=_hidden),
     *_gate(),
     Knob(("exposure", "first"), "--exposure-first", click.IntRange(1), "DEVICES",
-         "So many may be in trial before any has confirmed."),
+         "Devices that may be in trial before any has confirmed."),
     Knob(("exposure", "growth"), "--exposure-growth", click.FloatRange(0), "FACTOR",
-         "Then this many for each that is healthy.", shown=_plain),
+         "Further devices in trial for each healthy device.", shown=_plain),
     Knob(("pace", "starts_per_minute"), "--starts-per-minute", click.IntRange(0), "DEVICES",
-         "Devices that may begin in a minute; 0 is unlimited."),
+         "Devices that may start in a minute; 0 is unlimited."),
     Knob(("pace", "bytes_per_s"), "--bytes-per-s", SIZE, "SIZE",
-         "Artifact bytes offered in a second, 2MiB say; 0 is unlimited."),
+         "Artifact bytes offered in a second, such as 2MiB; 0 is unlimited."),
     Knob(("pace", "bytes_per_s_per_site"), "--bytes-per-s-per-site", SIZE, "SIZE",
-         "The same for each site."),
+         "Artifact bytes offered in a second at each site."),
     Knob(("site_label",), "--site-label", str, "LABEL", "The label that tells sites apart."),
     Knob(("budgets",), "--budget", BUDGET, "LABEL=DEVICES",
-         "At most so many in trial for each value of the label, site=1 say; may be said again.",
-         many=True, shown=_unsaid),
+         "Devices that may be in trial for each value of the label, such as site=1; repeatable.",
+         many=True, shown=_hidden),
     Knob(("windows",), "--window", WINDOW, "WINDOW",
-         "When devices may begin, 'mon-fri 22:00-06:00 Europe/Paris' say; time zone 'device' is "
-         "each device's own; may be said again.", many=True, shown=_unsaid),
+         "When devices may start, such as 'mon-fri 22:00-06:00 Europe/Paris'; time zone 'device' "
+         "is the zone of each device; repeatable.", many=True, shown=_hidden),
     Knob(("start_at",), "--start-at", INSTANT, "TIME",
-         "When it starts by itself, 2026-09-22T02:00+02:00 say.", shown=_unsaid),
+         "When the rollout starts by itself, such as 2026-09-22T02:00+02:00.", shown=_hidden),
     Knob(("approval", "people"), "--approval-people", click.IntRange(0, 2), "PEOPLE",
-         "How many must approve before devices begin."),
+         "People who must approve before devices start."),
     Knob(("approval", "each_wave"), "--approval-each-wave", None, "",
-         "They approve each wave, not the plan once."),
-    Knob(("follow",), "--follow", None, "", "Give it to devices that enrol after the end, too."),
+         "Require the approvals for each wave, not once for the plan."),
+    Knob(("follow",), "--follow", None, "",
+         "Give the release to devices that enrol after the end, too."),
     Knob(("skip_ineligible",), "--skip-ineligible", None, "",
-         "Leave out devices that no variant is for, instead of refusing the plan."),
+         "Skip devices that the release does not fit, instead of refusing the plan."),
 )  # fmt: skip
 
 _PERCENTS: Final = "waves"
 
 
 class KnobOption(click.Option):
-    """An option that shows a default which it does not have: the plan's own."""
+    """An option that shows the default of the plan as its own."""
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         extra = super().get_help_extra(ctx)
@@ -170,23 +173,23 @@ def knob_options(command: Callable[..., Any]) -> Callable[..., Any]:
             command = click.option(
                 "--waves", _PERCENTS, cls=KnobOption, type=WAVES, metavar="PERCENTS",
                 show_default="1,10,100",
-                help="Percent of the fleet in each wave; each holds the ones before it.",
+                help="Percent of the fleet in each wave; each wave contains the waves before it.",
             )(command)  # fmt: skip
     return command
 
 
-def spec_of(said: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> RolloutSpec:
-    """The plan that the options amount to; what none says is as in ``base``, else the default.
+def spec_of(options: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> RolloutSpec:
+    """The plan of the options. A knob without an option is as in ``base``, else the default.
 
-    Raises OperatorError ``setting_invalid`` for what is missing and what no plan can hold.
+    Raises OperatorError ``setting_invalid`` if a required value is missing or a value is invalid.
     """
     plan: dict[str, Any] = dict(base or {})
-    if said.get(_PERCENTS) is not None:
-        if said.get("wave"):
-            raise click.UsageError("Say --waves or --wave, not both.")
-        plan["waves"] = msgspec.to_builtins(said[_PERCENTS])
+    if options.get(_PERCENTS) is not None:
+        if options.get("wave"):
+            raise click.UsageError("Use --waves or --wave, not both.")
+        plan["waves"] = msgspec.to_builtins(options[_PERCENTS])
     for knob in KNOBS:
-        value = said.get(knob.parameter)
+        value = options.get(knob.parameter)
         if value is None or value == ():
             continue
         *above, last = knob.path
@@ -205,12 +208,15 @@ def spec_of(said: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> R
         text, _, where = str(error).partition(" - at `")
         named = where.rstrip("`").removeprefix("$").lstrip(".") or None
         raise OperatorError(
-            "setting_invalid", f"{text}.", field=named, hint="docs/rollouts.md names every knob."
+            "setting_invalid",
+            f"{text}.",
+            field=named,
+            hint="Fix the value: docs/rollouts.md lists every knob.",
         ) from error
 
 
 def default_of(knob: Knob) -> object:
-    """What the plan holds when nothing is said; None for what must be said."""
+    """The value of the plan without the option. None if the option is required."""
     value: Any = _DEFAULTS
     for name in knob.path:
         value = value[name]

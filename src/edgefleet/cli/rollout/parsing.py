@@ -1,4 +1,4 @@
-"""How the parts of a plan are written on the command line."""
+"""The syntax of the parts of a plan on the command line."""
 
 import re
 from datetime import UTC, datetime
@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from edgefleet.cli.values import WrongValue
 from edgefleet.protocol.rollout import BudgetSpec, WaveSpec, WindowSpec
 
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB|)")
@@ -27,12 +28,12 @@ class Size(click.ParamType[int]):
     ) -> int:
         found = _SIZE.fullmatch(str(value).strip())
         if found is None:
-            self.fail(f"{value!r} is no size: write 64KiB or 2MiB.", param, ctx)
+            raise WrongValue(f"{value!r} is not a size.", "64KiB or 2MiB", param, ctx)
         return round(float(found[1]) * _UNITS_BYTES[found[2]])
 
 
 class Wave(click.ParamType[WaveSpec]):
-    """``10%``, ``50`` (devices), ``site=lyon``, or a share or count of such a selection."""
+    """``10%``, ``50`` (devices), ``site=lyon``, or a share or a count of a selection."""
 
     name = "wave"
 
@@ -41,7 +42,7 @@ class Wave(click.ParamType[WaveSpec]):
     ) -> WaveSpec:
         found = _WAVE.fullmatch(str(value).strip())
         if found is None or not found[0]:
-            self.fail(f"{value!r} is no wave: write 10%, 50 or site=lyon.", param, ctx)
+            raise WrongValue(f"{value!r} is not a wave.", "10%, 50 or site=lyon", param, ctx)
         return WaveSpec(
             percent=float(found[1]) if found[1] else None,
             count=int(found[2]) if found[2] else None,
@@ -59,12 +60,12 @@ class Budget(click.ParamType[BudgetSpec]):
     ) -> BudgetSpec:
         label, _, most = str(value).strip().rpartition("=")
         if not label or not most.isdecimal():
-            self.fail(f"{value!r} is no budget: write site=1.", param, ctx)
+            raise WrongValue(f"{value!r} is not a budget.", "site=1", param, ctx)
         return BudgetSpec(label=label, max_in_trial=int(most))
 
 
 class WindowText(click.ParamType[WindowSpec]):
-    """``mon-fri 22:00-06:00 Europe/Paris``; days and time zone may be left out."""
+    """``mon-fri 22:00-06:00 Europe/Paris``; days and time zone are optional."""
 
     name = "window"
 
@@ -73,8 +74,8 @@ class WindowText(click.ParamType[WindowSpec]):
     ) -> WindowSpec:
         found = _WINDOW.fullmatch(str(value).strip())
         if found is None:
-            self.fail(
-                f"{value!r} is no window: write 'mon-fri 22:00-06:00 Europe/Paris'.", param, ctx
+            raise WrongValue(
+                f"{value!r} is not a window.", "'mon-fri 22:00-06:00 Europe/Paris'", param, ctx
             )
         return WindowSpec(
             days=tuple(day for part in (found[1] or "").split(",") for day in _days(part)),
@@ -85,7 +86,7 @@ class WindowText(click.ParamType[WindowSpec]):
 
 
 class Instant(click.ParamType[float]):
-    """``2026-09-22T02:00``, in UTC unless it says otherwise, or seconds since the epoch."""
+    """``2026-09-22T02:00``, in UTC if it has no offset, or seconds since the epoch."""
 
     name = "instant"
 
@@ -100,7 +101,9 @@ class Instant(click.ParamType[float]):
         try:
             at = datetime.fromisoformat(text)
         except ValueError:
-            self.fail(f"{value!r} is no time: write 2026-09-22T02:00+02:00.", param, ctx)
+            raise WrongValue(
+                f"{value!r} is not a time.", "2026-09-22T02:00+02:00", param, ctx
+            ) from None
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
@@ -112,7 +115,7 @@ INSTANT: Final = Instant()
 
 
 def _days(part: str) -> tuple[str, ...]:
-    """``mon-fri`` as its days; what is no span of known days stays as it is, for the hub to say."""
+    """The days of ``mon-fri``. Unknown days are returned unchanged, and the hub refuses them."""
     first, dash, last = part.partition("-")
     if not dash or first not in _DAYS or last not in _DAYS:
         return (part,) if part else ()

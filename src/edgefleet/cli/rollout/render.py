@@ -1,4 +1,4 @@
-"""How a rollout reads as text."""
+"""Rollouts as text."""
 
 from typing import Final
 
@@ -16,13 +16,11 @@ from edgefleet.protocol.rollout import (
 )
 
 BAR_CHARS: Final = 40
-_WHERE_SAID: Final = frozenset(
-    {"bounds", "left out", "approved", "exposure", "error rate", "silent"}
-)
+_OPTIONAL: Final = frozenset({"bounds", "left out", "approved", "exposure", "error rate", "silent"})
 
 
 def rollout_lines(view: RolloutView) -> list[str]:
-    """The whole rollout: facts, waves, evidence, and what it waits for."""
+    """The whole rollout: facts, waves, evidence, and the first wait."""
     evidence = view.evidence
     lines = facts(
         row
@@ -37,7 +35,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
             ("left out", ", ".join(f"{name} {n}" for name, n in view.ineligible.items())),
             (
                 "approved",
-                ", ".join(f"{said.person} (wave {said.wave + 1})" for said in view.approvals),
+                ", ".join(f"{one.person} (wave {one.wave + 1})" for one in view.approvals),
             ),
             ("devices", counts(evidence)),
             ("exposure", _exposure(view)),
@@ -49,7 +47,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
             ("failures", ", ".join(f"{name} {n}" for name, n in evidence.reasons.items())),
             ("why", view.why.line),
         )
-        if row[1] or row[0] not in _WHERE_SAID
+        if row[1] or row[0] not in _OPTIONAL
     )
     rows = [_wave(view, index, wave) for index, wave in enumerate(view.waves)]
     head = ("", "wave", "cut", "exposed", "opened", "verdict")
@@ -59,7 +57,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
 def wave_bar(evidence: Evidence, width: int = BAR_CHARS) -> str:
     """The open cut as a bar: ``#`` healthy, ``+`` in trial, ``x`` failed or refused, ``.`` to go.
 
-    Whatever there is of a kind shows as one character at least.
+    Each kind that occurs has at least one character.
     """
     parts = [
         ("#", evidence.healthy),
@@ -72,7 +70,7 @@ def wave_bar(evidence: Evidence, width: int = BAR_CHARS) -> str:
 
 
 def wave_name(view: RolloutView) -> str:
-    """``wave 2 of 3 (10 %)``, of the open or last opened wave."""
+    """The open or last opened wave, as ``wave 2 of 3 (10 %)``."""
     index = view.wave
     if index is None:
         opened = [i for i, wave in enumerate(view.waves) if wave.opened_at is not None]
@@ -84,8 +82,8 @@ def wave_name(view: RolloutView) -> str:
 
 
 def counts(evidence: Evidence) -> str:
-    """The accounts of the open wave, in the order in which devices go through them."""
-    said = [
+    """The counts of the open wave, in the order of the standings of a device."""
+    parts = [
         f"cut {evidence.cut}",
         f"healthy {evidence.healthy}",
         f"in trial {evidence.in_trial}",
@@ -97,7 +95,7 @@ def counts(evidence: Evidence) -> str:
         f"deferred {evidence.deferred}" if evidence.deferred else "",
         f"reverted {evidence.reverted}" if evidence.reverted else "",
     ]
-    return ", ".join(filter(None, said))
+    return ", ".join(filter(None, parts))
 
 
 def _wave(view: RolloutView, index: int, wave: WaveView) -> tuple[object, ...]:
@@ -121,15 +119,15 @@ def _gate(gate: GateSpec) -> str:
 
 
 def _bounds(plan: RolloutSpec) -> str:
-    """What the plan says of pace, budgets, windows and people, where it says anything."""
+    """The limits of the plan: pace, budgets, windows and approvals. Empty without limits."""
     pace, approval = plan.pace, plan.approval
-    said = [
+    parts = [
         f"{pace.starts_per_minute} starts a minute" if pace.starts_per_minute else "",
         f"{size(pace.bytes_per_s)} a second" if pace.bytes_per_s else "",
         f"{size(pace.bytes_per_s_per_site)} a second and {plan.site_label}"
         if pace.bytes_per_s_per_site
         else "",
-        *(f"{one.max_in_trial} on trial by {one.label}" for one in plan.budgets),
+        *(f"{one.max_in_trial} in trial by {one.label}" for one in plan.budgets),
         *(
             " ".join(filter(None, (",".join(one.days), f"{one.start}-{one.end}", one.timezone)))
             for one in plan.windows
@@ -139,22 +137,22 @@ def _bounds(plan: RolloutSpec) -> str:
         else "",
         "follows newcomers" if plan.follow else "",
     ]
-    return "; ".join(filter(None, said))
+    return "; ".join(filter(None, parts))
 
 
 def _exposure(view: RolloutView) -> str | None:
     if view.allowed is None:
         return None
-    return f"{view.evidence.in_trial} on trial, {view.allowed} allowed; {view.exposed} ever"
+    return f"{view.evidence.in_trial} in trial, {view.allowed} allowed; {view.exposed} exposed"
 
 
 def _rate(rate: Rate) -> str | None:
-    """``2 of 90, 2.2 % (0.2 % to 9.1 %), 5 % is allowed, e-value 0.3``."""
+    """``2 of 90, 2.2 % (0.2 % to 9.1 %), 5 % allowed, e-value 0.3``."""
     if not rate.size:
         return None
     return (
         f"{rate.bad} of {rate.size}, {percent(rate.bad / rate.size)} "
-        f"({percent(rate.low)} to {percent(rate.high)}), {percent(rate.allowed)} is allowed, "
+        f"({percent(rate.low)} to {percent(rate.high)}), {percent(rate.allowed)} allowed, "
         f"e-value {rate.e_value:.2g}"
     )
 
@@ -162,18 +160,18 @@ def _rate(rate: Rate) -> str | None:
 def _difference(one: Difference) -> str:
     return (
         f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f}) over {one.pairs} pairs, "
-        f"{one.allowed:.3g} is allowed, e-value {one.e_value:.2g}"
+        f"{one.allowed:.3g} allowed, e-value {one.e_value:.2g}"
     )
 
 
 def _cohort(cohort: Cohort) -> str | None:
     if not cohort.requests:
         return None
-    said = [
+    parts = [
         f"{cohort.devices} devices",
         f"{cohort.requests} requests",
         f"{cohort.errors} errors",
         f"confidence {cohort.confidence_mean:.3f}" if cohort.confidence_mean is not None else "",
         f"p95 {cohort.latency_us_p95} us" if cohort.latency_us_p95 is not None else "",
     ]
-    return ", ".join(filter(None, said))
+    return ", ".join(filter(None, parts))

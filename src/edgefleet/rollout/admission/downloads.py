@@ -1,4 +1,4 @@
-"""Whose turn it is to fetch a release that is being rolled out: by position, and by the bytes."""
+"""Admission of downloads: by the position of a device, and by the byte budget."""
 
 from typing import Final
 
@@ -19,7 +19,8 @@ from edgefleet.rollout.fleet.reports import phase_code
 
 _STAGING: Final = frozenset({Phase.FETCHING, Phase.PROVING, Phase.STAGED})
 _LATER: Final = Blocked(
-    WaitCode.EXPOSURE, "others get the release before it; its turn comes when more may start."
+    WaitCode.EXPOSURE,
+    "Other devices download the release first; this device follows when more devices may start.",
 )
 _STAGING_CODES: Final = [phase_code(phase) for phase in _STAGING]
 
@@ -27,9 +28,9 @@ _STAGING_CODES: Final = [phase_code(phase) for phase in _STAGING]
 def blocked(
     active: ActiveRollout, fleet: Fleet, row: int, now: float, budget: ByteBudget
 ) -> Blocked | None:
-    """Why a device that has not begun may not download now. None if it may.
+    """The reason why a device that has not started may not download now. None if it may.
 
-    A device that downloads already goes on. Changes nothing.
+    A device that is downloading may continue. Changes nothing.
     """
     staging = fleet.phase(row) in _STAGING
     if not staging and active.scope.position(row) >= active.candidates.below:
@@ -40,20 +41,20 @@ def blocked(
     until = budget.wait_until(spec.pace, spec.site_label, fleet.labels(row), size_bytes, now)
     if until is None:
         return None
-    text = "as many bytes are on their way as the pace of the plan allows."
+    text = "The byte rate of the plan is used up by other downloads."
     return Blocked(WaitCode.PACE, text, until)
 
 
 def count_bytes(
     active: ActiveRollout, fleet: Fleet, row: int, now: float, budget: ByteBudget
 ) -> None:
-    """Count the download that the device is offered, once per rollout and device."""
+    """Consume the bytes of a download from the budget, once for each rollout and device."""
     if active.reservations.begin_download(row):
         budget.consume(fleet.labels(row), _size_bytes(active, fleet.profile(row)), now)
 
 
 def all_may_stage(active: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
-    """``blocked`` is None, for many rows of a rollout without a bound on bytes."""
+    """For each row: True if ``blocked`` is None. For a rollout without a limit on bytes."""
     mask = np.isin(fleet.phases[rows], _STAGING_CODES)
     if active.candidates.below >= EVERYONE:
         mask[:] = True
@@ -63,7 +64,7 @@ def all_may_stage(active: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
 
 
 def open_candidates(active: ActiveRollout, fleet: Fleet, allowed: int, budgets: Budgets) -> None:
-    """A wave may have opened: who is asked first."""
+    """Choose the first candidates of a wave that may have opened."""
     wave = active.state.open_wave
     if wave is not None and wave.cut:
         begun = sum(active.ledger.count(standing) for standing in DeviceStanding if standing)
@@ -84,7 +85,7 @@ def renew_candidates(
     budgets: Budgets,
     now: float,
 ) -> None:
-    """Ask more of them when more may start. ``waiting`` are online and have not begun."""
+    """Add candidates if more devices may start. ``waiting`` are online and have not started."""
     soon, begun = _soon(active, fleet, allowed, budgets), active.ledger.version
     stale = active.candidates.is_stale(allowed=soon, begun=begun, now=now)
     if active.state.status is not Status.RUNNING or not stale:
@@ -99,7 +100,7 @@ def renew_candidates(
 
 
 def _soon(active: ActiveRollout, fleet: Fleet, allowed: int, budgets: Budgets) -> int:
-    """How many may start soon."""
+    """The number of devices that may start soon, at least 1."""
     a_minute = active.state.spec.pace.starts_per_minute
     places = budgets.places(active.state.spec.budgets, fleet)
     bounds = (allowed, a_minute or allowed, allowed if places is None else places)
@@ -107,7 +108,7 @@ def _soon(active: ActiveRollout, fleet: Fleet, allowed: int, budgets: Budgets) -
 
 
 def _size_bytes(active: ActiveRollout, profile: str) -> int:
-    """What a device of the profile fetches."""
+    """The bytes that a device of ``profile`` downloads."""
     manifest = active.release.manifest
     sizes = [v.artifact.size_bytes for v in manifest.variants if v.profile == profile]
     return manifest.golden.artifact.size_bytes + sum(sizes)

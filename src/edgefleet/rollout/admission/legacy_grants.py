@@ -6,8 +6,8 @@ keeps its place until it reports its start or its outcome, or checks in idle whe
 longer offers it the release. A device that does not check in again keeps its place.
 
 Cancellations are not persisted. After a restart, a grant replayed from the store may refer to a
-place that was given to another device. The grant counts until the device checks in: at work, the
-device keeps the grant; idle, the device needs a new one.
+place that was given to another device. The grant counts until the device checks in. A busy device
+then keeps the grant. An idle device needs a new grant.
 """
 
 from typing import Final
@@ -28,25 +28,25 @@ _IDLE: Final = Phase.IDLE
 
 
 class LegacyGrants:
-    """At most one a device. Rebuilt from what was recorded, in any order."""
+    """The grants, at most one for each device. Rebuilt from stored grants, in any order."""
 
     def __init__(self, fleet: Fleet, desired: Desired, admission: StartAdmission) -> None:
         self._fleet = fleet
         self._desired = desired
         self._admission = admission
         self.by_row: dict[int, ActiveRollout] = {}  # devices with a grant, and its rollout
-        self._unheard: set[int] = set()  # rows that hold one from the record, not heard since
+        self._unconfirmed: set[int] = set()  # rows with a replayed grant and no check-in since
 
     def give(self, row: int, now: float) -> Outcome | None:
-        """The grant that must be stored and recorded before the device is answered, if any.
+        """The grant that must be stored and recorded before the answer to a check-in.
 
-        To be asked after each check-in. The place is reserved as ``StartAdmission.admit`` does it.
+        None if there is no new grant. To be called for each check-in. A new grant reserves a place.
         """
-        held = self.by_row.get(row)
-        if held is not None:
-            if self._goes_on(held, row, now):
+        active = self.by_row.get(row)
+        if active is not None:
+            if self._keeps_grant(active, row, now):
                 return None
-            held.reservations.cancel_grant(row)
+            active.reservations.cancel_grant(row)
             del self.by_row[row]
         if not starts_by_itself(self._fleet.protocol(row)):
             return None
@@ -56,41 +56,41 @@ class LegacyGrants:
         return _outcome(step, self._fleet.last_seq(row), now)
 
     def record(self, active: ActiveRollout, row: int, at: float) -> bool:
-        """A grant of ``at`` is durable; False when the device has answered it already."""
+        """Record the durable grant of ``at``. False if the device has started or ended since."""
         if active.ledger.standing(row) > _DEFERRED:
             return False
         other = self.by_row.get(row)
         if other is not None:
             since = other.reservations.granted_since(row)
             if since is not None and since > at:
-                return False  # it was let go of: a later one was given
+                return False  # the grant was cancelled, and a later grant exists
             if other is not active:
                 other.reservations.cancel_grant(row)
         self.by_row[row] = active
         if not active.reservations.grant(row, self._fleet.labels(row), at):
-            self._unheard.add(row)
+            self._unconfirmed.add(row)
         active.note_progress(row, at)
         return True
 
     def settle(self, active: ActiveRollout, row: int) -> None:
-        """The device began, or said how it ended: its grant is used up."""
+        """Remove the grant of a device that started, or that reported an outcome."""
         if self.by_row.get(row) is active:
             active.reservations.ended(row)
             del self.by_row[row]
-            self._unheard.discard(row)
+            self._unconfirmed.discard(row)
 
-    def _goes_on(self, held: ActiveRollout, row: int, now: float) -> bool:
-        """True when the device, just heard, keeps its grant."""
-        unheard = row in self._unheard
-        self._unheard.discard(row)
+    def _keeps_grant(self, active: ActiveRollout, row: int, now: float) -> bool:
+        """True if a device that has just checked in keeps its grant."""
+        unconfirmed = row in self._unconfirmed
+        self._unconfirmed.discard(row)
         if self._fleet.phase(row) is not _IDLE:
             return True
-        return not unheard and self._is_offered(held, row, now)
+        return not unconfirmed and self._is_offered(active, row, now)
 
-    def _is_offered(self, held: ActiveRollout, row: int, now: float) -> bool:
-        offer = self._desired.decide(row, lambda active: self._admission.staging(active, row, now))
+    def _is_offered(self, active: ActiveRollout, row: int, now: float) -> bool:
+        offer = self._desired.decide(row, lambda other: self._admission.staging(other, row, now))
         return isinstance(offer, Offer) and (offer.rollout, offer.action) == (
-            held.state.id,
+            active.state.id,
             "install",
         )
 

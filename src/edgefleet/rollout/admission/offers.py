@@ -1,4 +1,4 @@
-"""What a device is offered now, or why it is offered nothing: one value for answer and ``why``."""
+"""The offer for a device, or the reason why there is none. Answer and ``why`` share this value."""
 
 from edgefleet.protocol.device import Offer
 from edgefleet.rollout.admission.starts import StartAdmission
@@ -18,11 +18,14 @@ class Offers:
         self._fleet_wide = fleet_wide
 
     def decide(self, row: int, now: float) -> Offer | Blocked:
-        """What the next check-in of the device is answered. Changes nothing."""
+        """The offer in the answer to the next check-in, or the reason for none. Changes nothing."""
         return self._desired.decide(row, lambda active: self._admission.staging(active, row, now))
 
     def give(self, row: int, now: float) -> Offer | None:
-        """``decide`` for the answer to a check-in. An offer uses up the bytes of its download."""
+        """The offer in the answer to a check-in. None if there is none.
+
+        An offer consumes the bytes of its download from the budget.
+        """
         decision = self.decide(row, now)
         if isinstance(decision, Blocked):
             return None

@@ -30,7 +30,7 @@ _FAILED: Final = DeviceStanding.FAILED
 _REFUSED: Final = DeviceStanding.REFUSED
 _RUNNING: Final = Status.RUNNING
 
-_NO_GRANT: Final = Blocked(WaitCode.EXPOSURE, "No place is granted to it yet.")
+_NO_GRANT: Final = Blocked(WaitCode.EXPOSURE, "No place is granted to this device yet.")
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 _LEGACY: Final = frozenset(version for version in range(FIRST_ASKING) if starts_by_itself(version))
 
@@ -49,7 +49,7 @@ class StartAdmission:
         self._fleet_wide = fleet_wide
 
     def arrange(self) -> None:
-        """Set the fleet-wide bounds anew. To be called when a rollout is added or changes."""
+        """Compute the fleet-wide limits again. To be called when a rollout is added or changes."""
         rollouts = self._rollouts.values()
         specs = {
             active.state.id: active.state.spec for active in rollouts if active.state.status in OPEN
@@ -59,7 +59,7 @@ class StartAdmission:
     def admit(
         self, active: ActiveRollout, row: int, position: Position, outcome: Outcome, now: float
     ) -> bool:
-        """Whether the device may start now. True reserves its place; see ``Engine.admit``."""
+        """True if the device may start now; its place is then reserved. See ``Engine.admit``."""
         if outcome.release != active.state.spec.release:
             return False
         standing = position.standing
@@ -81,10 +81,7 @@ class StartAdmission:
         return True
 
     def grant(self, active: ActiveRollout, row: int, now: float) -> bool:
-        """May it be offered what it starts by itself? Asked of those that have not begun.
-
-        True reserves its place, as ``admit`` does.
-        """
+        """True if a legacy device may get a grant before its start; its place is then reserved."""
         reservations = active.reservations
         if reservations.has_place(row) or reservations.is_put_off(row, now):
             return False
@@ -95,7 +92,7 @@ class StartAdmission:
         return True
 
     def admit_all(self, active: ActiveRollout, rows: Rows, outcome: Outcome, now: float) -> Mask:
-        """``admit`` for many rows, ascending, that announce the same start. The first go first."""
+        """``admit`` for many rows, ascending, that report the same start. Low rows come first."""
         spec, ledger = active.state.spec, active.ledger
         reservations = active.reservations
         own = spec.windows or self._fleet_wide.budgets.counts or reservations.reserved
@@ -118,14 +115,13 @@ class StartAdmission:
         began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
         if len(began):
             active.reservations.reserve_all(rows[began], now)
-            active.note_progress(
-                int(rows[began[0]]), now
-            )  # the oldest: it is least likely a newcomer
+            # The lowest row enrolled first, and so is the least likely newcomer.
+            active.note_progress(int(rows[began[0]]), now)
             admitted[began] = True
         return admitted
 
     def refusal(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
-        """Why the device may not start now. Changes nothing."""
+        """The reason why the device may not start now. None if it may. Changes nothing."""
         spec, reservations = active.state.spec, active.reservations
         labels = self._fleet.labels(row) if spec.windows or spec.budgets else _NO_LABELS
         shut = reservations.door(active.state, labels, now)
@@ -144,7 +140,10 @@ class StartAdmission:
         )
 
     def staging(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
-        """Why a device that has not begun may not download now. None if it may. Changes nothing."""
+        """The reason why a device that has not started may not download now.
+
+        None if it may. Changes nothing.
+        """
         if not starts_by_itself(self._fleet.protocol(row)):
             return self._turn(active, row, now)
         reason = self.refusal(active, row, now)
@@ -156,7 +155,7 @@ class StartAdmission:
         return None
 
     def begin_download(self, offer: Offer, row: int, now: float) -> None:
-        """The device is offered a release: its bytes leave the budgets of all open rollouts."""
+        """Consume the bytes of an offered release from the budgets of all open rollouts."""
         if offer.action != "install":
             return
         active = self._rollouts.get(offer.rollout)
@@ -164,7 +163,7 @@ class StartAdmission:
             self._count_bytes(active, row, now)
 
     def _may_begin_download(self, active: ActiveRollout, row: int, now: float) -> bool:
-        """``staging`` is None; the bytes of the download are used up then."""
+        """True if ``staging`` is None; the bytes of the download are then consumed."""
         if self.staging(active, row, now) is not None:
             return False
         self._count_bytes(active, row, now)
@@ -175,7 +174,7 @@ class StartAdmission:
             downloads.count_bytes(active, self._fleet, row, now, self._fleet_wide.bytes)
 
     def _by_themselves(self, rows: Rows) -> bool:
-        """True when one of them starts what it is offered without asking again."""
+        """True if one of the devices starts an offered release without asking again."""
         return any(starts_by_itself(number) for number in set(self._fleet.protocols[rows].tolist()))
 
     def _is_refused(self, active: ActiveRollout, row: int, now: float) -> bool:
@@ -183,7 +182,9 @@ class StartAdmission:
         if refused is None:
             return False
         if refused.code is WaitCode.WINDOW:
-            active.reservations.note_progress(now)  # its patience does not run meanwhile
+            active.reservations.note_progress(
+                now
+            )  # the patience does not run while the window is closed
         return True
 
     def _labels(self, row: int) -> Mapping[str, str]:
@@ -203,7 +204,7 @@ class StartAdmission:
         return Blocked(WaitCode.QUARANTINED, quarantine_text(self._fleet.name(row)))
 
     def all_may_stage(self, active: ActiveRollout, rows: Rows, now: float) -> Mask:
-        """``staging`` is None, for many rows; the bytes of their downloads are used up."""
+        """``staging`` is None, for each row. The bytes of the allowed downloads are consumed."""
         if self._fleet_wide.bytes.is_bounded or self._by_themselves(rows):
             each = (self._may_begin_download(active, row, now) for row in rows.tolist())
             return np.fromiter(each, np.bool_, len(rows))
@@ -215,7 +216,7 @@ class StartAdmission:
         return mask
 
     def shut_to_all(self, active: ActiveRollout, waiting: RowSelection, now: float) -> bool:
-        """True while a door is closed to every one of ``waiting``, be it by its own time zone."""
+        """True while freeze, approval or window blocks each of ``waiting`` in its own time zone."""
         reservations = active.reservations
         if reservations.door(active.state, None, now) is not None:
             return True
@@ -226,11 +227,11 @@ class StartAdmission:
         return not any(reservations.hours.open(zone, now) for zone in zones)
 
     def quarantined(self, active: ActiveRollout) -> Rows:
-        """Rows, ascending, quarantined for the model of this rollout."""
+        """Rows that are quarantined for the model of this rollout, ascending."""
         return self._fleet_wide.quarantine.rows(active.state.spec.model)
 
     def _in_trial(self, rollout: str) -> LabelsByRow:
-        """The devices that have a place in the rollout, with their labels of now."""
+        """The devices that have a place in the rollout, with their current labels."""
         active = self._rollouts[rollout]
         trial = active.ledger.rows(_TRIAL).tolist()
         rows = {*trial, *active.reservations.reserved_rows}
@@ -238,7 +239,7 @@ class StartAdmission:
 
 
 def allowed(active: ActiveRollout) -> int:
-    """How many devices may be in trial at once."""
+    """The number of devices that may be in trial at once."""
     spec, counts, overdue = active.state.spec, active.ledger.counts, active.overdue
     healthy = counts[_HEALTHY]
     bad = counts[_FAILED] + counts[_REFUSED]

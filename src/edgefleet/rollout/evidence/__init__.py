@@ -1,1 +1,1 @@
-"""What devices reported about a rollout, and the gate that judges it."""
+"""The reports of devices about a rollout, and the gate that judges the evidence."""

@@ -1,10 +1,10 @@
 """Serving figures of both sides of a rollout: the canary runs the release, the control does not.
 
-Soft state: it is what devices happened to report since the rollout started, or since this process
-did; golden accuracy alone is rebuilt from what is stored. What a verdict rested on is kept with it.
+Soft state: the figures that devices reported since the rollout or this process started. Only golden
+accuracy is rebuilt from the store. A verdict is stored together with its evidence.
 
-What a device says of itself it may make up. So no score is above 1, and however many requests a
-device claims, its mean weighs no more than that of any other busy device.
+A device may report false figures. So no score exceeds 1, and the mean of a device weighs no more
+than that of any other busy device, even if the device reports more requests.
 """
 
 from array import array
@@ -21,7 +21,7 @@ from edgefleet.protocol.device import Outcome, Scores, Telemetry
 from edgefleet.protocol.metrics import CHANGES, LIMITS, ChangeMetric
 from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts
 from edgefleet.rollout.evidence.sequential import Bet, e_value
-from edgefleet.rollout.evidence.sketch import Sketch, told
+from edgefleet.rollout.evidence.sketch import Sketch, or_nothing
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
@@ -39,22 +39,24 @@ _FLAGS: Final[Mapping[str, int]] = MappingProxyType(
 
 @dataclass(slots=True)
 class Figures:
-    """One side's running sums."""
+    """Running sums of one cohort."""
 
     devices: int = 0
     requests: int = 0
     errors: int = 0
-    confidence_sum: float = 0.0  # weighed: see _weigh
+    confidence_sum: float = 0.0  # weighted: see _weigh
     confidence_count: float = 0.0
     sketch: Sketch = field(default_factory=Sketch)
-    latency_us_p95: dict[int, int] = field(default_factory=dict)  # row -> its last, if that is all
-    _told: bytearray = field(default_factory=bytearray)  # one byte a row: did it report?
-    _scores: "array[float]" = field(default_factory=lambda: array("d"))  # a row's sum and count
+    latency_us_p95: dict[int, int] = field(
+        default_factory=dict
+    )  # row -> last p95, for agents without sketches
+    _reported: bytearray = field(default_factory=bytearray)  # one byte for each row: 1 if it did
+    _scores: "array[float]" = field(default_factory=lambda: array("d"))  # sum and count of each row
 
     def add(self, row: int, telemetry: Telemetry) -> None:
-        _reach(self._told, row)
-        if not self._told[row]:
-            self._told[row] = 1
+        _reach(self._reported, row)
+        if not self._reported[row]:
+            self._reported[row] = 1
             self.devices += 1
         self.requests += telemetry.requests
         self.errors += telemetry.errors
@@ -68,11 +70,11 @@ class Figures:
                 known[row] = telemetry.latency_us_p95
 
     def add_all(self, rows: Rows, telemetry: Telemetry) -> None:
-        """``add`` for many devices that say the same."""
-        _reach(self._told, int(rows.max()))
-        told_by = np.frombuffer(self._told, np.uint8)
-        self.devices += int(np.count_nonzero(told_by[rows] == 0))
-        told_by[rows] = 1
+        """``add`` for many devices that report the same."""
+        _reach(self._reported, int(rows.max()))
+        reported = np.frombuffer(self._reported, np.uint8)
+        self.devices += int(np.count_nonzero(reported[rows] == 0))
+        reported[rows] = 1
         self.requests += len(rows) * telemetry.requests
         self.errors += len(rows) * telemetry.errors
         if telemetry.confidence_count:
@@ -82,14 +84,14 @@ class Figures:
         elif telemetry.requests:
             known = self.latency_us_p95
             spare = LATENCY_DEVICES_PER_COHORT - len(known)
-            taken = [row for row in rows.tolist() if row in known] if known else []
-            taken += [row for row in rows.tolist() if row not in known][:spare]
-            known.update(dict.fromkeys(taken, telemetry.latency_us_p95))
+            counted = [row for row in rows.tolist() if row in known] if known else []
+            counted += [row for row in rows.tolist() if row not in known][:spare]
+            known.update(dict.fromkeys(counted, telemetry.latency_us_p95))
 
     def cohort(self) -> Cohort:
         count = self.confidence_count
         p95 = self.sketch.latency_us(0.95)
-        if p95 is None and self.latency_us_p95:  # agents too old for sketches
+        if p95 is None and self.latency_us_p95:  # agents without sketches
             p95 = median_low(self.latency_us_p95.values())
         return Cohort(
             devices=self.devices,
@@ -98,13 +100,13 @@ class Figures:
             confidence_mean=self.confidence_sum / count if count else None,
             latency_us_p50=self.sketch.latency_us(0.50),
             latency_us_p95=p95,
-            confidence=told(self.sketch.confidence),
-            classes=told(self.sketch.classes),
-            inputs=told(self.sketch.inputs),
+            confidence=or_nothing(self.sketch.confidence),
+            classes=or_nothing(self.sketch.classes),
+            inputs=or_nothing(self.sketch.inputs),
         )
 
     def _weigh(self, row: int, telemetry: Telemetry) -> None:
-        """Let the device's mean count as often as it was scored, up to SCORES_PER_DEVICE."""
+        """Weight the mean of the device by its number of scores, at most SCORES_PER_DEVICE."""
         at = 2 * row
         if at >= len(self._scores):
             self._scores.extend([0.0] * max(2048, at + 2))
@@ -142,28 +144,30 @@ class Figures:
 
 @dataclass(slots=True)
 class Cohorts:
-    """Both sides of one rollout, and the bets on how they differ.
+    """Canary and control of one rollout, and the bets on their differences.
 
-    The device is the unit: each counts once as canary and once as control. The k-th canary is
-    paired with a control that spoke last before it, or with the next one that speaks.
+    The device is the unit: each device counts once as canary and once as control. The k-th canary
+    is paired with the control that reported last, or with the next control that reports.
     """
 
     canary: Figures = field(default_factory=Figures)
     control: Figures = field(default_factory=Figures)
     _bets: dict[str, Bet] = field(default_factory=dict)
-    _canaries: dict[int, Scores] = field(default_factory=dict)  # wait for a control; oldest first
+    _canaries: dict[int, Scores] = field(
+        default_factory=dict
+    )  # canaries without a pair, oldest first
     _controls: dict[int, Scores] = field(default_factory=dict)
-    _paired: bytearray = field(default_factory=bytearray)  # one byte a row
+    _paired: bytearray = field(default_factory=bytearray)  # one byte for each row
     _flags: bytearray = field(default_factory=bytearray)
     _above: dict[int, int] = field(default_factory=dict)  # flag -> devices
 
     def add_canary(
         self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
-        """A device that runs the release says how it serves."""
+        """Add the serving figures of a device that runs the release."""
         self.canary.add(row, telemetry)
         if telemetry.requests >= LIMIT_REQUESTS:
-            self._hold_to_limits(row, telemetry, gate, memory_limit_mib)
+            self._compare_with_limits(row, telemetry, gate, memory_limit_mib)
         scores = telemetry.scores
         if scores is None or scores.to_release != telemetry.release:
             return
@@ -177,17 +181,17 @@ class Cohorts:
     def add_canaries(
         self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
-        """``add_canary`` of many devices that say the same."""
-        if telemetry.scores is not None:  # each is paired for itself
+        """``add_canary`` for many devices that report the same."""
+        if telemetry.scores is not None:  # each device gets a pair of its own
             for row in rows.tolist():
                 self.add_canary(row, telemetry, gate, memory_limit_mib)
             return
         self.canary.add_all(rows, telemetry)
         if telemetry.requests >= LIMIT_REQUESTS:
-            self._hold_all_to_limits(rows, telemetry, gate, memory_limit_mib)
+            self._compare_all_with_limits(rows, telemetry, gate, memory_limit_mib)
 
     def add_controls(self, rows: Rows, telemetry: Telemetry, gate: GateSpec) -> None:
-        """``add_control`` of many devices that say the same."""
+        """``add_control`` for many devices that report the same."""
         if telemetry.scores is None:
             self.control.add_all(rows, telemetry)
             return
@@ -195,7 +199,7 @@ class Cohorts:
             self.add_control(row, telemetry, gate)
 
     def add_control(self, row: int, telemetry: Telemetry, gate: GateSpec) -> None:
-        """A device that was not given the release says how it serves."""
+        """Add the serving figures of a device that runs the previous release."""
         self.control.add(row, telemetry)
         scores = telemetry.scores
         if scores is None or not scores.from_release == scores.to_release == telemetry.release:
@@ -212,14 +216,14 @@ class Cohorts:
             del self._controls[next(iter(self._controls))]
 
     def confirmed(self, outcome: Outcome, gate: GateSpec, *, times: int = 1) -> None:
-        """Devices confirmed the release: what the golden set said of it, and of the one before."""
+        """Add the golden accuracies of confirmed devices, of this release and the previous one."""
         for metric in CHANGES:
             change = metric.confirmed(outcome) if metric.confirmed else None
             if change is not None:
                 self._bet(metric, metric.worse_by(change), gate, times)
 
     def differences(self) -> tuple[Difference, ...]:
-        """What the bets came to, in a fixed order."""
+        """The results of the bets, in a fixed order."""
         return tuple(
             Difference(
                 metric=metric.key,
@@ -239,10 +243,10 @@ class Cohorts:
         exceeding = {metric.counter: above.get(_FLAGS[metric.key], 0) for metric in LIMITS}
         return LimitCounts(devices=above.get(_COUNTED, 0), **exceeding)
 
-    def _hold_to_limits(
+    def _compare_with_limits(
         self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
-        """What the device said last counts."""
+        """Compare the last report of the device with the limits. It replaces earlier reports."""
         now = _flags(telemetry, gate, memory_limit_mib)
         _reach(self._flags, row)
         before = self._flags[row]
@@ -252,7 +256,7 @@ class Cohorts:
             if change:
                 self._above[flag] = self._above.get(flag, 0) + change
 
-    def _hold_all_to_limits(
+    def _compare_all_with_limits(
         self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
         now = _flags(telemetry, gate, memory_limit_mib)
@@ -289,7 +293,7 @@ class Cohorts:
 
 
 def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int) -> int:
-    """Which absolute limits a report breaks."""
+    """Flags of the absolute limits that a report exceeds."""
     flags = _COUNTED
     for metric in LIMITS:
         if metric.exceeds(telemetry, metric.allowed(gate), memory_limit_mib):
@@ -298,6 +302,6 @@ def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int) -> int:
 
 
 def _reach(column: bytearray, row: int) -> None:
-    """Make room for ``row``. No view of the column may be alive."""
+    """Grow the column for ``row``. No numpy view of the column may exist."""
     if row >= len(column):
         column.extend(bytes(max(1024, row + 1)))

@@ -1,7 +1,8 @@
-"""The gate: what the evidence of a wave says - pass, fail or inconclusive.
+"""The gate: the verdict on the evidence of a wave (pass, fail or inconclusive).
 
-``judge`` is a value-to-value function, and the engine takes any other of its type (``Gate``). All
-its tests hold at any time of looking; docs/gate.md says what they are and how often they err.
+``judge`` is a pure function, and the engine accepts any other function of the type ``Gate``. All
+tests of ``judge`` are valid at every time of reading. docs/gate.md explains the tests and their
+false-alarm rates.
 """
 
 import math
@@ -18,10 +19,10 @@ from edgefleet.rollout.evidence.sequential import (
 )
 from edgefleet.rollout.lifecycle.typed_replace import replace
 
-ENDS_ALPHA: Final = 4.0  # times alpha: for the exact looks at the ends of all waves together
+ENDS_ALPHA: Final = 4.0  # times alpha: for the exact tests at the ends of all waves together
 
-# Reasons of a judgement, beside those of the metrics (``protocol.metrics``). Those to wait are also
-# codes of a wait report.
+# Reasons of a judgement, in addition to those of the metrics (``protocol.metrics``). The reasons to
+# wait are also codes of a wait report.
 PASSED: Final = "passed"
 REFUSED_BY_DEVICES: Final = "refused_by_devices"
 SAMPLE: Final = "sample"
@@ -31,7 +32,7 @@ INCONCLUSIVE: Final = "inconclusive"
 
 
 class Gate(Protocol):
-    """Judges the open wave. ``before`` is its last judgement that gave another reason."""
+    """Judges the open wave. ``before`` is the last judgement that had another reason."""
 
     def __call__(
         self,
@@ -46,13 +47,13 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """The evidence, counted the way the rule counts."""
+    """The counts of devices that the rule uses."""
 
     bad: int
     size: int
     cut: int
-    unheard: int  # reached, but not finished
-    waiting: bool  # stragglers may still finish within the spec's patience
+    unfinished: int  # offered the release or in trial
+    waiting: bool  # stragglers may still finish within the patience of the plan
     patience_over: bool
     needed: int
 
@@ -62,11 +63,11 @@ class _Sample:
 
 
 def weigh(evidence: Evidence, spec: GateSpec) -> Evidence:
-    """The evidence with its rates, their intervals and their e-values filled in.
+    """The evidence with its rates, their intervals and their e-values.
 
-    A device on trial counts as good so far. Failures are told sooner than confirmations are, so
-    among those that have finished there are always too many of them; among all that began there
-    never are, and what the tests promise holds in the order of beginning.
+    A device in trial counts as healthy so far. Devices report failures sooner than confirmations,
+    so the failures among finished devices are biased upwards. The share among all started devices
+    is not biased, and the guarantees of the tests hold in the order of the starts.
     """
     bad = evidence.failed + evidence.refused
     size = bad + evidence.healthy + evidence.in_trial
@@ -85,47 +86,50 @@ def judge(
     before: Judgement | None,
     now: float,
 ) -> Judgement:
-    """Fail as soon as the evidence allows, pass only when nothing is left to learn.
+    """Fail as soon as the evidence suffices; pass only if no device of the wave can still report.
 
-    Rate = (failed + refused) / (failed + refused + healthy). It fails the wave when its e-value
-    reaches 1 / alpha on a sufficient sample; when the wave has ended and the exact test of its
-    counts says so; or when the whole wave has spoken and no device is well. Patience ends the wait
-    for devices that have not begun; those in trial get the time that a trial can take on top.
+    Rate = (failed + refused) / (failed + refused + healthy). The rate fails the wave in three
+    cases: its e-value reaches 1 / alpha on a sufficient sample; the wave has ended and the exact
+    test of its counts fails; or all devices of the wave have reported and none is healthy. The
+    patience limits the wait for devices that have not started. For devices in trial, the longest
+    duration of a trial is added.
     """
     evidence = weigh(evidence, spec)
     sample = _sample(evidence, spec, opened_at, now)
 
-    def say(verdict: Verdict, reason: str, text: str) -> Judgement:
+    def judged(verdict: Verdict, reason: str, text: str) -> Judgement:
         return Judgement(verdict=verdict, reason=reason, text=text, at=now, evidence=evidence)
 
     failing = _errors(evidence, sample, spec, before) or _silence(evidence, sample, spec)
     failing = failing or _quality(evidence, spec) or _limits(evidence, spec)
     if failing is not None:
-        return say(Verdict.FAIL, *failing)
+        return judged(Verdict.FAIL, *failing)
     if sample.size < sample.needed:
-        return say(
+        return judged(
             Verdict.INCONCLUSIVE,
             SAMPLE,
             f"{sample.size} of the {sample.needed} devices that a verdict needs have finished.",
         )
     if sample.waiting:
-        return say(
+        return judged(
             Verdict.INCONCLUSIVE,
             STRAGGLERS,
-            f"Not finished yet: {sample.unheard} reached {_devices(sample.unheard)} of the wave.",
+            f"Unfinished devices of the wave, online or in trial: {sample.unfinished}.",
         )
     if sample.rate > spec.max_error_rate:
-        return say(
+        return judged(
             Verdict.INCONCLUSIVE,
             INCONCLUSIVE,
-            f"{sample.bad} of {sample.size} failed: above {spec.max_error_rate:.1%}, "
-            "but too few to be sure. Advance or revert by hand.",
+            f"{ERRORS.unit.text(sample.rate)} of devices failed ({sample.bad} of {sample.size}), "
+            f"{ERRORS.unit.text(spec.max_error_rate)} allowed; too few devices for a verdict. Run "
+            "`edgefleet rollout advance` or `edgefleet rollout revert`.",
         )
-    stood_s = now - before.at if before is not None and before.reason == SOAK else 0.0
-    told = f"{sample.bad} of {sample.size} failed{_unjudged(evidence)}"
-    if stood_s >= spec.soak_s:
-        return say(Verdict.PASS, PASSED, f"{told}.")
-    return say(Verdict.INCONCLUSIVE, SOAK, f"{told}; this must stand for {spec.soak_s:g} s.")
+    passing_s = now - before.at if before is not None and before.reason == SOAK else 0.0
+    text = f"{sample.bad} of {sample.size} devices failed.{_unjudged(evidence)}"
+    if passing_s >= spec.soak_s:
+        return judged(Verdict.PASS, PASSED, text)
+    text += f" The wave must pass for {spec.soak_s:g} s."
+    return judged(Verdict.INCONCLUSIVE, SOAK, text)
 
 
 def _sample(evidence: Evidence, spec: GateSpec, opened_at: float, now: float) -> _Sample:
@@ -136,13 +140,13 @@ def _sample(evidence: Evidence, spec: GateSpec, opened_at: float, now: float) ->
     bad = evidence.failed + evidence.refused
     size = bad + evidence.healthy
     if patience_over and evidence.cut < spec.min_sample:
-        # A wave that is smaller than the sample counts as far as it could be reached.
+        # For a wave smaller than the sample, the devices that started are sufficient.
         needed = min(needed, size + evidence.in_trial)
     return _Sample(
         bad=bad,
         size=size,
         cut=evidence.cut,
-        unheard=evidence.offered + evidence.in_trial,
+        unfinished=evidence.offered + evidence.in_trial,
         waiting=(evidence.in_trial > 0 and now < trial_until)
         or (evidence.offered > 0 and not patience_over),
         patience_over=patience_over,
@@ -155,26 +159,24 @@ def _errors(
 ) -> tuple[str, str] | None:
     if sample.rate <= spec.max_error_rate:
         return None
-    spoken = sample.size >= sample.cut
-    none_well = spoken and sample.bad == sample.size
-    # When patience is over few devices are all there is, and the test knows how few they are.
+    all_finished = sample.size >= sample.cut
+    none_healthy = all_finished and sample.bad == sample.size
+    # After the patience, no more devices are expected. The e-value accounts for a small sample.
     enough = sample.size >= sample.needed or sample.patience_over
     sure = enough and _log_evidence(evidence.errors) >= -math.log(spec.alpha)
-    # Once a wave: all that could be had of it have spoken, so the sample was fixed beforehand.
-    looked = before is not None and before.reason in (INCONCLUSIVE, SOAK)
-    ended = sample.size >= sample.needed and not sample.waiting and not looked
+    # Once for each wave: all available devices have finished, so the sample was fixed beforehand.
+    tested = before is not None and before.reason in (INCONCLUSIVE, SOAK)
+    ended = sample.size >= sample.needed and not sample.waiting and not tested
     share = _ends_share(evidence.wave) * ENDS_ALPHA * spec.alpha
     at_end = ended and exact_p_value(sample.bad, sample.size, spec.max_error_rate) <= share
-    if not (none_well or sure or at_end):
+    if not (none_healthy or sure or at_end):
         return None
     if evidence.exposed == 0:
-        return (
-            REFUSED_BY_DEVICES,
-            f"{sample.bad} of {sample.size} devices would not activate it; none did.",
-        )
+        text = f"{sample.bad} of {sample.size} devices refused the release; no device activated it."
+        return REFUSED_BY_DEVICES, _cause(evidence) + text
     low, high = evidence.errors.low, evidence.errors.high
-    trial = f", with {evidence.in_trial} on trial" if evidence.in_trial else ""
-    return ERRORS.reason, ERRORS.sentence.format(
+    trial = f", with {evidence.in_trial} in trial" if evidence.in_trial else ""
+    return ERRORS.reason, _cause(evidence) + ERRORS.sentence.format(
         bad=sample.bad,
         size=sample.size,
         rate=ERRORS.unit.text(sample.rate),
@@ -196,13 +198,13 @@ def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, 
 
 
 def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
-    heard = min(evidence.canary.requests, evidence.control.requests)
+    requests = min(evidence.canary.requests, evidence.control.requests)
     measured = {found.metric: found for found in evidence.quality}
     for metric in CHANGES:
         found = measured.get(metric.key)
         if found is None or not _worse(math.log(max(found.e_value, 1e-300)), spec):
             continue
-        if metric.needs_requests and heard < spec.min_requests:
+        if metric.needs_requests and requests < spec.min_requests:
             continue
         return metric.reason, metric.sentence.format(
             amount=metric.unit.text(found.mean),
@@ -241,16 +243,23 @@ def _log_evidence(rate: Rate) -> float:
 
 
 def _ends_share(wave: int) -> float:
-    """What the look at the end of the k-th wave takes of its alpha; over all waves it sums to 1."""
+    """The share of alpha for the test at the end of the k-th wave. The sum over all waves is 1."""
     return 6 / (math.pi * wave) ** 2
 
 
 def _unjudged(evidence: Evidence) -> str:
-    """Says so when no device told how well the release serves."""
-    return (
-        "" if evidence.quality or evidence.limits.devices else "; nothing is known of its quality"
-    )
+    """A sentence for a wave without serving figures. Empty if a device has reported some."""
+    measured = evidence.quality or evidence.limits.devices
+    return "" if measured else " No device reported its serving quality."
+
+
+def _cause(evidence: Evidence) -> str:
+    """The most frequent reason that devices gave, as a sentence. Empty if they gave none."""
+    if not evidence.reasons:
+        return ""
+    reason, count = max(evidence.reasons.items(), key=lambda item: item[1])
+    return f"Most frequent cause: {reason} ({_devices(count)}). " if reason else ""
 
 
 def _devices(count: int) -> str:
-    return "device" if count == 1 else "devices"
+    return "1 device" if count == 1 else f"{count} devices"

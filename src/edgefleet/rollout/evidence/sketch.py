@@ -1,4 +1,4 @@
-"""Histograms of many devices, added up. The bins are those of ``protocol.device.Sketches``."""
+"""Sums of the histograms of many devices. The bins are those of ``protocol.device.Sketches``."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from edgefleet.protocol.device import Sketches
 
 
 class Sketch:
-    """A running sum of sketches, some kilobytes however many devices send theirs."""
+    """A running sum of sketches. Its size does not depend on the number of devices."""
 
     __slots__ = ("classes", "confidence", "inputs", "latency")
 
@@ -23,27 +23,30 @@ class Sketch:
         self.classes = [0] * CLASS_BINS
         self.inputs = [0] * INPUT_BINS
 
-    def add(self, said: Sketches, *, times: int = 1) -> None:
-        """Count ``said``, of so many devices that say the same."""
-        for bucket, count in said.latency.items():
+    def add(self, report: Sketches, *, times: int = 1) -> None:
+        """Add the report of one device, or the equal reports of ``times`` devices."""
+        for bucket, count in report.latency.items():
             self.latency[bucket] += times * count
-        _add(self.confidence, said.confidence, times)
-        _add(self.classes, said.classes, times)
-        _add(self.inputs, said.inputs, times)
+        _add(self.confidence, report.confidence, times)
+        _add(self.classes, report.classes, times)
+        _add(self.inputs, report.inputs, times)
 
     def latency_us(self, share: float) -> int | None:
-        """The upper edge of the bucket in which ``share`` of all requests lie."""
+        """The quantile ``share`` of latency in microseconds: the upper edge of its bucket.
+
+        None if no request was counted.
+        """
         wanted = share * sum(self.latency)
-        seen = 0
+        below = 0
         for bucket, count in enumerate(self.latency):
-            seen += count
-            if count and seen >= wanted:
+            below += count
+            if count and below >= wanted:
                 return upper_edge_us(bucket)
         return None
 
 
-def told(counts: Sequence[int]) -> tuple[int, ...]:
-    """For the record: nothing where nothing was counted."""
+def or_nothing(counts: Sequence[int]) -> tuple[int, ...]:
+    """The counts as a tuple. Empty if all counts are 0."""
     return tuple(counts) if any(counts) else ()
 
 

@@ -1,4 +1,4 @@
-"""Why a device runs what it runs, and where a release stands."""
+"""The wait reports of a device and of a release."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
-from edgefleet.rollout.fleet.eligibility import Misfit
+from edgefleet.rollout.fleet.eligibility import Misfit, variants_of
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
 from edgefleet.rollout.lifecycle.typed_replace import replace
@@ -29,10 +29,10 @@ def explain_device(
     decision: Offer | Blocked,
     refusal: Refusals,
 ) -> WaitReport:
-    """Why this device runs what it runs. ``rollouts`` newest first.
+    """The reasons why the device runs its release. ``rollouts`` are ordered newest first.
 
-    ``decision`` is what its next check-in is answered: ``Engine.decide``. ``refusal`` gives the
-    reason why the device may not start now what a rollout gives it.
+    ``decision`` is the answer to the next check-in of the device: ``Engine.decide``. ``refusal``
+    returns the reason why the device may not start the release of a rollout now. None if it may.
     """
     waits: list[Wait] = []
     if not fleet.online(row, now):
@@ -42,7 +42,7 @@ def explain_device(
     if concerning is not None:
         wait = _in_rollout(row, fleet, desired, concerning, decision=decision, refusal=refusal)
         if wait is not None and _is_also_offered(wait, decision, concerning):
-            waits.append(wait)  # why the open rollout gives nothing; another one gives something
+            waits.append(wait)  # the reason of the open rollout; another rollout gives an offer
             wait = _settled(row, fleet, desired, decision, refusal)
     wait = wait or _not_followed(row, desired, rollouts)
     waits.append(wait or _settled(row, fleet, desired, decision, refusal))
@@ -52,16 +52,20 @@ def explain_device(
 
 
 def _concerns(active: ActiveRollout, row: int) -> bool:
-    """An open rollout on this device, or one that is taking back what it runs."""
+    """True if the rollout is open and selects the device, or has a report of the device."""
     if active.state.status not in OPEN:
         return False
     return active.scope.selected(row) or active.ledger.standing(row) is not DeviceStanding.NONE
 
 
 def _away(row: int, fleet: Fleet) -> Wait:
-    seen = fleet.last_seen(row)
-    text = "It has never checked in." if seen is None else "It does not check in."
-    return Wait(code=WaitCode.OFFLINE, text=text, since=seen)
+    last_seen = fleet.last_seen(row)
+    text = (
+        "This device has never checked in."
+        if last_seen is None
+        else "This device is offline: the hub receives no check-ins from it."
+    )
+    return Wait(code=WaitCode.OFFLINE, text=text, since=last_seen)
 
 
 def _in_rollout(
@@ -81,23 +85,24 @@ def _in_rollout(
     if misfit is not None and standing is DeviceStanding.NONE:
         return Wait(
             code=WaitCode.INELIGIBLE,
-            text=_MISFITS[misfit].format(release=release, profile=fleet.profile(row)),
+            text=_misfit_text(misfit, active, fleet, row),
         )
     if state.status is Status.REVERTING and (runs_it or standing is DeviceStanding.TRIAL):
         want = desired.rollout(row)
         if want is None:
             return Wait(
                 code=WaitCode.NO_PREVIOUS_RELEASE,
-                text=f"The {where} is taken back, but this device has no previous release and "
-                f"keeps {release}. Publish another release, then run "
+                text=f"The {where} is being rolled back, but this device has no previous release "
+                f"and keeps {release}. Publish another release, then run "
                 f"{plan_another(state.spec.model)}",
             )
         back = want.state.spec.release
         if isinstance(decision, Blocked) and decision.code is not WaitCode.DONE:
-            return _blocked(f"The {where} is taken back; it waits for release {back}", decision)
+            start = f"The {where} is being rolled back; this device waits for release {back}"
+            return _blocked(start, decision)
         return Wait(
             code=WaitCode.REVERTING,
-            text=f"The {where} is taken back; it is offered release {back} again.",
+            text=f"The {where} is being rolled back; this device is offered release {back} again.",
             since=state.since,
         )
     if standing in EXCLUDED:
@@ -110,7 +115,7 @@ def _in_rollout(
     if standing is DeviceStanding.TRIAL:
         return Wait(
             code=WaitCode.TRIAL,
-            text=f"It runs release {release} on trial and confirms after "
+            text=f"Release {release} is in trial on this device, which confirms after "
             f"{state.spec.gate.confirm_after_s:g} s of good health.",
         )
     if standing is DeviceStanding.HEALTHY or runs_it:
@@ -135,16 +140,25 @@ def _not_begun(
     wave = state.open_wave
     match state.status:
         case Status.PLANNED:
-            return Wait(code=WaitCode.START, text=f"Rollout {state.id} has not been started.")
+            return Wait(
+                code=WaitCode.START,
+                text=f"Rollout {state.id} is planned. Run `edgefleet rollout start {state.id}`.",
+            )
         case Status.PAUSED:
-            return Wait(code=WaitCode.PAUSED, text=f"Rollout {state.id} is paused.")
+            return Wait(
+                code=WaitCode.PAUSED,
+                text=f"Rollout {state.id} is paused. Run `edgefleet rollout resume {state.id}`.",
+            )
         case Status.HALTED:
-            return Wait(code=WaitCode.HALTED, text=f"Rollout {state.id} is halted.")
+            return Wait(
+                code=WaitCode.HALTED,
+                text=f"Rollout {state.id} is halted. Run `edgefleet rollout resume {state.id}`.",
+            )
         case Status.RUNNING if wave is not None and not active.inside(row):
             return Wait(
                 code=WaitCode.NEXT_WAVE,
-                text=f"It is not in the open wave ({wave.name}) of rollout {state.id}; "
-                f"it gets release {release} in a later one.",
+                text=f"This device is not in the open wave ({wave.name}) of rollout {state.id}; "
+                f"a later wave gets release {release}.",
                 since=wave.opened_at,
             )
         case Status.RUNNING if desired.is_excluded(row, active):
@@ -161,13 +175,13 @@ def _not_begun(
 
 
 def _is_also_offered(wait: Wait, decision: Offer | Blocked, active: ActiveRollout) -> bool:
-    """True when another rollout offers the device something, which ``wait`` does not say."""
+    """True if another rollout offers the device a release, which ``wait`` does not mention."""
     by_another = isinstance(decision, Offer) and decision.rollout != active.state.id
     return by_another and wait.code is not WaitCode.REVERTING
 
 
 def _is_anothers(decision: Offer | Blocked, active: ActiveRollout) -> bool:
-    """True when another rollout decides what the device gets, or none does."""
+    """True if another rollout or no rollout decides on the release of the device."""
     if isinstance(decision, Blocked):
         return decision.code in (WaitCode.DONE, WaitCode.NO_ROLLOUT)
     return decision.rollout != active.state.id
@@ -182,7 +196,7 @@ def _offered(
     decision: Offer | Blocked,
     refusal: Refusals,
 ) -> Wait:
-    """What it waits for before it may download or, once all is there, start."""
+    """The reason why the device waits before its download or, once staged, before its start."""
     release, phase = active.state.spec.release, fleet.phase(row)
     if phase in (Phase.FETCHING, Phase.PROVING):
         return _on_its_way(row, fleet, release, standing)
@@ -191,8 +205,8 @@ def _offered(
         blocked = decision
     if blocked is None:
         return _on_its_way(row, fleet, release, standing)
-    staged = "It has all of it and waits" if phase is Phase.STAGED else "It waits"
-    return _blocked(f"{staged} to start release {release}", blocked)
+    has = "has downloaded the release and " if phase is Phase.STAGED else ""
+    return _blocked(f"This device {has}waits to start release {release}", blocked)
 
 
 def _blocked(start: str, blocked: Blocked) -> Wait:
@@ -207,19 +221,26 @@ def _blocked(start: str, blocked: Blocked) -> Wait:
 def _on_its_way(row: int, fleet: Fleet, release: str, standing: DeviceStanding) -> Wait:
     if fleet.phase(row) in (Phase.FETCHING, Phase.PROVING):
         return Wait(
-            code=WaitCode.FETCHING, text=f"It is {fleet.phase(row).value} release {release}."
+            code=WaitCode.FETCHING,
+            text=f"This device is {fleet.phase(row).value} release {release}.",
         )
     if standing is DeviceStanding.DEFERRED:
-        return Wait(code=WaitCode.CHECK_IN, text=f"It put release {release} off; it tries again.")
+        return Wait(
+            code=WaitCode.CHECK_IN,
+            text=f"This device deferred release {release} and tries again.",
+        )
     return Wait(
         code=WaitCode.CHECK_IN,
-        text=f"It is offered release {release} when it checks in next.",
+        text=f"The next check-in of this device is offered release {release}.",
         since=fleet.last_seen(row),
     )
 
 
 def _not_followed(row: int, desired: Desired, rollouts: tuple[ActiveRollout, ...]) -> Wait | None:
-    """The newest completed rollout that would be for this newcomer, if only it took any."""
+    """The wait for the newest completed rollout that excludes this device as a newcomer.
+
+    None if there is no such rollout.
+    """
     if desired.rollout(row) is not None:
         return None
     for active in rollouts:
@@ -227,8 +248,9 @@ def _not_followed(row: int, desired: Desired, rollouts: tuple[ActiveRollout, ...
         if completed and not active.follows(row) and active.scope.eligible(row):
             return Wait(
                 code=WaitCode.NOT_FOLLOWED,
-                text=f"It enrolled after rollout {active.state.id} of release "
-                f"{active.state.spec.release} ended, which takes no newcomers: plan a rollout.",
+                text=f"This device enrolled after the end of rollout {active.state.id} of release "
+                f"{active.state.spec.release}, which does not follow newcomers. Run "
+                f"{plan_another(active.state.spec.model, active.state.spec.release)}",
                 since=active.state.ended_at,
             )
     return None
@@ -242,15 +264,17 @@ def _settled(
     runs = "nothing" if running is None else f"release {running[1]} of {running[0]}"
     if want is None:
         return Wait(
-            code=WaitCode.NO_ROLLOUT, text=f"No rollout says what it should run; it runs {runs}."
+            code=WaitCode.NO_ROLLOUT, text=f"No rollout covers this device; it runs {runs}."
         )
     if fleet.running_id(row) == want.release.number:
-        return Wait(code=WaitCode.DONE, text=f"It runs {runs}, as rollout {want.state.id} says.")
+        return Wait(
+            code=WaitCode.DONE, text=f"This device runs {runs}, as rollout {want.state.id} wants."
+        )
     if isinstance(decision, Offer) and decision.action == "revert":
         return Wait(
             code=WaitCode.REVERTING,
-            text=f"It runs {runs}, which is taken back; it is offered release {decision.release} "
-            "when it checks in next.",
+            text=f"This device runs {runs}, which was rolled back; the next check-in is offered "
+            f"release {decision.release}.",
             since=fleet.last_seen(row),
         )
     standing = want.ledger.standing(row)
@@ -264,31 +288,47 @@ _EXCLUSIONS = {
     DeviceStanding.REFUSED: "This device refused release {release}",
     DeviceStanding.REVERTED: "This device reverted from release {release}",
 }
-_MISFITS = {
-    Misfit.NO_VARIANT: "Release {release} has no variant for its profile {profile}.",
-    Misfit.RUNTIME_MISSING: "It has not the runtime that release {release} needs on {profile}.",
-    Misfit.MEMORY_TOO_SMALL: "It has less memory than release {release} may take on {profile}.",
-    Misfit.AGENT_TOO_OLD: "Its agent is too old to be given release {release}, or newer than this "
-    f"hub, which speaks protocols {OLDEST} to {PROTOCOL}: update it.",
-}
 _BY_ITSELF = (
-    "Its agent is of the version before: it starts by itself, so its place is granted with the "
+    "The agent speaks the previous protocol and starts by itself, so its place is granted with the "
     "offer."
 )
+
+
+def _misfit_text(misfit: Misfit, active: ActiveRollout, fleet: Fleet, row: int) -> str:
+    manifest = active.release.manifest
+    release = f"Release {manifest.release}"
+    kit = fleet.kit(int(fleet.kit_ids[row]))
+    variant = variants_of(manifest).get(kit.profile)
+    if misfit is Misfit.AGENT_TOO_OLD:
+        return (
+            f"The agent speaks protocol {fleet.protocol(row)}, and this hub speaks protocols "
+            f"{OLDEST} to {PROTOCOL}: update the agent to get release {manifest.release}."
+        )
+    if variant is None:
+        return f"{release} has no variant for profile {kit.profile} of this device."
+    if misfit is Misfit.RUNTIME_MISSING:
+        return (
+            f"{release} needs runtime `{variant.runtime}` on profile {kit.profile}; this device "
+            f"has `{', '.join(sorted(kit.runtimes))}`."
+        )
+    return (
+        f"{release} may use {variant.memory_limit_mib} MiB of memory on profile {kit.profile}; "
+        f"this device has {kit.memory_mib} MiB."
+    )
 
 
 def explain_release(
     release: PublishedRelease, rollouts: tuple[ActiveRollout, ...], now: float
 ) -> WaitReport:
-    """Where a release stands. ``rollouts`` are its rollouts, newest first."""
+    """The state of a release. ``rollouts`` are the rollouts of the release, newest first."""
     manifest = release.manifest
     about = f"release/{manifest.model}/{manifest.release}"
     if not rollouts:
         none = (
             Wait(
                 code=WaitCode.NO_ROLLOUT,
-                text="It is published; no rollout is planned: edgefleet rollout plan "
-                f"--model {manifest.model} --release {manifest.release}",
+                text="The release is published, and no rollout of it is planned. Run "
+                f"{plan_another(manifest.model, manifest.release)}",
             ),
         )
         return WaitReport(about=about, at=now, line=none[0].text, waits=none)

@@ -1,7 +1,7 @@
-"""Why something waits, as the one report that CLI, page and logs render.
+"""The reasons why a rollout waits: one report for CLI, page and logs.
 
-A rollout that is open always waits for something, and the report names it: how many devices, which
-first, since when, and until when where the engine knows.
+An open rollout always waits. The report names the number of devices, the first of them, the begin
+of the wait and, where the engine knows it, the end.
 """
 
 from dataclasses import dataclass, field
@@ -21,18 +21,18 @@ from edgefleet.rollout.limits import FIRST_NAMES
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen of a rollout at one moment. ``judgement`` is the gate's word on it."""
+    """A snapshot of a rollout. ``judgement`` is the judgement of the gate on it."""
 
     at: float
     census: Census = field(default_factory=Census)
     owing: PendingReverts = field(default_factory=PendingReverts)
     judgement: Judgement | None = None
-    patience_from: float = 0.0  # since when stragglers have had their chance
-    blocked: tuple[Wait, ...] = ()  # what holds devices back that could begin
+    patience_from: float = 0.0  # when the patience for stragglers began
+    blocked: tuple[Wait, ...] = ()  # the reasons why devices may not start now
 
 
 def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> WaitReport:
-    """What the rollout waits for, the most important first."""
+    """The reasons why the rollout waits, the most important first."""
     state = active.state
     match state.status:
         case Status.PLANNED:
@@ -43,8 +43,9 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
             waits = [
                 Wait(
                     code=WaitCode.PAUSED,
-                    text="It is paused: nobody new is offered the release until it is resumed. "
-                    "If the gate fails, it is still taken back.",
+                    text="The rollout is paused: no further device is offered the release. If the "
+                    "gate fails, the release is still rolled back. Run "
+                    f"`edgefleet rollout resume {state.id}` to continue.",
                     since=state.since,
                 ),
                 *_wave_waits(state, fleet, sight),
@@ -68,21 +69,22 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
 
 
 def first_names(fleet: Fleet, rows: RowSelection) -> tuple[str, ...]:
-    """The names of the first few."""
+    """The names of the first FIRST_NAMES devices."""
     return fleet.names(rows.first(FIRST_NAMES))
 
 
-def counted(count: int, what: str = "device") -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def counted(count: int, noun: str = "device") -> str:
+    """The count with its noun in the singular or plural."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def plan_another(model: str) -> str:
-    """The command that moves devices from a release that was taken back to another one."""
-    return f"`edgefleet rollout plan --model {model} --release RELEASE`."
+def plan_another(model: str, release: str = "RELEASE") -> str:
+    """The command that plans a rollout, as the end of a sentence."""
+    return f"`edgefleet rollout plan --model {model} --release {release}`."
 
 
 def _running_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[Wait]:
-    """A closed door says more than the gate; a lack of places says less."""
+    """Freeze, approval and windows come before the gate; exposure and pace come after it."""
     doors = [wait for wait in sight.blocked if wait.code in DOORS]
     rest = [wait for wait in sight.blocked if wait.code not in DOORS]
     return [*doors, *_wave_waits(state, fleet, sight), *rest]
@@ -92,24 +94,25 @@ def _to_start(state: RolloutState) -> Wait:
     if state.spec.start_at is not None:
         return Wait(
             code=WaitCode.SCHEDULED,
-            text=f"It starts by itself at the time set, or by: edgefleet rollout start {state.id}.",
+            text="The rollout starts by itself at the planned time. To start it now, run "
+            f"`edgefleet rollout start {state.id}`.",
             since=state.since,
             until=state.spec.start_at,
         )
     return Wait(
         code=WaitCode.START,
-        text=f"It waits for somebody to start it: edgefleet rollout start {state.id}.",
+        text=f"The rollout is planned. Run `edgefleet rollout start {state.id}`.",
         since=state.since,
     )
 
 
 def _wave_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[Wait]:
-    """The gate's reason first, then who is still out."""
+    """The reason of the gate, then the devices that have not finished."""
     wave, census, judgement = state.open_wave, sight.census, sight.judgement
     if wave is None or wave.opened_at is None or judgement is None:
         return []
     patience_until = sight.patience_from + state.spec.gate.patience_s
-    patience = patience_until if patience_until > sight.at else None  # over: they are left behind
+    patience = patience_until if patience_until > sight.at else None  # None: it is over
     before = wave.judgement
     reason = gate.SOAK if judgement.reason == gate.PASSED else judgement.reason
     since = before.at if before is not None and before.reason == reason else judgement.at
@@ -122,7 +125,7 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[W
         waits.append(
             Wait(
                 code=WaitCode.TRIAL,
-                text=f"{counted(len(census.in_trial))} on trial; each confirms after "
+                text=f"{counted(len(census.in_trial))} in trial; each confirms after "
                 f"{state.spec.gate.confirm_after_s:g} s of good health.",
                 devices=len(census.in_trial),
                 first=first_names(fleet, census.in_trial),
@@ -132,8 +135,7 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[W
         waits.append(
             Wait(
                 code=WaitCode.STRAGGLERS,
-                text=f"{counted(len(census.offered))} of the wave reached, but not begun or still "
-                "fetching.",
+                text=f"Online devices of the wave that have not started: {len(census.offered)}.",
                 since=wave.opened_at,
                 until=patience,
                 devices=len(census.offered),
@@ -144,8 +146,8 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[W
         waits.append(
             Wait(
                 code=WaitCode.OFFLINE,
-                text=f"{counted(len(census.offline))} of the wave not checking in; that never "
-                "makes it fail, and the release is offered on return.",
+                text=f"Offline devices of the wave: {len(census.offline)}. Offline devices never "
+                "fail a wave; the release is offered when they return.",
                 devices=len(census.offline),
                 first=first_names(fleet, census.offline),
             )
@@ -163,13 +165,13 @@ def _gate_wait(
     patience: float | None,
 ) -> Wait:
     if judgement.verdict is Verdict.FAIL:
-        text = f"The gate fails, and it is taken back now: {judgement.text}"
+        text = f"The gate failed, and the release is rolled back now. {judgement.text}"
         return Wait(code=WaitCode.REVERTING, text=text, since=since)
     match judgement.reason:
         case gate.SOAK | gate.PASSED:
             return Wait(
                 code=WaitCode.SOAK,
-                text=f"The wave is good so far: {judgement.text}",
+                text=f"The wave passes so far. {judgement.text}",
                 since=since,
                 until=since + soak_s,
             )
@@ -187,7 +189,7 @@ def _gate_wait(
             return Wait(code=WaitCode.INCONCLUSIVE, text=judgement.text, since=since)
         case gate.SAMPLE:
             return _sample_wait(census, judgement, fleet, since=since, patience=patience)
-        case _:  # a gate of the user's own
+        case _:  # a custom gate
             return Wait(code=WaitCode.INCONCLUSIVE, text=judgement.text, since=since)
 
 
@@ -199,9 +201,9 @@ def _sample_wait(
     if not evidence.offered and not evidence.in_trial:
         out = evidence.offline + evidence.deferred
         text += (
-            f" The other {counted(out)} of the wave cannot be had now "
-            f"({evidence.offline} offline, {evidence.deferred} deferred): "
-            "it waits until they return, or until somebody advances or reverts it."
+            f" The other {counted(out)} of the wave cannot start now ({evidence.offline} offline, "
+            f"{evidence.deferred} deferred). Wait for them, or run `edgefleet rollout advance` or "
+            "`edgefleet rollout revert`."
         )
     accounts = (census.offered, census.in_trial, census.offline)
     rows = next((found for found in accounts if len(found)), census.deferred)
@@ -219,20 +221,21 @@ def _halted(active: ActiveRollout) -> Wait:
     state = active.state
     return Wait(
         code=WaitCode.HALTED,
-        text=f"It is halted: nobody new gets the release; {counted(active.ledger.exposed)} "
-        "took it so far. Resume it, or revert it.",
+        text="The rollout is halted: no further device gets the release, and "
+        f"{counted(active.ledger.exposed)} activated it so far. Run `edgefleet rollout resume "
+        f"{state.id}` or `edgefleet rollout revert {state.id}`.",
         since=state.since,
         devices=active.ledger.exposed,
     )
 
 
 def _revert_waits(state: RolloutState, fleet: Fleet, owing: PendingReverts) -> list[Wait]:
-    """Who still runs what was taken back."""
+    """The devices that still run the release that was rolled back."""
     online, offline = len(owing.online), len(owing.offline)
     waits = [
         Wait(
             code=WaitCode.REVERTING,
-            text=f"{state.text} Still to go back, of those that can be reached: {counted(online)}.",
+            text=f"{state.text} Online devices that still run the release: {online}.",
             since=state.since,
             devices=online,
             first=fleet.names(owing.online[:FIRST_NAMES]),
@@ -242,8 +245,8 @@ def _revert_waits(state: RolloutState, fleet: Fleet, owing: PendingReverts) -> l
         waits.append(
             Wait(
                 code=WaitCode.OFFLINE,
-                text=f"{counted(offline)} that took it not checking in; each goes back as soon as "
-                "it returns.",
+                text=f"Offline devices that run the release: {offline}. Each rolls back when it "
+                "checks in again.",
                 devices=offline,
                 first=fleet.names(owing.offline[:FIRST_NAMES]),
             )
@@ -252,9 +255,9 @@ def _revert_waits(state: RolloutState, fleet: Fleet, owing: PendingReverts) -> l
         waits.append(
             Wait(
                 code=WaitCode.NO_PREVIOUS_RELEASE,
-                text=f"{counted(owing.stranded)} cannot roll back and still run release "
-                f"{state.spec.release}: no previous release was rolled out to them. Publish "
-                f"another release, then run {plan_another(state.spec.model)}",
+                text=f"Devices that keep release {state.spec.release}, because they have no "
+                f"previous release: {owing.stranded}. Publish another release, then run "
+                f"{plan_another(state.spec.model)}",
                 devices=owing.stranded,
             )
         )

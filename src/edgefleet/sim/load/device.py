@@ -87,7 +87,7 @@ class SimDevice:
 
     @property
     def release(self) -> str | None:
-        """The release that the device serves, on trial or confirmed. None if it serves none."""
+        """The release that the device serves, in trial or confirmed. None if it serves none."""
         now = running(self.state)
         return now[1] if now else None
 

@@ -21,7 +21,7 @@ class FleetReport(Wire, frozen=True, kw_only=True):
     devices: int  # enrolled
     link_up: int  # of these, with a working link now
     on_release: dict[str, int]  # release served -> devices, "" for none yet
-    ran: dict[str, int]  # release -> devices that ever served it, on trial or confirmed
+    ran: dict[str, int]  # release -> devices that ever served it, in trial or confirmed
     ran_now: dict[str, dict[str, int]]  # the same devices, by the release that they serve now
     phases: dict[str, int]
     cpu_s: float = 0.0  # of the whole process

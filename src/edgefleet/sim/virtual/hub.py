@@ -150,10 +150,10 @@ class SimHub:
         except HubCrashed:
             self.killed(now)
 
-    # What it does by itself.
+    # Periodic work.
 
     def tick(self, now: float) -> None:
-        """Let every gate look."""
+        """Evaluate every gate."""
         if self.down_until:
             if now >= self.down_until:
                 self.start_again(now)
@@ -193,7 +193,7 @@ class SimHub:
         return self.engine.batch.wanted(rows)
 
     def check_in(self, rows: Rows, check_in: CheckIn, now: float) -> Parted:
-        """What devices that send the same are answered: each answer with its devices."""
+        """The answers to devices that send the same check-in: each answer with its devices."""
         if self.down_until:
             return ((_DOWN, rows),)
         try:

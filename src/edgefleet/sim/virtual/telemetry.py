@@ -1,6 +1,6 @@
-"""What simulated devices say of a release: its golden set, and the requests that they serve.
+"""The reports of simulated devices about a release: golden set and served requests.
 
-Counters are functions of how many requests there were, so they only grow. The panel sends sketches
+Counters are functions of the number of requests, so they only grow. The panel sends sketches
 and has its own ways; all others send the same means, and so cost no more than a constant.
 """
 
@@ -22,13 +22,13 @@ _WINDOW: Final = 100  # requests in a full window, as the agent counts them
 
 
 def truth_of(release: str, truth: Truth) -> Truth:
-    """What ``release`` does to devices, where ``truth`` is that of the new one."""
+    """The true quality of ``release``. ``truth`` is the quality of the new release."""
     return truth if release == NEW else OLD_TRUTH
 
 
 @lru_cache(maxsize=64)
 def proof(release: str, truth: Truth, least: float) -> ProveResult:
-    """What the golden set says on every device; ``least`` is the accuracy that it asks for."""
+    """The result of the golden set on every device. ``least`` is the required accuracy."""
     accuracy = truth_of(release, truth).accuracy
     if accuracy < least:
         detail = f"{accuracy:g} of {least:g}."
