@@ -15,7 +15,7 @@ from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.metrics import BOUNDS, METRICS, Bound, Unit
-from edgefleet.protocol.why import NEEDS_A_PERSON, WaitCode
+from edgefleet.protocol.why import WAITS, WaitCode
 from edgefleet.rollout.lifecycle.table import mermaid as draw_rollout
 
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ def why() -> Iterator[str]:
     yield "`edgefleet rollout why`, the page and the log show what an object waits for. Codes are stable.\n"
     yield "## Wait codes\n"
     yield from _members(WaitCode)
-    named = ", ".join(f"`{code.value}`" for code, needed in NEEDS_A_PERSON.items() if needed)
+    named = ", ".join(f"`{code.value}`" for code, kind in WAITS.items() if kind.needs_a_person)
     yield f"These waits last until a person acts: {named}. `edgefleet doctor` and the page show them.\n"
     yield from _alert()
     yield "## Outcomes of an attempt\n"

@@ -35,7 +35,7 @@ from edgefleet.protocol.operator import (
     TrustKey,
 )
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.why import NEEDS_A_PERSON, Wait, WaitCode
+from edgefleet.protocol.why import WAITS, Wait, WaitCode
 from support.canned_hub import TOKEN, CannedHub
 from support.command_line import CommandLine
 from support.fake_reads import rollout_in
@@ -197,8 +197,8 @@ def test_a_rollout_is_a_finding_for_each_reason_that_needs_a_person(
     why = msgspec.structs.replace(view.why, waits=waits)
     canned.put("GET", "/api/v1/rollouts", {"rollouts": [msgspec.structs.replace(view, why=why)]})
     found = rollouts.check(context(canned, folder))
-    assert bad(found) is NEEDS_A_PERSON[code]
-    assert ("Then this one." in found.text) is NEEDS_A_PERSON[code]
+    assert bad(found) is WAITS[code].needs_a_person
+    assert ("Then this one." in found.text) is WAITS[code].needs_a_person
 
 
 def test_a_quarantined_device_waits_for_a_person(canned: CannedHub, folder: Path) -> None:

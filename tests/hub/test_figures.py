@@ -14,7 +14,7 @@ from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
-from edgefleet.protocol.why import NEEDS_A_PERSON, Wait, WaitCode, WaitReport
+from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import ManualClock, enrol_inside, hub_inside, publish_inside, report
@@ -116,7 +116,7 @@ def test_the_metrics_show_each_wait_that_needs_a_person(code: WaitCode) -> None:
         uptime_s=0.0,
     )
     sample = f'edgefleet_rollout_waits_for_person{{rollout="ro-1",code="{code.value}"}} 1\n'
-    assert (sample in Metrics().text(gauges)) is NEEDS_A_PERSON[code]
+    assert (sample in Metrics().text(gauges)) is WAITS[code].needs_a_person
 
 
 def test_the_loop_waits_out_a_store_that_cannot_write_now(

@@ -20,7 +20,7 @@ from edgefleet.protocol.operator import (
     Rollouts,
 )
 from edgefleet.protocol.rollout import RolloutView, Status, Verb
-from edgefleet.protocol.why import NEEDS_A_PERSON, Wait, WaitCode
+from edgefleet.protocol.why import WAITS, Wait, WaitCode
 from edgefleet.protocol.wire import Problem, Wire, decode
 from edgefleet.web.pages import PAGES, Asked
 from edgefleet.web.words import latency, reason_words, share, size, span, tone
@@ -328,7 +328,7 @@ def test_the_page_lists_a_rollout_for_each_reason_that_needs_a_person(code: Wait
     waits = (Wait(code=WaitCode.SOAK, text="First."), Wait(code=code, text="Then this one."))
     reads.put(msgspec.structs.replace(view, why=msgspec.structs.replace(view.why, waits=waits)))
     text = signed_in(reads).get("/").text
-    assert ("Then this one." in text) is NEEDS_A_PERSON[code]
+    assert ("Then this one." in text) is WAITS[code].needs_a_person
 
 
 def test_a_quarantined_device_waits_for_a_person() -> None:

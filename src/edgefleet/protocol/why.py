@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgefleet.protocol.wire import Wire
 
@@ -40,38 +40,49 @@ class WaitCode(StrEnum):
     CHECK_IN = "check_in"  # the device has not checked in since
 
 
-NEEDS_A_PERSON: Final[Mapping[WaitCode, bool]] = MappingProxyType(
+class WaitKind(NamedTuple):
+    """The properties of a wait code."""
+
+    needs_a_person: bool = False  # the wait lasts until a person acts
+    is_door: bool = False  # closed to every device at once
+    is_limit: bool = False  # a limit that the plan sets
+    is_by_hand: bool = False  # an operator chose it: the rollout itself has no problem
+
+
+_BY_ITSELF: Final = WaitKind()
+
+WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
     {
-        WaitCode.START: True,
-        WaitCode.SAMPLE: False,
-        WaitCode.SOAK: False,
-        WaitCode.STRAGGLERS: False,
-        WaitCode.OFFLINE: False,
-        WaitCode.INCONCLUSIVE: True,
-        WaitCode.PAUSED: True,
-        WaitCode.REVERTING: False,
-        WaitCode.HALTED: True,
-        WaitCode.DONE: False,
-        WaitCode.NO_ROLLOUT: False,
-        WaitCode.NEXT_WAVE: False,
-        WaitCode.FETCHING: False,
-        WaitCode.TRIAL: False,
-        WaitCode.NOT_OFFERED: False,
-        WaitCode.NO_PREVIOUS_RELEASE: True,
-        WaitCode.QUARANTINED: True,
-        WaitCode.INELIGIBLE: False,
-        WaitCode.NOT_FOLLOWED: False,
-        WaitCode.EXPOSURE: False,
-        WaitCode.PACE: False,
-        WaitCode.BUDGET: False,
-        WaitCode.WINDOW: False,
-        WaitCode.SCHEDULED: False,
-        WaitCode.APPROVAL: True,
-        WaitCode.FREEZE: True,
-        WaitCode.CHECK_IN: False,
+        WaitCode.START: WaitKind(needs_a_person=True, is_by_hand=True),
+        WaitCode.SAMPLE: _BY_ITSELF,
+        WaitCode.SOAK: _BY_ITSELF,
+        WaitCode.STRAGGLERS: _BY_ITSELF,
+        WaitCode.OFFLINE: _BY_ITSELF,
+        WaitCode.INCONCLUSIVE: WaitKind(needs_a_person=True),
+        WaitCode.PAUSED: WaitKind(needs_a_person=True, is_by_hand=True),
+        WaitCode.REVERTING: _BY_ITSELF,
+        WaitCode.HALTED: WaitKind(needs_a_person=True),
+        WaitCode.DONE: _BY_ITSELF,
+        WaitCode.NO_ROLLOUT: _BY_ITSELF,
+        WaitCode.NEXT_WAVE: _BY_ITSELF,
+        WaitCode.FETCHING: _BY_ITSELF,
+        WaitCode.TRIAL: _BY_ITSELF,
+        WaitCode.NOT_OFFERED: _BY_ITSELF,
+        WaitCode.NO_PREVIOUS_RELEASE: WaitKind(needs_a_person=True),
+        WaitCode.QUARANTINED: WaitKind(needs_a_person=True),
+        WaitCode.INELIGIBLE: _BY_ITSELF,
+        WaitCode.NOT_FOLLOWED: _BY_ITSELF,
+        WaitCode.EXPOSURE: _BY_ITSELF,
+        WaitCode.PACE: WaitKind(is_limit=True),
+        WaitCode.BUDGET: WaitKind(is_limit=True),
+        WaitCode.WINDOW: WaitKind(is_door=True, is_limit=True),
+        WaitCode.SCHEDULED: _BY_ITSELF,
+        WaitCode.APPROVAL: WaitKind(needs_a_person=True, is_door=True),
+        WaitCode.FREEZE: WaitKind(needs_a_person=True, is_door=True),
+        WaitCode.CHECK_IN: _BY_ITSELF,
     }
 )
-"""Whether a wait lasts until a person acts. Doctor, page, metrics and reference read it."""
+"""The table of wait reasons. Doctor, page, metrics, simulator and reference read it."""
 
 
 class Wait(Wire, frozen=True, kw_only=True):
@@ -99,4 +110,4 @@ class WaitReport(Wire, frozen=True, kw_only=True):
     @property
     def for_a_person(self) -> tuple[Wait, ...]:
         """The waits that last until a person acts, in report order."""
-        return tuple(wait for wait in self.waits if NEEDS_A_PERSON[wait.code])
+        return tuple(wait for wait in self.waits if WAITS[wait.code].needs_a_person)

@@ -5,7 +5,7 @@ from typing import Final
 
 from edgefleet.protocol.device import Reason
 from edgefleet.protocol.rollout import RolloutView, Status
-from edgefleet.protocol.why import WaitCode
+from edgefleet.protocol.why import WAITS
 
 _REASONS: Final = {
     Reason.SIGNATURE: "signature not valid",
@@ -29,13 +29,9 @@ def reason_words(code: str) -> str:
     return known.get(code) or code.replace("_", " ") or "no reason given"
 
 
-_BY_HAND = frozenset({WaitCode.START, WaitCode.PAUSED})
-"""Waits that an operator chose: the rollout itself has no problem."""
-
-
 def tone(rollout: RolloutView) -> str:
     """The colour class of a rollout. ``needs`` (red) means that it waits for a person."""
-    if any(wait.code not in _BY_HAND for wait in rollout.why.for_a_person):
+    if any(not WAITS[wait.code].is_by_hand for wait in rollout.why.for_a_person):
         return "needs"
     match rollout.status:
         case Status.HALTED:

@@ -7,7 +7,6 @@ when the start is recorded; the device then counts as in trial.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.why import WaitCode
@@ -19,9 +18,6 @@ from edgefleet.rollout.constraints.window import LABEL, Hours, Offset
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.limits import PUT_OFF_S
-
-DOORS: Final = frozenset({WaitCode.FREEZE, WaitCode.APPROVAL, WaitCode.WINDOW})
-"""Wait codes of the doors, which a person or the clock opens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from edgefleet.protocol.rollout import Judgement, Status, Verdict
-from edgefleet.protocol.why import Wait, WaitCode, WaitReport
+from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.census import Census, PendingReverts
-from edgefleet.rollout.constraints.reservations import DOORS
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -85,8 +84,8 @@ def plan_another(model: str, release: str = "RELEASE") -> str:
 
 def _running_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[Wait]:
     """Freeze, approval and windows come before the gate; exposure and pace come after it."""
-    doors = [wait for wait in sight.blocked if wait.code in DOORS]
-    rest = [wait for wait in sight.blocked if wait.code not in DOORS]
+    doors = [wait for wait in sight.blocked if WAITS[wait.code].is_door]
+    rest = [wait for wait in sight.blocked if not WAITS[wait.code].is_door]
     return [*doors, *_wave_waits(state, fleet, sight), *rest]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.why import WaitCode
+from edgefleet.protocol.why import WAITS
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.fleet.reports import IDLE_CODE
 from edgefleet.rollout.lifecycle.state import RolloutState
@@ -15,7 +15,6 @@ from edgefleet.sim.virtual.row_set import RowSet
 from edgefleet.sim.virtual.truth import RunView
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
-_PLANNED = frozenset({WaitCode.BUDGET, WaitCode.WINDOW, WaitCode.PACE})
 _MOVING_S = 600.0  # without any start: the rollout is stuck
 _UNDER_TEST = 2  # the number of the release in ``serves``
 
@@ -63,7 +62,7 @@ class Arrived(Checker):
 
     def _is_constrained(self, row: int, now: float) -> bool:
         """Whether ``why`` names a constraint, such as a budget that dead devices have used up."""
-        return any(wait.code in _PLANNED for wait in self.engine.why_device(row, now).waits)
+        return any(WAITS[wait.code].is_limit for wait in self.engine.why_device(row, now).waits)
 
     def _check_reports(self) -> None:
         """Every idle device that runs the release has reported a confirmation."""
