@@ -116,7 +116,7 @@ class Reservations:
         """
         if row in self._reserved or row in self._granted:
             return None
-        in_trial = started + len(self._reserved) + len(self._granted)
+        in_trial = started + self.reserved
         if in_trial >= allowed:
             return Blocked(
                 WaitCode.EXPOSURE,
