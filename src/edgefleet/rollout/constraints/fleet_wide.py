@@ -27,5 +27,9 @@ class FleetConstraints:
         trial of one rollout with their current labels.
         """
         labels = frozenset(one.label for spec in specs.values() for one in spec.budgets)
-        self.budgets.arrange(labels, specs.keys(), in_trial)
-        self.bytes.arrange({(spec.site_label, spec.pace) for spec in specs.values()})
+        if labels or self.budgets.counts:
+            self.budgets.arrange(labels, specs.keys(), in_trial)
+        paces = {(spec.site_label, spec.pace) for spec in specs.values()}
+        bounded = any(pace.bytes_per_s or pace.bytes_per_s_per_site for _, pace in paces)
+        if bounded or self.bytes.is_bounded:
+            self.bytes.arrange(paces)

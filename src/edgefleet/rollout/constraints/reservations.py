@@ -271,7 +271,7 @@ class Reservations:
             0.0 if wave is None or wave.opened_at is None else wave.opened_at,
             state.since,
             self.fleet_wide.freeze.since or 0.0,
-            self.hours.open_since(now),
+            0.0 if self.hours.always else self.hours.open_since(now),
             self.progress_at,
             *agreed,
         )
