@@ -324,6 +324,8 @@ def _groups(
     stored: Sequence[Mask],
 ) -> tuple[Group, ...]:
     """The rows, grouped by their stored and their dropped outcomes."""
+    if all(kept.all() for kept in stored):
+        return (Group(rows, outcomes),)
     groups: list[tuple[Rows, Group]] = [(np.arange(len(rows)), Group(rows))]
     for outcome, concerned, kept in zip(outcomes, concerning, stored, strict=True):
         drops = np.zeros(len(rows), np.bool_) if outcome.kind is _START else ~concerned
