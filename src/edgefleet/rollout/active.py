@@ -53,9 +53,6 @@ class Position(NamedTuple):
     has_place: bool  # a place is reserved or granted; the start is not recorded yet
 
 
-BEGUN: Final = frozenset({_TRIAL, _HEALTHY})
-"""Standings in which a device keeps the release of the rollout."""
-
 NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, is_inside=False, has_place=False)
 """The position in an unknown rollout."""
 
@@ -184,7 +181,7 @@ class ActiveRollout:
         newcomers if it follows them.
         """
         standing = self.ledger.standing(row)
-        return standing in BEGUN or self.gives(row, standing, running)
+        return standing is _TRIAL or standing is _HEALTHY or self.gives(row, standing, running)
 
     def gives(
         self, row: int, standing: DeviceStanding, running: int, position: Position | None = None

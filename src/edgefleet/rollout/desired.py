@@ -5,7 +5,7 @@ so devices return to their previous release. A release that a device failed, ref
 never offered to that device again, not even by another rollout.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.active import BEGUN, ActiveRollout
+from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -32,9 +32,6 @@ _NONE: Final = DeviceStanding.NONE
 
 _NO_RELEASE: Final = Blocked(WaitCode.NO_ROLLOUT, "No rollout covers this device.")
 _RUNS_IT: Final = Blocked(WaitCode.DONE, "The device runs the release that its rollout gives it.")
-
-StagingCheck = Callable[[ActiveRollout], Blocked | None]
-"""The reason why a device may not download the release now. None if it may."""
 
 
 class Desired:
@@ -72,18 +69,6 @@ class Desired:
             if covers and not self.is_excluded(row, active):
                 return active
         return None
-
-    def decide(self, row: int, staging: StagingCheck) -> Offer | Blocked:
-        """The offer for the device, or the reason why there is none. Changes nothing.
-
-        ``staging`` returns the reason why a device that has not begun may not download. None if it
-        may. Answer, ``why``, page and CLI all use this one value.
-        """
-        step = self.next_step(row)
-        if not isinstance(step, ActiveRollout):
-            return step
-        blocked = staging(step)
-        return step.offer if blocked is None else blocked
 
     def next_step(self, row: int) -> ActiveRollout | Offer | Blocked:
         """The next step of the device, before admission control.
@@ -152,8 +137,10 @@ class Desired:
         """The newest rollout that covers the device, and the device's standing in it."""
         for active in self._giving:
             standing = active.ledger.standing(row)
-            covers = standing in BEGUN or active.gives(row, standing, running)
-            if covers and not self.is_excluded(row, active):
+            begun = standing is _TRIAL or standing is _HEALTHY
+            if (begun or active.gives(row, standing, running)) and not self.is_excluded(
+                row, active
+            ):
                 return active, standing
         return None
 

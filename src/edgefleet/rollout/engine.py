@@ -70,9 +70,9 @@ class Engine:
         self._desired = Desired(self.fleet)
         self._fleet_wide = FleetConstraints()
         self._admission = StartAdmission(self.fleet, self._rollouts, self._fleet_wide)
-        self._grants = LegacyGrants(self.fleet, self._desired, self._admission)
-        self._intake = Intake(self.fleet, self._rollouts, self._fleet_wide, self._grants)
         self._offers = Offers(self._desired, self._admission, self._fleet_wide)
+        self._grants = LegacyGrants(self.fleet, self._desired, self._admission, self._offers)
+        self._intake = Intake(self.fleet, self._rollouts, self._fleet_wide, self._grants)
         self.batch = Batch(
             self.fleet,
             self._rollouts,

@@ -15,6 +15,7 @@ from typing import Final
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.version import starts_by_itself
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
@@ -30,10 +31,13 @@ _IDLE: Final = Phase.IDLE
 class LegacyGrants:
     """The grants, at most one for each device. Rebuilt from stored grants, in any order."""
 
-    def __init__(self, fleet: Fleet, desired: Desired, admission: StartAdmission) -> None:
+    def __init__(
+        self, fleet: Fleet, desired: Desired, admission: StartAdmission, offers: Offers
+    ) -> None:
         self._fleet = fleet
         self._desired = desired
         self._admission = admission
+        self._offers = offers
         self.by_row: dict[int, ActiveRollout] = {}  # devices with a grant, and its rollout
         self._unconfirmed: set[int] = set()  # rows with a replayed grant and no check-in since
 
@@ -88,7 +92,7 @@ class LegacyGrants:
         return not unconfirmed and self._is_offered(active, row, now)
 
     def _is_offered(self, active: ActiveRollout, row: int, now: float) -> bool:
-        offer = self._desired.decide(row, lambda other: self._admission.staging(other, row, now))
+        offer = self._offers.decide(row, now)
         return isinstance(offer, Offer) and (offer.rollout, offer.action) == (
             active.state.id,
             "install",

@@ -1,6 +1,7 @@
 """The offer for a device, or the reason why there is none. Answer and ``why`` share this value."""
 
 from edgefleet.protocol.device import Offer
+from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.starts import StartAdmission
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Blocked
@@ -19,7 +20,11 @@ class Offers:
 
     def decide(self, row: int, now: float) -> Offer | Blocked:
         """The offer in the answer to the next check-in, or the reason for none. Changes nothing."""
-        return self._desired.decide(row, lambda active: self._admission.staging(active, row, now))
+        step = self._desired.next_step(row)
+        if not isinstance(step, ActiveRollout):
+            return step
+        blocked = self._admission.staging(step, row, now)
+        return step.offer if blocked is None else blocked
 
     def give(self, row: int, now: float) -> Offer | None:
         """The offer in the answer to a check-in. None if there is none.

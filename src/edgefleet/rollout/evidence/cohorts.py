@@ -30,6 +30,11 @@ from edgefleet.rollout.limits import (
     SCORES_WAITING,
 )
 
+_CONFIRMED: Final = tuple(
+    (metric, metric.confirmed) for metric in CHANGES if metric.confirmed is not None
+)
+"""The changes that a device reports with its confirmation, each with its reader."""
+
 _COUNTED: Final = 1  # flag of a device that was compared with the limits
 _FLAGS: Final[Mapping[str, int]] = MappingProxyType(
     {metric.key: 2 << place for place, metric in enumerate(LIMITS)}
@@ -217,8 +222,8 @@ class Cohorts:
 
     def confirmed(self, outcome: Outcome, gate: GateSpec, *, times: int = 1) -> None:
         """Add the golden accuracies of confirmed devices, of this release and the previous one."""
-        for metric in CHANGES:
-            change = metric.confirmed(outcome) if metric.confirmed else None
+        for metric, confirmed in _CONFIRMED:
+            change = confirmed(outcome)
             if change is not None:
                 self._bet(metric, metric.worse_by(change), gate, times)
 
