@@ -21,7 +21,7 @@ from edgefleet.hub.quota import Quota
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
-from edgefleet.protocol.version import OLDEST, PROTOCOL, check_protocol
+from edgefleet.protocol.version import check_protocol
 from edgefleet.protocol.wire import Wire, decode, encode, problem
 from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Engine
@@ -128,10 +128,11 @@ class DevicePlane:
 
     def _answer(self, answered: checkin.Answered, started: float) -> Reply:
         body = self._nothing_new
-        acked = (*answered.receipt.stored, *answered.receipt.dropped)
-        if answered.offer is not None or acked:
+        if answered.offer is not None or answered.acked:
             body = encode(
-                CheckInAnswer(interval_s=self._interval_s, acked=acked, offer=answered.offer)
+                CheckInAnswer(
+                    interval_s=self._interval_s, acked=answered.acked, offer=answered.offer
+                )
             )
         self._observe("ok", started)
         return Reply(HTTPStatus.OK, body)
@@ -144,8 +145,7 @@ class DevicePlane:
             # A newer protocol may have another shape: say that rather than which field is odd.
             self._check(row, decode(body, _Version, code="checkin_malformed").protocol)
             raise
-        if not OLDEST <= check_in.protocol <= PROTOCOL:
-            self._check(row, check_in.protocol)
+        self._check(row, check_in.protocol)
         return check_in
 
     def _check(self, row: int, protocol: int) -> None:

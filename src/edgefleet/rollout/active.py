@@ -110,7 +110,7 @@ class ActiveRollout:
         return self.scope.locate(row, self.parts)[1] if self.parts else None
 
     def waves_of(self, rows: Rows) -> npt.NDArray[np.int16]:
-        """``wave_of`` for each of ``rows``. -1 stands for None."""
+        """``wave_of`` for each of ``rows``. -1 if there is none."""
         return self.scope.firsts(rows, self.parts)
 
     def inside(self, row: int) -> bool:
@@ -195,9 +195,11 @@ class ActiveRollout:
         if status is _COMPLETED:
             return self.follows(row) or running == self.release.number
         exposes = status is _RUNNING or running == self.release.number
-        if not exposes or position is not None:
-            return exposes and position is not None and position.is_inside
-        return self.scope.first(row, self.reach) is not None
+        if not exposes:
+            return False
+        if position is not None:
+            return position.is_inside
+        return self.scope.inside(row, self.reach)
 
     def covered(self, rows: Rows, running: npt.NDArray[np.uint32]) -> Mask:
         """``covers`` for each of ``rows``, excluded devices included."""

@@ -11,7 +11,6 @@ import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.version import starts_by_itself
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.legacy_grants import LegacyGrants
 from edgefleet.rollout.admission.offers import Offers
@@ -50,7 +49,7 @@ class Batch:
         self._offers = offers
 
     def concern(self, rows: Rows, outcome: Outcome) -> Mask:
-        """For each row: True if the report is to be stored. See ``Engine.concerns``."""
+        """For each row: True if the report is to be stored. See ``Engine.position``."""
         if outcome.kind is OutcomeKind.OFFERED:
             return np.zeros(len(rows), np.bool_)
         active = self._rollouts.get(outcome.rollout)
@@ -81,8 +80,7 @@ class Batch:
 
     def grants(self, rows: Rows, now: float) -> tuple[tuple[int, Outcome], ...]:
         """The rows that get a grant, each with its grant. See ``Engine.grant``."""
-        versions = set(self._fleet.protocols[rows].tolist())
-        if not self._grants.by_row and not any(starts_by_itself(version) for version in versions):
+        if not self._grants.by_row and not self._admission.any_starts_by_itself(rows):
             return ()
         each = ((row, self._grants.give(row, now)) for row in rows.tolist())
         return tuple((row, granted) for row, granted in each if granted is not None)

@@ -12,7 +12,6 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
-from edgefleet.protocol.version import FIRST_ASKING
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import plan
 from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position, PublishedRelease
@@ -70,7 +69,7 @@ class Engine:
         self._desired = Desired(self.fleet)
         self._fleet_wide = FleetConstraints()
         self._admission = StartAdmission(self.fleet, self._rollouts, self._fleet_wide)
-        self._offers = Offers(self._desired, self._admission, self._fleet_wide)
+        self._offers = Offers(self._desired, self._admission)
         self._grants = LegacyGrants(self.fleet, self._desired, self._admission, self._offers)
         self._intake = Intake(self.fleet, self._rollouts, self._fleet_wide, self._grants)
         self.batch = Batch(
@@ -244,8 +243,6 @@ class Engine:
         For an agent of the previous version, which starts without asking, the offer is the grant.
         Its place is reserved until the grant is recorded or ``release`` returns it.
         """
-        if not self._grants.by_row and self.fleet.protocol(row) >= FIRST_ASKING:
-            return None
         return self._grants.give(row, now)
 
     def release(self, row: int, outcome: Outcome) -> None:

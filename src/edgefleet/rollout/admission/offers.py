@@ -3,7 +3,6 @@
 from edgefleet.protocol.device import Offer
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.starts import StartAdmission
-from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.desired import Desired
 
@@ -11,12 +10,9 @@ from edgefleet.rollout.desired import Desired
 class Offers:
     """Desired state and admission control together."""
 
-    def __init__(
-        self, desired: Desired, admission: StartAdmission, fleet_wide: FleetConstraints
-    ) -> None:
+    def __init__(self, desired: Desired, admission: StartAdmission) -> None:
         self._desired = desired
         self._admission = admission
-        self._fleet_wide = fleet_wide
 
     def decide(self, row: int, now: float) -> Offer | Blocked:
         """The offer in the answer to the next check-in, or the reason for none. Changes nothing."""
@@ -34,6 +30,5 @@ class Offers:
         decision = self.decide(row, now)
         if isinstance(decision, Blocked):
             return None
-        if self._fleet_wide.bytes.is_bounded:
-            self._admission.begin_download(decision, row, now)
+        self._admission.begin_download(decision, row, now)
         return decision

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.version import FIRST_ASKING, starts_by_itself
+from edgefleet.protocol.version import starts_by_itself
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.admission import downloads
@@ -32,7 +32,6 @@ _RUNNING: Final = Status.RUNNING
 
 _NO_GRANT: Final = Blocked(WaitCode.EXPOSURE, "No place is granted to this device yet.")
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
-_LEGACY: Final = frozenset(version for version in range(FIRST_ASKING) if starts_by_itself(version))
 
 
 class StartAdmission:
@@ -68,7 +67,7 @@ class StartAdmission:
             return True
         if standing is _TRIAL or standing is _HEALTHY:
             return True
-        if self._fleet.protocol(row) in _LEGACY:
+        if starts_by_itself(self._fleet.protocol(row)):
             # The device runs the release by now, so it counts even if no grant is on record.
             if standing not in EXCLUDED:
                 active.reservations.reserve(row, self._labels(row), now)
@@ -96,7 +95,7 @@ class StartAdmission:
         spec, ledger = active.state.spec, active.ledger
         reservations = active.reservations
         own = spec.windows or self._fleet_wide.budgets.counts or reservations.reserved
-        if own or self._by_themselves(rows):
+        if own or self.any_starts_by_itself(rows):
             each = (
                 self.admit(active, row, active.position(row), outcome, now) for row in rows.tolist()
             )
@@ -156,7 +155,7 @@ class StartAdmission:
 
     def begin_download(self, offer: Offer, row: int, now: float) -> None:
         """Consume the bytes of an offered release from the budgets of all open rollouts."""
-        if offer.action != "install":
+        if offer.action != "install" or not self._fleet_wide.bytes.is_bounded:
             return
         active = self._rollouts.get(offer.rollout)
         if active is not None and active.ledger.standing(row) < _TRIAL:
@@ -173,7 +172,7 @@ class StartAdmission:
         if self._fleet_wide.bytes.is_bounded:
             downloads.count_bytes(active, self._fleet, row, now, self._fleet_wide.bytes)
 
-    def _by_themselves(self, rows: Rows) -> bool:
+    def any_starts_by_itself(self, rows: Rows) -> bool:
         """True if one of the devices starts an offered release without asking again."""
         return any(starts_by_itself(number) for number in set(self._fleet.protocols[rows].tolist()))
 
@@ -182,9 +181,8 @@ class StartAdmission:
         if refused is None:
             return False
         if refused.code is WaitCode.WINDOW:
-            active.reservations.note_progress(
-                now
-            )  # the patience does not run while the window is closed
+            # The patience does not run while the window is closed.
+            active.reservations.note_progress(now)
         return True
 
     def _labels(self, row: int) -> Mapping[str, str]:
@@ -205,7 +203,7 @@ class StartAdmission:
 
     def all_may_stage(self, active: ActiveRollout, rows: Rows, now: float) -> Mask:
         """``staging`` is None, for each row. The bytes of the allowed downloads are consumed."""
-        if self._fleet_wide.bytes.is_bounded or self._by_themselves(rows):
+        if self._fleet_wide.bytes.is_bounded or self.any_starts_by_itself(rows):
             each = (self._may_begin_download(active, row, now) for row in rows.tolist())
             return np.fromiter(each, np.bool_, len(rows))
         if self._fleet_wide.freeze.frozen:

@@ -41,9 +41,8 @@ class Reservations:
         self.fleet_wide = fleet_wide
         self.hours = Hours(spec.windows, offset)
         self.starts = StartRate(spec.pace.starts_per_minute)
-        self.progress_at = (
-            0.0  # time of the last admitted start, or of the last one blocked by a window
-        )
+        # Time of the last start that was admitted, or that a window blocked.
+        self.progress_at = 0.0
         self._offered: set[int] = set()  # rows whose download was counted
         self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how many admissions, since)
         self._granted: dict[int, float] = {}  # row -> since; see ``legacy_grants``
@@ -114,7 +113,7 @@ class Reservations:
 
         ``started`` devices have reported their start and no outcome.
         """
-        if row in self._reserved or row in self._granted:
+        if self.has_place(row):
             return None
         in_trial = started + self.reserved
         if in_trial >= allowed:
@@ -158,7 +157,7 @@ class Reservations:
         With ``is_progress`` the patience for stragglers starts again.
         """
         if is_progress:
-            self.progress_at = max(self.progress_at, now)
+            self.note_progress(now)
         if row in self._granted:
             return
         if row in self._reserved:
@@ -169,7 +168,7 @@ class Reservations:
         if self.starts.most:
             self.starts.add(now)
         if self.fleet_wide.budgets.counts:
-            self.fleet_wide.budgets.begin(self._rollout, row, labels)
+            self.begin_trial(row, labels)
 
     def reserve_all(self, rows: Rows, now: float) -> None:
         """``reserve`` for many rows without a reservation. Requires that no budget is counting."""
@@ -194,7 +193,7 @@ class Reservations:
         ``is_progress`` the patience for stragglers starts again.
         """
         if is_progress and at is not None:
-            self.progress_at = max(self.progress_at, at)
+            self.note_progress(at)
         reserved = self._reserved.pop(row, None)
         granted = self._granted.pop(row, None)
         if reserved is None and granted is None and at is not None:
@@ -212,7 +211,7 @@ class Reservations:
         reserved = self._reserved.pop(row, None) is not None
         if not reserved:
             self.starts.add(at)
-            self.fleet_wide.budgets.begin(self._rollout, row, labels)
+            self.begin_trial(row, labels)
         self._granted[row] = at
         return reserved
 
