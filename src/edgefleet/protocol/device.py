@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from edgefleet.base.limits import MODELS_PER_DEVICE, NAME_CHARS
+from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
 
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)]
@@ -199,7 +200,7 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     protocol 2 has one model and sends ``model``, ``release`` and ``phase`` each time instead.
     """
 
-    protocol: int
+    protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
     seq: Annotated[int, Meta(ge=1)]
     digest: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
     models: Annotated[tuple[ModelReport, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
