@@ -154,13 +154,6 @@ MUTANTS = (
         ("good/3000",),
     ),
     Mutant(
-        "an offer to an agent of the version before takes no place",
-        "rollout/constraints/reservations.py",
-        "return len(self._reserved) + len(self._granted)",
-        "return len(self._reserved)",
-        ("previous_agents/300",),
-    ),
-    Mutant(
         "overdue devices do not hold growth back",
         "rollout/admission/starts.py",
         "    suspect = overdue.suspect\n",
