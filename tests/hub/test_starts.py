@@ -27,7 +27,7 @@ from edgefleet.protocol.rollout import (
     WaveSpec,
     WindowSpec,
 )
-from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.admission.control import Admission
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -221,7 +221,7 @@ def test_a_hub_that_was_killed_goes_on_counting_where_it_was(tmp_path: Path) -> 
 def test_a_hub_that_admits_without_asking_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "admit", lambda *_: True)
+    monkeypatch.setattr(Admission, "admit", lambda *_: True)
     with pytest.raises(AssertionError):
         test_many_starts_at_once_never_exceed_what_is_allowed_by_one(tmp_path)
 

@@ -41,7 +41,7 @@ def rolling(devices: int = 60, **knobs: object) -> tuple[ToyShell, str]:
 def ask(shell: ToyShell, row: int, rollout: str) -> bool:
     """Ask to start. An admitted start is recorded."""
     start = outcome(rollout, "1", STARTED, at=shell.now)
-    if not shell.engine.admit(row, start, shell.now):
+    if not shell.engine.admission.admit(row, start, shell.now):
         return False
     shell.store(row, replace(start, id=f"{row}-start"))
     return True
@@ -77,24 +77,28 @@ def test_exposure_grows_with_confirmations_and_is_in_why():
 def test_a_reserved_place_counts_until_it_is_freed():
     shell, rollout = rolling(exposure=ExposureSpec(first=1))
     start = outcome(rollout, "1", STARTED)
-    assert shell.engine.admit(0, start, shell.now)
-    assert shell.engine.admit(0, start, shell.now), "a second request keeps the same place"
-    assert not shell.engine.admit(1, start, shell.now)
-    shell.engine.release(0, start)
-    assert not shell.engine.admit(1, start, shell.now), "the first request still keeps the place"
-    shell.engine.release(0, start)
-    assert shell.engine.admit(1, start, shell.now)
+    assert shell.engine.admission.admit(0, start, shell.now)
+    assert shell.engine.admission.admit(0, start, shell.now), (
+        "a second request keeps the same place"
+    )
+    assert not shell.engine.admission.admit(1, start, shell.now)
+    shell.engine.admission.free(0, start)
+    assert not shell.engine.admission.admit(1, start, shell.now), (
+        "the first request still keeps the place"
+    )
+    shell.engine.admission.free(0, start)
+    assert shell.engine.admission.admit(1, start, shell.now)
 
 
 def test_a_device_without_an_offer_is_not_admitted():
     shell, rollout = rolling()
     start = outcome(rollout, "1", STARTED)
-    assert not shell.engine.admit(0, replace(start, rollout="ro-unknown"), shell.now)
-    assert not shell.engine.admit(0, replace(start, release="9"), shell.now)
+    assert not shell.engine.admission.admit(0, replace(start, rollout="ro-unknown"), shell.now)
+    assert not shell.engine.admission.admit(0, replace(start, release="9"), shell.now)
     shell.command(rollout, Verb.PAUSE)
-    assert not shell.engine.admit(0, start, shell.now)
+    assert not shell.engine.admission.admit(0, start, shell.now)
     shell.command(rollout, Verb.RESUME)
-    assert shell.engine.admit(0, start, shell.now)
+    assert shell.engine.admission.admit(0, start, shell.now)
 
 
 @settings(max_examples=80)
@@ -155,17 +159,17 @@ def test_a_bucket_lets_no_more_through_than_flowed_in(per_s: int, steps: list[tu
 def test_bytes_bound_how_many_are_offered_at_once_and_those_that_fetch_go_on():
     # One release is 2 bytes here: model and golden set of one byte each.
     shell, rollout = rolling(40, pace=PaceSpec(bytes_per_s=1))
-    offered = [row for row in range(40) if shell.engine.answer(row, shell.now)]
+    offered = [row for row in range(40) if shell.engine.admission.offer(row, shell.now)]
     assert len(offered) == 5, "ten seconds' worth"
-    assert all(shell.engine.answer(row, shell.now) for row in offered)
+    assert all(shell.engine.admission.offer(row, shell.now) for row in offered)
     assert WaitCode.PACE in codes(shell, rollout)
     shell.now += 2
-    assert sum(shell.engine.answer(row, shell.now) is not None for row in range(40)) == 6
+    assert sum(shell.engine.admission.offer(row, shell.now) is not None for row in range(40)) == 6
 
 
 def test_bytes_of_each_site_flow_by_themselves():
     shell, _ = rolling(30, pace=PaceSpec(bytes_per_s_per_site=1))
-    offered = [row for row in range(30) if shell.engine.answer(row, shell.now)]
+    offered = [row for row in range(30) if shell.engine.admission.offer(row, shell.now)]
     by_site = Counter(shell.engine.fleet.labels(row)["site"] for row in offered)
     assert set(by_site.values()) == {5}
     assert len(by_site) == 3
@@ -248,7 +252,7 @@ def test_a_frozen_fleet_is_offered_nothing_but_the_way_back():
     assert shell.on_release("2") == 30
     shell.engine.set_freeze(Freeze(frozen=True, person="ada", since=shell.now))
     newcomer = shell.enrol("newcomer", site="s0")
-    assert shell.engine.answer(newcomer.row, shell.now) is None
+    assert shell.engine.admission.offer(newcomer.row, shell.now) is None
     assert shell.engine.why_device(newcomer.row, shell.now).waits[-1].code is WaitCode.FREEZE
     shell.command(rollout, Verb.REVERT)
     shell.settle(rollout, 60)
@@ -291,13 +295,13 @@ def test_a_device_that_rolled_back_two_releases_is_quarantined_until_an_operator
     assert shell.engine.quarantined_models(0) == ("digits",)
     assert shell.engine.quarantined_rows("digits").tolist() == [0, 1, 2]
     start = outcome(rollout, "3", STARTED)
-    assert shell.engine.answer(0, shell.now) is None
-    assert not shell.engine.admit(0, start, shell.now)
+    assert shell.engine.admission.offer(0, shell.now) is None
+    assert not shell.engine.admission.admit(0, start, shell.now)
     assert shell.engine.why_device(0, shell.now).waits[-1].code is WaitCode.QUARANTINED
     waits = {wait.code: wait for wait in shell.engine.why_rollout(rollout, shell.now).waits}
     assert waits[WaitCode.QUARANTINED].devices == 3
     shell.engine.unquarantine("digits", 0, shell.engine.rollbacks("digits", 0))
-    assert shell.engine.admit(0, start, shell.now)
+    assert shell.engine.admission.admit(0, start, shell.now)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +334,7 @@ def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
     active = shell.engine.rollout(rollout)
     shell.evaluate()
     waiting = [d.row for d in shell.devices if d.running is None]
-    offered = [row for row in waiting if shell.engine.answer(row, shell.now)]
+    offered = [row for row in waiting if shell.engine.admission.offer(row, shell.now)]
     assert 0 < len(offered) <= 60
     worst = max(active.scope.position(row) for row in offered)
     others = [row for row in waiting if row not in offered]
@@ -342,7 +346,7 @@ def offered_after(shell: ToyShell, seconds: int) -> int:
     for _ in range(seconds):
         shell.tick()
     waiting = [device.row for device in shell.devices if device.running is None]
-    return sum(shell.engine.answer(row, shell.now) is not None for row in waiting)
+    return sum(shell.engine.admission.offer(row, shell.now) is not None for row in waiting)
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "device"])
@@ -401,7 +405,7 @@ def test_the_newest_exposed_are_the_first_to_go_back():
 def send(shell: ToyShell, rollout: str, kind: OutcomeKind, attempt: int) -> bool:
     sent = replace(outcome(rollout, "1", kind, at=shell.now), id=f"{attempt}/{kind}")
     sent = replace(sent, attempt=attempt)
-    if kind is STARTED and not shell.engine.admit(0, sent, shell.now):
+    if kind is STARTED and not shell.engine.admission.admit(0, sent, shell.now):
         return False
     shell.store(0, sent)
     return True
@@ -430,5 +434,5 @@ def test_a_withdrawn_start_gives_its_budget_back():
 def test_a_reported_start_of_another_release_takes_no_place():
     shell, rollout = rolling(5, exposure=ExposureSpec(first=1))
     sent = Outcome(id="x", rollout=rollout, release="9", kind=STARTED, at=shell.now)
-    assert not shell.engine.record(0, sent, shell.now)
+    assert not shell.engine.intake.record(0, sent, shell.now)
     assert ask(shell, 1, rollout)

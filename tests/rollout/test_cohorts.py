@@ -162,7 +162,7 @@ def report(shell: ToyShell, **scores: float) -> None:
         assert release is not None
         flat = dict.fromkeys(scores, 0.0)
         said = scored("1", "2", **scores) if release == "2" else scored("1", "1", **flat)
-        shell.engine.telemetry(device.row, said, shell.now)
+        shell.engine.intake.add_telemetry(device.row, said, shell.now)
 
 
 def test_a_release_that_is_less_sure_of_itself_is_taken_back():
@@ -207,7 +207,7 @@ def test_a_device_that_never_took_the_release_is_no_canary():
     liar = next(device for device in shell.devices if device.row not in took)
     report(shell, confidence_delta=0.0)
     before = shell.view(rollout).evidence.canary
-    shell.engine.telemetry(liar.row, scored("1", "2", confidence_delta=-0.3), shell.now)
+    shell.engine.intake.add_telemetry(liar.row, scored("1", "2", confidence_delta=-0.3), shell.now)
     assert shell.view(rollout).evidence.canary == before
     assert shell.run(rollout).status is Status.COMPLETED
 

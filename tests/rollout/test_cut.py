@@ -117,7 +117,7 @@ def test_every_eligible_device_is_in_exactly_one_wave(
             assert shell.engine.desired(row) == "1"
         for row in set(eligible) - members:
             assert active.wave_of(row) is None
-            assert shell.engine.answer(row, shell.now) is None
+            assert shell.engine.admission.offer(row, shell.now) is None
         inside = members
         shell.command(rollout, Verb.ADVANCE)
     firsts = [active.wave_of(row) for row in eligible]

@@ -18,7 +18,7 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.admission import offers
+from edgefleet.rollout.admission.control import Admission
 from edgefleet.rollout.constraints.reservations import Blocked
 from support.toy_rollout import MODEL, ToyShell, outcome, spec
 
@@ -61,12 +61,12 @@ def shake(shell: ToyShell, chance: Random) -> None:
             )
         case 2 | 3:
             start = outcome("ro-2", "2", OutcomeKind.TRIAL_STARTED, at=shell.now, reason="why")
-            if engine.admit(row, start, shell.now):
-                engine.record(row, start, shell.now)
+            if engine.admission.admit(row, start, shell.now):
+                engine.intake.record(row, start, shell.now)
         case 4:
             kinds = (OutcomeKind.CONFIRMED, OutcomeKind.REVERTED, OutcomeKind.REFUSED)
             sent = outcome("ro-2", "2", chance.choice(kinds), at=shell.now, reason="why")
-            engine.record(row, sent, shell.now)
+            engine.intake.record(row, sent, shell.now)
         case 5:
             engine.set_freeze(Freeze(frozen=chance.random() < 0.3, person="ann"))
         case 6:
@@ -102,22 +102,20 @@ def test_why_names_what_decide_returned(plan: str, seed: int) -> None:
     for _ in range(150):
         shake(shell, chance)
         for row in range(0, DEVICES, 5):
-            decision = shell.engine.decide(row, shell.now)
+            decision = shell.engine.admission.decide(row, shell.now)
             assert disagreement(shell, row, decision) is None
-            answer = shell.engine.answer(row, shell.now)
+            answer = shell.engine.admission.offer(row, shell.now)
             assert answer == (None if isinstance(decision, Blocked) else decision)
 
 
 def test_a_why_that_differs_from_decide_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     shell, row = shell_in_rollout(), 3
     shell.engine.set_freeze(Freeze(frozen=True, person="ann"))
-    decision = shell.engine.decide(row, shell.now)
+    decision = shell.engine.admission.decide(row, shell.now)
     assert isinstance(decision, Blocked)
     assert disagreement(shell, row, decision) is None
     shell.engine.set_freeze(Freeze(frozen=False))
-    monkeypatch.setattr(
-        offers.Offers, "decide", lambda *_: shell.engine._desired.rollout(row).offer
-    )
+    monkeypatch.setattr(Admission, "decide", lambda *_: shell.engine._desired.rollout(row).offer)
     assert disagreement(shell, row, decision) is not None
 
 
@@ -143,10 +141,10 @@ def last_code(shell: ToyShell, row: int) -> WaitCode:
 
 def test_a_frozen_fleet_is_named_after_the_rollout_has_completed() -> None:
     shell, row = newcomer(follow=True)
-    assert isinstance(shell.engine.decide(row, shell.now), Offer)
+    assert isinstance(shell.engine.admission.decide(row, shell.now), Offer)
     assert last_code(shell, row) is WaitCode.CHECK_IN
     shell.engine.set_freeze(Freeze(frozen=True, person="ann"))
-    decision = shell.engine.decide(row, shell.now)
+    decision = shell.engine.admission.decide(row, shell.now)
     assert isinstance(decision, Blocked)
     assert last_code(shell, row) is decision.code is WaitCode.FREEZE
 

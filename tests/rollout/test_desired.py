@@ -48,7 +48,7 @@ def test_one_at_a_time_and_all_at_once_agree(seed: int):
             )
             state = chance.choice(shell.engine.states())
             kind = chance.choice(list(OutcomeKind))
-            shell.engine.record(row, outcome(state.id, state.spec.release, kind))
+            shell.engine.intake.record(row, outcome(state.id, state.spec.release, kind))
         if chance.random() < 0.2:
             shell.enrol(f"new{shell.now}", site="s0")
     rows = np.arange(len(shell.devices))
@@ -59,7 +59,9 @@ def test_one_at_a_time_and_all_at_once_agree(seed: int):
 
 def test_a_device_that_runs_what_it_should_is_offered_nothing():
     shell = shell_on_release_1()
-    assert all(shell.engine.answer(device.row, shell.now) is None for device in shell.devices)
+    assert all(
+        shell.engine.admission.offer(device.row, shell.now) is None for device in shell.devices
+    )
     assert {shell.engine.desired(device.row) for device in shell.devices} == {"1"}
     assert {shell.engine.rollout_of(device.row) for device in shell.devices} == {"ro-1"}
 
@@ -67,7 +69,7 @@ def test_a_device_that_runs_what_it_should_is_offered_nothing():
 def test_an_offer_names_all_that_the_device_needs():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2", 100))
-    offer = shell.engine.answer(3, shell.now)
+    offer = shell.engine.admission.offer(3, shell.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.model, offer.release) == (
         rollout, "install", MODEL, "2",
@@ -81,7 +83,7 @@ def test_a_revert_offer_names_the_reverting_rollout():
     rollout = shell.start(spec("2", 100))
     shell.run(rollout)
     shell.command(rollout, Verb.REVERT)
-    offer = shell.engine.answer(3, shell.now)
+    offer = shell.engine.admission.offer(3, shell.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == (rollout, "revert", "1")
 
@@ -89,7 +91,7 @@ def test_a_revert_offer_names_the_reverting_rollout():
 def test_a_device_that_lost_its_release_is_offered_the_baseline():
     shell = shell_on_release_1()
     shell.engine.fleet.observe(3, shell.now, model=None, release=None, phase=Phase.IDLE)
-    offer = shell.engine.answer(3, shell.now)
+    offer = shell.engine.admission.offer(3, shell.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == ("ro-1", "install", "1")
 
@@ -139,11 +141,11 @@ def test_a_release_that_a_halted_rollout_gave_is_what_a_newer_bad_one_falls_back
 def test_what_a_device_failed_in_one_rollout_no_other_rollout_offers_it(kind: OutcomeKind):
     shell = shell_on_release_1()
     first = shell.start(spec("2", 50, 100))
-    row = next(d.row for d in shell.devices if shell.engine.answer(d.row, shell.now))
+    row = next(d.row for d in shell.devices if shell.engine.admission.offer(d.row, shell.now))
     shell.store(row, outcome(first, "2", kind))
     shell.command(first, Verb.HALT)
     second = shell.start(spec("2", 100))
-    assert shell.engine.answer(row, shell.now) is None
+    assert shell.engine.admission.offer(row, shell.now) is None
     shell.check_counts = lambda *_: None  # the device is in the cut, but in no account
     view = shell.run(second)
     assert (view.status.value, shell.devices[row].running) == ("completed", "1")
@@ -163,11 +165,11 @@ def test_a_device_that_returns_with_a_reverted_release_reverts_before_a_newer_on
     newer = shell.start(spec("3", 100))
     shell.now = back
     shell.engine.fleet.observe(0, shell.now, model=MODEL, release="2", phase=Phase.IDLE)
-    offer = shell.engine.answer(0, shell.now)
+    offer = shell.engine.admission.offer(0, shell.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == (bad, "revert", "1")
     shell.engine.fleet.observe(0, shell.now, model=MODEL, release="1", phase=Phase.IDLE)
-    offer = shell.engine.answer(0, shell.now)
+    offer = shell.engine.admission.offer(0, shell.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == (newer, "install", "3")
 

@@ -80,7 +80,7 @@ def test_a_restarted_hub_waits_until_the_devices_in_trial_check_in():
     engine, fleet = shell.engine, shell.engine.fleet
     for row in range(10):
         start = replace(outcome(rollout, "1", STARTED, at=shell.now), id=f"{row}")
-        assert engine.admit(row, start, shell.now)
+        assert engine.admission.admit(row, start, shell.now)
         shell.store(row, start)
     for row in range(5):
         confirmed = outcome(rollout, "1", CONFIRMED, at=shell.now)

@@ -169,7 +169,9 @@ def test_previous_is_none_on_a_fleet_that_runs_nothing():
 
 def test_planning_exposes_no_device(shell: ToyShell):
     shell.plan(spec("2"))
-    assert all(shell.engine.answer(device.row, shell.now) is None for device in shell.devices)
+    assert all(
+        shell.engine.admission.offer(device.row, shell.now) is None for device in shell.devices
+    )
 
 
 def test_a_release_of_several_profiles_goes_to_each_of_them():

@@ -35,7 +35,7 @@ def send(shell: ToyShell, row: int, rollout: str, kind: OutcomeKind) -> bool:
     release = shell.engine.view(rollout, shell.now).release
     sent = outcome(rollout, release, kind, at=shell.now)
     sent = replace(sent, id=f"{rollout}/{row}/{kind}")
-    if kind is STARTED and not shell.engine.admit(row, sent, shell.now):
+    if kind is STARTED and not shell.engine.admission.admit(row, sent, shell.now):
         return False
     shell.store(row, sent)
     return True
@@ -73,10 +73,10 @@ def test_a_reserved_place_counts_for_others_and_is_given_back():
     shell = two_kinds()
     cams = shell.start(of("cam", "1"))
     start = outcome(cams, "1", STARTED, at=shell.now)
-    assert shell.engine.admit(0, start, shell.now)
+    assert shell.engine.admission.admit(0, start, shell.now)
     gates = shell.start(of("gate", "1", budgets=ONE_A_SITE))
     assert begun(shell, gates, GATES) == [13, 14]
-    shell.engine.release(0, start)
+    shell.engine.admission.free(0, start)
     assert begun(shell, gates, GATES[:1]) == [12]
 
 
@@ -123,14 +123,14 @@ def test_places_are_the_same_in_whatever_order_all_is_loaded():
                 shell.engine.load(state)
                 for (row, _), sent in outcomes:
                     if sent.rollout == state.id:
-                        shell.engine.record(row, sent, sent.at)
+                        shell.engine.intake.record(row, sent, sent.at)
             start = outcome(gates, "1", STARTED, at=shell.now)
-            free = [row for row in GATES if shell.engine.admit(row, start, shell.now)]
+            free = [row for row in GATES if shell.engine.admission.admit(row, start, shell.now)]
             assert free == [13, 14], "row 14 is in trial already, and asks again"
 
 
 def offered(shell: ToyShell, rows: range) -> list[int]:
-    return [row for row in rows if shell.engine.answer(row, shell.now)]
+    return [row for row in rows if shell.engine.admission.offer(row, shell.now)]
 
 
 def test_rollouts_with_a_bound_on_bytes_keep_it_together():
@@ -165,8 +165,8 @@ def test_bytes_of_each_site_are_kept_together():
     shell = two_kinds()
     shell.start(of("cam", "1"))
     shell.start(of("gate", "1", pace=PaceSpec(bytes_per_s_per_site=1)))
-    assert shell.engine.answer(0, shell.now)
-    assert shell.engine.answer(3, shell.now)
-    assert shell.engine.answer(6, shell.now)
-    assert shell.engine.answer(9, shell.now), "eight of ten bytes of site s0"
+    assert shell.engine.admission.offer(0, shell.now)
+    assert shell.engine.admission.offer(3, shell.now)
+    assert shell.engine.admission.offer(6, shell.now)
+    assert shell.engine.admission.offer(9, shell.now), "eight of ten bytes of site s0"
     assert len(offered(shell, GATES)) == 1 + 4 + 4

@@ -41,7 +41,7 @@ def test_an_agent_that_is_too_old_gets_no_offer_and_no_start():
     answered = shell.exchange(shell.devices[0], start, phase=Phase.TRIAL, running="1")
     assert answered.acked == ()
     assert shell.view(rollout).exposed == 0
-    assert shell.engine.admit(1, start, shell.now), "the refused start took no place"
+    assert shell.engine.admission.admit(1, start, shell.now), "the refused start took no place"
 
 
 def test_why_says_that_the_agent_is_too_old():

@@ -176,7 +176,7 @@ class ToyShell:
         for state in reversed(states) if reverse else states:
             self.engine.load(decode(state, RolloutState))
         for key, said in reversed(outcomes) if reverse else outcomes:
-            self.engine.record(key[0], said, self.received[key])
+            self.engine.intake.record(key[0], said, self.received[key])
 
     def tick(self, seconds: float = 1.0) -> None:
         self.now += seconds
@@ -217,7 +217,7 @@ class ToyShell:
             release=release, requests=requests, errors=0, confidence_sum=confidence * requests,
             confidence_count=requests, latency_us_p50=100, latency_us_p95=200 + row, memory_mib=10,
         )  # fmt: skip
-        self.engine.telemetry(row, said, self.now)
+        self.engine.intake.add_telemetry(row, said, self.now)
 
     # The device.
 
@@ -410,7 +410,7 @@ class ToyShell:
 
     def store(self, row: int, said: Outcome) -> None:
         self._keep(row, said, said.at)
-        self.engine.record(row, said, said.at)
+        self.engine.intake.record(row, said, said.at)
 
     def _keep(self, row: int, said: Outcome, at: float) -> bool:
         """Make an outcome durable. False if it was there."""

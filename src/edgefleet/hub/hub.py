@@ -137,7 +137,7 @@ class Hub:
         self._devices.load()
         self._rollout_commands.load()
         for stored in self._store.reader.load_outcomes():
-            self._engine.record(stored.row, stored.outcome, stored.received_at)
+            self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
         self._store.start(self._metrics.commit)
 

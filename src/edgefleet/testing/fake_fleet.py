@@ -169,7 +169,7 @@ class FakeFleet:
         for state in self._states.values():
             self.engine.load(decode(state, RolloutState))
         for (row, _), outcome in self._outcomes.items():
-            self.engine.record(row, outcome, outcome.at)
+            self.engine.intake.record(row, outcome, outcome.at)
         for (model, row), rollbacks in self._unquarantined.items():
             self.engine.unquarantine(model, row, rollbacks)
 

@@ -30,7 +30,7 @@ def explain_device(
 ) -> WaitReport:
     """The reasons why the device runs its release. ``rollouts`` are ordered newest first.
 
-    ``decision`` is the answer to the next check-in of the device: ``Engine.decide``. ``refusal``
+    ``decision`` is the answer to the next check-in of the device: ``Admission.decide``. ``refusal``
     returns the reason why the device may not start the release of a rollout now. None if it may.
     """
     waits: list[Wait] = []

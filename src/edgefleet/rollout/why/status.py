@@ -3,7 +3,7 @@
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status
 from edgefleet.protocol.why import Wait, WaitReport
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.starts import allowed
+from edgefleet.rollout.admission.control import allowed
 from edgefleet.rollout.census import Census, closed_evidence, count_census, find_owing
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.desired import Desired
