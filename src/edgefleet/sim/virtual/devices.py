@@ -5,7 +5,6 @@ This module has the lifecycle of the cores: wake, step, power cut, boot and beco
 Equal devices share one core and its random draws, until the hub answers some of them differently.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -201,6 +200,9 @@ class Devices:
         environment = self.environment
         if self._previous.any:
             event = self._previous.translate_event(live, event)
+        if environment.hub.witnesses is not None:
+            for hear in environment.hub.witnesses.stepped:
+                hear(live.rows, event, environment.now)
         state, effects = step(live.state, event, environment.now + live.skew)
         self.steps += len(live.rows)
         self.stepped += 1
@@ -268,7 +270,4 @@ class Devices:
         del self.live[live]
 
     def _set_timer(self, live: ActiveDevice, effect: do.SetTimer) -> None:
-        at = effect.at - live.skew
-        while at + live.skew < effect.at:  # rounding: by the device's clock it would be too early
-            at = math.nextafter(at, math.inf)
-        self.environment.schedule_timer(live, at)
+        self.environment.schedule_timer(live, live.true_time(effect.at))
