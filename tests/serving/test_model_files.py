@@ -423,7 +423,7 @@ def test_damage_finds_a_fault_of_the_archive_that_nobody_expected(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class UnexpectedError(Exception):
-        """What ``zipfile`` now raises instead of its ``BadZipFile``."""
+        """Raised by ``zipfile`` instead of its ``BadZipFile``."""
 
     monkeypatch.setattr(zipfile, "BadZipFile", UnexpectedError)
     with pytest.raises(UnexpectedError):
