@@ -66,7 +66,6 @@ class OutcomeKind(StrEnum):
     REVERTED = "reverted"  # on the hub's order the device activated the previous release
     DEFERRED = "deferred"  # the device postponed the attempt: disk full or closed window
     WITHDRAWN = "withdrawn"  # the device cancelled the start; the release never ran
-    OFFERED = "offered"  # made by the hub only: the offer itself was the admission
 
 
 class Outcome(Wire, frozen=True, kw_only=True):

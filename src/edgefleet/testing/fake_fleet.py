@@ -16,7 +16,7 @@ from edgefleet.base.ids import device_hash, mix64
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.rollout import Freeze, GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
-from edgefleet.protocol.version import is_served
+from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout import checkin
@@ -248,7 +248,7 @@ class FakeFleet:
     def _exchange_all(self, row: int, device: FakeDevice) -> None:
         now, fate = self.now, self._fate(device)
         device.live(now, fate)
-        if not is_served(device.protocol):
+        if not OLDEST <= device.protocol <= PROTOCOL:
             self.engine.fleet.set_protocol(row, device.protocol)
             return  # the hub refuses the check-in
         outcomes = tuple(self._measured(device, one) for one in device.spool[:OUTCOMES_PER_CHECKIN])
