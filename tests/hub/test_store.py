@@ -27,8 +27,8 @@ from edgefleet.rollout.lifecycle.step import AuditLine
 def save_lines(
     store: SqliteStore, lines: Sequence[AuditLine], now: float
 ) -> "asyncio.Future[None]":
-    """Write audit lines only."""
-    return store.writer.submit(lambda connection: sqlite_module._audit(connection, lines, now))
+    """Write audit lines, with the state of a rollout."""
+    return store.save_rollout("r", "{}", lines, now, lambda _none: None)
 
 
 def line_of(actor: str, action: str, about: str, detail: str = "") -> AuditLine:
@@ -182,10 +182,10 @@ def test_a_database_that_another_program_holds_is_waited_for_and_then_a_typed_er
     monkeypatch.setattr(sqlite_module, "LOCK_WAIT_S", 0.05)
 
     async def body(store: SqliteStore, commits: list[Commit]) -> None:
+        begun: list[str] = []
+        await store.writer.submit(lambda connection: connection.set_trace_callback(begun.append))
         other = sqlite3.connect(tmp_path / "hub.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        begun: list[str] = []
-        store._writing.set_trace_callback(begun.append)
         jobs = [save_lines(store, [line_of("operator", "refused", "x")], 1.0) for _ in range(50)]
         refused = await asyncio.gather(*jobs, return_exceptions=True)
         assert {getattr(error, "code", None) for error in refused} == {"overloaded"}
@@ -299,7 +299,7 @@ def test_a_commit_is_on_the_disk_before_it_is_acknowledged(tmp_path: Path) -> No
             return journal, synchronous
 
         full = 2
-        assert settings(store._writing) == ("wal", full)
+        assert await store.writer.submit(settings) == ("wal", full)
 
     with_store(tmp_path, body)
 

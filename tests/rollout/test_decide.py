@@ -115,7 +115,8 @@ def test_a_why_that_differs_from_decide_is_found(monkeypatch: pytest.MonkeyPatch
     assert isinstance(decision, Blocked)
     assert disagreement(shell, row, decision) is None
     shell.engine.set_freeze(Freeze(frozen=False))
-    monkeypatch.setattr(Admission, "decide", lambda *_: shell.engine._desired.rollout(row).offer)
+    given = shell.engine.rollout(shell.engine.rollout_of(row))
+    monkeypatch.setattr(Admission, "decide", lambda *_: given.offer)
     assert disagreement(shell, row, decision) is not None
 
 

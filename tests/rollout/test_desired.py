@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import OutcomeKind, Phase
 from edgefleet.protocol.rollout import Verb
+from edgefleet.rollout.desired import Desired
 from support.toy_rollout import MODEL, Behaviour, ToyShell, outcome, spec
 
 
@@ -52,7 +53,9 @@ def test_one_at_a_time_and_all_at_once_agree(seed: int):
         if chance.random() < 0.2:
             shell.enrol(f"new{shell.now}", site="s0")
     rows = np.arange(len(shell.devices))
-    for row, number in zip(rows, shell.engine._desired.numbers(rows).tolist(), strict=True):
+    desired = Desired(shell.engine.fleet)
+    desired.arrange(shell.engine.rollout(state.id) for state in shell.engine.states())
+    for row, number in zip(rows, desired.numbers(rows).tolist(), strict=True):
         named = shell.engine.fleet.release_named(number)
         assert shell.engine.desired(int(row)) == (named and named[1])
 
