@@ -151,7 +151,7 @@ class Hub:
         for stored in self._store.reader.load_outcomes():
             self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
-        self._store.start(self._metrics.commit)
+        self._store.start(self._metrics.commit_seconds.observe)
 
     async def close(self) -> None:
         """Flush unsaved standings, commit queued writes, unlock the data folder."""
@@ -362,6 +362,7 @@ class Hub:
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
                 quarantined=self.quarantined().count,
                 releases=sum(len(releases) for releases in self.registry.models().values()),
+                writes=self._store.writer.writes,
                 queue_depth=self._store.writer.depth,
                 uptime_s=self.clock.monotonic() - self._started,
             )
