@@ -118,6 +118,7 @@ def test_the_metrics_show_each_wait_that_needs_a_person(code: WaitCode) -> None:
         rollouts={},
         waits=[("ro-1", report)],
         quarantined=0,
+        writes=0,
         releases=0,
         queue_depth=0,
         uptime_s=0.0,
