@@ -19,7 +19,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.admission.control import Admission
-from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.constraints.blocked import Blocked
 from support.toy_rollout import MODEL, ToyShell, outcome, spec
 
 DEVICES = 40

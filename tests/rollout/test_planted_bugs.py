@@ -10,7 +10,7 @@ from edgefleet.protocol.rollout import Evidence, GateSpec, Status, Verb
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout import active, census, desired, engine
 from edgefleet.rollout.census import PendingReverts
-from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.fleet import cut

@@ -7,7 +7,7 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
-from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.eligibility import Misfit, variants_of

@@ -33,8 +33,8 @@ class RolloutStatus:
 
     def census(self, active: ActiveRollout, now: float) -> Census:
         """Count the open wave now, for a decision about the rollout."""
-        quarantined = self._fleet_wide.quarantine.rows(active.state.spec.model)
-        census = count_census(active, self._fleet, self._desired, now, quarantined=quarantined)
+        out = self._fleet_wide.for_a_person(active.state.id, active.state.spec.model)
+        census = count_census(active, self._fleet, self._desired, now, out=out)
         if census.evidence.cut >= CENSUS_KEPT_FROM:
             self._counted[active.state.id] = (active.state.revision, now, census)
         return census
