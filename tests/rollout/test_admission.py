@@ -25,7 +25,7 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints.label_budget import Budgets
 from edgefleet.rollout.constraints.pace import StartRate, TokenBucket
 from edgefleet.rollout.constraints.reservations import Reservations
-from support.toy_rollout import Behaviour, ToyShell, outcome, spec
+from support.toy_rollout import MODEL, Behaviour, ToyShell, outcome, spec
 
 STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
 
@@ -159,17 +159,17 @@ def test_a_bucket_lets_no_more_through_than_flowed_in(per_s: int, steps: list[tu
 def test_bytes_bound_how_many_are_offered_at_once_and_those_that_fetch_go_on():
     # One release is 2 bytes here: model and golden set of one byte each.
     shell, rollout = rolling(40, pace=PaceSpec(bytes_per_s=1))
-    offered = [row for row in range(40) if shell.engine.admission.offer(row, shell.now)]
+    offered = [row for row in range(40) if shell.engine.admission.offers(row, shell.now)]
     assert len(offered) == 5, "ten seconds' worth"
-    assert all(shell.engine.admission.offer(row, shell.now) for row in offered)
+    assert all(shell.engine.admission.offers(row, shell.now) for row in offered)
     assert WaitCode.PACE in codes(shell, rollout)
     shell.now += 2
-    assert sum(shell.engine.admission.offer(row, shell.now) is not None for row in range(40)) == 6
+    assert sum(shell.engine.admission.offers(row, shell.now) != () for row in range(40)) == 6
 
 
 def test_bytes_of_each_site_flow_by_themselves():
     shell, _ = rolling(30, pace=PaceSpec(bytes_per_s_per_site=1))
-    offered = [row for row in range(30) if shell.engine.admission.offer(row, shell.now)]
+    offered = [row for row in range(30) if shell.engine.admission.offers(row, shell.now)]
     by_site = Counter(shell.engine.fleet.labels(row)["site"] for row in offered)
     assert set(by_site.values()) == {5}
     assert len(by_site) == 3
@@ -252,7 +252,7 @@ def test_a_frozen_fleet_is_offered_nothing_but_the_way_back():
     assert shell.on_release("2") == 30
     shell.engine.set_freeze(Freeze(frozen=True, person="ada", since=shell.now))
     newcomer = shell.enrol("newcomer", site="s0")
-    assert shell.engine.admission.offer(newcomer.row, shell.now) is None
+    assert shell.engine.admission.offers(newcomer.row, shell.now) == ()
     assert shell.engine.why_device(newcomer.row, shell.now).waits[-1].code is WaitCode.FREEZE
     shell.command(rollout, Verb.REVERT)
     shell.settle(rollout, 60)
@@ -295,7 +295,7 @@ def test_a_device_that_rolled_back_two_releases_is_quarantined_until_an_operator
     assert shell.engine.quarantined_models(0) == ("digits",)
     assert shell.engine.quarantined_rows("digits").tolist() == [0, 1, 2]
     start = outcome(rollout, "3", STARTED)
-    assert shell.engine.admission.offer(0, shell.now) is None
+    assert shell.engine.admission.offers(0, shell.now) == ()
     assert not shell.engine.admission.admit(0, start, shell.now)
     assert shell.engine.why_device(0, shell.now).waits[-1].code is WaitCode.QUARANTINED
     waits = {wait.code: wait for wait in shell.engine.why_rollout(rollout, shell.now).waits}
@@ -334,7 +334,7 @@ def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
     active = shell.engine.rollout(rollout)
     shell.evaluate()
     waiting = [d.row for d in shell.devices if d.running is None]
-    offered = [row for row in waiting if shell.engine.admission.offer(row, shell.now)]
+    offered = [row for row in waiting if shell.engine.admission.offers(row, shell.now)]
     assert 0 < len(offered) <= 60
     worst = max(active.scope.position(row) for row in offered)
     others = [row for row in waiting if row not in offered]
@@ -346,7 +346,7 @@ def offered_after(shell: ToyShell, seconds: int) -> int:
     for _ in range(seconds):
         shell.tick()
     waiting = [device.row for device in shell.devices if device.running is None]
-    return sum(shell.engine.admission.offer(row, shell.now) is not None for row in waiting)
+    return sum(shell.engine.admission.offers(row, shell.now) != () for row in waiting)
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "device"])
@@ -416,7 +416,7 @@ def test_a_withdrawn_start_frees_its_place_and_the_release_stays_wanted():
     assert send(shell, rollout, STARTED, 4)
     assert not ask(shell, 1, rollout)
     assert send(shell, rollout, OutcomeKind.WITHDRAWN, 4)
-    assert shell.engine.desired(0) == "1", (
+    assert shell.engine.desired(0, MODEL) == "1", (
         "the device did not run the release, so it is offered again"
     )
     assert shell.engine.view(rollout, shell.now).exposed == 0

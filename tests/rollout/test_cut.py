@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgefleet.base.ids import MASK64, device_hash, mix64
 from edgefleet.protocol.rollout import Verb
 from edgefleet.rollout.fleet import cut
-from support.toy_rollout import ToyShell, spec
+from support.toy_rollout import MODEL, ToyShell, spec
 
 HASHES = np.array([device_hash(f"device-{number}") for number in range(20_000)], np.uint64)
 PERCENTS = st.lists(
@@ -114,10 +114,10 @@ def test_every_eligible_device_is_in_exactly_one_wave(
         assert members >= inside
         for row in members - inside:
             assert active.wave_of(row) is not None
-            assert shell.engine.desired(row) == "1"
+            assert shell.engine.desired(row, MODEL) == "1"
         for row in set(eligible) - members:
             assert active.wave_of(row) is None
-            assert shell.engine.admission.offer(row, shell.now) is None
+            assert shell.engine.admission.offers(row, shell.now) == ()
         inside = members
         shell.command(rollout, Verb.ADVANCE)
     firsts = [active.wave_of(row) for row in eligible]

@@ -102,20 +102,20 @@ def test_why_names_what_decide_returned(plan: str, seed: int) -> None:
     for _ in range(150):
         shake(shell, chance)
         for row in range(0, DEVICES, 5):
-            decision = shell.engine.admission.decide(row, shell.now)
+            decision = shell.engine.admission.decide(row, MODEL, shell.now)
             assert disagreement(shell, row, decision) is None
-            answer = shell.engine.admission.offer(row, shell.now)
-            assert answer == (None if isinstance(decision, Blocked) else decision)
+            answer = shell.engine.admission.offers(row, shell.now)
+            assert answer == (() if isinstance(decision, Blocked) else (decision,))
 
 
 def test_a_why_that_differs_from_decide_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     shell, row = shell_in_rollout(), 3
     shell.engine.set_freeze(Freeze(frozen=True, person="ann"))
-    decision = shell.engine.admission.decide(row, shell.now)
+    decision = shell.engine.admission.decide(row, MODEL, shell.now)
     assert isinstance(decision, Blocked)
     assert disagreement(shell, row, decision) is None
     shell.engine.set_freeze(Freeze(frozen=False))
-    given = shell.engine.rollout(shell.engine.rollout_of(row))
+    given = shell.engine.rollout(shell.engine.rollout_of(row, MODEL))
     monkeypatch.setattr(Admission, "decide", lambda *_: given.offer)
     assert disagreement(shell, row, decision) is not None
 
@@ -142,10 +142,10 @@ def last_code(shell: ToyShell, row: int) -> WaitCode:
 
 def test_a_frozen_fleet_is_named_after_the_rollout_has_completed() -> None:
     shell, row = newcomer(follow=True)
-    assert isinstance(shell.engine.admission.decide(row, shell.now), Offer)
+    assert isinstance(shell.engine.admission.decide(row, MODEL, shell.now), Offer)
     assert last_code(shell, row) is WaitCode.CHECK_IN
     shell.engine.set_freeze(Freeze(frozen=True, person="ann"))
-    decision = shell.engine.admission.decide(row, shell.now)
+    decision = shell.engine.admission.decide(row, MODEL, shell.now)
     assert isinstance(decision, Blocked)
     assert last_code(shell, row) is decision.code is WaitCode.FREEZE
 

@@ -55,25 +55,24 @@ def test_one_at_a_time_and_all_at_once_agree(seed: int):
     rows = np.arange(len(shell.devices))
     desired = Desired(shell.engine.fleet)
     desired.arrange(shell.engine.rollout(state.id) for state in shell.engine.states())
-    for row, number in zip(rows, desired.numbers(rows).tolist(), strict=True):
-        named = shell.engine.fleet.release_named(number)
-        assert shell.engine.desired(int(row)) == (named and named[1])
+    for row, number in zip(rows, desired.numbers(rows, MODEL).tolist(), strict=True):
+        named = shell.engine.fleet.models.release_named(number)
+        assert shell.engine.desired(int(row), MODEL) == (named and named[1])
 
 
 def test_a_device_that_runs_what_it_should_is_offered_nothing():
     shell = shell_on_release_1()
     assert all(
-        shell.engine.admission.offer(device.row, shell.now) is None for device in shell.devices
+        shell.engine.admission.offers(device.row, shell.now) == () for device in shell.devices
     )
-    assert {shell.engine.desired(device.row) for device in shell.devices} == {"1"}
-    assert {shell.engine.rollout_of(device.row) for device in shell.devices} == {"ro-1"}
+    assert {shell.engine.desired(device.row, MODEL) for device in shell.devices} == {"1"}
+    assert {shell.engine.rollout_of(device.row, MODEL) for device in shell.devices} == {"ro-1"}
 
 
 def test_an_offer_names_all_that_the_device_needs():
     shell = shell_on_release_1()
     rollout = shell.start(spec("2", 100))
-    offer = shell.engine.admission.offer(3, shell.now)
-    assert offer is not None
+    (offer,) = shell.engine.admission.offers(3, shell.now)
     assert (offer.rollout, offer.action, offer.model, offer.release) == (
         rollout, "install", MODEL, "2",
     )  # fmt: skip
@@ -86,16 +85,14 @@ def test_a_revert_offer_names_the_reverting_rollout():
     rollout = shell.start(spec("2", 100))
     shell.run(rollout)
     shell.command(rollout, Verb.REVERT)
-    offer = shell.engine.admission.offer(3, shell.now)
-    assert offer is not None
+    (offer,) = shell.engine.admission.offers(3, shell.now)
     assert (offer.rollout, offer.action, offer.release) == (rollout, "revert", "1")
 
 
 def test_a_device_that_lost_its_release_is_offered_the_baseline():
     shell = shell_on_release_1()
     shell.engine.fleet.observe(3, shell.now, model=None, release=None, phase=Phase.IDLE)
-    offer = shell.engine.admission.offer(3, shell.now)
-    assert offer is not None
+    (offer,) = shell.engine.admission.offers(3, shell.now)
     assert (offer.rollout, offer.action, offer.release) == ("ro-1", "install", "1")
 
 
@@ -103,14 +100,14 @@ def test_a_device_keeps_its_release_when_its_labels_change():
     shell = shell_on_release_1()
     shell.run(shell.start(spec("2", 100, selector="site=s1")))
     shell.engine.fleet.set_facts(1, "generic_x86", {"site": "s2"})
-    assert shell.engine.desired(1) == "2"
+    assert shell.engine.desired(1, MODEL) == "2"
 
 
 def test_a_device_that_joins_the_selection_of_a_completed_rollout_gets_its_release():
     shell = shell_on_release_1()
     shell.run(shell.start(spec("2", 100, selector="site=s1")))
     shell.engine.fleet.set_facts(0, "generic_x86", {"site": "s1"})
-    assert shell.engine.desired(0) == "2"
+    assert shell.engine.desired(0, MODEL) == "2"
 
 
 def test_a_device_that_failed_a_release_stays_on_the_older_one_when_it_completes():
@@ -120,7 +117,7 @@ def test_a_device_that_failed_a_release_stays_on_the_older_one_when_it_completes
     ))  # fmt: skip
     shell.run(shell.start(spec("2", 100)))
     assert shell.on_release("2") == 199
-    assert (shell.engine.desired(77), shell.devices[77].running) == ("1", "1")
+    assert (shell.engine.desired(77, MODEL), shell.devices[77].running) == ("1", "1")
 
 
 def test_a_release_that_a_halted_rollout_gave_is_what_a_newer_bad_one_falls_back_to():
@@ -144,11 +141,11 @@ def test_a_release_that_a_halted_rollout_gave_is_what_a_newer_bad_one_falls_back
 def test_what_a_device_failed_in_one_rollout_no_other_rollout_offers_it(kind: OutcomeKind):
     shell = shell_on_release_1()
     first = shell.start(spec("2", 50, 100))
-    row = next(d.row for d in shell.devices if shell.engine.admission.offer(d.row, shell.now))
+    row = next(d.row for d in shell.devices if shell.engine.admission.offers(d.row, shell.now))
     shell.store(row, outcome(first, "2", kind))
     shell.command(first, Verb.HALT)
     second = shell.start(spec("2", 100))
-    assert shell.engine.admission.offer(row, shell.now) is None
+    assert shell.engine.admission.offers(row, shell.now) == ()
     shell.check_counts = lambda *_: None  # the device is in the cut, but in no account
     view = shell.run(second)
     assert (view.status.value, shell.devices[row].running) == ("completed", "1")
@@ -168,12 +165,10 @@ def test_a_device_that_returns_with_a_reverted_release_reverts_before_a_newer_on
     newer = shell.start(spec("3", 100))
     shell.now = back
     shell.engine.fleet.observe(0, shell.now, model=MODEL, release="2", phase=Phase.IDLE)
-    offer = shell.engine.admission.offer(0, shell.now)
-    assert offer is not None
+    (offer,) = shell.engine.admission.offers(0, shell.now)
     assert (offer.rollout, offer.action, offer.release) == (bad, "revert", "1")
     shell.engine.fleet.observe(0, shell.now, model=MODEL, release="1", phase=Phase.IDLE)
-    offer = shell.engine.admission.offer(0, shell.now)
-    assert offer is not None
+    (offer,) = shell.engine.admission.offers(0, shell.now)
     assert (offer.rollout, offer.action, offer.release) == (newer, "install", "3")
 
 
@@ -186,5 +181,5 @@ def test_a_device_that_enrols_while_a_wave_is_open_is_in_no_account_of_it():
         shell.enrol(f"new{number}")
     then = shell.view(rollout)
     assert (then.evidence.cut, then.waves[0].cut) == (30, 30)
-    newcomers = {shell.engine.desired(device.row) for device in shell.devices[60:]}
+    newcomers = {shell.engine.desired(device.row, MODEL) for device in shell.devices[60:]}
     assert newcomers == {None}  # the rollout of release 1 does not follow newcomers either

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, Verb, WaveSpec
-from support.toy_rollout import GATE, Behaviour, ToyShell, manifest, spec
+from support.toy_rollout import GATE, MODEL, Behaviour, ToyShell, manifest, spec
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_previous_is_none_on_a_fleet_that_runs_nothing():
 def test_planning_exposes_no_device(shell: ToyShell):
     shell.plan(spec("2"))
     assert all(
-        shell.engine.admission.offer(device.row, shell.now) is None for device in shell.devices
+        shell.engine.admission.offers(device.row, shell.now) == () for device in shell.devices
     )
 
 
@@ -189,7 +189,7 @@ def test_the_newest_rollout_decides_though_the_clock_was_set_back(shell: ToyShel
     newest = shell.start(spec("2", 100))
     shell.run(newest)
     assert shell.on_release("2") == len(shell.devices)
-    assert [shell.engine.desired(device.row) for device in shell.devices] == ["2"] * 60
+    assert [shell.engine.desired(device.row, MODEL) for device in shell.devices] == ["2"] * 60
     assert shell.engine.states()[0].id == newest
     shell.restart(reverse=True)
-    assert [shell.engine.desired(device.row) for device in shell.devices] == ["2"] * 60
+    assert [shell.engine.desired(device.row, MODEL) for device in shell.devices] == ["2"] * 60

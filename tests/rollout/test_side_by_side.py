@@ -130,7 +130,7 @@ def test_places_are_the_same_in_whatever_order_all_is_loaded():
 
 
 def offered(shell: ToyShell, rows: range) -> list[int]:
-    return [row for row in rows if shell.engine.admission.offer(row, shell.now)]
+    return [row for row in rows if shell.engine.admission.offers(row, shell.now)]
 
 
 def test_rollouts_with_a_bound_on_bytes_keep_it_together():
@@ -165,8 +165,8 @@ def test_bytes_of_each_site_are_kept_together():
     shell = two_kinds()
     shell.start(of("cam", "1"))
     shell.start(of("gate", "1", pace=PaceSpec(bytes_per_s_per_site=1)))
-    assert shell.engine.admission.offer(0, shell.now)
-    assert shell.engine.admission.offer(3, shell.now)
-    assert shell.engine.admission.offer(6, shell.now)
-    assert shell.engine.admission.offer(9, shell.now), "eight of ten bytes of site s0"
+    assert shell.engine.admission.offers(0, shell.now)
+    assert shell.engine.admission.offers(3, shell.now)
+    assert shell.engine.admission.offers(6, shell.now)
+    assert shell.engine.admission.offers(9, shell.now), "eight of ten bytes of site s0"
     assert len(offered(shell, GATES)) == 1 + 4 + 4

@@ -58,7 +58,7 @@ def test_a_release_that_turns_bad_in_the_second_wave_leaves_the_first_one_too():
     shell = shell_on_release_1()
     shell.publish("2")
     rollout = shell.start(spec("2", 10, 50, 100))
-    canary = {d.row for d in shell.devices if shell.engine.admission.offer(d.row, shell.now)}
+    canary = {d.row for d in shell.devices if shell.engine.admission.offers(d.row, shell.now)}
     shell.behaviour["2"] = lambda device: (
         Behaviour.GOOD if device.row in canary else Behaviour.FAILS_TRIAL
     )
@@ -104,7 +104,7 @@ def test_a_device_that_was_silent_and_turns_up_confirmed_is_healthy():
         return away_from < now < away_from + 14
 
     first = next(
-        device for device in shell.devices if shell.engine.admission.offer(device.row, shell.now)
+        device for device in shell.devices if shell.engine.admission.offers(device.row, shell.now)
     )
     first.slow_s, first.away = 2, tunnel
     shell.tick()
@@ -241,7 +241,7 @@ def test_a_small_wave_with_one_device_away_passes_when_patience_is_over():
     shell.publish("2")
     rollout = shell.start(spec("2", 10, 100))
     inside = [
-        device for device in shell.devices if shell.engine.admission.offer(device.row, shell.now)
+        device for device in shell.devices if shell.engine.admission.offers(device.row, shell.now)
     ]
     assert len(inside) == 3
     inside[0].away = lambda _now: True
@@ -255,7 +255,7 @@ def test_numbers_between_good_and_bad_wait_for_a_person():
     shell = shell_on_release_1(100)
     shell.publish("2")
     rollout = shell.start(spec("2", 20, 100))
-    unlucky = [d for d in shell.devices if shell.engine.admission.offer(d.row, shell.now)][:2]
+    unlucky = [d for d in shell.devices if shell.engine.admission.offers(d.row, shell.now)][:2]
     shell.behaviour["2"] = lambda device: (
         Behaviour.FAILS_TRIAL if device in unlucky else Behaviour.GOOD
     )
@@ -271,7 +271,7 @@ def test_failures_before_the_sample_is_reached_wait_for_more_and_fail_once_patie
     shell.publish("2", Behaviour.FAILS_TRIAL)
     rollout = shell.start(spec("2", 5, 100))
     inside = [
-        device for device in shell.devices if shell.engine.admission.offer(device.row, shell.now)
+        device for device in shell.devices if shell.engine.admission.offers(device.row, shell.now)
     ]
     for device in inside[3:]:
         device.away = lambda _now: True
@@ -300,15 +300,13 @@ def test_newcomers_wait_for_the_next_wave_and_the_wave_of_everyone_takes_them():
     rollout = shell.start(replace(spec("2", 50, 100), follow=True))
     newcomers = [shell.enrol(f"new{number}") for number in range(40)]
     for device in newcomers:
-        offer = shell.engine.admission.offer(device.row, shell.now)
-        assert offer is not None
+        (offer,) = shell.engine.admission.offers(device.row, shell.now)
         assert offer.release == "1"  # the baseline, not the release of the open rollout
     view = shell.run(rollout)
     assert waves(view)[0] == (50, 100, 100)
     assert view.waves[1].cut == 240
     late = shell.enrol("latecomer")
-    offer = shell.engine.admission.offer(late.row, shell.now)
-    assert offer is not None
+    (offer,) = shell.engine.admission.offers(late.row, shell.now)
     assert (offer.release, offer.rollout) == ("2", rollout)
 
 
@@ -316,14 +314,14 @@ def test_a_completed_rollout_takes_no_newcomers_unless_it_follows_them():
     shell = shell_on_release_1(50)
     rollout = shell.engine.states()[0].id
     late = shell.enrol("latecomer")
-    assert shell.engine.admission.offer(late.row, shell.now) is None
+    assert shell.engine.admission.offers(late.row, shell.now) == ()
     wait = shell.engine.why_device(late.row, shell.now).waits[-1]
     assert (wait.code, rollout in wait.text) == (WaitCode.NOT_FOLLOWED, True)
-    assert shell.engine.admission.offer(0, shell.now) is None, (
+    assert shell.engine.admission.offers(0, shell.now) == (), (
         "a device of the rollout keeps the release"
     )
     shell.restart()
-    assert shell.engine.admission.offer(late.row, shell.now) is None
+    assert shell.engine.admission.offers(late.row, shell.now) == ()
 
 
 def test_a_rollout_ends_although_newcomers_never_stop_coming():

@@ -116,7 +116,7 @@ def test_a_device_knows_why_it_runs_what_it_runs():
     shell.publish("1")
     assert device_wait(shell, 0) is WaitCode.NO_ROLLOUT
     rollout = shell.start(spec("1", 20, 100))
-    inside = [d for d in shell.devices if shell.engine.admission.offer(d.row, shell.now)]
+    inside = [d for d in shell.devices if shell.engine.admission.offers(d.row, shell.now)]
     outside = next(d for d in shell.devices if d not in inside)
     assert device_wait(shell, outside.row) is WaitCode.NEXT_WAVE
     assert device_wait(shell, inside[0].row) is WaitCode.CHECK_IN
@@ -137,7 +137,7 @@ def test_a_device_that_failed_a_release_is_not_offered_it_again():
     shell = shell_on_release_1()
     shell.publish("2", Behaviour.FAILS_TRIAL)
     rollout = shell.start(spec("2", 4, 100))
-    inside = next(d for d in shell.devices if shell.engine.admission.offer(d.row, shell.now))
+    inside = next(d for d in shell.devices if shell.engine.admission.offers(d.row, shell.now))
     for device in shell.devices:
         device.slow_s = 0 if device is inside else 50
     shell.settle(rollout, 4)
