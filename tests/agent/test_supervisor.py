@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgefleet.agent.effect import Apply, WantedModel, WantedRelease
 from edgefleet.agent.state import InstalledRelease
 from edgefleet.agent.supervisor import PID, Supervisor
 from edgefleet.base.clock import SystemClock
@@ -27,11 +28,21 @@ INSTALLED = InstalledRelease(
     quality=MANIFEST.quality,
 )
 
+WANTED = Apply(
+    job=1,
+    generation=7,
+    models=(WantedModel(model="digits", confirmed=WantedRelease(slot="a", installed=INSTALLED)),),
+)
+
 SERVE = """
 import json, os, socketserver, sys
 from http.server import BaseHTTPRequestHandler
 status = json.loads(sys.argv[1])
 class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status["generation"] = wanted["generation"]
+        self.do_GET()
     def do_GET(self):
         body = json.dumps({**status, "pid": os.getpid()}).encode()
         self.send_response(200)
@@ -74,7 +85,7 @@ def test_a_process_that_ends_at_once_is_reported_with_its_last_words(
 ) -> None:
     supervisor = supervise(storage, made, "raise SystemExit('no runtime')", ended=threading.Event())
     with pytest.raises(DeviceError, match="The serving process ended with 1: no runtime"):
-        supervisor.activate("a", INSTALLED)
+        supervisor.apply(WANTED)
     assert supervisor.status() == (None, False)
 
 
@@ -82,11 +93,11 @@ def test_another_agent_adopts_the_living_process_and_hears_of_its_end(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
     first = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
-    started = first.activate("a", INSTALLED)
+    started = first.apply(WANTED)
     ended = threading.Event()
     second = supervise(storage, made, "raise SystemExit('not started')", ended=ended)
     assert second.status() == (started, True)
-    assert second.activate("a", INSTALLED).pid == started.pid
+    assert second.apply(WANTED).pid == started.pid
     os.kill(started.pid, 9)
     assert ended.wait(60)
     assert first.status() == (None, False)
@@ -97,10 +108,10 @@ def test_a_process_that_lives_but_does_not_answer_is_replaced(
     storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
-    before = supervisor.activate("a", INSTALLED)
+    before = supervisor.apply(WANTED)
     Path(storage.locate("serving.sock")).unlink()
     assert supervisor.status() == (None, True)
-    after = supervisor.activate("a", INSTALLED)
+    after = supervisor.apply(WANTED)
     assert after.pid != before.pid
     assert not Path(f"/proc/{before.pid}").exists()
 
@@ -109,10 +120,10 @@ def test_one_answer_that_comes_too_late_ends_nothing(
     storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
-    before = supervisor.activate("a", INSTALLED)
+    before = supervisor.apply(WANTED)
     ask, late = supervisor._ask, [None]
     monkeypatch.setattr(supervisor, "_ask", lambda: late.pop() if late else ask())
-    assert supervisor.activate("a", INSTALLED).pid == before.pid
+    assert supervisor.apply(WANTED).pid == before.pid
     assert late == []
 
 
