@@ -7,7 +7,7 @@ fleet check in every second and download at once, so a rollout takes seconds of 
 from edgefleet.protocol.device import CheckIn, Outcome
 from edgefleet.protocol.rollout import RolloutView
 from edgefleet.rollout import checkin
-from edgefleet.testing import FakeDevice, FakeFleet, FateOf, MemoryHub
+from edgefleet.testing import FakeDevice, FakeFleet, MemoryHub
 from support.invariants import BrokenError, Invariants
 from support.plans import START, manifest
 
@@ -26,7 +26,7 @@ def publish(hub: MemoryHub, release: str) -> None:
     hub.add_release(manifest(release), release * 64)
 
 
-def device(name: str, profile: str = "generic_x86", **labels: str) -> FakeDevice:
+def new_device(name: str, profile: str = "generic_x86", **labels: str) -> FakeDevice:
     """A device that downloads at once and serves no requests."""
     return FakeDevice(name, profile, labels, fetch_s=0.0, requests_s=0.0)
 
@@ -41,14 +41,10 @@ class CheckedFleet(FakeFleet):
         self.invariants = Invariants(self)
         self._twice = twice
         super().__init__(
-            [device(_name(number), **_labels(number)) for number in range(devices)],
+            [new_device(_name(number), **_labels(number)) for number in range(devices)],
             now=START,
             interval_s=1.0,
         )
-
-    def release(self, release: str, fate: FateOf | None = None) -> None:
-        """Publish a release of two bytes."""
-        self.publish(release, fate=fate, artifact_bytes=1, golden_bytes=1)
 
     def finish(self, rollout: str, *, at_most_s: float = 300) -> RolloutView:
         """Let time pass until the rollout has ended."""

@@ -58,7 +58,7 @@ class Invariants:
             view = self.fleet.view(state.id)
             self._check_cuts(state, view)
             self.check_counts(state, view)
-            self._check_soak(view)
+            self.check_soak(view)
             if state.id in self.fleet.engine.open_rollouts() and not view.why.waits:
                 raise BrokenError(f"{state.id} is open and waits for nothing")
             if state.status is Status.REVERTED:
@@ -113,7 +113,8 @@ class Invariants:
         if state.wave is not None and accounts != seen.cut:
             raise BrokenError(f"{accounts} devices in the accounts of {seen.cut}")
 
-    def _check_soak(self, view: RolloutView) -> None:
+    def check_soak(self, view: RolloutView) -> None:
+        """A wave that passed had no report during its soak time."""
         for wave in view.waves:
             judged = wave.judgement
             if wave.closed_at is None or judged is None or judged.reason != "passed":
