@@ -37,13 +37,14 @@ class CheckedFleet(FakeFleet):
     With ``twice`` the store forgets what it has, so every outcome counts as new once more.
     """
 
-    def __init__(self, devices: int = 0, *, twice: bool = False) -> None:
+    def __init__(self, devices: int = 0, *, twice: bool = False, tick_s: float = 1.0) -> None:
         self.invariants = Invariants(self)
         self._twice = twice
         super().__init__(
             [new_device(_name(number), **_labels(number)) for number in range(devices)],
             now=START,
             interval_s=1.0,
+            tick_s=tick_s,
         )
 
     def finish(self, rollout: str, *, at_most_s: float = 300) -> RolloutView:

@@ -49,7 +49,7 @@ class FakeDevice:
     asking: Offer | None = None  # staged; waits for admission
     trial: Attempt | None = None
     window: str | None = None  # the release of the last reported requests
-    dead: bool = False
+    dead: bool = False  # never checks in
     deferred: Offer | None = None  # the last deferred offer
     spool: list[Outcome] = field(default_factory=list)
     seq: int = 0  # number of the last check-in

@@ -22,6 +22,7 @@ from edgefleet.testing.release import ARTIFACT_BYTES, GOLDEN_BYTES, fake_manifes
 
 MODEL: Final = "digits"
 _WHOLE: Final = float(1 << 64)
+_AT_ONCE_S: Final = 1e-5  # from a check-in to the end of a stage that takes no time
 
 FateOf = Callable[[FakeDevice], Fate]
 """The fate of each device with one release."""
@@ -182,15 +183,13 @@ class FakeFleet(MemoryHub):
 
     def _act(self, row: int) -> None:
         device = self._by_row[row]
-        if device.dead:
-            return
-        offline = device.is_offline(self.now)
-        if not offline:
+        silent = device.dead or device.is_offline(self.now)
+        if not silent:
             self._exchange_all(row, device)
         wakes = device.wakes_at
         soon = self.now + self._interval_s
-        due = soon if wakes is None else max(min(wakes, soon), self.now + 1e-3)
-        heapq.heappush(self._due, (soon if offline else due, row))
+        due = soon if wakes is None else max(min(wakes, soon), self.now + _AT_ONCE_S)
+        heapq.heappush(self._due, (soon if silent else due, row))
 
     def _exchange_all(self, row: int, device: FakeDevice) -> None:
         now, fate = self.now, self._fate(device)
@@ -261,7 +260,7 @@ class FakeFleet(MemoryHub):
         """The outcome; a confirmation with the golden accuracies of this release and the last."""
         if outcome.kind is not OutcomeKind.CONFIRMED or device.slot is None:
             return outcome
-        accuracy = self._behaviour[outcome.release].accuracy
-        return replace(
-            outcome, accuracy=accuracy, accuracy_before=self._behaviour[device.slot].accuracy
-        )
+        now, before = self._behaviour[outcome.release], self._behaviour[device.slot]
+        if now.accuracy is None or before.accuracy is None:
+            return outcome
+        return replace(outcome, accuracy=now.accuracy, accuracy_before=before.accuracy)
