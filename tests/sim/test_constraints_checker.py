@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import PaceSpec
 from edgefleet.sim.virtual.checkers.constraints import Constraints
-from support.toy_rollout import ToyShell, outcome, spec
+from support.fleets import memory_hub
+from support.plans import outcome, spec
 
 OFFERED, DEFERRED, STARTED = (
     OutcomeKind.OFFERED,
@@ -21,15 +22,14 @@ class Watched:
     """A rollout with at most two starts a minute, and the violations that the checker reports."""
 
     def __init__(self) -> None:
-        shell = ToyShell(10)
-        shell.publish("1")
+        hub = memory_hub(10, "1")
         paced = replace(spec("1", 100), pace=PaceSpec(starts_per_minute=2))
-        rollout = shell.plan(paced, salt=1)
-        run = SimpleNamespace(engine=shell.engine, name=lambda row: f"d{row}")
+        rollout = hub.plan(paced, salt=1)
+        run = SimpleNamespace(engine=hub.engine, name=lambda row: f"d{row}")
         self.violations: list[str] = []
         self._rollout = rollout
         self._checker = Constraints(run, lambda _name, text: self.violations.append(text))
-        self._checker.changed(None, shell.engine.states()[0], shell.now)
+        self._checker.changed(None, hub.engine.states()[0], hub.now)
 
     def stored(self, row: int, kind: OutcomeKind, at: float) -> None:
         self._checker.stored(np.array([row]), outcome(self._rollout, "1", kind, at=at), at)
