@@ -49,13 +49,6 @@ MUTANTS = (
         ("tests/rollout/test_checkin.py",),
     ),
     Mutant(
-        "a legacy agent is offered what is not granted yet",
-        "rollout/checkin.py",
-        "    if granted is None:\n        return _answer(",
-        "    if granted is None or engine.record(row, granted, now):\n        return _answer(",
-        ("tests/rollout/test_checkin.py",),
-    ),
-    Mutant(
         "a report is counted twice",
         "rollout/evidence/ledger.py",
         "self.counts[standing] += 1",
@@ -154,11 +147,18 @@ MUTANTS = (
         ("good/3000",),
     ),
     Mutant(
-        "an offer to an agent of the version before takes no place",
-        "rollout/constraints/reservations.py",
-        "return len(self._reserved) + len(self._granted)",
-        "return len(self._reserved)",
-        ("previous_agents/300",),
+        "an agent that is too old is offered a release",
+        "rollout/fleet/eligibility.py",
+        "return protocol != NOT_REPORTED and not is_served(protocol)",
+        "return False",
+        ("tests/rollout/test_skew.py",),
+    ),
+    Mutant(
+        "the byte rate is ignored where many check in at once",
+        "rollout/batch.py",
+        "if self._admission.limits_bytes or self._desired",
+        "if self._desired",
+        ("tests/rollout/test_batch.py",),
     ),
     Mutant(
         "overdue devices do not hold growth back",

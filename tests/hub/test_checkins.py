@@ -23,13 +23,11 @@ from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import CheckInAnswer, OutcomeKind, Phase
 from edgefleet.protocol.rollout import (
     Command,
-    ExposureSpec,
-    GateSpec,
     RolloutSpec,
     Verb,
     WaveSpec,
 )
-from edgefleet.protocol.version import PREVIOUS, PROTOCOL
+from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.wire import Problem, decode, encode
 from edgefleet.security.credentials import DeviceIdentity, issue_device_token
 from edgefleet.security.signing import PublisherKey
@@ -48,7 +46,7 @@ from support.hub_inside import (
 )
 from support.hub_process import running_hub
 from support.raw_device import CHECKIN, RawDevice, enrolled, facts
-from support.tiny_releases import publish, tiny_release
+from support.tiny_releases import tiny_release
 
 
 def inside(
@@ -435,65 +433,29 @@ def test_a_report_on_a_rollout_that_a_device_has_no_part_in_counts_nowhere(
     inside(tmp_path, body, devices=10)
 
 
-def test_agents_of_both_versions_end_on_the_release(tmp_path: Path) -> None:
-    with running_hub(tmp_path / "data") as hub:
-        client = hub.client()
-        publish(client, PublisherKey.generate(), tiny_release(tmp_path, "2"))
-        devices = enrolled(client, hub.url, 2)
-        devices[0].protocol = PREVIOUS
+def test_an_agent_of_protocol_1_is_shown_and_gets_no_release(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        old, new = devices
+        old.protocol = OLDEST_SERVED - 1
+        await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "2"))
         for device in devices:
-            device.check_in()
-        gate = GateSpec(soak_s=0, min_sample=1, confirm_after_s=0.1)
+            await report(hub, device, device.said())
         spec = RolloutSpec(
-            model="digits",
-            release="2",
-            waves=(WaveSpec(percent=100),),
-            gate=gate,
-            exposure=ExposureSpec(first=1),
+            model="digits", release="2", skip_ineligible=True, waves=(WaveSpec(percent=100),)
         )
-        view = client.plan(spec)
-        client.command(view.id, Verb.START, Command())
-        for _ in range(6):
-            for device in devices:
-                device.check_in()
-                device.live()
-        for device in devices:
-            device.check_in()
-            device.close()
-        assert [device.release for device in devices] == ["2", "2"]
-        kinds = [[one.kind for one in device.reported] for device in devices]
-        assert kinds == [[OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED]] * 2
-        assert client.rollout(view.id).evidence.healthy == 2
+        view = await hub.plan(spec, "operator")
+        assert view.ineligible == {"agent_too_old": 1}
+        await hub.command(view.id, Verb.START, Command(), "operator")
+        assert (await report(hub, new, new.said())).offer is not None
+        start = outcome("start", OutcomeKind.TRIAL_STARTED, view.id)
+        answer = await report(hub, old, old.said(start, phase=Phase.TRIAL))
+        assert (answer.offer, answer.acked) == (None, ())
+        assert hub.rollout(view.id).exposed == 0
+        waits = hub.why_device(old.name).waits
+        assert [wait.code.value for wait in waits] == ["ineligible"], "the device is online"
+        assert "speaks protocol 1" in waits[0].text
 
-
-def test_an_offer_to_an_agent_of_the_version_before_is_durable_before_it_is_made(
-    tmp_path: Path,
-) -> None:
-    async def main() -> None:
-        async with hub_inside(tmp_path / "data") as hub:
-            first, other = await enrol_inside(hub, 2)
-            first.protocol = other.protocol = PREVIOUS
-            await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "2"))
-            spec = RolloutSpec(
-                model="digits",
-                release="2",
-                waves=(WaveSpec(percent=100),),
-                exposure=ExposureSpec(first=1),
-            )
-            view = await hub.plan(spec, "operator")
-            await hub.command(view.id, Verb.START, Command(), "operator")
-            assert (await report(hub, first, first.said())).offer is not None
-            assert (await report(hub, other, other.said())).offer is None
-        async with hub_inside(tmp_path / "data") as hub:
-            assert (await report(hub, other, other.said())).offer is None, "the place is reserved"
-            start = outcome("start", OutcomeKind.TRIAL_STARTED, view.id)
-            answer = await report(hub, first, first.said(start, phase=Phase.TRIAL))
-            assert answer.acked == ("start",)
-            assert hub.rollout(view.id).evidence.in_trial == 1
-            forged = outcome("mine", OutcomeKind.OFFERED, view.id)
-            assert (await report(hub, other, other.said(forged))).offer is None
-
-    asyncio.run(main())
+    inside(tmp_path, run, devices=2)
 
 
 def test_a_protocol_that_is_not_served_is_counted_in_the_plan_and_said(tmp_path: Path) -> None:
@@ -511,6 +473,9 @@ def test_a_protocol_that_is_not_served_is_counted_in_the_plan_and_said(tmp_path:
         await report(hub, devices[0], devices[0].said())
         view = await hub.plan(spec, "operator")
         assert view.ineligible == {"agent_too_old": 2}
-        assert "this hub speaks protocols 1 to 2" in hub.why_device(devices[1].name).line
+        assert (
+            f"this hub serves protocols {OLDEST_SERVED} to {PROTOCOL}"
+            in hub.why_device(devices[1].name).line
+        )
 
     inside(tmp_path, run, devices=3)

@@ -1,4 +1,4 @@
-"""The acknowledgement of a start is its grant: grants never exceed the plan's limits."""
+"""The acknowledgement of a start is its admission: admissions never exceed the plan's limits."""
 
 import asyncio
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def waits_for_person(hub: Hub) -> set[tuple[str, str]]:
 
 
 async def ask(hub: Hub, device: InsideDevice, rollout: str) -> bool:
-    """Report a start. Returns whether the hub granted it."""
+    """Report a start. Returns whether the hub admitted it."""
     start = outcome(f"{device.name}-start", STARTED, rollout)
     answer = await report(hub, device, device.said(start, phase=Phase.STAGED))
     return answer.acked == (start.id,)
@@ -91,12 +91,12 @@ async def ask(hub: Hub, device: InsideDevice, rollout: str) -> bool:
 
 def test_many_starts_at_once_never_exceed_what_is_allowed_by_one(tmp_path: Path) -> None:
     async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
-        granted = await asyncio.gather(*(ask(hub, device, rollout) for device in devices))
-        assert sum(granted) == 10
+        admitted = await asyncio.gather(*(ask(hub, device, rollout) for device in devices))
+        assert sum(admitted) == 10
         view = hub.rollout(rollout)
         assert (view.exposed, view.evidence.in_trial, view.allowed) == (10, 10, 10)
         again = await asyncio.gather(*(ask(hub, device, rollout) for device in devices))
-        assert again == granted, "a repeated start of an admitted device is admitted, no other"
+        assert again == admitted, "a repeated start of an admitted device is admitted, no other"
 
     rolling(tmp_path, run)
 
@@ -218,7 +218,7 @@ def test_a_hub_that_was_killed_goes_on_counting_where_it_was(tmp_path: Path) -> 
     asyncio.run(main())
 
 
-def test_a_hub_that_grants_without_asking_is_caught(
+def test_a_hub_that_admits_without_asking_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "admit", lambda *_: True)

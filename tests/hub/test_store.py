@@ -252,6 +252,20 @@ def test_the_schema_is_applied_once_and_remembered(tmp_path: Path) -> None:
     assert [step.number for step in packaged()] == list(range(1, len(packaged()) + 1))
 
 
+def test_stored_offers_to_agents_of_protocol_1_are_removed(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
+    migrate(connection, packaged()[:3])
+    connection.execute("INSERT INTO device VALUES (0, 'd', 0, '{}', '{}')")
+    for id_, kind in (("a", "offered"), ("b", "trial_started")):
+        connection.execute(
+            "INSERT INTO outcome (device, id, rollout, release, kind, at, reason, detail,"
+            " received_at) VALUES (0, ?, 'ro-1', '1', ?, 0, '', '', 0)",
+            (id_, kind),
+        )
+    migrate(connection, packaged())
+    assert connection.execute("SELECT id FROM outcome").fetchall() == [("b",)]
+
+
 @pytest.mark.parametrize("tamper", ["changed", "newer"])
 def test_a_database_of_another_version_is_left_alone(tmp_path: Path, tamper: str) -> None:
     connection = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)

@@ -77,9 +77,9 @@ class Twins:
         now = self.singly.now
         one, many = self.singly.engine, self.together.engine
         if kind is OutcomeKind.TRIAL_STARTED:
-            granted = [one.admit(row, sent, now) for row in rows.tolist()]
+            admitted = [one.admit(row, sent, now) for row in rows.tolist()]
             mask = many.batch.admit(rows, sent, now)
-            assert mask.tolist() == granted
+            assert mask.tolist() == admitted
             rows = rows[mask]
             if not len(rows):
                 return

@@ -115,7 +115,6 @@ def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKin
         OutcomeKind.REFUSED,
         OutcomeKind.DEFERRED,
         OutcomeKind.WITHDRAWN,
-        OutcomeKind.OFFERED,
     }
     assert (ledger.exposed, ledger.exposed_up_to(0)) == ((0, 0) if never_ran else (1, 1))
 

@@ -23,7 +23,7 @@ from edgefleet.protocol.rollout import (
     Verb,
     WaveSpec,
 )
-from edgefleet.protocol.version import PROTOCOL, starts_by_itself
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Change, Engine
@@ -223,8 +223,6 @@ class ToyShell:
 
     def check_in(self, device: ToyDevice) -> None:
         self._live(device)
-        if device.begun and starts_by_itself(device.protocol) and not device.trial:
-            self._go_on(device, device.begun[0])
         silent_s, device.heard = self.now - device.heard, self.now
         if silent_s > GATE.silence_s:
             self.were_silent.update((device.row, said.id) for said in device.spool)
@@ -296,10 +294,6 @@ class ToyShell:
                 self._say(device, offer, OutcomeKind.DEFERRED)
             case behaves:
                 start = self._outcome(device, offer, OutcomeKind.TRIAL_STARTED)
-                if starts_by_itself(device.protocol):
-                    self._start(device, offer, behaves)
-                    device.spool.append(start)  # told with the check-in that follows
-                    return
                 device.staged = offer
                 answered = self.exchange(device, *device.spool, start)
                 device.spool.clear()

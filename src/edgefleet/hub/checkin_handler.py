@@ -67,7 +67,7 @@ class DevicePlane:
                 raise OperatorError("method_not_allowed", "A check-in is a POST.")
             authorization = request.headers.get(b"authorization", b"").decode("latin-1")
             row = self._devices.identify(authorization)
-            check_in = self._read(row, request.body)
+            check_in = self._read(row, request.raw_body)
             if check_in.release is not None or check_in.model is not None:
                 check_in = self._devices.known(check_in)
             if check_in.outcomes or check_in.facts:
@@ -137,22 +137,18 @@ class DevicePlane:
         self._observe("ok", started)
         return Reply(HTTPStatus.OK, body)
 
-    def _read(self, row: int, body: bytes) -> CheckIn:
+    def _read(self, row: int, body: bytes | bytearray) -> CheckIn:
         """Raises DeviceError ``protocol_unsupported``, which is noted, or ``checkin_malformed``."""
         try:
-            check_in = decode(body, CheckIn, code="checkin_malformed")
+            return decode(body, CheckIn, code="checkin_malformed")
         except DeviceError:
             # A newer protocol may have another shape: say that rather than which field is odd.
-            self._check(row, decode(body, _Version, code="checkin_malformed").protocol)
-            raise
-        self._check(row, check_in.protocol)
-        return check_in
-
-    def _check(self, row: int, protocol: int) -> None:
-        try:
-            check_protocol(protocol)
-        except DeviceError:
-            self._engine.fleet.set_protocol(row, protocol)  # it counts as too old for any release
+            protocol = decode(body, _Version, code="checkin_malformed").protocol
+            try:
+                check_protocol(protocol)
+            except DeviceError:
+                self._engine.fleet.set_protocol(row, protocol)  # too old for any release
+                raise
             raise
 
     def _replayed(self, refused: checkin.OutOfSequence, started: float) -> Reply:

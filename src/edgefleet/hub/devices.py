@@ -27,10 +27,9 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.step import AuditLine
 from edgefleet.security.credentials import (
     DeviceIdentity,
-    bearer,
     issue_device_token,
     new_token,
-    read_device_token,
+    read_device_header,
     token_digest,
 )
 
@@ -115,9 +114,9 @@ class Devices:
         """The token that the device sends with every later request."""
         return issue_device_token(self._secret, identity)
 
-    def identify(self, authorization: str | None) -> int:
+    def identify(self, authorization: str) -> int:
         """The row of the device that sent this header. Raises DeviceError."""
-        identity = read_device_token(self._secret, bearer(authorization))
+        identity = read_device_header(self._secret, authorization)
         if self._fleet.row(identity.name) != identity.row:
             raise DeviceError("credential_invalid", f"No device {identity.name} is enrolled here.")
         return identity.row

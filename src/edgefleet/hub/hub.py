@@ -152,7 +152,7 @@ class Hub:
 
     # Devices.
 
-    def identify(self, authorization: str | None) -> int:
+    def identify(self, authorization: str) -> int:
         """The row of the device with this credential. Raises DeviceError."""
         return self._devices.identify(authorization)
 

@@ -50,7 +50,7 @@ class Position(NamedTuple):
     standing: DeviceStanding
     is_eligible: bool
     is_inside: bool  # in the open wave or in one before it
-    has_place: bool  # a place is reserved or granted; the start is not recorded yet
+    has_place: bool  # a place is reserved; the start is not recorded yet
 
 
 NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, is_inside=False, has_place=False)

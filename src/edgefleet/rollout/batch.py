@@ -9,10 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.device import Offer, Outcome, Telemetry
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.legacy_grants import LegacyGrants
 from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission
 from edgefleet.rollout.desired import Desired
@@ -37,7 +36,6 @@ class Batch:
         admission: StartAdmission,
         counting: Intake,
         *,
-        grants: LegacyGrants,
         offers: Offers,
     ) -> None:
         self._fleet = fleet
@@ -45,13 +43,10 @@ class Batch:
         self._desired = desired
         self._admission = admission
         self._intake = counting
-        self._grants = grants
         self._offers = offers
 
     def concern(self, rows: Rows, outcome: Outcome) -> Mask:
         """For each row: True if the report is to be stored. See ``Engine.position``."""
-        if outcome.kind is OutcomeKind.OFFERED:
-            return np.zeros(len(rows), np.bool_)
         active = self._rollouts.get(outcome.rollout)
         if active is None:
             return np.ones(len(rows), np.bool_)
@@ -78,13 +73,6 @@ class Batch:
             for row in rows.tolist():
                 active.reservations.free(row)
 
-    def grants(self, rows: Rows, now: float) -> tuple[tuple[int, Outcome], ...]:
-        """The rows that get a grant, each with its grant. See ``Engine.grant``."""
-        if not self._grants.by_row and not self._admission.any_starts_by_itself(rows):
-            return ()
-        each = ((row, self._grants.give(row, now)) for row in rows.tolist())
-        return tuple((row, granted) for row, granted in each if granted is not None)
-
     def telemetry(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
         """Add the same serving figures for each of ``rows``. See ``Engine.telemetry``."""
         self._intake.add_telemetry_all(rows, telemetry, now)
@@ -92,7 +80,7 @@ class Batch:
     def answers(self, rows: Rows, now: float) -> OffersByRow:
         """The offer for each row. None if the device already runs its release, or must wait."""
         running = self._fleet.running_ids[rows]
-        if self._desired.withdraws_any(running):
+        if self._admission.limits_bytes or self._desired.withdraws_any(running):
             return self._one_by_one(rows, now)
         parts: list[tuple[Offer | None, Rows]] = []
         kept = np.ones(len(rows), np.bool_)
@@ -101,7 +89,7 @@ class Batch:
             unbegun = active.ledger.standings(rows[other]) < DeviceStanding.TRIAL
             offered = np.ones(len(other), np.bool_)
             if unbegun.any():
-                offered[unbegun] = self._admission.all_may_stage(active, rows[other[unbegun]], now)
+                offered[unbegun] = self._admission.all_may_stage(active, rows[other[unbegun]])
             if offered.any():
                 parts.append((active.offer, rows[other[offered]]))
                 kept[other[offered]] = False

@@ -195,7 +195,6 @@ def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float
     unreported = fleet.running_ids[activated] == NOTHING
     starting = (fleet.phases[activated] == TRIAL_CODE) | (fleet.phases[activated] == STAGED_CODE)
     owes[activated[unreported | starting]] = True
-    owes[list(active.reservations.granted)] = True
     rows = np.flatnonzero(owes)
     back_to = desired.numbers(rows)
     stranded = int(np.count_nonzero(back_to == NOTHING))

@@ -1,4 +1,4 @@
-"""One check-in: accept, admit, store, record, grant, count telemetry, answer; always in this order.
+"""One check-in: accept, admit, store, record, count telemetry, answer; always in this order.
 
 The order is fixed by the values of this module, so all shells share it. A shell (the hub, the
 simulator, the test fixtures) only performs the input and output that a ``Pending`` names:
@@ -8,9 +8,8 @@ simulator, the test fixtures) only performs the input and output that a ``Pendin
         fresh = make_durable(step)  # if storing fails: abandon(engine, step)
         step = finish(engine, step, fresh, now)
 
-An ``Answered`` exists only when every outcome that it acknowledges is durable and recorded. A grant
-is decided after the reports were recorded, because a report may use up an earlier grant. The offer
-is decided last, because it depends on the reports and on the grant.
+An ``Answered`` exists only when every outcome that it acknowledges is durable and recorded. The
+offer is decided last, because it depends on the reports.
 
 ``begin_batch`` and ``finish_batch`` run the same steps for many devices that send the same check-in
 at one moment, as a hub does if its store commits their reports together.
@@ -55,8 +54,8 @@ _NO_RECEIPT: Final = Receipt()
 class Pending(msgspec.Struct, frozen=True):
     """The write that must be durable before the check-in continues: ``facts`` or ``to_store``.
 
-    ``at`` is the time of receipt, stored with the outcomes. ``reserved`` contains the starts and
-    the grant of ``to_store``: their places stay reserved until ``finish`` or ``abandon``.
+    ``at`` is the time of receipt, stored with the outcomes. ``reserved`` contains the starts of
+    ``to_store``: their places stay reserved until ``finish`` or ``abandon``.
     """
 
     row: int
@@ -67,7 +66,6 @@ class Pending(msgspec.Struct, frozen=True):
     reserved: tuple[Outcome, ...] = ()
     receipt: Receipt = _NO_RECEIPT  # valid once the check-in is answered
     waiting: tuple[tuple[Outcome, Position], ...] = ()  # to be admitted once ``facts`` are durable
-    is_grant: bool = False
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -101,7 +99,7 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
     )
     outcomes, facts = check_in.outcomes, check_in.facts
     if not outcomes and facts is None:
-        return _grant(engine, row, check_in, now, _NO_RECEIPT)
+        return _answer(engine, row, check_in, now, _NO_RECEIPT)
     waiting: list[tuple[Outcome, Position]] = []
     dropped: list[str] = []
     for outcome in outcomes:
@@ -128,9 +126,7 @@ def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: floa
             engine.release(row, outcome)
     if pending.facts is not None:
         return _admit(engine, pending, now)
-    if pending.is_grant:
-        return _answer(engine, pending.row, pending.check_in, now, pending.receipt)
-    return _grant(engine, pending.row, pending.check_in, now, pending.receipt)
+    return _answer(engine, row, pending.check_in, now, pending.receipt)
 
 
 def abandon(engine: Engine, pending: Pending) -> None:
@@ -152,7 +148,7 @@ def _admit(engine: Engine, pending: Pending, now: float) -> Step:
             reserved.append(outcome)
         to_store.append(outcome)
     if not to_store:
-        return _grant(engine, row, check_in, now, pending.receipt)
+        return _answer(engine, row, check_in, now, pending.receipt)
     ids = tuple(outcome.id for outcome in to_store)
     return Pending(
         row,
@@ -161,16 +157,6 @@ def _admit(engine: Engine, pending: Pending, now: float) -> Step:
         to_store=tuple(to_store),
         reserved=tuple(reserved),
         receipt=Receipt(ids, pending.receipt.dropped),
-    )
-
-
-def _grant(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Receipt) -> Step:
-    granted = engine.grant(row, now)
-    if granted is None:
-        return _answer(engine, row, check_in, now, receipt)
-    grant = (granted,)
-    return Pending(
-        row, check_in, now, to_store=grant, reserved=grant, receipt=receipt, is_grant=True
     )
 
 
@@ -212,7 +198,6 @@ class PendingBatch:
     reserved: tuple[tuple[Rows, Outcome], ...] = ()
     groups: tuple[Group, ...] = ()  # all of ``rows``, with the receipts of the answers
     waiting: tuple[Mask, ...] = ()  # for each outcome, the rows that it concerns, before admission
-    is_grant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,9 +249,7 @@ def finish_batch(
     abandon_batch(engine, pending)
     if pending.facts is not None:
         return _admit_batch(engine, pending.rows, pending.check_in, pending.waiting, now)
-    if pending.is_grant:
-        return _answer_batch(engine, pending.rows, pending.check_in, pending.groups, now)
-    return _grant_batch(engine, pending.rows, pending.check_in, pending.groups, now)
+    return _answer_batch(engine, pending.rows, pending.check_in, pending.groups, now)
 
 
 def abandon_batch(engine: Engine, pending: PendingBatch) -> None:
@@ -282,7 +265,7 @@ def _admit_batch(
     groups = _groups(rows, check_in.outcomes, concerning, stored)
     to_store = tuple(group for group in groups if group.to_store)
     if not to_store:
-        return _grant_batch(engine, rows, check_in, groups, now)
+        return _answer_batch(engine, rows, check_in, groups, now)
     reserved = tuple(
         (rows[mask], outcome)
         for outcome, mask in zip(check_in.outcomes, stored, strict=True)
@@ -341,24 +324,6 @@ def _groups(
                     split.append((places[mask], part))
         groups = split
     return tuple(Group(rows[places], part.to_store, part.dropped) for places, part in groups)
-
-
-def _grant_batch(
-    engine: Engine, rows: Rows, check_in: CheckIn, groups: tuple[Group, ...], now: float
-) -> BatchStep:
-    grants = engine.batch.grants(rows, now)
-    if not grants:
-        return _answer_batch(engine, rows, check_in, groups, now)
-    reserved = tuple((np.array([row]), granted) for row, granted in grants)
-    return PendingBatch(
-        rows,
-        check_in,
-        now,
-        to_store=tuple(Group(row, (granted,)) for row, granted in reserved),
-        reserved=reserved,
-        groups=groups,
-        is_grant=True,
-    )
 
 
 def _answer_batch(

@@ -9,14 +9,13 @@ or ``evaluate`` to ``commit`` no other change of that rollout may be made.
 from dataclasses import dataclass
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.device import Offer, Outcome, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import plan
 from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position, PublishedRelease
 from edgefleet.rollout.admission.downloads import open_candidates, renew_candidates
-from edgefleet.rollout.admission.legacy_grants import LegacyGrants
 from edgefleet.rollout.admission.offers import Offers
 from edgefleet.rollout.admission.starts import StartAdmission, allowed
 from edgefleet.rollout.batch import Batch
@@ -70,15 +69,13 @@ class Engine:
         self._fleet_wide = FleetConstraints()
         self._admission = StartAdmission(self.fleet, self._rollouts, self._fleet_wide)
         self._offers = Offers(self._desired, self._admission)
-        self._grants = LegacyGrants(self.fleet, self._desired, self._admission, self._offers)
-        self._intake = Intake(self.fleet, self._rollouts, self._fleet_wide, self._grants)
+        self._intake = Intake(self.fleet, self._rollouts, self._fleet_wide)
         self.batch = Batch(
             self.fleet,
             self._rollouts,
             self._desired,
             self._admission,
             self._intake,
-            grants=self._grants,
             offers=self._offers,
         )
         self._status = RolloutStatus(self.fleet, self._desired, self._fleet_wide, gate)
@@ -219,8 +216,6 @@ class Engine:
         device has no part in the rollout; the report is dropped then.
         """
         active = self._rollouts.get(outcome.rollout)
-        if outcome.kind is OutcomeKind.OFFERED:
-            return None
         return NOWHERE if active is None else active.position_of_report(row, outcome.kind)
 
     def admit(
@@ -237,16 +232,8 @@ class Engine:
         where = active.position(row) if position is None else position
         return self._admission.admit(active, row, where, outcome, now)
 
-    def grant(self, row: int, now: float) -> Outcome | None:
-        """The grant to store and record before ``answer`` makes the offer. None if none is needed.
-
-        For an agent of the previous version, which starts without asking, the offer is the grant.
-        Its place is reserved until the grant is recorded or ``release`` returns it.
-        """
-        return self._grants.give(row, now)
-
     def release(self, row: int, outcome: Outcome) -> None:
-        """Return the place of a start or a grant that could not be stored."""
+        """Return the place of a start that could not be stored."""
         active = self._rollouts.get(outcome.rollout)
         if active is not None:
             active.reservations.free(row)

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.legacy_grants import LegacyGrants
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.evidence.ledger import WENT_BACK, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -25,11 +24,8 @@ Standings = npt.NDArray[np.uint8]
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _TRIAL: Final = DeviceStanding.TRIAL
 _HEALTHY: Final = DeviceStanding.HEALTHY
-_DEFERRED: Final = DeviceStanding.DEFERRED
 _NONE: Final = DeviceStanding.NONE
 _CAME_BACK: Final = OutcomeKind.REVERTED
-_GRANTED: Final = OutcomeKind.OFFERED
-_PUT_OFF: Final = OutcomeKind.DEFERRED
 _CONFIRMED: Final = OutcomeKind.CONFIRMED
 _STARTED: Final = OutcomeKind.TRIAL_STARTED
 _WENT_BACK: Final = [int(standing) for standing in WENT_BACK]
@@ -43,12 +39,10 @@ class Intake:
         fleet: Fleet,
         rollouts: Mapping[str, ActiveRollout],
         fleet_wide: FleetConstraints,
-        grants: LegacyGrants,
     ) -> None:
         self._fleet = fleet
         self._rollouts = rollouts
         self._fleet_wide = fleet_wide
-        self._grants = grants
         self._judged: tuple[ActiveRollout, ...] = ()
 
     def arrange(self) -> None:
@@ -67,10 +61,6 @@ class Intake:
         # A device that rolls back may also report on the release to which it returns.
         if outcome.release != active.state.spec.release and kind is not _CAME_BACK:
             return False
-        if kind is _GRANTED:
-            return self._grants.record(active, row, outcome.at)
-        if kind is _PUT_OFF:
-            reservations.put_off(row, outcome.at if at is None else at)
         before = ledger.standing(row)
         counted = before is _TRIAL or before is _HEALTHY  # in its wave, for good
         after = ledger.record(row, outcome, None if counted else active.wave_of(row))
@@ -80,8 +70,6 @@ class Intake:
             active.cohorts.confirmed(outcome, active.state.spec.gate)
         elif kind is _STARTED:
             active.began(row, at)
-        if self._grants.by_row and after > _DEFERRED:
-            self._grants.settle(active, row)
         if self._fleet_wide.budgets.counts:
             if after is _TRIAL:
                 reservations.begin_trial(row, self._fleet.labels(row))
@@ -98,11 +86,6 @@ class Intake:
             return 0
         if outcome.kind is not _CAME_BACK and outcome.release != active.state.spec.release:
             return 0
-        if outcome.kind is _GRANTED:
-            return sum(self._grants.record(active, row, outcome.at) for row in rows.tolist())
-        if outcome.kind is _PUT_OFF:
-            for row in rows.tolist():
-                active.reservations.put_off(row, outcome.at if at is None else at)
         before = active.ledger.standings(rows)
         new = active.ledger.record_all(rows, outcome, active.waves_of(rows))
         rows, before = rows[new], before[new]
@@ -116,9 +99,6 @@ class Intake:
                 active.reservations.began(row, at)
             if at is not None:
                 active.note_progress(int(rows[0]), at)
-        if self._grants.by_row:
-            for row in rows[after > _DEFERRED].tolist():
-                self._grants.settle(active, row)
         self._budget(active, rows, before, after)
         went_back = np.isin(after, _WENT_BACK) & ~np.isin(before, _WENT_BACK)
         for row in rows[went_back].tolist():

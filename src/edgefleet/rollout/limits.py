@@ -14,7 +14,6 @@ LATENCY_DEVICES_PER_COHORT: Final = 1024  # devices whose p95 is kept for the me
 SCORES_PER_DEVICE: Final = 100  # largest weight of a device in the mean confidence
 FIRST_NAMES: Final = 5  # devices named in a wait
 LABEL_KEYS_NAMED: Final = 8  # label keys named in an error message
-PUT_OFF_S: Final = 600.0  # until a device that deferred its grant gets an offer again
 SEQ_MAX: Final = (1 << 63) - 1
 SCORES_WAITING: Final = 256  # devices whose scores wait for a pair
 OVERDUE_SAMPLES: Final = 64  # kept per rollout: (time, devices begun)

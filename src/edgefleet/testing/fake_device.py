@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Reason
-from edgefleet.protocol.version import PROTOCOL, starts_by_itself
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.testing.behaviour import Fate
 from edgefleet.testing.limits import REQUESTS_PER_S
 
@@ -25,8 +25,8 @@ class FakeDevice:
     """One device of a ``FakeFleet``. ``fates`` maps release names to fates.
 
     The device downloads an offered release for ``fetch_s``, asks to start a trial, and starts after
-    the engine admits it (without asking, if ``protocol`` is the previous one). The trial ends after
-    the offer's ``confirm_after_s``. The device rolls back when the hub offers a revert.
+    the engine admits it. The trial ends after the offer's ``confirm_after_s``. The device rolls
+    back when the hub offers a revert.
 
     ``offline`` may be a function of the time. An offline device does nothing. ``requests_s`` is the
     number of requests that it serves in a second. At 0 it reports no telemetry.
@@ -120,10 +120,7 @@ class FakeDevice:
                 self._report(offer, OutcomeKind.DEFERRED, now, Reason.DISK_FULL)
             case Fate.HEALTHY | Fate.FAILS | Fate.CRASHES | Fate.SILENT:
                 self._report(offer, OutcomeKind.TRIAL_STARTED, now)
-                if starts_by_itself(self.protocol):
-                    self._start(offer, fate, now)
-                else:
-                    self.asking = offer
+                self.asking = offer
 
     def _start(self, offer: Offer, fate: Fate, now: float) -> None:
         self.slot, self.running = self.running, offer.release

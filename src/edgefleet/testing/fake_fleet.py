@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from edgefleet.base.ids import device_hash, mix64
 from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
-from edgefleet.protocol.version import is_served
+from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.rollout import checkin
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.testing.behaviour import Behaviour, Fate
@@ -194,7 +194,7 @@ class FakeFleet(MemoryHub):
     def _exchange_all(self, row: int, device: FakeDevice) -> None:
         now, fate = self.now, self._fate(device)
         device.live(now, fate)
-        if not is_served(device.protocol):
+        if not OLDEST <= device.protocol <= PROTOCOL:
             self.engine.fleet.set_protocol(row, device.protocol)
             return  # the hub refuses the check-in
         outcomes = tuple(self._measured(device, one) for one in device.spool[:OUTCOMES_PER_CHECKIN])

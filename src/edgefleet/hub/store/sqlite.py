@@ -32,7 +32,8 @@ class SqliteStore:
     def __init__(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
         self._writing = writing
         self.reader = Reader(reading)
-        self._writer: Writer | None = None
+        self.writer: Writer  # from ``start`` on
+        self.started = False
 
     @classmethod
     def open(cls, path: Path) -> "SqliteStore":
@@ -47,26 +48,16 @@ class SqliteStore:
 
     def start(self, observe: Callable[[Commit], None]) -> None:
         """Start the writer thread. ``observe`` is called after each commit."""
-        self._writer = Writer(self._writing, asyncio.get_running_loop(), observe=observe)
+        self.writer = Writer(self._writing, asyncio.get_running_loop(), observe=observe)
+        self.started = True
 
     async def close(self) -> None:
         """Commit the queued writes, then close both connections."""
-        if self._writer is None:
-            self._writing.close()
+        if self.started:
+            await self.writer.close()
         else:
-            await self._writer.close()
+            self._writing.close()
         self.reader.close()
-
-    @property
-    def started(self) -> bool:
-        return self._writer is not None
-
-    @property
-    def writer(self) -> Writer:
-        if self._writer is None:
-            msg = "the store was not started"
-            raise AssertionError(msg)
-        return self._writer
 
     def save_outcomes(
         self,

@@ -8,7 +8,6 @@ import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.version import starts_by_itself
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.admission import downloads
@@ -18,7 +17,7 @@ from edgefleet.rollout.constraints.label_budget import LabelsByRow
 from edgefleet.rollout.constraints.quarantine import quarantine_text
 from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.constraints.window import LABEL
-from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
+from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
@@ -30,7 +29,6 @@ _FAILED: Final = DeviceStanding.FAILED
 _REFUSED: Final = DeviceStanding.REFUSED
 _RUNNING: Final = Status.RUNNING
 
-_NO_GRANT: Final = Blocked(WaitCode.EXPOSURE, "No place is granted to this device yet.")
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -67,35 +65,21 @@ class StartAdmission:
             return True
         if standing is _TRIAL or standing is _HEALTHY:
             return True
-        if starts_by_itself(self._fleet.protocol(row)):
-            # The device runs the release by now, so it counts even if no grant is on record.
-            if standing not in EXCLUDED:
-                active.reservations.reserve(row, self._labels(row), now)
-            return True
         if not active.gives(row, standing, self._fleet.running_id(row), position):
             return False
-        if self._is_refused(active, row, now):
-            return False
-        active.reserve(row, self._labels(row), now)
-        return True
-
-    def grant(self, active: ActiveRollout, row: int, now: float) -> bool:
-        """True if a legacy device may get a grant before its start; its place is then reserved."""
-        reservations = active.reservations
-        if reservations.has_place(row) or reservations.is_put_off(row, now):
-            return False
-        if self._is_refused(active, row, now) or self._turn(active, row, now) is not None:
-            return False
-        self._count_bytes(active, row, now)
-        active.reserve(row, self._labels(row), now)
-        return True
+        refused = self.refusal(active, row, now)
+        if refused is None:
+            active.reserve(row, self._labels(row), now)
+        elif refused.code is WaitCode.WINDOW:
+            # The patience does not run while the window is closed.
+            active.reservations.note_progress(now)
+        return refused is None
 
     def admit_all(self, active: ActiveRollout, rows: Rows, outcome: Outcome, now: float) -> Mask:
         """``admit`` for many rows, ascending, that report the same start. Low rows come first."""
         spec, ledger = active.state.spec, active.ledger
         reservations = active.reservations
-        own = spec.windows or self._fleet_wide.budgets.counts or reservations.reserved
-        if own or self.any_starts_by_itself(rows):
+        if spec.windows or self._fleet_wide.budgets.counts or reservations.reserved:
             each = (
                 self.admit(active, row, active.position(row), outcome, now) for row in rows.tolist()
             )
@@ -143,53 +127,6 @@ class StartAdmission:
 
         None if it may. Changes nothing.
         """
-        if not starts_by_itself(self._fleet.protocol(row)):
-            return self._turn(active, row, now)
-        reason = self.refusal(active, row, now)
-        if reason is not None:
-            return reason
-        reservations = active.reservations
-        if reservations.granted_since(row) is None or reservations.is_put_off(row, now):
-            return self._turn(active, row, now) or _NO_GRANT
-        return None
-
-    def begin_download(self, offer: Offer, row: int, now: float) -> None:
-        """Consume the bytes of an offered release from the budgets of all open rollouts."""
-        if offer.action != "install" or not self._fleet_wide.bytes.is_bounded:
-            return
-        active = self._rollouts.get(offer.rollout)
-        if active is not None and active.ledger.standing(row) < _TRIAL:
-            self._count_bytes(active, row, now)
-
-    def _may_begin_download(self, active: ActiveRollout, row: int, now: float) -> bool:
-        """True if ``staging`` is None; the bytes of the download are then consumed."""
-        if self.staging(active, row, now) is not None:
-            return False
-        self._count_bytes(active, row, now)
-        return True
-
-    def _count_bytes(self, active: ActiveRollout, row: int, now: float) -> None:
-        if self._fleet_wide.bytes.is_bounded:
-            downloads.count_bytes(active, self._fleet, row, now, self._fleet_wide.bytes)
-
-    def any_starts_by_itself(self, rows: Rows) -> bool:
-        """True if one of the devices starts an offered release without asking again."""
-        return any(starts_by_itself(number) for number in set(self._fleet.protocols[rows].tolist()))
-
-    def _is_refused(self, active: ActiveRollout, row: int, now: float) -> bool:
-        refused = self.refusal(active, row, now)
-        if refused is None:
-            return False
-        if refused.code is WaitCode.WINDOW:
-            # The patience does not run while the window is closed.
-            active.reservations.note_progress(now)
-        return True
-
-    def _labels(self, row: int) -> Mapping[str, str]:
-        """The labels by which the budgets count the device. Empty if there are no budgets."""
-        return self._fleet.labels(row) if self._fleet_wide.budgets.counts else _NO_LABELS
-
-    def _turn(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
         if self._fleet_wide.freeze.frozen:
             return active.reservations.door(active.state, None, now)
         if self._fleet_wide.quarantine.is_quarantined(active.state.spec.model, row):
@@ -198,14 +135,28 @@ class StartAdmission:
             return None
         return downloads.blocked(active, self._fleet, row, now, self._fleet_wide.bytes)
 
+    def begin_download(self, offer: Offer, row: int, now: float) -> None:
+        """Consume the bytes of an offered release from the budgets of all open rollouts."""
+        if offer.action != "install" or not self._fleet_wide.bytes.is_bounded:
+            return
+        active = self._rollouts.get(offer.rollout)
+        if active is not None and active.ledger.standing(row) < _TRIAL:
+            downloads.count_bytes(active, self._fleet, row, now, self._fleet_wide.bytes)
+
+    def _labels(self, row: int) -> Mapping[str, str]:
+        """The labels by which the budgets count the device. Empty if there are no budgets."""
+        return self._fleet.labels(row) if self._fleet_wide.budgets.counts else _NO_LABELS
+
     def _quarantined(self, row: int) -> Blocked:
         return Blocked(WaitCode.QUARANTINED, quarantine_text(self._fleet.name(row)))
 
-    def all_may_stage(self, active: ActiveRollout, rows: Rows, now: float) -> Mask:
-        """``staging`` is None, for each row. The bytes of the allowed downloads are consumed."""
-        if self._fleet_wide.bytes.is_bounded or self.any_starts_by_itself(rows):
-            each = (self._may_begin_download(active, row, now) for row in rows.tolist())
-            return np.fromiter(each, np.bool_, len(rows))
+    @property
+    def limits_bytes(self) -> bool:
+        """True if an open rollout limits the bytes of downloads."""
+        return self._fleet_wide.bytes.is_bounded
+
+    def all_may_stage(self, active: ActiveRollout, rows: Rows) -> Mask:
+        """``staging`` is None, for each row. For a fleet without a limit on bytes."""
         if self._fleet_wide.freeze.frozen:
             return np.zeros(len(rows), np.bool_)
         mask = ~np.isin(rows, self.quarantined(active))

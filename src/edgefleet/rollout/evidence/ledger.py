@@ -43,7 +43,6 @@ _BIT: Final = {
     OutcomeKind.REFUSED: 8,
     OutcomeKind.REVERTED: 16,
     OutcomeKind.TRIAL_FAILED: 32,
-    OutcomeKind.OFFERED: 0,  # recorded by the hub and not counted here: see ``legacy_grants``
 }
 _STARTED: Final = _BIT[OutcomeKind.TRIAL_STARTED]
 _EXPOSED_BITS: Final = 2 | 4 | 16 | 32

@@ -61,10 +61,7 @@ def _no_place(
     reservations = active.reservations
     found: list[Wait] = []
     if active.in_trial >= allowed or active.overdue.suspect:
-        text = (
-            f"{active.in_trial} devices are in trial{reservations.grants_text} "
-            f"(limit {allowed}): {active.overdue.reason}."
-        )
+        text = f"{active.in_trial} devices are in trial (limit {allowed}): {active.overdue.reason}."
         found.append(_wait(Blocked(WaitCode.EXPOSURE, text), waiting, fleet))
     until = reservations.starts.wait_until(now)
     if until is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from edgefleet.protocol.device import Offer, Phase
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.version import OLDEST, PROTOCOL, starts_by_itself
+from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.reservations import Blocked
@@ -13,7 +13,6 @@ from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.eligibility import Misfit, variants_of
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
-from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.why.rollout import plan_another
 
 Refusals = Callable[[ActiveRollout], Blocked | None]
@@ -120,10 +119,7 @@ def _in_rollout(
         )
     if standing is DeviceStanding.HEALTHY or runs_it:
         return None
-    wait = _not_begun(row, fleet, desired, active, standing, decision=decision, refusal=refusal)
-    if wait is not None and starts_by_itself(fleet.protocol(row)):
-        return replace(wait, text=f"{wait.text} {_BY_ITSELF}")
-    return wait
+    return _not_begun(row, fleet, desired, active, standing, decision=decision, refusal=refusal)
 
 
 def _not_begun(
@@ -288,10 +284,6 @@ _EXCLUSIONS = {
     DeviceStanding.REFUSED: "This device refused release {release}",
     DeviceStanding.REVERTED: "This device reverted from release {release}",
 }
-_BY_ITSELF = (
-    "The agent speaks the previous protocol and starts by itself, so its place is granted with the "
-    "offer."
-)
 
 
 def _misfit_text(misfit: Misfit, active: ActiveRollout, fleet: Fleet, row: int) -> str:
@@ -301,8 +293,8 @@ def _misfit_text(misfit: Misfit, active: ActiveRollout, fleet: Fleet, row: int) 
     variant = variants_of(manifest).get(kit.profile)
     if misfit is Misfit.AGENT_TOO_OLD:
         return (
-            f"The agent speaks protocol {fleet.protocol(row)}, and this hub speaks protocols "
-            f"{OLDEST} to {PROTOCOL}: update the agent to get release {manifest.release}."
+            f"The agent speaks protocol {fleet.protocol(row)}, and this hub serves protocols "
+            f"{OLDEST_SERVED} to {PROTOCOL}: update the agent to get release {manifest.release}."
         )
     if variant is None:
         return f"{release} has no variant for profile {kit.profile} of this device."

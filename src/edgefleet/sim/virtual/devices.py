@@ -26,7 +26,6 @@ from edgefleet.sim.virtual.environment import NOTHING, NUMBERS, Environment
 from edgefleet.sim.virtual.event_queue import ANSWERED, ARRIVES, BOOTS, HAPPENED, TIMER, Due
 from edgefleet.sim.virtual.folded_state import parted, settled
 from edgefleet.sim.virtual.idle_devices import IdleDevices
-from edgefleet.sim.virtual.legacy_agent import LegacyAgents
 from edgefleet.sim.virtual.releases import installed_release
 from edgefleet.sim.virtual.scenario import MODEL
 from edgefleet.sim.virtual.serving import ServingProcesses
@@ -49,8 +48,7 @@ class Devices:
         self.live: dict[ActiveDevice, None] = {}
         self._power_cuts = environment.scenario.faults.power_cuts
         self._installed_of: dict[tuple[str, str], InstalledRelease] = {}
-        self._previous = LegacyAgents(environment.facts.previous)
-        self._uplink = Uplink(environment, self._previous)
+        self._uplink = Uplink(environment)
         self._work = StagingJobs(environment)
         self._processes = ServingProcesses(environment, self._lose)
         self._effects: dict[type, Callable[[ActiveDevice, Any], None]] = {
@@ -199,8 +197,6 @@ class Devices:
     def _happen(self, live: ActiveDevice, event: Event) -> None:
         """Step a core, store its state, then execute its effects in order, or cut the power."""
         environment = self.environment
-        if self._previous.any:
-            event = self._previous.translate_event(live, event)
         state, effects = step(live.state, event, environment.now + live.skew)
         self.steps += len(live.rows)
         self.stepped += 1

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
-from edgefleet.protocol.device import Offer, Outcome
+from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.columns import Rows
@@ -13,6 +13,16 @@ from edgefleet.sim.virtual.truth import RunView
 
 Report = Callable[[str, str], None]
 """Called with the checker's name and the text of a violation."""
+
+TRIAL_ENDS: Final = frozenset(
+    {
+        OutcomeKind.CONFIRMED,
+        OutcomeKind.TRIAL_FAILED,
+        OutcomeKind.REVERTED,
+        OutcomeKind.WITHDRAWN,
+    }
+)
+"""Outcomes after which a device is no longer in trial."""
 
 VIOLATIONS: Final = 50  # kept with their text; further ones are only counted
 
