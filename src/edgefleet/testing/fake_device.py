@@ -29,7 +29,8 @@ class FakeDevice:
     back when the hub offers a revert.
 
     ``offline`` may be a function of the time. An offline device does nothing. ``requests_s`` is the
-    number of requests that it serves in a second. At 0 it reports no telemetry.
+    number of requests that it serves in a second. At 0 it reports no telemetry. With
+    ``answers_lost`` its check-ins reach the hub, but no answer comes back.
     """
 
     name: str
@@ -42,6 +43,7 @@ class FakeDevice:
     fetch_s: float = 5.0
     requests_s: float = REQUESTS_PER_S
     offline: bool | Callable[[float], bool] = False
+    answers_lost: bool = False
     row: int = -1  # set at enrolment
     running: str | None = None
     slot: str | None = None  # the release in the other slot

@@ -199,6 +199,8 @@ class FakeFleet(MemoryHub):
             return  # the hub refuses the check-in
         outcomes = tuple(self._measured(device, one) for one in device.spool[:OUTCOMES_PER_CHECKIN])
         answered = self._exchange(row, self._check_in_of(device, outcomes, self._figures(device)))
+        if device.answers_lost:
+            return
         for outcome in outcomes:
             if outcome.id in answered.acked:
                 device.acknowledged(outcome.id, now, fate)
