@@ -1,4 +1,4 @@
-"""What must always hold in a fleet, compared with the stored outcomes and the devices themselves."""
+"""Invariants of a fleet, compared with its stored outcomes and with the devices themselves."""
 
 import math
 from collections.abc import Iterable
