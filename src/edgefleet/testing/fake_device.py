@@ -1,4 +1,4 @@
-"""A toy device: its slots, its attempt, and its outcomes that are not acknowledged yet."""
+"""A fake device: its slots, its attempt, and its outcomes that are not acknowledged yet."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

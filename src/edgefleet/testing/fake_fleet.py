@@ -1,4 +1,4 @@
-"""A fleet of toy devices under the real engine, in virtual time."""
+"""A fleet of fake devices under the real engine, in virtual time."""
 
 import heapq
 from collections import Counter
