@@ -37,15 +37,15 @@ MUTANTS = (
     Mutant(
         "a check-in is answered before its reports are recorded",
         "rollout/checkin.py",
-        "for outcome in fresh if engine.record(",
-        "for outcome in tuple(fresh)[:0] if engine.record(",
+        "        for outcome in fresh\n",
+        "        for outcome in tuple(fresh)[:0]\n",
         ("good/300", "tests/rollout/test_checkin.py"),
     ),
     Mutant(
         "a store that fails keeps the places",
         "rollout/checkin.py",
-        "    for outcome in pending.reserved:\n        engine.release(",
-        "    for outcome in pending.reserved[:0]:\n        engine.release(",
+        "    for outcome in pending.reserved:\n        engine.admission.free(",
+        "    for outcome in pending.reserved[:0]:\n        engine.admission.free(",
         ("tests/rollout/test_checkin.py",),
     ),
     Mutant(
@@ -134,7 +134,7 @@ MUTANTS = (
     ),
     Mutant(
         "of many that ask at once, one too many may start",
-        "rollout/admission/starts.py",
+        "rollout/admission/control.py",
         "free = max(0, allowed(active) - active.in_trial)",
         "free = max(0, allowed(active) - active.in_trial) + 1",
         ("good/3000", "tests/rollout/test_batch.py"),
@@ -162,7 +162,7 @@ MUTANTS = (
     ),
     Mutant(
         "overdue devices do not hold growth back",
-        "rollout/admission/starts.py",
+        "rollout/admission/control.py",
         "    suspect = overdue.suspect\n",
         "    suspect = False\n",
         ("tests/rollout/test_overdue.py",),

@@ -7,41 +7,14 @@ import threading
 from collections.abc import Generator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from edgefleet.agent.state import InstalledRelease
+from edgefleet.agent import limits
 from edgefleet.agent.supervisor import PID, Supervisor
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.storage import FolderStorage
-from support.agent_world import manifest, serving
-
-MANIFEST = manifest("1")
-INSTALLED = InstalledRelease(
-    model="digits",
-    release="1",
-    manifest_sha256="0" * 64,
-    variant=MANIFEST.variants[0],
-    golden=MANIFEST.golden,
-    quality=MANIFEST.quality,
-)
-
-SERVE = """
-import json, os, socketserver, sys
-from http.server import BaseHTTPRequestHandler
-status = json.loads(sys.argv[1])
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = json.dumps({**status, "pid": os.getpid()}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def address_string(self): return "unix"
-    def log_message(self, *_): pass
-socketserver.UnixStreamServer(sys.argv[-1], Handler).serve_forever()
-"""
+from support.stub_serving import INSTALLED, LATE, SERVING
 
 
 @pytest.fixture
@@ -65,10 +38,6 @@ def supervise(
     return supervisor
 
 
-def status_text() -> str:
-    return msgspec.json.encode(serving("1")).decode()
-
-
 def test_a_process_that_ends_at_once_is_reported_with_its_last_words(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
@@ -81,7 +50,7 @@ def test_a_process_that_ends_at_once_is_reported_with_its_last_words(
 def test_another_agent_adopts_the_living_process_and_hears_of_its_end(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
-    first = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    first = supervise(storage, made, *SERVING, ended=threading.Event())
     started = first.activate("a", INSTALLED)
     ended = threading.Event()
     second = supervise(storage, made, "raise SystemExit('not started')", ended=ended)
@@ -96,7 +65,7 @@ def test_another_agent_adopts_the_living_process_and_hears_of_its_end(
 def test_a_process_that_lives_but_does_not_answer_is_replaced(
     storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
     before = supervisor.activate("a", INSTALLED)
     Path(storage.locate("serving.sock")).unlink()
     assert supervisor.status() == (None, True)
@@ -106,14 +75,15 @@ def test_a_process_that_lives_but_does_not_answer_is_replaced(
 
 
 def test_one_answer_that_comes_too_late_ends_nothing(
-    storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
+    storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    monkeypatch.setattr(limits, "CONTROL_S", 1.0)
+    late = tmp_path / LATE
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
     before = supervisor.activate("a", INSTALLED)
-    ask, late = supervisor._ask, [None]
-    monkeypatch.setattr(supervisor, "_ask", lambda: late.pop() if late else ask())
+    late.touch()
     assert supervisor.activate("a", INSTALLED).pid == before.pid
-    assert late == []
+    assert not late.exists()
 
 
 def test_a_process_that_only_has_the_number_of_ours_is_left_alone(

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import socket
-import sqlite3
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
     ManualClock,
+    SlowDisk,
     check_in,
     enrol_inside,
     hub_inside,
@@ -43,6 +42,7 @@ from support.hub_inside import (
     report,
     request_of,
     settle,
+    stored_outcomes,
 )
 from support.hub_process import running_hub
 from support.raw_device import CHECKIN, RawDevice, enrolled, facts
@@ -50,12 +50,16 @@ from support.tiny_releases import tiny_release
 
 
 def inside(
-    tmp_path: Path, body: Callable[[Hub, list[InsideDevice]], Any], devices: int = 2
+    tmp_path: Path,
+    body: Callable[[Hub, list[InsideDevice]], Any],
+    devices: int = 2,
+    disk: SlowDisk | None = None,
 ) -> None:
     """Run ``body`` against a hub with some devices."""
+    open_store = (disk or SlowDisk()).open_store
 
     async def main() -> None:
-        async with hub_inside(tmp_path / "data") as hub:
+        async with hub_inside(tmp_path / "data", open_store=open_store) as hub:
             await body(hub, await enrol_inside(hub, devices))
 
     asyncio.run(main())
@@ -64,14 +68,6 @@ def inside(
 def everything(hub: Hub) -> tuple[Any, ...]:
     """All state that a check-in can change."""
     return hub.devices(None, 100, ""), hub.fleet(), hub.rollouts(), hub.audit(None, 100)
-
-
-def stored_outcomes(data_dir: Path) -> list[tuple[int, str]]:
-    connection = sqlite3.connect(f"file:{data_dir / 'hub.sqlite'}?mode=ro", uri=True)
-    try:
-        return connection.execute("SELECT device, id FROM outcome ORDER BY number").fetchall()
-    finally:
-        connection.close()
 
 
 GOOD = {"protocol": 1, "seq": 1}
@@ -216,32 +212,12 @@ def test_a_heartbeat_writes_nothing(tmp_path: Path) -> None:
     inside(tmp_path, run)
 
 
-class BlockedWriter:
-    """Blocks the writer, so that nothing is committed until the end of the block."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
-        self._go_on = threading.Event()
-
-    async def __aenter__(self) -> None:
-        begun, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def wait(_connection: sqlite3.Connection) -> bool:
-            loop.call_soon_threadsafe(begun.set)
-            return self._go_on.wait(30)
-
-        self._job = self._store.writer.submit(wait)
-        await begun.wait()
-
-    async def __aexit__(self, *_error: object) -> None:
-        self._go_on.set()
-        await self._job
-
-
-async def acknowledged_too_early(hub: Hub, device: InsideDevice, data_dir: Path) -> bool:
+async def acknowledged_too_early(
+    hub: Hub, device: InsideDevice, data_dir: Path, disk: SlowDisk
+) -> bool:
     """Whether the hub acknowledges an outcome that a power cut could still lose."""
     said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
-    async with BlockedWriter(hub._store):
+    async with disk.blocked():
         answered = asyncio.ensure_future(reply_of(hub.device_plane(request_of(device, said))))
         await settle()
         early = answered.done() and stored_outcomes(data_dir) == []
@@ -251,16 +227,19 @@ async def acknowledged_too_early(hub: Hub, device: InsideDevice, data_dir: Path)
 
 
 def test_nothing_is_acknowledged_before_the_commit(tmp_path: Path) -> None:
+    disk = SlowDisk()
+
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
-        assert not await acknowledged_too_early(hub, devices[0], tmp_path / "data")
+        assert not await acknowledged_too_early(hub, devices[0], tmp_path / "data", disk)
         assert stored_outcomes(tmp_path / "data") == [(0, "o1")]
 
-    inside(tmp_path, run)
+    inside(tmp_path, run, disk=disk)
 
 
 def test_a_hub_that_acknowledges_before_the_commit_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disk = SlowDisk()
     honest = SqliteStore.save_outcomes
 
     async def hasty(*args: Any) -> None:
@@ -271,14 +250,22 @@ def test_a_hub_that_acknowledges_before_the_commit_is_caught(
     monkeypatch.setattr(SqliteStore, "save_outcomes", hasty)
 
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
-        assert await acknowledged_too_early(hub, devices[0], tmp_path / "data")
+        assert await acknowledged_too_early(hub, devices[0], tmp_path / "data", disk)
 
-    inside(tmp_path, run)
+    inside(tmp_path, run, disk=disk)
+
+
+def commits(hub: Hub) -> int:
+    """The number of commits since the hub started, from its metrics."""
+    (text,) = (line for line in hub.metrics().splitlines() if "commit_seconds_count" in line)
+    return int(text.split()[1])
 
 
 def test_reports_of_many_devices_share_a_commit(tmp_path: Path) -> None:
+    disk = SlowDisk()
+
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
-        async with BlockedWriter(hub._store):
+        async with disk.blocked():
             replies = [
                 asyncio.ensure_future(
                     check_in(hub, device, device.said(outcome("o1", OutcomeKind.CONFIRMED, "r")))
@@ -286,23 +273,24 @@ def test_reports_of_many_devices_share_a_commit(tmp_path: Path) -> None:
                 for device in devices
             ]
             await settle()
-            before = hub._metrics.commit_seconds.counts.copy()
+            before = commits(hub)
         for reply in await asyncio.gather(*replies):
             assert reply.status == 200
-        commits = sum(hub._metrics.commit_seconds.counts) - sum(before)
-        assert commits == 2  # the blocked commit, and one for all reports
+        assert commits(hub) - before == 2  # the blocked commit, and one for all reports
         assert len(stored_outcomes(tmp_path / "data")) == len(devices)
 
-    inside(tmp_path, run, devices=40)
+    inside(tmp_path, run, devices=40, disk=disk)
 
 
 def test_a_full_queue_answers_503_and_uses_up_no_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disk = SlowDisk()
+
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         device = devices[0]
         said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
-        async with BlockedWriter(hub._store):
+        async with disk.blocked():
             monkeypatch.setattr(writer_module, "WRITES_WAITING", 0)
             reply = await check_in(hub, device, said)
             assert (reply.status, decode(reply.body, Problem).code) == (503, "overloaded")
@@ -312,7 +300,7 @@ def test_a_full_queue_answers_503_and_uses_up_no_number(
         monkeypatch.setattr(writer_module, "WRITES_WAITING", 10)
         assert (await report(hub, device, said)).acked == ("o1",)
 
-    inside(tmp_path, run)
+    inside(tmp_path, run, disk=disk)
 
 
 def test_a_device_that_reports_without_end_is_told_to_wait(
@@ -338,13 +326,15 @@ def test_a_device_that_reports_without_end_is_told_to_wait(
 
 
 def test_an_offer_is_made_only_once_the_start_is_durable(tmp_path: Path) -> None:
+    disk = SlowDisk()
+
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "2"))
         for device in devices:
             await report(hub, device, device.said())
         spec = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
         view = await hub.plan(spec, "operator")
-        async with BlockedWriter(hub._store):
+        async with disk.blocked():
             start = asyncio.ensure_future(hub.command(view.id, Verb.START, Command(), "operator"))
             await settle()
             assert (await report(hub, devices[0], devices[0].said())).offer is None
@@ -353,7 +343,7 @@ def test_an_offer_is_made_only_once_the_start_is_durable(tmp_path: Path) -> None
         assert offer is not None
         assert (offer.release, offer.action, offer.rollout) == ("2", "install", view.id)
 
-    inside(tmp_path, run)
+    inside(tmp_path, run, disk=disk)
 
 
 def test_new_facts_are_kept(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from edgefleet.protocol.rollout import (
     WaveSpec,
     WindowSpec,
 )
-from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.admission.control import Admission
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -38,6 +38,7 @@ from support.hub_inside import (
     outcome,
     publish_inside,
     report,
+    stored_outcomes,
 )
 from support.tiny_releases import tiny_release
 
@@ -105,8 +106,7 @@ def test_a_refused_start_is_neither_stored_nor_acknowledged(tmp_path: Path) -> N
     async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
         for device in devices:
             await ask(hub, device, rollout)
-        stored = [one.row for one in hub._store.reader.load_outcomes()]
-        assert len(stored) == 10
+        assert len(stored_outcomes(tmp_path / "data")) == 10
 
     rolling(tmp_path, run)
 
@@ -221,7 +221,7 @@ def test_a_hub_that_was_killed_goes_on_counting_where_it_was(tmp_path: Path) -> 
 def test_a_hub_that_admits_without_asking_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "admit", lambda *_: True)
+    monkeypatch.setattr(Admission, "admit", lambda *_: True)
     with pytest.raises(AssertionError):
         test_many_starts_at_once_never_exceed_what_is_allowed_by_one(tmp_path)
 

@@ -41,7 +41,7 @@ def rolling(devices: int = 60, **knobs: object) -> tuple[MemoryHub, str]:
 def ask(hub: MemoryHub, row: int, rollout: str) -> bool:
     """Ask to start. An admitted start is recorded."""
     start = outcome(rollout, "1", STARTED, at=hub.now)
-    if not hub.engine.admit(row, start, hub.now):
+    if not hub.engine.admission.admit(row, start, hub.now):
         return False
     hub.record(row, replace(start, id=f"{row}-start"))
     return True
@@ -75,24 +75,26 @@ def test_exposure_grows_with_confirmations_and_is_in_why():
 def test_a_reserved_place_counts_until_it_is_freed():
     hub, rollout = rolling(exposure=ExposureSpec(first=1))
     start = outcome(rollout, "1", STARTED)
-    assert hub.engine.admit(0, start, hub.now)
-    assert hub.engine.admit(0, start, hub.now), "a second request keeps the same place"
-    assert not hub.engine.admit(1, start, hub.now)
-    hub.engine.release(0, start)
-    assert not hub.engine.admit(1, start, hub.now), "the first request still keeps the place"
-    hub.engine.release(0, start)
-    assert hub.engine.admit(1, start, hub.now)
+    assert hub.engine.admission.admit(0, start, hub.now)
+    assert hub.engine.admission.admit(0, start, hub.now), "a second request keeps the same place"
+    assert not hub.engine.admission.admit(1, start, hub.now)
+    hub.engine.admission.free(0, start)
+    assert not hub.engine.admission.admit(1, start, hub.now), (
+        "the first request still keeps the place"
+    )
+    hub.engine.admission.free(0, start)
+    assert hub.engine.admission.admit(1, start, hub.now)
 
 
 def test_a_device_without_an_offer_is_not_admitted():
     hub, rollout = rolling()
     start = outcome(rollout, "1", STARTED)
-    assert not hub.engine.admit(0, replace(start, rollout="ro-unknown"), hub.now)
-    assert not hub.engine.admit(0, replace(start, release="9"), hub.now)
+    assert not hub.engine.admission.admit(0, replace(start, rollout="ro-unknown"), hub.now)
+    assert not hub.engine.admission.admit(0, replace(start, release="9"), hub.now)
     hub.command(rollout, Verb.PAUSE)
-    assert not hub.engine.admit(0, start, hub.now)
+    assert not hub.engine.admission.admit(0, start, hub.now)
     hub.command(rollout, Verb.RESUME)
-    assert hub.engine.admit(0, start, hub.now)
+    assert hub.engine.admission.admit(0, start, hub.now)
 
 
 @settings(max_examples=80)
@@ -153,17 +155,17 @@ def test_a_bucket_lets_no_more_through_than_flowed_in(per_s: int, steps: list[tu
 def test_bytes_bound_how_many_are_offered_at_once_and_those_that_fetch_go_on():
     # One release is 2 bytes here: model and golden set of one byte each.
     hub, rollout = rolling(40, pace=PaceSpec(bytes_per_s=1))
-    offered = [row for row in range(40) if hub.engine.answer(row, hub.now)]
+    offered = [row for row in range(40) if hub.engine.admission.offer(row, hub.now)]
     assert len(offered) == 5, "ten seconds' worth"
-    assert all(hub.engine.answer(row, hub.now) for row in offered)
+    assert all(hub.engine.admission.offer(row, hub.now) for row in offered)
     assert WaitCode.PACE in codes(hub, rollout)
     hub.now += 2
-    assert sum(hub.engine.answer(row, hub.now) is not None for row in range(40)) == 6
+    assert sum(hub.engine.admission.offer(row, hub.now) is not None for row in range(40)) == 6
 
 
 def test_bytes_of_each_site_flow_by_themselves():
     hub, _ = rolling(30, pace=PaceSpec(bytes_per_s_per_site=1))
-    offered = [row for row in range(30) if hub.engine.answer(row, hub.now)]
+    offered = [row for row in range(30) if hub.engine.admission.offer(row, hub.now)]
     by_site = Counter(hub.engine.fleet.labels(row)["site"] for row in offered)
     assert set(by_site.values()) == {5}
     assert len(by_site) == 3
@@ -244,7 +246,7 @@ def test_a_frozen_fleet_is_offered_nothing_but_the_way_back():
     assert fleet.on_release()["2"] == 30
     fleet.freeze(person="ada")
     newcomer = fleet.enrol(new_device("newcomer", site="s0"))
-    assert fleet.engine.answer(newcomer.row, fleet.now) is None
+    assert fleet.engine.admission.offer(newcomer.row, fleet.now) is None
     assert fleet.engine.why_device(newcomer.row, fleet.now).waits[-1].code is WaitCode.FREEZE
     fleet.command(rollout, Verb.REVERT)
     fleet.settle(rollout, 60)
@@ -287,13 +289,13 @@ def test_a_device_that_rolled_back_two_releases_is_quarantined_until_an_operator
     assert fleet.engine.quarantined_models(0) == ("digits",)
     assert fleet.engine.quarantined_rows("digits").tolist() == [0, 1, 2]
     start = outcome(rollout, "3", STARTED)
-    assert fleet.engine.answer(0, fleet.now) is None
-    assert not fleet.engine.admit(0, start, fleet.now)
+    assert fleet.engine.admission.offer(0, fleet.now) is None
+    assert not fleet.engine.admission.admit(0, start, fleet.now)
     assert fleet.engine.why_device(0, fleet.now).waits[-1].code is WaitCode.QUARANTINED
     waits = {wait.code: wait for wait in fleet.why(rollout).waits}
     assert waits[WaitCode.QUARANTINED].devices == 3
     fleet.engine.unquarantine("digits", 0, fleet.engine.rollbacks("digits", 0))
-    assert fleet.engine.admit(0, start, fleet.now)
+    assert fleet.engine.admission.admit(0, start, fleet.now)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +329,7 @@ def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
     active = fleet.engine.rollout(rollout)
     fleet.evaluate()
     waiting = [d.row for d in fleet.by_row if d.running is None]
-    offered = [row for row in waiting if fleet.engine.answer(row, fleet.now)]
+    offered = [row for row in waiting if fleet.engine.admission.offer(row, fleet.now)]
     assert 0 < len(offered) <= 60
     worst = max(active.scope.position(row) for row in offered)
     others = [row for row in waiting if row not in offered]
@@ -339,7 +341,7 @@ def offered_after(fleet: CheckedFleet, seconds: int) -> int:
     for _ in range(seconds):
         fleet.tick(1)
     waiting = [device.row for device in fleet.by_row if device.running is None]
-    return sum(fleet.engine.answer(row, fleet.now) is not None for row in waiting)
+    return sum(fleet.engine.admission.offer(row, fleet.now) is not None for row in waiting)
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "device"])
@@ -398,7 +400,7 @@ def test_the_newest_exposed_are_the_first_to_go_back():
 def send(hub: MemoryHub, rollout: str, kind: OutcomeKind, attempt: int) -> bool:
     sent = replace(outcome(rollout, "1", kind, at=hub.now), id=f"{attempt}/{kind}")
     sent = replace(sent, attempt=attempt)
-    if kind is STARTED and not hub.engine.admit(0, sent, hub.now):
+    if kind is STARTED and not hub.engine.admission.admit(0, sent, hub.now):
         return False
     hub.record(0, sent)
     return True
@@ -427,5 +429,5 @@ def test_a_withdrawn_start_gives_its_budget_back():
 def test_a_reported_start_of_another_release_takes_no_place():
     hub, rollout = rolling(5, exposure=ExposureSpec(first=1))
     sent = Outcome(id="x", rollout=rollout, release="9", kind=STARTED, at=hub.now)
-    assert not hub.engine.record(0, sent, hub.now)
+    assert not hub.engine.intake.record(0, sent, hub.now)
     assert ask(hub, 1, rollout)

@@ -77,23 +77,23 @@ class Twins:
         now = self.singly.now
         one, many = self.singly.engine, self.together.engine
         if kind is OutcomeKind.TRIAL_STARTED:
-            admitted = [one.admit(row, sent, now) for row in rows.tolist()]
+            admitted = [one.admission.admit(row, sent, now) for row in rows.tolist()]
             mask = many.batch.admit(rows, sent, now)
             assert mask.tolist() == admitted
             rows = rows[mask]
             if not len(rows):
                 return
-        new = [one.record(row, sent, now) for row in rows.tolist()]
+        new = [one.intake.record(row, sent, now) for row in rows.tolist()]
         assert many.batch.record(rows, sent, now) == sum(new)
 
     def send_telemetry(self, rows: np.ndarray, sent: Telemetry) -> None:
         for row in rows.tolist():
-            self.singly.engine.telemetry(row, sent, self.singly.now)
+            self.singly.engine.intake.add_telemetry(row, sent, self.singly.now)
         self.together.engine.batch.telemetry(rows, sent, self.singly.now)
 
     def answers(self, rows: np.ndarray) -> None:
         now = self.singly.now
-        one = {row: self.singly.engine.answer(row, now) for row in rows.tolist()}
+        one = {row: self.singly.engine.admission.offer(row, now) for row in rows.tolist()}
         many = {
             row: offer
             for offer, offered in self.together.engine.batch.answers(rows, now)

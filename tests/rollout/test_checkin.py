@@ -151,7 +151,7 @@ def test_a_check_in_out_of_sequence_is_refused_and_changes_nothing() -> None:
     assert checkin.begin(engine, 0, late, NOW + 9) == OutOfSequence(next_seq=6)
     assert engine.fleet.running(0) == (MODEL, OLD)
     assert engine.fleet.last_seen(0) == NOW
-    assert engine.admit(0, report(STARTED), NOW)
+    assert engine.admission.admit(0, report(STARTED), NOW)
 
 
 def test_a_start_is_acknowledged_only_by_the_step_after_its_store() -> None:
@@ -222,7 +222,7 @@ def test_a_repeated_report_is_acknowledged_again_and_counts_once() -> None:
 def test_a_report_that_concerns_no_rollout_of_the_device_is_dropped_and_acknowledged() -> None:
     # Nothing is in a wave of none of the devices, so no report but a start may be forgotten.
     engine = engine_with(2, waves=(WaveSpec(count=1), WaveSpec(percent=100)))
-    outside = next(row for row in (0, 1) if engine.position(row, report(CONFIRMED)) is None)
+    outside = next(row for row in (0, 1) if engine.intake.position(row, report(CONFIRMED)) is None)
     lie, start = report(CONFIRMED), report(STARTED)
     last = answered(checkin.begin(engine, outside, check_in(lie, start), NOW))
     assert last.acked == last.receipt.dropped == (lie.id,)
@@ -307,7 +307,10 @@ def test_another_order_is_caught(
     assert shell.wrong
 
 
-_STEP = re.compile(r"\b_?engine(\.batch)?\.(admit|telemetry|answers?|concern|position|release)\(")
+_STEP = re.compile(
+    r"\b_?engine\.(admission|intake|batch)"
+    r"\.(admit|add_telemetry|telemetry|offer|answers|concern|position|free|release)\("
+)
 
 
 def test_no_shell_has_an_order_of_its_own() -> None:
@@ -321,7 +324,7 @@ def test_no_shell_has_an_order_of_its_own() -> None:
         if _STEP.search(line)
     ]
     assert found == []
-    assert _STEP.search("admitted = self._engine.admit(row, start, now)")
+    assert _STEP.search("admitted = self._engine.admission.admit(row, start, now)")
 
 
 # Many devices.

@@ -168,7 +168,7 @@ def report(fleet: CheckedFleet, **scores: float) -> None:
         assert release is not None
         flat = dict.fromkeys(scores, 0.0)
         said = scored("1", "2", **scores) if release == "2" else scored("1", "1", **flat)
-        fleet.engine.telemetry(device.row, said, fleet.now)
+        fleet.engine.intake.add_telemetry(device.row, said, fleet.now)
 
 
 def test_a_release_that_is_less_sure_of_itself_is_taken_back():
@@ -193,7 +193,7 @@ def test_devices_that_send_no_scores_leave_quality_unjudged():
     fleet, rollout = story()
     for device in fleet.by_row:
         sent = replace(telemetry(20, 0.2, 200 + device.row, device.running or ""), errors=0)
-        fleet.engine.telemetry(device.row, sent, fleet.now)
+        fleet.engine.intake.add_telemetry(device.row, sent, fleet.now)
     view = fleet.finish(rollout)
     assert (view.status, view.evidence.quality) == (Status.COMPLETED, ())
 
@@ -214,7 +214,7 @@ def test_a_device_that_never_took_the_release_is_no_canary():
     liar = next(device for device in fleet.by_row if device.row not in took)
     report(fleet, confidence_delta=0.0)
     before = fleet.view(rollout).evidence.canary
-    fleet.engine.telemetry(liar.row, scored("1", "2", confidence_delta=-0.3), fleet.now)
+    fleet.engine.intake.add_telemetry(liar.row, scored("1", "2", confidence_delta=-0.3), fleet.now)
     assert fleet.view(rollout).evidence.canary == before
     assert fleet.finish(rollout).status is Status.COMPLETED
 

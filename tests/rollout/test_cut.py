@@ -117,7 +117,7 @@ def test_every_eligible_device_is_in_exactly_one_wave(
             assert hub.engine.desired(row) == "1"
         for row in set(eligible) - members:
             assert active.wave_of(row) is None
-            assert hub.engine.answer(row, hub.now) is None
+            assert hub.engine.admission.offer(row, hub.now) is None
         inside = members
         hub.command(rollout, Verb.ADVANCE)
     firsts = [active.wave_of(row) for row in eligible]

@@ -18,8 +18,8 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.admission import offers
-from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.admission.control import Admission
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.testing import MemoryHub
 from support.fleets import CheckedFleet, memory_hub
 from support.plans import MODEL, outcome, spec
@@ -64,12 +64,12 @@ def shake(hub: MemoryHub, chance: Random) -> None:
             )
         case 2 | 3:
             start = outcome("ro-2", "2", OutcomeKind.TRIAL_STARTED, at=hub.now, reason="why")
-            if engine.admit(row, start, hub.now):
-                engine.record(row, start, hub.now)
+            if engine.admission.admit(row, start, hub.now):
+                engine.intake.record(row, start, hub.now)
         case 4:
             kinds = (OutcomeKind.CONFIRMED, OutcomeKind.REVERTED, OutcomeKind.REFUSED)
             sent = outcome("ro-2", "2", chance.choice(kinds), at=hub.now, reason="why")
-            engine.record(row, sent, hub.now)
+            engine.intake.record(row, sent, hub.now)
         case 5:
             engine.set_freeze(Freeze(frozen=chance.random() < 0.3, person="ann"))
         case 6:
@@ -105,20 +105,21 @@ def test_why_names_what_decide_returned(plan: str, seed: int) -> None:
     for _ in range(150):
         shake(hub, chance)
         for row in range(0, DEVICES, 5):
-            decision = hub.engine.decide(row, hub.now)
+            decision = hub.engine.admission.decide(row, hub.now)
             assert disagreement(hub, row, decision) is None
-            answer = hub.engine.answer(row, hub.now)
+            answer = hub.engine.admission.offer(row, hub.now)
             assert answer == (None if isinstance(decision, Blocked) else decision)
 
 
 def test_a_why_that_differs_from_decide_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     hub, row = hub_in_rollout(), 3
     hub.freeze(person="ann")
-    decision = hub.engine.decide(row, hub.now)
+    decision = hub.engine.admission.decide(row, hub.now)
     assert isinstance(decision, Blocked)
     assert disagreement(hub, row, decision) is None
     hub.freeze(frozen=False)
-    monkeypatch.setattr(offers.Offers, "decide", lambda *_: hub.engine._desired.rollout(row).offer)
+    given = hub.engine.rollout(hub.engine.rollout_of(row))
+    monkeypatch.setattr(Admission, "decide", lambda *_: given.offer)
     assert disagreement(hub, row, decision) is not None
 
 
@@ -143,10 +144,10 @@ def last_code(hub: MemoryHub, row: int) -> WaitCode:
 
 def test_a_frozen_fleet_is_named_after_the_rollout_has_completed() -> None:
     hub, row = newcomer(follow=True)
-    assert isinstance(hub.engine.decide(row, hub.now), Offer)
+    assert isinstance(hub.engine.admission.decide(row, hub.now), Offer)
     assert last_code(hub, row) is WaitCode.CHECK_IN
     hub.freeze(person="ann")
-    decision = hub.engine.decide(row, hub.now)
+    decision = hub.engine.admission.decide(row, hub.now)
     assert isinstance(decision, Blocked)
     assert last_code(hub, row) is decision.code is WaitCode.FREEZE
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import OutcomeKind, Phase
 from edgefleet.protocol.rollout import Verb
+from edgefleet.rollout.desired import Desired
 from edgefleet.testing import Fate
 from support.fleets import CheckedFleet, memory_hub, new_device
 from support.plans import MODEL, outcome, spec
@@ -48,18 +49,22 @@ def test_one_at_a_time_and_all_at_once_agree(seed: int):
             )
             state = chance.choice(hub.engine.states())
             kind = chance.choice(list(OutcomeKind))
-            hub.engine.record(row, outcome(state.id, state.spec.release, kind))
+            hub.engine.intake.record(row, outcome(state.id, state.spec.release, kind))
         if chance.random() < 0.2:
             hub.add_device(f"new{hub.now}", labels={"site": "s0"})
     rows = np.arange(len(hub.engine.fleet))
-    for row, number in zip(rows, hub.engine._desired.numbers(rows).tolist(), strict=True):
+    desired = Desired(hub.engine.fleet)
+    desired.arrange(hub.engine.rollout(state.id) for state in hub.engine.states())
+    for row, number in zip(rows, desired.numbers(rows).tolist(), strict=True):
         named = hub.engine.fleet.release_named(number)
         assert hub.engine.desired(int(row)) == (named and named[1])
 
 
 def test_a_device_that_runs_what_it_should_is_offered_nothing():
     fleet = fleet_on_release_1()
-    assert all(fleet.engine.answer(device.row, fleet.now) is None for device in fleet.by_row)
+    assert all(
+        fleet.engine.admission.offer(device.row, fleet.now) is None for device in fleet.by_row
+    )
     assert {fleet.engine.desired(device.row) for device in fleet.by_row} == {"1"}
     assert {fleet.engine.rollout_of(device.row) for device in fleet.by_row} == {"ro-1"}
 
@@ -68,7 +73,7 @@ def test_an_offer_names_all_that_the_device_needs():
     fleet = fleet_on_release_1()
     digest = fleet.publish("2")
     rollout = fleet.start(spec("2", 100))
-    offer = fleet.engine.answer(3, fleet.now)
+    offer = fleet.engine.admission.offer(3, fleet.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.model, offer.release) == (
         rollout, "install", MODEL, "2",
@@ -82,7 +87,7 @@ def test_a_revert_offer_names_the_reverting_rollout():
     rollout = fleet.start(spec("2", 100))
     fleet.finish(rollout)
     fleet.command(rollout, Verb.REVERT)
-    offer = fleet.engine.answer(3, fleet.now)
+    offer = fleet.engine.admission.offer(3, fleet.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == (rollout, "revert", "1")
 
@@ -90,7 +95,7 @@ def test_a_revert_offer_names_the_reverting_rollout():
 def test_a_device_that_lost_its_release_is_offered_the_baseline():
     fleet = fleet_on_release_1()
     fleet.engine.fleet.observe(3, fleet.now, model=None, release=None, phase=Phase.IDLE)
-    offer = fleet.engine.answer(3, fleet.now)
+    offer = fleet.engine.admission.offer(3, fleet.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == ("ro-1", "install", "1")
 
@@ -140,11 +145,11 @@ def test_a_release_that_a_halted_rollout_gave_is_what_a_newer_bad_one_falls_back
 def test_what_a_device_failed_in_one_rollout_no_other_rollout_offers_it(kind: OutcomeKind):
     fleet = fleet_on_release_1()
     first = fleet.start(spec("2", 50, 100))
-    row = next(d.row for d in fleet.by_row if fleet.engine.answer(d.row, fleet.now))
+    row = next(d.row for d in fleet.by_row if fleet.engine.admission.offer(d.row, fleet.now))
     fleet.record(row, outcome(first, "2", kind))
     fleet.command(first, Verb.HALT)
     second = fleet.start(spec("2", 100))
-    assert fleet.engine.answer(row, fleet.now) is None
+    assert fleet.engine.admission.offer(row, fleet.now) is None
     fleet.invariants.check_counts = lambda *_: None  # the device is in the cut, but in no account
     view = fleet.finish(second)
     assert (view.status.value, fleet.by_row[row].running) == ("completed", "1")
@@ -164,11 +169,11 @@ def test_a_device_that_returns_with_a_reverted_release_reverts_before_a_newer_on
     newer = fleet.start(spec("3", 100))
     fleet.jump(back - fleet.now)
     fleet.engine.fleet.observe(0, fleet.now, model=MODEL, release="2", phase=Phase.IDLE)
-    offer = fleet.engine.answer(0, fleet.now)
+    offer = fleet.engine.admission.offer(0, fleet.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == (bad, "revert", "1")
     fleet.engine.fleet.observe(0, fleet.now, model=MODEL, release="1", phase=Phase.IDLE)
-    offer = fleet.engine.answer(0, fleet.now)
+    offer = fleet.engine.admission.offer(0, fleet.now)
     assert offer is not None
     assert (offer.rollout, offer.action, offer.release) == (newer, "install", "3")
 

@@ -171,7 +171,9 @@ def test_previous_is_none_on_a_fleet_that_runs_nothing():
 
 def test_planning_exposes_no_device(fleet: CheckedFleet):
     fleet.plan(spec("2"))
-    assert all(fleet.engine.answer(device.row, fleet.now) is None for device in fleet.by_row)
+    assert all(
+        fleet.engine.admission.offer(device.row, fleet.now) is None for device in fleet.by_row
+    )
 
 
 def test_a_release_of_several_profiles_goes_to_each_of_them():

@@ -1,14 +1,16 @@
 """The checks of a fleet detect bugs that are planted in the engine, one at a time."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import Evidence, GateSpec, Status, Verb
-from edgefleet.rollout import active, desired, engine
-from edgefleet.rollout import census as evidence
+from edgefleet.protocol.why import WaitCode
+from edgefleet.rollout import active, census, desired, engine
 from edgefleet.rollout.census import PendingReverts
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.fleet import cut
@@ -58,25 +60,19 @@ def soak_ignored(patch: Patch) -> None:
 
 
 def offline_counted_as_healthy(patch: Patch) -> None:
-    right = evidence._evidence
+    def wrong(counted: Evidence, spec: GateSpec) -> Evidence:
+        changed = replace(counted, healthy=counted.healthy + counted.offline, offline=0)
+        return gate.weigh(changed, spec)
 
-    def wrong(*args: object) -> Evidence:
-        counted = right(*args)
-        return replace(counted, healthy=counted.healthy + counted.offline, offline=0)
-
-    patch.setattr(evidence, "_evidence", wrong)
+    patch.setattr(census, "gate", SimpleNamespace(weigh=wrong))
 
 
 def silence_forgotten(patch: Patch) -> None:
-    right = evidence._evidence
+    def wrong(counted: Evidence, spec: GateSpec) -> Evidence:
+        failed, in_trial = counted.failed - counted.silent, counted.in_trial + counted.silent
+        return gate.weigh(replace(counted, failed=failed, silent=0, in_trial=in_trial), spec)
 
-    def wrong(*args: object) -> Evidence:
-        counted = right(*args)
-        return replace(
-            counted, failed=counted.failed - counted.silent, silent=0, in_trial=counted.silent
-        )
-
-    patch.setattr(evidence, "_evidence", wrong)
+    patch.setattr(census, "gate", SimpleNamespace(weigh=wrong))
 
 
 def failed_release_offered_again(patch: Patch) -> None:
@@ -89,15 +85,20 @@ def revert_believed_done_at_once(patch: Patch) -> None:
 
 
 def revert_forgets_the_confirmed(patch: Patch) -> None:
-    right = desired.Desired._wanted
+    rollout, next_step = desired.Desired.rollout, desired.Desired.next_step
 
-    def wrong(self: desired.Desired, row: int, running: int) -> object:
-        for kept in self._withdrawn.get(running, ()):
-            if kept.ledger.standing(row) is DeviceStanding.HEALTHY:
-                return kept, DeviceStanding.HEALTHY
-        return right(self, row, running)
+    def kept(self: desired.Desired, row: int) -> object:
+        by = self.withdrawn_by(row)
+        confirmed = by is not None and by.ledger.standing(row) is DeviceStanding.HEALTHY
+        return by if confirmed else None
 
-    patch.setattr(desired.Desired, "_wanted", wrong)
+    def stay(self: desired.Desired, row: int) -> object:
+        return Blocked(WaitCode.DONE, "") if kept(self, row) else next_step(self, row)
+
+    patch.setattr(
+        desired.Desired, "rollout", lambda self, row: kept(self, row) or rollout(self, row)
+    )
+    patch.setattr(desired.Desired, "next_step", stay)
 
 
 def waits_forgotten(patch: Patch) -> None:

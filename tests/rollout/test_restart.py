@@ -92,8 +92,8 @@ def test_an_outcome_of_an_unknown_rollout_or_of_another_release_counts_nothing()
     before = fleet.view(rollout)
     unknown = outcome("ro-99", "2", OutcomeKind.CONFIRMED)
     other = outcome(rollout, "1", OutcomeKind.CONFIRMED)
-    assert not fleet.engine.record(0, unknown)
-    assert not fleet.engine.record(0, other)
+    assert not fleet.engine.intake.record(0, unknown)
+    assert not fleet.engine.intake.record(0, other)
     assert fleet.view(rollout) == before
 
 

@@ -34,7 +34,7 @@ def send(hub: MemoryHub, row: int, rollout: str, kind: OutcomeKind) -> bool:
     release = hub.engine.view(rollout, hub.now).release
     sent = outcome(rollout, release, kind, at=hub.now)
     sent = replace(sent, id=f"{rollout}/{row}/{kind}")
-    if kind is STARTED and not hub.engine.admit(row, sent, hub.now):
+    if kind is STARTED and not hub.engine.admission.admit(row, sent, hub.now):
         return False
     hub.record(row, sent)
     return True
@@ -72,10 +72,10 @@ def test_a_reserved_place_counts_for_others_and_is_given_back():
     hub = two_kinds()
     cams = hub.start(of("cam", "1"))
     start = outcome(cams, "1", STARTED, at=hub.now)
-    assert hub.engine.admit(0, start, hub.now)
+    assert hub.engine.admission.admit(0, start, hub.now)
     gates = hub.start(of("gate", "1", budgets=ONE_A_SITE))
     assert begun(hub, gates, GATES) == [13, 14]
-    hub.engine.release(0, start)
+    hub.engine.admission.free(0, start)
     assert begun(hub, gates, GATES[:1]) == [12]
 
 
@@ -118,14 +118,14 @@ def test_places_are_the_same_in_whatever_order_all_is_loaded():
                 again.engine.load(state)
                 for stored in outcomes:
                     if stored.outcome.rollout == state.id:
-                        again.engine.record(stored.row, stored.outcome, stored.at)
+                        again.engine.intake.record(stored.row, stored.outcome, stored.at)
             start = outcome(gates, "1", STARTED, at=again.now)
-            free = [row for row in GATES if again.engine.admit(row, start, again.now)]
+            free = [row for row in GATES if again.engine.admission.admit(row, start, again.now)]
             assert free == [13, 14], "row 14 is in trial already, and asks again"
 
 
 def offered(hub: MemoryHub, rows: range) -> list[int]:
-    return [row for row in rows if hub.engine.answer(row, hub.now)]
+    return [row for row in rows if hub.engine.admission.offer(row, hub.now)]
 
 
 def test_rollouts_with_a_bound_on_bytes_keep_it_together():
@@ -158,8 +158,8 @@ def test_bytes_of_each_site_are_kept_together():
     hub = two_kinds()
     hub.start(of("cam", "1"))
     hub.start(of("gate", "1", pace=PaceSpec(bytes_per_s_per_site=1)))
-    assert hub.engine.answer(0, hub.now)
-    assert hub.engine.answer(3, hub.now)
-    assert hub.engine.answer(6, hub.now)
-    assert hub.engine.answer(9, hub.now), "eight of ten bytes of site s0"
+    assert hub.engine.admission.offer(0, hub.now)
+    assert hub.engine.admission.offer(3, hub.now)
+    assert hub.engine.admission.offer(6, hub.now)
+    assert hub.engine.admission.offer(9, hub.now), "eight of ten bytes of site s0"
     assert len(offered(hub, GATES)) == 1 + 4 + 4

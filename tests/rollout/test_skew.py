@@ -63,7 +63,7 @@ def test_an_agent_that_is_too_old_gets_no_offer_and_no_start():
     answered = exchange(fleet, fleet.by_row[0], start, phase=Phase.TRIAL, running="1")
     assert answered.acked == ()
     assert fleet.view(rollout).exposed == 0
-    assert fleet.engine.admit(1, start, fleet.now), "the refused start took no place"
+    assert fleet.engine.admission.admit(1, start, fleet.now), "the refused start took no place"
 
 
 def test_why_says_that_the_agent_is_too_old():

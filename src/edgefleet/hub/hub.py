@@ -1,7 +1,8 @@
 """The hub as one object, which the API, the page and the check-in listener call."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from edgefleet import __version__
 from edgefleet.base.clock import Clock, SteadyClock
@@ -55,12 +56,19 @@ from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.plan_fleet import compose
 
+OpenStore = Callable[[Path], SqliteStore]
+
 
 class Hub:
     """Create with ``open``. Every answer is of bounded size or paged."""
 
     def __init__(
-        self, settings: HubSettings, folder: DataDir, clock: Clock, entropy: Entropy
+        self,
+        settings: HubSettings,
+        folder: DataDir,
+        clock: Clock,
+        entropy: Entropy,
+        open_store: OpenStore,
     ) -> None:
         """``folder`` is already locked by this process. Opens the store; ``load`` reads it."""
         self.settings = settings
@@ -73,7 +81,7 @@ class Hub:
         self._metrics = Metrics()
         self._history = ReleaseHistory()
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
-        self._store = store = SqliteStore.open(folder.database)
+        self._store = store = open_store(folder.database)
         self._engine = engine = Engine(
             now=clock.now(),
             offline_after_s=settings.offline_s,
@@ -113,14 +121,18 @@ class Hub:
         settings: HubSettings,
         clock: Clock | None = None,
         entropy: Entropy | None = None,
+        *,
+        open_store: OpenStore = SqliteStore.open,
     ) -> "Hub":
-        """Lock the data folder and load its state.
+        """Lock the data folder, open its database with ``open_store`` and load its state.
 
         Raises OperatorError ``data_dir_in_use``, ``setting_invalid`` or ``store_foreign``.
         """
         folder = DataDir(settings.data_dir)
         try:
-            hub = cls(settings, folder, clock or SteadyClock(), entropy or SystemEntropy())
+            hub = cls(
+                settings, folder, clock or SteadyClock(), entropy or SystemEntropy(), open_store
+            )
         except BaseException:
             folder.release()
             raise
@@ -137,18 +149,25 @@ class Hub:
         self._devices.load()
         self._rollout_commands.load()
         for stored in self._store.reader.load_outcomes():
-            self._engine.record(stored.row, stored.outcome, stored.received_at)
+            self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
-        self._store.start(self._metrics.commit)
+        self._store.start(self._metrics.commit_seconds.observe)
 
     async def close(self) -> None:
         """Flush unsaved standings, commit queued writes, unlock the data folder."""
         try:
             if self._store.started:
-                await self._devices.flush()
+                await self.flush()
         finally:
             await self._store.close()
             self.folder.release()
+
+    async def flush(self) -> None:
+        """Store the standings that have changed, as ``loop`` does periodically.
+
+        Raises DeviceError ``overloaded`` or ``disk_full``; the next call tries again.
+        """
+        await self._devices.flush()
 
     # Devices.
 
@@ -343,6 +362,7 @@ class Hub:
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
                 quarantined=self.quarantined().count,
                 releases=sum(len(releases) for releases in self.registry.models().values()),
+                writes=self._store.writer.writes,
                 queue_depth=self._store.writer.depth,
                 uptime_s=self.clock.monotonic() - self._started,
             )

@@ -49,11 +49,11 @@ class Position(NamedTuple):
 
     standing: DeviceStanding
     is_eligible: bool
-    is_inside: bool  # in the open wave or in one before it
+    wave: int | None  # the first open or past wave that contains the device; None if none does
     has_place: bool  # a place is reserved; the start is not recorded yet
 
 
-NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, is_inside=False, has_place=False)
+NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, wave=None, has_place=False)
 """The position in an unknown rollout."""
 
 
@@ -128,9 +128,9 @@ class ActiveRollout:
 
     def position(self, row: int) -> Position:
         """The position of the device now."""
-        is_eligible, place = self.scope.locate(row, self.reach)
+        is_eligible, wave = self.scope.locate(row, self.parts)
         has_place = self.reservations.has_place(row)
-        return Position(self.ledger.standing(row), is_eligible, place is not None, has_place)
+        return Position(self.ledger.standing(row), is_eligible, wave, has_place)
 
     def position_of_report(self, row: int, kind: OutcomeKind) -> Position | None:
         """The position of a device that reports ``kind``. None if the report does not concern it.
@@ -148,7 +148,7 @@ class ActiveRollout:
                 return position
             if self.state.status is _COMPLETED:
                 return position if self.follows(row) else None
-        return position if position.is_inside else None
+        return None if position.wave is None else position
 
     def reserve(self, row: int, labels: Mapping[str, str], now: float) -> None:
         """Reserve a place for a device that starts now."""
@@ -198,7 +198,7 @@ class ActiveRollout:
         if not exposes:
             return False
         if position is not None:
-            return position.is_inside
+            return position.wave is not None
         return self.scope.inside(row, self.reach)
 
     def covered(self, rows: Rows, running: npt.NDArray[np.uint32]) -> Mask:

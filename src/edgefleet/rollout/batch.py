@@ -1,8 +1,8 @@
 """A batch: many devices that report the same at one moment, processed in columns.
 
-Each method is equivalent to calling the ``Engine`` method of the same name for each row, in row
-order. Devices are processed one by one if the plan has a limit that depends on the device. The
-simulator moves a million devices through a rollout with batches.
+Each method is equivalent to calling the method of ``Admission`` or ``Intake`` that it names for
+each row, in row order. Devices are processed one by one if the plan has a limit that depends on the
+device. The simulator moves a million devices through a rollout with batches.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,7 @@ import numpy as np
 from edgefleet.protocol.device import Offer, Outcome, Telemetry
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.offers import Offers
-from edgefleet.rollout.admission.starts import StartAdmission
+from edgefleet.rollout.admission.control import Admission
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -33,20 +32,17 @@ class Batch:
         fleet: Fleet,
         rollouts: Mapping[str, ActiveRollout],
         desired: Desired,
-        admission: StartAdmission,
-        counting: Intake,
-        *,
-        offers: Offers,
+        admission: Admission,
+        intake: Intake,
     ) -> None:
         self._fleet = fleet
         self._rollouts = rollouts
         self._desired = desired
         self._admission = admission
-        self._intake = counting
-        self._offers = offers
+        self._intake = intake
 
     def concern(self, rows: Rows, outcome: Outcome) -> Mask:
-        """For each row: True if the report is to be stored. See ``Engine.position``."""
+        """For each row: True if the report is to be stored. See ``Intake.position``."""
         active = self._rollouts.get(outcome.rollout)
         if active is None:
             return np.ones(len(rows), np.bool_)
@@ -67,14 +63,14 @@ class Batch:
         return self._intake.record_all(rows, outcome, at)
 
     def release(self, rows: Rows, outcome: Outcome) -> None:
-        """Free the places of starts that were not stored. See ``Engine.release``."""
+        """Free the places of starts that were not stored. See ``Admission.free``."""
         active = self._rollouts.get(outcome.rollout)
         if active is not None and active.reservations.reserved:
             for row in rows.tolist():
                 active.reservations.free(row)
 
     def telemetry(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
-        """Add the same serving figures for each of ``rows``. See ``Engine.telemetry``."""
+        """Add the same serving figures for each of ``rows``. See ``Intake.add_telemetry``."""
         self._intake.add_telemetry_all(rows, telemetry, now)
 
     def answers(self, rows: Rows, now: float) -> OffersByRow:
@@ -98,7 +94,7 @@ class Batch:
         return tuple(parts)
 
     def wanted(self, rows: Rows) -> Mask:
-        """For each row, all idle devices: True if ``Engine.answer`` may offer a release."""
+        """For each row, all idle devices: True if ``Admission.offer`` may offer a release."""
         numbers = self._desired.numbers(rows)
         wanted: Mask = (numbers != NOTHING) & (numbers != self._fleet.running_ids[rows])
         for active in self._rollouts.values():
@@ -114,5 +110,5 @@ class Batch:
     def _one_by_one(self, rows: Rows, now: float) -> OffersByRow:
         parts: dict[Offer | None, list[int]] = {}
         for row in rows.tolist():
-            parts.setdefault(self._offers.give(row, now), []).append(row)
+            parts.setdefault(self._admission.offer(row, now), []).append(row)
         return tuple((offer, np.array(places, np.int64)) for offer, places in parts.items())

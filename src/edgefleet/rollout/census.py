@@ -59,11 +59,12 @@ def count_census(
     desired: Desired,
     now: float,
     *,
-    quarantined: Rows | None = None,
+    out: Rows | None = None,
 ) -> Census:
     """Count the open wave. The cost is a few passes over the rows of the wave.
 
-    ``quarantined``: ascending rows of quarantined devices. They count only if they have reported.
+    ``out``: ascending rows of devices that are blocked until a person acts. They count only if they
+    have reported.
     """
     wave = active.state.open_wave
     if wave is None:
@@ -72,9 +73,9 @@ def count_census(
     if len(desired.of_release(active.release.number)) > 1:
         own = active.ledger.standings(rows)
         rows = rows[(own != DeviceStanding.NONE) | ~desired.excluded(rows, active)]
-    if quarantined is not None and len(quarantined):
+    if out is not None and len(out):
         own = active.ledger.standings(rows)
-        rows = rows[(own != DeviceStanding.NONE) | ~np.isin(rows, quarantined, assume_unique=True)]
+        rows = rows[(own != DeviceStanding.NONE) | ~np.isin(rows, out, assume_unique=True)]
     unreported = active.ledger.standings(rows) == DeviceStanding.NONE
     already = gather(fleet.running_ids, rows) == active.release.number
     already &= unreported

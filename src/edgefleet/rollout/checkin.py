@@ -15,7 +15,7 @@ offer is decided last, because it depends on the reports.
 at one moment, as a hub does if its store commits their reports together.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -66,6 +66,7 @@ class Pending(msgspec.Struct, frozen=True):
     reserved: tuple[Outcome, ...] = ()
     receipt: Receipt = _NO_RECEIPT  # valid once the check-in is answered
     waiting: tuple[tuple[Outcome, Position], ...] = ()  # to be admitted once ``facts`` are durable
+    positions: Mapping[str, Position] = {}  # by the ids of ``to_store``, as at the arrival
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -103,7 +104,7 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
     waiting: list[tuple[Outcome, Position]] = []
     dropped: list[str] = []
     for outcome in outcomes:
-        position = engine.position(row, outcome)
+        position = engine.intake.position(row, outcome)
         if position is not None:
             waiting.append((outcome, position))
         elif outcome.kind is not _START:
@@ -120,10 +121,15 @@ def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: floa
     device reports again does not count again.
     """
     row = pending.row
-    new = {outcome.id for outcome in fresh if engine.record(row, outcome, pending.at)}
+    record, positions = engine.intake.record, pending.positions
+    new = {
+        outcome.id
+        for outcome in fresh
+        if record(row, outcome, pending.at, positions.get(outcome.id))
+    }
     for outcome in pending.reserved:
         if outcome.id not in new:  # a recorded start has turned the place into a trial
-            engine.release(row, outcome)
+            engine.admission.free(row, outcome)
     if pending.facts is not None:
         return _admit(engine, pending, now)
     return _answer(engine, row, pending.check_in, now, pending.receipt)
@@ -132,20 +138,23 @@ def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: floa
 def abandon(engine: Engine, pending: Pending) -> None:
     """Free the places of outcomes that could not be stored. The check-in gets no answer."""
     for outcome in pending.reserved:
-        engine.release(pending.row, outcome)
+        engine.admission.free(pending.row, outcome)
 
 
 def _admit(engine: Engine, pending: Pending, now: float) -> Step:
     row, check_in = pending.row, pending.check_in
     to_store: list[Outcome] = []
     reserved: list[Outcome] = []
+    positions: dict[str, Position] = {}
     facts_changed = pending.facts is not None
     for outcome, position in pending.waiting:
+        known = None if facts_changed or reserved else position
         if outcome.kind is _START:
-            known = None if facts_changed or reserved else position
-            if not engine.admit(row, outcome, now, known):
+            if not engine.admission.admit(row, outcome, now, known):
                 continue
             reserved.append(outcome)
+        if known is not None:
+            positions[outcome.id] = known
         to_store.append(outcome)
     if not to_store:
         return _answer(engine, row, check_in, now, pending.receipt)
@@ -156,14 +165,15 @@ def _admit(engine: Engine, pending: Pending, now: float) -> Step:
         now,
         to_store=tuple(to_store),
         reserved=tuple(reserved),
+        positions=positions,
         receipt=Receipt(ids, pending.receipt.dropped),
     )
 
 
 def _answer(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Receipt) -> Answered:
     if check_in.telemetry is not None:
-        engine.telemetry(row, check_in.telemetry, now)
-    offer = engine.answer(row, now)
+        engine.intake.add_telemetry(row, check_in.telemetry, now)
+    offer = engine.admission.offer(row, now)
     if offer is None and receipt is _NO_RECEIPT:
         return _NOTHING
     return Answered(offer, receipt)
@@ -296,7 +306,7 @@ def _admitted(
         for at, row in enumerate(rows.tolist()):
             for place in starts:
                 if concerning[place][at]:
-                    stored[place][at] = engine.admit(row, outcomes[place], now)
+                    stored[place][at] = engine.admission.admit(row, outcomes[place], now)
     return tuple(stored)
 
 

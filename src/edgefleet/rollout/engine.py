@@ -1,7 +1,10 @@
 """The engine: the interface of ``rollout`` to a shell (the hub, the simulator, a dry run).
 
+Devices are answered by ``admission`` and counted by ``intake``, in the order of ``checkin``;
+``batch`` does the same for many devices at once.
+
 Nothing here is durable. The shell stores each ``Change.state`` before it calls ``commit``, and each
-outcome before it calls ``record``. At start-up it loads the states and records the outcomes again,
+outcome before it is recorded. At start-up it loads the states and records the outcomes again,
 in any order, which restores the engine. Changes of one rollout must not overlap: from ``command``
 or ``evaluate`` to ``commit`` no other change of that rollout may be made.
 """
@@ -9,20 +12,18 @@ or ``evaluate`` to ``commit`` no other change of that rollout may be made.
 from dataclasses import dataclass
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.device import Offer, Outcome, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import plan
-from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position, PublishedRelease
+from edgefleet.rollout.active import ActiveRollout, PublishedRelease
+from edgefleet.rollout.admission.control import Admission, allowed
 from edgefleet.rollout.admission.downloads import open_candidates, renew_candidates
-from edgefleet.rollout.admission.offers import Offers
-from edgefleet.rollout.admission.starts import StartAdmission, allowed
 from edgefleet.rollout.batch import Batch
 from edgefleet.rollout.census import Census, find_owing, update_overdue
 from edgefleet.rollout.constraints import approval
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
-from edgefleet.rollout.constraints.reservations import Blocked, Reservations
+from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.cohorts import Cohorts
@@ -67,17 +68,9 @@ class Engine:
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
         self._fleet_wide = FleetConstraints()
-        self._admission = StartAdmission(self.fleet, self._rollouts, self._fleet_wide)
-        self._offers = Offers(self._desired, self._admission)
-        self._intake = Intake(self.fleet, self._rollouts, self._fleet_wide)
-        self.batch = Batch(
-            self.fleet,
-            self._rollouts,
-            self._desired,
-            self._admission,
-            self._intake,
-            offers=self._offers,
-        )
+        self.admission = Admission(self.fleet, self._rollouts, self._desired, self._fleet_wide)
+        self.intake = Intake(self.fleet, self._rollouts, self._fleet_wide)
+        self.batch = Batch(self.fleet, self._rollouts, self._desired, self.admission, self.intake)
         self._status = RolloutStatus(self.fleet, self._desired, self._fleet_wide, gate)
         self._next_transition = NextTransition(self.fleet, self._desired)
 
@@ -182,7 +175,7 @@ class Engine:
     def _admit_more(self, active: ActiveRollout, census: Census, now: float) -> None:
         """Ask for as many candidates as may start soon."""
         update_overdue(active, self.fleet, census, now)
-        if self._admission.shut_to_all(active, census.offered, now):
+        if self.admission.shut_to_all(active, census.offered, now):
             active.candidates.pause(now)
         else:
             renew_candidates(
@@ -208,54 +201,6 @@ class Engine:
         elif change.state.status not in OPEN:
             active.cohorts = Cohorts()
         self._arrange()
-
-    def position(self, row: int, outcome: Outcome) -> Position | None:
-        """The position of a device in the rollout that it reports on.
-
-        To be read when the report arrives: the facts of the device may change later. None if the
-        device has no part in the rollout; the report is dropped then.
-        """
-        active = self._rollouts.get(outcome.rollout)
-        return NOWHERE if active is None else active.position_of_report(row, outcome.kind)
-
-    def admit(
-        self, row: int, outcome: Outcome, now: float, position: Position | None = None
-    ) -> bool:
-        """Whether the device may start now. ``outcome`` is the start that it announces.
-
-        True reserves the place until the start is recorded or ``release`` returns it. A start that
-        is recorded or reserved already is admitted again. ``position`` saves reading it again.
-        """
-        active = self._rollouts.get(outcome.rollout)
-        if active is None:
-            return False
-        where = active.position(row) if position is None else position
-        return self._admission.admit(active, row, where, outcome, now)
-
-    def release(self, row: int, outcome: Outcome) -> None:
-        """Return the place of a start that could not be stored."""
-        active = self._rollouts.get(outcome.rollout)
-        if active is not None:
-            active.reservations.free(row)
-
-    def record(self, row: int, outcome: Outcome, at: float | None = None) -> bool:
-        """Count a durable outcome. False if it is not new or concerns no known rollout.
-
-        ``at`` is the time of receipt, by which the pace counts starts after a restart.
-        """
-        return self._intake.record(row, outcome, at)
-
-    def telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
-        """Add serving figures to the cohort of the device. Not persisted."""
-        self._intake.add_telemetry(row, telemetry, now)
-
-    def answer(self, row: int, now: float) -> Offer | None:
-        """The offer for the device. None if it has nothing to change now."""
-        return self._offers.give(row, now)
-
-    def decide(self, row: int, now: float) -> Offer | Blocked:
-        """The offer that ``answer`` would make now, or the reason why it makes none."""
-        return self._offers.decide(row, now)
 
     # Fleet-wide constraints.
 
@@ -319,8 +264,8 @@ class Engine:
             self._desired,
             rollouts,
             now,
-            decision=self._offers.decide(row, now),
-            refusal=lambda active: self._admission.refusal(active, row, now),
+            decision=self.admission.decide(row, now),
+            refusal=lambda active: self.admission.refusal(active, row, now),
         )
 
     def why_release(self, model: str, release: str, now: float) -> WaitReport:
@@ -333,8 +278,8 @@ class Engine:
     def _arrange(self) -> None:
         """Update the indexes. To be called when a rollout is added or changes."""
         self._desired.arrange(self._rollouts.values())
-        self._admission.arrange()
-        self._intake.arrange()
+        self.admission.arrange()
+        self.intake.arrange()
 
     def _start_by_time(self, active: ActiveRollout, now: float) -> Change | None:
         """The start of a rollout whose time has come. None while another has its devices."""

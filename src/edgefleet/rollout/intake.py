@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
-from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.evidence.ledger import WENT_BACK, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -23,7 +23,6 @@ Standings = npt.NDArray[np.uint8]
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _TRIAL: Final = DeviceStanding.TRIAL
-_HEALTHY: Final = DeviceStanding.HEALTHY
 _NONE: Final = DeviceStanding.NONE
 _CAME_BACK: Final = OutcomeKind.REVERTED
 _CONFIRMED: Final = OutcomeKind.CONFIRMED
@@ -52,8 +51,27 @@ class Intake:
 
     # Outcomes.
 
-    def record(self, row: int, outcome: Outcome, at: float | None) -> bool:
-        """See ``Engine.record``."""
+    def position(self, row: int, outcome: Outcome) -> Position | None:
+        """The position of a device in the rollout that it reports on.
+
+        To be read when the report arrives: the facts of the device may change later. None if the
+        device has no part in the rollout; the report is dropped then.
+        """
+        active = self._rollouts.get(outcome.rollout)
+        return NOWHERE if active is None else active.position_of_report(row, outcome.kind)
+
+    def record(
+        self,
+        row: int,
+        outcome: Outcome,
+        at: float | None = None,
+        position: Position | None = None,
+    ) -> bool:
+        """Count a durable outcome. False if it is not new or concerns no known rollout.
+
+        ``at`` is the time of receipt, by which the pace counts starts after a restart. The device
+        counts in the wave of its ``position``, which is read again if it is not given.
+        """
         active = self._rollouts.get(outcome.rollout)
         if active is None:
             return False
@@ -61,11 +79,12 @@ class Intake:
         # A device that rolls back may also report on the release to which it returns.
         if outcome.release != active.state.spec.release and kind is not _CAME_BACK:
             return False
-        before = ledger.standing(row)
-        counted = before is _TRIAL or before is _HEALTHY  # in its wave, for good
-        after = ledger.record(row, outcome, None if counted else active.wave_of(row))
-        if after is None:
+        if position is None:
+            position = active.position(row)
+        standings = ledger.record(row, outcome, position.wave)
+        if standings is None:
             return False
+        before, after = standings
         if kind is _CONFIRMED:
             active.cohorts.confirmed(outcome, active.state.spec.gate)
         elif kind is _STARTED:
@@ -108,7 +127,7 @@ class Intake:
     # Serving figures.
 
     def add_telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
-        """See ``Engine.telemetry``."""
+        """Add serving figures to the cohort of the device. Not persisted."""
         for active in self._judged:
             state = active.state
             started = state.started_at is not None and state.started_at <= now

@@ -165,7 +165,7 @@ class MemoryHub:
     def record(self, row: int, outcome: Outcome) -> bool:
         """Store and count an outcome as it is, also a start without admission. False if known."""
         fresh = self.store(row, (outcome,))
-        return all(self.engine.record(row, one, self.now) for one in fresh) and bool(fresh)
+        return all(self.engine.intake.record(row, one, self.now) for one in fresh) and bool(fresh)
 
     def evaluate(self) -> None:
         """Evaluate all gates, schedules and reverts, as the hub does periodically."""
@@ -198,7 +198,7 @@ class MemoryHub:
         for state in self.states()[::way]:
             self.engine.load(state)
         for stored in self.outcomes[::way]:
-            self.engine.record(stored.row, stored.outcome, stored.at)
+            self.engine.intake.record(stored.row, stored.outcome, stored.at)
         for (model, row), rollbacks in self._unquarantined.items():
             self.engine.unquarantine(model, row, rollbacks)
 

@@ -17,7 +17,7 @@ from edgefleet.hub.limits import LOCK_WAIT_S
 from edgefleet.hub.store.migrations import migrate, packaged
 from edgefleet.hub.store.reader import Reader, claim_labels
 from edgefleet.hub.store.records import StoredDevice, StoredRelease, StoredStanding
-from edgefleet.hub.store.writer import Commit, Writer
+from edgefleet.hub.store.writer import Writer
 from edgefleet.protocol.device import Facts, Outcome
 from edgefleet.protocol.operator import TrustKey
 from edgefleet.protocol.rollout import Freeze
@@ -46,8 +46,8 @@ class SqliteStore:
             raise
         return cls(writing, _connect(path))
 
-    def start(self, observe: Callable[[Commit], None]) -> None:
-        """Start the writer thread. ``observe`` is called after each commit."""
+    def start(self, observe: Callable[[float], None]) -> None:
+        """Start the writer thread. ``observe`` is called with the seconds of each commit."""
         self.writer = Writer(self._writing, asyncio.get_running_loop(), observe=observe)
         self.started = True
 

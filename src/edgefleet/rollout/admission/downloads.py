@@ -8,9 +8,9 @@ from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.label_budget import Budgets
 from edgefleet.rollout.constraints.pace import ByteBudget
-from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.cut import EVERYONE

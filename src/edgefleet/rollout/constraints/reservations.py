@@ -6,27 +6,17 @@ when the start is recorded; the device then counts as in trial.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints import approval
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.constraints.pace import StartRate
 from edgefleet.rollout.constraints.window import LABEL, Hours, Offset
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """The reason why a device may not start or download now. ``until``: None if it is unknown."""
-
-    code: WaitCode
-    text: str
-    until: float | None = None
-    since: float | None = None
 
 
 class Reservations:

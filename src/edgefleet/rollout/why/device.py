@@ -7,7 +7,7 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
-from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.eligibility import Misfit, variants_of
@@ -30,7 +30,7 @@ def explain_device(
 ) -> WaitReport:
     """The reasons why the device runs its release. ``rollouts`` are ordered newest first.
 
-    ``decision`` is the answer to the next check-in of the device: ``Engine.decide``. ``refusal``
+    ``decision`` is the answer to the next check-in of the device: ``Admission.decide``. ``refusal``
     returns the reason why the device may not start the release of a rollout now. None if it may.
     """
     waits: list[Wait] = []

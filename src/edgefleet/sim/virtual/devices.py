@@ -5,7 +5,6 @@ This module has the lifecycle of the cores: wake, step, power cut, boot and beco
 Equal devices share one core and its random draws, until the hub answers some of them differently.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -197,6 +196,9 @@ class Devices:
     def _happen(self, live: ActiveDevice, event: Event) -> None:
         """Step a core, store its state, then execute its effects in order, or cut the power."""
         environment = self.environment
+        if environment.hub.witnesses is not None:
+            for hear in environment.hub.witnesses.stepped:
+                hear(live.rows, event, environment.now)
         state, effects = step(live.state, event, environment.now + live.skew)
         self.steps += len(live.rows)
         self.stepped += 1
@@ -264,7 +266,4 @@ class Devices:
         del self.live[live]
 
     def _set_timer(self, live: ActiveDevice, effect: do.SetTimer) -> None:
-        at = effect.at - live.skew
-        while at + live.skew < effect.at:  # rounding: by the device's clock it would be too early
-            at = math.nextafter(at, math.inf)
-        self.environment.schedule_timer(live, at)
+        self.environment.schedule_timer(live, live.true_time(effect.at))

@@ -78,7 +78,7 @@ class SimHub:
             engine.load(state)
         for rows, outcome, at in self.store.outcomes():
             if len(rows) == 1:
-                engine.record(int(rows[0]), outcome, at)
+                engine.intake.record(int(rows[0]), outcome, at)
             else:
                 engine.batch.record(rows, outcome, at)
         engine.set_freeze(self._freeze)

@@ -1,4 +1,8 @@
-"""Admission control: which devices may start a release now, and which may download it."""
+"""Admission control: which devices may download a release now, and which may start it.
+
+``decide`` has the offer for a device, or the reason why there is none. The answer to a check-in and
+``why`` share this value.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,11 +16,11 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.admission import downloads
 from edgefleet.rollout.constraints import exposure
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.label_budget import LabelsByRow
-from edgefleet.rollout.constraints.quarantine import quarantine_text
-from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.constraints.window import LABEL
+from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -32,17 +36,19 @@ _RUNNING: Final = Status.RUNNING
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class StartAdmission:
+class Admission:
     """Admits devices by the state of a rollout, its places, and the fleet-wide constraints."""
 
     def __init__(
         self,
         fleet: Fleet,
         rollouts: Mapping[str, ActiveRollout],
+        desired: Desired,
         fleet_wide: FleetConstraints,
     ) -> None:
         self._fleet = fleet
         self._rollouts = rollouts
+        self._desired = desired
         self._fleet_wide = fleet_wide
 
     def arrange(self) -> None:
@@ -53,12 +59,45 @@ class StartAdmission:
         }
         self._fleet_wide.arrange(specs, self._in_trial)
 
+    # Offers.
+
+    def decide(self, row: int, now: float) -> Offer | Blocked:
+        """The offer in the answer to the next check-in, or the reason for none. Changes nothing."""
+        step = self._desired.next_step(row)
+        if not isinstance(step, ActiveRollout):
+            return step
+        blocked = self.staging(step, row, now)
+        return step.offer if blocked is None else blocked
+
+    def offer(self, row: int, now: float) -> Offer | None:
+        """The offer in the answer to a check-in. None if there is none.
+
+        An offer consumes the bytes of its download from the budgets of all open rollouts.
+        """
+        decision = self.decide(row, now)
+        if isinstance(decision, Blocked):
+            return None
+        if decision.action == "install" and self._fleet_wide.bytes.is_bounded:
+            active = self._rollouts.get(decision.rollout)
+            if active is not None and active.ledger.standing(row) < _TRIAL:
+                downloads.count_bytes(active, self._fleet, row, now, self._fleet_wide.bytes)
+        return decision
+
+    # Starts.
+
     def admit(
-        self, active: ActiveRollout, row: int, position: Position, outcome: Outcome, now: float
+        self, row: int, outcome: Outcome, now: float, position: Position | None = None
     ) -> bool:
-        """True if the device may start now; its place is then reserved. See ``Engine.admit``."""
-        if outcome.release != active.state.spec.release:
+        """Whether the device may start now. ``outcome`` is the start that it announces.
+
+        True reserves the place until the start is recorded or ``free`` returns it. A start that is
+        recorded or reserved already is admitted again. ``position`` saves reading it again.
+        """
+        active = self._rollouts.get(outcome.rollout)
+        if active is None or outcome.release != active.state.spec.release:
             return False
+        if position is None:
+            position = active.position(row)
         standing = position.standing
         if position.has_place:
             active.reservations.reserve(row, self._labels(row), now)
@@ -75,14 +114,18 @@ class StartAdmission:
             active.reservations.note_progress(now)
         return refused is None
 
+    def free(self, row: int, outcome: Outcome) -> None:
+        """Return the place of a start that could not be stored."""
+        active = self._rollouts.get(outcome.rollout)
+        if active is not None:
+            active.reservations.free(row)
+
     def admit_all(self, active: ActiveRollout, rows: Rows, outcome: Outcome, now: float) -> Mask:
         """``admit`` for many rows, ascending, that report the same start. Low rows come first."""
         spec, ledger = active.state.spec, active.ledger
         reservations = active.reservations
         if spec.windows or self._fleet_wide.budgets.counts or reservations.reserved:
-            each = (
-                self.admit(active, row, active.position(row), outcome, now) for row in rows.tolist()
-            )
+            each = (self.admit(row, outcome, now) for row in rows.tolist())
             return np.fromiter(each, np.bool_, len(rows))
         if outcome.release != spec.release:
             return np.zeros(len(rows), np.bool_)
@@ -92,7 +135,7 @@ class StartAdmission:
             return admitted
         asking = ~admitted & ~ledger.excluded(rows)
         asking &= active.covered(rows, self._fleet.running_ids[rows])
-        asking &= ~np.isin(rows, self.quarantined(active))
+        asking &= ~np.isin(rows, self._fleet_wide.blocked_rows(active.state.id, spec.model))
         free = max(0, allowed(active) - active.in_trial)
         room = active.reservations.starts.room(now)
         began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
@@ -110,10 +153,7 @@ class StartAdmission:
         shut = reservations.door(active.state, labels, now)
         if shut is not None:
             return shut
-        quarantine = self._fleet_wide.quarantine
-        if quarantine.counts and quarantine.is_quarantined(spec.model, row):
-            return self._quarantined(row)
-        return reservations.no_place(
+        return self._constraint(active, row) or reservations.no_place(
             row,
             labels,
             now,
@@ -129,26 +169,25 @@ class StartAdmission:
         """
         if self._fleet_wide.freeze.frozen:
             return active.reservations.door(active.state, None, now)
-        if self._fleet_wide.quarantine.is_quarantined(active.state.spec.model, row):
-            return self._quarantined(row)
-        if active.state.status is not _RUNNING:
-            return None
+        constraint = self._constraint(active, row, to_download=True)
+        if constraint is not None or active.state.status is not _RUNNING:
+            return constraint
         return downloads.blocked(active, self._fleet, row, now, self._fleet_wide.bytes)
-
-    def begin_download(self, offer: Offer, row: int, now: float) -> None:
-        """Consume the bytes of an offered release from the budgets of all open rollouts."""
-        if offer.action != "install" or not self._fleet_wide.bytes.is_bounded:
-            return
-        active = self._rollouts.get(offer.rollout)
-        if active is not None and active.ledger.standing(row) < _TRIAL:
-            downloads.count_bytes(active, self._fleet, row, now, self._fleet_wide.bytes)
 
     def _labels(self, row: int) -> Mapping[str, str]:
         """The labels by which the budgets count the device. Empty if there are no budgets."""
         return self._fleet.labels(row) if self._fleet_wide.budgets.counts else _NO_LABELS
 
-    def _quarantined(self, row: int) -> Blocked:
-        return Blocked(WaitCode.QUARANTINED, quarantine_text(self._fleet.name(row)))
+    def _constraint(
+        self, active: ActiveRollout, row: int, *, to_download: bool = False
+    ) -> Blocked | None:
+        """The first constraint of this device. None if there is none."""
+        rollout, model = active.state.id, active.state.spec.model
+        for one in self._fleet_wide.per_device:
+            asked = one.is_active and (one.blocks_downloads or not to_download)
+            if asked and one.blocks(rollout, model, row):
+                return Blocked(one.code, one.text(rollout, row, self._fleet.name(row)))
+        return None
 
     @property
     def limits_bytes(self) -> bool:
@@ -159,7 +198,8 @@ class StartAdmission:
         """``staging`` is None, for each row. For a fleet without a limit on bytes."""
         if self._fleet_wide.freeze.frozen:
             return np.zeros(len(rows), np.bool_)
-        mask = ~np.isin(rows, self.quarantined(active))
+        rollout, model = active.state.id, active.state.spec.model
+        mask = ~np.isin(rows, self._fleet_wide.blocked_rows(rollout, model, to_download=True))
         if active.state.status is _RUNNING:
             mask[mask] = downloads.all_may_stage(active, self._fleet, rows[mask])
         return mask
@@ -174,10 +214,6 @@ class StartAdmission:
         numbers = np.flatnonzero(np.bincount(self._fleet.label_ids[waiting.all()])).tolist()
         zones = {self._fleet.label_set(number).get(LABEL) for number in numbers}
         return not any(reservations.hours.open(zone, now) for zone in zones)
-
-    def quarantined(self, active: ActiveRollout) -> Rows:
-        """Rows that are quarantined for the model of this rollout, ascending."""
-        return self._fleet_wide.quarantine.rows(active.state.spec.model)
 
     def _in_trial(self, rollout: str) -> LabelsByRow:
         """The devices that have a place in the rollout, with their current labels."""
