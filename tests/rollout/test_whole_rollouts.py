@@ -1,4 +1,4 @@
-"""Whole rollouts: the engine driven as by a hub, with toy devices in virtual time."""
+"""Whole rollouts: the engine driven as by a hub, with fake devices in virtual time."""
 
 import pytest
 from msgspec.structs import replace
