@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from edgefleet.agent.effect import Activate, Fetch, FetchManifest, MovePointer, Prove
+from edgefleet.agent.effect import Apply, Fetch, FetchManifest, MovePointer, Prove
 from edgefleet.agent.event import (
     Activated,
     ActivationFailed,
@@ -66,11 +66,17 @@ def to_watching(device: Device, release: str, *, pid: int = 100) -> None:
     check_in(device, offer(release))
     stage_release(device, release)
     check_in(device, offer(release))
-    device.hear(Activated(job=device.job(Activate), status=serving(release, pid=pid)))
+    device.hear(Activated(job=device.job(Apply), status=serving(release, pid=pid)))
 
 
 def look(device: Device, status: ServingStatus | None, *, alive: bool = True) -> None:
     device.hear(ServingProbed(status=status, alive=alive, draw=0.5))
+
+
+def confirmed_is_served(device: Device, release: str) -> None:
+    """The serving process has loaded the confirmed release."""
+    device.hear(Activated(job=device.job(Apply), status=serving(release)))
+    assert device.kinds() == ("MovePointer",)
 
 
 def installed(release: str = "1") -> Device:
@@ -80,6 +86,7 @@ def installed(release: str = "1") -> Device:
     to_watching(device, release)
     device.now += 10
     look(device, serving(release))
+    confirmed_is_served(device, release)
     answer(device)
     assert device.state.stage is Stage.IDLE
     assert device.state.spool == ()
@@ -115,15 +122,16 @@ def test_a_good_release_goes_from_offer_to_confirmed() -> None:
         [OutcomeKind.TRIAL_STARTED],
     )
     answer(device, offer("1"))
-    assert device.kinds() == ("Activate",)
-    device.hear(Activated(job=device.job(Activate), status=serving("1")))
+    assert device.kinds() == ("Apply",)
+    device.hear(Activated(job=device.job(Apply), status=serving("1")))
     assert device.kinds() == ("MovePointer",)
     device.now += 9
     look(device, serving("1"))
     assert device.state.stage is Stage.WATCHING
     device.now += 1
     look(device, serving("1"))
-    assert device.kinds() == ("SendCheckIn",)
+    assert device.kinds() == ("Apply", "SendCheckIn")
+    assert device.served() == ("a", None)
     said = device.checked_in()
     assert (said.release, [one.kind for one in said.outcomes]) == ("1", [OutcomeKind.CONFIRMED])
     assert (device.state.active, device.holds("a")) == ("a", "1")
@@ -166,11 +174,11 @@ def test_a_release_whose_process_dies_in_trial_is_left_for_the_old_one() -> None
     device = installed("1")
     to_watching(device, "3")
     look(device, None, alive=False)
-    assert device.kinds() == ("Activate", "SendCheckIn")
-    assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
+    assert device.kinds() == ("Apply", "SendCheckIn")
+    assert device.served() == ("a", None)
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "serving_crashed")]
     assert device.checked_in().phase is Phase.REVERTING
-    job = device.job(Activate)
+    job = device.job(Apply)
     answer(device)
     device.hear(Activated(job=job, status=serving("1", pid=101)))
     assert device.kinds() == ("MovePointer", "RemoveSlot", "SendCheckIn")
@@ -248,8 +256,8 @@ def test_a_recall_in_trial_goes_back_at_once() -> None:
     device = installed("1")
     to_watching(device, "3")
     check_in(device, offer("1", rollout="ro-3", action="revert"))
-    assert device.kinds() == ("Activate",)
-    device.hear(Activated(job=device.job(Activate), status=serving("1")))
+    assert device.kinds() == ("Apply",)
+    device.hear(Activated(job=device.job(Apply), status=serving("1")))
     assert spooled(device) == [(OutcomeKind.REVERTED, "recalled")]
     assert device.checked_in().outcomes[0].release == "3"
     assert device.state.active == "a"
@@ -262,8 +270,8 @@ def test_a_recall_after_confirmation_activates_the_slot_that_still_holds_the_old
     look(device, serving("3"))
     answer(device)
     check_in(device, offer("1", rollout="ro-3", action="revert"))
-    assert device.kinds() == ("Activate",)
-    device.hear(Activated(job=device.job(Activate), status=serving("1")))
+    assert device.kinds() == ("Apply",)
+    device.hear(Activated(job=device.job(Apply), status=serving("1")))
     assert device.kinds() == ("MovePointer", "SendCheckIn")
     assert spooled(device) == [(OutcomeKind.REVERTED, "recalled")]
     assert device.checked_in().outcomes[0].release == "3"
@@ -274,7 +282,7 @@ def test_an_interrupted_trial_is_tried_again_then_given_up() -> None:
     device = installed("1")
     to_watching(device, "2")
     device.boot(serving=serving("2"), pointer="b")
-    assert device.kinds() == ("Activate", "SendCheckIn")
+    assert device.kinds() == ("Apply", "SendCheckIn")
     assert (device.state.stage, device.state.attempt.tries) == (Stage.ACTIVATING, 2)  # type: ignore[union-attr] - in trial
     device.boot(serving=serving("2"), pointer="b")
     assert device.state.stage is Stage.REVERTING
@@ -300,7 +308,7 @@ def test_a_trial_waits_for_the_hubs_leave_however_long() -> None:
         answer(device, offer("2"), acked=())
     assert (device.state.stage, device.state.active) == (Stage.ANNOUNCING, "a")
     check_in(device, offer("2"))
-    assert device.kinds() == ("Activate",)
+    assert device.kinds() == ("Apply",)
 
 
 def test_a_trial_does_not_begin_while_the_hub_cannot_be_told() -> None:
@@ -352,7 +360,7 @@ def test_a_start_that_was_admitted_and_is_no_longer_wanted_is_withdrawn(
 ) -> None:
     device = staged()
     answer(device, instead)
-    assert "Activate" not in device.kinds(), "the release did not run, so there is no revert"
+    assert "Apply" not in device.kinds(), "the release did not run, so there is no revert"
     assert spooled(device) == [(OutcomeKind.WITHDRAWN, "")]
     told = device.state.spool[0]
     assert (told.release, told.attempt) == ("2", 2)
@@ -366,7 +374,7 @@ def test_a_release_whose_start_was_withdrawn_is_tried_when_it_is_offered_again()
     assert spooled(device) == [(OutcomeKind.TRIAL_STARTED, "")]
     assert device.state.spool[0].attempt == 3, "a new start, not the cancelled one"
     check_in(device, offer("2"))
-    assert device.kinds() == ("Activate",)
+    assert device.kinds() == ("Apply",)
 
 
 def test_a_device_without_a_release_gives_a_start_up_for_another_release() -> None:
@@ -462,10 +470,10 @@ def test_activation_that_fails_goes_back() -> None:
     stage_release(device, "2")
     check_in(device, offer("2"))
     device.hear(
-        ActivationFailed(job=device.job(Activate), reason="load_failed", detail="no", draw=0.5)
+        ActivationFailed(job=device.job(Apply), reason="load_failed", detail="no", draw=0.5)
     )
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "load_failed")]
-    assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
+    assert device.served() == ("a", None)
 
 
 def test_the_pointer_moves_only_after_serving_has_switched() -> None:
@@ -475,7 +483,7 @@ def test_the_pointer_moves_only_after_serving_has_switched() -> None:
     assert not any(isinstance(one, MovePointer) for one in device.effects)
     check_in(device, offer("2"))
     assert not any(isinstance(one, MovePointer) for one in device.effects)
-    device.hear(Activated(job=device.job(Activate), status=serving("2")))
+    device.hear(Activated(job=device.job(Apply), status=serving("2")))
     assert device.did(MovePointer) == MovePointer(slot="b")
 
 
@@ -486,7 +494,7 @@ def test_serving_that_hangs_outside_a_trial_is_put_right() -> None:
         look(device, None)
     device.now += 10
     device.hear(TimerFired(draw=0.5))
-    assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
+    assert device.served() == ("a", None)
 
 
 def test_serving_that_dies_again_and_again_is_restarted_ever_later() -> None:
@@ -499,7 +507,7 @@ def test_serving_that_dies_again_and_again_is_restarted_ever_later() -> None:
         pauses.append(at - device.now)
         device.now = at
         device.hear(TimerFired(draw=0.5))
-        device.hear(Activated(job=device.job(Activate), status=serving("1", pid=pid)))
+        device.hear(Activated(job=device.job(Apply), status=serving("1", pid=pid)))
     assert pauses == sorted(pauses)
     assert (pauses[0] < 0.5, pauses[-1] > 30) == (True, True)
     look(device, serving("1", pid=110))
@@ -513,7 +521,7 @@ def test_a_release_that_serving_has_by_itself_is_swapped_back() -> None:
     look(device, serving("another"))
     device.now += 10
     device.hear(TimerFired(draw=0.5))
-    assert device.did(Activate).slot == "a"  # type: ignore[union-attr] - did() gives an Activate
+    assert device.served() == ("a", None)
 
 
 def test_a_first_release_that_fails_its_trial_leaves_nothing_serving() -> None:
@@ -535,10 +543,8 @@ def test_a_release_that_cannot_be_gone_back_to_is_refused_and_offered_again_late
     answer(device)
     back = offer("1", rollout="ro-3", action="revert")
     check_in(device, back)
-    device.hear(
-        ActivationFailed(job=device.job(Activate), reason="load_failed", detail="", draw=0.5)
-    )
-    device.hear(Activated(job=device.job(Activate), status=serving("3")))
+    device.hear(ActivationFailed(job=device.job(Apply), reason="load_failed", detail="", draw=0.5))
+    device.hear(Activated(job=device.job(Apply), status=serving("3")))
     assert device.state.stage is Stage.IDLE
     assert spooled(device) == [(OutcomeKind.REFUSED, "load_failed")]
     answer(device, back)

@@ -128,7 +128,7 @@ def ended(world: World, release: str, *, cuts: int) -> None:
         serves, heard = "1", ["trial_failed"]  # interrupted too often: reverted and reported
     assert (world.pointed(), world.running(), told) == (serves, serves, heard)
     assert world.serving is not None
-    assert world.serving.release == serves
+    assert world.serving.models[0].release == serves
     assert world.hub.check_ins[-1].release == serves
     if told != ["confirmed"]:  # a confirmed release may be restored after each cut
         assert world.activations.count(release) <= 2

@@ -8,7 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from edgefleet.agent import limits
-from edgefleet.agent.effect import Activate, Effect, MovePointer, RemoveSlot, SetTimer
+from edgefleet.agent.effect import Apply, Effect, MovePointer, RemoveSlot, SetTimer
 from edgefleet.agent.event import Booted, Event, Fetched, Proved
 from edgefleet.agent.state import AgentState, running, slot
 from edgefleet.agent.step import step
@@ -48,8 +48,11 @@ def check_effects(state: AgentState, effects: tuple[Effect, ...], now: float) ->
     assert isinstance(effects[-1], SetTimer)
     assert effects[-1].at <= now + 3600
     for effect in effects:
-        if isinstance(effect, Activate):
-            assert slot(state, effect.slot).proved, "only proved slots are activated"
+        if isinstance(effect, Apply):
+            for model in effect.models:
+                for wanted in (model.confirmed, model.trial):
+                    if wanted is not None:
+                        assert slot(state, wanted.slot).proved, "only proved slots are activated"
         elif isinstance(effect, MovePointer) and effect.slot is not None:
             assert slot(state, effect.slot).proved, "the pointer names proved slots only"
 
@@ -254,4 +257,4 @@ def heal(world: World) -> None:
     assert world.pointed() == (serving[1] if serving else None)
     if serving is not None:
         assert world.serving is not None
-        assert world.serving.release == serving[1]
+        assert world.serving.models[0].release == serving[1]

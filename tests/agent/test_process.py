@@ -54,7 +54,8 @@ def test_a_new_device_enrols_installs_and_serves(
     assert [(one.name, one.labels) for one in hub.enrolled] == [("device", {"site": "lyon"})]
     status = agent.status()
     assert status is not None
-    assert (status.ready, status.release, status.url) == (True, "1", f"http://{agent.serve}")
+    (mine,) = status.models
+    assert (mine.ready, mine.release, status.url) == (True, "1", f"http://{agent.serve}")
     assert (agent.data / "credential.json").stat().st_mode & 0o777 == 0o600
     assert agent.check_valid() == "1"
 
@@ -68,7 +69,7 @@ def test_a_release_that_is_not_what_its_golden_set_says_is_refused(
     assert finals(hub, "4") == [("refused", "golden_failed")]
     status = agent.status()
     assert status is not None
-    assert (status.release, agent.check_valid()) == ("1", "1")
+    assert (status.models[0].release, agent.check_valid()) == ("1", "1")
 
 
 def test_a_signature_by_a_stranger_is_refused(
@@ -123,7 +124,9 @@ def test_an_agent_killed_in_an_update_comes_back_and_ends_it(
     assert finals(hub, "2") == [("confirmed", "")]
     after = agent.status()
     assert after is not None
-    assert (after.release, after.pid) == ("2", before.pid), "the living process was adopted"
+    assert (after.models[0].release, after.pid) == ("2", before.pid), (
+        "the living process was adopted"
+    )
     assert agent.check_valid() == "2"
     assert len(hub.enrolled) == 1, "the claim was used once"
 
@@ -165,7 +168,7 @@ def test_an_agent_killed_in_every_trial_gives_the_release_up(
     agent.wait(lambda state: state.stage is Stage.IDLE)
     status = agent.status()
     assert status is not None
-    assert (status.release, agent.check_valid()) == ("1", "1")
+    assert (status.models[0].release, agent.check_valid()) == ("1", "1")
 
 
 def test_a_serving_process_that_dies_in_trial_fails_it_and_the_old_release_is_back(
@@ -180,7 +183,7 @@ def test_a_serving_process_that_dies_in_trial_fails_it_and_the_old_release_is_ba
     agent.wait(lambda state: state.stage is Stage.IDLE)
     status = agent.status()
     assert status is not None
-    assert (status.release, agent.check_valid()) == ("1", "1")
+    assert (status.models[0].release, agent.check_valid()) == ("1", "1")
 
 
 def test_a_serving_process_that_dies_is_started_again(
@@ -188,9 +191,9 @@ def test_a_serving_process_that_dies_is_started_again(
 ) -> None:
     agent, _ = on_release_1
     before = agent.kill_serving()
-    after = agent.wait_serving()
-    assert after.pid != before
-    assert after.release == "1"
+    after, mine = agent.wait_serving()
+    assert after != before
+    assert mine.release == "1"
 
 
 def test_an_agent_that_is_stopped_stops_serving_unless_told_otherwise(
@@ -200,11 +203,11 @@ def test_an_agent_that_is_stopped_stops_serving_unless_told_otherwise(
     assert agent.stop() == 0
     assert agent.status() is None
     agent.start(environ={"EDGEFLEET_AGENT_KEEP_SERVING": "yes"})
-    before = agent.wait_serving()
+    before, _ = agent.wait_serving()
     assert agent.stop() == 0
     after = agent.status()
     assert after is not None
-    assert after.pid == before.pid
+    assert after.pid == before
 
 
 def test_a_second_agent_on_the_same_folder_is_turned_away(

@@ -8,7 +8,7 @@ from edgefleet.agent.quality_window import advance, compare
 from edgefleet.agent.state import QualityWindow, Windows
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats
-from support.agent_world import serving
+from support.agent_world import serving_model
 
 
 def grown(requests: int, **sketches: object) -> LiveStats:
@@ -23,8 +23,8 @@ def grown(requests: int, **sketches: object) -> LiveStats:
 def after(windows: Windows, release: str, requests: int, now: float, **sketches: object) -> Windows:
     """A look at a release; at one that is new, after a first look that found no requests."""
     if windows.filling is None or windows.filling.release != release:
-        windows = advance(windows, serving(release), LiveStats(), now - 1.0)
-    return advance(windows, serving(release), grown(requests, **sketches), now)
+        windows = advance(windows, serving_model(release), LiveStats(), now - 1.0)
+    return advance(windows, serving_model(release), grown(requests, **sketches), now)
 
 
 def test_two_full_windows_of_one_release_are_a_steady_score() -> None:
@@ -106,7 +106,7 @@ def test_sketches_add_up_and_take_away_and_stay_bounded() -> None:
 
 def served(rate: float, windows: Windows, release: str, looks: range) -> Windows:
     """A look every ten seconds at a release that is asked so often in a second."""
-    windows = advance(windows, serving(release), LiveStats(), 10.0 * looks[0] - 10.0)
+    windows = advance(windows, serving_model(release), LiveStats(), 10.0 * looks[0] - 10.0)
     for look in looks:
         windows = after(windows, release, round(10 * rate), 10.0 * look)
     return windows
@@ -130,7 +130,7 @@ def test_a_rise_counts_as_much_as_the_fall_back() -> None:
 
 
 def test_what_the_first_look_finds_counts_but_not_in_the_rate() -> None:
-    windows = advance(Windows(), serving("1"), grown(100_000), 10.0)
+    windows = advance(Windows(), serving_model("1"), grown(100_000), 10.0)
     assert windows.full is None
     windows = served(10.0, windows, "1", range(2, 5))
     assert windows.full is not None
@@ -140,10 +140,10 @@ def test_what_the_first_look_finds_counts_but_not_in_the_rate() -> None:
 
 def test_a_release_whose_clients_leave_says_so_without_any_request() -> None:
     windows = served(1.0, Windows(), "1", range(1, 30))
-    windows = advance(replace(windows, scores=None), serving("2"), LiveStats(), 300.0)
-    windows = advance(windows, serving("2"), LiveStats(), 300.0 + limits.WINDOW_S - 1)
+    windows = advance(replace(windows, scores=None), serving_model("2"), LiveStats(), 300.0)
+    windows = advance(windows, serving_model("2"), LiveStats(), 300.0 + limits.WINDOW_S - 1)
     assert windows.scores is None
-    windows = advance(windows, serving("2"), LiveStats(), 300.0 + limits.WINDOW_S)
+    windows = advance(windows, serving_model("2"), LiveStats(), 300.0 + limits.WINDOW_S)
     scores = windows.scores
     assert scores is not None
     assert (scores.from_release, scores.to_release) == ("1", "2")
@@ -154,6 +154,6 @@ def test_a_release_whose_clients_leave_says_so_without_any_request() -> None:
 def test_thin_traffic_is_given_the_time_that_a_hundred_requests_take() -> None:
     windows = served(0.1, Windows(), "1", range(1, 60))
     assert windows.full is not None
-    windows = advance(replace(windows, scores=None), serving("2"), LiveStats(), 600.0)
-    assert advance(windows, serving("2"), LiveStats(), 1500.0).scores is None
-    assert advance(windows, serving("2"), LiveStats(), 1800.0).scores is not None
+    windows = advance(replace(windows, scores=None), serving_model("2"), LiveStats(), 600.0)
+    assert advance(windows, serving_model("2"), LiveStats(), 1500.0).scores is None
+    assert advance(windows, serving_model("2"), LiveStats(), 1800.0).scores is not None

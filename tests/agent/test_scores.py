@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from edgefleet.agent import limits
-from edgefleet.agent.effect import Activate, Fetch, FetchManifest, Prove
+from edgefleet.agent.effect import Apply, Fetch, FetchManifest, Prove
 from edgefleet.agent.event import (
     Activated,
     CheckInAnswered,
@@ -46,7 +46,7 @@ def install(device: Device, release: ReleaseManifest, accuracy: float) -> Outcom
     result = ProveResult(passed=True, accuracy=accuracy)
     device.hear(Proved(job=device.job(Prove), result=result))
     check_in(device, what)
-    device.hear(Activated(job=device.job(Activate), status=serving(name)))
+    device.hear(Activated(job=device.job(Apply), status=serving(name)))
     device.now += what.confirm_after_s
     device.hear(ServingProbed(status=serving(name), alive=True, draw=0.5))
     (said,) = device.checked_in().outcomes

@@ -14,7 +14,7 @@ from edgefleet.agent.supervisor import PID, Supervisor
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.storage import FolderStorage
-from support.stub_serving import INSTALLED, LATE, SERVING
+from support.stub_serving import LATE, SERVING, WANTED
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_process_that_ends_at_once_is_reported_with_its_last_words(
 ) -> None:
     supervisor = supervise(storage, made, "raise SystemExit('no runtime')", ended=threading.Event())
     with pytest.raises(DeviceError, match="The serving process ended with 1: no runtime"):
-        supervisor.activate("a", INSTALLED)
+        supervisor.apply(WANTED)
     assert supervisor.status() == (None, False)
 
 
@@ -51,11 +51,11 @@ def test_another_agent_adopts_the_living_process_and_hears_of_its_end(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
     first = supervise(storage, made, *SERVING, ended=threading.Event())
-    started = first.activate("a", INSTALLED)
+    started = first.apply(WANTED)
     ended = threading.Event()
     second = supervise(storage, made, "raise SystemExit('not started')", ended=ended)
     assert second.status() == (started, True)
-    assert second.activate("a", INSTALLED).pid == started.pid
+    assert second.apply(WANTED).pid == started.pid
     os.kill(started.pid, 9)
     assert ended.wait(60)
     assert first.status() == (None, False)
@@ -66,10 +66,10 @@ def test_a_process_that_lives_but_does_not_answer_is_replaced(
     storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
-    before = supervisor.activate("a", INSTALLED)
+    before = supervisor.apply(WANTED)
     Path(storage.locate("serving.sock")).unlink()
     assert supervisor.status() == (None, True)
-    after = supervisor.activate("a", INSTALLED)
+    after = supervisor.apply(WANTED)
     assert after.pid != before.pid
     assert not Path(f"/proc/{before.pid}").exists()
 
@@ -80,9 +80,9 @@ def test_one_answer_that_comes_too_late_ends_nothing(
     monkeypatch.setattr(limits, "CONTROL_S", 1.0)
     late = tmp_path / LATE
     supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
-    before = supervisor.activate("a", INSTALLED)
+    before = supervisor.apply(WANTED)
     late.touch()
-    assert supervisor.activate("a", INSTALLED).pid == before.pid
+    assert supervisor.apply(WANTED).pid == before.pid
     assert not late.exists()
 
 

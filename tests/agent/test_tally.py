@@ -11,7 +11,8 @@ Counted = tuple[tuple[Telemetry, ...], Mark | None]
 
 
 def told(tallies: tuple[Telemetry, ...], mark: Mark | None, status: ServingStatus) -> Counted:
-    return tally.fold(tallies, mark, status, tally.growth(mark, status))
+    (mine,) = status.models
+    return tally.fold(tallies, status.pid, mine, tally.growth(mark, status.pid, mine))
 
 
 def requests(counted: Counted) -> dict[str, int]:

@@ -27,7 +27,7 @@ ATTEMPT = Attempt(
     leaving="1",
     incumbent_confidence=0.9,
 )
-BEGUN = trial.begin(serving("2"), 0.0)
+BEGUN = trial.begin(ATTEMPT, serving("2"), 0.0)
 
 
 def judge(
@@ -78,7 +78,7 @@ def test_too_many_looks_without_an_answer_in_a_row_are_a_crash() -> None:
 
 
 def test_errors_count_from_the_start_of_the_trial_and_only_on_enough_requests() -> None:
-    begun = trial.begin(serving("2", requests=100, errors=100), 0.0)
+    begun = trial.begin(ATTEMPT, serving("2", requests=100, errors=100), 0.0)
     few = serving("2", requests=99 + limits.ERROR_MIN_REQUESTS, errors=101)
     assert isinstance(judge(few, 1.0, begun), Watching)
     enough = serving("2", requests=100 + limits.ERROR_MIN_REQUESTS, errors=101)
@@ -88,7 +88,7 @@ def test_errors_count_from_the_start_of_the_trial_and_only_on_enough_requests() 
 
 
 def test_confidence_is_that_of_the_trial_against_the_incumbents() -> None:
-    begun = trial.begin(serving("2", confidence_sum=50.0, confidence_count=50), 0.0)
+    begun = trial.begin(ATTEMPT, serving("2", confidence_sum=50.0, confidence_count=50), 0.0)
     few = serving("2", confidence_sum=50.0 + 9.5, confidence_count=69)
     assert isinstance(judge(few, 1.0, begun), Watching)
     low = serving("2", confidence_sum=50.0 + 20 * 0.79, confidence_count=70)

@@ -10,7 +10,7 @@ from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import InternalError
 from edgefleet.base.storage import FolderStorage
 from edgefleet.cli.demo.processes import Agent, Program, Programs
-from support.stub_serving import INSTALLED, SERVING
+from support.stub_serving import SERVING, WANTED
 
 
 def test_a_program_that_dies_ends_the_demo_with_the_end_of_its_log(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_serving_process_of_an_agent_that_was_killed_is_ended_with_it(tmp_pa
     kill(agent.pid)
     command = (sys.executable, "-c", *SERVING)
     supervisor = Supervisor(FolderStorage(tmp_path / "edge"), command, SystemClock(), lambda: None)
-    left = supervisor.activate("a", INSTALLED).pid
+    left = supervisor.apply(WANTED).pid
     try:
         agent.end()
         ended, status = os.waitpid(left, os.WNOHANG)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger, standing_of
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
-from support.toy_rollout import outcome
+from support.plans import outcome
 
 Report = tuple[int, OutcomeKind, int]
 REPORTS = st.lists(

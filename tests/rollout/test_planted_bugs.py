@@ -1,4 +1,4 @@
-"""The checks of the toy shell detect bugs that are planted in the engine, one at a time."""
+"""The checks of a fleet detect bugs that are planted in the engine, one at a time."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -16,7 +16,10 @@ from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.fleet import cut
 from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.why import rollout as why
-from support.toy_rollout import Behaviour, BrokenError, ToyShell, spec
+from edgefleet.testing import FakeFleet, Fate
+from support.fleets import CheckedFleet
+from support.invariants import BrokenError
+from support.plans import spec
 
 Patch = pytest.MonkeyPatch
 
@@ -52,9 +55,8 @@ def soak_ignored(patch: Patch) -> None:
     def judge(counted: Evidence, wanted: GateSpec, **how: object) -> object:
         return right(counted, replace(wanted, soak_s=0), **how)
 
-    patch.setattr(engine.Engine.__init__, "__kwdefaults__", {
-        **engine.Engine.__init__.__kwdefaults__, "gate": judge,
-    })  # fmt: skip
+    made = FakeFleet.__init__
+    patch.setattr(made, "__kwdefaults__", {**made.__kwdefaults__, "gate": judge})
 
 
 def offline_counted_as_healthy(patch: Patch) -> None:
@@ -128,27 +130,27 @@ def nothing(_patch: Patch) -> None:
 
 def check_the_story() -> None:
     """A good release, a bad one and a silent one, with some devices offline."""
-    shell = ToyShell(251, twice=True)
-    for device in shell.devices:
-        device.slow_s = device.row % 4
+    fleet = CheckedFleet(251, twice=True, tick_s=0.5)  # gates are evaluated between check-ins
+    for device in fleet.by_row:
+        device.fetch_s = device.row % 4
         if device.row % 9 == 0:
-            device.away = lambda _now: True
-    shell.publish("1")
-    shell.run(shell.start(spec("1", 10, 100)))
-    shell.publish("2", lambda device: (
-        Behaviour.FAILS_TRIAL if device.row % 5 == 0 else Behaviour.GOOD
+            device.offline = True
+    fleet.publish("1")
+    fleet.finish(fleet.start(spec("1", 10, 100)))
+    fleet.publish("2", fate=lambda device: (
+        Fate.FAILS if device.row % 5 == 0 else Fate.HEALTHY
     ))  # fmt: skip
-    bad = shell.start(spec("2", 20, 100))
-    view = shell.settle(bad, 40)
+    bad = fleet.start(spec("2", 20, 100))
+    view = fleet.settle(bad, 40)
     if view.status is Status.RUNNING:  # too few devices failed for a significant result
-        shell.command(bad, Verb.REVERT)
-        view = shell.run(bad)
+        fleet.command(bad, Verb.REVERT)
+        view = fleet.finish(bad)
     if view.status is not Status.REVERTED:
         raise BrokenError(f"the bad release ended {view.status}")
-    shell.publish("3", lambda device: (
-        Behaviour.GOES_SILENT if device.row % 4 == 1 else Behaviour.GOOD
+    fleet.publish("3", fate=lambda device: (
+        Fate.SILENT if device.row % 4 == 1 else Fate.HEALTHY
     ))  # fmt: skip
-    view = shell.run(shell.start(spec("3", 20, 100)))
+    view = fleet.finish(fleet.start(spec("3", 20, 100)))
     if view.status is not Status.REVERTED:
         raise BrokenError(f"the silent release ended {view.status}")
 

@@ -108,7 +108,7 @@ def test_metrics_are_what_prometheus_reads_and_the_counters_are_true(tmp_path: P
         answer = HttpLink(process.url).request("GET", "/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         read = samples(answer.body.decode())
-        stats = process.status().stats
+        stats = process.model().stats
     labels = (("model", "digits"), ("release", 'odd "name"\\'))
     assert read["edgefleet_inference_requests_total"] == {labels: 5}
     assert read["edgefleet_inference_errors_total"] == {labels: 0}

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from edgefleet.base.network import Answer, HttpLink
 from edgefleet.protocol.release import Quality, TensorSpec
-from edgefleet.protocol.serving import Activate
+from edgefleet.protocol.serving import ServedModel, ServedRelease
 from support.serving_process import ServingProcess, serving
 from support.tiny_models import TinyModel, classifier, pixels, save, variant_of
 
@@ -155,14 +155,14 @@ def test_what_does_not_fit_is_a_typed_400_and_counts_as_no_success(
     process: ServingProcess, name: str
 ) -> None:
     data, headers = REFUSED[name]
-    before = process.status().stats
+    before = process.model().stats
     answer = HttpLink(process.url).request("POST", INFER, body=data, headers=headers)
     assert answer.status == 400, answer.body
     said = json.loads(answer.body)
     assert said["code"] == "bad_request"
     assert said["error"]
     assert said["hint"]
-    after = process.status().stats
+    after = process.model().stats
     assert (after.requests, after.errors) == (before.requests, before.errors)
     assert after.confidence_count == before.confidence_count
     assert after.refused == before.refused + 1
@@ -235,12 +235,14 @@ def every_type(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProc
     )
     with serving(folder) as running:
         running.activate(
-            Activate(
+            ServedModel(
                 model="types",
-                release="1",
-                variant=variant,
-                quality=Quality(output="oFP32", scores="logits"),
-                artifact_path=str(folder / "m.onnx"),
+                confirmed=ServedRelease(
+                    release="1",
+                    variant=variant,
+                    quality=Quality(output="oFP32", scores="logits"),
+                    artifact_path=str(folder / "m.onnx"),
+                ),
             )
         )
         yield running
@@ -280,10 +282,10 @@ def test_half_floats_have_no_json_form_and_say_so(every_type: ServingProcess) ->
             tensor.set_data_from_numpy(values, binary_data=True)
             inputs.append(tensor)
         wanted = [triton.InferRequestedOutput("oFP16", binary_data=False)]
-        before = every_type.status().stats
+        before = every_type.model("types").stats
         with pytest.raises(InferenceServerException, match="FP16 has no JSON form"):
             client.infer("types", inputs, outputs=wanted)
-        assert every_type.status().stats.requests == before.requests
+        assert every_type.model("types").stats.requests == before.requests
 
 
 def test_nothing_is_served_before_the_first_activation(tmp_path: Path) -> None:
@@ -299,7 +301,7 @@ def test_nothing_is_served_before_the_first_activation(tmp_path: Path) -> None:
         answer = link.request("POST", INFER, body=body())
         assert refusal(answer) == (503, "not_ready")
         assert answer.headers["retry-after"] == "1"
-        assert not process.status().ready
+        assert not process.status().models
 
 
 def test_a_model_that_fails_is_an_error_of_the_release(tmp_path: Path) -> None:
@@ -321,12 +323,14 @@ def test_a_model_that_fails_is_an_error_of_the_release(tmp_path: Path) -> None:
     )
     with serving(tmp_path) as process:
         process.activate(
-            Activate(
+            ServedModel(
                 model="digits",
-                release="1",
-                variant=variant,
-                quality=Quality(output="scores", scores="logits"),
-                artifact_path=str(path),
+                confirmed=ServedRelease(
+                    release="1",
+                    variant=variant,
+                    quality=Quality(output="scores", scores="logits"),
+                    artifact_path=str(path),
+                ),
             )
         )
         link = HttpLink(process.url)
@@ -334,5 +338,5 @@ def test_a_model_that_fails_is_an_error_of_the_release(tmp_path: Path) -> None:
         assert answer.status == 500
         assert json.loads(answer.body)["code"] == "inference_failed"
         assert link.request("POST", INFER, body=body(shape=[2, 64], data=[1] * 128)).status == 200
-        stats = process.status().stats
+        stats = process.model().stats
         assert (stats.requests, stats.errors) == (2, 1)

@@ -12,6 +12,7 @@ import pytest
 
 from edgefleet.base.errors import DeviceError
 from edgefleet.http1.message import Reply, Request
+from edgefleet.protocol.serving import Apply
 from edgefleet.serving.active_release import ActiveRelease
 from edgefleet.serving.limits import INLINE_US, QUEUED
 from edgefleet.serving.model_host import ModelHost
@@ -47,7 +48,7 @@ def model(tmp_path: Path) -> TinyModel:
 
 def gated_host(model: TinyModel) -> tuple[ModelHost, Gated]:
     host, gated = ModelHost(), Gated()
-    host.active = ActiveRelease(model.activate("old"), gated)
+    host.routes = {"digits": ActiveRelease("digits", model.served("old"), gated)}
     return host, gated
 
 
@@ -63,14 +64,14 @@ def test_one_inference_too_many_is_refused_while_the_others_are_answered(model: 
         taken = [asyncio.ensure_future(waiting(app(INFER))) for _ in range(QUEUED + 1)]
         with pytest.raises(DeviceError, match="overloaded"):
             app(INFER)
-        assert host.status("").stats.in_flight == QUEUED + 1
-        assert host.status("").stats.refused == 1
+        assert host.routes["digits"].stats.in_flight == QUEUED + 1
+        assert host.routes["digits"].stats.refused.total() == 1
         ready = app(Request("GET", "/v2/health/ready", "", {}, b""))
         assert isinstance(ready, Reply)
         assert ready.status == 200
         gated.gate.set()
         assert [reply.status for reply in await asyncio.gather(*taken)] == [200] * (QUEUED + 1)
-        stats = host.status("").stats
+        stats = host.routes["digits"].stats
         assert (stats.requests, stats.errors, stats.in_flight) == (QUEUED + 1, 0, 0)
         await host.close()
 
@@ -84,8 +85,10 @@ def test_what_was_asked_of_the_old_release_is_answered_by_it_after_the_swap(
         host, gated = gated_host(model)
         app = OpenInference(host)
         asked = [app(INFER) for _ in range(3)]
-        swap = asyncio.ensure_future(host.activate(model.activate("new")))
-        while host.require().release == "old":  # noqa: ASYNC110 - a swap sends no signal at its end
+        swap = asyncio.ensure_future(
+            host.apply(Apply(generation=1, models=(model.activate("new"),)))
+        )
+        while host.require()["digits"].release == "old":  # noqa: ASYNC110 - a swap sends no signal at its end
             await asyncio.sleep(0)
         new = app(INFER)
         assert isinstance(new, Reply)
@@ -94,7 +97,7 @@ def test_what_was_asked_of_the_old_release_is_answered_by_it_after_the_swap(
         old = [await waiting(answer) for answer in asked]
         assert {json.loads(reply.body)["model_version"] for reply in old} == {"old"}
         await swap
-        stats = host.status("").stats
+        stats = host.routes["digits"].stats
         assert (stats.requests, stats.errors) == (1, 0)
 
     asyncio.run(story())
@@ -107,7 +110,7 @@ def test_a_failure_in_the_worker_is_an_error_of_the_release(model: TinyModel) ->
         gated.gate.set()
         with pytest.raises(DeviceError, match="inference_failed"):
             await waiting(OpenInference(host)(INFER))
-        stats = host.status("").stats
+        stats = host.routes["digits"].stats
         assert (stats.requests, stats.errors, stats.in_flight) == (1, 1, 0)
         await host.close()
 
@@ -122,6 +125,6 @@ def test_only_a_model_known_to_be_fast_runs_on_the_loop(
 ) -> None:
     gated = Gated()
     gated.run_us = run_us
-    active = ActiveRelease(model.activate(), gated)
+    active = ActiveRelease("digits", model.served(), gated)
     assert active.inline is inline
     active.retire()

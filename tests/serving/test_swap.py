@@ -16,7 +16,7 @@ from tritonclient import http as triton
 
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.base.network import HttpLink
-from edgefleet.protocol.serving import Activate
+from edgefleet.protocol.serving import Apply, ServedModel
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference, render_error
 from support.http1_wire import running
@@ -95,7 +95,10 @@ def two_models(folder: Path, *, slow: bool = False) -> dict[str, TinyModel]:
 
 
 def swap_under_load(
-    activate: Callable[[Activate], object], asker: Asker, models: dict[str, TinyModel], swaps: int
+    activate: Callable[[ServedModel], object],
+    asker: Asker,
+    models: dict[str, TinyModel],
+    swaps: int,
 ) -> None:
     with asker:
         for number in range(swaps):
@@ -119,18 +122,19 @@ def test_thirty_swaps_under_load_drop_nothing(tmp_path: Path, slow: bool) -> Non
 class UnloadsFirst(ModelHost):
     """Planted bug: the old release is removed before the new one is loaded."""
 
-    async def activate(self, wanted: Activate) -> None:
-        self.active = None
-        await super().activate(wanted)
+    async def apply(self, wanted: Apply) -> None:
+        self.routes = {}
+        await super().apply(wanted)
 
 
 class NamesItBeforeItIsLoaded(ModelHost):
     """Planted bug: answers of the old release carry the name of the new one."""
 
-    async def activate(self, wanted: Activate) -> None:
-        if self.active is not None:
-            self.active.wanted = replace(self.active.wanted, release=wanted.release)
-        await super().activate(wanted)
+    async def apply(self, wanted: Apply) -> None:
+        for one in wanted.models:
+            if one.model in self.routes and one.confirmed is not None:
+                self.routes[one.model].release = one.confirmed.release
+        await super().apply(wanted)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +152,9 @@ def test_the_load_finds_a_swap_that_drops_requests(
     host = asyncio.run(make())
     with running(OpenInference(host), render_error=render_error) as server:
 
-        def activate(wanted: Activate) -> None:
-            asyncio.run_coroutine_threadsafe(host.activate(wanted), server.loop).result(GUARD_S)
+        def activate(wanted: ServedModel) -> None:
+            apply = Apply(generation=1, models=(wanted,))
+            asyncio.run_coroutine_threadsafe(host.apply(apply), server.loop).result(GUARD_S)
 
         activate(models["a"].activate("a"))
         asker = Asker(f"127.0.0.1:{server.port}", models)
@@ -227,22 +232,28 @@ def test_what_cannot_be_loaded_leaves_the_old_release_serving(
         with pytest.raises(EdgefleetError) as caught:
             process.activate(wanted)
         assert caught.value.code == code
-        assert process.status().release == "1"
+        assert process.model().release == "1"
         assert ask(process, good) == "1"
 
 
-def announce(wanted: Activate, path: Path) -> Activate:
+def announce(wanted: ServedModel, path: Path) -> ServedModel:
     """The same variant, with the digest of the damaged file."""
-    return replace(wanted, variant=replace(wanted.variant, artifact=artifact_of(path)))
+    release = wanted.confirmed
+    assert release is not None
+    variant = replace(release.variant, artifact=artifact_of(path))
+    return replace(wanted, confirmed=replace(release, variant=variant))
 
 
 def test_a_quality_output_that_is_none_is_refused(tmp_path: Path) -> None:
     model = classifier(tmp_path / "m.onnx")
-    wanted = model.activate("1")
+    wanted = model.served("1")
+    wanted = replace(wanted, quality=replace(wanted.quality, output="scores"))
     with serving(tmp_path) as process:
-        with pytest.raises(EdgefleetError, match=r"release_file_invalid \(quality.output\)"):
-            process.activate(replace(wanted, quality=replace(wanted.quality, output="scores")))
-        assert not process.status().ready
+        with pytest.raises(
+            EdgefleetError, match=r"release_file_invalid \(digits\): quality.output"
+        ):
+            process.activate(ServedModel(model="digits", confirmed=wanted))
+        assert not process.status().models
 
 
 def test_artifacts_outside_the_data_folder_are_not_loaded(tmp_path: Path) -> None:
@@ -254,8 +265,9 @@ def test_artifacts_outside_the_data_folder_are_not_loaded(tmp_path: Path) -> Non
         with pytest.raises(EdgefleetError, match="not_found"):
             process.activate(outside.activate("1"))
         (inside / "link.onnx").symlink_to(outside.path)
+        linked = replace(model.served("1"), artifact_path=str(inside / "link.onnx"))
         with pytest.raises(EdgefleetError, match="not_found"):
-            process.activate(replace(model.activate("1"), artifact_path=str(inside / "link.onnx")))
+            process.activate(ServedModel(model="digits", confirmed=linked))
         assert process.activate(model.activate("1")).ready
 
 
@@ -265,7 +277,7 @@ def test_a_killed_process_comes_back_on_the_same_socket(tmp_path: Path) -> None:
         first.activate(model.activate("1"))
         first.kill()
     with serving(tmp_path) as second:
-        assert not second.status().ready
+        assert not second.status().models
         second.activate(model.activate("1"))
         assert ask(second, model) == "1"
 

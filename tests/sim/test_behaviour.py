@@ -77,8 +77,9 @@ def test_live_requests_draw_from_what_was_measured() -> None:
     serving.swap(100.0, installed, found)
     status = serving.status(180.0)
     assert status is not None
-    assert status.stats.requests in (3999, 4000, 4001)
-    mean = status.stats.confidence_sum / status.stats.confidence_count
+    stats = status.models[0].stats
+    assert stats.requests in (3999, 4000, 4001)
+    mean = stats.confidence_sum / stats.confidence_count
     assert abs(mean - fmean(found.confidences)) < 0.01
     serving.stop()
     assert serving.status(181.0) is None

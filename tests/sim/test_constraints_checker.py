@@ -8,19 +8,19 @@ from msgspec.structs import replace
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import PaceSpec
 from edgefleet.sim.virtual.checkers.constraints import Constraints
-from support.toy_rollout import ToyShell, outcome, spec
+from support.fleets import memory_hub
+from support.plans import outcome, spec
 
 STARTED = OutcomeKind.TRIAL_STARTED
 
 
 def test_a_start_above_the_pace_is_a_violation() -> None:
-    shell = ToyShell(10)
-    shell.publish("1")
-    rollout = shell.plan(replace(spec("1", 100), pace=PaceSpec(starts_per_minute=2)), salt=1)
-    run = SimpleNamespace(engine=shell.engine, name=lambda row: f"d{row}")
+    hub = memory_hub(10, "1")
+    rollout = hub.plan(replace(spec("1", 100), pace=PaceSpec(starts_per_minute=2)), salt=1)
+    run = SimpleNamespace(engine=hub.engine, name=lambda row: f"d{row}")
     violations: list[str] = []
     checker = Constraints(run, lambda _name, text: violations.append(text))
-    checker.changed(None, shell.engine.states()[0], shell.now)
+    checker.changed(None, hub.engine.states()[0], hub.now)
 
     def stored(row: int, kind: OutcomeKind, at: float) -> None:
         checker.stored(np.array([row]), outcome(rollout, "1", kind, at=at), at)

@@ -22,7 +22,7 @@ from edgefleet.base.storage import FolderStorage
 from edgefleet.cli.demo.processes import reserve_port
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.release import Quality, ReleaseManifest
-from edgefleet.protocol.serving import ServingStatus
+from edgefleet.protocol.serving import ModelStatus, ServingStatus, model_status
 from edgefleet.protocol.wire import decode
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.fake_hub import FakeHub
@@ -113,12 +113,14 @@ class AgentProcess:
         os.kill(status.pid, signal.SIGKILL)
         return status.pid
 
-    def wait_serving(self, timeout_s: float = 30.0) -> ServingStatus:
-        """Poll until serving is ready."""
+    def wait_serving(self, timeout_s: float = 30.0) -> tuple[int, ModelStatus]:
+        """Poll until the model is ready. Returns the pid of the process, and the model."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
-            if (status := self.status()) is not None and status.ready:
-                return status
+            status = self.status()
+            mine = model_status(status, "digits")
+            if status is not None and mine is not None and mine.ready:
+                return status.pid, mine
             time.sleep(0.02)
         raise AssertionError(f"nothing serves within {timeout_s} s\n{self.log()}")
 

@@ -1,7 +1,7 @@
 """Releases, offers and a scripted driver for the agent's core."""
 
 from edgefleet.agent.effect import (
-    Activate,
+    Apply,
     Effect,
     Fetch,
     FetchManifest,
@@ -36,7 +36,7 @@ from edgefleet.protocol.release import (
     TensorSpec,
     Variant,
 )
-from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
+from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, ServingStatus
 from edgefleet.protocol.wire import encode
 
 FACTS = Facts(profile="generic_x86", agent_version="0.1.0", runtimes=("onnx",), memory_mib=1024)
@@ -97,13 +97,28 @@ def offer(
     return Offer(**fields)  # type: ignore[arg-type] - the fields are written out above
 
 
-def serving(release: str, *, pid: int = 100, ready: bool = True, **stats: float) -> ServingStatus:
+def serving(
+    release: str, *, pid: int = 100, ready: bool = True, on_trial: bool = False, **stats: float
+) -> ServingStatus:
     return ServingStatus(
-        pid=pid,
-        ready=ready,
-        model="digits",
+        pid=pid, models=(serving_model(release, ready=ready, on_trial=on_trial, **stats),)
+    )
+
+
+def serving_model(
+    release: str,
+    *,
+    model: str = "digits",
+    ready: bool = True,
+    on_trial: bool = False,
+    **stats: float,
+) -> ModelStatus:
+    return ModelStatus(
+        model=model,
         release=release,
         artifact_sha256=sha256_hex(model_bytes(release)),
+        ready=ready,
+        on_trial=on_trial,
         stats=LiveStats(**stats),  # type: ignore[arg-type] - counters by name
     )
 
@@ -141,10 +156,20 @@ class Device:
         assert len(found) == 1, f"{kind.__name__}: {self.effects}"
         return found[0]
 
-    def job(self, kind: type[FetchManifest | Fetch | Prove | Activate]) -> int:
+    def job(self, kind: type[FetchManifest | Fetch | Prove | Apply]) -> int:
         found = self.did(kind)
-        assert isinstance(found, FetchManifest | Fetch | Prove | Activate)
+        assert isinstance(found, FetchManifest | Fetch | Prove | Apply)
         return found.job
+
+    def served(self) -> tuple[SlotName | None, SlotName | None]:
+        """The confirmed slot and the slot in trial of the last step's Apply."""
+        found = self.did(Apply)
+        assert isinstance(found, Apply)
+        (model,) = found.models
+        return (
+            model.confirmed.slot if model.confirmed else None,
+            model.trial.slot if model.trial else None,
+        )
 
     def kinds(self) -> tuple[str, ...]:
         """Names of the effects of the last step, without the timer."""

@@ -8,8 +8,10 @@ on the disk: the release's own bytes decide whether it serves and passes its pro
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from msgspec.structs import replace
+
 from edgefleet.agent.effect import (
-    Activate,
+    Apply,
     CancelStaging,
     Effect,
     Fetch,
@@ -21,6 +23,8 @@ from edgefleet.agent.effect import (
     SendCheckIn,
     SetTimer,
     StopServing,
+    WantedRelease,
+    routed,
 )
 from edgefleet.agent.event import (
     Activated,
@@ -49,7 +53,7 @@ from edgefleet.base.errors import DeviceError, EdgefleetError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.network import Answer, Download
 from edgefleet.protocol.device import Offer
-from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
+from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, ServingStatus
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.agent_world import FACTS, GOLDEN_BYTES, manifest, manifest_sha256, model_bytes
 from support.fake_hub import FakeHub
@@ -184,8 +188,8 @@ class World:
             digest = storage.digest(path("a" if place == b"a" else "b", MODEL))
             assert digest in BY_DIGEST, "the pointer names a slot without a whole model"
             assert BY_DIGEST[digest] in self.proved, "the pointer names a release never proved"
-        if self.serving is not None and self.serving.release is not None:
-            assert self.serving.release in self.proved, "a release serves that was never proved"
+        for one in self.serving.models if self.serving is not None else ():
+            assert one.release in self.proved, "a release serves that was never proved"
 
     def pointed(self) -> str | None:
         """The release in the slot that the pointer names."""
@@ -229,7 +233,7 @@ class World:
                 return self._check_in(effect)
             case FetchManifest() | Fetch() | Prove():
                 return self._work(effect)
-            case Activate():
+            case Apply():
                 return self._activate(effect)
             case Probe():
                 return self._look()
@@ -275,26 +279,34 @@ class World:
         self.proved.add(release)
         return ProveResult(passed=True)
 
-    def _activate(self, effect: Activate) -> Event:
-        digest = self.storage.digest(path(effect.slot, MODEL))
-        if digest is None or digest != effect.installed.variant.artifact.sha256:
+    def _activate(self, effect: Apply) -> Event:
+        (model,) = effect.models
+        wanted = routed(model)
+        digest = self.storage.digest(path(wanted.slot, MODEL))
+        if digest is None or digest != wanted.installed.variant.artifact.sha256:
             return ActivationFailed(
                 job=effect.job, reason="load_failed", detail="other bytes", draw=0.5
             )
         release = BY_DIGEST[digest]
-        self._check_admitted(effect)
+        if model.trial is not None:
+            self._check_admitted(model.trial)
         self.activations.append(release)
         if release == "brick":
             raise PowerCut
         pid = self.serving.pid if self.serving else 100 + self.boots
-        self.serving = ServingStatus(
-            pid=pid, ready=True, model="digits", release=release, artifact_sha256=digest
+        mine = ModelStatus(
+            model="digits",
+            release=release,
+            artifact_sha256=digest,
+            ready=True,
+            on_trial=model.trial is not None,
         )
+        self.serving = ServingStatus(pid=pid, models=(mine,))
         return Activated(job=effect.job, status=self.serving)
 
-    def _check_admitted(self, effect: Activate) -> None:
+    def _check_admitted(self, wanted: WantedRelease) -> None:
         attempt = self.state.attempt
-        if attempt is None or attempt.action == "revert" or attempt.slot != effect.slot:
+        if attempt is None or attempt.action == "revert" or attempt.slot != wanted.slot:
             return
         started = [
             one
@@ -305,15 +317,9 @@ class World:
 
     def _look(self) -> Event:
         status = self.serving
-        if status is not None and status.release == "sick":
-            status = ServingStatus(
-                pid=status.pid,
-                ready=True,
-                model="digits",
-                release="sick",
-                artifact_sha256=status.artifact_sha256,
-                stats=LiveStats(requests=100, errors=50),
-            )
+        if status is not None and status.models[0].release == "sick":
+            sick = replace(status.models[0], stats=LiveStats(requests=100, errors=50))
+            status = ServingStatus(pid=status.pid, models=(sick,))
         return ServingProbed(status=status, alive=status is not None, draw=0.5)
 
 

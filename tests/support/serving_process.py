@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgefleet.base.network import HttpLink
-from edgefleet.protocol.serving import Activate, ServingStatus
+from edgefleet.protocol.serving import Apply, ModelStatus, ServedModel, ServingStatus, model_status
 from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 
@@ -34,14 +34,27 @@ class ServingProcess:
     def status(self) -> ServingStatus:
         return decode(self.control.request("GET", "/control/status").body, ServingStatus)
 
-    def activate(self, wanted: Activate) -> ServingStatus:
-        """Activate a release. Raises the typed error of the answer."""
+    def apply(self, *models: ServedModel, generation: int = 1) -> ServingStatus:
+        """Serve these models and no other. Raises the typed error of the answer."""
         answer = self.control.request(
-            "POST", "/control/activate", body=encode(wanted), timeout_s=60
+            "POST",
+            "/control/apply",
+            body=encode(Apply(generation=generation, models=models)),
+            timeout_s=60,
         )
         if answer.status != 200:
             raise error_from_answer(answer.status, answer.body)
         return decode(answer.body, ServingStatus)
+
+    def activate(self, wanted: ServedModel) -> ModelStatus:
+        """Serve one model."""
+        return self.apply(wanted).models[0]
+
+    def model(self, name: str = "digits") -> ModelStatus:
+        """The status of one model."""
+        found = model_status(self.status(), name)
+        assert found is not None, f"{name} is not served"
+        return found
 
     def kill(self) -> None:
         """Kill the process as a power cut does."""

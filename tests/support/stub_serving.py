@@ -4,17 +4,23 @@ from typing import Final
 
 import msgspec
 
+from edgefleet.agent.effect import Apply, WantedModel, WantedRelease
 from edgefleet.agent.state import InstalledRelease
 from support.agent_world import manifest, serving
 
 _MANIFEST = manifest("1")
-INSTALLED: Final = InstalledRelease(
+_INSTALLED: Final = InstalledRelease(
     model="digits",
     release="1",
     manifest_sha256="0" * 64,
     variant=_MANIFEST.variants[0],
     golden=_MANIFEST.golden,
     quality=_MANIFEST.quality,
+)
+WANTED: Final = Apply(
+    job=1,
+    generation=7,
+    models=(WantedModel(model="digits", confirmed=WantedRelease(slot="a", installed=_INSTALLED)),),
 )
 """The release that the process reports as active."""
 
@@ -27,6 +33,10 @@ from http.server import BaseHTTPRequestHandler
 status = json.loads(sys.argv[1])
 late = os.path.join(os.path.dirname(sys.argv[-1]), "{LATE}")
 class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status["generation"] = wanted["generation"]
+        self.do_GET()
     def do_GET(self):
         if os.path.exists(late):
             os.remove(late)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet.protocol.release import Artifact, Golden, Quality, TensorSpec, Variant
-from edgefleet.protocol.serving import Activate, ProveRequest
+from edgefleet.protocol.serving import ProveRequest, ServedModel, ServedRelease
 
 PIXELS = 64
 CLASSES = 10
@@ -31,9 +31,12 @@ class TinyModel:
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    def activate(self, release: str = "1", model: str = "digits") -> Activate:
-        return Activate(
-            model=model,
+    def activate(self, release: str = "1", model: str = "digits") -> ServedModel:
+        """The model, with this release as the confirmed one."""
+        return ServedModel(model=model, confirmed=self.served(release))
+
+    def served(self, release: str = "1") -> ServedRelease:
+        return ServedRelease(
             release=release,
             variant=self.variant,
             quality=Quality(output="probabilities", scores="probabilities"),

@@ -21,9 +21,9 @@ crash ``Booted`` reports the intact slots, the serving process and the pointer f
 requests again the effects that its state still needs. A driver therefore keeps no state of its own
 except the work in progress.
 
-Long effects (FetchManifest, Fetch, Prove, Activate) have a ``job`` number, which their completing
+Long effects (FetchManifest, Fetch, Prove, Apply) have a ``job`` number, which their completing
 event repeats. The core ignores the completion of a job for which it no longer waits. At most one
-fetch or proof is in progress at a time; a newer Activate replaces an older one. SetTimer is the
+fetch or proof is in progress at a time; a newer Apply replaces an older one. SetTimer is the
 last effect of every step and replaces the previous timer.
 
 **A device starts** with ``AgentState()`` (or ``from_store``), then ``Booted``. The first check-in

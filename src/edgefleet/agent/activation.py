@@ -6,14 +6,22 @@ from edgefleet.agent import limits, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
-from edgefleet.agent.effect import Activate, MovePointer, Probe, RemoveSlot, StopServing
+from edgefleet.agent.effect import (
+    Apply,
+    MovePointer,
+    Probe,
+    RemoveSlot,
+    StopServing,
+    WantedModel,
+    WantedRelease,
+)
 from edgefleet.agent.event import Activated, ActivationFailed, ServingProbed
 from edgefleet.agent.state import Ended, InstalledRelease, Slot, SlotName, active_release, slot
 from edgefleet.agent.step_context import StepContext
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import OutcomeKind, Reason
-from edgefleet.protocol.serving import ServingStatus
+from edgefleet.protocol.serving import ServingStatus, model_status
 
 # Bound once, as every step uses them: Python 3.11 takes 0.2 us to find a member in its class.
 _ACTIVATING: Final = Stage.ACTIVATING
@@ -22,22 +30,34 @@ _WATCHING: Final = Stage.WATCHING
 
 
 def serves(status: ServingStatus | None, installed: InstalledRelease) -> bool:
-    """Whether the process with ``status`` serves this release."""
+    """Whether the process with ``status`` serves this release as confirmed."""
+    mine = model_status(status, installed.model)
     return (
-        status is not None
-        and status.ready
-        and (status.model, status.release) == (installed.model, installed.release)
-        and status.artifact_sha256 == installed.variant.artifact.sha256
+        mine is not None
+        and mine.ready
+        and not mine.on_trial
+        and mine.release == installed.release
+        and mine.artifact_sha256 == installed.variant.artifact.sha256
     )
 
 
 def activate(context: StepContext, name: SlotName) -> None:
-    """Request an activation of the slot. Replaces an activation in progress."""
-    installed = slot(context.state, name).installed
-    assert installed is not None, f"slot {name} is empty"  # noqa: S101 - a defect, not input
+    """Request that the slot serves. Replaces an activation in progress.
+
+    A slot in trial serves beside the confirmed one.
+    """
+    mine = _wanted(context, name)
+    active, attempt = context.state.active, context.state.attempt
+    if attempt is not None and attempt.action == "install" and name != active:
+        confirmed = _wanted(context, active) if active is not None else None
+        if confirmed is not None and confirmed.installed.model != mine.installed.model:
+            confirmed = None
+        model = WantedModel(model=attempt.model, confirmed=confirmed, trial=mine)
+    else:
+        model = WantedModel(model=mine.installed.model, confirmed=mine)
     job = context.new_job()
     context.forgettable(switch=job, switch_at=None)
-    context.do(Activate(job=job, slot=name, installed=installed))
+    context.do(Apply(job=job, generation=int(context.now * 1000), models=(model,)))
 
 
 def restore(context: StepContext) -> None:
@@ -93,7 +113,7 @@ def on_activated(context: StepContext, event: Activated) -> None:
     elif state.stage is _ACTIVATING:
         context.move(Signal.ACTIVATED)
         context.change_attempt(switched=True)
-        context.forgettable(watch=trial.begin(event.status, context.now))
+        context.forgettable(watch=trial.begin(context.attempt, event.status, context.now))
         context.do(MovePointer(slot=context.attempt.slot))
     elif state.stage is _REVERTING:
         _settle_reverting(context)
@@ -154,9 +174,16 @@ def plan_probe(context: StepContext) -> None:
             context.forgettable(probe_at=at)
 
 
+def _wanted(context: StepContext, name: SlotName) -> WantedRelease:
+    installed = slot(context.state, name).installed
+    assert installed is not None, f"slot {name} is empty"  # noqa: S101 - a defect, not input
+    return WantedRelease(slot=name, installed=installed)
+
+
 def _incumbent_confidence(context: StepContext) -> float | None:
     """Mean top score of the active release. None with too few scores."""
-    installed, status = active_release(context.state), context.soft.serving
+    installed = active_release(context.state)
+    status = model_status(context.soft.serving, installed.model) if installed else None
     candidate = context.attempt.installed
     if (
         installed is None
@@ -174,11 +201,13 @@ def _incumbent_confidence(context: StepContext) -> float | None:
 
 
 def _count_served(context: StepContext, status: ServingStatus) -> None:
-    soft = context.soft
-    grown = tally.growth(soft.mark, status)
-    tallies, mark = tally.fold(soft.tallies, soft.mark, status, grown)
-    windows = window.advance(soft.windows, status, grown, context.now)
-    context.forgettable(serving=status, tallies=tallies, mark=mark, windows=windows)
+    context.forgettable(serving=status)
+    for mine in status.models:
+        soft = context.soft
+        grown = tally.growth(soft.mark, status.pid, mine)
+        tallies, mark = tally.fold(soft.tallies, status.pid, mine, grown)
+        windows = window.advance(soft.windows, mine, grown, context.now)
+        context.forgettable(tallies=tallies, mark=mark, windows=windows)
 
 
 def _watch(context: StepContext, event: ServingProbed) -> None:
@@ -207,9 +236,7 @@ def _keep_serving(context: StepContext, event: ServingProbed) -> None:
         context.forgettable(switch_failures=0)
     missed = context.soft.missed + 1 if event.status is None else 0
     context.forgettable(missed=missed)
-    swapped = (
-        event.status is not None and event.status.ready and not serves(event.status, installed)
-    )
+    swapped = event.status is not None and not serves(event.status, installed)
     if swapped or not event.alive or missed >= limits.MISSED_PROBES:
         context.forgettable(missed=0)
         _retry_later(context, event.draw)
@@ -228,6 +255,7 @@ def _confirm(context: StepContext) -> None:
     context.forgettable(watch=None)
     context.move(Signal.SETTLED)
     context.keep(attempt=None)
+    activate(context, name)
 
 
 def _accuracy_before(context: StepContext) -> float | None:

@@ -54,16 +54,30 @@ class CancelStaging(Wire, frozen=True, kw_only=True):
     """Stop the manifest, fetch or proof in progress. Its completion is ignored."""
 
 
-class Activate(Wire, frozen=True, kw_only=True):
-    """Make the serving process serve the slot. Starts the process if it does not run.
+class WantedRelease(Wire, frozen=True, kw_only=True):
+    """A release to serve, and its slot."""
 
-    No effect if it serves that artifact already. Completes with Activated or
-    ActivationFailed.
+    slot: SlotName
+    installed: InstalledRelease
+
+
+class WantedModel(Wire, frozen=True, kw_only=True):
+    """A model to serve. Requests go to ``trial``, without one to ``confirmed``."""
+
+    model: str
+    confirmed: WantedRelease | None = None
+    trial: WantedRelease | None = None
+
+
+class Apply(Wire, frozen=True, kw_only=True):
+    """Make the serving process serve these models and no other. Starts it if it does not run.
+
+    Idempotent. Completes with Activated or ActivationFailed.
     """
 
     job: int
-    slot: SlotName
-    installed: InstalledRelease
+    generation: int
+    models: tuple[WantedModel, ...]
 
 
 class StopServing(Wire, frozen=True, kw_only=True):
@@ -92,13 +106,20 @@ class SetTimer(Wire, frozen=True, kw_only=True):
     at: float
 
 
+def routed(model: WantedModel) -> WantedRelease:
+    """The release that the requests of ``model`` go to."""
+    wanted = model.trial or model.confirmed
+    assert wanted is not None, f"{model.model} has no release"  # noqa: S101 - a defect, not input
+    return wanted
+
+
 Effect = (
     SendCheckIn
     | FetchManifest
     | Fetch
     | Prove
     | CancelStaging
-    | Activate
+    | Apply
     | StopServing
     | Probe
     | MovePointer

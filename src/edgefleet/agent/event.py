@@ -76,14 +76,14 @@ class Proved(Wire, frozen=True, kw_only=True):
 
 
 class Activated(Wire, frozen=True, kw_only=True):
-    """The serving process serves the slot."""
+    """The serving process serves the models of ``Apply``."""
 
     job: int
     status: ServingStatus
 
 
 class ActivationFailed(Wire, frozen=True, kw_only=True):
-    """The slot was not activated. ``reason`` is a ``Reason`` or a code of base.errors."""
+    """``Apply`` failed. ``reason`` is a ``Reason`` or a code of base.errors."""
 
     job: int
     reason: str

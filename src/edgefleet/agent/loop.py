@@ -12,7 +12,7 @@ from typing import Final, Protocol, assert_never
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import (
-    Activate,
+    Apply,
     CancelStaging,
     Effect,
     Fetch,
@@ -198,8 +198,8 @@ class Loop:
                 self._work.do(lambda: self._work_on(effect, token))
             case CancelStaging():
                 self._token.stop()
-            case Activate():
-                self._serving.do(lambda: self._activate(effect))
+            case Apply():
+                self._serving.do(lambda: self._serve(effect))
             case StopServing():
                 self._serving.do(self._supervisor.stop)
                 self._serving.do(self._probe)
@@ -246,10 +246,10 @@ class Loop:
             case _:
                 assert_never(effect)
 
-    def _activate(self, effect: Activate) -> None:
+    def _serve(self, effect: Apply) -> None:
         event: Event
         try:
-            status = self._supervisor.activate(effect.slot, effect.installed)
+            status = self._supervisor.apply(effect)
             event = Activated(job=effect.job, status=status)
         except EdgefleetError as error:
             # The connection breaks if the model crashes the process.

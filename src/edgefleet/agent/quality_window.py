@@ -14,13 +14,11 @@ from edgefleet.agent.state import QualityWindow, Windows
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.bins import upper_edge_us
 from edgefleet.protocol.device import Scores
-from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.protocol.serving import LiveStats, ModelStatus
 
 
-def advance(windows: Windows, status: ServingStatus, grown: LiveStats, now: float) -> Windows:
+def advance(windows: Windows, status: ModelStatus, grown: LiveStats, now: float) -> Windows:
     """Count ``grown``, the requests since the last probe of the release in ``status``."""
-    if status.release is None:
-        return windows
     filling, full = windows.filling, windows.full
     if filling is not None and filling.release != status.release:
         # The requests up to the switch are the baseline of the new release.

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet.agent import limits
-from edgefleet.agent.activation import serves
+from edgefleet.agent.effect import Apply, WantedModel, WantedRelease
 from edgefleet.agent.slots import MODEL, path
-from edgefleet.agent.state import InstalledRelease, SlotName
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.network import HttpLink
 from edgefleet.base.storage import Storage
-from edgefleet.protocol.serving import Activate, ServingStatus
+from edgefleet.protocol import serving
+from edgefleet.protocol.serving import ServedModel, ServedRelease, ServingStatus
 from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 SOCKET: Final = "serving.sock"
@@ -65,25 +65,19 @@ class Supervisor:
             return status, True
         return None, self._pid() is not None
 
-    def activate(self, slot: SlotName, installed: InstalledRelease) -> ServingStatus:
-        """Make the process serve the slot. Starts the process if it does not run.
+    def apply(self, effect: Apply) -> ServingStatus:
+        """Make the process serve these models. Starts the process if it does not run.
 
         Raises DeviceError, NetworkError or the error of the serving process.
         """
         status = self._read_status() or self._start()
         self._watch(status.pid)
-        if serves(status, installed):
-            return status
-        request = Activate(
-            model=installed.model,
-            release=installed.release,
-            variant=installed.variant,
-            quality=installed.quality,
-            artifact_path=self._storage.locate(path(slot, MODEL)),
+        request = serving.Apply(
+            generation=effect.generation, models=tuple(self._served(one) for one in effect.models)
         )
         answer = self._link.request(
             "POST",
-            "/control/activate",
+            "/control/apply",
             headers={"Content-Type": "application/json"},
             body=encode(request),
             timeout_s=limits.ACTIVATE_S,
@@ -91,10 +85,11 @@ class Supervisor:
         if answer.status != 200:
             raise error_from_answer(answer.status, answer.body)
         status = decode(answer.body, ServingStatus, code="answer_malformed")
-        if not serves(status, installed):
+        if status.generation != effect.generation:
             raise DeviceError(
                 "inference_failed",
-                "The serving process reports another release than the activated one.",
+                f"The serving process reports generation {status.generation} of its models, not "
+                f"{effect.generation}.",
             )
         return status
 
@@ -111,6 +106,23 @@ class Supervisor:
             if self._gone(pid, patience_s):
                 break
         self._storage.remove(PID)
+
+    def _served(self, wanted: WantedModel) -> ServedModel:
+        return ServedModel(
+            model=wanted.model,
+            confirmed=self._release(wanted.confirmed),
+            trial=self._release(wanted.trial),
+        )
+
+    def _release(self, wanted: WantedRelease | None) -> ServedRelease | None:
+        if wanted is None:
+            return None
+        return ServedRelease(
+            release=wanted.installed.release,
+            variant=wanted.installed.variant,
+            quality=wanted.installed.quality,
+            artifact_path=self._storage.locate(path(wanted.slot, MODEL)),
+        )
 
     def _ask(self) -> ServingStatus | None:
         if not os.path.exists(self._socket):  # noqa: PTH110 - cheaper than Path, once a second

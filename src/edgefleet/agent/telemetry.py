@@ -9,17 +9,18 @@ from edgefleet.agent import sketch_math as bins
 from edgefleet.agent.state import Mark
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import Sketches, Telemetry
-from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.protocol.serving import LiveStats, ModelStatus
 
 
 def fold(
-    tallies: tuple[Telemetry, ...], mark: Mark | None, status: ServingStatus, grown: LiveStats
-) -> tuple[tuple[Telemetry, ...], Mark | None]:
-    """Add the growth since ``mark``. Returns the tallies and the new mark."""
-    if status.model is None or status.release is None:
-        return tallies, mark
+    tallies: tuple[Telemetry, ...], pid: int, status: ModelStatus, grown: LiveStats
+) -> tuple[tuple[Telemetry, ...], Mark]:
+    """Add the growth since the last mark. Returns the tallies and the new mark.
+
+    ``pid`` is the serving process, which has the counters of all models.
+    """
     stats = status.stats
-    new = Mark(pid=status.pid, model=status.model, release=status.release, stats=stats)
+    new = Mark(pid=pid, model=status.model, release=status.release, stats=stats)
     if grown.requests == 0 and grown.confidence_count == 0:
         return tallies, new
     kept = [tally for tally in tallies if tally.release != status.release]
@@ -62,12 +63,12 @@ def subtract(tallies: tuple[Telemetry, ...], sent: Telemetry) -> tuple[Telemetry
     return tuple(left)
 
 
-def growth(mark: Mark | None, status: ServingStatus) -> LiveStats:
+def growth(mark: Mark | None, pid: int, status: ModelStatus) -> LiveStats:
     """The requests served since ``mark``. All requests if the counters have started again."""
     stats = status.stats
     if (
         mark is None
-        or (mark.pid, mark.model, mark.release) != (status.pid, status.model, status.release)
+        or (mark.pid, mark.model, mark.release) != (pid, status.model, status.release)
         or stats.requests < mark.stats.requests
         or stats.confidence_count < mark.stats.confidence_count
     ):

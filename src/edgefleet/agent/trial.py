@@ -8,7 +8,7 @@ from edgefleet.agent.state import Attempt, Mark, Watch
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import Reason
 from edgefleet.protocol.release import Quality
-from edgefleet.protocol.serving import ServingStatus
+from edgefleet.protocol.serving import LiveStats, ModelStatus, ServingStatus, model_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,14 @@ class Watching:
 HEALTHY: Final = Healthy()
 
 
-def begin(status: ServingStatus, now: float) -> Watch:
-    """Start to watch the release in ``status``."""
+def begin(attempt: Attempt, status: ServingStatus, now: float) -> Watch:
+    """Start to watch the release of ``attempt``."""
+    mine = model_status(status, attempt.model)
     start = Mark(
         pid=status.pid,
-        model=status.model or "",
-        release=status.release or "",
-        stats=status.stats,
+        model=attempt.model,
+        release=attempt.release,
+        stats=mine.stats if mine else LiveStats(),
     )
     return Watch(since=now, healthy_since=now, start=start)
 
@@ -65,14 +66,15 @@ def judge(
         return Sick(Reason.CRASH, "The serving process ended.")
     if status is not None and status.pid != watch.start.pid:
         return Sick(Reason.CRASH, "The serving process ended and was started again.")
-    if status is None or not status.ready or status.release != attempt.release:
+    mine = model_status(status, attempt.model)
+    if mine is None or not mine.ready or mine.release != attempt.release:
         missed = watch.missed + 1
         if missed >= limits.MISSED_PROBES:
             return Sick(
                 Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
             )
         return Watching(replace(watch, missed=missed, healthy_since=now))
-    if sick := _errors(watch, status) or _confidence(attempt, quality, watch, status):
+    if sick := _errors(watch, mine) or _confidence(attempt, quality, watch, mine):
         return sick
     if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
         return HEALTHY
@@ -86,7 +88,7 @@ def judge(
     return Watching(watch)
 
 
-def _errors(watch: Watch, status: ServingStatus) -> Sick | None:
+def _errors(watch: Watch, status: ModelStatus) -> Sick | None:
     requests = status.stats.requests - watch.start.stats.requests
     errors = status.stats.errors - watch.start.stats.errors
     if requests >= limits.ERROR_MIN_REQUESTS and errors > limits.MAX_ERROR_RATIO * requests:
@@ -98,7 +100,7 @@ def _errors(watch: Watch, status: ServingStatus) -> Sick | None:
 
 
 def _confidence(
-    attempt: Attempt, quality: Quality, watch: Watch, status: ServingStatus
+    attempt: Attempt, quality: Quality, watch: Watch, status: ModelStatus
 ) -> Sick | None:
     before = attempt.incumbent_confidence
     count = status.stats.confidence_count - watch.start.stats.confidence_count

@@ -168,6 +168,7 @@ class TelemetryChanges(TypedDict, total=False):
     memory_mib: int
     sketches: Sketches | None
     scores: Scores | None
+    model: str | None
 
 
 class _Replace(Protocol):

@@ -1,8 +1,8 @@
 """Messages between the agent and the serving process on one device.
 
 HTTP on a Unix socket in the agent's data folder, which other users cannot open:
-``GET /control/status`` -> ServingStatus, ``POST /control/activate`` Activate -> ServingStatus.
-Before activation a separate process (``python -m edgefleet.serving.prove``) proves the candidate:
+``GET /control/status`` -> ServingStatus, ``POST /control/apply`` Apply -> ServingStatus.
+Before a trial a separate process (``python -m edgefleet.serving.prove``) proves the candidate:
 it reads ProveRequest as JSON on standard input and prints ProveResult as its last line.
 """
 
@@ -13,18 +13,41 @@ from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.wire import Wire
 
 
-class Activate(Wire, frozen=True, kw_only=True):
-    """Loads a release, warms it up and swaps it in without dropping a request."""
+class ServedRelease(Wire, frozen=True, kw_only=True):
+    """One release of a model to load. ``artifact_path`` is the path of its artifact."""
 
-    model: str
     release: str
     variant: Variant
     quality: Quality
     artifact_path: str
 
 
+class ServedModel(Wire, frozen=True, kw_only=True):
+    """The releases of one model to load. Requests go to ``trial``, without one to ``confirmed``.
+
+    With ``isolation`` ``process`` the confirmed release has its own worker process, too.
+    """
+
+    model: str
+    confirmed: ServedRelease | None = None
+    trial: ServedRelease | None = None
+    isolation: Literal["shared", "process"] = "shared"
+
+
+class Apply(Wire, frozen=True, kw_only=True):
+    """All models to serve. Models that are not listed are unloaded.
+
+    Idempotent, without a dropped request, and all or nothing: after an error, whose ``field`` is
+    the name of the model, the process serves the same releases as before. ``generation`` is a
+    number for the set.
+    """
+
+    generation: int
+    models: tuple[ServedModel, ...]
+
+
 class LiveStats(Wire, frozen=True, kw_only=True):
-    """Counters since this release was activated in this process."""
+    """Counters since this release was loaded in this process. ``memory_mib`` is its own share."""
 
     requests: int = 0
     errors: int = 0
@@ -38,16 +61,41 @@ class LiveStats(Wire, frozen=True, kw_only=True):
     sketches: Sketches = Sketches()
 
 
+class ModelStatus(Wire, frozen=True, kw_only=True):
+    """One served model. ``release`` is the release that requests go to, ``stats`` are of it.
+
+    ``worker`` is the pid of its worker process. None if it runs in the shared process.
+    ``trial_ended`` is not empty if the worker of the trial ended by itself: requests go to the
+    confirmed release again.
+    """
+
+    model: str
+    release: str
+    artifact_sha256: str
+    ready: bool
+    on_trial: bool = False
+    worker: int | None = None
+    trial_ended: str = ""
+    stats: LiveStats = LiveStats()
+
+
 class ServingStatus(Wire, frozen=True, kw_only=True):
-    """``ready`` is true if the process answers inference requests now."""
+    """The process and its models, in the order of ``Apply``. ``memory_mib`` is of the process."""
 
     pid: int
-    ready: bool
-    model: str | None = None
-    release: str | None = None
-    artifact_sha256: str | None = None
     url: str = ""  # where inference is served, http://host:port
-    stats: LiveStats = LiveStats()
+    generation: int = 0
+    memory_mib: int = 0
+    models: tuple[ModelStatus, ...] = ()
+
+
+def model_status(status: ServingStatus | None, model: str) -> ModelStatus | None:
+    """The entry of ``model``. None if the process does not serve it, or is not known."""
+    if status is not None:
+        for one in status.models:
+            if one.model == model:
+                return one
+    return None
 
 
 class ProveRequest(Wire, frozen=True, kw_only=True):

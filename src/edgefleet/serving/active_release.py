@@ -1,4 +1,4 @@
-"""The active release: its loaded model, its worker thread and its counters."""
+"""A loaded release: its model, its worker thread and its counters."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Final
 
 from edgefleet.base.errors import DeviceError, PublisherError
 from edgefleet.protocol.release import Datatype
-from edgefleet.protocol.serving import Activate
+from edgefleet.protocol.serving import ServedRelease
 from edgefleet.serving.limits import INLINE_US, QUEUED
 from edgefleet.serving.runtime import LoadedModel, Tensor
 from edgefleet.serving.stats import Stats
@@ -16,7 +16,7 @@ _SCORES: Final = ("FP16", "FP32", "FP64")
 
 
 class ActiveRelease:
-    """A loaded release.
+    """A loaded release of ``model``.
 
     A model whose largest batch takes under a millisecond runs on the event loop: a thread would
     cost more time than the model. A slower model runs in a thread, so that the event loop answers
@@ -24,8 +24,10 @@ class ActiveRelease:
     quantised model scales a whole batch, so an answer would depend on the inputs of other clients.
     """
 
-    def __init__(self, wanted: Activate, loaded: LoadedModel) -> None:
+    def __init__(self, model: str, wanted: ServedRelease, loaded: LoadedModel) -> None:
+        self.model = model
         self.wanted = wanted
+        self.release = wanted.release
         self.stats = Stats()
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs
@@ -33,14 +35,6 @@ class ActiveRelease:
         self.inline = 0 < loaded.run_us < INLINE_US
         self._loaded = loaded
         self._worker = None if self.inline else ThreadPoolExecutor(1, "inference")
-
-    @property
-    def model(self) -> str:
-        return self.wanted.model
-
-    @property
-    def release(self) -> str:
-        return self.wanted.release
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
         """Infer on the calling thread. Raises DeviceError ``inference_failed``."""
@@ -74,7 +68,7 @@ class ActiveRelease:
         self.stats.in_flight -= 1
 
 
-def check_quality(wanted: Activate) -> None:
+def check_quality(wanted: ServedRelease) -> None:
     """Raises PublisherError ``release_file_invalid`` if live quality cannot be measured."""
     for spec in wanted.variant.outputs:
         if spec.name == wanted.quality.output:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.message import Reply, Request
-from edgefleet.protocol.serving import Activate
+from edgefleet.protocol.serving import Apply
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.model_host import ModelHost
 
@@ -20,17 +20,17 @@ class Control:
         match request.method, request.path:
             case "GET", "/control/status":
                 return self._status()
-            case "POST", "/control/activate":
-                return self._activate(decode(request.body, Activate))
-            case _, "/control/status" | "/control/activate":
+            case "POST", "/control/apply":
+                return self._apply(decode(request.body, Apply))
+            case _, "/control/status" | "/control/apply":
                 raise OperatorError(
                     "method_not_allowed", f"{request.path} does not accept {request.method}."
                 )
             case _:
                 raise OperatorError("not_found", f"There is no endpoint {request.path}.")
 
-    async def _activate(self, wanted: Activate) -> Reply:
-        await self._host.activate(wanted)
+    async def _apply(self, wanted: Apply) -> Reply:
+        await self._host.apply(wanted)
         return self._status()
 
     def _status(self) -> Reply:

@@ -1,6 +1,6 @@
 """Metrics in Prometheus text format 0.0.4. A client library would need 7 MiB."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from edgefleet.serving.model_host import ModelHost
@@ -12,18 +12,20 @@ EDGES_US: Final = tuple(1 << power for power in range(5, 24))  # 32 us to 8.4 s,
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
+Samples = dict[tuple[str, str, str], list[str]]
+"""The lines of each metric, by its name, type and text: Prometheus reads a metric in one block."""
+
+
 def metrics_text(host: ModelHost) -> str:
     """All metrics of the process. Each release has its own counters and labels."""
-    active = host.active
-    lines = [
-        *_family("serving_ready", "gauge", "1 when inference requests are answered."),
-        f"edgefleet_serving_ready {int(active is not None)}",
-        *_family("serving_memory_bytes", "gauge", "Resident memory of the serving process."),
-        f"edgefleet_serving_memory_bytes {memory_kib() << 10}",
-        *_family("serving_activations_total", "counter", "Releases swapped in since the start."),
-        f"edgefleet_serving_activations_total {host.activations}",
-    ]
-    if active is not None:
+    samples: Samples = {}
+    _add(samples, "serving_ready", "gauge", "1 when inference requests are answered.",
+         ("", "", int(bool(host.routes))))  # fmt: skip
+    _add(samples, "serving_memory_bytes", "gauge", "Resident memory of the serving process.",
+         ("", "", memory_kib() << 10))  # fmt: skip
+    _add(samples, "serving_activations_total", "counter", "Releases swapped in since the start.",
+         ("", "", host.activations))  # fmt: skip
+    for active in host.routes.values():
         labels = {"model": active.model, "release": active.release}
         variant = active.wanted.variant
         facts = {
@@ -32,38 +34,46 @@ def metrics_text(host: ModelHost) -> str:
             "precision": variant.precision,
             "artifact": variant.artifact.sha256,
         }
-        lines += _family("serving_release_info", "gauge", "The active release.")
-        lines.append(f"edgefleet_serving_release_info{_labels(facts)} 1")
-        lines += _release(active.stats, labels)
+        _add(samples, "serving_release_info", "gauge", "The active release.",
+             ("", _labels(facts), 1))  # fmt: skip
+        _release(samples, active.stats, labels)
+    lines: list[str] = []
+    for (name, kind, text), found in samples.items():
+        lines += (f"# HELP edgefleet_{name} {text}", f"# TYPE edgefleet_{name} {kind}", *found)
     return "\n".join(lines) + "\n"
 
 
-def _release(stats: Stats, labels: Mapping[str, str]) -> Iterable[str]:
-    label_text = _labels(labels)
-    yield from _family("inference_requests_total", "counter", "Requests that the model ran on.")
-    yield f"edgefleet_inference_requests_total{label_text} {stats.requests}"
-    yield from _family("inference_errors_total", "counter", "Requests that failed in the model.")
-    yield f"edgefleet_inference_errors_total{label_text} {stats.errors}"
-    yield from _family("inference_refused_total", "counter", "Refused before the model ran.")
-    for code, count in sorted(stats.refused.items()):
-        yield f"edgefleet_inference_refused_total{_labels({**labels, 'code': code})} {count}"
-    yield from _family("inference_in_flight", "gauge", "Requests that run or wait.")
-    yield f"edgefleet_inference_in_flight{label_text} {stats.in_flight}"
-    yield from _family("inference_confidence", "summary", "The top score of each answered item.")
-    yield f"edgefleet_inference_confidence_sum{label_text} {stats.confidence_sum!r}"
-    yield f"edgefleet_inference_confidence_count{label_text} {stats.confidence_count}"
-    yield from _family("inference_duration_seconds", "histogram", "Time from request to answer.")
-    name = "edgefleet_inference_duration_seconds"
-    for edge_us, count in zip(EDGES_US, stats.latency.at_most(EDGES_US), strict=True):
-        yield f"{name}_bucket{_labels({**labels, 'le': repr(edge_us / 1e6)})} {count}"
+def _release(samples: Samples, stats: Stats, labels: Mapping[str, str]) -> None:
+    own = _labels(labels)
+    _add(samples, "inference_requests_total", "counter", "Requests that the model ran on.",
+         ("", own, stats.requests))  # fmt: skip
+    _add(samples, "inference_errors_total", "counter", "Requests that failed in the model.",
+         ("", own, stats.errors))  # fmt: skip
+    refused = sorted(stats.refused.items())
+    _add(samples, "inference_refused_total", "counter", "Refused before the model ran.",
+         *(("", _labels({**labels, "code": code}), count) for code, count in refused))  # fmt: skip
+    _add(samples, "inference_in_flight", "gauge", "Requests that run or wait.",
+         ("", own, stats.in_flight))  # fmt: skip
+    _add(samples, "inference_confidence", "summary", "The top score of each answered item.",
+         ("_sum", own, stats.confidence_sum),
+         ("_count", own, stats.confidence_count))  # fmt: skip
+    counts = stats.latency.at_most(EDGES_US)
     total = sum(stats.latency.counts)
-    yield f"{name}_bucket{_labels({**labels, 'le': '+Inf'})} {total}"
-    yield f"{name}_sum{label_text} {stats.latency.sum_us / 1e6!r}"
-    yield f"{name}_count{label_text} {total}"
+    _add(samples, "inference_duration_seconds", "histogram", "Time from request to answer.",
+         *(("_bucket", _labels({**labels, "le": repr(edge_us / 1e6)}), count)
+           for edge_us, count in zip(EDGES_US, counts, strict=True)),
+         ("_bucket", _labels({**labels, "le": "+Inf"}), total),
+         ("_sum", own, stats.latency.sum_us / 1e6),
+         ("_count", own, total))  # fmt: skip
 
 
-def _family(name: str, kind: str, text: str) -> tuple[str, str]:
-    return f"# HELP edgefleet_{name} {text}", f"# TYPE edgefleet_{name} {kind}"
+def _add(
+    samples: Samples, name: str, kind: str, text: str, *values: tuple[str, str, float]
+) -> None:
+    """Add samples (suffix of the name, labels, value) of a metric."""
+    samples.setdefault((name, kind, text), []).extend(
+        f"edgefleet_{name}{suffix}{labels} {value!r}" for suffix, labels, value in values
+    )
 
 
 def _labels(labels: Mapping[str, str]) -> str:

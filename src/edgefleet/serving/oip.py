@@ -91,10 +91,13 @@ class OpenInference:
                 raise OperatorError("not_found", f"There is no endpoint /{'/'.join(path)}.")
 
     def _find(self, model: str, version: str | None) -> ActiveRelease:
-        active = self._host.require()
-        if model != active.model:
+        active = self._host.routes.get(model)
+        if active is None:
+            served = ", ".join(sorted(self._host.require()))
             raise OperatorError(
-                "not_found", f"This device serves model {active.model}, not {model}.", field="model"
+                "not_found",
+                f"This device does not serve model {model}. It serves: {served}.",
+                field="model",
             )
         if version is not None and version != active.release:
             raise OperatorError(

@@ -145,9 +145,10 @@ class SimDevice:
                 self._study(self._work, effect.slot, effect.installed, partial(self._prove, effect))
             case do.CancelStaging():
                 self._work.end()
-            case do.Activate():
+            case do.Apply():
+                wanted = do.routed(effect.models[0])
                 self._study(
-                    self._on, effect.slot, effect.installed, partial(self._activate, effect)
+                    self._on, wanted.slot, wanted.installed, partial(self._activate, effect)
                 )
             case do.StopServing():
                 self._serving.stop()
@@ -260,16 +261,19 @@ class SimDevice:
         proved = happened.Proved(job=effect.job, result=proof)
         self._work.after(took_s, partial(self._happen, proved))
 
-    def _activate(self, effect: do.Activate, behaviour: ModelBehaviour | Failed) -> None:
+    def _activate(self, effect: do.Apply, behaviour: ModelBehaviour | Failed) -> None:
         load_s = 0.0 if isinstance(behaviour, Failed) else behaviour.proof.load_ms / 1e3
         self._on.after(load_s, partial(self._swap, effect, behaviour))
 
-    def _swap(self, effect: do.Activate, behaviour: ModelBehaviour | Failed) -> None:
-        now = self._world.now()
-        if isinstance(behaviour, ModelBehaviour) and not self._serving.serves(effect.installed):
-            self._serving.swap(now, effect.installed, behaviour)
-            if effect.installed.release not in self.ran:
-                self.ran = (*self.ran, effect.installed.release)
+    def _swap(self, effect: do.Apply, behaviour: ModelBehaviour | Failed) -> None:
+        now, (model,) = self._world.now(), effect.models
+        installed = do.routed(model).installed
+        if isinstance(behaviour, ModelBehaviour):
+            if not self._serving.serves(installed):
+                self._serving.swap(now, installed, behaviour)
+                if installed.release not in self.ran:
+                    self.ran = (*self.ran, installed.release)
+            self._serving.applied(effect.generation, on_trial=model.trial is not None)
         status = self._serving.status(now)
         if isinstance(behaviour, Failed) or status is None:
             detail = behaviour.detail if isinstance(behaviour, Failed) else ""

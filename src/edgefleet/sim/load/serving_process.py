@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgefleet.agent.state import InstalledRelease
-from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
+from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, ServingStatus
 from edgefleet.sim.load.draws import Draws
 
 
@@ -50,7 +50,9 @@ class VirtualServing:
         "_behaviour",
         "_came",
         "_draws",
+        "_generation",
         "_installed",
+        "_on_trial",
         "_phase",
         "_pid",
         "_requests_s",
@@ -63,6 +65,8 @@ class VirtualServing:
         self._pid = 1
         self._installed: InstalledRelease | None = None
         self._behaviour: ModelBehaviour | None = None
+        self._generation = 0
+        self._on_trial = False
         self._phase = draws.uniform()
         self._came = 0  # requests from time 0 to the last probe
         self._stats = LiveStats()
@@ -85,6 +89,10 @@ class VirtualServing:
         self._came = self._requests(now)
         self._stats = LiveStats(memory_mib=behaviour.memory_mib)
 
+    def applied(self, generation: int, *, on_trial: bool) -> None:
+        """Record the set that the process serves now."""
+        self._generation, self._on_trial = generation, on_trial
+
     def stop(self) -> None:
         """End the process. The next one has another pid."""
         self._installed = self._behaviour = None
@@ -101,11 +109,17 @@ class VirtualServing:
             self._stats = self._more(behaviour, came)
         return ServingStatus(
             pid=self._pid,
-            ready=True,
-            model=installed.model,
-            release=installed.release,
-            artifact_sha256=installed.variant.artifact.sha256,
-            stats=self._stats,
+            generation=self._generation,
+            models=(
+                ModelStatus(
+                    model=installed.model,
+                    release=installed.release,
+                    artifact_sha256=installed.variant.artifact.sha256,
+                    ready=True,
+                    on_trial=self._on_trial,
+                    stats=self._stats,
+                ),
+            ),
         )
 
     def _requests(self, now: float) -> int:

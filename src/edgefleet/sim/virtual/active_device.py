@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.agent.state import AgentState, InstalledRelease, SlotName
-from edgefleet.protocol.serving import ServingStatus
+from edgefleet.protocol.serving import ModelStatus, ServingStatus
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import telemetry as figures
 from edgefleet.sim.virtual.scenario import NEW, Truth
@@ -30,8 +30,9 @@ class ActiveDevice:
     """
 
     __slots__ = (
-        "bytes_s", "came", "installed", "life", "luck", "parts", "pid", "pointer", "pushed_at",
-        "requests_s", "row", "rows", "skew", "state", "stays", "stored", "swapped_at", "timer_at",
+        "bytes_s", "came", "installed", "life", "luck", "on_trial", "parts", "pid", "pointer",
+        "pushed_at", "requests_s", "row", "rows", "skew", "state", "stays", "stored", "swapped_at",
+        "timer_at",
     )  # fmt: skip
 
     def __init__(self, rows: Rows, state: AgentState, luck: float) -> None:
@@ -47,6 +48,7 @@ class ActiveDevice:
         self.skew = 0.0  # the device's clock minus the true time, in seconds
         self.timer_at = self.pushed_at = float("inf")
         self.installed: InstalledRelease | None = None  # the release that the process serves
+        self.on_trial = False  # the served release is not confirmed
         self.pointer: SlotName | None = None
         self.swapped_at = 0.0
         self.requests_s = 0.0
@@ -102,14 +104,15 @@ class ActiveDevice:
             stats = figures.sketched(own, requests, errors, self.luck)
         else:
             stats = figures.plain(own, requests, errors)
-        return ServingStatus(
-            pid=self.pid,
-            ready=True,
+        mine = ModelStatus(
             model=installed.model,
             release=installed.release,
             artifact_sha256=installed.variant.artifact.sha256,
+            ready=True,
+            on_trial=self.on_trial,
             stats=stats,
         )
+        return ServingStatus(pid=self.pid, models=(mine,))
 
 
 def refuses(luck: float, truth: Truth) -> bool:

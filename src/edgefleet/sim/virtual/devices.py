@@ -57,7 +57,7 @@ class Devices:
             do.Prove: self._work.prove,
             do.CancelStaging: self._work.stop,
             do.RemoveSlot: self._work.remove,
-            do.Activate: self._processes.activate,
+            do.Apply: self._processes.activate,
             do.StopServing: self._processes.stop,
             do.Probe: self._processes.probe,
             do.MovePointer: self._processes.move_pointer,

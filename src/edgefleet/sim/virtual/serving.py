@@ -27,16 +27,21 @@ class ServingProcesses:
         self._environment = environment
         self._lose = lose
 
-    def activate(self, live: ActiveDevice, effect: do.Activate) -> None:
-        environment, mine = self._environment, effect.installed
-        if live.installed is not mine:
-            self._swap(live, effect)
-            truth, new = environment.scenario.release, mine.release == NEW
+    def activate(self, live: ActiveDevice, effect: do.Apply) -> None:
+        (model,) = effect.models
+        wanted = do.routed(model)
+        environment, mine = self._environment, wanted.installed
+        live.on_trial = model.trial is not None
+        truth = environment.scenario.release
+        status = live.status(environment.now, truth) if live.installed is mine else None
+        if status is None:
+            self._swap(live, wanted)
+            new = mine.release == NEW
             if new and bricks(live.luck, truth):
                 self._lose(live)
                 return
             self._attend(live, burning=new and burns(live.luck, truth))
-        status = live.status(environment.now, _HARMLESS)
+            status = live.status(environment.now, _HARMLESS)
         if status is None:
             raise AssertionError(live.row)
         environment.later(live, 0.5, happened.Activated(job=effect.job, status=status))
@@ -60,13 +65,13 @@ class ServingProcesses:
     def move_pointer(self, live: ActiveDevice, effect: do.MovePointer) -> None:
         live.pointer = effect.slot
 
-    def _swap(self, live: ActiveDevice, effect: do.Activate) -> None:
-        environment, release = self._environment, effect.installed.release
-        live.installed = effect.installed
+    def _swap(self, live: ActiveDevice, wanted: do.WantedRelease) -> None:
+        environment, release = self._environment, wanted.installed.release
+        live.installed = wanted.installed
         live.swapped_at = environment.now
         state = live.state
         attempt = state.attempt
-        way = "restore" if effect.slot == state.active or attempt is None else attempt.action
+        way = "restore" if wanted.slot == state.active or attempt is None else attempt.action
         environment.serving[live.rows] = NUMBERS[release]
         environment.hub.trace.rows(environment.now, "activated", live.rows, release)
         if environment.hub.witnesses is not None:

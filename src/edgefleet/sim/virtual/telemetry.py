@@ -12,7 +12,7 @@ import msgspec
 from edgefleet.agent.state import AgentState, InstalledRelease, QualityWindow, Windows
 from edgefleet.protocol.bins import CONFIDENCE_BINS, bucket
 from edgefleet.protocol.device import Sketches
-from edgefleet.protocol.serving import LiveStats, ProveResult, ServingStatus
+from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, ServingStatus
 from edgefleet.sim.virtual.scenario import NEW, OLD_TRUTH, Truth
 
 _P50_US, _P95_US, _MEMORY_MIB = 400, 900, 40
@@ -59,10 +59,10 @@ def _remembered(
         confidence_count=stats.confidence_count,
         latency_us_p95=stats.latency_us_p95,
     )
-    status = ServingStatus(
-        pid=1, ready=True, model=model, release=release, artifact_sha256=sha256, stats=stats
+    mine = ModelStatus(
+        model=model, release=release, artifact_sha256=sha256, ready=True, stats=stats
     )
-    return Windows(full=full), status
+    return Windows(full=full), ServingStatus(pid=1, models=(mine,))
 
 
 def plain(own: Truth, requests: int, errors: int) -> LiveStats:
