@@ -11,7 +11,7 @@ from edgefleet.agent.step_context import StepContext
 from edgefleet.agent.table import PHASES
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import CheckIn, OutcomeKind, Telemetry
-from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.version import ONE_MODEL
 
 _REPLAYED: Final = "checkin_replayed"
 
@@ -61,7 +61,7 @@ def check_in_when_due(context: StepContext) -> None:
     context.do(
         SendCheckIn(
             check_in=CheckIn(
-                protocol=PROTOCOL,
+                protocol=ONE_MODEL,
                 seq=seq,
                 phase=PHASES[state.stage],
                 model=serving[0] if serving else None,
