@@ -11,8 +11,16 @@ from edgefleet.protocol.device import CheckIn, ModelReport, Offer, OutcomeKind, 
 from edgefleet.protocol.rollout import ExposureSpec, Status, Verb
 from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.protocol.why import WaitCode
+from edgefleet.rollout import plan
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.admission.control import Admission
 from edgefleet.rollout.checkin import Answered
+from edgefleet.rollout.constraints.other_trial import OtherTrial
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.fleet.device_models import DeviceModels
+from edgefleet.rollout.fleet.release_sets import ReleaseSet
+from edgefleet.rollout.fleet.scope import Scope
+from edgefleet.rollout.intake import Intake
 from edgefleet.testing import MemoryHub
 from support.fleets import memory_hub
 from support.many_models import ManyModels, of, publish
@@ -288,6 +296,7 @@ def test_freeze_lets_all_units_go_back() -> None:
 
 
 def test_a_revert_takes_back_its_own_model_only() -> None:
+    """The other model waits for its next release meanwhile."""
     hub, (device, *_) = fleet()
     complete(hub, hub.start(of("digits", "1")))
     bad = hub.start(of("digits", "2"))
@@ -295,8 +304,12 @@ def test_a_revert_takes_back_its_own_model_only() -> None:
     device.check_in()
     hub.command(bad, Verb.REVERT)
     assert offered(device) == {"digits": "1"}
+    hub.start(of("detector", "2"))
+    assert {(one.model, one.action, one.release) for one in device.check_in().offers} == {
+        ("digits", "revert", "1"), ("detector", "install", "2"),
+    }  # fmt: skip
     device.has("digits", "1")
-    assert offered(device) == {}
+    assert offered(device) == {"detector": "2"}
 
 
 def test_device_quarantined_for_one_model_gets_the_other() -> None:
@@ -524,3 +537,83 @@ def test_a_model_that_is_on_no_list_has_left_the_device() -> None:
     del device.models["digits"]
     assert not device.check_in().wants_models
     assert ModelReport(model="digits").is_on_device is False
+
+
+# Planted bugs, each found by a test above.
+
+
+def neighbour_goes_back(patch: pytest.MonkeyPatch) -> None:
+    """A revert of one model is an order for each model of the device."""
+    for name in ("withdrawn_by", "proven"):
+        right = getattr(Desired, name)
+
+        def of_any(self: Desired, row: int, _model: str, right=right) -> object:
+            return next(
+                (by for one in ("digits", "detector") if (by := right(self, row, one))), None
+            )
+
+        patch.setattr(Desired, name, of_any)
+
+
+def second_model_replaces_the_first(patch: pytest.MonkeyPatch) -> None:
+    """A report of one model forgets the others."""
+    right = DeviceModels.intern
+
+    def intern(
+        self: DeviceModels, row: int, reports: tuple[ModelReport, ...], *, full: bool
+    ) -> tuple[int, int]:
+        return right(self, row, reports, full=full or bool(reports))
+
+    patch.setattr(DeviceModels, "intern", intern)
+
+
+def two_trials_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(OtherTrial, "blocks", lambda *_: False)
+
+
+def digest_never_compared(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(DeviceModels, "digest_differs", lambda *_: False)
+
+
+def patience_runs_in_the_queue(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Admission, "pause_patience", lambda *_: None)
+
+
+def overlap_of_any_model(patch: pytest.MonkeyPatch) -> None:
+    """Rollouts of two models count as overlapping."""
+    right = plan.check_free
+
+    def check_free(
+        scope: Scope, _model: str, others: list[ActiveRollout], statuses: object
+    ) -> None:
+        for other in others:
+            right(scope, other.model, (other,), statuses)
+
+    patch.setattr(plan, "check_free", check_free)
+
+
+def agent_gets_a_second_model(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ReleaseSet, "has_other", lambda *_: False)
+
+
+def telemetry_by_release_name_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Intake, "_is_of", lambda *_: True)
+
+
+PLANTED = {
+    second_model_replaces_the_first: test_second_model_is_added_and_first_keeps_serving,
+    overlap_of_any_model: test_two_rollouts_of_one_model_overlap_is_refused,
+    two_trials_at_once: test_two_models_staged_hub_admits_one,
+    patience_runs_in_the_queue: test_patience_stands_while_another_model_is_on_trial,
+    digest_never_compared: test_digest_differs_after_hub_restore_full_list_once,
+    agent_gets_a_second_model: test_protocol_2_agent_is_not_offered_a_second_model,
+    telemetry_by_release_name_alone: test_telemetry_of_equal_release_names_of_two_models,
+    neighbour_goes_back: test_a_revert_takes_back_its_own_model_only,
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.__name__)
+def test_a_planted_bug_is_found(bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug(monkeypatch)
+    with pytest.raises((AssertionError, OperatorError)):
+        PLANTED[bug]()
