@@ -235,8 +235,8 @@ MUTANTS = (
     Mutant(
         "a start is not waited for",
         "agent/before_trial.py",
-        "if start_id in answer.acked and wanted:",
-        "if wanted:",
+        "if is_admitted and is_wanted and not _is_trial_taken(",
+        "if is_wanted and not _is_trial_taken(",
         ("rough_links/600", "good/300"),
     ),
     Mutant(
@@ -249,10 +249,8 @@ MUTANTS = (
     Mutant(
         "a device that failed its trial keeps the release",
         "agent/activation.py",
-        "        activate(context, context.state.active)\n    else:\n"
-        "        context.forgettable(switch=None",
-        "        activate(context, context.attempt.slot)\n    else:\n"
-        "        context.forgettable(switch=None",
+        "if attempt is not None and state.stage in IN_TRIAL:",
+        "if attempt is not None and state.stage in IN_TRIAL | {_REVERTING}:",
         ("bad/3000", "storm/600"),
     ),
     Mutant(
@@ -265,8 +263,8 @@ MUTANTS = (
     Mutant(
         "an outcome is forgotten when a check-in fails",
         "agent/checkin.py",
-        "context.forgettable(sent=None, link_failures=failures + 1)",
-        "context.forgettable(sent=None, link_failures=failures + 1)\n    context.keep(spool=())",
+        "device.forgettable(sent=None, link_failures=failures + 1)",
+        "device.forgettable(sent=None, link_failures=failures + 1)\n    device.keep(spool=())",
         ("rough_links/600", "hub_crashes/600"),
     ),
 )
