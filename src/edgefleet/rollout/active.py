@@ -45,7 +45,10 @@ class PublishedRelease:
 
 
 class Position(NamedTuple):
-    """A device in one rollout, read once per event."""
+    """A device in one rollout, read once per event.
+
+    Eligibility and wave are not read for a device in trial or confirmed: they are kept.
+    """
 
     standing: DeviceStanding
     is_eligible: bool
@@ -128,9 +131,11 @@ class ActiveRollout:
 
     def position(self, row: int) -> Position:
         """The position of the device now."""
+        standing, has_place = self.ledger.standing(row), self.reservations.has_place(row)
+        if standing is _TRIAL or standing is _HEALTHY:  # counted in its wave already
+            return Position(standing, is_eligible=True, wave=None, has_place=has_place)
         is_eligible, wave = self.scope.locate(row, self.parts)
-        has_place = self.reservations.has_place(row)
-        return Position(self.ledger.standing(row), is_eligible, wave, has_place)
+        return Position(standing, is_eligible, wave, has_place)
 
     def position_of_report(self, row: int, kind: OutcomeKind) -> Position | None:
         """The position of a device that reports ``kind``. None if the report does not concern it.
