@@ -76,6 +76,10 @@ class FakeHub:
         report = self.reports.get(model)
         return report.release if report else None
 
+    def pending(self) -> list[Offer]:
+        """The offers that the next answer has."""
+        return list(filter(self._is_offered, self.offers.values()))
+
     def publish(self, envelope: Envelope, files: dict[str, bytes]) -> str:
         digest = manifest_digest(envelope)
         self.manifests[digest] = encode(envelope)
@@ -104,7 +108,7 @@ class FakeHub:
                 self.repeated += outcome.id in self.outcomes
                 self.outcomes[outcome.id] = outcome
             self.changed.notify_all()
-            offers = tuple(filter(self._is_offered, self.offers.values()))
+            offers = tuple(self.pending())
             acked = tuple(outcome.id for outcome in taken)
             if said.protocol >= FIRST_BY_MODEL:
                 return CheckInAnswer(
