@@ -19,6 +19,7 @@ from edgefleet.protocol.device import (
     Offer,
     Outcome,
     OutcomeKind,
+    Phase,
     digest,
 )
 from edgefleet.protocol.release import Envelope
@@ -143,14 +144,22 @@ class FakeHub:
         return True
 
     def _in_trial(self) -> set[str]:
-        """The rollouts whose last start has no end."""
+        """The rollouts whose last start has no end, on a device that is not idle again.
+
+        A device that lost its state reports no end.
+        """
         found: set[str] = set()
         for one in self.outcomes.values():
             if one.kind is OutcomeKind.TRIAL_STARTED:
                 found.add(one.rollout)
             elif one.kind is not OutcomeKind.DEFERRED:
                 found.discard(one.rollout)
-        return found
+        idle = {
+            offer.rollout
+            for offer in self.offers.values()
+            if (report := self.reports.get(offer.model)) and report.phase is Phase.IDLE
+        }
+        return found - idle
 
     def _is_offered(self, offer: Offer) -> bool:
         if self.runs(offer.model) == offer.release:
