@@ -79,10 +79,16 @@ def test_a_histogram_counts_by_upper_bound() -> None:
     assert sums == {"edgefleet_test_seconds_sum": 7.65, "edgefleet_test_seconds_count": 4}
 
 
+ONE = '[["digits","1","idle"]]'
+
+
 def stored_standings(data_dir: Path) -> list[tuple[int, str, int]]:
-    """The standings in the database, as (row of the device, release, sequence number)."""
+    """The standings in the database, as (row of the device, models, sequence number)."""
     with closing(sqlite3.connect(f"file:{data_dir / 'hub.sqlite'}?mode=ro", uri=True)) as found:
-        return found.execute("SELECT row, release, seq FROM standing ORDER BY row").fetchall()
+        return found.execute(
+            "SELECT row, model_list.models, seq FROM device_standing"
+            " JOIN model_list ON number = device_standing.models ORDER BY row"
+        ).fetchall()
 
 
 def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: Path) -> None:
@@ -98,12 +104,13 @@ def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: 
             assert stored_standings(tmp_path / "data") == []
             clock.time += STANDING_FLUSH_S
             await hub.loop.tick()
-            assert stored_standings(tmp_path / "data") == [(0, "1", 1), (1, "1", 1)]
+            assert stored_standings(tmp_path / "data") == [(0, ONE, 1), (1, ONE, 1)]
             await report(hub, devices[2], devices[2].said(running="1"))  # written by close
 
     async def after() -> None:
         async with hub_inside(tmp_path / "data", clock) as hub:
-            assert [view.release for view in hub.devices(None, 10, "").devices] == ["1"] * 3
+            devices = hub.devices(None, 10, "").devices
+            assert [model.release for view in devices for model in view.models] == ["1"] * 3
             assert hub.fleet().on_release == {"digits": {"1": 3}}
 
     asyncio.run(before())

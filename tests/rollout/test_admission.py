@@ -26,7 +26,7 @@ from edgefleet.rollout.constraints.pace import StartRate, TokenBucket
 from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.testing import Behaviour, MemoryHub
 from support.fleets import CheckedFleet, memory_hub, new_device
-from support.plans import outcome, spec
+from support.plans import MODEL, outcome, spec
 
 STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
 
@@ -155,17 +155,17 @@ def test_a_bucket_lets_no_more_through_than_flowed_in(per_s: int, steps: list[tu
 def test_bytes_bound_how_many_are_offered_at_once_and_those_that_fetch_go_on():
     # One release is 2 bytes here: model and golden set of one byte each.
     hub, rollout = rolling(40, pace=PaceSpec(bytes_per_s=1))
-    offered = [row for row in range(40) if hub.engine.admission.offer(row, hub.now)]
+    offered = [row for row in range(40) if hub.engine.admission.offers(row, hub.now)]
     assert len(offered) == 5, "ten seconds' worth"
-    assert all(hub.engine.admission.offer(row, hub.now) for row in offered)
+    assert all(hub.engine.admission.offers(row, hub.now) for row in offered)
     assert WaitCode.PACE in codes(hub, rollout)
     hub.now += 2
-    assert sum(hub.engine.admission.offer(row, hub.now) is not None for row in range(40)) == 6
+    assert sum(hub.engine.admission.offers(row, hub.now) != () for row in range(40)) == 6
 
 
 def test_bytes_of_each_site_flow_by_themselves():
     hub, _ = rolling(30, pace=PaceSpec(bytes_per_s_per_site=1))
-    offered = [row for row in range(30) if hub.engine.admission.offer(row, hub.now)]
+    offered = [row for row in range(30) if hub.engine.admission.offers(row, hub.now)]
     by_site = Counter(hub.engine.fleet.labels(row)["site"] for row in offered)
     assert set(by_site.values()) == {5}
     assert len(by_site) == 3
@@ -246,7 +246,7 @@ def test_a_frozen_fleet_is_offered_nothing_but_the_way_back():
     assert fleet.on_release()["2"] == 30
     fleet.freeze(person="ada")
     newcomer = fleet.enrol(new_device("newcomer", site="s0"))
-    assert fleet.engine.admission.offer(newcomer.row, fleet.now) is None
+    assert fleet.engine.admission.offers(newcomer.row, fleet.now) == ()
     assert fleet.engine.why_device(newcomer.row, fleet.now).waits[-1].code is WaitCode.FREEZE
     fleet.command(rollout, Verb.REVERT)
     fleet.settle(rollout, 60)
@@ -289,7 +289,7 @@ def test_a_device_that_rolled_back_two_releases_is_quarantined_until_an_operator
     assert fleet.engine.quarantined_models(0) == ("digits",)
     assert fleet.engine.quarantined_rows("digits").tolist() == [0, 1, 2]
     start = outcome(rollout, "3", STARTED)
-    assert fleet.engine.admission.offer(0, fleet.now) is None
+    assert fleet.engine.admission.offers(0, fleet.now) == ()
     assert not fleet.engine.admission.admit(0, start, fleet.now)
     assert fleet.engine.why_device(0, fleet.now).waits[-1].code is WaitCode.QUARANTINED
     waits = {wait.code: wait for wait in fleet.why(rollout).waits}
@@ -329,7 +329,7 @@ def test_about_twice_as_many_as_may_start_are_offered_lowest_positions_first():
     active = fleet.engine.rollout(rollout)
     fleet.evaluate()
     waiting = [d.row for d in fleet.by_row if d.running is None]
-    offered = [row for row in waiting if fleet.engine.admission.offer(row, fleet.now)]
+    offered = [row for row in waiting if fleet.engine.admission.offers(row, fleet.now)]
     assert 0 < len(offered) <= 60
     worst = max(active.scope.position(row) for row in offered)
     others = [row for row in waiting if row not in offered]
@@ -341,7 +341,7 @@ def offered_after(fleet: CheckedFleet, seconds: int) -> int:
     for _ in range(seconds):
         fleet.tick(1)
     waiting = [device.row for device in fleet.by_row if device.running is None]
-    return sum(fleet.engine.admission.offer(row, fleet.now) is not None for row in waiting)
+    return sum(fleet.engine.admission.offers(row, fleet.now) != () for row in waiting)
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "device"])
@@ -411,7 +411,7 @@ def test_a_withdrawn_start_frees_its_place_and_the_release_stays_wanted():
     assert send(hub, rollout, STARTED, 4)
     assert not ask(hub, 1, rollout)
     assert send(hub, rollout, OutcomeKind.WITHDRAWN, 4)
-    assert hub.engine.desired(0) == "1", (
+    assert hub.engine.desired(0, MODEL) == "1", (
         "the device did not run the release, so it is offered again"
     )
     assert hub.engine.view(rollout, hub.now).exposed == 0

@@ -93,7 +93,7 @@ class Twins:
 
     def answers(self, rows: np.ndarray) -> None:
         now = self.singly.now
-        one = {row: self.singly.engine.admission.offer(row, now) for row in rows.tolist()}
+        one = {row: self.singly.engine.admission.offers(row, now) for row in rows.tolist()}
         many = {
             row: offer
             for offer, offered in self.together.engine.batch.answers(rows, now)

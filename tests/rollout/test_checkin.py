@@ -149,7 +149,8 @@ def test_a_check_in_out_of_sequence_is_refused_and_changes_nothing() -> None:
     checkin.begin(engine, 0, check_in(seq=5), NOW)
     late = check_in(report(STARTED), seq=5, release=NEW, phase=Phase.TRIAL)
     assert checkin.begin(engine, 0, late, NOW + 9) == OutOfSequence(next_seq=6)
-    assert engine.fleet.running(0) == (MODEL, OLD)
+    (model,) = engine.fleet.models.reports(0)
+    assert (model.model, model.release) == (MODEL, OLD)
     assert engine.fleet.last_seen(0) == NOW
     assert engine.admission.admit(0, report(STARTED), NOW)
 

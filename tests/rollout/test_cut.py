@@ -12,7 +12,7 @@ from edgefleet.base.ids import MASK64, device_hash, mix64
 from edgefleet.protocol.rollout import Verb
 from edgefleet.rollout.fleet import cut
 from support.fleets import memory_hub
-from support.plans import spec
+from support.plans import MODEL, spec
 
 HASHES = np.array([device_hash(f"device-{number}") for number in range(20_000)], np.uint64)
 PERCENTS = st.lists(
@@ -114,10 +114,10 @@ def test_every_eligible_device_is_in_exactly_one_wave(
         assert members >= inside
         for row in members - inside:
             assert active.wave_of(row) is not None
-            assert hub.engine.desired(row) == "1"
+            assert hub.engine.desired(row, MODEL) == "1"
         for row in set(eligible) - members:
             assert active.wave_of(row) is None
-            assert hub.engine.admission.offer(row, hub.now) is None
+            assert hub.engine.admission.offers(row, hub.now) == ()
         inside = members
         hub.command(rollout, Verb.ADVANCE)
     firsts = [active.wave_of(row) for row in eligible]

@@ -105,20 +105,20 @@ def test_why_names_what_decide_returned(plan: str, seed: int) -> None:
     for _ in range(150):
         shake(hub, chance)
         for row in range(0, DEVICES, 5):
-            decision = hub.engine.admission.decide(row, hub.now)
+            decision = hub.engine.admission.decide(row, MODEL, hub.now)
             assert disagreement(hub, row, decision) is None
-            answer = hub.engine.admission.offer(row, hub.now)
-            assert answer == (None if isinstance(decision, Blocked) else decision)
+            answer = hub.engine.admission.offers(row, hub.now)
+            assert answer == (() if isinstance(decision, Blocked) else (decision,))
 
 
 def test_a_why_that_differs_from_decide_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     hub, row = hub_in_rollout(), 3
     hub.freeze(person="ann")
-    decision = hub.engine.admission.decide(row, hub.now)
+    decision = hub.engine.admission.decide(row, MODEL, hub.now)
     assert isinstance(decision, Blocked)
     assert disagreement(hub, row, decision) is None
     hub.freeze(frozen=False)
-    given = hub.engine.rollout(hub.engine.rollout_of(row))
+    given = hub.engine.rollout(hub.engine.rollout_of(row, MODEL))
     monkeypatch.setattr(Admission, "decide", lambda *_: given.offer)
     assert disagreement(hub, row, decision) is not None
 
@@ -144,10 +144,10 @@ def last_code(hub: MemoryHub, row: int) -> WaitCode:
 
 def test_a_frozen_fleet_is_named_after_the_rollout_has_completed() -> None:
     hub, row = newcomer(follow=True)
-    assert isinstance(hub.engine.admission.decide(row, hub.now), Offer)
+    assert isinstance(hub.engine.admission.decide(row, MODEL, hub.now), Offer)
     assert last_code(hub, row) is WaitCode.CHECK_IN
     hub.freeze(person="ann")
-    decision = hub.engine.admission.decide(row, hub.now)
+    decision = hub.engine.admission.decide(row, MODEL, hub.now)
     assert isinstance(decision, Blocked)
     assert last_code(hub, row) is decision.code is WaitCode.FREEZE
 

@@ -55,26 +55,25 @@ def test_one_at_a_time_and_all_at_once_agree(seed: int):
     rows = np.arange(len(hub.engine.fleet))
     desired = Desired(hub.engine.fleet)
     desired.arrange(hub.engine.rollout(state.id) for state in hub.engine.states())
-    for row, number in zip(rows, desired.numbers(rows).tolist(), strict=True):
-        named = hub.engine.fleet.release_named(number)
-        assert hub.engine.desired(int(row)) == (named and named[1])
+    for row, number in zip(rows, desired.numbers(rows, MODEL).tolist(), strict=True):
+        named = hub.engine.fleet.models.release_named(number)
+        assert hub.engine.desired(int(row), MODEL) == (named and named[1])
 
 
 def test_a_device_that_runs_what_it_should_is_offered_nothing():
     fleet = fleet_on_release_1()
     assert all(
-        fleet.engine.admission.offer(device.row, fleet.now) is None for device in fleet.by_row
+        fleet.engine.admission.offers(device.row, fleet.now) == () for device in fleet.by_row
     )
-    assert {fleet.engine.desired(device.row) for device in fleet.by_row} == {"1"}
-    assert {fleet.engine.rollout_of(device.row) for device in fleet.by_row} == {"ro-1"}
+    assert {fleet.engine.desired(device.row, MODEL) for device in fleet.by_row} == {"1"}
+    assert {fleet.engine.rollout_of(device.row, MODEL) for device in fleet.by_row} == {"ro-1"}
 
 
 def test_an_offer_names_all_that_the_device_needs():
     fleet = fleet_on_release_1()
     digest = fleet.publish("2")
     rollout = fleet.start(spec("2", 100))
-    offer = fleet.engine.admission.offer(3, fleet.now)
-    assert offer is not None
+    (offer,) = fleet.engine.admission.offers(3, fleet.now)
     assert (offer.rollout, offer.action, offer.model, offer.release) == (
         rollout, "install", MODEL, "2",
     )  # fmt: skip
@@ -87,16 +86,14 @@ def test_a_revert_offer_names_the_reverting_rollout():
     rollout = fleet.start(spec("2", 100))
     fleet.finish(rollout)
     fleet.command(rollout, Verb.REVERT)
-    offer = fleet.engine.admission.offer(3, fleet.now)
-    assert offer is not None
+    (offer,) = fleet.engine.admission.offers(3, fleet.now)
     assert (offer.rollout, offer.action, offer.release) == (rollout, "revert", "1")
 
 
 def test_a_device_that_lost_its_release_is_offered_the_baseline():
     fleet = fleet_on_release_1()
     fleet.engine.fleet.observe(3, fleet.now, model=None, release=None, phase=Phase.IDLE)
-    offer = fleet.engine.admission.offer(3, fleet.now)
-    assert offer is not None
+    (offer,) = fleet.engine.admission.offers(3, fleet.now)
     assert (offer.rollout, offer.action, offer.release) == ("ro-1", "install", "1")
 
 
@@ -104,14 +101,14 @@ def test_a_device_keeps_its_release_when_its_labels_change():
     fleet = fleet_on_release_1()
     fleet.finish(fleet.start(spec("2", 100, selector="site=s1")))
     fleet.engine.fleet.set_facts(1, "generic_x86", {"site": "s2"})
-    assert fleet.engine.desired(1) == "2"
+    assert fleet.engine.desired(1, MODEL) == "2"
 
 
 def test_a_device_that_joins_the_selection_of_a_completed_rollout_gets_its_release():
     fleet = fleet_on_release_1()
     fleet.finish(fleet.start(spec("2", 100, selector="site=s1")))
     fleet.engine.fleet.set_facts(0, "generic_x86", {"site": "s1"})
-    assert fleet.engine.desired(0) == "2"
+    assert fleet.engine.desired(0, MODEL) == "2"
 
 
 def test_a_device_that_failed_a_release_stays_on_the_older_one_when_it_completes():
@@ -121,7 +118,7 @@ def test_a_device_that_failed_a_release_stays_on_the_older_one_when_it_completes
     ))  # fmt: skip
     fleet.finish(fleet.start(spec("2", 100)))
     assert fleet.on_release()["2"] == 199
-    assert (fleet.engine.desired(77), fleet.by_row[77].running) == ("1", "1")
+    assert (fleet.engine.desired(77, MODEL), fleet.by_row[77].running) == ("1", "1")
 
 
 def test_a_release_that_a_halted_rollout_gave_is_what_a_newer_bad_one_falls_back_to():
@@ -145,11 +142,11 @@ def test_a_release_that_a_halted_rollout_gave_is_what_a_newer_bad_one_falls_back
 def test_what_a_device_failed_in_one_rollout_no_other_rollout_offers_it(kind: OutcomeKind):
     fleet = fleet_on_release_1()
     first = fleet.start(spec("2", 50, 100))
-    row = next(d.row for d in fleet.by_row if fleet.engine.admission.offer(d.row, fleet.now))
+    row = next(d.row for d in fleet.by_row if fleet.engine.admission.offers(d.row, fleet.now))
     fleet.record(row, outcome(first, "2", kind))
     fleet.command(first, Verb.HALT)
     second = fleet.start(spec("2", 100))
-    assert fleet.engine.admission.offer(row, fleet.now) is None
+    assert fleet.engine.admission.offers(row, fleet.now) == ()
     fleet.invariants.check_counts = lambda *_: None  # the device is in the cut, but in no account
     view = fleet.finish(second)
     assert (view.status.value, fleet.by_row[row].running) == ("completed", "1")
@@ -169,12 +166,10 @@ def test_a_device_that_returns_with_a_reverted_release_reverts_before_a_newer_on
     newer = fleet.start(spec("3", 100))
     fleet.jump(back - fleet.now)
     fleet.engine.fleet.observe(0, fleet.now, model=MODEL, release="2", phase=Phase.IDLE)
-    offer = fleet.engine.admission.offer(0, fleet.now)
-    assert offer is not None
+    (offer,) = fleet.engine.admission.offers(0, fleet.now)
     assert (offer.rollout, offer.action, offer.release) == (bad, "revert", "1")
     fleet.engine.fleet.observe(0, fleet.now, model=MODEL, release="1", phase=Phase.IDLE)
-    offer = fleet.engine.admission.offer(0, fleet.now)
-    assert offer is not None
+    (offer,) = fleet.engine.admission.offers(0, fleet.now)
     assert (offer.rollout, offer.action, offer.release) == (newer, "install", "3")
 
 
@@ -187,5 +182,5 @@ def test_a_device_that_enrols_while_a_wave_is_open_is_in_no_account_of_it():
         fleet.enrol(new_device(f"new{number}"))
     then = fleet.view(rollout)
     assert (then.evidence.cut, then.waves[0].cut) == (30, 30)
-    newcomers = {fleet.engine.desired(device.row) for device in fleet.by_row[60:]}
+    newcomers = {fleet.engine.desired(device.row, MODEL) for device in fleet.by_row[60:]}
     assert newcomers == {None}  # the rollout of release 1 does not follow newcomers either

@@ -9,7 +9,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, Verb, WaveSpec
 from edgefleet.testing import Behaviour, Fate
 from support.fleets import CheckedFleet, new_device
-from support.plans import GATE, spec
+from support.plans import GATE, MODEL, spec
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_previous_is_none_on_a_fleet_that_runs_nothing():
 def test_planning_exposes_no_device(fleet: CheckedFleet):
     fleet.plan(spec("2"))
     assert all(
-        fleet.engine.admission.offer(device.row, fleet.now) is None for device in fleet.by_row
+        fleet.engine.admission.offers(device.row, fleet.now) == () for device in fleet.by_row
     )
 
 
@@ -190,7 +190,7 @@ def test_the_newest_rollout_decides_though_the_clock_was_set_back(fleet: Checked
     newest = fleet.start(spec("2", 100))
     fleet.finish(newest)
     assert fleet.on_release()["2"] == len(fleet.by_row)
-    assert [fleet.engine.desired(device.row) for device in fleet.by_row] == ["2"] * 60
+    assert [fleet.engine.desired(device.row, MODEL) for device in fleet.by_row] == ["2"] * 60
     assert fleet.engine.states()[0].id == newest
     fleet.restart(reverse=True)
-    assert [fleet.engine.desired(device.row) for device in fleet.by_row] == ["2"] * 60
+    assert [fleet.engine.desired(device.row, MODEL) for device in fleet.by_row] == ["2"] * 60

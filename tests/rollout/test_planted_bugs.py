@@ -87,16 +87,19 @@ def revert_believed_done_at_once(patch: Patch) -> None:
 def revert_forgets_the_confirmed(patch: Patch) -> None:
     rollout, next_step = desired.Desired.rollout, desired.Desired.next_step
 
-    def kept(self: desired.Desired, row: int) -> object:
-        by = self.withdrawn_by(row)
+    def kept(self: desired.Desired, row: int, model: str) -> object:
+        by = self.withdrawn_by(row, model)
         confirmed = by is not None and by.ledger.standing(row) is DeviceStanding.HEALTHY
         return by if confirmed else None
 
-    def stay(self: desired.Desired, row: int) -> object:
-        return Blocked(WaitCode.DONE, "") if kept(self, row) else next_step(self, row)
+    def stay(self: desired.Desired, row: int, model: str) -> object:
+        stays = kept(self, row, model)
+        return Blocked(WaitCode.DONE, "") if stays else next_step(self, row, model)
 
     patch.setattr(
-        desired.Desired, "rollout", lambda self, row: kept(self, row) or rollout(self, row)
+        desired.Desired,
+        "rollout",
+        lambda self, row, model: kept(self, row, model) or rollout(self, row, model),
     )
     patch.setattr(desired.Desired, "next_step", stay)
 

@@ -125,7 +125,7 @@ def test_places_are_the_same_in_whatever_order_all_is_loaded():
 
 
 def offered(hub: MemoryHub, rows: range) -> list[int]:
-    return [row for row in rows if hub.engine.admission.offer(row, hub.now)]
+    return [row for row in rows if hub.engine.admission.offers(row, hub.now)]
 
 
 def test_rollouts_with_a_bound_on_bytes_keep_it_together():
@@ -158,8 +158,8 @@ def test_bytes_of_each_site_are_kept_together():
     hub = two_kinds()
     hub.start(of("cam", "1"))
     hub.start(of("gate", "1", pace=PaceSpec(bytes_per_s_per_site=1)))
-    assert hub.engine.admission.offer(0, hub.now)
-    assert hub.engine.admission.offer(3, hub.now)
-    assert hub.engine.admission.offer(6, hub.now)
-    assert hub.engine.admission.offer(9, hub.now), "eight of ten bytes of site s0"
+    assert hub.engine.admission.offers(0, hub.now)
+    assert hub.engine.admission.offers(3, hub.now)
+    assert hub.engine.admission.offers(6, hub.now)
+    assert hub.engine.admission.offers(9, hub.now), "eight of ten bytes of site s0"
     assert len(offered(hub, GATES)) == 1 + 4 + 4

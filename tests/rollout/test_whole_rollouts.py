@@ -60,7 +60,7 @@ def test_a_release_that_turns_bad_in_the_second_wave_leaves_the_first_one_too():
     fleet = fleet_on_release_1()
     fleet.publish("2")
     rollout = fleet.start(spec("2", 10, 50, 100))
-    canary = {d.row for d in fleet.by_row if fleet.engine.admission.offer(d.row, fleet.now)}
+    canary = {d.row for d in fleet.by_row if fleet.engine.admission.offers(d.row, fleet.now)}
     fleet.publish("2", fate=lambda device: Fate.HEALTHY if device.row in canary else Fate.FAILS)
     view = fleet.finish(rollout)
     assert (view.status, view.reason) == (Status.REVERTED, "error_rate")
@@ -104,7 +104,7 @@ def test_a_device_that_was_silent_and_turns_up_confirmed_is_healthy():
         return away_from < now < away_from + 14
 
     first = next(
-        device for device in fleet.by_row if fleet.engine.admission.offer(device.row, fleet.now)
+        device for device in fleet.by_row if fleet.engine.admission.offers(device.row, fleet.now)
     )
     first.fetch_s, first.offline = 2, tunnel
     fleet.tick(1)
@@ -245,7 +245,7 @@ def test_a_small_wave_with_one_device_away_passes_when_patience_is_over():
     fleet.publish("2")
     rollout = fleet.start(spec("2", 10, 100))
     inside = [
-        device for device in fleet.by_row if fleet.engine.admission.offer(device.row, fleet.now)
+        device for device in fleet.by_row if fleet.engine.admission.offers(device.row, fleet.now)
     ]
     assert len(inside) == 3
     inside[0].offline = True
@@ -259,7 +259,7 @@ def test_numbers_between_good_and_bad_wait_for_a_person():
     fleet = fleet_on_release_1(100)
     fleet.publish("2")
     rollout = fleet.start(spec("2", 20, 100))
-    unlucky = [d for d in fleet.by_row if fleet.engine.admission.offer(d.row, fleet.now)][:2]
+    unlucky = [d for d in fleet.by_row if fleet.engine.admission.offers(d.row, fleet.now)][:2]
     fleet.publish("2", fate=lambda device: Fate.FAILS if device in unlucky else Fate.HEALTHY)
     view = fleet.settle(rollout, 60)
     assert view.status is Status.RUNNING  # 2 of 20: above 5 %, but not significantly
@@ -273,7 +273,7 @@ def test_failures_before_the_sample_is_reached_wait_for_more_and_fail_once_patie
     fleet.publish("2", Behaviour(fails=1))
     rollout = fleet.start(spec("2", 5, 100))
     inside = [
-        device for device in fleet.by_row if fleet.engine.admission.offer(device.row, fleet.now)
+        device for device in fleet.by_row if fleet.engine.admission.offers(device.row, fleet.now)
     ]
     for device in inside[3:]:
         device.offline = True
@@ -302,15 +302,13 @@ def test_newcomers_wait_for_the_next_wave_and_the_wave_of_everyone_takes_them():
     rollout = fleet.start(replace(spec("2", 50, 100), follow=True))
     newcomers = [fleet.enrol(new_device(f"new{number}")) for number in range(40)]
     for device in newcomers:
-        offer = fleet.engine.admission.offer(device.row, fleet.now)
-        assert offer is not None
+        (offer,) = fleet.engine.admission.offers(device.row, fleet.now)
         assert offer.release == "1"  # the baseline, not the release of the open rollout
     view = fleet.finish(rollout)
     assert waves(view)[0] == (50, 100, 100)
     assert view.waves[1].cut == 240
     late = fleet.enrol(new_device("latecomer"))
-    offer = fleet.engine.admission.offer(late.row, fleet.now)
-    assert offer is not None
+    (offer,) = fleet.engine.admission.offers(late.row, fleet.now)
     assert (offer.release, offer.rollout) == ("2", rollout)
 
 
@@ -318,14 +316,14 @@ def test_a_completed_rollout_takes_no_newcomers_unless_it_follows_them():
     fleet = fleet_on_release_1(50)
     rollout = fleet.engine.states()[0].id
     late = fleet.enrol(new_device("latecomer"))
-    assert fleet.engine.admission.offer(late.row, fleet.now) is None
+    assert fleet.engine.admission.offers(late.row, fleet.now) == ()
     wait = fleet.engine.why_device(late.row, fleet.now).waits[-1]
     assert (wait.code, rollout in wait.text) == (WaitCode.NOT_FOLLOWED, True)
-    assert fleet.engine.admission.offer(0, fleet.now) is None, (
+    assert fleet.engine.admission.offers(0, fleet.now) == (), (
         "a device of the rollout keeps the release"
     )
     fleet.restart()
-    assert fleet.engine.admission.offer(late.row, fleet.now) is None
+    assert fleet.engine.admission.offers(late.row, fleet.now) == ()
 
 
 def test_a_rollout_ends_although_newcomers_never_stop_coming():

@@ -118,7 +118,7 @@ def test_a_device_knows_why_it_runs_what_it_runs():
     fleet.publish("1")
     assert device_wait(fleet, 0) is WaitCode.NO_ROLLOUT
     rollout = fleet.start(spec("1", 20, 100))
-    inside = [d for d in fleet.by_row if fleet.engine.admission.offer(d.row, fleet.now)]
+    inside = [d for d in fleet.by_row if fleet.engine.admission.offers(d.row, fleet.now)]
     outside = next(d for d in fleet.by_row if d not in inside)
     assert device_wait(fleet, outside.row) is WaitCode.NEXT_WAVE
     assert device_wait(fleet, inside[0].row) is WaitCode.CHECK_IN
@@ -139,7 +139,7 @@ def test_a_device_that_failed_a_release_is_not_offered_it_again():
     fleet = fleet_on_release_1()
     fleet.publish("2", Behaviour(fails=1))
     rollout = fleet.start(spec("2", 4, 100))
-    inside = next(d for d in fleet.by_row if fleet.engine.admission.offer(d.row, fleet.now))
+    inside = next(d for d in fleet.by_row if fleet.engine.admission.offers(d.row, fleet.now))
     for device in fleet.by_row:
         device.fetch_s = 0 if device is inside else 50
     fleet.settle(rollout, 4)

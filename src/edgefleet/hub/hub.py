@@ -21,11 +21,12 @@ from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.protocol.device import EnrolAnswer, EnrolRequest
+from edgefleet.protocol.device import EnrolAnswer, EnrolRequest, ModelReport, Phase
 from edgefleet.protocol.operator import (
     AuditPage,
     ClaimRequest,
     Claims,
+    DeviceModel,
     DevicePage,
     DeviceView,
     FleetView,
@@ -52,6 +53,7 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.fleet.release_sets import furthest
 from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.plan_fleet import compose
@@ -379,7 +381,6 @@ class Hub:
 
     def _device(self, row: int) -> DeviceView:
         fleet, now = self._engine.fleet, self.clock.now()
-        model, release = fleet.running(row) or (None, None)
         return DeviceView(
             name=fleet.name(row),
             profile=fleet.profile(row),
@@ -388,13 +389,26 @@ class Hub:
             enrolled_at=self._devices.enrolled_at(row),
             last_seen=fleet.last_seen(row),
             online=fleet.online(row, now),
-            phase=fleet.phase(row).value,
-            model=model,
-            release=release,
-            desired=self._engine.desired(row),
+            models=self._device_models(row),
             quarantined=self._engine.quarantined_models(row),
-            rollout=self._engine.rollout_of(row),
             line=self._engine.why_device(row, now).line,
+        )
+
+    def _device_models(self, row: int) -> tuple[DeviceModel, ...]:
+        engine = self._engine
+        reported = {report.model: report for report in engine.fleet.models.reports(row)}
+        named = sorted({*reported, *engine.desired_models(row)} - {""})
+        phase = furthest(engine.fleet.models.activity(row)) if "" in reported else Phase.IDLE
+        none = ModelReport(model="", phase=phase)  # an agent with one model may not name it
+        return tuple(
+            DeviceModel(
+                model=model,
+                release=(report := reported.get(model, none)).release,
+                phase=report.phase.value,
+                desired=engine.desired(row, model),
+                rollout=engine.rollout_of(row, model),
+            )
+            for model in named
         )
 
     def _model(self, name: str, running: Mapping[str, dict[str, int]]) -> ModelView:

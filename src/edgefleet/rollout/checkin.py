@@ -15,7 +15,7 @@ offer is decided last, because it depends on the reports.
 at one moment, as a hub does if its store commits their reports together.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from edgefleet.protocol.device import CheckIn, Facts, Offer, Outcome, OutcomeKind
+from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.rollout.active import Position
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -70,10 +71,20 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """The part of a ``CheckInAnswer`` that the engine decides."""
+    """The part of a ``CheckInAnswer`` that the engine decides.
 
-    offer: Offer | None = None
+    ``offers`` has that of the oldest rollout first. ``wants_models`` asks for the full list of
+    models, because the engine has other models of the device than the device itself.
+    """
+
+    offers: tuple[Offer, ...] = ()
     receipt: Receipt = _NO_RECEIPT
+    wants_models: bool = False
+
+    @property
+    def offer(self) -> Offer | None:
+        """The first offer, which is all that an agent with one model gets."""
+        return self.offers[0] if self.offers else None
 
     @property
     def acked(self) -> tuple[str, ...]:
@@ -83,6 +94,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 Step: TypeAlias = Pending | Answered
 _NOTHING: Final = Answered()
+_WANTS_MODELS: Final = Answered(wants_models=True)
 
 
 def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | OutOfSequence:
@@ -90,14 +102,17 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
     fleet = engine.fleet
     if not fleet.accept_seq(row, check_in.seq):
         return OutOfSequence(fleet.last_seq(row) + 1)
-    fleet.observe(
-        row,
-        now,
-        model=check_in.model,
-        release=check_in.release,
-        phase=check_in.phase,
-        protocol=check_in.protocol,
-    )
+    if check_in.protocol <= ONE_MODEL:
+        fleet.observe(
+            row,
+            now,
+            model=check_in.model,
+            release=check_in.release,
+            phase=check_in.phase,
+            protocol=check_in.protocol,
+        )
+    else:
+        fleet.observe_models(row, now, check_in)
     outcomes, facts = check_in.outcomes, check_in.facts
     if not outcomes and facts is None:
         return _answer(engine, row, check_in, now, _NO_RECEIPT)
@@ -147,7 +162,7 @@ def _admit(engine: Engine, pending: Pending, now: float) -> Step:
     reserved: list[Outcome] = []
     positions: dict[str, Position] = {}
     facts_changed = pending.facts is not None
-    for outcome, position in pending.waiting:
+    for outcome, position in _in_order(engine, pending.waiting):
         known = None if facts_changed or reserved else position
         if outcome.kind is _START:
             if not engine.admission.admit(row, outcome, now, known):
@@ -173,10 +188,31 @@ def _admit(engine: Engine, pending: Pending, now: float) -> Step:
 def _answer(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Receipt) -> Answered:
     if check_in.telemetry is not None:
         engine.intake.add_telemetry(row, check_in.telemetry, now)
-    offer = engine.admission.offer(row, now)
-    if offer is None and receipt is _NO_RECEIPT:
-        return _NOTHING
-    return Answered(offer, receipt)
+    offers = engine.admission.offers(row, now)
+    wants_models = check_in.protocol > ONE_MODEL and engine.fleet.models.digest_differs(
+        row, check_in.digest
+    )
+    if not offers and receipt is _NO_RECEIPT:
+        return _WANTS_MODELS if wants_models else _NOTHING
+    return Answered(offers, receipt, wants_models)
+
+
+def _in_order(
+    engine: Engine, waiting: tuple[tuple[Outcome, Position], ...]
+) -> Iterable[tuple[Outcome, Position]]:
+    """The outcomes as they were sent, but of several starts that of the oldest rollout first.
+
+    A device starts one release at a time, so the first start is the one that may be admitted.
+    """
+    if sum(outcome.kind is _START for outcome, _ in waiting) < 2:
+        return waiting
+    return sorted(waiting, key=lambda one: _place(engine, one[0]))
+
+
+def _place(engine: Engine, outcome: Outcome) -> tuple[bool, tuple[float, str]]:
+    """The sort key of an outcome: starts last, by the age of their rollouts."""
+    starts = outcome.kind is _START
+    return starts, engine.admission.age(outcome.rollout) if starts else (0.0, "")
 
 
 # Batches.
@@ -240,9 +276,13 @@ def begin_batch(engine: Engine, rows: Rows, check_in: CheckIn, now: float) -> Be
     if not len(rows):
         return Begun(AnsweredBatch(), refused)
     fleet.set_protocols(rows, check_in.protocol)
-    fleet.observe_all(
-        rows, now, model=check_in.model, release=check_in.release, phase=check_in.phase
-    )
+    if check_in.protocol <= ONE_MODEL:
+        fleet.observe_all(
+            rows, now, model=check_in.model, release=check_in.release, phase=check_in.phase
+        )
+    else:
+        for row in rows.tolist():
+            fleet.observe_models(row, now, check_in)
     concerning = tuple(engine.batch.concern(rows, outcome) for outcome in check_in.outcomes)
     if check_in.facts is None:
         return Begun(_admit_batch(engine, rows, check_in, concerning, now), refused)
@@ -301,6 +341,7 @@ def _admitted(
             mask[mask] = engine.batch.admit(rows[mask], outcomes[place], now)
         stored[place] = mask
     elif starts:  # device by device, as each start may depend on the one before it
+        starts.sort(key=lambda place: engine.admission.age(outcomes[place].rollout))
         for place in starts:
             stored[place] = concerning[place].copy()
         for at, row in enumerate(rows.tolist()):
@@ -342,11 +383,23 @@ def _answer_batch(
     if check_in.telemetry is not None:
         engine.batch.telemetry(rows, check_in.telemetry, now)
     parts: list[tuple[Answered, Rows]] = []
-    for offer, offered in engine.batch.answers(rows, now):
+    for offers, offered in engine.batch.answers(rows, now):
         for group in groups:
             both = offered
             if len(groups) > 1:
                 both = np.intersect1d(offered, group.rows, assume_unique=True)
-            if len(both):
-                parts.append((Answered(offer, group.receipt), both))
+            for wants_models, told in _wanting(engine, both, check_in):
+                parts.append((Answered(offers, group.receipt, wants_models), told))
     return AnsweredBatch(tuple(parts))
+
+
+def _wanting(engine: Engine, rows: Rows, check_in: CheckIn) -> Iterator[tuple[bool, Rows]]:
+    """The rows by whether the hub asks for their models."""
+    if check_in.protocol <= ONE_MODEL:
+        split = np.zeros(len(rows), np.bool_)
+    else:
+        differs = engine.fleet.models.digest_differs
+        split = np.array([differs(row, check_in.digest) for row in rows.tolist()], np.bool_)
+    for wants_models in (False, True):
+        if (split == wants_models).any():
+            yield wants_models, rows[split == wants_models]

@@ -67,7 +67,7 @@ class Engine:
         self._rollouts: dict[str, ActiveRollout] = {}
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
-        self._fleet_wide = FleetConstraints()
+        self._fleet_wide = FleetConstraints(self.fleet.models)
         self.admission = Admission(self.fleet, self._rollouts, self._desired, self._fleet_wide)
         self.intake = Intake(self.fleet, self._rollouts, self._fleet_wide)
         self.batch = Batch(self.fleet, self._rollouts, self._desired, self.admission, self.intake)
@@ -79,7 +79,9 @@ class Engine:
     def add_release(self, manifest: ReleaseManifest, manifest_sha256: str) -> None:
         """Make a release known, before the rollouts that use it are loaded."""
         key = (manifest.model, manifest.release)
-        number = self.fleet.release_id(*key)
+        number = self.fleet.models.release_id(*key)
+        self.fleet.models.forget_digests()
+        self.fleet.facts_version += 1  # an agent with one model may run another one
         self._releases[key] = PublishedRelease(manifest, manifest_sha256, number)
 
     def load(self, state: RolloutState) -> None:
@@ -119,7 +121,7 @@ class Engine:
         scope = self._scope(spec, release, salt)
         plan.check_fleet(scope, self.fleet, spec)
         plan.check_not_failed_before(scope, release, self._rollouts.values())
-        plan.check_free(scope, self._rollouts.values(), EXCLUSIVE)
+        plan.check_free(scope, spec.model, self._rollouts.values(), EXCLUSIVE)
         plan.check_new(scope, release, self._desired)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
         created_at = plan.after_all(self._rollouts.values(), now)
@@ -166,6 +168,7 @@ class Engine:
         if active.state.status is Status.PLANNED:
             return self._start_by_time(active, now)
         census = self._status.census(active, now)
+        self.admission.pause_patience(active, census.offered, now)
         judgement = self._status.judge(active, census, now)
         event = None if judgement is None else self._next_transition.by_gate(active, judgement)
         if event is None or isinstance(event, steps.WaitReasonChanged):
@@ -231,14 +234,19 @@ class Engine:
         """Clear the device, which had ``rollbacks``. The decision is durable."""
         self._fleet_wide.quarantine.unquarantine(model, row, rollbacks)
 
-    def desired(self, row: int) -> str | None:
-        """The release that the device should run. None if no rollout covers it."""
-        active = self._desired.rollout(row)
+    def desired_models(self, row: int) -> tuple[str, ...]:
+        """The models that a rollout gives the device, sorted."""
+        models = self._desired.models
+        return tuple(model for model in models if self._desired.rollout(row, model) is not None)
+
+    def desired(self, row: int, model: str) -> str | None:
+        """The release of the model that the device should run. None if no rollout covers it."""
+        active = self._desired.rollout(row, model)
         return None if active is None else active.state.spec.release
 
-    def rollout_of(self, row: int) -> str | None:
+    def rollout_of(self, row: int, model: str) -> str | None:
         """The rollout that gives the device its release. None if no rollout covers it."""
-        active = self._desired.rollout(row)
+        active = self._desired.rollout(row, model)
         return None if active is None else active.state.id
 
     def rollout(self, rollout_id: str) -> ActiveRollout:
@@ -264,7 +272,7 @@ class Engine:
             self._desired,
             rollouts,
             now,
-            decision=self.admission.decide(row, now),
+            decide=lambda model: self.admission.decide(row, model, now),
             refusal=lambda active: self.admission.refusal(active, row, now),
         )
 
@@ -305,7 +313,8 @@ class Engine:
         return Change(*step(active.state, event, now))
 
     def _scope(self, spec: RolloutSpec, release: PublishedRelease, salt: int) -> Scope:
-        return Scope(self.fleet, parse(spec.selector), variants_of(release.manifest), salt)
+        variants = variants_of(release.manifest)
+        return Scope(self.fleet, parse(spec.selector), spec.model, variants, salt)
 
     def _published(self, model: str, release: str) -> PublishedRelease:
         found = self._releases.get((model, release))

@@ -16,6 +16,7 @@ from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.evidence.ledger import WENT_BACK, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import JUDGED
 
@@ -133,8 +134,7 @@ class Intake:
             started = state.started_at is not None and state.started_at <= now
             if not started or not active.scope.eligible(row):
                 continue
-            running = self._fleet.running(row)
-            if running is not None and running[0] != state.spec.model:
+            if not self._is_of(active.model, row, telemetry):
                 continue
             took = active.ledger.standing(row) is not _NONE
             if telemetry.release == state.spec.release and took:
@@ -154,7 +154,7 @@ class Intake:
             if state.started_at is None or state.started_at > now:
                 continue
             eligible = rows[
-                active.scope.all_eligible(rows) & self._runs_model(rows, state.spec.model)
+                active.scope.all_eligible(rows) & self._all_of(active.model, rows, telemetry)
             ]
             took = active.ledger.standings(eligible) != _NONE
             if telemetry.release == state.spec.release:
@@ -170,15 +170,20 @@ class Intake:
             mine = rows[kits == number]
             active.cohorts.add_canaries(mine, telemetry, active.state.spec.gate, limit_mib)
 
-    def _runs_model(self, rows: Rows, model: str) -> Mask:
-        """For each row: True if the device runs a release of ``model``, or reported no release."""
-        running = self._fleet.running_ids[rows]
-        fits = np.zeros(len(rows), np.bool_)
-        for number in np.unique(running).tolist():
-            named = self._fleet.release_named(number)
-            if named is None or named[0] == model:
-                fits |= running == number
-        return fits
+    def _is_of(self, model: str, row: int, telemetry: Telemetry) -> bool:
+        """True if the figures are of ``model``. An agent with one model does not name it."""
+        if telemetry.model is not None:
+            return telemetry.model == model
+        running = self._fleet.set_of(row).by_model
+        return not running or model in running
+
+    def _all_of(self, model: str, rows: Rows, telemetry: Telemetry) -> Mask:
+        """``_is_of`` for each of ``rows``."""
+        if telemetry.model is not None:
+            return np.full(len(rows), telemetry.model == model)
+        models = self._fleet.models
+        mine: Mask = models.all_releases(rows, model) != NOTHING
+        return mine | ~models.all_have_other(rows, model)
 
     def _budget(
         self, active: ActiveRollout, rows: Rows, before: Standings, after: Standings

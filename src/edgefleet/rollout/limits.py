@@ -18,4 +18,5 @@ SEQ_MAX: Final = (1 << 63) - 1
 SCORES_WAITING: Final = 256  # devices whose scores wait for a pair
 OVERDUE_SAMPLES: Final = 64  # kept per rollout: (time, devices begun)
 LIMIT_REQUESTS: Final = 20  # in a report before the absolute limits apply to a device
+REPORTS_CACHED: Final = 1 << 16  # distinct reports of models whose effect is cached
 GROUPS: Final = 10_000  # groups of like devices in the fleet of a plan

@@ -18,7 +18,7 @@ from edgefleet.hub.store.migrations import migrate, packaged
 from edgefleet.hub.store.reader import Reader, claim_labels
 from edgefleet.hub.store.records import StoredDevice, StoredRelease, StoredStanding
 from edgefleet.hub.store.writer import Writer
-from edgefleet.protocol.device import Facts, Outcome
+from edgefleet.protocol.device import Facts, ModelReport, Outcome
 from edgefleet.protocol.operator import TrustKey
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.rollout.lifecycle.step import AuditLine
@@ -95,12 +95,15 @@ class SqliteStore:
 
     def save_standings(self, standings: Sequence[StoredStanding]) -> "asyncio.Future[None]":
         def job(connection: sqlite3.Connection) -> None:
+            lists = {at.models: _model_list(at.models) for at in standings}
             connection.executemany(
-                "INSERT OR REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (at.row, at.last_seen, at.seq, at.model, at.release, at.phase.value)
-                    for at in standings
-                ],
+                "INSERT OR IGNORE INTO model_list (models) VALUES (?)",
+                [(text,) for text in lists.values()],
+            )
+            connection.executemany(
+                "INSERT OR REPLACE INTO device_standing SELECT ?, ?, ?, ?, number"
+                " FROM model_list WHERE models = ?",
+                [(at.row, at.last_seen, at.seq, at.protocol, lists[at.models]) for at in standings],
             )
 
         return self.writer.submit(job)
@@ -290,6 +293,12 @@ def _connect(path: Path) -> sqlite3.Connection:
             "store_foreign", f"{path} cannot be read as a database: {error}."
         ) from error
     return connection
+
+
+def _model_list(models: Sequence[ModelReport]) -> str:
+    """The text of a list of models, as SQLite's ``json_array`` writes it."""
+    named = [(one.model, one.release, one.phase.value) for one in models]
+    return msgspec.json.encode(named).decode()
 
 
 def _line(actor: str, action: str, about: str, detail: str = "") -> AuditLine:

@@ -4,7 +4,7 @@
 ``why`` share this value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -12,18 +12,21 @@ import numpy as np
 
 from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.why import WaitCode
+from edgefleet.protocol.version import has_one_model
+from edgefleet.protocol.why import WAITS
 from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.admission import downloads
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.label_budget import LabelsByRow
+from edgefleet.rollout.constraints.other_trial import Trials
 from edgefleet.rollout.constraints.window import LABEL
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.reports import STAGED_CODE
 from edgefleet.rollout.lifecycle.state import OPEN
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
@@ -57,31 +60,66 @@ class Admission:
         specs = {
             active.state.id: active.state.spec for active in rollouts if active.state.status in OPEN
         }
-        self._fleet_wide.arrange(specs, self._in_trial)
+        self._fleet_wide.arrange(specs, self._in_trial, map(_trials, rollouts))
 
     # Offers.
 
-    def decide(self, row: int, now: float) -> Offer | Blocked:
-        """The offer in the answer to the next check-in, or the reason for none. Changes nothing."""
-        step = self._desired.next_step(row)
+    def decide(self, row: int, model: str, now: float) -> Offer | Blocked:
+        """The offer of the model in the answer to the next check-in, or the reason for none.
+
+        Changes nothing. An agent with one model gets only the first of its offers.
+        """
+        step = self._desired.next_step(row, model)
         if not isinstance(step, ActiveRollout):
             return step
         blocked = self.staging(step, row, now)
         return step.offer if blocked is None else blocked
 
-    def offer(self, row: int, now: float) -> Offer | None:
-        """The offer in the answer to a check-in. None if there is none.
+    def offers(self, row: int, now: float) -> tuple[Offer, ...]:
+        """The offers in the answer to a check-in, that of the oldest rollout first.
 
         An offer consumes the bytes of its download from the budgets of all open rollouts.
         """
-        decision = self.decide(row, now)
-        if isinstance(decision, Blocked):
-            return None
-        if decision.action == "install" and self._fleet_wide.bytes.is_bounded:
-            active = self._rollouts.get(decision.rollout)
-            if active is not None and active.ledger.standing(row) < _TRIAL:
-                downloads.count_bytes(active, self._fleet, row, now, self._fleet_wide.bytes)
-        return decision
+        found: tuple[Offer, ...] = ()
+        for model in self._desired.models:
+            decision = self.decide(row, model, now)
+            if isinstance(decision, Offer):
+                found = (*found, decision)
+        if not found:
+            return found
+        if len(found) > 1:
+            found = self.in_order(row, found)
+        if self._fleet_wide.bytes.is_bounded:
+            for offer in found:
+                self._count_bytes(offer, row, now)
+        return found
+
+    def in_order(self, row: int, offers: Collection[Offer]) -> tuple[Offer, ...]:
+        """The offers of one device, that of the oldest rollout first.
+
+        An agent with one model gets the first, or that of the rollout that it has begun.
+        """
+        found = sorted(offers, key=lambda offer: self.age(offer.rollout))
+        if has_one_model(self._fleet.protocol(row)):
+            found.sort(key=lambda offer: not self._has_begun(row, offer))
+            return (found[0],)
+        return tuple(found)
+
+    def age(self, rollout: str) -> tuple[float, str]:
+        """The sort key by which an older rollout comes first."""
+        active = self._rollouts.get(rollout)
+        return (0.0, "") if active is None else (active.state.created_at, rollout)
+
+    def _has_begun(self, row: int, offer: Offer) -> bool:
+        active = self._rollouts[offer.rollout]
+        return active.ledger.standing(row) >= _TRIAL or active.reservations.has_place(row)
+
+    def _count_bytes(self, offer: Offer, row: int, now: float) -> None:
+        active = self._rollouts.get(offer.rollout)
+        if offer.action == "revert" or active is None:
+            return
+        if active.ledger.standing(row) < _TRIAL:
+            downloads.count_bytes(active, self._fleet, row, now, self._fleet_wide.bytes)
 
     # Starts.
 
@@ -104,13 +142,12 @@ class Admission:
             return True
         if standing is _TRIAL or standing is _HEALTHY:
             return True
-        if not active.gives(row, standing, self._fleet.running_id(row), position):
+        if not active.gives(row, standing, self._fleet.numbers(row), position):
             return False
         refused = self.refusal(active, row, now)
         if refused is None:
             active.reserve(row, self._labels(row), now)
-        elif refused.code is WaitCode.WINDOW:
-            # The patience does not run while the window is closed.
+        elif WAITS[refused.code].pauses_patience:
             active.reservations.note_progress(now)
         return refused is None
 
@@ -134,8 +171,13 @@ class Admission:
         if active.reservations.door(active.state, None, now) is not None:
             return admitted
         asking = ~admitted & ~ledger.excluded(rows)
-        asking &= active.covered(rows, self._fleet.running_ids[rows])
-        asking &= ~np.isin(rows, self._fleet_wide.blocked_rows(active.state.id, spec.model))
+        asking &= active.covered(rows, self._fleet)
+        for one in self._fleet_wide.per_device:
+            if one.is_active:
+                blocked = asking & np.isin(rows, one.blocked_rows(active.state.id, spec.model))
+                if WAITS[one.code].pauses_patience and blocked.any():
+                    reservations.note_progress(now)
+                asking &= ~blocked
         free = max(0, allowed(active) - active.in_trial)
         room = active.reservations.starts.room(now)
         began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
@@ -173,6 +215,18 @@ class Admission:
         if constraint is not None or active.state.status is not _RUNNING:
             return constraint
         return downloads.blocked(active, self._fleet, row, now, self._fleet_wide.bytes)
+
+    def pause_patience(self, active: ActiveRollout, waiting: RowSelection, now: float) -> None:
+        """Restart the patience while one of the ``waiting`` only waits for another model's trial.
+
+        The device has downloaded and proved the release.
+        """
+        rows = self._fleet_wide.patient_rows(active.state.id, active.model)
+        if len(rows):
+            rows = rows[np.isin(rows, waiting.all(), assume_unique=True)]
+            phases = self._fleet.models.all_phases(rows, active.model)
+            if (phases == STAGED_CODE).any():
+                active.reservations.note_progress(now)
 
     def _labels(self, row: int) -> Mapping[str, str]:
         """The labels by which the budgets count the device. Empty if there are no budgets."""
@@ -221,6 +275,14 @@ class Admission:
         trial = active.ledger.rows(_TRIAL).tolist()
         rows = {*trial, *active.reservations.reserved_rows}
         return {row: self._fleet.labels(row) for row in rows}
+
+
+def _trials(active: ActiveRollout) -> Trials:
+    state = active.state
+    is_open = state.status in OPEN and state.status is not Status.PLANNED
+    return Trials(
+        state.id, active.model, state.spec.release, is_open, active.ledger, active.reservations
+    )
 
 
 def allowed(active: ActiveRollout) -> int:

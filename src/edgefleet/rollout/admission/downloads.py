@@ -32,7 +32,7 @@ def blocked(
 
     A device that is downloading may continue. Changes nothing.
     """
-    staging = fleet.phase(row) in _STAGING
+    staging = fleet.models.phase(row, active.model) in _STAGING
     if not staging and active.scope.position(row) >= active.candidates.below:
         return _LATER
     if staging or not budget.is_bounded or active.reservations.has_download(row):
@@ -55,7 +55,7 @@ def count_bytes(
 
 def all_may_stage(active: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
     """For each row: True if ``blocked`` is None. For a rollout without a limit on bytes."""
-    mask = np.isin(fleet.phases[rows], _STAGING_CODES)
+    mask = np.isin(fleet.models.all_phases(rows, active.model), _STAGING_CODES)
     if active.candidates.below >= EVERYONE:
         mask[:] = True
     else:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.protocol.why import WAITS, Wait, WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
@@ -31,7 +31,7 @@ def blocked_waits(
     elif len(waiting):
         found += _shut_by_device(active, waiting, fleet, now)
         found += _no_place(active, waiting, fleet, fleet_wide, allowed=allowed, now=now)
-    found += _constraints(active, fleet, fleet_wide)
+    found += _constraints(active, fleet, fleet_wide, waiting)
     misfits = active.scope.ineligible()
     if misfits:
         named = ", ".join(f"{count} {reason}" for reason, count in sorted(misfits.items()))
@@ -46,13 +46,21 @@ def blocked_waits(
 
 
 def _constraints(
-    active: ActiveRollout, fleet: Fleet, fleet_wide: FleetConstraints
+    active: ActiveRollout, fleet: Fleet, fleet_wide: FleetConstraints, waiting: RowSelection
 ) -> Iterator[Wait]:
-    """The constraints of single devices, each with all eligible devices that it blocks."""
+    """The constraints of single devices, each with the devices that it blocks.
+
+    These are all eligible devices, or for a constraint that ends by itself those that wait.
+    """
     rollout, model = active.state.id, active.state.spec.model
     for one in fleet_wide.per_device:
+        if not one.is_active:
+            continue
         rows = one.blocked_rows(rollout, model)
-        rows = rows[active.scope.all_eligible(rows)]
+        if WAITS[one.code].needs_a_person:
+            rows = rows[active.scope.all_eligible(rows)]
+        elif len(rows):
+            rows = np.intersect1d(rows, waiting.all(), assume_unique=True)
         if len(rows):
             only = int(rows[0]) if len(rows) == 1 else None
             text = one.text(rollout, only, None if only is None else fleet.name(only))

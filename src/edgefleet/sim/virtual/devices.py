@@ -85,7 +85,7 @@ class Devices:
     def install(self, release: str) -> None:
         """Install ``release``, confirmed, on all devices that exist at the start."""
         environment, facts = self.environment, self.environment.facts
-        number = environment.hub.engine.fleet.release_id(MODEL, release)
+        number = environment.hub.engine.fleet.models.release_id(MODEL, release)
         every = np.arange(facts.devices)
         accuracy = figures.truth_of(release, environment.scenario.release).accuracy
         for rows in parted(every, (facts.kinds(every), facts.panel[every])):
@@ -153,7 +153,7 @@ class Devices:
         state = live.state
         mine = _confirmed(state)
         fleet = self.environment.hub.engine.fleet
-        number = fleet.release_id(MODEL, mine.release) if mine else _NO_RELEASE
+        number = fleet.models.release_id(MODEL, mine.release) if mine else _NO_RELEASE
         self.idle.rest(live.rows, state, number)
         live.life += 1
         del self.live[live]
