@@ -235,8 +235,8 @@ MUTANTS = (
     Mutant(
         "a start is not waited for",
         "agent/before_trial.py",
-        "if start_id in answer.acked and wanted:",
-        "if wanted:",
+        "if is_admitted and is_wanted and not _is_trial_taken(",
+        "if is_wanted and not _is_trial_taken(",
         ("rough_links/600", "good/300"),
     ),
     Mutant(
@@ -249,10 +249,8 @@ MUTANTS = (
     Mutant(
         "a device that failed its trial keeps the release",
         "agent/activation.py",
-        "        activate(context, context.state.active)\n    else:\n"
-        "        context.forgettable(switch=None",
-        "        activate(context, context.attempt.slot)\n    else:\n"
-        "        context.forgettable(switch=None",
+        "if attempt is not None and state.stage in IN_TRIAL:",
+        "if attempt is not None and state.stage in IN_TRIAL | {_REVERTING}:",
         ("bad/3000", "storm/600"),
     ),
     Mutant(
@@ -265,9 +263,48 @@ MUTANTS = (
     Mutant(
         "an outcome is forgotten when a check-in fails",
         "agent/checkin.py",
-        "context.forgettable(sent=None, link_failures=failures + 1)",
-        "context.forgettable(sent=None, link_failures=failures + 1)\n    context.keep(spool=())",
+        "device.forgettable(sent=None, link_failures=failures + 1)",
+        "device.forgettable(sent=None, link_failures=failures + 1)\n    device.keep(spool=())",
         ("rough_links/600", "hub_crashes/600"),
+    ),
+    Mutant(
+        "two models are in trial at once",
+        "agent/before_trial.py",
+        "if is_admitted and is_wanted and not _is_trial_taken(context.device):",
+        "if is_admitted and is_wanted:",
+        ("tests/agent/test_models.py",),
+    ),
+    Mutant(
+        "a start is asked for beside a trial",
+        "agent/arbiter.py",
+        "is_free = not any(unit.in_trial or unit.goes_back for unit in units)",
+        "is_free = True",
+        ("tests/agent/test_arbiter.py",),
+    ),
+    Mutant(
+        "room on the disk is reserved model by model",
+        "agent/arbiter.py",
+        "needed = sum(member.needs_bytes for member in unit.members)",
+        "needed = unit.members[-1].needs_bytes",
+        ("tests/agent/test_arbiter.py",),
+    ),
+    Mutant(
+        "the pointer moves when the trial starts",
+        "agent/activation.py",
+        "    context.move(Signal.ACTIVATED)\n",
+        "    context.move(Signal.ACTIVATED)\n"
+        "    slots = pointer(context.device.models) | {context.model: context.attempt.slot}\n"
+        "    context.device.do(MovePointer(slots=slots))\n",
+        ("tests/agent/test_crash_models.py",),
+    ),
+    Mutant(
+        "a model that goes back waits for the link",
+        "agent/arbiter.py",
+        "    for unit in sorted(units, key=lambda unit: (not unit.returns, unit is not holder)):\n"
+        "        members = [\n",
+        "    for unit in sorted(units, key=lambda unit: unit is not holder):\n"
+        "        members = [\n",
+        ("tests/agent/test_models.py",),
     ),
 )
 

@@ -31,8 +31,9 @@ def test_a_device_installs_proves_and_confirms_what_is_offered() -> None:
     kinds = [stored.outcome.kind for stored in fleet.hub.memory.outcomes]
     assert kinds == [OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED]
     assert device.ran == ("1",)
-    assert device.state.stage is Stage.IDLE
-    assert device.disk.read("current") == device.state.active.encode()
+    (mine,) = device.state.models.values()
+    assert mine.stage is Stage.IDLE
+    assert device.disk.read("current") == f"digits {mine.active}\n".encode()
 
 
 def test_a_release_that_sees_badly_is_given_up_by_the_device_itself() -> None:
@@ -98,8 +99,8 @@ def test_bytes_that_are_not_those_signed_are_refused_and_not_kept() -> None:
     fleet.run(30)
     last = fleet.hub.memory.outcomes[-1].outcome
     assert (last.kind, last.reason) == (OutcomeKind.REFUSED, "digest_mismatch")
-    assert device.disk.read("slots/a/model.onnx") is None
-    assert device.disk.read("slots/b/model.onnx") is None
+    assert device.disk.read("models/digits/a/model.onnx") is None
+    assert device.disk.read("models/digits/b/model.onnx") is None
 
 
 def test_a_full_disk_defers_and_the_attempt_goes_on_once_there_is_room() -> None:

@@ -15,8 +15,12 @@ from edgefleet.agent.state import (
     Ended,
     InstalledRelease,
     Mark,
+    ModelSoft,
+    ModelState,
+    Neighbour,
     Pace,
     QualityWindow,
+    Reports,
     Sent,
     Slot,
     SlotName,
@@ -25,7 +29,15 @@ from edgefleet.agent.state import (
     Windows,
 )
 from edgefleet.agent.table import Stage
-from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Scores, Sketches, Telemetry
+from edgefleet.protocol.device import (
+    Facts,
+    ModelReport,
+    Outcome,
+    OutcomeKind,
+    Scores,
+    Sketches,
+    Telemetry,
+)
 from edgefleet.protocol.serving import ServingStatus
 
 
@@ -33,13 +45,8 @@ class StateChanges(TypedDict, total=False):
     """Fields of AgentState."""
 
     version: int
-    stage: Stage
-    active: SlotName | None
-    a: Slot
-    b: Slot
-    attempt: Attempt | None
+    models: dict[str, ModelState]
     attempts: int
-    ended: tuple[Ended, ...]
     spool: tuple[Outcome, ...]
     seq_reserved: int
     interval_s: float
@@ -49,19 +56,30 @@ class StateChanges(TypedDict, total=False):
     soft: Soft
 
 
+class ModelChanges(TypedDict, total=False):
+    """Fields of ModelState."""
+
+    stage: Stage
+    active: SlotName | None
+    a: Slot
+    b: Slot
+    attempt: Attempt | None
+    ended: tuple[Ended, ...]
+
+
 class SoftChanges(TypedDict, total=False):
     """Fields of Soft."""
 
     booted: bool
     seq: int
     sent: Sent | None
+    reports: Reports | None
+    known: tuple[ModelReport, ...] | None
     checkin_at: float
     link_failures: int
     jobs: int
-    work: int | None
-    work_at: float | None
-    work_failures: int
-    have_golden: bool
+    offered: tuple[str, ...]
+    free_bytes: int | None
     switch: int | None
     switch_at: float | None
     switch_failures: int
@@ -69,6 +87,18 @@ class SoftChanges(TypedDict, total=False):
     probing: bool
     missed: int
     serving: ServingStatus | None
+    reported: str
+    models: dict[str, ModelSoft]
+
+
+class ModelSoftChanges(TypedDict, total=False):
+    """Fields of ModelSoft."""
+
+    work: int | None
+    work_at: float | None
+    work_failures: int
+    have_golden: bool
+    slot_bytes: int
     mark: Mark | None
     tallies: tuple[Telemetry, ...]
     windows: Windows
@@ -105,6 +135,7 @@ class SlotChanges(TypedDict, total=False):
     proved: bool
     confirmed: bool
     accuracy: float | None
+    leftover: bool
 
 
 class WatchChanges(TypedDict, total=False):
@@ -114,6 +145,7 @@ class WatchChanges(TypedDict, total=False):
     healthy_since: float
     start: Mark
     missed: int
+    neighbours: tuple[Neighbour, ...]
 
 
 class WindowsChanges(TypedDict, total=False):
@@ -176,7 +208,13 @@ class _Replace(Protocol):
     def __call__(self, old: AgentState, /, **changes: Unpack[StateChanges]) -> AgentState: ...
 
     @overload
+    def __call__(self, old: ModelState, /, **changes: Unpack[ModelChanges]) -> ModelState: ...
+
+    @overload
     def __call__(self, old: Soft, /, **changes: Unpack[SoftChanges]) -> Soft: ...
+
+    @overload
+    def __call__(self, old: ModelSoft, /, **changes: Unpack[ModelSoftChanges]) -> ModelSoft: ...
 
     @overload
     def __call__(self, old: Attempt, /, **changes: Unpack[AttemptChanges]) -> Attempt: ...

@@ -97,6 +97,7 @@ class Reason(StrEnum):
     CONFIDENCE = "confidence_drop"
     INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
+    NEIGHBOUR = "neighbour_harmed"  # another model on the device got worse during the trial
     RECALLED = "recalled"  # the hub ordered the device back to the previous release
 
 

@@ -49,7 +49,7 @@ class ActiveDevice:
         self.timer_at = self.pushed_at = float("inf")
         self.installed: InstalledRelease | None = None  # the release that the process serves
         self.on_trial = False  # the served release is not confirmed
-        self.pointer: SlotName | None = None
+        self.pointer: dict[str, SlotName] = {}  # never changed in place: groups share it
         self.swapped_at = 0.0
         self.requests_s = 0.0
         self.bytes_s = 1.0

@@ -14,7 +14,17 @@ import numpy as np
 from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
 from edgefleet.agent.event import Event
-from edgefleet.agent.state import AgentState, InstalledRelease, Slot, SlotName, Soft, slot
+from edgefleet.agent.state import (
+    AgentState,
+    InstalledRelease,
+    ModelState,
+    Slot,
+    SlotName,
+    Soft,
+    active_release,
+    pointer,
+    slot,
+)
 from edgefleet.agent.step import step
 from edgefleet.protocol.device import Facts
 from edgefleet.protocol.release import ReleaseManifest
@@ -95,8 +105,7 @@ class Devices:
 
     def _installed(self, facts: Facts, row: int, mine: Slot) -> AgentState:
         return AgentState(
-            active="a",
-            a=mine,
+            models={MODEL: ModelState(active="a", a=mine)},
             facts=facts,
             facts_known=True,
             interval_s=self.environment.scenario.fleet.interval_s,
@@ -122,9 +131,9 @@ class Devices:
         environment, row = self.environment, int(rows[0])
         state = self.idle.state(row, at + environment.facts.skew.item(row))
         live = self._alive(rows, state)
-        live.pointer = state.active
-        if state.active is not None:
-            live.installed = slot(state, state.active).installed
+        live.pointer = pointer(state.models)
+        live.installed = _confirmed(state)
+        if live.installed is not None:
             live.swapped_at = environment.now - 3600.0
             live.state = figures.reminded(state, live.installed, environment.scenario.release)
         environment.schedule_timer(live, at)
@@ -142,7 +151,7 @@ class Devices:
 
     def _fold(self, live: ActiveDevice) -> None:
         state = live.state
-        mine = slot(state, state.active).installed if state.active else None
+        mine = _confirmed(state)
         fleet = self.environment.hub.engine.fleet
         number = fleet.models.release_id(MODEL, mine.release) if mine else _NO_RELEASE
         self.idle.rest(live.rows, state, number)
@@ -229,27 +238,31 @@ class Devices:
         live.pid += 1
         live.timer_at = live.pushed_at = float("inf")
         environment.serving[live.rows] = NOTHING
-        environment.hub.trace.rows(environment.now, "power cut", live.rows, live.state.stage.value)
+        environment.hub.trace.rows(environment.now, "power cut", live.rows, _stages(live.state))
         environment.queue.put(environment.now + 5.0 + 60.0 * environment.draw(), BOOTS, live)
 
     def _boot(self, live: ActiveDevice) -> None:
         environment, stored = self.environment, live.stored
         names: tuple[SlotName, ...] = ("a", "b")
-        whole: list[SlotName] = [name for name in names if slot(stored, name).installed is not None]
+        whole: dict[str, tuple[SlotName, ...]] = {
+            model: tuple(name for name in names if slot(mine, name).installed is not None)
+            for model, mine in stored.models.items()
+        }
         lost = environment.scenario.faults.lost_writes
         if lost and not environment.facts.healed and environment.draw() < lost:
-            idle = [name for name in whole if name != stored.active]
-            whole = [name for name in whole if name not in idle]
+            for model, mine in stored.models.items():
+                kept = (mine.active,) if mine.active is not None else ()
+                environment.suffered["lost_writes"] += len(set(whole[model]) - set(kept))
+                whole[model] = kept
             live.came = 0.0
-            environment.suffered["lost_writes"] += len(idle)
         live.state = msgspec.structs.replace(stored, soft=Soft())
         live.life += 1
-        environment.hub.trace.rows(environment.now, "booted", live.rows, stored.stage.value)
+        environment.hub.trace.rows(environment.now, "booted", live.rows, _stages(stored))
         self._happen(
             live,
             happened.Booted(
                 facts=environment.facts.device(live.row),
-                whole=tuple(whole),
+                whole=whole,
                 pointer=live.pointer,
                 serving=None,
                 draw=environment.draw(),
@@ -267,3 +280,14 @@ class Devices:
 
     def _set_timer(self, live: ActiveDevice, effect: do.SetTimer) -> None:
         self.environment.schedule_timer(live, live.true_time(effect.at))
+
+
+def _confirmed(state: AgentState) -> InstalledRelease | None:
+    """The confirmed release of the simulated model."""
+    mine = state.models.get(MODEL)
+    return active_release(mine) if mine is not None else None
+
+
+def _stages(state: AgentState) -> str:
+    """The stages of the models, for the trace."""
+    return ", ".join(mine.stage.value for mine in state.models.values()) or "no model"
