@@ -104,7 +104,7 @@ def test_the_device_view_lists_each_model(tmp_path: Path) -> None:
 
 
 def restored(tmp_path: Path) -> list[str]:
-    """What a hub wants of a device, check-in by check-in, after it went back to a backup."""
+    """The wishes of a hub to a device, check-in by check-in, after it went back to a backup."""
     wants: list[str] = []
 
     async def main() -> None:
