@@ -1,6 +1,7 @@
 """A trial is judged by liveness, error ratio, confidence and time."""
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.agent import limits, trial
 from edgefleet.agent.state import Attempt, Watch
@@ -55,6 +56,12 @@ def test_it_is_healthy_once_it_stood_long_enough_and_not_before() -> None:
 def test_another_process_means_that_the_first_one_crashed() -> None:
     assert reason(judge(serving("2", pid=101), CONFIRM_S)) is Reason.CRASH
     assert reason(judge(None, 1.0, alive=False)) is Reason.CRASH
+
+
+def test_the_end_of_its_worker_is_a_crash_although_the_old_release_answers() -> None:
+    ended = replace(serving("1").models[0], trial_ended="The worker of release 2 crashed.")
+    finding = judge(replace(serving("1"), models=(ended,)), 1.0)
+    assert finding == Sick(Reason.CRASH, "The worker of release 2 crashed.")
 
 
 @pytest.mark.parametrize("look", [None, serving("2", ready=False), serving("1")])

@@ -88,7 +88,7 @@ def test_what_was_asked_of_the_old_release_is_answered_by_it_after_the_swap(
         swap = asyncio.ensure_future(
             host.apply(Apply(generation=1, models=(model.activate("new"),)))
         )
-        while host.require()["digits"].release == "old":  # noqa: ASYNC110 - a swap sends no signal at its end
+        while host.routes["digits"].release == "old":  # noqa: ASYNC110 - a swap sends no signal at its end
             await asyncio.sleep(0)
         new = app(INFER)
         assert isinstance(new, Reply)
@@ -127,4 +127,4 @@ def test_only_a_model_known_to_be_fast_runs_on_the_loop(
     gated.run_us = run_us
     active = ActiveRelease("digits", model.served(), gated)
     assert active.inline is inline
-    active.retire()
+    asyncio.run(active.retire())

@@ -57,16 +57,18 @@ def judge(
 ) -> Healthy | Sick | Watching:
     """Judge one probe of the serving process.
 
-    The release is Sick if the process ended, was replaced, or gave no valid answer MISSED_PROBES
-    times in a row; if its error ratio is above MAX_ERROR_RATIO; or if its mean top score is below
-    that of the previous release on this device by more than ``quality.max_confidence_drop``. The
-    last needs ``quality.min_requests`` scores of both releases.
+    The release is Sick if its worker or the process ended, if the process was replaced, or gave no
+    valid answer MISSED_PROBES times in a row; if its error ratio is above MAX_ERROR_RATIO; or if
+    its mean top score is below that of the previous release on this device by more than
+    ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both releases.
     """
     if not alive:
         return Sick(Reason.CRASH, "The serving process ended.")
     if status is not None and status.pid != watch.start.pid:
         return Sick(Reason.CRASH, "The serving process ended and was started again.")
     mine = model_status(status, attempt.model)
+    if mine is not None and mine.trial_ended:
+        return Sick(Reason.CRASH, mine.trial_ended)
     if mine is None or not mine.ready or mine.release != attempt.release:
         missed = watch.missed + 1
         if missed >= limits.MISSED_PROBES:
