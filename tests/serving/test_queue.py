@@ -17,6 +17,7 @@ from edgefleet.serving.active_release import ActiveRelease
 from edgefleet.serving.limits import INLINE_US, QUEUED
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference
+from edgefleet.serving.run_marks import RunMarks
 from support.tiny_models import TinyModel, classifier
 
 BODY = json.dumps(
@@ -48,7 +49,7 @@ def model(tmp_path: Path) -> TinyModel:
 
 def gated_host(model: TinyModel) -> tuple[ModelHost, Gated]:
     host, gated = ModelHost(), Gated()
-    host.routes = {"digits": ActiveRelease("digits", model.served("old"), gated)}
+    host.routes = {"digits": ActiveRelease("digits", model.served("old"), gated, marks=RunMarks())}
     return host, gated
 
 
@@ -125,6 +126,6 @@ def test_only_a_model_known_to_be_fast_runs_on_the_loop(
 ) -> None:
     gated = Gated()
     gated.run_us = run_us
-    active = ActiveRelease("digits", model.served(), gated)
+    active = ActiveRelease("digits", model.served(), gated, marks=RunMarks())
     assert active.inline is inline
     asyncio.run(active.retire())

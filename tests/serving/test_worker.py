@@ -332,6 +332,19 @@ def test_large_tensors_and_many_shapes_pass_through_a_worker(tmp_path: Path) -> 
     asyncio.run(story())
 
 
+def test_answers_name_the_generation_of_the_models(tmp_path: Path) -> None:
+    models = two_models(tmp_path)
+    with serving(tmp_path) as process:
+        link = HttpLink(process.url)
+        for generation, wanted in (
+            (7, models["a"].activate("a")),
+            (8, in_trial(None, models["b"])),
+        ):
+            process.apply(wanted, generation=generation)
+            answer = link.request("POST", "/v2/models/digits/infer", body=BODY)
+            assert answer.headers["edgefleet-generation"] == str(generation)
+
+
 BODY = json.dumps(
     {"inputs": [{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [0.5] * 64}]}
 ).encode()

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from edgefleet.agent import limits, trial
+from edgefleet.agent import isolation, limits, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
@@ -55,14 +55,22 @@ def activate(context: StepContext, name: SlotName) -> None:
         model = WantedModel(model=attempt.model, confirmed=confirmed, trial=mine)
     else:
         model = WantedModel(model=mine.installed.model, confirmed=mine)
+    if model.model in context.soft.crashes.isolated:
+        model = WantedModel(
+            model=model.model, confirmed=model.confirmed, trial=model.trial, isolation="process"
+        )
     job = context.new_job()
     context.forgettable(switch=job, switch_at=None)
     context.do(Apply(job=job, generation=int(context.now * 1000), models=(model,)))
 
 
 def restore(context: StepContext) -> None:
-    """Activate the confirmed slot again, unless an activation is in progress."""
-    if context.soft.switch is None and context.state.active is not None:
+    """Serve the same releases again, unless an activation is in progress."""
+    if context.soft.switch is not None:
+        return
+    if context.state.stage in (_ACTIVATING, _WATCHING):
+        activate(context, context.attempt.slot)
+    elif context.state.active is not None:
         activate(context, context.state.active)
 
 
@@ -70,6 +78,7 @@ def start_trial(context: StepContext) -> None:
     """Activate the admitted release."""
     context.move(Signal.ADMITTED)
     context.change_attempt(tries=1, incumbent_confidence=_incumbent_confidence(context))
+    context.forgettable(switch_failures=0)
     activate(context, context.attempt.slot)
 
 
@@ -115,6 +124,8 @@ def on_activated(context: StepContext, event: Activated) -> None:
         context.change_attempt(switched=True)
         context.forgettable(watch=trial.begin(context.attempt, event.status, context.now))
         context.do(MovePointer(slot=context.attempt.slot))
+    elif state.stage is _WATCHING:
+        _watch_anew(context, event.status)
     elif state.stage is _REVERTING:
         _settle_reverting(context)
     elif state.active is not None:
@@ -125,14 +136,21 @@ def on_activation_failed(context: StepContext, event: ActivationFailed) -> None:
     if event.job != context.soft.switch:
         return
     context.forgettable(switch=None)
-    if context.state.stage is _ACTIVATING:
+    in_trial = context.state.stage in (_ACTIVATING, _WATCHING)
+    # Another model may have ended the process: the trial itself is in a worker.
+    again = event.reason == Reason.CRASH and context.soft.switch_failures < limits.MISSED_PROBES
+    if in_trial and again and context.attempt.action == "install":
+        _retry_later(context, event.draw)
+    elif in_trial:
         go_back(context, event.reason, event.detail)
-        return
-    _retry_later(context, event.draw)
+    else:
+        _retry_later(context, event.draw)
 
 
 def on_serving_probed(context: StepContext, event: ServingProbed) -> None:
     context.forgettable(probing=False, probe_at=None)
+    if event.ran:
+        context.forgettable(crashes=isolation.record(context.soft.crashes, event.ran, context.now))
     if event.status is not None:
         _count_served(context, event.status)
     elif not event.alive:
@@ -213,7 +231,7 @@ def _count_served(context: StepContext, status: ServingStatus) -> None:
 def _watch(context: StepContext, event: ServingProbed) -> None:
     attempt, watch = context.attempt, context.soft.watch
     installed = slot(context.state, attempt.slot).installed
-    if watch is None or installed is None:
+    if watch is None or installed is None or context.soft.switch is not None:
         return
     finding = trial.judge(
         attempt, installed.quality, watch, event.status, alive=event.alive, now=context.now
@@ -221,10 +239,20 @@ def _watch(context: StepContext, event: ServingProbed) -> None:
     match finding:
         case trial.Sick(reason, detail):
             go_back(context, reason, detail)
+        case trial.Interrupted():
+            _retry_later(context, event.draw)
         case trial.Watching(watch):
             context.forgettable(watch=watch)
         case trial.Healthy():
             _confirm(context)
+
+
+def _watch_anew(context: StepContext, status: ServingStatus) -> None:
+    """Watch the trial again after the serving process was started again. Its bound stays."""
+    watch = trial.begin(context.attempt, status, context.now)
+    if context.soft.watch is not None:
+        watch = replace(watch, since=context.soft.watch.since)
+    context.forgettable(watch=watch, switch_failures=0)
 
 
 def _keep_serving(context: StepContext, event: ServingProbed) -> None:

@@ -62,11 +62,15 @@ class WantedRelease(Wire, frozen=True, kw_only=True):
 
 
 class WantedModel(Wire, frozen=True, kw_only=True):
-    """A model to serve. Requests go to ``trial``, without one to ``confirmed``."""
+    """A model to serve. Requests go to ``trial``, without one to ``confirmed``.
+
+    With ``isolation`` ``process`` the confirmed release has a worker of its own, too.
+    """
 
     model: str
     confirmed: WantedRelease | None = None
     trial: WantedRelease | None = None
+    isolation: Literal["shared", "process"] = "shared"
 
 
 class Apply(Wire, frozen=True, kw_only=True):

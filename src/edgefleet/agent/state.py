@@ -118,6 +118,13 @@ class Watch(Wire, frozen=True, kw_only=True):
     missed: int = 0
 
 
+class Crashes(Wire, frozen=True, kw_only=True):
+    """Crashes of the shared process: the last one by model, and the models that have a worker."""
+
+    last: tuple[tuple[str, float], ...] = ()
+    isolated: tuple[str, ...] = ()
+
+
 class Soft(Wire, frozen=True, kw_only=True):
     """The part of the state that is not stored. A restart resets it."""
 
@@ -142,6 +149,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     tallies: tuple[Telemetry, ...] = ()
     windows: Windows = Windows()
     watch: Watch | None = None
+    crashes: Crashes = Crashes()
     offers_after: float = 0.0
 
 

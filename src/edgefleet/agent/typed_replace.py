@@ -12,6 +12,7 @@ import msgspec
 from edgefleet.agent.state import (
     AgentState,
     Attempt,
+    Crashes,
     Ended,
     InstalledRelease,
     Mark,
@@ -73,6 +74,7 @@ class SoftChanges(TypedDict, total=False):
     tallies: tuple[Telemetry, ...]
     windows: Windows
     watch: Watch | None
+    crashes: Crashes
     offers_after: float
 
 

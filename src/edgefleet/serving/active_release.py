@@ -9,6 +9,7 @@ from edgefleet.base.errors import DeviceError, PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.serving.limits import INLINE_US, QUEUED
+from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, Tensor
 from edgefleet.serving.stats import Stats
 
@@ -75,6 +76,7 @@ class ActiveRelease:
         wanted: ServedRelease,
         loaded: LoadedModel,
         *,
+        marks: RunMarks,
         own_kib: int = 0,
     ) -> None:
         self.model = model
@@ -89,6 +91,9 @@ class ActiveRelease:
         self.inline = 0 < loaded.run_us < INLINE_US
         self._loaded = loaded
         self._own_kib = own_kib
+        self._run_marks = marks
+        self._marks = marks.marks
+        self._place = marks.reserve(model)
         self._thread = None if self.inline else ThreadPoolExecutor(1, "inference")
 
     def memory_kib(self) -> int:
@@ -98,7 +103,7 @@ class ActiveRelease:
         self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
     ) -> "Inferred | asyncio.Future[Inferred]":
         if self.inline:
-            return self._loaded.run(inputs, outputs), 0
+            return self._run(inputs, outputs)
         check_queue(self.stats)
         future = asyncio.get_running_loop().run_in_executor(
             self._thread, self._run, inputs, outputs
@@ -110,9 +115,14 @@ class ActiveRelease:
     async def retire(self) -> None:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
+        self._run_marks.release(self._place)
 
     def _run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Inferred:
-        return self._loaded.run(inputs, outputs), 0
+        self._marks[self._place] = 1
+        try:
+            return self._loaded.run(inputs, outputs), 0
+        finally:
+            self._marks[self._place] = 0
 
     def _finished(self, _: "asyncio.Future[Inferred]") -> None:
         self.stats.in_flight -= 1

@@ -17,6 +17,7 @@ from edgefleet.protocol.serving import (
 )
 from edgefleet.serving.active_release import ActiveRelease, Release, check_quality
 from edgefleet.serving.limits import SHARED_LOAD_BYTES
+from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, runtime_for
 from edgefleet.serving.stats import memory_kib
 from edgefleet.serving.worker_release import WorkerRelease
@@ -47,15 +48,18 @@ class ModelHost:
     A confirmed release is loaded in this process, or in a worker with isolation ``process``. A
     release in trial is always in a worker: if it crashes, the other models and the confirmed
     release go on. ``routes`` is the release that answers the requests of each model. It is replaced
-    as a whole. Artifacts are loaded only from ``data_dir``, if it is given.
+    as a whole. Artifacts are loaded only from ``data_dir``, if it is given. ``marks`` show which
+    models run in this process.
     """
 
-    def __init__(self, data_dir: Path | None = None) -> None:
+    def __init__(self, data_dir: Path | None = None, marks: RunMarks | None = None) -> None:
         self.routes: Mapping[str, Release] = {}
         self.generation = 0
+        self.generation_line = b""  # the header line with the generation
         self.activations = 0
         self._models: dict[str, _Loaded] = {}
         self._data_dir = data_dir
+        self._marks = marks or RunMarks()
         self._base_kib: int | None = None  # resident memory before the first model
         self._swapping = asyncio.Lock()
 
@@ -98,6 +102,7 @@ class ModelHost:
                     raise _about(one.model, error) from error
             before, self._models = self._models, models
             self.generation = wanted.generation
+            self.generation_line = b"edgefleet-generation: %d\r\n" % wanted.generation
             self.activations += len(fresh)
             self._set_routes()
             await _retire(_without(before.values(), models.values()))
@@ -186,8 +191,13 @@ class ModelHost:
         return await self._load_here(model, wanted)
 
     async def _load_here(self, model: str, wanted: ServedRelease) -> ActiveRelease:
-        loaded, own_kib = await asyncio.to_thread(self._load_model, wanted)
-        return ActiveRelease(model, wanted, loaded, own_kib=own_kib)
+        place = self._marks.reserve(model)
+        self._marks.marks[place] = 1  # a model may crash the runtime while it is loaded, too
+        try:
+            loaded, own_kib = await asyncio.to_thread(self._load_model, wanted)
+        finally:
+            self._marks.release(place)
+        return ActiveRelease(model, wanted, loaded, marks=self._marks, own_kib=own_kib)
 
     async def _merge(self, model: str) -> None:
         """Load the confirmed release in this process if it is in a worker, then swap it in."""

@@ -1,6 +1,8 @@
 """The Open Inference Protocol v2 over REST, compatible with KServe, Triton and their clients.
 
-``model_version`` of an answer is the release that computed it.
+``model_version`` of an answer is the release that computed it, and the header
+``edgefleet-generation`` the set of models that it belongs to: a client that asks two models in turn
+sees whether one set answered both.
 """
 
 import asyncio
@@ -40,6 +42,7 @@ class _Inference:
     """A parsed request: the inputs to run and the form of the answer."""
 
     began_ns: int
+    generation_line: bytes
     id: str | None
     inputs: dict[str, Tensor]
     wanted: tuple[tuple[str, bool], ...]  # name of the output, and whether as binary
@@ -107,7 +110,7 @@ class OpenInference:
         began_ns = time.perf_counter_ns()
         active = self._find(model, version)
         try:
-            inference = _read(request, active, began_ns)
+            inference = _read(request, active, began_ns, self._host.generation_line)
             inferred = active.infer(inference.inputs, inference.outputs)
         except EdgefleetError as error:
             _count(active, error)
@@ -144,7 +147,7 @@ def _count(active: Release, error: EdgefleetError) -> None:
         active.stats.refused[error.code] += 1
 
 
-def _read(request: Request, active: Release, began_ns: int) -> _Inference:
+def _read(request: Request, active: Release, began_ns: int, generation_line: bytes) -> _Inference:
     encoding = request.headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise OperatorError(
@@ -168,9 +171,8 @@ def _read(request: Request, active: Release, began_ns: int) -> _Inference:
         request_id = parsed.id
     names = tuple(name for name, _ in wanted)
     quality = active.wanted.quality.output
-    return _Inference(
-        began_ns, request_id, inputs, wanted, names if quality in names else (*names, quality)
-    )
+    outputs = names if quality in names else (*names, quality)
+    return _Inference(began_ns, generation_line, request_id, inputs, wanted, outputs)
 
 
 def _json_length(request: Request, size_bytes: int) -> int:
@@ -249,12 +251,13 @@ def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply
         inference.inputs.get(active.inputs[0].name) if active.inputs else None,
     )
     if not pieces:
-        return Reply(200, head)
+        return Reply(200, head, lines=inference.generation_line)
     return Reply(
         200,
         b"".join((head, *pieces)),
         "application/octet-stream",
         (("Inference-Header-Content-Length", str(len(head))),),
+        inference.generation_line,
     )
 
 
