@@ -48,7 +48,7 @@ def fleet() -> Engine:
     for row in range(DEVICES):
         engine.fleet.add(f"d{row:07}", "generic_x86", sites[row % 200])
     rows = np.arange(DEVICES)
-    running = np.full(DEVICES, engine.fleet.release_id(MODEL, OLD), np.uint32)
+    running = np.full(DEVICES, engine.fleet.models.release_id(MODEL, OLD), np.uint32)
     engine.fleet.heartbeats(rows, NOW, running)
     return engine
 

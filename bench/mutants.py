@@ -37,22 +37,15 @@ MUTANTS = (
     Mutant(
         "a check-in is answered before its reports are recorded",
         "rollout/checkin.py",
-        "for outcome in fresh if engine.record(",
-        "for outcome in tuple(fresh)[:0] if engine.record(",
+        "        for outcome in fresh\n",
+        "        for outcome in tuple(fresh)[:0]\n",
         ("good/300", "tests/rollout/test_checkin.py"),
     ),
     Mutant(
         "a store that fails keeps the places",
         "rollout/checkin.py",
-        "    for outcome in pending.reserved:\n        engine.release(",
-        "    for outcome in pending.reserved[:0]:\n        engine.release(",
-        ("tests/rollout/test_checkin.py",),
-    ),
-    Mutant(
-        "a legacy agent is offered what is not granted yet",
-        "rollout/checkin.py",
-        "    if granted is None:\n        return _answer(",
-        "    if granted is None or engine.record(row, granted, now):\n        return _answer(",
+        "    for outcome in pending.reserved:\n        engine.admission.free(",
+        "    for outcome in pending.reserved[:0]:\n        engine.admission.free(",
         ("tests/rollout/test_checkin.py",),
     ),
     Mutant(
@@ -141,7 +134,7 @@ MUTANTS = (
     ),
     Mutant(
         "of many that ask at once, one too many may start",
-        "rollout/admission/starts.py",
+        "rollout/admission/control.py",
         "free = max(0, allowed(active) - active.in_trial)",
         "free = max(0, allowed(active) - active.in_trial) + 1",
         ("good/3000", "tests/rollout/test_batch.py"),
@@ -154,15 +147,22 @@ MUTANTS = (
         ("good/3000",),
     ),
     Mutant(
-        "an offer to an agent of the version before takes no place",
-        "rollout/constraints/reservations.py",
-        "return len(self._reserved) + len(self._granted)",
-        "return len(self._reserved)",
-        ("previous_agents/300",),
+        "an agent that is too old is offered a release",
+        "rollout/fleet/eligibility.py",
+        "return protocol != NOT_REPORTED and not is_served(protocol)",
+        "return False",
+        ("tests/rollout/test_skew.py",),
+    ),
+    Mutant(
+        "the byte rate is ignored where many check in at once",
+        "rollout/batch.py",
+        "if self._admission.limits_bytes or self._desired",
+        "if self._desired",
+        ("tests/rollout/test_batch.py",),
     ),
     Mutant(
         "overdue devices do not hold growth back",
-        "rollout/admission/starts.py",
+        "rollout/admission/control.py",
         "    suspect = overdue.suspect\n",
         "    suspect = False\n",
         ("tests/rollout/test_overdue.py",),
@@ -235,8 +235,8 @@ MUTANTS = (
     Mutant(
         "a start is not waited for",
         "agent/before_trial.py",
-        "if start_id in answer.acked and wanted:",
-        "if wanted:",
+        "if is_admitted and is_wanted and not _is_trial_taken(",
+        "if is_wanted and not _is_trial_taken(",
         ("rough_links/600", "good/300"),
     ),
     Mutant(
@@ -249,10 +249,8 @@ MUTANTS = (
     Mutant(
         "a device that failed its trial keeps the release",
         "agent/activation.py",
-        "        activate(context, context.state.active)\n    else:\n"
-        "        context.forgettable(switch=None",
-        "        activate(context, context.attempt.slot)\n    else:\n"
-        "        context.forgettable(switch=None",
+        "if attempt is not None and state.stage in IN_TRIAL:",
+        "if attempt is not None and state.stage in IN_TRIAL | {_REVERTING}:",
         ("bad/3000", "storm/600"),
     ),
     Mutant(
@@ -286,8 +284,8 @@ MUTANTS = (
     Mutant(
         "an outcome is forgotten when a check-in fails",
         "agent/checkin.py",
-        "context.forgettable(sent=None, link_failures=failures + 1)",
-        "context.forgettable(sent=None, link_failures=failures + 1)\n    context.keep(spool=())",
+        "device.forgettable(sent=None, link_failures=failures + 1)",
+        "device.forgettable(sent=None, link_failures=failures + 1)\n    device.keep(spool=())",
         ("rough_links/600", "hub_crashes/600"),
     ),
 )

@@ -19,8 +19,8 @@ def test_a_signed_manifest_of_the_same_name_is_not_the_one_that_was_offered() ->
     device = offered(offer("2"))
     job = device.job(FetchManifest)
     other = manifest_sha256("1")
-    device.hear(ManifestOpened(job=job, sha256=other, manifest=manifest("2")))
-    assert device.state.stage is Stage.IDLE
+    device.hear(ManifestOpened(model="digits", job=job, sha256=other, manifest=manifest("2")))
+    assert device.stage is Stage.IDLE
     assert [(one.kind, one.reason) for one in device.state.spool] == [
         (OutcomeKind.REFUSED, "digest_mismatch")
     ]
@@ -29,5 +29,7 @@ def test_a_signed_manifest_of_the_same_name_is_not_the_one_that_was_offered() ->
 def test_the_manifest_that_was_offered_is_gone_on_with() -> None:
     device = offered(offer("2"))
     job = device.job(FetchManifest)
-    device.hear(ManifestOpened(job=job, sha256=manifest_sha256("2"), manifest=manifest("2")))
-    assert device.state.stage is Stage.FETCHING
+    device.hear(
+        ManifestOpened(model="digits", job=job, sha256=manifest_sha256("2"), manifest=manifest("2"))
+    )
+    assert device.stage is Stage.FETCHING

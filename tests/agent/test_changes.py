@@ -6,7 +6,17 @@ from typing import get_type_hints
 import pytest
 
 from edgefleet.agent import typed_replace
-from edgefleet.agent.state import AgentState, Attempt, QualityWindow, Slot, Soft, Watch, Windows
+from edgefleet.agent.state import (
+    AgentState,
+    Attempt,
+    ModelSoft,
+    ModelState,
+    QualityWindow,
+    Slot,
+    Soft,
+    Watch,
+    Windows,
+)
 from edgefleet.protocol.device import Outcome, Telemetry
 from support.planted import refused_lines, wrong_lines
 
@@ -20,8 +30,10 @@ def plant(
     context: StepContext, slot: Slot, watch: Watch, windows: Windows, window: QualityWindow,
     outcome: Outcome, telemetry: Telemetry, state: AgentState,
 ) -> None:
-    context.keep(seq_reserved=1)
-    context.forgettable(missed=1, watch=None)
+    context.keep(active="a")
+    context.forgettable(work=1, watch=None)
+    context.device.keep(seq_reserved=1)
+    context.device.forgettable(missed=1, switch=None)
     context.change_attempt(tries=1)
     replace(slot, proved=True)
     replace(watch, missed=1, healthy_since=2.0)
@@ -30,10 +42,14 @@ def plant(
     replace(outcome, accuracy=None)
     replace(telemetry, scores=None)
     replace(state, attempts=1)
-    context.keep(seq_reservd=1)  # wrong
-    context.keep(seq_reserved="1")  # wrong
-    context.forgettable(mised=1)  # wrong
-    context.forgettable(missed=None)  # wrong
+    context.keep(activ="a")  # wrong
+    context.keep(active="c")  # wrong
+    context.forgettable(wrk=1)  # wrong
+    context.forgettable(work="1")  # wrong
+    context.device.keep(seq_reservd=1)  # wrong
+    context.device.keep(seq_reserved="1")  # wrong
+    context.device.forgettable(mised=1)  # wrong
+    context.device.forgettable(missed=None)  # wrong
     context.change_attempt(trys=1)  # wrong
     context.change_attempt(tries="1")  # wrong
     replace(slot, prooved=True)  # wrong
@@ -58,7 +74,9 @@ def plant(
     ("named", "struct"),
     [
         (typed_replace.StateChanges, AgentState),
+        (typed_replace.ModelChanges, ModelState),
         (typed_replace.SoftChanges, Soft),
+        (typed_replace.ModelSoftChanges, ModelSoft),
         (typed_replace.AttemptChanges, Attempt),
         (typed_replace.SlotChanges, Slot),
         (typed_replace.WatchChanges, Watch),

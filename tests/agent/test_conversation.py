@@ -62,14 +62,15 @@ def stage_release(device: Device, release: str) -> None:
     """From MANIFEST to the end of PROVING, without a failure."""
     device.hear(
         ManifestOpened(
+            model="digits",
             job=device.job(FetchManifest),
             sha256=manifest_sha256(release),
             manifest=manifest(release),
         )
     )
-    device.hear(Fetched(job=device.job(Fetch)))
-    device.hear(Fetched(job=device.job(Fetch)))
-    device.hear(Proved(job=device.job(Prove), result=ProveResult(passed=True)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
+    device.hear(Proved(model="digits", job=device.job(Prove), result=ProveResult(passed=True)))
 
 
 def to_watching(device: Device, release: str, *, pid: int = 100) -> None:
@@ -86,7 +87,7 @@ def look(device: Device, status: ServingStatus | None, *, alive: bool = True) ->
 def confirmed_is_served(device: Device, release: str) -> None:
     """The serving process has loaded the confirmed release."""
     device.hear(Activated(job=device.job(Apply), status=serving(release)))
-    assert device.kinds() == ("MovePointer",)
+    assert device.kinds() == ()
 
 
 def installed(release: str = "1") -> Device:
@@ -98,7 +99,7 @@ def installed(release: str = "1") -> Device:
     look(device, serving(release))
     confirmed_is_served(device, release)
     answer(device)
-    assert device.state.stage is Stage.IDLE
+    assert device.stage is Stage.IDLE
     assert device.state.spool == ()
     return device
 
@@ -116,15 +117,18 @@ def test_a_good_release_goes_from_offer_to_confirmed() -> None:
     assert device.kinds() == ("FetchManifest",)
     device.hear(
         ManifestOpened(
-            job=device.job(FetchManifest), sha256=manifest_sha256("1"), manifest=manifest("1")
+            model="digits",
+            job=device.job(FetchManifest),
+            sha256=manifest_sha256("1"),
+            manifest=manifest("1"),
         )
     )
     assert (device.kinds(), device.did(Fetch).file) == (("Fetch",), "golden.npz")  # type: ignore[union-attr] - did() gives a Fetch
-    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
     assert (device.kinds(), device.did(Fetch).file) == (("Fetch",), "model.onnx")  # type: ignore[union-attr] - did() gives a Fetch
-    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
     assert device.kinds() == ("Prove",)
-    device.hear(Proved(job=device.job(Prove), result=ProveResult(passed=True)))
+    device.hear(Proved(model="digits", job=device.job(Prove), result=ProveResult(passed=True)))
     assert device.kinds() == ("SendCheckIn",)
     said = device.checked_in()
     assert (said.phase, [one.kind for one in said.outcomes]) == (
@@ -133,18 +137,18 @@ def test_a_good_release_goes_from_offer_to_confirmed() -> None:
     )
     answer(device, offer("1"))
     assert device.kinds() == ("Apply",)
-    device.hear(Activated(job=device.job(Apply), status=serving("1")))
-    assert device.kinds() == ("MovePointer",)
+    device.hear(Activated(job=device.job(Apply), status=serving("1", on_trial=True)))
+    assert device.kinds() == (), "the pointer moves at the confirmation"
     device.now += 9
     look(device, serving("1"))
-    assert device.state.stage is Stage.WATCHING
+    assert device.stage is Stage.WATCHING
     device.now += 1
     look(device, serving("1"))
-    assert device.kinds() == ("Apply", "SendCheckIn")
+    assert device.kinds() == ("MovePointer", "Apply", "SendCheckIn")
     assert device.served() == ("a", None)
     said = device.checked_in()
     assert (said.release, [one.kind for one in said.outcomes]) == ("1", [OutcomeKind.CONFIRMED])
-    assert (device.state.active, device.holds("a")) == ("a", "1")
+    assert (device.mine.active, device.holds("a")) == ("a", "1")
 
 
 def test_the_next_release_goes_into_the_other_slot_and_the_old_one_stays() -> None:
@@ -152,7 +156,7 @@ def test_the_next_release_goes_into_the_other_slot_and_the_old_one_stays() -> No
     to_watching(device, "2")
     device.now += 10
     look(device, serving("2"))
-    assert (device.state.active, device.holds("a"), device.holds("b")) == ("b", "1", "2")
+    assert (device.mine.active, device.holds("a"), device.holds("b")) == ("b", "1", "2")
 
 
 @pytest.mark.parametrize("reason", ["golden_failed", "load_failed"])
@@ -163,21 +167,26 @@ def test_a_release_that_fails_its_golden_set_is_refused_and_nothing_is_switched(
     check_in(device, offer("4"))
     device.hear(
         ManifestOpened(
-            job=device.job(FetchManifest), sha256=manifest_sha256("4"), manifest=manifest("4")
+            model="digits",
+            job=device.job(FetchManifest),
+            sha256=manifest_sha256("4"),
+            manifest=manifest("4"),
         )
     )
-    device.hear(Fetched(job=device.job(Fetch)))
-    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
     device.hear(
-        Proved(job=device.job(Prove), result=ProveResult(passed=False, reason=reason))  # type: ignore[arg-type] - parametrised with its two values
+        Proved(
+            model="digits", job=device.job(Prove), result=ProveResult(passed=False, reason=reason)
+        )  # type: ignore[arg-type] - parametrised with its two values
     )
     assert device.kinds() == ("RemoveSlot", "SendCheckIn")
     assert spooled(device) == [(OutcomeKind.REFUSED, reason)]
-    assert (device.state.active, device.holds("a"), device.holds("b")) == ("a", "1", None)
+    assert (device.mine.active, device.holds("a"), device.holds("b")) == ("a", "1", None)
     answer(device, offer("4"))
-    assert device.state.stage is Stage.IDLE, "the same offer is accepted once"
+    assert device.stage is Stage.IDLE, "the same offer is accepted once"
     check_in(device, offer("4", rollout="ro-again"))
-    assert device.state.stage is Stage.MANIFEST, "another rollout may offer the release again"
+    assert device.stage is Stage.MANIFEST, "another rollout may offer the release again"
 
 
 def test_a_release_whose_worker_dies_in_trial_is_left_for_the_old_one() -> None:
@@ -191,16 +200,16 @@ def test_a_release_whose_worker_dies_in_trial_is_left_for_the_old_one() -> None:
     job = device.job(Apply)
     answer(device)
     device.hear(Activated(job=job, status=serving("1", pid=101)))
-    assert device.kinds() == ("MovePointer", "RemoveSlot", "SendCheckIn")
+    assert device.kinds() == ("RemoveSlot", "SendCheckIn")
     assert device.checked_in().release == "1"
-    assert (device.state.stage, device.state.active) == (Stage.IDLE, "a")
+    assert (device.stage, device.mine.active) == (Stage.IDLE, "a")
 
 
 def test_errors_in_trial_fail_it() -> None:
     device = installed("1")
     to_watching(device, "3")
     look(device, serving("3", requests=100, errors=5))
-    assert device.state.stage is Stage.WATCHING, "5 % is allowed"
+    assert device.stage is Stage.WATCHING, "5 % is allowed"
     look(device, serving("3", requests=100, errors=6))
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "inference_errors")]
 
@@ -210,14 +219,14 @@ def test_confidence_below_the_incumbents_fails_the_trial() -> None:
     look(device, serving("1", requests=50, confidence_sum=47.5, confidence_count=50))
     to_watching(device, "3")
     look(device, serving("3", requests=9, confidence_sum=4.5, confidence_count=9))
-    assert device.state.stage is Stage.WATCHING, "nine requests are too few to judge"
+    assert device.stage is Stage.WATCHING, "nine requests are too few to judge"
     look(device, serving("3", requests=20, confidence_sum=10.0, confidence_count=20))
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "confidence_drop")]
 
 
 def goes_on(device: Device, release: str, *, pid: int) -> None:
     """The serving process is started again with the trial, whose healthy time starts anew."""
-    assert device.state.stage is Stage.WATCHING
+    assert device.stage is Stage.WATCHING
     assert device.state.soft.switch_at is not None
     device.now = device.state.soft.switch_at
     device.hear(TimerFired(draw=0.5))
@@ -225,7 +234,7 @@ def goes_on(device: Device, release: str, *, pid: int) -> None:
     device.hear(Activated(job=device.job(Apply), status=serving(release, pid=pid, on_trial=True)))
     device.now += 9
     look(device, serving(release, pid=pid, on_trial=True))
-    assert device.state.stage is Stage.WATCHING
+    assert device.stage is Stage.WATCHING
     device.now += 1
     look(device, serving(release, pid=pid, on_trial=True))
     assert [kind for kind, _ in spooled(device)] == [OutcomeKind.CONFIRMED]
@@ -267,7 +276,7 @@ def test_neighbours_that_crash_all_the_time_do_not_make_a_trial_endless() -> Non
     began = device.now
     for pid in range(101, 300):
         look(device, None, alive=False)
-        if device.state.stage is not Stage.WATCHING:
+        if device.stage is not Stage.WATCHING:
             break
         device.now = device.state.soft.switch_at or device.now
         device.hear(TimerFired(draw=0.5))
@@ -287,7 +296,7 @@ def test_a_process_that_dies_while_a_trial_is_switched_in_is_tried_again() -> No
         device.hear(
             ActivationFailed(job=device.job(Apply), reason=Reason.CRASH, detail="gone", draw=0.5)
         )
-        assert device.state.stage is Stage.ACTIVATING
+        assert device.stage is Stage.ACTIVATING
         device.now = device.state.soft.switch_at or device.now
         device.hear(TimerFired(draw=0.5))
         assert device.served() == ("a", "b")
@@ -316,10 +325,10 @@ def test_an_unsound_look_starts_the_healthy_time_anew() -> None:
     look(device, None)
     device.now += 2
     look(device, serving("2"))
-    assert device.state.stage is Stage.WATCHING
+    assert device.stage is Stage.WATCHING
     device.now += 10
     look(device, serving("2"))
-    assert device.state.stage is Stage.IDLE
+    assert device.stage is Stage.IDLE
 
 
 def test_an_offer_that_vanishes_before_the_trial_cancels_the_attempt() -> None:
@@ -328,9 +337,13 @@ def test_an_offer_that_vanishes_before_the_trial_cancels_the_attempt() -> None:
     stale = device.job(FetchManifest)
     check_in(device, None)
     assert device.kinds() == ("CancelStaging",)
-    assert device.state.stage is Stage.IDLE
-    device.hear(ManifestOpened(job=stale, sha256=manifest_sha256("2"), manifest=manifest("2")))
-    assert device.state.stage is Stage.IDLE, "the completion of stopped work is ignored"
+    assert device.stage is Stage.IDLE
+    device.hear(
+        ManifestOpened(
+            model="digits", job=stale, sha256=manifest_sha256("2"), manifest=manifest("2")
+        )
+    )
+    assert device.stage is Stage.IDLE, "the completion of stopped work is ignored"
 
 
 def test_an_offer_that_changes_before_the_trial_starts_another_attempt() -> None:
@@ -338,8 +351,8 @@ def test_an_offer_that_changes_before_the_trial_starts_another_attempt() -> None
     check_in(device, offer("2"))
     check_in(device, offer("3"))
     assert device.kinds() == ("CancelStaging", "FetchManifest")
-    assert device.state.attempt is not None
-    assert (device.state.attempt.release, device.state.attempt.number) == ("3", 3)
+    assert device.mine.attempt is not None
+    assert (device.mine.attempt.release, device.mine.attempt.number) == ("3", 3)
 
 
 def test_a_recall_in_trial_goes_back_at_once() -> None:
@@ -350,7 +363,7 @@ def test_a_recall_in_trial_goes_back_at_once() -> None:
     device.hear(Activated(job=device.job(Apply), status=serving("1")))
     assert spooled(device) == [(OutcomeKind.REVERTED, "recalled")]
     assert device.checked_in().outcomes[0].release == "3"
-    assert device.state.active == "a"
+    assert device.mine.active == "a"
 
 
 def test_a_recall_after_confirmation_activates_the_slot_that_still_holds_the_old_one() -> None:
@@ -365,17 +378,17 @@ def test_a_recall_after_confirmation_activates_the_slot_that_still_holds_the_old
     assert device.kinds() == ("MovePointer", "SendCheckIn")
     assert spooled(device) == [(OutcomeKind.REVERTED, "recalled")]
     assert device.checked_in().outcomes[0].release == "3"
-    assert device.state.active == "a"
+    assert device.mine.active == "a"
 
 
 def test_an_interrupted_trial_is_tried_again_then_given_up() -> None:
     device = installed("1")
     to_watching(device, "2")
-    device.boot(serving=serving("2"), pointer="b")
+    device.boot(serving=serving("2"))
     assert device.kinds() == ("Apply", "SendCheckIn")
-    assert (device.state.stage, device.state.attempt.tries) == (Stage.ACTIVATING, 2)  # type: ignore[union-attr] - in trial
-    device.boot(serving=serving("2"), pointer="b")
-    assert device.state.stage is Stage.REVERTING
+    assert (device.stage, device.mine.attempt.tries) == (Stage.ACTIVATING, 2)  # type: ignore[union-attr] - in trial
+    device.boot(serving=serving("2"))
+    assert device.stage is Stage.REVERTING
     assert spooled(device)[-1] == (OutcomeKind.TRIAL_FAILED, "trial_interrupted")
 
 
@@ -384,7 +397,7 @@ def staged() -> Device:
     device = installed("1")
     check_in(device, offer("2"))
     stage_release(device, "2")
-    assert device.state.stage is Stage.ANNOUNCING
+    assert device.stage is Stage.ANNOUNCING
     return device
 
 
@@ -396,7 +409,7 @@ def test_a_trial_waits_for_the_hubs_leave_however_long() -> None:
         device.hear(TimerFired(draw=0.5))
         assert device.checked_in().outcomes[0].kind is OutcomeKind.TRIAL_STARTED
         answer(device, offer("2"), acked=())
-    assert (device.state.stage, device.state.active) == (Stage.ANNOUNCING, "a")
+    assert (device.stage, device.mine.active) == (Stage.ANNOUNCING, "a")
     check_in(device, offer("2"))
     assert device.kinds() == ("Apply",)
 
@@ -405,12 +418,12 @@ def test_a_trial_does_not_begin_while_the_hub_cannot_be_told() -> None:
     device = staged()
     for _ in range(5):
         device.hear(CheckInFailed(seq=device.checked_in().seq, code="unreachable", draw=0.5))
-        assert device.state.stage is Stage.ANNOUNCING
+        assert device.stage is Stage.ANNOUNCING
         device.now = device.state.soft.checkin_at
         device.hear(TimerFired(draw=0.5))
     assert spooled(device) == [(OutcomeKind.TRIAL_STARTED, "")]
     answer(device, offer("2"))
-    assert device.state.stage is Stage.ACTIVATING
+    assert device.stage is Stage.ACTIVATING
 
 
 def test_what_the_hub_has_not_acknowledged_is_said_again_after_a_failed_check_in() -> None:
@@ -432,7 +445,7 @@ def test_a_start_that_is_no_longer_wanted_is_given_up_and_forgotten(instead: Off
     device = staged()
     answer(device, instead, acked=())
     assert spooled(device) == []
-    assert device.state.stage in (Stage.IDLE, Stage.MANIFEST)
+    assert device.stage in (Stage.IDLE, Stage.MANIFEST)
     assert device.holds("b") == "2", "the staged files stay for the next offer"
 
 
@@ -441,7 +454,7 @@ def test_what_is_staged_is_announced_again_without_another_fetch_when_the_offer_
     answer(device, None, acked=())
     check_in(device, offer("2"))
     assert device.kinds() == ("SendCheckIn",)
-    assert device.state.stage is Stage.ANNOUNCING
+    assert device.stage is Stage.ANNOUNCING
 
 
 @pytest.mark.parametrize("instead", [None, offer("3"), offer("1", action="revert")])
@@ -475,10 +488,10 @@ def test_a_device_without_a_release_gives_a_start_up_for_another_release() -> No
     answer(device, offer("2"))
     assert spooled(device) == [(OutcomeKind.WITHDRAWN, "")]
     check_in(device, offer("2"))
-    assert (device.state.stage, device.state.attempt.release) == (Stage.MANIFEST, "2")  # type: ignore[union-attr] - it began
+    assert (device.stage, device.mine.attempt.release) == (Stage.MANIFEST, "2")  # type: ignore[union-attr] - it began
     check_in(device, offer("1"))
     check_in(device, offer("1"))
-    assert device.state.attempt.release == "1", "and accepts the first offer again"  # type: ignore[union-attr] - it began
+    assert device.mine.attempt.release == "1", "and accepts the first offer again"  # type: ignore[union-attr] - it began
 
 
 def test_a_start_of_which_the_answer_was_lost_is_withdrawn_after_a_restart_without_its_bytes() -> (
@@ -499,59 +512,72 @@ def test_an_answer_to_an_earlier_check_in_is_no_leave() -> None:
     assert stage_while_asking is not None
     stage_release_while_sending(device, "2")
     answer(device, offer("2"))
-    assert device.state.stage is Stage.ANNOUNCING
+    assert device.stage is Stage.ANNOUNCING
     answer(device, offer("2"))
-    assert device.state.stage is Stage.ACTIVATING
+    assert device.stage is Stage.ACTIVATING
 
 
 def stage_release_while_sending(device: Device, release: str) -> None:
     """As ``stage_release``, with a check-in in flight."""
-    work = device.state.soft.work
+    work = device.soft.work
     assert work is not None
     device.hear(
-        ManifestOpened(job=work, sha256=manifest_sha256(release), manifest=manifest(release))
+        ManifestOpened(
+            model="digits", job=work, sha256=manifest_sha256(release), manifest=manifest(release)
+        )
     )
-    device.hear(Fetched(job=device.job(Fetch)))
-    device.hear(Fetched(job=device.job(Fetch)))
-    device.hear(Proved(job=device.job(Prove), result=ProveResult(passed=True)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
+    device.hear(Proved(model="digits", job=device.job(Prove), result=ProveResult(passed=True)))
 
 
 def test_a_restart_goes_on_asking_and_costs_no_attempt() -> None:
     device = staged()
     device.boot(serving=serving("1"))
-    assert device.state.stage is Stage.ANNOUNCING
+    assert device.stage is Stage.ANNOUNCING
     check_in(device, offer("2"))
-    assert (device.state.stage, device.state.attempt.tries) == (Stage.ACTIVATING, 1)  # type: ignore[union-attr] - in trial
+    assert (device.stage, device.mine.attempt.tries) == (Stage.ACTIVATING, 1)  # type: ignore[union-attr] - in trial
 
 
 def test_what_was_staged_and_lost_bytes_is_fetched_again_and_asks_for_nothing() -> None:
     device = staged()
     device.boot(whole=("a",), serving=serving("1"))
-    assert device.state.stage is Stage.FETCHING
+    assert device.stage is Stage.FETCHING
     assert spooled(device) == []
+
+
+def open_manifest(device: Device, release: str, *, free_bytes: int | None = None) -> None:
+    opened = ManifestOpened(
+        model="digits",
+        job=device.job(FetchManifest),
+        sha256=manifest_sha256(release),
+        manifest=manifest(release),
+        free_bytes=free_bytes,
+    )
+    device.hear(opened)
 
 
 def test_a_full_disk_defers_once_and_goes_on_when_there_is_room() -> None:
     device = installed("1")
     check_in(device, offer("2"))
-    device.hear(
-        ManifestOpened(
-            job=device.job(FetchManifest), sha256=manifest_sha256("2"), manifest=manifest("2")
-        )
-    )
-    device.hear(StagingFailed(job=device.job(Fetch), code="disk_full", detail="", draw=0.5))
-    assert device.kinds() == ("SendCheckIn",)
-    assert spooled(device) == [(OutcomeKind.DEFERRED, "disk_full")]
+    open_manifest(device, "2", free_bytes=100)
+    assert device.kinds() == ("SendCheckIn",), "the device has too little room to begin"
+    assert (device.stage, spooled(device)) == (Stage.QUEUED, [(OutcomeKind.DEFERRED, "disk_full")])
     answer(device, offer("2"))
     device.now += 60
     device.hear(TimerFired(draw=0.5))
-    device.hear(StagingFailed(job=device.job(Fetch), code="disk_full", detail="", draw=0.5))
-    assert spooled(device) == [], "once per attempt"
+    open_manifest(device, "2", free_bytes=1 << 30)
+    full = StagingFailed(
+        model="digits", job=device.job(Fetch), code="disk_full", detail="", draw=0.5
+    )
+    device.hear(full)  # another program has filled the disk
+    assert (device.stage, spooled(device)) == (Stage.QUEUED, []), "once per attempt"
     device.now += 60
     device.hear(TimerFired(draw=0.5))
-    device.hear(Fetched(job=device.job(Fetch)))
-    device.hear(Fetched(job=device.job(Fetch)))
-    assert device.state.stage is Stage.PROVING
+    open_manifest(device, "2", free_bytes=1 << 30)
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
+    assert device.stage is Stage.PROVING
 
 
 def test_activation_that_fails_goes_back() -> None:
@@ -566,15 +592,18 @@ def test_activation_that_fails_goes_back() -> None:
     assert device.served() == ("a", None)
 
 
-def test_the_pointer_moves_only_after_serving_has_switched() -> None:
+def test_the_pointer_moves_at_the_confirmation() -> None:
     device = installed("1")
     check_in(device, offer("2"))
     stage_release(device, "2")
     assert not any(isinstance(one, MovePointer) for one in device.effects)
     check_in(device, offer("2"))
     assert not any(isinstance(one, MovePointer) for one in device.effects)
-    device.hear(Activated(job=device.job(Apply), status=serving("2")))
-    assert device.did(MovePointer) == MovePointer(slot="b")
+    device.hear(Activated(job=device.job(Apply), status=serving("2", on_trial=True)))
+    assert not any(isinstance(one, MovePointer) for one in device.effects)
+    device.now += 10
+    look(device, serving("2", on_trial=True))
+    assert device.did(MovePointer) == MovePointer(slots={"digits": "b"})
 
 
 def test_serving_that_hangs_outside_a_trial_is_put_right() -> None:
@@ -621,8 +650,8 @@ def test_a_first_release_that_fails_its_trial_leaves_nothing_serving() -> None:
     look(device, trial_crashed(""))
     assert "StopServing" in device.kinds()
     look(device, None, alive=False)
-    assert device.kinds()[:2] == ("MovePointer", "RemoveSlot")
-    assert (device.state.stage, device.state.active) == (Stage.IDLE, None)
+    assert device.kinds()[:1] == ("RemoveSlot",)
+    assert (device.stage, device.mine.active) == (Stage.IDLE, None)
 
 
 def test_a_release_that_cannot_be_gone_back_to_is_refused_and_offered_again_later() -> None:
@@ -635,14 +664,14 @@ def test_a_release_that_cannot_be_gone_back_to_is_refused_and_offered_again_late
     check_in(device, back)
     device.hear(ActivationFailed(job=device.job(Apply), reason="load_failed", detail="", draw=0.5))
     device.hear(Activated(job=device.job(Apply), status=serving("3")))
-    assert device.state.stage is Stage.IDLE
+    assert device.stage is Stage.IDLE
     assert spooled(device) == [(OutcomeKind.REFUSED, "load_failed")]
     answer(device, back)
-    assert device.state.stage is Stage.IDLE, "not in a loop"
+    assert device.stage is Stage.IDLE, "not in a loop"
     device.now += 60
     device.hear(TimerFired(draw=0.5))
     answer(device, back)
-    assert device.state.stage is Stage.ACTIVATING
+    assert device.stage is Stage.ACTIVATING
 
 
 def test_a_manifest_other_than_the_offered_one_is_refused() -> None:
@@ -650,7 +679,10 @@ def test_a_manifest_other_than_the_offered_one_is_refused() -> None:
     check_in(device, offer("2"))
     device.hear(
         ManifestOpened(
-            job=device.job(FetchManifest), sha256=manifest_sha256("3"), manifest=manifest("3")
+            model="digits",
+            job=device.job(FetchManifest),
+            sha256=manifest_sha256("3"),
+            manifest=manifest("3"),
         )
     )
     assert spooled(device) == [(OutcomeKind.REFUSED, "digest_mismatch")]
@@ -672,11 +704,14 @@ def test_a_release_that_this_device_cannot_run_is_refused_before_it_is_fetched(
     check_in(device, offer("2"))
     device.hear(
         ManifestOpened(
-            job=device.job(FetchManifest), sha256=manifest_sha256("2"), manifest=manifest("2")
+            model="digits",
+            job=device.job(FetchManifest),
+            sha256=manifest_sha256("2"),
+            manifest=manifest("2"),
         )
     )
     assert spooled(device) == [(OutcomeKind.REFUSED, reason)]
-    assert device.state.active == "a"
+    assert device.mine.active == "a"
 
 
 def test_a_model_larger_than_the_memory_is_refused() -> None:
@@ -688,6 +723,7 @@ def test_a_model_larger_than_the_memory_is_refused() -> None:
     )
     device.hear(
         ManifestOpened(
+            model="digits",
             job=device.job(FetchManifest),
             sha256=manifest_sha256("2"),
             manifest=msgspec.structs.replace(huge, variants=(variant,)),
@@ -704,6 +740,6 @@ def test_a_trial_that_never_stands_healthy_ends() -> None:
         look(device, None)
         device.now += 2
         look(device, serving("3"))
-        if device.state.stage is not Stage.WATCHING:
+        if device.stage is not Stage.WATCHING:
             break
     assert spooled(device)[-1] == (OutcomeKind.TRIAL_FAILED, "serving_crashed")

@@ -38,13 +38,13 @@ def small_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settled(world: World) -> bool:
     return (
-        world.state.stage is Stage.IDLE
+        world.stage is Stage.IDLE
         and not world.state.spool
         and world.state.soft.sent is None
         and world.state.soft.switch is None
         and world.hub.offer is not None
         and world.hub.offer.release in world.finals()
-        and world.hub.check_ins[-1].release == world.running()
+        and world.hub.runs() == world.running()
     )
 
 
@@ -114,7 +114,10 @@ def fork(world: World) -> World:
     other.hub = copy.copy(world.hub)
     other.hub.outcomes = dict(world.hub.outcomes)
     other.hub.check_ins = list(world.hub.check_ins)
+    other.hub.offers = dict(world.hub.offers)
+    other.hub.reports = dict(world.hub.reports)
     other.proved = set(world.proved)
+    other.confirmed = set(world.confirmed)
     other.activations = []
     other.events = copy.copy(world.events)
     return other
@@ -129,7 +132,7 @@ def ended(world: World, release: str, *, cuts: int) -> None:
     assert (world.pointed(), world.running(), told) == (serves, serves, heard)
     assert world.serving is not None
     assert world.serving.models[0].release == serves
-    assert world.hub.check_ins[-1].release == serves
+    assert world.hub.runs() == serves
     if told != ["confirmed"]:  # a confirmed release may be restored after each cut
         assert world.activations.count(release) <= 2
 
@@ -171,7 +174,7 @@ def test_a_cut_anywhere_in_a_recall_leaves_a_valid_device_that_goes_back(confirm
     if confirmed:
         start.run(settled)
     else:
-        start.run(lambda world: world.state.stage is Stage.WATCHING, drain=False)
+        start.run(lambda world: world.stage is Stage.WATCHING, drain=False)
     start.offer("1", rollout="ro-2", action="revert")
     smooth = fork(start)
     live(smooth, [], power_lost=True, until=recalled)
@@ -234,8 +237,8 @@ def test_a_candidate_that_lost_bytes_is_fetched_again() -> None:
     world.offer("2")
     world.boot()
     world.start()
-    world.run(lambda world: world.state.stage is Stage.PROVING, drain=False)
-    damaged = next(name for name in world.storage.files if name == "slots/b/model.onnx")
+    world.run(lambda world: world.stage is Stage.PROVING, drain=False)
+    damaged = next(name for name in world.storage.files if name == "models/digits/b/model.onnx")
     world.storage.files[damaged] = b"zeros"
     served = world.hub.served_bytes
     live(world, [], power_lost=True)
@@ -247,8 +250,8 @@ def test_a_device_whose_confirmed_slot_is_damaged_leans_on_the_other() -> None:
     world = on_release_1()
     world.offer("2")
     live(world, [], power_lost=True)
-    active = "a" if world.storage.files["active"] == b"a" else "b"
-    world.storage.files[f"slots/{active}/model.onnx"] = b"zeros"
+    active = world.mine.active
+    world.storage.files[f"models/digits/{active}/model.onnx"] = b"zeros"
     world.hub.offer = None
     world.boot()
     world.start()
@@ -274,15 +277,19 @@ def pointer_before_proof(
     state: AgentState, event: Event, now: float
 ) -> tuple[AgentState, tuple[Effect, ...]]:
     state, effects = step(state, event, now)
-    early = tuple(MovePointer(slot=one.slot) for one in effects if isinstance(one, Prove))
+    early = tuple(
+        MovePointer(slots={one.model: one.slot}) for one in effects if isinstance(one, Prove)
+    )
     return state, early + effects
 
 
 def counter_after_trial(state: AgentState) -> bytes:
-    if state.attempt is not None:
-        attempt = msgspec.structs.replace(state.attempt, tries=0)
-        state = msgspec.structs.replace(state, attempt=attempt)
-    return to_store(state)
+    models = {
+        name: msgspec.structs.replace(mine, attempt=msgspec.structs.replace(mine.attempt, tries=0))
+        for name, mine in state.models.items()
+        if mine.attempt is not None
+    }
+    return to_store(msgspec.structs.replace(state, models=state.models | models))
 
 
 def effects_before_state() -> World:

@@ -20,14 +20,14 @@ def test_an_update_that_finds_no_room_is_deferred_and_goes_on_when_there_is_some
     world.run_until_told("1")
     used = sum(map(len, world.storage.files.values()))
     world.storage.capacity_bytes = used + limits.DISK_MARGIN_BYTES // 2
-    before = {name: data for name, data in world.storage.files.items() if "slots/a" in name}
+    before = {name: data for name, data in world.storage.files.items() if "digits/a" in name}
     world.offer("2")
     world.run(lambda world: any(one.kind == "deferred" for one in world.hub.outcomes.values()))
-    world.run(lambda world: world.state.soft.work_failures >= 3)
+    world.run(lambda world: world.state.soft.models["digits"].work_failures >= 3)
     deferred = [one for one in world.hub.outcomes.values() if one.kind == "deferred"]
     assert [(one.release, one.reason) for one in deferred] == [("2", "disk_full")]
-    assert (world.pointed(), world.running(), world.state.stage) == ("1", "1", Stage.FETCHING)
-    assert before == {n: d for n, d in world.storage.files.items() if "slots/a" in n}
+    assert (world.pointed(), world.running(), world.stage) == ("1", "1", Stage.QUEUED)
+    assert before == {n: d for n, d in world.storage.files.items() if "digits/a" in n}
     world.storage.capacity_bytes = 1 << 40
     world.run_until_told("2")
     assert world.finals()["2"] == ["confirmed"]

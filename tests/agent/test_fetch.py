@@ -18,8 +18,8 @@ from support.memory_storage import MemoryStorage
 
 DATA = bytes(range(256)) * 40
 ARTIFACT = Artifact(sha256=sha256_hex(DATA), size_bytes=len(DATA))
-PART = f"slots/b/model.onnx.{ARTIFACT.sha256[:16]}.part"
-MODEL = "slots/b/model.onnx"
+PART = f"models/digits/b/model.onnx.{ARTIFACT.sha256[:16]}.part"
+MODEL = "models/digits/b/model.onnx"
 
 
 class Hub:
@@ -82,43 +82,43 @@ def test_a_broken_download_goes_on_where_it_stopped(disk: MemoryStorage) -> None
     hub = Hub()
     hub.break_after = 3000
     with pytest.raises(NetworkError):
-        fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+        fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert disk.files[PART] == DATA[:3000]
-    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert (disk.files, hub.asked) == ({MODEL: DATA}, ["", "bytes=3000-"])
 
 
 def test_what_is_there_is_not_asked_for(disk: MemoryStorage) -> None:
     hub = Hub()
     disk.files[MODEL] = DATA
-    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert hub.asked == []
 
 
 def test_what_the_other_slot_holds_is_copied(disk: MemoryStorage) -> None:
     hub = Hub()
-    disk.files["slots/a/model.onnx"] = DATA
-    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    disk.files["models/digits/a/model.onnx"] = DATA
+    fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert (disk.files[MODEL], hub.asked) == (DATA, [])
 
 
 def test_what_stood_there_before_makes_way_first(disk: MemoryStorage) -> None:
-    disk.files = {MODEL: b"old" * 100, "slots/b/model.onnx.0123.part": b"half", "keep": b""}
-    fetcher(disk, Hub()).file("b", "model.onnx", ARTIFACT, Token())
+    disk.files = {MODEL: b"old" * 100, "models/digits/b/model.onnx.0123.part": b"half", "keep": b""}
+    fetcher(disk, Hub()).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert disk.files == {MODEL: DATA, "keep": b""}
 
 
 def test_other_bytes_than_announced_are_refused_and_leave_nothing(disk: MemoryStorage) -> None:
     hub = Hub(DATA[:-1] + b"?")
     with pytest.raises(PublisherError) as refused:
-        fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+        fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert (refused.value.code, disk.files, len(hub.asked)) == ("digest_mismatch", {}, 1)
 
 
 def test_a_part_that_was_spoilt_is_fetched_again_from_the_start(disk: MemoryStorage) -> None:
     hub = Hub()
     disk.files[PART] = b"?" * 5000
-    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert (disk.files, hub.asked) == ({MODEL: DATA}, ["bytes=5000-", ""])
 
 
@@ -126,7 +126,7 @@ def test_more_bytes_than_announced_are_refused_before_they_fill_the_disk(
     disk: MemoryStorage,
 ) -> None:
     with pytest.raises(PublisherError, match="more bytes"):
-        fetcher(disk, Hub(DATA * 100)).file("b", "model.onnx", ARTIFACT, Token())
+        fetcher(disk, Hub(DATA * 100)).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert disk.files == {}
 
 
@@ -134,7 +134,7 @@ def test_a_hub_that_knows_no_ranges_is_read_from_the_start(disk: MemoryStorage) 
     hub = Hub()
     hub.ranges_known = False
     disk.files[PART] = DATA[:5000]
-    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert disk.files == {MODEL: DATA}
 
 
@@ -142,10 +142,10 @@ def test_a_disk_without_room_is_found_before_the_download(disk: MemoryStorage) -
     hub = Hub()
     disk.capacity_bytes = limits.DISK_MARGIN_BYTES + len(DATA) - 1
     with pytest.raises(DeviceError) as full:
-        fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+        fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert (full.value.code, hub.asked, disk.files) == ("disk_full", [], {})
     disk.capacity_bytes += 1
-    fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+    fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert disk.files == {MODEL: DATA}
 
 
@@ -153,7 +153,7 @@ def test_the_hubs_own_error_comes_through(disk: MemoryStorage) -> None:
     hub = Hub()
     hub.error = DeviceError("credential_invalid", "no")
     with pytest.raises(DeviceError) as refused:
-        fetcher(disk, hub).file("b", "model.onnx", ARTIFACT, Token())
+        fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert refused.value.code == "credential_invalid"
 
 
@@ -170,7 +170,7 @@ def test_a_stopped_fetch_keeps_what_it_has(
 
     monkeypatch.setattr(disk, "append", stop_after_first)
     with pytest.raises(Stopped):
-        fetcher(disk, Hub()).file("b", "model.onnx", ARTIFACT, token)
+        fetcher(disk, Hub()).file("digits", "b", "model.onnx", ARTIFACT, token)
     assert disk.files == {PART: DATA[:1000]}
 
 
@@ -178,7 +178,7 @@ def test_memory_is_bounded_whatever_the_size(
     disk: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "FLUSH_BYTES", 2500)
-    fetcher(disk, Hub()).file("b", "model.onnx", ARTIFACT, Token())
+    fetcher(disk, Hub()).file("digits", "b", "model.onnx", ARTIFACT, Token())
     appended = [one for one in disk.operations if one.startswith("append")]
     assert len(appended) == 4  # 3000 bytes at a time, and the rest
 
@@ -188,11 +188,41 @@ def test_a_manifest_is_kept_only_once_its_signature_was_checked(disk: MemoryStor
         raise PublisherError("signature_invalid", "no")
 
     with pytest.raises(PublisherError):
-        fetcher(disk, Hub()).manifest("b", "0" * 64, stranger)
+        fetcher(disk, Hub()).manifest("digits", "b", "0" * 64, stranger)
     assert disk.files == {}
-    opened = fetcher(disk, Hub()).manifest("b", "0" * 64, lambda _: ("d", manifest("2")))
+    opened = fetcher(disk, Hub()).manifest("digits", "b", "0" * 64, lambda _: ("d", manifest("2")))
     assert opened == ("d", manifest("2"))
-    assert disk.files == {"slots/b/manifest.json": DATA}
+    assert disk.files == {"models/digits/b/manifest.next.json": DATA}
+
+
+def test_the_envelope_of_the_previous_release_stays_until_its_files_go(disk: MemoryStorage) -> None:
+    disk.files["models/digits/b/manifest.json"] = b"previous"
+    mine = fetcher(disk, Hub())
+    mine.manifest("digits", "b", "0" * 64, lambda data: (data[:8].hex(), manifest("2")))
+    assert disk.files["models/digits/b/manifest.json"] == b"previous"
+    mine.file("digits", "b", "model.onnx", ARTIFACT, Token())
+    assert disk.files["models/digits/b/manifest.json"] == DATA
+    assert "models/digits/b/manifest.next.json" not in disk.files
+
+
+def test_a_manifest_on_the_disk_is_not_downloaded_again(disk: MemoryStorage) -> None:
+    hub, read = Hub(), list[bytes]()
+
+    def opened(data: bytes) -> tuple[str, ReleaseManifest]:
+        read.append(data)
+        return "0" * 64, manifest("2")
+
+    for _ in range(2):
+        fetcher(disk, hub).manifest("digits", "b", "0" * 64, opened)
+        hub.data = b"of another release"
+    assert read == [DATA, DATA]
+
+
+def test_the_files_of_the_slot_count_as_room_for_the_download(disk: MemoryStorage) -> None:
+    disk.capacity_bytes = 10_000
+    disk.files = {MODEL: b"old" * 100, PART: b"half", "models/digits/b/manifest.json": DATA}
+    free_bytes, slot_bytes = fetcher(disk, Hub()).space("digits", "b")
+    assert (free_bytes, slot_bytes) == (10_000 - 304 - len(DATA), 304)
 
 
 def test_a_bound_on_speed_makes_the_download_wait(disk: MemoryStorage) -> None:
@@ -212,7 +242,7 @@ def test_a_bound_on_speed_makes_the_download_wait(disk: MemoryStorage) -> None:
     token, hub = Patient(), Hub()
     hub.chunk = 4096
     bounded = Fetcher(disk, hub, dict, Stopwatch(), bytes_per_s=1024)  # type: ignore[arg-type] - a generator is an iterator
-    bounded.file("b", "model.onnx", ARTIFACT, token)
+    bounded.file("digits", "b", "model.onnx", ARTIFACT, token)
     assert token.waits_s == [4.0, 8.0, 10.0]
 
 
@@ -230,5 +260,5 @@ def test_a_refusal_without_end_is_not_read_to_its_end() -> None:
             return Download(500, {}, endless())
 
     with pytest.raises(EdgefleetError):
-        fetcher(MemoryStorage(), Endless()).file("b", "model.onnx", ARTIFACT, Token())
+        fetcher(MemoryStorage(), Endless()).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert taken <= 4 * limits.PROBLEM_BYTES

@@ -8,15 +8,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from edgefleet.agent import limits
-from edgefleet.agent.effect import Apply, Effect, MovePointer, RemoveSlot, SetTimer
-from edgefleet.agent.event import Booted, Event, Fetched, Proved
-from edgefleet.agent.state import AgentState, running, slot
+from edgefleet.agent.effect import Apply, Effect, MovePointer, SetTimer
+from edgefleet.agent.event import Activated, Booted, Event, Fetched, Proved
+from edgefleet.agent.state import AgentState, ModelSoft, ModelState, pointer, slot
 from edgefleet.agent.step import step
 from edgefleet.agent.stored import from_store, to_store
-from edgefleet.agent.table import Stage
+from edgefleet.agent.table import IN_TRIAL, Stage
 from edgefleet.protocol.serving import ProveResult
 from support.agent_world import any_event
-from support.device_world import Step, World, state_of_each_stage
+from support.device_world import MODELS, Step, World, state_of_each_stage
 from support.memory_storage import PowerCut, When
 
 Stepped = tuple[AgentState, tuple[Effect, ...]]
@@ -24,6 +24,22 @@ PASSING = ("trial_started", "deferred", "withdrawn")  # an attempt may end after
 
 
 def check_state(state: AgentState) -> None:
+    for mine in state.models.values():
+        check_model(mine)
+    trials = [mine for mine in state.models.values() if is_in_trial(mine)]
+    assert len(trials) <= 1, "one trial on a device"
+    ids = [outcome.id for outcome in state.spool]
+    assert len(ids) == len(set(ids)) <= limits.SPOOL_OUTCOMES
+    for soft in state.soft.models.values():
+        assert len(soft.tallies) <= limits.TALLIES
+    assert state.soft.seq <= state.seq_reserved, "only reserved numbers are sent"
+
+
+def is_in_trial(mine: ModelState) -> bool:
+    return mine.stage in IN_TRIAL and mine.attempt is not None and mine.attempt.action == "install"
+
+
+def check_model(state: ModelState) -> None:
     attempt = state.attempt
     assert (attempt is None) == (state.stage is Stage.IDLE)
     if state.active is not None:
@@ -35,13 +51,9 @@ def check_state(state: AgentState) -> None:
         )
     if attempt is not None:
         assert attempt.tries <= attempt.max_attempts
-        if state.stage in (Stage.ANNOUNCING, Stage.ACTIVATING, Stage.WATCHING):
+        if state.stage in (Stage.STAGED, Stage.ANNOUNCING, Stage.ACTIVATING, Stage.WATCHING):
             assert slot(state, attempt.slot).proved, "only proved slots are tried"
-    ids = [outcome.id for outcome in state.spool]
-    assert len(ids) == len(set(ids)) <= limits.SPOOL_OUTCOMES
     assert len(state.ended) <= limits.ENDED_ATTEMPTS
-    assert len(state.soft.tallies) <= limits.TALLIES
-    assert state.soft.seq <= state.seq_reserved, "only reserved numbers are sent"
 
 
 def check_effects(state: AgentState, effects: tuple[Effect, ...], now: float) -> None:
@@ -52,9 +64,12 @@ def check_effects(state: AgentState, effects: tuple[Effect, ...], now: float) ->
             for model in effect.models:
                 for wanted in (model.confirmed, model.trial):
                     if wanted is not None:
-                        assert slot(state, wanted.slot).proved, "only proved slots are activated"
-        elif isinstance(effect, MovePointer) and effect.slot is not None:
-            assert slot(state, effect.slot).proved, "the pointer names proved slots only"
+                        mine = slot(state.models[model.model], wanted.slot)
+                        assert mine.proved, "only proved slots are activated"
+        elif isinstance(effect, MovePointer):
+            for name, place in effect.slots.items():
+                mine = slot(state.models[name], place)
+                assert mine.confirmed, "the pointer names confirmed slots only"
 
 
 STATES = state_of_each_stage()
@@ -93,15 +108,22 @@ def test_no_order_of_events_brings_the_core_into_an_unsound_state(
     assert walk(step, start, choices) <= {1}, "an attempt ends once"
 
 
+def with_attempts(state: AgentState, **changes: object) -> AgentState:
+    """The state with changed attempts of all models."""
+    models = {
+        name: msgspec.structs.replace(
+            mine, attempt=mine.attempt and msgspec.structs.replace(mine.attempt, **changes)
+        )
+        for name, mine in state.models.items()
+    }
+    return msgspec.structs.replace(state, models=models)
+
+
 def endless_tries(state: AgentState, event: Event, now: float) -> Stepped:
     """Planted bug: a restart in a trial always repeats the trial."""
-    if isinstance(event, Booted) and state.attempt:
-        attempt = msgspec.structs.replace(state.attempt, max_attempts=99)
-        state, effects = step(msgspec.structs.replace(state, attempt=attempt), event, now)
-        if state.attempt is not None:
-            attempt = msgspec.structs.replace(state.attempt, max_attempts=2)
-            state = msgspec.structs.replace(state, attempt=attempt)
-        return state, effects
+    if isinstance(event, Booted):
+        state, effects = step(with_attempts(state, max_attempts=99), event, now)
+        return with_attempts(state, max_attempts=2), effects
     return step(state, event, now)
 
 
@@ -116,15 +138,22 @@ def says_it_twice(state: AgentState, event: Event, now: float) -> Stepped:
 
 def trusts_without_proof(state: AgentState, event: Event, now: float) -> Stepped:
     """Planted bug: a downloaded release is tried without a proof."""
-    if isinstance(event, Fetched) and event.job == state.soft.work:
-        while state.stage is Stage.FETCHING:
-            state, _ = step(state, Fetched(job=state.soft.work or 0), now)
-        event = Proved(job=state.soft.work or 0, result=ProveResult(passed=True))
-        state, effects = step(state, event, now)
-        name = state.attempt.slot if state.attempt else "a"
-        empty = msgspec.structs.replace(slot(state, name), proved=False)
-        return msgspec.structs.replace(state, **{name: empty}), effects
+    soft = state.soft.models.get("digits", ModelSoft())
+    if isinstance(event, Fetched) and event.job == soft.work:
+        while (mine := state.models["digits"]).stage is Stage.FETCHING:
+            state, _ = step(state, Fetched(model="digits", job=job_of(state)), now)
+        passed = ProveResult(passed=True)
+        state, effects = step(state, Proved(model="digits", job=job_of(state), result=passed), now)
+        mine = state.models["digits"]
+        name = mine.attempt.slot if mine.attempt else "a"
+        empty = msgspec.structs.replace(slot(mine, name), proved=False)
+        changed = msgspec.structs.replace(mine, **{name: empty})
+        return msgspec.structs.replace(state, models=state.models | {"digits": changed}), effects
     return step(state, event, now)
+
+
+def job_of(state: AgentState) -> int:
+    return state.soft.models["digits"].work or 0
 
 
 @pytest.mark.parametrize("bug", [endless_tries, says_it_twice, trusts_without_proof])
@@ -138,15 +167,17 @@ def test_a_planted_bug_is_found(bug: Step) -> None:
         search()
 
 
+MODEL = st.sampled_from(MODELS)
 LIFE = st.one_of(
-    st.tuples(st.just("offer"), st.sampled_from(["1", "2", "sick", "liar", "brick"])),
-    st.tuples(st.just("recall"), st.sampled_from(["1", "2"])),
-    st.tuples(st.just("withdraw"), st.none()),
-    st.tuples(st.just("live"), st.integers(1, 60)),
-    st.tuples(st.just("serving dies"), st.none()),
-    st.tuples(st.just("agent dies"), st.integers(0, 40)),
+    st.tuples(st.just("offer"), MODEL, st.sampled_from(["1", "2", "sick", "liar", "brick"])),
+    st.tuples(st.just("recall"), MODEL, st.sampled_from(["1", "2"])),
+    st.tuples(st.just("withdraw"), MODEL, st.none()),
+    st.tuples(st.just("live"), MODEL, st.integers(1, 60)),
+    st.tuples(st.just("serving dies"), MODEL, st.none()),
+    st.tuples(st.just("agent dies"), MODEL, st.integers(0, 40)),
     st.tuples(
         st.just("update, and power cut"),
+        MODEL,
         st.tuples(
             st.sampled_from(["1", "2", "sick", "liar"]),
             st.integers(0, 60),
@@ -154,15 +185,16 @@ LIFE = st.one_of(
         ),
     ),
 )
+Life = list[tuple[str, str, object]]
 
 
-def whole_life(world: World, life: list[tuple[str, object]]) -> set[int]:
+def whole_life(world: World, life: Life) -> set[int]:
     """Run with faults, then without, until nothing changes. Returns the ends that the hub received."""
     world.hub.interval_s = 5.0
     world.boot()
     world.start()
-    for rollouts, (what, how) in enumerate(life):
-        live_through(world, what, how, rollouts)
+    for rollouts, (what, model, how) in enumerate(life):
+        live_through(world, what, model, how, rollouts)
         world.check()
         check_state(world.state)
     heal(world)
@@ -176,36 +208,40 @@ def whole_life(world: World, life: list[tuple[str, object]]) -> set[int]:
 @settings(max_examples=200)
 @given(st.lists(LIFE, max_size=25))
 def test_a_device_whose_power_fails_anywhere_serves_a_proved_release_and_ends_attempts_once(
-    life: list[tuple[str, object]],
+    life: Life,
 ) -> None:
     assert whole_life(World(), life) <= {1}, "an attempt ends once"
 
 
-def removes_before_the_pointer_moved(state: AgentState, event: Event, now: float) -> Stepped:
-    """Planted bug: the slot in trial is removed while the pointer still names it."""
+def moves_the_pointer_with_the_trial(state: AgentState, event: Event, now: float) -> Stepped:
+    """Planted bug: the pointer names the slot in trial before its confirmation."""
     state, effects = step(state, event, now)
-    order = {RemoveSlot: 0, MovePointer: 1}
-    return state, tuple(sorted(effects, key=lambda one: order.get(type(one), 2)))
+    if isinstance(event, Activated):
+        slots = {
+            name: mine.attempt.slot for name, mine in state.models.items() if is_in_trial(mine)
+        }
+        effects = (MovePointer(slots=pointer(state.models) | slots), *effects)
+    return state, effects
 
 
 def test_a_planted_bug_is_found_in_a_life() -> None:
     @settings(max_examples=2000, database=None, derandomize=True, phases=[Phase.generate])
     @given(st.lists(LIFE, min_size=5, max_size=25))
-    def search(life: list[tuple[str, object]]) -> None:
-        whole_life(World(core=removes_before_the_pointer_moved), life)
+    def search(life: Life) -> None:
+        whole_life(World(core=moves_the_pointer_with_the_trial), life)
 
     with pytest.raises(AssertionError, match="the pointer names"):
         search()
 
 
-def live_through(world: World, what: str, how: object, rollouts: int) -> None:
+def live_through(world: World, what: str, model: str, how: object, rollouts: int) -> None:
     match what:
         case "offer":
-            world.offer(str(how), rollout=f"ro-{rollouts}")
+            world.offer(str(how), model=model, rollout=f"ro-{rollouts}")
         case "recall":
-            world.offer(str(how), rollout=f"ro-{rollouts}", action="revert")
+            world.offer(str(how), model=model, rollout=f"ro-{rollouts}", action="revert")
         case "withdraw":
-            world.hub.offer = None
+            world.hub.offers.pop(model, None)
         case "live":
             steps(world, int(str(how)))
         case "serving dies":
@@ -216,7 +252,7 @@ def live_through(world: World, what: str, how: object, rollouts: int) -> None:
         case _:
             assert isinstance(how, tuple)
             release, place, world.storage.cut_when = how
-            world.offer(release, rollout=f"ro-{rollouts}")
+            world.offer(release, model=model, rollout=f"ro-{rollouts}")
             world.storage.cut_at = len(world.storage.operations) + place
             steps(world, 60)
             reboot(world, power_lost=True)
@@ -246,15 +282,13 @@ def reboot(world: World, *, power_lost: bool) -> None:
 
 def heal(world: World) -> None:
     """Safety under faults, then without faults until nothing changes."""
-    world.hub.offer = None
+    world.hub.offers.clear()
     reboot(world, power_lost=True)
     for _ in range(3):
         steps(world, 60)
-    assert world.state.stage is Stage.IDLE
+    assert {mine.stage for mine in world.state.models.values()} <= {Stage.IDLE}
     assert not world.state.spool
     world.check()
-    serving = running(world.state)
-    assert world.pointed() == (serving[1] if serving else None)
-    if serving is not None:
-        assert world.serving is not None
-        assert world.serving.models[0].release == serving[1]
+    for model in MODELS:
+        assert world.pointed(model) == world.running(model) == world.served(model)
+        assert world.hub.runs(model) == world.running(model)

@@ -34,16 +34,16 @@ def test_an_update_is_told_in_the_order_in_which_it_happens() -> None:
     world.start()
     world.run_until_told("1")
     assert told == [
-        "idle -> manifest (release 1, rollout ro-1)",
-        "manifest -> fetching (release 1, rollout ro-1)",
-        "fetching -> proving (release 1, rollout ro-1)",
+        "digits: idle -> manifest (release 1, rollout ro-1)",
+        "digits: manifest -> fetching (release 1, rollout ro-1)",
+        "digits: fetching -> proving (release 1, rollout ro-1)",
         "release 1 trial_started",
-        "proving -> announcing (release 1, rollout ro-1)",
-        "announcing -> activating (release 1, rollout ro-1)",
-        "activating -> watching (release 1, rollout ro-1)",
+        "digits: proving -> announcing (release 1, rollout ro-1)",
+        "digits: announcing -> activating (release 1, rollout ro-1)",
+        "digits: activating -> watching (release 1, rollout ro-1)",
         "serves digits 1",
         "release 1 confirmed",
-        "watching -> idle (release 1, rollout ro-1)",
+        "digits: watching -> idle (release 1, rollout ro-1)",
     ]
 
 
@@ -70,11 +70,13 @@ def test_a_failure_says_its_code_and_what_was_made_of_it() -> None:
         seq=1, answer=CheckInAnswer(interval_s=60.0, offer=offer("2")), draw=0.5
     )
     device.hear(asked)
-    failed = StagingFailed(job=1, code="signature_invalid", detail="No trusted key.", draw=0.5)
+    failed = StagingFailed(
+        model="digits", job=1, code="signature_invalid", detail="No trusted key.", draw=0.5
+    )
     assert lines(device, failed) == [
         "work failed: signature_invalid: No trusted key.",
         f"release 2 {OutcomeKind.REFUSED}: signature_invalid: No trusted key.",
-        "manifest -> idle (release 2, rollout ro-2)",
+        "digits: manifest -> idle (release 2, rollout ro-2)",
     ]
 
 

@@ -52,10 +52,15 @@ class SlowFetcher:
     def __init__(self) -> None:
         self.began, self.stopped = threading.Event(), threading.Event()
 
-    def manifest(self, _slot: str, sha256: str, _open: object) -> tuple[str, ReleaseManifest]:
+    def manifest(
+        self, _model: str, _slot: str, sha256: str, _open: object
+    ) -> tuple[str, ReleaseManifest]:
         return sha256, manifest("2")
 
-    def file(self, _slot: str, _file: str, _artifact: object, token: Token) -> None:
+    def space(self, _model: str, _slot: str) -> tuple[int, int]:
+        return 1 << 40, 0
+
+    def file(self, _model: str, _slot: str, _file: str, _artifact: object, token: Token) -> None:
         self.began.set()
         try:
             token.check(wait_s=WAIT_S)

@@ -10,7 +10,7 @@ import pytest
 
 from edgefleet.agent.table import Stage
 from edgefleet.security.signing import PublisherKey
-from support.agent_process import AgentProcess, Publisher, device
+from support.agent_process import AgentProcess, Publisher, device, only
 from support.fake_hub import FakeHub, fake_hub
 
 CONFIRMED_1 = [("1", "trial_started", ""), ("1", "confirmed", "")]
@@ -113,7 +113,7 @@ def test_an_agent_killed_in_an_update_comes_back_and_ends_it(
         hub.slow = threading.Event()
     else:
         publisher.offer("2", confirm_after_s=3.0)
-    agent.wait(lambda state: state.stage is stage)
+    agent.wait(lambda state: only(state).stage is stage)
     agent.kill()
     assert agent.check_valid() in ("1", "2")
     before = agent.status()
@@ -144,7 +144,7 @@ def test_an_agent_killed_between_trial_and_confirm_says_so_once(
     agent.kill()
     hub.lose_with = ""
     agent.start()
-    agent.wait(lambda state: state.stage is Stage.IDLE and not state.spool)
+    agent.wait(lambda state: only(state).stage is Stage.IDLE and not state.spool)
     assert finals(hub, "2") == [("confirmed", "")]
     assert hub.repeated >= 1, "it was sent again, and counted once"
     assert agent.check_valid() == "2"
@@ -158,16 +158,16 @@ def test_an_agent_killed_in_every_trial_gives_the_release_up(
     for tries in (1, 2):
         agent.wait(
             lambda state, tries=tries: (
-                state.stage is Stage.WATCHING
-                and state.attempt is not None
-                and state.attempt.tries == tries
+                only(state).stage is Stage.WATCHING
+                and only(state).attempt is not None
+                and only(state).attempt.tries == tries
             )
         )
         agent.kill()
         agent.start()
     hub.wait(lambda hub: finals(hub, "2"))
     assert finals(hub, "2") == [("trial_failed", "trial_interrupted")]
-    agent.wait(lambda state: state.stage is Stage.IDLE)
+    agent.wait(lambda state: only(state).stage is Stage.IDLE)
     status = agent.status()
     assert status is not None
     assert (status.models[0].release, agent.check_valid()) == ("1", "1")
@@ -179,7 +179,7 @@ def test_a_worker_that_dies_in_trial_fails_it_and_the_old_release_never_stopped(
     agent, publisher = on_release_1
     before = agent.status()
     publisher.offer("3", confirm_after_s=60.0)
-    agent.wait(lambda state: state.stage is Stage.WATCHING)
+    agent.wait(lambda state: only(state).stage is Stage.WATCHING)
     status = agent.status()
     assert status is not None
     worker = status.models[0].worker
@@ -187,7 +187,7 @@ def test_a_worker_that_dies_in_trial_fails_it_and_the_old_release_never_stopped(
     os.kill(worker, signal.SIGSEGV)
     hub.wait(lambda hub: finals(hub, "3"))
     assert finals(hub, "3") == [("trial_failed", "serving_crashed")]
-    agent.wait(lambda state: state.stage is Stage.IDLE)
+    agent.wait(lambda state: only(state).stage is Stage.IDLE)
     after = agent.status()
     assert before is not None
     assert after is not None
@@ -200,7 +200,7 @@ def test_a_serving_process_that_is_killed_in_trial_comes_back_with_the_trial(
 ) -> None:
     agent, publisher = on_release_1
     publisher.offer("2", confirm_after_s=3.0)
-    agent.wait(lambda state: state.stage is Stage.WATCHING)
+    agent.wait(lambda state: only(state).stage is Stage.WATCHING)
     agent.kill_serving()
     hub.wait(lambda hub: finals(hub, "2"))
     assert finals(hub, "2") == [("confirmed", "")]

@@ -35,7 +35,9 @@ def test_the_last_line_is_the_result_and_the_request_names_the_slots_files(tmp_p
         "print(json.dumps({'passed': True, 'detail': request['artifact_path'], 'cases': 4}))"
     )
     result = prover(tmp_path, script).prove("b", INSTALLED, Token())
-    assert result == ProveResult(passed=True, detail=str(tmp_path / "slots/b/model.onnx"), cases=4)
+    assert result == ProveResult(
+        passed=True, detail=str(tmp_path / "models/digits/b/model.onnx"), cases=4
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from edgefleet.agent import limits
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed, ServingProbed, TimerFired
-from edgefleet.agent.state import AgentState
+from edgefleet.agent.state import AgentState, ModelState
 from edgefleet.agent.stored import from_store, to_store
 from edgefleet.protocol.device import CheckInAnswer
 from support.agent_world import FACTS, Device, serving
@@ -130,7 +130,8 @@ def test_an_answer_to_another_check_in_changes_nothing() -> None:
 
 
 def test_telemetry_goes_with_the_check_in_and_is_forgotten_once_acknowledged() -> None:
-    device = booted()
+    device = Device(AgentState(interval_s=60.0, models={"digits": ModelState()}))
+    device.boot(whole=())
     answer(device)
     seen = serving("1", requests=7)
     device.hear(ServingProbed(status=seen, alive=True, draw=0.5))

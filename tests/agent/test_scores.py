@@ -40,11 +40,15 @@ def install(device: Device, release: ReleaseManifest, accuracy: float) -> Outcom
     digest, name = sha256_hex(encode(release)), release.release
     what = replace(offer(name), manifest_sha256=digest)
     check_in(device, what)
-    device.hear(ManifestOpened(job=device.job(FetchManifest), sha256=digest, manifest=release))
-    device.hear(Fetched(job=device.job(Fetch)))
-    device.hear(Fetched(job=device.job(Fetch)))
+    device.hear(
+        ManifestOpened(
+            model="digits", job=device.job(FetchManifest), sha256=digest, manifest=release
+        )
+    )
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
+    device.hear(Fetched(model="digits", job=device.job(Fetch)))
     result = ProveResult(passed=True, accuracy=accuracy)
-    device.hear(Proved(job=device.job(Prove), result=result))
+    device.hear(Proved(model="digits", job=device.job(Prove), result=result))
     check_in(device, what)
     device.hear(Activated(job=device.job(Apply), status=serving(name)))
     device.now += what.confirm_after_s
@@ -86,7 +90,7 @@ def test_scores_go_with_the_telemetry_of_their_release_until_they_are_acknowledg
     assert said.telemetry is not None
     assert said.telemetry.scores is not None
     assert (said.telemetry.scores.from_release, said.telemetry.scores.to_release) == ("1", "1")
-    assert device.state.soft.windows.scores is None
+    assert device.soft.windows.scores is None
     status = serving("1", requests=2 * limits.WINDOW_REQUESTS + 5)
     device.hear(ServingProbed(status=status, alive=True, draw=0.5))
     again = check_in(device).telemetry

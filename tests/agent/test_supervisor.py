@@ -10,51 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgefleet.agent.effect import Apply, WantedModel, WantedRelease
-from edgefleet.agent.state import InstalledRelease
+from edgefleet.agent import limits
 from edgefleet.agent.supervisor import MARKS, PID, Supervisor
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.storage import FolderStorage
 from edgefleet.protocol.run_marks import record
 from edgefleet.protocol.serving import ServingStatus
-from support.agent_world import manifest, serving
-
-MANIFEST = manifest("1")
-INSTALLED = InstalledRelease(
-    model="digits",
-    release="1",
-    manifest_sha256="0" * 64,
-    variant=MANIFEST.variants[0],
-    golden=MANIFEST.golden,
-    quality=MANIFEST.quality,
-)
-
-WANTED = Apply(
-    job=1,
-    generation=7,
-    models=(WantedModel(model="digits", confirmed=WantedRelease(slot="a", installed=INSTALLED)),),
-)
-
-SERVE = """
-import json, os, socketserver, sys
-from http.server import BaseHTTPRequestHandler
-status = json.loads(sys.argv[1])
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        status["generation"] = wanted["generation"]
-        self.do_GET()
-    def do_GET(self):
-        body = json.dumps({**status, "pid": os.getpid()}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def address_string(self): return "unix"
-    def log_message(self, *_): pass
-socketserver.UnixStreamServer(sys.argv[-1], Handler).serve_forever()
-"""
+from support.agent_world import serving
+from support.stub_serving import LATE, SERVING, WANTED
 
 
 @pytest.fixture
@@ -78,10 +42,6 @@ def supervise(
     return supervisor
 
 
-def status_text() -> str:
-    return msgspec.json.encode(serving("1")).decode()
-
-
 def test_a_process_that_ends_at_once_is_reported_with_its_last_words(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
@@ -94,7 +54,7 @@ def test_a_process_that_ends_at_once_is_reported_with_its_last_words(
 def test_another_agent_adopts_the_living_process_and_hears_of_its_end(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
-    first = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    first = supervise(storage, made, *SERVING, ended=threading.Event())
     started = first.apply(WANTED)
     ended = threading.Event()
     second = supervise(storage, made, "raise SystemExit('not started')", ended=ended)
@@ -115,7 +75,7 @@ def test_the_models_that_ran_when_the_process_ended_are_named_once(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
     ended = threading.Event()
-    supervisor = supervise(storage, made, SERVE, status_text(), ended=ended)
+    supervisor = supervise(storage, made, *SERVING, ended=ended)
     mark(storage, "stale")
     assert supervisor.ran() == (), "it ended before this agent began"
     pid = supervisor.apply(WANTED).pid
@@ -131,7 +91,7 @@ def test_the_models_that_ran_when_the_process_ended_are_named_once(
 def test_the_models_that_ran_are_named_although_the_process_was_started_again(
     storage: FolderStorage, made: list[Supervisor]
 ) -> None:
-    supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
     pid = supervisor.apply(WANTED).pid
     mark(storage, "a", "b")
     os.kill(pid, 9)
@@ -145,7 +105,7 @@ def test_the_end_of_a_worker_is_noticed(storage: FolderStorage, made: list[Super
         mine = msgspec.structs.replace(serving("1").models[0], worker=worker.pid)
         status = msgspec.json.encode(ServingStatus(pid=1, models=(mine,))).decode()
         ended = threading.Event()
-        supervisor = supervise(storage, made, SERVE, status, ended=ended)
+        supervisor = supervise(storage, made, SERVING[0], status, ended=ended)
         supervisor.apply(WANTED)
         worker.kill()
         assert ended.wait(60)
@@ -157,7 +117,7 @@ def test_the_end_of_a_worker_is_noticed(storage: FolderStorage, made: list[Super
 def test_a_process_that_lives_but_does_not_answer_is_replaced(
     storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
     before = supervisor.apply(WANTED)
     Path(storage.locate("serving.sock")).unlink()
     assert supervisor.status() == (None, True)
@@ -167,14 +127,15 @@ def test_a_process_that_lives_but_does_not_answer_is_replaced(
 
 
 def test_one_answer_that_comes_too_late_ends_nothing(
-    storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch
+    storage: FolderStorage, made: list[Supervisor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    supervisor = supervise(storage, made, SERVE, status_text(), ended=threading.Event())
+    monkeypatch.setattr(limits, "CONTROL_S", 1.0)
+    late = tmp_path / LATE
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
     before = supervisor.apply(WANTED)
-    ask, late = supervisor._ask, [None]
-    monkeypatch.setattr(supervisor, "_ask", lambda: late.pop() if late else ask())
+    late.touch()
     assert supervisor.apply(WANTED).pid == before.pid
-    assert late == []
+    assert not late.exists()
 
 
 def test_a_process_that_only_has_the_number_of_ours_is_left_alone(

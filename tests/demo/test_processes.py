@@ -1,13 +1,16 @@
-import subprocess
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from edgefleet.agent.supervisor import PID, _birth
+from edgefleet.agent.supervisor import Supervisor
+from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import InternalError
 from edgefleet.base.storage import FolderStorage
 from edgefleet.cli.demo.processes import Agent, Program, Programs
+from support.stub_serving import SERVING, WANTED
 
 
 def test_a_program_that_dies_ends_the_demo_with_the_end_of_its_log(tmp_path: Path) -> None:
@@ -51,14 +54,24 @@ def test_settings_for_other_commands_do_not_reach_the_programs(
         assert b"http://127.0.0.1:" in hub.line()
 
 
+def kill(pid: int) -> None:
+    """Kill a child, and wait until it has ended. Its parent can still ask for its exit code."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
 def test_the_serving_process_of_an_agent_that_was_killed_is_ended_with_it(tmp_path: Path) -> None:
     agent = Agent(
         "edge", "generic_x86", hub="http://127.0.0.1:1", claim="none", trust=tmp_path / "trust",
         folder=tmp_path,
     )  # fmt: skip
-    agent._process.kill()
-    agent._process.wait(60)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as left:
-        FolderStorage(tmp_path / "edge").write(PID, f"{left.pid} {_birth(left.pid)}".encode())
+    kill(agent.pid)
+    command = (sys.executable, "-c", *SERVING)
+    supervisor = Supervisor(FolderStorage(tmp_path / "edge"), command, SystemClock(), lambda: None)
+    left = supervisor.apply(WANTED).pid
+    try:
         agent.end()
-        assert left.wait(60) == -15
+        ended, status = os.waitpid(left, os.WNOHANG)
+        assert (ended, os.waitstatus_to_exitcode(status)) == (left, -signal.SIGTERM)
+    finally:
+        supervisor.stop()

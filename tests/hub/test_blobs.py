@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -126,10 +127,14 @@ def test_uploads_at_once_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_full_disk_is_a_typed_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_args: object) -> None:
-        raise OSError(28, "No space left on device")
+    honest = tempfile.mkstemp
 
-    monkeypatch.setattr(blobs_module, "_write", full)
+    def full(**place: Path) -> tuple[int, str]:
+        handle, name = honest(**place)
+        os.close(handle)
+        return os.open("/dev/full", os.O_WRONLY), name
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
     blobs = Blobs(tmp_path, max_bytes=1 << 30)
     with pytest.raises(EdgefleetError, match="disk_full"):
         asyncio.run(blobs.put(sha256_hex(DATA), pieces(DATA)))

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import socket
-import sqlite3
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,19 +21,18 @@ from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import CheckInAnswer, OutcomeKind, Phase
 from edgefleet.protocol.rollout import (
     Command,
-    ExposureSpec,
-    GateSpec,
     RolloutSpec,
     Verb,
     WaveSpec,
 )
-from edgefleet.protocol.version import PREVIOUS, PROTOCOL
+from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.wire import Problem, decode, encode
 from edgefleet.security.credentials import DeviceIdentity, issue_device_token
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
     ManualClock,
+    SlowDisk,
     check_in,
     enrol_inside,
     hub_inside,
@@ -45,19 +42,24 @@ from support.hub_inside import (
     report,
     request_of,
     settle,
+    stored_outcomes,
 )
 from support.hub_process import running_hub
 from support.raw_device import CHECKIN, RawDevice, enrolled, facts
-from support.tiny_releases import publish, tiny_release
+from support.tiny_releases import tiny_release
 
 
 def inside(
-    tmp_path: Path, body: Callable[[Hub, list[InsideDevice]], Any], devices: int = 2
+    tmp_path: Path,
+    body: Callable[[Hub, list[InsideDevice]], Any],
+    devices: int = 2,
+    disk: SlowDisk | None = None,
 ) -> None:
     """Run ``body`` against a hub with some devices."""
+    open_store = (disk or SlowDisk()).open_store
 
     async def main() -> None:
-        async with hub_inside(tmp_path / "data") as hub:
+        async with hub_inside(tmp_path / "data", open_store=open_store) as hub:
             await body(hub, await enrol_inside(hub, devices))
 
     asyncio.run(main())
@@ -66,14 +68,6 @@ def inside(
 def everything(hub: Hub) -> tuple[Any, ...]:
     """All state that a check-in can change."""
     return hub.devices(None, 100, ""), hub.fleet(), hub.rollouts(), hub.audit(None, 100)
-
-
-def stored_outcomes(data_dir: Path) -> list[tuple[int, str]]:
-    connection = sqlite3.connect(f"file:{data_dir / 'hub.sqlite'}?mode=ro", uri=True)
-    try:
-        return connection.execute("SELECT device, id FROM outcome ORDER BY number").fetchall()
-    finally:
-        connection.close()
 
 
 GOOD = {"protocol": 1, "seq": 1}
@@ -218,32 +212,12 @@ def test_a_heartbeat_writes_nothing(tmp_path: Path) -> None:
     inside(tmp_path, run)
 
 
-class BlockedWriter:
-    """Blocks the writer, so that nothing is committed until the end of the block."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
-        self._go_on = threading.Event()
-
-    async def __aenter__(self) -> None:
-        begun, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def wait(_connection: sqlite3.Connection) -> bool:
-            loop.call_soon_threadsafe(begun.set)
-            return self._go_on.wait(30)
-
-        self._job = self._store.writer.submit(wait)
-        await begun.wait()
-
-    async def __aexit__(self, *_error: object) -> None:
-        self._go_on.set()
-        await self._job
-
-
-async def acknowledged_too_early(hub: Hub, device: InsideDevice, data_dir: Path) -> bool:
+async def acknowledged_too_early(
+    hub: Hub, device: InsideDevice, data_dir: Path, disk: SlowDisk
+) -> bool:
     """Whether the hub acknowledges an outcome that a power cut could still lose."""
     said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
-    async with BlockedWriter(hub._store):
+    async with disk.blocked():
         answered = asyncio.ensure_future(reply_of(hub.device_plane(request_of(device, said))))
         await settle()
         early = answered.done() and stored_outcomes(data_dir) == []
@@ -253,16 +227,19 @@ async def acknowledged_too_early(hub: Hub, device: InsideDevice, data_dir: Path)
 
 
 def test_nothing_is_acknowledged_before_the_commit(tmp_path: Path) -> None:
+    disk = SlowDisk()
+
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
-        assert not await acknowledged_too_early(hub, devices[0], tmp_path / "data")
+        assert not await acknowledged_too_early(hub, devices[0], tmp_path / "data", disk)
         assert stored_outcomes(tmp_path / "data") == [(0, "o1")]
 
-    inside(tmp_path, run)
+    inside(tmp_path, run, disk=disk)
 
 
 def test_a_hub_that_acknowledges_before_the_commit_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disk = SlowDisk()
     honest = SqliteStore.save_outcomes
 
     async def hasty(*args: Any) -> None:
@@ -273,14 +250,22 @@ def test_a_hub_that_acknowledges_before_the_commit_is_caught(
     monkeypatch.setattr(SqliteStore, "save_outcomes", hasty)
 
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
-        assert await acknowledged_too_early(hub, devices[0], tmp_path / "data")
+        assert await acknowledged_too_early(hub, devices[0], tmp_path / "data", disk)
 
-    inside(tmp_path, run)
+    inside(tmp_path, run, disk=disk)
+
+
+def commits(hub: Hub) -> int:
+    """The number of commits since the hub started, from its metrics."""
+    (text,) = (line for line in hub.metrics().splitlines() if "commit_seconds_count" in line)
+    return int(text.split()[1])
 
 
 def test_reports_of_many_devices_share_a_commit(tmp_path: Path) -> None:
+    disk = SlowDisk()
+
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
-        async with BlockedWriter(hub._store):
+        async with disk.blocked():
             replies = [
                 asyncio.ensure_future(
                     check_in(hub, device, device.said(outcome("o1", OutcomeKind.CONFIRMED, "r")))
@@ -288,23 +273,24 @@ def test_reports_of_many_devices_share_a_commit(tmp_path: Path) -> None:
                 for device in devices
             ]
             await settle()
-            before = hub._metrics.commit_seconds.counts.copy()
+            before = commits(hub)
         for reply in await asyncio.gather(*replies):
             assert reply.status == 200
-        commits = sum(hub._metrics.commit_seconds.counts) - sum(before)
-        assert commits == 2  # the blocked commit, and one for all reports
+        assert commits(hub) - before == 2  # the blocked commit, and one for all reports
         assert len(stored_outcomes(tmp_path / "data")) == len(devices)
 
-    inside(tmp_path, run, devices=40)
+    inside(tmp_path, run, devices=40, disk=disk)
 
 
 def test_a_full_queue_answers_503_and_uses_up_no_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disk = SlowDisk()
+
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         device = devices[0]
         said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
-        async with BlockedWriter(hub._store):
+        async with disk.blocked():
             monkeypatch.setattr(writer_module, "WRITES_WAITING", 0)
             reply = await check_in(hub, device, said)
             assert (reply.status, decode(reply.body, Problem).code) == (503, "overloaded")
@@ -314,7 +300,7 @@ def test_a_full_queue_answers_503_and_uses_up_no_number(
         monkeypatch.setattr(writer_module, "WRITES_WAITING", 10)
         assert (await report(hub, device, said)).acked == ("o1",)
 
-    inside(tmp_path, run)
+    inside(tmp_path, run, disk=disk)
 
 
 def test_a_device_that_reports_without_end_is_told_to_wait(
@@ -340,13 +326,15 @@ def test_a_device_that_reports_without_end_is_told_to_wait(
 
 
 def test_an_offer_is_made_only_once_the_start_is_durable(tmp_path: Path) -> None:
+    disk = SlowDisk()
+
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "2"))
         for device in devices:
             await report(hub, device, device.said())
         spec = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
         view = await hub.plan(spec, "operator")
-        async with BlockedWriter(hub._store):
+        async with disk.blocked():
             start = asyncio.ensure_future(hub.command(view.id, Verb.START, Command(), "operator"))
             await settle()
             assert (await report(hub, devices[0], devices[0].said())).offer is None
@@ -355,7 +343,7 @@ def test_an_offer_is_made_only_once_the_start_is_durable(tmp_path: Path) -> None
         assert offer is not None
         assert (offer.release, offer.action, offer.rollout) == ("2", "install", view.id)
 
-    inside(tmp_path, run)
+    inside(tmp_path, run, disk=disk)
 
 
 def test_new_facts_are_kept(tmp_path: Path) -> None:
@@ -377,7 +365,7 @@ def test_a_device_cannot_fill_the_hub_with_names_it_makes_up(tmp_path: Path) -> 
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         for number in range(20):
             await report(hub, devices[0], devices[0].said(running=f"made-up-{number}"))
-        assert hub.device("d000").release is None
+        assert hub.device("d000").models == ()
         assert hub.fleet().on_release == {}
 
     inside(tmp_path, run)
@@ -435,65 +423,29 @@ def test_a_report_on_a_rollout_that_a_device_has_no_part_in_counts_nowhere(
     inside(tmp_path, body, devices=10)
 
 
-def test_agents_of_both_versions_end_on_the_release(tmp_path: Path) -> None:
-    with running_hub(tmp_path / "data") as hub:
-        client = hub.client()
-        publish(client, PublisherKey.generate(), tiny_release(tmp_path, "2"))
-        devices = enrolled(client, hub.url, 2)
-        devices[0].protocol = PREVIOUS
+def test_an_agent_of_protocol_1_is_shown_and_gets_no_release(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        old, new = devices
+        old.protocol = OLDEST_SERVED - 1
+        await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "2"))
         for device in devices:
-            device.check_in()
-        gate = GateSpec(soak_s=0, min_sample=1, confirm_after_s=0.1)
+            await report(hub, device, device.said())
         spec = RolloutSpec(
-            model="digits",
-            release="2",
-            waves=(WaveSpec(percent=100),),
-            gate=gate,
-            exposure=ExposureSpec(first=1),
+            model="digits", release="2", skip_ineligible=True, waves=(WaveSpec(percent=100),)
         )
-        view = client.plan(spec)
-        client.command(view.id, Verb.START, Command())
-        for _ in range(6):
-            for device in devices:
-                device.check_in()
-                device.live()
-        for device in devices:
-            device.check_in()
-            device.close()
-        assert [device.release for device in devices] == ["2", "2"]
-        kinds = [[one.kind for one in device.reported] for device in devices]
-        assert kinds == [[OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED]] * 2
-        assert client.rollout(view.id).evidence.healthy == 2
+        view = await hub.plan(spec, "operator")
+        assert view.ineligible == {"agent_too_old": 1}
+        await hub.command(view.id, Verb.START, Command(), "operator")
+        assert (await report(hub, new, new.said())).offer is not None
+        start = outcome("start", OutcomeKind.TRIAL_STARTED, view.id)
+        answer = await report(hub, old, old.said(start, phase=Phase.TRIAL))
+        assert (answer.offer, answer.acked) == (None, ())
+        assert hub.rollout(view.id).exposed == 0
+        waits = hub.why_device(old.name).waits
+        assert [wait.code.value for wait in waits] == ["ineligible"], "the device is online"
+        assert "speaks protocol 1" in waits[0].text
 
-
-def test_an_offer_to_an_agent_of_the_version_before_is_durable_before_it_is_made(
-    tmp_path: Path,
-) -> None:
-    async def main() -> None:
-        async with hub_inside(tmp_path / "data") as hub:
-            first, other = await enrol_inside(hub, 2)
-            first.protocol = other.protocol = PREVIOUS
-            await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "2"))
-            spec = RolloutSpec(
-                model="digits",
-                release="2",
-                waves=(WaveSpec(percent=100),),
-                exposure=ExposureSpec(first=1),
-            )
-            view = await hub.plan(spec, "operator")
-            await hub.command(view.id, Verb.START, Command(), "operator")
-            assert (await report(hub, first, first.said())).offer is not None
-            assert (await report(hub, other, other.said())).offer is None
-        async with hub_inside(tmp_path / "data") as hub:
-            assert (await report(hub, other, other.said())).offer is None, "the place is reserved"
-            start = outcome("start", OutcomeKind.TRIAL_STARTED, view.id)
-            answer = await report(hub, first, first.said(start, phase=Phase.TRIAL))
-            assert answer.acked == ("start",)
-            assert hub.rollout(view.id).evidence.in_trial == 1
-            forged = outcome("mine", OutcomeKind.OFFERED, view.id)
-            assert (await report(hub, other, other.said(forged))).offer is None
-
-    asyncio.run(main())
+    inside(tmp_path, run, devices=2)
 
 
 def test_a_protocol_that_is_not_served_is_counted_in_the_plan_and_said(tmp_path: Path) -> None:
@@ -511,6 +463,9 @@ def test_a_protocol_that_is_not_served_is_counted_in_the_plan_and_said(tmp_path:
         await report(hub, devices[0], devices[0].said())
         view = await hub.plan(spec, "operator")
         assert view.ineligible == {"agent_too_old": 2}
-        assert "this hub speaks protocols 1 to 2" in hub.why_device(devices[1].name).line
+        assert (
+            f"this hub serves protocols {OLDEST_SERVED} to {PROTOCOL}"
+            in hub.why_device(devices[1].name).line
+        )
 
     inside(tmp_path, run, devices=3)

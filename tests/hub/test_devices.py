@@ -52,10 +52,14 @@ def test_what_could_not_be_written_of_a_device_is_written_by_the_next_flush(
         with monkeypatch.context() as full:
             full.setattr(writer_module, "WRITES_WAITING", 0)
             with pytest.raises(DeviceError, match="overloaded"):
-                await hub._devices.flush()
-        await hub._devices.flush()
+                await hub.flush()
+        await hub.flush()
         with sqlite3.connect(tmp_path / "data" / "hub.sqlite") as found:
-            assert found.execute("SELECT row, phase FROM standing").fetchall() == [(1, "fetching")]
+            stored = found.execute(
+                "SELECT row, model_list.models FROM device_standing"
+                " JOIN model_list ON number = device_standing.models"
+            ).fetchall()
+            assert stored == [(1, '[["",null,"fetching"]]')]
 
     inside(tmp_path, run)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,18 @@ def test_a_histogram_counts_by_upper_bound() -> None:
     assert sums == {"edgefleet_test_seconds_sum": 7.65, "edgefleet_test_seconds_count": 4}
 
 
+ONE = '[["digits","1","idle"]]'
+
+
+def stored_standings(data_dir: Path) -> list[tuple[int, str, int]]:
+    """The standings in the database, as (row of the device, models, sequence number)."""
+    with closing(sqlite3.connect(f"file:{data_dir / 'hub.sqlite'}?mode=ro", uri=True)) as found:
+        return found.execute(
+            "SELECT row, model_list.models, seq FROM device_standing"
+            " JOIN model_list ON number = device_standing.models ORDER BY row"
+        ).fetchall()
+
+
 def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: Path) -> None:
     clock = ManualClock()
 
@@ -87,16 +101,16 @@ def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: 
             for device in devices[:2]:
                 await report(hub, device, device.said(running="1"))
             await hub.loop.tick()
-            assert list(hub._store.reader.load_standings()) == []
+            assert stored_standings(tmp_path / "data") == []
             clock.time += STANDING_FLUSH_S
             await hub.loop.tick()
-            stored = sorted(hub._store.reader.load_standings(), key=lambda standing: standing.row)
-            assert [(at.row, at.release, at.seq) for at in stored] == [(0, "1", 1), (1, "1", 1)]
+            assert stored_standings(tmp_path / "data") == [(0, ONE, 1), (1, ONE, 1)]
             await report(hub, devices[2], devices[2].said(running="1"))  # written by close
 
     async def after() -> None:
         async with hub_inside(tmp_path / "data", clock) as hub:
-            assert [view.release for view in hub.devices(None, 10, "").devices] == ["1"] * 3
+            devices = hub.devices(None, 10, "").devices
+            assert [model.release for view in devices for model in view.models] == ["1"] * 3
             assert hub.fleet().on_release == {"digits": {"1": 3}}
 
     asyncio.run(before())
@@ -111,6 +125,7 @@ def test_the_metrics_show_each_wait_that_needs_a_person(code: WaitCode) -> None:
         rollouts={},
         waits=[("ro-1", report)],
         quarantined=0,
+        writes=0,
         releases=0,
         queue_depth=0,
         uptime_s=0.0,

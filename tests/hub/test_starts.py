@@ -1,4 +1,4 @@
-"""The acknowledgement of a start is its grant: grants never exceed the plan's limits."""
+"""The acknowledgement of a start is its admission: admissions never exceed the plan's limits."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from edgefleet.protocol.rollout import (
     WaveSpec,
     WindowSpec,
 )
-from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.admission.control import Admission
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -38,6 +38,7 @@ from support.hub_inside import (
     outcome,
     publish_inside,
     report,
+    stored_outcomes,
 )
 from support.tiny_releases import tiny_release
 
@@ -83,7 +84,7 @@ def waits_for_person(hub: Hub) -> set[tuple[str, str]]:
 
 
 async def ask(hub: Hub, device: InsideDevice, rollout: str) -> bool:
-    """Report a start. Returns whether the hub granted it."""
+    """Report a start. Returns whether the hub admitted it."""
     start = outcome(f"{device.name}-start", STARTED, rollout)
     answer = await report(hub, device, device.said(start, phase=Phase.STAGED))
     return answer.acked == (start.id,)
@@ -91,12 +92,12 @@ async def ask(hub: Hub, device: InsideDevice, rollout: str) -> bool:
 
 def test_many_starts_at_once_never_exceed_what_is_allowed_by_one(tmp_path: Path) -> None:
     async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
-        granted = await asyncio.gather(*(ask(hub, device, rollout) for device in devices))
-        assert sum(granted) == 10
+        admitted = await asyncio.gather(*(ask(hub, device, rollout) for device in devices))
+        assert sum(admitted) == 10
         view = hub.rollout(rollout)
         assert (view.exposed, view.evidence.in_trial, view.allowed) == (10, 10, 10)
         again = await asyncio.gather(*(ask(hub, device, rollout) for device in devices))
-        assert again == granted, "a repeated start of an admitted device is admitted, no other"
+        assert again == admitted, "a repeated start of an admitted device is admitted, no other"
 
     rolling(tmp_path, run)
 
@@ -105,8 +106,7 @@ def test_a_refused_start_is_neither_stored_nor_acknowledged(tmp_path: Path) -> N
     async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
         for device in devices:
             await ask(hub, device, rollout)
-        stored = [one.row for one in hub._store.reader.load_outcomes()]
-        assert len(stored) == 10
+        assert len(stored_outcomes(tmp_path / "data")) == 10
 
     rolling(tmp_path, run)
 
@@ -218,10 +218,10 @@ def test_a_hub_that_was_killed_goes_on_counting_where_it_was(tmp_path: Path) -> 
     asyncio.run(main())
 
 
-def test_a_hub_that_grants_without_asking_is_caught(
+def test_a_hub_that_admits_without_asking_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "admit", lambda *_: True)
+    monkeypatch.setattr(Admission, "admit", lambda *_: True)
     with pytest.raises(AssertionError):
         test_many_starts_at_once_never_exceed_what_is_allowed_by_one(tmp_path)
 

@@ -1,21 +1,17 @@
 """Changes of rollouts are serialized, even if a caller is cancelled."""
 
 import asyncio
-import sqlite3
-import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.hub.hub import Hub
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import Command, GateSpec, RolloutSpec, Status, Verb, WaveSpec
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     ManualClock,
+    SlowDisk,
     enrol_inside,
     hub_inside,
     outcome,
@@ -28,30 +24,12 @@ from support.tiny_releases import tiny_release
 GATE = GateSpec(soak_s=0, min_sample=1, confirm_after_s=0)
 
 
-@asynccontextmanager
-async def slow_disk(hub: Hub) -> AsyncIterator[None]:
-    """Block the writer until the end of the block."""
-    writing, room = threading.Event(), threading.Event()
-
-    def wait(_connection: sqlite3.Connection) -> None:
-        writing.set()
-        assert room.wait(30)
-
-    waiting = hub._store.writer.submit(wait)
-    await asyncio.to_thread(writing.wait, 30)
-    try:
-        yield
-    finally:
-        room.set()
-    await waiting
-
-
 def test_a_look_that_is_cancelled_while_it_is_written_holds_before_the_next_verb(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
-        clock = ManualClock()
-        async with hub_inside(tmp_path / "hub", clock) as hub:
+        clock, disk = ManualClock(), SlowDisk()
+        async with hub_inside(tmp_path / "hub", clock, open_store=disk.open_store) as hub:
             devices = await enrol_inside(hub, 3)
             await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path / "r1"))
             spec = RolloutSpec(
@@ -63,7 +41,7 @@ def test_a_look_that_is_cancelled_while_it_is_written_holds_before_the_next_verb
                 said = outcome(device.name, OutcomeKind.CONFIRMED, rollout, "1")
                 await report(hub, device, device.said(said, running="1"))
             clock.time += 5
-            async with slow_disk(hub):
+            async with disk.blocked():
                 look = asyncio.create_task(hub.loop.tick())
                 await settle()
                 pause = asyncio.create_task(hub.command(rollout, Verb.PAUSE, Command(), "operator"))

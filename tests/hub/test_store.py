@@ -19,7 +19,6 @@ from edgefleet.hub.store import sqlite as sqlite_module
 from edgefleet.hub.store import writer as writer_module
 from edgefleet.hub.store.migrations import Migration, migrate, packaged
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.hub.store.writer import Commit
 from edgefleet.protocol.device import Facts, Outcome, OutcomeKind
 from edgefleet.rollout.lifecycle.step import AuditLine
 
@@ -27,8 +26,8 @@ from edgefleet.rollout.lifecycle.step import AuditLine
 def save_lines(
     store: SqliteStore, lines: Sequence[AuditLine], now: float
 ) -> "asyncio.Future[None]":
-    """Write audit lines only."""
-    return store.writer.submit(lambda connection: sqlite_module._audit(connection, lines, now))
+    """Write audit lines, with the state of a rollout."""
+    return store.save_rollout("r", "{}", lines, now, lambda _none: None)
 
 
 def line_of(actor: str, action: str, about: str, detail: str = "") -> AuditLine:
@@ -42,12 +41,12 @@ def outcome(number: int, kind: OutcomeKind = OutcomeKind.CONFIRMED) -> Outcome:
     return Outcome(id=f"o{number}", rollout="r", release="2", kind=kind, at=1.0)
 
 
-def with_store(path: Path, body: Callable[[SqliteStore, list[Commit]], Any]) -> Any:
-    """Run ``body`` on a started store."""
+def with_store(path: Path, body: Callable[[SqliteStore, list[int]], Any]) -> Any:
+    """Run ``body`` on a started store, with the number of writes at the end of each commit."""
 
     async def main() -> Any:
         store, commits = SqliteStore.open(path / "hub.sqlite"), []
-        store.start(commits.append)
+        store.start(lambda _seconds: commits.append(store.writer.writes))
         try:
             return await body(store, commits)
         finally:
@@ -77,8 +76,9 @@ async def hold(store: SqliteStore) -> tuple[threading.Event, "asyncio.Future[boo
 
 
 def test_many_reports_that_wait_share_one_commit(tmp_path: Path) -> None:
-    async def body(store: SqliteStore, commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, commits: list[int]) -> None:
         device = await enrol(store, "d")
+        enrolled = commits[-1]
         commits.clear()
         go_on, first = await hold(store)
         reports = [
@@ -87,13 +87,13 @@ def test_many_reports_that_wait_share_one_commit(tmp_path: Path) -> None:
         ]
         go_on.set()
         await asyncio.gather(first, *reports)
-        assert [commit.writes for commit in commits] == [1, 200]
+        assert commits == [enrolled + 1, enrolled + 1 + 200]
 
     with_store(tmp_path, body)
 
 
 def test_an_outcome_is_kept_once_however_often_it_is_sent(tmp_path: Path) -> None:
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         device = await enrol(store, "d")
         told: list[tuple[Outcome, ...]] = []
         for sent in ([outcome(1)], [outcome(1), outcome(2)], [outcome(2), outcome(1)]):
@@ -105,7 +105,7 @@ def test_an_outcome_is_kept_once_however_often_it_is_sent(tmp_path: Path) -> Non
 
 
 def test_the_same_id_from_two_devices_is_two_outcomes(tmp_path: Path) -> None:
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         for name in ("a", "b"):
             device = await enrol(store, name, claim=name)
             await store.save_outcomes(device.row, [outcome(1)], 1.0, lambda _fresh: None)
@@ -115,7 +115,7 @@ def test_the_same_id_from_two_devices_is_two_outcomes(tmp_path: Path) -> None:
 
 
 def test_one_bad_job_does_not_take_its_neighbours_down(tmp_path: Path) -> None:
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         def bad(_connection: sqlite3.Connection) -> None:
             raise DeviceError("claim_unknown", "No.")
 
@@ -133,7 +133,7 @@ def test_one_bad_job_does_not_take_its_neighbours_down(tmp_path: Path) -> None:
 
 
 def test_memory_changes_in_the_order_of_the_commits(tmp_path: Path) -> None:
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         seen: list[int] = []
         jobs = [store.writer.submit(lambda _c, n=n: n, seen.append) for n in range(500)]
         for job in jobs[::3]:
@@ -149,7 +149,7 @@ def test_a_full_queue_refuses_instead_of_growing(
 ) -> None:
     monkeypatch.setattr(writer_module, "WRITES_WAITING", 3)
 
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         go_on, job = await hold(store)
         jobs: list[asyncio.Future[Any]] = [job]
         jobs += [store.writer.submit(lambda _c: None) for _ in range(3)]
@@ -162,7 +162,7 @@ def test_a_full_queue_refuses_instead_of_growing(
 
 
 def test_a_full_disk_is_a_typed_error_and_the_store_goes_on(tmp_path: Path) -> None:
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         def limit(connection: sqlite3.Connection) -> None:
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
             connection.execute(f"PRAGMA max_page_count = {pages + 2}")
@@ -181,11 +181,11 @@ def test_a_database_that_another_program_holds_is_waited_for_and_then_a_typed_er
 ) -> None:
     monkeypatch.setattr(sqlite_module, "LOCK_WAIT_S", 0.05)
 
-    async def body(store: SqliteStore, commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, commits: list[int]) -> None:
+        begun: list[str] = []
+        await store.writer.submit(lambda connection: connection.set_trace_callback(begun.append))
         other = sqlite3.connect(tmp_path / "hub.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        begun: list[str] = []
-        store._writing.set_trace_callback(begun.append)
         jobs = [save_lines(store, [line_of("operator", "refused", "x")], 1.0) for _ in range(50)]
         refused = await asyncio.gather(*jobs, return_exceptions=True)
         assert {getattr(error, "code", None) for error in refused} == {"overloaded"}
@@ -199,7 +199,7 @@ def test_a_database_that_another_program_holds_is_waited_for_and_then_a_typed_er
 
 
 def test_the_audit_log_cannot_be_changed_or_shortened(tmp_path: Path) -> None:
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         await save_lines(store, [line_of("operator", "start", "rollout/r")], 1.0)
         for statement in ("DELETE FROM audit", "UPDATE audit SET actor = 'nobody'"):
             with pytest.raises(sqlite3.IntegrityError, match="audit log"):
@@ -221,7 +221,7 @@ def test_the_audit_log_cannot_be_changed_or_shortened(tmp_path: Path) -> None:
 def test_a_claim_enrols_one_device_in_time(
     tmp_path: Path, claim: str, name: str, now: float, code: str
 ) -> None:
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         await enrol(store, "taken", claim="used")
         await store.save_claims(["fresh"], {}, 100.0, line_of("operator", "claim", "fleet"), 0.0)
         with pytest.raises(DeviceError, match=code):
@@ -233,7 +233,7 @@ def test_a_claim_enrols_one_device_in_time(
 
 
 def test_what_a_claim_says_of_labels_wins(tmp_path: Path) -> None:
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         line = line_of("operator", "claim", "fleet")
         await store.save_claims(["c"], {"site": "lyon"}, 100.0, line, 0.0)
         own = {"site": "everywhere", "colour": "red"}
@@ -250,6 +250,20 @@ def test_the_schema_is_applied_once_and_remembered(tmp_path: Path) -> None:
     rows = connection.execute("SELECT number, sha256 FROM migration").fetchall()
     assert rows == [(step.number, step.sha256) for step in packaged()]
     assert [step.number for step in packaged()] == list(range(1, len(packaged()) + 1))
+
+
+def test_stored_offers_to_agents_of_protocol_1_are_removed(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
+    migrate(connection, packaged()[:3])
+    connection.execute("INSERT INTO device VALUES (0, 'd', 0, '{}', '{}')")
+    for id_, kind in (("a", "offered"), ("b", "trial_started")):
+        connection.execute(
+            "INSERT INTO outcome (device, id, rollout, release, kind, at, reason, detail,"
+            " received_at) VALUES (0, ?, 'ro-1', '1', ?, 0, '', '', 0)",
+            (id_, kind),
+        )
+    migrate(connection, packaged())
+    assert connection.execute("SELECT id FROM outcome").fetchall() == [("b",)]
 
 
 @pytest.mark.parametrize("tamper", ["changed", "newer"])
@@ -278,20 +292,20 @@ def test_a_step_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
 def test_a_commit_is_on_the_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
     """With these two settings SQLite guarantees that a commit is durable."""
 
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         def settings(connection: sqlite3.Connection) -> tuple[str, int]:
             (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
             (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
             return journal, synchronous
 
         full = 2
-        assert settings(store._writing) == ("wal", full)
+        assert await store.writer.submit(settings) == ("wal", full)
 
     with_store(tmp_path, body)
 
 
 def test_claims_that_nobody_used_are_forgotten_in_the_end(tmp_path: Path) -> None:
-    async def body(store: SqliteStore, _commits: list[Commit]) -> None:
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
         line = line_of("operator", "claim", "fleet")
         await enrol(store, "old", "used")
         await store.save_claims(["unused"], {}, 100.0, line, 0.0)
@@ -327,7 +341,7 @@ WRITE_UNTIL_KILLED = textwrap.dedent(
 
     async def main():
         store = SqliteStore.open(Path(sys.argv[1]))
-        store.start(lambda _commit: None)
+        store.start(lambda _seconds: None)
         number = 0
         while True:
             jobs = [store.writer.submit(partial(write, number + n)) for n in range(7)]
@@ -354,7 +368,7 @@ def test_what_was_acknowledged_survives_a_killed_writer(tmp_path: Path) -> None:
     process.stdout.close()
     process.wait()
 
-    async def body(store: SqliteStore, _commits: list[Commit]) -> list[str]:
+    async def body(store: SqliteStore, _commits: list[int]) -> list[str]:
         return [entry.action for entry in store.reader.audit(None, 100_000)]
 
     kept = with_store(tmp_path, body)

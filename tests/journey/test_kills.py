@@ -26,7 +26,7 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.wire import encode
 from edgefleet.security.signing import PublisherKey
-from support.agent_process import AgentProcess
+from support.agent_process import AgentProcess, only
 from support.hub_process import HubProcess, running_hub
 from support.tiny_models import pixels
 from support.tiny_releases import publish, tiny_release
@@ -100,7 +100,7 @@ class Fleet:
 
         def look(agent: AgentProcess) -> None:
             def there(state: AgentState) -> bool:
-                return seen.is_set() or state.stage is stage
+                return seen.is_set() or only(state).stage is stage
 
             agent.wait(there)
             if not seen.is_set():
@@ -204,7 +204,7 @@ def test_a_rollout_ends_the_same_whatever_is_killed(
     assert [(wave.cut, wave.exposed) for wave in end.waves] == [(1, 1), (2, 2), (3, 3)]
     assert (end.evidence.healthy, end.evidence.failed, end.exposed) == (3, 0, 3)
     for agent in fleet.agents:
-        agent.wait(lambda state: state.stage is Stage.IDLE and not state.spool)
+        agent.wait(lambda state: only(state).stage is Stage.IDLE and not state.spool)
         assert agent.check_valid(fleet.digests) == "2"
         assert agent.wait_serving()[1].release == "2"
     assert asking.failures == []

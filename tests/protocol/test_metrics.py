@@ -38,7 +38,7 @@ from edgefleet.rollout.evidence import cohorts, gate
 from edgefleet.sim.virtual import telemetry as simulated
 from edgefleet.sim.virtual.scenario import NEW, OLD, Truth
 from edgefleet.web import gate_tests
-from support.agent_world import serving
+from support.agent_world import serving_model
 
 DOCS = Path(__file__).parents[2] / "docs"
 KEYS = [metric.key for metric in METRICS]
@@ -56,9 +56,9 @@ def report(stats: Callable[[str], LiveStats]) -> Telemetry:
     for release in (OLD, OLD, NEW, NEW):
         now += 100.0
         grown = stats(release)
-        status = replace(serving(release), stats=grown)
+        status = replace(serving_model(release), stats=grown)
         windows = quality_window.advance(windows, status, grown, now)
-        tallies, _ = telemetry.fold(tallies, None, status, grown)
+        tallies, _ = telemetry.fold(tallies, 1, status, grown)
     return replace(tallies[-1], scores=windows.scores)
 
 

@@ -4,7 +4,7 @@ import pytest
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.protocol import device, operator, release, rollout, serving, why
 from edgefleet.protocol.api import BY_NAME, ENDPOINTS
-from edgefleet.protocol.device import CheckIn
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, ModelReport, Phase, digest
 from edgefleet.protocol.version import OLDEST, PROTOCOL, check_protocol
 from edgefleet.protocol.wire import Wire, decode, encode, error_from_answer, problem
 
@@ -134,3 +134,30 @@ def test_an_unknown_field_of_a_plan_is_refused_by_name(body: bytes, field: str) 
         decode(body, rollout.RolloutSpec)
     assert caught.value.field == field
     assert "correct its name" in caught.value.hint
+
+
+MODELS = tuple(ModelReport(model=f"model-{number}", release=f"{number}.0") for number in range(8))
+
+
+@pytest.mark.parametrize("count", [0, 1, 8])
+def test_a_heartbeat_has_at_most_50_bytes_for_any_number_of_models(count: int) -> None:
+    heartbeat = CheckIn(protocol=PROTOCOL, seq=123_456, digest=digest(MODELS[:count]))
+    assert len(encode(heartbeat)) <= 50
+    assert len(encode(CheckInAnswer(interval_s=60.0))) <= 20
+
+
+def test_the_digest_depends_on_each_release_and_phase_and_not_on_the_order() -> None:
+    changed = (
+        MODELS[:7],
+        (*MODELS[:7], ModelReport(model="model-7", release="7.1")),
+        (*MODELS[:7], ModelReport(model="model-7", release="7.0", phase=Phase.TRIAL)),
+        (*MODELS[:7], ModelReport(model="model-8", release="7.0")),
+    )
+    assert len({digest(MODELS), *map(digest, changed)}) == 5
+    assert digest(reversed(MODELS)) == digest(MODELS)
+
+
+def test_a_model_that_is_not_on_the_device_is_not_in_the_digest() -> None:
+    assert digest((*MODELS, ModelReport(model="gone"))) == digest(MODELS)
+    first = ModelReport(model="new", phase=Phase.FETCHING)
+    assert digest((*MODELS, first)) != digest(MODELS)

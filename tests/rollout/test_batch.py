@@ -11,13 +11,13 @@ from edgefleet.protocol.device import Outcome, OutcomeKind, Phase, Sketches, Tel
 from edgefleet.protocol.rollout import (
     BudgetSpec,
     ExposureSpec,
-    Freeze,
     PaceSpec,
     Verb,
     WaveSpec,
     WindowSpec,
 )
-from support.toy_rollout import MODEL, ToyShell, outcome, spec
+from support.fleets import memory_hub
+from support.plans import MODEL, outcome, spec
 
 DEVICES = 120
 PLANS = {
@@ -41,19 +41,17 @@ class Twins:
 
     def __init__(self, seed: int, **knobs: object) -> None:
         self.chance = Random(seed)
-        self.singly, self.together = ToyShell(DEVICES), ToyShell(DEVICES)
+        self.singly, self.together = memory_hub(DEVICES, "1", "2"), memory_hub(DEVICES, "1", "2")
         wanted = replace(spec("2", 100), **knobs)
-        for shell in (self.singly, self.together):
-            shell.publish("1")
-            shell.publish("2")
-            shell.command(shell.plan(spec("1", 100)), Verb.START)
+        for hub in (self.singly, self.together):
+            hub.command(hub.plan(spec("1", 100)), Verb.START)
             self.rollout = "ro-1"
         for verb in (Verb.ADVANCE,):
             self.command("ro-1", verb)
         rows = np.arange(DEVICES)
         self.observe(rows, "1", Phase.IDLE)
-        for shell in (self.singly, self.together):
-            shell.command(shell.plan(wanted), Verb.START)
+        for hub in (self.singly, self.together):
+            hub.command(hub.plan(wanted), Verb.START)
         self.rollout = "ro-2"
         self.attempt = 1
 
@@ -62,8 +60,8 @@ class Twins:
         return np.array(sorted(self.chance.sample(range(DEVICES), count)))
 
     def command(self, rollout: str, verb: Verb) -> None:
-        for shell in (self.singly, self.together):
-            shell.command(rollout, verb)
+        for hub in (self.singly, self.together):
+            hub.command(rollout, verb)
 
     def observe(self, rows: np.ndarray, release: str | None, phase: Phase) -> None:
         now, model = self.singly.now, MODEL if release else None
@@ -79,23 +77,23 @@ class Twins:
         now = self.singly.now
         one, many = self.singly.engine, self.together.engine
         if kind is OutcomeKind.TRIAL_STARTED:
-            granted = [one.admit(row, sent, now) for row in rows.tolist()]
+            admitted = [one.admission.admit(row, sent, now) for row in rows.tolist()]
             mask = many.batch.admit(rows, sent, now)
-            assert mask.tolist() == granted
+            assert mask.tolist() == admitted
             rows = rows[mask]
             if not len(rows):
                 return
-        new = [one.record(row, sent, now) for row in rows.tolist()]
+        new = [one.intake.record(row, sent, now) for row in rows.tolist()]
         assert many.batch.record(rows, sent, now) == sum(new)
 
     def send_telemetry(self, rows: np.ndarray, sent: Telemetry) -> None:
         for row in rows.tolist():
-            self.singly.engine.telemetry(row, sent, self.singly.now)
+            self.singly.engine.intake.add_telemetry(row, sent, self.singly.now)
         self.together.engine.batch.telemetry(rows, sent, self.singly.now)
 
     def answers(self, rows: np.ndarray) -> None:
         now = self.singly.now
-        one = {row: self.singly.engine.answer(row, now) for row in rows.tolist()}
+        one = {row: self.singly.engine.admission.offers(row, now) for row in rows.tolist()}
         many = {
             row: offer
             for offer, offered in self.together.engine.batch.answers(rows, now)
@@ -104,21 +102,18 @@ class Twins:
         assert many == one
 
     def freeze(self, *, frozen: bool) -> None:
-        for shell in (self.singly, self.together):
-            shell.engine.set_freeze(Freeze(frozen=frozen, person="ann"))
+        for hub in (self.singly, self.together):
+            hub.freeze(frozen=frozen, person="ann")
 
     def evaluate(self, seconds: float) -> None:
-        for shell in (self.singly, self.together):
-            shell.now += seconds
-            for rollout in shell.engine.open_rollouts():
-                change = shell.engine.evaluate(rollout, shell.now)
-                if change is not None:
-                    shell.commit(change)
+        for hub in (self.singly, self.together):
+            hub.now += seconds
+            hub.evaluate()
 
     def compare(self) -> None:
         mine, theirs = (
-            msgspec.to_builtins(shell.engine.view("ro-2", shell.now))
-            for shell in (self.singly, self.together)
+            msgspec.to_builtins(hub.engine.view("ro-2", hub.now))
+            for hub in (self.singly, self.together)
         )
         assert_alike(mine, theirs)
         one, many = self.singly.engine, self.together.engine
@@ -196,7 +191,7 @@ def test_a_start_that_was_withdrawn_may_be_asked_for_again_by_many() -> None:
 
 
 def test_a_check_in_that_was_answered_before_is_known_among_many() -> None:
-    fleet = ToyShell(4).engine.fleet
+    fleet = memory_hub(4).engine.fleet
     fleet.accept_seq(2, 9)
     assert fleet.accept_seqs(np.arange(4), 9).tolist() == [True, True, False, True]
     assert [fleet.last_seq(row) for row in range(4)] == [9, 9, 9, 9]
@@ -204,7 +199,7 @@ def test_a_check_in_that_was_answered_before_is_known_among_many() -> None:
 
 
 def test_a_report_about_an_unknown_rollout_is_not_counted() -> None:
-    alike = ToyShell(4).engine.batch
+    alike = memory_hub(4).engine.batch
     sent = Outcome(id="x", rollout="ro-9", release="1", kind=OutcomeKind.TRIAL_STARTED, at=0.0)
     assert not alike.admit(np.arange(4), sent, 0.0).any()
     assert alike.record(np.arange(4), sent, 0.0) == 0

@@ -21,14 +21,14 @@ from edgefleet.protocol.why import Wait
 from edgefleet.rollout.census import Census
 from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
-from edgefleet.rollout.lifecycle.step import _replace_wave
+from edgefleet.rollout.lifecycle.step import replace_wave
 
 def plant(
     state: RolloutState, wave: WaveState, evidence: Evidence, judgement: Judgement, offer: Offer,
     wait: Wait, census: Census,
 ) -> None:
     replace(state, revision=1, ended_at=None)
-    _replace_wave(state, judgement=judgement, closed_at=1.0)
+    replace_wave(state, judgement=judgement, closed_at=1.0)
     replace(wave, rows=1)
     replace(evidence, failed=1)
     replace(judgement, at=1.0)
@@ -37,8 +37,8 @@ def plant(
     replace_class(census, evidence=evidence)
     replace(state, revison=1)  # wrong
     replace(state, revision="1")  # wrong
-    _replace_wave(state, closed=1.0)  # wrong
-    _replace_wave(state, closed_at="1")  # wrong
+    replace_wave(state, closed=1.0)  # wrong
+    replace_wave(state, closed_at="1")  # wrong
     replace(wave, row=1)  # wrong
     replace(wave, rows="1")  # wrong
     replace(evidence, fail=1)  # wrong

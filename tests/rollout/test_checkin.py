@@ -1,4 +1,4 @@
-"""The order of a check-in: stored before acknowledged, recorded before granted, answered last."""
+"""The order of a check-in: stored before acknowledged, recorded before answered."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ from edgefleet.protocol.rollout import (
     Verb,
     WaveSpec,
 )
-from edgefleet.protocol.version import PREVIOUS, PROTOCOL
+from edgefleet.protocol.version import OLDEST, PROTOCOL, is_served
 from edgefleet.rollout import checkin
 from edgefleet.rollout.checkin import (
     Answered,
@@ -37,11 +37,7 @@ from edgefleet.testing.release import fake_manifest
 
 NOW = 1_700_000_000.0
 MODEL, OLD, NEW = "digits", "1", "2"
-STARTED, CONFIRMED, OFFERED = (
-    OutcomeKind.TRIAL_STARTED,
-    OutcomeKind.CONFIRMED,
-    OutcomeKind.OFFERED,
-)
+STARTED, CONFIRMED = OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED
 ONE_AT_ONCE = ExposureSpec(first=1, growth=0.0)
 EVERYBODY = ExposureSpec(first=1_000_000)
 
@@ -121,7 +117,7 @@ class Shell:
         return last
 
     def check(self, row: int, said: CheckIn, last: Answered, now: float) -> None:
-        """Acknowledged means stored; stored means counted; a legacy offer means a stored grant."""
+        """Acknowledged means stored, and stored means counted. An agent too old gets no offer."""
         for name in last.receipt.stored:
             if (row, name) not in self.store:
                 self.wrong.append(f"{name} was acknowledged, not stored")
@@ -129,10 +125,8 @@ class Shell:
         exposed = {at for (at, _), one in self.store.items() if one.kind in (STARTED, CONFIRMED)}
         if view.exposed != len(exposed):
             self.wrong.append(f"{view.exposed} counted, {len(exposed)} stored")
-        grants = [one for (at, _), one in self.store.items() if at == row and one.kind is OFFERED]
-        offered = last.offer is not None and row not in exposed
-        if said.protocol == PREVIOUS and offered and not grants:
-            self.wrong.append("a legacy agent was offered what no stored grant covers")
+        if last.offer is not None and not is_served(said.protocol) and row not in exposed:
+            self.wrong.append("an agent too old was offered a release")
 
 
 def shell_of(devices: int, **knobs: object) -> Shell:
@@ -155,9 +149,10 @@ def test_a_check_in_out_of_sequence_is_refused_and_changes_nothing() -> None:
     checkin.begin(engine, 0, check_in(seq=5), NOW)
     late = check_in(report(STARTED), seq=5, release=NEW, phase=Phase.TRIAL)
     assert checkin.begin(engine, 0, late, NOW + 9) == OutOfSequence(next_seq=6)
-    assert engine.fleet.running(0) == (MODEL, OLD)
+    (model,) = engine.fleet.models.reports(0)
+    assert (model.model, model.release) == (MODEL, OLD)
     assert engine.fleet.last_seen(0) == NOW
-    assert engine.admit(0, report(STARTED), NOW)
+    assert engine.admission.admit(0, report(STARTED), NOW)
 
 
 def test_a_start_is_acknowledged_only_by_the_step_after_its_store() -> None:
@@ -228,41 +223,11 @@ def test_a_repeated_report_is_acknowledged_again_and_counts_once() -> None:
 def test_a_report_that_concerns_no_rollout_of_the_device_is_dropped_and_acknowledged() -> None:
     # Nothing is in a wave of none of the devices, so no report but a start may be forgotten.
     engine = engine_with(2, waves=(WaveSpec(count=1), WaveSpec(percent=100)))
-    outside = next(row for row in (0, 1) if engine.position(row, report(CONFIRMED)) is None)
+    outside = next(row for row in (0, 1) if engine.intake.position(row, report(CONFIRMED)) is None)
     lie, start = report(CONFIRMED), report(STARTED)
     last = answered(checkin.begin(engine, outside, check_in(lie, start), NOW))
     assert last.acked == last.receipt.dropped == (lie.id,)
     assert engine.view("ro-1", NOW).evidence.healthy == 0
-
-
-def test_a_legacy_agent_is_offered_only_what_a_stored_grant_covers() -> None:
-    engine = engine_with(2, exposure=ONE_AT_ONCE)
-    idle = check_in(protocol=PREVIOUS)
-    step = pending(checkin.begin(engine, 0, idle, NOW))
-    assert [one.kind for one in step.to_store] == [OFFERED]
-    assert engine.answer(0, NOW) is None, "no offer before the grant is recorded"
-    assert answered(checkin.begin(engine, 1, idle, NOW)).offer is None, "the place is reserved"
-    last = answered(checkin.finish(engine, step, step.to_store, NOW))
-    assert last.offer is not None
-    assert last.acked == (), "the grant is the hub's own"
-
-
-def test_a_grant_that_could_not_be_stored_gives_its_place_back() -> None:
-    engine = engine_with(2, exposure=ONE_AT_ONCE)
-    step = pending(checkin.begin(engine, 0, check_in(protocol=PREVIOUS), NOW))
-    checkin.abandon(engine, step)
-    other = pending(checkin.begin(engine, 1, check_in(protocol=PREVIOUS), NOW))
-    assert other.is_grant
-
-
-def test_a_grant_is_decided_after_the_report_of_the_same_check_in() -> None:
-    shell = shell_of(1, exposure=ONE_AT_ONCE)
-    shell.exchange(0, check_in(protocol=PREVIOUS))
-    refused = report(OutcomeKind.REFUSED)
-    last = shell.exchange(0, check_in(refused, protocol=PREVIOUS, seq=2))
-    assert last is not None
-    assert last.offer is None, "it refused the release: the report came first"
-    assert not shell.wrong
 
 
 def test_facts_are_durable_before_a_start_is_admitted() -> None:
@@ -299,7 +264,7 @@ def random_check_ins(shell: Shell, seed: int) -> None:
         outcomes = tuple(
             report(kind, id_=f"{row}-{kind}") for kind in chance.sample(kinds, chance.randrange(3))
         )
-        protocol = PREVIOUS if row % 2 else PROTOCOL
+        protocol = OLDEST if row == 0 else PROTOCOL
         shell.fails = chance.random() < 0.1
         shell.exchange(row, check_in(*outcomes, seq=number, protocol=protocol))
 
@@ -315,7 +280,7 @@ def answers_before_recording(patch: pytest.MonkeyPatch) -> None:
 def acknowledges_before_storing(patch: pytest.MonkeyPatch) -> None:
     def begin(engine: Engine, row: int, said: CheckIn, now: float) -> Step | OutOfSequence:
         step = right(engine, row, said, now)
-        if isinstance(step, Pending) and step.to_store and not step.is_grant:
+        if isinstance(step, Pending) and step.to_store:
             return checkin.finish(engine, step, (), now)
         return step
 
@@ -323,18 +288,7 @@ def acknowledges_before_storing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(checkin, "begin", begin)
 
 
-def offers_before_the_grant_is_stored(patch: pytest.MonkeyPatch) -> None:
-    def grant(self: Engine, row: int, now: float) -> Outcome | None:
-        granted = right(self, row, now)
-        if granted is not None:
-            self.record(row, granted, now)
-        return None
-
-    right = Engine.grant
-    patch.setattr(Engine, "grant", grant)
-
-
-PLANTED = [answers_before_recording, acknowledges_before_storing, offers_before_the_grant_is_stored]
+PLANTED = [answers_before_recording, acknowledges_before_storing]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -355,7 +309,8 @@ def test_another_order_is_caught(
 
 
 _STEP = re.compile(
-    r"\b_?engine(\.batch)?\.(admit|grants?|telemetry|answers?|concern|position|release)\("
+    r"\b_?engine\.(admission|intake|batch)"
+    r"\.(admit|add_telemetry|telemetry|offer|answers|concern|position|free|release)\("
 )
 
 
@@ -370,7 +325,7 @@ def test_no_shell_has_an_order_of_its_own() -> None:
         if _STEP.search(line)
     ]
     assert found == []
-    assert _STEP.search("granted = self._engine.grant(row, now)")
+    assert _STEP.search("admitted = self._engine.admission.admit(row, start, now)")
 
 
 # Many devices.
@@ -469,7 +424,7 @@ def test_a_batch_is_what_its_devices_are_one_by_one(knobs: str, seed: int) -> No
             seq=number // 2 + 1,
             release=chance.choice((OLD, NEW)),
             phase=chance.choice((Phase.IDLE, Phase.STAGED)),
-            protocol=chance.choice((PROTOCOL, PROTOCOL, PREVIOUS)),
+            protocol=chance.choice((PROTOCOL, PROTOCOL, OLDEST)),
             telemetry=chance.choice((None, telemetry(NEW))),
             facts=chance.choice((None, Facts(profile="generic_x86", agent_version="1"))),
         )

@@ -12,7 +12,9 @@ from edgefleet.rollout.limits import (
     SCORES_PER_DEVICE,
     SCORES_WAITING,
 )
-from support.toy_rollout import GATE, ToyShell, spec
+from edgefleet.testing import Behaviour
+from support.fleets import CheckedFleet
+from support.plans import GATE, spec
 from support.waiting import until
 
 
@@ -141,89 +143,94 @@ def test_the_mean_of_a_busy_device_follows_what_it_reports_later():
     assert abs(mean - 0.7) < 1e-9
 
 
-def story() -> tuple[ToyShell, str]:
-    shell = ToyShell(600)
-    shell.publish("1")
-    shell.run(shell.start(spec("1", 100)))
-    shell.publish("2")
-    rollout = shell.start(spec("2", 10, 100))
+UNMEASURED = Behaviour(accuracy=None)
+"""Devices that report no figures, so that a test reports all of them."""
+
+
+def story() -> tuple[CheckedFleet, str]:
+    fleet = CheckedFleet(600)
+    fleet.publish("1", UNMEASURED)
+    fleet.finish(fleet.start(spec("1", 100)))
+    fleet.publish("2", UNMEASURED)
+    rollout = fleet.start(spec("2", 10, 100))
     until(
-        lambda: shell.view(rollout).evidence.healthy,
+        lambda: fleet.view(rollout).evidence.healthy,
         "No device confirmed release 2.",
-        between=shell.tick,
+        between=lambda: fleet.tick(1),
     )
-    return shell, rollout
+    return fleet, rollout
 
 
-def report(shell: ToyShell, **scores: float) -> None:
+def report(fleet: CheckedFleet, **scores: float) -> None:
     """Every device reports: devices on release 2 these scores, the others unchanged scores."""
-    for device in shell.devices:
+    for device in fleet.by_row:
         release = device.running
         assert release is not None
         flat = dict.fromkeys(scores, 0.0)
         said = scored("1", "2", **scores) if release == "2" else scored("1", "1", **flat)
-        shell.engine.telemetry(device.row, said, shell.now)
+        fleet.engine.intake.add_telemetry(device.row, said, fleet.now)
 
 
 def test_a_release_that_is_less_sure_of_itself_is_taken_back():
-    shell, rollout = story()
-    while shell.view(rollout).evidence.healthy < 50:
-        shell.tick()
-    report(shell, confidence_delta=-0.28)
-    view = shell.run(rollout)
+    fleet, rollout = story()
+    while fleet.view(rollout).evidence.healthy < 50:
+        fleet.tick(1)
+    report(fleet, confidence_delta=-0.28)
+    view = fleet.finish(rollout)
     assert (view.status, view.reason) == (Status.REVERTED, "confidence_drop")
-    assert shell.on_release("1") == 600
+    assert fleet.on_release()["1"] == 600
     assert view.evidence.quality[0].pairs >= 50  # kept with the verdict
     assert view.evidence.canary.devices >= 50
 
 
 def test_a_release_that_is_as_sure_goes_on():
-    shell, rollout = story()
-    report(shell, confidence_delta=-0.05)
-    assert shell.run(rollout).status is Status.COMPLETED
+    fleet, rollout = story()
+    report(fleet, confidence_delta=-0.05)
+    assert fleet.finish(rollout).status is Status.COMPLETED
 
 
 def test_devices_that_send_no_scores_leave_quality_unjudged():
-    shell, rollout = story()
-    for device in shell.devices:
-        shell.telemetry(device.row, device.running or "", 0.2)
-    view = shell.run(rollout)
+    fleet, rollout = story()
+    for device in fleet.by_row:
+        sent = replace(telemetry(20, 0.2, 200 + device.row, device.running or ""), errors=0)
+        fleet.engine.intake.add_telemetry(device.row, sent, fleet.now)
+    view = fleet.finish(rollout)
     assert (view.status, view.evidence.quality) == (Status.COMPLETED, ())
 
 
 def test_devices_outside_the_rollout_are_no_control():
-    shell = ToyShell(90)
-    shell.publish("1")
-    shell.run(shell.start(spec("1", 100)))
-    shell.publish("2")
-    rollout = shell.start(spec("2", 50, 100, selector="site=s1"))
-    report(shell, confidence_delta=0.0)
-    assert shell.view(rollout).evidence.control.devices == 30
+    fleet = CheckedFleet(90)
+    fleet.publish("1", UNMEASURED)
+    fleet.finish(fleet.start(spec("1", 100)))
+    fleet.publish("2", UNMEASURED)
+    rollout = fleet.start(spec("2", 50, 100, selector="site=s1"))
+    report(fleet, confidence_delta=0.0)
+    assert fleet.view(rollout).evidence.control.devices == 30
 
 
 def test_a_device_that_never_took_the_release_is_no_canary():
-    shell, rollout = story()
-    took = {device.row for device in shell.devices if device.running == "2"}
-    liar = next(device for device in shell.devices if device.row not in took)
-    report(shell, confidence_delta=0.0)
-    before = shell.view(rollout).evidence.canary
-    shell.engine.telemetry(liar.row, scored("1", "2", confidence_delta=-0.3), shell.now)
-    assert shell.view(rollout).evidence.canary == before
-    assert shell.run(rollout).status is Status.COMPLETED
+    fleet, rollout = story()
+    took = {device.row for device in fleet.by_row if device.running == "2"}
+    liar = next(device for device in fleet.by_row if device.row not in took)
+    report(fleet, confidence_delta=0.0)
+    before = fleet.view(rollout).evidence.canary
+    fleet.engine.intake.add_telemetry(liar.row, scored("1", "2", confidence_delta=-0.3), fleet.now)
+    assert fleet.view(rollout).evidence.canary == before
+    assert fleet.finish(rollout).status is Status.COMPLETED
 
 
 def test_clients_that_leave_a_release_take_it_back_where_the_plan_has_a_bound() -> None:
     for drop, reason in ((1.0, "completed"), (0.3, "request_drop")):
-        shell = ToyShell(600)
-        shell.publish("1")
-        shell.run(shell.start(spec("1", 100)))
-        shell.publish("2")
+        fleet = CheckedFleet(600)
+        fleet.publish("1", UNMEASURED)
+        fleet.finish(fleet.start(spec("1", 100)))
+        fleet.publish("2", UNMEASURED)
         plan = spec("2", 10, 100)
-        rollout = shell.start(replace(plan, gate=replace(plan.gate, max_request_drop=drop)))
-        while shell.view(rollout).evidence.healthy < 50:
-            shell.tick()
-        report(shell, request_rate_change=-0.8)
-        view = shell.run(rollout)
+        rollout = fleet.start(replace(plan, gate=replace(plan.gate, max_request_drop=drop)))
+        while fleet.view(rollout).evidence.healthy < 50:
+            fleet.tick(1)
+        report(fleet, request_rate_change=-0.8)
+        view = fleet.finish(rollout)
         assert view.reason == reason
         if reason != "completed":
             said = view.waves[0].judgement

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from edgefleet.base.ids import MASK64, device_hash, mix64
 from edgefleet.protocol.rollout import Verb
 from edgefleet.rollout.fleet import cut
-from support.toy_rollout import ToyShell, spec
+from support.fleets import memory_hub
+from support.plans import MODEL, spec
 
 HASHES = np.array([device_hash(f"device-{number}") for number in range(20_000)], np.uint64)
 PERCENTS = st.lists(
@@ -97,15 +98,14 @@ def test_the_chi_square_test_sees_cuts_that_are_not_independent():
 def test_every_eligible_device_is_in_exactly_one_wave(
     sites: list[str], percents: tuple[float, ...], salt: int
 ):
-    shell = ToyShell(0)
+    hub = memory_hub(0, "1")
     for number, site in enumerate(["lyon", *sites]):
-        shell.enrol(f"d{number}", site=site)
-    shell.publish("1")
-    rollout = shell.start(spec("1", *percents, selector="site in (lyon,oslo)"), salt=salt)
-    active = shell.engine.rollout(rollout)
-    eligible = [d.row for d in shell.devices if shell.engine.fleet.labels(d.row)["site"] != "rome"]
+        hub.add_device(f"d{number}", labels={"site": site})
+    rollout = hub.start(spec("1", *percents, selector="site in (lyon,oslo)"), salt=salt)
+    active = hub.engine.rollout(rollout)
+    eligible = [row for row, site in enumerate(["lyon", *sites]) if site != "rome"]
     inside: set[int] = set()
-    while rollout in shell.engine.open_rollouts():
+    while rollout in hub.engine.open_rollouts():
         wave = active.state.open_wave
         assert wave is not None
         members = {row for row in eligible if active.inside(row)}
@@ -114,12 +114,12 @@ def test_every_eligible_device_is_in_exactly_one_wave(
         assert members >= inside
         for row in members - inside:
             assert active.wave_of(row) is not None
-            assert shell.engine.desired(row) == "1"
+            assert hub.engine.desired(row, MODEL) == "1"
         for row in set(eligible) - members:
             assert active.wave_of(row) is None
-            assert shell.engine.answer(row, shell.now) is None
+            assert hub.engine.admission.offers(row, hub.now) == ()
         inside = members
-        shell.command(rollout, Verb.ADVANCE)
+        hub.command(rollout, Verb.ADVANCE)
     firsts = [active.wave_of(row) for row in eligible]
     assert None not in firsts
     for index, wave in enumerate(active.state.waves):

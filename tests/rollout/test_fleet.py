@@ -31,15 +31,15 @@ def test_a_name_is_enrolled_once(fleet: Fleet):
 
 
 def test_a_check_in_is_recorded(fleet: Fleet):
-    assert (fleet.last_seen(5), fleet.running(5), fleet.phase(5)) == (None, None, Phase.IDLE)
+    assert (fleet.last_seen(5), fleet.models.reports(5)) == (None, ())
     fleet.observe(5, 120.0, model="digits", release="2", phase=Phase.TRIAL)
     assert fleet.last_seen(5) == 120.0
-    assert fleet.running(5) == ("digits", "2")
-    assert fleet.phase(5) is Phase.TRIAL
+    (report,) = fleet.models.reports(5)
+    assert (report.model, report.release, report.phase) == ("digits", "2", Phase.TRIAL)
     assert fleet.online(5, 150)
     assert not fleet.online(5, 151)
     fleet.observe(5, 130.0, model=None, release=None, phase=Phase.IDLE)
-    assert fleet.running(5) is None
+    assert fleet.models.reports(5) == ()
 
 
 def test_a_sequence_number_is_accepted_once_and_only_rising(fleet: Fleet):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger, standing_of
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
-from support.toy_rollout import outcome
+from support.plans import outcome
 
 Report = tuple[int, OutcomeKind, int]
 REPORTS = st.lists(
@@ -115,7 +115,6 @@ def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKin
         OutcomeKind.REFUSED,
         OutcomeKind.DEFERRED,
         OutcomeKind.WITHDRAWN,
-        OutcomeKind.OFFERED,
     }
     assert (ledger.exposed, ledger.exposed_up_to(0)) == ((0, 0) if never_ran else (1, 1))
 

@@ -12,7 +12,8 @@ from edgefleet.base.ids import MASK64
 from edgefleet.protocol.rollout import Verb, WaveSpec
 from edgefleet.protocol.version import PROTOCOL
 from edgefleet.rollout import active as track_module
-from support.toy_rollout import ToyShell, manifest, spec
+from support.fleets import CheckedFleet, memory_hub
+from support.plans import manifest, spec
 
 SITES = ("lyon", "oslo", "rome")
 SIZES = st.one_of(
@@ -39,24 +40,22 @@ def check_partition(
     fleet: Sequence[tuple[str, str, str]], waves: Sequence[WaveSpec], salt: int
 ) -> None:
     """Advance by hand through all waves; check the partition in each."""
-    shell = ToyShell(0)
-    shell.enrol("first", profile="x", site="lyon", tier="gold")
+    hub = memory_hub(0)
+    hub.add_device("first", "x", {"site": "lyon", "tier": "gold"})
     for number, (site, tier, profile) in enumerate(fleet):
-        shell.enrol(f"d{number}", profile=profile, site=site, tier=tier)
-    shell.behaviour["1"] = lambda _device: None  # type: ignore[assignment,return-value]
-    shell.engine.add_release(manifest("1", ("x",)), "1" * 64)
+        hub.add_device(f"d{number}", profile, {"site": site, "tier": tier})
+    hub.add_release(manifest("1", ("x",)))
     wanted = replace(spec("1"), waves=tuple(waves), skip_ineligible=True)
     try:
-        rollout = shell.start(wanted, salt=salt)
+        rollout = hub.start(wanted, salt=salt)
     except OperatorError as error:
         assert error.code in ("waves_invalid", "percent_not_rising", "fleet_empty")  # noqa: PT017 - a refused plan is fine
         return
-    active = shell.engine.rollout(rollout)
-    eligible = {
-        device.row for device in shell.devices if shell.engine.fleet.profile(device.row) == "x"
-    }
+    active = hub.engine.rollout(rollout)
+    profiles = ["x", *(profile for _, _, profile in fleet)]
+    eligible = {row for row, profile in enumerate(profiles) if profile == "x"}
     covered: set[int] = set()
-    while rollout in shell.engine.open_rollouts():
+    while rollout in hub.engine.open_rollouts():
         inside = set(active.members().tolist())
         wave = active.state.open_wave
         assert wave is not None
@@ -64,7 +63,7 @@ def check_partition(
         assert len(inside) == wave.cut
         assert inside == {row for row in eligible if active.inside(row)}
         covered = inside
-        shell.command(rollout, Verb.ADVANCE)
+        hub.command(rollout, Verb.ADVANCE)
     assert covered == eligible, "each eligible device is in a wave"
     firsts = [active.wave_of(row) for row in eligible]
     assert None not in firsts
@@ -102,10 +101,9 @@ def test_waves_that_forget_those_before_them_are_caught(monkeypatch: pytest.Monk
     ],
 )
 def test_a_wave_that_cannot_be_is_refused_with_its_field(wave: WaveSpec, code: str, field: str):
-    shell = ToyShell(9)
-    shell.publish("1")
+    hub = memory_hub(9, "1")
     with pytest.raises(OperatorError) as caught:
-        shell.plan(replace(spec("1"), waves=(wave,)))
+        hub.plan(replace(spec("1"), waves=(wave,)))
     assert (caught.value.code, caught.value.field) == (code, field)
 
 
@@ -118,42 +116,40 @@ def test_a_wave_that_cannot_be_is_refused_with_its_field(wave: WaveSpec, code: s
     ],
 )
 def test_a_wave_that_cannot_add_a_device_is_refused(waves: tuple[WaveSpec, ...]):
-    shell = ToyShell(9)
-    shell.publish("1")
+    hub = memory_hub(9, "1")
     with pytest.raises(OperatorError) as caught:
-        shell.plan(replace(spec("1"), waves=waves))
+        hub.plan(replace(spec("1"), waves=waves))
     assert caught.value.code in ("waves_invalid", "percent_not_rising")
 
 
 def test_the_rest_is_the_last_wave_and_each_has_its_name():
-    shell = ToyShell(30)
-    shell.publish("1")
+    fleet = CheckedFleet(30)
+    fleet.publish("1")
     waves = (
         WaveSpec(selector="site=s1"),
         WaveSpec(count=15),
         WaveSpec(percent=50, selector="site=s2"),
     )
-    view = shell.run(shell.start(replace(spec("1"), waves=waves)))
+    view = fleet.finish(fleet.start(replace(spec("1"), waves=waves)))
     assert [wave.name for wave in view.waves] == [
         "site=s1", "15 devices", "50 % of site=s2", "the rest",
     ]  # fmt: skip
     assert view.waves[0].cut == 10
-    assert view.waves[-1].cut == shell.on_release("1") == 30
+    assert view.waves[-1].cut == fleet.on_release()["1"] == 30
 
 
 def test_devices_that_the_release_does_not_fit_are_counted_by_reason():
-    shell = ToyShell(4)
-    fleet = shell.engine.fleet
-    fleet.add("other", "coral", {"site": "s0"})
-    fleet.add("lite", "generic_x86", {"site": "s0"}, runtimes=("litert",))
-    fleet.add("tiny", "generic_x86", {"site": "s0"}, memory_mib=16)
-    fleet.set_protocol(fleet.add("old", "generic_x86", {"site": "s0"}), PROTOCOL + 1)
-    shell.publish("1")
-    view = shell.view(shell.plan(replace(spec("1"), skip_ineligible=True)))
+    hub = memory_hub(4, "1")
+    labels = {"site": "s0"}
+    hub.add_device("other", "coral", labels)
+    hub.add_device("lite", labels=labels, runtimes=("litert",))
+    hub.add_device("tiny", labels=labels, memory_mib=16)
+    hub.engine.fleet.set_protocol(hub.add_device("old", labels=labels), PROTOCOL + 1)
+    view = hub.view(hub.plan(replace(spec("1"), skip_ineligible=True)))
     assert view.ineligible == {
         "no_variant": 1, "runtime_missing": 1, "memory_too_small": 1, "agent_too_old": 1,
     }  # fmt: skip
     for row in range(4, 8):
-        assert shell.engine.why_device(row, shell.now).waits[-1].code.value == "ineligible"
-    wait = shell.engine.why_rollout(view.id, shell.now).waits[-1]
+        assert hub.engine.why_device(row, hub.now).waits[-1].code.value == "ineligible"
+    wait = hub.engine.why_rollout(view.id, hub.now).waits[-1]
     assert (wait.code.value, wait.devices) == ("ineligible", 4)

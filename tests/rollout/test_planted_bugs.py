@@ -1,20 +1,25 @@
-"""The checks of the toy shell detect bugs that are planted in the engine, one at a time."""
+"""The checks of a fleet detect bugs that are planted in the engine, one at a time."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import Evidence, GateSpec, Status, Verb
-from edgefleet.rollout import active, desired, engine
-from edgefleet.rollout import census as evidence
+from edgefleet.protocol.why import WaitCode
+from edgefleet.rollout import active, census, desired, engine
 from edgefleet.rollout.census import PendingReverts
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.fleet import cut
 from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.why import rollout as why
-from support.toy_rollout import Behaviour, BrokenError, ToyShell, spec
+from edgefleet.testing import FakeFleet, Fate
+from support.fleets import CheckedFleet
+from support.invariants import BrokenError
+from support.plans import spec
 
 Patch = pytest.MonkeyPatch
 
@@ -50,31 +55,24 @@ def soak_ignored(patch: Patch) -> None:
     def judge(counted: Evidence, wanted: GateSpec, **how: object) -> object:
         return right(counted, replace(wanted, soak_s=0), **how)
 
-    patch.setattr(engine.Engine.__init__, "__kwdefaults__", {
-        **engine.Engine.__init__.__kwdefaults__, "gate": judge,
-    })  # fmt: skip
+    made = FakeFleet.__init__
+    patch.setattr(made, "__kwdefaults__", {**made.__kwdefaults__, "gate": judge})
 
 
 def offline_counted_as_healthy(patch: Patch) -> None:
-    right = evidence._evidence
+    def wrong(counted: Evidence, spec: GateSpec) -> Evidence:
+        changed = replace(counted, healthy=counted.healthy + counted.offline, offline=0)
+        return gate.weigh(changed, spec)
 
-    def wrong(*args: object) -> Evidence:
-        counted = right(*args)
-        return replace(counted, healthy=counted.healthy + counted.offline, offline=0)
-
-    patch.setattr(evidence, "_evidence", wrong)
+    patch.setattr(census, "gate", SimpleNamespace(weigh=wrong))
 
 
 def silence_forgotten(patch: Patch) -> None:
-    right = evidence._evidence
+    def wrong(counted: Evidence, spec: GateSpec) -> Evidence:
+        failed, in_trial = counted.failed - counted.silent, counted.in_trial + counted.silent
+        return gate.weigh(replace(counted, failed=failed, silent=0, in_trial=in_trial), spec)
 
-    def wrong(*args: object) -> Evidence:
-        counted = right(*args)
-        return replace(
-            counted, failed=counted.failed - counted.silent, silent=0, in_trial=counted.silent
-        )
-
-    patch.setattr(evidence, "_evidence", wrong)
+    patch.setattr(census, "gate", SimpleNamespace(weigh=wrong))
 
 
 def failed_release_offered_again(patch: Patch) -> None:
@@ -87,15 +85,23 @@ def revert_believed_done_at_once(patch: Patch) -> None:
 
 
 def revert_forgets_the_confirmed(patch: Patch) -> None:
-    right = desired.Desired._wanted
+    rollout, next_step = desired.Desired.rollout, desired.Desired.next_step
 
-    def wrong(self: desired.Desired, row: int, running: int) -> object:
-        for kept in self._withdrawn.get(running, ()):
-            if kept.ledger.standing(row) is DeviceStanding.HEALTHY:
-                return kept, DeviceStanding.HEALTHY
-        return right(self, row, running)
+    def kept(self: desired.Desired, row: int, model: str) -> object:
+        by = self.withdrawn_by(row, model)
+        confirmed = by is not None and by.ledger.standing(row) is DeviceStanding.HEALTHY
+        return by if confirmed else None
 
-    patch.setattr(desired.Desired, "_wanted", wrong)
+    def stay(self: desired.Desired, row: int, model: str) -> object:
+        stays = kept(self, row, model)
+        return Blocked(WaitCode.DONE, "") if stays else next_step(self, row, model)
+
+    patch.setattr(
+        desired.Desired,
+        "rollout",
+        lambda self, row, model: kept(self, row, model) or rollout(self, row, model),
+    )
+    patch.setattr(desired.Desired, "next_step", stay)
 
 
 def waits_forgotten(patch: Patch) -> None:
@@ -124,27 +130,27 @@ def nothing(_patch: Patch) -> None:
 
 def check_the_story() -> None:
     """A good release, a bad one and a silent one, with some devices offline."""
-    shell = ToyShell(251, twice=True)
-    for device in shell.devices:
-        device.slow_s = device.row % 4
+    fleet = CheckedFleet(251, twice=True, tick_s=0.5)  # gates are evaluated between check-ins
+    for device in fleet.by_row:
+        device.fetch_s = device.row % 4
         if device.row % 9 == 0:
-            device.away = lambda _now: True
-    shell.publish("1")
-    shell.run(shell.start(spec("1", 10, 100)))
-    shell.publish("2", lambda device: (
-        Behaviour.FAILS_TRIAL if device.row % 5 == 0 else Behaviour.GOOD
+            device.offline = True
+    fleet.publish("1")
+    fleet.finish(fleet.start(spec("1", 10, 100)))
+    fleet.publish("2", fate=lambda device: (
+        Fate.FAILS if device.row % 5 == 0 else Fate.HEALTHY
     ))  # fmt: skip
-    bad = shell.start(spec("2", 20, 100))
-    view = shell.settle(bad, 40)
+    bad = fleet.start(spec("2", 20, 100))
+    view = fleet.settle(bad, 40)
     if view.status is Status.RUNNING:  # too few devices failed for a significant result
-        shell.command(bad, Verb.REVERT)
-        view = shell.run(bad)
+        fleet.command(bad, Verb.REVERT)
+        view = fleet.finish(bad)
     if view.status is not Status.REVERTED:
         raise BrokenError(f"the bad release ended {view.status}")
-    shell.publish("3", lambda device: (
-        Behaviour.GOES_SILENT if device.row % 4 == 1 else Behaviour.GOOD
+    fleet.publish("3", fate=lambda device: (
+        Fate.SILENT if device.row % 4 == 1 else Fate.HEALTHY
     ))  # fmt: skip
-    view = shell.run(shell.start(spec("3", 20, 100)))
+    view = fleet.finish(fleet.start(spec("3", 20, 100)))
     if view.status is not Status.REVERTED:
         raise BrokenError(f"the silent release ended {view.status}")
 

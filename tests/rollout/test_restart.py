@@ -7,28 +7,30 @@ from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout.lifecycle.state import RolloutState
-from support.toy_rollout import GATE, MODEL, START, Behaviour, ToyDevice, ToyShell, outcome, spec
+from edgefleet.testing import FakeDevice, Fate
+from support.fleets import CheckedFleet
+from support.plans import GATE, MODEL, START, outcome, spec
 
 
-def mixed(device: ToyDevice) -> Behaviour:
-    return Behaviour.FAILS_TRIAL if device.row % 40 == 3 else Behaviour.GOOD
+def mixed(device: FakeDevice) -> Fate:
+    return Fate.FAILS if device.row % 40 == 3 else Fate.HEALTHY
 
 
-def story() -> tuple[ToyShell, str]:
-    shell = ToyShell(200)
-    for device in shell.devices:
-        device.slow_s = device.row % 5
-    shell.publish("1")
-    shell.run(shell.start(spec("1", 50, 100)))
-    shell.publish("2", mixed)
-    return shell, shell.start(spec("2"))
+def story() -> tuple[CheckedFleet, str]:
+    fleet = CheckedFleet(200)
+    for device in fleet.by_row:
+        device.fetch_s = device.row % 5
+    fleet.publish("1")
+    fleet.finish(fleet.start(spec("1", 50, 100)))
+    fleet.publish("2", fate=mixed)
+    return fleet, fleet.start(spec("2"))
 
 
-def hear_again(shell: ToyShell) -> None:
+def hear_again(fleet: CheckedFleet) -> None:
     """Replay the facts that the next check-in of every device reports."""
-    for device in shell.devices:
-        shell.engine.fleet.observe(
-            device.row, shell.now, model=MODEL if device.running else None,
+    for device in fleet.by_row:
+        fleet.engine.fleet.observe(
+            device.row, fleet.now, model=MODEL if device.running else None,
             release=device.running, phase=device.phase,
         )  # fmt: skip
 
@@ -36,13 +38,13 @@ def hear_again(shell: ToyShell) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("ticks", [0, 1, 4, 9, 15, 24])
 def test_a_new_engine_shows_what_the_old_one_showed(ticks: int, reverse: bool):
-    shell, rollout = story()
-    shell.settle(rollout, ticks)
-    hear_again(shell)
-    before = [shell.view(state.id) for state in shell.engine.states()]
-    shell.restart(reverse=reverse)
-    hear_again(shell)
-    assert [shell.view(state.id) for state in shell.engine.states()] == before
+    fleet, rollout = story()
+    fleet.settle(rollout, ticks)
+    hear_again(fleet)
+    before = [fleet.view(state.id) for state in fleet.engine.states()]
+    fleet.restart(reverse=reverse)
+    hear_again(fleet)
+    assert [fleet.view(state.id) for state in fleet.engine.states()] == before
 
 
 def ending(view: RolloutView) -> tuple[object, ...]:
@@ -50,69 +52,70 @@ def ending(view: RolloutView) -> tuple[object, ...]:
     return view.status, view.reason, waves, view.evidence
 
 
-@pytest.mark.parametrize("behaviour", [mixed, lambda _device: Behaviour.FAILS_TRIAL])
+@pytest.mark.parametrize("behaviour", [mixed, lambda _device: Fate.FAILS])
 def test_a_hub_killed_at_every_tick_ends_the_same(behaviour):
     calm, calm_rollout = story()
     killed, killed_rollout = story()
-    calm.behaviour["2"] = killed.behaviour["2"] = behaviour
+    for fleet in (calm, killed):
+        fleet.publish("2", fate=behaviour)
     while killed_rollout in killed.engine.open_rollouts():
-        killed.tick()
+        killed.tick(1)
         killed.restart()
-    assert ending(killed.view(killed_rollout)) == ending(calm.run(calm_rollout))
+    assert ending(killed.view(killed_rollout)) == ending(calm.finish(calm_rollout))
 
 
 def test_a_restart_makes_no_device_silent_or_offline():
-    shell = ToyShell(100)
-    shell.publish("1")
-    shell.run(shell.start(spec("1", 100)))
-    shell.publish("2")
-    rollout = shell.start(spec("2", 20, 100))
-    shell.tick()
-    assert shell.view(rollout).evidence.in_trial == 20
-    shell.now += 3600  # the hub was down for an hour
-    shell.restart()
-    shell.evaluate()
-    view = shell.view(rollout)
+    fleet = CheckedFleet(100)
+    fleet.publish("1")
+    fleet.finish(fleet.start(spec("1", 100)))
+    fleet.publish("2")
+    rollout = fleet.start(spec("2", 20, 100))
+    fleet.tick(1)
+    assert fleet.view(rollout).evidence.in_trial == 20
+    fleet.jump(3600)  # the hub was down for an hour
+    fleet.restart()
+    fleet.evaluate()
+    view = fleet.view(rollout)
     assert (view.evidence.silent, view.evidence.offline, view.evidence.in_trial) == (0, 0, 20)
-    assert shell.run(rollout).status is Status.COMPLETED
+    assert fleet.finish(rollout).status is Status.COMPLETED
 
 
 def test_a_state_survives_json():
-    shell, rollout = story()
-    shell.run(rollout)
-    for state in shell.engine.states():
+    fleet, rollout = story()
+    fleet.finish(rollout)
+    for state in fleet.engine.states():
         assert decode(encode(state), RolloutState) == state
 
 
 def test_an_outcome_of_an_unknown_rollout_or_of_another_release_counts_nothing():
-    shell, rollout = story()
-    before = shell.view(rollout)
+    fleet, rollout = story()
+    before = fleet.view(rollout)
     unknown = outcome("ro-99", "2", OutcomeKind.CONFIRMED)
     other = outcome(rollout, "1", OutcomeKind.CONFIRMED)
-    assert not shell.engine.record(0, unknown)
-    assert not shell.engine.record(0, other)
-    assert shell.view(rollout) == before
+    assert not fleet.engine.intake.record(0, unknown)
+    assert not fleet.engine.intake.record(0, other)
+    assert fleet.view(rollout) == before
 
 
 def test_a_change_that_does_not_follow_the_current_state_is_not_committed():
-    shell, rollout = story()
-    change = shell.engine.evaluate(rollout, shell.now)
+    fleet, rollout = story()
+    change = fleet.engine.evaluate(rollout, fleet.now)
     assert change is not None
-    shell.engine.commit(change)
+    fleet.engine.commit(change)
     with pytest.raises(AssertionError, match="revision"):
-        shell.engine.commit(change)
+        fleet.engine.commit(change)
 
 
 def test_time_starts_where_the_shell_says():
-    assert ToyShell(1).engine.fleet.listening_since == START
+    assert CheckedFleet(1).engine.fleet.listening_since == START
 
 
 def test_a_soak_does_not_wait_for_a_clock_that_was_set_back_to_catch_up():
-    shell = ToyShell(30)
-    shell.publish("1")
-    rollout = shell.start(spec("1", 100, gate=replace(GATE, soak_s=5.0)))
-    while shell.view(rollout).why.waits[0].code != "soak":
-        shell.tick()
-    shell.now -= 3_600.0
-    shell.restart()
-    assert shell.run(rollout, at_most_s=60).status is Status.COMPLETED
+    fleet = CheckedFleet(30)
+    fleet.publish("1")
+    rollout = fleet.start(spec("1", 100, gate=replace(GATE, soak_s=5.0)))
+    while fleet.view(rollout).why.waits[0].code != "soak":
+        fleet.tick(1)
+    fleet.jump(-3_600.0)
+    fleet.restart()
+    assert fleet.finish(rollout, at_most_s=60).status is Status.COMPLETED

@@ -7,7 +7,7 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.rollout import plan
 from edgefleet.rollout.lifecycle import step, table
 from edgefleet.rollout.lifecycle.step import Halted, Paused, RevertCompleted, RevertRequested
-from support.toy_rollout import START, spec
+from support.plans import START, spec
 
 
 def test_the_table_has_an_answer_for_everything_that_can_happen_anywhere():

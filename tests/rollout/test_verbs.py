@@ -5,22 +5,24 @@ import pytest
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status, Verb
-from support.toy_rollout import GATE, MODEL, Behaviour, ToyDevice, ToyShell, spec
+from edgefleet.testing import FakeDevice, Fate
+from support.fleets import CheckedFleet
+from support.plans import GATE, MODEL, spec
 
 
-def shell_on_release_1(devices: int = 200) -> ToyShell:
-    shell = ToyShell(devices)
-    shell.publish("1")
-    shell.run(shell.start(spec("1", 100)))
-    shell.publish("2")
-    return shell
+def fleet_on_release_1(devices: int = 200) -> CheckedFleet:
+    fleet = CheckedFleet(devices)
+    fleet.publish("1")
+    fleet.finish(fleet.start(spec("1", 100)))
+    fleet.publish("2")
+    return fleet
 
 
-def refused(shell: ToyShell, rollout: str, verb: Verb, generation: int | None = None) -> str:
-    before = shell.view(rollout)
+def refused(fleet: CheckedFleet, rollout: str, verb: Verb, generation: int | None = None) -> str:
+    before = fleet.view(rollout)
     with pytest.raises(OperatorError) as caught:
-        shell.command(rollout, verb, generation)
-    assert shell.view(rollout) == before
+        fleet.command(rollout, verb, generation=generation)
+    assert fleet.view(rollout) == before
     return caught.value.code
 
 
@@ -47,138 +49,138 @@ WAY = {
 @pytest.mark.parametrize("status", ALLOWED)
 @pytest.mark.parametrize("verb", Verb)
 def test_each_verb_works_where_the_table_says_and_nowhere_else(status: Status, verb: Verb):
-    shell = shell_on_release_1(20)
-    rollout = shell.plan(spec("2", 10, 100))
+    fleet = fleet_on_release_1(20)
+    rollout = fleet.plan(spec("2", 10, 100))
     for step in WAY[status]:
-        shell.evaluate() if step is None else shell.command(rollout, step)
-    assert shell.view(rollout).status is status
+        fleet.evaluate() if step is None else fleet.command(rollout, step)
+    assert fleet.view(rollout).status is status
     if verb in ALLOWED[status]:
-        before = shell.view(rollout).generation
-        shell.command(rollout, verb)
-        assert shell.view(rollout).generation == before + 1
+        before = fleet.view(rollout).generation
+        fleet.command(rollout, verb)
+        assert fleet.view(rollout).generation == before + 1
     else:
-        assert refused(shell, rollout, verb) == "verb_not_now"
+        assert refused(fleet, rollout, verb) == "verb_not_now"
 
 
 def test_a_stale_generation_is_refused():
-    shell = shell_on_release_1()
-    rollout = shell.start(spec("2"))
-    generation = shell.view(rollout).generation
-    shell.command(rollout, Verb.PAUSE, generation)
-    assert refused(shell, rollout, Verb.RESUME, generation) == "verb_not_now"
-    shell.command(rollout, Verb.RESUME, generation + 1)
+    fleet = fleet_on_release_1()
+    rollout = fleet.start(spec("2"))
+    generation = fleet.view(rollout).generation
+    fleet.command(rollout, Verb.PAUSE, generation=generation)
+    assert refused(fleet, rollout, Verb.RESUME, generation) == "verb_not_now"
+    fleet.command(rollout, Verb.RESUME, generation=generation + 1)
 
 
 def test_a_judgement_that_only_waits_for_something_else_leaves_the_generation():
-    shell = shell_on_release_1()
-    rollout = shell.start(spec("2", 10, 100))
-    generation = shell.view(rollout).generation
-    shell.settle(rollout, 2)
-    assert shell.view(rollout).wave == 0
-    assert shell.view(rollout).generation == generation
+    fleet = fleet_on_release_1()
+    rollout = fleet.start(spec("2", 10, 100))
+    generation = fleet.view(rollout).generation
+    fleet.settle(rollout, 2)
+    assert fleet.view(rollout).wave == 0
+    assert fleet.view(rollout).generation == generation
 
 
 def test_an_unknown_rollout_is_not_found():
-    shell = ToyShell(1)
+    fleet = CheckedFleet(1)
     with pytest.raises(OperatorError) as caught:
-        shell.command("ro-9", Verb.START)
+        fleet.command("ro-9", Verb.START)
     assert caught.value.code == "not_found"
 
 
 @pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.HALT])
 def test_a_stopped_rollout_exposes_no_device_and_a_resumed_one_goes_on(verb: Verb):
-    shell = shell_on_release_1()
-    for device in shell.devices:
-        device.slow_s = device.row % 7
-    rollout = shell.start(spec("2", 50, 100))
-    shell.settle(rollout, 3)
-    shell.command(rollout, verb)
-    exposed = shell.view(rollout).exposed
+    fleet = fleet_on_release_1()
+    for device in fleet.by_row:
+        device.fetch_s = device.row % 7
+    rollout = fleet.start(spec("2", 50, 100))
+    fleet.settle(rollout, 3)
+    fleet.command(rollout, verb)
+    exposed = fleet.view(rollout).exposed
     assert 0 < exposed < 100
-    view = shell.settle(rollout, 60)
+    view = fleet.settle(rollout, 60)
     assert view.exposed == exposed
     assert view.evidence.healthy == exposed  # the devices in trial went on and confirmed
-    assert shell.on_release("2") == exposed  # and keep the release
-    shell.command(rollout, Verb.RESUME)
-    assert shell.run(rollout).status is Status.COMPLETED
+    assert fleet.on_release()["2"] == exposed  # and keep the release
+    fleet.command(rollout, Verb.RESUME)
+    assert fleet.finish(rollout).status is Status.COMPLETED
 
 
 def test_paused_it_passes_no_wave():
-    shell = shell_on_release_1()
-    rollout = shell.start(spec("2", 10, 100))
-    while shell.view(rollout).evidence.healthy < 20:
-        shell.tick()
-    shell.command(rollout, Verb.PAUSE)
-    assert shell.settle(rollout, 60).wave == 0
-    shell.command(rollout, Verb.RESUME)
-    shell.evaluate()
-    assert shell.view(rollout).wave == 1
+    fleet = fleet_on_release_1()
+    rollout = fleet.start(spec("2", 10, 100))
+    while fleet.view(rollout).evidence.healthy < 20:
+        fleet.tick(1)
+    fleet.command(rollout, Verb.PAUSE)
+    assert fleet.settle(rollout, 60).wave == 0
+    fleet.command(rollout, Verb.RESUME)
+    fleet.evaluate()
+    assert fleet.view(rollout).wave == 1
 
 
 def test_a_paused_rollout_is_reverted_when_the_gate_fails():
-    shell = shell_on_release_1()
+    fleet = fleet_on_release_1()
     paused: list[int] = []
 
-    def after_the_pause(_device: ToyDevice) -> Behaviour:
-        return Behaviour.FAILS_TRIAL if paused else Behaviour.GOOD
+    def after_the_pause(_device: FakeDevice) -> Fate:
+        return Fate.FAILS if paused else Fate.HEALTHY
 
-    shell.publish("2", after_the_pause)
-    rollout = shell.start(spec("2", 10, 100))
-    shell.tick()
-    assert shell.view(rollout).evidence.in_trial == 20
-    shell.command(rollout, Verb.PAUSE)
+    fleet.publish("2", fate=after_the_pause)
+    rollout = fleet.start(spec("2", 10, 100))
+    fleet.tick(1)
+    assert fleet.view(rollout).evidence.in_trial == 20
+    fleet.command(rollout, Verb.PAUSE)
     paused.append(1)
-    assert shell.run(rollout).status is Status.REVERTED
-    assert shell.on_release("1") == 200
+    assert fleet.finish(rollout).status is Status.REVERTED
+    assert fleet.on_release()["1"] == 200
 
 
 def test_advanced_by_hand_it_opens_the_next_wave_before_the_gate_passes():
-    shell = shell_on_release_1()
-    rollout = shell.start(spec("2"))
-    shell.command(rollout, Verb.ADVANCE)
-    view = shell.view(rollout)
+    fleet = fleet_on_release_1()
+    rollout = fleet.start(spec("2"))
+    fleet.command(rollout, Verb.ADVANCE)
+    view = fleet.view(rollout)
     assert view.wave == 1
     assert view.waves[0].judgement is not None
     assert view.waves[0].judgement.reason == "by_hand"
-    assert shell.audit[-1] == "operator advance"
+    assert (fleet.audit[-1].actor, fleet.audit[-1].action) == ("operator", "advance")
 
 
 def test_an_operator_reverts_a_completed_rollout():
-    shell = shell_on_release_1()
-    rollout = shell.start(spec("2"))
-    shell.run(rollout)
-    shell.command(rollout, Verb.REVERT)
-    assert shell.view(rollout).why.waits[0].devices == 200
-    view = shell.run(rollout)
+    fleet = fleet_on_release_1()
+    rollout = fleet.start(spec("2"))
+    fleet.finish(rollout)
+    fleet.command(rollout, Verb.REVERT)
+    assert fleet.view(rollout).why.waits[0].devices == 200
+    view = fleet.finish(rollout)
     assert (view.status, view.reason) == (Status.REVERTED, "by_hand")
-    assert shell.on_release("1") == 200
+    assert fleet.on_release()["1"] == 200
 
 
 def test_a_revert_by_hand_before_anybody_took_it_ends_at_once():
-    shell = shell_on_release_1()
-    rollout = shell.start(spec("2"))
-    shell.command(rollout, Verb.REVERT)
-    shell.evaluate()
-    assert shell.view(rollout).status is Status.REVERTED
+    fleet = fleet_on_release_1()
+    rollout = fleet.start(spec("2"))
+    fleet.command(rollout, Verb.REVERT)
+    fleet.evaluate()
+    assert fleet.view(rollout).status is Status.REVERTED
 
 
 def test_halted_before_its_start_it_begins_with_the_first_wave_when_resumed():
-    shell = shell_on_release_1()
-    rollout = shell.plan(spec("2"))
-    shell.command(rollout, Verb.HALT)
-    shell.command(rollout, Verb.RESUME)
-    view = shell.view(rollout)
-    assert (view.status, view.wave, view.started_at) == (Status.RUNNING, 0, shell.now)
+    fleet = fleet_on_release_1()
+    rollout = fleet.plan(spec("2"))
+    fleet.command(rollout, Verb.HALT)
+    fleet.command(rollout, Verb.RESUME)
+    view = fleet.view(rollout)
+    assert (view.status, view.wave, view.started_at) == (Status.RUNNING, 0, fleet.now)
 
 
 def test_everything_that_changes_a_rollout_is_audited_with_its_actor():
-    shell = shell_on_release_1()
-    shell.audit.clear()
-    rollout = shell.start(spec("2", 10, 100))
-    shell.command(rollout, Verb.PAUSE)
-    shell.command(rollout, Verb.RESUME)
-    shell.run(rollout)
-    assert shell.audit == [
+    fleet = fleet_on_release_1()
+    fleet.audit.clear()
+    rollout = fleet.start(spec("2", 10, 100))
+    fleet.command(rollout, Verb.PAUSE)
+    fleet.command(rollout, Verb.RESUME)
+    fleet.finish(rollout)
+    assert [f"{line.actor} {line.action}" for line in fleet.audit] == [
         "operator start",
         "operator pause",
         "operator resume",
@@ -188,60 +190,59 @@ def test_everything_that_changes_a_rollout_is_audited_with_its_actor():
 
 
 def test_a_completed_rollout_is_reverted_although_the_next_one_is_planned():
-    shell = shell_on_release_1()
-    rollout = shell.start(spec("2"))
-    shell.run(rollout)
-    shell.publish("3")
-    planned = shell.plan(spec("3"))
-    assert shell.view(planned).previous == "2"
-    shell.command(rollout, Verb.REVERT)
-    assert refused(shell, planned, Verb.START) == "rollout_overlap"
-    shell.run(rollout)
-    shell.command(planned, Verb.START)
-    assert shell.view(planned).previous == "1"  # determined again at the start
+    fleet = fleet_on_release_1()
+    rollout = fleet.start(spec("2"))
+    fleet.finish(rollout)
+    fleet.publish("3")
+    planned = fleet.plan(spec("3"))
+    assert fleet.view(planned).previous == "2"
+    fleet.command(rollout, Verb.REVERT)
+    assert refused(fleet, planned, Verb.START) == "rollout_overlap"
+    fleet.finish(rollout)
+    fleet.command(planned, Verb.START)
+    assert fleet.view(planned).previous == "1"  # determined again at the start
 
 
 def test_a_completed_rollout_is_not_reverted_while_another_one_runs():
-    shell = shell_on_release_1()
-    rollout = shell.start(spec("2"))
-    shell.run(rollout)
-    shell.publish("3")
-    shell.start(spec("3"))
-    assert refused(shell, rollout, Verb.REVERT) == "rollout_overlap"
+    fleet = fleet_on_release_1()
+    rollout = fleet.start(spec("2"))
+    fleet.finish(rollout)
+    fleet.publish("3")
+    fleet.start(spec("3"))
+    assert refused(fleet, rollout, Verb.REVERT) == "rollout_overlap"
 
 
 def test_a_device_that_does_not_revert_blocks_the_others_for_a_while_only():
-    shell = shell_on_release_1(20)
-    rollout = shell.start(spec("2", 100))
-    shell.settle(rollout, 4)
-    stuck = shell.devices[7]
+    fleet = fleet_on_release_1(20)
+    rollout = fleet.start(spec("2", 100))
+    fleet.settle(rollout, 4)
+    stuck = fleet.by_row[7]
     assert stuck.running == "2"
-    stuck.away = lambda _now: True  # simulated below
-    shell.command(rollout, Verb.REVERT)
+    stuck.offline = True  # simulated below
+    fleet.command(rollout, Verb.REVERT)
 
     def tick() -> Status:
-        shell.engine.fleet.observe(
-            stuck.row, shell.now + 1, model=MODEL, release="2", phase=Phase.IDLE
+        fleet.engine.fleet.observe(
+            stuck.row, fleet.now + 1, model=MODEL, release="2", phase=Phase.IDLE
         )
-        shell.tick()
-        return shell.view(rollout).status
+        fleet.tick(1)
+        return fleet.view(rollout).status
 
     patience_s = GATE.patience_s + GATE.confirm_after_s + GATE.silence_s
     assert {tick() for _ in range(int(patience_s) - 1)} == {Status.REVERTING}
     assert [tick(), tick()][-1] is Status.REVERTED
-    assert "1 online device still runs the release" in shell.view(rollout).text
-    offer = shell.engine.answer(stuck.row, shell.now)
-    assert offer is not None
+    assert "1 online device still runs the release" in fleet.view(rollout).text
+    (offer,) = fleet.engine.admission.offers(stuck.row, fleet.now)
     assert (offer.action, offer.release) == ("revert", "1")
-    shell.publish("3")
-    shell.plan(spec("3", 100))
+    fleet.publish("3")
+    fleet.plan(spec("3", 100))
 
 
 def test_the_revert_of_a_completed_rollout_goes_on_until_all_devices_are_back():
-    shell = shell_on_release_1(20)
-    rollout = shell.start(spec("2", 100))
-    assert shell.run(rollout).ended_at is not None
-    shell.command(rollout, Verb.REVERT)
-    assert (shell.view(rollout).status, shell.view(rollout).ended_at) == (Status.REVERTING, None)
-    ended = shell.run(rollout)
-    assert (ended.status, ended.ended_at) == (Status.REVERTED, shell.now)
+    fleet = fleet_on_release_1(20)
+    rollout = fleet.start(spec("2", 100))
+    assert fleet.finish(rollout).ended_at is not None
+    fleet.command(rollout, Verb.REVERT)
+    assert (fleet.view(rollout).status, fleet.view(rollout).ended_at) == (Status.REVERTING, None)
+    ended = fleet.finish(rollout)
+    assert (ended.status, ended.ended_at) == (Status.REVERTED, fleet.now)

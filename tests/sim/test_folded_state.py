@@ -1,17 +1,23 @@
 """Equal devices are stepped as a group, with the same results as one by one."""
 
 import math
+from collections import Counter
 from random import Random
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from edgefleet.agent.effect import SetTimer
+from edgefleet.agent.event import Event, TimerFired
+from edgefleet.agent.state import AgentState
 from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, WaveSpec
+from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import scenario as scenarios
+from edgefleet.sim.virtual.active_device import ActiveDevice
+from edgefleet.sim.virtual.checkers import ALL
 from edgefleet.sim.virtual.device_faults import DeviceFaults
-from edgefleet.sim.virtual.run import Run
+from edgefleet.sim.virtual.observer import Checker
+from edgefleet.sim.virtual.run import START, Run
 from edgefleet.sim.virtual.scenario import Faults, Population, Scenario
 
 
@@ -76,30 +82,40 @@ def test_a_device_with_a_fault_of_its_own_goes_alone() -> None:
 
 def test_a_bricked_device_does_nothing_any_more() -> None:
     wanted = replace(scenarios.load("bricks"), fleet=Population(panel=0))
-    run = Run(wanted, name="bricks", devices=1500, seed=3)
     stepped_dead: list[int] = []
-    happen = run.devices._happen
 
-    def listening(live, event) -> None:
-        if run.facts.dead[live.row]:
-            stepped_dead.append(live.row)
-        happen(live, event)
+    class Watch(Checker):
+        name = "bricked"
 
-    run.devices._happen = listening
+        def stepped(self, rows: Rows, event: Event, now: float) -> None:
+            stepped_dead.extend(rows[run.facts.dead[rows]].tolist())
+
+    run = Run(wanted, name="bricks", devices=1500, seed=3, checkers=(*ALL, Watch))
     result = run.play()
     assert result.faults["bricks"] > 0
     assert stepped_dead == []
 
 
-def test_a_device_with_a_wrong_clock_is_not_woken_too_early_for_ever() -> None:
-    wanted = Scenario(title="x", faults=Faults(wrong_clocks=1.0), fleet=Population(panel=0))
-    run = Run(wanted, name="x", devices=30, seed=2)
-    run._set_up()
-    live = run.devices._alive(np.array([3]), run.devices.idle.state(3, 0.0))
-    chance = Random(5)
+def test_a_device_with_a_wrong_clock_is_not_woken_too_early() -> None:
+    live, chance = ActiveDevice(np.array([3]), AgentState(), luck=0.5), Random(5)
     for _ in range(2000):
-        live.skew = chance.uniform(-86_400.0, 86_400.0)
-        due = run.now + live.skew + chance.uniform(0.0, 100.0)
-        live.pushed_at = math.inf
-        run.devices._set_timer(live, SetTimer(at=due))
-        assert live.timer_at + live.skew >= due
+        live.skew = chance.randrange(-(2**39), 2**39) / 2**23  # up to 18 h; the difference rounds
+        due = START + live.skew + chance.uniform(0.0, 100.0)
+        at = live.true_time(due)
+        assert math.nextafter(at, -math.inf) + live.skew <= due <= at + live.skew
+
+
+def test_a_device_with_a_wrong_clock_is_not_woken_twice_for_one_timer() -> None:
+    fired: Counter[tuple[int, float]] = Counter()
+
+    class Watch(Checker):
+        name = "woken"
+
+        def stepped(self, rows: Rows, event: Event, now: float) -> None:
+            if isinstance(event, TimerFired):
+                fired.update((row, now) for row in rows.tolist())
+
+    wanted = Scenario(title="x", faults=Faults(wrong_clocks=1.0), fleet=Population(panel=0))
+    result = Run(wanted, name="x", devices=30, seed=2, checkers=(Watch,)).play()
+    assert result.verdict == "completed"
+    assert set(fired.values()) == {1}

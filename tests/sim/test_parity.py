@@ -34,8 +34,8 @@ from edgefleet.sim.load.serving_process import ModelBehaviour
 from edgefleet.sim.virtual.run import Run
 from edgefleet.sim.virtual.scenario import ROLLOUT, Group, Population, Scenario, Truth
 from support.hub_process import running_hub
+from support.sim_releases import behaviour
 from support.tiny_releases import publish, tiny_release
-from support.toy_fleet import behaviour
 from support.waiting import until
 
 DEVICES, SEED, INTERVAL_S = 40, 7, 1.0

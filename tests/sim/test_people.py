@@ -7,7 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import ApprovalSpec, Freeze
-from edgefleet.rollout.constraints.reservations import Blocked, Reservations
+from edgefleet.rollout.constraints.blocked import Blocked
+from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual import scenario as scenarios
 from edgefleet.sim.virtual.run import Run

@@ -1,19 +1,21 @@
 """The real engine and the real agent core, connected by a bad network."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import inf
 
 import pytest
 
-from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.rollout import RolloutView, Status
 from edgefleet.sim.load.device import DeviceFacts
 from edgefleet.sim.load.population import Mix, population
-from support.engine_hub import Story
+from support.sim_releases import behaviour
+from support.virtual_hub import VirtualFleet
 
 COUNT = 600  # so that the first wave has enough devices for a verdict
 START = 1000.0
+ENDED = (Status.COMPLETED, Status.REVERTED, Status.REFUSED)
 
 
 def people(
@@ -27,6 +29,45 @@ def people(
 
 def lost_for_good(devices: Iterable[DeviceFacts]) -> int:
     return sum(end == inf for facts in devices for _, end in facts.link.outages.windows)
+
+
+@dataclass
+class Story:
+    """The demo's story in virtual time: 1 to all, 2 in waves, 3 goes bad, 4 is refused."""
+
+    people: tuple[DeviceFacts, ...]
+    seed: int = 7
+    views: dict[str, RolloutView] = field(default_factory=dict)
+    most_on: dict[str, int] = field(default_factory=dict)  # release -> devices at once
+
+    def tell(self) -> "Story":
+        virtual = VirtualFleet(seed=self.seed, start=START)
+        self.hub, self.fleet = virtual.hub, virtual.simulated
+        virtual.laboratory.behaviours = {
+            "1": behaviour(0.85),
+            "2": behaviour(0.95),
+            "3": behaviour(0.25),
+            "4": behaviour(passed=False),
+        }
+        for facts in self.people:
+            self.fleet.enrol(replace(facts), "claim")
+        self.run(virtual, 10)
+        for release in "1234":
+            self.hub.publish(release)
+            percents = (100.0,) if release == "1" else (1.0, 10.0, 100.0)
+            rollout = self.hub.start(release, percents)
+            for _ in range(600):
+                self.run(virtual, 1)
+                if self.hub.view(rollout).status in ENDED:
+                    break
+            self.views[release] = self.hub.view(rollout)
+        self.run(virtual, 120)  # everything heals, everybody may catch up
+        return self
+
+    def run(self, virtual: VirtualFleet, seconds: float) -> None:
+        virtual.run(seconds)
+        for release, count in self.fleet.report("progress").on_release.items():
+            self.most_on[release] = max(self.most_on.get(release, 0), count)
 
 
 @pytest.fixture(scope="module")

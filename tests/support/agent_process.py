@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from edgefleet.agent.slots import POINTER, STATE, path
-from edgefleet.agent.state import AgentState, running
+from edgefleet.agent.slots import POINTER, STATE, path, read_pointer
+from edgefleet.agent.state import AgentState, ModelState, running
 from edgefleet.agent.stored import from_store
 from edgefleet.base.errors import NetworkError
 from edgefleet.base.ids import sha256_hex
@@ -27,6 +27,11 @@ from edgefleet.protocol.wire import decode
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.fake_hub import FakeHub
 from support.tiny_models import classifier, write_golden
+
+
+def only(state: AgentState) -> ModelState:
+    """The state of the device's only model."""
+    return next(iter(state.models.values()), ModelState())
 
 
 class Hub(Protocol):
@@ -128,13 +133,13 @@ class AgentProcess:
         """Check that the pointer names a slot with a complete model. Returns the running release."""
         known = self.hub.artifacts if isinstance(self.hub, FakeHub) else artifacts or ()
         storage, state = FolderStorage(self.data), self.state()
-        pointer, seen, digest = storage.read(POINTER), b"", None
-        while pointer is not None and pointer != seen:  # it may change during the check
-            digest = storage.digest(path("a" if pointer == b"a" else "b", "model.onnx"))
-            pointer, seen = storage.read(POINTER), pointer
-        assert pointer is None or digest in known
-        now = running(state) if state else None
-        return now[1] if now else None
+        text, seen, digests = storage.read(POINTER) or b"", None, list[str | None]()
+        while text != seen:  # it may change during the check
+            slots = read_pointer(text).items()
+            digests = [storage.digest(path(model, name, "model.onnx")) for model, name in slots]
+            text, seen = storage.read(POINTER) or b"", text
+        assert set(digests) <= set(known)
+        return running(only(state)) if state else None
 
     def end(self) -> None:
         """End both processes in any state."""

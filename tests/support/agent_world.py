@@ -26,8 +26,9 @@ from edgefleet.agent.event import (
     StagingFailed,
     TimerFired,
 )
-from edgefleet.agent.state import AgentState, SlotName, slot
+from edgefleet.agent.state import AgentState, ModelSoft, ModelState, SlotName, pointer, slot
 from edgefleet.agent.step import step
+from edgefleet.agent.table import Stage
 from edgefleet.base.ids import sha256_hex
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Facts, Offer
 from edgefleet.protocol.release import (
@@ -45,15 +46,19 @@ FACTS = Facts(profile="generic_x86", agent_version="0.1.0", runtimes=("onnx",), 
 GOLDEN_BYTES = b"golden set"
 
 
-def model_bytes(release: str) -> bytes:
-    return f"model {release} ".encode() * 40
+def model_bytes(release: str, *, model: str = "digits") -> bytes:
+    return f"{'model' if model == 'digits' else model} {release} ".encode() * 40
+
+
+def golden_bytes(release: str, *, model: str = "digits") -> bytes:
+    return GOLDEN_BYTES + (release if model == "digits" else f"{model} {release}").encode()
 
 
 def manifest(
     release: str, *, model: str = "digits", profile: str = "generic_x86"
 ) -> ReleaseManifest:
-    data = model_bytes(release)
-    golden = GOLDEN_BYTES + release.encode()
+    data = model_bytes(release, model=model)
+    golden = golden_bytes(release, model=model)
     return ReleaseManifest(
         model=model,
         release=release,
@@ -80,19 +85,24 @@ def manifest(
     )
 
 
-def manifest_sha256(release: str) -> str:
-    return sha256_hex(encode(manifest(release)))
+def manifest_sha256(release: str, *, model: str = "digits") -> str:
+    return sha256_hex(encode(manifest(release, model=model)))
 
 
 def offer(
-    release: str, *, rollout: str | None = None, action: str = "install", **more: object
+    release: str,
+    *,
+    model: str = "digits",
+    rollout: str | None = None,
+    action: str = "install",
+    **more: object,
 ) -> Offer:
     fields: dict[str, object] = {
-        "rollout": rollout or f"ro-{release}",
+        "rollout": rollout or (f"ro-{release}" if model == "digits" else f"ro-{model}-{release}"),
         "action": action,
-        "model": "digits",
+        "model": model,
         "release": release,
-        "manifest_sha256": manifest_sha256(release),
+        "manifest_sha256": manifest_sha256(release, model=model),
         "confirm_after_s": 10.0,
         **more,
     }
@@ -124,7 +134,7 @@ def serving_model(
     return ModelStatus(
         model=model,
         release=release,
-        artifact_sha256=sha256_hex(model_bytes(release)),
+        artifact_sha256=sha256_hex(model_bytes(release, model=model)),
         ready=ready,
         on_trial=on_trial,
         stats=LiveStats(**stats),  # type: ignore[arg-type] - counters by name
@@ -139,6 +149,20 @@ class Device:
         self.now = now
         self.effects: tuple[Effect, ...] = ()
 
+    @property
+    def mine(self) -> ModelState:
+        """The state of model digits."""
+        return self.state.models.get("digits", ModelState())
+
+    @property
+    def soft(self) -> ModelSoft:
+        """The part of the state of model digits that is not stored."""
+        return self.state.soft.models.get("digits", ModelSoft())
+
+    @property
+    def stage(self) -> Stage:
+        return self.mine.stage
+
     def hear(self, event: Event) -> tuple[Effect, ...]:
         self.state, self.effects = step(self.state, event, self.now)
         assert isinstance(self.effects[-1], SetTimer)
@@ -150,8 +174,8 @@ class Device:
     ) -> tuple[Effect, ...]:
         fields: dict[str, object] = {
             "facts": FACTS,
-            "whole": whole,
-            "pointer": self.state.active,
+            "whole": dict.fromkeys(self.state.models, whole),
+            "pointer": pointer(self.state.models),
             "serving": None,
             "draw": 0.0,
             **more,
@@ -189,14 +213,16 @@ class Device:
         return sent.check_in
 
     def holds(self, name: SlotName) -> str | None:
-        installed = slot(self.state, name).installed
+        installed = slot(self.mine, name).installed
         return installed.release if installed else None
 
 
 def any_event(state: AgentState) -> list[Event]:
     """Every event that can happen to the core in ``state``, and some that cannot."""
-    soft, attempt = state.soft, state.attempt
-    work, switch = soft.work or 0, soft.switch or 0
+    mine = state.models.get("digits", ModelState())
+    soft, attempt = state.soft, mine.attempt
+    work = soft.models.get("digits", ModelSoft()).work or 0
+    switch = soft.switch or 0
     seq = soft.sent.seq if soft.sent else 0
     release = attempt.release if attempt else "2"
 
@@ -204,8 +230,8 @@ def any_event(state: AgentState) -> list[Event]:
         return CheckInAnswered(seq=seq, answer=CheckInAnswer(interval_s=60, offer=what), draw=0.5)
 
     found: list[Event] = [
-        Booted(facts=FACTS, whole=("a", "b"), pointer=None, serving=None, draw=0.1),
-        Booted(facts=FACTS, whole=(), pointer="a", serving=serving("1"), draw=0.1),
+        Booted(facts=FACTS, whole={"digits": ("a", "b")}, pointer={}, serving=None, draw=0.1),
+        Booted(facts=FACTS, whole={}, pointer={"digits": "a"}, serving=serving("1"), draw=0.1),
         TimerFired(draw=0.9),
         answered(None),
         answered(offer("2")),
@@ -213,11 +239,15 @@ def any_event(state: AgentState) -> list[Event]:
         answered(offer("brick", action="revert")),
         CheckInFailed(seq=seq, code="unreachable", draw=0.5),
         CheckInFailed(seq=seq, code="checkin_replayed", next_seq=7, draw=0.5),
-        ManifestOpened(job=work, sha256=manifest_sha256(release), manifest=manifest(release)),
-        ManifestOpened(job=work, sha256=manifest_sha256("1"), manifest=manifest("1")),
-        Fetched(job=work),
-        Proved(job=work, result=ProveResult(passed=True)),
-        Proved(job=work, result=ProveResult(passed=False, reason="golden_failed")),
+        ManifestOpened(
+            model="digits", job=work, sha256=manifest_sha256(release), manifest=manifest(release)
+        ),
+        ManifestOpened(
+            model="digits", job=work, sha256=manifest_sha256("1"), manifest=manifest("1")
+        ),
+        Fetched(model="digits", job=work),
+        Proved(model="digits", job=work, result=ProveResult(passed=True)),
+        Proved(model="digits", job=work, result=ProveResult(passed=False, reason="golden_failed")),
         Activated(job=switch, status=serving(release)),
         ActivationFailed(job=switch, reason="load_failed", detail="", draw=0.5),
         ServingProbed(status=None, alive=False, draw=0.5),
@@ -228,5 +258,7 @@ def any_event(state: AgentState) -> list[Event]:
         ServingProbed(status=None, alive=False, draw=0.5, ran=("digits", "other")),
     ]
     codes = ("disk_full", "unreachable", "digest_mismatch", "runtime_missing", "of_tomorrow")
-    found += [StagingFailed(job=work, code=code, detail="", draw=0.5) for code in codes]
+    found += [
+        StagingFailed(model="digits", job=work, code=code, detail="", draw=0.5) for code in codes
+    ]
     return found

@@ -5,11 +5,13 @@ power can fail at each storage operation of it. Serving and proof are stand-ins 
 on the disk: the release's own bytes decide whether it serves and passes its proof.
 """
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
+from edgefleet.agent import checkin
 from edgefleet.agent.effect import (
     Apply,
     CancelStaging,
@@ -42,8 +44,8 @@ from edgefleet.agent.event import (
 )
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.lost_state import recover
-from edgefleet.agent.slots import MODEL, Slots, path
-from edgefleet.agent.state import AgentState, running
+from edgefleet.agent.slots import MODEL, POINTER, Slots, path, read_pointer
+from edgefleet.agent.state import AgentState, ModelState, running
 from edgefleet.agent.step import step
 from edgefleet.agent.stored import to_store
 from edgefleet.agent.table import Stage
@@ -52,17 +54,30 @@ from edgefleet.agent.worker import Token
 from edgefleet.base.errors import DeviceError, EdgefleetError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.network import Answer, Download
-from edgefleet.protocol.device import Offer
-from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, ServingStatus
+from edgefleet.protocol.serving import (
+    LiveStats,
+    ModelStatus,
+    ProveResult,
+    ServingStatus,
+    model_status,
+)
 from edgefleet.security.signing import PublisherKey, sign_manifest
-from support.agent_world import FACTS, GOLDEN_BYTES, manifest, manifest_sha256, model_bytes
+from support.agent_world import FACTS, golden_bytes, manifest, model_bytes, offer
 from support.fake_hub import FakeHub
 from support.memory_storage import MemoryStorage, PowerCut
 
 RELEASES = ("1", "2", "sick", "liar", "brick")
-BY_DIGEST = {sha256_hex(model_bytes(release)): release for release in RELEASES}
+MODELS = ("detector", "digits", "gate")
+BY_DIGEST = {
+    sha256_hex(model_bytes(release, model=model)): (model, release)
+    for model in MODELS
+    for release in RELEASES
+}
 KEY = PublisherKey.generate()
-ENVELOPES = {release: sign_manifest(manifest(release), KEY) for release in RELEASES}
+ENVELOPES = {
+    (model, release): sign_manifest(manifest(release, model=model), KEY)
+    for model, release in BY_DIGEST.values()
+}
 
 Step = Callable[[AgentState, Event, float], tuple[AgentState, tuple[Effect, ...]]]
 Stored = Callable[[AgentState], bytes]
@@ -104,22 +119,28 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 
 
 class World:
-    """One device and its hub. ``boot`` and ``run`` raise PowerCut when the power fails."""
+    """One device and its hub. ``boot`` and ``run`` raise PowerCut when the power fails.
 
-    def __init__(self, *, core: Step = step, stored: Stored = to_store) -> None:
+    Its check-ins are those of protocol 3. Arguments ``model`` are "digits" where a test has one.
+    """
+
+    def __init__(
+        self, *, core: Step = step, stored: Stored = to_store, slots: type[Slots] = Slots
+    ) -> None:
         self.storage = MemoryStorage()
         self.hub = FakeHub()
         self.hub.interval_s = 60.0
-        for release in RELEASES:
-            golden = GOLDEN_BYTES + release.encode()
-            files = {sha256_hex(data): data for data in (model_bytes(release), golden)}
-            self.hub.publish(ENVELOPES[release], files)
+        for (model, release), envelope in ENVELOPES.items():
+            data = (model_bytes(release, model=model), golden_bytes(release, model=model))
+            self.hub.publish(envelope, {sha256_hex(one): one for one in data})
         self.core = core
         self.stored = stored
+        self.slots_type = slots
         self.effects_first = False
         self.now = 1000.0
         self.serving: ServingStatus | None = None
-        self.proved: set[str] = set()
+        self.proved: set[tuple[str, str]] = set()
+        self.confirmed: set[tuple[str, str]] = set()
         self.activations: list[str] = []
         self.boots = 0
         self.state = AgentState()
@@ -127,15 +148,24 @@ class World:
         self.wake_at = 0.0
         self.trust = Trust((KEY.public.text,))
 
-    def offer(self, release: str, *, rollout: str | None = None, action: str = "install") -> None:
-        self.hub.offer = Offer(
-            rollout=rollout or f"ro-{release}",
-            action=action,  # type: ignore[arg-type] - one of two literals
-            model="digits",
-            release=release,
-            manifest_sha256=manifest_sha256(release),
-            confirm_after_s=10.0,
-        )
+    @property
+    def mine(self) -> ModelState:
+        """The state of model digits."""
+        return self.state.models.get("digits", ModelState())
+
+    @property
+    def stage(self) -> Stage:
+        return self.mine.stage
+
+    def offer(
+        self,
+        release: str,
+        *,
+        model: str = "digits",
+        rollout: str | None = None,
+        action: str = "install",
+    ) -> None:
+        self.hub.offers[model] = offer(release, model=model, rollout=rollout, action=action)
 
     def boot(self, *, power_lost: bool = True) -> None:
         """Start the agent from the disk. If only the agent died, serving is still running."""
@@ -147,7 +177,7 @@ class World:
 
     def start(self) -> None:
         """The agent's first steps after ``boot``; the power may fail in them."""
-        self.slots = Slots(self.storage)
+        self.slots = self.slots_type(self.storage)
         self.fetcher = Fetcher(self.storage, _HubOnDisk(self.hub), dict, _Clock(self))
         self.events.clear()
         state = self.slots.load()
@@ -182,37 +212,57 @@ class World:
 
     def check(self) -> None:
         """Check the invariants, with the power on or off."""
-        storage, place = MemoryStorage(), self.storage.files.get("active")
-        storage.files = self.storage.files
-        if place is not None:
-            digest = storage.digest(path("a" if place == b"a" else "b", MODEL))
-            assert digest in BY_DIGEST, "the pointer names a slot without a whole model"
-            assert BY_DIGEST[digest] in self.proved, "the pointer names a release never proved"
+        for model, name in read_pointer(self.storage.files.get(POINTER, b"")).items():
+            data = self.storage.files.get(path(model, name, MODEL), b"")
+            found = BY_DIGEST.get(sha256_hex(data))
+            assert found is not None, "the pointer names a slot without a whole model"
+            assert found in self.proved, "the pointer names a release never proved"
+            assert found in self.confirmed, "the pointer names a release never confirmed"
+            assert found[0] == model, "the pointer names a slot of another model"
         for one in self.serving.models if self.serving is not None else ():
-            assert one.release in self.proved, "a release serves that was never proved"
+            assert (one.model, one.release) in self.proved, "a release serves that was never proved"
 
-    def pointed(self) -> str | None:
+    def pointed(self, model: str = "digits") -> str | None:
         """The release in the slot that the pointer names."""
-        place = self.storage.files.get("active")
-        if place is None:
+        name = read_pointer(self.storage.files.get(POINTER, b"")).get(model)
+        if name is None:
             return None
-        data = self.storage.files.get(path("a" if place == b"a" else "b", MODEL), b"")
-        return BY_DIGEST.get(sha256_hex(data))
+        data = self.storage.files.get(path(model, name, MODEL), b"")
+        found = BY_DIGEST.get(sha256_hex(data))
+        return found[1] if found else None
 
-    def running(self) -> str | None:
-        now = running(self.state)
-        return now[1] if now else None
+    def running(self, model: str = "digits") -> str | None:
+        return running(self.state.models.get(model, ModelState()))
+
+    def served(self, model: str = "digits") -> str | None:
+        """The release that gets the requests."""
+        own = model_status(self.serving, model)
+        return own.release if own else None
 
     def finals(self) -> dict[str, list[str]]:
-        """Final outcomes that the hub has received, by release."""
+        """Final outcomes that the hub has received, by release (of all models)."""
         heard: dict[str, list[str]] = {}
         for one in self.hub.outcomes.values():
             if one.kind not in ("trial_started", "deferred"):
                 heard.setdefault(one.release, []).append(str(one.kind))
         return heard
 
+    def asking(self) -> set[str]:
+        """The models that ask the hub for admission."""
+        models = self.state.models
+        return {name for name in models if models[name].stage is Stage.ANNOUNCING}
+
+    def told(self, rollout: str) -> list[str]:
+        """Kinds of outcomes of the rollout that the hub has received."""
+        return [str(one.kind) for one in self.hub.outcomes.values() if one.rollout == rollout]
+
     def _take(self, event: Event) -> None:
-        self.state, effects = self.core(self.state, event, self.now)
+        with by_model():
+            self.state, effects = self.core(self.state, event, self.now)
+        for mine in self.state.models.values():
+            for one in (mine.a, mine.b):
+                if one.confirmed and one.installed is not None:
+                    self.confirmed.add((one.installed.model, one.installed.release))
         if self.effects_first:
             self._do_all(effects)
             self.slots.save(self.stored(self.state))
@@ -234,16 +284,16 @@ class World:
             case FetchManifest() | Fetch() | Prove():
                 return self._work(effect)
             case Apply():
-                return self._activate(effect)
+                return self._apply(effect)
             case Probe():
                 return self._look()
             case StopServing():
                 self.serving = None
                 return self._look()
             case MovePointer():
-                self.slots.move_pointer(effect.slot)
+                self.slots.move_pointer(effect.slots)
             case RemoveSlot():
-                self.slots.remove(effect.slot)
+                self.slots.remove(effect.model, effect.slot)
             case CancelStaging() | SetTimer():
                 pass
         return None
@@ -256,71 +306,103 @@ class World:
             return CheckInFailed(seq=seq, code=error.code, draw=0.5, next_seq=self.hub.last_seq + 1)
 
     def _work(self, effect: FetchManifest | Fetch | Prove) -> Event:
+        model, job = effect.model, effect.job
         try:
             match effect:
                 case FetchManifest():
                     digest, opened = self.fetcher.manifest(
-                        effect.slot, effect.sha256, self.trust.open
+                        model, effect.slot, effect.sha256, self.trust.open
                     )
-                    return ManifestOpened(job=effect.job, sha256=digest, manifest=opened)
+                    free_bytes, slot_bytes = self.fetcher.space(model, effect.slot)
+                    return ManifestOpened(
+                        model=model, job=job, sha256=digest, manifest=opened,
+                        free_bytes=free_bytes, slot_bytes=slot_bytes,
+                    )  # fmt: skip
                 case Fetch():
-                    self.fetcher.file(effect.slot, effect.file, effect.artifact, Token())
-                    return Fetched(job=effect.job)
+                    self.fetcher.file(model, effect.slot, effect.file, effect.artifact, Token())
+                    return Fetched(model=model, job=job)
                 case Prove():
-                    return Proved(job=effect.job, result=self._prove(effect))
+                    return Proved(model=model, job=job, result=self._prove(effect))
         except EdgefleetError as error:
-            return StagingFailed(job=effect.job, code=error.code, detail=error.message, draw=0.5)
+            return StagingFailed(
+                model=model, job=job, code=error.code, detail=error.message, draw=0.5
+            )
 
     def _prove(self, effect: Prove) -> ProveResult:
-        data = self.storage.files.get(path(effect.slot, MODEL), b"")
-        release = BY_DIGEST.get(sha256_hex(data))
-        if release is None or release == "liar":
+        data = self.storage.files.get(path(effect.model, effect.slot, MODEL), b"")
+        found = BY_DIGEST.get(sha256_hex(data))
+        if found is None or found[1] == "liar":
             return ProveResult(passed=False, reason="golden_failed")
-        self.proved.add(release)
+        self.proved.add(found)
         return ProveResult(passed=True)
 
-    def _activate(self, effect: Apply) -> Event:
-        (model,) = effect.models
-        wanted = routed(model)
-        digest = self.storage.digest(path(wanted.slot, MODEL))
-        if digest is None or digest != wanted.installed.variant.artifact.sha256:
-            return ActivationFailed(
-                job=effect.job, reason="load_failed", detail="other bytes", draw=0.5
-            )
-        release = BY_DIGEST[digest]
-        if model.trial is not None:
-            self._check_admitted(model.trial)
-        self.activations.append(release)
-        if release == "brick":
-            raise PowerCut
+    def _apply(self, effect: Apply) -> Event:
+        """All or nothing: the bytes of each slot have to be those of the wanted release."""
         pid = self.serving.pid if self.serving else 100 + self.boots
-        mine = ModelStatus(
-            model="digits",
-            release=release,
-            artifact_sha256=digest,
-            ready=True,
-            on_trial=model.trial is not None,
-        )
-        self.serving = ServingStatus(pid=pid, models=(mine,))
+        before, models = self.serving, list[ModelStatus]()
+        for model in effect.models:
+            for wanted in (model.confirmed, model.trial):
+                if wanted is not None and not self._is_whole(wanted):
+                    return ActivationFailed(
+                        job=effect.job, model=model.model, reason="load_failed", draw=0.5,
+                        detail="other bytes",
+                    )  # fmt: skip
+            if model.trial is not None:
+                self._check_admitted(model.trial)
+            wanted = routed(model)
+            models.append(
+                ModelStatus(
+                    model=model.model,
+                    release=wanted.installed.release,
+                    artifact_sha256=wanted.installed.variant.artifact.sha256,
+                    ready=True,
+                    on_trial=model.trial is not None,
+                )
+            )
+            if wanted.installed.release == "brick":
+                self.activations.append("brick")
+                raise PowerCut
+            old = model_status(before, model.model)
+            if old is None or old.release != wanted.installed.release:
+                self.activations.append(wanted.installed.release)
+        assert sum(one.on_trial for one in models) <= 1, "two models are in trial"
+        self.serving = ServingStatus(pid=pid, generation=effect.generation, models=tuple(models))
         return Activated(job=effect.job, status=self.serving)
 
+    def _is_whole(self, wanted: WantedRelease) -> bool:
+        model = wanted.installed.model
+        digest = self.storage.digest(path(model, wanted.slot, MODEL))
+        return digest == wanted.installed.variant.artifact.sha256
+
     def _check_admitted(self, wanted: WantedRelease) -> None:
-        attempt = self.state.attempt
+        attempt = self.state.models[wanted.installed.model].attempt
         if attempt is None or attempt.action == "revert" or attempt.slot != wanted.slot:
             return
-        started = [
-            one
-            for one in self.hub.outcomes.values()
-            if one.kind == "trial_started" and one.rollout == attempt.rollout
-        ]
-        assert started, "a trial began that the hub had not admitted"
+        assert "trial_started" in self.told(attempt.rollout), (
+            "a trial began that the hub had not admitted"
+        )
 
     def _look(self) -> Event:
         status = self.serving
-        if status is not None and status.models[0].release == "sick":
-            sick = replace(status.models[0], stats=LiveStats(requests=100, errors=50))
-            status = ServingStatus(pid=status.pid, models=(sick,))
+        if status is not None:
+            models = [
+                replace(one, stats=LiveStats(requests=100, errors=50))
+                if one.release == "sick"
+                else one
+                for one in status.models
+            ]
+            status = replace(status, models=tuple(models))
         return ServingProbed(status=status, alive=status is not None, draw=0.5)
+
+
+@contextlib.contextmanager
+def by_model() -> Generator[None]:
+    """Check-ins that name all models, as from protocol 3 on."""
+    spoken, checkin.PROTOCOL = checkin.PROTOCOL, 3  # type: ignore[misc] - a constant
+    try:
+        yield
+    finally:
+        checkin.PROTOCOL = spoken  # type: ignore[misc] - a constant
 
 
 class _Clock:
@@ -335,13 +417,14 @@ class _Clock:
 
 
 def state_of_each_stage() -> dict[Stage, AgentState]:
-    """A state of each stage, as a real update passes through it."""
+    """A state of each stage of model digits, as a real update passes through it."""
     found: dict[Stage, AgentState] = {}
 
     def core(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple[Effect, ...]]:
         new, effects = step(state, event, now)
-        if new.active or new.stage is Stage.IDLE:
-            found.setdefault(new.stage, new)
+        mine = new.models.get("digits", ModelState())
+        if mine.active or mine.stage is Stage.IDLE:
+            found.setdefault(mine.stage, new)
         return new, effects
 
     world = World(core=core)
@@ -351,5 +434,17 @@ def state_of_each_stage() -> dict[Stage, AgentState]:
     for release in ("1", "2", "sick"):
         world.offer(release)
         world.run_until_told(release)
+    world.storage.capacity_bytes = sum(map(len, world.storage.files.values())) + 100_000
+    world.offer("1", rollout="ro-full-disk")
+    world.run(lambda world: world.stage is Stage.QUEUED)
+    world.storage.capacity_bytes = 1 << 40
+    world.hub.offer = None
+    world.hub.refuses_starts = 1 << 30
+    world.offer("1", model="detector")
+    world.run(lambda world: "detector" in world.asking())
+    world.offer("1", rollout="ro-second")
+    world.run(lambda world: "digits" in world.asking())
+    world.hub.refuses_starts = 0
+    world.run(lambda _: Stage.STAGED in found)
     assert set(found) == set(Stage), "an update passes through every stage"
     return found

@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,15 +15,18 @@ from edgefleet.protocol.device import (
     Endpoints,
     EnrolAnswer,
     EnrolRequest,
+    ModelReport,
     Offer,
     Outcome,
     OutcomeKind,
+    digest,
 )
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.wire import decode, encode, problem
 from edgefleet.security.signing import manifest_digest
 
 TOKEN = "efd1.0.device.tag"
+FIRST_BY_MODEL = 3  # the first protocol whose check-ins name all models
 _BAD = {OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED}
 
 
@@ -34,7 +37,10 @@ class FakeHub:
         self.url = ""
         self.claims = {"claim-1"}
         self.interval_s = 0.1
-        self.offer: Offer | None = None
+        self.offers: dict[str, Offer] = {}  # by model, of the oldest rollout first
+        self.reports: dict[str, ModelReport] = {}  # the models on the device, as it reported them
+        self.wanted: list[str] = []  # the model lists that this hub has asked for
+        self.admits_all = False  # a faulty hub: it admits more than one start at once
         self.manifests: dict[str, bytes] = {}
         self.artifacts: dict[str, bytes] = {}
         self.offline = False
@@ -53,6 +59,22 @@ class FakeHub:
         self.ranges: list[str] = []
         self.last_seq = 0
         self.changed = threading.Condition()
+
+    @property
+    def offer(self) -> Offer | None:
+        """The offer of model digits."""
+        return self.offers.get("digits")
+
+    @offer.setter
+    def offer(self, offer: Offer | None) -> None:
+        self.offers.pop("digits", None)
+        if offer is not None:
+            self.offers["digits"] = offer
+
+    def runs(self, model: str = "digits") -> str | None:
+        """The release that the device has reported."""
+        report = self.reports.get(model)
+        return report.release if report else None
 
     def publish(self, envelope: Envelope, files: dict[str, bytes]) -> str:
         digest = manifest_digest(envelope)
@@ -76,31 +98,63 @@ class FakeHub:
                 raise DeviceError("checkin_replayed", "seen")
             self.last_seq = said.seq
             self.check_ins.append(said)
+            want = self._read_models(said)
             taken = [outcome for outcome in said.outcomes if self._admits(outcome)]
             for outcome in taken:
                 self.repeated += outcome.id in self.outcomes
                 self.outcomes[outcome.id] = outcome
             self.changed.notify_all()
-            return CheckInAnswer(
-                interval_s=self.interval_s,
-                acked=tuple(outcome.id for outcome in taken),
-                offer=self._offer_to(said),
-            )
+            offers = tuple(filter(self._is_offered, self.offers.values()))
+            acked = tuple(outcome.id for outcome in taken)
+            if said.protocol >= FIRST_BY_MODEL:
+                return CheckInAnswer(
+                    interval_s=self.interval_s, acked=acked, offers=offers, want=want
+                )
+            offer = offers[0] if offers else None
+            return CheckInAnswer(interval_s=self.interval_s, acked=acked, offer=offer)
+
+    def _read_models(self, said: CheckIn) -> Literal["", "models"]:
+        if said.protocol < FIRST_BY_MODEL:
+            mine = ModelReport(model=said.model or "digits", release=said.release, phase=said.phase)
+            self.reports = {mine.model: mine}
+            return ""
+        if said.full:
+            self.reports.clear()
+        self.reports |= {report.model: report for report in said.models}
+        if digest(self.reports.values()) == said.digest:
+            return ""
+        self.wanted.append("models")
+        return "models"
 
     def _admits(self, said: Outcome) -> bool:
+        """Admit a start unless another one is in trial: at most one in a check-in."""
         if said.kind is not OutcomeKind.TRIAL_STARTED or said.id in self.outcomes:
             return True
+        if self._in_trial() - {said.rollout} and not self.admits_all:
+            return False
         self.refused_starts += 1
-        return self.refused_starts > self.refuses_starts
+        if self.refused_starts <= self.refuses_starts:
+            return False
+        self.outcomes[said.id] = said
+        return True
 
-    def _offer_to(self, said: CheckIn) -> Offer | None:
-        offer = self.offer
-        if offer is None or said.release == offer.release:
-            return None
+    def _in_trial(self) -> set[str]:
+        """The rollouts whose last start has no end."""
+        found: set[str] = set()
+        for one in self.outcomes.values():
+            if one.kind is OutcomeKind.TRIAL_STARTED:
+                found.add(one.rollout)
+            elif one.kind is not OutcomeKind.DEFERRED:
+                found.discard(one.rollout)
+        return found
+
+    def _is_offered(self, offer: Offer) -> bool:
+        if self.runs(offer.model) == offer.release:
+            return False
         bad = any(
             one.rollout == offer.rollout and one.kind in _BAD for one in self.outcomes.values()
         )
-        return None if bad and offer.action == "install" else offer
+        return not bad or offer.action == "revert"
 
 
 class _Handler(BaseHTTPRequestHandler):

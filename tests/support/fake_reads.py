@@ -6,6 +6,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.operator import (
     AuditEntry,
     AuditPage,
+    DeviceModel,
     DevicePage,
     DeviceView,
     FleetView,
@@ -85,8 +86,13 @@ class FakeReads:
             name=f"{site}-{number:04}", profile=("raspberry_pi", "jetson_nano", "coral_tpu")[number % 3],
             labels={"site": site, "tier": "gold" if number % 2 else "silver"}, agent_version="0.1.0",
             enrolled_at=self.now - 90_000, last_seen=self.now - (7 if online else 4000), online=online,
-            phase="trial" if taken and online else "idle", model="digits", release="3" if taken else "2",
-            desired="3" if number % 4 == 0 else "2", rollout="ro-running" if taken else None,
+            models=(
+                DeviceModel(
+                    model="digits", release="3" if taken else "2",
+                    phase="trial" if taken and online else "idle",
+                    desired="3" if number % 4 == 0 else "2", rollout="ro-running" if taken else None,
+                ),
+            ),
             line="It tries release 3 since 12 s." if taken else "Its position lies beyond the open wave's cut.",
         )  # fmt: skip
 

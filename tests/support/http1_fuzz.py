@@ -141,7 +141,7 @@ def converse(
             await _until(lambda: transport.reading or transport.ended, transport)
             if transport.ended:
                 break
-            _deliver(connection, piece)
+            _deliver(connection, host, piece)
         await _until(lambda: False, transport)
         connection.connection_lost(None)
         assert host.buffered_bytes == 0, "a body is still counted"
@@ -166,7 +166,7 @@ def vanish(
         connection = connection_class(host, asyncio.get_running_loop())
         transport = MemoryTransport(connection, room)
         connection.connection_made(transport)
-        _deliver(connection, data)
+        _deliver(connection, host, data)
         transport.ended = True
         connection.connection_lost(ConnectionResetError())
         for _ in range(10):
@@ -177,7 +177,7 @@ def vanish(
     loop.run_until_complete(run())
 
 
-def _deliver(connection: Connection, piece: bytes) -> None:
+def _deliver(connection: Connection, host: FuzzHost, piece: bytes) -> None:
     """Deliver bytes as a loop does: into the connection's buffer, up to its size."""
     while piece:
         buffer = connection.get_buffer(-1)
@@ -185,7 +185,7 @@ def _deliver(connection: Connection, piece: bytes) -> None:
         assert size, "the connection gives no room"
         buffer[:size] = piece[:size]
         connection.buffer_updated(size)
-        buffer[:size] = bytes(size) if buffer.obj is connection._host.buffer.obj else piece[:size]
+        buffer[:size] = bytes(size) if buffer.obj is host.buffer.obj else piece[:size]
         piece = piece[size:]
 
 

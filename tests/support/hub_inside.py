@@ -1,6 +1,8 @@
 """A hub in the test's process: no sockets, and a clock that the test sets."""
 
 import asyncio
+import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,8 +10,9 @@ from pathlib import Path
 
 from edgefleet.base.entropy import SeededEntropy
 from edgefleet.http1.message import Reply, Request
-from edgefleet.hub.hub import Hub
+from edgefleet.hub.hub import Hub, OpenStore
 from edgefleet.hub.settings import HubSettings
+from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import (
     CheckIn,
     CheckInAnswer,
@@ -67,15 +70,45 @@ class InsideDevice:
         )
 
 
+class SlowDisk:
+    """The disk of one hub: ``open_store`` of ``hub_inside``."""
+
+    def open_store(self, path: Path) -> SqliteStore:
+        self._store = SqliteStore.open(path)
+        return self._store
+
+    @asynccontextmanager
+    async def blocked(self) -> AsyncIterator[None]:
+        """Block the writer: nothing is committed until the end of the block."""
+        begun, loop, go_on = asyncio.Event(), asyncio.get_running_loop(), threading.Event()
+
+        def wait(_connection: sqlite3.Connection) -> None:
+            loop.call_soon_threadsafe(begun.set)
+            assert go_on.wait(30)
+
+        job = self._store.writer.submit(wait)
+        await begun.wait()
+        try:
+            yield
+        finally:
+            go_on.set()
+        await job
+
+
 @asynccontextmanager
 async def hub_inside(
-    data_dir: Path, clock: ManualClock | None = None, **settings: float
+    data_dir: Path,
+    clock: ManualClock | None = None,
+    *,
+    open_store: OpenStore = SqliteStore.open,
+    **settings: float,
 ) -> AsyncIterator[Hub]:
     """An open hub whose loop does not run: call ``hub.loop.tick()``."""
     hub = await Hub.open(
         HubSettings(data_dir=data_dir, **settings),  # type: ignore[arg-type] # all are numbers
         clock or ManualClock(),
         SeededEntropy(1),
+        open_store=open_store,
     )
     try:
         yield hub
@@ -134,6 +167,15 @@ async def report(hub: Hub, device: InsideDevice, said: CheckIn) -> CheckInAnswer
     reply = await check_in(hub, device, said)
     assert reply.status == 200, reply.body
     return decode(reply.body, CheckInAnswer)
+
+
+def stored_outcomes(data_dir: Path) -> list[tuple[int, str]]:
+    """The outcomes in the database, as (row of the device, id), in the order of their storage."""
+    connection = sqlite3.connect(f"file:{data_dir / 'hub.sqlite'}?mode=ro", uri=True)
+    try:
+        return connection.execute("SELECT device, id FROM outcome ORDER BY number").fetchall()
+    finally:
+        connection.close()
 
 
 def outcome(id_: str, kind: OutcomeKind, rollout: str, release: str = "2") -> Outcome:

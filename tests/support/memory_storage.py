@@ -73,7 +73,9 @@ class MemoryStorage:
 
     def rename(self, source: str, target: str) -> None:
         def whole() -> None:
-            self.files[target] = self.files.pop(source)
+            moved = [name for name in self.files if name == source or name.startswith(f"{source}/")]
+            for name in moved:
+                self.files[target + name.removeprefix(source)] = self.files.pop(name)
 
         self._do(f"rename {source}", whole)
 

@@ -18,7 +18,7 @@ from edgefleet.protocol.device import (
     Phase,
 )
 from edgefleet.protocol.operator import ClaimRequest
-from edgefleet.protocol.version import PROTOCOL, starts_by_itself
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 CHECKIN = "/device/v1/checkin"
@@ -66,8 +66,8 @@ class RawDevice:
     spool: list[Outcome] = field(default_factory=list)
     reported: list[Outcome] = field(default_factory=list)  # the device's own log, each outcome once
     link: HttpLink | None = None
-    staged: tuple[Offer, Outcome] | None = None  # it waits for a grant to start
-    withdrawn: list[Outcome] = field(default_factory=list)  # starts that were never granted
+    staged: tuple[Offer, Outcome] | None = None  # it waits for admission
+    withdrawn: list[Outcome] = field(default_factory=list)  # starts that were never admitted
     trial: Offer | None = None
     before: str | None = None  # the release before the trial
 
@@ -144,10 +144,7 @@ class RawDevice:
             self.report(OutcomeKind.REVERTED, before or "", offer.rollout, "recalled")
         else:
             self.report(OutcomeKind.TRIAL_STARTED, offer.release, offer.rollout)
-            if starts_by_itself(self.protocol):
-                self._start(offer)
-            else:
-                self.phase, self.staged = Phase.STAGED, (offer, self.reported[-1])
+            self.phase, self.staged = Phase.STAGED, (offer, self.reported[-1])
 
     def _start(self, offer: Offer) -> None:
         self.before, self.release, self.model = self.release, offer.release, offer.model

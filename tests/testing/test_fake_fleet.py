@@ -2,10 +2,12 @@
 
 import pytest
 
-from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, Status, Verb
+from edgefleet.protocol.device import OutcomeKind
+from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, Status, Verb, WaveSpec
 from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate, play
 
 PLAN = RolloutSpec(model="digits", release="2")
+PLAN_TO_ALL = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
 
 
 def test_a_good_release_reaches_every_device() -> None:
@@ -98,3 +100,103 @@ def test_offline_devices_are_no_failures() -> None:
     fleet.command(rollout, Verb.REVERT)
     fleet.tick(60)
     assert fleet.on_release() == {"1": 100}
+
+
+def on_release_1(devices: int) -> FakeFleet:
+    fleet = FakeFleet(devices)
+    fleet.publish("1")
+    fleet.install("1")
+    return fleet
+
+
+def test_a_function_decides_the_fate_of_each_device() -> None:
+    fleet = on_release_1(40)
+    fleet.publish("2", fate=lambda device: Fate.FAILS if device.row < 20 else Fate.HEALTHY)
+    rollout = fleet.start(PLAN_TO_ALL)
+    assert fleet.run(rollout, at_most_s=86_400).reason == "error_rate"
+    ends = {OutcomeKind.TRIAL_FAILED: set[int](), OutcomeKind.CONFIRMED: set[int]()}
+    for stored in fleet.outcomes:
+        ends.get(stored.outcome.kind, set[int]()).add(stored.row)
+    assert ends[OutcomeKind.TRIAL_FAILED] <= set(range(20))
+    assert ends[OutcomeKind.CONFIRMED] <= set(range(20, 40))
+    assert all(ends.values())
+
+
+def test_a_release_that_is_published_again_has_the_new_behaviour() -> None:
+    fleet = on_release_1(40)
+    fleet.publish("2", fate=lambda _device: Fate.FAILS)
+    rollout = fleet.start(PLAN_TO_ALL)
+    fleet.publish("2")
+    assert fleet.run(rollout, at_most_s=86_400).status is Status.COMPLETED
+    assert fleet.on_release() == {"2": 40}
+
+
+def test_a_device_may_be_offline_by_a_function_of_the_time() -> None:
+    fleet = on_release_1(1)
+    device, back = fleet.by_row[0], fleet.now + 300
+    device.offline = lambda now: now < back
+    fleet.publish("2")
+    fleet.start(PLAN_TO_ALL)
+    fleet.tick(299)
+    assert device.running == "1"
+    fleet.tick(60)
+    assert device.running == "2"
+
+
+def test_a_device_whose_answers_are_lost_reports_but_never_starts() -> None:
+    fleet = on_release_1(1)
+    fleet.by_row[0].answers_lost = True
+    fleet.publish("2")
+    fleet.start(PLAN_TO_ALL)
+    fleet.tick(60)
+    assert (fleet.by_row[0].running, fleet.by_row[0].staging) == ("1", None)
+    assert fleet.now - (fleet.engine.fleet.last_seen(0) or 0) <= 10
+    fleet.by_row[0].answers_lost = False
+    fleet.tick(60)
+    assert fleet.by_row[0].running == "2"
+
+
+def test_devices_without_requests_leave_quality_unjudged() -> None:
+    devices = [FakeDevice(f"d{number}", requests_s=0.0) for number in range(30)]
+    played = play(PLAN_TO_ALL, devices, behaviour=Behaviour(confidence=0.1, accuracy=None))
+    assert (played.status, played.view.evidence.quality) == (Status.COMPLETED, ())
+    assert play(PLAN_TO_ALL, 30, behaviour=Behaviour(confidence=0.1)).view.evidence.quality
+
+
+def test_a_deferred_release_is_tried_again_at_the_next_check_in() -> None:
+    fleet = on_release_1(1)
+    fleet.by_row[0].fetch_s = 0.0
+    fleet.publish("2", Behaviour(defers=1))
+    fleet.start(PLAN_TO_ALL)
+    before = fleet.by_row[0].seq
+    fleet.tick(600)
+    assert fleet.by_row[0].seq - before <= 62  # one check-in in ten seconds
+    fleet.publish("2")
+    fleet.tick(60)
+    assert fleet.by_row[0].running == "2"
+
+
+@pytest.mark.parametrize("seconds", [3600.0, -3600.0])
+def test_nothing_happens_while_the_clock_jumps(seconds: float) -> None:
+    fleet = on_release_1(20)
+    fleet.publish("2")
+    rollout = fleet.start(PLAN_TO_ALL)
+    sent, then = [device.seq for device in fleet.by_row], fleet.now
+    fleet.jump(seconds)
+    fleet.restart()
+    assert fleet.now == then + seconds
+    assert [device.seq for device in fleet.by_row] == sent
+    assert fleet.run(rollout, at_most_s=3600).status is Status.COMPLETED
+
+
+def test_a_dead_device_that_was_repaired_checks_in_again() -> None:
+    fleet = on_release_1(1)
+    fleet.publish("2", Behaviour(silent=1))
+    fleet.start(PLAN_TO_ALL)
+    fleet.tick(60)
+    device = fleet.by_row[0]
+    assert (device.running, device.dead) == ("2", True)
+    device.dead = False
+    fleet.publish("2")
+    fleet.tick(120)
+    assert fleet.view("ro-2").evidence.healthy == 1

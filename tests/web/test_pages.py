@@ -10,6 +10,7 @@ import pytest
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.operator import (
     AuditPage,
+    DeviceModel,
     DevicePage,
     DeviceView,
     FleetView,
@@ -244,8 +245,11 @@ def test_the_audit_is_paged(page: SignedIn) -> None:
 
 def test_what_devices_and_people_wrote_stays_text(page: SignedIn) -> None:
     reads = page.reads
+    model = DeviceModel(
+        model=HOSTILE, release=HOSTILE, phase=HOSTILE, desired=HOSTILE, rollout=HOSTILE
+    )
     device = msgspec.structs.replace(
-        reads.device_views[0], name=HOSTILE, labels={HOSTILE: HOSTILE}, line=HOSTILE, phase=HOSTILE, profile=HOSTILE, release=HOSTILE
+        reads.device_views[0], name=HOSTILE, labels={HOSTILE: HOSTILE}, line=HOSTILE, models=(model,), profile=HOSTILE
     )  # fmt: skip
     reads.device_views.insert(0, device)
     wait = Wait(code=WaitCode.OFFLINE, text=HOSTILE, first=(HOSTILE,))

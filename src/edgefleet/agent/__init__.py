@@ -3,10 +3,15 @@
 **The core** is ``step.step(state, event, now) -> (state, effects)``. ``state.AgentState`` is all
 that the agent knows, ``event`` defines inputs and ``effect`` defines actions. All are plain data,
 so the real shell (``loop``), the simulator and the tests run the same core. ``table`` has the
-stages of an attempt. Modules of the core: ``state table event effect changes stored step_context
-step boot attempt switch trial report telemetry quality_window spool limits``. They use no clock,
-disk, network or random generator: time is the parameter ``now``, and a random number is the
-``draw`` of an event.
+stages of an attempt. Modules of the core: ``state table event effect typed_replace stored
+step_context step boot before_trial activation trial arbiter units checkin telemetry quality_window
+sketch_math spool limits``. They use no clock, disk, network or random generator: time is the
+parameter ``now``, and a random number is the ``draw`` of an event.
+
+**Each model has a core of its own**: a ``ModelState``, and handlers that see it through a
+``StepContext``. The check-ins, the serving process and the spool, which all models share, are in
+``AgentState`` and ``DeviceContext``. At the end of each step the ``arbiter`` decides which model
+may use the link, the disk, the prover and the trial next.
 
 **A driver** does this for each event, in order::
 
@@ -23,8 +28,8 @@ except the work in progress.
 
 Long effects (FetchManifest, Fetch, Prove, Apply) have a ``job`` number, which their completing
 event repeats. The core ignores the completion of a job for which it no longer waits. At most one
-fetch or proof is in progress at a time; a newer Apply replaces an older one. SetTimer is the
-last effect of every step and replaces the previous timer.
+download and one proof are in progress at a time, of one or two models; a newer Apply replaces an
+older one. SetTimer is the last effect of every step and replaces the previous timer.
 
 **A device starts** with ``AgentState()`` (or ``from_store``), then ``Booted``. The first check-in
 is sent when the timer fires. The driver enrols the device before its first step.

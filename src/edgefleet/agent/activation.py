@@ -1,4 +1,9 @@
-"""Switches the active slot: activation, rollback, restoring a dead process, and probes."""
+"""Switches what the device serves: trials, rollbacks, restoring a dead process, and probes.
+
+The serving process is always told the whole wanted set: the confirmed release of each model, and
+the release on trial. A step that changes the set calls ``request_apply``; the Apply itself is the
+last part of the step.
+"""
 
 from typing import Final
 
@@ -16,8 +21,18 @@ from edgefleet.agent.effect import (
     WantedRelease,
 )
 from edgefleet.agent.event import Activated, ActivationFailed, ServingProbed
-from edgefleet.agent.state import Ended, InstalledRelease, Slot, SlotName, active_release, slot
-from edgefleet.agent.step_context import StepContext
+from edgefleet.agent.state import (
+    Ended,
+    InstalledRelease,
+    ModelState,
+    Neighbour,
+    Slot,
+    SlotName,
+    active_release,
+    pointer,
+    slot,
+)
+from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import OutcomeKind, Reason
@@ -27,59 +42,93 @@ from edgefleet.protocol.serving import ServingStatus, model_status
 _ACTIVATING: Final = Stage.ACTIVATING
 _REVERTING: Final = Stage.REVERTING
 _WATCHING: Final = Stage.WATCHING
+_SWITCHING: Final = (_ACTIVATING, _WATCHING, _REVERTING)
 
 
 def serves(status: ServingStatus | None, installed: InstalledRelease) -> bool:
     """Whether the process with ``status`` serves this release as confirmed."""
-    mine = model_status(status, installed.model)
+    own = model_status(status, installed.model)
     return (
-        mine is not None
-        and mine.ready
-        and not mine.on_trial
-        and mine.release == installed.release
-        and mine.artifact_sha256 == installed.variant.artifact.sha256
+        own is not None
+        and own.ready
+        and not own.on_trial
+        and own.release == installed.release
+        and own.artifact_sha256 == installed.variant.artifact.sha256
     )
 
 
-def activate(context: StepContext, name: SlotName) -> None:
-    """Request that the slot serves. Replaces an activation in progress.
-
-    A slot in trial serves beside the confirmed one.
-    """
-    mine = _wanted(context, name)
-    active, attempt = context.state.active, context.state.attempt
-    if attempt is not None and attempt.action == "install" and name != active:
-        confirmed = _wanted(context, active) if active is not None else None
-        if confirmed is not None and confirmed.installed.model != mine.installed.model:
-            confirmed = None
-        model = WantedModel(model=attempt.model, confirmed=confirmed, trial=mine)
-    else:
-        model = WantedModel(model=mine.installed.model, confirmed=mine)
-    if model.model in context.soft.crashes.isolated:
-        model = WantedModel(
-            model=model.model, confirmed=model.confirmed, trial=model.trial, isolation="process"
-        )
-    job = context.new_job()
-    context.forgettable(switch=job, switch_at=None)
-    context.do(Apply(job=job, generation=int(context.now * 1000), models=(model,)))
+# The wanted set.
 
 
-def restore(context: StepContext) -> None:
-    """Serve the same releases again, unless an activation is in progress."""
-    if context.soft.switch is not None:
+def request_apply(device: DeviceContext) -> None:
+    """Apply the wanted set at the end of this step."""
+    device.is_apply_due = True
+
+
+def restore(device: DeviceContext) -> None:
+    """Apply the wanted set again, unless an Apply is in progress."""
+    if device.soft.switch is None:
+        device.is_apply_due = True
+
+
+def apply_wanted(device: DeviceContext) -> None:
+    """Request an Apply if one is due. It replaces the Apply in progress."""
+    if not device.is_apply_due:
         return
-    if context.state.stage in (_ACTIVATING, _WATCHING):
-        activate(context, context.attempt.slot)
-    elif context.state.active is not None:
-        activate(context, context.state.active)
+    models = wanted(device.models, device.soft.crashes.isolated)
+    if models:
+        job = device.new_job()
+        device.forgettable(switch=job, switch_at=None)
+        device.do(Apply(job=job, generation=int(device.now * 1000), models=models))
+    else:
+        device.forgettable(switch=None, switch_at=None)
+        device.do(StopServing())
+
+
+def wanted(
+    models: dict[str, ModelState], isolated: tuple[str, ...] = ()
+) -> tuple[WantedModel, ...]:
+    """The set that the device should serve now. ``isolated`` models have workers."""
+    return tuple(
+        found
+        for name in sorted(models)
+        if (found := _wanted(name, models[name], is_isolated=name in isolated))
+    )
+
+
+def _wanted(name: str, state: ModelState, *, is_isolated: bool) -> WantedModel | None:
+    confirmed = _release(state, state.active)
+    trial_release = None
+    attempt = state.attempt
+    if attempt is not None and state.stage in IN_TRIAL:
+        if attempt.action == "revert":  # a return to a release that the device has confirmed before
+            confirmed = _release(state, attempt.slot)
+        else:
+            trial_release = _release(state, attempt.slot)
+    if confirmed is None and trial_release is None:
+        return None
+    return WantedModel(
+        model=name,
+        confirmed=confirmed,
+        trial=trial_release,
+        isolation="process" if is_isolated else "shared",
+    )
+
+
+def _release(state: ModelState, name: SlotName | None) -> WantedRelease | None:
+    installed = slot(state, name).installed if name else None
+    return WantedRelease(slot=name, installed=installed) if name and installed else None
+
+
+# A trial.
 
 
 def start_trial(context: StepContext) -> None:
     """Activate the admitted release."""
+    context.device.forgettable(switch_failures=0)
     context.move(Signal.ADMITTED)
     context.change_attempt(tries=1, incumbent_confidence=_incumbent_confidence(context))
-    context.forgettable(switch_failures=0)
-    activate(context, context.attempt.slot)
+    request_apply(context.device)
 
 
 def go_back(context: StepContext, reason: str, detail: str) -> None:
@@ -102,113 +151,137 @@ def go_back(context: StepContext, reason: str, detail: str) -> None:
 
 
 def return_to_active(context: StepContext) -> None:
-    """Activate the confirmed slot. Without one, stop serving."""
-    context.forgettable(switch_failures=0)
-    if context.state.active is not None:
-        activate(context, context.state.active)
-    else:
-        context.forgettable(switch=None, switch_at=None)
-        context.do(StopServing())
+    """Serve the confirmed release of this model again. Without one, do not serve the model."""
+    context.device.forgettable(switch_failures=0)
+    request_apply(context.device)
 
 
-def on_activated(context: StepContext, event: Activated) -> None:
-    if event.job != context.soft.switch:
+def on_activated(device: DeviceContext, event: Activated) -> None:
+    if event.job != device.soft.switch:
         return
-    context.forgettable(switch=None, switch_at=None)
-    _count_served(context, event.status)
-    state = context.state
-    if state.stage is _ACTIVATING and context.attempt.action == "revert":
-        _settle_return(context)
-    elif state.stage is _ACTIVATING:
-        context.move(Signal.ACTIVATED)
-        context.change_attempt(switched=True)
-        context.forgettable(watch=trial.begin(context.attempt, event.status, context.now))
-        context.do(MovePointer(slot=context.attempt.slot))
-    elif state.stage is _WATCHING:
-        _watch_anew(context, event.status)
-    elif state.stage is _REVERTING:
-        _settle_reverting(context)
-    elif state.active is not None:
-        context.do(MovePointer(slot=state.active))
+    device.forgettable(switch=None, switch_at=None)
+    before = device.soft.serving
+    _count_served(device, event.status)
+    _end_windows(device, before, event.status)
+    for name, state in tuple(device.models.items()):
+        if state.stage is _ACTIVATING and device.model(name).attempt.action == "revert":
+            _settle_return(device.model(name))
+        elif state.stage is _ACTIVATING:
+            _begin_watching(device.model(name), event.status)
+        elif state.stage is _REVERTING:
+            _settle_reverting(device.model(name))
+        elif state.stage is _WATCHING:
+            _watch_anew(device.model(name), event.status)
 
 
-def on_activation_failed(context: StepContext, event: ActivationFailed) -> None:
-    if event.job != context.soft.switch:
+def _begin_watching(context: StepContext, status: ServingStatus) -> None:
+    context.move(Signal.ACTIVATED)
+    context.change_attempt(switched=True)
+    device = context.device
+    neighbours = tuple(
+        found
+        for name in device.models
+        if name != context.model and (found := _neighbour(device.model(name)))
+    )
+    context.forgettable(watch=trial.begin(context.attempt, status, device.now, neighbours))
+
+
+def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None:
+    """End the trial, if the failure is that of its release. Otherwise apply again after a pause."""
+    if event.job != device.soft.switch:
         return
-    context.forgettable(switch=None)
-    in_trial = context.state.stage in (_ACTIVATING, _WATCHING)
-    # Another model may have ended the process: the trial itself is in a worker.
-    again = event.reason == Reason.CRASH and context.soft.switch_failures < limits.MISSED_PROBES
-    if in_trial and again and context.attempt.action == "install":
-        _retry_later(context, event.draw)
-    elif in_trial:
-        go_back(context, event.reason, event.detail)
-    else:
-        _retry_later(context, event.draw)
+    device.forgettable(switch=None)
+    for name in _in_stage(device, _ACTIVATING):
+        context = device.model(name)
+        # Without a name, another model may have ended the process: the trial is in a worker.
+        again = (
+            not event.model
+            and event.reason == Reason.CRASH
+            and context.attempt.action == "install"
+            and device.soft.switch_failures < limits.MISSED_PROBES
+        )
+        if event.model in ("", name) and not again:
+            go_back(context, event.reason, event.detail)
+        elif device.soft.switch_failures >= limits.FOREIGN_FAILURES:
+            detail = f"With this release {event.model} could not be served: {event.detail}"
+            go_back(context, Reason.NEIGHBOUR, detail)
+    for name in _in_stage(device, _WATCHING):
+        if event.model == name:  # the process was started again, and cannot load it any more
+            go_back(device.model(name), event.reason, event.detail)
+    if not device.is_apply_due:
+        _retry_later(device, event.draw)
 
 
-def on_serving_probed(context: StepContext, event: ServingProbed) -> None:
-    context.forgettable(probing=False, probe_at=None)
+# Probes.
+
+
+def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
     if event.ran:
-        context.forgettable(crashes=isolation.record(context.soft.crashes, event.ran, context.now))
+        crashes = isolation.record(device.soft.crashes, event.ran, device.now)
+        device.forgettable(crashes=crashes)
     if event.status is not None:
-        _count_served(context, event.status)
+        _count_served(device, event.status)
     elif not event.alive:
-        context.forgettable(serving=None)
-    state = context.state
-    if state.stage is _WATCHING:
-        _watch(context, event)
-    elif state.stage is _REVERTING and state.active is None:
-        if event.alive:
-            context.do(StopServing())
-        else:
-            _settle_reverting(context)
-    elif state.stage is not _ACTIVATING and context.soft.switch is None:
-        _keep_serving(context, event)
+        device.forgettable(serving=None)
+    device.forgettable(probing=False, probe_at=None)
+    is_switching = is_wanted = False
+    for state in device.models.values():
+        if state.stage is _WATCHING or state.stage is _ACTIVATING:
+            is_switching = True
+        elif state.active is not None:
+            is_wanted = True
+    if is_switching:
+        for name in _in_stage(device, _WATCHING):
+            _watch(device.model(name), event)
+        if device.soft.switch is None and not device.is_apply_due:
+            _keep_neighbours(device, event)
+    elif device.soft.switch is None and is_wanted:
+        _keep_serving(device, event)
+    elif device.soft.switch is None:
+        _settle_stopped(device, event)
 
 
-def on_timer_fired(context: StepContext) -> None:
+def _in_stage(device: DeviceContext, stage: Stage) -> list[str]:
+    """The models in this stage."""
+    return [name for name, state in device.models.items() if state.stage is stage]
+
+
+def on_timer_fired(device: DeviceContext) -> None:
     """Restore or probe, if that is due."""
-    soft = context.soft
-    if soft.switch_at is not None and soft.switch_at <= context.now:
-        context.forgettable(switch_at=None)
-        restore(context)
-    if soft.probe_at is not None and soft.probe_at <= context.now and not soft.probing:
-        context.forgettable(probing=True, probe_at=None)
-        context.do(Probe())
+    soft = device.soft
+    if soft.switch_at is not None and soft.switch_at <= device.now:
+        device.forgettable(switch_at=None)
+        restore(device)
+    if soft.probe_at is not None and soft.probe_at <= device.now and not soft.probing:
+        device.forgettable(probing=True, probe_at=None)
+        device.do(Probe())
 
 
-def plan_probe(context: StepContext) -> None:
+def plan_probe(device: DeviceContext) -> None:
     """Plan a probe of the serving process while it should run."""
-    state, soft = context.state, context.soft
-    wanted = state.active is not None or state.stage in IN_TRIAL or state.stage is _REVERTING
-    if not wanted or soft.probing:
+    soft, pace, is_wanted = device.soft, device.state.pace, False
+    pause = pace.probe_idle_s
+    for state in device.models.values():
+        stage = state.stage
+        if stage is _WATCHING:
+            pause = pace.probe_trial_s
+        if state.active is not None or stage in IN_TRIAL or stage is _REVERTING:
+            is_wanted = True
+    if not is_wanted or soft.probing:
         if soft.probe_at is not None:
-            context.forgettable(probe_at=None)
+            device.forgettable(probe_at=None)
     else:
-        pause = state.pace.probe_trial_s if state.stage is _WATCHING else state.pace.probe_idle_s
-        at = context.now + pause
+        at = device.now + pause
         if soft.probe_at is None or soft.probe_at > at:
-            context.forgettable(probe_at=at)
-
-
-def _wanted(context: StepContext, name: SlotName) -> WantedRelease:
-    installed = slot(context.state, name).installed
-    assert installed is not None, f"slot {name} is empty"  # noqa: S101 - a defect, not input
-    return WantedRelease(slot=name, installed=installed)
+            device.forgettable(probe_at=at)
 
 
 def _incumbent_confidence(context: StepContext) -> float | None:
     """Mean top score of the active release. None with too few scores."""
     installed = active_release(context.state)
-    status = model_status(context.soft.serving, installed.model) if installed else None
+    status = model_status(context.device.soft.serving, context.model)
     candidate = context.attempt.installed
-    if (
-        installed is None
-        or status is None
-        or candidate is None
-        or candidate.model != installed.model
-    ):
+    if installed is None or status is None or candidate is None:
         return None
     if status.release != installed.release:
         return None
@@ -218,20 +291,47 @@ def _incumbent_confidence(context: StepContext) -> float | None:
     return status.stats.confidence_sum / count
 
 
-def _count_served(context: StepContext, status: ServingStatus) -> None:
-    context.forgettable(serving=status)
-    for mine in status.models:
+def _count_served(device: DeviceContext, status: ServingStatus) -> None:
+    device.forgettable(serving=status)
+    for own in status.models:
+        if own.model not in device.models:
+            continue
+        context = device.model(own.model)
         soft = context.soft
-        grown = tally.growth(soft.mark, status.pid, mine)
-        tallies, mark = tally.fold(soft.tallies, status.pid, mine, grown)
-        windows = window.advance(soft.windows, mine, grown, context.now)
+        grown = tally.growth(soft.mark, status.pid, own)
+        tallies, mark = tally.fold(soft.tallies, status.pid, own, grown)
+        windows = window.advance(soft.windows, own, grown, device.now)
         context.forgettable(tallies=tallies, mark=mark, windows=windows)
+
+
+def _end_windows(
+    device: DeviceContext, before: ServingStatus | None, status: ServingStatus
+) -> None:
+    """End the quality window of each model after a switch of another one.
+
+    A window that spans a switch would compare two rollouts at once.
+    """
+    if len(device.models) == 1:
+        return
+    for name in device.models:
+        context = device.model(name)
+        own, old = model_status(status, name), model_status(before, name)
+        if own is not None and old is not None and own.release == old.release:
+            context.forgettable(windows=window.end(context.soft.windows, device.now))
+
+
+def _neighbour(context: StepContext) -> Neighbour | None:
+    """The comparison values of another model. None if it had too few requests."""
+    before, mark = context.soft.windows.full, context.soft.mark
+    if mark is None or before is None or before.release != mark.release:
+        return None
+    return Neighbour(start=mark, before=before)
 
 
 def _watch(context: StepContext, event: ServingProbed) -> None:
     attempt, watch = context.attempt, context.soft.watch
     installed = slot(context.state, attempt.slot).installed
-    if watch is None or installed is None or context.soft.switch is not None:
+    if watch is None or installed is None or context.device.soft.switch is not None:
         return
     finding = trial.judge(
         attempt, installed.quality, watch, event.status, alive=event.alive, now=context.now
@@ -240,7 +340,7 @@ def _watch(context: StepContext, event: ServingProbed) -> None:
         case trial.Sick(reason, detail):
             go_back(context, reason, detail)
         case trial.Interrupted():
-            _retry_later(context, event.draw)
+            _retry_later(context.device, event.draw)
         case trial.Watching(watch):
             context.forgettable(watch=watch)
         case trial.Healthy():
@@ -248,26 +348,44 @@ def _watch(context: StepContext, event: ServingProbed) -> None:
 
 
 def _watch_anew(context: StepContext, status: ServingStatus) -> None:
-    """Watch the trial again after the serving process was started again. Its bound stays."""
-    watch = trial.begin(context.attempt, status, context.now)
-    if context.soft.watch is not None:
-        watch = replace(watch, since=context.soft.watch.since)
-    context.forgettable(watch=watch, switch_failures=0)
+    """Watch a trial again if the serving process was started again. The trial's bound stays."""
+    watch = context.soft.watch
+    if watch is not None and watch.start.pid != status.pid:
+        anew = trial.begin(context.attempt, status, context.now)
+        context.forgettable(watch=replace(anew, since=watch.since))
+        context.device.forgettable(switch_failures=0)
 
 
-def _keep_serving(context: StepContext, event: ServingProbed) -> None:
-    """Keep the confirmed release active outside a trial, after a crash or a foreign swap."""
-    installed = active_release(context.state)
-    if installed is None:
-        return
-    if serves(event.status, installed):
-        context.forgettable(switch_failures=0)
-    missed = context.soft.missed + 1 if event.status is None else 0
-    context.forgettable(missed=missed)
-    swapped = event.status is not None and not serves(event.status, installed)
-    if swapped or not event.alive or missed >= limits.MISSED_PROBES:
-        context.forgettable(missed=0)
-        _retry_later(context, event.draw)
+def _keep_serving(device: DeviceContext, event: ServingProbed) -> None:
+    """Keep the wanted set served outside a trial, after a crash or a foreign swap."""
+    soft, status = device.soft, event.status
+    is_served = all(
+        serves(status, installed)
+        for state in device.models.values()
+        if (installed := active_release(state)) is not None
+    )
+    if is_served and soft.switch_failures:
+        device.forgettable(switch_failures=0)
+    missed = soft.missed + 1 if status is None else 0
+    is_swapped = status is not None and not is_served
+    if is_swapped or not event.alive or missed >= limits.MISSED_PROBES:
+        missed = 0
+        _retry_later(device, event.draw)
+    if missed != soft.missed:
+        device.forgettable(missed=missed)
+
+
+def _keep_neighbours(device: DeviceContext, event: ServingProbed) -> None:
+    """Apply the wanted set again if a model that has no trial is not served during one."""
+    if event.status is not None and not all(
+        serves(event.status, installed)
+        for state in device.models.values()
+        if state.stage not in _SWITCHING and (installed := active_release(state)) is not None
+    ):
+        _retry_later(device, event.draw)
+
+
+# The end of an attempt.
 
 
 def _confirm(context: StepContext) -> None:
@@ -279,11 +397,9 @@ def _confirm(context: StepContext) -> None:
         accuracy=new.accuracy,
         accuracy_before=_accuracy_before(context),
     )
-    _make_active(context, name)
     context.forgettable(watch=None)
-    context.move(Signal.SETTLED)
-    context.keep(attempt=None)
-    activate(context, name)
+    _make_active(context, name)
+    request_apply(context.device)  # it is no longer on trial
 
 
 def _accuracy_before(context: StepContext) -> float | None:
@@ -298,37 +414,49 @@ def _accuracy_before(context: StepContext) -> float | None:
 
 def _settle_return(context: StepContext) -> None:
     """The offered previous release is active. It needs no second trial."""
-    name = context.attempt.slot
     report(context, OutcomeKind.REVERTED, Reason.RECALLED)
-    _make_active(context, name)
-    context.move(Signal.SETTLED)
-    context.keep(attempt=None)
-    context.do(MovePointer(slot=name))
-
-
-def _settle_reverting(context: StepContext) -> None:
-    attempt, active = context.attempt, context.state.active
-    if attempt.recalled:
-        report(context, OutcomeKind.REVERTED, Reason.RECALLED)
-    context.forgettable(checkin_at=context.now)  # the hub waits for the report of each revert
-    context.move(Signal.SETTLED)
-    context.keep(attempt=None)
-    context.do(MovePointer(slot=active))
-    if attempt.action == "install":
-        context.set_slot(attempt.slot, Slot())
-        context.do(RemoveSlot(slot=attempt.slot))
+    _make_active(context, context.attempt.slot)
 
 
 def _make_active(context: StepContext, name: SlotName) -> None:
+    """Make the slot the confirmed one, and end the attempt. The pointer moves here only."""
     context.set_slot(name, replace(slot(context.state, name), confirmed=True))
     context.keep(active=name)
+    context.move(Signal.SETTLED)
+    context.keep(attempt=None)
+    context.device.do(MovePointer(slots=pointer(context.device.models)))
 
 
-def _retry_later(context: StepContext, draw: float) -> None:
-    if context.soft.switch_at is not None:
+def _settle_reverting(context: StepContext) -> None:
+    attempt = context.attempt
+    if attempt.recalled:
+        report(context, OutcomeKind.REVERTED, Reason.RECALLED)
+    context.device.forgettable(
+        checkin_at=context.now
+    )  # the hub waits for the report of each revert
+    context.move(Signal.SETTLED)
+    context.keep(attempt=None)
+    if attempt.action == "install":
+        context.set_slot(attempt.slot, Slot())
+        context.device.do(RemoveSlot(model=context.model, slot=attempt.slot))
+
+
+def _settle_stopped(device: DeviceContext, event: ServingProbed) -> None:
+    """End the attempts of models that have no release to go back to, once nothing is served."""
+    reverting = _in_stage(device, _REVERTING)
+    if reverting and event.alive:
+        device.do(StopServing())
+    elif reverting:
+        for name in reverting:
+            _settle_reverting(device.model(name))
+
+
+def _retry_later(device: DeviceContext, draw: float) -> None:
+    soft = device.soft
+    if soft.switch_at is not None:
         return
-    failures = context.soft.switch_failures
+    failures = soft.switch_failures
     pause = min(limits.RESTART_MAX_S, limits.RESTART_FIRST_S * 2.0 ** min(failures, 16))
-    context.forgettable(
-        switch_at=context.now + pause * (0.5 + 0.5 * draw), switch_failures=failures + 1
+    device.forgettable(
+        switch_at=device.now + pause * (0.5 + 0.5 * draw), switch_failures=failures + 1
     )

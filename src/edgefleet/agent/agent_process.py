@@ -17,7 +17,7 @@ from edgefleet.agent.loop import Loop, Parts
 from edgefleet.agent.lost_state import recover
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.settings import AgentSettings
-from edgefleet.agent.slots import Slots
+from edgefleet.agent.slots import MODELS, Slots
 from edgefleet.agent.supervisor import Supervisor
 from edgefleet.agent.trust import Trust
 from edgefleet.agent.typed_replace import replace
@@ -66,7 +66,7 @@ class Device:
         settings, storage, clock = self._settings, self._storage, self._clock
         hub = HubLink(credential, storage, HttpLink, self._entropy)
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
-                   "--data-dir", storage.locate("slots"))  # fmt: skip
+                   "--data-dir", storage.locate(MODELS))  # fmt: skip
 
         def make_supervisor(ended: Callable[[], None]) -> Supervisor:
             return Supervisor(storage, serving, clock, ended)

@@ -1,11 +1,19 @@
 """An attempt up to its trial: accept an offer, fetch, prove, ask for admission."""
 
+from collections.abc import Iterable
 from typing import Final
 
-from edgefleet.agent import limits
-from edgefleet.agent.activation import activate, go_back, start_trial
+from edgefleet.agent import checkin, limits
+from edgefleet.agent.activation import go_back, request_apply, start_trial
 from edgefleet.agent.checkin import report
-from edgefleet.agent.effect import CancelStaging, Fetch, FetchManifest, Prove, RemoveSlot
+from edgefleet.agent.effect import (
+    CancelStaging,
+    Fetch,
+    FetchManifest,
+    FileName,
+    Prove,
+    RemoveSlot,
+)
 from edgefleet.agent.event import Fetched, ManifestOpened, Proved, StagingFailed
 from edgefleet.agent.spool import acknowledge, outcome
 from edgefleet.agent.state import (
@@ -19,11 +27,13 @@ from edgefleet.agent.state import (
     running,
     slot,
 )
-from edgefleet.agent.step_context import StepContext
+from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, WORKING, Signal, Stage
 from edgefleet.base.errors import CATALOG, Party
+from edgefleet.base.ids import is_name
+from edgefleet.base.limits import MODELS_PER_DEVICE
 from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Reason
-from edgefleet.protocol.release import ReleaseManifest, Variant
+from edgefleet.protocol.release import Artifact, ReleaseManifest, Variant
 
 _REFUSALS: Final = {
     "digest_mismatch": Reason.DIGEST,
@@ -35,44 +45,95 @@ _REFUSALS: Final = {
 # Bound once, as every answer uses them: Python 3.11 takes 0.2 us to find a member in its class.
 _ANNOUNCING: Final = Stage.ANNOUNCING
 _IDLE: Final = Stage.IDLE
+_SWITCHING: Final = IN_TRIAL | {Stage.REVERTING}
+_UNTOUCHED: Final = frozenset({Stage.QUEUED, Stage.MANIFEST})  # the slot has its previous release
+_LEFTOVER: Final = Slot(leftover=True)
 
 
-def apply_answer(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
-    """Adjust the attempt to the hub's answer: start, cancel, begin or go back."""
-    offer = answer.offer
-    if context.state.stage is _ANNOUNCING:
-        _start_when_admitted(context, sent, answer)
-    elif context.state.stage in BEFORE_TRIAL and not _same(context.attempt, offer):
-        cancel(context)
-    stage = context.state.stage
-    if offer is None:
+def apply_answer(device: DeviceContext, sent: Sent, answer: CheckInAnswer) -> None:
+    """Adjust each model's attempt to the hub's answer: start, cancel, begin or go back.
+
+    Models that go back do so before a start is considered, so that no trial begins beside them.
+    """
+    offers = {offer.model: offer for offer in checkin.offers(answer)}
+    attempts = [name for name, state in device.models.items() if state.stage is not _IDLE]
+    if not offers and not attempts:
         return
-    if stage is _IDLE:
-        _begin(context, offer)
-    elif stage in IN_TRIAL and _recalls(context.attempt, offer):
-        go_back(context, Reason.RECALLED, "The hub rolled the release back.")
+    _keep_order(device, offers)
+    for context in map(device.model, attempts):
+        offer = offers.get(context.model)
+        stage = context.state.stage
+        if stage in BEFORE_TRIAL and stage is not _ANNOUNCING and not _same(context.attempt, offer):
+            cancel(context)
+        elif offer and stage in IN_TRIAL and _recalls(context.attempt, offer):
+            go_back(context, Reason.RECALLED, "The hub rolled the release back.")
+    _begin_all(device, [offer for offer in offers.values() if offer.action == "revert"])
+    asking = [name for name in attempts if device.models[name].stage is _ANNOUNCING]
+    for name in sorted(asking, key=lambda name: _place(device, name)):
+        _start_when_admitted(device.model(name), sent, answer, offers.get(name))
+    _begin_all(device, offers.values())
 
 
-def _start_when_admitted(context: StepContext, sent: Sent, answer: CheckInAnswer) -> None:
+def _keep_order(device: DeviceContext, offers: dict[str, Offer]) -> None:
+    """Remember the order of the offers. One offer alone has no order."""
+    order = tuple(offer.rollout for offer in offers.values()) if len(offers) > 1 else ()
+    if order != device.soft.offered:
+        device.forgettable(offered=order)
+
+
+def _place(device: DeviceContext, name: str) -> tuple[int, int]:
+    attempt, offered = device.model(name).attempt, device.soft.offered
+    place = offered.index(attempt.rollout) if attempt.rollout in offered else len(offered)
+    return place, attempt.number
+
+
+def _begin_all(device: DeviceContext, offers: Iterable[Offer]) -> None:
+    for offer in offers:
+        state = device.models.get(offer.model)
+        if state is None or state.stage is _IDLE:
+            _begin(device.model(offer.model), offer)
+
+
+def _start_when_admitted(
+    context: StepContext, sent: Sent, answer: CheckInAnswer, offer: Offer | None
+) -> None:
     """Start the trial if the hub admitted it. Wait while the hub still offers the release.
 
     Only the answer to a check-in with the start counts. The hub has counted an acknowledged start:
-    if the offer has changed, the start is withdrawn. The release did not run, so it may be offered
-    again.
+    if the offer has changed, or if another model is in trial or goes back, the start is withdrawn.
+    The release did not run, so it may be offered again.
     """
     start_id = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
     if start_id not in sent.outcomes:
-        waiting = {one.id for one in context.state.spool}
+        waiting = {one.id for one in context.device.state.spool}
         if start_id not in waiting:  # dropped by a full spool
             report(context, OutcomeKind.TRIAL_STARTED)
         return
-    wanted = _same(context.attempt, answer.offer)
-    if start_id in answer.acked and wanted:
+    is_admitted, is_wanted = start_id in answer.acked, _same(context.attempt, offer)
+    if is_admitted and is_wanted and not _is_trial_taken(context.device):
         start_trial(context)
-    elif not wanted:
+    elif is_admitted or not is_wanted:
         # The hub counted an acknowledged start, and no other.
-        context.change_attempt(asked=start_id in answer.acked)
+        context.change_attempt(asked=is_admitted)
         cancel(context)
+
+
+def _is_trial_taken(device: DeviceContext) -> bool:
+    """Whether a model is in trial or goes back."""
+    return any(state.stage in _SWITCHING for state in device.models.values())
+
+
+def ask(context: StepContext) -> None:
+    """Ask the hub for admission to the trial."""
+    context.move(Signal.ASKED)
+    context.change_attempt(asked=True)
+    report(context, OutcomeKind.TRIAL_STARTED)
+
+
+def wait(context: StepContext) -> None:
+    """Stop asking while another model is in trial or goes back."""
+    hush(context)
+    context.move(Signal.PAUSED)
 
 
 def cancel(context: StepContext) -> None:
@@ -81,7 +142,7 @@ def cancel(context: StepContext) -> None:
     context.move(Signal.CANCELLED)
     context.keep(attempt=None)
     _no_work(context)
-    context.do(CancelStaging())
+    context.device.do(CancelStaging(model=context.model))
 
 
 def withdraw(context: StepContext) -> None:
@@ -95,27 +156,69 @@ def withdraw(context: StepContext) -> None:
 def hush(context: StepContext) -> None:
     """Stop asking for admission for now. The same start may be asked for again."""
     start_id = outcome(context.attempt, OutcomeKind.TRIAL_STARTED, at=context.now).id
-    context.keep(spool=acknowledge(context.state.spool, (start_id,)))
+    device = context.device
+    device.keep(spool=acknowledge(device.state.spool, (start_id,)))
+
+
+def fetch_manifest(context: StepContext) -> None:
+    """Begin the download: the link is free for this model."""
+    if context.state.stage is Stage.QUEUED:
+        context.move(Signal.LINKED)
+    resume(context)
 
 
 def resume(context: StepContext) -> None:
     """Request the work of this stage, from its beginning."""
-    attempt = context.attempt
-    job = context.new_job()
+    attempt, device, model = context.attempt, context.device, context.model
+    job = device.new_job()
     context.forgettable(work=job, work_at=None)
     match context.state.stage:
         case Stage.MANIFEST:
-            context.do(FetchManifest(job=job, slot=attempt.slot, sha256=attempt.manifest_sha256))
+            sha256 = attempt.manifest_sha256
+            device.do(FetchManifest(model=model, job=job, slot=attempt.slot, sha256=sha256))
         case Stage.FETCHING if attempt.installed and not context.soft.have_golden:
-            golden = attempt.installed.golden.artifact
-            context.do(Fetch(job=job, slot=attempt.slot, file="golden.npz", artifact=golden))
+            context.set_slot(attempt.slot, _LEFTOVER)
+            artifact = attempt.installed.golden.artifact
+            device.do(_fetch(context, job, "golden.npz", artifact))
         case Stage.FETCHING if attempt.installed:
-            model = attempt.installed.variant.artifact
-            context.do(Fetch(job=job, slot=attempt.slot, file="model.onnx", artifact=model))
+            device.do(_fetch(context, job, "model.onnx", attempt.installed.variant.artifact))
         case Stage.PROVING if attempt.installed:
-            context.do(Prove(job=job, slot=attempt.slot, installed=attempt.installed))
+            prove = Prove(model=model, job=job, slot=attempt.slot, installed=attempt.installed)
+            device.do(prove)
         case _:
             context.forgettable(work=None)
+
+
+def _fetch(context: StepContext, job: int, file: FileName, artifact: Artifact) -> Fetch:
+    slot = context.attempt.slot
+    return Fetch(model=context.model, job=job, slot=slot, file=file, artifact=artifact)
+
+
+def pause(context: StepContext) -> None:
+    """Stop the download or the proof in favour of a model that goes back."""
+    if context.state.stage is not Stage.PROVING:
+        context.move(Signal.PAUSED)
+    _no_work(context)
+    context.device.do(CancelStaging(model=context.model))
+
+
+def wait_for_room(context: StepContext) -> None:
+    """Wait for room on the disk, and measure it again after a pause."""
+    context.move(Signal.PAUSED)
+    context.forgettable(
+        work_failures=context.soft.work_failures + 1, work_at=context.now + limits.DISK_RETRY_S
+    )
+    _defer(context, Reason.DISK_FULL, "The disk has no room for the release.")
+
+
+def drop_leftovers(context: StepContext) -> None:
+    """Remove the files of a cancelled attempt, and measure the disk again."""
+    name = other(context.state.active)
+    context.set_slot(name, Slot())
+    context.device.do(RemoveSlot(model=context.model, slot=name))
+    for waiting in map(context.device.model, context.device.models):
+        if waiting.state.stage is Stage.QUEUED and waiting.soft.work_at is not None:
+            waiting.forgettable(work_at=context.now)
 
 
 def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
@@ -141,9 +244,9 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
     )
     context.move(Signal.OPENED)
     context.change_attempt(installed=installed)
-    context.set_slot(attempt.slot, Slot())
-    context.forgettable(have_golden=False, work_failures=0)
-    resume(context)
+    context.forgettable(work=None, have_golden=False, slot_bytes=event.slot_bytes)
+    if event.free_bytes is not None:
+        context.device.forgettable(free_bytes=event.free_bytes)
 
 
 def on_fetched(context: StepContext, event: Fetched) -> None:
@@ -152,11 +255,11 @@ def on_fetched(context: StepContext, event: Fetched) -> None:
     context.forgettable(work_failures=0)
     if not context.soft.have_golden:
         context.forgettable(have_golden=True)
+        resume(context)
     else:
         context.move(Signal.FETCHED)
         context.set_slot(context.attempt.slot, Slot(installed=context.attempt.installed))
-        context.forgettable(have_golden=False)
-    resume(context)
+        context.forgettable(have_golden=False, work=None)
 
 
 def on_proved(context: StepContext, event: Proved) -> None:
@@ -180,33 +283,48 @@ def on_staging_failed(context: StepContext, event: StagingFailed) -> None:
     if event.code in _REFUSALS:
         _refuse(context, _REFUSALS[event.code], event.detail)
         return
-    failures = context.soft.work_failures
     kind = CATALOG.get(event.code)
     if kind is not None and kind.party in (Party.NETWORK, Party.US):
-        longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * context.state.interval_s)
-        first = min(limits.BACKOFF_FIRST_S, context.state.interval_s)
-        pause = min(longest, first * 2.0 ** min(failures, 16))
+        interval_s = context.device.state.interval_s
+        longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * interval_s)
+        first = min(limits.BACKOFF_FIRST_S, interval_s)
+        pause_s = min(longest, first * 2.0 ** min(context.soft.work_failures, 16))
     else:
-        pause = limits.DISK_RETRY_S
-        if not context.attempt.deferred:
-            report(context, OutcomeKind.DEFERRED, event.code, event.detail)
-            context.change_attempt(deferred=True)
+        pause_s = limits.DISK_RETRY_S
+        _defer(context, event.code, event.detail)
+        if event.code == Reason.DISK_FULL and context.state.stage is not Stage.PROVING:
+            context.move(Signal.PAUSED)  # the link is free for a model that fits
+            context.forgettable(have_golden=False)
     context.forgettable(
         work=None,
-        work_failures=failures + 1,
-        work_at=context.now + pause * (0.5 + 0.5 * event.draw),
+        work_failures=context.soft.work_failures + 1,
+        work_at=context.now + pause_s * (0.5 + 0.5 * event.draw),
     )
 
 
-def on_timer_fired(context: StepContext) -> None:
-    """Retry the work after its pause."""
-    at = context.soft.work_at
-    if at is not None and at <= context.now and context.state.stage in WORKING:
+def _defer(context: StepContext, reason: str, detail: str) -> None:
+    """Report once that the attempt is postponed."""
+    if not context.attempt.deferred:
+        report(context, OutcomeKind.DEFERRED, reason, detail)
+        context.change_attempt(deferred=True)
+
+
+def on_timer_fired(device: DeviceContext) -> None:
+    """Retry the work of each model after its pause."""
+    for name, soft in device.soft_models.items():
+        if soft.work_at is not None and soft.work_at <= device.now:
+            _retry(device.model(name))
+
+
+def _retry(context: StepContext) -> None:
+    if context.state.stage is Stage.QUEUED:
+        context.forgettable(work_at=None)
+    elif context.state.stage in WORKING:
         resume(context)
 
 
 def _begin(context: StepContext, offer: Offer) -> None:
-    state = context.state
+    state, device = context.state, context.device
     installed = active_release(state)
     if context.now < context.soft.offers_after or (
         installed and installed.manifest_sha256 == offer.manifest_sha256
@@ -214,12 +332,13 @@ def _begin(context: StepContext, offer: Offer) -> None:
         return
     if Ended(rollout=offer.rollout, manifest_sha256=offer.manifest_sha256) in state.ended:
         return
+    if not is_name(offer.model):  # the hub is not trusted, and the name is part of a path
+        return
     target = other(state.active)
-    serving = running(state)
+    device.keep(attempts=device.state.attempts + 1)
     context.keep(
-        attempts=state.attempts + 1,
         attempt=Attempt(
-            number=state.attempts + 1,
+            number=device.state.attempts,
             rollout=offer.rollout,
             action=offer.action,
             model=offer.model,
@@ -228,7 +347,7 @@ def _begin(context: StepContext, offer: Offer) -> None:
             confirm_after_s=offer.confirm_after_s,
             max_attempts=max(1, offer.max_attempts),
             slot=target,
-            leaving=serving[1] if serving else "",
+            leaving=running(state) or "",
         ),
     )
     there = slot(state, target)
@@ -241,24 +360,33 @@ def _begin(context: StepContext, offer: Offer) -> None:
         _switch(context)
     else:
         context.move(Signal.OFFERED)
-        resume(context)
+        if not _has_place(device, offer.model):
+            detail = f"This device has {MODELS_PER_DEVICE} models, which is the limit."
+            _refuse(context, Reason.TOO_LARGE, detail)
+
+
+def _has_place(device: DeviceContext, model: str) -> bool:
+    """Whether the device may have the model. Forgets models without a slot if that is needed."""
+    for name, state in tuple(device.models.items()):
+        is_empty = state.attempt is None and Slot() == state.a == state.b
+        if len(device.models) > MODELS_PER_DEVICE and name != model and is_empty:
+            device.forget(name)
+    return len(device.models) <= MODELS_PER_DEVICE
 
 
 def _switch(context: StepContext) -> None:
-    """The slot is proved: ask for admission to its trial, or activate it for a revert."""
+    """The slot is proved: stage it for its trial, or activate it for a revert."""
     if context.attempt.action == "revert":
         context.change_attempt(tries=1)
         context.move(Signal.RETURN)
-        activate(context, context.attempt.slot)
-        return
-    context.move(Signal.TRY)
-    context.change_attempt(asked=True)
-    report(context, OutcomeKind.TRIAL_STARTED)
+        request_apply(context.device)
+    else:
+        context.move(Signal.TRY)
 
 
 def _variant(context: StepContext, manifest: ReleaseManifest) -> Variant | None:
     """The variant of this device's profile. Refuses the attempt if the device cannot run one."""
-    facts = context.state.facts
+    facts = context.device.state.facts
     profile = facts.profile if facts else ""
     variant = next((one for one in manifest.variants if one.profile == profile), None)
     if variant is None:
@@ -287,9 +415,9 @@ def _refuse(context: StepContext, reason: str, detail: str) -> None:
     else:
         ended = Ended(rollout=attempt.rollout, manifest_sha256=attempt.manifest_sha256)
         context.keep(ended=(*context.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
-    if context.state.stage is not Stage.MANIFEST:  # until then the slot has its previous release
+    if context.state.stage not in _UNTOUCHED:
         context.set_slot(attempt.slot, Slot())
-        context.do(RemoveSlot(slot=attempt.slot))
+        context.device.do(RemoveSlot(model=context.model, slot=attempt.slot))
     context.move(Signal.REFUSED)
     context.keep(attempt=None)
     _no_work(context)

@@ -5,54 +5,59 @@ is requested again. An interrupted trial is repeated or ends as failed.
 """
 
 from edgefleet.agent import limits
-from edgefleet.agent.activation import activate, go_back, restore, return_to_active, serves
-from edgefleet.agent.before_trial import cancel, hush, resume
+from edgefleet.agent.activation import go_back, request_apply, return_to_active, serves
+from edgefleet.agent.before_trial import cancel, hush
 from edgefleet.agent.checkin import report
 from edgefleet.agent.effect import MovePointer
 from edgefleet.agent.event import Booted
-from edgefleet.agent.state import Slot, SlotName, Soft, active_release, other, slot
-from edgefleet.agent.step_context import StepContext
+from edgefleet.agent.state import Slot, SlotName, Soft, active_release, other, pointer, slot
+from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, Signal, Stage
 from edgefleet.protocol.device import OutcomeKind, Reason
 
 
-def on_booted(context: StepContext, event: Booted) -> None:
-    state = context.state
+def on_booted(device: DeviceContext, event: Booted) -> None:
+    state = device.state
     spread_s = min(state.interval_s, limits.BOOT_SPREAD_S)
-    context.keep(
+    device.keep(
         facts=event.facts,
         facts_known=state.facts_known and state.facts == event.facts,
         pace=event.pace,
     )
-    context.soft = Soft(
+    device.soft_models = {}
+    device.soft = Soft(
         booted=True,
         seq=state.seq_reserved,
         serving=event.serving,
-        checkin_at=context.now + event.draw * spread_s,
+        checkin_at=device.now + event.draw * spread_s,
     )
-    _drop_damaged(context, event)
-    state = context.state
-    if state.stage in BEFORE_TRIAL:
+    for name in tuple(device.models):
+        _recover(device.model(name), event)
+    slots = pointer(device.models)
+    if event.pointer != slots:
+        device.do(MovePointer(slots=slots))
+
+
+def _recover(context: StepContext, event: Booted) -> None:
+    """Bring one model into a consistent state, and serve it."""
+    _drop_damaged(context, event.whole.get(context.model, ()))
+    if context.state.stage in BEFORE_TRIAL:
         _resume_work(context)
-    elif state.stage in IN_TRIAL:
+    elif context.state.stage in IN_TRIAL:
         _resume_trial(context)
-    elif state.stage is Stage.REVERTING:
+    elif context.state.stage is Stage.REVERTING:
         return_to_active(context)
-    state = context.state
-    if state.stage in BEFORE_TRIAL or state.stage is Stage.IDLE:
-        if event.pointer != state.active:
-            context.do(MovePointer(slot=state.active))
-        installed = active_release(state)
-        if installed is not None and not serves(event.serving, installed):
-            restore(context)
+    installed = active_release(context.state)
+    if installed is not None and not serves(event.serving, installed):
+        request_apply(context.device)
 
 
-def _drop_damaged(context: StepContext, event: Booted) -> None:
+def _drop_damaged(context: StepContext, whole: tuple[SlotName, ...]) -> None:
     """Forget damaged slots. A confirmed slot replaces a damaged active one."""
     names: tuple[SlotName, ...] = ("a", "b")
     for name in names:
-        if slot(context.state, name).installed is not None and name not in event.whole:
-            context.set_slot(name, Slot())
+        if slot(context.state, name).installed is not None and name not in whole:
+            context.set_slot(name, Slot(leftover=True))
     active = context.state.active
     if active is None or slot(context.state, active).installed is not None:
         return
@@ -64,14 +69,14 @@ def _drop_damaged(context: StepContext, event: Booted) -> None:
 
 
 def _resume_work(context: StepContext) -> None:
-    whole = slot(context.state, context.attempt.slot).installed is not None
-    if context.state.stage is Stage.ANNOUNCING and whole:
+    """Check the slot of an attempt. The arbiter requests its work again."""
+    is_whole = slot(context.state, context.attempt.slot).installed is not None
+    stage = context.state.stage
+    if stage is Stage.ANNOUNCING and is_whole:
         report(context, OutcomeKind.TRIAL_STARTED)  # no effect if it is in the spool
-        return
-    if context.state.stage in (Stage.PROVING, Stage.ANNOUNCING) and not whole:
+    elif stage in (Stage.PROVING, Stage.STAGED, Stage.ANNOUNCING) and not is_whole:
         hush(context)
         context.move(Signal.DAMAGED)
-    resume(context)
 
 
 def _resume_trial(context: StepContext) -> None:
@@ -87,4 +92,4 @@ def _resume_trial(context: StepContext) -> None:
     else:
         context.move(Signal.INTERRUPTED)
         context.change_attempt(tries=attempt.tries + 1)
-        activate(context, attempt.slot)
+        request_apply(context.device)

@@ -1,4 +1,8 @@
-"""Check-ins: their time, their content, and the handling of the answer."""
+"""Check-ins: their time, their content, and the handling of the answer.
+
+No other module knows how a check-in names the models on the device. From protocol 3 on it names
+those that changed since the last answered check-in, and has a digest of all. Before, it names one.
+"""
 
 from typing import Final
 
@@ -6,14 +10,27 @@ from edgefleet.agent import limits, spool
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
-from edgefleet.agent.state import Sent, running
-from edgefleet.agent.step_context import StepContext
-from edgefleet.agent.table import PHASES
+from edgefleet.agent.state import Reports, Sent, running
+from edgefleet.agent.step_context import DeviceContext, StepContext
+from edgefleet.agent.table import IN_TRIAL, PHASES, Stage
 from edgefleet.agent.typed_replace import replace
-from edgefleet.protocol.device import CheckIn, OutcomeKind, Telemetry
+from edgefleet.protocol.device import (
+    CheckIn,
+    CheckInAnswer,
+    Facts,
+    ModelReport,
+    Offer,
+    Outcome,
+    OutcomeKind,
+    Phase,
+    Telemetry,
+    digest,
+)
 from edgefleet.protocol.version import PROTOCOL
 
+_FIRST_BY_MODEL: Final = 3  # the first protocol that names all models
 _REPLAYED: Final = "checkin_replayed"
+_IDLE: Final = Stage.IDLE
 
 
 def report(
@@ -26,102 +43,192 @@ def report(
     accuracy_before: float | None = None,
 ) -> None:
     """Put an outcome of the attempt into the spool, and check in now."""
+    device = context.device
     new = spool.outcome(context.attempt, kind, at=context.now, reason=reason, detail=detail)
     new = replace(new, accuracy=accuracy, accuracy_before=accuracy_before)
-    context.keep(spool=spool.push(context.state.spool, new))
-    context.forgettable(checkin_at=context.now)
+    device.keep(spool=spool.push(device.state.spool, new))
+    device.forgettable(checkin_at=context.now)
 
 
-def check_in_when_due(context: StepContext) -> None:
+def offers(answer: CheckInAnswer) -> tuple[Offer, ...]:
+    """The offers of the answer, at most one for each model."""
+    if answer.offer is None:
+        return answer.offers
+    return (answer.offer,)
+
+
+def check_in_when_due(device: DeviceContext) -> None:
     """Send a check-in if one is due and none is in flight."""
-    state, soft = context.state, context.soft
-    if soft.sent is not None or soft.checkin_at > context.now:
+    state, soft = device.state, device.soft
+    if soft.sent is not None or soft.checkin_at > device.now:
         return
     seq = soft.seq + 1
     if seq > state.seq_reserved:
-        context.keep(seq_reserved=seq + limits.SEQ_BLOCK - 1)
+        device.keep(seq_reserved=seq + limits.SEQ_BLOCK - 1)
     outcomes = state.spool[: limits.OUTCOMES_PER_CHECKIN]
-    serving = running(state)
     facts = None if state.facts_known else state.facts
-    telemetry = soft.tallies[0] if soft.tallies else None
+    reporting, telemetry = _telemetry(device)
+    reports = _reports(device) if PROTOCOL >= _FIRST_BY_MODEL else None
+    device.forgettable(
+        seq=seq,
+        reported=reporting or soft.reported,
+        reports=reports,
+        sent=Sent(
+            seq=seq,
+            outcomes=tuple([outcome.id for outcome in outcomes]),
+            facts=facts is not None,
+            model=reporting,
+            telemetry=telemetry,
+        ),
+    )
+    if reports is None:
+        check_in = _of_one_model(device, seq, outcomes, telemetry, facts)
+    else:
+        check_in = CheckIn(
+            protocol=PROTOCOL,
+            seq=seq,
+            digest=reports.digest,
+            models=_changed(soft.known, reports.models),
+            full=soft.known is None,
+            outcomes=outcomes,
+            telemetry=None if telemetry is None else replace(telemetry, model=reporting),
+            facts=facts,
+        )
+    device.do(SendCheckIn(check_in=check_in))
+
+
+def _reports(device: DeviceContext) -> Reports:
+    """The models on the device, by name. Computed again only after a change of one."""
+    models = device.models
+    if device.soft.reports is not None and device.soft.reports.states is models:
+        return device.soft.reports
+    reports = [
+        ModelReport(model=name, release=running(models[name]), phase=PHASES[models[name].stage])
+        for name in sorted(models)
+    ]
+    found = tuple([report for report in reports if report.is_on_device])
+    return Reports(states=models, models=found, digest=digest(found))
+
+
+def _changed(
+    known: tuple[ModelReport, ...] | None, reports: tuple[ModelReport, ...]
+) -> tuple[ModelReport, ...]:
+    """The reports that differ from ``known``, and one for each model that is gone.
+
+    All reports if the hub has to know the full list.
+    """
+    if known is None or known == reports:
+        return reports if known is None else ()
+    left = {report.model for report in reports}
+    gone = [ModelReport(model=report.model) for report in known if report.model not in left]
+    return (*[report for report in reports if report not in known], *gone)
+
+
+def _of_one_model(
+    device: DeviceContext,
+    seq: int,
+    outcomes: tuple[Outcome, ...],
+    telemetry: Telemetry | None,
+    facts: Facts | None,
+) -> CheckIn:
+    """A check-in of protocol 2. It names the model with an attempt, otherwise the first."""
+    models = device.models
+    name = next(iter(models), None)
+    if len(models) > 1:
+        name = min(models, key=lambda name: (models[name].stage is _IDLE, name))
+    release = running(models[name]) if name is not None else None
+    return CheckIn(
+        protocol=PROTOCOL,
+        seq=seq,
+        phase=PHASES[models[name].stage] if name is not None else Phase.IDLE,
+        model=name if release is not None else None,
+        release=release,
+        outcomes=outcomes,
+        telemetry=telemetry,
+        facts=facts,
+    )
+
+
+def _telemetry(device: DeviceContext) -> tuple[str, Telemetry | None]:
+    """The telemetry of one model: of the one on trial, otherwise of each in turn.
+
+    Returns the model and its telemetry, or "" and None if no model has any.
+    """
+    names = [
+        name for name, soft in device.soft_models.items() if soft.tallies or soft.windows.scores
+    ]
+    if not names:
+        return "", None
+    name = names[0]
+    if len(names) > 1:
+        last, models = device.soft.reported, device.models
+        name = min(names, key=lambda name: (models[name].stage not in IN_TRIAL, name <= last, name))
+    soft = device.soft_models[name]
     scores = soft.windows.scores
+    telemetry = soft.tallies[0] if soft.tallies else None
     if telemetry is None and scores is not None:
         telemetry = _nothing_served(scores.to_release)
     if telemetry is not None and scores is not None and scores.to_release == telemetry.release:
         telemetry = replace(telemetry, scores=scores)
-    context.forgettable(
-        seq=seq,
-        sent=Sent(
-            seq=seq,
-            outcomes=tuple(outcome.id for outcome in outcomes),
-            facts=facts is not None,
-            telemetry=telemetry,
-        ),
-    )
-    context.do(
-        SendCheckIn(
-            check_in=CheckIn(
-                protocol=PROTOCOL,
-                seq=seq,
-                phase=PHASES[state.stage],
-                model=serving[0] if serving else None,
-                release=serving[1] if serving else None,
-                outcomes=outcomes,
-                telemetry=telemetry,
-                facts=facts,
-            )
-        )
-    )
+    return name, telemetry
 
 
-def apply_answer(context: StepContext, event: CheckInAnswered) -> Sent | None:
+def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
     """Delete the acknowledged outcomes and plan the next check-in.
 
     Returns the answered check-in. None if the answer is not for the check-in in flight.
     """
-    sent = context.soft.sent
+    state, sent = device.state, device.soft.sent
     if sent is None or sent.seq != event.seq:
         return None
     answer = event.answer
+    wants_facts = answer.want_facts or answer.want in ("facts", "all")
+    wants_models = answer.want in ("models", "all")
+    reports = device.soft.reports
     interval_s = min(limits.INTERVAL_MAX_S, max(limits.INTERVAL_MIN_S, answer.interval_s))
-    context.keep(
-        spool=spool.acknowledge(context.state.spool, answer.acked),
+    device.keep(
+        spool=spool.acknowledge(state.spool, answer.acked),
         interval_s=interval_s,
-        facts_known=(context.state.facts_known or sent.facts) and not answer.want_facts,
+        facts_known=(state.facts_known or sent.facts) and not wants_facts,
     )
     if sent.telemetry is not None:
+        context = device.model(sent.model)
         context.forgettable(tallies=tally.subtract(context.soft.tallies, sent.telemetry))
         if sent.telemetry.scores is context.soft.windows.scores:
-            windows = replace(context.soft.windows, scores=None)
-            context.forgettable(windows=windows)
-    unsent = any(outcome.id not in sent.outcomes for outcome in context.state.spool)
+            context.forgettable(windows=replace(context.soft.windows, scores=None))
+    unsent = any(outcome.id not in sent.outcomes for outcome in device.state.spool)
     pause = 0.0 if unsent else interval_s * (1.0 + limits.JITTER * (2.0 * event.draw - 1.0))
-    context.forgettable(sent=None, link_failures=0, checkin_at=context.now + pause)
+    device.forgettable(
+        sent=None,
+        link_failures=0,
+        checkin_at=device.now + pause,
+        known=None if wants_models or reports is None else reports.models,
+    )
     return sent
 
 
-def apply_failure(context: StepContext, event: CheckInFailed) -> None:
+def apply_failure(device: DeviceContext, event: CheckInFailed) -> None:
     """Plan a retry with exponential backoff."""
-    sent = context.soft.sent
+    sent = device.soft.sent
     if sent is None or sent.seq != event.seq:
         return
-    failures = context.soft.link_failures
-    context.forgettable(sent=None, link_failures=failures + 1)
+    failures = device.soft.link_failures
+    device.forgettable(sent=None, link_failures=failures + 1)
     if event.code == _REPLAYED:
-        _go_on_from(context, event.next_seq or event.seq + 1)
+        _go_on_from(device, event.next_seq or event.seq + 1)
         if failures == 0:
-            context.forgettable(checkin_at=context.now)
+            device.forgettable(checkin_at=device.now)
             return
-    interval_s = context.state.interval_s
+    interval_s = device.state.interval_s
     longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * interval_s)
     pause = min(longest, min(limits.BACKOFF_FIRST_S, interval_s) * 2.0 ** min(failures, 16))
-    context.forgettable(checkin_at=context.now + pause * (0.5 + 0.5 * event.draw))
+    device.forgettable(checkin_at=device.now + pause * (0.5 + 0.5 * event.draw))
 
 
-def _go_on_from(context: StepContext, seq: int) -> None:
+def _go_on_from(device: DeviceContext, seq: int) -> None:
     """Make ``seq`` the next sequence number."""
-    context.forgettable(seq=seq - 1)
-    context.keep(seq_reserved=max(context.state.seq_reserved, seq - 1))
+    device.forgettable(seq=seq - 1)
+    device.keep(seq_reserved=max(device.state.seq_reserved, seq - 1))
 
 
 def _nothing_served(release: str) -> Telemetry:

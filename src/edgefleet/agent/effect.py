@@ -17,11 +17,12 @@ class SendCheckIn(Wire, frozen=True, kw_only=True):
 
 
 class FetchManifest(Wire, frozen=True, kw_only=True):
-    """Download the envelope, verify its signature, store it in the slot.
+    """Download the envelope, verify its signature, store it in the slot, measure the disk.
 
     Completes with ManifestOpened or StagingFailed (such as ``signature_invalid``).
     """
 
+    model: str
     job: int
     slot: SlotName
     sha256: str
@@ -33,6 +34,7 @@ class Fetch(Wire, frozen=True, kw_only=True):
     Completes with Fetched or StagingFailed (``disk_full``, ``digest_mismatch``, a network code).
     """
 
+    model: str
     job: int
     slot: SlotName
     file: FileName
@@ -45,24 +47,27 @@ class Prove(Wire, frozen=True, kw_only=True):
     Completes with Proved or StagingFailed (``runtime_missing``).
     """
 
+    model: str
     job: int
     slot: SlotName
     installed: InstalledRelease
 
 
 class CancelStaging(Wire, frozen=True, kw_only=True):
-    """Stop the manifest, fetch or proof in progress. Its completion is ignored."""
+    """Stop the model's manifest, fetch or proof in progress. Its completion is ignored."""
+
+    model: str
 
 
 class WantedRelease(Wire, frozen=True, kw_only=True):
-    """A release to serve, and its slot."""
+    """A release to serve, and the slot that has its files."""
 
     slot: SlotName
     installed: InstalledRelease
 
 
 class WantedModel(Wire, frozen=True, kw_only=True):
-    """A model to serve. Requests go to ``trial``, without one to ``confirmed``.
+    """The releases of one model to serve. Requests go to the release on trial if there is one.
 
     With ``isolation`` ``process`` the confirmed release has a worker of its own, too.
     """
@@ -74,18 +79,19 @@ class WantedModel(Wire, frozen=True, kw_only=True):
 
 
 class Apply(Wire, frozen=True, kw_only=True):
-    """Make the serving process serve these models and no other. Starts it if it does not run.
+    """Make the serving process serve these models and no others. Starts it if it does not run.
 
-    Idempotent. Completes with Activated or ActivationFailed.
+    No effect for a model whose release it serves already. Completes with Activated, or with
+    ActivationFailed and the previous set. A newer Apply replaces an older one.
     """
 
     job: int
     generation: int
-    models: tuple[WantedModel, ...]
+    models: tuple[WantedModel, ...]  # by name
 
 
 class StopServing(Wire, frozen=True, kw_only=True):
-    """Stop the serving process: no slot is valid. Completes with ServingProbed (not alive)."""
+    """Stop the serving process: no model is left. Completes with ServingProbed (not alive)."""
 
 
 class Probe(Wire, frozen=True, kw_only=True):
@@ -93,14 +99,15 @@ class Probe(Wire, frozen=True, kw_only=True):
 
 
 class MovePointer(Wire, frozen=True, kw_only=True):
-    """Write the pointer file atomically. None if no slot is valid. No event."""
+    """Write the confirmed slot of each model into the pointer file, atomically. No event."""
 
-    slot: SlotName | None
+    slots: dict[str, SlotName]
 
 
 class RemoveSlot(Wire, frozen=True, kw_only=True):
-    """Remove the slot's files. No event."""
+    """Remove the files of a model's slot. No event."""
 
+    model: str
     slot: SlotName
 
 

@@ -15,8 +15,8 @@ class Booted(Wire, frozen=True, kw_only=True):
     """The agent started. Always the first event, also after a crash."""
 
     facts: Facts
-    whole: tuple[SlotName, ...]  # slots whose files have the digests in the state
-    pointer: SlotName | None  # the content of the pointer file
+    whole: dict[str, tuple[SlotName, ...]]  # by model: slots whose files have the stored digests
+    pointer: dict[str, SlotName]  # the content of the pointer file
     serving: ServingStatus | None  # the status of a running process, if any
     draw: float
     pace: Pace = Pace()
@@ -46,22 +46,31 @@ class CheckInFailed(Wire, frozen=True, kw_only=True):
 
 
 class ManifestOpened(Wire, frozen=True, kw_only=True):
-    """The manifest has a valid signature. ``sha256`` is the digest of the signed payload."""
+    """The manifest has a valid signature. ``sha256`` is the digest of the signed payload.
 
+    ``slot_bytes`` is the size of the slot's files, which the download replaces or reuses. None as
+    ``free_bytes``: the disk was not measured.
+    """
+
+    model: str
     job: int
     sha256: str
     manifest: ReleaseManifest
+    free_bytes: int | None = None
+    slot_bytes: int = 0
 
 
 class Fetched(Wire, frozen=True, kw_only=True):
     """The file is complete and durable, and has the requested digest."""
 
+    model: str
     job: int
 
 
 class StagingFailed(Wire, frozen=True, kw_only=True):
     """A manifest, fetch or proof failed. ``code`` is one of base.errors."""
 
+    model: str
     job: int
     code: str
     detail: str
@@ -71,24 +80,29 @@ class StagingFailed(Wire, frozen=True, kw_only=True):
 class Proved(Wire, frozen=True, kw_only=True):
     """The golden set ran. ``result`` has whether it passed."""
 
+    model: str
     job: int
     result: ProveResult
 
 
 class Activated(Wire, frozen=True, kw_only=True):
-    """The serving process serves the models of ``Apply``."""
+    """The serving process serves the wanted set."""
 
     job: int
     status: ServingStatus
 
 
 class ActivationFailed(Wire, frozen=True, kw_only=True):
-    """``Apply`` failed. ``reason`` is a ``Reason`` or a code of base.errors."""
+    """The wanted set was not applied. ``reason`` is a ``Reason`` or a code of base.errors.
+
+    ``model`` is the model that failed. Empty if the failure names none.
+    """
 
     job: int
     reason: str
     detail: str
     draw: float
+    model: str = ""
 
 
 class ServingProbed(Wire, frozen=True, kw_only=True):

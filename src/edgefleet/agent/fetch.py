@@ -10,11 +10,11 @@ from typing import Final
 from edgefleet.agent import limits
 from edgefleet.agent.effect import FileName
 from edgefleet.agent.lost_state import Open
-from edgefleet.agent.slots import MANIFEST, folder, path
+from edgefleet.agent.slots import MANIFEST, NEXT_MANIFEST, folder, path
 from edgefleet.agent.state import SlotName, other
 from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.clock import Clock
-from edgefleet.base.errors import DeviceError, NetworkError, PublisherError
+from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, PublisherError
 from edgefleet.base.network import Link
 from edgefleet.base.storage import Storage
 from edgefleet.protocol.release import Artifact, ReleaseManifest
@@ -44,12 +44,20 @@ class Fetcher:
         self._bytes_per_s = bytes_per_s
 
     def manifest(
-        self, slot: SlotName, sha256: str, open_envelope: Open
+        self, model: str, slot: SlotName, sha256: str, open_envelope: Open
     ) -> tuple[str, ReleaseManifest]:
         """Download, verify and store the envelope. Returns the payload's digest and the manifest.
 
+        An envelope on the disk is not downloaded again. The slot keeps the envelope of its previous
+        release until the first file of the new release is downloaded.
+
         Raises PublisherError (``signature_invalid``), NetworkError, DeviceError ``disk_full``.
         """
+        next_envelope = path(model, slot, NEXT_MANIFEST)
+        for stored in (next_envelope, path(model, slot, MANIFEST)):
+            opened = self._opened(stored, open_envelope)
+            if opened is not None and opened[0] == sha256:
+                return opened
         answer = self._link.request(
             "GET", MANIFEST_PATH + sha256, headers=self._headers(), timeout_s=limits.REQUEST_S
         )
@@ -61,20 +69,32 @@ class Fetcher:
                 f"The manifest has {len(answer.body)} bytes; {limits.MANIFEST_BYTES} are allowed.",
             )
         opened = open_envelope(answer.body)
-        self._storage.write(path(slot, MANIFEST), answer.body)
+        self._storage.write(next_envelope, answer.body)
         return opened
 
-    def file(self, slot: SlotName, file: FileName, artifact: Artifact, token: Token) -> None:
+    def space(self, model: str, slot: SlotName) -> tuple[int, int]:
+        """Free bytes on the disk, and bytes in the slot that a download replaces or reuses."""
+        sizes = (
+            self._storage.size(path(model, slot, name))
+            for name in self._storage.list(folder(model, slot))
+            if name not in (MANIFEST, NEXT_MANIFEST)
+        )
+        return self._storage.free_bytes(), sum(size or 0 for size in sizes)
+
+    def file(
+        self, model: str, slot: SlotName, file: FileName, artifact: Artifact, token: Token
+    ) -> None:
         """Make ``file`` of the slot the artifact. Bytes on the disk are not downloaded again.
 
         Raises PublisherError ``digest_mismatch``, DeviceError ``disk_full``, NetworkError, Stopped.
         """
-        target = path(slot, file)
+        self._use_next_manifest(model, slot)
+        target = path(model, slot, file)
         part = f"{target}.{artifact.sha256[:16]}.part"
         if self._storage.digest(target) == artifact.sha256:
             return
-        self._make_way(slot, file, part)
-        twin = path(other(slot), file)
+        self._make_way(model, slot, file, part)
+        twin = path(model, other(slot), file)
         if (
             self._storage.size(twin) == artifact.size_bytes
             and self._storage.digest(twin) == artifact.sha256
@@ -93,10 +113,23 @@ class Fetcher:
                 raise _mismatch(file)
         self._storage.rename(part, target)
 
-    def _make_way(self, slot: SlotName, file: FileName, part: str) -> None:
+    def _opened(self, stored: str, open_envelope: Open) -> tuple[str, ReleaseManifest] | None:
+        """The manifest in a file. None if there is no valid one."""
+        data = self._storage.read(stored)
+        try:
+            return None if data is None else open_envelope(data)
+        except EdgefleetError:
+            return None
+
+    def _use_next_manifest(self, model: str, slot: SlotName) -> None:
+        next_envelope = path(model, slot, NEXT_MANIFEST)
+        if self._storage.size(next_envelope) is not None:
+            self._storage.rename(next_envelope, path(model, slot, MANIFEST))
+
+    def _make_way(self, model: str, slot: SlotName, file: FileName, part: str) -> None:
         """Remove the old file and partial downloads of other artifacts."""
-        for name in self._storage.list(folder(slot)):
-            found = path(slot, name)
+        for name in self._storage.list(folder(model, slot)):
+            found = path(model, slot, name)
             if name == file or (name.startswith(f"{file}.") and found != part):
                 self._storage.remove(found)
 

@@ -18,7 +18,7 @@ WINDOW_REQUESTS: Final = 100  # in a full window
 WINDOW_LEAST_REQUESTS: Final = 20  # in a full window that is older than WINDOW_S
 WINDOW_S: Final = 120.0
 LATENCY_BUCKETS: Final = 64  # in a sketch, at most
-TALLIES: Final = 3  # releases with unsent telemetry, at most
+TALLIES: Final = 3  # releases of a model with unsent telemetry, at most
 
 # An attempt.
 DISK_RETRY_S: Final = 60.0
@@ -31,6 +31,9 @@ ERROR_MIN_REQUESTS: Final = 10  # before the error ratio is judged
 MISSED_PROBES: Final = 3  # in a row; then serving counts as crashed
 TRIAL_STRETCH: Final = 4.0  # a trial fails after this many confirm times (and the slack)
 TRIAL_SLACK_S: Final = 30.0
+NEIGHBOUR_REQUESTS: Final = 30  # of another model in a trial, before it is judged
+NEIGHBOUR_SLOWDOWN: Final = 3.0  # largest ratio of another model's p95 latencies, after and before
+FOREIGN_FAILURES: Final = 3  # of an Apply, due to another model, until the trial ends
 
 # The serving process.
 PROBE_IDLE_S: Final = 5.0

@@ -12,7 +12,7 @@ from edgefleet.agent.event import (
     ServingProbed,
     StagingFailed,
 )
-from edgefleet.agent.state import AgentState, running
+from edgefleet.agent.state import NEW_MODEL, AgentState, ModelState, running
 from edgefleet.agent.table import Stage
 
 LOGGER: Final = logging.getLogger("edgefleet.agent")
@@ -69,11 +69,21 @@ def narrate(before: AgentState, event: Event, after: AgentState) -> tuple[tuple[
         for model in after.soft.crashes.isolated
         if model not in before.soft.crashes.isolated
     ]
+    for model, mine in after.models.items():
+        old = before.models.get(model, NEW_MODEL)
+        if mine is not old:
+            lines += _narrate_model(model, old, mine)
+    return tuple(lines)
+
+
+def _narrate_model(model: str, before: ModelState, after: ModelState) -> list[tuple[int, str]]:
+    lines: list[tuple[int, str]] = []
     if before.stage is not after.stage:
         attempt = after.attempt or before.attempt
         about = f" (release {attempt.release}, rollout {attempt.rollout})" if attempt else ""
-        lines.append((logging.INFO, f"{before.stage} -> {after.stage}{about}"))
-    if running(before) != running(after) and after.stage in (Stage.IDLE, Stage.WATCHING):
-        now = running(after)
-        lines.append((logging.INFO, f"serves {now[0]} {now[1]}" if now else "serves nothing"))
-    return tuple(lines)
+        lines.append((logging.INFO, f"{model}: {before.stage} -> {after.stage}{about}"))
+    now = running(after)
+    if now != running(before) and after.stage in (Stage.IDLE, Stage.WATCHING):
+        text = f"serves {model} {now}" if now else f"serves no release of {model}"
+        lines.append((logging.INFO, text))
+    return lines

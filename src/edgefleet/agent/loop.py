@@ -1,7 +1,7 @@
 """The agent's loop: get an event, run a step, save the state, execute the effects.
 
-Three worker threads do the long work: ``work`` downloads and proves, ``serving`` controls the
-serving process, ``link`` checks in. Each returns its result as an event. Only the loop uses the
+Four worker threads do the long work: ``fetch`` downloads, ``prove`` proves, ``serving`` controls
+the serving process, ``link`` checks in. Each returns its result as an event. Only the loop uses the
 state.
 """
 
@@ -101,9 +101,10 @@ class Loop:
         # Setting the clock must not change durations: wall time once, then monotonic time.
         self._epoch = parts.clock.now() - parts.clock.monotonic()
         self._wake_at = 0.0
-        self._token = Token()
+        self._tokens: dict[str, Token] = {}  # of the last work of each model
         self._arrived: SimpleQueue[Event | Stop | BaseException] = SimpleQueue()
-        self._work = Worker("work", self._arrived.put)
+        self._fetches = Worker("fetch", self._arrived.put)
+        self._proofs = Worker("prove", self._arrived.put)
         self._serving = Worker("serving", self._arrived.put)
         self._link = Worker("link", self._arrived.put)
         self._supervisor = parts.make_supervisor(self._serving_ended)
@@ -120,8 +121,10 @@ class Loop:
                 self._apply(event)
         except StoppedWaiting:
             LOGGER.warning("stopped while the disk was full; the next start repeats the last step")
-        self._token.stop()
-        self._work.close(CLOSE_S)
+        for token in self._tokens.values():
+            token.stop()
+        self._fetches.close(CLOSE_S)
+        self._proofs.close(CLOSE_S)
         if not keep_serving:
             self._serving.do(self._supervisor.stop)
         self._serving.close(limits.SERVING_STOP_S + CLOSE_S)
@@ -194,10 +197,12 @@ class Loop:
             case SendCheckIn():
                 self._link.do(lambda: self._arrived.put(self._hub.check_in(effect.check_in)))
             case FetchManifest() | Fetch() | Prove():
-                token = self._token = Token()
-                self._work.do(lambda: self._work_on(effect, token))
+                token = self._tokens[effect.model] = Token()
+                worker = self._proofs if isinstance(effect, Prove) else self._fetches
+                worker.do(lambda: self._work_on(effect, token))
             case CancelStaging():
-                self._token.stop()
+                if effect.model in self._tokens:
+                    self._tokens[effect.model].stop()
             case Apply():
                 self._serving.do(lambda: self._serve(effect))
             case StopServing():
@@ -206,9 +211,9 @@ class Loop:
             case Probe():
                 self._serving.do(self._probe)
             case MovePointer():
-                self._insist(lambda: self._slots.move_pointer(effect.slot))
+                self._insist(lambda: self._slots.move_pointer(effect.slots))
             case RemoveSlot():
-                self._slots.remove(effect.slot)
+                self._slots.remove(effect.model, effect.slot)
                 self._slots.make_reserve()
             case SetTimer():
                 self._wake_at = effect.at
@@ -222,6 +227,7 @@ class Loop:
             return
         except EdgefleetError as error:
             event = StagingFailed(
+                model=effect.model,
                 job=effect.job,
                 code=error.code,
                 detail=error.message,
@@ -234,15 +240,23 @@ class Loop:
         match effect:
             case FetchManifest():
                 digest, manifest = self._fetcher.manifest(
-                    effect.slot, effect.sha256, self._open_envelope
+                    effect.model, effect.slot, effect.sha256, self._open_envelope
                 )
-                return ManifestOpened(job=effect.job, sha256=digest, manifest=manifest)
+                free_bytes, slot_bytes = self._fetcher.space(effect.model, effect.slot)
+                return ManifestOpened(
+                    model=effect.model,
+                    job=effect.job,
+                    sha256=digest,
+                    manifest=manifest,
+                    free_bytes=free_bytes,
+                    slot_bytes=slot_bytes,
+                )
             case Fetch():
-                self._fetcher.file(effect.slot, effect.file, effect.artifact, token)
-                return Fetched(job=effect.job)
+                self._fetcher.file(effect.model, effect.slot, effect.file, effect.artifact, token)
+                return Fetched(model=effect.model, job=effect.job)
             case Prove():
                 result = self._prover.prove(effect.slot, effect.installed, token)
-                return Proved(job=effect.job, result=result)
+                return Proved(model=effect.model, job=effect.job, result=result)
             case _:
                 assert_never(effect)
 
@@ -252,10 +266,11 @@ class Loop:
             status = self._supervisor.apply(effect)
             event = Activated(job=effect.job, status=status)
         except EdgefleetError as error:
-            # The connection breaks if the model crashes the process.
+            # The connection breaks if a model crashes the process.
             crashed = isinstance(error, NetworkError) and error.code != "timeout"
             event = ActivationFailed(
                 job=effect.job,
+                model=error.field or "",
                 reason=Reason.CRASH if crashed else Reason.LOAD,
                 detail=str(error),
                 draw=self._entropy.uniform(),

@@ -1,14 +1,24 @@
-"""Recovers the installed release of a device whose state file is lost.
+"""Recovers the installed releases of a device whose state file is lost.
 
-The pointer file names the active slot, and the slot has the signed envelope of its release. The
-other content of the state (attempts, unsent outcomes) is lost.
+The pointer file names the confirmed slot of each model, and the slot has the signed envelope of its
+release. The other content of the state (attempts, unsent outcomes) is lost.
 """
 
 from collections.abc import Callable
 
-from edgefleet.agent.slots import MANIFEST, Slots, path
-from edgefleet.agent.state import AgentState, InstalledRelease, Slot
+from edgefleet.agent.slots import (
+    MANIFEST,
+    MODELS,
+    OLD_SLOTS,
+    POINTER,
+    Slots,
+    folder,
+    path,
+    read_pointer,
+)
+from edgefleet.agent.state import AgentState, InstalledRelease, ModelState, Slot, SlotName, other
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.base.ids import is_name
 from edgefleet.protocol.release import ReleaseManifest
 
 Open = Callable[[bytes], tuple[str, ReleaseManifest]]
@@ -18,19 +28,54 @@ Open = Callable[[bytes], tuple[str, ReleaseManifest]]
 def recover(slots: Slots, profile: str, open_envelope: Open, now: float) -> AgentState:
     """The state of a new device, or of one whose state is lost.
 
-    The number of attempts continues from the time in seconds, so that no outcome id is reused.
+    A line of the pointer file whose model has no intact slot is ignored. The number of attempts
+    continues from the time in seconds, so that no outcome id is reused.
     """
-    name = slots.pointer()
-    envelope = slots.storage.read(path(name, MANIFEST)) if name else None
-    if name is None or envelope is None:
-        return AgentState()
+    models: dict[str, ModelState] = {}
+    for model, name in _confirmed(slots, open_envelope).items():
+        installed = _installed(slots, model, name, profile, open_envelope)
+        if installed is not None:
+            found = Slot(installed=installed, proved=True, confirmed=True)
+            idle = Slot(leftover=bool(slots.storage.list(folder(model, other(name)))))
+            models[model] = ModelState(
+                active=name, a=found if name == "a" else idle, b=found if name == "b" else idle
+            )
+    return AgentState(models=models, attempts=int(now) if models else 0)
+
+
+def _confirmed(slots: Slots, open_envelope: Open) -> dict[str, SlotName]:
+    """The slots in the pointer file. Before version 3 of the state it was the name of one slot."""
+    storage = slots.storage
+    content = storage.read(POINTER) or b""
+    if content not in (b"a", b"b"):
+        return read_pointer(content)
+    name: SlotName = "a" if content == b"a" else "b"
+    before = f"{OLD_SLOTS}/{name}"
+    opened = _opened(storage.read(f"{before}/{MANIFEST}"), open_envelope)
+    if opened is not None and is_name(opened[1].model):
+        storage.remove(folder(opened[1].model, name))
+        storage.rename(before, folder(opened[1].model, name))
+    return {model: name for model in storage.list(MODELS) if is_name(model)}
+
+
+def _opened(envelope: bytes | None, open_envelope: Open) -> tuple[str, ReleaseManifest] | None:
     try:
-        digest, manifest = open_envelope(envelope)
+        return None if envelope is None else open_envelope(envelope)
     except EdgefleetError:
-        return AgentState()
+        return None
+
+
+def _installed(
+    slots: Slots, model: str, name: SlotName, profile: str, open_envelope: Open
+) -> InstalledRelease | None:
+    """The release in the slot. None if its envelope is not valid or its files are damaged."""
+    opened = _opened(slots.storage.read(path(model, name, MANIFEST)), open_envelope)
+    if opened is None:
+        return None
+    digest, manifest = opened
     variant = next((one for one in manifest.variants if one.profile == profile), None)
-    if variant is None:
-        return AgentState()
+    if variant is None or manifest.model != model:
+        return None
     installed = InstalledRelease(
         model=manifest.model,
         release=manifest.release,
@@ -39,13 +84,4 @@ def recover(slots: Slots, profile: str, open_envelope: Open, now: float) -> Agen
         golden=manifest.golden,
         quality=manifest.quality,
     )
-    if not slots.has_files_of(name, installed):
-        return AgentState()
-    found = Slot(installed=installed, proved=True, confirmed=True)
-    empty = Slot()
-    return AgentState(
-        active=name,
-        attempts=int(now),
-        a=found if name == "a" else empty,
-        b=found if name == "b" else empty,
-    )
+    return installed if slots.has_files_of(name, installed) else None

@@ -34,8 +34,8 @@ class Prover:
         request = ProveRequest(
             variant=installed.variant,
             golden=installed.golden,
-            artifact_path=self._storage.locate(path(slot, MODEL)),
-            golden_path=self._storage.locate(path(slot, GOLDEN)),
+            artifact_path=self._storage.locate(path(installed.model, slot, MODEL)),
+            golden_path=self._storage.locate(path(installed.model, slot, GOLDEN)),
         )
         token.check()
         child = subprocess.Popen(

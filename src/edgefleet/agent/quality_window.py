@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
-from edgefleet.agent.state import QualityWindow, Windows
+from edgefleet.agent.state import Mark, QualityWindow, Windows
+from edgefleet.agent.telemetry import growth
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.bins import upper_edge_us
 from edgefleet.protocol.device import Scores
@@ -46,6 +47,27 @@ def advance(windows: Windows, status: ModelStatus, grown: LiveStats, now: float)
         )
         return Windows(filling=following, scores=_to_report(windows.scores, scores))
     return replace(windows, filling=filling, full=full)
+
+
+def end(windows: Windows, now: float) -> Windows:
+    """End the window that fills: another model on the device was switched.
+
+    With enough requests it is the baseline of the next window, otherwise it is dropped.
+    """
+    filling = windows.filling
+    if filling is None:
+        return windows
+    full = windows.full
+    if filling.requests >= limits.WINDOW_LEAST_REQUESTS:
+        full = replace(filling, until=now)
+    following = QualityWindow(release=filling.release, since=now, opened=now)
+    return replace(windows, filling=following, full=full)
+
+
+def since(mark: Mark, pid: int, status: ModelStatus) -> QualityWindow:
+    """The requests of one model since ``mark``, as one window."""
+    empty = QualityWindow(release=status.release, since=0.0)
+    return _add(empty, growth(mark, pid, status), status.stats)
 
 
 def compare(before: QualityWindow, after: QualityWindow) -> Scores:

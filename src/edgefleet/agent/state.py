@@ -1,16 +1,24 @@
-"""The agent's state: the stored part, and the part that a restart loses."""
+"""The agent's state: the device, each model on it, and the part that a restart loses.
 
+``AgentState`` has what the models share: the spool, the check-ins, the facts. ``ModelState`` has
+the slots and the attempt of one model. ``Soft`` and ``ModelSoft`` are the parts of both that a
+restart loses.
+"""
+
+from collections.abc import Mapping
 from typing import Final, Literal
+
+from msgspec import field
 
 from edgefleet.agent import limits
 from edgefleet.agent.table import BEFORE_TRIAL, Stage
-from edgefleet.protocol.device import Facts, Outcome, Scores, Sketches, Telemetry
+from edgefleet.protocol.device import Facts, ModelReport, Outcome, Scores, Sketches, Telemetry
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.serving import LiveStats, ServingStatus
 from edgefleet.protocol.wire import Wire
 
 SlotName = Literal["a", "b"]
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 
 
 class InstalledRelease(Wire, frozen=True, kw_only=True):
@@ -31,10 +39,11 @@ class Slot(Wire, frozen=True, kw_only=True):
     proved: bool = False  # passed its golden set on this device
     confirmed: bool = False  # passed its trial
     accuracy: float | None = None  # on its golden set, on this device
+    leftover: bool = False  # may have files of a cancelled attempt; removed if the disk needs room
 
 
 class Attempt(Wire, frozen=True, kw_only=True):
-    """An offer in progress. ``number`` is unique on the device."""
+    """An offer of one model in progress. ``number`` is unique on the device."""
 
     number: int
     rollout: str
@@ -56,7 +65,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
 
 
 class Ended(Wire, frozen=True, kw_only=True):
-    """A failed offer. The device never accepts it again."""
+    """A failed offer of one model. The device never accepts it again."""
 
     rollout: str
     manifest_sha256: str
@@ -72,11 +81,12 @@ class Mark(Wire, frozen=True, kw_only=True):
 
 
 class Sent(Wire, frozen=True, kw_only=True):
-    """The check-in in flight."""
+    """The check-in in flight. ``model`` is the model of its telemetry, "" without any."""
 
     seq: int
     outcomes: tuple[str, ...]
     facts: bool
+    model: str
     telemetry: Telemetry | None
 
 
@@ -109,6 +119,13 @@ class Windows(Wire, frozen=True, kw_only=True):
     scores: Scores | None = None
 
 
+class Neighbour(Wire, frozen=True, kw_only=True):
+    """Another model during a trial: its counters at the activation, and its window before it."""
+
+    start: Mark
+    before: QualityWindow
+
+
 class Watch(Wire, frozen=True, kw_only=True):
     """A trial in progress. ``start`` has the counters at its activation."""
 
@@ -116,6 +133,41 @@ class Watch(Wire, frozen=True, kw_only=True):
     healthy_since: float
     start: Mark
     missed: int = 0
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+class ModelState(Wire, frozen=True, kw_only=True):
+    """The stored state of one model on the device."""
+
+    stage: Stage = Stage.IDLE
+    active: SlotName | None = None  # the confirmed slot, the target of a rollback
+    a: Slot = Slot()
+    b: Slot = Slot()
+    attempt: Attempt | None = None
+    ended: tuple[Ended, ...] = ()
+
+
+class ModelSoft(Wire, frozen=True, kw_only=True):
+    """The part of a model's state that is not stored. A restart resets it."""
+
+    work: int | None = None  # job of the manifest, fetch or proof in progress
+    work_at: float | None = None  # time of its next retry; in QUEUED, of the next look for room
+    work_failures: int = 0
+    have_golden: bool = False
+    slot_bytes: int = 0  # of files in the slot that the download replaces or reuses
+    mark: Mark | None = None
+    tallies: tuple[Telemetry, ...] = ()
+    windows: Windows = Windows()
+    watch: Watch | None = None
+    offers_after: float = 0.0
+
+
+class Reports(Wire, frozen=True, kw_only=True):
+    """The models in a check-in, and the states from which they were made."""
+
+    states: dict[str, ModelState]
+    models: tuple[ModelReport, ...]
+    digest: int
 
 
 class Crashes(Wire, frozen=True, kw_only=True):
@@ -131,26 +183,23 @@ class Soft(Wire, frozen=True, kw_only=True):
     booted: bool = False
     seq: int = 0
     sent: Sent | None = None
+    reports: Reports | None = None  # of the last check-in
+    known: tuple[ModelReport, ...] | None = None  # by the hub; None: it needs the full list
     checkin_at: float = 0.0
     link_failures: int = 0
     jobs: int = 0  # number of the last long effect, to detect stale completions
-    work: int | None = None  # job of the manifest, fetch or proof in progress
-    work_at: float | None = None  # time of its next retry
-    work_failures: int = 0
-    have_golden: bool = False
-    switch: int | None = None  # job of the activation in progress
-    switch_at: float | None = None
+    offered: tuple[str, ...] = ()  # rollouts in the order of the hub's last offers
+    free_bytes: int | None = None  # on the disk, when it was last measured
+    switch: int | None = None  # job of the Apply in progress
+    switch_at: float | None = None  # time of its next retry
     switch_failures: int = 0
     probe_at: float | None = None
     probing: bool = False
     missed: int = 0  # probes in a row that a running process did not answer
     serving: ServingStatus | None = None
-    mark: Mark | None = None
-    tallies: tuple[Telemetry, ...] = ()
-    windows: Windows = Windows()
-    watch: Watch | None = None
     crashes: Crashes = Crashes()
-    offers_after: float = 0.0
+    reported: str = ""  # the model of the last telemetry; the next model follows
+    models: dict[str, ModelSoft] = field(default_factory=dict[str, ModelSoft])
 
 
 class Pace(Wire, frozen=True, kw_only=True):
@@ -164,13 +213,8 @@ class AgentState(Wire, frozen=True, kw_only=True):
     """The state of the agent. All but ``soft`` is stored before the effects are executed."""
 
     version: int = STATE_VERSION
-    stage: Stage = Stage.IDLE
-    active: SlotName | None = None  # the confirmed slot, the target of a rollback
-    a: Slot = Slot()
-    b: Slot = Slot()
-    attempt: Attempt | None = None
+    models: dict[str, ModelState] = field(default_factory=dict[str, ModelState])  # by name
     attempts: int = 0
-    ended: tuple[Ended, ...] = ()
     spool: tuple[Outcome, ...] = ()
     seq_reserved: int = 0
     interval_s: float = limits.INTERVAL_S
@@ -180,7 +224,11 @@ class AgentState(Wire, frozen=True, kw_only=True):
     soft: Soft = Soft()
 
 
-def slot(state: AgentState, name: SlotName) -> Slot:
+NEW_MODEL: Final = ModelState()
+NEW_SOFT: Final = ModelSoft()
+
+
+def slot(state: ModelState, name: SlotName) -> Slot:
     """The slot ``name``."""
     return state.a if name == "a" else state.b
 
@@ -190,15 +238,20 @@ def other(name: SlotName | None) -> SlotName:
     return "b" if name == "a" else "a"
 
 
-def active_release(state: AgentState) -> InstalledRelease | None:
+def active_release(state: ModelState) -> InstalledRelease | None:
     """The confirmed release. None if there is none."""
     return slot(state, state.active).installed if state.active else None
 
 
-def running(state: AgentState) -> tuple[str, str] | None:
-    """(model, release) that this device serves, in trial or confirmed. None before the first."""
+def running(state: ModelState) -> str | None:
+    """The release of this model that the device serves, in trial or confirmed. None for none."""
     attempt = state.attempt
     if attempt and attempt.switched and state.stage not in BEFORE_TRIAL:
-        return attempt.model, attempt.release
+        return attempt.release
     installed = active_release(state)
-    return (installed.model, installed.release) if installed else None
+    return installed.release if installed else None
+
+
+def pointer(models: Mapping[str, ModelState]) -> dict[str, SlotName]:
+    """The content of the pointer file: the confirmed slot of each model that has one."""
+    return {name: active for name in sorted(models) if (active := models[name].active) is not None}

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from edgefleet.agent import activation, before_trial, boot, checkin
+from edgefleet.agent import activation, before_trial, boot, checkin, units
 from edgefleet.agent.effect import Effect, SetTimer
 from edgefleet.agent.event import (
     Activated,
@@ -19,7 +19,7 @@ from edgefleet.agent.event import (
     TimerFired,
 )
 from edgefleet.agent.state import AgentState
-from edgefleet.agent.step_context import StepContext
+from edgefleet.agent.step_context import DeviceContext
 
 NEVER_S = 3600.0  # the longest sleep
 
@@ -30,14 +30,16 @@ def step(state: AgentState, event: Event, now: float) -> tuple[AgentState, tuple
     ``now`` is in seconds and must not decrease between two boots. The last effect is always
     SetTimer. Events before the first Booted have no effect.
     """
-    context = StepContext(state, now)
+    device = DeviceContext(state, now)
     if state.soft.booted or isinstance(event, Booted):
-        _dispatch(context, event)
-        activation.plan_probe(context)
-        checkin.check_in_when_due(context)
-    state = context.end()
-    context.do(SetTimer(at=wake_at(state, now)))
-    return state, tuple(context.effects)
+        _dispatch(device, event)
+        units.arbitrate(device)
+        activation.apply_wanted(device)
+        activation.plan_probe(device)
+        checkin.check_in_when_due(device)
+    state = device.end()
+    device.do(SetTimer(at=wake_at(state, now)))
+    return state, tuple(device.effects)
 
 
 def wake_at(state: AgentState, now: float) -> float:
@@ -45,37 +47,40 @@ def wake_at(state: AgentState, now: float) -> float:
     soft, at = state.soft, now + NEVER_S
     if soft.sent is None:
         at = min(at, soft.checkin_at)
-    for due in (soft.work_at, soft.switch_at, soft.probe_at):
+    for due in (soft.switch_at, soft.probe_at):
         if due is not None and due < at:
             at = due
+    for model in soft.models.values():
+        if model.work_at is not None and model.work_at < at:
+            at = model.work_at
     return at
 
 
-def _dispatch(context: StepContext, event: Event) -> None:
+def _dispatch(device: DeviceContext, event: Event) -> None:
     match event:
         case Booted():
-            boot.on_booted(context, event)
+            boot.on_booted(device, event)
         case TimerFired():
-            before_trial.on_timer_fired(context)
-            activation.on_timer_fired(context)
+            before_trial.on_timer_fired(device)
+            activation.on_timer_fired(device)
         case CheckInAnswered():
-            if sent := checkin.apply_answer(context, event):
-                before_trial.apply_answer(context, sent, event.answer)
+            if sent := checkin.apply_answer(device, event):
+                before_trial.apply_answer(device, sent, event.answer)
         case CheckInFailed():
-            checkin.apply_failure(context, event)
+            checkin.apply_failure(device, event)
         case ManifestOpened():
-            before_trial.on_manifest_opened(context, event)
+            before_trial.on_manifest_opened(device.model(event.model), event)
         case Fetched():
-            before_trial.on_fetched(context, event)
+            before_trial.on_fetched(device.model(event.model), event)
         case StagingFailed():
-            before_trial.on_staging_failed(context, event)
+            before_trial.on_staging_failed(device.model(event.model), event)
         case Proved():
-            before_trial.on_proved(context, event)
+            before_trial.on_proved(device.model(event.model), event)
         case Activated():
-            activation.on_activated(context, event)
+            activation.on_activated(device, event)
         case ActivationFailed():
-            activation.on_activation_failed(context, event)
+            activation.on_activation_failed(device, event)
         case ServingProbed():
-            activation.on_serving_probed(context, event)
+            activation.on_serving_probed(device, event)
         case _:
             assert_never(event)

@@ -134,7 +134,7 @@ class Supervisor:
             release=wanted.installed.release,
             variant=wanted.installed.variant,
             quality=wanted.installed.quality,
-            artifact_path=self._storage.locate(path(wanted.slot, MODEL)),
+            artifact_path=self._storage.locate(path(wanted.installed.model, wanted.slot, MODEL)),
         )
 
     def _ask(self) -> ServingStatus | None:

@@ -1,10 +1,12 @@
 """Judges the health of a release in trial, from serving figures alone."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 from edgefleet.agent import limits
-from edgefleet.agent.state import Attempt, Mark, Watch
+from edgefleet.agent import quality_window as window
+from edgefleet.agent.state import Attempt, Mark, Neighbour, Watch
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import Reason
 from edgefleet.protocol.release import Quality
@@ -40,8 +42,10 @@ HEALTHY: Final = Healthy()
 INTERRUPTED: Final = Interrupted()
 
 
-def begin(attempt: Attempt, status: ServingStatus, now: float) -> Watch:
-    """Start to watch the release of ``attempt``."""
+def begin(
+    attempt: Attempt, status: ServingStatus, now: float, neighbours: tuple[Neighbour, ...] = ()
+) -> Watch:
+    """Start to watch the release of ``attempt``, and the other models on the device."""
     mine = model_status(status, attempt.model)
     start = Mark(
         pid=status.pid,
@@ -49,7 +53,7 @@ def begin(attempt: Attempt, status: ServingStatus, now: float) -> Watch:
         release=attempt.release,
         stats=mine.stats if mine else LiveStats(),
     )
-    return Watch(since=now, healthy_since=now, start=start)
+    return Watch(since=now, healthy_since=now, start=start, neighbours=neighbours)
 
 
 def judge(
@@ -66,7 +70,8 @@ def judge(
     The release is Sick if its worker ended; if the process answers MISSED_PROBES times in a row
     without it; if its error ratio is above MAX_ERROR_RATIO; or if its mean top score is below that
     of the previous release on this device by more than ``quality.max_confidence_drop``. The last
-    needs ``quality.min_requests`` scores of both releases.
+    needs ``quality.min_requests`` scores of both releases. It is also Sick if another model on the
+    device has more errors or far higher latencies than before the trial.
 
     The end of the serving process is not the fault of the release, which runs in a worker: it is
     Interrupted, and watched anew once it is served again.
@@ -74,17 +79,12 @@ def judge(
     mine = model_status(status, attempt.model)
     if mine is not None and mine.trial_ended:
         return Sick(Reason.CRASH, mine.trial_ended)
-    if now - watch.since > limits.TRIAL_STRETCH * attempt.confirm_after_s + limits.TRIAL_SLACK_S:
-        return Sick(
-            Reason.CRASH,
-            f"The release was never healthy for {attempt.confirm_after_s:g} s without a break.",
-        )
     if not alive or (status is not None and status.pid != watch.start.pid):
-        return INTERRUPTED
+        return _never_healthy(attempt, watch, now) or INTERRUPTED
     if mine is None or not mine.ready or mine.release != attempt.release:
         missed = watch.missed + 1
         if missed >= limits.MISSED_PROBES and status is None:
-            return INTERRUPTED
+            return _never_healthy(attempt, watch, now) or INTERRUPTED
         if missed >= limits.MISSED_PROBES:
             return Sick(
                 Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
@@ -92,11 +92,24 @@ def judge(
         return Watching(replace(watch, missed=missed, healthy_since=now))
     if sick := _errors(watch, mine) or _confidence(attempt, quality, watch, mine):
         return sick
+    if status is not None and (sick := _neighbours(watch, status)):
+        return sick
     if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
         return HEALTHY
+    if sick := _never_healthy(attempt, watch, now):
+        return sick
     if watch.missed:
         return Watching(replace(watch, missed=0, healthy_since=now))
     return Watching(watch)
+
+
+def _never_healthy(attempt: Attempt, watch: Watch, now: float) -> Sick | None:
+    if now - watch.since > limits.TRIAL_STRETCH * attempt.confirm_after_s + limits.TRIAL_SLACK_S:
+        return Sick(
+            Reason.CRASH,
+            f"The release was never healthy for {attempt.confirm_after_s:g} s without a break.",
+        )
+    return None
 
 
 def _errors(watch: Watch, status: ModelStatus) -> Sick | None:
@@ -124,4 +137,30 @@ def _confidence(
             f"Mean confidence fell from {before:.3f} to {mean:.3f} over {count} scores "
             f"(limit {before - quality.max_confidence_drop:.3f}).",
         )
+    return None
+
+
+def _neighbours(watch: Watch, status: ServingStatus) -> Sick | None:
+    """The first other model that the trial harms: compared with itself before the trial."""
+    for neighbour in watch.neighbours:
+        start, own = neighbour.start, model_status(status, neighbour.start.model)
+        if own is None or own.release != start.release:
+            continue
+        after = window.since(start, status.pid, own)
+        if after.requests < limits.NEIGHBOUR_REQUESTS:
+            continue
+        scores = window.compare(neighbour.before, after)
+        more_errors, slower = scores.error_rate_delta, scores.latency_log_ratio
+        if more_errors is not None and more_errors > limits.MAX_ERROR_RATIO:
+            return Sick(
+                Reason.NEIGHBOUR,
+                f"The error rate of {start.model} rose by {more_errors:.1%} during the trial "
+                f"(limit {limits.MAX_ERROR_RATIO:.0%}).",
+            )
+        if slower is not None and slower > math.log(limits.NEIGHBOUR_SLOWDOWN):
+            return Sick(
+                Reason.NEIGHBOUR,
+                f"The p95 latency of {start.model} is {math.exp(slower):.1f} times that before the "
+                f"trial (limit {limits.NEIGHBOUR_SLOWDOWN:g} times).",
+            )
     return None

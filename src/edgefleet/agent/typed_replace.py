@@ -16,8 +16,12 @@ from edgefleet.agent.state import (
     Ended,
     InstalledRelease,
     Mark,
+    ModelSoft,
+    ModelState,
+    Neighbour,
     Pace,
     QualityWindow,
+    Reports,
     Sent,
     Slot,
     SlotName,
@@ -26,7 +30,15 @@ from edgefleet.agent.state import (
     Windows,
 )
 from edgefleet.agent.table import Stage
-from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Scores, Sketches, Telemetry
+from edgefleet.protocol.device import (
+    Facts,
+    ModelReport,
+    Outcome,
+    OutcomeKind,
+    Scores,
+    Sketches,
+    Telemetry,
+)
 from edgefleet.protocol.serving import ServingStatus
 
 
@@ -34,13 +46,8 @@ class StateChanges(TypedDict, total=False):
     """Fields of AgentState."""
 
     version: int
-    stage: Stage
-    active: SlotName | None
-    a: Slot
-    b: Slot
-    attempt: Attempt | None
+    models: dict[str, ModelState]
     attempts: int
-    ended: tuple[Ended, ...]
     spool: tuple[Outcome, ...]
     seq_reserved: int
     interval_s: float
@@ -50,19 +57,30 @@ class StateChanges(TypedDict, total=False):
     soft: Soft
 
 
+class ModelChanges(TypedDict, total=False):
+    """Fields of ModelState."""
+
+    stage: Stage
+    active: SlotName | None
+    a: Slot
+    b: Slot
+    attempt: Attempt | None
+    ended: tuple[Ended, ...]
+
+
 class SoftChanges(TypedDict, total=False):
     """Fields of Soft."""
 
     booted: bool
     seq: int
     sent: Sent | None
+    reports: Reports | None
+    known: tuple[ModelReport, ...] | None
     checkin_at: float
     link_failures: int
     jobs: int
-    work: int | None
-    work_at: float | None
-    work_failures: int
-    have_golden: bool
+    offered: tuple[str, ...]
+    free_bytes: int | None
     switch: int | None
     switch_at: float | None
     switch_failures: int
@@ -70,11 +88,23 @@ class SoftChanges(TypedDict, total=False):
     probing: bool
     missed: int
     serving: ServingStatus | None
+    crashes: Crashes
+    reported: str
+    models: dict[str, ModelSoft]
+
+
+class ModelSoftChanges(TypedDict, total=False):
+    """Fields of ModelSoft."""
+
+    work: int | None
+    work_at: float | None
+    work_failures: int
+    have_golden: bool
+    slot_bytes: int
     mark: Mark | None
     tallies: tuple[Telemetry, ...]
     windows: Windows
     watch: Watch | None
-    crashes: Crashes
     offers_after: float
 
 
@@ -107,6 +137,7 @@ class SlotChanges(TypedDict, total=False):
     proved: bool
     confirmed: bool
     accuracy: float | None
+    leftover: bool
 
 
 class WatchChanges(TypedDict, total=False):
@@ -116,6 +147,7 @@ class WatchChanges(TypedDict, total=False):
     healthy_since: float
     start: Mark
     missed: int
+    neighbours: tuple[Neighbour, ...]
 
 
 class WindowsChanges(TypedDict, total=False):
@@ -170,6 +202,7 @@ class TelemetryChanges(TypedDict, total=False):
     memory_mib: int
     sketches: Sketches | None
     scores: Scores | None
+    model: str | None
 
 
 class _Replace(Protocol):
@@ -177,7 +210,13 @@ class _Replace(Protocol):
     def __call__(self, old: AgentState, /, **changes: Unpack[StateChanges]) -> AgentState: ...
 
     @overload
+    def __call__(self, old: ModelState, /, **changes: Unpack[ModelChanges]) -> ModelState: ...
+
+    @overload
     def __call__(self, old: Soft, /, **changes: Unpack[SoftChanges]) -> Soft: ...
+
+    @overload
+    def __call__(self, old: ModelSoft, /, **changes: Unpack[ModelSoftChanges]) -> ModelSoft: ...
 
     @overload
     def __call__(self, old: Attempt, /, **changes: Unpack[AttemptChanges]) -> Attempt: ...

@@ -45,11 +45,16 @@ def new_id(prefix: str, now: float, entropy: Entropy) -> str:
     return f"{prefix}-{digits}"
 
 
+def is_name(name: str) -> bool:
+    """Whether ``name`` is valid for a model, release, device or profile."""
+    return _NAME.fullmatch(name) is not None and ".." not in name
+
+
 def check_name(name: str, *, field: str) -> str:
     """Return ``name`` if it is valid for a model, release, device or profile.
 
     Raises OperatorError ``name_invalid``.
     """
-    if not _NAME.fullmatch(name) or ".." in name:
+    if not is_name(name):
         raise OperatorError("name_invalid", f"{name!r} is not a valid name.", field=field)
     return name

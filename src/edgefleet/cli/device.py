@@ -1,6 +1,7 @@
 """``edgefleet device``: the enrolled devices, claims, and quarantine."""
 
 import time
+from collections.abc import Callable
 
 import click
 
@@ -11,7 +12,13 @@ from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import DURATION, LABEL, age, duration
 from edgefleet.cli.wait_report import wait_lines
-from edgefleet.protocol.operator import ClaimRequest, DevicePage, Unquarantine
+from edgefleet.protocol.operator import (
+    ClaimRequest,
+    DeviceModel,
+    DevicePage,
+    DeviceView,
+    Unquarantine,
+)
 
 
 @verb(
@@ -47,9 +54,9 @@ def _page(page: DevicePage) -> list[str]:
             device.name,
             device.profile,
             "yes" if device.online else "no",
-            device.phase,
-            device.release,
-            device.desired,
+            _named(device, lambda one: one.phase),
+            _named(device, lambda one: one.release),
+            _named(device, lambda one: one.desired),
             age(device.last_seen, now) or "never",
             ",".join(f"{key}={value}" for key, value in device.labels.items()),
         )
@@ -75,14 +82,22 @@ def show(invocation: Invocation, device: str) -> None:
         ("enrolled", age(view.enrolled_at, now)),
         ("last seen", age(view.last_seen, now) or "never"),
         ("online", "yes" if view.online else "no"),
-        ("phase", view.phase),
-        ("runs", f"{view.model} {view.release}" if view.release else "nothing yet"),
-        ("desired", view.desired),
+        *(("model", _model_line(one)) for one in view.models),
         *_quarantined(view.quarantined),
-        ("rollout", view.rollout),
         ("why", view.line),
     ]
     invocation.screen.answer(view, facts(rows))
+
+
+def _named(device: DeviceView, value: Callable[[DeviceModel], str | None]) -> str | None:
+    """The values of all models, each with its model. Nothing for models without one."""
+    found = [f"{one.model} {value(one)}" for one in device.models if value(one) is not None]
+    return ", ".join(found) or None
+
+
+def _model_line(one: DeviceModel) -> str:
+    runs = f"{one.model} {one.release or 'not on the device'}, {one.phase}"
+    return runs if one.rollout is None else f"{runs}; {one.desired} desired by {one.rollout}"
 
 
 def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -18,10 +18,11 @@ class Request:
     """One whole request.
 
     ``path`` is percent-decoded and without the query; ``query`` is not decoded. ``headers`` maps
-    lower-case names to values. Values of a repeated header are joined by a comma.
+    lower-case names to values. Values of a repeated header are joined by a comma. ``raw_body`` is
+    the body as it was received.
     """
 
-    __slots__ = ("_body", "headers", "method", "path", "query")
+    __slots__ = ("headers", "method", "path", "query", "raw_body")
 
     def __init__(
         self,
@@ -35,19 +36,19 @@ class Request:
         self.path = path
         self.query = query
         self.headers = headers
-        self._body = body
+        self.raw_body = body
 
     @property
     def body(self) -> bytes:
         """The body. The first access copies a large one."""
-        if isinstance(self._body, bytearray):
-            self._body = bytes(self._body)
-        return self._body
+        if isinstance(self.raw_body, bytearray):
+            self.raw_body = bytes(self.raw_body)
+        return self.raw_body
 
     @property
     def view(self) -> memoryview:
         """The body without a copy."""
-        return memoryview(self._body)
+        return memoryview(self.raw_body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def check_role(hub: Hub, role: Role, authorization: str | None) -> None:
             if not same_token(bearer(authorization), hub.operator_token):
                 raise OperatorError("not_authorized", "The operator's token is missing or wrong.")
         case "device":
-            hub.identify(authorization)
+            hub.identify(authorization or "")
         case _:
             assert_never(role)
 

@@ -21,7 +21,7 @@ from edgefleet.hub.quota import Quota
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
-from edgefleet.protocol.version import check_protocol
+from edgefleet.protocol.version import ONE_MODEL, check_protocol
 from edgefleet.protocol.wire import Wire, decode, encode, problem
 from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Engine
@@ -67,8 +67,8 @@ class DevicePlane:
                 raise OperatorError("method_not_allowed", "A check-in is a POST.")
             authorization = request.headers.get(b"authorization", b"").decode("latin-1")
             row = self._devices.identify(authorization)
-            check_in = self._read(row, request.body)
-            if check_in.release is not None or check_in.model is not None:
+            check_in = self._read(row, request.raw_body)
+            if check_in.models or check_in.model is not None or check_in.release is not None:
                 check_in = self._devices.known(check_in)
             if check_in.outcomes or check_in.facts:
                 self._quota.check(row)
@@ -77,19 +77,19 @@ class DevicePlane:
             if isinstance(step, checkin.OutOfSequence):
                 return self._replayed(step, started)
             if isinstance(step, checkin.Answered):
-                return self._answer(step, started)
-            return self._durable(step, started)
+                return self._answer(step, check_in, started)
+            return self._durable(step, check_in, started)
         except EdgefleetError as error:
             return self._refusal(error, started)
 
-    async def _durable(self, step: checkin.Step, started: float) -> Reply:
+    async def _durable(self, step: checkin.Step, check_in: CheckIn, started: float) -> Reply:
         """Store what the check-in waits for, until it is answered."""
         try:
             while isinstance(step, checkin.Pending):
                 step = await self._store_pending(step)
         except EdgefleetError as error:
             return self._refusal(error, started)
-        return self._answer(step, started)
+        return self._answer(step, check_in, started)
 
     async def _store_pending(self, pending: checkin.Pending) -> checkin.Step:
         """Make it durable, or return its reserved places and raise EdgefleetError.
@@ -126,33 +126,34 @@ class DevicePlane:
         self._metrics.repeated_outcomes += len(pending.to_store) - len(fresh)
         self._quota.count(pending.row, len(fresh))
 
-    def _answer(self, answered: checkin.Answered, started: float) -> Reply:
+    def _answer(self, answered: checkin.Answered, check_in: CheckIn, started: float) -> Reply:
         body = self._nothing_new
-        if answered.offer is not None or answered.acked:
+        if answered.offers or answered.acked or answered.wants_models:
+            one_model = check_in.protocol <= ONE_MODEL
             body = encode(
                 CheckInAnswer(
-                    interval_s=self._interval_s, acked=answered.acked, offer=answered.offer
+                    interval_s=self._interval_s,
+                    acked=answered.acked,
+                    offers=() if one_model else answered.offers,
+                    offer=next(iter(answered.offers), None) if one_model else None,
+                    want="models" if answered.wants_models else "",
                 )
             )
         self._observe("ok", started)
         return Reply(HTTPStatus.OK, body)
 
-    def _read(self, row: int, body: bytes) -> CheckIn:
+    def _read(self, row: int, body: bytes | bytearray) -> CheckIn:
         """Raises DeviceError ``protocol_unsupported``, which is noted, or ``checkin_malformed``."""
         try:
-            check_in = decode(body, CheckIn, code="checkin_malformed")
+            return decode(body, CheckIn, code="checkin_malformed")
         except DeviceError:
             # A newer protocol may have another shape: say that rather than which field is odd.
-            self._check(row, decode(body, _Version, code="checkin_malformed").protocol)
-            raise
-        self._check(row, check_in.protocol)
-        return check_in
-
-    def _check(self, row: int, protocol: int) -> None:
-        try:
-            check_protocol(protocol)
-        except DeviceError:
-            self._engine.fleet.set_protocol(row, protocol)  # it counts as too old for any release
+            protocol = decode(body, _Version, code="checkin_malformed").protocol
+            try:
+                check_protocol(protocol)
+            except DeviceError:
+                self._engine.fleet.set_protocol(row, protocol)  # too old for any release
+                raise
             raise
 
     def _replayed(self, refused: checkin.OutOfSequence, started: float) -> Reply:

@@ -24,13 +24,13 @@ from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
 from edgefleet.protocol.operator import ClaimRequest, Claims
 from edgefleet.protocol.version import check_protocol
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.reports import Report
 from edgefleet.rollout.lifecycle.step import AuditLine
 from edgefleet.security.credentials import (
     DeviceIdentity,
-    bearer,
     issue_device_token,
     new_token,
-    read_device_token,
+    read_device_header,
     token_digest,
 )
 
@@ -64,10 +64,7 @@ class Devices:
         for device in self._store.reader.load_devices():
             self._add(device)
         for at in self._store.reader.load_standings():
-            self._fleet.observe(
-                at.row, at.last_seen, model=at.model, release=at.release, phase=at.phase
-            )
-            self._fleet.accept_seq(at.row, at.seq)
+            self._fleet.restore(at.row, Report(at.last_seen, at.seq, at.protocol, at.models))
 
     # Enrolment.
 
@@ -115,9 +112,9 @@ class Devices:
         """The token that the device sends with every later request."""
         return issue_device_token(self._secret, identity)
 
-    def identify(self, authorization: str | None) -> int:
+    def identify(self, authorization: str) -> int:
         """The row of the device that sent this header. Raises DeviceError."""
-        identity = read_device_token(self._secret, bearer(authorization))
+        identity = read_device_header(self._secret, authorization)
         if self._fleet.row(identity.name) != identity.row:
             raise DeviceError("credential_invalid", f"No device {identity.name} is enrolled here.")
         return identity.row
@@ -125,13 +122,19 @@ class Devices:
     # Reports.
 
     def known(self, check_in: CheckIn) -> CheckIn:
-        """The check-in without a release that this hub has not published.
+        """The check-in without models and releases that this hub has not published.
 
         So a device cannot invent names.
         """
-        if self._registry.knows(check_in.model, check_in.release):
-            return check_in
-        return replace(check_in, model=None, release=None)
+        knows = self._registry.knows
+        models = tuple(
+            report if knows(report.model, report.release) else replace(report, release=None)
+            for report in check_in.models
+            if report.model in self._registry.models()
+        )
+        if not knows(check_in.model, check_in.release):
+            check_in = replace(check_in, model=None, release=None)
+        return replace(check_in, models=models)
 
     async def update_facts(self, row: int, facts: Facts) -> None:
         """Store changed facts. Raises OperatorError ``name_invalid`` or ``bad_request``."""
@@ -167,9 +170,7 @@ class Devices:
             )
 
     def _standing(self, row: int) -> StoredStanding:
-        report = self._fleet.report(row)
-        model, release = report.running or (None, None)
-        return StoredStanding(row, report.last_seen, report.seq, model, release, report.phase)
+        return StoredStanding(row, *self._fleet.report(row))
 
     def _add(self, device: StoredDevice) -> None:
         labels = {intern(key): intern(value) for key, value in device.labels.items()}

@@ -1,7 +1,8 @@
 """The hub as one object, which the API, the page and the check-in listener call."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from edgefleet import __version__
 from edgefleet.base.clock import Clock, SteadyClock
@@ -20,11 +21,12 @@ from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.protocol.device import EnrolAnswer, EnrolRequest
+from edgefleet.protocol.device import EnrolAnswer, EnrolRequest, ModelReport, Phase
 from edgefleet.protocol.operator import (
     AuditPage,
     ClaimRequest,
     Claims,
+    DeviceModel,
     DevicePage,
     DeviceView,
     FleetView,
@@ -51,16 +53,24 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.fleet.release_sets import furthest
 from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.plan_fleet import compose
+
+OpenStore = Callable[[Path], SqliteStore]
 
 
 class Hub:
     """Create with ``open``. Every answer is of bounded size or paged."""
 
     def __init__(
-        self, settings: HubSettings, folder: DataDir, clock: Clock, entropy: Entropy
+        self,
+        settings: HubSettings,
+        folder: DataDir,
+        clock: Clock,
+        entropy: Entropy,
+        open_store: OpenStore,
     ) -> None:
         """``folder`` is already locked by this process. Opens the store; ``load`` reads it."""
         self.settings = settings
@@ -73,7 +83,7 @@ class Hub:
         self._metrics = Metrics()
         self._history = ReleaseHistory()
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
-        self._store = store = SqliteStore.open(folder.database)
+        self._store = store = open_store(folder.database)
         self._engine = engine = Engine(
             now=clock.now(),
             offline_after_s=settings.offline_s,
@@ -113,14 +123,18 @@ class Hub:
         settings: HubSettings,
         clock: Clock | None = None,
         entropy: Entropy | None = None,
+        *,
+        open_store: OpenStore = SqliteStore.open,
     ) -> "Hub":
-        """Lock the data folder and load its state.
+        """Lock the data folder, open its database with ``open_store`` and load its state.
 
         Raises OperatorError ``data_dir_in_use``, ``setting_invalid`` or ``store_foreign``.
         """
         folder = DataDir(settings.data_dir)
         try:
-            hub = cls(settings, folder, clock or SteadyClock(), entropy or SystemEntropy())
+            hub = cls(
+                settings, folder, clock or SteadyClock(), entropy or SystemEntropy(), open_store
+            )
         except BaseException:
             folder.release()
             raise
@@ -137,22 +151,29 @@ class Hub:
         self._devices.load()
         self._rollout_commands.load()
         for stored in self._store.reader.load_outcomes():
-            self._engine.record(stored.row, stored.outcome, stored.received_at)
+            self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
-        self._store.start(self._metrics.commit)
+        self._store.start(self._metrics.commit_seconds.observe)
 
     async def close(self) -> None:
         """Flush unsaved standings, commit queued writes, unlock the data folder."""
         try:
             if self._store.started:
-                await self._devices.flush()
+                await self.flush()
         finally:
             await self._store.close()
             self.folder.release()
 
+    async def flush(self) -> None:
+        """Store the standings that have changed, as ``loop`` does periodically.
+
+        Raises DeviceError ``overloaded`` or ``disk_full``; the next call tries again.
+        """
+        await self._devices.flush()
+
     # Devices.
 
-    def identify(self, authorization: str | None) -> int:
+    def identify(self, authorization: str) -> int:
         """The row of the device with this credential. Raises DeviceError."""
         return self._devices.identify(authorization)
 
@@ -343,6 +364,7 @@ class Hub:
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
                 quarantined=self.quarantined().count,
                 releases=sum(len(releases) for releases in self.registry.models().values()),
+                writes=self._store.writer.writes,
                 queue_depth=self._store.writer.depth,
                 uptime_s=self.clock.monotonic() - self._started,
             )
@@ -359,7 +381,6 @@ class Hub:
 
     def _device(self, row: int) -> DeviceView:
         fleet, now = self._engine.fleet, self.clock.now()
-        model, release = fleet.running(row) or (None, None)
         return DeviceView(
             name=fleet.name(row),
             profile=fleet.profile(row),
@@ -368,13 +389,26 @@ class Hub:
             enrolled_at=self._devices.enrolled_at(row),
             last_seen=fleet.last_seen(row),
             online=fleet.online(row, now),
-            phase=fleet.phase(row).value,
-            model=model,
-            release=release,
-            desired=self._engine.desired(row),
+            models=self._device_models(row),
             quarantined=self._engine.quarantined_models(row),
-            rollout=self._engine.rollout_of(row),
             line=self._engine.why_device(row, now).line,
+        )
+
+    def _device_models(self, row: int) -> tuple[DeviceModel, ...]:
+        engine = self._engine
+        reported = {report.model: report for report in engine.fleet.models.reports(row)}
+        named = sorted({*reported, *engine.desired_models(row)} - {""})
+        phase = furthest(engine.fleet.models.activity(row)) if "" in reported else Phase.IDLE
+        none = ModelReport(model="", phase=phase)  # an agent with one model may not name it
+        return tuple(
+            DeviceModel(
+                model=model,
+                release=(report := reported.get(model, none)).release,
+                phase=report.phase.value,
+                desired=engine.desired(row, model),
+                rollout=engine.rollout_of(row, model),
+            )
+            for model in named
         )
 
     def _model(self, name: str, running: Mapping[str, dict[str, int]]) -> ModelView:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgefleet.hub.exposition import Exposition, Histogram
-from edgefleet.hub.store.writer import Commit
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.fleet.reports import FleetFigures
 
@@ -25,6 +24,7 @@ class Gauges:
     waits: Iterable[tuple[str, WaitReport]]  # by rollout, for the newest
     quarantined: int  # devices
     releases: int
+    writes: int
     queue_depth: int
     uptime_s: float
 
@@ -38,12 +38,7 @@ class Metrics:
         self.outcomes: Counter[str] = Counter()
         self.repeated_outcomes = 0
         self.commit_seconds = Histogram(_COMMIT_BOUNDS_S)
-        self.writes = 0
         self.delayed_ticks = 0
-
-    def commit(self, commit: Commit) -> None:
-        self.commit_seconds.observe(commit.seconds)
-        self.writes += commit.writes
 
     def text(self, now: Gauges) -> str:
         """All metrics in Prometheus' text format."""
@@ -58,7 +53,7 @@ class Metrics:
             "Duration of one commit, synced to the disk.",
             self.commit_seconds,
         )
-        out.single("edgefleet_writes_total", "counter", "Writes committed.", self.writes)
+        out.single("edgefleet_writes_total", "counter", "Writes committed.", now.writes)
         out.single(
             "edgefleet_write_queue_depth",
             "gauge",

@@ -1,12 +1,15 @@
 """Messages between a device and the hub: the device sends requests, the hub answers."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal
+from zlib import crc32
 
 import msgspec
 from msgspec import Meta
 
-from edgefleet.base.limits import NAME_CHARS
+from edgefleet.base.limits import MODELS_PER_DEVICE, NAME_CHARS
+from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
 
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)]
@@ -63,7 +66,6 @@ class OutcomeKind(StrEnum):
     REVERTED = "reverted"  # on the hub's order the device activated the previous release
     DEFERRED = "deferred"  # the device postponed the attempt: disk full or closed window
     WITHDRAWN = "withdrawn"  # the device cancelled the start; the release never ran
-    OFFERED = "offered"  # made by the hub only: the offer itself was the admission
 
 
 class Outcome(Wire, frozen=True, kw_only=True):
@@ -95,6 +97,7 @@ class Reason(StrEnum):
     CONFIDENCE = "confidence_drop"
     INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
+    NEIGHBOUR = "neighbour_harmed"  # another model on the device got worse during the trial
     RECALLED = "recalled"  # the hub ordered the device back to the previous release
 
 
@@ -134,7 +137,8 @@ class Scores(Wire, frozen=True, kw_only=True):
 class Telemetry(Wire, frozen=True, kw_only=True):
     """Serving figures of one release since the last acknowledged check-in.
 
-    Old agents send no ``sketches`` and no ``scores``.
+    ``model`` is None from an agent of protocol 2, which has one model. Old agents send no
+    ``sketches`` and no ``scores``.
     """
 
     release: Name
@@ -147,6 +151,7 @@ class Telemetry(Wire, frozen=True, kw_only=True):
     memory_mib: Count
     sketches: Sketches | None = None
     scores: Scores | None = None
+    model: Name | None = None
 
 
 class Phase(StrEnum):
@@ -160,11 +165,46 @@ class Phase(StrEnum):
     REVERTING = "reverting"
 
 
-class CheckIn(Wire, frozen=True, kw_only=True):
-    """A device's report. ``seq`` rises with each check-in, so the hub refuses a replayed one."""
+class ModelReport(Wire, frozen=True, kw_only=True, omit_defaults=True):
+    """One model on a device. ``release`` is the active one, in trial or confirmed.
 
-    protocol: int
+    Without a release and idle: the device does not have the model any more.
+    """
+
+    model: Name
+    release: Name | None = None
+    phase: Phase = Phase.IDLE
+
+    @property
+    def is_on_device(self) -> bool:
+        """False if the report says that the device does not have the model."""
+        return self.release is not None or self.phase is not Phase.IDLE
+
+
+def digest(reports: Iterable[ModelReport]) -> int:
+    """The CRC-32 of the models on a device, in any order. 0 if there is none.
+
+    Device and hub compare it at every check-in, so a lost answer or a restored hub is noticed.
+    """
+    lines = sorted(
+        f"{one.model}\0{one.release or ''}\0{one.phase}\n" for one in reports if one.is_on_device
+    )
+    return crc32("".join(lines).encode())
+
+
+class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
+    """A device's report. ``seq`` rises with each check-in, so the hub refuses a replayed one.
+
+    ``models`` are those that changed since the last answered check-in, so a heartbeat has the same
+    size for any number of models. With ``full`` they are all models of the device. An agent of
+    protocol 2 has one model and sends ``model``, ``release`` and ``phase`` each time instead.
+    """
+
+    protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
     seq: Annotated[int, Meta(ge=1)]
+    digest: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
+    models: Annotated[tuple[ModelReport, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
+    full: bool = False
     phase: Phase = Phase.IDLE
     model: Name | None = None
     release: Name | None = None  # the active release, in trial or confirmed
@@ -187,13 +227,18 @@ class Offer(Wire, frozen=True, kw_only=True):
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 2
 
 
-class CheckInAnswer(Wire, frozen=True, kw_only=True):
+class CheckInAnswer(Wire, frozen=True, kw_only=True, omit_defaults=True):
     """``acked`` lists the ids of outcomes that are durable at the hub. The device deletes these.
 
     A start whose id is not in ``acked`` is not admitted yet: the device asks again later.
+    ``offers`` has at most one offer for each model, of the oldest rollout first. ``want`` asks for
+    the facts, or for the full list of models, in the next check-in. An agent of protocol 2 gets
+    ``offer`` and ``want_facts`` instead.
     """
 
     interval_s: float
     acked: tuple[str, ...] = ()
+    offers: Annotated[tuple[Offer, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
+    want: Literal["", "facts", "models", "all"] = ""
     offer: Offer | None = None
     want_facts: bool = False

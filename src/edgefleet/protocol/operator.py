@@ -65,6 +65,16 @@ class PublishRequest(Wire, frozen=True, kw_only=True):
     envelope: Envelope
 
 
+class DeviceModel(Wire, frozen=True, kw_only=True):
+    """One model that a device has, or should have."""
+
+    model: str
+    release: str | None  # None: the model is not on the device
+    phase: str
+    desired: str | None  # None: no rollout covers the device
+    rollout: str | None  # the rollout that gives the desired release
+
+
 class DeviceView(Wire, frozen=True, kw_only=True):
     name: str
     profile: str
@@ -73,13 +83,9 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     enrolled_at: float
     last_seen: float | None
     online: bool
-    phase: str
-    model: str | None
-    release: str | None
-    desired: str | None
+    models: tuple[DeviceModel, ...]  # sorted by name
     quarantined: tuple[str, ...] = ()  # models of which the device rolled back two releases
-    rollout: str | None
-    line: str  # why the device runs this release
+    line: str  # why the device runs these releases
 
 
 class QuarantinedDevice(Wire, frozen=True, kw_only=True):

@@ -5,19 +5,19 @@ from typing import Final
 from edgefleet.base.errors import DeviceError
 
 PROTOCOL: Final = 2
-OLDEST: Final = 1  # two versions back, once there are three
-PREVIOUS: Final = PROTOCOL - 1  # the oldest version whose agents get releases
-FIRST_ASKING: Final = 2  # the first version whose agents ask for admission before a start
+OLDEST_SERVED: Final = 2  # the oldest version whose agents get releases
+ONE_MODEL: Final = 2  # the newest version whose agents have one model
+OLDEST: Final = 1  # the oldest version that may check in; its devices are shown as too old
 
 
 def is_served(version: int) -> bool:
-    """True for agents that get releases: those of this version and of the previous one."""
-    return PREVIOUS <= version <= PROTOCOL
+    """True for agents that get releases."""
+    return OLDEST_SERVED <= version <= PROTOCOL
 
 
-def starts_by_itself(version: int) -> bool:
-    """True for agents that get releases and start them without asking for admission."""
-    return PREVIOUS <= version < FIRST_ASKING
+def has_one_model(version: int) -> bool:
+    """True for agents that have one model. False for a version that is not known."""
+    return OLDEST <= version <= ONE_MODEL
 
 
 def check_protocol(version: int) -> None:

@@ -38,6 +38,8 @@ class WaitCode(StrEnum):
     APPROVAL = "approval"  # people must approve first
     FREEZE = "freeze"  # the whole fleet is frozen
     CHECK_IN = "check_in"  # the device has not checked in since
+    OTHER_TRIAL = "other_trial"  # another model of the device is in trial or goes back
+    UNKNOWN_SET = "unknown_set"  # the hub's table of release sets is full
 
 
 class WaitKind(NamedTuple):
@@ -47,6 +49,7 @@ class WaitKind(NamedTuple):
     is_door: bool = False  # closed to every device at once
     is_limit: bool = False  # a limit that the plan sets
     is_by_hand: bool = False  # an operator chose it: the rollout itself has no problem
+    pauses_patience: bool = False  # no device becomes a straggler while it waits for this
 
 
 _BY_ITSELF: Final = WaitKind()
@@ -75,11 +78,13 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.EXPOSURE: _BY_ITSELF,
         WaitCode.PACE: WaitKind(is_limit=True),
         WaitCode.BUDGET: WaitKind(is_limit=True),
-        WaitCode.WINDOW: WaitKind(is_door=True, is_limit=True),
+        WaitCode.WINDOW: WaitKind(is_door=True, is_limit=True, pauses_patience=True),
         WaitCode.SCHEDULED: _BY_ITSELF,
         WaitCode.APPROVAL: WaitKind(needs_a_person=True, is_door=True),
         WaitCode.FREEZE: WaitKind(needs_a_person=True, is_door=True),
         WaitCode.CHECK_IN: _BY_ITSELF,
+        WaitCode.OTHER_TRIAL: WaitKind(pauses_patience=True),
+        WaitCode.UNKNOWN_SET: _BY_ITSELF,
     }
 )
 """The table of wait reasons. Doctor, page, metrics, simulator and reference read it."""
@@ -94,6 +99,7 @@ class Wait(Wire, frozen=True, kw_only=True):
     until: float | None = None  # when the wait ends without a person, if known
     devices: int | None = None
     first: tuple[str, ...] = ()  # the names of the first few devices
+    model: str | None = None  # of a device with several models
 
 
 class WaitReport(Wire, frozen=True, kw_only=True):

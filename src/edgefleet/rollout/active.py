@@ -16,6 +16,7 @@ from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding, Ledger
 from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Parts, Scope, reach
 from edgefleet.rollout.lifecycle.state import RolloutState
 
@@ -45,15 +46,18 @@ class PublishedRelease:
 
 
 class Position(NamedTuple):
-    """A device in one rollout, read once per event."""
+    """A device in one rollout, read once per event.
+
+    Eligibility and wave are not read for a device in trial or confirmed: they are kept.
+    """
 
     standing: DeviceStanding
     is_eligible: bool
-    is_inside: bool  # in the open wave or in one before it
-    has_place: bool  # a place is reserved or granted; the start is not recorded yet
+    wave: int | None  # the first open or past wave that contains the device; None if none does
+    has_place: bool  # a place is reserved; the start is not recorded yet
 
 
-NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, is_inside=False, has_place=False)
+NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, wave=None, has_place=False)
 """The position in an unknown rollout."""
 
 
@@ -128,9 +132,11 @@ class ActiveRollout:
 
     def position(self, row: int) -> Position:
         """The position of the device now."""
-        is_eligible, place = self.scope.locate(row, self.reach)
-        has_place = self.reservations.has_place(row)
-        return Position(self.ledger.standing(row), is_eligible, place is not None, has_place)
+        standing, has_place = self.ledger.standing(row), self.reservations.has_place(row)
+        if standing is _TRIAL or standing is _HEALTHY:  # counted in its wave already
+            return Position(standing, is_eligible=True, wave=None, has_place=has_place)
+        is_eligible, wave = self.scope.locate(row, self.parts)
+        return Position(standing, is_eligible, wave, has_place)
 
     def position_of_report(self, row: int, kind: OutcomeKind) -> Position | None:
         """The position of a device that reports ``kind``. None if the report does not concern it.
@@ -148,7 +154,7 @@ class ActiveRollout:
                 return position
             if self.state.status is _COMPLETED:
                 return position if self.follows(row) else None
-        return position if position.is_inside else None
+        return None if position.wave is None else position
 
     def reserve(self, row: int, labels: Mapping[str, str], now: float) -> None:
         """Reserve a place for a device that starts now."""
@@ -172,10 +178,15 @@ class ActiveRollout:
         given = self.scope.all_eligible(rows)
         return part | (given if end is None else given & (rows < end))
 
-    def covers(self, row: int, running: int) -> bool:
+    @property
+    def model(self) -> str:
+        """The model of the release."""
+        return self.state.spec.model
+
+    def covers(self, row: int, running: frozenset[int]) -> bool:
         """True if this rollout gives the device its release.
 
-        ``running`` is the number of the release that the device runs now. A device in trial or
+        ``running`` are the numbers of the releases that the device runs now. A device in trial or
         confirmed keeps the release, even if its labels change. A paused or halted rollout gives the
         release only to devices that run it already. A completed rollout gives the release to
         newcomers if it follows them.
@@ -184,7 +195,11 @@ class ActiveRollout:
         return standing is _TRIAL or standing is _HEALTHY or self.gives(row, standing, running)
 
     def gives(
-        self, row: int, standing: DeviceStanding, running: int, position: Position | None = None
+        self,
+        row: int,
+        standing: DeviceStanding,
+        running: frozenset[int],
+        position: Position | None = None,
     ) -> bool:
         """``covers`` for a device that has not started. A known ``position`` is not read again."""
         if not self.reach or standing in EXCLUDED:
@@ -193,27 +208,29 @@ class ActiveRollout:
             return False
         status = self.state.status
         if status is _COMPLETED:
-            return self.follows(row) or running == self.release.number
-        exposes = status is _RUNNING or running == self.release.number
+            return self.follows(row) or self.release.number in running
+        exposes = status is _RUNNING or self.release.number in running
         if not exposes:
             return False
         if position is not None:
-            return position.is_inside
+            return position.wave is not None
         return self.scope.inside(row, self.reach)
 
-    def covered(self, rows: Rows, running: npt.NDArray[np.uint32]) -> Mask:
+    def covered(self, rows: Rows, fleet: Fleet) -> Mask:
         """``covers`` for each of ``rows``, excluded devices included."""
         standings = self.ledger.standings(rows)
         given: Mask = (standings == _TRIAL) | (standings == _HEALTHY)
         if not self.reach:
             return given
-        runs_it = running == self.release.number
         if self.state.status is _COMPLETED:
             end = None if self.state.spec.follow else self.state.rows_at_end
             eligible = self.scope.all_eligible(rows)
-            given |= eligible if end is None else eligible & ((rows < end) | runs_it)
+            if end is not None:
+                eligible &= (rows < end) | fleet.models.all_run(rows, self.release.number)
+            given |= eligible
         elif self.state.status is _RUNNING:
             given |= self.scope.all_inside(rows, self.reach)
         else:
+            runs_it = fleet.models.all_run(rows, self.release.number)
             given |= self.scope.all_inside(rows, self.reach) & runs_it
         return given

@@ -1,29 +1,27 @@
 """A batch: many devices that report the same at one moment, processed in columns.
 
-Each method is equivalent to calling the ``Engine`` method of the same name for each row, in row
-order. Devices are processed one by one if the plan has a limit that depends on the device. The
-simulator moves a million devices through a rollout with batches.
+Each method is equivalent to calling the method of ``Admission`` or ``Intake`` that it names for
+each row, in row order. Devices are processed one by one if the plan has a limit that depends on the
+device. The simulator moves a million devices through a rollout with batches.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.device import Offer, Outcome, Telemetry
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.legacy_grants import LegacyGrants
-from edgefleet.rollout.admission.offers import Offers
-from edgefleet.rollout.admission.starts import StartAdmission
+from edgefleet.rollout.admission.control import Admission
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.cut import EVERYONE
-from edgefleet.rollout.fleet.fleet import NOTHING, Fleet
+from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.intake import Intake
 
-OffersByRow = tuple[tuple[Offer | None, Rows], ...]
-"""Each offer with the rows that get it. Rows ascend in each part; no row occurs twice."""
+OffersByRow = tuple[tuple[tuple[Offer, ...], Rows], ...]
+"""All offers of a row with the rows that get them. Rows ascend in each part; none occurs twice."""
 
 
 class Batch:
@@ -34,24 +32,17 @@ class Batch:
         fleet: Fleet,
         rollouts: Mapping[str, ActiveRollout],
         desired: Desired,
-        admission: StartAdmission,
-        counting: Intake,
-        *,
-        grants: LegacyGrants,
-        offers: Offers,
+        admission: Admission,
+        intake: Intake,
     ) -> None:
         self._fleet = fleet
         self._rollouts = rollouts
         self._desired = desired
         self._admission = admission
-        self._intake = counting
-        self._grants = grants
-        self._offers = offers
+        self._intake = intake
 
     def concern(self, rows: Rows, outcome: Outcome) -> Mask:
-        """For each row: True if the report is to be stored. See ``Engine.position``."""
-        if outcome.kind is OutcomeKind.OFFERED:
-            return np.zeros(len(rows), np.bool_)
+        """For each row: True if the report is to be stored. See ``Intake.position``."""
         active = self._rollouts.get(outcome.rollout)
         if active is None:
             return np.ones(len(rows), np.bool_)
@@ -72,59 +63,65 @@ class Batch:
         return self._intake.record_all(rows, outcome, at)
 
     def release(self, rows: Rows, outcome: Outcome) -> None:
-        """Free the places of starts that were not stored. See ``Engine.release``."""
+        """Free the places of starts that were not stored. See ``Admission.free``."""
         active = self._rollouts.get(outcome.rollout)
         if active is not None and active.reservations.reserved:
             for row in rows.tolist():
                 active.reservations.free(row)
 
-    def grants(self, rows: Rows, now: float) -> tuple[tuple[int, Outcome], ...]:
-        """The rows that get a grant, each with its grant. See ``Engine.grant``."""
-        if not self._grants.by_row and not self._admission.any_starts_by_itself(rows):
-            return ()
-        each = ((row, self._grants.give(row, now)) for row in rows.tolist())
-        return tuple((row, granted) for row, granted in each if granted is not None)
-
     def telemetry(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
-        """Add the same serving figures for each of ``rows``. See ``Engine.telemetry``."""
+        """Add the same serving figures for each of ``rows``. See ``Intake.add_telemetry``."""
         self._intake.add_telemetry_all(rows, telemetry, now)
 
     def answers(self, rows: Rows, now: float) -> OffersByRow:
-        """The offer for each row. None if the device already runs its release, or must wait."""
-        running = self._fleet.running_ids[rows]
-        if self._desired.withdraws_any(running):
+        """The offers for each row. None if the device runs its releases, or must wait."""
+        if self._admission.limits_bytes or self._desired.withdraws_any(rows):
             return self._one_by_one(rows, now)
-        parts: list[tuple[Offer | None, Rows]] = []
-        kept = np.ones(len(rows), np.bool_)
-        for active, places in self._desired.rollouts(rows):
-            other = places[running[places] != active.release.number]
-            unbegun = active.ledger.standings(rows[other]) < DeviceStanding.TRIAL
-            offered = np.ones(len(other), np.bool_)
-            if unbegun.any():
-                offered[unbegun] = self._admission.all_may_stage(active, rows[other[unbegun]], now)
-            if offered.any():
-                parts.append((active.offer, rows[other[offered]]))
-                kept[other[offered]] = False
-        if kept.any():
-            parts.append((None, rows[kept]))
+        found: list[tuple[Offer, Rows]] = []
+        times = np.zeros(len(rows), np.uint8)  # how many offers each row has
+        known = np.flatnonzero(~self._fleet.models.all_unknown(rows))
+        for model in self._desired.models:
+            for active, places in self._desired.rollouts(rows[known], model):
+                other = known[places]
+                other = other[~self._fleet.models.all_run(rows[other], active.release.number)]
+                unbegun = active.ledger.standings(rows[other]) < DeviceStanding.TRIAL
+                offered = np.ones(len(other), np.bool_)
+                if unbegun.any():
+                    offered[unbegun] = self._admission.all_may_stage(active, rows[other[unbegun]])
+                if offered.any():
+                    found.append((active.offer, other[offered]))
+                    times[other[offered]] += 1
+        parts: list[tuple[tuple[Offer, ...], Rows]] = []
+        for offer, places in found:
+            alone = places[times[places] == 1]
+            if len(alone):
+                parts.append(((offer,), rows[alone]))
+        if (times > 1).any():
+            parts += self._one_by_one(rows[times > 1], now)
+        if (times == 0).any():
+            parts.append(((), rows[times == 0]))
         return tuple(parts)
 
     def wanted(self, rows: Rows) -> Mask:
-        """For each row, all idle devices: True if ``Engine.answer`` may offer a release."""
-        numbers = self._desired.numbers(rows)
-        wanted: Mask = (numbers != NOTHING) & (numbers != self._fleet.running_ids[rows])
-        for active in self._rollouts.values():
-            if active.state.status is Status.RUNNING and active.candidates.below < EVERYONE:
-                if len(self._desired.of_release(active.release.number)) > 1:
-                    continue
-                asked = np.flatnonzero(wanted & (numbers == active.release.number))
-                unbegun = active.ledger.standings(rows[asked]) < DeviceStanding.TRIAL
-                beyond = active.scope.positions(rows[asked]) >= np.uint64(active.candidates.below)
-                wanted[asked[unbegun & beyond]] = False
+        """For each row, all idle devices: True if ``Admission.offers`` may offer a release."""
+        wanted = np.zeros(len(rows), np.bool_)
+        for model in self._desired.models:
+            for active, places in self._desired.rollouts(rows, model):
+                other = places[~self._fleet.models.all_run(rows[places], active.release.number)]
+                wanted[other[self._may_want(active, rows[other])]] = True
         return wanted
 
+    def _may_want(self, active: ActiveRollout, rows: Rows) -> Mask:
+        """For each row that should run the release: False if it is no candidate for a download."""
+        below = active.candidates.below
+        shared = len(self._desired.of_release(active.release.number)) > 1
+        if active.state.status is not Status.RUNNING or below >= EVERYONE or shared:
+            return np.ones(len(rows), np.bool_)
+        begun = active.ledger.standings(rows) >= DeviceStanding.TRIAL
+        return begun | (active.scope.positions(rows) < np.uint64(below))
+
     def _one_by_one(self, rows: Rows, now: float) -> OffersByRow:
-        parts: dict[Offer | None, list[int]] = {}
+        parts: dict[tuple[Offer, ...], list[int]] = {}
         for row in rows.tolist():
-            parts.setdefault(self._offers.give(row, now), []).append(row)
-        return tuple((offer, np.array(places, np.int64)) for offer, places in parts.items())
+            parts.setdefault(self._admission.offers(row, now), []).append(row)
+        return tuple((offers, np.array(places, np.int64)) for offers, places in parts.items())

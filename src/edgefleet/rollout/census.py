@@ -17,8 +17,9 @@ from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding
-from edgefleet.rollout.fleet.columns import Rows, RowSelection, gather
-from edgefleet.rollout.fleet.fleet import NOTHING, Fleet
+from edgefleet.rollout.fleet.columns import Rows, RowSelection
+from edgefleet.rollout.fleet.device_models import NOTHING
+from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
 
 SILENT = SILENCE.reason  # the reason code for devices that are silent after activating
@@ -59,11 +60,12 @@ def count_census(
     desired: Desired,
     now: float,
     *,
-    quarantined: Rows | None = None,
+    out: Rows | None = None,
 ) -> Census:
     """Count the open wave. The cost is a few passes over the rows of the wave.
 
-    ``quarantined``: ascending rows of quarantined devices. They count only if they have reported.
+    ``out``: ascending rows of devices that are blocked until a person acts. They count only if they
+    have reported.
     """
     wave = active.state.open_wave
     if wave is None:
@@ -72,14 +74,14 @@ def count_census(
     if len(desired.of_release(active.release.number)) > 1:
         own = active.ledger.standings(rows)
         rows = rows[(own != DeviceStanding.NONE) | ~desired.excluded(rows, active)]
-    if quarantined is not None and len(quarantined):
+    if out is not None and len(out):
         own = active.ledger.standings(rows)
-        rows = rows[(own != DeviceStanding.NONE) | ~np.isin(rows, quarantined, assume_unique=True)]
+        rows = rows[(own != DeviceStanding.NONE) | ~np.isin(rows, out, assume_unique=True)]
     unreported = active.ledger.standings(rows) == DeviceStanding.NONE
-    already = gather(fleet.running_ids, rows) == active.release.number
+    already = fleet.models.all_run(rows, active.release.number)
     already &= unreported
     if already.any():
-        already[already] = fleet.phases[rows[already]] == IDLE_CODE
+        already[already] = fleet.models.all_phases(rows[already], active.model) == IDLE_CODE
         unreported &= ~already
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     away &= unreported
@@ -188,16 +190,16 @@ def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float
     reported since. A device keeps the release if another rollout gives it the same one.
     """
     number = active.release.number
-    owes = fleet.running_ids == number
+    owes = fleet.models.all_run(np.arange(len(fleet)), number)
     if owes.any():
         owes &= active.scope.eligible_mask() | active.ledger.exposed_mask(len(fleet))
     activated = active.ledger.rows(DeviceStanding.TRIAL, DeviceStanding.HEALTHY)
-    unreported = fleet.running_ids[activated] == NOTHING
-    starting = (fleet.phases[activated] == TRIAL_CODE) | (fleet.phases[activated] == STAGED_CODE)
+    unreported = fleet.models.all_releases(activated, active.model) == NOTHING
+    phases = fleet.models.all_phases(activated, active.model)
+    starting = (phases == TRIAL_CODE) | (phases == STAGED_CODE)
     owes[activated[unreported | starting]] = True
-    owes[list(active.reservations.granted)] = True
     rows = np.flatnonzero(owes)
-    back_to = desired.numbers(rows)
+    back_to = desired.numbers(rows, active.model)
     stranded = int(np.count_nonzero(back_to == NOTHING))
     rows = rows[(back_to != number) & (back_to != NOTHING)]
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)

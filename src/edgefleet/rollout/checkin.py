@@ -1,4 +1,4 @@
-"""One check-in: accept, admit, store, record, grant, count telemetry, answer; always in this order.
+"""One check-in: accept, admit, store, record, count telemetry, answer; always in this order.
 
 The order is fixed by the values of this module, so all shells share it. A shell (the hub, the
 simulator, the test fixtures) only performs the input and output that a ``Pending`` names:
@@ -8,15 +8,14 @@ simulator, the test fixtures) only performs the input and output that a ``Pendin
         fresh = make_durable(step)  # if storing fails: abandon(engine, step)
         step = finish(engine, step, fresh, now)
 
-An ``Answered`` exists only when every outcome that it acknowledges is durable and recorded. A grant
-is decided after the reports were recorded, because a report may use up an earlier grant. The offer
-is decided last, because it depends on the reports and on the grant.
+An ``Answered`` exists only when every outcome that it acknowledges is durable and recorded. The
+offer is decided last, because it depends on the reports.
 
 ``begin_batch`` and ``finish_batch`` run the same steps for many devices that send the same check-in
 at one moment, as a hub does if its store commits their reports together.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -24,6 +23,7 @@ import msgspec
 import numpy as np
 
 from edgefleet.protocol.device import CheckIn, Facts, Offer, Outcome, OutcomeKind
+from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.rollout.active import Position
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -55,8 +55,8 @@ _NO_RECEIPT: Final = Receipt()
 class Pending(msgspec.Struct, frozen=True):
     """The write that must be durable before the check-in continues: ``facts`` or ``to_store``.
 
-    ``at`` is the time of receipt, stored with the outcomes. ``reserved`` contains the starts and
-    the grant of ``to_store``: their places stay reserved until ``finish`` or ``abandon``.
+    ``at`` is the time of receipt, stored with the outcomes. ``reserved`` contains the starts of
+    ``to_store``: their places stay reserved until ``finish`` or ``abandon``.
     """
 
     row: int
@@ -67,14 +67,24 @@ class Pending(msgspec.Struct, frozen=True):
     reserved: tuple[Outcome, ...] = ()
     receipt: Receipt = _NO_RECEIPT  # valid once the check-in is answered
     waiting: tuple[tuple[Outcome, Position], ...] = ()  # to be admitted once ``facts`` are durable
-    is_grant: bool = False
+    positions: Mapping[str, Position] = {}  # by the ids of ``to_store``, as at the arrival
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """The part of a ``CheckInAnswer`` that the engine decides."""
+    """The part of a ``CheckInAnswer`` that the engine decides.
 
-    offer: Offer | None = None
+    ``offers`` has that of the oldest rollout first. ``wants_models`` asks for the full list of
+    models, because the engine has other models of the device than the device itself.
+    """
+
+    offers: tuple[Offer, ...] = ()
     receipt: Receipt = _NO_RECEIPT
+    wants_models: bool = False
+
+    @property
+    def offer(self) -> Offer | None:
+        """The first offer, which is all that an agent with one model gets."""
+        return self.offers[0] if self.offers else None
 
     @property
     def acked(self) -> tuple[str, ...]:
@@ -84,6 +94,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 Step: TypeAlias = Pending | Answered
 _NOTHING: Final = Answered()
+_WANTS_MODELS: Final = Answered(wants_models=True)
 
 
 def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | OutOfSequence:
@@ -91,21 +102,24 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
     fleet = engine.fleet
     if not fleet.accept_seq(row, check_in.seq):
         return OutOfSequence(fleet.last_seq(row) + 1)
-    fleet.observe(
-        row,
-        now,
-        model=check_in.model,
-        release=check_in.release,
-        phase=check_in.phase,
-        protocol=check_in.protocol,
-    )
+    if check_in.protocol <= ONE_MODEL:
+        fleet.observe(
+            row,
+            now,
+            model=check_in.model,
+            release=check_in.release,
+            phase=check_in.phase,
+            protocol=check_in.protocol,
+        )
+    else:
+        fleet.observe_models(row, now, check_in)
     outcomes, facts = check_in.outcomes, check_in.facts
     if not outcomes and facts is None:
-        return _grant(engine, row, check_in, now, _NO_RECEIPT)
+        return _answer(engine, row, check_in, now, _NO_RECEIPT)
     waiting: list[tuple[Outcome, Position]] = []
     dropped: list[str] = []
     for outcome in outcomes:
-        position = engine.position(row, outcome)
+        position = engine.intake.position(row, outcome)
         if position is not None:
             waiting.append((outcome, position))
         elif outcome.kind is not _START:
@@ -122,37 +136,43 @@ def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: floa
     device reports again does not count again.
     """
     row = pending.row
-    new = {outcome.id for outcome in fresh if engine.record(row, outcome, pending.at)}
+    record, positions = engine.intake.record, pending.positions
+    new = {
+        outcome.id
+        for outcome in fresh
+        if record(row, outcome, pending.at, positions.get(outcome.id))
+    }
     for outcome in pending.reserved:
         if outcome.id not in new:  # a recorded start has turned the place into a trial
-            engine.release(row, outcome)
+            engine.admission.free(row, outcome)
     if pending.facts is not None:
         return _admit(engine, pending, now)
-    if pending.is_grant:
-        return _answer(engine, pending.row, pending.check_in, now, pending.receipt)
-    return _grant(engine, pending.row, pending.check_in, now, pending.receipt)
+    return _answer(engine, row, pending.check_in, now, pending.receipt)
 
 
 def abandon(engine: Engine, pending: Pending) -> None:
     """Free the places of outcomes that could not be stored. The check-in gets no answer."""
     for outcome in pending.reserved:
-        engine.release(pending.row, outcome)
+        engine.admission.free(pending.row, outcome)
 
 
 def _admit(engine: Engine, pending: Pending, now: float) -> Step:
     row, check_in = pending.row, pending.check_in
     to_store: list[Outcome] = []
     reserved: list[Outcome] = []
+    positions: dict[str, Position] = {}
     facts_changed = pending.facts is not None
-    for outcome, position in pending.waiting:
+    for outcome, position in _in_order(engine, pending.waiting):
+        known = None if facts_changed or reserved else position
         if outcome.kind is _START:
-            known = None if facts_changed or reserved else position
-            if not engine.admit(row, outcome, now, known):
+            if not engine.admission.admit(row, outcome, now, known):
                 continue
             reserved.append(outcome)
+        if known is not None:
+            positions[outcome.id] = known
         to_store.append(outcome)
     if not to_store:
-        return _grant(engine, row, check_in, now, pending.receipt)
+        return _answer(engine, row, check_in, now, pending.receipt)
     ids = tuple(outcome.id for outcome in to_store)
     return Pending(
         row,
@@ -160,27 +180,39 @@ def _admit(engine: Engine, pending: Pending, now: float) -> Step:
         now,
         to_store=tuple(to_store),
         reserved=tuple(reserved),
+        positions=positions,
         receipt=Receipt(ids, pending.receipt.dropped),
-    )
-
-
-def _grant(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Receipt) -> Step:
-    granted = engine.grant(row, now)
-    if granted is None:
-        return _answer(engine, row, check_in, now, receipt)
-    grant = (granted,)
-    return Pending(
-        row, check_in, now, to_store=grant, reserved=grant, receipt=receipt, is_grant=True
     )
 
 
 def _answer(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Receipt) -> Answered:
     if check_in.telemetry is not None:
-        engine.telemetry(row, check_in.telemetry, now)
-    offer = engine.answer(row, now)
-    if offer is None and receipt is _NO_RECEIPT:
-        return _NOTHING
-    return Answered(offer, receipt)
+        engine.intake.add_telemetry(row, check_in.telemetry, now)
+    offers = engine.admission.offers(row, now)
+    wants_models = check_in.protocol > ONE_MODEL and engine.fleet.models.digest_differs(
+        row, check_in.digest
+    )
+    if not offers and receipt is _NO_RECEIPT:
+        return _WANTS_MODELS if wants_models else _NOTHING
+    return Answered(offers, receipt, wants_models)
+
+
+def _in_order(
+    engine: Engine, waiting: tuple[tuple[Outcome, Position], ...]
+) -> Iterable[tuple[Outcome, Position]]:
+    """The outcomes as they were sent, but of several starts that of the oldest rollout first.
+
+    A device starts one release at a time, so the first start is the one that may be admitted.
+    """
+    if sum(outcome.kind is _START for outcome, _ in waiting) < 2:
+        return waiting
+    return sorted(waiting, key=lambda one: _place(engine, one[0]))
+
+
+def _place(engine: Engine, outcome: Outcome) -> tuple[bool, tuple[float, str]]:
+    """The sort key of an outcome: starts last, by the age of their rollouts."""
+    starts = outcome.kind is _START
+    return starts, engine.admission.age(outcome.rollout) if starts else (0.0, "")
 
 
 # Batches.
@@ -212,7 +244,6 @@ class PendingBatch:
     reserved: tuple[tuple[Rows, Outcome], ...] = ()
     groups: tuple[Group, ...] = ()  # all of ``rows``, with the receipts of the answers
     waiting: tuple[Mask, ...] = ()  # for each outcome, the rows that it concerns, before admission
-    is_grant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +276,13 @@ def begin_batch(engine: Engine, rows: Rows, check_in: CheckIn, now: float) -> Be
     if not len(rows):
         return Begun(AnsweredBatch(), refused)
     fleet.set_protocols(rows, check_in.protocol)
-    fleet.observe_all(
-        rows, now, model=check_in.model, release=check_in.release, phase=check_in.phase
-    )
+    if check_in.protocol <= ONE_MODEL:
+        fleet.observe_all(
+            rows, now, model=check_in.model, release=check_in.release, phase=check_in.phase
+        )
+    else:
+        for row in rows.tolist():
+            fleet.observe_models(row, now, check_in)
     concerning = tuple(engine.batch.concern(rows, outcome) for outcome in check_in.outcomes)
     if check_in.facts is None:
         return Begun(_admit_batch(engine, rows, check_in, concerning, now), refused)
@@ -264,9 +299,7 @@ def finish_batch(
     abandon_batch(engine, pending)
     if pending.facts is not None:
         return _admit_batch(engine, pending.rows, pending.check_in, pending.waiting, now)
-    if pending.is_grant:
-        return _answer_batch(engine, pending.rows, pending.check_in, pending.groups, now)
-    return _grant_batch(engine, pending.rows, pending.check_in, pending.groups, now)
+    return _answer_batch(engine, pending.rows, pending.check_in, pending.groups, now)
 
 
 def abandon_batch(engine: Engine, pending: PendingBatch) -> None:
@@ -282,7 +315,7 @@ def _admit_batch(
     groups = _groups(rows, check_in.outcomes, concerning, stored)
     to_store = tuple(group for group in groups if group.to_store)
     if not to_store:
-        return _grant_batch(engine, rows, check_in, groups, now)
+        return _answer_batch(engine, rows, check_in, groups, now)
     reserved = tuple(
         (rows[mask], outcome)
         for outcome, mask in zip(check_in.outcomes, stored, strict=True)
@@ -308,12 +341,13 @@ def _admitted(
             mask[mask] = engine.batch.admit(rows[mask], outcomes[place], now)
         stored[place] = mask
     elif starts:  # device by device, as each start may depend on the one before it
+        starts.sort(key=lambda place: engine.admission.age(outcomes[place].rollout))
         for place in starts:
             stored[place] = concerning[place].copy()
         for at, row in enumerate(rows.tolist()):
             for place in starts:
                 if concerning[place][at]:
-                    stored[place][at] = engine.admit(row, outcomes[place], now)
+                    stored[place][at] = engine.admission.admit(row, outcomes[place], now)
     return tuple(stored)
 
 
@@ -343,35 +377,29 @@ def _groups(
     return tuple(Group(rows[places], part.to_store, part.dropped) for places, part in groups)
 
 
-def _grant_batch(
-    engine: Engine, rows: Rows, check_in: CheckIn, groups: tuple[Group, ...], now: float
-) -> BatchStep:
-    grants = engine.batch.grants(rows, now)
-    if not grants:
-        return _answer_batch(engine, rows, check_in, groups, now)
-    reserved = tuple((np.array([row]), granted) for row, granted in grants)
-    return PendingBatch(
-        rows,
-        check_in,
-        now,
-        to_store=tuple(Group(row, (granted,)) for row, granted in reserved),
-        reserved=reserved,
-        groups=groups,
-        is_grant=True,
-    )
-
-
 def _answer_batch(
     engine: Engine, rows: Rows, check_in: CheckIn, groups: tuple[Group, ...], now: float
 ) -> AnsweredBatch:
     if check_in.telemetry is not None:
         engine.batch.telemetry(rows, check_in.telemetry, now)
     parts: list[tuple[Answered, Rows]] = []
-    for offer, offered in engine.batch.answers(rows, now):
+    for offers, offered in engine.batch.answers(rows, now):
         for group in groups:
             both = offered
             if len(groups) > 1:
                 both = np.intersect1d(offered, group.rows, assume_unique=True)
-            if len(both):
-                parts.append((Answered(offer, group.receipt), both))
+            for wants_models, told in _wanting(engine, both, check_in):
+                parts.append((Answered(offers, group.receipt, wants_models), told))
     return AnsweredBatch(tuple(parts))
+
+
+def _wanting(engine: Engine, rows: Rows, check_in: CheckIn) -> Iterator[tuple[bool, Rows]]:
+    """The rows by whether the hub asks for their models."""
+    if check_in.protocol <= ONE_MODEL:
+        split = np.zeros(len(rows), np.bool_)
+    else:
+        differs = engine.fleet.models.digest_differs
+        split = np.array([differs(row, check_in.digest) for row in rows.tolist()], np.bool_)
+    for wants_models in (False, True):
+        if (split == wants_models).any():
+            yield wants_models, rows[split == wants_models]

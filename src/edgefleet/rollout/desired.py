@@ -1,8 +1,9 @@
 """The desired state of a device: a function of the rollouts and of the reports of the device.
 
-The newest rollout that covers the device decides. A rollout that was rolled back covers no device,
-so devices return to their previous release. A release that a device failed, refused or reverted is
-never offered to that device again, not even by another rollout.
+Each model is decided apart. The newest rollout of the model that covers the device decides. A
+rollout that was rolled back covers no device, so devices return to their previous release. A
+release that a device failed, refused or reverted is never offered to that device again, not even by
+another rollout.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,12 +14,15 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.version import has_one_model
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
-from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.columns import Mask, Rows, gather
+from edgefleet.rollout.fleet.eligibility import all_with_one_model
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.lifecycle.state import WITHDRAWN
 from edgefleet.rollout.lifecycle.typed_replace import replace
 
@@ -30,8 +34,12 @@ _HEALTHY: Final = DeviceStanding.HEALTHY
 _TRIAL: Final = DeviceStanding.TRIAL
 _NONE: Final = DeviceStanding.NONE
 
-_NO_RELEASE: Final = Blocked(WaitCode.NO_ROLLOUT, "No rollout covers this device.")
+NO_RELEASE: Final = Blocked(WaitCode.NO_ROLLOUT, "No rollout covers this device.")
 _RUNS_IT: Final = Blocked(WaitCode.DONE, "The device runs the release that its rollout gives it.")
+_UNKNOWN_SET: Final = Blocked(
+    WaitCode.UNKNOWN_SET,
+    "The hub's table of release sets is full, so the hub does not know what this device runs.",
+)
 
 
 class Desired:
@@ -39,7 +47,9 @@ class Desired:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._giving: tuple[ActiveRollout, ...] = ()  # newest first
+        self._models = fleet.models
+        self.models: tuple[str, ...] = ()  # with a rollout that gives a release, sorted
+        self._giving: dict[str, tuple[ActiveRollout, ...]] = {}  # by model, newest first
         self._withdrawn: dict[int, tuple[ActiveRollout, ...]] = {}  # by release number
         self._of_release: dict[int, tuple[ActiveRollout, ...]] = {}
 
@@ -47,79 +57,86 @@ class Desired:
         newest_first = sorted(
             rollouts, key=lambda active: (active.state.created_at, active.state.id), reverse=True
         )
-        self._giving = tuple(active for active in newest_first if active.state.status in _GIVING)
+        self._giving = {}
+        for active in newest_first:
+            if active.state.status in _GIVING:
+                self._giving[active.model] = (*self._giving.get(active.model, ()), active)
+        self.models = tuple(sorted(self._giving))
         self._of_release = _by_release(newest_first)
         self._withdrawn = _by_release(
             active for active in newest_first if active.state.status in WITHDRAWN
         )
 
-    def rollout(self, row: int) -> ActiveRollout | None:
-        """The rollout whose release the device should run. None if no rollout covers the device."""
-        found = self._wanted(row, self._fleet.running_id(row))
+    def rollout(self, row: int, model: str) -> ActiveRollout | None:
+        """The rollout whose release of the model the device should run. None if there is none."""
+        found = self._wanted(row, model, self._fleet.set_of(row))
         return None if found is None else found[0]
 
-    def proven(self, row: int) -> ActiveRollout | None:
+    def proven(self, row: int, model: str) -> ActiveRollout | None:
         """Like ``rollout``, but only for a release that the rollout or the device confirmed.
 
         None if there is no such rollout.
         """
-        for active in self._giving:
+        running = self._fleet.numbers(row)
+        for active in self._giving.get(model, ()):
             proved = active.state.status is _COMPLETED or active.ledger.standing(row) is _HEALTHY
-            covers = proved and active.covers(row, self._fleet.running_id(row))
-            if covers and not self.is_excluded(row, active):
+            if proved and active.covers(row, running) and not self.is_excluded(row, active):
                 return active
         return None
 
-    def next_step(self, row: int) -> ActiveRollout | Offer | Blocked:
-        """The next step of the device, before admission control.
+    def next_step(self, row: int, model: str) -> ActiveRollout | Offer | Blocked:
+        """The next step of the device with the model, before admission control.
 
         An ActiveRollout is one that the device has not begun: admission control decides whether the
         device may download its release. An Offer goes out as it is: the device has begun, or it
         returns to a proven release before it tries a new one, because its own was rolled back.
         """
-        running = self._fleet.running_id(row)
-        found = self._wanted(row, running)
+        running = self._fleet.set_of(row)
+        if not running.is_known:
+            return _UNKNOWN_SET
+        found = self._wanted(row, model, running)
         if found is None:
-            return _NO_RELEASE
+            return NO_RELEASE
         want, standing = found
-        if running == want.release.number:
+        if want.release.number in running.numbers:
             return _RUNS_IT
-        withdrawn_by = self.withdrawn_by(row) if self._withdrawn else None
-        proven = None if withdrawn_by is None else self.proven(row)
-        if withdrawn_by is None or proven is None or proven.release.number == running:
+        withdrawn_by = self.withdrawn_by(row, model) if self._withdrawn else None
+        proven = None if withdrawn_by is None else self.proven(row, model)
+        if withdrawn_by is None or proven is None or proven.release.number in running.numbers:
             return want if standing < _TRIAL else want.offer
         return replace(proven.offer, rollout=withdrawn_by.state.id, action="revert")
 
-    def withdrawn_by(self, row: int) -> ActiveRollout | None:
-        """The rollout that rolls back the release that the device runs. None if there is none."""
-        for active in self._withdrawn.get(self._fleet.running_id(row), ()):
+    def withdrawn_by(self, row: int, model: str) -> ActiveRollout | None:
+        """The rollout that rolls back the release of the model on the device. None without one."""
+        number = self._fleet.set_of(row).by_model.get(model)
+        for active in () if number is None else self._withdrawn.get(number, ()):
             if active.ledger.standing(row) is not _NONE or active.scope.eligible(row):
                 return active
         return None
 
-    def numbers(self, rows: Rows) -> npt.NDArray[np.uint32]:
+    def numbers(self, rows: Rows, model: str) -> npt.NDArray[np.uint32]:
         """The release number of ``rollout`` for each of ``rows``. 0 if there is none."""
         answer = np.zeros(len(rows), np.uint32)
-        for active, given in self.rollouts(rows):
+        for active, given in self.rollouts(rows, model):
             answer[given] = active.release.number
         return answer
 
-    def rollouts(self, rows: Rows) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
+    def rollouts(
+        self, rows: Rows, model: str
+    ) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
         """``rollout`` for many rows: each rollout with its indices into ``rows``."""
-        undecided = np.arange(len(rows))
-        for active in self._giving:
+        undecided = np.flatnonzero(~self._all_only_another(rows, model))
+        for active in self._giving.get(model, ()):
             if not len(undecided):
                 return
             left = rows[undecided]
-            given = active.covered(left, self._fleet.running_ids[left]) & ~self.excluded(
-                left, active
-            )
+            given = active.covered(left, self._fleet) & ~self.excluded(left, active)
             yield active, undecided[given]
             undecided = undecided[~given]
 
-    def withdraws_any(self, numbers: npt.NDArray[np.uint32]) -> bool:
-        """True if a rollout rolls back any of these releases."""
-        return any(number in self._withdrawn for number in set(numbers.tolist()))
+    def withdraws_any(self, rows: Rows) -> bool:
+        """True if a rollout rolls back a release that one of the ascending ``rows`` runs."""
+        return any(self._models.all_run(rows, number).any() for number in self._withdrawn)
 
     def excluded(self, rows: Rows, active: ActiveRollout) -> Mask:
         """For each row: True if any rollout excludes the device from the release of ``active``."""
@@ -133,16 +150,31 @@ class Desired:
         """All rollouts of a release, newest first."""
         return self._of_release.get(number, ())
 
-    def _wanted(self, row: int, running: int) -> tuple[ActiveRollout, DeviceStanding] | None:
-        """The newest rollout that covers the device, and the device's standing in it."""
-        for active in self._giving:
+    def _wanted(
+        self, row: int, model: str, running: ReleaseSet
+    ) -> tuple[ActiveRollout, DeviceStanding] | None:
+        """The newest rollout of the model that covers the device, and the device's standing."""
+        if len(self.models) > 1 and self._only_another(row, model, running):
+            return None
+        for active in self._giving.get(model, ()):
             standing = active.ledger.standing(row)
             begun = standing is _TRIAL or standing is _HEALTHY
-            if (begun or active.gives(row, standing, running)) and not self.is_excluded(
+            if (begun or active.gives(row, standing, running.numbers)) and not self.is_excluded(
                 row, active
             ):
                 return active, standing
         return None
+
+    def _only_another(self, row: int, model: str, running: ReleaseSet) -> bool:
+        """True if the agent has one model, and that is another one: it must not be replaced."""
+        return has_one_model(self._fleet.protocol(row)) and running.has_other(model)
+
+    def _all_only_another(self, rows: Rows, model: str) -> Mask:
+        """``_only_another`` for each of the ascending ``rows``."""
+        if len(self.models) <= 1:
+            return np.zeros(len(rows), np.bool_)
+        other = self._models.all_have_other(rows, model)
+        return other & all_with_one_model(gather(self._fleet.protocols, rows))
 
     def is_excluded(self, row: int, active: ActiveRollout) -> bool:
         """True if another rollout of the same release excludes the device.

@@ -1,7 +1,10 @@
 """The engine: the interface of ``rollout`` to a shell (the hub, the simulator, a dry run).
 
+Devices are answered by ``admission`` and counted by ``intake``, in the order of ``checkin``;
+``batch`` does the same for many devices at once.
+
 Nothing here is durable. The shell stores each ``Change.state`` before it calls ``commit``, and each
-outcome before it calls ``record``. At start-up it loads the states and records the outcomes again,
+outcome before it is recorded. At start-up it loads the states and records the outcomes again,
 in any order, which restores the engine. Changes of one rollout must not overlap: from ``command``
 or ``evaluate`` to ``commit`` no other change of that rollout may be made.
 """
@@ -9,21 +12,18 @@ or ``evaluate`` to ``commit`` no other change of that rollout may be made.
 from dataclasses import dataclass
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import plan
-from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position, PublishedRelease
+from edgefleet.rollout.active import ActiveRollout, PublishedRelease
+from edgefleet.rollout.admission.control import Admission, allowed
 from edgefleet.rollout.admission.downloads import open_candidates, renew_candidates
-from edgefleet.rollout.admission.legacy_grants import LegacyGrants
-from edgefleet.rollout.admission.offers import Offers
-from edgefleet.rollout.admission.starts import StartAdmission, allowed
 from edgefleet.rollout.batch import Batch
 from edgefleet.rollout.census import Census, find_owing, update_overdue
 from edgefleet.rollout.constraints import approval
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
-from edgefleet.rollout.constraints.reservations import Blocked, Reservations
+from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.cohorts import Cohorts
@@ -67,20 +67,10 @@ class Engine:
         self._rollouts: dict[str, ActiveRollout] = {}
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
-        self._fleet_wide = FleetConstraints()
-        self._admission = StartAdmission(self.fleet, self._rollouts, self._fleet_wide)
-        self._offers = Offers(self._desired, self._admission)
-        self._grants = LegacyGrants(self.fleet, self._desired, self._admission, self._offers)
-        self._intake = Intake(self.fleet, self._rollouts, self._fleet_wide, self._grants)
-        self.batch = Batch(
-            self.fleet,
-            self._rollouts,
-            self._desired,
-            self._admission,
-            self._intake,
-            grants=self._grants,
-            offers=self._offers,
-        )
+        self._fleet_wide = FleetConstraints(self.fleet.models)
+        self.admission = Admission(self.fleet, self._rollouts, self._desired, self._fleet_wide)
+        self.intake = Intake(self.fleet, self._rollouts, self._fleet_wide)
+        self.batch = Batch(self.fleet, self._rollouts, self._desired, self.admission, self.intake)
         self._status = RolloutStatus(self.fleet, self._desired, self._fleet_wide, gate)
         self._next_transition = NextTransition(self.fleet, self._desired)
 
@@ -89,7 +79,9 @@ class Engine:
     def add_release(self, manifest: ReleaseManifest, manifest_sha256: str) -> None:
         """Make a release known, before the rollouts that use it are loaded."""
         key = (manifest.model, manifest.release)
-        number = self.fleet.release_id(*key)
+        number = self.fleet.models.release_id(*key)
+        self.fleet.models.forget_digests()
+        self.fleet.facts_version += 1  # an agent with one model may run another one
         self._releases[key] = PublishedRelease(manifest, manifest_sha256, number)
 
     def load(self, state: RolloutState) -> None:
@@ -129,7 +121,7 @@ class Engine:
         scope = self._scope(spec, release, salt)
         plan.check_fleet(scope, self.fleet, spec)
         plan.check_not_failed_before(scope, release, self._rollouts.values())
-        plan.check_free(scope, self._rollouts.values(), EXCLUSIVE)
+        plan.check_free(scope, spec.model, self._rollouts.values(), EXCLUSIVE)
         plan.check_new(scope, release, self._desired)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
         created_at = plan.after_all(self._rollouts.values(), now)
@@ -176,6 +168,7 @@ class Engine:
         if active.state.status is Status.PLANNED:
             return self._start_by_time(active, now)
         census = self._status.census(active, now)
+        self.admission.pause_patience(active, census.offered, now)
         judgement = self._status.judge(active, census, now)
         event = None if judgement is None else self._next_transition.by_gate(active, judgement)
         if event is None or isinstance(event, steps.WaitReasonChanged):
@@ -185,7 +178,7 @@ class Engine:
     def _admit_more(self, active: ActiveRollout, census: Census, now: float) -> None:
         """Ask for as many candidates as may start soon."""
         update_overdue(active, self.fleet, census, now)
-        if self._admission.shut_to_all(active, census.offered, now):
+        if self.admission.shut_to_all(active, census.offered, now):
             active.candidates.pause(now)
         else:
             renew_candidates(
@@ -211,64 +204,6 @@ class Engine:
         elif change.state.status not in OPEN:
             active.cohorts = Cohorts()
         self._arrange()
-
-    def position(self, row: int, outcome: Outcome) -> Position | None:
-        """The position of a device in the rollout that it reports on.
-
-        To be read when the report arrives: the facts of the device may change later. None if the
-        device has no part in the rollout; the report is dropped then.
-        """
-        active = self._rollouts.get(outcome.rollout)
-        if outcome.kind is OutcomeKind.OFFERED:
-            return None
-        return NOWHERE if active is None else active.position_of_report(row, outcome.kind)
-
-    def admit(
-        self, row: int, outcome: Outcome, now: float, position: Position | None = None
-    ) -> bool:
-        """Whether the device may start now. ``outcome`` is the start that it announces.
-
-        True reserves the place until the start is recorded or ``release`` returns it. A start that
-        is recorded or reserved already is admitted again. ``position`` saves reading it again.
-        """
-        active = self._rollouts.get(outcome.rollout)
-        if active is None:
-            return False
-        where = active.position(row) if position is None else position
-        return self._admission.admit(active, row, where, outcome, now)
-
-    def grant(self, row: int, now: float) -> Outcome | None:
-        """The grant to store and record before ``answer`` makes the offer. None if none is needed.
-
-        For an agent of the previous version, which starts without asking, the offer is the grant.
-        Its place is reserved until the grant is recorded or ``release`` returns it.
-        """
-        return self._grants.give(row, now)
-
-    def release(self, row: int, outcome: Outcome) -> None:
-        """Return the place of a start or a grant that could not be stored."""
-        active = self._rollouts.get(outcome.rollout)
-        if active is not None:
-            active.reservations.free(row)
-
-    def record(self, row: int, outcome: Outcome, at: float | None = None) -> bool:
-        """Count a durable outcome. False if it is not new or concerns no known rollout.
-
-        ``at`` is the time of receipt, by which the pace counts starts after a restart.
-        """
-        return self._intake.record(row, outcome, at)
-
-    def telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
-        """Add serving figures to the cohort of the device. Not persisted."""
-        self._intake.add_telemetry(row, telemetry, now)
-
-    def answer(self, row: int, now: float) -> Offer | None:
-        """The offer for the device. None if it has nothing to change now."""
-        return self._offers.give(row, now)
-
-    def decide(self, row: int, now: float) -> Offer | Blocked:
-        """The offer that ``answer`` would make now, or the reason why it makes none."""
-        return self._offers.decide(row, now)
 
     # Fleet-wide constraints.
 
@@ -299,14 +234,19 @@ class Engine:
         """Clear the device, which had ``rollbacks``. The decision is durable."""
         self._fleet_wide.quarantine.unquarantine(model, row, rollbacks)
 
-    def desired(self, row: int) -> str | None:
-        """The release that the device should run. None if no rollout covers it."""
-        active = self._desired.rollout(row)
+    def desired_models(self, row: int) -> tuple[str, ...]:
+        """The models that a rollout gives the device, sorted."""
+        models = self._desired.models
+        return tuple(model for model in models if self._desired.rollout(row, model) is not None)
+
+    def desired(self, row: int, model: str) -> str | None:
+        """The release of the model that the device should run. None if no rollout covers it."""
+        active = self._desired.rollout(row, model)
         return None if active is None else active.state.spec.release
 
-    def rollout_of(self, row: int) -> str | None:
+    def rollout_of(self, row: int, model: str) -> str | None:
         """The rollout that gives the device its release. None if no rollout covers it."""
-        active = self._desired.rollout(row)
+        active = self._desired.rollout(row, model)
         return None if active is None else active.state.id
 
     def rollout(self, rollout_id: str) -> ActiveRollout:
@@ -332,8 +272,8 @@ class Engine:
             self._desired,
             rollouts,
             now,
-            decision=self._offers.decide(row, now),
-            refusal=lambda active: self._admission.refusal(active, row, now),
+            decide=lambda model: self.admission.decide(row, model, now),
+            refusal=lambda active: self.admission.refusal(active, row, now),
         )
 
     def why_release(self, model: str, release: str, now: float) -> WaitReport:
@@ -346,8 +286,8 @@ class Engine:
     def _arrange(self) -> None:
         """Update the indexes. To be called when a rollout is added or changes."""
         self._desired.arrange(self._rollouts.values())
-        self._admission.arrange()
-        self._intake.arrange()
+        self.admission.arrange()
+        self.intake.arrange()
 
     def _start_by_time(self, active: ActiveRollout, now: float) -> Change | None:
         """The start of a rollout whose time has come. None while another has its devices."""
@@ -373,7 +313,8 @@ class Engine:
         return Change(*step(active.state, event, now))
 
     def _scope(self, spec: RolloutSpec, release: PublishedRelease, salt: int) -> Scope:
-        return Scope(self.fleet, parse(spec.selector), variants_of(release.manifest), salt)
+        variants = variants_of(release.manifest)
+        return Scope(self.fleet, parse(spec.selector), spec.model, variants, salt)
 
     def _published(self, model: str, release: str) -> PublishedRelease:
         found = self._releases.get((model, release))

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
-from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.legacy_grants import LegacyGrants
+from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.evidence.ledger import WENT_BACK, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import JUDGED
 
@@ -24,12 +24,8 @@ Standings = npt.NDArray[np.uint8]
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _TRIAL: Final = DeviceStanding.TRIAL
-_HEALTHY: Final = DeviceStanding.HEALTHY
-_DEFERRED: Final = DeviceStanding.DEFERRED
 _NONE: Final = DeviceStanding.NONE
 _CAME_BACK: Final = OutcomeKind.REVERTED
-_GRANTED: Final = OutcomeKind.OFFERED
-_PUT_OFF: Final = OutcomeKind.DEFERRED
 _CONFIRMED: Final = OutcomeKind.CONFIRMED
 _STARTED: Final = OutcomeKind.TRIAL_STARTED
 _WENT_BACK: Final = [int(standing) for standing in WENT_BACK]
@@ -43,12 +39,10 @@ class Intake:
         fleet: Fleet,
         rollouts: Mapping[str, ActiveRollout],
         fleet_wide: FleetConstraints,
-        grants: LegacyGrants,
     ) -> None:
         self._fleet = fleet
         self._rollouts = rollouts
         self._fleet_wide = fleet_wide
-        self._grants = grants
         self._judged: tuple[ActiveRollout, ...] = ()
 
     def arrange(self) -> None:
@@ -58,8 +52,27 @@ class Intake:
 
     # Outcomes.
 
-    def record(self, row: int, outcome: Outcome, at: float | None) -> bool:
-        """See ``Engine.record``."""
+    def position(self, row: int, outcome: Outcome) -> Position | None:
+        """The position of a device in the rollout that it reports on.
+
+        To be read when the report arrives: the facts of the device may change later. None if the
+        device has no part in the rollout; the report is dropped then.
+        """
+        active = self._rollouts.get(outcome.rollout)
+        return NOWHERE if active is None else active.position_of_report(row, outcome.kind)
+
+    def record(
+        self,
+        row: int,
+        outcome: Outcome,
+        at: float | None = None,
+        position: Position | None = None,
+    ) -> bool:
+        """Count a durable outcome. False if it is not new or concerns no known rollout.
+
+        ``at`` is the time of receipt, by which the pace counts starts after a restart. The device
+        counts in the wave of its ``position``, which is read again if it is not given.
+        """
         active = self._rollouts.get(outcome.rollout)
         if active is None:
             return False
@@ -67,21 +80,16 @@ class Intake:
         # A device that rolls back may also report on the release to which it returns.
         if outcome.release != active.state.spec.release and kind is not _CAME_BACK:
             return False
-        if kind is _GRANTED:
-            return self._grants.record(active, row, outcome.at)
-        if kind is _PUT_OFF:
-            reservations.put_off(row, outcome.at if at is None else at)
-        before = ledger.standing(row)
-        counted = before is _TRIAL or before is _HEALTHY  # in its wave, for good
-        after = ledger.record(row, outcome, None if counted else active.wave_of(row))
-        if after is None:
+        if position is None:
+            position = active.position(row)
+        standings = ledger.record(row, outcome, position.wave)
+        if standings is None:
             return False
+        before, after = standings
         if kind is _CONFIRMED:
             active.cohorts.confirmed(outcome, active.state.spec.gate)
         elif kind is _STARTED:
             active.began(row, at)
-        if self._grants.by_row and after > _DEFERRED:
-            self._grants.settle(active, row)
         if self._fleet_wide.budgets.counts:
             if after is _TRIAL:
                 reservations.begin_trial(row, self._fleet.labels(row))
@@ -98,11 +106,6 @@ class Intake:
             return 0
         if outcome.kind is not _CAME_BACK and outcome.release != active.state.spec.release:
             return 0
-        if outcome.kind is _GRANTED:
-            return sum(self._grants.record(active, row, outcome.at) for row in rows.tolist())
-        if outcome.kind is _PUT_OFF:
-            for row in rows.tolist():
-                active.reservations.put_off(row, outcome.at if at is None else at)
         before = active.ledger.standings(rows)
         new = active.ledger.record_all(rows, outcome, active.waves_of(rows))
         rows, before = rows[new], before[new]
@@ -116,9 +119,6 @@ class Intake:
                 active.reservations.began(row, at)
             if at is not None:
                 active.note_progress(int(rows[0]), at)
-        if self._grants.by_row:
-            for row in rows[after > _DEFERRED].tolist():
-                self._grants.settle(active, row)
         self._budget(active, rows, before, after)
         went_back = np.isin(after, _WENT_BACK) & ~np.isin(before, _WENT_BACK)
         for row in rows[went_back].tolist():
@@ -128,14 +128,13 @@ class Intake:
     # Serving figures.
 
     def add_telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
-        """See ``Engine.telemetry``."""
+        """Add serving figures to the cohort of the device. Not persisted."""
         for active in self._judged:
             state = active.state
             started = state.started_at is not None and state.started_at <= now
             if not started or not active.scope.eligible(row):
                 continue
-            running = self._fleet.running(row)
-            if running is not None and running[0] != state.spec.model:
+            if not self._is_of(active.model, row, telemetry):
                 continue
             took = active.ledger.standing(row) is not _NONE
             if telemetry.release == state.spec.release and took:
@@ -155,7 +154,7 @@ class Intake:
             if state.started_at is None or state.started_at > now:
                 continue
             eligible = rows[
-                active.scope.all_eligible(rows) & self._runs_model(rows, state.spec.model)
+                active.scope.all_eligible(rows) & self._all_of(active.model, rows, telemetry)
             ]
             took = active.ledger.standings(eligible) != _NONE
             if telemetry.release == state.spec.release:
@@ -171,15 +170,20 @@ class Intake:
             mine = rows[kits == number]
             active.cohorts.add_canaries(mine, telemetry, active.state.spec.gate, limit_mib)
 
-    def _runs_model(self, rows: Rows, model: str) -> Mask:
-        """For each row: True if the device runs a release of ``model``, or reported no release."""
-        running = self._fleet.running_ids[rows]
-        fits = np.zeros(len(rows), np.bool_)
-        for number in np.unique(running).tolist():
-            named = self._fleet.release_named(number)
-            if named is None or named[0] == model:
-                fits |= running == number
-        return fits
+    def _is_of(self, model: str, row: int, telemetry: Telemetry) -> bool:
+        """True if the figures are of ``model``. An agent with one model does not name it."""
+        if telemetry.model is not None:
+            return telemetry.model == model
+        running = self._fleet.set_of(row).by_model
+        return not running or model in running
+
+    def _all_of(self, model: str, rows: Rows, telemetry: Telemetry) -> Mask:
+        """``_is_of`` for each of ``rows``."""
+        if telemetry.model is not None:
+            return np.full(len(rows), telemetry.model == model)
+        models = self._fleet.models
+        mine: Mask = models.all_releases(rows, model) != NOTHING
+        return mine | ~models.all_have_other(rows, model)
 
     def _budget(
         self, active: ActiveRollout, rows: Rows, before: Standings, after: Standings

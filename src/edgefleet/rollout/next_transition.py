@@ -40,7 +40,7 @@ class NextTransition:
         match verb:
             case Verb.START:
                 steps.check_allowed(active.state, RolloutSignal.STARTED, "start")
-                plan.check_free(active.scope, others, ACTING)
+                plan.check_free(active.scope, active.model, others, ACTING)
                 return steps.Started(
                     previous=plan.previous_release(
                         active.scope, self._fleet, self._desired, active.state.spec.model
@@ -51,7 +51,7 @@ class NextTransition:
                 return steps.Paused()
             case Verb.RESUME:
                 steps.check_allowed(active.state, RolloutSignal.RESUMED, "resume")
-                plan.check_free(active.scope, others, ACTING)
+                plan.check_free(active.scope, active.model, others, ACTING)
                 plan.check_newest(active, others)
                 begun = active.state.wave is not None
                 opening = None if begun else plan.next_openings(active, self._fleet)[0]
@@ -63,7 +63,7 @@ class NextTransition:
                 return steps.Halted()
             case Verb.REVERT:
                 steps.check_allowed(active.state, RolloutSignal.REVERT_REQUESTED, "revert")
-                plan.check_free(active.scope, others, ACTING)
+                plan.check_free(active.scope, active.model, others, ACTING)
                 return steps.RevertRequested()
 
     def by_gate(self, active: ActiveRollout, judgement: Judgement) -> Event | None:

@@ -195,11 +195,13 @@ def _without_variant(scope: Scope, fleet: Fleet, selected: Mask) -> str:
     return ", ".join(f"{name} ({count} devices)" for name, count in sorted(missing.items()))
 
 
-def check_free(scope: Scope, others: Iterable[ActiveRollout], statuses: Collection[Status]) -> None:
-    """Check that no rollout with one of ``statuses`` has a device in common."""
+def check_free(
+    scope: Scope, model: str, others: Iterable[ActiveRollout], statuses: Collection[Status]
+) -> None:
+    """Check that no rollout of the model with one of ``statuses`` has a device in common."""
     mine = scope.eligible_mask()
     for other in others:
-        if other.state.status in statuses:
+        if other.model == model and other.state.status in statuses:
             common = int(np.count_nonzero(mine & other.scope.eligible_mask()))
             if common:
                 raise OperatorError(
@@ -230,7 +232,7 @@ def check_not_failed_before(
 def check_new(scope: Scope, release: PublishedRelease, desired: Desired) -> None:
     """Check that an eligible device has another desired release. Else a revert has no effect."""
     rows = scope.eligible_rows()
-    if len(rows) and bool((desired.numbers(rows) == release.number).all()):
+    if len(rows) and bool((desired.numbers(rows, release.manifest.model) == release.number).all()):
         raise OperatorError(
             "release_current",
             f"Release {release.manifest.release} is already the desired release of these devices.",
@@ -278,10 +280,10 @@ def whole(waves: tuple[WaveSpec, ...]) -> tuple[WaveState, ...]:
 
 def previous_release(scope: Scope, fleet: Fleet, desired: Desired, model: str) -> str | None:
     """The release of this model that most of the eligible devices should run now."""
-    counts = np.bincount(desired.numbers(scope.eligible_rows()), minlength=1)
+    counts = np.bincount(desired.numbers(scope.eligible_rows(), model), minlength=1)
     for number in np.argsort(-counts, kind="stable").tolist():
-        named = fleet.release_named(number)
-        if named is not None and named[0] == model and counts[number]:
+        named = fleet.models.release_named(number)
+        if named is not None and counts[number]:
             return named[1]
     return None
 
@@ -332,10 +334,10 @@ def leads_on(active: ActiveRollout, openings: tuple[Opening, ...]) -> bool:
 
 
 def check_newest(active: ActiveRollout, others: Iterable[ActiveRollout]) -> None:
-    """Check that no newer rollout has completed on any of the devices of a halted rollout."""
+    """Check that no newer rollout of the model has completed on a device of a halted one."""
     mine = active.scope.eligible_mask()
     for other in others:
-        newer = other.state.created_at > active.state.created_at
+        newer = other.model == active.model and other.state.created_at > active.state.created_at
         completed = newer and other.state.status is Status.COMPLETED
         if completed and (mine & other.scope.eligible_mask()).any():
             raise OperatorError(

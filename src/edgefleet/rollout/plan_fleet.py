@@ -1,6 +1,7 @@
 """The fleet of a plan as groups of like devices: enough to simulate the plan, without names."""
 
 from collections import Counter
+from typing import Final
 
 import numpy as np
 
@@ -8,10 +9,19 @@ from edgefleet.protocol.operator import FleetGroup, PlanFleet
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.rollout.constraints.window import DEVICE, LABEL
-from edgefleet.rollout.fleet.eligibility import Misfit, all_too_old, misfit, variants_of
+from edgefleet.rollout.fleet.eligibility import (
+    Misfit,
+    all_too_old,
+    all_with_one_model,
+    misfit,
+    variants_of,
+)
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.limits import GROUPS
+
+_TOO_OLD, _ONE_MODEL = 1, 2
+_AGENTS: Final = (None, Misfit.AGENT_TOO_OLD, Misfit.AGENT_ONE_MODEL)
 
 
 def compose(
@@ -27,12 +37,14 @@ def compose(
     keys = _keys(spec)
     groups: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
     left_out: Counter[str] = Counter()
-    too_old = all_too_old(fleet.protocols[rows])
-    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], too_old], axis=1)
+    protocols = fleet.protocols[rows]
+    other = all_with_one_model(protocols) & fleet.models.all_have_other(rows, spec.model)
+    agents = np.where(all_too_old(protocols), _TOO_OLD, np.where(other, _ONE_MODEL, 0))
+    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], agents], axis=1)
     distinct, counts = np.unique(kinds, axis=0, return_counts=True)
-    for (kit_id, label_id, old), count in zip(distinct.tolist(), counts.tolist(), strict=True):
+    for (kit_id, label_id, agent), count in zip(distinct.tolist(), counts.tolist(), strict=True):
         kit = fleet.kit(kit_id)
-        unfit = misfit(kit, variants) or (Misfit.AGENT_TOO_OLD if old else None)
+        unfit = misfit(kit, variants) or _AGENTS[agent]
         if unfit is not None:
             left_out[unfit.value] += count
             continue

@@ -37,6 +37,11 @@ def read_device_token(secret: bytes, token: str) -> DeviceIdentity:
     raise DeviceError("credential_invalid", "The device's credential was not issued by this hub.")
 
 
+def read_device_header(secret: bytes, authorization: str) -> DeviceIdentity:
+    """The device of an ``Authorization`` header. Raises DeviceError ``credential_invalid``."""
+    return read_device_token(secret, bearer(authorization))
+
+
 def new_token(entropy: Entropy, prefix: str) -> str:
     """A new token or claim: ``prefix_`` and 160 random bits in hexadecimal."""
     return f"{prefix}_{entropy.token(20).hex()}"

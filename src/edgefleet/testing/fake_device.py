@@ -1,12 +1,13 @@
-"""A toy device: its slots, its attempt, and its outcomes that are not acknowledged yet."""
+"""A fake device: its slots, its attempt, and its outcomes that are not acknowledged yet."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Reason
-from edgefleet.protocol.version import PROTOCOL, starts_by_itself
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.testing.behaviour import Fate
+from edgefleet.testing.limits import REQUESTS_PER_S
 
 _TRIAL_ENDS: Final = {Fate.FAILS: Reason.ERRORS, Fate.CRASHES: Reason.CRASH}
 
@@ -24,8 +25,12 @@ class FakeDevice:
     """One device of a ``FakeFleet``. ``fates`` maps release names to fates.
 
     The device downloads an offered release for ``fetch_s``, asks to start a trial, and starts after
-    the engine admits it (without asking, if ``protocol`` is the previous one). The trial ends after
-    the offer's ``confirm_after_s``. The device rolls back when the hub offers a revert.
+    the engine admits it. The trial ends after the offer's ``confirm_after_s``. The device rolls
+    back when the hub offers a revert.
+
+    ``offline`` may be a function of the time. An offline device does nothing. ``requests_s`` is the
+    number of requests that it serves in a second. At 0 it reports no telemetry. With
+    ``answers_lost`` its check-ins reach the hub, but no answer comes back.
     """
 
     name: str
@@ -36,14 +41,18 @@ class FakeDevice:
     memory_mib: int = 1024
     protocol: int = PROTOCOL  # the protocol version of the agent
     fetch_s: float = 5.0
-    offline: bool = False
+    requests_s: float = REQUESTS_PER_S
+    offline: bool | Callable[[float], bool] = False
+    answers_lost: bool = False
+    row: int = -1  # set at enrolment
     running: str | None = None
     slot: str | None = None  # the release in the other slot
     staging: Attempt | None = None
     asking: Offer | None = None  # staged; waits for admission
     trial: Attempt | None = None
     window: str | None = None  # the release of the last reported requests
-    dead: bool = False
+    dead: bool = False  # never checks in
+    deferred: Offer | None = None  # the last deferred offer
     spool: list[Outcome] = field(default_factory=list)
     seq: int = 0  # number of the last check-in
 
@@ -57,9 +66,18 @@ class FakeDevice:
 
     @property
     def wakes_at(self) -> float | None:
-        """The end of the current stage, in seconds of virtual time. None if the device is idle."""
-        attempt = self.trial or self.staging
-        return None if attempt is None else attempt.until
+        """The end of the current stage, in seconds of virtual time.
+
+        None if the device waits for its next check-in: it is idle, or it has deferred the offer.
+        """
+        if self.trial:
+            return self.trial.until
+        if self.staging and self.staging.offer != self.deferred:
+            return self.staging.until
+        return None
+
+    def is_offline(self, now: float) -> bool:
+        return self.offline(now) if callable(self.offline) else self.offline
 
     def live(self, now: float, fate: Fate) -> None:
         """Do what is due. ``fate`` is the fate of the release that is staged or in trial."""
@@ -100,13 +118,11 @@ class FakeDevice:
             case Fate.REFUSES:
                 self._report(offer, OutcomeKind.REFUSED, now, Reason.GOLDEN)
             case Fate.DEFERS:
+                self.deferred = offer
                 self._report(offer, OutcomeKind.DEFERRED, now, Reason.DISK_FULL)
             case Fate.HEALTHY | Fate.FAILS | Fate.CRASHES | Fate.SILENT:
                 self._report(offer, OutcomeKind.TRIAL_STARTED, now)
-                if starts_by_itself(self.protocol):
-                    self._start(offer, fate, now)
-                else:
-                    self.asking = offer
+                self.asking = offer
 
     def _start(self, offer: Offer, fate: Fate, now: float) -> None:
         self.slot, self.running = self.running, offer.release

@@ -7,8 +7,9 @@ from edgefleet.protocol.rollout import Judgement, RolloutSpec, RolloutView, Stat
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.testing.behaviour import Behaviour
 from edgefleet.testing.fake_device import FakeDevice
-from edgefleet.testing.fake_fleet import FakeFleet, Noted
+from edgefleet.testing.fake_fleet import FakeFleet
 from edgefleet.testing.limits import PLAY_S
+from edgefleet.testing.memory_hub import Noted
 
 
 @dataclass(frozen=True, slots=True)

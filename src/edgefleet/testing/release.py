@@ -1,4 +1,4 @@
-"""Manifests of releases without model bytes, for toy devices."""
+"""Manifests of releases without model bytes, for fake devices."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -19,6 +19,7 @@ _REASONS: Final = {
     Reason.CONFIDENCE: "confidence dropped",
     Reason.INTERRUPTED: "trial interrupted too often",
     Reason.DISK_FULL: "disk full",
+    Reason.NEIGHBOUR: "harmed another model",
     Reason.RECALLED: "reverted by the hub",
 }
 

@@ -181,7 +181,8 @@ class DemoEnvironment:
         after: str | None = None
         while True:
             page = self.hub.devices(after=after, limit=DEVICE_PAGE_MAX)
-            counts.update(device.release or "" for device in page.devices)
+            for device in page.devices:
+                counts.update([model.release or "" for model in device.models] or [""])
             after = page.next
             if after is None:
                 return counts

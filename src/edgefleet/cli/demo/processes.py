@@ -54,6 +54,11 @@ class Program:
             self._reader = threading.Thread(target=self._read, args=[output], daemon=True)
             self._reader.start()
 
+    @property
+    def pid(self) -> int:
+        """Its process id, which is valid until ``end``."""
+        return self._process.pid
+
     def line(self) -> bytes:
         """The newest line of its output. Waits for the first line.
 

@@ -13,7 +13,7 @@ from edgefleet.hub.store.records import (
     StoredRelease,
     StoredStanding,
 )
-from edgefleet.protocol.device import Facts, Outcome, OutcomeKind, Phase
+from edgefleet.protocol.device import Facts, ModelReport, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.operator import AuditEntry, TrustKey
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.rollout import Freeze
@@ -38,10 +38,17 @@ class Reader:
             )
 
     def load_standings(self) -> Iterator[StoredStanding]:
-        for row, seen, seq, model, release, phase in self._connection.execute(
-            "SELECT row, last_seen, seq, model, release, phase FROM standing"
+        lists = {
+            number: tuple(
+                ModelReport(model=model, release=release, phase=Phase(phase))
+                for model, release, phase in json.loads(models)
+            )
+            for number, models in self._connection.execute("SELECT number, models FROM model_list")
+        }
+        for row, seen, seq, protocol, models in self._connection.execute(
+            "SELECT row, last_seen, seq, protocol, models FROM device_standing"
         ):
-            yield StoredStanding(row, seen, seq, model, release, Phase(phase))
+            yield StoredStanding(row, seen, seq, protocol, lists[models])
 
     def load_releases(self) -> Iterator[StoredRelease]:
         """All releases, oldest first."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgefleet.protocol.device import Facts, Outcome, Phase
+from edgefleet.protocol.device import Facts, ModelReport, Outcome
 from edgefleet.protocol.release import Envelope
 
 
@@ -23,9 +23,8 @@ class StoredStanding:
     row: int
     last_seen: float
     seq: int
-    model: str | None
-    release: str | None
-    phase: Phase
+    protocol: int
+    models: tuple[ModelReport, ...]  # a model that the device has not named: ``""``
 
 
 @dataclass(frozen=True, slots=True)

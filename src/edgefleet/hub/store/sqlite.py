@@ -17,8 +17,8 @@ from edgefleet.hub.limits import LOCK_WAIT_S
 from edgefleet.hub.store.migrations import migrate, packaged
 from edgefleet.hub.store.reader import Reader, claim_labels
 from edgefleet.hub.store.records import StoredDevice, StoredRelease, StoredStanding
-from edgefleet.hub.store.writer import Commit, Writer
-from edgefleet.protocol.device import Facts, Outcome
+from edgefleet.hub.store.writer import Writer
+from edgefleet.protocol.device import Facts, ModelReport, Outcome
 from edgefleet.protocol.operator import TrustKey
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.rollout.lifecycle.step import AuditLine
@@ -32,7 +32,8 @@ class SqliteStore:
     def __init__(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
         self._writing = writing
         self.reader = Reader(reading)
-        self._writer: Writer | None = None
+        self.writer: Writer  # from ``start`` on
+        self.started = False
 
     @classmethod
     def open(cls, path: Path) -> "SqliteStore":
@@ -45,28 +46,18 @@ class SqliteStore:
             raise
         return cls(writing, _connect(path))
 
-    def start(self, observe: Callable[[Commit], None]) -> None:
-        """Start the writer thread. ``observe`` is called after each commit."""
-        self._writer = Writer(self._writing, asyncio.get_running_loop(), observe=observe)
+    def start(self, observe: Callable[[float], None]) -> None:
+        """Start the writer thread. ``observe`` is called with the seconds of each commit."""
+        self.writer = Writer(self._writing, asyncio.get_running_loop(), observe=observe)
+        self.started = True
 
     async def close(self) -> None:
         """Commit the queued writes, then close both connections."""
-        if self._writer is None:
-            self._writing.close()
+        if self.started:
+            await self.writer.close()
         else:
-            await self._writer.close()
+            self._writing.close()
         self.reader.close()
-
-    @property
-    def started(self) -> bool:
-        return self._writer is not None
-
-    @property
-    def writer(self) -> Writer:
-        if self._writer is None:
-            msg = "the store was not started"
-            raise AssertionError(msg)
-        return self._writer
 
     def save_outcomes(
         self,
@@ -104,12 +95,15 @@ class SqliteStore:
 
     def save_standings(self, standings: Sequence[StoredStanding]) -> "asyncio.Future[None]":
         def job(connection: sqlite3.Connection) -> None:
+            lists = {at.models: _model_list(at.models) for at in standings}
             connection.executemany(
-                "INSERT OR REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (at.row, at.last_seen, at.seq, at.model, at.release, at.phase.value)
-                    for at in standings
-                ],
+                "INSERT OR IGNORE INTO model_list (models) VALUES (?)",
+                [(text,) for text in lists.values()],
+            )
+            connection.executemany(
+                "INSERT OR REPLACE INTO device_standing SELECT ?, ?, ?, ?, number"
+                " FROM model_list WHERE models = ?",
+                [(at.row, at.last_seen, at.seq, at.protocol, lists[at.models]) for at in standings],
             )
 
         return self.writer.submit(job)
@@ -299,6 +293,12 @@ def _connect(path: Path) -> sqlite3.Connection:
             "store_foreign", f"{path} cannot be read as a database: {error}."
         ) from error
     return connection
+
+
+def _model_list(models: Sequence[ModelReport]) -> str:
+    """The text of a list of models, as SQLite's ``json_array`` writes it."""
+    named = [(one.model, one.release, one.phase.value) for one in models]
+    return msgspec.json.encode(named).decode()
 
 
 def _line(actor: str, action: str, about: str, detail: str = "") -> AuditLine:

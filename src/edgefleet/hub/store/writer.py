@@ -33,27 +33,24 @@ class _Waiting:
     error: Exception | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Number of writes and duration of one commit, for the metrics."""
-
-    writes: int
-    seconds: float
-
-
 class Writer:
-    """Owns ``connection`` (in autocommit mode), and closes it."""
+    """Owns ``connection`` (in autocommit mode), and closes it.
+
+    ``observe`` is called after each commit with its duration in seconds. ``writes`` counts the
+    committed jobs.
+    """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         loop: asyncio.AbstractEventLoop,
         *,
-        observe: Callable[[Commit], None] = lambda _commit: None,
+        observe: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._connection = connection
         self._loop = loop
         self._observe = observe
+        self.writes = 0
         self._waiting: deque[_Waiting] = deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -103,8 +100,8 @@ class Writer:
         while batch := self._next():
             started = time.perf_counter()
             self._commit(batch)
-            commit = Commit(len(batch), time.perf_counter() - started)
-            self._loop.call_soon_threadsafe(self._resolve, batch, commit)
+            seconds = time.perf_counter() - started
+            self._loop.call_soon_threadsafe(self._resolve, batch, seconds)
 
     def _next(self) -> list[_Waiting]:
         """At most ``WRITES_PER_COMMIT`` jobs. Empty if the writer closes and none is queued."""
@@ -136,8 +133,9 @@ class Writer:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _resolve(self, batch: Sequence[_Waiting], commit: Commit) -> None:
-        self._observe(commit)
+    def _resolve(self, batch: Sequence[_Waiting], seconds: float) -> None:
+        self.writes += len(batch)
+        self._observe(seconds)
         for waiting in batch:
             if waiting.error is None and waiting.committed is not None:
                 try:

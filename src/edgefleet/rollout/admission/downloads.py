@@ -8,9 +8,9 @@ from edgefleet.protocol.device import Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.label_budget import Budgets
 from edgefleet.rollout.constraints.pace import ByteBudget
-from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.cut import EVERYONE
@@ -32,7 +32,7 @@ def blocked(
 
     A device that is downloading may continue. Changes nothing.
     """
-    staging = fleet.phase(row) in _STAGING
+    staging = fleet.models.phase(row, active.model) in _STAGING
     if not staging and active.scope.position(row) >= active.candidates.below:
         return _LATER
     if staging or not budget.is_bounded or active.reservations.has_download(row):
@@ -55,7 +55,7 @@ def count_bytes(
 
 def all_may_stage(active: ActiveRollout, fleet: Fleet, rows: Rows) -> Mask:
     """For each row: True if ``blocked`` is None. For a rollout without a limit on bytes."""
-    mask = np.isin(fleet.phases[rows], _STAGING_CODES)
+    mask = np.isin(fleet.models.all_phases(rows, active.model), _STAGING_CODES)
     if active.candidates.below >= EVERYONE:
         mask[:] = True
     else:

@@ -1,31 +1,73 @@
 """The constraints that apply to the whole fleet, over all rollouts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from edgefleet.protocol.rollout import Freeze, RolloutSpec
+from edgefleet.protocol.why import WAITS
+from edgefleet.rollout.constraints.blocked import DeviceConstraint
 from edgefleet.rollout.constraints.label_budget import Budgets, LabelsByRow
+from edgefleet.rollout.constraints.other_trial import OtherTrial, Trials
 from edgefleet.rollout.constraints.pace import ByteBudget
 from edgefleet.rollout.constraints.quarantine import Quarantine
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.fleet.device_models import DeviceModels
 
 
 @dataclass(slots=True)
 class FleetConstraints:
     """Freeze, quarantine, budgets by label and byte budget. An engine has one such object."""
 
+    models: DeviceModels
     freeze: Freeze = field(default_factory=lambda: Freeze(frozen=False))
     quarantine: Quarantine = field(default_factory=Quarantine)
     budgets: Budgets = field(default_factory=Budgets)
     bytes: ByteBudget = field(default_factory=ByteBudget)
+    other_trial: OtherTrial = field(init=False)
+    per_device: tuple[DeviceConstraint, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.other_trial = OtherTrial(self.models)
+        self.per_device = (self.quarantine, self.other_trial)
+
+    def blocked_rows(self, rollout: str, model: str, *, to_download: bool = False) -> Rows:
+        """The devices that a constraint keeps from a start, or from a download. They ascend."""
+        return _union(
+            one.blocked_rows(rollout, model)
+            for one in self.per_device
+            if one.is_active and (one.blocks_downloads or not to_download)
+        )
+
+    def for_a_person(self, rollout: str, model: str) -> Rows:
+        """The devices that are blocked until a person acts, ascending. No wave waits for them."""
+        return _union(
+            one.blocked_rows(rollout, model)
+            for one in self.per_device
+            if one.is_active and WAITS[one.code].needs_a_person
+        )
+
+    def patient_rows(self, rollout: str, model: str) -> Rows:
+        """The devices that are blocked and become no stragglers meanwhile, ascending."""
+        return _union(
+            one.blocked_rows(rollout, model)
+            for one in self.per_device
+            if one.is_active and WAITS[one.code].pauses_patience
+        )
 
     def arrange(
-        self, specs: Mapping[str, RolloutSpec], in_trial: Callable[[str], LabelsByRow]
+        self,
+        specs: Mapping[str, RolloutSpec],
+        in_trial: Callable[[str], LabelsByRow],
+        trials: Iterable[Trials],
     ) -> None:
         """Set the limits of the open rollouts. To be called when a rollout is added or changes.
 
         ``specs`` maps the id of each open rollout to its plan. ``in_trial`` returns the devices in
-        trial of one rollout with their current labels.
+        trial of one rollout with their current labels. ``trials`` has every rollout.
         """
+        self.other_trial.arrange(trials)
         labels = frozenset(one.label for spec in specs.values() for one in spec.budgets)
         if labels or self.budgets.counts:
             self.budgets.arrange(labels, specs.keys(), in_trial)
@@ -33,3 +75,10 @@ class FleetConstraints:
         bounded = any(pace.bytes_per_s or pace.bytes_per_s_per_site for _, pace in paces)
         if bounded or self.bytes.is_bounded:
             self.bytes.arrange(paces)
+
+
+def _union(rows: Iterable[Rows]) -> Rows:
+    found = list(rows)
+    if len(found) == 1:
+        return found[0]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))

@@ -40,6 +40,11 @@ class Overdue:
         self.suspect = exposure.missed(spec, missing=missing, due=self.due)
 
     @property
+    def samples(self) -> int:
+        """The number of kept samples of how many devices had begun. It is bounded."""
+        return len(self._began)
+
+    @property
     def reason(self) -> str:
         """The reason why no more devices may be in trial, as the end of a sentence."""
         if not self.suspect:

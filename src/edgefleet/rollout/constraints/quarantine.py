@@ -5,10 +5,11 @@ rollout was reverted. The quarantine ends when an operator clears the device.
 """
 
 from collections import Counter
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
+from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.fleet.columns import Rows
 
 TOO_MANY: Final = 2
@@ -17,13 +18,18 @@ TOO_MANY: Final = 2
 class Quarantine:
     """Rollbacks by model and device, from reports, and the counts that operators cleared."""
 
+    code: ClassVar = WaitCode.QUARANTINED
+    blocks_downloads: ClassVar = True
+
     def __init__(self) -> None:
+        self.is_active = False  # a device of any model was rolled back
         self.counts: dict[str, Counter[int]] = {}  # model -> row -> rollbacks
         self._cleared: dict[tuple[str, int], int] = {}
         self._rows: dict[str, Rows] = {}
 
     def add(self, model: str, row: int) -> None:
         """Count one more rollback of the device."""
+        self.is_active = True
         self.counts.setdefault(model, Counter())[row] += 1
         self._rows.pop(model, None)
 
@@ -52,18 +58,25 @@ class Quarantine:
             self._rows[model] = np.array(found, np.int64)
         return self._rows[model]
 
+    def blocks(self, rollout: str, model: str, row: int) -> bool:  # noqa: ARG002
+        """See ``DeviceConstraint``."""
+        return self.is_quarantined(model, row)
+
+    def blocked_rows(self, rollout: str, model: str) -> Rows:  # noqa: ARG002
+        """See ``DeviceConstraint``."""
+        return self.rows(model)
+
+    def text(self, rollout: str, row: int | None, name: str | None) -> str:  # noqa: ARG002
+        """See ``DeviceConstraint``. The sentence has the command to run."""
+        if name is None:
+            return (
+                "Quarantined: these devices rolled back two releases."
+                " Inspect each, then run `edgefleet device unquarantine NAME`."
+            )
+        return (
+            "Quarantined: this device rolled back two releases."
+            f" Inspect the device, then run `edgefleet device unquarantine {name}`."
+        )
+
     def models(self) -> tuple[str, ...]:
         return tuple(sorted(self.counts))
-
-
-def quarantine_text(name: str | None) -> str:
-    """The wait text, with the command to run, for the device ``name``. None is for several."""
-    if name is None:
-        return (
-            "Quarantined: these devices rolled back two releases."
-            " Inspect each, then run `edgefleet device unquarantine NAME`."
-        )
-    return (
-        "Quarantined: this device rolled back two releases."
-        f" Inspect the device, then run `edgefleet device unquarantine {name}`."
-    )

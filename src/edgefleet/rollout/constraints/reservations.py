@@ -6,28 +6,17 @@ when the start is recorded; the device then counts as in trial.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints import approval
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.constraints.pace import StartRate
 from edgefleet.rollout.constraints.window import LABEL, Hours, Offset
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.rollout.limits import PUT_OFF_S
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """The reason why a device may not start or download now. ``until``: None if it is unknown."""
-
-    code: WaitCode
-    text: str
-    until: float | None = None
-    since: float | None = None
 
 
 class Reservations:
@@ -45,22 +34,15 @@ class Reservations:
         self.progress_at = 0.0
         self._offered: set[int] = set()  # rows whose download was counted
         self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how many admissions, since)
-        self._granted: dict[int, float] = {}  # row -> since; see ``legacy_grants``
-        self._put_off: dict[int, float] = {}  # row -> until
 
     @property
     def reserved(self) -> int:
-        """Number of devices that are admitted or hold a grant, and have no recorded start."""
-        return len(self._reserved) + len(self._granted)
-
-    @property
-    def granted(self) -> tuple[int, ...]:
-        """Rows with a grant and without a reported start."""
-        return tuple(self._granted)
+        """Number of devices that are admitted and have no recorded start."""
+        return len(self._reserved)
 
     @property
     def reserved_rows(self) -> tuple[int, ...]:
-        return (*self._reserved, *self._granted)
+        return tuple(self._reserved)
 
     def door(
         self, state: RolloutState, labels: Mapping[str, str] | None, now: float
@@ -119,8 +101,7 @@ class Reservations:
         if in_trial >= allowed:
             return Blocked(
                 WaitCode.EXPOSURE,
-                f"{in_trial} devices are in trial{self.grants_text} (limit {allowed}): "
-                f"{overdue.reason}.",
+                f"{in_trial} devices are in trial (limit {allowed}): {overdue.reason}.",
             )
         if self.starts.most and (until := self.starts.wait_until(now)) is not None:
             text = f"The rate limit of {self.starts.most} starts per minute is reached."
@@ -136,18 +117,9 @@ class Reservations:
             )
         return None
 
-    @property
-    def grants_text(self) -> str:
-        """How many of the devices in trial hold a grant and have not reported a start, in words."""
-        return (
-            f", {len(self._granted)} of these with a grant and no reported start"
-            if self._granted
-            else ""
-        )
-
     def has_place(self, row: int) -> bool:
-        """True if the device is admitted or holds a grant, and has no recorded start."""
-        return row in self._reserved or row in self._granted
+        """True if the device is admitted and has no recorded start."""
+        return row in self._reserved
 
     def reserve(
         self, row: int, labels: Mapping[str, str], now: float, *, is_progress: bool = False
@@ -158,8 +130,6 @@ class Reservations:
         """
         if is_progress:
             self.note_progress(now)
-        if row in self._granted:
-            return
         if row in self._reserved:
             times, since = self._reserved[row]
             self._reserved[row] = (times + 1, since)
@@ -194,46 +164,8 @@ class Reservations:
         """
         if is_progress and at is not None:
             self.note_progress(at)
-        reserved = self._reserved.pop(row, None)
-        granted = self._granted.pop(row, None)
-        if reserved is None and granted is None and at is not None:
+        if self._reserved.pop(row, None) is None and at is not None:
             self.starts.add(at)
-
-    def granted_since(self, row: int) -> float | None:
-        """Time at which the device got its grant. None if it has none."""
-        return self._granted.get(row)
-
-    def grant(self, row: int, labels: Mapping[str, str], at: float) -> bool:
-        """Turn the reservation of the device into a grant from ``at`` on: its offer is durable.
-
-        Returns False if there was no reservation, because the grant is replayed from the store.
-        """
-        reserved = self._reserved.pop(row, None) is not None
-        if not reserved:
-            self.starts.add(at)
-            self.begin_trial(row, labels)
-        self._granted[row] = at
-        return reserved
-
-    def cancel_grant(self, row: int) -> None:
-        """Cancel the grant of a device that has not begun and will not begin."""
-        at = self._granted.pop(row, None)
-        if at is not None:
-            self.starts.remove(at)
-            self.end_trial(row)
-
-    def ended(self, row: int) -> None:
-        """End the grant of a device that reported its outcome without reporting its start."""
-        if self._granted.pop(row, None) is not None:
-            self.end_trial(row)
-
-    def put_off(self, row: int, at: float) -> None:
-        """Defer: a device with a grant gets no new offer for PUT_OFF_S."""
-        if row in self._granted:
-            self._put_off[row] = at + PUT_OFF_S
-
-    def is_put_off(self, row: int, now: float) -> bool:
-        return now < self._put_off.get(row, now)
 
     def note_progress(self, at: float) -> None:
         """Restart the patience: a start was admitted, or blocked by the window of its device."""

@@ -43,7 +43,6 @@ _BIT: Final = {
     OutcomeKind.REFUSED: 8,
     OutcomeKind.REVERTED: 16,
     OutcomeKind.TRIAL_FAILED: 32,
-    OutcomeKind.OFFERED: 0,  # recorded by the hub and not counted here: see ``legacy_grants``
 }
 _STARTED: Final = _BIT[OutcomeKind.TRIAL_STARTED]
 _EXPOSED_BITS: Final = 2 | 4 | 16 | 32
@@ -85,8 +84,10 @@ class Ledger:
         self.version = 0  # grows with every report that changes a bit
         self._show()
 
-    def record(self, row: int, outcome: Outcome, wave: int | None) -> DeviceStanding | None:
-        """Record a report. Returns the new standing. None if the report changes nothing.
+    def record(
+        self, row: int, outcome: Outcome, wave: int | None
+    ) -> tuple[DeviceStanding, DeviceStanding] | None:
+        """Record a report. Returns the standings before and after it. None if it changes nothing.
 
         ``wave`` is the index of the first wave that contains the device. None if no wave does.
         """
@@ -109,7 +110,7 @@ class Ledger:
         if outcome.kind in _WITH_REASON:
             self._count_reason(outcome.reason or outcome.kind.value)
         self.version += 1
-        return _ALL[standing]
+        return _ALL[before.bit_length()], _ALL[standing]
 
     def record_all(
         self, rows: Rows, outcome: Outcome, waves: npt.NDArray[np.int16]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.release import ReleaseManifest, Variant
-from edgefleet.protocol.version import PREVIOUS, PROTOCOL
+from edgefleet.protocol.version import OLDEST, OLDEST_SERVED, ONE_MODEL, PROTOCOL, is_served
 from edgefleet.rollout.fleet.columns import Mask
 from edgefleet.rollout.fleet.fleet import NOT_REPORTED, Kit
 
@@ -20,7 +20,8 @@ class Misfit(StrEnum):
     MEMORY_TOO_SMALL = (
         "memory_too_small"  # the memory limit of the variant exceeds the device memory
     )
-    AGENT_TOO_OLD = "agent_too_old"  # the agent uses a protocol version older than the previous one
+    AGENT_TOO_OLD = "agent_too_old"  # the hub does not serve the protocol version of the agent
+    AGENT_ONE_MODEL = "agent_one_model"  # the agent has one model, and runs another one
 
 
 def variants_of(manifest: ReleaseManifest) -> dict[str, Variant]:
@@ -46,10 +47,16 @@ def misfit(kit: Kit, variants: Mapping[str, Variant]) -> Misfit | None:
 
 def too_old(protocol: int) -> bool:
     """True if the agent has reported a protocol version that the hub does not serve."""
-    return protocol != NOT_REPORTED and not PREVIOUS <= protocol <= PROTOCOL
+    return protocol != NOT_REPORTED and not is_served(protocol)
 
 
 def all_too_old(protocols: npt.NDArray[np.uint8]) -> Mask:
     """``too_old`` for each of ``protocols``."""
-    old: Mask = (protocols != NOT_REPORTED) & ((protocols < PREVIOUS) | (protocols > PROTOCOL))
+    old: Mask = (protocols != NOT_REPORTED) & ((protocols < OLDEST_SERVED) | (protocols > PROTOCOL))
     return old
+
+
+def all_with_one_model(protocols: npt.NDArray[np.uint8]) -> Mask:
+    """``has_one_model`` for each of ``protocols``."""
+    found: Mask = (protocols >= OLDEST) & (protocols <= ONE_MODEL)
+    return found

@@ -1,7 +1,8 @@
-"""The fleet in columns: one row per device, 39 bytes plus the name.
+"""The fleet in columns: one row per device, 38 bytes plus the name, for any number of models.
 
 Rows are added and never removed, so the row number of a device never changes and its token can
-contain it. Labels are interned as whole sets, so a selector is evaluated once per distinct set.
+contain it. Labels are interned as whole sets, so a selector is evaluated once per distinct set. So
+are the releases on a device and the phases of its models; see ``release_sets``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.base.ids import device_hash
-from edgefleet.protocol.device import Phase
-from edgefleet.protocol.version import is_served
+from edgefleet.protocol.device import CheckIn, Phase
+from edgefleet.protocol.version import has_one_model, is_served
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
-from edgefleet.rollout.fleet.reports import IDLE_CODE, PHASE_CODES, PHASES, FleetFigures, Report
+from edgefleet.rollout.fleet.device_models import DeviceModels
+from edgefleet.rollout.fleet.release_sets import ReleaseSet
+from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
 from edgefleet.rollout.fleet.selector import Selector
 from edgefleet.rollout.limits import SEQ_MAX
 
-NOTHING: Final = 0  # the release number of a device that runs none, or has not reported
 NOT_REPORTED: Final = 0  # the protocol version of an agent that has not reported one
 NO_PROTOCOL: Final = 255  # the protocol version of an agent, if it does not fit into the column
 
@@ -53,16 +55,14 @@ class Fleet:
         self._label_sets: list[Mapping[str, str]] = []
         self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
         self._label_keys: set[str] = set()
-        self._releases: list[tuple[str, str] | None] = [None]
-        self._release_ids: dict[tuple[str | None, str | None], int] = {}
+        self.models = DeviceModels()
+        self._sets, self._known_lists = self.models.sets, self.models.known_lists
         self._hash = np.zeros(0, np.uint64)
         self._last_seen = np.zeros(0, np.float64)
         self._seq = np.zeros(0, np.int64)
-        self._running = np.zeros(0, np.uint32)
         self._labels = np.zeros(0, np.uint32)
         self._kit = np.zeros(0, np.uint32)
         self._protocol = np.zeros(0, np.uint8)
-        self._phase = np.zeros(0, np.uint8)
         self._changed = np.zeros(0, np.uint8)
         self._grow(1024)
 
@@ -119,7 +119,10 @@ class Fleet:
         if before == version:
             return
         self._protocol_at[row] = version
-        if is_served(version) != (before == NOT_REPORTED or is_served(before)):
+        self._changed_at[row] = 1
+        served = is_served(version) != (before == NOT_REPORTED or is_served(before))
+        models = has_one_model(version) != has_one_model(before) and self.models.model_count > 1
+        if served or models:
             self.facts_version += 1
 
     def set_protocols(self, rows: Rows, protocol: int) -> None:
@@ -137,34 +140,50 @@ class Fleet:
         phase: Phase,
         protocol: int | None = None,
     ) -> None:
-        """Record a check-in. A ``protocol`` of None keeps the known version."""
-        found = self._release_ids.get((model, release))
-        number = self.release_id(model, release) if found is None else found
-        code = PHASE_CODES[phase]
-        same = self._running_at[row] == number and self._phase_at[row] == code
-        if not (same and self._last_seen_at[row]):
+        """Record a check-in of an agent with one model. None keeps the known ``protocol``."""
+        key = (model, release, phase)
+        numbers = self._known_lists.get(key) or self.models.intern_one(*key)
+        if self._set_at[row] != numbers[0] or self._activity_at[row] != numbers[1]:
+            self._set_models(row, *numbers)
+        elif not self._last_seen_at[row]:
             self._changed_at[row] = 1
         self._last_seen_at[row] = now
-        self._running_at[row] = number
-        self._phase_at[row] = code
         if protocol is not None and self._protocol_at[row] != protocol:
             self.set_protocol(row, protocol)
+
+    def observe_models(self, row: int, now: float, check_in: CheckIn) -> None:
+        """Record a check-in of an agent with several models. Models that it names are known."""
+        reports, full = check_in.models, check_in.full
+        if reports or full:
+            numbers = self.models.intern(row, reports, full=full)
+            if self._set_at[row] != numbers[0] or self._activity_at[row] != numbers[1]:
+                self._set_models(row, *numbers)
+            if full:
+                self.models.accept_digest(row, check_in.digest)
+        if not self._last_seen_at[row]:
+            self._changed_at[row] = 1
+        self._last_seen_at[row] = now
+        if self._protocol_at[row] != check_in.protocol:
+            self.set_protocol(row, check_in.protocol)
 
     def heartbeats(
         self, rows: Rows, now: float | npt.NDArray[np.float64], running: npt.NDArray[np.uint32]
     ) -> None:
-        """Record check-ins of idle devices. ``now`` is one time for all, or one time per row."""
+        """Record check-ins of idle devices with one release, given by its number.
+
+        ``now`` is one time for all, or one time per row.
+        """
         self._last_seen[rows] = now
-        self._running[rows] = running
-        self._phase[rows] = IDLE_CODE
+        if self.models.write_numbers(rows, running):
+            self.facts_version += 1
 
     def observe_all(
         self, rows: Rows, now: float, *, model: str | None, release: str | None, phase: Phase
     ) -> None:
         """``observe`` for many devices with the same report."""
         self._last_seen[rows] = now
-        self._running[rows] = self.release_id(model, release)
-        self._phase[rows] = PHASE_CODES[phase]
+        if self.models.write_all_one(rows, model, release, phase):
+            self.facts_version += 1
 
     def accept_seqs(self, rows: Rows, seq: int) -> Mask:
         """``accept_seq`` for many devices that sent the same number."""
@@ -174,22 +193,24 @@ class Fleet:
         self._seq[rows[accepted]] = seq
         return accepted
 
-    def copy_reports(self) -> tuple[npt.NDArray[np.generic], ...]:
+    def copy_reports(self) -> ReportColumns:
         """Copy the reported columns, for ``load_reports`` of a fleet of at least this size."""
         end = len(self)
-        columns = (self._last_seen, self._seq, self._running, self._phase)
-        return tuple(column[:end].copy() for column in columns)
-
-    def load_reports(self, kept: tuple[npt.NDArray[np.generic], ...]) -> None:
-        """Load the result of ``copy_reports``. Release numbers must not have changed since."""
-        columns: tuple[npt.NDArray[np.generic], ...] = (
-            self._last_seen,
-            self._seq,
-            self._running,
-            self._phase,
+        return ReportColumns(
+            self._last_seen[:end].copy(),
+            self._seq[:end].copy(),
+            self._protocol[:end].copy(),
+            self.models.copy(end),
         )
-        for column, values in zip(columns, kept, strict=True):
-            column[: len(values)] = values
+
+    def load_reports(self, kept: ReportColumns) -> None:
+        """Load the result of ``copy_reports``."""
+        end = len(kept.seq)
+        self._last_seen[:end] = kept.last_seen
+        self._seq[:end] = kept.seq
+        self._protocol[:end] = kept.protocol
+        self.models.load(kept.models)
+        self.facts_version += 1
 
     def accept_seq(self, row: int, seq: int) -> bool:
         """Record ``seq``. Returns False for a replay: ``seq`` is not above all earlier numbers."""
@@ -206,9 +227,17 @@ class Fleet:
         return Report(
             last_seen=self._last_seen_at[row],
             seq=self._seq_at[row],
-            running=self._releases[self._running_at[row]],
-            phase=PHASES[self._phase_at[row]],
+            protocol=self._protocol_at[row],
+            models=self.models.reports(row),
         )
+
+    def restore(self, row: int, report: Report) -> None:
+        """Load a report that ``report`` returned, possibly in another process."""
+        self._set_models(row, *self.models.intern(row, report.models, full=True))
+        self._last_seen_at[row] = report.last_seen
+        self._protocol_at[row] = report.protocol
+        self._seq_at[row] = report.seq
+        self.facts_version += 1
 
     def name(self, row: int) -> str:
         return self._names[row]
@@ -226,9 +255,6 @@ class Fleet:
         """The protocol version that the agent sent last. NOT_REPORTED before the first check-in."""
         return self._protocol_at[row]
 
-    def phase(self, row: int) -> Phase:
-        return PHASES[self._phase_at[row]]
-
     def last_seq(self, row: int) -> int:
         return self._seq_at[row]
 
@@ -241,12 +267,13 @@ class Fleet:
         seen = self._last_seen_at[row]
         return seen > 0 and now - seen <= self.offline_after_s
 
-    def running(self, row: int) -> tuple[str, str] | None:
-        """(model, release) of the last report. None if it has none, or before the first."""
-        return self._releases[self._running_at[row]]
+    def set_of(self, row: int) -> ReleaseSet:
+        """The release set of the device."""
+        return self._sets[self._set_at[row]]
 
-    def running_id(self, row: int) -> int:
-        return self._running_at[row]
+    def numbers(self, row: int) -> frozenset[int]:
+        """The numbers of all releases on the device."""
+        return self._sets[self._set_at[row]].numbers
 
     def hash(self, row: int) -> int:
         return self._hash_at[row]
@@ -276,20 +303,12 @@ class Fleet:
         return self._protocol[: len(self)]
 
     @property
-    def running_ids(self) -> npt.NDArray[np.uint32]:
-        return self._running[: len(self)]
-
-    @property
     def changed(self) -> npt.NDArray[np.uint8]:
         """1 for a device whose first check-in, release or phase is not stored yet.
 
         A shell with a store writes 0 once it has stored ``report``.
         """
         return self._changed[: len(self)]
-
-    @property
-    def phases(self) -> npt.NDArray[np.uint8]:
-        return self._phase[: len(self)]
 
     def silent_longer(self, rows: Rows, now: float, than_s: float) -> Mask:
         """True for each row without a check-in for more than ``than_s`` seconds.
@@ -333,31 +352,37 @@ class Fleet:
         by_set = np.fromiter((selector.matches(labels) for labels in self._label_sets), np.bool_)
         return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
 
-    def release_id(self, model: str | None, release: str | None) -> int:
-        """The number of a release in the columns. 0 for no release."""
-        if model is None or release is None:
-            return NOTHING
-        key = (model, release)
-        number = self._release_ids.get(key)
-        if number is None:
-            number = self._release_ids[key] = len(self._releases)
-            self._releases.append(key)
-        return number
-
-    def release_named(self, number: int) -> tuple[str, str] | None:
-        return self._releases[number]
-
     def figures(self, now: float) -> FleetFigures:
         """Counts over the whole fleet. Online: a check-in within the last ``offline_after_s``."""
         seen = self._last_seen[: len(self)]
         online = (seen > 0) & (now - seen <= self.offline_after_s)
-        profiles = [kit.profile for kit in self._kits]
-        return FleetFigures.of(
-            online,
-            (self.kit_ids, profiles),
-            self.phases,
-            (self.running_ids, self._releases),
+        by_profile = dict.fromkeys((kit.profile for kit in self._kits), 0)
+        for number, count in enumerate(np.bincount(self.kit_ids).tolist()):
+            by_profile[self._kits[number].profile] += count
+        by_release, by_phase = self.models.count(online)
+        on_release: dict[str, dict[str, int]] = {}
+        for number, count in by_release.items():
+            if (named := self.models.release_named(number)) is not None:
+                on_release.setdefault(named[0], {})[named[1]] = count
+        return FleetFigures(
+            total=len(online),
+            online=int(np.count_nonzero(online)),
+            by_profile=by_profile,
+            by_phase={phase.value: count for phase, count in by_phase.items()},
+            on_release=on_release,
         )
+
+    def _set_models(self, row: int, number: int, activity: int) -> None:
+        """Write the release set and the activity of the device."""
+        before = self._set_at[row]
+        self._set_at[row] = number
+        self._activity_at[row] = activity
+        self._changed_at[row] = 1
+        if number != before and self.models.model_count > 1:
+            sets = self._sets
+            others = sets[before].by_model.keys() != sets[number].by_model.keys()
+            if others and has_one_model(self._protocol_at[row]):
+                self.facts_version += 1  # eligible for other rollouts
 
     def _kit_id(self, kit: Kit) -> int:
         number = self._kit_ids.get(kit)
@@ -379,19 +404,17 @@ class Fleet:
         self._hash = longer(self._hash, capacity)
         self._last_seen = longer(self._last_seen, capacity)
         self._seq = longer(self._seq, capacity)
-        self._running = longer(self._running, capacity)
         self._labels = longer(self._labels, capacity)
         self._kit = longer(self._kit, capacity)
         self._protocol = longer(self._protocol, capacity)
-        self._phase = longer(self._phase, capacity)
+        self.models.grow(capacity)
+        self._set_at, self._activity_at = self.models.set_at, self.models.activity_at
         self._changed = longer(self._changed, capacity)
         # Views of the same memory: an item costs a third of the time of an array item.
         self._hash_at = self._hash.data
         self._last_seen_at = self._last_seen.data.cast("B").cast("d")
         self._seq_at = self._seq.data
-        self._running_at = self._running.data
         self._labels_at = self._labels.data
         self._kit_at = self._kit.data
         self._protocol_at = self._protocol.data
-        self._phase_at = self._phase.data
         self._changed_at = self._changed.data

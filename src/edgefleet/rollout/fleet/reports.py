@@ -1,21 +1,20 @@
 """Device reports, as values and as codes in the columns of the fleet."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.device import Phase
-from edgefleet.rollout.fleet.columns import Mask
+from edgefleet.protocol.device import ModelReport, Phase
+from edgefleet.rollout.fleet.release_sets import Activity
 
 PHASES: Final = tuple(Phase)
 PHASE_CODES: Final = {phase: code for code, phase in enumerate(PHASES)}
 
 
 def phase_code(phase: Phase) -> int:
-    """The code of a phase in ``Fleet.phases``."""
+    """The code of a phase in ``DeviceModels.all_phases``."""
     return PHASE_CODES[phase]
 
 
@@ -29,42 +28,38 @@ class Report(NamedTuple):
 
     last_seen: float  # seconds since the epoch, 0.0 if the device never checked in
     seq: int
-    running: tuple[str, str] | None  # model and release
-    phase: Phase
+    protocol: int
+    models: tuple[ModelReport, ...]
+
+
+class ReportedModels(NamedTuple):
+    """The columns of release sets and activities, and their tables by number."""
+
+    set: npt.NDArray[np.uint16]
+    activity: npt.NDArray[np.uint16]
+    sets: tuple[tuple[tuple[str, str], ...], ...]  # model and release
+    activities: tuple[Activity, ...]
+
+
+class ReportColumns(NamedTuple):
+    """The reported columns of a fleet."""
+
+    last_seen: npt.NDArray[np.float64]
+    seq: npt.NDArray[np.int64]
+    protocol: npt.NDArray[np.uint8]
+    models: ReportedModels
 
 
 @dataclass(frozen=True, slots=True)
 class FleetFigures:
-    """Counts of the fleet at one time. ``on_release``: model -> release -> online devices."""
+    """Counts of the fleet at one time.
+
+    ``by_phase`` counts online devices by the model that is furthest on its way. ``on_release``:
+    model -> release -> online devices.
+    """
 
     total: int
     online: int
     by_profile: dict[str, int]
     by_phase: dict[str, int]
     on_release: dict[str, dict[str, int]]
-
-    @classmethod
-    def of(
-        cls,
-        online: Mask,
-        profiles: tuple[npt.NDArray[np.uint32], Sequence[str]],
-        phases: npt.NDArray[np.uint8],
-        running: tuple[npt.NDArray[np.uint32], Sequence[tuple[str, str] | None]],
-    ) -> "FleetFigures":
-        """Count the columns of a fleet. Profiles and releases are numbers and their names."""
-        by_profile: dict[str, int] = dict.fromkeys(profiles[1], 0)
-        for number, count in enumerate(np.bincount(profiles[0]).tolist()):
-            by_profile[profiles[1][number]] += count
-        by_phase = np.bincount(phases[online], minlength=len(PHASES))
-        on_release: dict[str, dict[str, int]] = {}
-        for number, count in enumerate(np.bincount(running[0][online]).tolist()):
-            named = running[1][number]
-            if named is not None and count:
-                on_release.setdefault(named[0], {})[named[1]] = count
-        return cls(
-            total=len(online),
-            online=int(np.count_nonzero(online)),
-            by_profile=by_profile,
-            by_phase={phase.value: int(by_phase[code]) for code, phase in enumerate(PHASES)},
-            on_release=on_release,
-        )

@@ -1,6 +1,6 @@
 """The scope of a rollout: its eligible devices, and the devices inside its waves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,38 +8,20 @@ import numpy.typing as npt
 
 from edgefleet.base.ids import mix64
 from edgefleet.protocol.release import Variant
+from edgefleet.protocol.version import has_one_model
 from edgefleet.rollout.fleet import cut
+from edgefleet.rollout.fleet.answers import Answers
 from edgefleet.rollout.fleet.columns import Mask, Rows
-from edgefleet.rollout.fleet.eligibility import Misfit, all_too_old, misfit, too_old
+from edgefleet.rollout.fleet.eligibility import (
+    Misfit,
+    all_too_old,
+    all_with_one_model,
+    misfit,
+    too_old,
+)
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import WaveState
-
-
-class Answers:
-    """Cached answers to a question about label sets or kits: one per distinct set or kit.
-
-    ``ask`` answers for the number of a label set or kit. ``count`` returns how many there are now.
-    """
-
-    def __init__(self, ask: Callable[[int], bool], count: Callable[[], int]) -> None:
-        self._ask = ask
-        self._count = count
-        self._known = bytearray()
-
-    def __getitem__(self, number: int) -> bool:
-        if number >= len(self._known):
-            self._learn()
-        return self._known[number] != 0
-
-    def all(self) -> Mask:
-        """One truth value per label set or kit."""
-        self._learn()
-        return np.frombuffer(bytes(self._known), np.bool_)
-
-    def _learn(self) -> None:
-        for number in range(len(self._known), self._count()):
-            self._known.append(self._ask(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +44,23 @@ Parts = tuple[Part, ...]
 
 
 class Scope:
-    """A selector, the variants of the release, and the rollout's salt.
+    """A selector, the model and the variants of the release, and the rollout's salt.
 
     A device is eligible if the selector matches it and the release fits it. Answers are cached by
     label set and by kit, so one device costs two reads.
     """
 
     def __init__(
-        self, fleet: Fleet, selector: Selector, variants: Mapping[str, Variant], salt: int
+        self,
+        fleet: Fleet,
+        selector: Selector,
+        model: str,
+        variants: Mapping[str, Variant],
+        salt: int,
     ) -> None:
         self._fleet = fleet
         self.selector = selector
+        self._model = model
         self._variants = variants
         self._salt = salt
         self._labels = self._answers(selector)
@@ -95,18 +83,22 @@ class Scope:
 
     def misfit(self, row: int) -> Misfit | None:
         """The reason why the release does not fit the device. None if it fits."""
-        if too_old(self._fleet.protocol(row)):
+        protocol = self._fleet.protocol(row)
+        if too_old(protocol):
             return Misfit.AGENT_TOO_OLD
+        if has_one_model(protocol) and self._fleet.set_of(row).has_other(self._model):
+            return Misfit.AGENT_ONE_MODEL
         return misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants)
 
     def eligible(self, row: int) -> bool:
         fleet, kept = self._fleet, self._eligible
         if kept is not None and kept[0] == fleet.facts_version:
             return kept[2][row]
-        return (
-            self._labels[fleet.label_id(row)]
-            and self._kits[fleet.kit_id(row)]
-            and not too_old(fleet.protocol(row))
+        if not (self._labels[fleet.label_id(row)] and self._kits[fleet.kit_id(row)]):
+            return False
+        protocol = fleet.protocol(row)
+        return not too_old(protocol) and not (
+            has_one_model(protocol) and fleet.set_of(row).has_other(self._model)
         )
 
     def ineligible(self) -> dict[str, int]:
@@ -252,35 +244,42 @@ class Scope:
 
     def _ask_eligible(self, rows: Rows) -> Mask:
         by_label, by_kit = self._labels.all(), self._kits.all()
-        mask = ~self._old(rows)
+        mask = ~all_too_old(self._fleet.protocols[rows])
+        mask &= ~self._have_another_model(rows)
         if not by_label.all():
             mask &= by_label[self._fleet.label_ids[rows]]
         if not by_kit.all():
             mask &= by_kit[self._fleet.kit_ids[rows]]
         return mask
 
+    def _have_another_model(self, rows: Rows) -> Mask:
+        """For each row: True if the agent has one model, and that is another one."""
+        if self._fleet.models.model_count < 2:
+            return np.zeros(len(rows), np.bool_)
+        other = self._fleet.models.all_have_other(rows, self._model)
+        return other & all_with_one_model(self._fleet.protocols[rows])
+
     def _count_misfits(self) -> dict[str, int]:
         """Number of misfits by reason. Reads the columns of the fleet only if there can be any."""
         fleet, by_label, fits = self._fleet, self._labels.all(), self._kits.all()
-        old = all_too_old(fleet.protocols)
-        if fits.all() and not old.any():
+        rows = np.arange(len(fleet))
+        old, other = all_too_old(fleet.protocols), self._have_another_model(rows)
+        if fits.all() and not old.any() and not other.any():
             return {}
-        wrong = old | ~fits[fleet.kit_ids]
-        if not by_label.all():
-            wrong &= by_label[fleet.label_ids]
+        selected = by_label[fleet.label_ids]
         found: dict[str, int] = {}
-        counts = np.bincount(fleet.kit_ids[wrong & ~old], minlength=fleet.kit_count)
+        counts = np.bincount(fleet.kit_ids[selected & ~old & ~other], minlength=fleet.kit_count)
         for number, count in enumerate(counts.tolist()):
             reason = misfit(fleet.kit(number), self._variants) if count else None
             if reason is not None:
                 found[reason.value] = found.get(reason.value, 0) + count
-        count_old = int(np.count_nonzero(wrong & old))
-        if count_old:
-            found[Misfit.AGENT_TOO_OLD.value] = count_old
+        for reason, mask in (
+            (Misfit.AGENT_TOO_OLD, old),
+            (Misfit.AGENT_ONE_MODEL, other & ~old),
+        ):
+            if count := int(np.count_nonzero(selected & mask)):
+                found[reason.value] = count
         return found
-
-    def _old(self, rows: Rows) -> Mask:
-        return all_too_old(self._fleet.protocols[rows])
 
     def _selection(self, selector: str) -> Answers | None:
         if not selector:

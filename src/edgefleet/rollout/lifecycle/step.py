@@ -153,7 +153,7 @@ def step(
         msg = f"{state.status} has no transition on {event.signal}"
         raise AssertionError(msg)
     if isinstance(event, WaitReasonChanged):
-        judged = _replace_wave(state, judgement=event.judgement)
+        judged = replace_wave(state, judgement=event.judgement)
         return replace(judged, revision=state.revision + 1), ()
     if isinstance(event, Approved):
         given = event.approval
@@ -242,7 +242,7 @@ def _advanced(
 def _failed(
     state: RolloutState, judgement: Judgement, now: float, action: str
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
-    state = _replace_wave(state, judgement=judgement, closed_at=now)
+    state = replace_wave(state, judgement=judgement, closed_at=now)
     state = replace(state, reason=judgement.reason, text=judgement.text)
     return state, (_line(state, "gate", action, judgement.text),)
 
@@ -256,19 +256,19 @@ def _walked(
     closed: bool,
 ) -> RolloutState:
     """Close the open wave, then open each of ``openings``, closing all but the last at once."""
-    state = _replace_wave(state, judgement=judgement, closed_at=now)
+    state = replace_wave(state, judgement=judgement, closed_at=now)
     for number, opening in enumerate(openings):
         state = _open_next(state, opening, now)
         if closed or number < len(openings) - 1:
             same = replace(judgement, reason=SAME_CUT, at=now)
-            state = _replace_wave(state, judgement=same, closed_at=now)
+            state = replace_wave(state, judgement=same, closed_at=now)
     return state
 
 
 def _open_next(state: RolloutState, opening: Opening, now: float) -> RolloutState:
     index = 0 if state.wave is None else state.wave + 1
     state = replace(state, wave=index)
-    return _replace_wave(
+    return replace_wave(
         state,
         cut=opening.cut,
         threshold=opening.threshold,
@@ -278,7 +278,8 @@ def _open_next(state: RolloutState, opening: Opening, now: float) -> RolloutStat
     )
 
 
-def _replace_wave(state: RolloutState, **changes: Unpack[WaveChanges]) -> RolloutState:
+def replace_wave(state: RolloutState, **changes: Unpack[WaveChanges]) -> RolloutState:
+    """The state with changes to its open wave, which must exist."""
     if state.wave is None:
         msg = f"{state.id} has no open wave"
         raise AssertionError(msg)

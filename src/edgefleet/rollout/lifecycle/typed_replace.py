@@ -120,6 +120,7 @@ class WaitChanges(TypedDict, total=False):
     until: float | None
     devices: int | None
     first: tuple[str, ...]
+    model: str | None
 
 
 class _Replace(Protocol):

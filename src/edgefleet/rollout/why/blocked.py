@@ -1,12 +1,13 @@
 """The waits of devices that could begin: one per reason, with the count and the end if known."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.protocol.why import WAITS, Wait, WaitCode
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
-from edgefleet.rollout.constraints.quarantine import quarantine_text
-from edgefleet.rollout.constraints.reservations import Blocked
 from edgefleet.rollout.constraints.window import LABEL
 from edgefleet.rollout.fleet.columns import Mask, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -30,11 +31,7 @@ def blocked_waits(
     elif len(waiting):
         found += _shut_by_device(active, waiting, fleet, now)
         found += _no_place(active, waiting, fleet, fleet_wide, allowed=allowed, now=now)
-    quarantined = fleet_wide.quarantine.rows(active.state.spec.model)
-    mine = quarantined[active.scope.all_eligible(quarantined)]
-    if len(mine):
-        text = quarantine_text(fleet.name(int(mine[0])) if len(mine) == 1 else None)
-        found.append(_wait(Blocked(WaitCode.QUARANTINED, text), RowSelection.of(mine), fleet))
+    found += _constraints(active, fleet, fleet_wide, waiting)
     misfits = active.scope.ineligible()
     if misfits:
         named = ", ".join(f"{count} {reason}" for reason, count in sorted(misfits.items()))
@@ -46,6 +43,28 @@ def blocked_waits(
             )
         )
     return tuple(found)
+
+
+def _constraints(
+    active: ActiveRollout, fleet: Fleet, fleet_wide: FleetConstraints, waiting: RowSelection
+) -> Iterator[Wait]:
+    """The constraints of single devices, each with the devices that it blocks.
+
+    These are all eligible devices, or for a constraint that ends by itself those that wait.
+    """
+    rollout, model = active.state.id, active.state.spec.model
+    for one in fleet_wide.per_device:
+        if not one.is_active:
+            continue
+        rows = one.blocked_rows(rollout, model)
+        if WAITS[one.code].needs_a_person:
+            rows = rows[active.scope.all_eligible(rows)]
+        elif len(rows):
+            rows = np.intersect1d(rows, waiting.all(), assume_unique=True)
+        if len(rows):
+            only = int(rows[0]) if len(rows) == 1 else None
+            text = one.text(rollout, only, None if only is None else fleet.name(only))
+            yield _wait(Blocked(one.code, text), RowSelection.of(rows), fleet)
 
 
 def _no_place(
@@ -61,10 +80,7 @@ def _no_place(
     reservations = active.reservations
     found: list[Wait] = []
     if active.in_trial >= allowed or active.overdue.suspect:
-        text = (
-            f"{active.in_trial} devices are in trial{reservations.grants_text} "
-            f"(limit {allowed}): {active.overdue.reason}."
-        )
+        text = f"{active.in_trial} devices are in trial (limit {allowed}): {active.overdue.reason}."
         found.append(_wait(Blocked(WaitCode.EXPOSURE, text), waiting, fleet))
     until = reservations.starts.wait_until(now)
     if until is not None:

@@ -1,21 +1,24 @@
 """The wait reports of a device and of a release."""
 
 from collections.abc import Callable
+from typing import Final
 
 from edgefleet.protocol.device import Offer, Phase
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.version import OLDEST, PROTOCOL, starts_by_itself
+from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
-from edgefleet.rollout.constraints.reservations import Blocked
+from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
+from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.eligibility import Misfit, variants_of
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
 from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.why.rollout import plan_another
 
+Decisions = Callable[[str], Offer | Blocked]
 Refusals = Callable[[ActiveRollout], Blocked | None]
 
 
@@ -26,29 +29,68 @@ def explain_device(
     rollouts: tuple[ActiveRollout, ...],
     now: float,
     *,
-    decision: Offer | Blocked,
+    decide: Decisions,
     refusal: Refusals,
 ) -> WaitReport:
-    """The reasons why the device runs its release. ``rollouts`` are ordered newest first.
+    """The reasons why the device runs its releases. ``rollouts`` are ordered newest first.
 
-    ``decision`` is the answer to the next check-in of the device: ``Engine.decide``. ``refusal``
-    returns the reason why the device may not start the release of a rollout now. None if it may.
+    ``decide`` is the answer to the next check-in of the device for a model: ``Admission.decide``.
+    ``refusal`` returns the reason why the device may not start the release of a rollout now. None
+    if it may. With several models each reason names its model, and the line is that of a model that
+    waits, if one does.
     """
+    found: dict[str, list[Wait]] = {}
+    on_device = {report.model for report in fleet.models.reports(row) if report.model}
+    for model in sorted({*on_device, *(active.model for active in rollouts)}):
+        mine = tuple(active for active in rollouts if active.model == model)
+        waits = _explain_model(
+            row, fleet, desired, mine, model, decision=decide(model), refusal=refusal
+        )
+        if model in on_device or waits[-1].code is not WaitCode.NO_ROLLOUT:
+            found[model] = waits
+    if not found:
+        found[""] = [Wait(code=WaitCode.NO_ROLLOUT, text=_NO_ROLLOUT.format(runs="nothing"))]
+    away = () if fleet.online(row, now) else (_away(row, fleet),)
+    if len(found) == 1:
+        (waits,) = found.values()
+        line = waits[-1].text
+    else:
+        waits = [
+            replace(wait, model=model, text=f"{model}: {wait.text}")
+            for model, mine in found.items()
+            for wait in mine
+        ]
+        line = next((wait for wait in waits if wait.code not in _SETTLED), waits[0]).text
+    about = f"device/{fleet.name(row)}"
+    return WaitReport(about=about, at=now, line=line, waits=(*away, *waits))
+
+
+def _explain_model(
+    row: int,
+    fleet: Fleet,
+    desired: Desired,
+    rollouts: tuple[ActiveRollout, ...],
+    model: str,
+    *,
+    decision: Offer | Blocked,
+    refusal: Refusals,
+) -> list[Wait]:
+    """The reasons for one model, the one that summarises them last. ``rollouts`` are of it."""
+    if isinstance(decision, Blocked) and decision.code is WaitCode.UNKNOWN_SET:
+        return [Wait(code=decision.code, text=decision.text)]
     waits: list[Wait] = []
-    if not fleet.online(row, now):
-        waits.append(_away(row, fleet))
     concerning = next((active for active in rollouts if _concerns(active, row)), None)
     wait = None
     if concerning is not None:
         wait = _in_rollout(row, fleet, desired, concerning, decision=decision, refusal=refusal)
         if wait is not None and _is_also_offered(wait, decision, concerning):
             waits.append(wait)  # the reason of the open rollout; another rollout gives an offer
-            wait = _settled(row, fleet, desired, decision, refusal)
-    wait = wait or _not_followed(row, desired, rollouts)
-    waits.append(wait or _settled(row, fleet, desired, decision, refusal))
-    return WaitReport(
-        about=f"device/{fleet.name(row)}", at=now, line=waits[-1].text, waits=tuple(waits)
-    )
+            wait = _settled(row, fleet, desired, model, decision=decision, refusal=refusal)
+    wait = wait or _not_given(row, fleet, desired, rollouts)
+    return [
+        *waits,
+        wait or _settled(row, fleet, desired, model, decision=decision, refusal=refusal),
+    ]
 
 
 def _concerns(active: ActiveRollout, row: int) -> bool:
@@ -80,15 +122,15 @@ def _in_rollout(
     state, release = active.state, active.state.spec.release
     where = f"rollout {state.id} of release {release}"
     standing = active.ledger.standing(row)
-    runs_it = fleet.running_id(row) == active.release.number
+    runs_it = active.release.number in fleet.numbers(row)
     misfit = active.scope.misfit(row)
-    if misfit is not None and standing is DeviceStanding.NONE:
+    if misfit is Misfit.AGENT_ONE_MODEL or (misfit and standing is DeviceStanding.NONE):
         return Wait(
             code=WaitCode.INELIGIBLE,
             text=_misfit_text(misfit, active, fleet, row),
         )
     if state.status is Status.REVERTING and (runs_it or standing is DeviceStanding.TRIAL):
-        want = desired.rollout(row)
+        want = desired.rollout(row, active.model)
         if want is None:
             return Wait(
                 code=WaitCode.NO_PREVIOUS_RELEASE,
@@ -120,10 +162,7 @@ def _in_rollout(
         )
     if standing is DeviceStanding.HEALTHY or runs_it:
         return None
-    wait = _not_begun(row, fleet, desired, active, standing, decision=decision, refusal=refusal)
-    if wait is not None and starts_by_itself(fleet.protocol(row)):
-        return replace(wait, text=f"{wait.text} {_BY_ITSELF}")
-    return wait
+    return _not_begun(row, fleet, desired, active, standing, decision=decision, refusal=refusal)
 
 
 def _not_begun(
@@ -197,14 +236,14 @@ def _offered(
     refusal: Refusals,
 ) -> Wait:
     """The reason why the device waits before its download or, once staged, before its start."""
-    release, phase = active.state.spec.release, fleet.phase(row)
+    release, phase = active.state.spec.release, fleet.models.phase(row, active.model)
     if phase in (Phase.FETCHING, Phase.PROVING):
-        return _on_its_way(row, fleet, release, standing)
+        return _on_its_way(row, fleet, active, standing)
     blocked = refusal(active)
     if blocked is None and isinstance(decision, Blocked):
         blocked = decision
     if blocked is None:
-        return _on_its_way(row, fleet, release, standing)
+        return _on_its_way(row, fleet, active, standing)
     has = "has downloaded the release and " if phase is Phase.STAGED else ""
     return _blocked(f"This device {has}waits to start release {release}", blocked)
 
@@ -218,11 +257,12 @@ def _blocked(start: str, blocked: Blocked) -> Wait:
     )
 
 
-def _on_its_way(row: int, fleet: Fleet, release: str, standing: DeviceStanding) -> Wait:
-    if fleet.phase(row) in (Phase.FETCHING, Phase.PROVING):
+def _on_its_way(row: int, fleet: Fleet, active: ActiveRollout, standing: DeviceStanding) -> Wait:
+    release, phase = active.state.spec.release, fleet.models.phase(row, active.model)
+    if phase in (Phase.FETCHING, Phase.PROVING):
         return Wait(
             code=WaitCode.FETCHING,
-            text=f"This device is {fleet.phase(row).value} release {release}.",
+            text=f"This device is {phase.value} release {release}.",
         )
     if standing is DeviceStanding.DEFERRED:
         return Wait(
@@ -236,16 +276,22 @@ def _on_its_way(row: int, fleet: Fleet, release: str, standing: DeviceStanding) 
     )
 
 
-def _not_followed(row: int, desired: Desired, rollouts: tuple[ActiveRollout, ...]) -> Wait | None:
-    """The wait for the newest completed rollout that excludes this device as a newcomer.
+def _not_given(
+    row: int, fleet: Fleet, desired: Desired, rollouts: tuple[ActiveRollout, ...]
+) -> Wait | None:
+    """The wait for the newest completed rollout that does not give this device its release.
 
-    None if there is no such rollout.
+    The device is a newcomer, or its agent has one model. None if there is no such rollout.
     """
-    if desired.rollout(row) is not None:
-        return None
     for active in rollouts:
-        completed = active.state.status is Status.COMPLETED
-        if completed and not active.follows(row) and active.scope.eligible(row):
+        if active.state.status is not Status.COMPLETED:
+            continue
+        if desired.rollout(row, active.model) is not None:
+            return None
+        if active.scope.misfit(row) is Misfit.AGENT_ONE_MODEL and active.scope.selected(row):
+            text = _misfit_text(Misfit.AGENT_ONE_MODEL, active, fleet, row)
+            return Wait(code=WaitCode.INELIGIBLE, text=text)
+        if not active.follows(row) and active.scope.eligible(row):
             return Wait(
                 code=WaitCode.NOT_FOLLOWED,
                 text=f"This device enrolled after the end of rollout {active.state.id} of release "
@@ -257,16 +303,21 @@ def _not_followed(row: int, desired: Desired, rollouts: tuple[ActiveRollout, ...
 
 
 def _settled(
-    row: int, fleet: Fleet, desired: Desired, decision: Offer | Blocked, refusal: Refusals
+    row: int,
+    fleet: Fleet,
+    desired: Desired,
+    model: str,
+    *,
+    decision: Offer | Blocked,
+    refusal: Refusals,
 ) -> Wait:
-    want = desired.rollout(row)
-    running = fleet.running(row)
+    want = desired.rollout(row, model)
+    number = fleet.set_of(row).by_model.get(model, NOTHING)
+    running = fleet.models.release_named(number)
     runs = "nothing" if running is None else f"release {running[1]} of {running[0]}"
     if want is None:
-        return Wait(
-            code=WaitCode.NO_ROLLOUT, text=f"No rollout covers this device; it runs {runs}."
-        )
-    if fleet.running_id(row) == want.release.number:
+        return Wait(code=WaitCode.NO_ROLLOUT, text=_NO_ROLLOUT.format(runs=runs))
+    if number == want.release.number:
         return Wait(
             code=WaitCode.DONE, text=f"This device runs {runs}, as rollout {want.state.id} wants."
         )
@@ -279,19 +330,17 @@ def _settled(
         )
     standing = want.ledger.standing(row)
     if standing >= DeviceStanding.TRIAL:
-        return _on_its_way(row, fleet, want.state.spec.release, standing)
+        return _on_its_way(row, fleet, want, standing)
     return _offered(row, fleet, want, standing, decision=decision, refusal=refusal)
 
 
+_NO_ROLLOUT: Final = "No rollout covers this device; it runs {runs}."
+_SETTLED: Final = frozenset({WaitCode.DONE, WaitCode.NO_ROLLOUT})
 _EXCLUSIONS = {
     DeviceStanding.FAILED: "Release {release} failed on this device",
     DeviceStanding.REFUSED: "This device refused release {release}",
     DeviceStanding.REVERTED: "This device reverted from release {release}",
 }
-_BY_ITSELF = (
-    "The agent speaks the previous protocol and starts by itself, so its place is granted with the "
-    "offer."
-)
 
 
 def _misfit_text(misfit: Misfit, active: ActiveRollout, fleet: Fleet, row: int) -> str:
@@ -301,8 +350,14 @@ def _misfit_text(misfit: Misfit, active: ActiveRollout, fleet: Fleet, row: int) 
     variant = variants_of(manifest).get(kit.profile)
     if misfit is Misfit.AGENT_TOO_OLD:
         return (
-            f"The agent speaks protocol {fleet.protocol(row)}, and this hub speaks protocols "
-            f"{OLDEST} to {PROTOCOL}: update the agent to get release {manifest.release}."
+            f"The agent speaks protocol {fleet.protocol(row)}, and this hub serves protocols "
+            f"{OLDEST_SERVED} to {PROTOCOL}: update the agent to get release {manifest.release}."
+        )
+    if misfit is Misfit.AGENT_ONE_MODEL:
+        others = sorted(fleet.set_of(row).by_model.keys() - {manifest.model})
+        return (
+            f"The agent has one model, and this device runs {', '.join(others)}: update the agent "
+            f"to get release {manifest.release} of {manifest.model} beside it."
         )
     if variant is None:
         return f"{release} has no variant for profile {kit.profile} of this device."

@@ -3,7 +3,7 @@
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status
 from edgefleet.protocol.why import Wait, WaitReport
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.starts import allowed
+from edgefleet.rollout.admission.control import allowed
 from edgefleet.rollout.census import Census, closed_evidence, count_census, find_owing
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.desired import Desired
@@ -33,8 +33,8 @@ class RolloutStatus:
 
     def census(self, active: ActiveRollout, now: float) -> Census:
         """Count the open wave now, for a decision about the rollout."""
-        quarantined = self._fleet_wide.quarantine.rows(active.state.spec.model)
-        census = count_census(active, self._fleet, self._desired, now, quarantined=quarantined)
+        out = self._fleet_wide.for_a_person(active.state.id, active.state.spec.model)
+        census = count_census(active, self._fleet, self._desired, now, out=out)
         if census.evidence.cut >= CENSUS_KEPT_FROM:
             self._counted[active.state.id] = (active.state.revision, now, census)
         return census

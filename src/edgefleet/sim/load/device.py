@@ -1,6 +1,6 @@
 """One simulated device: the real agent core, with a virtual disk and network for its effects."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, assert_never
@@ -10,10 +10,19 @@ from edgefleet.agent import event as happened
 from edgefleet.agent.effect import Effect
 from edgefleet.agent.event import Event
 from edgefleet.agent.limits import INTERVAL_S
-from edgefleet.agent.state import AgentState, InstalledRelease, Pace, SlotName, running, slot
+from edgefleet.agent.slots import GOLDEN, MODEL, folder, path, pointer_text, read_pointer
+from edgefleet.agent.state import (
+    AgentState,
+    InstalledRelease,
+    Pace,
+    Slot,
+    SlotName,
+    running,
+    slot,
+)
 from edgefleet.agent.step import step
 from edgefleet.agent.stored import from_store, to_store
-from edgefleet.agent.table import PHASES
+from edgefleet.agent.table import PHASES, Stage
 from edgefleet.protocol.device import CheckInAnswer, Facts, Phase, Reason
 from edgefleet.protocol.wire import encode
 from edgefleet.security.signing import PublicKey
@@ -21,14 +30,14 @@ from edgefleet.sim.limits import ANSWER_TIMEOUT_S
 from edgefleet.sim.load.disk import Shelf, VirtualDisk
 from edgefleet.sim.load.draws import Draws
 from edgefleet.sim.load.event_loop import Appointment, EventLoop, Scope
-from edgefleet.sim.load.fetch import GOLDEN, MODEL, Fetched, Fetching, file_path
+from edgefleet.sim.load.fetch import Fetched, Fetching
 from edgefleet.sim.load.hub_api import Failed, HubApi
 from edgefleet.sim.load.link import LinkFacts, VirtualLink
 from edgefleet.sim.load.serving_process import Laboratory, ModelBehaviour, VirtualServing
 
 _STATE: Final = "state.json"
 _POINTER: Final = "current"
-_SLOTS: Final[Mapping[bytes, SlotName]] = {b"a": "a", b"b": "b"}
+_NAMES: Final[tuple[SlotName, ...]] = ("a", "b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +97,12 @@ class SimDevice:
     @property
     def release(self) -> str | None:
         """The release that the device serves, in trial or confirmed. None if it serves none."""
-        now = running(self.state)
-        return now[1] if now else None
+        return next((found for one in self.state.models.values() if (found := running(one))), None)
 
     @property
     def phase(self) -> Phase:
-        return PHASES[self.state.stage]
+        stages = (one.stage for one in self.state.models.values())
+        return PHASES[next((stage for stage in stages if stage is not Stage.IDLE), Stage.IDLE)]
 
     def boot(self) -> None:
         """Start the agent from the files on the disk, as after an installation or a power cut."""
@@ -104,8 +113,11 @@ class SimDevice:
         self._happen(
             happened.Booted(
                 facts=self.facts.facts,
-                whole=tuple(name for name in _SLOTS.values() if self._whole(name)),
-                pointer=_SLOTS.get(self.disk.read(_POINTER) or b""),
+                whole={
+                    model: tuple(name for name in _NAMES if self._whole(slot(mine, name), name))
+                    for model, mine in self.state.models.items()
+                },
+                pointer=read_pointer(self.disk.read(_POINTER) or b""),
                 serving=None,
                 draw=self._draws.uniform(),
                 pace=self.facts.pace,
@@ -136,10 +148,10 @@ class SimDevice:
             case do.SendCheckIn():
                 self._send(effect)
             case do.FetchManifest():
-                fetching = self._fetching(effect.job)
+                fetching = self._fetching(effect)
                 fetching.manifest(effect, self._around.hub, self._token, self._around.trusted)
             case do.Fetch():
-                self._fetching(effect.job).file(effect, self._around.hub, self._token)
+                self._fetching(effect).file(effect, self._around.hub, self._token)
             case do.Prove():
                 self._new_work()
                 self._study(self._work, effect.slot, effect.installed, partial(self._prove, effect))
@@ -156,12 +168,9 @@ class SimDevice:
             case do.Probe():
                 self._on.after(0.0, self._probe)
             case do.MovePointer():
-                if effect.slot is None:
-                    self.disk.remove(_POINTER)
-                else:
-                    self.disk.write(_POINTER, effect.slot.encode())
+                self.disk.write(_POINTER, pointer_text(effect.slots))
             case do.RemoveSlot():
-                self.disk.remove(f"slots/{effect.slot}")
+                self.disk.remove(folder(effect.model, effect.slot))
             case do.SetTimer():
                 if self._timer:
                     self._timer.cancel()
@@ -216,7 +225,7 @@ class SimDevice:
         self._work.end()
         self._work = Scope(self._world)
 
-    def _fetching(self, job: int) -> Fetching:
+    def _fetching(self, effect: do.FetchManifest | do.Fetch) -> Fetching:
         self._new_work()
         return Fetching(
             self._world,
@@ -225,14 +234,15 @@ class SimDevice:
             disk=self.disk,
             shelf=self._around.shelf,
             came=self._came,
-            done=partial(self._worked, job),
+            done=partial(self._worked, effect.model, effect.job),
         )
 
-    def _worked(self, job: int, result: Fetched | Failed) -> None:
+    def _worked(self, model: str, job: int, result: Fetched | Failed) -> None:
         if isinstance(result, Failed):
             draw = self._draws.uniform()
+            code, detail = result.code, result.detail
             self._happen(
-                happened.StagingFailed(job=job, code=result.code, detail=result.detail, draw=draw)
+                happened.StagingFailed(model=model, job=job, code=code, detail=detail, draw=draw)
             )
         else:
             self._happen(result)
@@ -245,8 +255,8 @@ class SimDevice:
         done: Callable[[ModelBehaviour | Failed], None],
     ) -> None:
         """Get the behaviour of the release. ``done`` gets ``Failed`` if a file is missing."""
-        model = self.disk.read(file_path(name, MODEL))
-        golden = self.disk.read(file_path(name, GOLDEN))
+        model = self.disk.read(path(installed.model, name, MODEL))
+        golden = self.disk.read(path(installed.model, name, GOLDEN))
         if model is None or golden is None:
             done(Failed("golden_refused", "A file of the slot is missing."))
         else:
@@ -254,11 +264,11 @@ class SimDevice:
 
     def _prove(self, effect: do.Prove, behaviour: ModelBehaviour | Failed) -> None:
         if isinstance(behaviour, Failed):
-            self._work.after(0.0, partial(self._worked, effect.job, behaviour))
+            self._work.after(0.0, partial(self._worked, effect.model, effect.job, behaviour))
             return
         proof = behaviour.proof
         took_s = proof.load_ms / 1e3 + proof.cases * proof.latency_us_p50 / 1e6
-        proved = happened.Proved(job=effect.job, result=proof)
+        proved = happened.Proved(model=effect.model, job=effect.job, result=proof)
         self._work.after(took_s, partial(self._happen, proved))
 
     def _activate(self, effect: do.Apply, behaviour: ModelBehaviour | Failed) -> None:
@@ -291,9 +301,12 @@ class SimDevice:
         draw = self._draws.uniform()
         self._happen(happened.ServingProbed(status=status, alive=status is not None, draw=draw))
 
-    def _whole(self, name: SlotName) -> bool:
-        installed = slot(self.state, name).installed
-        return installed is not None and (
-            self.disk.digest(file_path(name, MODEL)) == installed.variant.artifact.sha256
-            and self.disk.digest(file_path(name, GOLDEN)) == installed.golden.artifact.sha256
+    def _whole(self, mine: Slot, name: SlotName) -> bool:
+        installed = mine.installed
+        return installed is not None and all(
+            self.disk.digest(path(installed.model, name, file)) == artifact.sha256
+            for file, artifact in (
+                (MODEL, installed.variant.artifact),
+                (GOLDEN, installed.golden.artifact),
+            )
         )

@@ -68,11 +68,14 @@ class VirtualDisk:
         self._put(_checked(path), self._files.get(path, b"") + data)
 
     def rename(self, source: str, target: str) -> None:
-        data = self._files.get(_checked(source))
-        if data is None:
+        inside = f"{_checked(source)}/"
+        moved = [name for name in self._files if name == source or name.startswith(inside)]
+        if not moved:
             raise FileNotFoundError(source)
-        self._drop(source)
-        self._put(_checked(target), data)
+        for name in moved:
+            data = self._files[name]
+            self._drop(name)
+            self._put(_checked(target) + name.removeprefix(source), data)
 
     def remove(self, path: str) -> None:
         inside = f"{_checked(path)}/"

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
+from edgefleet.agent.slots import MANIFEST, path
 from edgefleet.base.errors import EdgefleetError, PublisherError
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.wire import encode
@@ -16,14 +16,7 @@ from edgefleet.sim.load.event_loop import Action, EventLoop, Scope
 from edgefleet.sim.load.hub_api import Failed, HubApi
 from edgefleet.sim.load.link import VirtualLink
 
-MODEL: Final = "model.onnx"
-GOLDEN: Final = "golden.npz"
 Fetched = happened.ManifestOpened | happened.Fetched
-
-
-def file_path(slot: str, file: str) -> str:
-    """Path of a file in a slot."""
-    return f"slots/{slot}/{file}"
 
 
 class Fetching:
@@ -66,8 +59,8 @@ class Fetching:
 
     def file(self, effect: do.Fetch, hub: HubApi, token: str) -> None:
         artifact = effect.artifact
-        if self._disk.digest(file_path(effect.slot, effect.file)) == artifact.sha256:
-            self._end(happened.Fetched(job=effect.job))
+        if self._disk.digest(path(effect.model, effect.slot, effect.file)) == artifact.sha256:
+            self._end(happened.Fetched(model=effect.model, job=effect.job))
         elif self._disk.free_bytes() < artifact.size_bytes:
             self._end(Failed("disk_full", f"{artifact.size_bytes} bytes do not fit on the disk."))
         else:
@@ -80,13 +73,16 @@ class Fetching:
         try:
             opened = open_manifest(envelope, trusted)
             kept = self._shelf.put(encode(envelope))
-            self._disk.write(file_path(effect.slot, "manifest.json"), kept)
+            self._disk.write(path(effect.model, effect.slot, MANIFEST), kept)
         except EdgefleetError as error:
             self._end(Failed(error.code, error.message))
             return
         self._end(
             happened.ManifestOpened(
-                job=effect.job, sha256=opened.digest, manifest=self._shelf.manifest(opened)
+                model=effect.model,
+                job=effect.job,
+                sha256=opened.digest,
+                manifest=self._shelf.manifest(opened),
             )
         )
 
@@ -114,18 +110,18 @@ class Fetching:
         self._scope.after(piece_bytes / bandwidth, arrived)
 
     def _keep(self, effect: do.Fetch, data: bytes) -> None:
-        path = file_path(effect.slot, effect.file)
+        target = path(effect.model, effect.slot, effect.file)
         try:
-            self._disk.write(path, data)
-            if self._disk.digest(path) != effect.artifact.sha256:
-                self._disk.remove(path)
+            self._disk.write(target, data)
+            if self._disk.digest(target) != effect.artifact.sha256:
+                self._disk.remove(target)
                 raise PublisherError(
                     "digest_mismatch", f"{effect.file} does not have the signed digest."
                 )
         except EdgefleetError as error:
             self._end(Failed(error.code, error.message))
             return
-        self._end(happened.Fetched(job=effect.job))
+        self._end(happened.Fetched(model=effect.model, job=effect.job))
 
     def _carry(self, size_bytes: int, arrived: Action) -> None:
         """Send one message over the link. Of duplicates the first counts, as HTTP answers once."""

@@ -26,6 +26,14 @@ W = TypeVar("W", bound=Wire)
 _JSON: Final = {"Content-Type": "application/json"}
 
 
+class _Links(local):
+    """The connections of each thread."""
+
+    def __init__(self) -> None:  # once in each thread
+        super().__init__()
+        self.by_url: dict[str, HttpLink] = {}
+
+
 class HttpHub:
     """A ``HubApi`` over HTTP. ``post`` runs the answers in the event loop's thread.
 
@@ -36,7 +44,7 @@ class HttpHub:
         self._hub_url = hub_url
         self._checkin_url = hub_url  # until the first enrolment returns another
         self._threads = Workers(CONNECTIONS, "hub", post)
-        self._links = local()
+        self._links = _Links()
         self._artifacts: dict[str, bytes] = {}
         self._waiting: dict[str, list[Done[bytes]]] = {}
 
@@ -119,7 +127,7 @@ class HttpHub:
 
     def _link(self, url: str) -> HttpLink:
         """The connection of the current thread."""
-        links: dict[str, HttpLink] = self._links.__dict__.setdefault("by_url", {})
+        links = self._links.by_url
         if url not in links:
             links[url] = HttpLink(url)
         return links[url]

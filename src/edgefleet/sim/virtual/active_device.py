@@ -1,5 +1,6 @@
 """Active devices: the state of the real agent core, and of the process and disk around it."""
 
+import math
 from collections.abc import Iterator
 from copy import copy
 
@@ -49,7 +50,7 @@ class ActiveDevice:
         self.installed: InstalledRelease | None = None  # the release that the process serves
         self.on_trial = False  # the served release is not confirmed
         self.incumbent: InstalledRelease | None = None  # loaded beside the release in trial
-        self.pointer: SlotName | None = None
+        self.pointer: dict[str, SlotName] = {}  # never changed in place: groups share it
         self.swapped_at = 0.0
         self.requests_s = 0.0
         self.bytes_s = 1.0
@@ -72,6 +73,13 @@ class ActiveDevice:
             yield self
         for part in self.parts:
             yield from part.whole()
+
+    def true_time(self, at: float) -> float:
+        """The first true time at which the device's clock shows ``at`` or later."""
+        true = at - self.skew
+        while true + self.skew < at:  # rounding: by the device's clock it would be too early
+            true = math.nextafter(true, math.inf)
+        return true
 
     def status(self, now: float, truth: Truth) -> ServingStatus | None:
         """The status that a probe of the serving process returns. None if it is not running."""

@@ -40,7 +40,6 @@ class DeviceFaults:
         self.shift_s: Floats = chance.uniform(0.0, up_s[1] + down_s[1], count)
         self.panel: Mask = np.zeros(count, np.bool_)
         self.panel[chance.choice(devices, min(fleet.panel, devices), replace=False)] = True
-        self.previous: Mask = chance.random(count) < faults.previous_agents
         self.dead: Mask = np.zeros(count, np.bool_)
         self._flapping = bool(flaps.any())
         self._away = faults.offline > 0
@@ -94,9 +93,7 @@ class DeviceFaults:
 
     def plain(self, rows: Rows, now: float) -> Mask:
         """The devices without a fault of their own from ``now`` on, and without own telemetry."""
-        marred = (
-            self.thin | self.old | self.previous | self.panel | self.dead | np.isfinite(self.up_s)
-        )
+        marred = self.thin | self.old | self.panel | self.dead | np.isfinite(self.up_s)
         plain: Mask = ~marred[rows] & (self.skew[rows] == 0)
         return plain & (self.away_until[rows] <= now) & (self.disk_until[rows] <= now)
 

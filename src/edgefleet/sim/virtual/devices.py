@@ -5,7 +5,6 @@ This module has the lifecycle of the cores: wake, step, power cut, boot and beco
 Equal devices share one core and its random draws, until the hub answers some of them differently.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,7 +14,17 @@ import numpy as np
 from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
 from edgefleet.agent.event import Event
-from edgefleet.agent.state import AgentState, InstalledRelease, Slot, SlotName, Soft, slot
+from edgefleet.agent.state import (
+    AgentState,
+    InstalledRelease,
+    ModelState,
+    Slot,
+    SlotName,
+    Soft,
+    active_release,
+    pointer,
+    slot,
+)
 from edgefleet.agent.step import step
 from edgefleet.protocol.device import Facts
 from edgefleet.protocol.release import ReleaseManifest
@@ -26,7 +35,6 @@ from edgefleet.sim.virtual.environment import NOTHING, NUMBERS, Environment
 from edgefleet.sim.virtual.event_queue import ANSWERED, ARRIVES, BOOTS, HAPPENED, TIMER, Due
 from edgefleet.sim.virtual.folded_state import parted, settled
 from edgefleet.sim.virtual.idle_devices import IdleDevices
-from edgefleet.sim.virtual.legacy_agent import LegacyAgents
 from edgefleet.sim.virtual.releases import installed_release
 from edgefleet.sim.virtual.scenario import MODEL
 from edgefleet.sim.virtual.serving import ServingProcesses
@@ -49,8 +57,7 @@ class Devices:
         self.live: dict[ActiveDevice, None] = {}
         self._power_cuts = environment.scenario.faults.power_cuts
         self._installed_of: dict[tuple[str, str], InstalledRelease] = {}
-        self._previous = LegacyAgents(environment.facts.previous)
-        self._uplink = Uplink(environment, self._previous)
+        self._uplink = Uplink(environment)
         self._work = StagingJobs(environment)
         self._processes = ServingProcesses(environment, self._lose)
         self._effects: dict[type, Callable[[ActiveDevice, Any], None]] = {
@@ -78,7 +85,7 @@ class Devices:
     def install(self, release: str) -> None:
         """Install ``release``, confirmed, on all devices that exist at the start."""
         environment, facts = self.environment, self.environment.facts
-        number = environment.hub.engine.fleet.release_id(MODEL, release)
+        number = environment.hub.engine.fleet.models.release_id(MODEL, release)
         every = np.arange(facts.devices)
         accuracy = figures.truth_of(release, environment.scenario.release).accuracy
         for rows in parted(every, (facts.kinds(every), facts.panel[every])):
@@ -98,8 +105,7 @@ class Devices:
 
     def _installed(self, facts: Facts, row: int, mine: Slot) -> AgentState:
         return AgentState(
-            active="a",
-            a=mine,
+            models={MODEL: ModelState(active="a", a=mine)},
             facts=facts,
             facts_known=True,
             interval_s=self.environment.scenario.fleet.interval_s,
@@ -125,9 +131,9 @@ class Devices:
         environment, row = self.environment, int(rows[0])
         state = self.idle.state(row, at + environment.facts.skew.item(row))
         live = self._alive(rows, state)
-        live.pointer = state.active
-        if state.active is not None:
-            live.installed = slot(state, state.active).installed
+        live.pointer = pointer(state.models)
+        live.installed = _confirmed(state)
+        if live.installed is not None:
             live.swapped_at = environment.now - 3600.0
             live.state = figures.reminded(state, live.installed, environment.scenario.release)
         environment.schedule_timer(live, at)
@@ -145,9 +151,9 @@ class Devices:
 
     def _fold(self, live: ActiveDevice) -> None:
         state = live.state
-        mine = slot(state, state.active).installed if state.active else None
+        mine = _confirmed(state)
         fleet = self.environment.hub.engine.fleet
-        number = fleet.release_id(MODEL, mine.release) if mine else _NO_RELEASE
+        number = fleet.models.release_id(MODEL, mine.release) if mine else _NO_RELEASE
         self.idle.rest(live.rows, state, number)
         live.life += 1
         del self.live[live]
@@ -199,8 +205,9 @@ class Devices:
     def _happen(self, live: ActiveDevice, event: Event) -> None:
         """Step a core, store its state, then execute its effects in order, or cut the power."""
         environment = self.environment
-        if self._previous.any:
-            event = self._previous.translate_event(live, event)
+        if environment.hub.witnesses is not None:
+            for hear in environment.hub.witnesses.stepped:
+                hear(live.rows, event, environment.now)
         state, effects = step(live.state, event, environment.now + live.skew)
         self.steps += len(live.rows)
         self.stepped += 1
@@ -231,27 +238,31 @@ class Devices:
         live.pid += 1
         live.timer_at = live.pushed_at = float("inf")
         environment.serving[live.rows] = NOTHING
-        environment.hub.trace.rows(environment.now, "power cut", live.rows, live.state.stage.value)
+        environment.hub.trace.rows(environment.now, "power cut", live.rows, _stages(live.state))
         environment.queue.put(environment.now + 5.0 + 60.0 * environment.draw(), BOOTS, live)
 
     def _boot(self, live: ActiveDevice) -> None:
         environment, stored = self.environment, live.stored
         names: tuple[SlotName, ...] = ("a", "b")
-        whole: list[SlotName] = [name for name in names if slot(stored, name).installed is not None]
+        whole: dict[str, tuple[SlotName, ...]] = {
+            model: tuple(name for name in names if slot(mine, name).installed is not None)
+            for model, mine in stored.models.items()
+        }
         lost = environment.scenario.faults.lost_writes
         if lost and not environment.facts.healed and environment.draw() < lost:
-            idle = [name for name in whole if name != stored.active]
-            whole = [name for name in whole if name not in idle]
+            for model, mine in stored.models.items():
+                kept = (mine.active,) if mine.active is not None else ()
+                environment.suffered["lost_writes"] += len(set(whole[model]) - set(kept))
+                whole[model] = kept
             live.came = 0.0
-            environment.suffered["lost_writes"] += len(idle)
         live.state = msgspec.structs.replace(stored, soft=Soft())
         live.life += 1
-        environment.hub.trace.rows(environment.now, "booted", live.rows, stored.stage.value)
+        environment.hub.trace.rows(environment.now, "booted", live.rows, _stages(stored))
         self._happen(
             live,
             happened.Booted(
                 facts=environment.facts.device(live.row),
-                whole=tuple(whole),
+                whole=whole,
                 pointer=live.pointer,
                 serving=None,
                 draw=environment.draw(),
@@ -268,7 +279,15 @@ class Devices:
         del self.live[live]
 
     def _set_timer(self, live: ActiveDevice, effect: do.SetTimer) -> None:
-        at = effect.at - live.skew
-        while at + live.skew < effect.at:  # rounding: by the device's clock it would be too early
-            at = math.nextafter(at, math.inf)
-        self.environment.schedule_timer(live, at)
+        self.environment.schedule_timer(live, live.true_time(effect.at))
+
+
+def _confirmed(state: AgentState) -> InstalledRelease | None:
+    """The confirmed release of the simulated model."""
+    mine = state.models.get(MODEL)
+    return active_release(mine) if mine is not None else None
+
+
+def _stages(state: AgentState) -> str:
+    """The stages of the models, for the trace."""
+    return ", ".join(mine.stage.value for mine in state.models.values()) or "no model"

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.agent.state import AgentState, Soft
+from edgefleet.agent.state import AgentState, ModelState, Soft
 from edgefleet.agent.table import Stage
 from edgefleet.rollout.fleet.columns import Rows
 
@@ -64,24 +64,30 @@ def settled(state: AgentState, now: float) -> bool:
     """Whether nothing is in progress and nothing waits to be reported before the next check-in."""
     soft = state.soft
     return (
-        state.stage is Stage.IDLE
+        all(model.stage is Stage.IDLE for model in state.models.values())
         and soft.sent is None
         and not state.spool
         and soft.checkin_at > now
         and soft.switch is None
         and soft.switch_at is None
-        and soft.offers_after <= now
+        and all(model.offers_after <= now for model in soft.models.values())
         and state.facts_known
     )
 
 
 def _key(state: AgentState) -> tuple[object, ...]:
     """A key that is equal for states that differ only in sequence numbers."""
-    a, b = state.a, state.b
+    models = tuple((name, _model_key(state.models[name])) for name in sorted(state.models))
     return (
-        state.active, a.confirmed, a.proved,
+        models, state.attempts, state.facts and state.facts.profile, state.interval_s, state.pace,
+    )  # fmt: skip
+
+
+def _model_key(model: ModelState) -> tuple[object, ...]:
+    a, b = model.a, model.b
+    return (
+        model.active, model.ended, a.confirmed, a.proved, a.leftover,
         a.installed and (a.installed.release, a.installed.variant.profile),
-        b.confirmed, b.proved, b.installed and (b.installed.release, b.installed.variant.profile),
-        state.attempts, state.ended, state.facts and state.facts.profile, state.interval_s,
-        state.pace,
+        b.confirmed, b.proved, b.leftover,
+        b.installed and (b.installed.release, b.installed.variant.profile),
     )  # fmt: skip

@@ -71,14 +71,14 @@ class SimHub:
         engine = self._new_engine(now)
         for name, profile, labels in self.store.devices:
             engine.fleet.add(name, profile, labels)
-        self.store.load_standings(engine.fleet)
         for manifest, sha256 in self.releases:
             engine.add_release(manifest, sha256)
+        self.store.load_standings(engine.fleet)
         for state in self.store.states():
             engine.load(state)
         for rows, outcome, at in self.store.outcomes():
             if len(rows) == 1:
-                engine.record(int(rows[0]), outcome, at)
+                engine.intake.record(int(rows[0]), outcome, at)
             else:
                 engine.batch.record(rows, outcome, at)
         engine.set_freeze(self._freeze)

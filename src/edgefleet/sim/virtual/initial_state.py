@@ -25,7 +25,7 @@ def set_up(devices: Devices) -> None:
     hub.store.save_state(baseline)
     hub.engine.load(baseline)
     rows = np.arange(facts.devices)
-    number = np.uint32(hub.engine.fleet.release_id(MODEL, OLD))
+    number = np.uint32(hub.engine.fleet.models.release_id(MODEL, OLD))
     hub.engine.fleet.heartbeats(rows, start, np.full(facts.devices, number, np.uint32))
     devices.install(OLD)
     hub.store.save_standings(hub.engine.fleet)

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
-from edgefleet.protocol.device import Offer, Outcome
+from edgefleet.agent.event import Event
+from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.columns import Rows
@@ -13,6 +14,16 @@ from edgefleet.sim.virtual.truth import RunView
 
 Report = Callable[[str, str], None]
 """Called with the checker's name and the text of a violation."""
+
+TRIAL_ENDS: Final = frozenset(
+    {
+        OutcomeKind.CONFIRMED,
+        OutcomeKind.TRIAL_FAILED,
+        OutcomeKind.REVERTED,
+        OutcomeKind.WITHDRAWN,
+    }
+)
+"""Outcomes after which a device is no longer in trial."""
 
 VIOLATIONS: Final = 50  # kept with their text; further ones are only counted
 
@@ -64,6 +75,9 @@ class Checker:
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         """A rollout was planned (``before`` is None), or its state changed, durably."""
 
+    def stepped(self, rows: Rows, event: Event, now: float) -> None:
+        """The agent cores of the devices are about to handle the event."""
+
     def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
         """The devices serve the release from now on. ``action`` is install, revert or restore."""
 
@@ -87,6 +101,7 @@ class Witnesses:
         self.acknowledged = _overriding(checkers, "acknowledged")
         self.offered = _overriding(checkers, "offered")
         self.changed = _overriding(checkers, "changed")
+        self.stepped = _overriding(checkers, "stepped")
         self.activated = _overriding(checkers, "activated")
         self.ticked = _overriding(checkers, "ticked")
         self.ended = _overriding(checkers, "ended")

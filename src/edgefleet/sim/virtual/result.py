@@ -142,6 +142,5 @@ def _marred(facts: DeviceFaults, faults: Faults, start: float) -> dict[str, int]
         "thin": facts.thin,
         "wrong_clocks": facts.skew != 0,
         "old_agents": facts.old,
-        "previous_agents": facts.previous,
     }
     return {kind: int(has.sum()) for kind, has in columns.items() if getattr(faults, kind)}

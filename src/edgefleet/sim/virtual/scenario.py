@@ -65,7 +65,6 @@ class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     wrong_clocks: Share = 0.0
     wrong_by_s: Seconds = 86_400.0
     old_agents: Share = 0.0  # devices with a protocol that the hub does not support
-    previous_agents: Share = 0.0  # devices of protocol 1, which start without asking
     hub_crashes: Annotated[int, Meta(ge=0, le=64)] = 0
     hub_down_s: Span = (5.0, 60.0)
 
@@ -79,7 +78,7 @@ class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 COUNTED: Final = (
     "offline", "flapping", "loss", "doubling", "reordering", "thin", "disk_full", "power_cuts",
-    "lost_writes", "wrong_clocks", "old_agents", "previous_agents", "hub_crashes",
+    "lost_writes", "wrong_clocks", "old_agents", "hub_crashes",
 )  # fmt: skip
 
 

@@ -64,13 +64,13 @@ class ServingProcesses:
         self.soon.append((live, live.life, probed))
 
     def move_pointer(self, live: ActiveDevice, effect: do.MovePointer) -> None:
-        live.pointer = effect.slot
+        live.pointer = effect.slots
 
     def _swap(self, live: ActiveDevice, wanted: do.WantedRelease) -> None:
         environment, release = self._environment, wanted.installed.release
         live.installed = wanted.installed
         live.swapped_at = environment.now
-        state = live.state
+        state = live.state.models[wanted.installed.model]
         attempt = state.attempt
         way = "restore" if wanted.slot == state.active or attempt is None else attempt.action
         environment.serving[live.rows] = NUMBERS[release]

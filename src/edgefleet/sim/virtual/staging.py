@@ -28,32 +28,36 @@ class StagingJobs:
     def fetch_manifest(self, live: ActiveDevice, effect: do.FetchManifest) -> None:
         environment = self._environment
         if environment.hub.down_until or not environment.facts.up(live.row, environment.now):
-            self._failed(live, effect.job, "unreachable")
+            self._failed(live, effect, "unreachable")
             return
         made, sha256 = self._manifests[effect.sha256]
         environment.later(
             live,
             0.1 + 0.2 * environment.draw(),
-            happened.ManifestOpened(job=effect.job, sha256=sha256, manifest=made),
+            happened.ManifestOpened(
+                model=effect.model, job=effect.job, sha256=sha256, manifest=made
+            ),
         )
 
     def fetch(self, live: ActiveDevice, effect: do.Fetch) -> None:
         environment, row = self._environment, live.row
         now, facts = environment.now, environment.facts
         if environment.hub.down_until or not facts.up(row, now):
-            self._failed(live, effect.job, "unreachable")
+            self._failed(live, effect, "unreachable")
         elif not facts.room(row, now):
             environment.suffered["disk_full"] += 1
-            self._failed(live, effect.job, "disk_full")
+            self._failed(live, effect, "disk_full")
         else:
             takes_s = (effect.artifact.size_bytes - live.came) / live.bytes_s
             breaks_s = self._link_up_s(row)
             if takes_s > breaks_s:
                 live.came += breaks_s * live.bytes_s
-                self._failed(live, effect.job, "connection_lost", breaks_s)
+                self._failed(live, effect, "connection_lost", breaks_s)
             else:
                 live.came = 0.0
-                environment.later(live, takes_s + 0.05, happened.Fetched(job=effect.job))
+                environment.later(
+                    live, takes_s + 0.05, happened.Fetched(model=effect.model, job=effect.job)
+                )
 
     def prove(self, live: ActiveDevice, effect: do.Prove) -> None:
         environment = self._environment
@@ -61,7 +65,7 @@ class StagingJobs:
         fails = release == NEW and refuses(live.luck, truth)
         least = effect.installed.golden.min_accuracy
         proof = _NOT_PROVED if fails else figures.proof(release, truth, least)
-        proved = happened.Proved(job=effect.job, result=proof)
+        proved = happened.Proved(model=effect.model, job=effect.job, result=proof)
         environment.later(live, 2.0 + 2.0 * environment.draw(), proved)
 
     def stop(self, live: ActiveDevice, effect: do.CancelStaging) -> None:
@@ -79,7 +83,15 @@ class StagingJobs:
         cycle: float = up_s + facts.down_s.item(row)
         return up_s - (self._environment.now + facts.shift_s.item(row)) % cycle
 
-    def _failed(self, live: ActiveDevice, job: int, code: str, after_s: float = 1.0) -> None:
+    def _failed(
+        self,
+        live: ActiveDevice,
+        effect: do.FetchManifest | do.Fetch,
+        code: str,
+        after_s: float = 1.0,
+    ) -> None:
         draw = self._environment.draw()
-        failed = happened.StagingFailed(job=job, code=code, detail="", draw=draw)
+        failed = happened.StagingFailed(
+            model=effect.model, job=effect.job, code=code, detail="", draw=draw
+        )
         self._environment.later(live, after_s, failed)

@@ -4,12 +4,12 @@ from array import array
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.reports import ReportColumns
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.row_set import RowSet
 
@@ -31,7 +31,7 @@ class Store:
         ] = []  # one for each distinct (id, rollout, release, kind, reason)
         self._code_of: dict[tuple[str, str, str, str, str], int] = {}
         self._rows_of: dict[str, RowSet] = {}  # by outcome id: two devices may use the same id
-        self._standings: tuple[npt.NDArray[np.generic], ...] | None = None
+        self._standings: ReportColumns | None = None
         self.commits = 0
 
     def save_state(self, state: RolloutState) -> None:

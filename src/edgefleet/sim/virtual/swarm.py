@@ -75,7 +75,6 @@ def mixture(seed: int) -> Scenario:
     acts = _operator(chance)
     plan, release = replace(plan, approval=_approval(chance)), _quality(chance, release)
     acts += _freeze(chance)
-    faults = _previous(chance, faults)
     nights = len(plan.waves) + 1 if plan.windows else 0  # each wave may wait a day for a window
     if plan.windows:  # simulate days with fewer check-ins
         fleet = replace(fleet, interval_s=_SELDOM_S, panel=min(fleet.panel, 10))
@@ -281,13 +280,6 @@ def _freeze(chance: Random) -> tuple[Act, ...]:
     at_s = round(chance.uniform(30.0, 3000.0), 1)
     until_s = round(at_s + chance.uniform(60.0, 1800.0), 1)
     return Act(at_s=at_s, verb=Deed.FREEZE), Act(at_s=until_s, verb=Deed.THAW)
-
-
-def _previous(chance: Random, faults: Faults) -> Faults:
-    """In some scenarios, some devices have an agent of protocol 1."""
-    if chance.random() < 0.85:
-        return faults
-    return replace(faults, previous_agents=round(chance.uniform(0.05, 0.5), 3))
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

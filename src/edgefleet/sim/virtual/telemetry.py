@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from edgefleet.agent.state import AgentState, InstalledRelease, QualityWindow, Windows
+from edgefleet.agent.state import AgentState, InstalledRelease, ModelSoft, QualityWindow, Windows
 from edgefleet.protocol.bins import CONFIDENCE_BINS, bucket
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, ServingStatus
@@ -42,7 +42,8 @@ def reminded(state: AgentState, installed: InstalledRelease | None, truth: Truth
         return state
     sha256 = installed.variant.artifact.sha256
     windows, status = _remembered(installed.model, installed.release, sha256, truth)
-    soft = msgspec.structs.replace(state.soft, windows=windows, serving=status)
+    models = {installed.model: ModelSoft(windows=windows)}
+    soft = msgspec.structs.replace(state.soft, models=models, serving=status)
     return msgspec.structs.replace(state, soft=soft)
 
 

@@ -13,8 +13,8 @@ _ENTRY: Final = Struct("<dHqq")
 
 # The kinds of entries. The digest uses the number, or the word in ``note``.
 WORDS: Final = (
-    "offered", "reported", "again", "granted", "held back", "activated", "power cut", "booted",
-    "hub killed", "hub up", "rollout", "enrolled", "operator", "healed", "violation",
+    "offered", "reported", "again", "activated", "power cut", "booted", "hub killed", "hub up",
+    "rollout", "enrolled", "operator", "healed", "violation",
 )  # fmt: skip
 CODES: Final = {word: number for number, word in enumerate(WORDS)}
 

@@ -9,19 +9,16 @@ from edgefleet.sim.load.hub_api import Failed
 from edgefleet.sim.virtual.active_device import ActiveDevice
 from edgefleet.sim.virtual.environment import Environment
 from edgefleet.sim.virtual.event_queue import ANSWERED, ARRIVES
-from edgefleet.sim.virtual.legacy_agent import LegacyAgents
 
 
 class Uplink:
-    """The links of all devices. ``previous`` translates the check-ins of older agents."""
+    """The links of all devices."""
 
-    def __init__(self, environment: Environment, previous: LegacyAgents) -> None:
+    def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._previous = previous
 
     def send(self, live: ActiveDevice, effect: do.SendCheckIn) -> None:
-        environment = self._environment
-        check_in = self._previous.translate_check_in(live, effect.check_in)
+        environment, check_in = self._environment, effect.check_in
         if not environment.facts.up(live.row, environment.now):
             self._unanswered(live, check_in, "unreachable")
         elif environment.rough and not environment.facts.healed:

@@ -2,10 +2,9 @@
 
 from typing import ClassVar
 
-from edgefleet.protocol.device import Outcome
+from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.checkers.grants_seen import ObservedGrants
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.truth import RunView
 
@@ -18,7 +17,6 @@ class Approved(Checker):
     def __init__(self, run: RunView, report: Report) -> None:
         super().__init__(run, report)
         self._missing: dict[str, int] = {}
-        self._grants = ObservedGrants()
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         required = after.spec.approval
@@ -28,6 +26,5 @@ class Approved(Checker):
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         missing = self._missing.get(outcome.rollout, 0)
-        granted = self._grants.granted(rows, outcome)
-        if len(granted) and missing > 0:
-            self.wrong(f"{self.named(granted)} may start; {missing} approvals are missing")
+        if outcome.kind is OutcomeKind.TRIAL_STARTED and missing > 0:
+            self.wrong(f"{self.named(rows)} may start; {missing} approvals are missing")

@@ -12,6 +12,7 @@ from edgefleet.rollout.fleet.reports import IDLE_CODE
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
+from edgefleet.sim.virtual.scenario import MODEL
 from edgefleet.sim.virtual.truth import RunView
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
@@ -68,7 +69,7 @@ class Arrived(Checker):
         """Every idle device that runs the release has reported a confirmation."""
         runs = np.flatnonzero((self.run.serves() == _UNDER_TEST) & self.run.reachable())
         silent = runs[~self._confirmed.has(runs)]
-        silent = silent[self.engine.fleet.phases[silent] == IDLE_CODE]
+        silent = silent[self.engine.fleet.models.all_phases(silent, MODEL) == IDLE_CODE]
         if len(silent):
             self.wrong(f"{self.named(silent)} runs the release, but the hub has no outcome of it")
 

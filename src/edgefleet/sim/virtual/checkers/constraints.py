@@ -1,8 +1,4 @@
-"""Budgets, windows, pace and the scheduled start are respected at every instant.
-
-Windows and the pace limit grants; budgets limit starts. A grant that came with an offer no longer
-counts for the pace if the device defers it.
-"""
+"""Budgets, windows, pace and the scheduled start are respected at every instant."""
 
 from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
@@ -13,8 +9,7 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec, WindowSpec
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.checkers.grants_seen import ENDS, ObservedGrants
-from edgefleet.sim.virtual.observer import Checker, Report
+from edgefleet.sim.virtual.observer import TRIAL_ENDS, Checker, Report
 from edgefleet.sim.virtual.truth import RunView
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -31,8 +26,6 @@ class Constraints(Checker):
         self._trial: Counter[tuple[str, str, str]] = Counter()
         self._reserved: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
         self._starts: dict[str, deque[tuple[float, int]]] = {}
-        self._grants = ObservedGrants()
-        self._offered: dict[tuple[str, int], float] = {}  # time of each unused grant by offer
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._specs.setdefault(after.id, after.spec)
@@ -41,37 +34,16 @@ class Constraints(Checker):
         spec = self._specs.get(outcome.rollout)
         if spec is None:
             return
-        if outcome.kind in ENDS and self._reserved:
+        if outcome.kind in TRIAL_ENDS and self._reserved:
             for row in rows.tolist():
                 for budget in self._reserved.pop((outcome.rollout, row), ()):
                     self._trial[budget] -= 1
-        if outcome.kind is OutcomeKind.TRIAL_STARTED and spec.budgets:
-            for row in rows.tolist():
-                self._start(row, outcome.rollout, spec)
-        if spec.pace.starts_per_minute:
-            self._track_offers(rows, outcome, now)
-        granted = self._grants.granted(rows, outcome)
-        if len(granted):
-            self._grant(granted, outcome.rollout, spec, now)
+        if outcome.kind is OutcomeKind.TRIAL_STARTED:
+            for row in rows.tolist() if spec.budgets else ():
+                self._check_budgets(row, outcome.rollout, spec)
+            self._check_times(rows, outcome.rollout, spec, now)
 
-    def _track_offers(self, rows: Rows, outcome: Outcome, now: float) -> None:
-        """Track grants by offer: each is used or deferred."""
-        for row in rows.tolist():
-            if outcome.kind is OutcomeKind.OFFERED:
-                self._offered[outcome.rollout, row] = now
-                continue
-            at = self._offered.pop((outcome.rollout, row), None)
-            if at is not None and outcome.kind is OutcomeKind.DEFERRED:
-                self._return_start(self._starts[outcome.rollout], at)
-
-    def _return_start(self, starts: deque[tuple[float, int]], at: float) -> None:
-        """Subtract one of the starts that were granted at ``at``."""
-        for place, (when, count) in enumerate(starts):
-            if when == at and count:
-                starts[place] = (when, count - 1)
-                return
-
-    def _start(self, row: int, rollout: str, spec: RolloutSpec) -> None:
+    def _check_budgets(self, row: int, rollout: str, spec: RolloutSpec) -> None:
         name, labels = self.run.name(row), self.engine.fleet.labels(row)
         for budget in spec.budgets:
             value = labels.get(budget.label)
@@ -86,7 +58,7 @@ class Constraints(Checker):
                     f"{budget.label}={value}; {budget.max_in_trial} are allowed"
                 )
 
-    def _grant(self, rows: Rows, rollout: str, spec: RolloutSpec, now: float) -> None:
+    def _check_times(self, rows: Rows, rollout: str, spec: RolloutSpec, now: float) -> None:
         for row in rows.tolist() if spec.windows else ():
             zone = self.engine.fleet.labels(row).get("timezone", "UTC")
             if not any(_open(window, zone, now) for window in spec.windows):

@@ -1,7 +1,6 @@
 """The number of devices in trial never exceeds the exposure rule of the plan.
 
-A device counts from its durable start. A device of protocol 1, which starts without asking, counts
-from its real activation, even if it reports later.
+A device counts from its durable start, and activates the release only after it.
 """
 
 from typing import ClassVar
@@ -10,8 +9,7 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import ExposureSpec
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.checkers.grants_seen import ENDS
-from edgefleet.sim.virtual.observer import Checker, Report
+from edgefleet.sim.virtual.observer import TRIAL_ENDS, Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
 from edgefleet.sim.virtual.truth import RunView
 
@@ -26,8 +24,7 @@ class Exposure(Checker):
         self._spec: dict[str, ExposureSpec] = {}
         self._trial: dict[str, RowSet] = {}
         self._healthy: dict[str, int] = {}
-        self._granted = RowSet()
-        self._by_offer: dict[int, str] = {}  # row -> rollout: devices whose offer is their grant
+        self._started = RowSet()
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if before is None:
@@ -39,24 +36,18 @@ class Exposure(Checker):
         trial = self._trial.get(outcome.rollout)
         if trial is None:
             return
-        if outcome.kind is OutcomeKind.OFFERED:
-            self._by_offer.update(dict.fromkeys(rows.tolist(), outcome.rollout))
-        elif outcome.kind is OutcomeKind.TRIAL_STARTED:
-            self._granted.add(rows)
+        if outcome.kind is OutcomeKind.TRIAL_STARTED:
+            self._started.add(rows)
             self._begin(rows, outcome.rollout)
-        elif outcome.kind in ENDS:
+        elif outcome.kind in TRIAL_ENDS:
             trial.discard(rows)
             if outcome.kind is OutcomeKind.CONFIRMED:
                 self._healthy[outcome.rollout] += len(rows)
 
     def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
         tried = action == "install" and release == self.run.release_under_test
-        if not tried:
-            return
-        if len(rows) == 1 and int(rows[0]) in self._by_offer:
-            self._begin(rows, self._by_offer[int(rows[0])])
-        elif not self._granted.has(rows).all():
-            self.wrong(f"{self.named(rows)} activated {release} without a grant")
+        if tried and not self._started.has(rows).all():
+            self.wrong(f"{self.named(rows)} activated {release} without a durable start")
 
     def _begin(self, rows: Rows, rollout: str) -> None:
         trial, spec, healthy = self._trial[rollout], self._spec[rollout], self._healthy[rollout]

@@ -7,7 +7,6 @@ from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.checkers.grants_seen import ObservedGrants
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
 from edgefleet.sim.virtual.truth import RunView
@@ -16,7 +15,7 @@ _EXPOSING = frozenset({Status.RUNNING, Status.COMPLETED})
 
 
 class Halted(Checker):
-    """Checks every offer and every grant."""
+    """Checks every offer and every start."""
 
     name: ClassVar[str] = "halted"
 
@@ -24,18 +23,17 @@ class Halted(Checker):
         super().__init__(run, report)
         self._status: dict[str, Status] = {}
         self._took: defaultdict[str, RowSet] = defaultdict(RowSet)
-        self._grants = ObservedGrants()
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._status[after.id] = after.status
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
+        if outcome.kind is not OutcomeKind.TRIAL_STARTED:
+            return
         status = self._status.get(outcome.rollout, Status.COMPLETED)
-        granted = self._grants.granted(rows, outcome)
-        if len(granted) and status not in _EXPOSING:
-            self.wrong(f"{self.named(granted)} may start in a rollout that is {status}")
-        if outcome.kind is OutcomeKind.TRIAL_STARTED:
-            self._took[outcome.rollout].add(rows)
+        if status not in _EXPOSING:
+            self.wrong(f"{self.named(rows)} may start in a rollout that is {status}")
+        self._took[outcome.rollout].add(rows)
 
     def offered(self, rows: Rows, offer: Offer, now: float) -> None:
         status = self._status.get(offer.rollout, Status.COMPLETED)

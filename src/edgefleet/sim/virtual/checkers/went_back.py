@@ -25,11 +25,9 @@ class WentBack(Checker):
             return  # after its patience a revert ends with devices left; its text has their number
         running = (self.run.serves() == _UNDER_TEST) & self.run.reachable()
         fleet = self.engine.fleet
+        number = fleet.models.release_id(after.spec.model, after.spec.release)
         for row in np.flatnonzero(running).tolist():
-            reported = fleet.running(row)
-            if not fleet.online(row, now) or reported is None:
-                continue
-            if reported[1] == after.spec.release:
+            if fleet.online(row, now) and number in fleet.numbers(row):
                 name = self.run.name(row)
                 self.wrong(f"{after.id} is reverted, but {name} reports that it runs the release")
                 return

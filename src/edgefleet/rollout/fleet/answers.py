@@ -1,0 +1,40 @@
+"""Cached answers to a question about the values of an interned column, one for each value."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.rollout.fleet.columns import Mask
+
+
+class Answers:
+    """Cached answers about label sets, kits, release sets or activities: one for each number.
+
+    ``ask`` answers for a number, with at most 255. ``count`` returns how many numbers there are
+    now.
+    """
+
+    def __init__(self, ask: Callable[[int], int], count: Callable[[], int]) -> None:
+        self._ask = ask
+        self._count = count
+        self._known = bytearray()
+
+    def __getitem__(self, number: int) -> bool:
+        if number >= len(self._known):
+            self._learn()
+        return self._known[number] != 0
+
+    def all(self) -> Mask:
+        """One truth value for each number."""
+        self._learn()
+        return np.frombuffer(bytes(self._known), np.bool_)
+
+    def codes(self) -> npt.NDArray[np.uint8]:
+        """The answer itself for each number."""
+        self._learn()
+        return np.frombuffer(bytes(self._known), np.uint8)
+
+    def _learn(self) -> None:
+        for number in range(len(self._known), self._count()):
+            self._known.append(self._ask(number))

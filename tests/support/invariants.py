@@ -1,0 +1,141 @@
+"""Invariants of a fleet, compared with its stored outcomes and with the devices themselves."""
+
+import math
+from collections.abc import Iterable
+
+from edgefleet.base.ids import device_hash, mix64
+from edgefleet.protocol.device import CheckIn, Offer, OutcomeKind
+from edgefleet.protocol.rollout import RolloutView, Status
+from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.testing import FakeFleet
+from support.plans import GATE
+
+_EXPOSING = frozenset(
+    {
+        OutcomeKind.TRIAL_STARTED,
+        OutcomeKind.CONFIRMED,
+        OutcomeKind.TRIAL_FAILED,
+        OutcomeKind.REVERTED,
+    }
+)
+_ENDED_BADLY = frozenset({OutcomeKind.TRIAL_FAILED, OutcomeKind.REFUSED, OutcomeKind.REVERTED})
+
+
+class BrokenError(AssertionError):
+    """Something that must always hold does not."""
+
+
+class Invariants:
+    """Checks of one fleet. A check that does not hold raises BrokenError."""
+
+    def __init__(self, fleet: FakeFleet) -> None:
+        self.fleet = fleet
+        self._heard_at: dict[int, float] = {}
+        self._were_silent: set[tuple[int, str]] = set()  # row and id of what it reported at last
+        self._ended_badly: set[tuple[int, str]] = set()  # row and release
+        self._read = 0  # outcomes of the fleet that are in ``_ended_badly``
+
+    def heard(self, row: int, check_in: CheckIn) -> None:
+        """Call before each check-in."""
+        now = self.fleet.now
+        if now - self._heard_at.get(row, now) > GATE.silence_s:
+            self._were_silent.update((row, one.id) for one in check_in.outcomes)
+        self._heard_at[row] = now
+
+    def offered(self, row: int, offer: Offer) -> None:
+        """Call after each offer."""
+        for stored in self.fleet.outcomes[self._read :]:
+            if stored.outcome.kind in _ENDED_BADLY:
+                self._ended_badly.add((stored.row, stored.outcome.release))
+        self._read = len(self.fleet.outcomes)
+        if offer.action == "install" and (row, offer.release) in self._ended_badly:
+            name = self.fleet.by_row[row].name
+            raise BrokenError(f"{name} is offered {offer.release} again")
+
+    def check(self) -> None:
+        """Call after each evaluation."""
+        for state in self.fleet.engine.states():
+            view = self.fleet.view(state.id)
+            self._check_cuts(state, view)
+            self.check_counts(state, view)
+            self.check_soak(view)
+            if state.id in self.fleet.engine.open_rollouts() and not view.why.waits:
+                raise BrokenError(f"{state.id} is open and waits for nothing")
+            if state.status is Status.REVERTED:
+                self._check_reverted(state)
+
+    def rows_that(self, rollout: str, kinds: Iterable[OutcomeKind]) -> set[int]:
+        """The rows with a stored outcome of one of ``kinds``."""
+        wanted = set(kinds)
+        return {
+            stored.row
+            for stored in self.fleet.outcomes
+            if stored.outcome.rollout == rollout and stored.outcome.kind in wanted
+        }
+
+    def _check_cuts(self, state: RolloutState, view: RolloutView) -> None:
+        exposed = self.rows_that(state.id, _EXPOSING)
+        if any(wave.selector or wave.count for wave in state.waves):
+            return  # waves of other kinds have tests of their own
+        for wave in state.waves:
+            if wave.cut is None or wave.population is None or wave.threshold is None:
+                continue
+            if wave.cut != math.ceil(round((wave.percent or 0) * wave.population / 100, 9)):
+                raise BrokenError(f"{wave.cut} is not {wave.percent} % of {wave.population}")
+        wave = state.open_wave
+        if wave is None or wave.threshold is None:
+            return
+        threshold = int(wave.threshold, 16)
+        # The wave of everyone, and a completed rollout, take those who enrol later.
+        grows = threshold == 1 << 64 or state.status is Status.COMPLETED
+        bound = len(self.fleet.by_row) if grows else wave.cut or 0
+        if len(exposed) > bound or view.exposed != len(exposed):
+            raise BrokenError(f"{len(exposed)} exposed, {view.exposed} counted, cut {wave.cut}")
+        for row in exposed:
+            position = mix64(device_hash(self.fleet.by_row[row].name) ^ state.salt)
+            if position >= threshold:
+                raise BrokenError(f"row {row} lies beyond the cut")
+
+    def check_counts(self, state: RolloutState, view: RolloutView) -> None:
+        """The engine counts each device once, in one account."""
+        failed = self.rows_that(state.id, {OutcomeKind.TRIAL_FAILED})
+        reverted = self.rows_that(state.id, {OutcomeKind.REVERTED}) - failed
+        healthy = self.rows_that(state.id, {OutcomeKind.CONFIRMED}) - failed - reverted
+        seen = view.evidence
+        if (seen.healthy, seen.failed - seen.silent, seen.reverted) != (
+            len(healthy), len(failed), len(reverted),
+        ):  # fmt: skip
+            raise BrokenError(f"{seen} against {len(healthy)}, {len(failed)}, {len(reverted)}")
+        accounts = (
+            seen.offered + seen.in_trial + seen.healthy + seen.failed + seen.refused
+            + seen.reverted + seen.offline + seen.deferred + seen.not_begun
+        )  # fmt: skip
+        if state.wave is not None and accounts != seen.cut:
+            raise BrokenError(f"{accounts} devices in the accounts of {seen.cut}")
+
+    def check_soak(self, view: RolloutView) -> None:
+        """A wave that passed had no report during its soak time."""
+        for wave in view.waves:
+            judged = wave.judgement
+            if wave.closed_at is None or judged is None or judged.reason != "passed":
+                continue
+            # A silent device that confirms later improves the evidence: the soak continues.
+            said = [
+                one.outcome.at
+                for one in self.fleet.outcomes
+                if one.outcome.rollout == view.id and one.outcome.at <= wave.closed_at
+                and one.outcome.kind is OutcomeKind.CONFIRMED
+                and one.outcome.at >= (wave.opened_at or 0)
+                and (one.row, one.outcome.id) not in self._were_silent
+            ]  # fmt: skip
+            if said and wave.closed_at - max(said) < view.gate.soak_s:
+                raise BrokenError(f"closed {wave.closed_at - max(said)} s after the last report")
+
+    def _check_reverted(self, state: RolloutState) -> None:
+        if state.previous is None:
+            return
+        for row in self.rows_that(state.id, _EXPOSING):
+            device = self.fleet.by_row[row]
+            online = not device.dead and not device.is_offline(self.fleet.now)
+            if online and device.running == state.spec.release:
+                raise BrokenError(f"{device.name} still runs {state.spec.release}")

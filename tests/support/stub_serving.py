@@ -1,0 +1,55 @@
+"""A serving process that only reports a status, for the tests of its supervision."""
+
+from typing import Final
+
+import msgspec
+
+from edgefleet.agent.effect import Apply, WantedModel, WantedRelease
+from edgefleet.agent.state import InstalledRelease
+from support.agent_world import manifest, serving
+
+_MANIFEST = manifest("1")
+_INSTALLED: Final = InstalledRelease(
+    model="digits",
+    release="1",
+    manifest_sha256="0" * 64,
+    variant=_MANIFEST.variants[0],
+    golden=_MANIFEST.golden,
+    quality=_MANIFEST.quality,
+)
+WANTED: Final = Apply(
+    job=1,
+    generation=7,
+    models=(WantedModel(model="digits", confirmed=WantedRelease(slot="a", installed=_INSTALLED)),),
+)
+"""The release that the process reports as active."""
+
+LATE: Final = "late"
+"""A file in the folder of the socket. It makes the next status late: until the client is gone."""
+
+_PROGRAM = f"""
+import json, os, socketserver, sys
+from http.server import BaseHTTPRequestHandler
+status = json.loads(sys.argv[1])
+late = os.path.join(os.path.dirname(sys.argv[-1]), "{LATE}")
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status["generation"] = wanted["generation"]
+        self.do_GET()
+    def do_GET(self):
+        if os.path.exists(late):
+            os.remove(late)
+            self.rfile.read(1)
+            return
+        body = json.dumps({{**status, "pid": os.getpid()}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def address_string(self): return "unix"
+    def log_message(self, *_): pass
+socketserver.UnixStreamServer(sys.argv[-1], Handler).serve_forever()
+"""
+SERVING: Final = (_PROGRAM, msgspec.json.encode(serving("1")).decode())
+"""The arguments of ``python -c``."""
