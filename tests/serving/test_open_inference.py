@@ -191,7 +191,7 @@ def test_nested_data_is_taken_as_flat_data_is(process: ServingProcess, model: Ti
         ("GET", INFER, 405, "method_not_allowed"),
         ("POST", "/v2/models/digits", 405, "method_not_allowed"),
         ("GET", "/control/status", 404, "not_found"),
-        ("POST", "/control/activate", 405, "method_not_allowed"),
+        ("POST", "/control/apply", 405, "method_not_allowed"),
     ],
 )
 def test_other_paths_and_verbs_are_typed_errors(
