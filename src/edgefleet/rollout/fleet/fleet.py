@@ -116,19 +116,28 @@ class Fleet:
         """Record the protocol version that the agent of the device sent last."""
         version = protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL
         before = self._protocol_at[row]
-        if before == version:
-            return
-        self._protocol_at[row] = version
-        self._changed_at[row] = 1
+        if before != version:
+            self._protocol_at[row] = version
+            self._changed_at[row] = 1
+            self._note_protocol(before, version)
+
+    def set_protocols(self, rows: Rows, protocol: int) -> None:
+        """``set_protocol`` for many devices with the same version."""
+        version = protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL
+        before = self._protocol[rows]
+        other = before != version
+        if other.any():
+            self._protocol[rows[other]] = version
+            self._changed[rows[other]] = 1
+            for one in np.flatnonzero(np.bincount(before[other])).tolist():
+                self._note_protocol(one, version)
+
+    def _note_protocol(self, before: int, version: int) -> None:
+        """Note that an agent has another version, if eligibility depends on the difference."""
         served = is_served(version) != (before == NOT_REPORTED or is_served(before))
         models = has_one_model(version) != has_one_model(before) and self.models.model_count > 1
         if served or models:
             self.facts_version += 1
-
-    def set_protocols(self, rows: Rows, protocol: int) -> None:
-        """``set_protocol`` for many devices with the same version."""
-        for row in rows[self._protocol[rows] != protocol].tolist():
-            self.set_protocol(row, protocol)
 
     def observe(
         self,
