@@ -246,6 +246,7 @@ class Fleet:
         self._last_seen_at[row] = report.last_seen
         self._protocol_at[row] = report.protocol
         self._seq_at[row] = report.seq
+        self._changed_at[row] = 0
         self.facts_version += 1
 
     def name(self, row: int) -> str:
