@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants clean
+.PHONY: help setup demo test test-fast check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants sweep clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
 	@echo "make bench-worker what a worker costs a request, and a load its neighbours"
 	@echo "make mutants      planted bugs in engine and agent, each to be caught"
+	@echo "make sweep        power cuts on a device with three models, 6,000 histories"
 	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
 	@echo "make setup        .venv with everything the rest needs"
 	@echo "make lock         renew requirements/*.txt"
@@ -63,6 +64,9 @@ bench-engine: $(STAMP)
 
 mutants: $(STAMP)
 	$(BIN)/python bench/mutants.py
+
+sweep: $(STAMP)
+	$(BIN)/python bench/crashes.py
 
 bench-gate: $(STAMP)
 	$(BIN)/python bench/gate.py

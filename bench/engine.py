@@ -18,7 +18,7 @@ import numpy as np
 
 from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, Verb, WaveSpec
-from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.rollout.checkin import Pending, begin, finish
 from edgefleet.rollout.engine import Engine
 from edgefleet.sim.virtual.releases import manifest
@@ -82,7 +82,7 @@ def reports(engine: Engine, rollout: str, first: int) -> float:
     """Microseconds for one report; ``REPORTS`` devices start and confirm."""
     start, confirmed = (
         CheckIn(
-            protocol=PROTOCOL,
+            protocol=ONE_MODEL,
             seq=seq,
             phase=phase,
             model=MODEL,

@@ -288,6 +288,45 @@ MUTANTS = (
         "device.forgettable(sent=None, link_failures=failures + 1)\n    device.keep(spool=())",
         ("rough_links/600", "hub_crashes/600"),
     ),
+    Mutant(
+        "two models are in trial at once",
+        "agent/before_trial.py",
+        "if is_admitted and is_wanted and not _is_trial_taken(context.device):",
+        "if is_admitted and is_wanted:",
+        ("tests/agent/test_models.py",),
+    ),
+    Mutant(
+        "a start is asked for beside a trial",
+        "agent/arbiter.py",
+        "is_free = not any(unit.in_trial or unit.goes_back for unit in units)",
+        "is_free = True",
+        ("tests/agent/test_arbiter.py",),
+    ),
+    Mutant(
+        "room on the disk is reserved model by model",
+        "agent/arbiter.py",
+        "needed = sum(member.needs_bytes for member in unit.members)",
+        "needed = unit.members[-1].needs_bytes",
+        ("tests/agent/test_arbiter.py",),
+    ),
+    Mutant(
+        "the pointer moves when the trial starts",
+        "agent/activation.py",
+        "    context.move(Signal.ACTIVATED)\n",
+        "    context.move(Signal.ACTIVATED)\n"
+        "    slots = pointer(context.device.models) | {context.model: context.attempt.slot}\n"
+        "    context.device.do(MovePointer(slots=slots))\n",
+        ("tests/agent/test_crash_models.py",),
+    ),
+    Mutant(
+        "a model that goes back waits for the link",
+        "agent/arbiter.py",
+        "    for unit in sorted(units, key=lambda unit: (not unit.returns, unit is not holder)):\n"
+        "        members = [\n",
+        "    for unit in sorted(units, key=lambda unit: unit is not holder):\n"
+        "        members = [\n",
+        ("tests/agent/test_models.py",),
+    ),
 )
 
 

@@ -39,6 +39,7 @@ WHOLE = frozenset(
 NOT_FAST = frozenset(
     {
         "agent/test_changes.py",  # mypy
+        "agent/test_crash_models.py",
         "agent/test_crash_sweep.py",
         "agent/test_process.py",
         "agent/test_supervisor.py",

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
-from edgefleet.agent.quality_window import advance, compare
+from edgefleet.agent.quality_window import advance, compare, end
 from edgefleet.agent.state import QualityWindow, Windows
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.serving import LiveStats
@@ -157,3 +157,23 @@ def test_thin_traffic_is_given_the_time_that_a_hundred_requests_take() -> None:
     windows = advance(replace(windows, scores=None), serving_model("2"), LiveStats(), 600.0)
     assert advance(windows, serving_model("2"), LiveStats(), 1500.0).scores is None
     assert advance(windows, serving_model("2"), LiveStats(), 1800.0).scores is not None
+
+
+def test_a_switch_of_another_model_ends_the_window() -> None:
+    windows = after(Windows(), "1", limits.WINDOW_LEAST_REQUESTS, 10.0)
+    ended = end(windows, 20.0)
+    assert ended.full is not None
+    assert (ended.full.requests, ended.full.until) == (limits.WINDOW_LEAST_REQUESTS, 20.0)
+    assert ended.filling is not None
+    assert (ended.filling.requests, ended.filling.opened) == (0, 20.0)
+    assert ended.scores is None, "the end of a window before it is full makes no score"
+
+
+def test_too_few_requests_before_a_switch_are_no_baseline() -> None:
+    windows = after(Windows(), "1", limits.WINDOW_REQUESTS, 10.0)
+    windows = after(windows, "1", limits.WINDOW_LEAST_REQUESTS - 1, 20.0)
+    ended = end(windows, 30.0)
+    assert ended.full is windows.full
+    assert ended.filling is not None
+    assert ended.filling.requests == 0
+    assert end(Windows(), 30.0) == Windows()

@@ -6,12 +6,13 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.agent import limits, trial
-from edgefleet.agent.state import Attempt, Watch
+from edgefleet.agent.state import Attempt, Mark, Neighbour, QualityWindow, Watch
 from edgefleet.agent.trial import HEALTHY, INTERRUPTED, Sick, Watching
-from edgefleet.protocol.device import Reason
+from edgefleet.protocol.bins import bucket
+from edgefleet.protocol.device import Reason, Sketches
 from edgefleet.protocol.release import Quality
-from edgefleet.protocol.serving import ServingStatus
-from support.agent_world import serving, trial_crashed
+from edgefleet.protocol.serving import LiveStats, ServingStatus
+from support.agent_world import serving, serving_model, trial_crashed
 
 CONFIRM_S = 60.0
 QUALITY = Quality(
@@ -126,3 +127,50 @@ def test_confidence_is_that_of_the_trial_against_the_incumbents() -> None:
     assert reason(judge(low, 1.0, begun)) is Reason.CONFIDENCE
     near = serving("2", confidence_sum=50.0 + 20 * 0.81, confidence_count=70)
     assert isinstance(judge(near, 1.0, begun), Watching)
+
+
+BEFORE = QualityWindow(
+    release="7",
+    since=0.0,
+    requests=100,
+    errors=2,
+    sketches=Sketches(latency={bucket(1000): 100}),
+)
+NEIGHBOUR = Neighbour(
+    start=Mark(pid=100, model="detector", release="7", stats=LiveStats(requests=500, errors=10)),
+    before=BEFORE,
+)
+
+
+def beside(requests: int, errors: int, us: int, *, release: str = "7") -> object:
+    """The finding on a sound release in trial, beside a model that served these requests."""
+    watch = trial.begin(ATTEMPT, serving("2"), 0.0, (NEIGHBOUR,))
+    sketches = Sketches(latency={bucket(us): requests})
+    stats = LiveStats(requests=500 + requests, errors=10 + errors, sketches=sketches)
+    other = replace(serving_model(release, model="detector"), stats=stats)
+    status = serving("2")
+    return judge(replace(status, models=(*status.models, other)), 1.0, watch)
+
+
+def test_a_trial_that_harms_another_model_fails() -> None:
+    assert isinstance(beside(100, 3, 1000), Watching), "as before the trial"
+    assert reason(beside(100, 8, 1000)) is Reason.NEIGHBOUR
+    assert reason(beside(100, 0, 4000)) is Reason.NEIGHBOUR
+    assert isinstance(beside(100, 0, 2000), Watching), "slower, but within the limit"
+    few = limits.NEIGHBOUR_REQUESTS - 1
+    assert isinstance(beside(few, few, 9000), Watching), "too few requests to judge"
+
+
+def test_another_model_that_was_switched_in_between_is_not_compared() -> None:
+    assert isinstance(beside(100, 50, 9000, release="8"), Watching)
+
+
+def test_the_message_about_another_model_names_it_with_the_limit() -> None:
+    found = beside(100, 0, 4000)
+    assert isinstance(found, Sick)
+    assert found.detail == (
+        "The p95 latency of detector is 4.0 times that before the trial (limit 3 times)."
+    )
+    found = beside(100, 8, 1000)
+    assert isinstance(found, Sick)
+    assert found.detail == ("The error rate of detector rose by 6.0% during the trial (limit 5%).")

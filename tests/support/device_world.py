@@ -51,7 +51,7 @@ from edgefleet.agent.stored import to_store
 from edgefleet.agent.table import Stage
 from edgefleet.agent.trust import Trust
 from edgefleet.agent.worker import Token
-from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.base.errors import EdgefleetError, NetworkError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.network import Answer, Download
 from edgefleet.protocol.serving import (
@@ -142,6 +142,9 @@ class World:
         self.proved: set[tuple[str, str]] = set()
         self.confirmed: set[tuple[str, str]] = set()
         self.activations: list[str] = []
+        self.slow: set[str] = set()  # models whose downloads do not end
+        self.requests: dict[str, int] = {}  # of each model, between two probes
+        self.served_requests: dict[str, int] = {}
         self.boots = 0
         self.state = AgentState()
         self.events: deque[Event] = deque()
@@ -302,11 +305,13 @@ class World:
         seq = effect.check_in.seq
         try:
             return CheckInAnswered(seq=seq, answer=self.hub.take(effect.check_in), draw=0.5)
-        except DeviceError as error:
+        except EdgefleetError as error:
             return CheckInFailed(seq=seq, code=error.code, draw=0.5, next_seq=self.hub.last_seq + 1)
 
-    def _work(self, effect: FetchManifest | Fetch | Prove) -> Event:
+    def _work(self, effect: FetchManifest | Fetch | Prove) -> Event | None:
         model, job = effect.model, effect.job
+        if isinstance(effect, Fetch) and model in self.slow:
+            return None
         try:
             match effect:
                 case FetchManifest():
@@ -383,16 +388,33 @@ class World:
         )
 
     def _look(self) -> Event:
+        if self.serving is not None:
+            models = tuple(map(self._used, self.serving.models))
+            self.serving = replace(self.serving, models=models)
         status = self.serving
-        if status is not None:
-            models = [
-                replace(one, stats=LiveStats(requests=100, errors=50))
-                if one.release == "sick"
-                else one
-                for one in status.models
-            ]
-            status = replace(status, models=tuple(models))
         return ServingProbed(status=status, alive=status is not None, draw=0.5)
+
+    def _used(self, model: ModelStatus) -> ModelStatus:
+        """The model after the requests since the last probe."""
+        if model.release == "sick":
+            return replace(model, stats=LiveStats(requests=100, errors=50))
+        came = self.requests.get(model.model, 0)
+        self.served_requests[model.model] = self.served_requests.get(model.model, 0) + came
+        return replace(model, stats=replace(model.stats, requests=model.stats.requests + came))
+
+    def reported(self) -> dict[str, int]:
+        """The requests that the hub knows of, by model."""
+        found: dict[str, int] = {}
+        for one in self.hub.check_ins:
+            if one.telemetry is not None and one.telemetry.model is not None:
+                model = one.telemetry.model
+                found[model] = found.get(model, 0) + one.telemetry.requests
+        return found
+
+    @staticmethod
+    def no_answer() -> NetworkError:
+        """The error of a check-in without an answer."""
+        return NetworkError("unreachable", "The answer is lost.")
 
 
 @contextlib.contextmanager

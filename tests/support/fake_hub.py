@@ -19,6 +19,7 @@ from edgefleet.protocol.device import (
     Offer,
     Outcome,
     OutcomeKind,
+    Phase,
     digest,
 )
 from edgefleet.protocol.release import Envelope
@@ -76,6 +77,10 @@ class FakeHub:
         report = self.reports.get(model)
         return report.release if report else None
 
+    def pending(self) -> list[Offer]:
+        """The offers that the next answer has."""
+        return list(filter(self._is_offered, self.offers.values()))
+
     def publish(self, envelope: Envelope, files: dict[str, bytes]) -> str:
         digest = manifest_digest(envelope)
         self.manifests[digest] = encode(envelope)
@@ -104,7 +109,7 @@ class FakeHub:
                 self.repeated += outcome.id in self.outcomes
                 self.outcomes[outcome.id] = outcome
             self.changed.notify_all()
-            offers = tuple(filter(self._is_offered, self.offers.values()))
+            offers = tuple(self.pending())
             acked = tuple(outcome.id for outcome in taken)
             if said.protocol >= FIRST_BY_MODEL:
                 return CheckInAnswer(
@@ -139,14 +144,22 @@ class FakeHub:
         return True
 
     def _in_trial(self) -> set[str]:
-        """The rollouts whose last start has no end."""
+        """The rollouts whose last start has no end, on a device that is not idle again.
+
+        A device that lost its state reports no end.
+        """
         found: set[str] = set()
         for one in self.outcomes.values():
             if one.kind is OutcomeKind.TRIAL_STARTED:
                 found.add(one.rollout)
             elif one.kind is not OutcomeKind.DEFERRED:
                 found.discard(one.rollout)
-        return found
+        idle = {
+            offer.rollout
+            for offer in self.offers.values()
+            if (report := self.reports.get(offer.model)) and report.phase is Phase.IDLE
+        }
+        return found - idle
 
     def _is_offered(self, offer: Offer) -> bool:
         if self.runs(offer.model) == offer.release:
