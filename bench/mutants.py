@@ -312,8 +312,8 @@ MUTANTS = (
     Mutant(
         "any new process is the fault of the trial",
         "agent/trial.py",
-        "status.pid != watch.start.pid):\n        return INTERRUPTED",
-        "status.pid != watch.start.pid):\n        return Sick(Reason.CRASH, str(status))",
+        "status.pid != watch.start.pid):\n        return _never_healthy(attempt, watch, now) or",
+        "status.pid != watch.start.pid):\n        return Sick(Reason.CRASH, str(status)) or",
         ("tests/agent/test_trial.py",),
     ),
     Mutant(
