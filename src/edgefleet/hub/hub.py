@@ -54,8 +54,8 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.fleet.device_models import furthest
 from edgefleet.rollout.fleet.eligibility import variants_of
-from edgefleet.rollout.fleet.release_sets import furthest
 from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.runs import Runs, parse_runs
 from edgefleet.rollout.fleet.selector import parse

@@ -60,7 +60,8 @@ class Admission:
         specs = {
             active.state.id: active.state.spec for active in rollouts if active.state.status in OPEN
         }
-        trials = map(_trials, rollouts)
+        several = len({active.state.spec.model for active in rollouts}) > 1
+        trials = tuple(map(_trials, rollouts)) if several else ()
         self._fleet_wide.arrange(specs, self._in_trial, trials, self._giver)
 
     # Offers.

@@ -60,16 +60,17 @@ class FleetConstraints:
         self,
         specs: Mapping[str, RolloutSpec],
         in_trial: Callable[[str], LabelsByRow],
-        trials: Iterable[Trials],
+        trials: tuple[Trials, ...],
         giver: Giver,
     ) -> None:
         """Set the limits of the open rollouts. To be called when a rollout is added or changes.
 
         ``specs`` maps the id of each open rollout to its plan. ``in_trial`` returns the devices in
-        trial of one rollout with their current labels. ``trials`` has every rollout, and
-        ``giver`` returns the one that gives a device a model.
+        trial of one rollout with their current labels. ``trials`` has every rollout, or none if all
+        are of one model. ``giver`` returns the rollout that gives a device a model.
         """
-        self.other_trial.arrange(trials, giver)
+        if trials or self.other_trial.is_active:
+            self.other_trial.arrange(trials, giver)
         labels = frozenset(one.label for spec in specs.values() for one in spec.budgets)
         if labels or self.budgets.counts:
             self.budgets.arrange(labels, specs.keys(), in_trial)

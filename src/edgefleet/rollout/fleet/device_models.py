@@ -17,7 +17,6 @@ from edgefleet.rollout.fleet.release_sets import (
     UNKNOWN_SET,
     Activity,
     ReleaseSet,
-    furthest,
     phase_of,
     with_reports,
 )
@@ -29,6 +28,7 @@ NOTHING: Final = 0  # the release number of a model that is not on the device
 _NO_SET: Final = 0
 _UNKNOWN: Final = 1
 _IDLE: Final = Phase.IDLE
+_ORDER: Final = {phase: place for place, phase in enumerate(Phase)}
 _Contents = Mapping[str, tuple[str | None, Phase]]
 
 
@@ -328,6 +328,11 @@ class DeviceModels:
         self._with_release: dict[int, Answers] = {}
         self._with_other: dict[str, Answers] = {}
         self._phases: dict[str, Answers] = {}
+
+
+def furthest(activity: Activity) -> Phase:
+    """The phase of the model that is furthest on its way to a release, or back from it."""
+    return max((phase for _, phase in activity), key=_ORDER.__getitem__, default=Phase.IDLE)
 
 
 def _reports(contents: _Contents) -> tuple[ModelReport, ...]:
