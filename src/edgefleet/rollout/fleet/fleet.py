@@ -20,6 +20,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
+from edgefleet.rollout.fleet.runs import Runs
 from edgefleet.rollout.fleet.selector import Selector
 from edgefleet.rollout.limits import SEQ_MAX
 
@@ -362,6 +363,13 @@ class Fleet:
         by_set = np.fromiter((selector.matches(labels) for labels in self._label_sets), np.bool_)
         return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
 
+    def running(self, runs: Runs) -> Mask:
+        """One truth value per row: whether the device runs the model, or this release of it."""
+        rows = np.arange(len(self))
+        if runs.release is None:
+            return self.models.all_have(rows, runs.model)
+        return self.models.all_run(rows, self.models.release_id(runs.model, runs.release))
+
     def figures(self, now: float) -> FleetFigures:
         """Counts over the whole fleet. Online: a check-in within the last ``offline_after_s``."""
         seen = self._last_seen[: len(self)]
@@ -369,7 +377,7 @@ class Fleet:
         by_profile = dict.fromkeys((kit.profile for kit in self._kits), 0)
         for number, count in enumerate(np.bincount(self.kit_ids).tolist()):
             by_profile[self._kits[number].profile] += count
-        by_release, by_phase = self.models.count(online)
+        by_release, by_phase, unknown_sets = self.models.count(online)
         on_release: dict[str, dict[str, int]] = {}
         for number, count in by_release.items():
             if (named := self.models.release_named(number)) is not None:
@@ -380,6 +388,7 @@ class Fleet:
             by_profile=by_profile,
             by_phase={phase.value: count for phase, count in by_phase.items()},
             on_release=on_release,
+            unknown_sets=unknown_sets,
         )
 
     def _set_models(self, row: int, number: int, activity: int) -> None:
