@@ -35,7 +35,7 @@ from edgefleet.agent.state import (
 from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.agent.typed_replace import replace
-from edgefleet.protocol.device import OutcomeKind, Reason
+from edgefleet.protocol.device import OutcomeKind, Reason, Switch
 from edgefleet.protocol.serving import ServingStatus, model_status
 
 # Bound once, as every step uses them: Python 3.11 takes 0.2 us to find a member in its class.
@@ -313,11 +313,21 @@ def _end_windows(
     """
     if len(device.models) == 1:
         return
+    served, was = _releases(status), _releases(before)
+    switches = tuple(
+        Switch(model=name, release=served.get(name))
+        for name in sorted(served.keys() | was.keys())
+        if served.get(name) != was.get(name)
+    )
     for name in device.models:
-        context = device.model(name)
-        own, old = model_status(status, name), model_status(before, name)
-        if own is not None and old is not None and own.release == old.release:
-            context.forgettable(windows=window.end(context.soft.windows, device.now))
+        if name in served and served[name] == was.get(name):
+            context = device.model(name)
+            context.forgettable(windows=window.end(context.soft.windows, device.now, switches))
+
+
+def _releases(status: ServingStatus | None) -> dict[str, str]:
+    """The release of each model that is served."""
+    return {} if status is None else {one.model: one.release for one in status.models}
 
 
 def _neighbour(context: StepContext) -> Neighbour | None:

@@ -12,7 +12,15 @@ from msgspec import field
 
 from edgefleet.agent import limits
 from edgefleet.agent.table import BEFORE_TRIAL, Stage
-from edgefleet.protocol.device import Facts, ModelReport, Outcome, Scores, Sketches, Telemetry
+from edgefleet.protocol.device import (
+    Facts,
+    ModelReport,
+    Outcome,
+    Scores,
+    Sketches,
+    Switch,
+    Telemetry,
+)
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.serving import LiveStats, ServingStatus
 from edgefleet.protocol.wire import Wire
@@ -95,7 +103,7 @@ class QualityWindow(Wire, frozen=True, kw_only=True):
 
     The request rate is measured from ``opened``, the end of the window before or the first probe of
     the release, to ``until``. ``early`` requests were found by the first probe: their time is
-    unknown.
+    unknown. ``switched`` is the switch of another model between the full window before and this.
     """
 
     release: str
@@ -109,6 +117,7 @@ class QualityWindow(Wire, frozen=True, kw_only=True):
     confidence_count: int = 0
     latency_us_p95: int = 0  # as serving says it, for one that keeps no sketches
     sketches: Sketches = Sketches()
+    switched: Switch | None = None
 
 
 class Windows(Wire, frozen=True, kw_only=True):

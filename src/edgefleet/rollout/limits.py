@@ -16,6 +16,7 @@ FIRST_NAMES: Final = 5  # devices named in a wait
 LABEL_KEYS_NAMED: Final = 8  # label keys named in an error message
 SEQ_MAX: Final = (1 << 63) - 1
 SCORES_WAITING: Final = 256  # devices whose scores wait for a pair
+NEIGHBOURS: Final = 64  # releases of other models that a rollout compares
 OVERDUE_SAMPLES: Final = 64  # kept per rollout: (time, devices begun)
 LIMIT_REQUESTS: Final = 20  # in a report before the absolute limits apply to a device
 REPORTS_CACHED: Final = 1 << 16  # distinct reports of models whose effect is cached
