@@ -66,13 +66,19 @@ class PublishRequest(Wire, frozen=True, kw_only=True):
 
 
 class DeviceModel(Wire, frozen=True, kw_only=True):
-    """One model that a device has, or should have."""
+    """One model that a device has, or should have.
+
+    ``memory_limit_mib`` is the memory that the release may use on the profile of the device. None
+    without a release, or if the hub does not know the release or has no variant of it.
+    """
 
     model: str
     release: str | None  # None: the model is not on the device
     phase: str
     desired: str | None  # None: no rollout covers the device
     rollout: str | None  # the rollout that gives the desired release
+    memory_limit_mib: int | None = None
+    line: str = ""  # why the device runs this release of the model
 
 
 class DeviceView(Wire, frozen=True, kw_only=True):
@@ -84,6 +90,7 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     last_seen: float | None
     online: bool
     models: tuple[DeviceModel, ...]  # sorted by name
+    unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
     quarantined: tuple[str, ...] = ()  # models of which the device rolled back two releases
     line: str  # why the device runs these releases
 
@@ -128,6 +135,7 @@ class FleetView(Wire, frozen=True, kw_only=True):
     by_phase: dict[str, int]
     rollouts_open: tuple[str, ...]
     frozen: bool = False
+    unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
 
 
 class Rollouts(Wire, frozen=True, kw_only=True):

@@ -101,7 +101,7 @@ class Wait(Wire, frozen=True, kw_only=True):
     until: float | None = None  # when the wait ends without a person, if known
     devices: int | None = None
     first: tuple[str, ...] = ()  # the names of the first few devices
-    model: str | None = None  # of a device with several models
+    model: str | None = None  # the model of a device that waits
 
 
 class WaitReport(Wire, frozen=True, kw_only=True):

@@ -181,7 +181,8 @@ class Engine:
         if active.state.status is Status.PLANNED:
             return self._start_by_time(active, now)
         census = self._status.census(active, now)
-        self.admission.pause_patience(active, census.offered, now)
+        if len(census.queued):
+            active.reservations.note_progress(now)
         judgement = self._status.judge(active, census, now)
         event = None if judgement is None else self._next_transition.by_gate(active, judgement)
         if event is None or isinstance(event, steps.WaitReasonChanged):

@@ -178,6 +178,10 @@ class DeviceModels:
             )
         return _looked_up(answers, gather(self._set, rows))
 
+    def all_have(self, rows: Rows, model: str) -> Mask:
+        """For each of the ascending ``rows``: True if the device has a release of the model."""
+        return _looked_up(self._of_sets(lambda one: model in one.by_model), gather(self._set, rows))
+
     def all_have_other(self, rows: Rows, model: str) -> Mask:
         """For each of the ascending ``rows``: True if the device has another model."""
         answers = self._with_other.get(model)
@@ -217,10 +221,13 @@ class DeviceModels:
             return np.zeros(0, np.int64)
         return np.flatnonzero(np.isin(self._activity, wanted))
 
-    def count(self, selected: Mask) -> tuple[dict[int, int], dict[Phase, int]]:
-        """Number of selected devices by release number, and by the phase that is furthest."""
+    def count(self, selected: Mask) -> tuple[dict[int, int], dict[Phase, int], int]:
+        """Number of selected devices by release number, and by the phase that is furthest.
+
+        The last number counts the devices whose set is unknown.
+        """
         by_release: dict[int, int] = {}
-        sets = np.bincount(self._set[: len(selected)][selected])
+        sets = np.bincount(self._set[: len(selected)][selected], minlength=_UNKNOWN + 1)
         for number in np.flatnonzero(sets).tolist():
             for release in self._sets.values[number].numbers:
                 by_release[release] = by_release.get(release, 0) + int(sets[number])
@@ -228,7 +235,7 @@ class DeviceModels:
         activities = np.bincount(self._activity[: len(selected)][selected])
         for number in np.flatnonzero(activities).tolist():
             by_phase[furthest(self._activities.values[number])] += int(activities[number])
-        return dict(sorted(by_release.items())), by_phase
+        return dict(sorted(by_release.items())), by_phase, int(sets[_UNKNOWN])
 
     def copy(self, count: int) -> ReportedModels:
         """The columns of the first ``count`` rows and their tables, for ``load``."""

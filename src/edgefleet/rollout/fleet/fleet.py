@@ -20,6 +20,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
+from edgefleet.rollout.fleet.runs import Runs
 from edgefleet.rollout.fleet.selector import Selector
 from edgefleet.rollout.limits import SEQ_MAX
 
@@ -124,19 +125,28 @@ class Fleet:
         """Record the protocol version that the agent of the device sent last."""
         version = protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL
         before = self._protocol_at[row]
-        if before == version:
-            return
-        self._protocol_at[row] = version
-        self._changed_at[row] = 1
+        if before != version:
+            self._protocol_at[row] = version
+            self._changed_at[row] = 1
+            self._note_protocol(before, version)
+
+    def set_protocols(self, rows: Rows, protocol: int) -> None:
+        """``set_protocol`` for many devices with the same version."""
+        version = protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL
+        before = self._protocol[rows]
+        other = before != version
+        if other.any():
+            self._protocol[rows[other]] = version
+            self._changed[rows[other]] = 1
+            for one in np.flatnonzero(np.bincount(before[other])).tolist():
+                self._note_protocol(one, version)
+
+    def _note_protocol(self, before: int, version: int) -> None:
+        """Note that an agent has another version, if eligibility depends on the difference."""
         served = is_served(version) != (before == NOT_REPORTED or is_served(before))
         models = has_one_model(version) != has_one_model(before) and self.models.model_count > 1
         if served or models:
             self.facts_version += 1
-
-    def set_protocols(self, rows: Rows, protocol: int) -> None:
-        """``set_protocol`` for many devices with the same version."""
-        for row in rows[self._protocol[rows] != protocol].tolist():
-            self.set_protocol(row, protocol)
 
     def observe(
         self,
@@ -245,6 +255,7 @@ class Fleet:
         self._last_seen_at[row] = report.last_seen
         self._protocol_at[row] = report.protocol
         self._seq_at[row] = report.seq
+        self._changed_at[row] = 0
         self.facts_version += 1
 
     def name(self, row: int) -> str:
@@ -360,6 +371,13 @@ class Fleet:
         by_set = np.fromiter((selector.matches(labels) for labels in self._label_sets), np.bool_)
         return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
 
+    def running(self, runs: Runs) -> Mask:
+        """One truth value per row: whether the device runs the model, or this release of it."""
+        rows = np.arange(len(self))
+        if runs.release is None:
+            return self.models.all_have(rows, runs.model)
+        return self.models.all_run(rows, self.models.release_id(runs.model, runs.release))
+
     def figures(self, now: float) -> FleetFigures:
         """Counts over the whole fleet. Online: a check-in within the last ``offline_after_s``."""
         seen = self._last_seen[: len(self)]
@@ -367,7 +385,7 @@ class Fleet:
         by_profile = dict.fromkeys((kit.profile for kit in self._kits), 0)
         for number, count in enumerate(np.bincount(self.kit_ids).tolist()):
             by_profile[self._kits[number].profile] += count
-        by_release, by_phase = self.models.count(online)
+        by_release, by_phase, unknown_sets = self.models.count(online)
         on_release: dict[str, dict[str, int]] = {}
         for number, count in by_release.items():
             if (named := self.models.release_named(number)) is not None:
@@ -378,6 +396,7 @@ class Fleet:
             by_profile=by_profile,
             by_phase={phase.value: count for phase, count in by_phase.items()},
             on_release=on_release,
+            unknown_sets=unknown_sets,
         )
 
     def _set_models(self, row: int, number: int, activity: int) -> None:

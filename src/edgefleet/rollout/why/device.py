@@ -9,7 +9,7 @@ from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.blocked import Blocked
-from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.desired import SET_UNKNOWN, Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.eligibility import Misfit, variants_of
@@ -36,8 +36,8 @@ def explain_device(
 
     ``decide`` is the answer to the next check-in of the device for a model: ``Admission.decide``.
     ``refusal`` returns the reason why the device may not start the release of a rollout now. None
-    if it may. With several models each reason names its model, and the line is that of a model that
-    waits, if one does.
+    if it may. Each reason has its model, whose last reason summarises it. With several models the
+    line is that of a model that waits, if one does, and names the model.
     """
     found: dict[str, list[Wait]] = {}
     on_device = {report.model for report in fleet.models.reports(row) if report.model}
@@ -48,19 +48,16 @@ def explain_device(
         )
         if model in on_device or waits[-1].code is not WaitCode.NO_ROLLOUT:
             found[model] = waits
-    if not found:
-        found[""] = [Wait(code=WaitCode.NO_ROLLOUT, text=_NO_ROLLOUT.format(runs="nothing"))]
+    waits = [replace(wait, model=model) for model, mine in found.items() for wait in mine]
+    if not waits and fleet.set_of(row).is_known:
+        waits = [Wait(code=WaitCode.NO_ROLLOUT, text=_NO_ROLLOUT.format(runs="nothing"))]
+    elif not waits:
+        waits = [Wait(code=SET_UNKNOWN.code, text=SET_UNKNOWN.text)]
+    line = waits[-1].text
+    if len(found) > 1:
+        chosen = next((wait for wait in waits if wait.code not in _SETTLED), waits[0])
+        line = f"{chosen.model}: {chosen.text}"
     away = () if fleet.online(row, now) else (_away(row, fleet),)
-    if len(found) == 1:
-        (waits,) = found.values()
-        line = waits[-1].text
-    else:
-        waits = [
-            replace(wait, model=model, text=f"{model}: {wait.text}")
-            for model, mine in found.items()
-            for wait in mine
-        ]
-        line = next((wait for wait in waits if wait.code not in _SETTLED), waits[0]).text
     about = f"device/{fleet.name(row)}"
     return WaitReport(about=about, at=now, line=line, waits=(*away, *waits))
 
