@@ -218,9 +218,11 @@ TYPES = {
 }
 
 
-@pytest.fixture(scope="module")
-def every_type(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
-    """A model that returns an input of each datatype, and scores."""
+@pytest.fixture(scope="module", params=["shared", "process"])
+def every_type(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServingProcess]:
+    """A model that returns an input of each datatype, and scores. In a worker, too."""
     folder = tmp_path_factory.mktemp("types")
     names = [name for name in TYPES if name != "FP32"]
     kinds = {**{name: TYPES[name][0] for name in names}, "FP32": TensorProto.FLOAT}
@@ -237,6 +239,7 @@ def every_type(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProc
         running.activate(
             ServedModel(
                 model="types",
+                isolation=request.param,
                 confirmed=ServedRelease(
                     release="1",
                     variant=variant,

@@ -5,9 +5,10 @@ the release on trial. A step that changes the set calls ``request_apply``; the A
 last part of the step.
 """
 
+from collections.abc import Collection
 from typing import Final
 
-from edgefleet.agent import limits, trial
+from edgefleet.agent import isolation, limits, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
@@ -28,6 +29,7 @@ from edgefleet.agent.state import (
     Neighbour,
     Slot,
     SlotName,
+    Watch,
     active_release,
     pointer,
     slot,
@@ -74,7 +76,7 @@ def apply_wanted(device: DeviceContext) -> None:
     """Request an Apply if one is due. It replaces the Apply in progress."""
     if not device.is_apply_due:
         return
-    models = wanted(device.models)
+    models = wanted(device.models, device.soft.crashes.isolated)
     if models:
         job = device.new_job()
         device.forgettable(switch=job, switch_at=None)
@@ -84,12 +86,15 @@ def apply_wanted(device: DeviceContext) -> None:
         device.do(StopServing())
 
 
-def wanted(models: dict[str, ModelState]) -> tuple[WantedModel, ...]:
-    """The set that the device should serve now."""
-    return tuple(found for name in sorted(models) if (found := _wanted(name, models[name])))
+def wanted(
+    models: dict[str, ModelState], isolated: Collection[str] = ()
+) -> tuple[WantedModel, ...]:
+    """The set that the device should serve now. ``isolated`` models have workers of their own."""
+    found = (_wanted(name, models[name], name in isolated) for name in sorted(models))
+    return tuple(model for model in found if model is not None)
 
 
-def _wanted(name: str, state: ModelState) -> WantedModel | None:
+def _wanted(name: str, state: ModelState, is_isolated: bool) -> WantedModel | None:
     confirmed = _release(state, state.active)
     trial_release = None
     attempt = state.attempt
@@ -100,7 +105,12 @@ def _wanted(name: str, state: ModelState) -> WantedModel | None:
             trial_release = _release(state, attempt.slot)
     if confirmed is None and trial_release is None:
         return None
-    return WantedModel(model=name, confirmed=confirmed, trial=trial_release)
+    return WantedModel(
+        model=name,
+        confirmed=confirmed,
+        trial=trial_release,
+        isolation="process" if is_isolated else "shared",
+    )
 
 
 def _release(state: ModelState, name: SlotName | None) -> WantedRelease | None:
@@ -156,6 +166,8 @@ def on_activated(device: DeviceContext, event: Activated) -> None:
             _settle_return(device.model(name))
         elif state.stage is _ACTIVATING:
             _begin_watching(device.model(name), event.status)
+        elif state.stage is _WATCHING:
+            _watch_anew(device.model(name), event.status)
         elif state.stage is _REVERTING:
             _settle_reverting(device.model(name))
 
@@ -163,35 +175,58 @@ def on_activated(device: DeviceContext, event: Activated) -> None:
 def _begin_watching(context: StepContext, status: ServingStatus) -> None:
     context.move(Signal.ACTIVATED)
     context.change_attempt(switched=True)
+    context.forgettable(watch=_watch_of(context, status))
+
+
+def _watch_of(context: StepContext, status: ServingStatus) -> Watch:
     device = context.device
     neighbours = tuple(
         found
         for name in device.models
         if name != context.model and (found := _neighbour(device.model(name)))
     )
-    context.forgettable(watch=trial.begin(context.attempt, status, device.now, neighbours))
+    return trial.begin(context.attempt, status, device.now, neighbours)
+
+
+def _watch_anew(context: StepContext, status: ServingStatus) -> None:
+    """Watch the trial again if the serving process was started again. Its bound stays."""
+    before = context.soft.watch
+    if before is None or before.start.pid != status.pid:
+        watch = _watch_of(context, status)
+        since = watch.since if before is None else before.since
+        context.forgettable(watch=replace(watch, since=since))
+        context.device.forgettable(switch_failures=0)
 
 
 def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None:
-    """End the trial, if the failure is that of its release. Otherwise apply again after a pause."""
+    """End the trial if its release is to blame. Otherwise apply again after a pause."""
     if event.job != device.soft.switch:
         return
     device.forgettable(switch=None)
-    for name in _in_stage(device, _ACTIVATING):
-        context = device.model(name)
-        if event.model in ("", name):
-            go_back(context, event.reason, event.detail)
-        elif device.soft.switch_failures >= limits.FOREIGN_FAILURES:
-            detail = f"With this release {event.model} could not be served: {event.detail}"
-            go_back(context, Reason.NEIGHBOUR, detail)
+    for name in (*_in_stage(device, _ACTIVATING), *_in_stage(device, _WATCHING)):
+        _judge_failure(device.model(name), event)
     if not device.is_apply_due:
         _retry_later(device, event.draw)
+
+
+def _judge_failure(context: StepContext, event: ActivationFailed) -> None:
+    failures = context.device.soft.switch_failures
+    # Another model may have ended the process: the trial itself is in a worker.
+    is_crash = event.reason == Reason.CRASH and context.attempt.action == "install"
+    if event.model not in ("", context.model):
+        if failures >= limits.FOREIGN_FAILURES:
+            detail = f"With this release {event.model} could not be served: {event.detail}"
+            go_back(context, Reason.NEIGHBOUR, detail)
+    elif not is_crash or failures >= limits.MISSED_PROBES:
+        go_back(context, event.reason, event.detail)
 
 
 # Probes.
 
 
 def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
+    if event.ran:
+        device.forgettable(crashes=isolation.record(device.soft.crashes, event.ran, device.now))
     if event.status is not None:
         _count_served(device, event.status)
     elif not event.alive:
@@ -302,7 +337,7 @@ def _neighbour(context: StepContext) -> Neighbour | None:
 def _watch(context: StepContext, event: ServingProbed) -> None:
     attempt, watch = context.attempt, context.soft.watch
     installed = slot(context.state, attempt.slot).installed
-    if watch is None or installed is None:
+    if watch is None or installed is None or context.device.soft.switch is not None:
         return
     finding = trial.judge(
         attempt, installed.quality, watch, event.status, alive=event.alive, now=context.now
@@ -310,6 +345,8 @@ def _watch(context: StepContext, event: ServingProbed) -> None:
     match finding:
         case trial.Sick(reason, detail):
             go_back(context, reason, detail)
+        case trial.Interrupted():
+            _retry_later(context.device, event.draw)
         case trial.Watching(watch):
             context.forgettable(watch=watch)
         case trial.Healthy():

@@ -170,6 +170,13 @@ class Reports(Wire, frozen=True, kw_only=True):
     digest: int
 
 
+class Crashes(Wire, frozen=True, kw_only=True):
+    """Crashes of the shared process: the last one by model, and the models that have a worker."""
+
+    last: tuple[tuple[str, float], ...] = ()
+    isolated: tuple[str, ...] = ()
+
+
 class Soft(Wire, frozen=True, kw_only=True):
     """The part of the state that is not stored. A restart resets it."""
 
@@ -190,6 +197,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     probing: bool = False
     missed: int = 0  # probes in a row that a running process did not answer
     serving: ServingStatus | None = None
+    crashes: Crashes = Crashes()
     reported: str = ""  # the model of the last telemetry; the next model follows
     models: dict[str, ModelSoft] = field(default_factory=dict[str, ModelSoft])
 
