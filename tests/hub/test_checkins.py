@@ -25,7 +25,7 @@ from edgefleet.protocol.rollout import (
     Verb,
     WaveSpec,
 )
-from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
+from edgefleet.protocol.version import OLDEST_SERVED, ONE_MODEL, PROTOCOL
 from edgefleet.protocol.wire import Problem, decode, encode
 from edgefleet.security.credentials import DeviceIdentity, issue_device_token
 from edgefleet.security.signing import PublisherKey
@@ -90,7 +90,7 @@ OUTCOME = {"id": "o", "rollout": "r", "release": "2", "kind": "confirmed", "at":
         (b'{"protocol": 1, "seq": 1, "outcomes": [{"id": "x"}]}', "checkin_malformed", "outcomes[0]"),
         (json.dumps(GOOD | {"outcomes": [OUTCOME] * 17}).encode(), "checkin_malformed", "outcomes"),
         (json.dumps(GOOD | {"telemetry": {"release": "1", "requests": -1}}).encode(), "checkin_malformed", "telemetry.requests"),
-        (b'{"protocol": 3, "seq": 1}', "protocol_unsupported", "protocol"),
+        (b'{"protocol": 4, "seq": 1}', "protocol_unsupported", "protocol"),
         (b'{"protocol": 7, "reports": {"new": "shape"}}', "protocol_unsupported", "protocol"),
     ],
 )  # fmt: skip
@@ -459,7 +459,7 @@ def test_a_protocol_that_is_not_served_is_counted_in_the_plan_and_said(tmp_path:
         with pytest.raises(OperatorError) as caught:
             await hub.plan(spec, "operator")
         assert caught.value.code == "fleet_empty"
-        devices[0].protocol = PROTOCOL
+        devices[0].protocol = ONE_MODEL
         await report(hub, devices[0], devices[0].said())
         view = await hub.plan(spec, "operator")
         assert view.ineligible == {"agent_too_old": 2}

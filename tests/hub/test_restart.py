@@ -131,7 +131,8 @@ def store_last_contacts(data_dir: Path, views: Iterable[DeviceView]) -> None:
     """Store the times of the last check-ins, which a hub may forget."""
     with closing(sqlite3.connect(data_dir / "hub.sqlite")) as connection, connection:
         connection.executemany(
-            "UPDATE standing SET last_seen = ? WHERE row = (SELECT row FROM device WHERE name = ?)",
+            "UPDATE device_standing SET last_seen = ?"
+            " WHERE row = (SELECT row FROM device WHERE name = ?)",
             [(view.last_seen, view.name) for view in views],
         )
 

@@ -9,17 +9,21 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.hub.store import sqlite as sqlite_module
 from edgefleet.hub.store import writer as writer_module
 from edgefleet.hub.store.migrations import Migration, migrate, packaged
+from edgefleet.hub.store.reader import Reader
+from edgefleet.hub.store.records import StoredStanding
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.protocol.device import Facts, Outcome, OutcomeKind
+from edgefleet.protocol.device import Facts, ModelReport, Outcome, OutcomeKind, Phase
 from edgefleet.rollout.lifecycle.step import AuditLine
 
 
@@ -264,6 +268,44 @@ def test_stored_offers_to_agents_of_protocol_1_are_removed(tmp_path: Path) -> No
         )
     migrate(connection, packaged())
     assert connection.execute("SELECT id FROM outcome").fetchall() == [("b",)]
+
+
+def test_standings_of_one_model_become_lists_of_models(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
+    migrate(connection, packaged()[:4])
+    old = [
+        (0, 5.0, 9, "digits", "2", "idle"), (1, 6.0, 8, "digits", "2", "idle"),
+        (2, 7.0, 7, "digits", "1", "trial"), (3, 8.0, 6, None, None, "fetching"),
+        (4, 9.0, 5, None, None, "idle"),
+    ]  # fmt: skip
+    connection.executemany("INSERT INTO standing VALUES (?, ?, ?, ?, ?, ?)", old)
+    migrate(connection, packaged())
+    assert connection.execute("SELECT count(*) FROM model_list").fetchone() == (4,)
+    found = Reader(connection)
+    digits = ModelReport(model="digits", release="2")
+    assert list(found.load_standings()) == [
+        StoredStanding(0, 5.0, 9, 0, (digits,)),
+        StoredStanding(1, 6.0, 8, 0, (digits,)),
+        StoredStanding(2, 7.0, 7, 0, (replace(digits, release="1", phase=Phase.TRIAL),)),
+        StoredStanding(3, 8.0, 6, 0, (ModelReport(model="", phase=Phase.FETCHING),)),
+        StoredStanding(4, 9.0, 5, 0, ()),
+    ]
+
+
+def test_lists_of_models_that_no_device_has_any_more_are_removed(tmp_path: Path) -> None:
+    one, other = (ModelReport(model="digits", release=release) for release in "12")
+
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
+        for report in (one, other, other):
+            await store.save_standings([StoredStanding(0, 1.0, 1, 3, (report,))])
+
+    async def after(store: SqliteStore, _commits: list[int]) -> None:
+        assert list(store.reader.load_standings()) == [StoredStanding(0, 1.0, 1, 3, (other,))]
+        with closing(sqlite3.connect(tmp_path / "hub.sqlite")) as found:
+            assert found.execute("SELECT count(*) FROM model_list").fetchone() == (1,)
+
+    with_store(tmp_path, body)
+    with_store(tmp_path, after)
 
 
 @pytest.mark.parametrize("tamper", ["changed", "newer"])

@@ -22,7 +22,7 @@ from edgefleet.protocol.rollout import (
     Verb,
     WaveSpec,
 )
-from edgefleet.protocol.version import OLDEST, PROTOCOL, is_served
+from edgefleet.protocol.version import OLDEST, ONE_MODEL, is_served
 from edgefleet.rollout import checkin
 from edgefleet.rollout.checkin import (
     Answered,
@@ -78,7 +78,7 @@ def check_in(
     *outcomes: Outcome, seq: int = 1, release: str = OLD, phase: Phase = Phase.IDLE, **more: object
 ) -> CheckIn:
     said = CheckIn(
-        protocol=PROTOCOL, seq=seq, phase=phase, model=MODEL, release=release, outcomes=outcomes
+        protocol=ONE_MODEL, seq=seq, phase=phase, model=MODEL, release=release, outcomes=outcomes
     )
     return replace(said, **more)
 
@@ -264,7 +264,7 @@ def random_check_ins(shell: Shell, seed: int) -> None:
         outcomes = tuple(
             report(kind, id_=f"{row}-{kind}") for kind in chance.sample(kinds, chance.randrange(3))
         )
-        protocol = OLDEST if row == 0 else PROTOCOL
+        protocol = OLDEST if row == 0 else ONE_MODEL
         shell.fails = chance.random() < 0.1
         shell.exchange(row, check_in(*outcomes, seq=number, protocol=protocol))
 
@@ -424,7 +424,7 @@ def test_a_batch_is_what_its_devices_are_one_by_one(knobs: str, seed: int) -> No
             seq=number // 2 + 1,
             release=chance.choice((OLD, NEW)),
             phase=chance.choice((Phase.IDLE, Phase.STAGED)),
-            protocol=chance.choice((PROTOCOL, PROTOCOL, OLDEST)),
+            protocol=chance.choice((ONE_MODEL, ONE_MODEL, OLDEST)),
             telemetry=chance.choice((None, telemetry(NEW))),
             facts=chance.choice((None, Facts(profile="generic_x86", agent_version="1"))),
         )

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Phase
 from edgefleet.protocol.rollout import BudgetSpec, ExposureSpec, Status, Verb
-from edgefleet.protocol.version import OLDEST, OLDEST_SERVED, PROTOCOL, is_served
+from edgefleet.protocol.version import OLDEST, OLDEST_SERVED, ONE_MODEL, PROTOCOL, is_served
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.checkin import Answered
 from edgefleet.testing import FakeDevice
@@ -87,7 +87,7 @@ def test_a_rollout_does_not_wait_for_agents_that_are_too_old():
 
 def test_an_agent_that_was_updated_gets_the_release():
     fleet, rollout = skewed(2, too_old=1)
-    fleet.by_row[0].protocol = PROTOCOL
+    fleet.by_row[0].protocol = ONE_MODEL
     assert exchange(fleet, fleet.by_row[0]).offer is not None
     assert fleet.finish(rollout).status is Status.COMPLETED
     assert fleet.on_release()["1"] == 2
@@ -110,7 +110,7 @@ def test_no_more_really_run_it_unconfirmed_than_the_plan_allows(
     away: set[int] = set()
     fleet = CheckedFleet(24)
     for device in fleet.by_row:
-        device.protocol = TOO_OLD if device.row in too_old else PROTOCOL
+        device.protocol = TOO_OLD if device.row in too_old else ONE_MODEL
         device.fetch_s = device.row % 5
         device.offline = lambda _now, row=device.row: row in away
     fleet.publish("1")

@@ -18,7 +18,7 @@ from edgefleet.cli.values import DURATION, duration
 from edgefleet.cli.wait_report import wait_lines
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec, Verb
-from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
 
 DIVIDER = "----"
@@ -101,7 +101,7 @@ class Session:
                 labels.pop("profile", "generic_x86"),
                 runtimes=(labels.pop("runtime", "onnx"),),
                 memory_mib=int(labels.pop("memory", "1024")),
-                protocol=int(labels.pop("protocol", PROTOCOL)),
+                protocol=int(labels.pop("protocol", ONE_MODEL)),
             )
             device.labels = labels
             self.fleet.enrol(device)

@@ -22,7 +22,7 @@ from edgefleet.protocol.device import (
     Phase,
 )
 from edgefleet.protocol.operator import ClaimRequest, PublishRequest, TrustKey
-from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.raw_device import CHECKIN, facts
@@ -51,7 +51,7 @@ class InsideDevice:
     name: str
     token: str
     seq: int = 0
-    protocol: int = PROTOCOL
+    protocol: int = ONE_MODEL
 
     def said(
         self,
@@ -124,7 +124,7 @@ async def enrol_inside(
     devices = []
     for number, claim in enumerate(claims.claims):
         request = EnrolRequest(
-            protocol=PROTOCOL, claim=claim, name=f"{prefix}{number:03}", facts=facts()
+            protocol=ONE_MODEL, claim=claim, name=f"{prefix}{number:03}", facts=facts()
         )
         answer = await hub.enrol(request, None)
         devices.append(InsideDevice(answer.device, answer.token))

@@ -18,7 +18,7 @@ from edgefleet.protocol.device import (
     Phase,
 )
 from edgefleet.protocol.operator import ClaimRequest
-from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 CHECKIN = "/device/v1/checkin"
@@ -34,7 +34,7 @@ def enrol(
 ) -> EnrolAnswer:
     """Raises the typed error that the hub answers with."""
     request = EnrolRequest(
-        protocol=PROTOCOL,
+        protocol=ONE_MODEL,
         claim=claim,
         name=name,
         facts=more.get("facts", facts()),
@@ -61,7 +61,7 @@ class RawDevice:
     release: str | None = None
     phase: Phase = Phase.IDLE
     seq: int = 0
-    protocol: int = PROTOCOL
+    protocol: int = ONE_MODEL
     offer: Offer | None = None
     spool: list[Outcome] = field(default_factory=list)
     reported: list[Outcome] = field(default_factory=list)  # the device's own log, each outcome once

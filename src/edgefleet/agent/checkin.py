@@ -26,8 +26,9 @@ from edgefleet.protocol.device import (
     Telemetry,
     digest,
 )
-from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.version import ONE_MODEL
 
+PROTOCOL: int = ONE_MODEL  # the version of the check-ins
 _FIRST_BY_MODEL: Final = 3  # the first protocol that names all models
 _REPLAYED: Final = "checkin_replayed"
 _IDLE: Final = Stage.IDLE

@@ -53,7 +53,7 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.engine import Engine
-from edgefleet.rollout.fleet.release_sets import furthest
+from edgefleet.rollout.fleet.device_models import furthest
 from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.plan_fleet import compose

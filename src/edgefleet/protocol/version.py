@@ -4,7 +4,7 @@ from typing import Final
 
 from edgefleet.base.errors import DeviceError
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 OLDEST_SERVED: Final = 2  # the oldest version whose agents get releases
 ONE_MODEL: Final = 2  # the newest version whose agents have one model
 OLDEST: Final = 1  # the oldest version that may check in; its devices are shown as too old

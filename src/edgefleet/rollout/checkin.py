@@ -15,7 +15,7 @@ offer is decided last, because it depends on the reports.
 at one moment, as a hub does if its store commits their reports together.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -74,7 +74,8 @@ class Answered(msgspec.Struct, frozen=True):
     """The part of a ``CheckInAnswer`` that the engine decides.
 
     ``offers`` has that of the oldest rollout first. ``wants_models`` asks for the full list of
-    models, because the engine has other models of the device than the device itself.
+    models, because the engine has other models of the device than the device itself; nothing is
+    offered then.
     """
 
     offers: tuple[Offer, ...] = ()
@@ -188,13 +189,13 @@ def _admit(engine: Engine, pending: Pending, now: float) -> Step:
 def _answer(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Receipt) -> Answered:
     if check_in.telemetry is not None:
         engine.intake.add_telemetry(row, check_in.telemetry, now)
+    if check_in.protocol > ONE_MODEL and engine.fleet.models.digest_differs(row, check_in.digest):
+        # An offer would rest on a list that is not the device's own, as after a restore.
+        return _WANTS_MODELS if receipt is _NO_RECEIPT else Answered((), receipt, wants_models=True)
     offers = engine.admission.offers(row, now)
-    wants_models = check_in.protocol > ONE_MODEL and engine.fleet.models.digest_differs(
-        row, check_in.digest
-    )
     if not offers and receipt is _NO_RECEIPT:
-        return _WANTS_MODELS if wants_models else _NOTHING
-    return Answered(offers, receipt, wants_models)
+        return _NOTHING
+    return Answered(offers, receipt)
 
 
 def _in_order(
@@ -382,24 +383,20 @@ def _answer_batch(
 ) -> AnsweredBatch:
     if check_in.telemetry is not None:
         engine.batch.telemetry(rows, check_in.telemetry, now)
-    parts: list[tuple[Answered, Rows]] = []
-    for offers, offered in engine.batch.answers(rows, now):
-        for group in groups:
-            both = offered
-            if len(groups) > 1:
-                both = np.intersect1d(offered, group.rows, assume_unique=True)
-            for wants_models, told in _wanting(engine, both, check_in):
-                parts.append((Answered(offers, group.receipt, wants_models), told))
-    return AnsweredBatch(tuple(parts))
-
-
-def _wanting(engine: Engine, rows: Rows, check_in: CheckIn) -> Iterator[tuple[bool, Rows]]:
-    """The rows by whether the hub asks for their models."""
-    if check_in.protocol <= ONE_MODEL:
-        split = np.zeros(len(rows), np.bool_)
-    else:
+    unlike = np.zeros(len(rows), np.bool_)
+    if check_in.protocol > ONE_MODEL:
         differs = engine.fleet.models.digest_differs
-        split = np.array([differs(row, check_in.digest) for row in rows.tolist()], np.bool_)
-    for wants_models in (False, True):
-        if (split == wants_models).any():
-            yield wants_models, rows[split == wants_models]
+        unlike[:] = [differs(row, check_in.digest) for row in rows.tolist()]
+    answers: list[tuple[tuple[Offer, ...], bool, Rows]] = [((), True, rows[unlike])]
+    if not unlike.all():
+        known = engine.batch.answers(rows[~unlike], now)
+        answers += [(offers, False, offered) for offers, offered in known]
+    parts: list[tuple[Answered, Rows]] = []
+    for offers, wants_models, told in answers:
+        for group in groups:
+            both = told
+            if len(groups) > 1:
+                both = np.intersect1d(told, group.rows, assume_unique=True)
+            if len(both):
+                parts.append((Answered(offers, group.receipt, wants_models), both))
+    return AnsweredBatch(tuple(parts))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Reason
-from edgefleet.protocol.version import PROTOCOL
+from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.testing.behaviour import Fate
 from edgefleet.testing.limits import REQUESTS_PER_S
 
@@ -39,7 +39,7 @@ class FakeDevice:
     fates: Mapping[str, Fate] = field(default_factory=dict)
     runtimes: tuple[str, ...] = ("onnx",)
     memory_mib: int = 1024
-    protocol: int = PROTOCOL  # the protocol version of the agent
+    protocol: int = ONE_MODEL  # the protocol version of the agent
     fetch_s: float = 5.0
     requests_s: float = REQUESTS_PER_S
     offline: bool | Callable[[float], bool] = False

@@ -41,6 +41,9 @@ class SqliteStore:
         writing = _connect(path)
         try:
             migrate(writing, packaged())
+            writing.execute(
+                "DELETE FROM model_list WHERE number NOT IN (SELECT models FROM device_standing)"
+            )
         except BaseException:
             writing.close()
             raise

@@ -60,7 +60,9 @@ class Admission:
         specs = {
             active.state.id: active.state.spec for active in rollouts if active.state.status in OPEN
         }
-        self._fleet_wide.arrange(specs, self._in_trial, map(_trials, rollouts))
+        several = len({active.state.spec.model for active in rollouts}) > 1
+        trials = tuple(map(_trials, rollouts)) if several else ()
+        self._fleet_wide.arrange(specs, self._in_trial, trials, self._giver)
 
     # Offers.
 
@@ -109,6 +111,10 @@ class Admission:
         """The sort key by which an older rollout comes first."""
         active = self._rollouts.get(rollout)
         return (0.0, "") if active is None else (active.state.created_at, rollout)
+
+    def _giver(self, row: int, model: str) -> str | None:
+        active = self._desired.rollout(row, model)
+        return None if active is None else active.state.id
 
     def _has_begun(self, row: int, offer: Offer) -> bool:
         active = self._rollouts[offer.rollout]

@@ -9,7 +9,7 @@ from edgefleet.protocol.rollout import Freeze, RolloutSpec
 from edgefleet.protocol.why import WAITS
 from edgefleet.rollout.constraints.blocked import DeviceConstraint
 from edgefleet.rollout.constraints.label_budget import Budgets, LabelsByRow
-from edgefleet.rollout.constraints.other_trial import OtherTrial, Trials
+from edgefleet.rollout.constraints.other_trial import Giver, OtherTrial, Trials
 from edgefleet.rollout.constraints.pace import ByteBudget
 from edgefleet.rollout.constraints.quarantine import Quarantine
 from edgefleet.rollout.fleet.columns import Rows
@@ -60,14 +60,17 @@ class FleetConstraints:
         self,
         specs: Mapping[str, RolloutSpec],
         in_trial: Callable[[str], LabelsByRow],
-        trials: Iterable[Trials],
+        trials: tuple[Trials, ...],
+        giver: Giver,
     ) -> None:
         """Set the limits of the open rollouts. To be called when a rollout is added or changes.
 
         ``specs`` maps the id of each open rollout to its plan. ``in_trial`` returns the devices in
-        trial of one rollout with their current labels. ``trials`` has every rollout.
+        trial of one rollout with their current labels. ``trials`` has every rollout, or none if all
+        are of one model. ``giver`` returns the rollout that gives a device a model.
         """
-        self.other_trial.arrange(trials)
+        if trials or self.other_trial.is_active:
+            self.other_trial.arrange(trials, giver)
         labels = frozenset(one.label for spec in specs.values() for one in spec.budgets)
         if labels or self.budgets.counts:
             self.budgets.arrange(labels, specs.keys(), in_trial)

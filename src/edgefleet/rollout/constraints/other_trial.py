@@ -4,7 +4,7 @@ Two releases that begin together on a device could not be told apart by its late
 A trial is bounded in time, so each device has its turn, in order of the age of the rollouts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol
 
@@ -19,6 +19,10 @@ from edgefleet.rollout.fleet.release_sets import ANY_MODEL
 
 _TRIAL: Final = DeviceStanding.TRIAL
 _BUSY: Final = frozenset({Phase.TRIAL, Phase.REVERTING})
+
+
+Giver = Callable[[int, str], str | None]
+"""The rollout that gives a device, by its row, a model. None if there is none."""
 
 
 class Places(Protocol):
@@ -54,8 +58,9 @@ class Trials:
 class OtherTrial:
     """Blocks the start of a device of which another model is in trial or goes back.
 
-    A device counts as in trial by its reports on the other rollout, by its reserved place there, or
-    by the phase that it reports.
+    A device counts as in trial by its reports on another open rollout, or on the rollout that gives
+    it the other model, by its reserved place there, or by the phase that it reports. A report on a
+    rollout that ended and gives it nothing is out of date.
     """
 
     code: ClassVar = WaitCode.OTHER_TRIAL
@@ -63,49 +68,71 @@ class OtherTrial:
 
     def __init__(self, models: DeviceModels) -> None:
         self.is_active = False  # the rollouts are of one model
-        self._models = models
+        self._fleet_models = models
         self._all: dict[str, Trials] = {}
         self._open: tuple[Trials, ...] = ()
+        self._models: tuple[str, ...] = ()
+        self._giver: Giver = lambda _row, _model: None
 
-    def arrange(self, rollouts: Iterable[Trials]) -> None:
+    def arrange(self, rollouts: Iterable[Trials], giver: Giver) -> None:
         """Set the rollouts. To be called when a rollout is added or changes."""
         self._all = {one.rollout: one for one in rollouts}
-        self.is_active = len({one.model for one in self._all.values()}) > 1
         self._open = tuple(one for one in self._all.values() if one.is_open)
+        self._models = tuple(sorted({one.model for one in self._all.values()}))
+        self._giver = giver
+        self.is_active = len(self._models) > 1
 
     def blocks(self, rollout: str, model: str, row: int) -> bool:  # noqa: ARG002
         """See ``DeviceConstraint``."""
-        return any(one.model != model and one.have(row) for one in self._open) or any(
-            phase in _BUSY and named not in (model, ANY_MODEL)
-            for named, phase in self._models.activity(row)
-        )
+        return self._other(model, row) is not None or self._busy(model, row) is not None
 
     def blocked_rows(self, rollout: str, model: str) -> Rows:  # noqa: ARG002
         """See ``DeviceConstraint``."""
-        found = [one.rows() for one in self._open if one.model != model]
-        return np.unique(np.concatenate([self._models.busy_elsewhere(model, _BUSY), *found]))
+        found = [self._fleet_models.busy_elsewhere(model, _BUSY)]
+        for one in self._all.values():
+            if one.model != model:
+                rows = one.rows()
+                found.append(rows if one.is_open else self._given(one, rows))
+        return np.unique(np.concatenate(found))
 
     def text(self, rollout: str, row: int | None, name: str | None) -> str:  # noqa: ARG002
         """See ``DeviceConstraint``. The sentence names the other model, release and rollout."""
         if row is None:
             return "Another release is in trial on these devices; a device tries one at a time."
-        mine = self._all[rollout].model
-        others = [one for one in self._open if one.model != mine]
-        for one in others:
-            if one.have(row):
-                return _text(one)
-        for model, phase in self._models.activity(row):
-            if phase in _BUSY and model != mine:
-                known = next((one for one in others if one.model == model), None)
-                if known is not None:
-                    return _text(known, phase)
-                return (
-                    f"Model {model} is in phase {phase} on this device; one model tries at a time."
-                )
+        model = self._all[rollout].model
+        other, busy = self._other(model, row), self._busy(model, row)
+        if other is None and busy is not None:
+            other = self._all.get(self._giver(row, busy[0]) or "")
+        if other is not None:
+            phase = busy[1] if busy is not None and busy[0] == other.model else Phase.TRIAL
+            return _text(other, phase)
         return "Another release is in trial on this device; a device tries one at a time."
 
+    def _other(self, model: str, row: int) -> Trials | None:
+        """The rollout of another model in which the device is in trial. None without one."""
+        for one in self._open:
+            if one.model != model and one.have(row):
+                return one
+        for other in self._models:
+            giver = None if other == model else self._all.get(self._giver(row, other) or "")
+            if giver is not None and giver.have(row):
+                return giver
+        return None
 
-def _text(other: Trials, phase: Phase = Phase.TRIAL) -> str:
+    def _busy(self, model: str, row: int) -> tuple[str, Phase] | None:
+        """Another model that the device reports in trial or going back. None without one."""
+        for named, phase in self._fleet_models.activity(row):
+            if phase in _BUSY and named not in (model, ANY_MODEL):
+                return named, phase
+        return None
+
+    def _given(self, one: Trials, rows: Rows) -> Rows:
+        """Those of ``rows`` to which the rollout gives the release."""
+        given = (self._giver(row, one.model) == one.rollout for row in rows.tolist())
+        return rows[np.fromiter(given, np.bool_, len(rows))]
+
+
+def _text(other: Trials, phase: Phase) -> str:
     does = "is in trial" if phase is Phase.TRIAL else "is being rolled back"
     return (
         f"Release {other.release} of {other.model} (rollout {other.rollout}) {does} on this "

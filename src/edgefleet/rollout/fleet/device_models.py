@@ -10,14 +10,13 @@ from edgefleet.base.limits import MODELS_PER_DEVICE
 from edgefleet.protocol.device import ModelReport, Phase, digest
 from edgefleet.rollout.fleet.answers import Answers
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
-from edgefleet.rollout.fleet.interned import CAP, Interned, Numbers
+from edgefleet.rollout.fleet.interned import Interned, Numbers
 from edgefleet.rollout.fleet.release_sets import (
     ANY_MODEL,
     NO_RELEASES,
     UNKNOWN_SET,
     Activity,
     ReleaseSet,
-    furthest,
     phase_of,
     with_reports,
 )
@@ -29,6 +28,7 @@ NOTHING: Final = 0  # the release number of a model that is not on the device
 _NO_SET: Final = 0
 _UNKNOWN: Final = 1
 _IDLE: Final = Phase.IDLE
+_ORDER: Final = {phase: place for place, phase in enumerate(Phase)}
 _Contents = Mapping[str, tuple[str | None, Phase]]
 
 
@@ -41,15 +41,14 @@ class DeviceModels:
     call in each check-in costs too much. ``known_lists`` has the numbers for reports of one model.
     """
 
-    def __init__(self, *, cap: int = CAP) -> None:
-        """``cap`` bounds the number of distinct sets, and of activities."""
+    def __init__(self) -> None:
         self._releases: list[tuple[str, str] | None] = [None]
         self._release_ids: dict[tuple[str, str], int] = {}
         self._models: set[str] = set()
-        self._sets: Interned[ReleaseSet] = Interned(NO_RELEASES, UNKNOWN_SET, cap=cap)
+        self._sets: Interned[ReleaseSet] = Interned(NO_RELEASES, UNKNOWN_SET)
         self.sets = self._sets.values
         self.known_lists: dict[tuple[str | None, str | None, Phase], tuple[int, int]] = {}
-        self._activities: Interned[Activity] = Interned((), cap=cap)
+        self._activities: Interned[Activity] = Interned(())
         self._set = np.zeros(0, np.uint16)
         self._activity = np.zeros(0, np.uint16)
         self._sent_digest: dict[int, int] = {}  # row -> digest of a list that is kept in part only
@@ -290,6 +289,8 @@ class DeviceModels:
         number = self._sets.number(value, self._set)
         if self._sets.version != version:
             self._forget_numbers()
+            if number is not None:  # there is room again for the devices with an unknown set
+                self.forget_digests()
         return _UNKNOWN if number is None else number
 
     def _set_of_names(self, named: Iterable[tuple[str, str]]) -> ReleaseSet:
@@ -320,6 +321,11 @@ class DeviceModels:
         self._with_release: dict[int, Answers] = {}
         self._with_other: dict[str, Answers] = {}
         self._phases: dict[str, Answers] = {}
+
+
+def furthest(activity: Activity) -> Phase:
+    """The phase of the model that is furthest on its way to a release, or back from it."""
+    return max((phase for _, phase in activity), key=_ORDER.__getitem__, default=Phase.IDLE)
 
 
 def _reports(contents: _Contents) -> tuple[ModelReport, ...]:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 CAP: Final = 1 << 16  # numbers that fit into the column
 _FIRST: Final = 1024  # values before the table is numbered anew for the first time
-_MISSES: Final = 1024  # new values that find a full table before it is numbered anew again
+_MISSES: Final = 64  # new values that find a full table before it is numbered anew again
 
 
 class Interned(Generic[T]):
@@ -25,13 +25,12 @@ class Interned(Generic[T]):
     numbered anew: every number that was read before is invalid then, except those of ``fixed``.
     """
 
-    def __init__(self, *fixed: T, cap: int = CAP) -> None:
+    def __init__(self, *fixed: T) -> None:
         self.version = 0
         self.values = list(fixed)
         self._fixed = len(fixed)
-        self._cap = cap
         self._numbers = {value: number for number, value in enumerate(fixed)}
-        self._anew_at = min(cap, _FIRST)
+        self._anew_at = min(CAP, _FIRST)
         self._misses = 0
 
     def __len__(self) -> int:
@@ -47,7 +46,7 @@ class Interned(Generic[T]):
             return number
         if len(self.values) >= self._anew_at and not self._misses:
             self._number_anew(column)
-        if len(self.values) >= self._cap:
+        if len(self.values) >= CAP:
             self._misses = (self._misses + 1) % _MISSES
             return None
         number = self._numbers[value] = len(self.values)
@@ -68,5 +67,5 @@ class Interned(Generic[T]):
         column[:] = renumbered[column]
         self.values[:] = [self.values[number] for number in np.flatnonzero(live).tolist()]
         self._numbers = {value: number for number, value in enumerate(self.values)}
-        self._anew_at = min(self._cap, max(_FIRST, 2 * len(self.values)))
+        self._anew_at = min(CAP, max(_FIRST, 2 * len(self.values)))
         self.version += 1

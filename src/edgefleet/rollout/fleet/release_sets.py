@@ -52,11 +52,6 @@ def phase_of(activity: Activity, model: str) -> Phase:
     return Phase.IDLE
 
 
-def furthest(activity: Activity) -> Phase:
-    """The phase of the model that is furthest on its way to a release, or back from it."""
-    return max((phase for _, phase in activity), key=_ORDER.__getitem__, default=Phase.IDLE)
-
-
 def with_reports(
     before: Mapping[str, tuple[str | None, Phase]], reports: tuple[ModelReport, ...]
 ) -> dict[str, tuple[str | None, Phase]]:
@@ -65,6 +60,3 @@ def with_reports(
     for report in reports:
         after[report.model] = (report.release, report.phase)
     return {model: at for model, at in sorted(after.items()) if at != (None, Phase.IDLE)}
-
-
-_ORDER: Final = {phase: place for place, phase in enumerate(Phase)}

@@ -1,5 +1,6 @@
 -- A device has several models. Each distinct list [[model, release, phase], ...] is stored once, and
--- a standing names it by its number. A model that the device has not named is ''.
+-- a standing names it by its number. A model that the device has not named is ''. Lists that no
+-- standing names are removed when the hub starts.
 CREATE TABLE model_list (
   number INTEGER PRIMARY KEY,
   models TEXT NOT NULL UNIQUE
@@ -17,7 +18,7 @@ CREATE TABLE device_standing (
   last_seen REAL NOT NULL,
   seq INTEGER NOT NULL,
   protocol INTEGER NOT NULL,
-  models INTEGER NOT NULL REFERENCES model_list (number)
+  models INTEGER NOT NULL -- model_list.number; no reference, which would slow the removal
 ) STRICT;
 
 INSERT INTO device_standing

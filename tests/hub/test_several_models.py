@@ -1,0 +1,199 @@
+"""Protocol 3 at the hub: several models on a device, and protocol 2 beside it."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet.hub.hub import Hub
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, ModelReport, Phase, digest
+from edgefleet.protocol.operator import DeviceModel
+from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
+from edgefleet.protocol.version import PROTOCOL
+from edgefleet.rollout.fleet.device_models import DeviceModels
+from edgefleet.security.signing import PublisherKey
+from support.hub_inside import (
+    InsideDevice,
+    ManualClock,
+    check_in,
+    enrol_inside,
+    hub_inside,
+    publish_inside,
+    report,
+)
+from support.tiny_releases import TinyRelease, tiny_release
+
+KEY = PublisherKey.generate()
+DIGITS = ModelReport(model="digits", release="1")
+DETECTOR = ModelReport(model="detector", release="1")
+
+
+def release(tmp_path: Path, model: str, name: str) -> TinyRelease:
+    return tiny_release(tmp_path, name).but(model=model)
+
+
+def sent(
+    device: InsideDevice,
+    *models: ModelReport,
+    has: tuple[ModelReport, ...],
+    full: bool = False,
+) -> CheckIn:
+    """A check-in with ``models`` of a device that has the models ``has``."""
+    device.seq += 1
+    return CheckIn(protocol=PROTOCOL, seq=device.seq, digest=digest(has), models=models, full=full)
+
+
+async def start(hub: Hub, model: str, name: str) -> str:
+    spec = RolloutSpec(model=model, release=name, waves=(WaveSpec(percent=100),))
+    view = await hub.plan(spec, "operator")
+    await hub.command(view.id, Verb.START, Command(), "operator")
+    return view.id
+
+
+def inside(tmp_path: Path, body: Callable[[Hub, list[InsideDevice]], Any]) -> None:
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+            devices = await enrol_inside(hub, 2)
+            for model in ("digits", "detector"):
+                await publish_inside(hub, KEY, release(tmp_path, model, "1"))
+            await body(hub, devices)
+
+    asyncio.run(main())
+
+
+def test_each_protocol_gets_the_answer_that_it_can_read(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        new, old = devices
+        rollouts = [await start(hub, model, "1") for model in ("detector", "digits")]
+        answer = await report(hub, new, sent(new, has=()))
+        assert [offer.rollout for offer in answer.offers] == rollouts, "the oldest first"
+        assert (answer.offer, answer.want) == (None, "")
+        answer = await report(hub, old, old.said())
+        assert answer.offer is not None
+        assert (answer.offer.rollout, answer.offers) == (rollouts[0], ())
+
+    inside(tmp_path, run)
+
+
+def test_an_answer_with_nothing_to_say_is_short(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = devices[0]
+        reply = await check_in(hub, device, sent(device, DIGITS, has=(DIGITS,), full=True))
+        assert json.loads(reply.body) == {"interval_s": hub.settings.interval_s}
+
+    inside(tmp_path, run)
+
+
+def test_the_device_view_lists_each_model(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = devices[0]
+        rollout = await start(hub, "digits", "1")
+        trial = ModelReport(model="digits", release="1", phase=Phase.TRIAL)
+        await report(hub, device, sent(device, DETECTOR, trial, has=(DETECTOR, trial)))
+        assert hub.device(device.name).models == (
+            DeviceModel(model="detector", release="1", phase="idle", desired=None, rollout=None),
+            DeviceModel(model="digits", release="1", phase="trial", desired="1", rollout=rollout),
+        )
+        assert hub.fleet().on_release == {"detector": {"1": 1}, "digits": {"1": 1}}
+
+    inside(tmp_path, run)
+
+
+def restored(tmp_path: Path) -> list[str]:
+    """The wishes of a hub to a device, check-in by check-in, after it went back to a backup."""
+    wants: list[str] = []
+
+    async def main() -> None:
+        clock = ManualClock()
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            (device,) = await enrol_inside(hub, 1)
+            for model in ("digits", "detector"):
+                await publish_inside(hub, KEY, release(tmp_path, model, "1"))
+            await report(hub, device, sent(device, DIGITS, has=(DIGITS,)))
+            await hub.flush()
+        shutil.copytree(tmp_path / "data", tmp_path / "backup")
+        both = (DETECTOR, DIGITS)
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            answer = await report(hub, device, sent(device, DETECTOR, has=both))
+            assert answer.want == ""
+        async with hub_inside(tmp_path / "backup", clock) as hub:
+            device.seq += 100
+            for _ in range(4):
+                full = bool(wants) and wants[-1] == "models"
+                models = both if full else ()
+                answer: CheckInAnswer = await report(
+                    hub, device, sent(device, *models, has=both, full=full)
+                )
+                wants.append(answer.want)
+            assert [one.model for one in hub.device(device.name).models] == ["detector", "digits"]
+
+    asyncio.run(main())
+    return wants
+
+
+def test_a_hub_restored_from_a_backup_asks_each_device_once(tmp_path: Path) -> None:
+    assert restored(tmp_path) == ["models", "", "", ""]
+
+
+def test_a_digest_that_is_never_compared_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DeviceModels, "digest_differs", lambda *_: False)
+    with pytest.raises(AssertionError):
+        restored(tmp_path)
+
+
+def test_models_of_a_device_are_known_after_a_restart(tmp_path: Path) -> None:
+    clock = ManualClock()
+    trial = ModelReport(model="digits", release="1", phase=Phase.TRIAL)
+
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            new, old = await enrol_inside(hub, 2)
+            for model in ("digits", "detector"):
+                await publish_inside(hub, KEY, release(tmp_path, model, "1"))
+            await report(hub, new, sent(new, DETECTOR, trial, has=(DETECTOR, trial)))
+            await report(hub, old, old.said(running="1"))
+            before = [hub.device(device.name).models for device in (new, old)]
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            assert [hub.device(device.name).models for device in (new, old)] == before
+            view = await hub.plan(RolloutSpec(model="detector", release="1"), "operator")
+            assert view.ineligible == {"agent_one_model": 1}, "the protocol is known, too"
+            answer = await report(hub, new, sent(new, has=(DETECTOR, trial)))
+            assert answer.want == ""
+
+    asyncio.run(main())
+
+
+def test_what_the_hub_has_not_published_counts_as_none_and_is_asked_for_once(
+    tmp_path: Path,
+) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = devices[0]
+        mine = (DIGITS, ModelReport(model="detector", release="9"), ModelReport(model="mine"))
+        mine = (*mine[:2], ModelReport(model="mine", release="1"))
+        assert (await report(hub, device, sent(device, *mine, has=mine))).want == "models"
+        assert (await report(hub, device, sent(device, *mine, has=mine, full=True))).want == ""
+        assert (await report(hub, device, sent(device, has=mine))).want == ""
+        assert [(one.model, one.release) for one in hub.device(device.name).models] == [
+            ("digits", "1")
+        ]
+        await publish_inside(hub, KEY, release(tmp_path, "detector", "9"))
+        assert (await report(hub, device, sent(device, has=mine))).want == "models"
+        await report(hub, device, sent(device, *mine, has=mine, full=True))
+        assert hub.fleet().on_release == {"digits": {"1": 1}, "detector": {"9": 1}}
+
+    inside(tmp_path, run)
+
+
+def test_a_list_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        many = tuple(ModelReport(model=f"m{number}", release="1") for number in range(17))
+        reply = await check_in(hub, devices[0], sent(devices[0], *many, has=many))
+        assert json.loads(reply.body)["code"] == "checkin_malformed"
+
+    inside(tmp_path, run)
