@@ -28,6 +28,7 @@ from edgefleet.agent.state import (
     Neighbour,
     Slot,
     SlotName,
+    Watch,
     active_release,
     pointer,
     slot,
@@ -177,13 +178,17 @@ def on_activated(device: DeviceContext, event: Activated) -> None:
 def _begin_watching(context: StepContext, status: ServingStatus) -> None:
     context.move(Signal.ACTIVATED)
     context.change_attempt(switched=True)
+    context.forgettable(watch=_watch_of(context, status))
+
+
+def _watch_of(context: StepContext, status: ServingStatus) -> Watch:
     device = context.device
     neighbours = tuple(
         found
         for name in device.models
         if name != context.model and (found := _neighbour(device.model(name)))
     )
-    context.forgettable(watch=trial.begin(context.attempt, status, device.now, neighbours))
+    return trial.begin(context.attempt, status, device.now, neighbours)
 
 
 def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None:
@@ -361,7 +366,7 @@ def _watch_anew(context: StepContext, status: ServingStatus) -> None:
     """Watch a trial again if the serving process was started again. The trial's bound stays."""
     watch = context.soft.watch
     if watch is not None and watch.start.pid != status.pid:
-        anew = trial.begin(context.attempt, status, context.now)
+        anew = _watch_of(context, status)
         context.forgettable(watch=replace(anew, since=watch.since))
         context.device.forgettable(switch_failures=0)
 

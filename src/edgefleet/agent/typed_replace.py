@@ -37,6 +37,7 @@ from edgefleet.protocol.device import (
     OutcomeKind,
     Scores,
     Sketches,
+    Switch,
     Telemetry,
 )
 from edgefleet.protocol.serving import ServingStatus
@@ -172,6 +173,7 @@ class QualityChanges(TypedDict, total=False):
     confidence_count: int
     latency_us_p95: int
     sketches: Sketches
+    switched: Switch | None
 
 
 class OutcomeChanges(TypedDict, total=False):
