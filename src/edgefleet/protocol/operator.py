@@ -154,7 +154,8 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     """The devices of a plan: selected by it, and with a variant of the release.
 
     ``offline`` counts those that are offline now. ``ineligible`` counts the selected devices that
-    cannot run the release, by reason.
+    cannot run the release, by reason. ``adds`` counts the devices that do not run the model now,
+    ``had_model`` those that do.
     """
 
     at: float
@@ -162,6 +163,8 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     groups: tuple[FleetGroup, ...]
     offline: int
     ineligible: dict[str, int]
+    adds: int = 0
+    had_model: int = 0
 
 
 class HistoryPoint(Wire, frozen=True, kw_only=True):

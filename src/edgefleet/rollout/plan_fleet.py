@@ -40,9 +40,12 @@ def compose(
     protocols = fleet.protocols[rows]
     other = all_with_one_model(protocols) & fleet.models.all_have_other(rows, spec.model)
     agents = np.where(all_too_old(protocols), _TOO_OLD, np.where(other, _ONE_MODEL, 0))
-    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], agents], axis=1)
+    have = fleet.models.all_have(rows, spec.model)
+    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], agents, have], axis=1)
     distinct, counts = np.unique(kinds, axis=0, return_counts=True)
-    for (kit_id, label_id, agent), count in zip(distinct.tolist(), counts.tolist(), strict=True):
+    by_model = [0, 0]
+    for kind, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+        kit_id, label_id, agent, has_model = kind
         kit = fleet.kit(kit_id)
         unfit = misfit(kit, variants) or _AGENTS[agent]
         if unfit is not None:
@@ -51,6 +54,7 @@ def compose(
         labels = fleet.label_set(label_id)
         used = tuple((key, labels[key]) for key in keys if key in labels)
         groups[kit.profile, used] += count
+        by_model[has_model] += count
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     return PlanFleet(
         at=now,
@@ -58,6 +62,8 @@ def compose(
         groups=_bounded(groups),
         offline=min(int(np.count_nonzero(away)), sum(groups.values())),
         ineligible=dict(left_out),
+        adds=by_model[False],
+        had_model=by_model[True],
     )
 
 

@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from edgefleet.cli.rollout.render import added
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import duration, size
 from edgefleet.protocol.operator import PlanFleet
@@ -38,14 +39,15 @@ def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> 
     return Tried(fleet=found, prediction=predict(plan, fleet, manifest, seed=SEED, now=begins))
 
 
-def trial_lines(tried: Tried) -> list[str]:
-    """The prediction as text, wave by wave."""
+def trial_lines(tried: Tried, model: str) -> list[str]:
+    """The prediction as text, wave by wave. ``model`` is that of the plan."""
     found, predicted = tried.fleet, tried.prediction
     ineligible = ", ".join(f"{count} {reason}" for reason, count in found.ineligible.items())
     if predicted is None:
         return [f"No device is eligible: {ineligible}."]
     rows = [
         ("devices", f"{predicted.devices}, {found.offline} of them offline now"),
+        *([("adds", added(model, found.adds, found.had_model))] if found.adds else []),
         *([("ineligible", ineligible)] if ineligible else []),
         ("bytes", f"{size(predicted.bytes)}, without caches"),
         ("in trial", f"at most {predicted.most_in_trial} at once"),
