@@ -296,6 +296,27 @@ MUTANTS = (
         ("tests/agent/test_invariants.py", "tests/agent"),
     ),
     Mutant(
+        "the trial is loaded in the shared process",
+        "serving/model_host.py",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=True)",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=False)",
+        ("tests/serving/test_worker.py",),
+    ),
+    Mutant(
+        "the memory of the process is reported as the model's",
+        "serving/model_host.py",
+        "        return release.memory_kib()\n",
+        "        return memory_kib()\n",
+        ("tests/serving/test_worker.py",),
+    ),
+    Mutant(
+        "any new process is the fault of the trial",
+        "agent/trial.py",
+        "status.pid != watch.start.pid):\n        return _never_healthy(attempt, watch, now) or",
+        "status.pid != watch.start.pid):\n        return Sick(Reason.CRASH, str(status)) or",
+        ("tests/agent/test_trial.py",),
+    ),
+    Mutant(
         "an outcome is forgotten when a check-in fails",
         "agent/checkin.py",
         "device.forgettable(sent=None, link_failures=failures + 1)",

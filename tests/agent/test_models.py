@@ -11,7 +11,7 @@ from edgefleet.agent.slots import POINTER, STATE, path
 from edgefleet.agent.state import AgentState, slot
 from edgefleet.agent.step import step
 from edgefleet.agent.table import Stage
-from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, OutcomeKind
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, OutcomeKind, Switch
 from support.agent_world import model_bytes
 from support.device_world import MODELS, World
 from support.memory_storage import PowerCut, When
@@ -419,6 +419,7 @@ def test_a_quality_window_of_a_model_ends_at_the_switch_of_another() -> None:
     assert windows.full is not None
     assert windows.filling is not None
     assert (windows.full.until, windows.filling.requests) == (world.now, 0)
+    assert windows.filling.switched == Switch(model="digits", release="2")
     watch = world.state.soft.models["digits"].watch
     assert watch is not None
     assert [one.start.model for one in watch.neighbours] == ["detector"]

@@ -13,8 +13,8 @@ from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout import plan
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.control import Admission
 from edgefleet.rollout.checkin import Answered
+from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.other_trial import OtherTrial
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.fleet.device_models import DeviceModels
@@ -155,6 +155,7 @@ def test_patience_stands_while_another_model_is_on_trial() -> None:
     waits = {wait.code: wait for wait in view.why.waits}
     assert waits[WaitCode.OTHER_TRIAL].devices == 1
     assert waits[WaitCode.OTHER_TRIAL].first == ("d00000",)
+    assert waits[WaitCode.STRAGGLERS].devices == 0, "it is no straggler"
     devices[0].has("detector", "2")
     offer = offers_of(devices[0])["digits"]
     devices[0].check_in(devices[0].outcome(offer, STARTED), detector_confirmed(hub))
@@ -580,7 +581,7 @@ def digest_never_compared(patch: pytest.MonkeyPatch) -> None:
 
 
 def patience_runs_in_the_queue(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Admission, "pause_patience", lambda *_: None)
+    patch.setattr(FleetConstraints, "patient_rows", lambda *_: np.zeros(0, np.int64))
 
 
 def overlap_of_any_model(patch: pytest.MonkeyPatch) -> None:

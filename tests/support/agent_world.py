@@ -1,5 +1,7 @@
 """Releases, offers and a scripted driver for the agent's core."""
 
+import msgspec
+
 from edgefleet.agent.effect import (
     Apply,
     Effect,
@@ -113,6 +115,12 @@ def serving(
     return ServingStatus(
         pid=pid, models=(serving_model(release, ready=ready, on_trial=on_trial, **stats),)
     )
+
+
+def trial_crashed(incumbent: str, detail: str = "The worker crashed.") -> ServingStatus:
+    """The worker of the trial has ended, and ``incumbent`` answers."""
+    mine = msgspec.structs.replace(serving_model(incumbent), trial_ended=detail)
+    return ServingStatus(pid=100, models=(mine,))
 
 
 def serving_model(
@@ -246,6 +254,8 @@ def any_event(state: AgentState) -> list[Event]:
         ServingProbed(status=None, alive=True, draw=0.5),
         ServingProbed(status=serving(release), alive=True, draw=0.5),
         ServingProbed(status=serving("other", pid=7), alive=True, draw=0.5),
+        ServingProbed(status=trial_crashed("1"), alive=True, draw=0.5),
+        ServingProbed(status=None, alive=False, draw=0.5, ran=("digits", "other")),
     ]
     codes = ("disk_full", "unreachable", "digest_mismatch", "runtime_missing", "of_tomorrow")
     found += [

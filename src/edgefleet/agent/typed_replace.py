@@ -12,6 +12,7 @@ import msgspec
 from edgefleet.agent.state import (
     AgentState,
     Attempt,
+    Crashes,
     Ended,
     InstalledRelease,
     Mark,
@@ -87,6 +88,7 @@ class SoftChanges(TypedDict, total=False):
     probing: bool
     missed: int
     serving: ServingStatus | None
+    crashes: Crashes
     reported: str
     models: dict[str, ModelSoft]
 

@@ -155,7 +155,8 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
 
     ``offline`` counts those that are offline now. ``ineligible`` counts the selected devices that
     cannot run the release, by reason. ``adds`` counts the devices that do not run the model now,
-    ``had_model`` those that do.
+    ``had_model`` those that do. ``memory_mib`` is what the release may use on a device, by
+    the profile of the selected devices.
     """
 
     at: float
@@ -165,6 +166,7 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     ineligible: dict[str, int]
     adds: int = 0
     had_model: int = 0
+    memory_mib: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class HistoryPoint(Wire, frozen=True, kw_only=True):

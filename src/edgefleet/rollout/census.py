@@ -17,7 +17,7 @@ from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding
-from edgefleet.rollout.fleet.columns import Rows, RowSelection
+from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
@@ -39,10 +39,18 @@ class Census:
 
     evidence: Evidence = field(default_factory=Evidence)
     offered: RowSelection = field(default_factory=_no_devices)
+    queued: RowSelection = field(default_factory=_no_devices)  # offered, and patience stands
     in_trial: RowSelection = field(default_factory=_no_devices)
     silent: RowSelection = field(default_factory=_no_devices)
     offline: RowSelection = field(default_factory=_no_devices)
     deferred: RowSelection = field(default_factory=_no_devices)
+
+    @property
+    def stragglers(self) -> RowSelection:
+        """The offered devices that are not queued."""
+        if not len(self.queued):
+            return self.offered
+        return self.offered.only(~np.isin(self.offered.all(), self.queued.all()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +69,13 @@ def count_census(
     now: float,
     *,
     out: Rows | None = None,
+    patient: Rows | None = None,
 ) -> Census:
     """Count the open wave. The cost is a few passes over the rows of the wave.
 
     ``out``: ascending rows of devices that are blocked until a person acts. They count only if they
-    have reported.
+    have reported. ``patient``: ascending rows of devices that are blocked and become no stragglers
+    meanwhile. They are queued once they have downloaded and proved the release.
     """
     wave = active.state.open_wave
     if wave is None:
@@ -90,6 +100,7 @@ def count_census(
     silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)
     found = Census(
         offered=RowSelection(rows, unreported),
+        queued=_queued(active, fleet, rows, unreported, patient),
         in_trial=RowSelection(trial, ~silent),
         silent=RowSelection(trial, silent),
         offline=RowSelection(rows, away),
@@ -97,6 +108,15 @@ def count_census(
     )
     served = int(np.count_nonzero(already))
     return replace(found, evidence=_evidence(active, found, len(rows), served))
+
+
+def _queued(
+    active: ActiveRollout, fleet: Fleet, rows: Rows, offered: Mask, patient: Rows | None
+) -> RowSelection:
+    if patient is None or not len(patient):
+        return _no_devices()
+    rows = np.intersect1d(rows[offered], patient, assume_unique=True)
+    return RowSelection(rows, fleet.models.all_phases(rows, active.model) == STAGED_CODE)
 
 
 def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:

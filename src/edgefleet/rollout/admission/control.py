@@ -26,7 +26,6 @@ from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
-from edgefleet.rollout.fleet.reports import STAGED_CODE
 from edgefleet.rollout.lifecycle.state import OPEN
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
@@ -221,18 +220,6 @@ class Admission:
         if constraint is not None or active.state.status is not _RUNNING:
             return constraint
         return downloads.blocked(active, self._fleet, row, now, self._fleet_wide.bytes)
-
-    def pause_patience(self, active: ActiveRollout, waiting: RowSelection, now: float) -> None:
-        """Restart the patience while one of the ``waiting`` only waits for another model's trial.
-
-        The device has downloaded and proved the release.
-        """
-        rows = self._fleet_wide.patient_rows(active.state.id, active.model)
-        if len(rows):
-            rows = rows[np.isin(rows, waiting.all(), assume_unique=True)]
-            phases = self._fleet.models.all_phases(rows, active.model)
-            if (phases == STAGED_CODE).any():
-                active.reservations.note_progress(now)
 
     def _labels(self, row: int) -> Mapping[str, str]:
         """The labels by which the budgets count the device. Empty if there are no budgets."""

@@ -130,15 +130,16 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[W
                 first=first_names(fleet, census.in_trial),
             )
         )
-    if len(census.offered) and judgement.reason != gate.STRAGGLERS:
+    late = census.stragglers
+    if len(late) and judgement.reason != gate.STRAGGLERS:
         waits.append(
             Wait(
                 code=WaitCode.STRAGGLERS,
-                text=f"Online devices of the wave that have not started: {len(census.offered)}.",
+                text=f"Online devices of the wave that have not started: {len(late)}.",
                 since=wave.opened_at,
                 until=patience,
-                devices=len(census.offered),
-                first=first_names(fleet, census.offered),
+                devices=len(late),
+                first=first_names(fleet, late),
             )
         )
     if len(census.offline):
@@ -175,13 +176,14 @@ def _gate_wait(
                 until=since + soak_s,
             )
         case gate.STRAGGLERS:
-            out = census.offered if len(census.offered) else census.in_trial
+            late = census.stragglers
+            out = late if len(late) else census.in_trial
             return Wait(
                 code=WaitCode.STRAGGLERS,
                 text=judgement.text,
                 since=since,
                 until=patience,
-                devices=len(census.offered) + len(census.in_trial),
+                devices=len(late) + len(census.in_trial),
                 first=first_names(fleet, out),
             )
         case gate.INCONCLUSIVE:

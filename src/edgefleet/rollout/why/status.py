@@ -33,8 +33,15 @@ class RolloutStatus:
 
     def census(self, active: ActiveRollout, now: float) -> Census:
         """Count the open wave now, for a decision about the rollout."""
-        out = self._fleet_wide.for_a_person(active.state.id, active.state.spec.model)
-        census = count_census(active, self._fleet, self._desired, now, out=out)
+        rollout, model = active.state.id, active.model
+        census = count_census(
+            active,
+            self._fleet,
+            self._desired,
+            now,
+            out=self._fleet_wide.for_a_person(rollout, model),
+            patient=self._fleet_wide.patient_rows(rollout, model),
+        )
         if census.evidence.cut >= CENSUS_KEPT_FROM:
             self._counted[active.state.id] = (active.state.revision, now, census)
         return census

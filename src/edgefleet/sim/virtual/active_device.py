@@ -30,9 +30,9 @@ class ActiveDevice:
     """
 
     __slots__ = (
-        "bytes_s", "came", "installed", "life", "luck", "on_trial", "parts", "pid", "pointer",
-        "pushed_at", "requests_s", "row", "rows", "skew", "state", "stays", "stored", "swapped_at",
-        "timer_at",
+        "bytes_s", "came", "incumbent", "installed", "life", "luck", "on_trial", "parts",
+        "pid", "pointer", "pushed_at", "requests_s", "row", "rows", "skew", "state", "stays",
+        "stored", "swapped_at", "timer_at",
     )  # fmt: skip
 
     def __init__(self, rows: Rows, state: AgentState, luck: float) -> None:
@@ -49,6 +49,7 @@ class ActiveDevice:
         self.timer_at = self.pushed_at = float("inf")
         self.installed: InstalledRelease | None = None  # the release that the process serves
         self.on_trial = False  # the served release is not confirmed
+        self.incumbent: InstalledRelease | None = None  # loaded beside the release in trial
         self.pointer: dict[str, SlotName] = {}  # never changed in place: groups share it
         self.swapped_at = 0.0
         self.requests_s = 0.0
@@ -88,9 +89,7 @@ class ActiveDevice:
         since_s = now - self.swapped_at
         new = installed.release == NEW
         if new and _crashed(self.luck, truth):
-            self.installed = None
-            self.pid += 1
-            return None
+            return self._crash(installed)
         own = figures.truth_of(installed.release, truth)
         requests_s = self.requests_s * own.requests
         requests = int(since_s * requests_s)
@@ -111,6 +110,22 @@ class ActiveDevice:
             ready=True,
             on_trial=self.on_trial,
             stats=stats,
+        )
+        return ServingStatus(pid=self.pid, models=(mine,))
+
+    def _crash(self, crashed: InstalledRelease) -> ServingStatus | None:
+        """The status after the release crashed: its worker in trial, else the process."""
+        self.installed = None
+        if not self.on_trial:
+            self.pid += 1
+            return None
+        answers = self.incumbent or crashed
+        mine = ModelStatus(
+            model=answers.model,
+            release=answers.release,
+            artifact_sha256=answers.variant.artifact.sha256,
+            ready=self.incumbent is not None,
+            trial_ended="The worker crashed.",
         )
         return ServingStatus(pid=self.pid, models=(mine,))
 

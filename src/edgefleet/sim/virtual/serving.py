@@ -32,6 +32,7 @@ class ServingProcesses:
         wanted = do.routed(model)
         environment, mine = self._environment, wanted.installed
         live.on_trial = model.trial is not None
+        live.incumbent = model.confirmed.installed if model.confirmed else None
         truth = environment.scenario.release
         status = live.status(environment.now, truth) if live.installed is mine else None
         if status is None:
@@ -56,7 +57,7 @@ class ServingProcesses:
     def probe(self, live: ActiveDevice, effect: do.Probe) -> None:  # noqa: ARG002 - the signature of all effects
         environment = self._environment
         status = live.status(environment.now, environment.scenario.release)
-        if status is None:
+        if live.installed is None:
             environment.serving[live.rows] = NOTHING
         alive = status is not None
         probed = happened.ServingProbed(status=status, alive=alive, draw=environment.draw())
