@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.limits import MODELS_PER_DEVICE
@@ -223,7 +224,10 @@ def test_models_of_a_device_are_known_after_a_restart(tmp_path: Path) -> None:
             before = [hub.device(device.name).models for device in (new, old)]
         async with hub_inside(tmp_path / "data", clock) as hub:
             assert [hub.device(device.name).models for device in (new, old)] == before
-            view = await hub.plan(RolloutSpec(model="detector", release="1"), "operator")
+            spec = RolloutSpec(model="detector", release="1", skip_ineligible=True)
+            view = await hub.plan(spec, "operator")
+            found = hub.plan_fleet(replace(spec, release="1", model="digits"))
+            assert (found.adds, found.had_model, found.ineligible) == (0, 2, {})
             assert view.ineligible == {"agent_one_model": 1}, "the protocol is known, too"
             answer = await report(hub, new, sent(new, has=(DETECTOR, trial)))
             assert answer.want == ""

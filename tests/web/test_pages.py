@@ -270,6 +270,20 @@ def test_rollouts_are_filtered_by_model(several: SignedIn) -> None:
     assert "Newest first, of detector" in text
 
 
+def test_a_rollout_that_adds_its_model_counts_the_devices(page: SignedIn) -> None:
+    view = msgspec.structs.replace(
+        rollout_in(Status.RUNNING),
+        previous=None,
+        adds=40,
+        had_model=3,
+        ineligible={"no_variant": 2},
+    )
+    page.reads.put(view)
+    text = page.get("/rollouts/ro-running").text
+    assert "model digits to 40 devices (3 already run it)" in text
+    assert "2 <code>no_variant</code>" in text
+
+
 def test_the_fleet_page_counts_devices_and_rollouts_by_model(several: SignedIn) -> None:
     text = several.get("/").text
     assert 'href="/devices?runs=digits">967 online</a>' in text

@@ -105,6 +105,12 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "variant_missing": ErrorKind(
             _O, 422, _FIX, "Publish a variant for that profile, or narrow the selector."
         ),
+        "agent_one_model": ErrorKind(
+            _O,
+            422,
+            _FIX,
+            "Update the agents, narrow the selector, or leave them out: --skip-ineligible.",
+        ),
         "memory_full": ErrorKind(
             _O,
             422,

@@ -154,7 +154,8 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     """The devices of a plan: selected by it, and with a variant of the release.
 
     ``offline`` counts those that are offline now. ``ineligible`` counts the selected devices that
-    cannot run the release, by reason. ``memory_mib`` is what the release may use on a device, by
+    cannot run the release, by reason. ``adds`` counts the devices that do not run the model now,
+    ``had_model`` those that do. ``memory_mib`` is what the release may use on a device, by
     the profile of the selected devices.
     """
 
@@ -163,6 +164,8 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     groups: tuple[FleetGroup, ...]
     offline: int
     ineligible: dict[str, int]
+    adds: int = 0
+    had_model: int = 0
     memory_mib: dict[str, int] = msgspec.field(default_factory=dict)
 
 

@@ -263,6 +263,8 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     model: str
     release: str
     previous: str | None
+    adds: int = 0  # eligible devices that did not run the model when the rollout was planned
+    had_model: int = 0  # eligible devices that ran a release of it then
     selector: str
     status: Status
     reason: str  # a stable code: why the rollout has this status

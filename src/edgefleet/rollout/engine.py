@@ -113,9 +113,8 @@ class Engine:
 
         ``salt`` is 64 random bits. Raises OperatorError: ``not_found``, ``waves_invalid``,
         ``percent_out_of_range``, ``percent_not_rising``, ``gate_invalid``, ``selector_invalid``,
-        ``selector_key_unknown``, ``fleet_empty``, ``variant_missing``, ``memory_full``,
-        ``release_failed_before``,
-        ``rollout_overlap`` or ``release_current``.
+        ``selector_key_unknown``, ``fleet_empty``, ``variant_missing``, ``agent_one_model``,
+        ``memory_full``, ``release_failed_before``, ``rollout_overlap`` or ``release_current``.
         """
         release = self._published(spec.model, spec.release)
         plan.check_waves(spec.waves, self.fleet)
@@ -130,8 +129,15 @@ class Engine:
         plan.check_new(scope, release, self._desired)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
         created_at = plan.after_all(self._rollouts.values(), now)
+        adds, had_model = plan.count_model(scope, self.fleet, spec.model)
         return plan.planned(
-            spec, rollout_id=rollout_id, salt=salt, previous=previous, now=created_at
+            spec,
+            rollout_id=rollout_id,
+            salt=salt,
+            previous=previous,
+            adds=adds,
+            had_model=had_model,
+            now=created_at,
         )
 
     def without_room(self, spec: RolloutSpec) -> Rows:

@@ -50,9 +50,12 @@ def compose(
     other = all_with_one_model(protocols) & fleet.models.all_have_other(rows, spec.model)
     others = np.where(np.isin(rows, without_room), _MEMORY_FULL, 0)
     others = np.where(all_too_old(protocols), _TOO_OLD, np.where(other, _ONE_MODEL, others))
-    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], others], axis=1)
+    have = fleet.models.all_have(rows, spec.model)
+    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], others, have], axis=1)
     distinct, counts = np.unique(kinds, axis=0, return_counts=True)
-    for (kit_id, label_id, reason), count in zip(distinct.tolist(), counts.tolist(), strict=True):
+    by_model = [0, 0]
+    for kind, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+        kit_id, label_id, reason, has_model = kind
         kit = fleet.kit(kit_id)
         unfit = misfit(kit, variants) or _OTHERS[reason]
         if unfit is not None:
@@ -61,6 +64,7 @@ def compose(
         labels = fleet.label_set(label_id)
         used = tuple((key, labels[key]) for key in keys if key in labels)
         groups[kit.profile, used] += count
+        by_model[has_model] += count
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     return PlanFleet(
         at=now,
@@ -68,6 +72,8 @@ def compose(
         groups=_bounded(groups),
         offline=min(int(np.count_nonzero(away)), sum(groups.values())),
         ineligible=dict(left_out),
+        adds=by_model[False],
+        had_model=by_model[True],
         memory_mib=_limits(fleet, rows, manifest),
     )
 

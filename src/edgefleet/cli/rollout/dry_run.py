@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from edgefleet.cli.rollout.render import added
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import duration, size
 from edgefleet.protocol.operator import PlanFleet
@@ -55,14 +56,15 @@ def _memory(found: PlanFleet) -> str:
     return f"{needed}; it does not fit on {count} {'device' if count == 1 else 'devices'}"
 
 
-def trial_lines(tried: Tried) -> list[str]:
-    """The prediction as text, wave by wave."""
+def trial_lines(tried: Tried, model: str) -> list[str]:
+    """The prediction as text, wave by wave. ``model`` is that of the plan."""
     found, predicted = tried.fleet, tried.prediction
     ineligible = ", ".join(f"{count} {reason}" for reason, count in found.ineligible.items())
     if predicted is None:
         return [f"No device is eligible: {ineligible}."]
     rows = [
         ("devices", f"{predicted.devices}, {found.offline} of them offline now"),
+        *([("adds", added(model, found.adds, found.had_model))] if found.adds else []),
         *([("ineligible", ineligible)] if ineligible else []),
         *([("memory", _memory(found))] if found.memory_mib else []),
         ("bytes", f"{size(predicted.bytes)}, without caches"),
