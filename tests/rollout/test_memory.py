@@ -155,6 +155,13 @@ def test_eligibility_does_not_move_with_reports() -> None:
     assert hub.engine.fleet.facts_version == version
 
 
+def test_a_completed_rollout_keeps_no_room_on_newcomers_that_it_does_not_follow() -> None:
+    hub = fleet(SMALL)
+    completed(hub, "digits", "2")
+    hub.add_device("new", models_memory_mib=SMALL)
+    assert eligible(hub, hub.plan(plan_of("faces", "1", skip=True))) == [1]
+
+
 def test_a_changed_memory_changes_who_is_eligible() -> None:
     hub = fleet(SMALL, SMALL)
     completed(hub, "digits", "2")
@@ -195,7 +202,7 @@ def test_a_device_is_not_offered_what_does_not_fit_beside_what_runs_now() -> Non
 
 
 def test_a_release_of_the_same_model_is_replaced_not_added() -> None:
-    hub = fleet(SMALL)
+    hub = fleet(250)
     several(hub, 0, ModelReport(model="digits", release="1"))
     hub.start(plan_of("digits", "2"))
     assert isinstance(decision(hub, 0, "digits"), Offer)
@@ -286,7 +293,7 @@ def enrol(hub: MemoryHub, chance: Random) -> None:
     row = len(hub.engine.fleet)
     hub.add_device(
         f"d{row}", chance.choice(PROFILES), {"site": chance.choice(SITES)},
-        models_memory_mib=chance.choice((0, 200, 300, 400, 500)),
+        models_memory_mib=chance.choice((0, 150, 200, 300, 400)),
     )  # fmt: skip
     hub.engine.fleet.set_protocol(row, chance.choice((PROTOCOL, PROTOCOL, ONE_MODEL)))
 
@@ -332,6 +339,9 @@ def test_the_memory_that_is_taken_is_the_sum_over_all_older_rollouts(seed: int) 
                     selector=chance.choice(("", "", "site=a", "site=b")),
                 )  # fmt: skip
                 attempt(hub, replace(wanted, follow=chance.random() < 0.3))
+                for verb in (Verb.START, Verb.ADVANCE)[: chance.randrange(3)]:
+                    if hub.states():
+                        attempt(hub, (hub.states()[-1].id, verb))
             case 3:
                 enrol(hub, chance)
             case _ if hub.states():
