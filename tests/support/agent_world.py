@@ -227,7 +227,9 @@ def any_event(state: AgentState) -> list[Event]:
     release = attempt.release if attempt else "2"
 
     def answered(what: Offer | None) -> CheckInAnswered:
-        return CheckInAnswered(seq=seq, answer=CheckInAnswer(interval_s=60, offer=what), draw=0.5)
+        return CheckInAnswered(
+            seq=seq, answer=CheckInAnswer(interval_s=60, offers=(what,) if what else ()), draw=0.5
+        )
 
     found: list[Event] = [
         Booted(facts=FACTS, whole={"digits": ("a", "b")}, pointer={}, serving=None, draw=0.1),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from edgefleet.agent import checkin, limits
+from edgefleet.agent import limits
 from edgefleet.agent.activation import go_back, request_apply, start_trial
 from edgefleet.agent.checkin import report
 from edgefleet.agent.effect import (
@@ -55,7 +55,7 @@ def apply_answer(device: DeviceContext, sent: Sent, answer: CheckInAnswer) -> No
 
     Models that go back do so before a start is considered, so that no trial begins beside them.
     """
-    offers = {offer.model: offer for offer in checkin.offers(answer)}
+    offers = {offer.model: offer for offer in answer.offers}
     attempts = [name for name, state in device.models.items() if state.stage is not _IDLE]
     if not offers and not attempts:
         return

@@ -275,7 +275,12 @@ class SimHub:
             if self.witnesses is not None:
                 for hear in self.witnesses.offered:
                     hear(rows, offer, now)
-        return CheckInAnswer(interval_s=self.interval_s, acked=answered.acked, offer=offer)
+        return CheckInAnswer(
+            interval_s=self.interval_s,
+            acked=answered.acked,
+            offers=answered.offers,
+            want="models" if answered.wants_models else "",
+        )
 
 
 def _replayed(refused: checkin.OutOfSequence) -> Failed:
