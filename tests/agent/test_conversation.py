@@ -131,7 +131,7 @@ def test_a_good_release_goes_from_offer_to_confirmed() -> None:
     device.hear(Proved(model="digits", job=device.job(Prove), result=ProveResult(passed=True)))
     assert device.kinds() == ("SendCheckIn",)
     said = device.checked_in()
-    assert (said.phase, [one.kind for one in said.outcomes]) == (
+    assert (said.models[0].phase, [one.kind for one in said.outcomes]) == (
         Phase.STAGED,
         [OutcomeKind.TRIAL_STARTED],
     )
@@ -147,7 +147,10 @@ def test_a_good_release_goes_from_offer_to_confirmed() -> None:
     assert device.kinds() == ("MovePointer", "Apply", "SendCheckIn")
     assert device.served() == ("a", None)
     said = device.checked_in()
-    assert (said.release, [one.kind for one in said.outcomes]) == ("1", [OutcomeKind.CONFIRMED])
+    assert (said.models[0].release, [one.kind for one in said.outcomes]) == (
+        "1",
+        [OutcomeKind.CONFIRMED],
+    )
     assert (device.mine.active, device.holds("a")) == ("a", "1")
 
 
@@ -196,12 +199,12 @@ def test_a_release_whose_worker_dies_in_trial_is_left_for_the_old_one() -> None:
     assert device.kinds() == ("Apply", "SendCheckIn")
     assert device.served() == ("a", None)
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "serving_crashed")]
-    assert device.checked_in().phase is Phase.REVERTING
+    assert device.checked_in().models[0].phase is Phase.REVERTING
     job = device.job(Apply)
     answer(device)
     device.hear(Activated(job=job, status=serving("1", pid=101)))
     assert device.kinds() == ("RemoveSlot", "SendCheckIn")
-    assert device.checked_in().release == "1"
+    assert device.checked_in().models[0].release == "1"
     assert (device.stage, device.mine.active) == (Stage.IDLE, "a")
 
 

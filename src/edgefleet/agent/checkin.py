@@ -26,9 +26,8 @@ from edgefleet.protocol.device import (
     Telemetry,
     digest,
 )
-from edgefleet.protocol.version import ONE_MODEL
+from edgefleet.protocol.version import PROTOCOL
 
-PROTOCOL: int = ONE_MODEL  # the version of the check-ins
 _FIRST_BY_MODEL: Final = 3  # the first protocol that names all models
 _REPLAYED: Final = "checkin_replayed"
 _IDLE: Final = Stage.IDLE
@@ -125,6 +124,18 @@ def _changed(
     return (*[report for report in reports if report not in known], *gone)
 
 
+def _in_doubt(
+    known: tuple[ModelReport, ...], sent: tuple[ModelReport, ...]
+) -> tuple[ModelReport, ...]:
+    """The models that the hub knows for sure after a check-in without an answer.
+
+    A model that changed counts as gone, so the next check-in names it, even if it is as before.
+    """
+    changed = {report.model for report in {*known} ^ {*sent}}
+    kept = [report for report in known if report.model not in changed]
+    return (*kept, *[ModelReport(model=model) for model in sorted(changed)])
+
+
 def _of_one_model(
     device: DeviceContext,
     seq: int,
@@ -213,8 +224,10 @@ def apply_failure(device: DeviceContext, event: CheckInFailed) -> None:
     sent = device.soft.sent
     if sent is None or sent.seq != event.seq:
         return
-    failures = device.soft.link_failures
+    failures, reports = device.soft.link_failures, device.soft.reports
     device.forgettable(sent=None, link_failures=failures + 1)
+    if reports is not None and device.soft.known not in (None, reports.models):
+        device.forgettable(known=_in_doubt(device.soft.known or (), reports.models))
     if event.code == _REPLAYED:
         _go_on_from(device, event.next_seq or event.seq + 1)
         if failures == 0:
