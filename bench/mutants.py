@@ -24,13 +24,17 @@ CHILD_S = 300
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old`` becomes ``new`` in ``file``. ``trials`` are scenario/devices, or paths of tests."""
+    """``old`` becomes ``new`` in ``file``. ``trials`` are scenario/devices, or paths of tests.
+
+    ``also`` has further changes (file, old, new), where a second line guards against the bug.
+    """
 
     name: str
     file: str
     old: str
     new: str
     trials: tuple[str, ...]
+    also: tuple[tuple[str, str, str], ...] = ()
 
 
 MUTANTS = (
@@ -331,6 +335,33 @@ MUTANTS = (
         ("tests/agent/test_models.py",),
     ),
     Mutant(
+        "the hub and the device let two models try at once",
+        "agent/before_trial.py",
+        "if is_admitted and is_wanted and not _is_trial_taken(context.device):",
+        "if is_admitted and is_wanted:",
+        ("three_models/400",),
+        also=(
+            (
+                "rollout/constraints/other_trial.py",
+                "self.is_active = len(",
+                "self.is_active = 1 > len(",
+            ),
+            (
+                "agent/arbiter.py",
+                "is_free = not any(unit.in_trial or unit.goes_back for unit in units)",
+                "is_free = True",
+            ),
+        ),
+    ),
+    Mutant(
+        "a model that fails its trial takes its neighbours with it",
+        "agent/activation.py",
+        "        for name in sorted(models)\n        if (found := _wanted(",
+        "        for name in [one for one in models if models[one].stage is _REVERTING] or models\n"
+        "        if (found := _wanted(",
+        ("three_models/400",),
+    ),
+    Mutant(
         "a start is asked for beside a trial",
         "agent/arbiter.py",
         "is_free = not any(unit.in_trial or unit.goes_back for unit in units)",
@@ -401,13 +432,14 @@ def trial(mutant: Mutant) -> str:
         shutil.copytree(
             ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "static")
         )
-        path = source / "edgefleet" / mutant.file
-        text = path.read_text()
-        if text.count(mutant.old) != 1:
-            raise SystemExit(
-                f"{mutant.name}: `old` is in {mutant.file} {text.count(mutant.old)} times, not once"
-            )
-        path.write_text(text.replace(mutant.old, mutant.new))
+        for file, old, new in ((mutant.file, mutant.old, mutant.new), *mutant.also):
+            path = source / "edgefleet" / file
+            text = path.read_text()
+            if text.count(old) != 1:
+                raise SystemExit(
+                    f"{mutant.name}: `old` is in {file} {text.count(old)} times, not once"
+                )
+            path.write_text(text.replace(old, new))
         for target in mutant.trials:
             caught = _caught_by(target, source)
             if caught:

@@ -107,6 +107,18 @@ def _changed(
     return (*[report for report in reports if report not in known], *gone)
 
 
+def _in_doubt(
+    known: tuple[ModelReport, ...], sent: tuple[ModelReport, ...]
+) -> tuple[ModelReport, ...]:
+    """The models that the hub knows for sure after a check-in without an answer.
+
+    A model that changed counts as gone, so the next check-in names it, even if it is as before.
+    """
+    changed = {report.model for report in {*known} ^ {*sent}}
+    kept = [report for report in known if report.model not in changed]
+    return (*kept, *[ModelReport(model=model) for model in sorted(changed)])
+
+
 def _telemetry(device: DeviceContext) -> tuple[str, Telemetry | None]:
     """The telemetry of one model: of the one on trial, otherwise of each in turn.
 
@@ -170,8 +182,10 @@ def apply_failure(device: DeviceContext, event: CheckInFailed) -> None:
     sent = device.soft.sent
     if sent is None or sent.seq != event.seq:
         return
-    failures = device.soft.link_failures
+    failures, reports = device.soft.link_failures, device.soft.reports
     device.forgettable(sent=None, link_failures=failures + 1)
+    if reports is not None and device.soft.known not in (None, reports.models):
+        device.forgettable(known=_in_doubt(device.soft.known or (), reports.models))
     if event.code == _REPLAYED:
         _go_on_from(device, event.next_seq or event.seq + 1)
         if failures == 0:

@@ -29,6 +29,7 @@ _NO_SET: Final = 0
 _UNKNOWN: Final = 1
 _IDLE: Final = Phase.IDLE
 _ORDER: Final = {phase: place for place, phase in enumerate(Phase)}
+Digests = npt.NDArray[np.uint32]
 _Contents = Mapping[str, tuple[str | None, Phase]]
 
 
@@ -127,7 +128,7 @@ class DeviceModels:
         key = number << 16 | activity
         known = self._digests.get(key)
         if known is None:
-            known = self._digests[key] = digest(_reports(self._contents(number, activity)))
+            known = self._digest(key)
         return sent != known and sent != self._sent_digest.get(row)
 
     def accept_digest(self, row: int, sent: int) -> None:
@@ -144,6 +145,42 @@ class DeviceModels:
         self._sent_digest.clear()
 
     # All devices.
+
+    def all_digests_differ(self, rows: Rows, sent: Digests | int) -> Mask:
+        """``digest_differs`` for each of the ascending ``rows``. ``sent`` has one or one a row."""
+        if len(self._idle_digests) < len(self._sets):
+            known = [self._digest(number << 16) for number in range(len(self._sets))]
+            self._idle_digests: Digests = np.array(known, np.uint32)
+        differs: Mask = self._idle_digests[gather(self._set, rows)] != sent
+        busy = np.flatnonzero(gather(self._activity, rows))
+        if len(busy):
+            keys = self._keys(rows[busy])
+            each = np.broadcast_to(np.asarray(sent, np.uint32), len(rows))[busy]
+            for key in np.unique(keys).tolist():
+                alike = keys == key
+                differs[busy[alike]] = each[alike] != self._digest(key)
+        for place in np.flatnonzero(differs).tolist() if self._sent_digest else ():
+            digest_of_row = sent if isinstance(sent, int) else int(sent[place])
+            differs[place] = self._sent_digest.get(int(rows[place])) != digest_of_row
+        return differs
+
+    def write_reports(self, rows: Rows, reports: tuple[ModelReport, ...], *, full: bool) -> None:
+        """``intern`` for many devices with the same reports, and write the numbers."""
+        keys = self._keys(rows)
+        alike = [np.arange(len(rows))]
+        if not full and (keys != keys[0]).any():
+            alike = [np.flatnonzero(keys == key) for key in np.unique(keys).tolist()]
+        for places in alike:  # places, not numbers: the next ``intern`` may change every number
+            mine = rows[places]
+            number, activity = self.intern(int(mine[0]), reports, full=full)
+            self._set[mine] = number
+            self._activity[mine] = activity
+
+    def accept_digests(self, rows: Rows, sent: int) -> None:
+        """``accept_digest`` for many devices that sent the same list."""
+        if self._sent_digest or self.all_digests_differ(rows[:1], sent).any():
+            for row in rows.tolist():
+                self.accept_digest(row, sent)
 
     def write_numbers(self, rows: Rows, releases: npt.NDArray[np.uint32]) -> bool:
         """Replace the models of idle devices, each by one release.
@@ -320,6 +357,18 @@ class DeviceModels:
         models = sorted({*phases, *releases})
         return {model: (releases.get(model), phases.get(model, _IDLE)) for model in models}
 
+    def _keys(self, rows: Rows) -> npt.NDArray[np.uint32]:
+        """The key in ``_digests`` for each of ``rows``."""
+        return self._set[rows].astype(np.uint32) << np.uint32(16) | self._activity[rows]
+
+    def _digest(self, key: int) -> int:
+        """The digest of a set and an activity. ``key`` has both numbers."""
+        known = self._digests.get(key)
+        if known is None:
+            contents = self._contents(key >> 16, key & 0xFFFF)
+            known = self._digests[key] = digest(_reports(contents))
+        return known
+
     def _of_sets(self, ask: Callable[[ReleaseSet], bool]) -> Answers:
         values = self._sets.values
         return Answers(lambda number: ask(values[number]), lambda: len(values))
@@ -329,6 +378,7 @@ class DeviceModels:
         self.known_lists.clear()
         self._applied: dict[tuple[int, tuple[ModelReport, ...]], tuple[int, int]] = {}
         self._digests: dict[int, int] = {}
+        self._idle_digests = np.zeros(0, np.uint32)  # by set, of devices without activity
         self._with_release: dict[int, Answers] = {}
         self._with_other: dict[str, Answers] = {}
         self._phases: dict[str, Answers] = {}

@@ -195,6 +195,22 @@ class Fleet:
         if self.models.write_numbers(rows, running):
             self.facts_version += 1
 
+    def digest_heartbeats(self, rows: Rows, now: float | npt.NDArray[np.float64]) -> None:
+        """Record check-ins that have only a digest, and the digest does not differ.
+
+        ``now`` is one time for all, or one time per row.
+        """
+        self._last_seen[rows] = now
+
+    def observe_all_models(self, rows: Rows, now: float, check_in: CheckIn) -> None:
+        """``observe_models`` for many devices with the same report."""
+        if check_in.models or check_in.full:
+            self.models.write_reports(rows, check_in.models, full=check_in.full)
+            if check_in.full:
+                self.models.accept_digests(rows, check_in.digest)
+        self._last_seen[rows] = now
+        self.set_protocols(rows, check_in.protocol)
+
     def observe_all(
         self, rows: Rows, now: float, *, model: str | None, release: str | None, phase: Phase
     ) -> None:
