@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgefleet.cli.rollout.dry_run import try_plan
@@ -35,7 +36,9 @@ def fleet_of(devices: int) -> FakeFleet:
 def found_by(*said: str, devices: int = 120) -> PlanFleet:
     fleet = fleet_of(devices)
     spec = read_plan(["2", *said])
-    return compose(fleet.engine.fleet, spec, MANIFEST, interval_s=60, now=fleet.now)
+    return compose(
+        fleet.engine.fleet, spec, MANIFEST, np.zeros(0, np.int64), interval_s=60, now=fleet.now
+    )
 
 
 def test_devices_are_told_apart_by_what_the_plan_speaks_of() -> None:
@@ -57,7 +60,14 @@ def test_those_who_do_not_check_in_are_said() -> None:
     for device in list(fleet.devices.values())[:10]:
         device.offline = True
     fleet.tick(300)
-    found = compose(fleet.engine.fleet, read_plan(["2"]), MANIFEST, interval_s=60, now=fleet.now)
+    found = compose(
+        fleet.engine.fleet,
+        read_plan(["2"]),
+        MANIFEST,
+        np.zeros(0, np.int64),
+        interval_s=60,
+        now=fleet.now,
+    )
     assert found.offline == 10
 
 

@@ -266,7 +266,12 @@ class Hub:
         self._engine.plan(spec, rollout_id="none", salt=0, now=now)
         manifest = self.registry.release(spec.model, spec.release).manifest
         return compose(
-            self._engine.fleet, spec, manifest, interval_s=self.settings.interval_s, now=now
+            self._engine.fleet,
+            spec,
+            manifest,
+            self._engine.without_room(spec),
+            interval_s=self.settings.interval_s,
+            now=now,
         )
 
     async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:

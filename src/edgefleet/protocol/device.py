@@ -28,7 +28,8 @@ class Facts(Wire, frozen=True, kw_only=True):
     agent_version: Annotated[str, Meta(max_length=32)]
     runtimes: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=8)] = ()
     arch: Annotated[str, Meta(max_length=32)] = ""
-    memory_mib: Count = 0
+    memory_mib: Count = 0  # of the machine
+    models_memory_mib: Count = 0  # for all models together. 0: not limited
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):

@@ -154,7 +154,8 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     """The devices of a plan: selected by it, and with a variant of the release.
 
     ``offline`` counts those that are offline now. ``ineligible`` counts the selected devices that
-    cannot run the release, by reason.
+    cannot run the release, by reason. ``memory_mib`` is what the release may use on a device, by
+    the profile of the selected devices.
     """
 
     at: float
@@ -162,6 +163,7 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     groups: tuple[FleetGroup, ...]
     offline: int
     ineligible: dict[str, int]
+    memory_mib: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class HistoryPoint(Wire, frozen=True, kw_only=True):

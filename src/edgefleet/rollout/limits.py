@@ -14,6 +14,7 @@ LATENCY_DEVICES_PER_COHORT: Final = 1024  # devices whose p95 is kept for the me
 SCORES_PER_DEVICE: Final = 100  # largest weight of a device in the mean confidence
 FIRST_NAMES: Final = 5  # devices named in a wait
 LABEL_KEYS_NAMED: Final = 8  # label keys named in an error message
+MEMORY_NEEDS_NAMED: Final = 3  # different needs of memory in an error message
 SEQ_MAX: Final = (1 << 63) - 1
 SCORES_WAITING: Final = 256  # devices whose scores wait for a pair
 NEIGHBOURS: Final = 64  # releases of other models that a rollout compares

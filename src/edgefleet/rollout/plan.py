@@ -22,7 +22,7 @@ from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.step import Opening
 from edgefleet.rollout.lifecycle.typed_replace import replace
-from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES
+from edgefleet.rollout.limits import LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
 
 
 def check_waves(waves: tuple[WaveSpec, ...], fleet: Fleet) -> None:
@@ -154,7 +154,8 @@ def check_selector(text: str, fleet: Fleet, *, field: str = "selector") -> Selec
 def check_fleet(scope: Scope, fleet: Fleet, spec: RolloutSpec) -> None:
     """Check the fleet: a device is eligible, and each wave can have one.
 
-    Devices without a variant are skipped only if ``spec.skip_ineligible`` is true.
+    Devices without a variant, or with too little memory left, are skipped only if
+    ``spec.skip_ineligible`` is true.
     """
     selected = fleet.selected(scope.selector)
     if not selected.any():
@@ -165,6 +166,14 @@ def check_fleet(scope: Scope, fleet: Fleet, spec: RolloutSpec) -> None:
             "variant_missing",
             f"Release {spec.release} has no variant for "
             f"{_without_variant(scope, fleet, selected)}.",
+            field="release",
+        )
+    if Misfit.MEMORY_FULL in reasons and not spec.skip_ineligible:
+        count = reasons[Misfit.MEMORY_FULL]
+        raise OperatorError(
+            "memory_full",
+            f"Release {spec.release} does not fit into the memory of {count} "
+            f"{'device' if count == 1 else 'devices'} beside their other models: {_needs(scope)}.",
             field="release",
         )
     if not scope.eligible_mask().any():
@@ -193,6 +202,18 @@ def _without_variant(scope: Scope, fleet: Fleet, selected: Mask) -> str:
         if count and not scope.has_variant(profile):
             missing[profile] = missing.get(profile, 0) + count
     return ", ".join(f"{name} ({count} devices)" for name, count in sorted(missing.items()))
+
+
+def _needs(scope: Scope) -> str:
+    """The memory that is needed and left, for the most frequent cases with their devices."""
+    needs = scope.room.needs(scope.without_room())
+    named = [
+        f"{count} have {need.total_mib} MiB for models, of which {need.taken_mib} MiB are taken, "
+        f"and need {need.limit_mib} MiB"
+        for need, count in needs[:MEMORY_NEEDS_NAMED]
+    ]
+    rest = sum(count for _, count in needs[MEMORY_NEEDS_NAMED:])
+    return "; ".join([*named, *([f"{rest} in other ways"] if rest else [])])
 
 
 def check_free(

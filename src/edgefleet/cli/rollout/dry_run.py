@@ -16,6 +16,9 @@ from edgefleet.sim.virtual.scenario import Group
 SEED: Final = 7  # the same plan on the same fleet gives the same result
 
 
+_TOO_SMALL: Final = ("memory_too_small", "memory_full")  # of ``PlanFleet.ineligible``
+
+
 class Tried(Wire, frozen=True, kw_only=True):
     """The fleet of the plan, and the prediction for a good release."""
 
@@ -38,6 +41,20 @@ def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> 
     return Tried(fleet=found, prediction=predict(plan, fleet, manifest, seed=SEED, now=begins))
 
 
+def _memory(found: PlanFleet) -> str:
+    """The memory that a device needs, and the number of devices without it."""
+    by_profile = found.memory_mib
+    if len(set(by_profile.values())) == 1:
+        needed = f"{next(iter(by_profile.values()))} MiB per device"
+    else:
+        each = (f"{mib} MiB on {profile}" for profile, mib in by_profile.items())
+        needed = f"{', '.join(each)}, per device"
+    count = sum(found.ineligible.get(reason, 0) for reason in _TOO_SMALL)
+    if not count:
+        return needed
+    return f"{needed}; it does not fit on {count} {'device' if count == 1 else 'devices'}"
+
+
 def trial_lines(tried: Tried) -> list[str]:
     """The prediction as text, wave by wave."""
     found, predicted = tried.fleet, tried.prediction
@@ -47,6 +64,7 @@ def trial_lines(tried: Tried) -> list[str]:
     rows = [
         ("devices", f"{predicted.devices}, {found.offline} of them offline now"),
         *([("ineligible", ineligible)] if ineligible else []),
+        *([("memory", _memory(found))] if found.memory_mib else []),
         ("bytes", f"{size(predicted.bytes)}, without caches"),
         ("in trial", f"at most {predicted.most_in_trial} at once"),
         (

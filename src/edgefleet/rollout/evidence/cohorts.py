@@ -217,13 +217,14 @@ class Cohorts:
 
     def differences(self) -> tuple[Difference, ...]:
         """The results of the bets, in a fixed order."""
-        found = (
-            self.neighbours.difference(metric)
-            if metric.of_neighbours
-            else difference(metric, self._bets.get(metric.key))
-            for metric in CHANGES
-        )
-        return tuple(one for one in found if one is not None)
+        found: list[Difference] = []
+        for metric in CHANGES:
+            bet = self._bets.get(metric.key)
+            if bet is not None:
+                found += filter(None, [difference(metric, bet)])
+            elif metric.of_neighbours and self.neighbours.bets:
+                found += filter(None, [self.neighbours.difference(metric)])
+        return tuple(found)
 
     def limits(self) -> LimitCounts:
         above = self._above

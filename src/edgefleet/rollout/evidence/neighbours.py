@@ -29,7 +29,7 @@ class Neighbours:
     """The pairs of each release of each other model, and the bets on their differences."""
 
     _pairings: dict[tuple[str, str], Pairing] = field(default_factory=dict)
-    _bets: dict[tuple[str, str], dict[str, Bet]] = field(
+    bets: dict[tuple[str, str], dict[str, Bet]] = field(
         default_factory=dict
     )  # in the order of the first pairs
 
@@ -55,12 +55,12 @@ class Neighbours:
         else:
             pair = pairing.add_canary(row, scores)
         if pair is not None:
-            bet_on(self._bets.setdefault(key, {}), _METRICS, pair, gate)
+            bet_on(self.bets.setdefault(key, {}), _METRICS, pair, gate)
 
     def difference(self, metric: ChangeMetric) -> Difference | None:
         """The result for the neighbour with the most evidence. None without pairs."""
         best: Difference | None = None
-        for number, ((model, release), bets) in enumerate(self._bets.items(), start=1):
+        for number, ((model, release), bets) in enumerate(self.bets.items(), start=1):
             found = difference(
                 metric,
                 bets.get(metric.key),

@@ -202,6 +202,10 @@ class DeviceModels:
         """Replace the models of many devices by one. True if the set of models may have changed."""
         return self._write_all(rows, *self.intern_one(model, release, phase))
 
+    def set_numbers(self, count: int) -> Numbers:
+        """The numbers of the sets of the first ``count`` rows. Do not write to or keep them."""
+        return self._set[:count]
+
     def all_run(self, rows: Rows, release: int) -> Mask:
         """For each of the ascending ``rows``: True if the device runs the release."""
         answers = self._with_release.get(release)

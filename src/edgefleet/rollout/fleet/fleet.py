@@ -30,11 +30,15 @@ NO_PROTOCOL: Final = 255  # the protocol version of an agent, if it does not fit
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """The facts that eligibility depends on. Empty runtimes, or 0 memory: not reported."""
+    """The facts that eligibility depends on. Empty runtimes, or 0 memory: not reported.
+
+    ``memory_mib`` is the memory of the machine, ``models_memory_mib`` that for all its models.
+    """
 
     profile: str
     runtimes: frozenset[str] = frozenset()
     memory_mib: int = 0
+    models_memory_mib: int = 0
 
 
 class Fleet:
@@ -49,6 +53,7 @@ class Fleet:
         self.listening_since = listening_since
         self.offline_after_s = offline_after_s
         self.facts_version = 0  # grows when a device is added, or a fact behind eligibility changes
+        self.limits_memory = False  # a device has reported the memory for its models
         self._names: list[str] = []
         self._rows: dict[str, int] = {}
         self._kits: list[Kit] = []
@@ -80,6 +85,7 @@ class Fleet:
         *,
         runtimes: Iterable[str] = (),
         memory_mib: int = 0,
+        models_memory_mib: int = 0,
     ) -> int:
         """Enrol a device and return its row. The name must be new."""
         if name in self._rows:
@@ -91,7 +97,8 @@ class Fleet:
         self._names.append(name)
         self._rows[name] = row
         self._hash_at[row] = device_hash(name)
-        self._kit_at[row] = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
+        kit = Kit(profile, frozenset(runtimes), memory_mib, models_memory_mib)
+        self._kit_at[row] = self._kit_id(kit)
         self._labels_at[row] = self._label_id(labels)
         self.facts_version += 1
         return row
@@ -104,9 +111,10 @@ class Fleet:
         *,
         runtimes: Iterable[str] = (),
         memory_mib: int = 0,
+        models_memory_mib: int = 0,
     ) -> None:
         """Replace the facts of a device."""
-        kit_id = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
+        kit_id = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib, models_memory_mib))
         label_id = self._label_id(labels)
         if self._kit_at[row] != kit_id or self._labels_at[row] != label_id:
             self._kit_at[row] = kit_id
@@ -424,6 +432,7 @@ class Fleet:
         if number is None:
             number = self._kit_ids[kit] = len(self._kits)
             self._kits.append(kit)
+            self.limits_memory = self.limits_memory or kit.models_memory_mib > 0
         return number
 
     def _label_id(self, labels: Mapping[str, str]) -> int:

@@ -285,8 +285,9 @@ def _not_given(
             continue
         if desired.rollout(row, active.model) is not None:
             return None
-        if active.scope.misfit(row) is Misfit.AGENT_ONE_MODEL and active.scope.selected(row):
-            text = _misfit_text(Misfit.AGENT_ONE_MODEL, active, fleet, row)
+        misfit = active.scope.misfit(row)
+        if misfit and misfit in _BY_OTHER_MODELS and active.scope.selected(row):
+            text = _misfit_text(misfit, active, fleet, row)
             return Wait(code=WaitCode.INELIGIBLE, text=text)
         if not active.follows(row) and active.scope.eligible(row):
             return Wait(
@@ -332,6 +333,7 @@ def _settled(
 
 
 _NO_ROLLOUT: Final = "No rollout covers this device; it runs {runs}."
+_BY_OTHER_MODELS: Final = (Misfit.AGENT_ONE_MODEL, Misfit.MEMORY_FULL)
 _SETTLED: Final = frozenset({WaitCode.DONE, WaitCode.NO_ROLLOUT})
 _EXCLUSIONS = {
     DeviceStanding.FAILED: "Release {release} failed on this device",
@@ -358,6 +360,12 @@ def _misfit_text(misfit: Misfit, active: ActiveRollout, fleet: Fleet, row: int) 
         )
     if variant is None:
         return f"{release} has no variant for profile {kit.profile} of this device."
+    if misfit is Misfit.MEMORY_FULL:
+        need = active.scope.room.need(row)
+        return (
+            f"{release} may use {need.limit_mib} MiB of memory; this device has {need.total_mib} "
+            f"MiB for its models, and its other models may use {need.taken_mib} MiB of these."
+        )
     if misfit is Misfit.RUNTIME_MISSING:
         return (
             f"{release} needs runtime `{variant.runtime}` on profile {kit.profile}; this device "
