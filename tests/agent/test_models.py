@@ -346,6 +346,17 @@ def test_a_hub_that_lost_its_reports_gets_the_full_list_once() -> None:
     assert world.hub.runs("gate") == "1"
 
 
+def test_a_hub_that_asks_for_the_list_cancels_no_attempt() -> None:
+    world = with_release_1("detector", "digits")
+    world.offer("2", model="digits")
+    world.run(until("digits", Stage.FETCHING), drain=False)
+    assert (attempt := world.state.models["digits"].attempt) is not None
+    world.hub.reports.clear()
+    world.run(at_rest)
+    assert world.told("ro-2") == ["trial_started", "confirmed"]
+    assert world.state.attempts == attempt.number  # the same attempt went on
+
+
 def test_a_change_is_repeated_until_it_is_answered() -> None:
     world = with_release_1("detector", "digits")
     take, failures = world.hub.take, 3

@@ -108,7 +108,7 @@ class FakeHub:
                 self.repeated += outcome.id in self.outcomes
                 self.outcomes[outcome.id] = outcome
             self.changed.notify_all()
-            offers = tuple(self.pending())
+            offers = () if want else tuple(self.pending())
             acked = tuple(outcome.id for outcome in taken)
             return CheckInAnswer(interval_s=self.interval_s, acked=acked, offers=offers, want=want)
 
