@@ -1,14 +1,14 @@
 """The messages of an agent of protocol 2, which has one model.
 
 The simulated device runs the current core. Its check-ins are written in protocol 2, and so is all
-that the hub knows of the device.
+that the hub knows of the device. The offer in an answer is read as the only one.
 """
 
 from msgspec.structs import replace
 
 from edgefleet.agent.state import AgentState, running
 from edgefleet.agent.table import PHASES, Stage
-from edgefleet.protocol.device import CheckIn
+from edgefleet.protocol.device import CheckIn, CheckInAnswer
 from edgefleet.protocol.version import ONE_MODEL
 
 
@@ -27,3 +27,8 @@ def in_protocol_2(check_in: CheckIn, state: AgentState) -> CheckIn:
         telemetry=None if telemetry is None else replace(telemetry, model=None),
         facts=check_in.facts,
     )
+
+
+def from_protocol_2(answer: CheckInAnswer) -> CheckInAnswer:
+    """The answer as the current core reads it."""
+    return replace(answer, offers=() if answer.offer is None else (answer.offer,), offer=None)

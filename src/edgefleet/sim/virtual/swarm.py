@@ -82,6 +82,9 @@ def mixture(seed: int) -> Scenario:
     if models > 1 and chance.random() < 0.5:
         plan = replace(plan, selector=f"{MODEL}=yes")
     beside = tuple(_beside(chance, model, fleet.sites) for model in _sides(chance, models))
+    if fleet.one_model_agents:  # a plan must not displace the model of such an agent
+        plan = replace(plan, skip_ineligible=True)
+        beside = tuple(_skipping(one) for one in beside)
     if chance.random() < 0.15:
         faults = replace(faults, hub_restores=chance.randrange(1, 3))
     nights = len(plan.waves) + 1 if plan.windows else 0  # each wave may wait a day for a window
@@ -307,6 +310,10 @@ def _beside(chance: Random, model: str, sites: int) -> SideRollout:
     at_s = round(chance.uniform(0.0, 1800.0), 1)
     plan = replace(plan, model=model, selector=selector, windows=(), budgets=())
     return SideRollout(rollout=plan, release=release, at_s=at_s)
+
+
+def _skipping(one: SideRollout) -> SideRollout:
+    return replace(one, rollout=replace(one.rollout, skip_ineligible=True))
 
 
 def _freeze(chance: Random) -> tuple[Act, ...]:

@@ -9,7 +9,7 @@ from edgefleet.sim.load.hub_api import Failed
 from edgefleet.sim.virtual.active_device import ActiveDevice
 from edgefleet.sim.virtual.environment import Environment
 from edgefleet.sim.virtual.event_queue import ANSWERED, ARRIVES
-from edgefleet.sim.virtual.one_model_agent import in_protocol_2
+from edgefleet.sim.virtual.one_model_agent import from_protocol_2, in_protocol_2
 
 
 class Uplink:
@@ -78,6 +78,8 @@ class Uplink:
             return happened.CheckInFailed(
                 seq=seq, code=answer.code, draw=draw, next_seq=answer.next_seq
             )
+        if answer.offer is not None:
+            answer = from_protocol_2(answer)
         return happened.CheckInAnswered(seq=seq, answer=answer, draw=draw)
 
     def _unanswered(self, live: ActiveDevice, check_in: CheckIn, code: str) -> None:
