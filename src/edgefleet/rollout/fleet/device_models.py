@@ -150,20 +150,20 @@ class DeviceModels:
 
         True if the set of models of a device may have changed.
         """
-        numbers = np.zeros(len(self._releases), np.uint16)
-        present = np.flatnonzero(np.bincount(releases)).tolist()
-        for _ in range(2):  # adding one set may change the number of the one before
-            for release in present:
-                named = self._releases[release]
-                models = () if named is None else ((named[0], release),)
-                numbers[release] = self._set_number(ReleaseSet(models))
-        return self._write_all(rows, numbers[releases], 0)
+        if len(self._alone) != len(self._releases):
+            for _ in range(2):  # adding one set may change the number of the one before
+                self._alone = [
+                    self._set_number(self._set_of_names(() if named is None else (named,)))
+                    for named in self._releases
+                ]
+        return self._write_all(rows, np.array(self._alone, np.uint16)[releases], 0)
 
     def write_all_one(
         self, rows: Rows, model: str | None, release: str | None, phase: Phase
     ) -> bool:
         """Replace the models of many devices by one. True if the set of models may have changed."""
-        return self._write_all(rows, *self.intern_one(model, release, phase))
+        key = (model, release, phase)
+        return self._write_all(rows, *(self.known_lists.get(key) or self.intern_one(*key)))
 
     def all_run(self, rows: Rows, release: int) -> Mask:
         """For each of the ascending ``rows``: True if the device runs the release."""
@@ -316,6 +316,7 @@ class DeviceModels:
     def _forget_numbers(self) -> None:
         """Drop all that is cached by number: the sets or the activities have new ones."""
         self.known_lists.clear()
+        self._alone: list[int] = []  # by release, the number of the set that has it alone
         self._applied: dict[tuple[int, tuple[ModelReport, ...]], tuple[int, int]] = {}
         self._digests: dict[int, int] = {}
         self._with_release: dict[int, Answers] = {}

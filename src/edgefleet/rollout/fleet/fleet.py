@@ -127,8 +127,12 @@ class Fleet:
 
     def set_protocols(self, rows: Rows, protocol: int) -> None:
         """``set_protocol`` for many devices with the same version."""
-        for row in rows[self._protocol[rows] != protocol].tolist():
-            self.set_protocol(row, protocol)
+        new = rows[self._protocol[rows] != protocol]
+        for before in np.unique(self._protocol[new]).tolist():
+            same = new[self._protocol[new] == before]
+            self.set_protocol(int(same[0]), protocol)  # notes a change of eligibility
+            self._protocol[same] = self._protocol_at[int(same[0])]
+            self._changed[same] = 1
 
     def observe(
         self,
