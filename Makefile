@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast check format lock bench-agent bench-engine bench-gate bench-sim mutants sweep clean
+.PHONY: help setup demo test test-fast check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants sweep clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
+	@echo "make bench-worker what a worker costs a request, and a load its neighbours"
 	@echo "make mutants      planted bugs in engine and agent, each to be caught"
 	@echo "make sweep        power cuts on a device with three models, 6,000 histories"
 	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
@@ -72,6 +73,9 @@ bench-gate: $(STAMP)
 
 bench-sim: $(STAMP)
 	$(BIN)/python bench/sim.py
+
+bench-worker: $(STAMP)
+	$(BIN)/python bench/worker.py
 
 # The locks name versions and hashes, never a host.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

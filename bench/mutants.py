@@ -24,13 +24,17 @@ CHILD_S = 300
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old`` becomes ``new`` in ``file``. ``trials`` are scenario/devices, or paths of tests."""
+    """``old`` becomes ``new`` in ``file``. ``trials`` are scenario/devices, or paths of tests.
+
+    ``also`` has further changes (file, old, new), where a second line guards against the bug.
+    """
 
     name: str
     file: str
     old: str
     new: str
     trials: tuple[str, ...]
+    also: tuple[tuple[str, str, str], ...] = ()
 
 
 MUTANTS = (
@@ -296,6 +300,27 @@ MUTANTS = (
         ("tests/agent/test_invariants.py", "tests/agent"),
     ),
     Mutant(
+        "the trial is loaded in the shared process",
+        "serving/model_host.py",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=True)",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=False)",
+        ("tests/serving/test_worker.py",),
+    ),
+    Mutant(
+        "the memory of the process is reported as the model's",
+        "serving/model_host.py",
+        "        return release.memory_kib()\n",
+        "        return memory_kib()\n",
+        ("tests/serving/test_worker.py",),
+    ),
+    Mutant(
+        "any new process is the fault of the trial",
+        "agent/trial.py",
+        "status.pid != watch.start.pid):\n        return _never_healthy(attempt, watch, now) or",
+        "status.pid != watch.start.pid):\n        return Sick(Reason.CRASH, str(status)) or",
+        ("tests/agent/test_trial.py",),
+    ),
+    Mutant(
         "an outcome is forgotten when a check-in fails",
         "agent/checkin.py",
         "device.forgettable(sent=None, link_failures=failures + 1)",
@@ -308,6 +333,33 @@ MUTANTS = (
         "if is_admitted and is_wanted and not _is_trial_taken(context.device):",
         "if is_admitted and is_wanted:",
         ("tests/agent/test_models.py",),
+    ),
+    Mutant(
+        "the hub and the device let two models try at once",
+        "agent/before_trial.py",
+        "if is_admitted and is_wanted and not _is_trial_taken(context.device):",
+        "if is_admitted and is_wanted:",
+        ("three_models/400",),
+        also=(
+            (
+                "rollout/constraints/other_trial.py",
+                "self.is_active = len(",
+                "self.is_active = 1 > len(",
+            ),
+            (
+                "agent/arbiter.py",
+                "is_free = not any(unit.in_trial or unit.goes_back for unit in units)",
+                "is_free = True",
+            ),
+        ),
+    ),
+    Mutant(
+        "a model that fails its trial takes its neighbours with it",
+        "agent/activation.py",
+        "        for name in sorted(models)\n        if (found := _wanted(",
+        "        for name in [one for one in models if models[one].stage is _REVERTING] or models\n"
+        "        if (found := _wanted(",
+        ("three_models/400",),
     ),
     Mutant(
         "a start is asked for beside a trial",
@@ -380,13 +432,14 @@ def trial(mutant: Mutant) -> str:
         shutil.copytree(
             ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "static")
         )
-        path = source / "edgefleet" / mutant.file
-        text = path.read_text()
-        if text.count(mutant.old) != 1:
-            raise SystemExit(
-                f"{mutant.name}: `old` is in {mutant.file} {text.count(mutant.old)} times, not once"
-            )
-        path.write_text(text.replace(mutant.old, mutant.new))
+        for file, old, new in ((mutant.file, mutant.old, mutant.new), *mutant.also):
+            path = source / "edgefleet" / file
+            text = path.read_text()
+            if text.count(old) != 1:
+                raise SystemExit(
+                    f"{mutant.name}: `old` is in {file} {text.count(old)} times, not once"
+                )
+            path.write_text(text.replace(old, new))
         for target in mutant.trials:
             caught = _caught_by(target, source)
             if caught:

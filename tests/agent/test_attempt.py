@@ -10,7 +10,7 @@ from support.agent_world import Device, manifest, manifest_sha256, offer
 def offered(what: Offer) -> Device:
     device = Device()
     device.boot(whole=())
-    answer = CheckInAnswer(interval_s=60.0, offer=what)
+    answer = CheckInAnswer(interval_s=60.0, offers=(what,) if what else ())
     device.hear(CheckInAnswered(seq=device.state.soft.seq, answer=answer, draw=0.5))
     return device
 

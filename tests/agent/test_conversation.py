@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from edgefleet.agent import limits
 from edgefleet.agent.effect import Apply, Fetch, FetchManifest, MovePointer, Prove
 from edgefleet.agent.event import (
     Activated,
@@ -16,11 +17,20 @@ from edgefleet.agent.event import (
     StagingFailed,
     TimerFired,
 )
+from edgefleet.agent.state import Crashes
 from edgefleet.agent.table import Stage
-from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Phase
+from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Phase, Reason
 from edgefleet.protocol.release import Artifact
 from edgefleet.protocol.serving import ProveResult, ServingStatus
-from support.agent_world import FACTS, Device, manifest, manifest_sha256, offer, serving
+from support.agent_world import (
+    FACTS,
+    Device,
+    manifest,
+    manifest_sha256,
+    offer,
+    serving,
+    trial_crashed,
+)
 
 
 def answer(
@@ -33,7 +43,9 @@ def answer(
         CheckInAnswered(
             seq=sent.seq,
             answer=CheckInAnswer(
-                interval_s=60.0, offer=what, acked=sent.outcomes if acked is None else acked
+                interval_s=60.0,
+                offers=(what,) if what else (),
+                acked=sent.outcomes if acked is None else acked,
             ),
             draw=0.5,
         )
@@ -102,7 +114,7 @@ def test_a_good_release_goes_from_offer_to_confirmed() -> None:
     device = Device()
     device.boot(whole=())
     assert device.kinds() == ("SendCheckIn",)
-    assert device.checked_in().release is None
+    assert (device.checked_in().models, device.checked_in().full) == ((), True)
     answer(device, offer("1"))
     assert device.kinds() == ("FetchManifest",)
     device.hear(
@@ -121,7 +133,7 @@ def test_a_good_release_goes_from_offer_to_confirmed() -> None:
     device.hear(Proved(model="digits", job=device.job(Prove), result=ProveResult(passed=True)))
     assert device.kinds() == ("SendCheckIn",)
     said = device.checked_in()
-    assert (said.phase, [one.kind for one in said.outcomes]) == (
+    assert (said.models[0].phase, [one.kind for one in said.outcomes]) == (
         Phase.STAGED,
         [OutcomeKind.TRIAL_STARTED],
     )
@@ -137,7 +149,10 @@ def test_a_good_release_goes_from_offer_to_confirmed() -> None:
     assert device.kinds() == ("MovePointer", "Apply", "SendCheckIn")
     assert device.served() == ("a", None)
     said = device.checked_in()
-    assert (said.release, [one.kind for one in said.outcomes]) == ("1", [OutcomeKind.CONFIRMED])
+    assert (said.models[0].release, [one.kind for one in said.outcomes]) == (
+        "1",
+        [OutcomeKind.CONFIRMED],
+    )
     assert (device.mine.active, device.holds("a")) == ("a", "1")
 
 
@@ -179,19 +194,19 @@ def test_a_release_that_fails_its_golden_set_is_refused_and_nothing_is_switched(
     assert device.stage is Stage.MANIFEST, "another rollout may offer the release again"
 
 
-def test_a_release_whose_process_dies_in_trial_is_left_for_the_old_one() -> None:
+def test_a_release_whose_worker_dies_in_trial_is_left_for_the_old_one() -> None:
     device = installed("1")
     to_watching(device, "3")
-    look(device, None, alive=False)
+    look(device, trial_crashed("1"))
     assert device.kinds() == ("Apply", "SendCheckIn")
     assert device.served() == ("a", None)
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "serving_crashed")]
-    assert device.checked_in().phase is Phase.REVERTING
+    assert device.checked_in().models[0].phase is Phase.REVERTING
     job = device.job(Apply)
     answer(device)
     device.hear(Activated(job=job, status=serving("1", pid=101)))
     assert device.kinds() == ("RemoveSlot", "SendCheckIn")
-    assert device.checked_in().release == "1"
+    assert device.checked_in().models[0].release == "1"
     assert (device.stage, device.mine.active) == (Stage.IDLE, "a")
 
 
@@ -214,18 +229,98 @@ def test_confidence_below_the_incumbents_fails_the_trial() -> None:
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "confidence_drop")]
 
 
-def test_serving_that_does_not_answer_three_looks_in_a_row_has_crashed() -> None:
-    device = installed("1")
-    to_watching(device, "3")
-    look(device, None)
-    look(device, None)
+def goes_on(device: Device, release: str, *, pid: int) -> None:
+    """The serving process is started again with the trial, whose healthy time starts anew."""
     assert device.stage is Stage.WATCHING
-    look(device, serving("3"))
+    assert device.state.soft.switch_at is not None
+    device.now = device.state.soft.switch_at
+    device.hear(TimerFired(draw=0.5))
+    assert device.served() == ("a", "b")
+    device.hear(Activated(job=device.job(Apply), status=serving(release, pid=pid, on_trial=True)))
+    device.now += 9
+    look(device, serving(release, pid=pid, on_trial=True))
+    assert device.stage is Stage.WATCHING
+    device.now += 1
+    look(device, serving(release, pid=pid, on_trial=True))
+    assert [kind for kind, _ in spooled(device)] == [OutcomeKind.CONFIRMED]
+
+
+def test_neighbour_crashes_during_trial_trial_goes_on() -> None:
+    device = installed("1")
+    to_watching(device, "2")
+    device.now += 5
+    device.hear(ServingProbed(status=None, alive=False, draw=0.5, ran=("other",)))
+    goes_on(device, "2", pid=101)
+
+
+def test_shared_process_killed_by_oom_blames_nobody() -> None:
+    device = installed("1")
+    to_watching(device, "2")
+    device.now += 5
+    device.hear(ServingProbed(status=None, alive=False, draw=0.5, ran=()))
+    assert device.state.soft.crashes == Crashes()
+    goes_on(device, "2", pid=101)
+
+
+def test_serving_that_does_not_answer_three_looks_in_a_row_is_started_again() -> None:
+    device = installed("1")
+    to_watching(device, "2")
     look(device, None)
     look(device, None)
-    assert device.stage is Stage.WATCHING, "one valid answer resets the count"
+    look(device, serving("2"))
     look(device, None)
-    assert device.stage is Stage.REVERTING
+    look(device, None)
+    assert device.state.soft.switch_at is None, "one valid answer resets the count"
+    look(device, None)
+    goes_on(device, "2", pid=101)
+
+
+def test_neighbours_that_crash_all_the_time_do_not_make_a_trial_endless() -> None:
+    device = installed("1")
+    to_watching(device, "2")
+    began = device.now
+    for pid in range(101, 300):
+        look(device, None, alive=False)
+        if device.stage is not Stage.WATCHING:
+            break
+        device.now = device.state.soft.switch_at or device.now
+        device.hear(TimerFired(draw=0.5))
+        device.hear(Activated(job=device.job(Apply), status=serving("2", pid=pid)))
+        device.now += 1
+    assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "serving_crashed")]
+    bound_s = limits.TRIAL_STRETCH * 10.0 + limits.TRIAL_SLACK_S
+    assert device.now - began < bound_s + limits.RESTART_MAX_S
+
+
+def test_a_process_that_dies_while_a_trial_is_switched_in_is_tried_again() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    stage_release(device, "2")
+    check_in(device, offer("2"))
+    for _ in range(limits.MISSED_PROBES):
+        device.hear(
+            ActivationFailed(job=device.job(Apply), reason=Reason.CRASH, detail="gone", draw=0.5)
+        )
+        assert device.stage is Stage.ACTIVATING
+        device.now = device.state.soft.switch_at or device.now
+        device.hear(TimerFired(draw=0.5))
+        assert device.served() == ("a", "b")
+    device.hear(
+        ActivationFailed(job=device.job(Apply), reason=Reason.CRASH, detail="gone", draw=0.5)
+    )
+    assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "serving_crashed")]
+
+
+def test_a_model_that_crashed_the_process_twice_in_an_hour_gets_a_worker() -> None:
+    device = installed("1")
+    for turn in (1, 2):
+        device.hear(ServingProbed(status=None, alive=False, draw=0.5, ran=("digits",)))
+        device.now = device.state.soft.switch_at or device.now
+        device.hear(TimerFired(draw=0.5))
+        applied = device.did(Apply)
+        assert isinstance(applied, Apply)
+        assert [one.isolation for one in applied.models] == [["shared"], ["process"]][turn - 1]
+        device.hear(Activated(job=applied.job, status=serving("1", pid=100 + turn)))
 
 
 def test_an_unsound_look_starts_the_healthy_time_anew() -> None:
@@ -339,7 +434,7 @@ def test_a_trial_does_not_begin_while_the_hub_cannot_be_told() -> None:
 def test_what_the_hub_has_not_acknowledged_is_said_again_after_a_failed_check_in() -> None:
     device = installed("1")
     to_watching(device, "3")
-    look(device, None, alive=False)
+    look(device, trial_crashed("1"))
     for _ in range(3):
         said = device.checked_in()
         assert [one.kind for one in said.outcomes] == [OutcomeKind.TRIAL_FAILED]
@@ -557,7 +652,7 @@ def test_a_first_release_that_fails_its_trial_leaves_nothing_serving() -> None:
     device = Device()
     device.boot(whole=())
     to_watching(device, "3")
-    look(device, None, alive=False)
+    look(device, trial_crashed(""))
     assert "StopServing" in device.kinds()
     look(device, None, alive=False)
     assert device.kinds()[:1] == ("RemoveSlot",)

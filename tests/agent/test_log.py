@@ -67,7 +67,7 @@ def test_a_failure_says_its_code_and_what_was_made_of_it() -> None:
     device = Device()
     device.boot(whole=())
     asked = CheckInAnswered(
-        seq=1, answer=CheckInAnswer(interval_s=60.0, offer=offer("2")), draw=0.5
+        seq=1, answer=CheckInAnswer(interval_s=60.0, offers=(offer("2"),)), draw=0.5
     )
     device.hear(asked)
     failed = StagingFailed(

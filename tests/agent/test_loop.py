@@ -42,7 +42,7 @@ class Hub:
         self.asked.set()
         if self.defect:
             raise self.defect
-        answer = CheckInAnswer(interval_s=0.05, offer=self.offer)
+        answer = CheckInAnswer(interval_s=0.05, offers=(self.offer,) if self.offer else ())
         return CheckInAnswered(seq=check_in.seq, answer=answer, draw=0.5)
 
 

@@ -11,7 +11,7 @@ from edgefleet.agent.slots import POINTER, STATE, path
 from edgefleet.agent.state import AgentState, slot
 from edgefleet.agent.step import step
 from edgefleet.agent.table import Stage
-from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, OutcomeKind
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, OutcomeKind, Switch
 from support.agent_world import model_bytes
 from support.device_world import MODELS, World
 from support.memory_storage import PowerCut, When
@@ -346,6 +346,17 @@ def test_a_hub_that_lost_its_reports_gets_the_full_list_once() -> None:
     assert world.hub.runs("gate") == "1"
 
 
+def test_a_hub_that_asks_for_the_list_cancels_no_attempt() -> None:
+    world = with_release_1("detector", "digits")
+    world.offer("2", model="digits")
+    world.run(until("digits", Stage.FETCHING), drain=False)
+    assert (attempt := world.state.models["digits"].attempt) is not None
+    world.hub.reports.clear()
+    world.run(at_rest)
+    assert world.told("ro-2") == ["trial_started", "confirmed"]
+    assert world.state.attempts == attempt.number  # the same attempt went on
+
+
 def test_a_change_is_repeated_until_it_is_answered() -> None:
     world = with_release_1("detector", "digits")
     take, failures = world.hub.take, 3
@@ -419,6 +430,7 @@ def test_a_quality_window_of_a_model_ends_at_the_switch_of_another() -> None:
     assert windows.full is not None
     assert windows.filling is not None
     assert (windows.full.until, windows.filling.requests) == (world.now, 0)
+    assert windows.filling.switched == Switch(model="digits", release="2")
     watch = world.state.soft.models["digits"].watch
     assert watch is not None
     assert [one.start.model for one in watch.neighbours] == ["detector"]

@@ -1,5 +1,7 @@
 """Real agent processes with a real serving process and real models, killed at the worst moments."""
 
+import os
+import signal
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -171,19 +173,37 @@ def test_an_agent_killed_in_every_trial_gives_the_release_up(
     assert (status.models[0].release, agent.check_valid()) == ("1", "1")
 
 
-def test_a_serving_process_that_dies_in_trial_fails_it_and_the_old_release_is_back(
+def test_a_worker_that_dies_in_trial_fails_it_and_the_old_release_never_stopped(
     hub: FakeHub, on_release_1: tuple[AgentProcess, Publisher]
 ) -> None:
     agent, publisher = on_release_1
+    before = agent.status()
     publisher.offer("3", confirm_after_s=60.0)
     agent.wait(lambda state: only(state).stage is Stage.WATCHING)
-    agent.kill_serving()
+    status = agent.status()
+    assert status is not None
+    worker = status.models[0].worker
+    assert worker is not None
+    os.kill(worker, signal.SIGSEGV)
     hub.wait(lambda hub: finals(hub, "3"))
     assert finals(hub, "3") == [("trial_failed", "serving_crashed")]
     agent.wait(lambda state: only(state).stage is Stage.IDLE)
-    status = agent.status()
-    assert status is not None
-    assert (status.models[0].release, agent.check_valid()) == ("1", "1")
+    after = agent.status()
+    assert before is not None
+    assert after is not None
+    assert (after.models[0].release, agent.check_valid()) == ("1", "1")
+    assert after.pid == before.pid
+
+
+def test_a_serving_process_that_is_killed_in_trial_comes_back_with_the_trial(
+    hub: FakeHub, on_release_1: tuple[AgentProcess, Publisher]
+) -> None:
+    agent, publisher = on_release_1
+    publisher.offer("2", confirm_after_s=3.0)
+    agent.wait(lambda state: only(state).stage is Stage.WATCHING)
+    agent.kill_serving()
+    hub.wait(lambda hub: finals(hub, "2"))
+    assert finals(hub, "2") == [("confirmed", "")]
 
 
 def test_a_serving_process_that_dies_is_started_again(

@@ -1,12 +1,13 @@
 """A device compares its last window of requests with the one before it."""
 
+import pytest
 from msgspec.structs import replace
 
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
 from edgefleet.agent.quality_window import advance, compare, end
 from edgefleet.agent.state import QualityWindow, Windows
-from edgefleet.protocol.device import Sketches
+from edgefleet.protocol.device import Sketches, Switch
 from edgefleet.protocol.serving import LiveStats
 from support.agent_world import serving_model
 
@@ -167,6 +168,50 @@ def test_a_switch_of_another_model_ends_the_window() -> None:
     assert ended.filling is not None
     assert (ended.filling.requests, ended.filling.opened) == (0, 20.0)
     assert ended.scores is None, "the end of a window before it is full makes no score"
+
+
+DETECTOR = Switch(model="detector", release="2")
+FACES = Switch(model="faces", release="3")
+
+
+def test_scores_across_the_switch_of_another_model_name_it_and_wait_to_be_reported() -> None:
+    windows = after(Windows(), "1", limits.WINDOW_LEAST_REQUESTS, 10.0)
+    windows = after(end(windows, 20.0, (DETECTOR,)), "1", limits.WINDOW_REQUESTS, 30.0)
+    assert windows.scores is not None
+    assert (windows.scores.from_release, windows.scores.to_release) == ("1", "1")
+    assert windows.scores.switched == DETECTOR
+    assert after(windows, "1", limits.WINDOW_REQUESTS, 40.0).scores is windows.scores
+    reported = replace(windows, scores=None)
+    plain = after(reported, "1", limits.WINDOW_REQUESTS, 40.0).scores
+    assert plain is not None
+    assert plain.switched is None
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_no_scores_span_two_switches_of_other_models(together: bool) -> None:
+    windows = after(Windows(), "1", limits.WINDOW_REQUESTS, 10.0)
+    if together:
+        windows = end(windows, 20.0, (DETECTOR, FACES))
+    else:
+        windows = end(windows, 20.0, (DETECTOR,))
+        windows = after(windows, "1", limits.WINDOW_LEAST_REQUESTS - 1, 25.0)
+        windows = end(windows, 30.0, (FACES,))
+    assert windows.full is None
+    assert after(windows, "1", limits.WINDOW_REQUESTS, 40.0).scores is None
+
+
+def test_a_switch_just_before_the_models_own_leaves_no_baseline() -> None:
+    windows = after(Windows(), "1", limits.WINDOW_REQUESTS, 10.0)
+    windows = after(end(windows, 20.0, (DETECTOR,)), "1", 1, 25.0)
+    assert after(windows, "2", limits.WINDOW_REQUESTS, 30.0).scores is None
+
+
+def test_the_end_of_a_process_keeps_the_switch_before_it() -> None:
+    windows = after(Windows(), "1", limits.WINDOW_REQUESTS, 10.0)
+    windows = end(end(windows, 20.0, (DETECTOR,)), 21.0)
+    scores = after(windows, "1", limits.WINDOW_REQUESTS, 30.0).scores
+    assert scores is not None
+    assert scores.switched == DETECTOR
 
 
 def test_too_few_requests_before_a_switch_are_no_baseline() -> None:

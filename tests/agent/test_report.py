@@ -82,7 +82,7 @@ def test_facts_are_told_until_acknowledged_and_again_when_asked_for() -> None:
     device.now += 100
     device.hear(TimerFired(draw=0.5))
     assert device.checked_in().facts is None
-    answer(device, want_facts=True)
+    answer(device, want="facts")
     device.now += 100
     device.hear(TimerFired(draw=0.5))
     assert device.checked_in().facts == FACTS

@@ -30,7 +30,7 @@ def check_in(device: Device, what: Offer | None = None) -> CheckIn:
         device.hear(TimerFired(draw=0.5))
     said, sent = device.checked_in(), device.state.soft.sent
     assert sent is not None
-    answer = CheckInAnswer(interval_s=60.0, offer=what, acked=sent.outcomes)
+    answer = CheckInAnswer(interval_s=60.0, offers=(what,) if what else (), acked=sent.outcomes)
     device.hear(CheckInAnswered(seq=sent.seq, answer=answer, draw=0.5))
     return said
 

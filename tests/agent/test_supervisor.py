@@ -7,13 +7,17 @@ import threading
 from collections.abc import Generator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgefleet.agent import limits
-from edgefleet.agent.supervisor import PID, Supervisor
+from edgefleet.agent.supervisor import MARKS, PID, Supervisor
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.storage import FolderStorage
+from edgefleet.protocol.run_marks import record
+from edgefleet.protocol.serving import ServingStatus
+from support.agent_world import serving
 from support.stub_serving import LATE, SERVING, WANTED
 
 
@@ -60,6 +64,54 @@ def test_another_agent_adopts_the_living_process_and_hears_of_its_end(
     assert ended.wait(60)
     assert first.status() == (None, False)
     assert second.status() == (None, False)
+
+
+def mark(storage: FolderStorage, *models: str) -> None:
+    """Write the marks that a serving process leaves behind that ended while these models ran."""
+    storage.write(MARKS, b"".join(b"\1" + record(model)[1:] for model in models))
+
+
+def test_the_models_that_ran_when_the_process_ended_are_named_once(
+    storage: FolderStorage, made: list[Supervisor]
+) -> None:
+    ended = threading.Event()
+    supervisor = supervise(storage, made, *SERVING, ended=ended)
+    mark(storage, "stale")
+    assert supervisor.ran() == (), "it ended before this agent began"
+    pid = supervisor.apply(WANTED).pid
+    assert supervisor.ran() == ()
+    mark(storage, "digits")
+    os.kill(pid, 9)
+    assert ended.wait(60)
+    assert supervisor.status() == (None, False)
+    assert supervisor.ran() == ("digits",)
+    assert supervisor.ran() == ()
+
+
+def test_the_models_that_ran_are_named_although_the_process_was_started_again(
+    storage: FolderStorage, made: list[Supervisor]
+) -> None:
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
+    pid = supervisor.apply(WANTED).pid
+    mark(storage, "a", "b")
+    os.kill(pid, 9)
+    assert supervisor.apply(WANTED).pid != pid
+    assert supervisor.ran() == ("a", "b")
+
+
+def test_the_end_of_a_worker_is_noticed(storage: FolderStorage, made: list[Supervisor]) -> None:
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        mine = msgspec.structs.replace(serving("1").models[0], worker=worker.pid)
+        status = msgspec.json.encode(ServingStatus(pid=1, models=(mine,))).decode()
+        ended = threading.Event()
+        supervisor = supervise(storage, made, SERVING[0], status, ended=ended)
+        supervisor.apply(WANTED)
+        worker.kill()
+        assert ended.wait(60)
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 def test_a_process_that_lives_but_does_not_answer_is_replaced(

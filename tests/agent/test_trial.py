@@ -1,16 +1,18 @@
 """A trial is judged by liveness, error ratio, confidence and time."""
 
+from collections.abc import Callable
+
 import pytest
 from msgspec.structs import replace
 
 from edgefleet.agent import limits, trial
 from edgefleet.agent.state import Attempt, Mark, Neighbour, QualityWindow, Watch
-from edgefleet.agent.trial import HEALTHY, Sick, Watching
+from edgefleet.agent.trial import HEALTHY, INTERRUPTED, Sick, Watching
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Reason, Sketches
 from edgefleet.protocol.release import Quality
 from edgefleet.protocol.serving import LiveStats, ServingStatus
-from support.agent_world import serving, serving_model
+from support.agent_world import serving, serving_model, trial_crashed
 
 CONFIRM_S = 60.0
 QUALITY = Quality(
@@ -54,9 +56,35 @@ def test_it_is_healthy_once_it_stood_long_enough_and_not_before() -> None:
     assert judge(serving("2"), CONFIRM_S) is HEALTHY
 
 
-def test_another_process_means_that_the_first_one_crashed() -> None:
-    assert reason(judge(serving("2", pid=101), CONFIRM_S)) is Reason.CRASH
-    assert reason(judge(None, 1.0, alive=False)) is Reason.CRASH
+def test_another_process_interrupts_the_trial_and_does_not_end_it() -> None:
+    assert judge(serving("2", pid=101), CONFIRM_S) is INTERRUPTED
+    assert judge(None, 1.0, alive=False) is INTERRUPTED
+
+
+def any_new_pid_is_its_fault(status: ServingStatus | None, *, alive: bool = True) -> object:
+    """Planted bug: each end of the serving process is attributed to the trial."""
+    if not alive or (status is not None and status.pid != BEGUN.start.pid):
+        return Sick(Reason.CRASH, "The serving process ended.")
+    return judge(status, 1.0, alive=alive)
+
+
+def check_blame(judged: Callable[..., object]) -> None:
+    """The trial is to blame for the end of its worker, and for no other end."""
+    assert isinstance(judged(trial_crashed("1")), Sick)
+    assert not isinstance(judged(None, alive=False), Sick)
+    assert not isinstance(judged(serving("2", pid=101)), Sick)
+
+
+def test_a_trial_that_is_blamed_for_any_new_pid_is_found() -> None:
+    check_blame(lambda status, *, alive=True: judge(status, 1.0, alive=alive))
+    with pytest.raises(AssertionError):
+        check_blame(any_new_pid_is_its_fault)
+
+
+def test_the_end_of_its_worker_is_a_crash_although_the_old_release_answers() -> None:
+    ended = replace(serving("1").models[0], trial_ended="The worker of release 2 crashed.")
+    finding = judge(replace(serving("1"), models=(ended,)), 1.0)
+    assert finding == Sick(Reason.CRASH, "The worker of release 2 crashed.")
 
 
 @pytest.mark.parametrize("look", [None, serving("2", ready=False), serving("1")])
@@ -72,11 +100,13 @@ def test_the_first_sound_answer_after_a_miss_confirms_nothing() -> None:
     assert isinstance(judge(serving("2"), 50.0 + CONFIRM_S, watch), Watching)
 
 
-def test_too_many_looks_without_an_answer_in_a_row_are_a_crash() -> None:
+@pytest.mark.parametrize("other", [serving("2", ready=False), serving("1")])
+def test_a_process_that_answers_without_the_release_has_lost_it(other: ServingStatus) -> None:
     watch = BEGUN
     for now in range(1, limits.MISSED_PROBES):
-        watch = watched(None, float(now), watch)
-    assert reason(judge(None, float(limits.MISSED_PROBES), watch)) is Reason.CRASH
+        watch = watched(other, float(now), watch)
+    assert reason(judge(other, float(limits.MISSED_PROBES), watch)) is Reason.CRASH
+    assert judge(None, float(limits.MISSED_PROBES), watch) is INTERRUPTED
 
 
 def test_errors_count_from_the_start_of_the_trial_and_only_on_enough_requests() -> None:

@@ -10,6 +10,7 @@ from edgefleet.protocol.rollout import Status
 from support.canned_hub import TOKEN, CannedHub, canned_hub
 from support.command_line import CommandLine
 from support.fake_reads import FakeReads, rollout_in
+from support.scenes import two_models, two_reasons
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,8 @@ def canned() -> Iterator[CannedHub]:
         hub.put("GET", "/api/v1/devices", reads.devices(None, 3, ""))
         hub.put("GET", f"/api/v1/devices/{device.name}", device)
         hub.put("GET", f"/api/v1/devices/{device.name}/why", reads.why_device(device.name))
+        hub.put("GET", "/api/v1/devices/lyon-0900", two_models())
+        hub.put("GET", "/api/v1/devices/lyon-0900/why", two_reasons())
         hub.put("GET", "/api/v1/rollouts", reads.rollouts())
         hub.put("GET", "/api/v1/quarantined", reads.quarantined())
         hub.put("GET", f"/api/v1/rollouts/{running.id}", running)

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.errors import CATALOG, NetworkError, OperatorError, Party, error_from_code
 from edgefleet.cli.exits import Exit, exit_of
@@ -13,6 +15,7 @@ from edgefleet.protocol.rollout import Status
 from support.canned_hub import CannedHub
 from support.command_line import CommandLine
 from support.fake_reads import FakeReads, rollout_in
+from support.scenes import two_models
 
 READS = (
     ("fleet", "show"),
@@ -103,12 +106,45 @@ def test_a_page_says_how_to_go_on(fleet: CommandLine, canned: CannedHub) -> None
     assert canned.asked[-1].query == "limit=2&selector=site%3Dlyon"
 
 
+def test_devices_and_rollouts_are_filtered_by_the_hub(
+    fleet: CommandLine, canned: CannedHub
+) -> None:
+    assert fleet("device", "list", "--runs", "detector:3").exit == 0
+    assert canned.asked[-1].query == "limit=100&runs=detector%3A3"
+    assert fleet("rollout", "list", "--model", "detector").exit == 0
+    assert canned.asked[-1].query == "model=detector"
+
+
+def test_each_model_of_a_device_has_a_row(fleet: CommandLine, canned: CannedHub) -> None:
+    shown = fleet("device", "show", "lyon-0900").out.splitlines()
+    head = next(line for line in shown if line.startswith("MODEL"))
+    rows = shown[shown.index(head) + 1 :]
+    cells = [[cell for cell in re.split("  +", row) if cell] for row in rows]
+    assert [row[:6] for row in cells] == [
+        ["detector", "-", "staged", "2", "ro-detector", "-"],
+        ["digits", "3", "trial", "3", "ro-running", "512 MiB"],
+    ]
+    assert [row[6] for row in cells] == [one.line for one in two_models().models]
+    canned.put("GET", "/api/v1/devices", DevicePage(devices=(two_models(),)))
+    assert "detector staged, digits trial" in fleet("device", "list").out
+
+
+def test_a_device_whose_releases_the_hub_does_not_know_is_shown(
+    fleet: CommandLine, canned: CannedHub
+) -> None:
+    view = replace(two_models(), unknown_set=True)
+    canned.put("GET", "/api/v1/devices", DevicePage(devices=(view,)))
+    canned.put("GET", "/api/v1/devices/x", view)
+    canned.put("GET", "/api/v1/fleet", replace(FakeReads().fleet(), unknown_sets=3))
+    assert "unknown" in fleet("device", "list").out
+    assert "table of release sets is full" in fleet("device", "show", "x").out
+    assert re.search("unknown set +3", fleet("fleet", "show").out)
+
+
 def test_a_device_cannot_write_on_the_operators_terminal(
     fleet: CommandLine, canned: CannedHub
 ) -> None:
-    import msgspec  # noqa: PLC0415 - changes this one view
-
-    bad = msgspec.structs.replace(
+    bad = replace(
         FakeReads().device_views[0], labels={"site": "\x1b[2J\x9b31m"}, line="\x07\u202egnp.exe"
     )
     canned.put("GET", "/api/v1/devices", DevicePage(devices=(bad,)))

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edgefleet.cli.rollout.dry_run import try_plan
+from edgefleet.cli.rollout.dry_run import trial_lines, try_plan
+from edgefleet.protocol.device import ModelReport
 from edgefleet.protocol.operator import FleetGroup, PlanFleet
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.rollout.plan_fleet import compose
 from edgefleet.testing import FakeDevice, FakeFleet
 from edgefleet.testing.release import fake_manifest
@@ -35,7 +38,9 @@ def fleet_of(devices: int) -> FakeFleet:
 def found_by(*said: str, devices: int = 120) -> PlanFleet:
     fleet = fleet_of(devices)
     spec = read_plan(["2", *said])
-    return compose(fleet.engine.fleet, spec, MANIFEST, interval_s=60, now=fleet.now)
+    return compose(
+        fleet.engine.fleet, spec, MANIFEST, np.zeros(0, np.int64), interval_s=60, now=fleet.now
+    )
 
 
 def test_devices_are_told_apart_by_what_the_plan_speaks_of() -> None:
@@ -48,6 +53,26 @@ def test_devices_are_told_apart_by_what_the_plan_speaks_of() -> None:
     }  # fmt: skip
 
 
+def test_devices_that_get_the_model_for_the_first_time_are_counted() -> None:
+    found = found_by()
+    assert (found.adds, found.had_model) == (0, 90)
+    fleet = fleet_of(40)
+    fleet.add_release(fake_manifest("detector", "1", ["generic_x86"], now=0))
+    fleet.devices["d1"].protocol = fleet.devices["d2"].protocol = PROTOCOL
+    fleet.devices["d1"].beside = (ModelReport(model="detector", release="1"),)
+    fleet.tick(20)
+    spec = read_plan(["1", "--model", "detector"])
+    manifest = fake_manifest("detector", "1", ["generic_x86"], now=0)
+    found = compose(
+        fleet.engine.fleet, spec, manifest, np.zeros(0, np.int64), interval_s=60, now=fleet.now
+    )
+    assert (found.adds, found.had_model) == (1, 1)
+    assert found.ineligible == {"no_variant": 10, "agent_one_model": 28}
+    lines = trial_lines(try_plan(spec, found, manifest), "detector")
+    assert "adds        model detector to 1 device (1 already run it)" in lines
+    assert "28 agent_one_model" in "".join(lines)
+
+
 def test_the_selector_narrows_what_is_found() -> None:
     assert sum(group.devices for group in found_by("--selector", "site=s1").groups) == 30
 
@@ -57,7 +82,14 @@ def test_those_who_do_not_check_in_are_said() -> None:
     for device in list(fleet.devices.values())[:10]:
         device.offline = True
     fleet.tick(300)
-    found = compose(fleet.engine.fleet, read_plan(["2"]), MANIFEST, interval_s=60, now=fleet.now)
+    found = compose(
+        fleet.engine.fleet,
+        read_plan(["2"]),
+        MANIFEST,
+        np.zeros(0, np.int64),
+        interval_s=60,
+        now=fleet.now,
+    )
     assert found.offline == 10
 
 

@@ -33,6 +33,7 @@ SAID = {
     "gate.max_accuracy_drop": ("7%", 0.07),
     "gate.max_confidence_drop": ("7%", 0.07),
     "gate.max_request_drop": ("7%", 0.07),
+    "gate.max_neighbour_latency_increase": ("7%", 0.07),
     "gate.max_drift": ("7%", 0.07),
     "gate.min_requests": ("9", 9),
     "exposure.first": ("9", 9),

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from edgefleet.base.errors import OperatorError
+from edgefleet.base.limits import MODELS_PER_DEVICE
 from edgefleet.hub.hub import Hub
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, ModelReport, Phase, digest
 from edgefleet.protocol.operator import DeviceModel
@@ -95,10 +98,70 @@ def test_the_device_view_lists_each_model(tmp_path: Path) -> None:
         trial = ModelReport(model="digits", release="1", phase=Phase.TRIAL)
         await report(hub, device, sent(device, DETECTOR, trial, has=(DETECTOR, trial)))
         assert hub.device(device.name).models == (
-            DeviceModel(model="detector", release="1", phase="idle", desired=None, rollout=None),
-            DeviceModel(model="digits", release="1", phase="trial", desired="1", rollout=rollout),
-        )
+            DeviceModel(
+                model="detector", release="1", phase="idle", desired=None, rollout=None,
+                memory_limit_mib=512,
+                line="No rollout covers this device; it runs release 1 of detector.",
+            ),
+            DeviceModel(
+                model="digits", release="1", phase="trial", desired="1", rollout=rollout,
+                memory_limit_mib=512,
+                line=f"This device runs release 1 of digits, as rollout {rollout} wants.",
+            ),
+        )  # fmt: skip
         assert hub.fleet().on_release == {"detector": {"1": 1}, "digits": {"1": 1}}
+        why = hub.why_device(device.name)
+        assert [(wait.model, wait.code.value) for wait in why.waits] == [
+            ("detector", "no_rollout"),
+            ("digits", "done"),
+        ]
+
+    inside(tmp_path, run)
+
+
+def test_devices_are_found_by_what_they_run_and_rollouts_by_model(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        both, one = devices
+        await publish_inside(hub, KEY, release(tmp_path, "detector", "2"))
+        await report(hub, both, sent(both, DETECTOR, DIGITS, has=(DETECTOR, DIGITS)))
+        await report(hub, one, sent(one, DIGITS, has=(DIGITS,)))
+
+        def names(runs: str, *, after: str | None = None) -> list[str]:
+            return [view.name for view in hub.devices(after, 9, "", runs).devices]
+
+        assert names("digits") == names("digits:1") == names("") == [both.name, one.name]
+        assert names("digits", after=both.name) == [one.name]
+        assert names("detector") == names("detector:1") == [both.name]
+        assert names("detector:2") == []
+        for unknown in ("ocr", "detector:9"):
+            with pytest.raises(OperatorError) as caught:
+                hub.devices(None, 9, "", unknown)
+            assert (caught.value.code, caught.value.field) == ("not_found", "runs")
+        rollouts = {model: await start(hub, model, "1") for model in ("detector", "digits")}
+        for model, rollout in rollouts.items():
+            assert [view.id for view in hub.rollouts(model).rollouts] == [rollout]
+        assert len(hub.rollouts().rollouts) == 2
+        with pytest.raises(OperatorError, match="no model ocr"):
+            hub.rollouts("ocr")
+
+    inside(tmp_path, run)
+
+
+def test_a_device_with_an_unknown_set_is_shown(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = devices[0]
+        every = [DIGITS]
+        for number in range(2, MODELS_PER_DEVICE + 2):
+            name = f"m{number:02}"
+            await publish_inside(hub, KEY, release(tmp_path, name, "1"))
+            every.append(ModelReport(model=name, release="1"))
+        for one in every:
+            await report(hub, device, sent(device, one, has=(one,)))
+        view = hub.device(device.name)
+        assert (view.unknown_set, view.models) == (True, ())
+        assert [wait.code.value for wait in hub.why_device(device.name).waits] == ["unknown_set"]
+        assert (hub.fleet().unknown_sets, hub.fleet().online) == (1, 1)
+        assert hub.devices(None, 9, "", "digits").devices == ()
 
     inside(tmp_path, run)
 
@@ -161,7 +224,10 @@ def test_models_of_a_device_are_known_after_a_restart(tmp_path: Path) -> None:
             before = [hub.device(device.name).models for device in (new, old)]
         async with hub_inside(tmp_path / "data", clock) as hub:
             assert [hub.device(device.name).models for device in (new, old)] == before
-            view = await hub.plan(RolloutSpec(model="detector", release="1"), "operator")
+            spec = RolloutSpec(model="detector", release="1", skip_ineligible=True)
+            view = await hub.plan(spec, "operator")
+            found = hub.plan_fleet(replace(spec, release="1", model="digits"))
+            assert (found.adds, found.had_model, found.ineligible) == (0, 2, {})
             assert view.ineligible == {"agent_one_model": 1}, "the protocol is known, too"
             answer = await report(hub, new, sent(new, has=(DETECTOR, trial)))
             assert answer.want == ""

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from edgefleet.protocol.device import Outcome, OutcomeKind, Phase, Sketches, Telemetry
+from edgefleet.protocol.device import (
+    Outcome,
+    OutcomeKind,
+    Phase,
+    Scores,
+    Sketches,
+    Switch,
+    Telemetry,
+)
 from edgefleet.protocol.rollout import (
     BudgetSpec,
     ExposureSpec,
@@ -174,6 +182,16 @@ def figures(chance: Random) -> Telemetry:
         confidence_sum=0.8 * requests, confidence_count=requests, latency_us_p50=1,
         latency_us_p95=chance.choice((900, 900_000)), memory_mib=chance.choice((1, 60)),
         sketches=chance.choice((None, sketches)),
+        model=chance.choice((None, MODEL, "other")), scores=chance.choice((None, scores(chance))),
+    )  # fmt: skip
+
+
+def scores(chance: Random) -> Scores:
+    """Scores of a model that stayed or was switched, perhaps beside the switch of another one."""
+    return Scores(
+        from_release=chance.choice(("1", "2")), to_release=chance.choice(("1", "2")), requests=100,
+        latency_log_ratio=chance.choice((0.0, 0.3)), error_rate_delta=chance.choice((0.0, 0.1)),
+        switched=chance.choice((None, Switch(model=MODEL, release="2"))),
     )  # fmt: skip
 
 

@@ -191,7 +191,7 @@ def test_nested_data_is_taken_as_flat_data_is(process: ServingProcess, model: Ti
         ("GET", INFER, 405, "method_not_allowed"),
         ("POST", "/v2/models/digits", 405, "method_not_allowed"),
         ("GET", "/control/status", 404, "not_found"),
-        ("POST", "/control/activate", 405, "method_not_allowed"),
+        ("POST", "/control/apply", 405, "method_not_allowed"),
     ],
 )
 def test_other_paths_and_verbs_are_typed_errors(
@@ -218,9 +218,11 @@ TYPES = {
 }
 
 
-@pytest.fixture(scope="module")
-def every_type(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
-    """A model that returns an input of each datatype, and scores."""
+@pytest.fixture(scope="module", params=["shared", "process"])
+def every_type(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServingProcess]:
+    """A model that returns an input of each datatype, and scores. In a worker, too."""
     folder = tmp_path_factory.mktemp("types")
     names = [name for name in TYPES if name != "FP32"]
     kinds = {**{name: TYPES[name][0] for name in names}, "FP32": TensorProto.FLOAT}
@@ -237,6 +239,7 @@ def every_type(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProc
         running.activate(
             ServedModel(
                 model="types",
+                isolation=request.param,
                 confirmed=ServedRelease(
                     release="1",
                     variant=variant,

@@ -17,6 +17,7 @@ from edgefleet.serving.active_release import ActiveRelease
 from edgefleet.serving.limits import INLINE_US, QUEUED
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference
+from edgefleet.serving.run_marks import RunMarks
 from support.tiny_models import TinyModel, classifier
 
 BODY = json.dumps(
@@ -48,7 +49,7 @@ def model(tmp_path: Path) -> TinyModel:
 
 def gated_host(model: TinyModel) -> tuple[ModelHost, Gated]:
     host, gated = ModelHost(), Gated()
-    host.routes = {"digits": ActiveRelease("digits", model.served("old"), gated)}
+    host.routes = {"digits": ActiveRelease("digits", model.served("old"), gated, marks=RunMarks())}
     return host, gated
 
 
@@ -88,7 +89,7 @@ def test_what_was_asked_of_the_old_release_is_answered_by_it_after_the_swap(
         swap = asyncio.ensure_future(
             host.apply(Apply(generation=1, models=(model.activate("new"),)))
         )
-        while host.require()["digits"].release == "old":  # noqa: ASYNC110 - a swap sends no signal at its end
+        while host.routes["digits"].release == "old":  # noqa: ASYNC110 - a swap sends no signal at its end
             await asyncio.sleep(0)
         new = app(INFER)
         assert isinstance(new, Reply)
@@ -125,6 +126,6 @@ def test_only_a_model_known_to_be_fast_runs_on_the_loop(
 ) -> None:
     gated = Gated()
     gated.run_us = run_us
-    active = ActiveRelease("digits", model.served(), gated)
+    active = ActiveRelease("digits", model.served(), gated, marks=RunMarks())
     assert active.inline is inline
-    active.retire()
+    asyncio.run(active.retire())

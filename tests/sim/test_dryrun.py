@@ -5,9 +5,9 @@ from edgefleet.protocol.rollout import PaceSpec, RolloutSpec, WaveSpec, WindowSp
 from edgefleet.sim.virtual.dry_run import FleetToTry, group_devices, predict
 from edgefleet.sim.virtual.releases import manifest
 from edgefleet.sim.virtual.run import START
-from edgefleet.sim.virtual.scenario import NEW, Group, Scenario
+from edgefleet.sim.virtual.scenario import MODEL, NEW, Group, Scenario
 
-MANIFEST, _ = manifest(NEW, Scenario(title=""), START)
+MANIFEST, _ = manifest(MODEL, NEW, Scenario(title=""), START)
 BYTES = 2_000_000 + 20_000
 
 

@@ -25,14 +25,16 @@ def test_a_folded_state_comes_back_as_it_was_but_for_what_a_restart_may_forget()
         rows.fold(np.array([row]), replace(state, soft=soft))
     for row, state in enumerate(states):
         back = rows.unfold(row, 60.0)
-        assert back.soft == Soft(booted=True, seq=row + 5, checkin_at=60.0)
+        assert back.soft == Soft(booted=True, seq=row + 5, checkin_at=60.0, known=())
         assert replace(back, soft=Soft()) == state
     first, second = rows.unfold(0, 60.0), rows.unfold(1, 60.0)
     assert first.models is second.models  # states that differ only in numbers are kept once
 
 
 def test_a_state_with_something_under_way_is_not_settled() -> None:
-    soft = Soft(booted=True, checkin_at=60.0)
+    soft = Soft(booted=True, checkin_at=60.0, known=())
     assert settled(AgentState(facts_known=True, soft=soft), 10.0)
     assert not settled(AgentState(facts_known=True, soft=soft), 60.0)
+    unknown = replace(soft, known=None)
+    assert not settled(AgentState(facts_known=True, soft=unknown), 10.0), "the hub asked for a list"
     assert not settled(AgentState(facts_known=False, soft=soft), 10.0)

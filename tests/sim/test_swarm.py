@@ -30,7 +30,7 @@ def test_code_that_breaks_is_a_failing_seed_too(monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise KeyError("row")
 
-    monkeypatch.setattr("edgefleet.rollout.admission.control.Admission.offer", broken)
+    monkeypatch.setattr("edgefleet.rollout.admission.control.Admission.offers", broken)
     said: list[str] = []
     result = swarm(range(1, 3), 50, processes=1, progress=said.append)
     assert (result.seeds, result.violations, result.unfinished) == (2, 2, 2)

@@ -1,11 +1,13 @@
 """A start withdrawn before the switch, in a scenario with newcomers and late answers."""
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.sim.virtual.run import Run
 from edgefleet.sim.virtual.store import Store
-from edgefleet.sim.virtual.swarm import play
+from edgefleet.sim.virtual.swarm import mixture
 
 SEED, DEVICES = 22, 600  # the hub offers release 2 to a newcomer that is starting release 1
 
@@ -26,6 +28,14 @@ def test_a_newcomer_that_gives_a_start_up_is_not_left_without_a_release(
         return fresh
 
     monkeypatch.setattr(Store, "save_outcomes", listening)
-    result = play(SEED, DEVICES)
+    drawn = mixture(SEED)
+    one_model = replace(
+        drawn,
+        fleet=replace(drawn.fleet, models=1, one_model_agents=0.0),
+        faults=replace(drawn.faults, hub_restores=0),
+        rollout=replace(drawn.rollout, selector=""),
+        beside=(),
+    )
+    result = Run(one_model, name="withdrawn", devices=DEVICES, seed=SEED).play()
     assert withdrawn, "the seed no longer has a withdrawn start: find another seed"
     assert (result.by_checker, result.finished) == ({}, True)

@@ -1,5 +1,7 @@
 """Releases, offers and a scripted driver for the agent's core."""
 
+import msgspec
+
 from edgefleet.agent.effect import (
     Apply,
     Effect,
@@ -115,6 +117,12 @@ def serving(
     )
 
 
+def trial_crashed(incumbent: str, detail: str = "The worker crashed.") -> ServingStatus:
+    """The worker of the trial has ended, and ``incumbent`` answers."""
+    mine = msgspec.structs.replace(serving_model(incumbent), trial_ended=detail)
+    return ServingStatus(pid=100, models=(mine,))
+
+
 def serving_model(
     release: str,
     *,
@@ -219,7 +227,9 @@ def any_event(state: AgentState) -> list[Event]:
     release = attempt.release if attempt else "2"
 
     def answered(what: Offer | None) -> CheckInAnswered:
-        return CheckInAnswered(seq=seq, answer=CheckInAnswer(interval_s=60, offer=what), draw=0.5)
+        return CheckInAnswered(
+            seq=seq, answer=CheckInAnswer(interval_s=60, offers=(what,) if what else ()), draw=0.5
+        )
 
     found: list[Event] = [
         Booted(facts=FACTS, whole={"digits": ("a", "b")}, pointer={}, serving=None, draw=0.1),
@@ -246,6 +256,8 @@ def any_event(state: AgentState) -> list[Event]:
         ServingProbed(status=None, alive=True, draw=0.5),
         ServingProbed(status=serving(release), alive=True, draw=0.5),
         ServingProbed(status=serving("other", pid=7), alive=True, draw=0.5),
+        ServingProbed(status=trial_crashed("1"), alive=True, draw=0.5),
+        ServingProbed(status=None, alive=False, draw=0.5, ran=("digits", "other")),
     ]
     codes = ("disk_full", "unreachable", "digest_mismatch", "runtime_missing", "of_tomorrow")
     found += [

@@ -5,13 +5,11 @@ power can fail at each storage operation of it. Serving and proof are stand-ins 
 on the disk: the release's own bytes decide whether it serves and passes its proof.
 """
 
-import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
-from edgefleet.agent import checkin
 from edgefleet.agent.effect import (
     Apply,
     CancelStaging,
@@ -121,7 +119,7 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 class World:
     """One device and its hub. ``boot`` and ``run`` raise PowerCut when the power fails.
 
-    Its check-ins are those of protocol 3. Arguments ``model`` are "digits" where a test has one.
+    Arguments ``model`` are "digits" where a test has one.
     """
 
     def __init__(
@@ -260,8 +258,7 @@ class World:
         return [str(one.kind) for one in self.hub.outcomes.values() if one.rollout == rollout]
 
     def _take(self, event: Event) -> None:
-        with by_model():
-            self.state, effects = self.core(self.state, event, self.now)
+        self.state, effects = self.core(self.state, event, self.now)
         for mine in self.state.models.values():
             for one in (mine.a, mine.b):
                 if one.confirmed and one.installed is not None:
@@ -415,16 +412,6 @@ class World:
     def no_answer() -> NetworkError:
         """The error of a check-in without an answer."""
         return NetworkError("unreachable", "The answer is lost.")
-
-
-@contextlib.contextmanager
-def by_model() -> Generator[None]:
-    """Check-ins that name all models, as from protocol 3 on."""
-    spoken, checkin.PROTOCOL = checkin.PROTOCOL, 3  # type: ignore[misc] - a constant
-    try:
-        yield
-    finally:
-        checkin.PROTOCOL = spoken  # type: ignore[misc] - a constant
 
 
 class _Clock:

@@ -13,13 +13,14 @@ import click
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.rollout.options import knob_options, spec_of
-from edgefleet.cli.rollout.render import rollout_lines
+from edgefleet.cli.rollout.render import added, rollout_lines
 from edgefleet.cli.values import DURATION, duration
 from edgefleet.cli.wait_report import wait_lines
-from edgefleet.protocol.device import OutcomeKind
+from edgefleet.protocol.device import ModelReport, OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec, Verb
 from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
+from edgefleet.testing.release import fake_manifest
 
 DIVIDER = "----"
 
@@ -59,6 +60,7 @@ class Session:
             "device": self._device,
             "release": self._release,
             "installed": self._installed,
+            "beside": self._beside,
             "plan": self._plan,
             "report": self._report,
             "tick": self._tick,
@@ -138,6 +140,16 @@ class Session:
         self.fleet.install(said[0])
         return self._stand()
 
+    def _beside(self, said: list[str]) -> list[str]:
+        """``beside detector 1 2``: every device has release 1 of another model; 2 is published."""
+        model, *releases = said
+        profiles = sorted({device.profile for device in self.fleet.by_row})
+        for release in releases:
+            self.fleet.add_release(fake_manifest(model, release, profiles, now=self.fleet.now))
+        for device in self.fleet.by_row:
+            device.beside = (*device.beside, ModelReport(model=model, release=releases[0]))
+        return []
+
     def _report(self, said: list[str]) -> list[str]:
         """``report cam-0001 trial_failed inference_errors``, about the newest rollout."""
         device, kind, *reason = said
@@ -165,6 +177,7 @@ class Session:
         left_out = ", ".join(f"{count} {reason}" for reason, count in view.ineligible.items())
         return [
             f"{view.id} planned: {view.model} {view.release}, waves: {waves}",
+            *([f"adds {added(view.model, view.adds, view.had_model)}"] if view.adds else []),
             *([f"left out: {left_out}"] if left_out else []),
         ]
 

@@ -27,7 +27,6 @@ from edgefleet.protocol.wire import decode, encode, problem
 from edgefleet.security.signing import manifest_digest
 
 TOKEN = "efd1.0.device.tag"
-FIRST_BY_MODEL = 3  # the first protocol whose check-ins name all models
 _BAD = {OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED}
 
 
@@ -109,20 +108,11 @@ class FakeHub:
                 self.repeated += outcome.id in self.outcomes
                 self.outcomes[outcome.id] = outcome
             self.changed.notify_all()
-            offers = tuple(self.pending())
+            offers = () if want else tuple(self.pending())
             acked = tuple(outcome.id for outcome in taken)
-            if said.protocol >= FIRST_BY_MODEL:
-                return CheckInAnswer(
-                    interval_s=self.interval_s, acked=acked, offers=offers, want=want
-                )
-            offer = offers[0] if offers else None
-            return CheckInAnswer(interval_s=self.interval_s, acked=acked, offer=offer)
+            return CheckInAnswer(interval_s=self.interval_s, acked=acked, offers=offers, want=want)
 
     def _read_models(self, said: CheckIn) -> Literal["", "models"]:
-        if said.protocol < FIRST_BY_MODEL:
-            mine = ModelReport(model=said.model or "digits", release=said.release, phase=said.phase)
-            self.reports = {mine.model: mine}
-            return ""
         if said.full:
             self.reports.clear()
         self.reports |= {report.model: report for report in said.models}

@@ -48,6 +48,8 @@ class FakeReads:
         self.approved: list[tuple[str, str]] = []
         self.freeze_said = Freeze(frozen=False)
         self.quarantined_devices: list[QuarantinedDevice] = []
+        self.reports: dict[str, WaitReport] = {}  # of devices, instead of the same for all
+        self.more_models: tuple[ModelView, ...] = ()
         for status in (Status.COMPLETED, Status.REVERTED, Status.REFUSED):
             self.put(rollout_in(status, now=now))
 
@@ -112,6 +114,7 @@ class FakeReads:
                 ModelView(
                     name="digits", releases=("3", "2", "1"), devices={"1": 31, "2": 850, "3": 86}
                 ),
+                *self.more_models,
             )
         )
 
@@ -126,8 +129,9 @@ class FakeReads:
             raise OperatorError("not_found", f"There is no release {release!r}.")
         return release_view(release, self.now)
 
-    def rollouts(self) -> Rollouts:
-        return Rollouts(rollouts=tuple(reversed(self.rollout_views.values())))
+    def rollouts(self, model: str = "") -> Rollouts:
+        views = reversed(self.rollout_views.values())
+        return Rollouts(rollouts=tuple(one for one in views if model in ("", one.model)))
 
     def rollout(self, rollout_id: str) -> RolloutView:
         if rollout_id not in self.rollout_views:
@@ -137,7 +141,10 @@ class FakeReads:
     def history(self, rollout_id: str) -> RolloutHistory:
         return history_of(self.rollout(rollout_id), self.now)
 
-    def devices(self, after: str | None, limit: int, selector: str) -> DevicePage:
+    def devices(self, after: str | None, limit: int, selector: str, runs: str = "") -> DevicePage:
+        model, _, release = runs.partition(":")
+        if runs and model not in {one.name for one in self.models().models}:
+            raise OperatorError("not_found", f"There is no model {model}.", field="runs")
         if selector and "=" not in selector:
             raise OperatorError(
                 "selector_key_unknown", f"No device carries {selector!r}.", field="selector"
@@ -146,6 +153,15 @@ class FakeReads:
         found = [
             view for view in self.device_views if not selector or view.labels.get(key) == value
         ]
+        if runs:
+            found = [
+                view
+                for view in found
+                if any(
+                    one.model == model and one.release and release in ("", one.release)
+                    for one in view.models
+                )
+            ]
         names = [view.name for view in found]
         first = names.index(after) + 1 if after else 0
         page = found[first : first + limit]
@@ -165,7 +181,8 @@ class FakeReads:
             text="Its position lies beyond the open wave's cut.",
             since=self.now - 90,
         )
-        return report(f"device/{name}", self.device(name).line, wait)
+        made = report(f"device/{name}", self.device(name).line, wait)
+        return self.reports.get(name, made)
 
     def why_rollout(self, rollout_id: str) -> WaitReport:
         return self.rollout(rollout_id).why

@@ -2,7 +2,13 @@
 
 import msgspec
 
-from edgefleet.protocol.operator import HistoryPoint, ReleaseView, RolloutHistory
+from edgefleet.protocol.operator import (
+    DeviceModel,
+    DeviceView,
+    HistoryPoint,
+    ReleaseView,
+    RolloutHistory,
+)
 from edgefleet.protocol.release import (
     Artifact,
     Golden,
@@ -187,6 +193,45 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
             finished = Wait(code=WaitCode.DONE, text="Nothing is waited for.")
             return at("refused_by_devices", "The devices refused it; no device was exposed.", finished, wave=None,
                       ended_at=now - 9, waves=waves_up_to(0, start, no), evidence=refused, exposed=0)  # fmt: skip
+
+
+def two_models() -> DeviceView:
+    """A device that runs digits 3 and waits to start detector 2."""
+    return DeviceView(
+        name="lyon-0900", profile="jetson_nano", labels={"site": "lyon"}, agent_version="0.1.0",
+        enrolled_at=NOW - 90_000, last_seen=NOW - 7, online=True,
+        models=(
+            DeviceModel(
+                model="detector", release=None, phase="staged", desired="2", rollout="ro-detector",
+                line=_WAITS.text,
+            ),
+            DeviceModel(
+                model="digits", release="3", phase="trial", desired="3", rollout="ro-running",
+                memory_limit_mib=512, line=_TRIES.text,
+            ),
+        ),
+        line=f"detector: {_WAITS.text}",
+    )  # fmt: skip
+
+
+def two_reasons() -> WaitReport:
+    """The reasons of ``two_models``."""
+    device = two_models()
+    return report(f"device/{device.name}", device.line, _WAITS, _TRIES)
+
+
+_WAITS = Wait(
+    code=WaitCode.OTHER_TRIAL,
+    text="This device has downloaded the release and waits to start release 2: Release 3 of digits "
+    "is in trial.",
+    since=NOW - 30,
+    model="detector",
+)
+_TRIES = Wait(
+    code=WaitCode.TRIAL,
+    text="Release 3 is in trial on this device, which confirms after 60 s of good health.",
+    model="digits",
+)
 
 
 def history_of(rollout: RolloutView, now: float, seconds: int = 300) -> RolloutHistory:

@@ -52,10 +52,12 @@ def classifier(
     max_batch: int = 8,
     profile: str = "generic_x86",
     hidden: int = 0,
+    ballast_mib: int = 0,
 ) -> TinyModel:
     """``pixels`` FP32 [-1, 64] -> ``probabilities`` FP32 [-1, 10]; a fixed first size if ``batch``.
 
     ``hidden`` puts that many 512-wide layers in front, which change no value but take time.
+    ``ballast_mib`` adds weights of that size, which change no value but take memory.
     """
     random = np.random.default_rng(seed)
     weights = random.normal(0, 1, (PIXELS, CLASSES)).astype(np.float32)
@@ -71,6 +73,20 @@ def classifier(
             helper.make_node("MatMul", [f"wide{layer}", f"back{layer}"], [f"narrow{layer}"]),
         ]
         last = f"narrow{layer}"
+    if ballast_mib:
+        heavy = random.normal(0, 1, (PIXELS, (ballast_mib << 20) // 4 // PIXELS))
+        constants += [
+            numpy_helper.from_array(heavy.astype(np.float32), "heavy"),
+            numpy_helper.from_array(np.array([1], np.int64), "axes"),
+            numpy_helper.from_array(np.zeros(1, np.float32), "nothing"),
+        ]
+        nodes += [
+            helper.make_node("MatMul", [last, "heavy"], ["loaded"]),
+            helper.make_node("ReduceSum", ["loaded", "axes"], ["sum"]),
+            helper.make_node("Mul", ["sum", "nothing"], ["zero"]),
+            helper.make_node("Add", [last, "zero"], ["light"]),
+        ]
+        last = "light"
     nodes += [
         helper.make_node("MatMul", [last, "weights"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),

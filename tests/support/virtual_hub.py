@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Literal
 
 from edgefleet.agent.state import Pace
 from edgefleet.base.ids import sha256_hex
@@ -106,10 +107,14 @@ class VirtualHub:
             self.replays += 1
             done(Failed("checkin_replayed", next_seq=answer.next_seq))
             return
-        self.trace.append(
-            f"{hub.now:.3f} {token} {check_in.seq} {check_in.phase} {check_in.release}"
+        models = " ".join(f"{one.phase} {one.release}" for one in check_in.models)
+        self.trace.append(f"{hub.now:.3f} {token} {check_in.seq} {models}")
+        want: Literal["", "models"] = "models" if answer.wants_models else ""
+        done(
+            CheckInAnswer(
+                interval_s=INTERVAL_S, acked=answer.acked, offers=answer.offers, want=want
+            )
         )
-        done(CheckInAnswer(interval_s=INTERVAL_S, acked=answer.acked, offer=answer.offer))
 
     def manifest(self, token: str, sha256: str, done: Done[Envelope]) -> None:
         done(self._envelopes.get(sha256) or Failed("not_found"))

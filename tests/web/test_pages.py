@@ -26,7 +26,7 @@ from edgefleet.protocol.wire import Problem, Wire, decode
 from edgefleet.web.pages import PAGES, Asked
 from edgefleet.web.words import latency, reason_words, share, size, span, tone
 from support.fake_reads import FakeReads
-from support.scenes import rollout_in
+from support.scenes import rollout_in, two_models, two_reasons
 from support.signed_in import SignedIn, signed_in
 
 TWINS: dict[str, type[Wire]] = {
@@ -198,6 +198,97 @@ def test_a_selector_that_cannot_be_is_named_beside_the_filter(page: SignedIn) ->
     assert reply.status == 200
     assert "selector_key_unknown" in reply.text
     assert 'value="nowhere"' in reply.text
+
+
+@pytest.fixture
+def several(page: SignedIn) -> SignedIn:
+    """The page of a hub with two models, and a device that has both."""
+    detector = ModelView(name="detector", releases=("2", "1"), devices={"1": 4})
+    page.reads.more_models = (detector,)
+    page.reads.device_views.insert(0, two_models())
+    view = msgspec.structs.replace(rollout_in(Status.RUNNING), id="ro-detector", model="detector")
+    page.reads.put(view)
+    return page
+
+
+def test_devices_are_filtered_by_what_they_run(several: SignedIn) -> None:
+    text = several.get("/devices?runs=digits:3").text
+    found = set(re.findall(r'href="/devices/(\w+-\d+)"', text))
+    running = [
+        view.name
+        for view in several.reads.device_views
+        if any((one.model, one.release) == ("digits", "3") for one in view.models)
+    ]
+    assert found == set(running)
+    assert 'value="digits:3"' in text
+    more = re.search(r'href="(/devices\?after=[^"]+)"', several.get("/devices?runs=digits").text)
+    assert more is not None
+    assert "runs=digits" in more[1]
+
+
+def test_a_model_that_is_not_published_is_named_beside_the_filter(several: SignedIn) -> None:
+    reply = several.get("/devices?runs=ocr")
+    assert (reply.status, 'value="ocr"' in reply.text) == (200, True)
+    assert "There is no model ocr." in reply.text
+
+
+def test_a_device_shows_each_model_with_its_reason(several: SignedIn) -> None:
+    device = two_models()
+    several.reads.reports[device.name] = two_reasons()
+    text = several.get(f"/devices/{device.name}").text
+    well_formed(text)
+    for one in device.models:
+        assert one.line in text
+        assert f'href="/models/{one.model}"' in text
+        assert f'href="/rollouts/{one.rollout}"' in text
+        assert f"<b>{one.model}</b>" in text
+    assert "not on the device" in text
+    assert "512 MiB" in text
+    row = several.get("/devices").text.split(f'href="/devices/{device.name}"')[1].split("</tr>")[0]
+    assert "<b>detector 2</b>" in row
+    assert "detector staged, digits trial" in row
+
+
+def test_a_device_whose_releases_the_hub_does_not_know_is_shown(several: SignedIn) -> None:
+    unknown = msgspec.structs.replace(two_models(), name="odd", unknown_set=True, models=())
+    several.reads.device_views.insert(0, unknown)
+    assert "table of release sets is full" in several.get("/devices/odd").text
+    assert "<b>unknown</b>" in several.get("/devices").text
+    fleet = msgspec.structs.replace(several.reads.fleet(), unknown_sets=3)
+    several.reads.fleet = lambda: fleet  # type: ignore[method-assign]
+    assert "<b>3</b><span>with unknown releases" in several.get("/").text
+
+
+def test_rollouts_are_filtered_by_model(several: SignedIn) -> None:
+    every = several.get("/rollouts").text
+    assert {"/rollouts/ro-detector", "/rollouts/ro-running"} <= set(
+        re.findall(r"/rollouts/[\w-]+", every)
+    )
+    assert 'href="/rollouts?model=detector"' in every
+    text = several.get("/rollouts?model=detector").text
+    assert set(re.findall(r'href="/rollouts/([\w-]+)"', text)) == {"ro-detector"}
+    assert "Newest first, of detector" in text
+
+
+def test_a_rollout_that_adds_its_model_counts_the_devices(page: SignedIn) -> None:
+    view = msgspec.structs.replace(
+        rollout_in(Status.RUNNING),
+        previous=None,
+        adds=40,
+        had_model=3,
+        ineligible={"no_variant": 2},
+    )
+    page.reads.put(view)
+    text = page.get("/rollouts/ro-running").text
+    assert "model digits to 40 devices (3 already run it)" in text
+    assert "2 <code>no_variant</code>" in text
+
+
+def test_the_fleet_page_counts_devices_and_rollouts_by_model(several: SignedIn) -> None:
+    text = several.get("/").text
+    assert 'href="/devices?runs=digits">967 online</a>' in text
+    assert 'href="/devices?runs=detector">0 online</a>' in text
+    assert 'href="/rollouts?model=detector">1 open rollout</a>' in text
 
 
 def test_a_device_whose_name_ends_like_a_twin_has_a_page(page: SignedIn) -> None:

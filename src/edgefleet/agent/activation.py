@@ -7,7 +7,7 @@ last part of the step.
 
 from typing import Final
 
-from edgefleet.agent import limits, trial
+from edgefleet.agent import isolation, limits, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
@@ -28,6 +28,7 @@ from edgefleet.agent.state import (
     Neighbour,
     Slot,
     SlotName,
+    Watch,
     active_release,
     pointer,
     slot,
@@ -35,13 +36,14 @@ from edgefleet.agent.state import (
 from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.agent.typed_replace import replace
-from edgefleet.protocol.device import OutcomeKind, Reason
+from edgefleet.protocol.device import OutcomeKind, Reason, Switch
 from edgefleet.protocol.serving import ServingStatus, model_status
 
 # Bound once, as every step uses them: Python 3.11 takes 0.2 us to find a member in its class.
 _ACTIVATING: Final = Stage.ACTIVATING
 _REVERTING: Final = Stage.REVERTING
 _WATCHING: Final = Stage.WATCHING
+_SWITCHING: Final = (_ACTIVATING, _WATCHING, _REVERTING)
 
 
 def serves(status: ServingStatus | None, installed: InstalledRelease) -> bool:
@@ -74,7 +76,7 @@ def apply_wanted(device: DeviceContext) -> None:
     """Request an Apply if one is due. It replaces the Apply in progress."""
     if not device.is_apply_due:
         return
-    models = wanted(device.models)
+    models = wanted(device.models, device.soft.crashes.isolated)
     if models:
         job = device.new_job()
         device.forgettable(switch=job, switch_at=None)
@@ -84,12 +86,18 @@ def apply_wanted(device: DeviceContext) -> None:
         device.do(StopServing())
 
 
-def wanted(models: dict[str, ModelState]) -> tuple[WantedModel, ...]:
-    """The set that the device should serve now."""
-    return tuple(found for name in sorted(models) if (found := _wanted(name, models[name])))
+def wanted(
+    models: dict[str, ModelState], isolated: tuple[str, ...] = ()
+) -> tuple[WantedModel, ...]:
+    """The set that the device should serve now. ``isolated`` models have workers."""
+    return tuple(
+        found
+        for name in sorted(models)
+        if (found := _wanted(name, models[name], is_isolated=name in isolated))
+    )
 
 
-def _wanted(name: str, state: ModelState) -> WantedModel | None:
+def _wanted(name: str, state: ModelState, *, is_isolated: bool) -> WantedModel | None:
     confirmed = _release(state, state.active)
     trial_release = None
     attempt = state.attempt
@@ -100,7 +108,12 @@ def _wanted(name: str, state: ModelState) -> WantedModel | None:
             trial_release = _release(state, attempt.slot)
     if confirmed is None and trial_release is None:
         return None
-    return WantedModel(model=name, confirmed=confirmed, trial=trial_release)
+    return WantedModel(
+        model=name,
+        confirmed=confirmed,
+        trial=trial_release,
+        isolation="process" if is_isolated else "shared",
+    )
 
 
 def _release(state: ModelState, name: SlotName | None) -> WantedRelease | None:
@@ -158,18 +171,24 @@ def on_activated(device: DeviceContext, event: Activated) -> None:
             _begin_watching(device.model(name), event.status)
         elif state.stage is _REVERTING:
             _settle_reverting(device.model(name))
+        elif state.stage is _WATCHING:
+            _watch_anew(device.model(name), event.status)
 
 
 def _begin_watching(context: StepContext, status: ServingStatus) -> None:
     context.move(Signal.ACTIVATED)
     context.change_attempt(switched=True)
+    context.forgettable(watch=_watch_of(context, status))
+
+
+def _watch_of(context: StepContext, status: ServingStatus) -> Watch:
     device = context.device
     neighbours = tuple(
         found
         for name in device.models
         if name != context.model and (found := _neighbour(device.model(name)))
     )
-    context.forgettable(watch=trial.begin(context.attempt, status, device.now, neighbours))
+    return trial.begin(context.attempt, status, device.now, neighbours)
 
 
 def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None:
@@ -179,11 +198,21 @@ def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None
     device.forgettable(switch=None)
     for name in _in_stage(device, _ACTIVATING):
         context = device.model(name)
-        if event.model in ("", name):
+        # Without a name, another model may have ended the process: the trial is in a worker.
+        again = (
+            not event.model
+            and event.reason == Reason.CRASH
+            and context.attempt.action == "install"
+            and device.soft.switch_failures < limits.MISSED_PROBES
+        )
+        if event.model in ("", name) and not again:
             go_back(context, event.reason, event.detail)
         elif device.soft.switch_failures >= limits.FOREIGN_FAILURES:
             detail = f"With this release {event.model} could not be served: {event.detail}"
             go_back(context, Reason.NEIGHBOUR, detail)
+    for name in _in_stage(device, _WATCHING):
+        if event.model == name:  # the process was started again, and cannot load it any more
+            go_back(device.model(name), event.reason, event.detail)
     if not device.is_apply_due:
         _retry_later(device, event.draw)
 
@@ -192,6 +221,9 @@ def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None
 
 
 def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
+    if event.ran:
+        crashes = isolation.record(device.soft.crashes, event.ran, device.now)
+        device.forgettable(crashes=crashes)
     if event.status is not None:
         _count_served(device, event.status)
     elif not event.alive:
@@ -206,6 +238,8 @@ def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
     if is_switching:
         for name in _in_stage(device, _WATCHING):
             _watch(device.model(name), event)
+        if device.soft.switch is None and not device.is_apply_due:
+            _keep_neighbours(device, event)
     elif device.soft.switch is None and is_wanted:
         _keep_serving(device, event)
     elif device.soft.switch is None:
@@ -284,11 +318,21 @@ def _end_windows(
     """
     if len(device.models) == 1:
         return
+    served, was = _releases(status), _releases(before)
+    switches = tuple(
+        Switch(model=name, release=served.get(name))
+        for name in sorted(served.keys() | was.keys())
+        if served.get(name) != was.get(name)
+    )
     for name in device.models:
-        context = device.model(name)
-        own, old = model_status(status, name), model_status(before, name)
-        if own is not None and old is not None and own.release == old.release:
-            context.forgettable(windows=window.end(context.soft.windows, device.now))
+        if name in served and served[name] == was.get(name):
+            context = device.model(name)
+            context.forgettable(windows=window.end(context.soft.windows, device.now, switches))
+
+
+def _releases(status: ServingStatus | None) -> dict[str, str]:
+    """The release of each model that is served."""
+    return {} if status is None else {one.model: one.release for one in status.models}
 
 
 def _neighbour(context: StepContext) -> Neighbour | None:
@@ -302,7 +346,7 @@ def _neighbour(context: StepContext) -> Neighbour | None:
 def _watch(context: StepContext, event: ServingProbed) -> None:
     attempt, watch = context.attempt, context.soft.watch
     installed = slot(context.state, attempt.slot).installed
-    if watch is None or installed is None:
+    if watch is None or installed is None or context.device.soft.switch is not None:
         return
     finding = trial.judge(
         attempt, installed.quality, watch, event.status, alive=event.alive, now=context.now
@@ -310,10 +354,21 @@ def _watch(context: StepContext, event: ServingProbed) -> None:
     match finding:
         case trial.Sick(reason, detail):
             go_back(context, reason, detail)
+        case trial.Interrupted():
+            _retry_later(context.device, event.draw)
         case trial.Watching(watch):
             context.forgettable(watch=watch)
         case trial.Healthy():
             _confirm(context)
+
+
+def _watch_anew(context: StepContext, status: ServingStatus) -> None:
+    """Watch a trial again if the serving process was started again. The trial's bound stays."""
+    watch = context.soft.watch
+    if watch is not None and watch.start.pid != status.pid:
+        anew = _watch_of(context, status)
+        context.forgettable(watch=replace(anew, since=watch.since))
+        context.device.forgettable(switch_failures=0)
 
 
 def _keep_serving(device: DeviceContext, event: ServingProbed) -> None:
@@ -333,6 +388,16 @@ def _keep_serving(device: DeviceContext, event: ServingProbed) -> None:
         _retry_later(device, event.draw)
     if missed != soft.missed:
         device.forgettable(missed=missed)
+
+
+def _keep_neighbours(device: DeviceContext, event: ServingProbed) -> None:
+    """Apply the wanted set again if a model that has no trial is not served during one."""
+    if event.status is not None and not all(
+        serves(event.status, installed)
+        for state in device.models.values()
+        if state.stage not in _SWITCHING and (installed := active_release(state)) is not None
+    ):
+        _retry_later(device, event.draw)
 
 
 # The end of an attempt.

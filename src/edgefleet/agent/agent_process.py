@@ -38,7 +38,7 @@ class Device:
         self._trust = Trust.load(settings.trust)
         self._storage = FolderStorage(settings.data_dir)
         self._clock, self._entropy = SystemClock(), SystemEntropy()
-        self._facts = facts(settings.profile)
+        self._facts = facts(settings.profile, settings.models_memory_mib)
         self._signals: SimpleQueue[int] = SimpleQueue()
         self._loop: Loop | None = None
 
@@ -128,8 +128,8 @@ class Device:
             self._loop.stop()
 
 
-def facts(profile: str) -> Facts:
-    """The facts of this machine."""
+def facts(profile: str, models_memory_mib: int = 0) -> Facts:
+    """The facts of this machine. ``models_memory_mib`` is a setting."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Facts(
         profile=profile,
@@ -137,4 +137,5 @@ def facts(profile: str) -> Facts:
         runtimes=("onnx",) if find_spec("onnxruntime") else (),
         arch=os.uname().machine,
         memory_mib=memory >> 20,
+        models_memory_mib=models_memory_mib,
     )

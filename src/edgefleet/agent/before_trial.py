@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from edgefleet.agent import checkin, limits
+from edgefleet.agent import limits
 from edgefleet.agent.activation import go_back, request_apply, start_trial
 from edgefleet.agent.checkin import report
 from edgefleet.agent.effect import (
@@ -53,9 +53,12 @@ _LEFTOVER: Final = Slot(leftover=True)
 def apply_answer(device: DeviceContext, sent: Sent, answer: CheckInAnswer) -> None:
     """Adjust each model's attempt to the hub's answer: start, cancel, begin or go back.
 
-    Models that go back do so before a start is considered, so that no trial begins beside them.
+    Models that go back do so before a start is considered, so that no trial begins beside them. A
+    hub that asks for the list of models decides nothing before it has the list.
     """
-    offers = {offer.model: offer for offer in checkin.offers(answer)}
+    if answer.want in ("models", "all"):
+        return
+    offers = {offer.model: offer for offer in answer.offers}
     attempts = [name for name, state in device.models.items() if state.stage is not _IDLE]
     if not offers and not attempts:
         return

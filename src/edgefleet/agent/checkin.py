@@ -1,7 +1,7 @@
 """Check-ins: their time, their content, and the handling of the answer.
 
-No other module knows how a check-in names the models on the device. From protocol 3 on it names
-those that changed since the last answered check-in, and has a digest of all. Before, it names one.
+No other module knows how a check-in names the models on the device: those that changed since the
+last answered check-in, and a digest of all.
 """
 
 from typing import Final
@@ -12,26 +12,18 @@ from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.state import Reports, Sent, running
 from edgefleet.agent.step_context import DeviceContext, StepContext
-from edgefleet.agent.table import IN_TRIAL, PHASES, Stage
+from edgefleet.agent.table import IN_TRIAL, PHASES
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import (
     CheckIn,
-    CheckInAnswer,
-    Facts,
     ModelReport,
-    Offer,
-    Outcome,
     OutcomeKind,
-    Phase,
     Telemetry,
     digest,
 )
-from edgefleet.protocol.version import ONE_MODEL
+from edgefleet.protocol.version import PROTOCOL
 
-PROTOCOL: int = ONE_MODEL  # the version of the check-ins
-_FIRST_BY_MODEL: Final = 3  # the first protocol that names all models
 _REPLAYED: Final = "checkin_replayed"
-_IDLE: Final = Stage.IDLE
 
 
 def report(
@@ -51,13 +43,6 @@ def report(
     device.forgettable(checkin_at=context.now)
 
 
-def offers(answer: CheckInAnswer) -> tuple[Offer, ...]:
-    """The offers of the answer, at most one for each model."""
-    if answer.offer is None:
-        return answer.offers
-    return (answer.offer,)
-
-
 def check_in_when_due(device: DeviceContext) -> None:
     """Send a check-in if one is due and none is in flight."""
     state, soft = device.state, device.soft
@@ -69,7 +54,7 @@ def check_in_when_due(device: DeviceContext) -> None:
     outcomes = state.spool[: limits.OUTCOMES_PER_CHECKIN]
     facts = None if state.facts_known else state.facts
     reporting, telemetry = _telemetry(device)
-    reports = _reports(device) if PROTOCOL >= _FIRST_BY_MODEL else None
+    reports = _reports(device)
     device.forgettable(
         seq=seq,
         reported=reporting or soft.reported,
@@ -82,19 +67,16 @@ def check_in_when_due(device: DeviceContext) -> None:
             telemetry=telemetry,
         ),
     )
-    if reports is None:
-        check_in = _of_one_model(device, seq, outcomes, telemetry, facts)
-    else:
-        check_in = CheckIn(
-            protocol=PROTOCOL,
-            seq=seq,
-            digest=reports.digest,
-            models=_changed(soft.known, reports.models),
-            full=soft.known is None,
-            outcomes=outcomes,
-            telemetry=None if telemetry is None else replace(telemetry, model=reporting),
-            facts=facts,
-        )
+    check_in = CheckIn(
+        protocol=PROTOCOL,
+        seq=seq,
+        digest=reports.digest,
+        models=_changed(soft.known, reports.models),
+        full=soft.known is None,
+        outcomes=outcomes,
+        telemetry=None if telemetry is None else replace(telemetry, model=reporting),
+        facts=facts,
+    )
     device.do(SendCheckIn(check_in=check_in))
 
 
@@ -125,29 +107,16 @@ def _changed(
     return (*[report for report in reports if report not in known], *gone)
 
 
-def _of_one_model(
-    device: DeviceContext,
-    seq: int,
-    outcomes: tuple[Outcome, ...],
-    telemetry: Telemetry | None,
-    facts: Facts | None,
-) -> CheckIn:
-    """A check-in of protocol 2. It names the model with an attempt, otherwise the first."""
-    models = device.models
-    name = next(iter(models), None)
-    if len(models) > 1:
-        name = min(models, key=lambda name: (models[name].stage is _IDLE, name))
-    release = running(models[name]) if name is not None else None
-    return CheckIn(
-        protocol=PROTOCOL,
-        seq=seq,
-        phase=PHASES[models[name].stage] if name is not None else Phase.IDLE,
-        model=name if release is not None else None,
-        release=release,
-        outcomes=outcomes,
-        telemetry=telemetry,
-        facts=facts,
-    )
+def _in_doubt(
+    known: tuple[ModelReport, ...], sent: tuple[ModelReport, ...]
+) -> tuple[ModelReport, ...]:
+    """The models that the hub knows for sure after a check-in without an answer.
+
+    A model that changed counts as gone, so the next check-in names it, even if it is as before.
+    """
+    changed = {report.model for report in {*known} ^ {*sent}}
+    kept = [report for report in known if report.model not in changed]
+    return (*kept, *[ModelReport(model=model) for model in sorted(changed)])
 
 
 def _telemetry(device: DeviceContext) -> tuple[str, Telemetry | None]:
@@ -183,7 +152,7 @@ def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
     if sent is None or sent.seq != event.seq:
         return None
     answer = event.answer
-    wants_facts = answer.want_facts or answer.want in ("facts", "all")
+    wants_facts = answer.want in ("facts", "all")
     wants_models = answer.want in ("models", "all")
     reports = device.soft.reports
     interval_s = min(limits.INTERVAL_MAX_S, max(limits.INTERVAL_MIN_S, answer.interval_s))
@@ -213,8 +182,10 @@ def apply_failure(device: DeviceContext, event: CheckInFailed) -> None:
     sent = device.soft.sent
     if sent is None or sent.seq != event.seq:
         return
-    failures = device.soft.link_failures
+    failures, reports = device.soft.link_failures, device.soft.reports
     device.forgettable(sent=None, link_failures=failures + 1)
+    if reports is not None and device.soft.known not in (None, reports.models):
+        device.forgettable(known=_in_doubt(device.soft.known or (), reports.models))
     if event.code == _REPLAYED:
         _go_on_from(device, event.next_seq or event.seq + 1)
         if failures == 0:

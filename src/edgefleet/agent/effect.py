@@ -67,11 +67,15 @@ class WantedRelease(Wire, frozen=True, kw_only=True):
 
 
 class WantedModel(Wire, frozen=True, kw_only=True):
-    """The releases of one model to serve. Requests go to the release on trial if there is one."""
+    """The releases of one model to serve. Requests go to the release on trial if there is one.
+
+    With ``isolation`` ``process`` the confirmed release has a worker of its own, too.
+    """
 
     model: str
     confirmed: WantedRelease | None = None
     trial: WantedRelease | None = None
+    isolation: Literal["shared", "process"] = "shared"
 
 
 class Apply(Wire, frozen=True, kw_only=True):

@@ -106,11 +106,15 @@ class ActivationFailed(Wire, frozen=True, kw_only=True):
 
 
 class ServingProbed(Wire, frozen=True, kw_only=True):
-    """The result of a probe. No status with ``alive``: the process runs, but does not answer."""
+    """The result of a probe. No status with ``alive``: the process runs, but does not answer.
+
+    ``ran`` are the models that ran in the process when it ended, if it ended since the last probe.
+    """
 
     status: ServingStatus | None
     alive: bool
     draw: float
+    ran: tuple[str, ...] = ()
 
 
 Event = (

@@ -40,6 +40,7 @@ PROBE_IDLE_S: Final = 5.0
 PROBE_TRIAL_S: Final = 0.5
 RESTART_FIRST_S: Final = 0.5
 RESTART_MAX_S: Final = 60.0
+CRASHES_WITHIN_S: Final = 3600.0  # a model that crashes the process twice in it gets a worker
 
 # Fetching.
 FLUSH_BYTES: Final = 4 << 20  # of a download in memory between two writes

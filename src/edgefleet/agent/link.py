@@ -19,7 +19,7 @@ from edgefleet.protocol.device import (
     EnrolRequest,
     Facts,
 )
-from edgefleet.protocol.version import ONE_MODEL
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.wire import Problem, Wire, decode, encode, error_from_answer
 
 CREDENTIAL: Final = "credential.json"
@@ -69,7 +69,7 @@ def enrol(
     Raises DeviceError (such as ``claim_used``), NetworkError.
     """
     request = EnrolRequest(
-        protocol=ONE_MODEL, claim=claim, name=name, facts=facts, labels=dict(labels)
+        protocol=PROTOCOL, claim=claim, name=name, facts=facts, labels=dict(labels)
     )
     answer = link.request("POST", ENROL_PATH, headers=_JSON, body=encode(request))
     enrolment = _read(answer, EnrolAnswer)

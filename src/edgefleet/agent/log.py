@@ -5,7 +5,13 @@ import logging
 import time
 from typing import Final
 
-from edgefleet.agent.event import CheckInAnswered, CheckInFailed, Event, StagingFailed
+from edgefleet.agent.event import (
+    CheckInAnswered,
+    CheckInFailed,
+    Event,
+    ServingProbed,
+    StagingFailed,
+)
 from edgefleet.agent.state import NEW_MODEL, AgentState, ModelState, running
 from edgefleet.agent.table import Stage
 
@@ -45,6 +51,9 @@ def narrate(before: AgentState, event: Event, after: AgentState) -> tuple[tuple[
             lines.append((logging.WARNING, f"work failed: {event.code}: {event.detail}"))
         case CheckInFailed() if before.soft.link_failures == 0:
             lines.append((logging.WARNING, f"check-in failed: {event.code}; retrying with backoff"))
+        case ServingProbed() if event.ran:
+            names = ", ".join(event.ran)
+            lines.append((logging.WARNING, f"the serving process ended while these ran: {names}"))
         case CheckInAnswered() if before.soft.link_failures > 0:
             lines.append((logging.INFO, "check-in answered again"))
         case _:
@@ -55,6 +64,11 @@ def narrate(before: AgentState, event: Event, after: AgentState) -> tuple[tuple[
             why = f": {outcome.reason}: {outcome.detail}".rstrip(": ") if outcome.reason else ""
             level = logging.WARNING if outcome.reason else logging.INFO
             lines.append((level, f"release {outcome.release} {outcome.kind}{why}"))
+    lines += [
+        (logging.WARNING, f"model {model} crashed the serving process and gets its own process")
+        for model in after.soft.crashes.isolated
+        if model not in before.soft.crashes.isolated
+    ]
     for model, mine in after.models.items():
         old = before.models.get(model, NEW_MODEL)
         if mine is not old:

@@ -279,8 +279,9 @@ class Loop:
 
     def _probe(self) -> None:
         status, alive = self._supervisor.status()
-        self._arrived.put(ServingProbed(status=status, alive=alive, draw=self._entropy.uniform()))
+        ran, draw = self._supervisor.ran(), self._entropy.uniform()
+        self._arrived.put(ServingProbed(status=status, alive=alive, ran=ran, draw=draw))
 
     def _serving_ended(self) -> None:
-        """Called when the process ended by itself: probe it now."""
+        """Called when the process or a worker ended by itself: probe it now."""
         self._serving.do(self._probe)

@@ -14,7 +14,7 @@ from edgefleet.agent.state import Mark, QualityWindow, Windows
 from edgefleet.agent.telemetry import growth
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.bins import upper_edge_us
-from edgefleet.protocol.device import Scores
+from edgefleet.protocol.device import Scores, Switch
 from edgefleet.protocol.serving import LiveStats, ModelStatus
 
 
@@ -25,6 +25,8 @@ def advance(windows: Windows, status: ModelStatus, grown: LiveStats, now: float)
         # The requests up to the switch are the baseline of the new release.
         if filling.requests >= limits.WINDOW_LEAST_REQUESTS:
             full = replace(filling, until=now)
+        elif filling.switched is not None:
+            full = None  # the comparison would span two switches
         filling = None
     if filling is None:
         filling = QualityWindow(release=status.release, since=now, opened=now, early=grown.requests)
@@ -49,10 +51,11 @@ def advance(windows: Windows, status: ModelStatus, grown: LiveStats, now: float)
     return replace(windows, filling=filling, full=full)
 
 
-def end(windows: Windows, now: float) -> Windows:
-    """End the window that fills: another model on the device was switched.
+def end(windows: Windows, now: float, switches: tuple[Switch, ...] = ()) -> Windows:
+    """End the window that fills: other models on the device were switched.
 
-    With enough requests it is the baseline of the next window, otherwise it is dropped.
+    With enough requests it is the baseline of the next window, otherwise it is dropped. There is no
+    baseline if two switches are between it and the next window.
     """
     filling = windows.filling
     if filling is None:
@@ -60,7 +63,12 @@ def end(windows: Windows, now: float) -> Windows:
     full = windows.full
     if filling.requests >= limits.WINDOW_LEAST_REQUESTS:
         full = replace(filling, until=now)
-    following = QualityWindow(release=filling.release, since=now, opened=now)
+    elif filling.switched is not None:
+        switches = (filling.switched, *switches)
+    if len(switches) > 1:
+        full = None
+    switched = switches[0] if len(switches) == 1 else None
+    following = QualityWindow(release=filling.release, since=now, opened=now, switched=switched)
     return replace(windows, filling=following, full=full)
 
 
@@ -84,17 +92,21 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
         class_drift=_variation(before.sketches.classes, after.sketches.classes),
         input_drift=_variation(before.sketches.inputs, after.sketches.inputs),
         request_rate_change=_rate_change(before, after),
+        switched=after.switched,
     )
 
 
 def _to_report(waiting: Scores | None, new: Scores | None) -> Scores | None:
-    """The scores to report next. Scores that compare two releases are kept until reported."""
-    if new is None or (
-        waiting is not None
-        and waiting.from_release != waiting.to_release == new.to_release == new.from_release
-    ):
+    """The scores to report next. Scores across a switch are kept until reported."""
+    if new is None:
         return waiting
-    return new
+    if waiting is None or waiting.to_release != new.from_release:
+        return new
+    return waiting if _spans_switch(waiting) and not _spans_switch(new) else new
+
+
+def _spans_switch(scores: Scores) -> bool:
+    return scores.from_release != scores.to_release or scores.switched is not None
 
 
 def _is_full(window: QualityWindow, now: float) -> bool:

@@ -12,7 +12,15 @@ from msgspec import field
 
 from edgefleet.agent import limits
 from edgefleet.agent.table import BEFORE_TRIAL, Stage
-from edgefleet.protocol.device import Facts, ModelReport, Outcome, Scores, Sketches, Telemetry
+from edgefleet.protocol.device import (
+    Facts,
+    ModelReport,
+    Outcome,
+    Scores,
+    Sketches,
+    Switch,
+    Telemetry,
+)
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.serving import LiveStats, ServingStatus
 from edgefleet.protocol.wire import Wire
@@ -95,7 +103,7 @@ class QualityWindow(Wire, frozen=True, kw_only=True):
 
     The request rate is measured from ``opened``, the end of the window before or the first probe of
     the release, to ``until``. ``early`` requests were found by the first probe: their time is
-    unknown.
+    unknown. ``switched`` is the switch of another model between the full window before and this.
     """
 
     release: str
@@ -109,6 +117,7 @@ class QualityWindow(Wire, frozen=True, kw_only=True):
     confidence_count: int = 0
     latency_us_p95: int = 0  # as serving says it, for one that keeps no sketches
     sketches: Sketches = Sketches()
+    switched: Switch | None = None
 
 
 class Windows(Wire, frozen=True, kw_only=True):
@@ -170,6 +179,13 @@ class Reports(Wire, frozen=True, kw_only=True):
     digest: int
 
 
+class Crashes(Wire, frozen=True, kw_only=True):
+    """Crashes of the shared process: the last one by model, and the models that have a worker."""
+
+    last: tuple[tuple[str, float], ...] = ()
+    isolated: tuple[str, ...] = ()
+
+
 class Soft(Wire, frozen=True, kw_only=True):
     """The part of the state that is not stored. A restart resets it."""
 
@@ -190,6 +206,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     probing: bool = False
     missed: int = 0  # probes in a row that a running process did not answer
     serving: ServingStatus | None = None
+    crashes: Crashes = Crashes()
     reported: str = ""  # the model of the last telemetry; the next model follows
     models: dict[str, ModelSoft] = field(default_factory=dict[str, ModelSoft])
 

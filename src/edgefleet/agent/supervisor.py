@@ -22,12 +22,14 @@ from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, Ope
 from edgefleet.base.network import HttpLink
 from edgefleet.base.storage import Storage
 from edgefleet.protocol import serving
+from edgefleet.protocol.run_marks import marked_models
 from edgefleet.protocol.serving import ServedModel, ServedRelease, ServingStatus
 from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 SOCKET: Final = "serving.sock"
 PID: Final = "serving.pid"
 LOG: Final = "serving.log"
+MARKS: Final = "serving.running"  # beside the socket, see protocol.run_marks
 
 
 class Supervisor:
@@ -54,16 +56,25 @@ class Supervisor:
             )
         self._link = HttpLink(f"unix:{self._socket}")
         self._child: subprocess.Popen[bytes] | None = None
-        self._watched: int | None = None
+        self._watched: set[int] = set()
+        self._answered = False  # this agent has had an answer of the process
+        self._ran: tuple[str, ...] = ()
         self._stopping = threading.Event()
 
     def status(self) -> tuple[ServingStatus | None, bool]:
         """The status of the process (None if it does not answer), and whether it is alive."""
         status = self._ask()
         if status is not None:
-            self._watch(status.pid)
+            self._watch(status)
             return status, True
         return None, self._pid() is not None
+
+    def ran(self) -> tuple[str, ...]:
+        """The models that ran in the process when it ended, if it ended since the last call."""
+        if self._pid() is None:
+            self._read_marks()
+        ran, self._ran = self._ran, ()
+        return ran
 
     def apply(self, effect: Apply) -> ServingStatus:
         """Make the process serve these models. Starts the process if it does not run.
@@ -71,7 +82,7 @@ class Supervisor:
         Raises DeviceError, NetworkError or the error of the serving process.
         """
         status = self._read_status() or self._start()
-        self._watch(status.pid)
+        self._watch(status)
         request = serving.Apply(
             generation=effect.generation, models=tuple(self._served(one) for one in effect.models)
         )
@@ -91,6 +102,7 @@ class Supervisor:
                 f"The serving process reports generation {status.generation} of its models, not "
                 f"{effect.generation}.",
             )
+        self._watch(status)
         return status
 
     def stop(self) -> None:
@@ -112,6 +124,7 @@ class Supervisor:
             model=wanted.model,
             confirmed=self._release(wanted.confirmed),
             trial=self._release(wanted.trial),
+            isolation=wanted.isolation,
         )
 
     def _release(self, wanted: WantedRelease | None) -> ServedRelease | None:
@@ -147,6 +160,7 @@ class Supervisor:
         """Start the process and wait for its status. Raises DeviceError, NetworkError."""
         if self._pid() is not None:
             self.stop()  # alive, but without an answer
+        self._read_marks()
         self._stopping.clear()
         self._storage.remove(SOCKET)
         self._child = self._spawn()
@@ -200,24 +214,33 @@ class Supervisor:
             return None
         return int(number)
 
-    def _watch(self, pid: int) -> None:
-        """Call ``ended`` when the process ends, child or not."""
-        if self._watched == pid:
+    def _read_marks(self) -> None:
+        """Record the models that ran in a process that has ended, if it ever answered."""
+        if not self._answered:
             return
-        try:
-            handle = os.pidfd_open(pid)
-        except OSError:
-            return  # ended, or a kernel without pidfds: the next probe detects the end
-        self._watched = pid
-        threading.Thread(target=self._wait, args=(pid, handle), daemon=True).start()
+        self._answered = False
+        data = self._storage.read(MARKS)
+        if data is not None:
+            self._ran = marked_models(data)
+
+    def _watch(self, status: ServingStatus) -> None:
+        """Call ``ended`` when the process or one of its workers ends, child or not."""
+        self._answered = True
+        workers = (one.worker for one in status.models if one.worker is not None)
+        for pid in {status.pid, *workers} - self._watched:
+            try:
+                handle = os.pidfd_open(pid)
+            except OSError:
+                continue  # ended, or a kernel without pidfds: the next probe detects the end
+            self._watched.add(pid)
+            threading.Thread(target=self._wait, args=(pid, handle), daemon=True).start()
 
     def _wait(self, pid: int, handle: int) -> None:
         try:
             select.select([handle], [], [])
         finally:
             os.close(handle)
-        if self._watched == pid:
-            self._watched = None
+        self._watched.discard(pid)
         if not self._stopping.is_set():
             self._ended()
 

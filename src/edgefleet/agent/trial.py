@@ -33,7 +33,13 @@ class Watching:
     watch: Watch
 
 
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The serving process ended or hangs: serve the release again, and watch it anew."""
+
+
 HEALTHY: Final = Healthy()
+INTERRUPTED: Final = Interrupted()
 
 
 def begin(
@@ -58,22 +64,27 @@ def judge(
     *,
     alive: bool,
     now: float,
-) -> Healthy | Sick | Watching:
+) -> Healthy | Sick | Interrupted | Watching:
     """Judge one probe of the serving process.
 
-    The release is Sick if the process ended, was replaced, or gave no valid answer MISSED_PROBES
-    times in a row; if its error ratio is above MAX_ERROR_RATIO; or if its mean top score is below
-    that of the previous release on this device by more than ``quality.max_confidence_drop``. The
-    last needs ``quality.min_requests`` scores of both releases. It is also Sick if another model on
-    the device has more errors or far higher latencies than before the trial.
+    The release is Sick if its worker ended; if the process answers MISSED_PROBES times in a row
+    without it; if its error ratio is above MAX_ERROR_RATIO; or if its mean top score is below that
+    of the previous release on this device by more than ``quality.max_confidence_drop``. The last
+    needs ``quality.min_requests`` scores of both releases. It is also Sick if another model on the
+    device has more errors or far higher latencies than before the trial.
+
+    The end of the serving process is not the fault of the release, which runs in a worker: it is
+    Interrupted, and watched anew once it is served again.
     """
-    if not alive:
-        return Sick(Reason.CRASH, "The serving process ended.")
-    if status is not None and status.pid != watch.start.pid:
-        return Sick(Reason.CRASH, "The serving process ended and was started again.")
     mine = model_status(status, attempt.model)
+    if mine is not None and mine.trial_ended:
+        return Sick(Reason.CRASH, mine.trial_ended)
+    if not alive or (status is not None and status.pid != watch.start.pid):
+        return _never_healthy(attempt, watch, now) or INTERRUPTED
     if mine is None or not mine.ready or mine.release != attempt.release:
         missed = watch.missed + 1
+        if missed >= limits.MISSED_PROBES and status is None:
+            return _never_healthy(attempt, watch, now) or INTERRUPTED
         if missed >= limits.MISSED_PROBES:
             return Sick(
                 Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
@@ -85,14 +96,20 @@ def judge(
         return sick
     if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
         return HEALTHY
+    if sick := _never_healthy(attempt, watch, now):
+        return sick
+    if watch.missed:
+        return Watching(replace(watch, missed=0, healthy_since=now))
+    return Watching(watch)
+
+
+def _never_healthy(attempt: Attempt, watch: Watch, now: float) -> Sick | None:
     if now - watch.since > limits.TRIAL_STRETCH * attempt.confirm_after_s + limits.TRIAL_SLACK_S:
         return Sick(
             Reason.CRASH,
             f"The release was never healthy for {attempt.confirm_after_s:g} s without a break.",
         )
-    if watch.missed:
-        return Watching(replace(watch, missed=0, healthy_since=now))
-    return Watching(watch)
+    return None
 
 
 def _errors(watch: Watch, status: ModelStatus) -> Sick | None:

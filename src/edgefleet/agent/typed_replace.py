@@ -12,6 +12,7 @@ import msgspec
 from edgefleet.agent.state import (
     AgentState,
     Attempt,
+    Crashes,
     Ended,
     InstalledRelease,
     Mark,
@@ -36,6 +37,7 @@ from edgefleet.protocol.device import (
     OutcomeKind,
     Scores,
     Sketches,
+    Switch,
     Telemetry,
 )
 from edgefleet.protocol.serving import ServingStatus
@@ -87,6 +89,7 @@ class SoftChanges(TypedDict, total=False):
     probing: bool
     missed: int
     serving: ServingStatus | None
+    crashes: Crashes
     reported: str
     models: dict[str, ModelSoft]
 
@@ -170,6 +173,7 @@ class QualityChanges(TypedDict, total=False):
     confidence_count: int
     latency_us_p95: int
     sketches: Sketches
+    switched: Switch | None
 
 
 class OutcomeChanges(TypedDict, total=False):

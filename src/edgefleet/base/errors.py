@@ -105,6 +105,19 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "variant_missing": ErrorKind(
             _O, 422, _FIX, "Publish a variant for that profile, or narrow the selector."
         ),
+        "agent_one_model": ErrorKind(
+            _O,
+            422,
+            _FIX,
+            "Update the agents, narrow the selector, or leave them out: --skip-ineligible.",
+        ),
+        "memory_full": ErrorKind(
+            _O,
+            422,
+            _FIX,
+            "Skip these devices with --skip-ineligible, narrow the selector, or lower the memory "
+            "limit of the variant.",
+        ),
         "rollout_overlap": ErrorKind(
             _O, 409, _LATER, "Wait for the other rollout, or halt it, or narrow the selector."
         ),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import click
 
@@ -26,23 +27,30 @@ from edgefleet.protocol.operator import (
     examples=(
         "edgefleet device list",
         "edgefleet device list --selector 'site=lyon,tier in (gold,silver)'",
+        "edgefleet device list --runs detector:3",
         "edgefleet device list --limit 20 --after cam-0419 --json",
     ),
 )
 @click.option(
     "--selector", default="", help="Kubernetes label selector; empty selects all devices."
 )
+@click.option(
+    "--runs",
+    metavar="MODEL[:RELEASE]",
+    default="",
+    help="Only devices that run this release, or any release of the model.",
+)
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Devices per page.")
 @click.option("--after", metavar="DEVICE", help="Start after this device.")
 @pass_invocation
-def list_(invocation: Invocation, selector: str, limit: int, after: str | None) -> None:
+def list_(invocation: Invocation, selector: str, runs: str, limit: int, after: str | None) -> None:
     """List devices, one page at a time.
 
-    Each row shows the release that the device runs, its desired release, and when the hub last
-    received a check-in.
+    Each row shows, by model, the releases that the device runs and should run, and when the hub
+    last received a check-in.
     """
     with reach(invocation) as hub:
-        page = hub.devices(after=after, limit=limit, selector=selector or None)
+        page = hub.devices(after=after, limit=limit, selector=selector or None, runs=runs or None)
     invocation.screen.answer(page, _page(page))
 
 
@@ -55,7 +63,7 @@ def _page(page: DevicePage) -> list[str]:
             device.profile,
             "yes" if device.online else "no",
             _named(device, lambda one: one.phase),
-            _named(device, lambda one: one.release),
+            "unknown" if device.unknown_set else _named(device, lambda one: one.release),
             _named(device, lambda one: one.desired),
             age(device.last_seen, now) or "never",
             ",".join(f"{key}={value}" for key, value in device.labels.items()),
@@ -70,7 +78,7 @@ def _page(page: DevicePage) -> list[str]:
 @click.argument("device", metavar="DEVICE")
 @pass_invocation
 def show(invocation: Invocation, device: str) -> None:
-    """Show one device: its facts, its release, and the reason."""
+    """Show one device: its facts, its models with their releases, and the reasons."""
     with reach(invocation) as hub:
         view = hub.device(device)
     now = time.time()
@@ -82,22 +90,33 @@ def show(invocation: Invocation, device: str) -> None:
         ("enrolled", age(view.enrolled_at, now)),
         ("last seen", age(view.last_seen, now) or "never"),
         ("online", "yes" if view.online else "no"),
-        *(("model", _model_line(one)) for one in view.models),
         *_quarantined(view.quarantined),
+        *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
         ("why", view.line),
     ]
-    invocation.screen.answer(view, facts(rows))
+    head = ("model", "runs", "phase", "desired", "by rollout", "memory limit", "why")
+    models = [
+        (
+            one.model,
+            "unknown" if view.unknown_set else one.release,
+            one.phase,
+            one.desired,
+            one.rollout,
+            None if one.memory_limit_mib is None else f"{one.memory_limit_mib} MiB",
+            one.line,
+        )
+        for one in view.models
+    ]
+    invocation.screen.answer(view, [*facts(rows), "", *table(head, models)])
+
+
+_UNKNOWN_SET: Final = "unknown: the hub's table of release sets is full"
 
 
 def _named(device: DeviceView, value: Callable[[DeviceModel], str | None]) -> str | None:
     """The values of all models, each with its model. Nothing for models without one."""
     found = [f"{one.model} {value(one)}" for one in device.models if value(one) is not None]
     return ", ".join(found) or None
-
-
-def _model_line(one: DeviceModel) -> str:
-    runs = f"{one.model} {one.release or 'not on the device'}, {one.phase}"
-    return runs if one.rollout is None else f"{runs}; {one.desired} desired by {one.rollout}"
 
 
 def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -108,7 +127,7 @@ def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:
 @click.argument("device", metavar="DEVICE")
 @pass_invocation
 def why(invocation: Invocation, device: str) -> None:
-    """Explain why a device runs its release, and what it waits for."""
+    """Explain why a device runs its releases, and what it waits for, by model."""
     with reach(invocation) as hub:
         report = hub.why_device(device)
     invocation.screen.answer(report, wait_lines(report))

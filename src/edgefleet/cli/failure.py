@@ -32,6 +32,7 @@ NEXT: Final[Mapping[str, str]] = MappingProxyType(
         "runtime_missing": "pip install 'edgefleet[all]'",
         "selector_invalid": "edgefleet device list --help",
         "selector_key_unknown": "edgefleet device list",
+        "memory_full": "edgefleet device list",
         "signature_invalid": "edgefleet model publish --help",
         "timeout": "edgefleet doctor",
         "unreachable": "edgefleet doctor",

@@ -13,7 +13,8 @@ from edgefleet.protocol.rollout import Freeze
 def show(invocation: Invocation) -> None:
     """Show the fleet now.
 
-    Counts devices by profile, by phase and by release. A device is online while it checks in.
+    Counts devices by profile, by phase and, for each model, by release. A device is online while it
+    checks in.
     """
     with reach(invocation) as hub:
         fleet = hub.fleet()
@@ -22,6 +23,15 @@ def show(invocation: Invocation) -> None:
             ("devices", f"{fleet.total}, {fleet.online} online"),
             ("profiles", ", ".join(f"{name} {n}" for name, n in fleet.by_profile.items())),
             ("phases", ", ".join(f"{name} {n}" for name, n in fleet.by_phase.items())),
+            (
+                "models",
+                ", ".join(f"{model} {sum(n.values())}" for model, n in fleet.on_release.items()),
+            ),
+            *(
+                [("unknown set", f"{fleet.unknown_sets}: the table of release sets is full")]
+                if fleet.unknown_sets
+                else []
+            ),
             *([("frozen", "yes: no device starts a release")] if fleet.frozen else []),
             ("rollouts open", ", ".join(fleet.rollouts_open)),
         ]

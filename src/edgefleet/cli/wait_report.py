@@ -5,9 +5,14 @@ from edgefleet.protocol.why import Wait, WaitReport
 
 
 def wait_lines(report: WaitReport) -> list[str]:
-    """The summary line, then one row for each wait."""
+    """The summary line, then one row for each wait. Waits of several models are grouped."""
     lines = [report.line]
+    by_model = len({wait.model for wait in report.waits if wait.model}) > 1
+    model: str | None = None
     for wait in report.waits:
+        if by_model and wait.model != model:
+            model = wait.model
+            lines.append(f"{model}")
         lines.append(f"  {wait.code.value}: {wait.text}{_times(wait, report.at)}")
         if wait.first:
             more = (wait.devices or 0) - len(wait.first)

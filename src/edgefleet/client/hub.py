@@ -103,10 +103,18 @@ class HubClient:
         return self._ask("claim", operator.Claims, body=request)
 
     def devices(
-        self, *, after: str | None = None, limit: int | None = None, selector: str | None = None
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        selector: str | None = None,
+        runs: str | None = None,
     ) -> operator.DevicePage:
-        """One page of devices. ``next`` of the answer is ``after`` for the next page."""
-        query = {"after": after, "limit": limit, "selector": selector}
+        """One page of devices. ``next`` of the answer is ``after`` for the next page.
+
+        ``runs`` is ``model`` or ``model:release``.
+        """
+        query = {"after": after, "limit": limit, "selector": selector, "runs": runs}
         return self._ask("devices", operator.DevicePage, query=query)
 
     def device(self, name: str) -> operator.DeviceView:
@@ -222,8 +230,8 @@ class HubClient:
         """Check a plan and count its devices. The plan is not stored."""
         return self._ask("plan_fleet", operator.PlanFleet, body=spec)
 
-    def rollouts(self) -> operator.Rollouts:
-        return self._ask("rollouts", operator.Rollouts)
+    def rollouts(self, *, model: str | None = None) -> operator.Rollouts:
+        return self._ask("rollouts", operator.Rollouts, query={"model": model})
 
     def rollout(self, rollout_id: str) -> RolloutView:
         return self._ask("rollout", RolloutView, parameters={"rollout": rollout_id})

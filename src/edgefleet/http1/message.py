@@ -53,12 +53,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply. The server adds the headers content-length, date and connection."""
+    """A reply. The server adds the headers content-length, date and connection.
+
+    ``lines`` are whole header lines that the handler encoded before, for many replies.
+    """
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    lines: bytes = b""
 
 
 def problem_reply(error: EdgefleetError) -> Reply:
@@ -77,7 +81,7 @@ def reply_bytes(reply: Reply, date: bytes, *, to_head: bool, closes: bool) -> tu
     ``date`` is a whole header line. Raises InternalError if a header has a line break.
     """
     start = _start(reply.status, reply.content_type)
-    head = b"%s%s" % (start, date)
+    head = b"%s%s%s" % (start, date, reply.lines)
     for name, value in reply.headers:
         if not _LINE_BREAKS.isdisjoint(name) or not _LINE_BREAKS.isdisjoint(value):
             raise InternalError("internal", f"The header {name!r} has a line break.")

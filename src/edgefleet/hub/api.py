@@ -165,7 +165,12 @@ async def _release_why(hub: Hub, request: Request) -> Answer:
 async def _devices(hub: Hub, request: Request) -> Answer:
     query = request.query_params
     limit = query_number(request, "limit", default=DEVICE_PAGE, most=DEVICE_PAGE_MAX)
-    return hub.devices(query.get("after"), limit or DEVICE_PAGE, query.get("selector", ""))
+    return hub.devices(
+        query.get("after"),
+        limit or DEVICE_PAGE,
+        query.get("selector", ""),
+        query.get("runs", ""),
+    )
 
 
 async def _device(hub: Hub, request: Request) -> Answer:
@@ -184,8 +189,8 @@ async def _plan_fleet(hub: Hub, request: Request) -> Answer:
     return hub.plan_fleet(await read_json(request, RolloutSpec))
 
 
-async def _rollouts(hub: Hub, _request: Request) -> Answer:
-    return hub.rollouts()
+async def _rollouts(hub: Hub, request: Request) -> Answer:
+    return hub.rollouts(request.query_params.get("model", ""))
 
 
 async def _rollout(hub: Hub, request: Request) -> Answer:

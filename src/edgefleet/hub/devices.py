@@ -183,6 +183,7 @@ class Devices:
             labels,
             runtimes=facts.runtimes,
             memory_mib=facts.memory_mib,
+            models_memory_mib=facts.models_memory_mib,
         )
         if row != device.row:
             msg = f"device {device.name}: row {device.row} in the store, {row} in the fleet"
@@ -205,6 +206,7 @@ class Devices:
             self._fleet.labels(row),
             runtimes=facts.runtimes,
             memory_mib=facts.memory_mib,
+            models_memory_mib=facts.models_memory_mib,
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 
 from edgefleet import __version__
@@ -54,7 +55,9 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.device_models import furthest
+from edgefleet.rollout.fleet.eligibility import variants_of
 from edgefleet.rollout.fleet.reports import FleetFigures
+from edgefleet.rollout.fleet.runs import Runs, parse_runs
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.plan_fleet import compose
 
@@ -201,14 +204,18 @@ class Hub:
             interval_s=self.settings.interval_s,
         )
 
-    def devices(self, after: str | None, limit: int, selector: str) -> DevicePage:
+    def devices(self, after: str | None, limit: int, selector: str, runs: str = "") -> DevicePage:
         """One page of the devices that the selector matches, in order of enrolment.
 
-        Raises OperatorError ``selector_invalid`` or ``not_found``.
+        ``runs`` is ``model`` or ``model:release``; empty selects devices with any models. Raises
+        OperatorError ``selector_invalid``, ``name_invalid`` or ``not_found``.
         """
         fleet = self._engine.fleet
         start = 0 if after is None else self._row(after) + 1
-        rows = fleet.selected(parse(selector)).nonzero()[0]
+        chosen = fleet.selected(parse(selector))
+        if runs:
+            chosen &= fleet.running(self._known(parse_runs(runs)))
+        rows = chosen.nonzero()[0]
         rows = rows[rows.searchsorted(start) :]
         page = tuple(self._device(row) for row in rows[:limit].tolist())
         return DevicePage(devices=page, next=page[-1].name if len(rows) > limit else None)
@@ -259,7 +266,12 @@ class Hub:
         self._engine.plan(spec, rollout_id="none", salt=0, now=now)
         manifest = self.registry.release(spec.model, spec.release).manifest
         return compose(
-            self._engine.fleet, spec, manifest, interval_s=self.settings.interval_s, now=now
+            self._engine.fleet,
+            spec,
+            manifest,
+            self._engine.without_room(spec),
+            interval_s=self.settings.interval_s,
+            now=now,
         )
 
     async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:
@@ -305,9 +317,15 @@ class Hub:
         await self._rollout_commands.unquarantine(self._row(name), request)
         return self.device(name)
 
-    def rollouts(self) -> Rollouts:
-        """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first."""
-        newest = self._engine.states()[:ROLLOUTS_SHOWN]
+    def rollouts(self, model: str = "") -> Rollouts:
+        """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first, of one model or of all.
+
+        Raises OperatorError ``not_found``.
+        """
+        if model:
+            self._known(Runs(model, None), field="model")
+        of_it = (state for state in self._engine.states() if model in ("", state.spec.model))
+        newest = islice(of_it, ROLLOUTS_SHOWN)
         return Rollouts(rollouts=tuple(self.rollout(state.id) for state in newest))
 
     def rollout(self, rollout: str) -> RolloutView:
@@ -338,6 +356,7 @@ class Hub:
             by_phase=figures.by_phase,
             rollouts_open=self._engine.open_rollouts(),
             frozen=self._engine.freeze.frozen,
+            unknown_sets=figures.unknown_sets,
         )
 
     def audit(self, before: int | None, limit: int) -> AuditPage:
@@ -379,8 +398,20 @@ class Hub:
             raise OperatorError("not_found", f"There is no device {name}.")
         return row
 
+    def _known(self, runs: Runs, field: str = "runs") -> Runs:
+        """Return ``runs`` if it is published. Raises OperatorError ``not_found``."""
+        releases = self.registry.models().get(runs.model)
+        if releases is None:
+            raise OperatorError("not_found", f"There is no model {runs.model}.", field=field)
+        if runs.release is not None and runs.release not in releases:
+            raise OperatorError(
+                "not_found", f"There is no release {runs.release} of {runs.model}.", field=field
+            )
+        return runs
+
     def _device(self, row: int) -> DeviceView:
         fleet, now = self._engine.fleet, self.clock.now()
+        why = self._engine.why_device(row, now)
         return DeviceView(
             name=fleet.name(row),
             profile=fleet.profile(row),
@@ -389,12 +420,14 @@ class Hub:
             enrolled_at=self._devices.enrolled_at(row),
             last_seen=fleet.last_seen(row),
             online=fleet.online(row, now),
-            models=self._device_models(row),
+            models=self._device_models(row, {wait.model: wait.text for wait in why.waits}),
+            unknown_set=not fleet.set_of(row).is_known,
             quarantined=self._engine.quarantined_models(row),
-            line=self._engine.why_device(row, now).line,
+            line=why.line,
         )
 
-    def _device_models(self, row: int) -> tuple[DeviceModel, ...]:
+    def _device_models(self, row: int, lines: Mapping[str | None, str]) -> tuple[DeviceModel, ...]:
+        """The models that the device has or should have. ``lines`` has the reason by model."""
         engine = self._engine
         reported = {report.model: report for report in engine.fleet.models.reports(row)}
         named = sorted({*reported, *engine.desired_models(row)} - {""})
@@ -407,9 +440,19 @@ class Hub:
                 phase=report.phase.value,
                 desired=engine.desired(row, model),
                 rollout=engine.rollout_of(row, model),
+                memory_limit_mib=self._memory_limit(row, model, report.release),
+                line=lines.get(model, ""),
             )
             for model in named
         )
+
+    def _memory_limit(self, row: int, model: str, release: str | None) -> int | None:
+        """The memory that the release may use on the device, in MiB. None if it is unknown."""
+        if release is None or release not in self.registry.models().get(model, ()):
+            return None
+        variants = variants_of(self.registry.release(model, release).manifest)
+        variant = variants.get(self._engine.fleet.profile(row))
+        return None if variant is None else variant.memory_limit_mib
 
     def _model(self, name: str, running: Mapping[str, dict[str, int]]) -> ModelView:
         newest_first = tuple(reversed(tuple(self.registry.models()[name])))

@@ -28,7 +28,8 @@ class Facts(Wire, frozen=True, kw_only=True):
     agent_version: Annotated[str, Meta(max_length=32)]
     runtimes: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=8)] = ()
     arch: Annotated[str, Meta(max_length=32)] = ""
-    memory_mib: Count = 0
+    memory_mib: Count = 0  # of the machine
+    models_memory_mib: Count = 0  # for all models together. 0: not limited
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
@@ -117,10 +118,19 @@ class Sketches(Wire, frozen=True, kw_only=True):
     inputs: Annotated[tuple[Count, ...], Meta(max_length=16)] = ()
 
 
+class Switch(Wire, frozen=True, kw_only=True):
+    """A model of a device and the release to which it was switched. None: it was removed."""
+
+    model: Name
+    release: Name | None = None
+
+
 class Scores(Wire, frozen=True, kw_only=True):
     """A device's last full window of requests compared with the window before it.
 
     Both windows may be of one release or of two. None if the device does not know the value.
+    ``switched`` is the switch of another model between the two windows. No scores span two switches
+    of other models.
     """
 
     from_release: Name
@@ -132,6 +142,7 @@ class Scores(Wire, frozen=True, kw_only=True):
     class_drift: Share | None = None  # total variation of the two histograms
     input_drift: Share | None = None
     request_rate_change: Annotated[float, Meta(ge=-1, le=1)] | None = None  # of the larger rate
+    switched: Switch | None = None
 
 
 class Telemetry(Wire, frozen=True, kw_only=True):

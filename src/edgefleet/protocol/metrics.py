@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from edgefleet.protocol.device import Outcome, Scores, Telemetry
+from edgefleet.protocol.device import Outcome, Reason, Scores, Telemetry
 from edgefleet.protocol.wire import Wire
 
 
@@ -27,6 +27,7 @@ class Bounds(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_confidence_drop: float = 0.10  # of the canary's mean confidence, against the control's
     max_request_drop: float = 1.0  # share of a device's requests per second; 1 is off
     max_drift: float = 0.2  # total variation of outputs or inputs, above the control's
+    max_neighbour_latency_increase: float = 0.25  # of the p95 of the other models on a device
 
 
 class Unit(StrEnum):
@@ -179,13 +180,15 @@ class ChangeMetric(Metric):
     True if the limit is a share of the figure, False if it is in the figure's own unit.
     ``figure`` is the figure of a whole cohort. None if cohorts have no such figure.
     ``needs_requests`` is True if both cohorts must serve ``min_requests`` before the gate judges
-    the metric.
+    the metric. ``of_neighbours`` is True if the figure is of the other models on the device:
+    ``evidence.neighbours`` has the pairs.
     """
 
     direction: Direction
     relative: bool = False
     cutoff: float
     needs_requests: bool = True
+    of_neighbours: bool = False
     scored: Callable[[Scores], float | None] | None = None
     confirmed: Callable[[Outcome], float | None] | None = None
     figure: Figure | None = None
@@ -251,6 +254,11 @@ _DRIFT: Final = Bound(
     "Largest change of the histogram of classes, or of inputs, beyond that of the control (total "
     "variation, 0 to 1).",
     off=1.0,
+)  # fmt: skip
+_NEIGHBOUR_LATENCY: Final = Bound(
+    "max_neighbour_latency_increase", Unit.SHARE,
+    "Largest rise of p95 of another model on the device, canary relative to control.",
+    high=100.0, wanted="0 or more (0.1 is 10 %)",
 )  # fmt: skip
 
 
@@ -340,6 +348,29 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         sentence="Requests per device fell by " + _CHANGED,
         meaning="requests per second fall by more than `max_request_drop` against the control",
         scored=lambda scores: scores.request_rate_change,
+    ),
+    ChangeMetric(
+        key="neighbour_latency", label="Latency of other models", unit=Unit.RATIO,
+        bound=_NEIGHBOUR_LATENCY,
+        direction=Direction.RISE, relative=True, cutoff=0.5,
+        needs_requests=False,  # a figure of each device, over 20 requests or more
+        of_neighbours=True,
+        reason=Reason.NEIGHBOUR.value, source="scores of the other models on the device",
+        sentence="The 95th percentile of latency of {neighbour} on the same devices grew by "
+        + _CHANGED,
+        meaning="p95 of another model on the device grows by more than "
+        "`max_neighbour_latency_increase` against the control",
+        scored=lambda scores: scores.latency_log_ratio,
+    ),
+    ChangeMetric(
+        key="neighbour_errors", label="Request errors of other models", unit=Unit.SHARE, bound=0.02,
+        direction=Direction.RISE, cutoff=0.2, needs_requests=False, of_neighbours=True,
+        reason=Reason.NEIGHBOUR.value, source="scores of the other models on the device",
+        sentence="The share of failed requests of {neighbour} on the same devices grew by "
+        + _CHANGED,
+        meaning="the share of failed requests of another model on the device grows by more than "
+        "2 points against the control",
+        scored=lambda scores: scores.error_rate_delta,
     ),
 )  # fmt: skip
 

@@ -66,13 +66,19 @@ class PublishRequest(Wire, frozen=True, kw_only=True):
 
 
 class DeviceModel(Wire, frozen=True, kw_only=True):
-    """One model that a device has, or should have."""
+    """One model that a device has, or should have.
+
+    ``memory_limit_mib`` is the memory that the release may use on the profile of the device. None
+    without a release, or if the hub does not know the release or has no variant of it.
+    """
 
     model: str
     release: str | None  # None: the model is not on the device
     phase: str
     desired: str | None  # None: no rollout covers the device
     rollout: str | None  # the rollout that gives the desired release
+    memory_limit_mib: int | None = None
+    line: str = ""  # why the device runs this release of the model
 
 
 class DeviceView(Wire, frozen=True, kw_only=True):
@@ -84,6 +90,7 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     last_seen: float | None
     online: bool
     models: tuple[DeviceModel, ...]  # sorted by name
+    unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
     quarantined: tuple[str, ...] = ()  # models of which the device rolled back two releases
     line: str  # why the device runs these releases
 
@@ -128,6 +135,7 @@ class FleetView(Wire, frozen=True, kw_only=True):
     by_phase: dict[str, int]
     rollouts_open: tuple[str, ...]
     frozen: bool = False
+    unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
 
 
 class Rollouts(Wire, frozen=True, kw_only=True):
@@ -146,7 +154,9 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     """The devices of a plan: selected by it, and with a variant of the release.
 
     ``offline`` counts those that are offline now. ``ineligible`` counts the selected devices that
-    cannot run the release, by reason.
+    cannot run the release, by reason. ``adds`` counts the devices that do not run the model now,
+    ``had_model`` those that do. ``memory_mib`` is what the release may use on a device, by
+    the profile of the selected devices.
     """
 
     at: float
@@ -154,6 +164,9 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     groups: tuple[FleetGroup, ...]
     offline: int
     ineligible: dict[str, int]
+    adds: int = 0
+    had_model: int = 0
+    memory_mib: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class HistoryPoint(Wire, frozen=True, kw_only=True):

@@ -170,7 +170,10 @@ class Rate(Wire, frozen=True, kw_only=True):
 
 
 class Difference(Wire, frozen=True, kw_only=True):
-    """A mean over pairs of devices and its limit ``allowed``. Positive is worse."""
+    """A mean over pairs of devices and its limit ``allowed``. Positive is worse.
+
+    ``neighbour`` is the other model, with its release, of a metric of neighbours.
+    """
 
     metric: str  # the key of a ``protocol.metrics.ChangeMetric``
     pairs: int = 0
@@ -179,6 +182,7 @@ class Difference(Wire, frozen=True, kw_only=True):
     high: float = 0.0
     allowed: float = 0.0
     e_value: float = 1.0
+    neighbour: str = ""
 
 
 class LimitCounts(Wire, frozen=True, kw_only=True):
@@ -259,6 +263,8 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     model: str
     release: str
     previous: str | None
+    adds: int = 0  # eligible devices that did not run the model when the rollout was planned
+    had_model: int = 0  # eligible devices that ran a release of it then
     selector: str
     status: Status
     reason: str  # a stable code: why the rollout has this status

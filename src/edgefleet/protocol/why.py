@@ -39,6 +39,7 @@ class WaitCode(StrEnum):
     FREEZE = "freeze"  # the whole fleet is frozen
     CHECK_IN = "check_in"  # the device has not checked in since
     OTHER_TRIAL = "other_trial"  # another model of the device is in trial or goes back
+    MEMORY = "memory"  # the other models that the device runs now leave too little memory
     UNKNOWN_SET = "unknown_set"  # the hub's table of release sets is full
 
 
@@ -84,6 +85,7 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.FREEZE: WaitKind(needs_a_person=True, is_door=True),
         WaitCode.CHECK_IN: _BY_ITSELF,
         WaitCode.OTHER_TRIAL: WaitKind(pauses_patience=True),
+        WaitCode.MEMORY: _BY_ITSELF,
         WaitCode.UNKNOWN_SET: _BY_ITSELF,
     }
 )
@@ -99,7 +101,7 @@ class Wait(Wire, frozen=True, kw_only=True):
     until: float | None = None  # when the wait ends without a person, if known
     devices: int | None = None
     first: tuple[str, ...] = ()  # the names of the first few devices
-    model: str | None = None  # of a device with several models
+    model: str | None = None  # the model of a device that waits
 
 
 class WaitReport(Wire, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.device import Offer, OutcomeKind
+from edgefleet.protocol.device import Offer, OutcomeKind, Switch
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.constraints.download_candidates import Candidates
@@ -78,6 +78,7 @@ class ActiveRollout:
     reach: Parts = ()  # the union of ``parts``
     _enrolled: int = field(init=False)  # rows in the fleet when the open wave opened
     offer: Offer = field(init=False)  # the answer to a device that should run the release
+    switch: Switch = field(init=False)  # as the scores of the other models on a device name it
 
     def __post_init__(self) -> None:
         self.offer = Offer(
@@ -88,6 +89,7 @@ class ActiveRollout:
             manifest_sha256=self.release.manifest_sha256,
             confirm_after_s=self.state.spec.gate.confirm_after_s,
         )
+        self.switch = Switch(model=self.offer.model, release=self.offer.release)
         self.become(self.state)
 
     def become(self, state: RolloutState) -> None:

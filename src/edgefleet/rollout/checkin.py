@@ -276,14 +276,13 @@ def begin_batch(engine: Engine, rows: Rows, check_in: CheckIn, now: float) -> Be
     rows = rows[accepted]
     if not len(rows):
         return Begun(AnsweredBatch(), refused)
-    fleet.set_protocols(rows, check_in.protocol)
     if check_in.protocol <= ONE_MODEL:
+        fleet.set_protocols(rows, check_in.protocol)
         fleet.observe_all(
             rows, now, model=check_in.model, release=check_in.release, phase=check_in.phase
         )
     else:
-        for row in rows.tolist():
-            fleet.observe_models(row, now, check_in)
+        fleet.observe_all_models(rows, now, check_in)
     concerning = tuple(engine.batch.concern(rows, outcome) for outcome in check_in.outcomes)
     if check_in.facts is None:
         return Begun(_admit_batch(engine, rows, check_in, concerning, now), refused)
@@ -385,8 +384,7 @@ def _answer_batch(
         engine.batch.telemetry(rows, check_in.telemetry, now)
     unlike = np.zeros(len(rows), np.bool_)
     if check_in.protocol > ONE_MODEL:
-        differs = engine.fleet.models.digest_differs
-        unlike[:] = [differs(row, check_in.digest) for row in rows.tolist()]
+        unlike = engine.fleet.models.all_digests_differ(rows, check_in.digest)
     answers: list[tuple[tuple[Offer, ...], bool, Rows]] = [((), True, rows[unlike])]
     if not unlike.all():
         known = engine.batch.answers(rows[~unlike], now)

@@ -36,7 +36,7 @@ _NONE: Final = DeviceStanding.NONE
 
 NO_RELEASE: Final = Blocked(WaitCode.NO_ROLLOUT, "No rollout covers this device.")
 _RUNS_IT: Final = Blocked(WaitCode.DONE, "The device runs the release that its rollout gives it.")
-_UNKNOWN_SET: Final = Blocked(
+SET_UNKNOWN: Final = Blocked(
     WaitCode.UNKNOWN_SET,
     "The hub's table of release sets is full, so the hub does not know what this device runs.",
 )
@@ -93,7 +93,7 @@ class Desired:
         """
         running = self._fleet.set_of(row)
         if not running.is_known:
-            return _UNKNOWN_SET
+            return SET_UNKNOWN
         found = self._wanted(row, model, running)
         if found is None:
             return NO_RELEASE

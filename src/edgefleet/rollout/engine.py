@@ -30,13 +30,14 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.rollout.evidence.ledger import Ledger
 from edgefleet.rollout.fleet.columns import Rows
-from edgefleet.rollout.fleet.eligibility import variants_of
+from edgefleet.rollout.fleet.eligibility import limits_of, variants_of
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.memory_fit import MemoryFit, Room, Tenant
 from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.intake import Intake
 from edgefleet.rollout.lifecycle import step as steps
-from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, RolloutState
+from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, WITHDRAWN, RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine, Event, step
 from edgefleet.rollout.next_transition import NextTransition
 from edgefleet.rollout.why import device as device_why
@@ -67,7 +68,8 @@ class Engine:
         self._rollouts: dict[str, ActiveRollout] = {}
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
-        self._fleet_wide = FleetConstraints(self.fleet.models)
+        self._fleet_wide = FleetConstraints(self.fleet)
+        self._memory_fit = MemoryFit(self.fleet, self._tenants)
         self.admission = Admission(self.fleet, self._rollouts, self._desired, self._fleet_wide)
         self.intake = Intake(self.fleet, self._rollouts, self._fleet_wide)
         self.batch = Batch(self.fleet, self._rollouts, self._desired, self.admission, self.intake)
@@ -83,11 +85,13 @@ class Engine:
         self.fleet.models.forget_digests()
         self.fleet.facts_version += 1  # an agent with one model may run another one
         self._releases[key] = PublishedRelease(manifest, manifest_sha256, number)
+        self._fleet_wide.memory.add_release(number, limits_of(manifest))
 
     def load(self, state: RolloutState) -> None:
         """Add a rollout from the store, or one that was just planned."""
         release = self._published(state.spec.model, state.spec.release)
-        scope = self._scope(state.spec, release, state.salt)
+        scope = self._scope(state.spec, release, state.salt, state.id)
+        self._fleet_wide.memory.add_rollout(state.id, release.number)
         reservations = Reservations(state.id, state.spec, self._fleet_wide, self._offset)
         active = ActiveRollout(state, release, scope, Ledger(len(state.waves)), reservations)
         self._rollouts[state.id] = active
@@ -109,8 +113,8 @@ class Engine:
 
         ``salt`` is 64 random bits. Raises OperatorError: ``not_found``, ``waves_invalid``,
         ``percent_out_of_range``, ``percent_not_rising``, ``gate_invalid``, ``selector_invalid``,
-        ``selector_key_unknown``, ``fleet_empty``, ``variant_missing``, ``release_failed_before``,
-        ``rollout_overlap`` or ``release_current``.
+        ``selector_key_unknown``, ``fleet_empty``, ``variant_missing``, ``agent_one_model``,
+        ``memory_full``, ``release_failed_before``, ``rollout_overlap`` or ``release_current``.
         """
         release = self._published(spec.model, spec.release)
         plan.check_waves(spec.waves, self.fleet)
@@ -125,9 +129,24 @@ class Engine:
         plan.check_new(scope, release, self._desired)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
         created_at = plan.after_all(self._rollouts.values(), now)
+        adds, had_model = plan.count_model(scope, self.fleet, spec.model)
         return plan.planned(
-            spec, rollout_id=rollout_id, salt=salt, previous=previous, now=created_at
+            spec,
+            rollout_id=rollout_id,
+            salt=salt,
+            previous=previous,
+            adds=adds,
+            had_model=had_model,
+            now=created_at,
         )
+
+    def without_room(self, spec: RolloutSpec) -> Rows:
+        """The devices of a plan whose other models leave too little memory, ascending.
+
+        Raises OperatorError ``not_found``.
+        """
+        release = self._published(spec.model, spec.release)
+        return self._scope(spec, release, salt=0).without_room()
 
     def command(
         self, rollout_id: str, verb: Verb, *, now: float, generation: int | None = None
@@ -286,6 +305,7 @@ class Engine:
 
     def _arrange(self) -> None:
         """Update the indexes. To be called when a rollout is added or changes."""
+        self._memory_fit.arrange()
         self._desired.arrange(self._rollouts.values())
         self.admission.arrange()
         self.intake.arrange()
@@ -313,9 +333,16 @@ class Engine:
     def _change(self, active: ActiveRollout, event: Event, now: float) -> Change:
         return Change(*step(active.state, event, now))
 
-    def _scope(self, spec: RolloutSpec, release: PublishedRelease, salt: int) -> Scope:
+    def _scope(
+        self, spec: RolloutSpec, release: PublishedRelease, salt: int, rollout: str | None = None
+    ) -> Scope:
         variants = variants_of(release.manifest)
-        return Scope(self.fleet, parse(spec.selector), spec.model, variants, salt)
+        limits = limits_of(release.manifest)
+        room = Room(self._memory_fit, self.fleet, rollout, spec.model, limits)
+        return Scope(self.fleet, parse(spec.selector), spec.model, variants, salt, room=room)
+
+    def _tenants(self) -> tuple[Tenant, ...]:
+        return tuple(_tenant(active) for active in reversed(self._newest_first()))
 
     def _published(self, model: str, release: str) -> PublishedRelease:
         found = self._releases.get((model, release))
@@ -333,3 +360,17 @@ class Engine:
                 reverse=True,
             )
         )
+
+
+def _tenant(active: ActiveRollout) -> Tenant:
+    state, scope = active.state, active.scope
+    return Tenant(
+        rollout=state.id,
+        model=active.model,
+        limits=limits_of(active.release.manifest),
+        labels=scope.labels,
+        kits=scope.kits,
+        until=None if state.spec.follow else state.rows_at_end,
+        keeps=state.status not in WITHDRAWN,
+        is_completed=state.status is Status.COMPLETED,
+    )

@@ -135,6 +135,8 @@ class Intake:
             if not started or not active.scope.eligible(row):
                 continue
             if not self._is_of(active.model, row, telemetry):
+                if telemetry.scores is not None:
+                    self._add_neighbour(active, row, telemetry)
                 continue
             took = active.ledger.standing(row) is not _NONE
             if telemetry.release == state.spec.release and took:
@@ -153,9 +155,11 @@ class Intake:
             state = active.state
             if state.started_at is None or state.started_at > now:
                 continue
-            eligible = rows[
-                active.scope.all_eligible(rows) & self._all_of(active.model, rows, telemetry)
-            ]
+            eligible = rows[active.scope.all_eligible(rows)]
+            if telemetry.scores is not None and telemetry.model not in (None, active.model):
+                for row in eligible.tolist():
+                    self._add_neighbour(active, row, telemetry)
+            eligible = eligible[self._all_of(active.model, eligible, telemetry)]
             took = active.ledger.standings(eligible) != _NONE
             if telemetry.release == state.spec.release:
                 self._record_canaries(active, eligible[took], telemetry)
@@ -169,6 +173,13 @@ class Intake:
             limit_mib = active.release.memory_limit_mib(self._fleet.kit(number).profile)
             mine = rows[kits == number]
             active.cohorts.add_canaries(mine, telemetry, active.state.spec.gate, limit_mib)
+
+    def _add_neighbour(self, active: ActiveRollout, row: int, telemetry: Telemetry) -> None:
+        """Add figures of another model of the device, for an agent that names it."""
+        took = active.ledger.standing(row) is not _NONE
+        active.cohorts.neighbours.add(
+            row, telemetry, active.state.spec.gate, active.switch if took else None
+        )
 
     def _is_of(self, model: str, row: int, telemetry: Telemetry) -> bool:
         """True if the figures are of ``model``. An agent with one model does not name it."""

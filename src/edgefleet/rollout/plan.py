@@ -22,7 +22,7 @@ from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.step import Opening
 from edgefleet.rollout.lifecycle.typed_replace import replace
-from edgefleet.rollout.limits import LABEL_KEYS_NAMED, WAVES
+from edgefleet.rollout.limits import LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
 
 
 def check_waves(waves: tuple[WaveSpec, ...], fleet: Fleet) -> None:
@@ -154,7 +154,8 @@ def check_selector(text: str, fleet: Fleet, *, field: str = "selector") -> Selec
 def check_fleet(scope: Scope, fleet: Fleet, spec: RolloutSpec) -> None:
     """Check the fleet: a device is eligible, and each wave can have one.
 
-    Devices without a variant are skipped only if ``spec.skip_ineligible`` is true.
+    Devices without a variant, devices on which the model would displace another one, and devices
+    with too little memory left are skipped only if ``spec.skip_ineligible`` is true.
     """
     selected = fleet.selected(scope.selector)
     if not selected.any():
@@ -165,6 +166,22 @@ def check_fleet(scope: Scope, fleet: Fleet, spec: RolloutSpec) -> None:
             "variant_missing",
             f"Release {spec.release} has no variant for "
             f"{_without_variant(scope, fleet, selected)}.",
+            field="release",
+        )
+    if Misfit.AGENT_ONE_MODEL in reasons and not spec.skip_ineligible:
+        count, rest = reasons[Misfit.AGENT_ONE_MODEL], int(np.count_nonzero(scope.eligible_mask()))
+        raise OperatorError(
+            "agent_one_model",
+            f"Model {spec.model} would displace another model on {count} devices, whose agents "
+            f"have one model; {rest} devices are eligible.",
+            field="selector",
+        )
+    if Misfit.MEMORY_FULL in reasons and not spec.skip_ineligible:
+        count = reasons[Misfit.MEMORY_FULL]
+        raise OperatorError(
+            "memory_full",
+            f"Release {spec.release} does not fit into the memory of {count} "
+            f"{'device' if count == 1 else 'devices'} beside their other models: {_needs(scope)}.",
             field="release",
         )
     if not scope.eligible_mask().any():
@@ -193,6 +210,18 @@ def _without_variant(scope: Scope, fleet: Fleet, selected: Mask) -> str:
         if count and not scope.has_variant(profile):
             missing[profile] = missing.get(profile, 0) + count
     return ", ".join(f"{name} ({count} devices)" for name, count in sorted(missing.items()))
+
+
+def _needs(scope: Scope) -> str:
+    """The memory that is needed and left, for the most frequent cases with their devices."""
+    needs = scope.room.needs(scope.without_room())
+    named = [
+        f"{count} have {need.total_mib} MiB for models, of which {need.taken_mib} MiB are taken, "
+        f"and need {need.limit_mib} MiB"
+        for need, count in needs[:MEMORY_NEEDS_NAMED]
+    ]
+    rest = sum(count for _, count in needs[MEMORY_NEEDS_NAMED:])
+    return "; ".join([*named, *([f"{rest} in other ways"] if rest else [])])
 
 
 def check_free(
@@ -250,7 +279,14 @@ def after_all(others: Iterable[ActiveRollout], now: float) -> float:
 
 
 def planned(
-    spec: RolloutSpec, *, rollout_id: str, salt: int, previous: str | None, now: float
+    spec: RolloutSpec,
+    *,
+    rollout_id: str,
+    salt: int,
+    previous: str | None,
+    adds: int,
+    had_model: int,
+    now: float,
 ) -> RolloutState:
     """The first state of a rollout whose specification was checked."""
     return RolloutState(
@@ -258,6 +294,8 @@ def planned(
         spec=spec,
         salt=salt,
         previous=previous,
+        adds=adds,
+        had_model=had_model,
         status=Status.PLANNED,
         reason="planned",
         text="Planned and not started.",
@@ -286,6 +324,13 @@ def previous_release(scope: Scope, fleet: Fleet, desired: Desired, model: str) -
         if named is not None and counts[number]:
             return named[1]
     return None
+
+
+def count_model(scope: Scope, fleet: Fleet, model: str) -> tuple[int, int]:
+    """Number of eligible devices that do not run the model now, and of those that do."""
+    rows = scope.eligible_rows()
+    have = int(np.count_nonzero(fleet.models.all_have(rows, model)))
+    return len(rows) - have, have
 
 
 def next_openings(active: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:

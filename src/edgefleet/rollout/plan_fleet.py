@@ -9,10 +9,12 @@ from edgefleet.protocol.operator import FleetGroup, PlanFleet
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.rollout.constraints.window import DEVICE, LABEL
+from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.fleet.eligibility import (
     Misfit,
     all_too_old,
     all_with_one_model,
+    limits_of,
     misfit,
     variants_of,
 )
@@ -20,17 +22,24 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.limits import GROUPS
 
-_TOO_OLD, _ONE_MODEL = 1, 2
-_AGENTS: Final = (None, Misfit.AGENT_TOO_OLD, Misfit.AGENT_ONE_MODEL)
+_TOO_OLD, _ONE_MODEL, _MEMORY_FULL = 1, 2, 3
+_OTHERS: Final = (None, Misfit.AGENT_TOO_OLD, Misfit.AGENT_ONE_MODEL, Misfit.MEMORY_FULL)
 
 
 def compose(
-    fleet: Fleet, spec: RolloutSpec, manifest: ReleaseManifest, *, interval_s: float, now: float
+    fleet: Fleet,
+    spec: RolloutSpec,
+    manifest: ReleaseManifest,
+    without_room: Rows,
+    *,
+    interval_s: float,
+    now: float,
 ) -> PlanFleet:
     """Group the devices that ``spec`` selects and ``manifest`` fits by profile and labels.
 
     Only labels that the plan uses distinguish devices. Beyond ``GROUPS`` groups, the devices of the
-    smallest groups lose their labels. ``spec`` must have been checked.
+    smallest groups lose their labels. ``spec`` must have been checked. ``without_room``: see
+    ``Engine.without_room``.
     """
     rows = np.flatnonzero(fleet.selected(parse(spec.selector)))
     variants = variants_of(manifest)
@@ -39,18 +48,23 @@ def compose(
     left_out: Counter[str] = Counter()
     protocols = fleet.protocols[rows]
     other = all_with_one_model(protocols) & fleet.models.all_have_other(rows, spec.model)
-    agents = np.where(all_too_old(protocols), _TOO_OLD, np.where(other, _ONE_MODEL, 0))
-    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], agents], axis=1)
+    others = np.where(np.isin(rows, without_room), _MEMORY_FULL, 0)
+    others = np.where(all_too_old(protocols), _TOO_OLD, np.where(other, _ONE_MODEL, others))
+    have = fleet.models.all_have(rows, spec.model)
+    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], others, have], axis=1)
     distinct, counts = np.unique(kinds, axis=0, return_counts=True)
-    for (kit_id, label_id, agent), count in zip(distinct.tolist(), counts.tolist(), strict=True):
+    by_model = [0, 0]
+    for kind, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+        kit_id, label_id, reason, has_model = kind
         kit = fleet.kit(kit_id)
-        unfit = misfit(kit, variants) or _AGENTS[agent]
+        unfit = misfit(kit, variants) or _OTHERS[reason]
         if unfit is not None:
             left_out[unfit.value] += count
             continue
         labels = fleet.label_set(label_id)
         used = tuple((key, labels[key]) for key in keys if key in labels)
         groups[kit.profile, used] += count
+        by_model[has_model] += count
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     return PlanFleet(
         at=now,
@@ -58,7 +72,18 @@ def compose(
         groups=_bounded(groups),
         offline=min(int(np.count_nonzero(away)), sum(groups.values())),
         ineligible=dict(left_out),
+        adds=by_model[False],
+        had_model=by_model[True],
+        memory_mib=_limits(fleet, rows, manifest),
     )
+
+
+def _limits(fleet: Fleet, rows: Rows, manifest: ReleaseManifest) -> dict[str, int]:
+    """The memory limit of the variant for each profile of the devices, in MiB."""
+    limits = limits_of(manifest)
+    kits = np.unique(fleet.kit_ids[rows]).tolist()
+    profiles = sorted({fleet.kit(number).profile for number in kits} & limits.keys())
+    return {profile: limits[profile] for profile in profiles}
 
 
 def _keys(spec: RolloutSpec) -> tuple[str, ...]:

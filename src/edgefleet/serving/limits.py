@@ -16,8 +16,13 @@ JSON_HEAD_BYTES: Final = 16 << 20  # the JSON part of a request with binary tens
 
 SKETCH_BUCKETS: Final = 64  # buckets of latency in a sketch, at most
 QUEUED: Final = 32  # inferences that wait for the worker; above: 503
-INLINE_US: Final = 1_000  # a faster model runs on the event loop
+INLINE_US: Final = 1_000  # a faster model runs on the event loop, or is waited for in its worker
 WARM_UP_RUNS: Final = 3
+SHARED_LOAD_BYTES: Final = 4 << 20  # a larger artifact would block requests of other models
+WORKER_LOAD_S: Final = 50.0  # less than the agent's patience with one Apply
+WORKER_RUN_S: Final = 30.0  # one inference in a worker; then the worker is killed
+WORKER_STOP_S: Final = 5.0
+WORKER_SLACK_MIB: Final = 512  # interpreter and runtime, on top of the variant's memory limit
 PROVE_STDIN_BYTES: Final = 1 << 20
 DETAIL_CHARS: Final = 300
 

@@ -36,6 +36,8 @@ def metrics_text(host: ModelHost) -> str:
         }
         _add(samples, "serving_release_info", "gauge", "The active release.",
              ("", _labels(facts), 1))  # fmt: skip
+        _add(samples, "serving_release_memory_bytes", "gauge", "Memory of the release alone.",
+             ("", _labels(labels), host.memory_kib(active) << 10))  # fmt: skip
         _release(samples, active.stats, labels)
     lines: list[str] = []
     for (name, kind, text), found in samples.items():

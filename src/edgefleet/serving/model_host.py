@@ -3,7 +3,8 @@
 import asyncio
 import ctypes
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError, error_from_code
@@ -14,76 +15,100 @@ from edgefleet.protocol.serving import (
     ServedRelease,
     ServingStatus,
 )
-from edgefleet.serving.active_release import ActiveRelease, check_quality
+from edgefleet.serving.active_release import ActiveRelease, Release, check_quality
+from edgefleet.serving.limits import SHARED_LOAD_BYTES
+from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, runtime_for
 from edgefleet.serving.stats import memory_kib
+from edgefleet.serving.worker_release import WorkerRelease
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """The loaded releases of one model."""
+    """The loaded releases of one model, of which some may have ended."""
 
-    confirmed: ActiveRelease | None = None
-    trial: ActiveRelease | None = None
+    wanted: ServedModel
+    confirmed: Release | None = None
+    trial: Release | None = None
 
-    def releases(self) -> tuple[ActiveRelease, ...]:
+    def releases(self) -> tuple[Release, ...]:
         return tuple(one for one in (self.confirmed, self.trial) if one is not None)
+
+    def route(self) -> Release | None:
+        """The release that requests go to. None if every one has ended."""
+        for release in (self.trial, self.confirmed):
+            if release is not None and not release.ended:
+                return release
+        return None
 
 
 class ModelHost:
     """Holds the loaded releases. ``routes`` is empty until the first ``apply``.
 
-    ``routes`` is the release that answers the requests of each model. It is replaced as a whole.
-    Artifacts are loaded only from ``data_dir``, if it is given.
+    A confirmed release is loaded in this process, or in a worker with isolation ``process``. A
+    release in trial is always in a worker: if it crashes, the other models and the confirmed
+    release go on. ``routes`` is the release that answers the requests of each model. It is replaced
+    as a whole. Artifacts are loaded only from ``data_dir``, if it is given. ``marks`` show which
+    models run in this process.
     """
 
-    def __init__(self, data_dir: Path | None = None) -> None:
-        self.routes: dict[str, ActiveRelease] = {}
+    def __init__(self, data_dir: Path | None = None, marks: RunMarks | None = None) -> None:
+        self.routes: Mapping[str, Release] = {}
         self.generation = 0
+        self.generation_line = b""  # the header line with the generation
         self.activations = 0
         self._models: dict[str, _Loaded] = {}
         self._data_dir = data_dir
+        self._marks = marks or RunMarks()
+        self._base_kib: int | None = None  # resident memory before the first model
         self._swapping = asyncio.Lock()
 
-    def require(self) -> dict[str, ActiveRelease]:
-        """The routes. Raises DeviceError ``not_ready`` if there are none yet."""
+    def check_ready(self) -> None:
+        """Raises DeviceError ``not_ready`` if no model, or not each model, is served."""
         if not self.routes:
             raise DeviceError("not_ready", "This device serves no release yet.")
-        return self.routes
+        for model in self._models.keys() - self.routes.keys():
+            raise self.not_served(model)
+
+    def not_served(self, model: str) -> EdgefleetError:
+        """The error for a request to a model without a route."""
+        if model in self._models or not self.routes:
+            return DeviceError("not_ready", f"This device serves no release of {model} now.")
+        served = ", ".join(sorted(self.routes))
+        return OperatorError(
+            "not_found",
+            f"This device does not serve model {model}. It serves: {served}.",
+            field="model",
+        )
 
     async def apply(self, wanted: Apply) -> None:
         """Load the releases of ``wanted`` beside those that serve, then swap them in at once.
 
         Requests in progress finish on the previous releases. If loading raises an error (see
         ``Runtime.load``), nothing changes; the field of the error is the model. Releases that are
-        loaded already stay so.
+        loaded already stay so. A small release whose trial has ended well is then loaded in this
+        process; if that fails, it stays in its worker.
         """
         async with self._swapping:
-            fresh: list[ActiveRelease] = []
+            fresh: list[Release] = []
             models: dict[str, _Loaded] = {}
             for one in wanted.models:
                 try:
-                    models[one.model] = await self._prepare(one, models, fresh)
+                    if one.model in models:
+                        raise OperatorError("bad_request", "The model is listed twice.")
+                    models[one.model] = await self._prepare(one, fresh)
                 except EdgefleetError as error:
-                    await self._retire(fresh)
+                    await _retire(fresh)
                     raise _about(one.model, error) from error
             before, self._models = self._models, models
-            self.routes = {
-                model: route
-                for model, loaded in models.items()
-                if (route := loaded.trial or loaded.confirmed) is not None
-            }
             self.generation = wanted.generation
+            self.generation_line = b"edgefleet-generation: %d\r\n" % wanted.generation
             self.activations += len(fresh)
-            kept = {id(one) for loaded in models.values() for one in loaded.releases()}
-            await self._retire(
-                [
-                    one
-                    for loaded in before.values()
-                    for one in loaded.releases()
-                    if id(one) not in kept
-                ]
-            )
+            self._set_routes()
+            await _retire(_without(before.values(), models.values()))
+            for one in wanted.models:
+                if not self._isolated(one):
+                    await self._merge(one.model)
 
     def status(self, url: str) -> ServingStatus:
         """The answer to the agent's status request."""
@@ -92,68 +117,170 @@ class ModelHost:
             url=url,
             generation=self.generation,
             memory_mib=memory_kib() >> 10,
-            models=tuple(self._status(route) for route in self.routes.values()),
+            models=tuple(self._status(loaded) for loaded in self._models.values()),
         )
 
     async def close(self) -> None:
         """Finish the queued inferences."""
-        for loaded in self._models.values():
-            for release in loaded.releases():
-                await asyncio.to_thread(release.retire)
+        await _retire([one for loaded in self._models.values() for one in loaded.releases()])
 
-    async def _prepare(
-        self, wanted: ServedModel, models: dict[str, _Loaded], fresh: list[ActiveRelease]
-    ) -> _Loaded:
+    def memory_kib(self, release: Release) -> int:
+        """The memory of the release alone.
+
+        Exact in a worker. In this process it is the growth while the release was loaded, or all
+        growth if no other model is loaded in this process.
+        """
+        shared = [
+            one
+            for loaded in self._models.values()
+            for one in loaded.releases()
+            if one.worker is None
+        ]
+        if shared == [release] and self._base_kib is not None:
+            return max(0, memory_kib() - self._base_kib)
+        return release.memory_kib()
+
+    async def _prepare(self, wanted: ServedModel, fresh: list[Release]) -> _Loaded:
         """The releases of one model, loaded. Adds the new ones to ``fresh``."""
-        if wanted.model in models:
-            raise OperatorError("bad_request", "The model is listed twice.")
-        confirmed = await self._loaded(wanted.model, wanted.confirmed, fresh)
-        return _Loaded(confirmed, await self._loaded(wanted.model, wanted.trial, fresh))
+        confirmed = trial = None
+        if wanted.confirmed is not None:
+            isolated = self._isolated(wanted)
+            confirmed = self._find(wanted.model, wanted.confirmed, in_worker=isolated)
+            if confirmed is None and wanted.isolation == "shared":
+                confirmed = self._find(wanted.model, wanted.confirmed, in_worker=not isolated)
+            if confirmed is None:
+                confirmed = await self._load(wanted.model, wanted.confirmed, in_worker=isolated)
+                fresh.append(confirmed)
+        if wanted.trial is not None:
+            trial = self._find(wanted.model, wanted.trial, in_worker=True)
+            if trial is None or trial is confirmed:
+                trial = await self._load(wanted.model, wanted.trial, in_worker=True)
+                fresh.append(trial)
+        return _Loaded(wanted, confirmed, trial)
 
-    async def _loaded(
-        self, model: str, wanted: ServedRelease | None, fresh: list[ActiveRelease]
-    ) -> ActiveRelease | None:
-        """The release, loaded already or now."""
-        if wanted is None:
-            return None
-        for release in self._models.get(model, _Loaded()).releases():
-            if release.wanted == wanted:
-                return release
-        check_quality(wanted)
-        loaded = await asyncio.to_thread(self._load, wanted)
-        fresh.append(ActiveRelease(model, wanted, loaded))
-        return fresh[-1]
+    def _isolated(self, wanted: ServedModel) -> bool:
+        """Whether the confirmed release is loaded in a worker.
 
-    def _status(self, route: ActiveRelease) -> ModelStatus:
-        return ModelStatus(
-            model=route.model,
-            release=route.release,
-            artifact_sha256=route.wanted.variant.artifact.sha256,
-            ready=True,
-            on_trial=self._models[route.model].trial is route,
-            stats=route.stats.live(),
+        The runtime blocks this process while it reads a large model, so a large model is loaded
+        here only before the process answers its first request.
+        """
+        release = wanted.confirmed
+        return wanted.isolation == "process" or (
+            release is not None
+            and bool(self.routes)
+            and release.variant.artifact.size_bytes > SHARED_LOAD_BYTES
         )
 
-    @staticmethod
-    async def _retire(releases: list[ActiveRelease]) -> None:
-        """Finish the requests of these releases and free their memory."""
-        if not releases:
-            return
-        while releases:
-            await asyncio.to_thread(releases.pop().retire)
-        await asyncio.to_thread(_return_memory)
+    def _find(self, model: str, wanted: ServedRelease, *, in_worker: bool) -> Release | None:
+        """The release, if it is loaded."""
+        if model in self._models:
+            for release in self._models[model].releases():
+                if (
+                    release.wanted == wanted
+                    and not release.ended
+                    and (release.worker is not None) is in_worker
+                ):
+                    return release
+        return None
 
-    def _load(self, wanted: ServedRelease) -> LoadedModel:
-        path = Path(wanted.artifact_path)
-        if self._data_dir is not None:
-            path = path.resolve()
-            if not path.is_relative_to(self._data_dir.resolve()):
-                raise OperatorError(
-                    "not_found",
-                    f"The artifact {path} is not in the data folder.",
-                    field="artifact_path",
-                )
-        return runtime_for(wanted.variant).load(path, wanted.variant)
+    async def _load(self, model: str, wanted: ServedRelease, *, in_worker: bool) -> Release:
+        check_quality(wanted)
+        self._check_path(wanted)
+        if in_worker:
+            return await WorkerRelease.start(model, wanted, self._ended)
+        return await self._load_here(model, wanted)
+
+    async def _load_here(self, model: str, wanted: ServedRelease) -> ActiveRelease:
+        place = self._marks.reserve(model)
+        self._marks.marks[place] = 1  # a model may crash the runtime while it is loaded, too
+        try:
+            loaded, own_kib = await asyncio.to_thread(self._load_model, wanted)
+        finally:
+            self._marks.release(place)
+        return ActiveRelease(model, wanted, loaded, marks=self._marks, own_kib=own_kib)
+
+    async def _merge(self, model: str) -> None:
+        """Load the confirmed release in this process if it is in a worker, then swap it in."""
+        loaded = self._models[model]
+        worker = loaded.confirmed
+        if worker is None or worker.worker is None or worker.ended:
+            return
+        try:
+            merged = await self._load_here(model, worker.wanted)
+        except EdgefleetError:
+            return
+        merged.stats = worker.stats
+        self._models[model] = replace(loaded, confirmed=merged)
+        self._set_routes()
+        await _retire([worker])
+
+    def _ended(self, release: Release) -> None:
+        """A worker has ended by itself: the requests of its model go to the other release."""
+        del release
+        self._set_routes()
+
+    def _set_routes(self) -> None:
+        self.routes = {
+            model: route
+            for model, loaded in self._models.items()
+            if (route := loaded.route()) is not None
+        }
+
+    def _status(self, loaded: _Loaded) -> ModelStatus:
+        route = loaded.route()
+        shown = route or loaded.trial or loaded.confirmed
+        model = loaded.wanted.model
+        if shown is None:
+            return ModelStatus(model=model, release="", artifact_sha256="", ready=False)
+        memory_mib = self.memory_kib(shown) >> 10
+        return ModelStatus(
+            model=model,
+            release=shown.release,
+            artifact_sha256=shown.wanted.variant.artifact.sha256,
+            ready=route is not None,
+            on_trial=shown is loaded.trial,
+            worker=shown.worker,
+            trial_ended=loaded.trial.ended if loaded.trial is not None else "",
+            stats=shown.stats.live(memory_mib),
+        )
+
+    def _check_path(self, wanted: ServedRelease) -> None:
+        """Raises OperatorError ``not_found`` if the artifact is not in the data folder."""
+        if self._data_dir is None:
+            return
+        path = Path(wanted.artifact_path).resolve()
+        if not path.is_relative_to(self._data_dir.resolve()):
+            raise OperatorError(
+                "not_found",
+                f"The artifact {path} is not in the data folder.",
+                field="artifact_path",
+            )
+
+    def _load_model(self, wanted: ServedRelease) -> tuple[LoadedModel, int]:
+        """The loaded model, and the growth of this process in KiB."""
+        runtime = runtime_for(wanted.variant)
+        runtime.start()
+        _return_memory()
+        before_kib = memory_kib()
+        if self._base_kib is None:
+            self._base_kib = before_kib
+        loaded = runtime.load(Path(wanted.artifact_path), wanted.variant)
+        _return_memory()
+        return loaded, max(0, memory_kib() - before_kib)
+
+
+def _without(before: Iterable[_Loaded], now: Iterable[_Loaded]) -> list[Release]:
+    kept = {id(one) for loaded in now for one in loaded.releases()}
+    return [one for loaded in before for one in loaded.releases() if id(one) not in kept]
+
+
+async def _retire(releases: list[Release]) -> None:
+    """Finish the requests of these releases and free their memory."""
+    if not releases:
+        return
+    while releases:
+        await releases.pop().retire()
+    await asyncio.to_thread(_return_memory)
 
 
 def _about(model: str, error: EdgefleetError) -> EdgefleetError:

@@ -1,6 +1,8 @@
 """The Open Inference Protocol v2 over REST, compatible with KServe, Triton and their clients.
 
-``model_version`` of an answer is the release that computed it.
+``model_version`` of an answer is the release that computed it, and the header
+``edgefleet-generation`` the set of models that it belongs to: a client that asks two models in turn
+sees whether one set answered both.
 """
 
 import asyncio
@@ -14,7 +16,7 @@ from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, retry_headers
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.serving.active_release import ActiveRelease
+from edgefleet.serving.active_release import Inferred, Release
 from edgefleet.serving.limits import JSON_HEAD_BYTES
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost
@@ -27,6 +29,7 @@ from edgefleet.serving.tensors import (
     to_binary,
     to_json,
 )
+from edgefleet.serving.worker_release import WorkerEnded
 
 EXTENSIONS: Final = ("binary_tensor_data",)
 _PLATFORM: Final = "onnxruntime_onnx"
@@ -39,6 +42,7 @@ class _Inference:
     """A parsed request: the inputs to run and the form of the answer."""
 
     began_ns: int
+    generation_line: bytes
     id: str | None
     inputs: dict[str, Tensor]
     wanted: tuple[tuple[str, bool], ...]  # name of the output, and whether as binary
@@ -78,7 +82,7 @@ class OpenInference:
             case ["v2", "health", "live"]:
                 return _json({"live": True})
             case ["v2", "health", "ready"]:
-                self._host.require()
+                self._host.check_ready()
                 return _json({"ready": True})
             case ["v2", "models", model] | ["v2", "models", model, "versions", _]:
                 return _metadata(self._find(model, path[4] if len(path) > 4 else None))
@@ -90,15 +94,10 @@ class OpenInference:
             case _:
                 raise OperatorError("not_found", f"There is no endpoint /{'/'.join(path)}.")
 
-    def _find(self, model: str, version: str | None) -> ActiveRelease:
+    def _find(self, model: str, version: str | None) -> Release:
         active = self._host.routes.get(model)
         if active is None:
-            served = ", ".join(sorted(self._host.require()))
-            raise OperatorError(
-                "not_found",
-                f"This device does not serve model {model}. It serves: {served}.",
-                field="model",
-            )
+            raise self._host.not_served(model)
         if version is not None and version != active.release:
             raise OperatorError(
                 "not_found",
@@ -111,37 +110,44 @@ class OpenInference:
         began_ns = time.perf_counter_ns()
         active = self._find(model, version)
         try:
-            inference = _read(request, active, began_ns)
-            if not active.inline:
-                tensors = active.submit(inference.inputs, inference.outputs)
-                return _infer_in_turn(active, inference, tensors)
+            inference = _read(request, active, began_ns, self._host.generation_line)
+            inferred = active.infer(inference.inputs, inference.outputs)
         except EdgefleetError as error:
-            active.stats.refused[error.code] += 1
+            _count(active, error)
             raise
-        return _infer_now(active, inference)
+        except WorkerEnded:
+            return self._infer(request, model, version)
+        if isinstance(inferred, tuple):
+            return _answer(active, inference, inferred)
+        return self._infer_in_turn(active, inference, inferred, (request, model, version))
+
+    async def _infer_in_turn(
+        self,
+        active: Release,
+        inference: _Inference,
+        coming: "asyncio.Future[Inferred]",
+        asked: tuple[Request, str, str | None],
+    ) -> Reply:
+        try:
+            inferred = await coming
+        except EdgefleetError as error:
+            _count(active, error)
+            raise
+        except WorkerEnded:
+            again = self._infer(*asked)  # of the release that requests go to now
+            return again if isinstance(again, Reply) else await again
+        return _answer(active, inference, inferred)
 
 
-def _infer_now(active: ActiveRelease, inference: _Inference) -> Reply:
-    try:
-        tensors = active.run(inference.inputs, inference.outputs)
-    except EdgefleetError:
+def _count(active: Release, error: EdgefleetError) -> None:
+    """Count a request that was not answered: failed in the model, or refused before it."""
+    if error.code == "inference_failed":
         active.stats.failed()
-        raise
-    return _answer(active, inference, tensors)
+    else:
+        active.stats.refused[error.code] += 1
 
 
-async def _infer_in_turn(
-    active: ActiveRelease, inference: _Inference, coming: "asyncio.Future[list[Tensor]]"
-) -> Reply:
-    try:
-        tensors = await coming
-    except EdgefleetError:
-        active.stats.failed()
-        raise
-    return _answer(active, inference, tensors)
-
-
-def _read(request: Request, active: ActiveRelease, began_ns: int) -> _Inference:
+def _read(request: Request, active: Release, began_ns: int, generation_line: bytes) -> _Inference:
     encoding = request.headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise OperatorError(
@@ -165,9 +171,8 @@ def _read(request: Request, active: ActiveRelease, began_ns: int) -> _Inference:
         request_id = parsed.id
     names = tuple(name for name, _ in wanted)
     quality = active.wanted.quality.output
-    return _Inference(
-        began_ns, request_id, inputs, wanted, names if quality in names else (*names, quality)
-    )
+    outputs = names if quality in names else (*names, quality)
+    return _Inference(began_ns, generation_line, request_id, inputs, wanted, outputs)
 
 
 def _json_length(request: Request, size_bytes: int) -> int:
@@ -206,8 +211,13 @@ def _wanted(
     return tuple(wanted.items())
 
 
-def _answer(active: ActiveRelease, inference: _Inference, tensors: list[Tensor]) -> Reply:
-    """Encode the outputs and count the request as served or refused."""
+def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply:
+    """Encode the outputs and count the request as served or refused.
+
+    The way to a worker and back is no part of the latency, so that releases in trial and confirmed
+    releases compare.
+    """
+    tensors, lost_ns = inferred
     made = dict(zip(inference.outputs, tensors, strict=True))
     outputs: list[dict[str, Any]] = []
     pieces: list[bytes] = []
@@ -235,22 +245,23 @@ def _answer(active: ActiveRelease, inference: _Inference, tensors: list[Tensor])
     head = encode(answer)
     quality = active.wanted.quality
     active.stats.succeeded(
-        (time.perf_counter_ns() - inference.began_ns) // 1_000,
+        (time.perf_counter_ns() - inference.began_ns - lost_ns) // 1_000,
         made[quality.output],
         quality.scores,
         inference.inputs.get(active.inputs[0].name) if active.inputs else None,
     )
     if not pieces:
-        return Reply(200, head)
+        return Reply(200, head, lines=inference.generation_line)
     return Reply(
         200,
         b"".join((head, *pieces)),
         "application/octet-stream",
         (("Inference-Header-Content-Length", str(len(head))),),
+        inference.generation_line,
     )
 
 
-def _metadata(active: ActiveRelease) -> Reply:
+def _metadata(active: Release) -> Reply:
     return _json(
         {
             "name": active.model,

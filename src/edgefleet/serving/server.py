@@ -12,6 +12,7 @@ from edgefleet.serving.control import Control
 from edgefleet.serving.limits import CONTROL, INFERENCE
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference, render_error
+from edgefleet.serving.run_marks import RunMarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ async def serve(settings: ServingSettings, on_ready: Callable[[str], None]) -> N
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    models = ModelHost(settings.data_dir)
+    models = ModelHost(settings.data_dir, RunMarks(settings.control_socket.with_suffix(".running")))
     inference = await listen(
         OpenInference(models),
         host=settings.host,

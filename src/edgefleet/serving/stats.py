@@ -99,8 +99,8 @@ class Stats:
         self.requests += 1
         self.errors += 1
 
-    def live(self) -> LiveStats:
-        """The counters for the agent."""
+    def live(self, memory_mib: int = 0) -> LiveStats:
+        """The counters for the agent. ``memory_mib`` is the memory of the release alone."""
         return LiveStats(
             requests=self.requests,
             errors=self.errors,
@@ -110,7 +110,7 @@ class Stats:
             latency_us_p50=self.latency.quantile_us(0.50),
             latency_us_p95=self.latency.quantile_us(0.95),
             in_flight=self.in_flight,
-            memory_mib=memory_kib() >> 10,
+            memory_mib=memory_mib,
             sketches=Sketches(
                 latency=sparse(self.latency.counts),
                 confidence=tuple(self.confidence),
@@ -156,6 +156,10 @@ def confidence_sum(scores: Tensor, kind: Scores) -> float:
     return 0.0
 
 
-def memory_kib() -> int:
-    """Resident memory of this process, in KiB."""
-    return int(_STATM.read_text().split()[1]) * _PAGE_KIB
+def memory_kib(pid: int | None = None) -> int:
+    """Resident memory of the process (this one without ``pid``), in KiB. 0 if it has ended."""
+    try:
+        statm = (_STATM if pid is None else Path(f"/proc/{pid}/statm")).read_text()
+    except OSError:
+        return 0
+    return int(statm.split()[1]) * _PAGE_KIB

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from edgefleet.protocol.device import Offer, Outcome, OutcomeKind, Phase, Reason
+from edgefleet.protocol.device import ModelReport, Offer, Outcome, OutcomeKind, Phase, Reason
 from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.testing.behaviour import Fate
 from edgefleet.testing.limits import REQUESTS_PER_S
@@ -28,6 +28,9 @@ class FakeDevice:
     the engine admits it. The trial ends after the offer's ``confirm_after_s``. The device rolls
     back when the hub offers a revert.
 
+    ``beside`` are other models on the device, which it reports and never changes. An agent with one
+    model reports the first of them until it runs a release of its own.
+
     ``offline`` may be a function of the time. An offline device does nothing. ``requests_s`` is the
     number of requests that it serves in a second. At 0 it reports no telemetry. With
     ``answers_lost`` its check-ins reach the hub, but no answer comes back.
@@ -41,6 +44,7 @@ class FakeDevice:
     memory_mib: int = 1024
     protocol: int = ONE_MODEL  # the protocol version of the agent
     fetch_s: float = 5.0
+    beside: tuple[ModelReport, ...] = ()
     requests_s: float = REQUESTS_PER_S
     offline: bool | Callable[[float], bool] = False
     answers_lost: bool = False

@@ -8,9 +8,16 @@ from typing import Final
 from msgspec.structs import replace
 
 from edgefleet.base.ids import device_hash, mix64
-from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.device import (
+    CheckIn,
+    ModelReport,
+    Outcome,
+    OutcomeKind,
+    Telemetry,
+    digest,
+)
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
-from edgefleet.protocol.version import OLDEST, PROTOCOL
+from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL
 from edgefleet.rollout import checkin
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.testing.behaviour import Behaviour, Fate
@@ -205,7 +212,8 @@ class FakeFleet(MemoryHub):
             if outcome.id in answered.acked:
                 device.acknowledged(outcome.id, now, fate)
         if not device.dead:
-            device.receive(answered.offer, now)
+            mine = (offer for offer in answered.offers if offer.model == self.model)
+            device.receive(next(mine, None), now)
 
     def _check_in_of(
         self,
@@ -214,12 +222,27 @@ class FakeFleet(MemoryHub):
         figures: Telemetry | None = None,
     ) -> CheckIn:
         device.seq += 1
+        if device.protocol > ONE_MODEL:
+            mine = ModelReport(model=self.model, release=device.running, phase=device.phase)
+            models = tuple(one for one in (mine, *device.beside) if one.is_on_device)
+            return CheckIn(
+                protocol=device.protocol,
+                seq=device.seq,
+                digest=digest(models),
+                models=models,
+                full=True,
+                outcomes=outcomes,
+                telemetry=figures and replace(figures, model=self.model),
+            )
+        model, release = self.model, device.running
+        if release is None and device.beside:
+            model, release = device.beside[0].model, device.beside[0].release
         return CheckIn(
             protocol=device.protocol,
             seq=device.seq,
             phase=device.phase,
-            model=self.model if device.running is not None else None,
-            release=device.running,
+            model=model if release is not None else None,
+            release=release,
             outcomes=outcomes,
             telemetry=figures,
         )

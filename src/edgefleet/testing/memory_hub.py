@@ -51,6 +51,7 @@ class _Enrolled:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     runtimes: tuple[str, ...] = ("onnx",)
     memory_mib: int = 1024
+    models_memory_mib: int = 0
 
 
 class MemoryHub:
@@ -86,9 +87,10 @@ class MemoryHub:
         *,
         runtimes: tuple[str, ...] = ("onnx",),
         memory_mib: int = 1024,
+        models_memory_mib: int = 0,
     ) -> int:
         """Enrol a device. Returns its row."""
-        enrolled = _Enrolled(name, profile, labels or {}, runtimes, memory_mib)
+        enrolled = _Enrolled(name, profile, labels or {}, runtimes, memory_mib, models_memory_mib)
         self._enrolled.append(enrolled)
         return _add(self.engine, enrolled)
 
@@ -241,4 +243,5 @@ def _add(engine: Engine, enrolled: _Enrolled) -> int:
         enrolled.labels,
         runtimes=enrolled.runtimes,
         memory_mib=enrolled.memory_mib,
+        models_memory_mib=enrolled.models_memory_mib,
     )

@@ -1,8 +1,10 @@
 """The content of each page: from the hub's views to the values that the templates show."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlencode
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.operator import AuditEntry, DevicePage, ModelView
@@ -44,9 +46,18 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
     fleet = hub.fleet()
     rollouts = hub.rollouts().rollouts
     models = hub.models().models
+    open_of = Counter(rollout.model for rollout in rollouts if rollout.id in fleet.rollouts_open)
     context = {
         "fleet": fleet,
-        "on_release": [(model, parts_of(model, fleet.on_release)) for model in models],
+        "on_release": [
+            (
+                model,
+                parts_of(model, fleet.on_release),
+                sum(fleet.on_release.get(model.name, {}).values()),
+                open_of[model.name],
+            )
+            for model in models
+        ],
         "frozen": hub.frozen(),
         "quarantined": hub.quarantined(),
         "profile_bars": _bars(fleet.by_profile),
@@ -77,9 +88,15 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
     return Page("Fleet now", "fleet", "fleet.html", parts, context, fleet)
 
 
-def rollouts_page(hub: Reads, _: Asked) -> Page:
-    listed = hub.rollouts()
-    context = {"rollouts": listed.rollouts, "rollouts_heading": "Newest first"}
+def rollouts_page(hub: Reads, asked: Asked) -> Page:
+    model = asked.query.get("model", "").strip()
+    listed = hub.rollouts(model)
+    context = {
+        "rollouts": listed.rollouts,
+        "rollouts_heading": f"Newest first, of {model}" if model else "Newest first",
+        "models": [one.name for one in hub.models().models],
+        "model": model,
+    }
     return Page("Rollouts", "rollouts", "rollouts.html", ("rollout_rows",), context, listed)
 
 
@@ -131,15 +148,23 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
 
 def devices_page(hub: Reads, asked: Asked) -> Page:
     selector = asked.query.get("selector", "").strip()
+    runs = asked.query.get("runs", "").strip()
     after = asked.query.get("after") or None
     problem: OperatorError | None = None
     try:
-        listed = hub.devices(after, limits.DEVICES_PER_PAGE, selector)
+        listed = hub.devices(after, limits.DEVICES_PER_PAGE, selector, runs)
     except OperatorError as error:
-        if error.code not in {"selector_invalid", "selector_key_unknown"}:
+        if error.code not in {"selector_invalid", "selector_key_unknown"} and error.field != "runs":
             raise
         listed, problem = DevicePage(devices=()), error
-    context = {"listed": listed, "selector": selector, "after": after, "problem": problem}
+    context = {
+        "listed": listed,
+        "selector": selector,
+        "runs": runs,
+        "filters": urlencode([(k, v) for k, v in (("selector", selector), ("runs", runs)) if v]),
+        "after": after,
+        "problem": problem,
+    }
     return Page("Devices", "devices", "devices.html", ("device_rows",), context, listed)
 
 

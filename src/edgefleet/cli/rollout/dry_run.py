@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from edgefleet.cli.rollout.render import added
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import duration, size
 from edgefleet.protocol.operator import PlanFleet
@@ -14,6 +15,9 @@ from edgefleet.sim.virtual.dry_run import FleetToTry, Prediction, predict
 from edgefleet.sim.virtual.scenario import Group
 
 SEED: Final = 7  # the same plan on the same fleet gives the same result
+
+
+_TOO_SMALL: Final = ("memory_too_small", "memory_full")  # of ``PlanFleet.ineligible``
 
 
 class Tried(Wire, frozen=True, kw_only=True):
@@ -38,15 +42,31 @@ def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> 
     return Tried(fleet=found, prediction=predict(plan, fleet, manifest, seed=SEED, now=begins))
 
 
-def trial_lines(tried: Tried) -> list[str]:
-    """The prediction as text, wave by wave."""
+def _memory(found: PlanFleet) -> str:
+    """The memory that a device needs, and the number of devices without it."""
+    by_profile = found.memory_mib
+    if len(set(by_profile.values())) == 1:
+        needed = f"{next(iter(by_profile.values()))} MiB per device"
+    else:
+        each = (f"{mib} MiB on {profile}" for profile, mib in by_profile.items())
+        needed = f"{', '.join(each)}, per device"
+    count = sum(found.ineligible.get(reason, 0) for reason in _TOO_SMALL)
+    if not count:
+        return needed
+    return f"{needed}; it does not fit on {count} {'device' if count == 1 else 'devices'}"
+
+
+def trial_lines(tried: Tried, model: str) -> list[str]:
+    """The prediction as text, wave by wave. ``model`` is that of the plan."""
     found, predicted = tried.fleet, tried.prediction
     ineligible = ", ".join(f"{count} {reason}" for reason, count in found.ineligible.items())
     if predicted is None:
         return [f"No device is eligible: {ineligible}."]
     rows = [
         ("devices", f"{predicted.devices}, {found.offline} of them offline now"),
+        *([("adds", added(model, found.adds, found.had_model))] if found.adds else []),
         *([("ineligible", ineligible)] if ineligible else []),
+        *([("memory", _memory(found))] if found.memory_mib else []),
         ("bytes", f"{size(predicted.bytes)}, without caches"),
         ("in trial", f"at most {predicted.most_in_trial} at once"),
         (

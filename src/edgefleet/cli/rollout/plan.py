@@ -57,8 +57,9 @@ def plan(
 ) -> int:
     """Plan a rollout in waves.
 
-    The hub checks the plan against the fleet (a variant for each profile, no other rollout on the
-    same devices, no release that was rolled back before) and stores it. No device gets the release
+    The hub checks the plan against the fleet (a variant for each profile, no other rollout of the
+    model on the same devices, no release that was rolled back before, no displaced model) and
+    stores it. No device gets the release
     before `edgefleet rollout start`, or --start.
 
     The first wave is the canary. A gate judges each wave: it passes if enough devices stay healthy
@@ -74,7 +75,7 @@ def plan(
             found = hub.plan_fleet(spec)
             release = hub.release(spec.model, spec.release)
             tried = try_plan(spec, found, release.manifest)
-            invocation.screen.answer(tried, trial_lines(tried))
+            invocation.screen.answer(tried, trial_lines(tried, spec.model))
             return Exit.DONE
         view = hub.plan(spec)
         if start or watch:

@@ -16,7 +16,9 @@ from edgefleet.protocol.rollout import (
 )
 
 BAR_CHARS: Final = 40
-_OPTIONAL: Final = frozenset({"bounds", "left out", "approved", "exposure", "error rate", "silent"})
+_OPTIONAL: Final = frozenset(
+    {"adds", "bounds", "left out", "approved", "exposure", "error rate", "silent"}
+)
 
 
 def rollout_lines(view: RolloutView) -> list[str]:
@@ -26,7 +28,8 @@ def rollout_lines(view: RolloutView) -> list[str]:
         row
         for row in (
             ("rollout", view.id),
-            ("moves", f"{view.model} {view.release}, from {view.previous or 'nothing'}"),
+            ("moves", f"{view.model} {view.release}{_from(view.previous)}"),
+            ("adds", added(view.model, view.adds, view.had_model) if view.adds else ""),
             ("fleet", view.selector or "every device"),
             ("status", f"{view.status.value} ({view.reason}): {view.text}"),
             ("generation", view.generation),
@@ -52,6 +55,16 @@ def rollout_lines(view: RolloutView) -> list[str]:
     rows = [_wave(view, index, wave) for index, wave in enumerate(view.waves)]
     head = ("", "wave", "cut", "exposed", "opened", "verdict")
     return [*lines, "", *table(head, rows)]
+
+
+def added(model: str, adds: int, had_model: int) -> str:
+    """``model detector to 40 devices (3 already run it)``."""
+    devices = "1 device" if adds == 1 else f"{adds} devices"
+    return f"model {model} to {devices} ({had_model} already run it)"
+
+
+def _from(previous: str | None) -> str:
+    return "" if previous is None else f", from {previous}"
 
 
 def wave_bar(evidence: Evidence, width: int = BAR_CHARS) -> str:

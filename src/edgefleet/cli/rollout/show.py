@@ -11,12 +11,20 @@ from edgefleet.cli.values import age
 from edgefleet.cli.wait_report import wait_lines
 
 
-@verb("list", examples=("edgefleet rollout list", "edgefleet rollout list --json"))
+@verb(
+    "list",
+    examples=(
+        "edgefleet rollout list",
+        "edgefleet rollout list --model detector",
+        "edgefleet rollout list --json",
+    ),
+)
+@click.option("--model", help="Only rollouts of this model.")
 @pass_invocation
-def list_(invocation: Invocation) -> None:
+def list_(invocation: Invocation, model: str | None) -> None:
     """List the newest 100 rollouts, newest first."""
     with reach(invocation) as hub:
-        found = hub.rollouts()
+        found = hub.rollouts(model=model)
     rows = [
         (
             view.id,

@@ -9,28 +9,31 @@ from edgefleet.protocol.rollout import Freeze, RolloutSpec
 from edgefleet.protocol.why import WAITS
 from edgefleet.rollout.constraints.blocked import DeviceConstraint
 from edgefleet.rollout.constraints.label_budget import Budgets, LabelsByRow
+from edgefleet.rollout.constraints.memory import Memory
 from edgefleet.rollout.constraints.other_trial import Giver, OtherTrial, Trials
 from edgefleet.rollout.constraints.pace import ByteBudget
 from edgefleet.rollout.constraints.quarantine import Quarantine
 from edgefleet.rollout.fleet.columns import Rows
-from edgefleet.rollout.fleet.device_models import DeviceModels
+from edgefleet.rollout.fleet.fleet import Fleet
 
 
 @dataclass(slots=True)
 class FleetConstraints:
     """Freeze, quarantine, budgets by label and byte budget. An engine has one such object."""
 
-    models: DeviceModels
+    fleet: Fleet
     freeze: Freeze = field(default_factory=lambda: Freeze(frozen=False))
     quarantine: Quarantine = field(default_factory=Quarantine)
     budgets: Budgets = field(default_factory=Budgets)
     bytes: ByteBudget = field(default_factory=ByteBudget)
     other_trial: OtherTrial = field(init=False)
+    memory: Memory = field(init=False)
     per_device: tuple[DeviceConstraint, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.other_trial = OtherTrial(self.models)
-        self.per_device = (self.quarantine, self.other_trial)
+        self.other_trial = OtherTrial(self.fleet.models)
+        self.memory = Memory(self.fleet)
+        self.per_device = (self.quarantine, self.memory, self.other_trial)
 
     def blocked_rows(self, rollout: str, model: str, *, to_download: bool = False) -> Rows:
         """The devices that a constraint keeps from a start, or from a download. They ascend."""

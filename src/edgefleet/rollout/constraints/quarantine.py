@@ -22,15 +22,17 @@ class Quarantine:
     blocks_downloads: ClassVar = True
 
     def __init__(self) -> None:
-        self.is_active = False  # a device of any model was rolled back
+        self.is_active = False  # a device was quarantined once
         self.counts: dict[str, Counter[int]] = {}  # model -> row -> rollbacks
         self._cleared: dict[tuple[str, int], int] = {}
         self._rows: dict[str, Rows] = {}
 
     def add(self, model: str, row: int) -> None:
         """Count one more rollback of the device."""
-        self.is_active = True
-        self.counts.setdefault(model, Counter())[row] += 1
+        counts = self.counts.setdefault(model, Counter())
+        counts[row] += 1
+        if counts[row] >= TOO_MANY:
+            self.is_active = True
         self._rows.pop(model, None)
 
     def count(self, model: str, row: int) -> int:

@@ -17,17 +17,25 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.device import Outcome, Scores, Telemetry
-from edgefleet.protocol.metrics import CHANGES, LIMITS, ChangeMetric
+from edgefleet.protocol.device import Outcome, Telemetry
+from edgefleet.protocol.metrics import CHANGES, LIMITS
 from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts
-from edgefleet.rollout.evidence.sequential import Bet, e_value
+from edgefleet.rollout.evidence.neighbours import Neighbours
+from edgefleet.rollout.evidence.pairing import (
+    Pair,
+    Pairing,
+    bet_on,
+    difference,
+    place_bet,
+    reach,
+)
+from edgefleet.rollout.evidence.sequential import Bet
 from edgefleet.rollout.evidence.sketch import Sketch, or_nothing
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
     LIMIT_REQUESTS,
     SCORES_PER_DEVICE,
-    SCORES_WAITING,
 )
 
 _CONFIRMED: Final = tuple(
@@ -59,7 +67,7 @@ class Figures:
     _scores: "array[float]" = field(default_factory=lambda: array("d"))  # sum and count of each row
 
     def add(self, row: int, telemetry: Telemetry) -> None:
-        _reach(self._reported, row)
+        reach(self._reported, row)
         if not self._reported[row]:
             self._reported[row] = 1
             self.devices += 1
@@ -76,7 +84,7 @@ class Figures:
 
     def add_all(self, rows: Rows, telemetry: Telemetry) -> None:
         """``add`` for many devices that report the same."""
-        _reach(self._reported, int(rows.max()))
+        reach(self._reported, int(rows.max()))
         reported = np.frombuffer(self._reported, np.uint8)
         self.devices += int(np.count_nonzero(reported[rows] == 0))
         reported[rows] = 1
@@ -149,20 +157,13 @@ class Figures:
 
 @dataclass(slots=True)
 class Cohorts:
-    """Canary and control of one rollout, and the bets on their differences.
-
-    The device is the unit: each device counts once as canary and once as control. The k-th canary
-    is paired with the control that reported last, or with the next control that reports.
-    """
+    """Canary and control of one rollout, and the bets on their differences."""
 
     canary: Figures = field(default_factory=Figures)
     control: Figures = field(default_factory=Figures)
+    neighbours: Neighbours = field(default_factory=Neighbours)
     _bets: dict[str, Bet] = field(default_factory=dict)
-    _canaries: dict[int, Scores] = field(
-        default_factory=dict
-    )  # canaries without a pair, oldest first
-    _controls: dict[int, Scores] = field(default_factory=dict)
-    _paired: bytearray = field(default_factory=bytearray)  # one byte for each row
+    _pairing: Pairing = field(default_factory=Pairing)
     _flags: bytearray = field(default_factory=bytearray)
     _above: dict[int, int] = field(default_factory=dict)  # flag -> devices
 
@@ -176,12 +177,8 @@ class Cohorts:
         scores = telemetry.scores
         if scores is None or scores.to_release != telemetry.release:
             return
-        if scores.from_release != scores.to_release and self._fresh(row, self._canaries):
-            if self._controls:
-                other, control = self._controls.popitem()
-                self._pair(row, scores, other, control, gate)
-            elif len(self._canaries) < SCORES_WAITING:
-                self._canaries[row] = scores
+        if scores.from_release != scores.to_release:
+            self._bet_on(self._pairing.add_canary(row, scores), gate)
 
     def add_canaries(
         self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
@@ -209,39 +206,25 @@ class Cohorts:
         scores = telemetry.scores
         if scores is None or not scores.from_release == scores.to_release == telemetry.release:
             return
-        self._controls.pop(row, None)
-        if not self._fresh(row, self._controls):
-            return
-        if self._canaries:
-            canary = next(iter(self._canaries))
-            self._pair(canary, self._canaries.pop(canary), row, scores, gate)
-            return
-        self._controls[row] = scores
-        if len(self._controls) > SCORES_WAITING:
-            del self._controls[next(iter(self._controls))]
+        self._bet_on(self._pairing.add_control(row, scores), gate)
 
     def confirmed(self, outcome: Outcome, gate: GateSpec, *, times: int = 1) -> None:
         """Add the golden accuracies of confirmed devices, of this release and the previous one."""
         for metric, confirmed in _CONFIRMED:
             change = confirmed(outcome)
             if change is not None:
-                self._bet(metric, metric.worse_by(change), gate, times)
+                place_bet(self._bets, metric, metric.worse_by(change), gate, times)
 
     def differences(self) -> tuple[Difference, ...]:
         """The results of the bets, in a fixed order."""
-        return tuple(
-            Difference(
-                metric=metric.key,
-                pairs=bet.count,
-                mean=bet.mean,
-                low=bet.interval[0],
-                high=bet.interval[1],
-                allowed=bet.allowed,
-                e_value=e_value(bet.log_peak),
-            )
-            for metric in CHANGES
-            if (bet := self._bets.get(metric.key)) is not None
-        )
+        found: list[Difference] = []
+        for metric in CHANGES:
+            bet = self._bets.get(metric.key)
+            if bet is not None:
+                found += filter(None, [difference(metric, bet)])
+            elif metric.of_neighbours and self.neighbours.bets:
+                found += filter(None, [self.neighbours.difference(metric)])
+        return tuple(found)
 
     def limits(self) -> LimitCounts:
         above = self._above
@@ -253,7 +236,7 @@ class Cohorts:
     ) -> None:
         """Compare the last report of the device with the limits. It replaces earlier reports."""
         now = _flags(telemetry, gate, memory_limit_mib)
-        _reach(self._flags, row)
+        reach(self._flags, row)
         before = self._flags[row]
         self._flags[row] = now
         for flag in (_COUNTED, *_FLAGS.values()):
@@ -265,7 +248,7 @@ class Cohorts:
         self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
         now = _flags(telemetry, gate, memory_limit_mib)
-        _reach(self._flags, int(rows.max()))
+        reach(self._flags, int(rows.max()))
         flags = np.frombuffer(self._flags, np.uint8)
         before = flags[rows]
         flags[rows] = now
@@ -274,27 +257,10 @@ class Cohorts:
             if change:
                 self._above[flag] = self._above.get(flag, 0) + change
 
-    def _fresh(self, row: int, waiting: Mapping[int, Scores]) -> bool:
-        _reach(self._paired, row)
-        return not self._paired[row] and row not in waiting
-
-    def _pair(
-        self, canary: int, ours: Scores, control: int, theirs: Scores, gate: GateSpec
-    ) -> None:
-        self._paired[canary] = self._paired[control] = 1
-        for metric in CHANGES:
-            if metric.scored is None:
-                continue
-            mine, other = metric.scored(ours), metric.scored(theirs)
-            if mine is not None and other is not None:
-                self._bet(metric, metric.worse_by(mine - other), gate)
-
-    def _bet(self, metric: ChangeMetric, difference: float, gate: GateSpec, times: int = 1) -> None:
-        bet = self._bets.get(metric.key)
-        if bet is None:
-            allowed = metric.allowed(gate)
-            bet = Bet(allowed=allowed, bound=max(metric.cutoff, 2 * allowed))
-        self._bets[metric.key] = bet.after(difference, times)
+    def _bet_on(self, pair: Pair | None, gate: GateSpec) -> None:
+        if pair is not None:
+            own = (metric for metric in CHANGES if not metric.of_neighbours)
+            bet_on(self._bets, own, pair, gate)
 
 
 def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int) -> int:
@@ -304,9 +270,3 @@ def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int) -> int:
         if metric.exceeds(telemetry, metric.allowed(gate), memory_limit_mib):
             flags |= _FLAGS[metric.key]
     return flags
-
-
-def _reach(column: bytearray, row: int) -> None:
-    """Grow the column for ``row``. No numpy view of the column may exist."""
-    if row >= len(column):
-        column.extend(bytes(max(1024, row + 1)))

@@ -16,6 +16,7 @@ from edgefleet.rollout.evidence.sequential import (
     exact_p_value,
     log_rate_evidence,
     rate_interval,
+    share_of,
 )
 from edgefleet.rollout.lifecycle.typed_replace import replace
 
@@ -167,7 +168,7 @@ def _errors(
     # Once for each wave: all available devices have finished, so the sample was fixed beforehand.
     tested = before is not None and before.reason in (INCONCLUSIVE, SOAK)
     ended = sample.size >= sample.needed and not sample.waiting and not tested
-    share = _ends_share(evidence.wave) * ENDS_ALPHA * spec.alpha
+    share = share_of(evidence.wave) * ENDS_ALPHA * spec.alpha
     at_end = ended and exact_p_value(sample.bad, sample.size, spec.max_error_rate) <= share
     if not (none_healthy or sure or at_end):
         return None
@@ -210,6 +211,7 @@ def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
             amount=metric.unit.text(found.mean),
             allowed=metric.unit.text(found.allowed),
             pairs=found.pairs,
+            neighbour=found.neighbour,
         )
     return None
 
@@ -240,11 +242,6 @@ def _rate(bad: int, size: int, allowed: float) -> Rate:
 
 def _log_evidence(rate: Rate) -> float:
     return log_rate_evidence(rate.bad, rate.size, rate.allowed)
-
-
-def _ends_share(wave: int) -> float:
-    """The share of alpha for the test at the end of the k-th wave. The sum over all waves is 1."""
-    return 6 / (math.pi * wave) ** 2
 
 
 def _unjudged(evidence: Evidence) -> str:

@@ -157,6 +157,11 @@ def _weight(variance: float, turn: int) -> float:
     return min(wanted, 0.5)
 
 
+def share_of(number: int) -> float:
+    """The share of alpha for the k-th of a series of tests, from 1. The sum over all is 1."""
+    return 6 / (math.pi * number) ** 2
+
+
 def e_value(log_evidence: float) -> float:
     """The e-value, at most 1e12 so that it fits into JSON."""
     return math.exp(min(log_evidence, math.log(1e12)))

@@ -29,6 +29,7 @@ _NO_SET: Final = 0
 _UNKNOWN: Final = 1
 _IDLE: Final = Phase.IDLE
 _ORDER: Final = {phase: place for place, phase in enumerate(Phase)}
+Digests = npt.NDArray[np.uint32]
 _Contents = Mapping[str, tuple[str | None, Phase]]
 
 
@@ -49,6 +50,7 @@ class DeviceModels:
         self.sets = self._sets.values
         self.known_lists: dict[tuple[str | None, str | None, Phase], tuple[int, int]] = {}
         self._activities: Interned[Activity] = Interned(())
+        self._alone: list[int] = []  # by release, the number of the set that has it alone
         self._set = np.zeros(0, np.uint16)
         self._activity = np.zeros(0, np.uint16)
         self._sent_digest: dict[int, int] = {}  # row -> digest of a list that is kept in part only
@@ -127,7 +129,7 @@ class DeviceModels:
         key = number << 16 | activity
         known = self._digests.get(key)
         if known is None:
-            known = self._digests[key] = digest(_reports(self._contents(number, activity)))
+            known = self._digest(key)
         return sent != known and sent != self._sent_digest.get(row)
 
     def accept_digest(self, row: int, sent: int) -> None:
@@ -144,6 +146,42 @@ class DeviceModels:
         self._sent_digest.clear()
 
     # All devices.
+
+    def all_digests_differ(self, rows: Rows, sent: Digests | int) -> Mask:
+        """``digest_differs`` for each of the ascending ``rows``. ``sent`` has one or one a row."""
+        if len(self._idle_digests) < len(self._sets):
+            known = [self._digest(number << 16) for number in range(len(self._sets))]
+            self._idle_digests: Digests = np.array(known, np.uint32)
+        differs: Mask = self._idle_digests[gather(self._set, rows)] != sent
+        busy = np.flatnonzero(gather(self._activity, rows))
+        if len(busy):
+            keys = self._keys(rows[busy])
+            each = np.broadcast_to(np.asarray(sent, np.uint32), len(rows))[busy]
+            for key in np.unique(keys).tolist():
+                alike = keys == key
+                differs[busy[alike]] = each[alike] != self._digest(key)
+        for place in np.flatnonzero(differs).tolist() if self._sent_digest else ():
+            digest_of_row = sent if isinstance(sent, int) else int(sent[place])
+            differs[place] = self._sent_digest.get(int(rows[place])) != digest_of_row
+        return differs
+
+    def write_reports(self, rows: Rows, reports: tuple[ModelReport, ...], *, full: bool) -> None:
+        """``intern`` for many devices with the same reports, and write the numbers."""
+        keys = self._keys(rows)
+        alike = [np.arange(len(rows))]
+        if not full and (keys != keys[0]).any():
+            alike = [np.flatnonzero(keys == key) for key in np.unique(keys).tolist()]
+        for places in alike:  # places, not numbers: the next ``intern`` may change every number
+            mine = rows[places]
+            number, activity = self.intern(int(mine[0]), reports, full=full)
+            self._set[mine] = number
+            self._activity[mine] = activity
+
+    def accept_digests(self, rows: Rows, sent: int) -> None:
+        """``accept_digest`` for many devices that sent the same list."""
+        if self._sent_digest or self.all_digests_differ(rows[:1], sent).any():
+            for row in rows.tolist():
+                self.accept_digest(row, sent)
 
     def write_numbers(self, rows: Rows, releases: npt.NDArray[np.uint32]) -> bool:
         """Replace the models of idle devices, each by one release.
@@ -165,6 +203,10 @@ class DeviceModels:
         key = (model, release, phase)
         return self._write_all(rows, *(self.known_lists.get(key) or self.intern_one(*key)))
 
+    def set_numbers(self, count: int) -> Numbers:
+        """The numbers of the sets of the first ``count`` rows. Do not write to or keep them."""
+        return self._set[:count]
+
     def all_run(self, rows: Rows, release: int) -> Mask:
         """For each of the ascending ``rows``: True if the device runs the release."""
         answers = self._with_release.get(release)
@@ -173,6 +215,10 @@ class DeviceModels:
                 lambda one: release in one.numbers
             )
         return _looked_up(answers, gather(self._set, rows))
+
+    def all_have(self, rows: Rows, model: str) -> Mask:
+        """For each of the ascending ``rows``: True if the device has a release of the model."""
+        return _looked_up(self._of_sets(lambda one: model in one.by_model), gather(self._set, rows))
 
     def all_have_other(self, rows: Rows, model: str) -> Mask:
         """For each of the ascending ``rows``: True if the device has another model."""
@@ -213,10 +259,13 @@ class DeviceModels:
             return np.zeros(0, np.int64)
         return np.flatnonzero(np.isin(self._activity, wanted))
 
-    def count(self, selected: Mask) -> tuple[dict[int, int], dict[Phase, int]]:
-        """Number of selected devices by release number, and by the phase that is furthest."""
+    def count(self, selected: Mask) -> tuple[dict[int, int], dict[Phase, int], int]:
+        """Number of selected devices by release number, and by the phase that is furthest.
+
+        The last number counts the devices whose set is unknown.
+        """
         by_release: dict[int, int] = {}
-        sets = np.bincount(self._set[: len(selected)][selected])
+        sets = np.bincount(self._set[: len(selected)][selected], minlength=_UNKNOWN + 1)
         for number in np.flatnonzero(sets).tolist():
             for release in self._sets.values[number].numbers:
                 by_release[release] = by_release.get(release, 0) + int(sets[number])
@@ -224,7 +273,7 @@ class DeviceModels:
         activities = np.bincount(self._activity[: len(selected)][selected])
         for number in np.flatnonzero(activities).tolist():
             by_phase[furthest(self._activities.values[number])] += int(activities[number])
-        return dict(sorted(by_release.items())), by_phase
+        return dict(sorted(by_release.items())), by_phase, int(sets[_UNKNOWN])
 
     def copy(self, count: int) -> ReportedModels:
         """The columns of the first ``count`` rows and their tables, for ``load``."""
@@ -309,6 +358,18 @@ class DeviceModels:
         models = sorted({*phases, *releases})
         return {model: (releases.get(model), phases.get(model, _IDLE)) for model in models}
 
+    def _keys(self, rows: Rows) -> npt.NDArray[np.uint32]:
+        """The key in ``_digests`` for each of ``rows``."""
+        return self._set[rows].astype(np.uint32) << np.uint32(16) | self._activity[rows]
+
+    def _digest(self, key: int) -> int:
+        """The digest of a set and an activity. ``key`` has both numbers."""
+        known = self._digests.get(key)
+        if known is None:
+            contents = self._contents(key >> 16, key & 0xFFFF)
+            known = self._digests[key] = digest(_reports(contents))
+        return known
+
     def _of_sets(self, ask: Callable[[ReleaseSet], bool]) -> Answers:
         values = self._sets.values
         return Answers(lambda number: ask(values[number]), lambda: len(values))
@@ -316,9 +377,10 @@ class DeviceModels:
     def _forget_numbers(self) -> None:
         """Drop all that is cached by number: the sets or the activities have new ones."""
         self.known_lists.clear()
-        self._alone: list[int] = []  # by release, the number of the set that has it alone
+        self._alone = []
         self._applied: dict[tuple[int, tuple[ModelReport, ...]], tuple[int, int]] = {}
         self._digests: dict[int, int] = {}
+        self._idle_digests = np.zeros(0, np.uint32)  # by set, of devices without activity
         self._with_release: dict[int, Answers] = {}
         self._with_other: dict[str, Answers] = {}
         self._phases: dict[str, Answers] = {}

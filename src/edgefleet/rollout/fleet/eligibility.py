@@ -20,6 +20,7 @@ class Misfit(StrEnum):
     MEMORY_TOO_SMALL = (
         "memory_too_small"  # the memory limit of the variant exceeds the device memory
     )
+    MEMORY_FULL = "memory_full"  # the other models that the device should run leave too little
     AGENT_TOO_OLD = "agent_too_old"  # the hub does not serve the protocol version of the agent
     AGENT_ONE_MODEL = "agent_one_model"  # the agent has one model, and runs another one
 
@@ -27,6 +28,11 @@ class Misfit(StrEnum):
 def variants_of(manifest: ReleaseManifest) -> dict[str, Variant]:
     """The variants of a release by profile."""
     return {variant.profile: variant for variant in manifest.variants}
+
+
+def limits_of(manifest: ReleaseManifest) -> dict[str, int]:
+    """The memory limits of a release in MiB, by profile."""
+    return {variant.profile: variant.memory_limit_mib for variant in manifest.variants}
 
 
 def misfit(kit: Kit, variants: Mapping[str, Variant]) -> Misfit | None:

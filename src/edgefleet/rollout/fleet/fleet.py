@@ -20,6 +20,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
+from edgefleet.rollout.fleet.runs import Runs
 from edgefleet.rollout.fleet.selector import Selector
 from edgefleet.rollout.limits import SEQ_MAX
 
@@ -29,11 +30,15 @@ NO_PROTOCOL: Final = 255  # the protocol version of an agent, if it does not fit
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """The facts that eligibility depends on. Empty runtimes, or 0 memory: not reported."""
+    """The facts that eligibility depends on. Empty runtimes, or 0 memory: not reported.
+
+    ``memory_mib`` is the memory of the machine, ``models_memory_mib`` that for all its models.
+    """
 
     profile: str
     runtimes: frozenset[str] = frozenset()
     memory_mib: int = 0
+    models_memory_mib: int = 0
 
 
 class Fleet:
@@ -48,6 +53,7 @@ class Fleet:
         self.listening_since = listening_since
         self.offline_after_s = offline_after_s
         self.facts_version = 0  # grows when a device is added, or a fact behind eligibility changes
+        self.limits_memory = False  # a device has reported the memory for its models
         self._names: list[str] = []
         self._rows: dict[str, int] = {}
         self._kits: list[Kit] = []
@@ -79,6 +85,7 @@ class Fleet:
         *,
         runtimes: Iterable[str] = (),
         memory_mib: int = 0,
+        models_memory_mib: int = 0,
     ) -> int:
         """Enrol a device and return its row. The name must be new."""
         if name in self._rows:
@@ -90,7 +97,8 @@ class Fleet:
         self._names.append(name)
         self._rows[name] = row
         self._hash_at[row] = device_hash(name)
-        self._kit_at[row] = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
+        kit = Kit(profile, frozenset(runtimes), memory_mib, models_memory_mib)
+        self._kit_at[row] = self._kit_id(kit)
         self._labels_at[row] = self._label_id(labels)
         self.facts_version += 1
         return row
@@ -103,9 +111,10 @@ class Fleet:
         *,
         runtimes: Iterable[str] = (),
         memory_mib: int = 0,
+        models_memory_mib: int = 0,
     ) -> None:
         """Replace the facts of a device."""
-        kit_id = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib))
+        kit_id = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib, models_memory_mib))
         label_id = self._label_id(labels)
         if self._kit_at[row] != kit_id or self._labels_at[row] != label_id:
             self._kit_at[row] = kit_id
@@ -116,23 +125,28 @@ class Fleet:
         """Record the protocol version that the agent of the device sent last."""
         version = protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL
         before = self._protocol_at[row]
-        if before == version:
-            return
-        self._protocol_at[row] = version
-        self._changed_at[row] = 1
+        if before != version:
+            self._protocol_at[row] = version
+            self._changed_at[row] = 1
+            self._note_protocol(before, version)
+
+    def set_protocols(self, rows: Rows, protocol: int) -> None:
+        """``set_protocol`` for many devices with the same version."""
+        version = protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL
+        before = self._protocol[rows]
+        other = before != version
+        if other.any():
+            self._protocol[rows[other]] = version
+            self._changed[rows[other]] = 1
+            for one in np.flatnonzero(np.bincount(before[other])).tolist():
+                self._note_protocol(one, version)
+
+    def _note_protocol(self, before: int, version: int) -> None:
+        """Note that an agent has another version, if eligibility depends on the difference."""
         served = is_served(version) != (before == NOT_REPORTED or is_served(before))
         models = has_one_model(version) != has_one_model(before) and self.models.model_count > 1
         if served or models:
             self.facts_version += 1
-
-    def set_protocols(self, rows: Rows, protocol: int) -> None:
-        """``set_protocol`` for many devices with the same version."""
-        new = rows[self._protocol[rows] != protocol]
-        for before in np.unique(self._protocol[new]).tolist():
-            same = new[self._protocol[new] == before]
-            self.set_protocol(int(same[0]), protocol)  # notes a change of eligibility
-            self._protocol[same] = self._protocol_at[int(same[0])]
-            self._changed[same] = 1
 
     def observe(
         self,
@@ -180,6 +194,22 @@ class Fleet:
         self._last_seen[rows] = now
         if self.models.write_numbers(rows, running):
             self.facts_version += 1
+
+    def digest_heartbeats(self, rows: Rows, now: float | npt.NDArray[np.float64]) -> None:
+        """Record check-ins that have only a digest, and the digest does not differ.
+
+        ``now`` is one time for all, or one time per row.
+        """
+        self._last_seen[rows] = now
+
+    def observe_all_models(self, rows: Rows, now: float, check_in: CheckIn) -> None:
+        """``observe_models`` for many devices with the same report."""
+        if check_in.models or check_in.full:
+            self.models.write_reports(rows, check_in.models, full=check_in.full)
+            if check_in.full:
+                self.models.accept_digests(rows, check_in.digest)
+        self._last_seen[rows] = now
+        self.set_protocols(rows, check_in.protocol)
 
     def observe_all(
         self, rows: Rows, now: float, *, model: str | None, release: str | None, phase: Phase
@@ -357,6 +387,13 @@ class Fleet:
         by_set = np.fromiter((selector.matches(labels) for labels in self._label_sets), np.bool_)
         return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
 
+    def running(self, runs: Runs) -> Mask:
+        """One truth value per row: whether the device runs the model, or this release of it."""
+        rows = np.arange(len(self))
+        if runs.release is None:
+            return self.models.all_have(rows, runs.model)
+        return self.models.all_run(rows, self.models.release_id(runs.model, runs.release))
+
     def figures(self, now: float) -> FleetFigures:
         """Counts over the whole fleet. Online: a check-in within the last ``offline_after_s``."""
         seen = self._last_seen[: len(self)]
@@ -364,7 +401,7 @@ class Fleet:
         by_profile = dict.fromkeys((kit.profile for kit in self._kits), 0)
         for number, count in enumerate(np.bincount(self.kit_ids).tolist()):
             by_profile[self._kits[number].profile] += count
-        by_release, by_phase = self.models.count(online)
+        by_release, by_phase, unknown_sets = self.models.count(online)
         on_release: dict[str, dict[str, int]] = {}
         for number, count in by_release.items():
             if (named := self.models.release_named(number)) is not None:
@@ -375,6 +412,7 @@ class Fleet:
             by_profile=by_profile,
             by_phase={phase.value: count for phase, count in by_phase.items()},
             on_release=on_release,
+            unknown_sets=unknown_sets,
         )
 
     def _set_models(self, row: int, number: int, activity: int) -> None:
@@ -394,6 +432,7 @@ class Fleet:
         if number is None:
             number = self._kit_ids[kit] = len(self._kits)
             self._kits.append(kit)
+            self.limits_memory = self.limits_memory or kit.models_memory_mib > 0
         return number
 
     def _label_id(self, labels: Mapping[str, str]) -> int:

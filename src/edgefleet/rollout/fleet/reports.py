@@ -55,7 +55,8 @@ class FleetFigures:
     """Counts of the fleet at one time.
 
     ``by_phase`` counts online devices by the model that is furthest on its way. ``on_release``:
-    model -> release -> online devices.
+    model -> release -> online devices. ``unknown_sets`` counts online devices whose releases are
+    unknown, because the table of release sets is full.
     """
 
     total: int
@@ -63,3 +64,4 @@ class FleetFigures:
     by_profile: dict[str, int]
     by_phase: dict[str, int]
     on_release: dict[str, dict[str, int]]
+    unknown_sets: int

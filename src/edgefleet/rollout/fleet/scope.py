@@ -20,6 +20,7 @@ from edgefleet.rollout.fleet.eligibility import (
     too_old,
 )
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.memory_fit import Room
 from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import WaveState
 
@@ -46,8 +47,9 @@ Parts = tuple[Part, ...]
 class Scope:
     """A selector, the model and the variants of the release, and the rollout's salt.
 
-    A device is eligible if the selector matches it and the release fits it. Answers are cached by
-    label set and by kit, so one device costs two reads.
+    A device is eligible if the selector matches it and the release fits it, also into the memory of
+    ``room``. ``labels`` and ``kits`` are the label sets and the kits that are eligible: answers are
+    cached by label set and by kit, so one device costs two reads.
     """
 
     def __init__(
@@ -57,15 +59,18 @@ class Scope:
         model: str,
         variants: Mapping[str, Variant],
         salt: int,
+        *,
+        room: Room,
     ) -> None:
+        self.room = room
         self._fleet = fleet
         self.selector = selector
         self._model = model
         self._variants = variants
         self._salt = salt
-        self._labels = self._answers(selector)
+        self.labels = self._answers(selector)
         self._selections: dict[str, Answers] = {}
-        self._kits = Answers(
+        self.kits = Answers(
             lambda number: misfit(fleet.kit(number), variants) is None, lambda: fleet.kit_count
         )
         self._eligible: tuple[int, Mask, memoryview[bool]] | None = None
@@ -75,7 +80,7 @@ class Scope:
 
     def selected(self, row: int) -> bool:
         """True if the selector matches the labels of the device."""
-        return self._labels[self._fleet.label_id(row)]
+        return self.labels[self._fleet.label_id(row)]
 
     def has_variant(self, profile: str) -> bool:
         """True if the release has a variant for the profile."""
@@ -88,18 +93,21 @@ class Scope:
             return Misfit.AGENT_TOO_OLD
         if has_one_model(protocol) and self._fleet.set_of(row).has_other(self._model):
             return Misfit.AGENT_ONE_MODEL
-        return misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants)
+        found = misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants)
+        return found or (None if self.room.fits(row) else Misfit.MEMORY_FULL)
 
     def eligible(self, row: int) -> bool:
         fleet, kept = self._fleet, self._eligible
         if kept is not None and kept[0] == fleet.facts_version:
             return kept[2][row]
-        if not (self._labels[fleet.label_id(row)] and self._kits[fleet.kit_id(row)]):
+        if not (self.labels[fleet.label_id(row)] and self.kits[fleet.kit_id(row)]):
             return False
         protocol = fleet.protocol(row)
-        return not too_old(protocol) and not (
+        if too_old(protocol) or (
             has_one_model(protocol) and fleet.set_of(row).has_other(self._model)
-        )
+        ):
+            return False
+        return not fleet.limits_memory or self.room.fits(row)
 
     def ineligible(self) -> dict[str, int]:
         """Number of selected devices that the release does not fit, by reason."""
@@ -107,6 +115,14 @@ class Scope:
         if self._ineligible is None or self._ineligible[0] != fleet.facts_version:
             self._ineligible = (fleet.facts_version, self._count_misfits())
         return self._ineligible[1]
+
+    def without_room(self) -> Rows:
+        """The selected rows that have too little memory left, ascending."""
+        fits = self.labels.all()[self._fleet.label_ids] & self.kits.all()[self._fleet.kit_ids]
+        fits &= ~all_too_old(self._fleet.protocols)
+        rows = np.flatnonzero(fits)
+        rows = rows[~self._have_another_model(rows)]
+        return rows[~self.room.all_fit(rows)]
 
     def position(self, row: int) -> int:
         """The position of the device in this rollout: 64 bits."""
@@ -243,13 +259,15 @@ class Scope:
         return inside
 
     def _ask_eligible(self, rows: Rows) -> Mask:
-        by_label, by_kit = self._labels.all(), self._kits.all()
+        by_label, by_kit = self.labels.all(), self.kits.all()
         mask = ~all_too_old(self._fleet.protocols[rows])
         mask &= ~self._have_another_model(rows)
         if not by_label.all():
             mask &= by_label[self._fleet.label_ids[rows]]
         if not by_kit.all():
             mask &= by_kit[self._fleet.kit_ids[rows]]
+        if self._fleet.limits_memory:
+            mask &= self.room.all_fit(rows)
         return mask
 
     def _have_another_model(self, rows: Rows) -> Mask:
@@ -261,10 +279,11 @@ class Scope:
 
     def _count_misfits(self) -> dict[str, int]:
         """Number of misfits by reason. Reads the columns of the fleet only if there can be any."""
-        fleet, by_label, fits = self._fleet, self._labels.all(), self._kits.all()
+        fleet, by_label, fits = self._fleet, self.labels.all(), self.kits.all()
         rows = np.arange(len(fleet))
         old, other = all_too_old(fleet.protocols), self._have_another_model(rows)
-        if fits.all() and not old.any() and not other.any():
+        full = ~self.room.all_fit(rows)
+        if fits.all() and not old.any() and not other.any() and not full.any():
             return {}
         selected = by_label[fleet.label_ids]
         found: dict[str, int] = {}
@@ -276,6 +295,7 @@ class Scope:
         for reason, mask in (
             (Misfit.AGENT_TOO_OLD, old),
             (Misfit.AGENT_ONE_MODEL, other & ~old),
+            (Misfit.MEMORY_FULL, full & fits[fleet.kit_ids] & ~other & ~old),
         ):
             if count := int(np.count_nonzero(selected & mask)):
                 found[reason.value] = count

@@ -65,6 +65,8 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     spec: RolloutSpec
     salt: int
     previous: str | None
+    adds: int = 0  # eligible devices that did not run the model when the rollout was planned
+    had_model: int = 0  # eligible devices that ran a release of it
     status: Status
     reason: str  # a stable code: why the rollout has this status
     text: str

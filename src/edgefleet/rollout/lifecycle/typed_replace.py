@@ -33,6 +33,8 @@ class RolloutChanges(TypedDict, total=False):
     spec: RolloutSpec
     salt: int
     previous: str | None
+    adds: int
+    had_model: int
     status: Status
     reason: str
     text: str

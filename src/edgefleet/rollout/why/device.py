@@ -9,7 +9,7 @@ from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.blocked import Blocked
-from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.desired import SET_UNKNOWN, Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.eligibility import Misfit, variants_of
@@ -36,8 +36,8 @@ def explain_device(
 
     ``decide`` is the answer to the next check-in of the device for a model: ``Admission.decide``.
     ``refusal`` returns the reason why the device may not start the release of a rollout now. None
-    if it may. With several models each reason names its model, and the line is that of a model that
-    waits, if one does.
+    if it may. Each reason has its model, whose last reason summarises it. With several models the
+    line is that of a model that waits, if one does, and names the model.
     """
     found: dict[str, list[Wait]] = {}
     on_device = {report.model for report in fleet.models.reports(row) if report.model}
@@ -48,19 +48,16 @@ def explain_device(
         )
         if model in on_device or waits[-1].code is not WaitCode.NO_ROLLOUT:
             found[model] = waits
-    if not found:
-        found[""] = [Wait(code=WaitCode.NO_ROLLOUT, text=_NO_ROLLOUT.format(runs="nothing"))]
+    waits = [replace(wait, model=model) for model, mine in found.items() for wait in mine]
+    if not waits and fleet.set_of(row).is_known:
+        waits = [Wait(code=WaitCode.NO_ROLLOUT, text=_NO_ROLLOUT.format(runs="nothing"))]
+    elif not waits:
+        waits = [Wait(code=SET_UNKNOWN.code, text=SET_UNKNOWN.text)]
+    line = waits[-1].text
+    if len(found) > 1:
+        chosen = next((wait for wait in waits if wait.code not in _SETTLED), waits[0])
+        line = f"{chosen.model}: {chosen.text}"
     away = () if fleet.online(row, now) else (_away(row, fleet),)
-    if len(found) == 1:
-        (waits,) = found.values()
-        line = waits[-1].text
-    else:
-        waits = [
-            replace(wait, model=model, text=f"{model}: {wait.text}")
-            for model, mine in found.items()
-            for wait in mine
-        ]
-        line = next((wait for wait in waits if wait.code not in _SETTLED), waits[0]).text
     about = f"device/{fleet.name(row)}"
     return WaitReport(about=about, at=now, line=line, waits=(*away, *waits))
 
@@ -288,8 +285,9 @@ def _not_given(
             continue
         if desired.rollout(row, active.model) is not None:
             return None
-        if active.scope.misfit(row) is Misfit.AGENT_ONE_MODEL and active.scope.selected(row):
-            text = _misfit_text(Misfit.AGENT_ONE_MODEL, active, fleet, row)
+        misfit = active.scope.misfit(row)
+        if misfit and misfit in _BY_OTHER_MODELS and active.scope.selected(row):
+            text = _misfit_text(misfit, active, fleet, row)
             return Wait(code=WaitCode.INELIGIBLE, text=text)
         if not active.follows(row) and active.scope.eligible(row):
             return Wait(
@@ -335,6 +333,7 @@ def _settled(
 
 
 _NO_ROLLOUT: Final = "No rollout covers this device; it runs {runs}."
+_BY_OTHER_MODELS: Final = (Misfit.AGENT_ONE_MODEL, Misfit.MEMORY_FULL)
 _SETTLED: Final = frozenset({WaitCode.DONE, WaitCode.NO_ROLLOUT})
 _EXCLUSIONS = {
     DeviceStanding.FAILED: "Release {release} failed on this device",
@@ -361,6 +360,12 @@ def _misfit_text(misfit: Misfit, active: ActiveRollout, fleet: Fleet, row: int) 
         )
     if variant is None:
         return f"{release} has no variant for profile {kit.profile} of this device."
+    if misfit is Misfit.MEMORY_FULL:
+        need = active.scope.room.need(row)
+        return (
+            f"{release} may use {need.limit_mib} MiB of memory; this device has {need.total_mib} "
+            f"MiB for its models, and its other models may use {need.taken_mib} MiB of these."
+        )
     if misfit is Misfit.RUNTIME_MISSING:
         return (
             f"{release} needs runtime `{variant.runtime}` on profile {kit.profile}; this device "

@@ -21,6 +21,8 @@ def show(
         model=spec.model,
         release=spec.release,
         previous=state.previous,
+        adds=state.adds,
+        had_model=state.had_model,
         selector=spec.selector,
         status=state.status,
         reason=state.reason,

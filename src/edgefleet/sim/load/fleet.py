@@ -6,7 +6,7 @@ from typing import Literal
 
 from edgefleet.base.errors import CATALOG, Party, error_from_code
 from edgefleet.protocol.device import EnrolAnswer, EnrolRequest
-from edgefleet.protocol.version import ONE_MODEL
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.wire import Wire
 from edgefleet.sim.limits import ENROL_AGAIN_S
 from edgefleet.sim.load.device import DeviceFacts, SimDevice, Surroundings
@@ -41,7 +41,7 @@ class SimulatedFleet:
         unreachable. An error of the hub is raised as an ``EdgefleetError`` in the loop's thread.
         """
         request = EnrolRequest(
-            protocol=ONE_MODEL,
+            protocol=PROTOCOL,
             claim=claim,
             name=facts.name,
             facts=facts.facts,

@@ -1,8 +1,9 @@
 """Active devices: the state of the real agent core, and of the process and disk around it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,39 @@ from edgefleet.agent.state import AgentState, InstalledRelease, SlotName
 from edgefleet.protocol.serving import ModelStatus, ServingStatus
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import telemetry as figures
-from edgefleet.sim.virtual.scenario import NEW, Truth
+from edgefleet.sim.virtual.scenario import MODELS, NEW, OLD_TRUTH, Truth
+
+_Luck = TypeVar("_Luck", float, npt.NDArray[np.float64])
+_GOLDEN_RATIO: Final = 0.618034
 
 
-def fates(luck: npt.NDArray[np.float64], truth: Truth) -> npt.NDArray[np.intp]:
-    """A number for each luck. Equal numbers mean that the release behaves alike."""
-    shares = (truth.fails, truth.crashes, truth.bricks, truth.refuses, truth.burns)
-    return np.digitize(luck, np.cumsum(shares))
+def fates(luck: npt.NDArray[np.float64], truths: Mapping[str, Truth]) -> npt.NDArray[np.intp]:
+    """A number for each luck. Equal numbers mean that all releases behave alike.
+
+    ``truths`` are those of the new releases, by model.
+    """
+    number = np.zeros(len(luck), np.intp)
+    for model, truth in truths.items():
+        shares = (truth.fails, truth.crashes, truth.bricks, truth.refuses, truth.burns)
+        number *= len(shares) + 1
+        number += np.digitize(luck_with(model, luck), np.cumsum(shares))
+    return number
+
+
+def luck_with(model: str, luck: _Luck) -> _Luck:
+    """The luck of a device with the releases of one model, from its ``luck``."""
+    place = MODELS.index(model)
+    return (luck + place * _GOLDEN_RATIO) % 1.0 if place else luck
+
+
+class Served(NamedTuple):
+    """One model of a serving process. ``installed`` is the release that requests go to."""
+
+    installed: InstalledRelease | None
+    incumbent: InstalledRelease | None  # loaded beside a release in trial
+    on_trial: bool
+    since: float
+    ended: str = ""  # the worker of the trial ended by itself
 
 
 class ActiveDevice:
@@ -26,13 +53,12 @@ class ActiveDevice:
     A core is a pure function, so one step serves all of these devices. An event for only some of
     them splits the group. ``stored`` is the state on their disks. ``life`` grows with every power
     cut, so that no event of an earlier life reaches a later one. ``luck`` in [0, 1) is fixed, and
-    decides how the new release behaves on these devices.
+    decides how the new releases behave on these devices.
     """
 
     __slots__ = (
-        "bytes_s", "came", "installed", "life", "luck", "on_trial", "parts", "pid", "pointer",
-        "pushed_at", "requests_s", "row", "rows", "skew", "state", "stays", "stored", "swapped_at",
-        "timer_at",
+        "bytes_s", "came", "life", "luck", "one_model", "parts", "pid", "pointer", "pushed_at",
+        "requests_s", "row", "rows", "served", "skew", "state", "stays", "stored", "timer_at",
     )  # fmt: skip
 
     def __init__(self, rows: Rows, state: AgentState, luck: float) -> None:
@@ -47,13 +73,14 @@ class ActiveDevice:
         self.pid = 1
         self.skew = 0.0  # the device's clock minus the true time, in seconds
         self.timer_at = self.pushed_at = float("inf")
-        self.installed: InstalledRelease | None = None  # the release that the process serves
-        self.on_trial = False  # the served release is not confirmed
-        self.pointer: dict[str, SlotName] = {}  # never changed in place: groups share it
-        self.swapped_at = 0.0
+        self.one_model = False  # the agent has one model: it sends protocol 2
+        # By model; empty while the process does not run. Dicts are never changed in place: groups
+        # share them.
+        self.served: dict[str, Served] = {}
+        self.pointer: dict[str, SlotName] = {}
         self.requests_s = 0.0
         self.bytes_s = 1.0
-        self.came = 0.0  # bytes of the current download that have arrived
+        self.came: dict[str, float] = {}  # by model: bytes of a broken download
         self.stays = False  # sends telemetry all the time, and so never becomes idle
 
     def part(self, rows: tuple[Rows, ...]) -> "tuple[ActiveDevice, ...]":
@@ -80,39 +107,65 @@ class ActiveDevice:
             true = math.nextafter(true, math.inf)
         return true
 
-    def status(self, now: float, truth: Truth) -> ServingStatus | None:
-        """The status that a probe of the serving process returns. None if it is not running."""
-        installed = self.installed
+    def status(
+        self, now: float, truths: Mapping[str, Truth], *, crash: bool = True
+    ) -> ServingStatus | None:
+        """The status that a probe of the serving process returns. None if it is not running.
+
+        With ``crash`` a release that crashes has crashed by now: in trial its worker has ended,
+        otherwise the process.
+        """
+        for model, one in self.served.items() if crash else ():
+            if one.installed and one.installed.release == NEW:
+                if not _crashed(luck_with(model, self.luck), truths[model]):
+                    continue
+                if not one.on_trial:
+                    self.end_process()
+                    break
+                ended = one._replace(installed=one.incumbent, ended="The worker crashed.")
+                self.served = self.served | {model: ended}
+        if not self.served:
+            return None
+        models = tuple([self._model(model, one, now, truths) for model, one in self.served.items()])
+        return ServingStatus(pid=self.pid, models=models)
+
+    def end_process(self) -> None:
+        """The serving process ends, and with it all models."""
+        self.served = {}
+        self.pid += 1
+
+    def _model(
+        self, model: str, one: Served, now: float, truths: Mapping[str, Truth]
+    ) -> ModelStatus:
+        installed = one.installed
         if installed is None:
-            return None
-        since_s = now - self.swapped_at
-        new = installed.release == NEW
-        if new and _crashed(self.luck, truth):
-            self.installed = None
-            self.pid += 1
-            return None
+            return ModelStatus(
+                model=model, release=NEW, artifact_sha256="", ready=False, trial_ended=one.ended
+            )
+        since_s, luck = now - one.since, luck_with(model, self.luck)
+        truth = truths.get(model, OLD_TRUTH)
         own = figures.truth_of(installed.release, truth)
         requests_s = self.requests_s * own.requests
         requests = int(since_s * requests_s)
         errors = 0
-        if new:
-            if self.luck < truth.fails:
+        if installed.release == NEW:
+            if luck < truth.fails:
                 errors = requests * 3 // 10
-            elif burns(self.luck, truth) and since_s > truth.burns_after_s:
+            elif burns(luck, truth) and since_s > truth.burns_after_s:
                 errors = int((since_s - truth.burns_after_s) * requests_s) // 2
         if self.stays:
-            stats = figures.sketched(own, requests, errors, self.luck)
+            stats = figures.sketched(own, requests, errors, luck)
         else:
             stats = figures.plain(own, requests, errors)
-        mine = ModelStatus(
-            model=installed.model,
+        return ModelStatus(
+            model=model,
             release=installed.release,
             artifact_sha256=installed.variant.artifact.sha256,
             ready=True,
-            on_trial=self.on_trial,
+            on_trial=one.on_trial and not one.ended,
+            trial_ended=one.ended,
             stats=stats,
         )
-        return ServingStatus(pid=self.pid, models=(mine,))
 
 
 def refuses(luck: float, truth: Truth) -> bool:

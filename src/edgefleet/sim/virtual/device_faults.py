@@ -11,6 +11,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.sim.virtual.scenario import Scenario, Span
 
 Floats = npt.NDArray[np.float64]
+_HAS_MODEL = 0.6  # share of the devices with a model, if there are several
 
 
 class DeviceFaults:
@@ -41,6 +42,19 @@ class DeviceFaults:
         self.panel: Mask = np.zeros(count, np.bool_)
         self.panel[chance.choice(devices, min(fleet.panel, devices), replace=False)] = True
         self.dead: Mask = np.zeros(count, np.bool_)
+        chance = np.random.default_rng((seed, 1))  # apart: one model draws nothing
+        self.one_model: Mask = chance.random(count) < fleet.one_model_agents
+        self.has = _subsets(chance, scenario.models, self.one_model)
+        self.subset = sum(
+            (has.astype(np.uint8) << place for place, has in enumerate(self.has.values())),
+            np.zeros(count, np.uint8),
+        )
+        self._subset_labels = [
+            {model: "yes" for place, model in enumerate(self.has) if number >> place & 1}
+            if len(self.has) > 1
+            else {}
+            for number in range(1 << len(self.has))
+        ]
         self._flapping = bool(flaps.any())
         self._away = faults.offline > 0
         self.healed = False
@@ -72,10 +86,12 @@ class DeviceFaults:
         return f"d{row:07}"
 
     def labels(self, row: int) -> Mapping[str, str]:
+        """The labels of the device. With several models, one label for each model on it."""
+        labels: Mapping[str, str] = self._sites[row % len(self._sites)]
         if self._groups:
-            group = self._groups[self._group.item(row % len(self._group))]
-            return group.labels
-        return self._sites[row % len(self._sites)]
+            labels = self._groups[self._group.item(row % len(self._group))].labels
+        models = self._subset_labels[self.subset.item(row)]
+        return {**labels, **models} if models else labels
 
     def device(self, row: int) -> Facts:
         if self._groups:
@@ -93,7 +109,9 @@ class DeviceFaults:
 
     def plain(self, rows: Rows, now: float) -> Mask:
         """The devices without a fault of their own from ``now`` on, and without own telemetry."""
-        marred = self.thin | self.old | self.panel | self.dead | np.isfinite(self.up_s)
+        marred = (
+            self.thin | self.old | self.one_model | self.panel | self.dead | np.isfinite(self.up_s)
+        )
         plain: Mask = ~marred[rows] & (self.skew[rows] == 0)
         return plain & (self.away_until[rows] <= now) & (self.disk_until[rows] <= now)
 
@@ -131,6 +149,23 @@ class DeviceFaults:
                 place = (now + self.shift_s[rows]) % (up_s + self.down_s[rows])
                 up &= (up_s == np.inf) | (place < up_s)
         return up
+
+
+def _subsets(
+    chance: np.random.Generator, models: tuple[str, ...], one_model: Mask
+) -> dict[str, Mask]:
+    """By model, the devices that run it at the start. Each has a model, and the first has all.
+
+    An agent with one model has exactly one.
+    """
+    count = len(one_model)
+    one_model[:1] = False
+    has = chance.random((len(models), count)) < _HAS_MODEL
+    has[:, 0] = True
+    only = chance.integers(0, len(models), count)
+    alone = one_model | ~has.any(axis=0)
+    has[:, alone] = np.arange(len(models))[:, None] == only[alone]
+    return dict(zip(models, has, strict=True))
 
 
 def _drawn(

@@ -26,22 +26,23 @@ from edgefleet.agent.state import (
     slot,
 )
 from edgefleet.agent.step import step
-from edgefleet.protocol.device import Facts
+from edgefleet.agent.table import IN_TRIAL, Stage
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import telemetry as figures
-from edgefleet.sim.virtual.active_device import ActiveDevice
-from edgefleet.sim.virtual.environment import NOTHING, NUMBERS, Environment
+from edgefleet.sim.virtual.active_device import ActiveDevice, Served
+from edgefleet.sim.virtual.environment import NUMBERS, Environment
 from edgefleet.sim.virtual.event_queue import ANSWERED, ARRIVES, BOOTS, HAPPENED, TIMER, Due
 from edgefleet.sim.virtual.folded_state import parted, settled
 from edgefleet.sim.virtual.idle_devices import IdleDevices
+from edgefleet.sim.virtual.observer import Switches
 from edgefleet.sim.virtual.releases import installed_release
-from edgefleet.sim.virtual.scenario import MODEL
+from edgefleet.sim.virtual.scenario import OLD_TRUTH
 from edgefleet.sim.virtual.serving import ServingProcesses
 from edgefleet.sim.virtual.staging import StagingJobs
 from edgefleet.sim.virtual.uplink import Uplink
 
-_NO_RELEASE: Final = 0  # number of "no release" in the hub's fleet
+_SWITCHING: Final = IN_TRIAL | {Stage.REVERTING}
 _LOST: Final = -1  # the life of a dead device: it gets no event
 
 
@@ -56,7 +57,7 @@ class Devices:
         self.stepped = 0  # counted once for a group of devices
         self.live: dict[ActiveDevice, None] = {}
         self._power_cuts = environment.scenario.faults.power_cuts
-        self._installed_of: dict[tuple[str, str], InstalledRelease] = {}
+        self._installed_of: dict[tuple[str, str, str], InstalledRelease] = {}
         self._uplink = Uplink(environment)
         self._work = StagingJobs(environment)
         self._processes = ServingProcesses(environment, self._lose)
@@ -80,36 +81,42 @@ class Devices:
         """Make a release available to the devices."""
         self._work.publish(made, sha256)
         for profile in self.environment.scenario.fleet.profiles:
-            self._installed_of[made.release, profile] = installed_release(made, sha256, profile)
+            key = (made.model, made.release, profile)
+            self._installed_of[key] = installed_release(made, sha256, profile)
 
     def install(self, release: str) -> None:
-        """Install ``release``, confirmed, on all devices that exist at the start."""
+        """Install ``release`` of its models, confirmed, on all devices that exist at the start."""
         environment, facts = self.environment, self.environment.facts
-        number = environment.hub.engine.fleet.models.release_id(MODEL, release)
         every = np.arange(facts.devices)
-        accuracy = figures.truth_of(release, environment.scenario.release).accuracy
-        for rows in parted(every, (facts.kinds(every), facts.panel[every])):
-            row = int(rows[0])
-            device = facts.device(row)
-            mine = Slot(
-                installed=self._installed_of[release, device.profile],
-                proved=True,
-                confirmed=True,
-                accuracy=accuracy,
-            )
-            self.idle.rest(rows, self._installed(device, row, mine), number)
-        environment.serving[: facts.devices] = NUMBERS[release]
+        subsets = facts.subset[: facts.devices]
+        for rows in parted(every, (facts.kinds(every), facts.panel[every], subsets)):
+            self.idle.rest(rows, self._installed(int(rows[0]), release))
+        for model, has in facts.has.items():
+            environment.serving[model][: facts.devices][has[: facts.devices]] = NUMBERS[release]
         interval_s = environment.scenario.fleet.interval_s
         for row in np.flatnonzero(facts.panel).tolist():
             self._wake(np.array([row]), environment.now + environment.draw() * interval_s)
 
-    def _installed(self, facts: Facts, row: int, mine: Slot) -> AgentState:
+    def _installed(self, row: int, release: str) -> AgentState:
+        """The state of a device on which ``release`` of each of its models is confirmed."""
+        facts = self.environment.facts
+        device = facts.device(row)
+        models: dict[str, ModelState] = {}
+        for model, has in facts.has.items():
+            if has[row]:
+                mine = Slot(
+                    installed=self._installed_of[model, release, device.profile],
+                    proved=True,
+                    confirmed=True,
+                    accuracy=figures.truth_of(release, OLD_TRUTH).accuracy,
+                )
+                models[model] = ModelState(active="a", a=mine)
         return AgentState(
-            models={MODEL: ModelState(active="a", a=mine)},
-            facts=facts,
+            models=models,
+            facts=device,
             facts_known=True,
             interval_s=self.environment.scenario.fleet.interval_s,
-            pace=self.environment.pace(stays=bool(self.environment.facts.panel[row])),
+            pace=self.environment.pace(stays=bool(facts.panel[row])),
             seq_reserved=1024,
         )
 
@@ -132,10 +139,13 @@ class Devices:
         state = self.idle.state(row, at + environment.facts.skew.item(row))
         live = self._alive(rows, state)
         live.pointer = pointer(state.models)
-        live.installed = _confirmed(state)
-        if live.installed is not None:
-            live.swapped_at = environment.now - 3600.0
-            live.state = figures.reminded(state, live.installed, environment.scenario.release)
+        confirmed = _confirmed(state)
+        since = environment.now - 3600.0
+        live.served = {
+            installed.model: Served(installed, installed, on_trial=False, since=since)
+            for installed in confirmed
+        }
+        live.state = figures.reminded(state, confirmed, environment.truths)
         environment.schedule_timer(live, at)
 
     def _alive(self, rows: Rows, state: AgentState) -> ActiveDevice:
@@ -145,16 +155,13 @@ class Devices:
         live.requests_s = self.environment.scenario.fleet.requests_s
         live.bytes_s = facts.bytes_s(row)
         live.stays = bool(facts.panel[row])
+        live.one_model = bool(facts.one_model[row])
         self.live[live] = None
         self.idle.wake(rows)
         return live
 
     def _fold(self, live: ActiveDevice) -> None:
-        state = live.state
-        mine = _confirmed(state)
-        fleet = self.environment.hub.engine.fleet
-        number = fleet.models.release_id(MODEL, mine.release) if mine else _NO_RELEASE
-        self.idle.rest(live.rows, state, number)
+        self.idle.rest(live.rows, live.state)
         live.life += 1
         del self.live[live]
 
@@ -215,11 +222,33 @@ class Devices:
         if cuts and not environment.facts.healed and environment.draw() < cuts:
             self._cut(live, state, effects)
             return
-        live.state = live.stored = state
+        before, live.state, live.stored = live.state, state, state
         for effect in effects:
             self._effects[type(effect)](live, effect)
+        if len(state.models) > 1 and environment.hub.witnesses is not None:
+            self._show_switches(live, before)
         if not live.stays and settled(state, environment.now + live.skew):
             self._fold(live)
+
+    def _show_switches(self, live: ActiveDevice, before: AgentState) -> None:
+        """Show the checkers the models in trial or going back, if there are several."""
+        models, environment = live.state.models, self.environment
+        switching = {name for name, model in models.items() if model.stage in _SWITCHING}
+        on_trial = {name for name, own in live.served.items() if own.on_trial}
+        if len(switching | on_trial) < 2 or environment.hub.witnesses is None:
+            return
+        mine = {name for name in switching if _is_trial(models[name])}
+        switches = Switches(
+            trials=frozenset(mine | on_trial),
+            returns=frozenset(switching - mine - on_trial),
+            began=frozenset(
+                name
+                for name in mine
+                if name not in before.models or not _is_trial(before.models[name])
+            ),
+        )
+        for hear in environment.hub.witnesses.switching:
+            hear(live.rows, switches, environment.now)
 
     def _cut(self, live: ActiveDevice, state: AgentState, effects: tuple[do.Effect, ...]) -> None:
         """Cut the power before the state is stored, or after it and some of the effects."""
@@ -234,10 +263,9 @@ class Devices:
             if environment.facts.dead[live.row]:
                 return  # the activated release has bricked the device: it never boots again
         live.life += 1
-        live.installed = None
-        live.pid += 1
+        live.end_process()
         live.timer_at = live.pushed_at = float("inf")
-        environment.serving[live.rows] = NOTHING
+        environment.stop_serving(live.rows)
         environment.hub.trace.rows(environment.now, "power cut", live.rows, _stages(live.state))
         environment.queue.put(environment.now + 5.0 + 60.0 * environment.draw(), BOOTS, live)
 
@@ -254,7 +282,7 @@ class Devices:
                 kept = (mine.active,) if mine.active is not None else ()
                 environment.suffered["lost_writes"] += len(set(whole[model]) - set(kept))
                 whole[model] = kept
-            live.came = 0.0
+            live.came = {}
         live.state = msgspec.structs.replace(stored, soft=Soft())
         live.life += 1
         environment.hub.trace.rows(environment.now, "booted", live.rows, _stages(stored))
@@ -282,10 +310,15 @@ class Devices:
         self.environment.schedule_timer(live, live.true_time(effect.at))
 
 
-def _confirmed(state: AgentState) -> InstalledRelease | None:
-    """The confirmed release of the simulated model."""
-    mine = state.models.get(MODEL)
-    return active_release(mine) if mine is not None else None
+def _confirmed(state: AgentState) -> list[InstalledRelease]:
+    """The confirmed releases, by model."""
+    models = (active_release(state.models[name]) for name in sorted(state.models))
+    return [installed for installed in models if installed is not None]
+
+
+def _is_trial(model: ModelState) -> bool:
+    attempt = model.attempt
+    return model.stage in IN_TRIAL and attempt is not None and attempt.action == "install"
 
 
 def _stages(state: AgentState) -> str:

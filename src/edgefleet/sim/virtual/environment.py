@@ -10,14 +10,15 @@ import numpy.typing as npt
 
 from edgefleet.agent.event import Event
 from edgefleet.agent.state import Pace
+from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual.active_device import ActiveDevice
 from edgefleet.sim.virtual.device_faults import DeviceFaults
 from edgefleet.sim.virtual.event_queue import HAPPENED, TIMER, EventQueue
 from edgefleet.sim.virtual.hub import SimHub
-from edgefleet.sim.virtual.scenario import Scenario
+from edgefleet.sim.virtual.scenario import NEW, OLD, Scenario
 
 NOTHING: Final = 0  # in ``serving``
-NUMBERS: Final = {"1": 1, "2": 2}  # of releases, in ``serving``
+NUMBERS: Final = {OLD: 1, NEW: 2}  # of releases, in ``serving``
 _LONG_S: Final = 3600.0
 
 
@@ -44,12 +45,15 @@ class Environment:
         self.draw = chance.random
         self.start = self.now = start
         self.suffered: Counter[str] = Counter()  # number of faults, and of newcomers
-        self.serving: npt.NDArray[np.uint8] = np.zeros(
-            facts.count, np.uint8
-        )  # by row, the true state
+        self.truths = scenario.truths
+        self.serving: dict[str, npt.NDArray[np.uint8]] = {  # by model and row, the true state
+            model: np.zeros(facts.count, np.uint8) for model in scenario.models
+        }
         faults = scenario.faults
         self.rough = faults.loss > 0 or faults.doubling > 0 or faults.reordering > 0  # links
-        self._pace = Pace(probe_idle_s=_LONG_S, probe_trial_s=scenario.rollout.gate.confirm_after_s)
+        plans = (scenario.rollout, *(side.rollout for side in scenario.beside))
+        confirm_after_s = min(plan.gate.confirm_after_s for plan in plans)
+        self._pace = Pace(probe_idle_s=_LONG_S, probe_trial_s=confirm_after_s)
         self._panel_pace = msgspec.structs.replace(
             self._pace, probe_idle_s=scenario.fleet.interval_s
         )
@@ -57,6 +61,11 @@ class Environment:
     def pace(self, *, stays: bool) -> Pace:
         """How often a core probes its serving process. ``stays`` is that of ``ActiveDevice``."""
         return self._panel_pace if stays else self._pace
+
+    def stop_serving(self, rows: Rows) -> None:
+        """The serving processes of the devices have ended."""
+        for numbers in self.serving.values():
+            numbers[rows] = NOTHING
 
     def later(self, live: ActiveDevice, delay_s: float, event: Event) -> None:
         """Schedule the event that ends an effect of a core."""

@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.agent.state import AgentState, ModelState, Soft
+from edgefleet.agent.state import AgentState, ModelState, Soft, running
 from edgefleet.agent.table import Stage
+from edgefleet.protocol.device import ModelReport, digest
 from edgefleet.rollout.fleet.columns import Rows
 
 _replace: Final = msgspec.structs.replace
@@ -26,6 +27,8 @@ class FoldedStates:
         self._seq = np.zeros(count, np.int32)
         self._reserved = np.zeros(count, np.int32)
         self._shapes: list[AgentState] = []
+        self._reports: list[tuple[ModelReport, ...]] = []
+        self._digests: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._numbers: dict[Any, int] = {}
 
     def fold(self, rows: Rows, state: AgentState) -> None:
@@ -34,6 +37,8 @@ class FoldedStates:
         if number is None:
             number = self._numbers[_key(state)] = len(self._shapes)
             self._shapes.append(_replace(state, soft=Soft(), seq_reserved=0))
+            self._reports.append(reports_of(state))
+            self._digests = np.array([digest(each) for each in self._reports], np.uint32)
         self._shape[rows] = number
         self._seq[rows] = state.soft.seq
         self._reserved[rows] = state.seq_reserved
@@ -46,9 +51,31 @@ class FoldedStates:
 
     def unfold(self, row: int, checkin_at: float) -> AgentState:
         """The state of the row's agent, whose next check-in is due at ``checkin_at``."""
-        soft = Soft(booted=True, seq=self._seq.item(row), checkin_at=checkin_at)
-        shape = self._shapes[self._shape.item(row)]
+        number = self._shape.item(row)
+        soft = Soft(
+            booted=True,
+            seq=self._seq.item(row),
+            checkin_at=checkin_at,
+            known=self._reports[number],
+        )
+        shape = self._shapes[number]
         return _replace(shape, seq_reserved=self._reserved.item(row), soft=soft)
+
+    def digests(self, rows: Rows) -> npt.NDArray[np.uint32]:
+        """The digest of its models in the heartbeats of each of ``rows``."""
+        return self._digests[self._shape[rows]]
+
+    def reports(self, row: int) -> tuple[ModelReport, ...]:
+        """The models on the device."""
+        return self._reports[self._shape.item(row)]
+
+
+def reports_of(state: AgentState) -> tuple[ModelReport, ...]:
+    """The models on a device whose models are all idle, by name."""
+    found = [(name, running(state.models[name])) for name in sorted(state.models)]
+    return tuple(
+        [ModelReport(model=name, release=release) for name, release in found if release is not None]
+    )
 
 
 def parted(rows: Rows, columns: tuple[npt.NDArray[Any], ...]) -> Iterator[Rows]:
@@ -72,6 +99,7 @@ def settled(state: AgentState, now: float) -> bool:
         and soft.switch_at is None
         and all(model.offers_after <= now for model in soft.models.values())
         and state.facts_known
+        and soft.known == reports_of(state)  # the hub knows the models
     )
 
 

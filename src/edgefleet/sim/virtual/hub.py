@@ -15,6 +15,7 @@ from edgefleet.base.zones import utc_offset_s
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, Verb
+from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.rollout import checkin
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.evidence.gate import Gate, judge
@@ -52,6 +53,7 @@ class SimHub:
         self.witnesses: Witnesses | None = None
         self.crash_in: int | None = None
         self.down_s = 0.0
+        self.is_restored = False  # the next start reads the devices' reports from a backup
         self.down_until = 0.0
         self.crashes = 0
         self._flushed_at = now
@@ -73,7 +75,8 @@ class SimHub:
             engine.fleet.add(name, profile, labels)
         for manifest, sha256 in self.releases:
             engine.add_release(manifest, sha256)
-        self.store.load_standings(engine.fleet)
+        self.store.load_standings(engine.fleet, backup=self.is_restored)
+        self.is_restored = False
         for state in self.store.states():
             engine.load(state)
         for rows, outcome, at in self.store.outcomes():
@@ -263,19 +266,28 @@ class SimHub:
         self, rows: Rows, answered: checkin.Answered, check_in: CheckIn, now: float
     ) -> CheckInAnswer:
         """The answer, once the observers know of it."""
-        stored, offer = answered.receipt.stored, answered.offer
+        stored, offers, witnesses = answered.receipt.stored, answered.offers, self.witnesses
+        one_model = check_in.protocol <= ONE_MODEL
         if stored:
             self._effect()
-            if self.witnesses is not None:
+            if witnesses is not None:
                 outcomes = tuple(one for one in check_in.outcomes if one.id in stored)
-                for hear in self.witnesses.acknowledged:
+                for hear in witnesses.acknowledged:
                     hear(rows, outcomes, now)
-        if offer is not None:
-            self.trace.rows(now, "offered", rows, f"{offer.action} {offer.release}")
-            if self.witnesses is not None:
-                for hear in self.witnesses.offered:
-                    hear(rows, offer, now)
-        return CheckInAnswer(interval_s=self.interval_s, acked=answered.acked, offer=offer)
+        for offer in offers:
+            self.trace.rows(now, "offered", rows, f"{offer.action} {offer.model} {offer.release}")
+            for hear in () if witnesses is None else witnesses.offered:
+                hear(rows, offer, now)
+        if check_in.full or answered.wants_models:
+            for hear in () if witnesses is None else witnesses.listed:
+                hear(rows, now, full=check_in.full, wanted=answered.wants_models)
+        return CheckInAnswer(
+            interval_s=self.interval_s,
+            acked=answered.acked,
+            offers=() if one_model else offers,
+            offer=answered.offer if one_model else None,
+            want="models" if answered.wants_models else "",
+        )
 
 
 def _replayed(refused: checkin.OutOfSequence) -> Failed:

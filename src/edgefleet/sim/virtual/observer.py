@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from edgefleet.agent.event import Event
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
@@ -34,6 +34,14 @@ class Violation(Wire, frozen=True, kw_only=True):
     checker: str
     at: float
     text: str
+
+
+class Switches(NamedTuple):
+    """The models of a device that are in trial, those that go back, and the trials just begun."""
+
+    trials: frozenset[str]
+    returns: frozenset[str]
+    began: frozenset[str]
 
 
 class Checker:
@@ -78,8 +86,17 @@ class Checker:
     def stepped(self, rows: Rows, event: Event, now: float) -> None:
         """The agent cores of the devices are about to handle the event."""
 
-    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
+    def activated(self, rows: Rows, model: str, release: str, action: str, now: float) -> None:
         """The devices serve the release from now on. ``action`` is install, revert or restore."""
+
+    def dropped(self, rows: Rows, model: str, now: float, *, on_trial: bool) -> None:
+        """The devices no longer serve the model, whose release was ``on_trial`` or confirmed."""
+
+    def switching(self, rows: Rows, switches: Switches, now: float) -> None:
+        """Several models of each device are in trial or go back."""
+
+    def listed(self, rows: Rows, now: float, *, full: bool, wanted: bool) -> None:
+        """The devices sent the ``full`` list of their models, or the hub ``wanted`` to have it."""
 
     def ticked(self, now: float) -> None:
         """The hub has evaluated all gates."""
@@ -103,6 +120,9 @@ class Witnesses:
         self.changed = _overriding(checkers, "changed")
         self.stepped = _overriding(checkers, "stepped")
         self.activated = _overriding(checkers, "activated")
+        self.dropped = _overriding(checkers, "dropped")
+        self.switching = _overriding(checkers, "switching")
+        self.listed = _overriding(checkers, "listed")
         self.ticked = _overriding(checkers, "ticked")
         self.ended = _overriding(checkers, "ended")
 

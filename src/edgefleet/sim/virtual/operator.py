@@ -5,7 +5,6 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints.approval import missing
 from edgefleet.rollout.lifecycle.state import OPEN, RolloutState
 from edgefleet.sim.virtual.environment import Environment
-from edgefleet.sim.virtual.scenario import ROLLOUT
 
 THINKS_S = 90.0  # seconds before a person approves
 _UNDECIDED = {WaitCode.INCONCLUSIVE, WaitCode.SAMPLE, WaitCode.HALTED, WaitCode.PAUSED}
@@ -16,6 +15,7 @@ class Operator:
 
     def __init__(self, environment: Environment) -> None:
         self.verb = ""
+        self._ended: set[str] = set()
         self._environment = environment
 
     def act(self, state: RolloutState) -> None:
@@ -24,14 +24,19 @@ class Operator:
         hub, now = environment.hub, environment.now
         healed_s = now - environment.start - environment.scenario.heal_s
         if state.status is Status.RUNNING and missing(state) and now >= _agreed_at(state):
-            hub.approve(ROLLOUT, f"person-{len(state.approvals) + 1}", now)
-        if healed_s < environment.scenario.person_s or state.status not in OPEN or self.verb:
+            hub.approve(state.id, f"person-{len(state.approvals) + 1}", now)
+        if (
+            healed_s < environment.scenario.person_s
+            or state.status not in OPEN
+            or state.id in self._ended
+        ):
             return
-        waits = {wait.code for wait in hub.engine.why_rollout(ROLLOUT, now).waits}
+        waits = {wait.code for wait in hub.engine.why_rollout(state.id, now).waits}
         if waits & _UNDECIDED:
             verb = Verb.REVERT if state.started_at is not None else Verb.HALT
-            if hub.command(ROLLOUT, verb, now):
-                self.verb = verb.value
+            if hub.command(state.id, verb, now):
+                self._ended.add(state.id)
+                self.verb = self.verb or verb.value
 
 
 def _agreed_at(state: RolloutState) -> float:

@@ -1,4 +1,4 @@
-"""The two releases of a simulation: the fleet's current release, and the one rolled out."""
+"""The two releases of each simulated model: the current one, and the one rolled out."""
 
 from edgefleet.agent.state import InstalledRelease
 from edgefleet.base.ids import sha256_hex
@@ -11,25 +11,29 @@ from edgefleet.protocol.release import (
     Variant,
 )
 from edgefleet.protocol.wire import encode
-from edgefleet.sim.virtual.scenario import MODEL, NEW, OLD, Scenario
+from edgefleet.sim.virtual.scenario import NEW, OLD, OLD_TRUTH, Scenario
 
 
-def manifest(release: str, scenario: Scenario, created_at: float) -> tuple[ReleaseManifest, str]:
+def manifest(
+    model: str, release: str, scenario: Scenario, created_at: float
+) -> tuple[ReleaseManifest, str]:
     """The manifest of ``release``, and its digest."""
+    size_bytes = scenario.truths.get(model, OLD_TRUTH).size_bytes
     tensor = TensorSpec(name="x", datatype="FP32", shape=(-1, 64))
 
-    def artifact(name: str, size_bytes: int) -> Artifact:
-        return Artifact(sha256=sha256_hex(f"{release}/{name}".encode()), size_bytes=size_bytes)
+    def artifact(name: str) -> Artifact:
+        sha256 = sha256_hex(f"{model}/{release}/{name}".encode())
+        return Artifact(sha256=sha256, size_bytes=size_bytes)
 
     made = ReleaseManifest(
-        model=MODEL,
+        model=model,
         release=release,
         variants=tuple(
             Variant(
                 profile=profile,
                 runtime="onnx",
                 precision="fp32",
-                artifact=artifact(profile, scenario.release.size_bytes),
+                artifact=artifact(profile),
                 inputs=(tensor,),
                 outputs=(tensor,),
                 max_batch=1,

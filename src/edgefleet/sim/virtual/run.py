@@ -1,4 +1,4 @@
-"""One run of a scenario: first with faults, then healed, until the rollout ends."""
+"""One run of a scenario: first with faults, then healed, until the rollouts end."""
 
 import gc
 import math
@@ -16,7 +16,6 @@ from edgefleet.protocol.rollout import Verb
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.rollout.fleet.columns import Mask
-from edgefleet.rollout.lifecycle.state import OPEN, RolloutState
 from edgefleet.sim.virtual import initial_state as baseline
 from edgefleet.sim.virtual.checkers import ALL
 from edgefleet.sim.virtual.checkers.soak import Soak
@@ -29,7 +28,7 @@ from edgefleet.sim.virtual.hub import SimHub
 from edgefleet.sim.virtual.observer import Checker, Witnesses
 from edgefleet.sim.virtual.operator import Operator
 from edgefleet.sim.virtual.result import Result, result_of
-from edgefleet.sim.virtual.scenario import NEW, ROLLOUT, Scenario
+from edgefleet.sim.virtual.scenario import MODEL, ROLLOUT, Scenario
 from edgefleet.sim.virtual.scheduled_actions import Incidents
 from edgefleet.sim.virtual.store import Store
 from edgefleet.sim.virtual.tick_schedule import TickSchedule
@@ -37,6 +36,7 @@ from edgefleet.sim.virtual.trace import Trace
 
 START = 1_767_571_200.0  # Monday, 5 January 2026, 00:00 UTC
 SETTLE_S = 1800.0  # after the end, so that every reachable device checks in
+MODEL_S = 600.0  # and longer for each further model: a newcomer gets them one after the other
 
 
 class Run:
@@ -81,8 +81,9 @@ class Run:
         self.devices = Devices(self.environment)
         kept = checkers if gate is judge else [one for one in checkers if one is not Soak]
         self.witnesses = self.hub.witnesses = Witnesses(kept, self)
-        self.hub.keeps_standings = scenario.faults.hub_crashes > 0
-        self._incidents = Incidents(self.devices, chance)
+        self.hub.keeps_standings = scenario.faults.hub_crashes + scenario.faults.hub_restores > 0
+        self._rollouts = scenario.rollouts
+        self._incidents = Incidents(self.devices, chance, salt=mix64(seed))
         self._person = Operator(self.environment)
         self._curve = Curve(self.environment, self._began, progress)
 
@@ -101,11 +102,28 @@ class Run:
         return self.facts.healed
 
     @property
-    def release_under_test(self) -> str:
-        return NEW
+    def models(self) -> tuple[str, ...]:
+        return self.scenario.models
 
-    def serves(self) -> npt.NDArray[np.uint8]:
-        return self.environment.serving[: len(self.engine.fleet)]
+    @property
+    def rollouts(self) -> dict[str, str]:
+        return self._rollouts
+
+    @property
+    def one_model(self) -> Mask:
+        return self.facts.one_model[: len(self.engine.fleet)]
+
+    def model_of(self, rollout: str) -> str:
+        return self.engine.rollout(rollout).model
+
+    def serves(self, model: str = MODEL) -> npt.NDArray[np.uint8]:
+        return self.environment.serving[model][: len(self.engine.fleet)]
+
+    def has(self, model: str) -> Mask:
+        return self.facts.has[model][: len(self.engine.fleet)]
+
+    def settled(self) -> Mask:
+        return self.devices.idle.resting(len(self.engine.fleet))
 
     def reachable(self) -> Mask:
         rows = np.arange(len(self.engine.fleet))
@@ -117,16 +135,16 @@ class Run:
     # The run.
 
     def play(self) -> Result:
-        """Run the rollout to its end, settle, and run the final checks."""
+        """Run the rollouts to their end, settle, and run the final checks."""
         with _no_collector():
             finished = self._to_its_end()
-            self.settle(SETTLE_S)
+            self.settle(SETTLE_S + MODEL_S * (len(self.scenario.models) - 1))
             for hear in self.witnesses.ended:
                 hear(self.now)
         return self._result(finished=finished)
 
     def play_until_over(self) -> Result:
-        """Run until the rollout has ended, without the final checks."""
+        """Run until the rollouts have ended, without the final checks."""
         with _no_collector():
             finished = self._to_its_end()
         return self._result(finished=finished)
@@ -210,10 +228,11 @@ class Run:
         return self.store.commits, hub.crashes, down, len(self.devices.live), len(hub.engine.fleet)
 
     def _deadline(self) -> float:
-        """Time at which the rollout's wait ends without any event. Infinity if there is none."""
-        if self.hub.down_until or self._state().status not in OPEN:
+        """Time at which a rollout's wait ends without any event. Infinity if there is none."""
+        if self.hub.down_until:
             return math.inf
-        waits = self.engine.why_rollout(ROLLOUT, self.now).waits
+        open_rollouts = self.engine.open_rollouts()
+        waits = [w for one in open_rollouts for w in self.engine.why_rollout(one, self.now).waits]
         known = (wait.until for wait in waits if wait.until is not None)
         return min((until for until in known if until > self.now), default=math.inf)
 
@@ -223,14 +242,13 @@ class Run:
             return
         for hear in self.witnesses.ticked:
             hear(self.now)
-        self._person.act(self._state())
+        for state in self.engine.states():
+            if state.id in self._rollouts.values():
+                self._person.act(state)
         self._curve.note()
 
     def _over(self) -> bool:
-        return not self.hub.down_until and self._state().status not in OPEN
-
-    def _state(self) -> RolloutState:
-        return next(state for state in self.engine.states() if state.id == ROLLOUT)
+        return not self.hub.down_until and not self.engine.open_rollouts()
 
     def _heal(self) -> None:
         """End all faults of links, disks and the hub. Dead devices remain dead."""

@@ -20,9 +20,10 @@ from edgefleet.protocol.wire import Wire
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Meta(ge=0.0)]
 Span = tuple[Seconds, Seconds]  # drawn uniformly between the two, in seconds
-MODEL: Final = "digits"
+MODELS: Final = ("digits", "detector", "faces", "sounds")
+MODEL: Final = MODELS[0]
 OLD, NEW = "1", "2"
-ROLLOUT: Final = "ro-1"  # the rollout of the new release
+ROLLOUT: Final = "ro-1"  # the rollout of the new release of ``MODEL``
 
 
 class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +67,7 @@ class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     wrong_by_s: Seconds = 86_400.0
     old_agents: Share = 0.0  # devices with a protocol that the hub does not support
     hub_crashes: Annotated[int, Meta(ge=0, le=64)] = 0
+    hub_restores: Annotated[int, Meta(ge=0, le=8)] = 0  # crashes with the last reports lost, too
     hub_down_s: Span = (5.0, 60.0)
 
     @property
@@ -78,7 +80,7 @@ class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 COUNTED: Final = (
     "offline", "flapping", "loss", "doubling", "reordering", "thin", "disk_full", "power_cuts",
-    "lost_writes", "wrong_clocks", "old_agents", "hub_crashes",
+    "lost_writes", "wrong_clocks", "old_agents", "hub_crashes", "hub_restores",
 )  # fmt: skip
 
 
@@ -91,12 +93,18 @@ class Group(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Population(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fleet. ``newcomers`` (a share) enrol during the rollout, in addition to the devices."""
+    """The fleet. ``newcomers`` (a share) enrol during the rollout, in addition to the devices.
+
+    ``models`` is the number of models. With several, each device runs some of them at the start,
+    and has a label for each: ``detector=yes``. The others reach it only by a rollout.
+    """
 
     interval_s: Annotated[float, Meta(ge=1.0)] = 60.0
     sites: Annotated[int, Meta(ge=1)] = 24
     profiles: tuple[str, ...] = ("generic_x86", "jetson_nano", "raspberry_pi")
     newcomers: Share = 0.0
+    models: Annotated[int, Meta(ge=1, le=len(MODELS))] = 1
+    one_model_agents: Share = 0.0  # devices with an agent of protocol 2
     timezones: tuple[str, ...] = ()  # values of the devices' label ``timezone``, in turn
     bytes_s: Annotated[float, Meta(gt=0.0)] = 1_000_000.0
     requests_s: Annotated[float, Meta(ge=0.0)] = 1.0  # inference requests per second and device
@@ -121,11 +129,21 @@ class Deed(StrEnum):
 class Act(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An operator action, ``at_s`` after the start or, if the hub is down, once it is up again.
 
-    The hub refuses a verb that the rollout's status does not allow.
+    It is an action on the rollout of ``model``. The hub refuses a verb that the rollout's status
+    does not allow.
     """
 
     at_s: Seconds
     verb: Deed
+    model: str = MODEL
+
+
+class SideRollout(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rollout of another model beside the first. It is planned and started at ``at_s``."""
+
+    rollout: RolloutSpec
+    release: Truth = Truth()
+    at_s: Seconds = 0.0
 
 
 class Scenario(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,11 +155,35 @@ class Scenario(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     release: Truth = Truth()
     faults: Faults = Faults()
     rollout: RolloutSpec = RolloutSpec(model=MODEL, release=NEW)
+    beside: tuple[SideRollout, ...] = ()
     operator: tuple[Act, ...] = ()
     tick_s: Annotated[float, Meta(ge=1.0)] = 5.0
     heal_s: Seconds = 7200.0
     end_s: Seconds = 86_400.0  # longest time after healing
     person_s: Seconds = 3600.0  # after healing; then a person decides an undecided rollout
+
+    def __post_init__(self) -> None:
+        models = [MODEL, *(side.rollout.model for side in self.beside)]
+        allowed = MODELS[: self.fleet.models]
+        if not set(models) <= set(allowed) or len(set(models)) < len(models):
+            msg = f"each rollout needs a model of its own out of {', '.join(allowed)}"
+            raise ValueError(msg)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of the fleet."""
+        return MODELS[: self.fleet.models]
+
+    @property
+    def truths(self) -> dict[str, Truth]:
+        """The true behaviour of the new release by model, for models with a rollout."""
+        return {MODEL: self.release} | {side.rollout.model: side.release for side in self.beside}
+
+    @property
+    def rollouts(self) -> dict[str, str]:
+        """The rollouts of new releases: their ids by model."""
+        sides = (side.rollout.model for side in self.beside)
+        return {MODEL: ROLLOUT} | {model: f"ro-{place}" for place, model in enumerate(sides, 2)}
 
 
 def load(name: str) -> Scenario:

@@ -1,19 +1,16 @@
 """The serving processes of active devices: activation, probes and stops."""
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
 from edgefleet.agent.event import Event
-from edgefleet.sim.virtual.active_device import ActiveDevice, bricks, burns
+from edgefleet.sim.virtual.active_device import ActiveDevice, Served, bricks, burns, luck_with
 from edgefleet.sim.virtual.environment import NOTHING, NUMBERS, Environment
 from edgefleet.sim.virtual.scenario import NEW, Truth
-
-_HARMLESS: Final = Truth()
 
 
 class ServingProcesses:
@@ -28,36 +25,50 @@ class ServingProcesses:
         self._lose = lose
 
     def activate(self, live: ActiveDevice, effect: do.Apply) -> None:
-        (model,) = effect.models
-        wanted = do.routed(model)
-        environment, mine = self._environment, wanted.installed
-        live.on_trial = model.trial is not None
-        truth = environment.scenario.release
-        status = live.status(environment.now, truth) if live.installed is mine else None
-        if status is None:
-            self._swap(live, wanted)
-            new = mine.release == NEW
-            if new and bricks(live.luck, truth):
-                self._lose(live)
-                return
-            self._attend(live, burning=new and burns(live.luck, truth))
-            status = live.status(environment.now, _HARMLESS)
+        """Serve the wanted set. Models that are served already go on without a break."""
+        environment, before = self._environment, live.served
+        served: dict[str, Served] = {}
+        swapped: list[do.WantedRelease] = []
+        for wanted in effect.models:
+            routed, own = do.routed(wanted), before.get(wanted.model)
+            incumbent = wanted.confirmed.installed if wanted.confirmed else None
+            if own is None or own.installed is not routed.installed or own.ended:
+                own = Served(routed.installed, incumbent, wanted.trial is not None, environment.now)
+                swapped.append(routed)
+            elif own.on_trial is not (wanted.trial is not None):
+                own = own._replace(on_trial=wanted.trial is not None, incumbent=incumbent)
+            served[wanted.model] = own
+        live.served = served
+        self._drop(live, {name: own for name, own in before.items() if name not in served})
+        for routed in swapped:
+            self._swap(live, routed)
+        if any(self._is_new(live, one, bricks) for one in swapped):
+            self._lose(live)
+            return
+        wanted_releases = map(do.routed, effect.models)
+        self._attend(live, burning=any(self._is_new(live, one, burns) for one in wanted_releases))
+        status = live.status(environment.now, environment.truths, crash=False)
         if status is None:
             raise AssertionError(live.row)
         environment.later(live, 0.5, happened.Activated(job=effect.job, status=status))
 
     def stop(self, live: ActiveDevice, effect: do.StopServing) -> None:  # noqa: ARG002 - the signature of all effects
-        live.installed = None
-        live.pid += 1
-        self._environment.serving[live.rows] = NOTHING
-        gone = happened.ServingProbed(status=None, alive=False, draw=self._environment.draw())
+        environment, before = self._environment, live.served
+        live.end_process()
+        self._drop(live, before)
+        environment.stop_serving(live.rows)
+        gone = happened.ServingProbed(status=None, alive=False, draw=environment.draw())
         self.soon.append((live, live.life, gone))
 
     def probe(self, live: ActiveDevice, effect: do.Probe) -> None:  # noqa: ARG002 - the signature of all effects
         environment = self._environment
-        status = live.status(environment.now, environment.scenario.release)
+        status = live.status(environment.now, environment.truths)
         if status is None:
-            environment.serving[live.rows] = NOTHING
+            environment.stop_serving(live.rows)
+        for model, own in live.served.items():
+            if own.ended:
+                number = NUMBERS[own.installed.release] if own.installed else NOTHING
+                environment.serving[model][live.rows] = number
         alive = status is not None
         probed = happened.ServingProbed(status=status, alive=alive, draw=environment.draw())
         self.soon.append((live, live.life, probed))
@@ -65,18 +76,34 @@ class ServingProcesses:
     def move_pointer(self, live: ActiveDevice, effect: do.MovePointer) -> None:
         live.pointer = effect.slots
 
+    def _is_new(
+        self, live: ActiveDevice, wanted: do.WantedRelease, fate: Callable[[float, Truth], bool]
+    ) -> bool:
+        """Whether the release is new, and has this fate on the device."""
+        model, truths = wanted.installed.model, self._environment.truths
+        is_new = wanted.installed.release == NEW
+        return is_new and fate(luck_with(model, live.luck), truths[model])
+
+    def _drop(self, live: ActiveDevice, dropped: Mapping[str, Served]) -> None:
+        """The process does not serve these models any more."""
+        environment = self._environment
+        for model, own in dropped.items():
+            environment.serving[model][live.rows] = NOTHING
+            if environment.hub.witnesses is not None:
+                for hear in environment.hub.witnesses.dropped:
+                    hear(live.rows, model, environment.now, on_trial=own.on_trial)
+
     def _swap(self, live: ActiveDevice, wanted: do.WantedRelease) -> None:
-        environment, release = self._environment, wanted.installed.release
-        live.installed = wanted.installed
-        live.swapped_at = environment.now
-        state = live.state.models[wanted.installed.model]
+        environment, installed = self._environment, wanted.installed
+        model, release = installed.model, installed.release
+        state = live.state.models[model]
         attempt = state.attempt
         way = "restore" if wanted.slot == state.active or attempt is None else attempt.action
-        environment.serving[live.rows] = NUMBERS[release]
-        environment.hub.trace.rows(environment.now, "activated", live.rows, release)
+        environment.serving[model][live.rows] = NUMBERS[release]
+        environment.hub.trace.rows(environment.now, "activated", live.rows, f"{model} {release}")
         if environment.hub.witnesses is not None:
             for hear in environment.hub.witnesses.activated:
-                hear(live.rows, release, way, environment.now)
+                hear(live.rows, model, release, way, environment.now)
 
     def _attend(self, live: ActiveDevice, *, burning: bool) -> None:
         """Keep a device active if its release fails later, so that it reports the failure."""

@@ -7,9 +7,9 @@ from edgefleet.agent import event as happened
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.sim.virtual import telemetry as figures
-from edgefleet.sim.virtual.active_device import ActiveDevice, refuses
+from edgefleet.sim.virtual.active_device import ActiveDevice, luck_with, refuses
 from edgefleet.sim.virtual.environment import Environment
-from edgefleet.sim.virtual.scenario import NEW
+from edgefleet.sim.virtual.scenario import NEW, OLD_TRUTH
 
 _NOT_PROVED: Final = ProveResult(passed=False, reason="golden_failed", detail="0.71 of 0.9.")
 
@@ -48,21 +48,23 @@ class StagingJobs:
             environment.suffered["disk_full"] += 1
             self._failed(live, effect, "disk_full")
         else:
-            takes_s = (effect.artifact.size_bytes - live.came) / live.bytes_s
+            came = live.came.get(effect.model, 0.0)
+            takes_s = (effect.artifact.size_bytes - came) / live.bytes_s
             breaks_s = self._link_up_s(row)
             if takes_s > breaks_s:
-                live.came += breaks_s * live.bytes_s
+                live.came = live.came | {effect.model: came + breaks_s * live.bytes_s}
                 self._failed(live, effect, "connection_lost", breaks_s)
             else:
-                live.came = 0.0
+                self._complete(live, effect.model)
                 environment.later(
                     live, takes_s + 0.05, happened.Fetched(model=effect.model, job=effect.job)
                 )
 
     def prove(self, live: ActiveDevice, effect: do.Prove) -> None:
         environment = self._environment
-        release, truth = effect.installed.release, environment.scenario.release
-        fails = release == NEW and refuses(live.luck, truth)
+        release = effect.installed.release
+        truth = environment.truths.get(effect.model, OLD_TRUTH)
+        fails = release == NEW and refuses(luck_with(effect.model, live.luck), truth)
         least = effect.installed.golden.min_accuracy
         proof = _NOT_PROVED if fails else figures.proof(release, truth, least)
         proved = happened.Proved(model=effect.model, job=effect.job, result=proof)
@@ -71,8 +73,12 @@ class StagingJobs:
     def stop(self, live: ActiveDevice, effect: do.CancelStaging) -> None:
         """Does nothing: the job's completion still arrives, and the core ignores it."""
 
-    def remove(self, live: ActiveDevice, effect: do.RemoveSlot) -> None:  # noqa: ARG002 - the signature of all effects
-        live.came = 0.0
+    def remove(self, live: ActiveDevice, effect: do.RemoveSlot) -> None:
+        self._complete(live, effect.model)
+
+    def _complete(self, live: ActiveDevice, model: str) -> None:
+        """No part of a download of the model is left."""
+        live.came = {other: came for other, came in live.came.items() if other != model}
 
     def _link_up_s(self, row: int) -> float:
         """Seconds until a flapping link goes down. Infinity for a stable link."""

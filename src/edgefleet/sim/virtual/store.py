@@ -32,6 +32,7 @@ class Store:
         self._code_of: dict[tuple[str, str, str, str, str], int] = {}
         self._rows_of: dict[str, RowSet] = {}  # by outcome id: two devices may use the same id
         self._standings: ReportColumns | None = None
+        self._backup: ReportColumns | None = None
         self.commits = 0
 
     def save_state(self, state: RolloutState) -> None:
@@ -85,10 +86,13 @@ class Store:
     def save_standings(self, fleet: Fleet) -> None:
         """Store the standings of all devices, as the hub does periodically."""
         self._standings = fleet.copy_reports()
+        self._backup = self._backup or self._standings
 
-    def load_standings(self, fleet: Fleet) -> None:
-        if self._standings is not None:
-            fleet.load_reports(self._standings)
+    def load_standings(self, fleet: Fleet, *, backup: bool = False) -> None:
+        """Load the last standings, or from a ``backup`` those that were stored first."""
+        standings = self._backup if backup else self._standings
+        if standings is not None:
+            fleet.load_reports(standings)
 
     def _code(self, outcome: Outcome) -> int:
         key = (outcome.id, outcome.rollout, outcome.release, outcome.kind, outcome.reason)

@@ -23,12 +23,14 @@ from edgefleet.sim.virtual.result import Result
 from edgefleet.sim.virtual.run import Run
 from edgefleet.sim.virtual.scenario import (
     MODEL,
+    MODELS,
     NEW,
     Act,
     Deed,
     Faults,
     Population,
     Scenario,
+    SideRollout,
     Truth,
 )
 
@@ -75,6 +77,13 @@ def mixture(seed: int) -> Scenario:
     acts = _operator(chance)
     plan, release = replace(plan, approval=_approval(chance)), _quality(chance, release)
     acts += _freeze(chance)
+    models = _models(chance)
+    fleet = replace(fleet, models=models, one_model_agents=_one_model_agents(chance, models))
+    if models > 1 and chance.random() < 0.5:
+        plan = replace(plan, selector=f"{MODEL}=yes")
+    beside = tuple(_beside(chance, model, fleet.sites) for model in _sides(chance, models))
+    if chance.random() < 0.15:
+        faults = replace(faults, hub_restores=chance.randrange(1, 3))
     nights = len(plan.waves) + 1 if plan.windows else 0  # each wave may wait a day for a window
     if plan.windows:  # simulate days with fewer check-ins
         fleet = replace(fleet, interval_s=_SELDOM_S, panel=min(fleet.panel, 10))
@@ -84,6 +93,7 @@ def mixture(seed: int) -> Scenario:
         release=release,
         faults=faults,
         rollout=plan,
+        beside=beside,
         operator=tuple(sorted(acts, key=lambda act: act.at_s)),
         heal_s=_HEAL_S,
         person_s=1800.0,
@@ -271,6 +281,32 @@ def _quality(chance: Random, release: Truth) -> Truth:
         ({"latency": 1.3}, {"accuracy": 0.94}, {"drift": 0.4}, {"latency": 200.0})
     )
     return replace(release, **worse)
+
+
+def _models(chance: Random) -> int:
+    return chance.choice((1, 1, 2, 3, 4))
+
+
+def _one_model_agents(chance: Random, models: int) -> float:
+    """In half of the scenarios with several models, some agents have one model."""
+    if models == 1 or chance.random() < 0.5:
+        return 0.0
+    return round(chance.uniform(0.02, 0.3), 3)
+
+
+def _sides(chance: Random, models: int) -> tuple[str, ...]:
+    """The models with a rollout beside the first, in half of the scenarios all others."""
+    others = MODELS[1:models]
+    return others if chance.random() < 0.5 else others[1:]
+
+
+def _beside(chance: Random, model: str, sites: int) -> SideRollout:
+    """A rollout of another model: without windows, which would make it last for days."""
+    release, plan = _release(chance), _plan(chance, sites)
+    selector = f"{model}=yes" if chance.random() < 0.5 else ""
+    at_s = round(chance.uniform(0.0, 1800.0), 1)
+    plan = replace(plan, model=model, selector=selector, windows=(), budgets=())
+    return SideRollout(rollout=plan, release=release, at_s=at_s)
 
 
 def _freeze(chance: Random) -> tuple[Act, ...]:

@@ -4,6 +4,7 @@ Counters are functions of the number of requests, so they only grow. The panel s
 and has its own ways; all others send the same means, and so cost no more than a constant.
 """
 
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -36,21 +37,29 @@ def proof(release: str, truth: Truth, least: float) -> ProveResult:
     return ProveResult(passed=True, accuracy=accuracy, agreement=1.0, cases=100)
 
 
-def reminded(state: AgentState, installed: InstalledRelease | None, truth: Truth) -> AgentState:
-    """An agent that wakes, with what it knows of the requests that it served while it was idle."""
-    if installed is None:
+def reminded(
+    state: AgentState, installed: Iterable[InstalledRelease], truths: Mapping[str, Truth]
+) -> AgentState:
+    """An agent that wakes, with what it knows of the requests that it served while it was idle.
+
+    ``installed`` are its confirmed releases. ``truths`` are those of the new releases, by model.
+    """
+    models: dict[str, ModelSoft] = {}
+    served: list[ModelStatus] = []
+    for one in installed:
+        sha256, truth = one.variant.artifact.sha256, truths.get(one.model, OLD_TRUTH)
+        windows, mine = _remembered(one.model, one.release, sha256, truth)
+        models[one.model] = ModelSoft(windows=windows)
+        served.append(mine)
+    if not served:
         return state
-    sha256 = installed.variant.artifact.sha256
-    windows, status = _remembered(installed.model, installed.release, sha256, truth)
-    models = {installed.model: ModelSoft(windows=windows)}
+    status = ServingStatus(pid=1, models=tuple(served))
     soft = msgspec.structs.replace(state.soft, models=models, serving=status)
     return msgspec.structs.replace(state, soft=soft)
 
 
 @lru_cache(maxsize=64)
-def _remembered(
-    model: str, release: str, sha256: str, truth: Truth
-) -> tuple[Windows, ServingStatus]:
+def _remembered(model: str, release: str, sha256: str, truth: Truth) -> tuple[Windows, ModelStatus]:
     stats = plain(truth_of(release, truth), _WINDOW, 0)
     full = QualityWindow(
         release=release,
@@ -63,7 +72,7 @@ def _remembered(
     mine = ModelStatus(
         model=model, release=release, artifact_sha256=sha256, ready=True, stats=stats
     )
-    return Windows(full=full), ServingStatus(pid=1, models=(mine,))
+    return Windows(full=full), mine
 
 
 def plain(own: Truth, requests: int, errors: int) -> LiveStats:

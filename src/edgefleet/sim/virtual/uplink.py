@@ -9,6 +9,7 @@ from edgefleet.sim.load.hub_api import Failed
 from edgefleet.sim.virtual.active_device import ActiveDevice
 from edgefleet.sim.virtual.environment import Environment
 from edgefleet.sim.virtual.event_queue import ANSWERED, ARRIVES
+from edgefleet.sim.virtual.one_model_agent import in_protocol_2
 
 
 class Uplink:
@@ -19,6 +20,8 @@ class Uplink:
 
     def send(self, live: ActiveDevice, effect: do.SendCheckIn) -> None:
         environment, check_in = self._environment, effect.check_in
+        if live.one_model:
+            check_in = in_protocol_2(check_in, live.state)
         if not environment.facts.up(live.row, environment.now):
             self._unanswered(live, check_in, "unreachable")
         elif environment.rough and not environment.facts.healed:

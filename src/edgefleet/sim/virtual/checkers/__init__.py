@@ -11,7 +11,10 @@ from edgefleet.sim.virtual.checkers.ends import Ends
 from edgefleet.sim.virtual.checkers.exposure import Exposure
 from edgefleet.sim.virtual.checkers.frozen import Frozen
 from edgefleet.sim.virtual.checkers.halted import Halted
+from edgefleet.sim.virtual.checkers.models_known import ModelsKnown
+from edgefleet.sim.virtual.checkers.neighbour_untouched import NeighbourUntouched
 from edgefleet.sim.virtual.checkers.once_failed import OnceFailed
+from edgefleet.sim.virtual.checkers.one_trial import OneTrial
 from edgefleet.sim.virtual.checkers.reasons import Reasons
 from edgefleet.sim.virtual.checkers.serves_accepted import Valid
 from edgefleet.sim.virtual.checkers.soak import Soak
@@ -21,5 +24,5 @@ from edgefleet.sim.virtual.observer import Checker
 
 ALL: Final[tuple[type[Checker], ...]] = (
     Exposure, Waves, CountedOnce, Halted, OnceFailed, WentBack, Arrived, Reasons, Ends, Valid,
-    Durable, Constraints, Soak, Frozen, Approved,
+    Durable, Constraints, Soak, Frozen, Approved, OneTrial, NeighbourUntouched, ModelsKnown,
 )  # fmt: skip

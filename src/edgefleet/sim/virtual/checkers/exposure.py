@@ -3,6 +3,7 @@
 A device counts from its durable start, and activates the release only after it.
 """
 
+from collections import defaultdict
 from typing import ClassVar
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
@@ -11,7 +12,7 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import TRIAL_ENDS, Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import RunView
+from edgefleet.sim.virtual.truth import UNDER_TEST, RunView
 
 
 class Exposure(Checker):
@@ -24,7 +25,7 @@ class Exposure(Checker):
         self._spec: dict[str, ExposureSpec] = {}
         self._trial: dict[str, RowSet] = {}
         self._healthy: dict[str, int] = {}
-        self._started = RowSet()
+        self._started: defaultdict[str, RowSet] = defaultdict(RowSet)  # by model
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if before is None:
@@ -37,17 +38,17 @@ class Exposure(Checker):
         if trial is None:
             return
         if outcome.kind is OutcomeKind.TRIAL_STARTED:
-            self._started.add(rows)
+            self._started[self.run.model_of(outcome.rollout)].add(rows)
             self._begin(rows, outcome.rollout)
         elif outcome.kind in TRIAL_ENDS:
             trial.discard(rows)
             if outcome.kind is OutcomeKind.CONFIRMED:
                 self._healthy[outcome.rollout] += len(rows)
 
-    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
-        tried = action == "install" and release == self.run.release_under_test
-        if tried and not self._started.has(rows).all():
-            self.wrong(f"{self.named(rows)} activated {release} without a durable start")
+    def activated(self, rows: Rows, model: str, release: str, action: str, now: float) -> None:
+        tried = action == "install" and release == UNDER_TEST
+        if tried and not self._started[model].has(rows).all():
+            self.wrong(f"{self.named(rows)} activated {model} {release} without a durable start")
 
     def _begin(self, rows: Rows, rollout: str) -> None:
         trial, spec, healthy = self._trial[rollout], self._spec[rollout], self._healthy[rollout]

@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from edgefleet.protocol.device import Offer, Outcome, OutcomeKind
 from edgefleet.rollout.fleet.columns import Rows, longer
@@ -12,6 +13,7 @@ from edgefleet.sim.virtual.row_set import RowSet
 from edgefleet.sim.virtual.truth import RunView
 
 _BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
+_NEVER = np.zeros(0, np.uint32)
 _SWITCHES = 8  # of one device in one rollout: two attempts, a revert, and some slack
 
 
@@ -22,25 +24,28 @@ class OnceFailed(Checker):
 
     def __init__(self, run: RunView, report: Report) -> None:
         super().__init__(run, report)
-        self._bad: defaultdict[str, RowSet] = defaultdict(RowSet)
-        self._switches = np.zeros(0, np.uint32)
+        self._bad: defaultdict[tuple[str, str], RowSet] = defaultdict(RowSet)  # model, release
+        self._switches: dict[str, npt.NDArray[np.uint32]] = {}  # by model
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         if outcome.kind in _BAD:
-            self._bad[outcome.release].add(rows)
+            self._bad[self.run.model_of(outcome.rollout), outcome.release].add(rows)
 
     def offered(self, rows: Rows, offer: Offer, now: float) -> None:
         if offer.action != "install":
             return
-        again = rows[self._bad[offer.release].has(rows)]
+        again = rows[self._bad[offer.model, offer.release].has(rows)]
         if len(again):
-            self.wrong(f"{self.named(again)} is offered {offer.release} again")
+            self.wrong(f"{self.named(again)} is offered {offer.model} {offer.release} again")
 
-    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
+    def activated(self, rows: Rows, model: str, release: str, action: str, now: float) -> None:
         if action == "install":
-            if rows[-1] >= len(self._switches):
-                self._switches = longer(self._switches, 2 * int(rows[-1]) + 1)
-            self._switches[rows] += 1
-            often = rows[self._switches[rows] == _SWITCHES]
+            switches = self._switches.get(model, _NEVER)
+            if rows[-1] >= len(switches):
+                switches = longer(switches, 2 * int(rows[-1]) + 1)
+            self._switches[model] = switches
+            switches[rows] += 1
+            often = rows[switches[rows] == _SWITCHES]
             if len(often):
-                self.wrong(f"{self.named(often)} switched between releases {_SWITCHES} times")
+                name = self.named(often)
+                self.wrong(f"{name} switched between releases of {model} {_SWITCHES} times")

@@ -6,13 +6,11 @@ from typing import ClassVar
 import numpy as np
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
-from edgefleet.sim.virtual.truth import RunView
-
-_UNDER_TEST = 2  # the number of the release in ``serves``
+from edgefleet.sim.virtual.truth import NEW_NUMBER, NOTHING, UNDER_TEST, RunView
 
 
 class Valid(Checker):
@@ -22,40 +20,49 @@ class Valid(Checker):
 
     def __init__(self, run: RunView, report: Report) -> None:
         super().__init__(run, report)
-        self._refused: defaultdict[str, RowSet] = defaultdict(RowSet)
-        self._failed = RowSet()  # any release
-        self._failed_it = RowSet()  # the release under test
-        self._had_one = RowSet()  # devices with a release to revert to
+        self._refused: defaultdict[tuple[str, str], RowSet] = defaultdict(RowSet)  # model, release
+        self._failed: defaultdict[str, RowSet] = defaultdict(RowSet)  # by model, any release
+        self._failed_it: defaultdict[str, RowSet] = defaultdict(RowSet)  # the release under test
+        self._had_one: defaultdict[str, RowSet] = defaultdict(RowSet)  # a release to revert to
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if before is None:  # at planning time, before any newcomer
-            self._had_one.add(np.arange(len(self.engine.fleet)))
+            model = after.spec.model
+            had = np.flatnonzero(self.run.has(model)).astype(np.int64)
+            self._had_one[model].add(had[self.run.serves(model)[had] > 0])
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
+        model = self.run.model_of(outcome.rollout)
         if outcome.kind is OutcomeKind.REFUSED:
-            self._refused[outcome.release].add(rows)
+            self._refused[model, outcome.release].add(rows)
         elif outcome.kind is OutcomeKind.TRIAL_FAILED:
-            self._failed.add(rows)
-            if outcome.release == self.run.release_under_test:
-                self._failed_it.add(rows)
+            self._failed[model].add(rows)
+            if outcome.release == UNDER_TEST:
+                self._failed_it[model].add(rows)
         elif outcome.kind is OutcomeKind.CONFIRMED:
-            self._had_one.add(rows)
+            self._had_one[model].add(rows)
 
-    def activated(self, rows: Rows, release: str, action: str, now: float) -> None:
-        refused = rows[self._refused[release].has(rows)]
+    def activated(self, rows: Rows, model: str, release: str, action: str, now: float) -> None:
+        refused = rows[self._refused[model, release].has(rows)]
         if len(refused) and action == "install":  # a refused revert is tried again
-            self.wrong(f"{self.named(refused)} activated {release}, which it had refused")
+            name = self.named(refused)
+            self.wrong(f"{name} activated {model} {release}, which it had refused")
 
     def ended(self, now: float) -> None:
-        serves, reachable = self.run.serves(), self.run.reachable()
-        serving = np.flatnonzero(reachable & (serves == _UNDER_TEST))
-        kept = serving[self._failed_it.has(serving)]
+        reachable = self.run.reachable()
+        for model in self.run.models:
+            self._check(model, reachable)
+
+    def _check(self, model: str, reachable: Mask) -> None:
+        serves = self.run.serves(model)
+        serving = np.flatnonzero(reachable & (serves == NEW_NUMBER))
+        kept = serving[self._failed_it[model].has(serving)]
         if len(kept):
-            self.wrong(f"{self.named(kept)} still serves the release, whose trial failed there")
-        dark = np.flatnonzero((serves == 0) & reachable)
-        dark = dark[
-            self._had_one.has(dark) | ~self._failed.has(dark)
-        ]  # a device's first release may fail
+            name = self.named(kept)
+            self.wrong(f"{name} still serves the release of {model}, whose trial failed there")
+        dark = np.flatnonzero((serves == NOTHING) & reachable)
+        should = self.run.has(model)[dark] & ~self._failed[model].has(dark)
+        dark = dark[self._had_one[model].has(dark) | should]  # a first release may fail
         if len(dark):
             first = ", ".join(self.run.name(row) for row in dark[:3].tolist())
-            self.wrong(f"{len(dark)} devices serve no release: {first}")
+            self.wrong(f"{len(dark)} devices serve no release of {model}: {first}")

@@ -69,6 +69,8 @@ class Waves(Checker):
         index = state.wave or 0
         spec = state.spec.waves[index] if index < len(state.spec.waves) else None
         population = len(self.engine.fleet)
+        if len(self.run.models) > 1 and self.run.one_model.any():
+            return  # an agent with one model is not eligible for another one
         if spec is None or spec.percent is None or spec.selector or population > _RECOUNTED:
             return
         hashes = self.engine.fleet.hashes

@@ -5,11 +5,11 @@ from typing import ClassVar
 import numpy as np
 
 from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.lifecycle.step import returned_by
 from edgefleet.sim.virtual.observer import Checker
-
-_UNDER_TEST = 2  # the number of the release in ``serves``
+from edgefleet.sim.virtual.truth import NEW_NUMBER
 
 
 class WentBack(Checker):
@@ -23,24 +23,27 @@ class WentBack(Checker):
             return
         if now >= returned_by(before):
             return  # after its patience a revert ends with devices left; its text has their number
-        running = (self.run.serves() == _UNDER_TEST) & self.run.reachable()
+        running = self._left(after.spec.model)
         fleet = self.engine.fleet
         number = fleet.models.release_id(after.spec.model, after.spec.release)
-        for row in np.flatnonzero(running).tolist():
+        for row in running.tolist():
             if fleet.online(row, now) and number in fleet.numbers(row):
                 name = self.run.name(row)
                 self.wrong(f"{after.id} is reverted, but {name} reports that it runs the release")
                 return
 
     def ended(self, now: float) -> None:
-        statuses = {
-            state.status
-            for state in self.engine.states()
-            if state.spec.release == self.run.release_under_test
-        }
-        if not statuses or not statuses <= {Status.REVERTED, Status.REFUSED}:
-            return
-        left = np.flatnonzero((self.run.serves() == _UNDER_TEST) & self.run.reachable())
-        if len(left):
-            first = ", ".join(self.run.name(row) for row in left[:3].tolist())
-            self.wrong(f"{len(left)} devices still run the release: {first}")
+        for state in self.engine.states():
+            model = state.spec.model
+            undone = state.status in (Status.REVERTED, Status.REFUSED)
+            if state.id != self.run.rollouts.get(model) or not undone:
+                continue
+            left = self._left(model)
+            if len(left):
+                first = ", ".join(self.run.name(row) for row in left[:3].tolist())
+                self.wrong(f"{len(left)} devices still run the release of {model}: {first}")
+
+    def _left(self, model: str) -> Rows:
+        """Reachable devices that serve the release, and have an earlier one to go back to."""
+        serves_it = self.run.serves(model) == NEW_NUMBER
+        return np.flatnonzero(serves_it & self.run.reachable() & self.run.has(model))

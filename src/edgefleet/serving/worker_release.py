@@ -1,0 +1,394 @@
+"""A release in a worker process: requests to it, and its end."""
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import msgspec
+
+from edgefleet.base.errors import DeviceError, EdgefleetError, error_from_code
+from edgefleet.protocol.release import Datatype
+from edgefleet.protocol.serving import ServedRelease
+from edgefleet.protocol.wire import encode
+from edgefleet.serving.active_release import Inferred, check_queue
+from edgefleet.serving.limits import INLINE_US, WORKER_LOAD_S, WORKER_RUN_S, WORKER_STOP_S
+from edgefleet.serving.runtime import Tensor
+from edgefleet.serving.stats import Stats, memory_kib
+from edgefleet.serving.worker_channel import (
+    KEPT_BYTES,
+    MESSAGE_BYTES,
+    PLANS,
+    RUN_NS,
+    Failed,
+    Load,
+    Loaded,
+    Made,
+    Message,
+    Run,
+    SharedArea,
+    decode_message,
+    encode_message,
+    end_of,
+)
+
+_PROMPT_MS: Final = INLINE_US // 1000  # so long the event loop waits for a fast model
+
+
+class WorkerEnded(Exception):  # noqa: N818 - an event for the caller, which asks another release
+    """The worker ended before it answered. The inference may be asked of another release."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A started worker, the channel to it, and the descriptor of the shared memory."""
+
+    child: "subprocess.Popen[bytes]"
+    channel: socket.socket
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An inference that waits for the worker, or runs in it."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Sequence[str]
+    future: "asyncio.Future[Inferred]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The message for a request, and the views of the shared memory for its inputs."""
+
+    message: bytes
+    views: Sequence[Tensor]
+
+
+class WorkerRelease:
+    """A release of ``model`` in a worker. ``on_end`` is called once if the worker ends by itself.
+
+    The worker runs one inference at a time; the others wait here. The event loop waits up to a
+    millisecond for a fast model that is idle, as it does for one that runs on the event loop:
+    a task would cost more time than the worker. The answer of a slower model is awaited.
+    """
+
+    @classmethod
+    async def start(
+        cls, model: str, wanted: ServedRelease, on_end: "Callable[[WorkerRelease], None]"
+    ) -> Self:
+        """Start a worker and load the release. Raises the errors of ``Runtime.load``.
+
+        Raises DeviceError ``inference_failed`` if the worker ends or does not answer.
+        """
+        worker = cls(model, wanted, await asyncio.to_thread(_spawn), on_end)
+        try:
+            await worker._load()
+        except BaseException:
+            await worker.retire()
+            raise
+        return worker
+
+    def __init__(
+        self,
+        model: str,
+        wanted: ServedRelease,
+        process: _Process,
+        on_end: "Callable[[WorkerRelease], None]",
+    ) -> None:
+        self.model = model
+        self.wanted = wanted
+        self.release = wanted.release
+        self.stats = Stats()
+        self.inputs = wanted.variant.inputs
+        self.outputs = wanted.variant.outputs
+        self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
+        self.worker: int | None = process.child.pid
+        self._process = process.child
+        self._on_end = on_end
+        self._input_at = {spec.name: index for index, spec in enumerate(self.inputs)}
+        self._output_at = {spec.name: index for index, spec in enumerate(self.outputs)}
+        self._loop = asyncio.get_running_loop()
+        self._channel = process.channel
+        self._channel.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._channel, select.POLLIN)
+        self._memory = process.memory
+        self._area = SharedArea(process.memory)
+        self._plans: dict[tuple[object, ...], _Plan] = {}
+        self._answers: dict[bytes, list[Tensor]] = {}
+        self._prompt = False
+        self._base_kib = 0
+        self._running: _Waiting | None = None
+        self._sent_ns = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._killed_for = ""
+        self._has_ended = False
+        self._retired = False
+
+    @property
+    def ended(self) -> str:
+        if not self._has_ended:
+            return ""
+        reason = self._killed_for or _exit_text(self._process.poll())
+        return f"The worker of release {self.release} {reason}"
+
+    def memory_kib(self) -> int:
+        return max(0, memory_kib(self.worker) - self._base_kib)
+
+    def infer(
+        self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
+    ) -> "Inferred | asyncio.Future[Inferred]":
+        if self._has_ended:
+            raise WorkerEnded
+        if self._prompt and self._running is None and not self._waiting:
+            self._send_run(inputs, outputs)
+            if self._poll.poll(_PROMPT_MS) and (data := self._receive()) is not None:
+                return self._result(data, outputs)
+            if self._has_ended:
+                raise WorkerEnded
+            waiting = _Waiting(inputs, outputs, self._loop.create_future())
+            self._began(waiting)
+        else:
+            check_queue(self.stats)
+            waiting = _Waiting(inputs, outputs, self._loop.create_future())
+            self._waiting.append(waiting)
+            self._send_next()
+        self.stats.in_flight += 1
+        self._idle.clear()
+        waiting.future.add_done_callback(self._finished)
+        return waiting.future
+
+    async def retire(self) -> None:
+        if not self._has_ended:
+            await self._idle.wait()
+        self._retired = True
+        self._close()
+        await asyncio.to_thread(_reap, self._process)
+
+    async def _load(self) -> None:
+        """Wait for the answer to Load."""
+        loaded: asyncio.Future[bytes | None] = self._loop.create_future()
+
+        def on_readable() -> None:
+            self._loop.remove_reader(self._channel)
+            if not loaded.done():
+                loaded.set_result(self._receive())
+
+        self._loop.add_reader(self._channel, on_readable)
+        request = encode(self.wanted)
+        self._area.write(request)
+        self._send(encode_message(Load(len(request))))
+        try:
+            data = await asyncio.wait_for(loaded, WORKER_LOAD_S)
+        except TimeoutError:
+            self._kill(f"did not load the release within {WORKER_LOAD_S:g} s.")
+            data = None
+        match self._decode(data) if data else None:
+            case Loaded(run_us=run_us, base_kib=base_kib):
+                self._base_kib = base_kib
+                self._prompt = 0 < run_us < INLINE_US
+            case Failed(code=code, message=text, field=field):
+                raise error_from_code(code, text, field=field)
+            case _:
+                raise DeviceError("inference_failed", self.ended or "The worker does not answer.")
+        self._loop.add_reader(self._channel, self._on_readable)
+
+    def _send_next(self) -> None:
+        if self._running is None and self._waiting:
+            waiting = self._waiting.popleft()
+            self._send_run(waiting.inputs, waiting.outputs)
+            self._began(waiting)
+
+    def _began(self, waiting: _Waiting) -> None:
+        self._running = waiting
+        self._deadline = self._loop.call_later(
+            WORKER_RUN_S, self._kill, f"did not answer a request within {WORKER_RUN_S:g} s."
+        )
+
+    def _send_run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
+        key = (*inputs, *outputs, *[tensor.shape for tensor in inputs.values()])
+        plan = self._plans.get(key) or self._plan(key, inputs, outputs)
+        for view, tensor in zip(plan.views, inputs.values(), strict=True):
+            view[...] = tensor
+        self._sent_ns = time.perf_counter_ns()
+        self._send(plan.message)
+
+    def _plan(
+        self, key: tuple[object, ...], inputs: Mapping[str, Tensor], outputs: Sequence[str]
+    ) -> _Plan:
+        """The message for a request. A message for text is not kept: its length changes."""
+        indices = [self._input_at[name] for name in inputs]
+        placed = self._area.place(list(inputs.values()), indices)
+        message = encode_message(Run(placed, tuple(self._output_at[name] for name in outputs)))
+        views = [
+            tensor  # text, written already
+            if tensor.dtype == object
+            else self._area.tensor(one, self.inputs[one.index].datatype)
+            for one, tensor in zip(placed, inputs.values(), strict=True)
+        ]
+        plan = _Plan(message, views)
+        if all(tensor.dtype != object for tensor in inputs.values()):
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _send(self, message: bytes) -> None:
+        with contextlib.suppress(OSError):  # the end of the worker is found by reading
+            self._channel.send(message)
+
+    def _receive(self) -> bytes | None:
+        """The message that has arrived. None if there is none, or the worker has ended."""
+        try:
+            if data := self._channel.recv(MESSAGE_BYTES):
+                return data
+        except BlockingIOError:
+            return None
+        except OSError:
+            pass
+        self._end()
+        return None
+
+    def _on_readable(self) -> None:
+        data = self._receive()
+        running = self._running
+        if data is None or running is None:
+            return
+        self._running = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+        try:
+            tensors, lost_ns = self._result(data, running.outputs)
+        except (EdgefleetError, WorkerEnded) as error:
+            if not running.future.done():
+                running.future.set_exception(error)
+        else:
+            # The next request overwrites the shared memory.
+            copies = [tensor.copy() for tensor in tensors]
+            if not running.future.done():
+                running.future.set_result((copies, lost_ns))
+        self._send_next()
+
+    def _result(self, data: bytes, outputs: Sequence[str]) -> Inferred:
+        """The outputs as views of the shared memory, and the time on the way to it and back."""
+        passed_ns = time.perf_counter_ns() - self._sent_ns
+        (run_ns,) = RUN_NS.unpack_from(data)
+        tensors = self._answers.get(data[RUN_NS.size :])
+        if tensors is None:
+            tensors = self._read(data, outputs)
+        return tensors, max(0, passed_ns - run_ns)
+
+    def _read(self, data: bytes, outputs: Sequence[str]) -> list[Tensor]:
+        """The outputs of an answer. Small ones without text are kept for equal answers."""
+        message = self._decode(data)
+        if isinstance(message, Failed):
+            raise error_from_code(message.code, message.message, field=message.field)
+        if not isinstance(message, Made):
+            raise WorkerEnded
+        try:
+            datatypes: list[Datatype] = [self.datatypes[name] for name in outputs]
+            pairs = zip(message.outputs, datatypes, strict=True)
+            tensors = [self._area.tensor(placed, datatype) for placed, datatype in pairs]
+        except (ValueError, EdgefleetError) as error:
+            self._kill(f"sent an invalid answer: {error}.")
+            raise WorkerEnded from error
+        if end_of(message.outputs) > KEPT_BYTES:
+            tensors = [tensor.copy() for tensor in tensors]
+            self._area.free()
+        elif "BYTES" not in datatypes:
+            if len(self._answers) >= PLANS:
+                self._answers.clear()
+            self._answers[data[RUN_NS.size :]] = tensors
+        return tensors
+
+    def _decode(self, data: bytes) -> Message | None:
+        """The message. None, and the worker is killed, if it is invalid."""
+        try:
+            return decode_message(memoryview(data)[RUN_NS.size :])
+        except msgspec.MsgspecError as error:
+            self._kill(f"sent an invalid message: {error}.")
+            return None
+
+    def _finished(self, _: "asyncio.Future[Inferred]") -> None:
+        self.stats.in_flight -= 1
+        if self._running is None and not self._waiting:
+            self._idle.set()
+
+    def _kill(self, reason: str) -> None:
+        self._killed_for = reason
+        self._process.kill()
+        self._end()
+
+    def _end(self) -> None:
+        """The worker answers no more: give its requests back and report it, once."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._close()
+        if not self._retired:
+            self._on_end(self)
+        running, self._running = self._running, None
+        for waiting in (*((running,) if running else ()), *self._waiting):
+            if not waiting.future.done():
+                waiting.future.set_exception(WorkerEnded())
+        self._waiting.clear()
+        self._idle.set()
+
+    def _close(self) -> None:
+        if self._channel.fileno() < 0:
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._loop.remove_reader(self._channel)
+        self._channel.close()
+        os.close(self._memory)
+
+
+def _spawn() -> _Process:
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    memory = os.memfd_create("edgefleet-worker")
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "edgefleet.serving.worker", str(theirs.fileno()), str(memory)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(), memory),
+        )
+    except BaseException:
+        mine.close()
+        os.close(memory)
+        raise
+    finally:
+        theirs.close()
+    return _Process(child, mine, memory)
+
+
+def _exit_text(code: int | None) -> str:
+    if code is None:
+        return "closed its channel."
+    if code >= 0:
+        return f"ended with {code}."
+    if -code == signal.SIGKILL:
+        return "was killed (SIGKILL), as the kernel does when memory runs out."
+    return f"crashed ({signal.Signals(-code).name})."
+
+
+def _reap(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(WORKER_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
