@@ -127,13 +127,15 @@ class Devices:
         So a device cannot invent names.
         """
         knows = self._registry.knows
+        if not check_in.models:
+            if knows(check_in.model, check_in.release):
+                return check_in
+            return replace(check_in, model=None, release=None)
         models = tuple(
             report if knows(report.model, report.release) else replace(report, release=None)
             for report in check_in.models
             if report.model in self._registry.models()
         )
-        if not knows(check_in.model, check_in.release):
-            check_in = replace(check_in, model=None, release=None)
         return replace(check_in, models=models)
 
     async def update_facts(self, row: int, facts: Facts) -> None:

@@ -50,6 +50,7 @@ class DeviceModels:
         self.sets = self._sets.values
         self.known_lists: dict[tuple[str | None, str | None, Phase], tuple[int, int]] = {}
         self._activities: Interned[Activity] = Interned(())
+        self._alone: list[int] = []  # by release, the number of the set that has it alone
         self._set = np.zeros(0, np.uint16)
         self._activity = np.zeros(0, np.uint16)
         self._sent_digest: dict[int, int] = {}  # row -> digest of a list that is kept in part only
@@ -187,20 +188,20 @@ class DeviceModels:
 
         True if the set of models of a device may have changed.
         """
-        numbers = np.zeros(len(self._releases), np.uint16)
-        present = np.flatnonzero(np.bincount(releases)).tolist()
-        for _ in range(2):  # adding one set may change the number of the one before
-            for release in present:
-                named = self._releases[release]
-                models = () if named is None else ((named[0], release),)
-                numbers[release] = self._set_number(ReleaseSet(models))
-        return self._write_all(rows, numbers[releases], 0)
+        if len(self._alone) != len(self._releases):
+            for _ in range(2):  # adding one set may change the number of the one before
+                self._alone = [
+                    self._set_number(self._set_of_names(() if named is None else (named,)))
+                    for named in self._releases
+                ]
+        return self._write_all(rows, np.array(self._alone, np.uint16)[releases], 0)
 
     def write_all_one(
         self, rows: Rows, model: str | None, release: str | None, phase: Phase
     ) -> bool:
         """Replace the models of many devices by one. True if the set of models may have changed."""
-        return self._write_all(rows, *self.intern_one(model, release, phase))
+        key = (model, release, phase)
+        return self._write_all(rows, *(self.known_lists.get(key) or self.intern_one(*key)))
 
     def set_numbers(self, count: int) -> Numbers:
         """The numbers of the sets of the first ``count`` rows. Do not write to or keep them."""
@@ -376,6 +377,7 @@ class DeviceModels:
     def _forget_numbers(self) -> None:
         """Drop all that is cached by number: the sets or the activities have new ones."""
         self.known_lists.clear()
+        self._alone = []
         self._applied: dict[tuple[int, tuple[ModelReport, ...]], tuple[int, int]] = {}
         self._digests: dict[int, int] = {}
         self._idle_digests = np.zeros(0, np.uint32)  # by set, of devices without activity
