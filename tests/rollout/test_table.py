@@ -6,8 +6,15 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout import plan
 from edgefleet.rollout.lifecycle import step, table
+from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.lifecycle.step import Halted, Paused, RevertCompleted, RevertRequested
 from support.plans import START, spec
+
+
+def planned() -> RolloutState:
+    return plan.planned(
+        spec("1"), rollout_id="ro-1", salt=1, previous=None, adds=0, had_model=0, now=START
+    )
 
 
 def test_the_table_has_an_answer_for_everything_that_can_happen_anywhere():
@@ -44,14 +51,14 @@ def test_the_drawing_shows_each_transition_once():
 
 @pytest.mark.parametrize("event", [Paused(), RevertRequested(), RevertCompleted()])
 def test_a_step_that_the_table_does_not_have_is_refused(event: step.Event):
-    state = plan.planned(spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START)
+    state = planned()
     with pytest.raises(OperatorError) as caught:
         step.step(state, event, START)
     assert caught.value.code == "verb_not_now"
 
 
 def test_a_step_leaves_the_state_before_it_as_it_was():
-    state = plan.planned(spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START)
+    state = planned()
     after, audit = step.step(state, Halted(), START + 5)
     assert (state.status, after.status) == (Status.PLANNED, Status.HALTED)
     assert (after.generation, after.revision, after.since) == (1, 1, START + 5)
