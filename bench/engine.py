@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 
-import msgspec
 import numpy as np
 
 from edgefleet.protocol.device import CheckIn, ModelReport, Outcome, OutcomeKind, Phase, digest
@@ -26,13 +25,13 @@ from edgefleet.protocol.version import PROTOCOL
 from edgefleet.rollout.checkin import Pending, begin, finish
 from edgefleet.rollout.engine import Engine
 from edgefleet.sim.virtual.releases import manifest
-from edgefleet.sim.virtual.scenario import MODEL, NEW, OLD, Scenario
+from edgefleet.sim.virtual.scenario import MODEL, MODELS, NEW, OLD, Scenario
 
 DEVICES = 1_000_000
 REPORTS = 20_000
 RUNS = 3
 NOW = 1_767_571_200.0
-OTHERS = ("classifier", "detector")
+OTHERS = MODELS[1:3]
 LIMITS = {
     "report_us": 20.0,
     "report_us_three_models": 40.0,
@@ -53,7 +52,7 @@ def fleet(models: int = 1) -> Engine:
     """Devices that run one release of each model. Completed rollouts gave them the others."""
     engine = Engine(now=NOW)
     for release in (OLD, NEW):
-        engine.add_release(*manifest(release, Scenario(title=""), NOW))
+        engine.add_release(*manifest(MODEL, release, Scenario(title=""), NOW))
     sites = [{"site": f"site-{number}"} for number in range(200)]
     for row in range(DEVICES):
         engine.fleet.add(f"d{row:07}", "generic_x86", sites[row % 200])
@@ -61,8 +60,7 @@ def fleet(models: int = 1) -> Engine:
     running = np.full(DEVICES, engine.fleet.models.release_id(MODEL, OLD), np.uint32)
     engine.fleet.heartbeats(rows, NOW, running)
     for number, model in enumerate(OTHERS[: models - 1]):
-        made, sha256 = manifest(NEW, Scenario(title=""), NOW)
-        engine.add_release(msgspec.structs.replace(made, model=model), f"{number}" + sha256[1:])
+        engine.add_release(*manifest(model, NEW, Scenario(title=""), NOW))
         rollout = planned(engine, number + 50, model)
         engine.commit(engine.command(rollout, Verb.START, now=NOW))
         while engine.rollout(rollout).state.status is Status.RUNNING:
