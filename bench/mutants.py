@@ -126,7 +126,7 @@ MUTANTS = (
         "a revert leaves those that confirmed",
         "rollout/active.py",
         "if not self.reach or standing in EXCLUDED:",
-        "if running == 2 or not self.reach or standing in EXCLUDED:",
+        "if 2 in running or not self.reach or standing in EXCLUDED:",
         ("by_hand/600", "bad/3000"),
     ),
     Mutant(
