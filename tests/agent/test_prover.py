@@ -15,14 +15,7 @@ from support.agent_world import manifest
 from support.waiting import until
 
 MANIFEST = manifest("1")
-INSTALLED = InstalledRelease(
-    model="digits",
-    release="1",
-    manifest_sha256="0" * 64,
-    variant=MANIFEST.variants[0],
-    golden=MANIFEST.golden,
-    quality=MANIFEST.quality,
-)
+INSTALLED = InstalledRelease.of(MANIFEST, "0" * 64, MANIFEST.variants[0])
 
 
 def prover(folder: Path, script: str, *, timeout_s: float = 30.0) -> Prover:

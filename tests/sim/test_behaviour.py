@@ -24,14 +24,8 @@ FIELD = read_field(EXAMPLES / "field.npz")
 def release(number: int, profile: str = "raspberry_pi") -> tuple[BuiltRelease, InstalledRelease]:
     built = build_release(EXAMPLES / f"release-{number}", created_at=0.0)
     manifest = built.manifest
-    return built, InstalledRelease(
-        model=manifest.model,
-        release=manifest.release,
-        manifest_sha256=sha256_hex(encode(manifest)),
-        variant=next(variant for variant in manifest.variants if variant.profile == profile),
-        golden=manifest.golden,
-        quality=manifest.quality,
-    )
+    variant = next(variant for variant in manifest.variants if variant.profile == profile)
+    return built, InstalledRelease.of(manifest, sha256_hex(encode(manifest)), variant)
 
 
 def measured(number: int) -> ModelBehaviour:

@@ -9,14 +9,7 @@ from edgefleet.agent.state import InstalledRelease
 from support.agent_world import manifest, serving
 
 _MANIFEST = manifest("1")
-_INSTALLED: Final = InstalledRelease(
-    model="digits",
-    release="1",
-    manifest_sha256="0" * 64,
-    variant=_MANIFEST.variants[0],
-    golden=_MANIFEST.golden,
-    quality=_MANIFEST.quality,
-)
+_INSTALLED: Final = InstalledRelease.of(_MANIFEST, "0" * 64, _MANIFEST.variants[0])
 WANTED: Final = Apply(
     job=1,
     generation=7,

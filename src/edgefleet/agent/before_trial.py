@@ -237,16 +237,8 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
     variant = _variant(context, manifest)
     if variant is None:
         return
-    installed = InstalledRelease(
-        model=manifest.model,
-        release=manifest.release,
-        manifest_sha256=event.sha256,
-        variant=variant,
-        golden=manifest.golden,
-        quality=manifest.quality,
-    )
     context.move(Signal.OPENED)
-    context.change_attempt(installed=installed)
+    context.change_attempt(installed=InstalledRelease.of(manifest, event.sha256, variant))
     context.forgettable(work=None, have_golden=False, slot_bytes=event.slot_bytes)
     if event.free_bytes is not None:
         context.device.forgettable(free_bytes=event.free_bytes)

@@ -76,12 +76,5 @@ def _installed(
     variant = next((one for one in manifest.variants if one.profile == profile), None)
     if variant is None or manifest.model != model:
         return None
-    installed = InstalledRelease(
-        model=manifest.model,
-        release=manifest.release,
-        manifest_sha256=digest,
-        variant=variant,
-        golden=manifest.golden,
-        quality=manifest.quality,
-    )
+    installed = InstalledRelease.of(manifest, digest, variant)
     return installed if slots.has_files_of(name, installed) else None

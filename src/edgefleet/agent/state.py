@@ -21,7 +21,7 @@ from edgefleet.protocol.device import (
     Switch,
     Telemetry,
 )
-from edgefleet.protocol.release import Golden, Quality, Variant
+from edgefleet.protocol.release import Golden, Quality, ReleaseManifest, Variant
 from edgefleet.protocol.serving import LiveStats, ServingStatus
 from edgefleet.protocol.wire import Wire
 
@@ -38,6 +38,18 @@ class InstalledRelease(Wire, frozen=True, kw_only=True):
     variant: Variant
     golden: Golden
     quality: Quality
+
+    @classmethod
+    def of(cls, manifest: ReleaseManifest, sha256: str, variant: Variant) -> "InstalledRelease":
+        """The ``variant`` of a manifest whose payload has the digest ``sha256``."""
+        return cls(
+            model=manifest.model,
+            release=manifest.release,
+            manifest_sha256=sha256,
+            variant=variant,
+            golden=manifest.golden,
+            quality=manifest.quality,
+        )
 
 
 class Slot(Wire, frozen=True, kw_only=True):

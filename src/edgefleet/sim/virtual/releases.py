@@ -57,11 +57,4 @@ def manifest(
 def installed_release(made: ReleaseManifest, sha256: str, profile: str) -> InstalledRelease:
     """The release as installed on a device of ``profile``."""
     variant = next(one for one in made.variants if one.profile == profile)
-    return InstalledRelease(
-        model=made.model,
-        release=made.release,
-        manifest_sha256=sha256,
-        variant=variant,
-        golden=made.golden,
-        quality=made.quality,
-    )
+    return InstalledRelease.of(made, sha256, variant)
