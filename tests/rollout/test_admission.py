@@ -221,7 +221,7 @@ def test_two_people_approve_each_wave_before_its_devices_begin():
         hub.approve(rollout, person)
     assert sum(ask(hub, row, rollout) for row in range(60)) == 30
     hub.command(rollout, Verb.ADVANCE)
-    inside = [row for row in range(60) if hub.engine.rollout(rollout).wave_of(row) == 1]
+    inside = [row for row in range(60) if hub.engine.rollout(rollout).position(row).wave == 1]
     assert inside
     assert not any(ask(hub, row, rollout) for row in inside)
     assert hub.why(rollout).waits[0].code is WaitCode.APPROVAL

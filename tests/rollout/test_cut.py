@@ -113,14 +113,14 @@ def test_every_eligible_device_is_in_exactly_one_wave(
         assert len(members) == wave.cut == cut.wanted(wave.percent or 0, len(eligible))
         assert members >= inside
         for row in members - inside:
-            assert active.wave_of(row) is not None
+            assert active.position(row).wave is not None
             assert hub.engine.desired(row, MODEL) == "1"
         for row in set(eligible) - members:
-            assert active.wave_of(row) is None
+            assert active.position(row).wave is None
             assert hub.engine.admission.offers(row, hub.now) == ()
         inside = members
         hub.command(rollout, Verb.ADVANCE)
-    firsts = [active.wave_of(row) for row in eligible]
+    firsts = [active.position(row).wave for row in eligible]
     assert None not in firsts
     for index, wave in enumerate(active.state.waves):
         assert sum(first is not None and first <= index for first in firsts) == wave.cut

@@ -65,7 +65,7 @@ def check_partition(
         covered = inside
         hub.command(rollout, Verb.ADVANCE)
     assert covered == eligible, "each eligible device is in a wave"
-    firsts = [active.wave_of(row) for row in eligible]
+    firsts = [active.position(row).wave for row in eligible]
     assert None not in firsts
     total = 0
     for index in range(len(active.parts)):

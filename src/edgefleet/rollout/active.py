@@ -111,12 +111,8 @@ class ActiveRollout:
         if row < self._enrolled:
             self.reservations.note_progress(at)
 
-    def wave_of(self, row: int) -> int | None:
-        """The first wave that contains the device. None if no opened wave contains the device."""
-        return self.scope.locate(row, self.parts)[1] if self.parts else None
-
     def waves_of(self, rows: Rows) -> npt.NDArray[np.int16]:
-        """``wave_of`` for each of ``rows``. -1 if there is none."""
+        """The first opened wave that contains each of ``rows``. -1 if there is none."""
         return self.scope.firsts(rows, self.parts)
 
     def inside(self, row: int) -> bool:

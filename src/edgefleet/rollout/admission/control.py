@@ -245,8 +245,10 @@ class Admission:
         """``staging`` is None, for each row. For a fleet without a limit on bytes."""
         if self._fleet_wide.freeze.frozen:
             return np.zeros(len(rows), np.bool_)
-        rollout, model = active.state.id, active.state.spec.model
-        mask = ~np.isin(rows, self._fleet_wide.blocked_rows(rollout, model, to_download=True))
+        mask = np.ones(len(rows), np.bool_)
+        blocked = self._fleet_wide.without_download(active.state.id, active.state.spec.model)
+        if len(blocked):
+            mask = ~np.isin(rows, blocked)
         if active.state.status is _RUNNING:
             mask[mask] = downloads.all_may_stage(active, self._fleet, rows[mask])
         return mask

@@ -1,6 +1,6 @@
 """The constraints that apply to the whole fleet, over all rollouts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,29 +35,17 @@ class FleetConstraints:
         self.memory = Memory(self.fleet)
         self.per_device = (self.quarantine, self.memory, self.other_trial)
 
-    def blocked_rows(self, rollout: str, model: str, *, to_download: bool = False) -> Rows:
-        """The devices that a constraint keeps from a start, or from a download. They ascend."""
-        return _union(
-            one.blocked_rows(rollout, model)
-            for one in self.per_device
-            if one.is_active and (one.blocks_downloads or not to_download)
-        )
+    def without_download(self, rollout: str, model: str) -> Rows:
+        """The devices that may not download now, ascending."""
+        return self._blocked_rows(rollout, model, lambda one: one.blocks_downloads)
 
     def for_a_person(self, rollout: str, model: str) -> Rows:
         """The devices that are blocked until a person acts, ascending. No wave waits for them."""
-        return _union(
-            one.blocked_rows(rollout, model)
-            for one in self.per_device
-            if one.is_active and WAITS[one.code].needs_a_person
-        )
+        return self._blocked_rows(rollout, model, lambda one: WAITS[one.code].needs_a_person)
 
     def patient_rows(self, rollout: str, model: str) -> Rows:
         """The devices that are blocked and become no stragglers meanwhile, ascending."""
-        return _union(
-            one.blocked_rows(rollout, model)
-            for one in self.per_device
-            if one.is_active and WAITS[one.code].pauses_patience
-        )
+        return self._blocked_rows(rollout, model, lambda one: WAITS[one.code].pauses_patience)
 
     def arrange(
         self,
@@ -82,9 +70,11 @@ class FleetConstraints:
         if bounded or self.bytes.is_bounded:
             self.bytes.arrange(paces)
 
-
-def _union(rows: Iterable[Rows]) -> Rows:
-    found = list(rows)
-    if len(found) == 1:
-        return found[0]
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+    def _blocked_rows(
+        self, rollout: str, model: str, which: Callable[[DeviceConstraint], bool]
+    ) -> Rows:
+        asked = (one for one in self.per_device if one.is_active and which(one))
+        found = [one.blocked_rows(rollout, model) for one in asked]
+        if len(found) == 1:
+            return found[0]
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))

@@ -25,7 +25,6 @@ from edgefleet.rollout.limits import REPORTS_CACHED
 
 NOTHING: Final = 0  # the release number of a model that is not on the device
 
-_NO_SET: Final = 0
 _UNKNOWN: Final = 1
 _IDLE: Final = Phase.IDLE
 _ORDER: Final = {phase: place for place, phase in enumerate(Phase)}

@@ -123,7 +123,7 @@ class Fleet:
 
     def set_protocol(self, row: int, protocol: int) -> None:
         """Record the protocol version that the agent of the device sent last."""
-        version = protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL
+        version = _kept(protocol)
         before = self._protocol_at[row]
         if before != version:
             self._protocol_at[row] = version
@@ -132,7 +132,7 @@ class Fleet:
 
     def set_protocols(self, rows: Rows, protocol: int) -> None:
         """``set_protocol`` for many devices with the same version."""
-        version = protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL
+        version = _kept(protocol)
         before = self._protocol[rows]
         other = before != version
         if other.any():
@@ -462,3 +462,8 @@ class Fleet:
         self._kit_at = self._kit.data
         self._protocol_at = self._protocol.data
         self._changed_at = self._changed.data
+
+
+def _kept(protocol: int) -> int:
+    """The version as the column keeps it."""
+    return protocol if NOT_REPORTED < protocol < NO_PROTOCOL else NO_PROTOCOL

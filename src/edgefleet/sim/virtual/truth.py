@@ -12,8 +12,7 @@ from edgefleet.sim.virtual.scenario import MODEL, NEW
 from edgefleet.sim.virtual.store import Store
 
 NOTHING: Final = 0  # in ``serves``
-OLD_NUMBER: Final = 1
-NEW_NUMBER: Final = 2
+NEW_NUMBER: Final = 2  # the old release has 1
 UNDER_TEST: Final = NEW
 
 
