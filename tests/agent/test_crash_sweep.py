@@ -3,7 +3,6 @@
 The sweep must find each planted bug below.
 """
 
-import copy
 from collections.abc import Callable
 
 import msgspec
@@ -17,7 +16,7 @@ from edgefleet.agent.step import step
 from edgefleet.agent.stored import to_store
 from edgefleet.agent.table import Stage
 from support.agent_world import model_bytes
-from support.device_world import World
+from support.device_world import World, fork
 from support.memory_storage import PowerCut, When
 
 ENDS = {  # offer after release 1: (release that serves in the end, outcomes at the hub)
@@ -103,24 +102,6 @@ def sweep(release: str, make: Make = World, *, power_lost: bool = True) -> int:
             ended(world, release, cuts=1)
             tried += 1
     return tried
-
-
-def fork(world: World) -> World:
-    """A copy of the world, with its own disk and hub."""
-    other = copy.copy(world)
-    other.storage = copy.copy(world.storage)
-    other.storage.files = dict(world.storage.files)
-    other.storage.operations = []
-    other.hub = copy.copy(world.hub)
-    other.hub.outcomes = dict(world.hub.outcomes)
-    other.hub.check_ins = list(world.hub.check_ins)
-    other.hub.offers = dict(world.hub.offers)
-    other.hub.reports = dict(world.hub.reports)
-    other.proved = set(world.proved)
-    other.confirmed = set(world.confirmed)
-    other.activations = []
-    other.events = copy.copy(world.events)
-    return other
 
 
 def ended(world: World, release: str, *, cuts: int) -> None:

@@ -13,7 +13,7 @@ from edgefleet.agent.step import step
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, OutcomeKind, Switch
 from support.agent_world import model_bytes
-from support.device_world import MODELS, World
+from support.device_world import MODELS, World, at_rest
 from support.memory_storage import PowerCut, When
 
 
@@ -22,18 +22,6 @@ def started(world: World | None = None) -> World:
     world.boot()
     world.start()
     return world
-
-
-def at_rest(world: World) -> bool:
-    """Every offer has come to its end, and the hub knows it."""
-    return (
-        all(mine.stage is Stage.IDLE for mine in world.state.models.values())
-        and not world.state.spool
-        and world.state.soft.sent is None
-        and world.state.soft.switch is None
-        and not world.hub.pending()
-        and all(world.hub.runs(model) == world.running(model) for model in world.state.models)
-    )
 
 
 def with_release_1(*models: str, world: World | None = None) -> World:

@@ -5,14 +5,12 @@ after its confirmation. A history cuts the power at storage operations, counted 
 may also lose the state file at the first cut, or keep the serving process alive.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
 from edgefleet.agent.slots import STATE, Slots
-from edgefleet.agent.table import Stage
-from support.device_world import MODELS, Step, World, step
+from support.device_world import MODELS, Step, World, at_rest, fork, step
 from support.memory_storage import PowerCut, When
 
 BOOTS = 10
@@ -37,43 +35,18 @@ def on_release_1(*, core: Step = step, slots: type[Slots] = Slots) -> World:
     world.start()
     for model in MODELS:
         world.offer("1", model=model)
-    world.run(at_rest)
+    world.run(all_ended)
     world.offer("2", model="digits")
     world.offer("sick", model="detector")
     world.offer("2", model="gate")
     return world
 
 
-def at_rest(world: World) -> bool:
+def all_ended(world: World) -> bool:
     """Every rollout has ended, and the hub knows it. Takes the release of gate back before."""
     if "confirmed" in world.told("ro-gate-2") and world.hub.offers["gate"].action == "install":
         world.offer("1", model="gate", rollout="ro-gate-2", action="revert")
-    return (
-        all(mine.stage is Stage.IDLE for mine in world.state.models.values())
-        and not world.state.spool
-        and world.state.soft.sent is None
-        and world.state.soft.switch is None
-        and not world.hub.pending()
-        and all(world.hub.runs(model) == world.running(model) for model in MODELS)
-    )
-
-
-def fork(world: World) -> World:
-    """A copy of the world, with its own disk and hub."""
-    other = copy.copy(world)
-    other.storage = copy.copy(world.storage)
-    other.storage.files = dict(world.storage.files)
-    other.storage.operations = []
-    other.hub = copy.copy(world.hub)
-    other.hub.outcomes = dict(world.hub.outcomes)
-    other.hub.check_ins = []
-    other.hub.offers = dict(world.hub.offers)
-    other.hub.reports = dict(world.hub.reports)
-    other.proved = set(world.proved)
-    other.confirmed = set(world.confirmed)
-    other.activations = []
-    other.events = copy.copy(world.events)
-    return other
+    return at_rest(world) and all(world.hub.runs(model) == world.running(model) for model in MODELS)
 
 
 def operations(start: World) -> int:
@@ -81,7 +54,7 @@ def operations(start: World) -> int:
     world = fork(start)
     world.boot()
     world.start()
-    world.run(at_rest)
+    world.run(all_ended)
     return len(world.storage.operations)
 
 
@@ -96,7 +69,7 @@ def live(start: World, history: History) -> World:
             world.storage.cut_at, world.storage.cut_when = history.cuts[boot]
         try:
             world.start()
-            world.run(at_rest)
+            world.run(all_ended)
         except PowerCut:
             check(world)
             continue

@@ -5,6 +5,7 @@ power can fail at each storage operation of it. Serving and proof are stand-ins 
 on the disk: the release's own bytes decide whether it serves and passes its proof.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -457,3 +458,33 @@ def state_of_each_stage() -> dict[Stage, AgentState]:
     world.run(lambda _: Stage.STAGED in found)
     assert set(found) == set(Stage), "an update passes through every stage"
     return found
+
+
+def at_rest(world: World) -> bool:
+    """Every offer has come to its end, and the hub knows it."""
+    return (
+        all(mine.stage is Stage.IDLE for mine in world.state.models.values())
+        and not world.state.spool
+        and world.state.soft.sent is None
+        and world.state.soft.switch is None
+        and not world.hub.pending()
+        and all(world.hub.runs(model) == world.running(model) for model in world.state.models)
+    )
+
+
+def fork(world: World) -> World:
+    """A copy of the world, with its own disk and hub."""
+    other = copy.copy(world)
+    other.storage = copy.copy(world.storage)
+    other.storage.files = dict(world.storage.files)
+    other.storage.operations = []
+    other.hub = copy.copy(world.hub)
+    other.hub.outcomes = dict(world.hub.outcomes)
+    other.hub.check_ins = list(world.hub.check_ins)
+    other.hub.offers = dict(world.hub.offers)
+    other.hub.reports = dict(world.hub.reports)
+    other.proved = set(world.proved)
+    other.confirmed = set(world.confirmed)
+    other.activations = []
+    other.events = copy.copy(world.events)
+    return other
