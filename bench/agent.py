@@ -7,7 +7,6 @@ imports, enrolment and boot. Memory (VmRSS) is read after ``IDLE_CHECKINS`` more
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,13 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from statistics import median
 
+from result_file import machine, write
+
 STARTS = 7
 IDLE_CHECKINS = 20
 INTERVAL_S = 0.1
 LIMIT_RSS_MIB = 35.0
 LIMIT_START_CPU_MS = 200.0
-OUT = Path(__file__).parent / "out" / "agent.json"
 
 
 class TinyHub:
@@ -104,13 +104,6 @@ def one_start(hub: TinyHub, folder: Path) -> tuple[float, float]:
         process.wait(30)
 
 
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
 def main() -> int:
     hub = TinyHub()
     runs: list[tuple[float, float]] = []
@@ -123,15 +116,8 @@ def main() -> int:
         "idle_rss_mib_runs": [round(rss, 1) for rss, _ in runs],
         "start_cpu_ms_runs": [round(cpu, 1) for _, cpu in runs],
         "limits": {"idle_rss_mib": LIMIT_RSS_MIB, "start_cpu_ms": LIMIT_START_CPU_MS},
-        "machine": {
-            "cpu": cpu_model(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "system": platform.platform(),
-        },
     }
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    path = write("agent", result)
     print(f"{'idle agent, no model':28}{'median':>9}{'least':>9}{'most':>9}{'limit':>9}")
     table = [
         ("resident memory, MiB", [rss for rss, _ in runs], LIMIT_RSS_MIB),
@@ -140,7 +126,7 @@ def main() -> int:
     for name, values, limit in table:
         figures = (median(values), min(values), max(values), limit)
         print(f"{name:28}" + "".join(f"{value:9.1f}" for value in figures))
-    print(f"{result['machine']}\nwritten to {OUT}")
+    print(f"{machine()}\nwritten to {path}")
     kept = result["idle_rss_mib"] < LIMIT_RSS_MIB and result["start_cpu_ms"] < LIMIT_START_CPU_MS
     return 0 if kept else 1
 

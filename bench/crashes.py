@@ -16,6 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 from pathlib import Path
 
+from result_file import write
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -29,7 +31,6 @@ from support.crash_histories import (  # noqa: E402 - after the path
     operations,
 )
 
-OUT = Path(__file__).parent / "out" / "crashes.json"
 SEED = 5
 BATCH = 200
 
@@ -55,8 +56,7 @@ def main() -> int:
     with ProcessPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         failed = list(chain.from_iterable(pool.map(run, batches)))
     figures = {"operations": count, "histories": len(histories), "failed": len(failed)}
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(figures | {"failures": failed}, indent=1))
+    write("crashes", figures | {"failures": failed})
     print("\n".join(failed[:10]))
     print(json.dumps(figures))
     return 1 if failed else 0

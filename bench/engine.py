@@ -11,13 +11,12 @@ last wave, ``why_first_ms`` directly after each wave opened. Each value is the m
 
 import gc
 import json
-import platform
 import sys
-from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 
 import numpy as np
+from result_file import write
 
 from edgefleet.protocol.device import CheckIn, ModelReport, Outcome, OutcomeKind, Phase, digest
 from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, Status, Verb, WaveSpec
@@ -45,7 +44,6 @@ LIMITS = {
     "why_first_ms": 20.0,  # computes the rows of the wave, once
     "why_ms": 5.0,
 }
-OUT = Path(__file__).parent / "out" / "engine.json"
 
 
 def fleet(models: int = 1) -> Engine:
@@ -179,11 +177,8 @@ def main() -> int:
         "runs": {name: [round(value, 3) for value in values] for name, values in times.items()},
         "limits": LIMITS,
         "slow": slow,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
     }
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    write("engine", result)
     print(json.dumps({"devices": DEVICES, **found, "slow": slow}))
     return 1 if slow else 0
 

@@ -14,23 +14,21 @@ last two give the release to a whole wave at once, as a fixed canary does.
 
 import json
 import os
-import platform
 import random
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 from gate_model import End, Pools, Quality, Traffic, World, make_pools
+from result_file import write
 
 ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "2000"))
 SEEDS = int(os.environ.get("BENCH_GATE_SEEDS", "200"))
 MILLION = 1_000_000
 RATES_FLEET = 100_000
 QUALITY_FLEET = 10_000
-OUT = Path(__file__).parent / "out" / "gate.json"
 GATES = ("ours", "naive", "peeking")
 
 
@@ -134,14 +132,8 @@ def main() -> None:
     result["rollouts"] = ROLLOUTS
     result["seeds"] = SEEDS
     result["wall_s"] = round(time.perf_counter() - began, 1)
-    result["machine"] = {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores_used": 1,
-    }
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    result["cores_used"] = 1
+    path = write("gate", result)
     ours = result["ours"]
     wanted = {
         "good1_halted": ours["good1_halted"] <= 0.02,
@@ -154,7 +146,7 @@ def main() -> None:
         "fail20": result["exposure"]["ours"]["fail20"]["median"] <= 200,
     }
     missed = [key for key, held in wanted.items() if not held]
-    print(f"{OUT}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")
+    print(f"{path}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")
     raise SystemExit(bool(missed))
 
 
@@ -166,13 +158,6 @@ def print_gate(name: str, full: dict[str, dict[str, float]]) -> None:
             f"{said['median_devices']:9g} {said['median_minutes']:8g}",
             flush=True,
         )
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

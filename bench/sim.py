@@ -6,15 +6,15 @@ code is 1 if the largest size exceeds its time or memory limit, or if a checker 
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
+from result_file import write
+
 SIZES = (10_000, 100_000, 1_000_000)
 SEED = 7
 LIMITS = {"wall_s": 180.0, "peak_rss_mib": 2048}
-OUT = Path(__file__).parent / "out" / "sim.json"
 SAID = ("devices", "wall_s", "cpu_s", "peak_rss_mib", "events", "events_per_s", "steps", "stepped")
 
 
@@ -52,11 +52,8 @@ def main() -> int:
         "runs": [{name: run[name] for name in (*SAID, "violations", "verdict")} for run in runs],
         "limits": LIMITS,
         "broken": broken,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
     }
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    write("sim", result)
     print(json.dumps({"broken": broken, "wall_s": large["wall_s"], "cpu_s": large["cpu_s"]}))
     return 1 if broken else 0
 

@@ -9,9 +9,6 @@ process while other models answer requests (``SHARED_LOAD_BYTES``).
 ``python bench/worker.py`` needs about a minute. The exit code is 1 if a limit is exceeded.
 """
 
-import json
-import os
-import platform
 import socket
 import subprocess
 import sys
@@ -26,13 +23,13 @@ from statistics import median
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from result_file import machine, write
 
 from edgefleet.base.network import HttpLink
 from edgefleet.protocol.release import Artifact, Quality, TensorSpec, Variant
 from edgefleet.protocol.serving import Apply, ServedModel, ServedRelease, ServingStatus
 from edgefleet.protocol.wire import decode, encode
 
-OUT = Path(__file__).parent / "out" / "worker.json"
 PAIRS = 3000
 WARM_UP = 300
 LIMIT_HOP_US = 40.0
@@ -307,15 +304,8 @@ def main() -> int:
         "hop": hops,
         "neighbour": loads,
         "limits": {"hop_us": LIMIT_HOP_US, "pause_of_p99": LIMIT_PAUSE},
-        "machine": {
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "system": platform.platform(),
-        },
     }
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{result['machine']}\nwritten to {OUT}")
+    print(f"{machine()}\nwritten to {write('worker', result)}")
     kept = all(float(str(row["hop_us_p50"])) <= LIMIT_HOP_US for row in hops) and all(
         float(str(row["ratio"])) <= LIMIT_PAUSE for row in loads
     )

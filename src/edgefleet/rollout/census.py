@@ -39,7 +39,9 @@ class Census:
 
     evidence: Evidence = field(default_factory=Evidence)
     offered: RowSelection = field(default_factory=_no_devices)
-    queued: RowSelection = field(default_factory=_no_devices)  # offered, and patience stands
+    queued: RowSelection = field(
+        default_factory=_no_devices
+    )  # of ``offered``: other trials block them
     in_trial: RowSelection = field(default_factory=_no_devices)
     silent: RowSelection = field(default_factory=_no_devices)
     offline: RowSelection = field(default_factory=_no_devices)

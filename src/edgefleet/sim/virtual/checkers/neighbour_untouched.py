@@ -40,7 +40,7 @@ class NeighbourUntouched(Checker):
             return
         other = rows[~self._offered[model, release, action].has(rows)]
         if len(other):
-            self.wrong(f"{self.named(other)} serves {model} {release}, which nobody offered")
+            self.wrong(f"{self.named(other)} serves {model} {release}, which no rollout offered")
 
     def dropped(self, rows: Rows, model: str, now: float, *, on_trial: bool) -> None:
         if not on_trial:

@@ -1,0 +1,32 @@
+"""The JSON file of a benchmark: its result and the facts of the machine, under bench/out."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def machine() -> dict[str, object]:
+    """What a figure depends on besides the code."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+
+
+def write(name: str, result: Mapping[str, object]) -> Path:
+    """Write ``result`` to bench/out/NAME.json. Returns the path."""
+    path = Path(__file__).parent / "out" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**result, "machine": machine()}, indent=2) + "\n")
+    return path
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
