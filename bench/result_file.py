@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def machine() -> dict[str, object]:
-    """What a figure depends on besides the code."""
+    """The facts of this machine, which the figures depend on."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
