@@ -11,11 +11,10 @@ _UNDECIDED = {WaitCode.INCONCLUSIVE, WaitCode.SAMPLE, WaitCode.HALTED, WaitCode.
 
 
 class Operator:
-    """``verb`` is the verb that ended a rollout which did not end by itself, else empty."""
+    """``verbs`` are the verbs that ended rollouts which did not end by themselves, by rollout."""
 
     def __init__(self, environment: Environment) -> None:
-        self.verb = ""
-        self._ended: set[str] = set()
+        self.verbs: dict[str, str] = {}
         self._environment = environment
 
     def act(self, state: RolloutState) -> None:
@@ -28,15 +27,14 @@ class Operator:
         if (
             healed_s < environment.scenario.person_s
             or state.status not in OPEN
-            or state.id in self._ended
+            or state.id in self.verbs
         ):
             return
         waits = {wait.code for wait in hub.engine.why_rollout(state.id, now).waits}
         if waits & _UNDECIDED:
             verb = Verb.REVERT if state.started_at is not None else Verb.HALT
             if hub.command(state.id, verb, now):
-                self._ended.add(state.id)
-                self.verb = self.verb or verb.value
+                self.verbs[state.id] = verb.value
 
 
 def _agreed_at(state: RolloutState) -> float:
