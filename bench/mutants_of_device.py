@@ -172,4 +172,25 @@ MUTANTS = (
         "        members = [\n",
         ("tests/agent/test_models.py",),
     ),
+    Mutant(
+        "a serving process with another control API is kept",
+        "agent/supervisor.py",
+        "            check_control_api(version.api)\n",
+        "",
+        ("tests/agent/test_supervisor.py",),
+    ),
+    Mutant(
+        "a model in a process of its own is not reported",
+        "agent/activation.py",
+        "device.keep(facts=replace(facts, isolated=crashes.isolated), facts_known=False)",
+        "device.keep(facts=replace(facts, isolated=crashes.isolated))",
+        ("tests/agent/test_isolation.py",),
+    ),
+    Mutant(
+        "an answer acknowledges facts that are newer than its check-in",
+        "agent/checkin.py",
+        "has_facts = sent.facts is not None and sent.facts == state.facts",
+        "has_facts = sent.facts is not None",
+        ("tests/agent/test_isolation.py",),
+    ),
 )

@@ -9,18 +9,21 @@ from collections.abc import Sequence
 
 from edgefleet.agent import limits
 from edgefleet.agent.state import Crashes
+from edgefleet.base.limits import MODELS_PER_DEVICE
+from edgefleet.protocol.device import Isolation, IsolationReason
 
 
 def record(crashes: Crashes, ran: Sequence[str], now: float) -> Crashes:
     """The crashes with one more, in which the models ``ran``."""
     if not ran:
         return crashes
-    isolated = set(crashes.isolated)
+    isolated = {one.model: one for one in crashes.isolated}
     recent = {model: at for model, at in crashes.last if now - at < limits.CRASHES_WITHIN_S}
-    if len(ran) > 1:
-        isolated.update(ran)
-    elif ran[0] in recent:
-        isolated.add(ran[0])
+    reason = IsolationReason.RAN_IN_CRASH if len(ran) > 1 else IsolationReason.CRASHED_TWICE
+    if len(ran) > 1 or ran[0] in recent:
+        for model in ran:
+            isolated.setdefault(model, Isolation(model=model, reason=reason))
     else:
         recent[ran[0]] = now
-    return Crashes(last=tuple(recent.items()), isolated=tuple(sorted(isolated)))
+    by_name = sorted(isolated.values(), key=lambda one: one.model)
+    return Crashes(last=tuple(recent.items()), isolated=tuple(by_name[:MODELS_PER_DEVICE]))
