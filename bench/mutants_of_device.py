@@ -181,7 +181,7 @@ MUTANTS = (
     ),
     Mutant(
         "a model in a process of its own is not reported",
-        "agent/activation.py",
+        "agent/isolation.py",
         "device.keep(facts=replace(facts, isolated=crashes.isolated), facts_known=False)",
         "device.keep(facts=replace(facts, isolated=crashes.isolated))",
         ("tests/agent/test_isolation.py",),

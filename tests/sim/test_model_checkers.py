@@ -210,7 +210,7 @@ def test_a_release_that_no_rollout_gives_is_reported() -> None:
     assert history.violations == ["d0 serves detector 2, which no rollout gives"]
 
 
-# What the hub knows.
+# The hub's table of models.
 
 
 def test_the_hub_may_ask_once_for_all_models_and_once_more_after_a_restart() -> None:

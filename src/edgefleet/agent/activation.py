@@ -223,7 +223,7 @@ def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None
 
 def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
     if event.ran:
-        _record_crash(device, event.ran)
+        isolation.on_process_ended(device, event.ran)
     if event.status is not None:
         _count_served(device, event.status)
     elif not event.alive:
@@ -244,17 +244,6 @@ def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
         _keep_serving(device, event)
     elif device.soft.switch is None:
         _settle_stopped(device, event)
-
-
-def _record_crash(device: DeviceContext, ran: tuple[str, ...]) -> None:
-    """Blame the models that ``ran`` when the shared process ended, and report a new isolation."""
-    before = device.soft.crashes
-    crashes = isolation.record(before, ran, device.now)
-    device.forgettable(crashes=crashes)
-    facts = device.state.facts
-    if crashes.isolated != before.isolated and facts is not None:
-        device.keep(facts=replace(facts, isolated=crashes.isolated), facts_known=False)
-        device.forgettable(checkin_at=device.now)
 
 
 def _in_stage(device: DeviceContext, stage: Stage) -> list[str]:
