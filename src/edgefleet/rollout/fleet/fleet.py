@@ -1,4 +1,4 @@
-"""The fleet in columns: one row per device, 38 bytes plus the name, for any number of models.
+"""The fleet in columns: one row per device, 42 bytes plus the name, for any number of models.
 
 Rows are added and never removed, so the row number of a device never changes and its token can
 contain it. Labels are interned as whole sets, so a selector is evaluated once per distinct set. So
@@ -418,8 +418,7 @@ class Fleet:
     def _set_models(self, row: int, number: int, activity: int) -> None:
         """Write the release set and the activity of the device."""
         before = self._set_at[row]
-        self._set_at[row] = number
-        self._activity_at[row] = activity
+        self.models.write(row, number, activity)
         self._changed_at[row] = 1
         if number != before and self.models.model_count > 1:
             sets = self._sets
