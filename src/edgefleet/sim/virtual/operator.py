@@ -1,4 +1,4 @@
-"""Simulated operators: they approve waves, and end a rollout that no gate decides."""
+"""Simulated operators: they start rollouts, approve waves, and end what no gate decides."""
 
 from edgefleet.protocol.rollout import Status, Verb
 from edgefleet.protocol.why import WaitCode
@@ -18,9 +18,15 @@ class Operator:
         self._environment = environment
 
     def act(self, state: RolloutState) -> None:
-        """Approve if it is time, and end an undecided rollout ``person_s`` after healing."""
+        """Approve if it is time, and end an undecided rollout ``person_s`` after healing.
+
+        A planned rollout is started again: the hub crashed before it stored the start.
+        """
         environment = self._environment
         hub, now = environment.hub, environment.now
+        if state.status is Status.PLANNED:
+            hub.command(state.id, Verb.START, now)
+            return
         healed_s = now - environment.start - environment.scenario.heal_s
         if state.status is Status.RUNNING and missing(state) and now >= _agreed_at(state):
             hub.approve(state.id, f"person-{len(state.approvals) + 1}", now)

@@ -120,7 +120,17 @@ class Run:
         return self.environment.serving[model][: len(self.engine.fleet)]
 
     def has(self, model: str) -> Mask:
-        return self.facts.has[model][: len(self.engine.fleet)]
+        count, facts = len(self.engine.fleet), self.facts
+        has = facts.has[model][:count]
+        if not facts.one_model.any() or count <= facts.devices:
+            return has
+        others = [self.serves(other) > 0 for other in self.models if other != model]
+        if not others:
+            return has
+        bound = facts.one_model[:count] & np.any(others, axis=0)
+        bound[: facts.devices] = False
+        mask: Mask = has & ~bound
+        return mask
 
     def settled(self) -> Mask:
         return self.devices.idle.resting(len(self.engine.fleet))
