@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from edgefleet.protocol.rollout import GateSpec
+from edgefleet.protocol.rollout import ExposureSpec, GateSpec
 
 INTERVAL_S: Final = 1.5
 TICK_S: Final = 0.5
@@ -14,6 +14,8 @@ GATE: Final = GateSpec(
     max_latency_increase=10.0,  # high, as the demo keeps every core busy
     min_requests=20,
 )
+
+FIRST_INSTALL: Final = ExposureSpec(first=250)  # more devices at once, as it replaces nothing
 
 DEVICES_MAX: Final = 9_990  # claims per request at the hub, less those of the real agents
 FIRST_WAVE: Final = 11  # devices at least: a verdict needs five, and five of eleven are online
