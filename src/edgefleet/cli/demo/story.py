@@ -131,7 +131,7 @@ def plan_of(chapter: Chapter, devices: int) -> RolloutSpec:
 
 
 class _Run:
-    """The rollout of one chapter: planned and started, then looked at until it ends."""
+    """The rollout of one chapter: planned and started, then observed until it ends."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class _Run:
             client, rollout, clock=clock, timeout_s=CHAPTER_TIMEOUT_S, sleep=lambda _seconds: None
         )
 
-    def look(self) -> bool:
+    def observe(self) -> bool:
         """Report progress. Returns whether the rollout is still open.
 
         Raises InternalError ``demo_failed`` after the timeout.
@@ -196,7 +196,7 @@ def run_act(
         report(chapter.opening)
         runs.append(_Run(client, chapter, plan(chapter), clock=clock, report=report))
     running = list(runs)
-    while running := [run for run in running if run.look()]:
+    while running := [run for run in running if run.observe()]:
         pause(POLL_EVERY_S)
     return tuple(run.view for run in runs if run.view)
 
