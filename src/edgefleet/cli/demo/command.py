@@ -84,7 +84,7 @@ def demo(
     examples: Path | None,
     fault: str | None,
 ) -> int:
-    """Show canary rollouts and automatic rollback on this machine, in about a minute.
+    """Show canary rollouts and automatic rollback on this machine, in a minute or a little more.
 
     Runs a hub, three real agents that serve handwritten digits to clients under constant load, and
     a thousand simulated devices, some slow, some flapping, some offline. Each agent switches

@@ -1,4 +1,4 @@
-"""Limits of the demo: small enough for a run of about a minute."""
+"""Limits of the demo: small enough for a run of at most 90 s on two cores."""
 
 from typing import Final
 
@@ -15,6 +15,7 @@ GATE: Final = GateSpec(
     min_requests=20,
 )
 
+UPDATE: Final = ExposureSpec(growth=2.0)  # fewer steps from the canary to the fleet
 FIRST_INSTALL: Final = ExposureSpec(first=250)  # more devices at once, as it replaces nothing
 
 DEVICES_MAX: Final = 9_990  # claims per request at the hub, less those of the real agents

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from msgspec.structs import replace
-
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import InternalError
 from edgefleet.cli.demo.limits import (
@@ -15,6 +13,7 @@ from edgefleet.cli.demo.limits import (
     FIRST_WAVE,
     GATE,
     POLL_EVERY_S,
+    UPDATE,
 )
 from edgefleet.client.hub import HubClient
 from edgefleet.client.watch import ENDED, NoAnswer, Observed, watch
@@ -124,10 +123,13 @@ def waves_of(chapter: Chapter, devices: int) -> tuple[WaveSpec, ...]:
 
 def plan_of(chapter: Chapter, devices: int) -> RolloutSpec:
     """The plan of the chapter's rollout. ``devices`` is the number of enrolled devices."""
-    spec = RolloutSpec(
-        model=chapter.model, release=chapter.release, waves=waves_of(chapter, devices), gate=GATE
+    return RolloutSpec(
+        model=chapter.model,
+        release=chapter.release,
+        waves=waves_of(chapter, devices),
+        gate=GATE,
+        exposure=FIRST_INSTALL if chapter.first_install else UPDATE,
     )
-    return replace(spec, exposure=FIRST_INSTALL) if chapter.first_install else spec
 
 
 class _Run:
