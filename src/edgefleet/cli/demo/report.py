@@ -116,7 +116,7 @@ def show(console: Console, report: DemoReport) -> None:
     """Print the table, then the checks."""
     table = Table(title="Rollouts", title_justify="left", title_style="bold")
     for name in ("release", "verdict", "reason", "wave: exposed / cut", "right answers"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name == "reason")
     for rollout in report.rollouts:
         share = report.inference.models[rollout.model].accuracy.get(rollout.release)
         table.add_row(
