@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -63,6 +63,16 @@ class LoadedModel(Protocol):
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
         """Infer. Text is ``str`` in object arrays. Raises DeviceError ``inference_failed``."""
+        ...
+
+    def bind(
+        self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+    ) -> Callable[[], None]:
+        """A function that infers from ``inputs`` into ``outputs``, without copies.
+
+        The arrays are contiguous, have no text, and must live as long as the function. It raises
+        DeviceError ``inference_failed``, also if the outputs do not have the shapes of the arrays.
+        """
         ...
 
 
@@ -135,8 +145,25 @@ class _OnnxModel:
         try:
             made: list[Tensor] = self._session.run(outputs, inputs)
         except Exception as error:  # the runtime has a separate class for each failure
-            raise DeviceError("inference_failed", f"The model failed: {_short(error)}") from error
+            raise _failed(error) from error
         return made
+
+    def bind(
+        self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+    ) -> Callable[[], None]:
+        binding = self._session.io_binding()
+        for bind, arrays in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+            for name, array in arrays.items():
+                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        run = self._session.run_with_iobinding
+
+        def infer() -> None:
+            try:
+                run(binding)
+            except Exception as error:  # the runtime has a separate class for each failure
+                raise _failed(error) from error
+
+        return infer
 
     def _warm_up(self, variant: Variant) -> None:
         """Run on zeros, so that the first request has no allocations.
@@ -220,6 +247,10 @@ def _check_specs(side: str, nodes: Sequence[Any], specs: tuple[TensorSpec, ...])
             f"The manifest lacks input {min(found)} of the model.",
             field="variant.inputs",
         )
+
+
+def _failed(error: Exception) -> DeviceError:
+    return DeviceError("inference_failed", f"The model failed: {_short(error)}")
 
 
 def _zeros(spec: TensorSpec, batch: int) -> Tensor:

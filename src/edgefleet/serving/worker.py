@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,15 +43,21 @@ from edgefleet.serving.worker_channel import (
 _OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Plan:
-    """A request that was decoded. ``answers`` are views for the outputs, by their shapes."""
+    """A request that was decoded.
+
+    From its second time on, ``run`` infers into the views of the shared memory, and ``made`` is the
+    answer. Outputs that are not as the first time end that: ``fixed`` is then False.
+    """
 
     inputs: dict[str, Tensor]
     names: list[str]
     outputs: tuple[int, ...]
     end: int
-    answers: dict[tuple[tuple[int, ...], ...], tuple[list[Tensor], bytes]]
+    fixed: bool
+    run: Callable[[], None] | None = None
+    made: bytes = b""
 
 
 class _Worker:
@@ -86,19 +92,22 @@ class _Worker:
     def _answer(self, data: bytes, model: LoadedModel, variant: Variant) -> None:
         plan = self._plans.get(data) or self._plan(data, variant)
         began_ns = time.perf_counter_ns()
+        if plan.run is not None:
+            try:
+                plan.run()
+            except EdgefleetError:
+                plan.run, plan.fixed = None, False
+            else:
+                run_ns = time.perf_counter_ns() - began_ns
+                self._channel.send(RUN_NS.pack(run_ns) + plan.made)
+                return
         try:
             made = model.run(plan.inputs, plan.names)
         except EdgefleetError as error:
             self._send(Failed(error.code, error.message, error.field))
             return
         run_ns = time.perf_counter_ns() - began_ns
-        answer = plan.answers.get(tuple([tensor.shape for tensor in made]))
-        if answer is None:
-            answer = self._place(plan, made, variant)
-        views, message = answer
-        for view, tensor in zip(views, made, strict=True):
-            view[...] = tensor
-        self._channel.send(RUN_NS.pack(run_ns) + message)
+        self._channel.send(RUN_NS.pack(run_ns) + self._place(plan, made, model, variant))
 
     def _plan(self, data: bytes, variant: Variant) -> _Plan:
         """Decode a request. A request with text is not kept."""
@@ -112,32 +121,29 @@ class _Worker:
             names=[variant.outputs[index].name for index in message.outputs],
             outputs=message.outputs,
             end=end_of(message.inputs),
-            answers={},
+            fixed=all(spec.datatype != "BYTES" for spec in specs),
         )
-        if all(spec.datatype != "BYTES" for spec in specs):
+        if plan.fixed:
             if len(self._plans) >= PLANS:
                 self._plans.clear()
             self._plans[data] = plan
         return plan
 
     def _place(
-        self, plan: _Plan, made: list[Tensor], variant: Variant
-    ) -> tuple[list[Tensor], bytes]:
-        """Views for the outputs, and the message. An answer with text is written at once."""
+        self, plan: _Plan, made: list[Tensor], model: LoadedModel, variant: Variant
+    ) -> bytes:
+        """Write the outputs to the shared memory. Returns the message."""
         placed = self._area.place(made, plan.outputs, after=plan.end)
         message = encode_message(Made(placed))
-        if any(tensor.dtype == object for tensor in made):
-            for one, tensor in zip(placed, made, strict=True):
-                if tensor.dtype != object:
-                    spec = variant.outputs[one.index]
-                    self._area.tensor(one, spec.datatype)[...] = tensor
-            made.clear()
-            return [], message
-        views = [self._area.tensor(one, variant.outputs[one.index].datatype) for one in placed]
-        if len(plan.answers) >= PLANS:
-            plan.answers.clear()
-        plan.answers[tuple(tensor.shape for tensor in made)] = views, message
-        return views, message
+        views: dict[str, Tensor] = {}
+        for one, tensor in zip(placed, made, strict=True):
+            if tensor.dtype != object:  # text is written already
+                spec = variant.outputs[one.index]
+                views[spec.name] = self._area.tensor(one, spec.datatype)
+                views[spec.name][...] = tensor
+        if plan.fixed and len(views) == len(made) and all(tensor.size for tensor in made):
+            plan.run, plan.made = model.bind(plan.inputs, views), message
+        return message
 
     def _send(self, message: Loaded | Failed) -> None:
         self._channel.send(RUN_NS.pack(0) + encode_message(message))

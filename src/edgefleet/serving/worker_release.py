@@ -155,7 +155,10 @@ class WorkerRelease:
             raise WorkerEnded
         if self._prompt and self._running is None and not self._waiting:
             self._send_run(inputs, outputs)
-            if self._poll.poll(_PROMPT_MS) and (data := self._receive()) is not None:
+            data = self._receive()
+            if data is None and not self._has_ended and self._poll.poll(_PROMPT_MS):
+                data = self._receive()
+            if data is not None:
                 return self._result(data, outputs)
             if self._has_ended:
                 raise WorkerEnded
