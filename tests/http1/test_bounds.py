@@ -4,7 +4,7 @@ import pytest
 
 from edgefleet.http1.limits import FIRST_BODY_BYTES, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import Reply, Request
-from edgefleet.http1.reader import RequestReader
+from edgefleet.http1.reader import RequestReader, Room
 from support.http1_wire import chunked, get, post, running
 
 SMALL = ConnectionLimits(head_bytes=1_000, body_bytes=2_000, linger_s=0.2)
@@ -170,7 +170,8 @@ def test_a_client_that_reads_slowly_is_waited_for_and_gets_every_answer() -> Non
 class Shared:
     """The memory that the readers of a listener share."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room | None = None) -> None:
+        self.room = room
         self.buffered_bytes = 0
         self.buffer = memoryview(bytearray(RECEIVE_BYTES))
 

@@ -11,6 +11,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.http1.connection import Connection
 from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.message import Reply, Request, problem_reply
+from edgefleet.http1.reader import Room
 from support.http1_wire import chunked, get, post
 
 LIMITS = ConnectionLimits(head_bytes=2_000, body_bytes=3_000, buffered_bytes=100_000, pipelined=4)
@@ -37,6 +38,7 @@ class FuzzHost:
         self.render_error = problem_reply
         self.limits = LIMITS
         self.connections: set[Connection] = set()
+        self.room: Room | None = None
         self.buffered_bytes = 0
         self.draining = False
         self.date = b"date: today\r\n"

@@ -1,11 +1,12 @@
-"""One release in a process of its own: ``python -m edgefleet.serving.worker SOCKET MEMORY``.
+"""One release in a process: ``python -m edgefleet.serving.worker SOCKET MEMORY BODIES``.
 
-Both arguments are inherited file descriptors. The serving process starts the worker, sends Load and
+The arguments are inherited file descriptors. The serving process starts the worker, sends Load and
 then one Run at a time; see ``worker_channel``. A model that crashes its runtime, uses too much
 memory or never answers ends this process only. The worker ends with the serving process.
 """
 
 import contextlib
+import mmap
 import os
 import resource
 import select
@@ -63,9 +64,10 @@ class _Plan:
 class _Worker:
     """The loop of the process. It answers each message with one message."""
 
-    def __init__(self, channel: socket.socket, area: SharedArea) -> None:
+    def __init__(self, channel: socket.socket, area: SharedArea, bodies: SharedArea) -> None:
         self._channel = channel
         self._area = area
+        self._bodies = bodies
         self._plans: dict[bytes, _Plan] = {}
 
     def serve(self) -> None:
@@ -117,7 +119,10 @@ class _Worker:
         specs = [variant.inputs[one.index] for one in message.inputs]
         pairs = zip(specs, message.inputs, strict=True)
         plan = _Plan(
-            inputs={spec.name: self._area.tensor(one, spec.datatype) for spec, one in pairs},
+            inputs={
+                spec.name: (self._bodies if one.in_body else self._area).tensor(one, spec.datatype)
+                for spec, one in pairs
+            },
             names=[variant.outputs[index].name for index in message.outputs],
             outputs=message.outputs,
             end=end_of(message.inputs),
@@ -151,14 +156,14 @@ class _Worker:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until the channel is closed. See the top of this module."""
-    descriptor, memory = (int(argument) for argument in arguments)
+    descriptor, memory, bodies = (int(argument) for argument in arguments)
     channel = socket.socket(fileno=descriptor)
     threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
     # If memory runs out, the system ends a worker before the serving process.
     with contextlib.suppress(OSError):
         _OOM_SCORE.write_text("1000")
     with contextlib.suppress(ConnectionError):
-        _Worker(channel, SharedArea(memory)).serve()
+        _Worker(channel, SharedArea(memory), SharedArea(bodies, mmap.ACCESS_READ)).serve()
     return 0
 
 

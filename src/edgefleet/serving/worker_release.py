@@ -21,11 +21,17 @@ from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.protocol.wire import encode
 from edgefleet.serving.active_release import Inferred, check_queue
-from edgefleet.serving.limits import INLINE_US, WORKER_LOAD_S, WORKER_RUN_S, WORKER_STOP_S
+from edgefleet.serving.body_memory import BodyMemory
+from edgefleet.serving.limits import (
+    INLINE_US,
+    KEPT_BYTES,
+    WORKER_LOAD_S,
+    WORKER_RUN_S,
+    WORKER_STOP_S,
+)
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.stats import Stats, memory_kib
 from edgefleet.serving.worker_channel import (
-    KEPT_BYTES,
     MESSAGE_BYTES,
     PLANS,
     RUN_NS,
@@ -41,6 +47,7 @@ from edgefleet.serving.worker_channel import (
     end_of,
 )
 
+_ENDS_BY_READING: Final = contextlib.suppress(OSError)  # the end of the worker is found there
 _PROMPT_MS: Final = INLINE_US // 1000  # so long the event loop waits for a fast model
 
 
@@ -68,10 +75,13 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The message for a request, and the views of the shared memory for its inputs."""
+    """The message for a request, and the views of the shared memory for its inputs.
+
+    No view is needed for text, which is written already, and for a tensor in a request body.
+    """
 
     message: bytes
-    views: Sequence[Tensor]
+    views: Sequence[Tensor | None]
 
 
 class WorkerRelease:
@@ -84,13 +94,18 @@ class WorkerRelease:
 
     @classmethod
     async def start(
-        cls, model: str, wanted: ServedRelease, on_end: "Callable[[WorkerRelease], None]"
+        cls,
+        model: str,
+        wanted: ServedRelease,
+        bodies: BodyMemory,
+        on_end: "Callable[[WorkerRelease], None]",
     ) -> Self:
         """Start a worker and load the release. Raises the errors of ``Runtime.load``.
 
         Raises DeviceError ``inference_failed`` if the worker ends or does not answer.
         """
-        worker = cls(model, wanted, await asyncio.to_thread(_spawn), on_end)
+        process = await asyncio.to_thread(_spawn, bodies.descriptor)
+        worker = cls(model, wanted, process, bodies, on_end)
         try:
             await worker._load()
         except BaseException:
@@ -103,6 +118,7 @@ class WorkerRelease:
         model: str,
         wanted: ServedRelease,
         process: _Process,
+        bodies: BodyMemory,
         on_end: "Callable[[WorkerRelease], None]",
     ) -> None:
         self.model = model
@@ -124,6 +140,7 @@ class WorkerRelease:
         self._poll.register(self._channel, select.POLLIN)
         self._memory = process.memory
         self._area = SharedArea(process.memory)
+        self._bodies = bodies
         self._plans: dict[tuple[object, ...], _Plan] = {}
         self._answers: dict[bytes, list[Tensor]] = {}
         self._prompt = False
@@ -155,9 +172,7 @@ class WorkerRelease:
             raise WorkerEnded
         if self._prompt and self._running is None and not self._waiting:
             self._send_run(inputs, outputs)
-            data = self._receive()
-            if data is None and not self._has_ended and self._poll.poll(_PROMPT_MS):
-                data = self._receive()
+            data = self._receive() if self._poll.poll(_PROMPT_MS) else None
             if data is not None:
                 return self._result(data, outputs)
             if self._has_ended:
@@ -222,23 +237,30 @@ class WorkerRelease:
         )
 
     def _send_run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
-        key = (*inputs, *outputs, *[tensor.shape for tensor in inputs.values()])
-        plan = self._plans.get(key) or self._plan(key, inputs, outputs)
-        for view, tensor in zip(plan.views, inputs.values(), strict=True):
-            view[...] = tensor
+        tensors = inputs.values()
+        bodies = [self._bodies.offset(tensor) for tensor in tensors]
+        key = (*inputs, *outputs, *[tensor.shape for tensor in tensors], *bodies)
+        plan = self._plans.get(key) or self._plan(key, inputs, outputs, bodies)
+        for view, tensor in zip(plan.views, tensors, strict=True):
+            if view is not None:
+                view[...] = tensor
         self._sent_ns = time.perf_counter_ns()
         self._send(plan.message)
 
     def _plan(
-        self, key: tuple[object, ...], inputs: Mapping[str, Tensor], outputs: Sequence[str]
+        self,
+        key: tuple[object, ...],
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        bodies: Sequence[int],
     ) -> _Plan:
         """The message for a request. A message for text is not kept: its length changes."""
         indices = [self._input_at[name] for name in inputs]
-        placed = self._area.place(list(inputs.values()), indices)
+        placed = self._area.place(list(inputs.values()), indices, bodies=bodies)
         message = encode_message(Run(placed, tuple(self._output_at[name] for name in outputs)))
         views = [
-            tensor  # text, written already
-            if tensor.dtype == object
+            None
+            if one.in_body or tensor.dtype == object
             else self._area.tensor(one, self.inputs[one.index].datatype)
             for one, tensor in zip(placed, inputs.values(), strict=True)
         ]
@@ -250,7 +272,7 @@ class WorkerRelease:
         return plan
 
     def _send(self, message: bytes) -> None:
-        with contextlib.suppress(OSError):  # the end of the worker is found by reading
+        with _ENDS_BY_READING:
             self._channel.send(message)
 
     def _receive(self) -> bytes | None:
@@ -360,15 +382,16 @@ class WorkerRelease:
         os.close(self._memory)
 
 
-def _spawn() -> _Process:
+def _spawn(bodies: int) -> _Process:
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     memory = os.memfd_create("edgefleet-worker")
+    passed = theirs.fileno(), memory, bodies
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "edgefleet.serving.worker", str(theirs.fileno()), str(memory)],
+            [sys.executable, "-m", "edgefleet.serving.worker", *map(str, passed)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), memory),
+            pass_fds=passed,
         )
     except BaseException:
         mine.close()
