@@ -10,7 +10,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -83,6 +83,4 @@ class BodyMemory:
 
 
 def _address(array: Tensor) -> int:
-    interface: dict[str, Any] = array.__array_interface__
-    address: int = interface["data"][0]
-    return address
+    return array.ctypes.data

@@ -93,8 +93,8 @@ class _Worker:
 
     def _answer(self, data: bytes, model: LoadedModel, variant: Variant) -> None:
         plan = self._plans.get(data) or self._plan(data, variant)
-        began_ns = time.perf_counter_ns()
         if plan.run is not None:
+            began_ns = time.perf_counter_ns()
             try:
                 plan.run()
             except EdgefleetError:
@@ -103,6 +103,7 @@ class _Worker:
                 run_ns = time.perf_counter_ns() - began_ns
                 self._channel.send(RUN_NS.pack(run_ns) + plan.made)
                 return
+        began_ns = time.perf_counter_ns()
         try:
             made = model.run(plan.inputs, plan.names)
         except EdgefleetError as error:
