@@ -267,7 +267,7 @@ class ModelHost:
         before_kib = memory_kib()
         if self._base_kib is None:
             self._base_kib = before_kib
-        loaded = runtime.load(Path(wanted.artifact_path), wanted.variant)
+        loaded = runtime.load(Path(wanted.artifact_path), wanted.variant, gently=bool(self.routes))
         _return_memory()
         return loaded, max(0, memory_kib() - before_kib)
 

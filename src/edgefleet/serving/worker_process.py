@@ -27,15 +27,19 @@ class WorkerProcess:
     cores: frozenset[int]
 
     @classmethod
-    def start(cls, bodies: int) -> Self:
-        """Start a worker that reads request bodies from the memory ``bodies``."""
+    def start(cls, bodies: int, *, patient: bool) -> Self:
+        """Start a worker that reads request bodies from the memory ``bodies``.
+
+        A patient worker loads its release when a core has no other work.
+        """
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("edgefleet-worker")
         passed = theirs.fileno(), memory, bodies
+        arguments = [str(number) for number in (*passed, int(patient))]
         try:
             _limit_wait(mine, INLINE_US)
             child = subprocess.Popen(
-                [sys.executable, "-m", "edgefleet.serving.worker", *map(str, passed)],
+                [sys.executable, "-m", "edgefleet.serving.worker", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=passed,

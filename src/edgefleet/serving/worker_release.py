@@ -22,9 +22,10 @@ from edgefleet.serving.limits import (
     INLINE_US,
     KEPT_BYTES,
     WORKER_LOAD_S,
+    WORKER_PATIENT_LOAD_S,
     WORKER_RUN_S,
 )
-from edgefleet.serving.runtime import Tensor
+from edgefleet.serving.runtime import Tensor, thread_count
 from edgefleet.serving.stats import Stats, memory_kib
 from edgefleet.serving.worker_channel import (
     MESSAGE_BYTES,
@@ -92,10 +93,38 @@ class WorkerRelease:
 
         Raises DeviceError ``inference_failed`` if the worker ends or does not answer.
         """
-        process = await asyncio.to_thread(WorkerProcess.start, bodies.descriptor)
+        if thread_count() == 1:  # more threads would keep the low priority of the one that loads
+            worker = await cls._attempt(model, wanted, bodies, on_end, patient=True)
+            if worker is not None:
+                return worker
+        worker = await cls._attempt(model, wanted, bodies, on_end, patient=False)
+        if worker is None:
+            raise DeviceError(
+                "inference_failed",
+                f"The worker did not load release {wanted.release} within {WORKER_LOAD_S:g} s.",
+            )
+        return worker
+
+    @classmethod
+    async def _attempt(
+        cls,
+        model: str,
+        wanted: ServedRelease,
+        bodies: BodyMemory,
+        on_end: "Callable[[WorkerRelease], None]",
+        *,
+        patient: bool,
+    ) -> Self | None:
+        """Start a worker and load the release. None if that takes too long."""
+        process = await asyncio.to_thread(WorkerProcess.start, bodies.descriptor, patient=patient)
         worker = cls(model, wanted, process, bodies, on_end)
+        limit_s = WORKER_PATIENT_LOAD_S if patient else WORKER_LOAD_S
         try:
-            await worker._load()
+            await asyncio.wait_for(worker._load(), limit_s)
+        except TimeoutError:
+            worker._kill("did not load the release.")
+            await worker.retire()
+            return None
         except BaseException:
             await worker.retire()
             raise
@@ -199,11 +228,7 @@ class WorkerRelease:
         request = encode(self.wanted)
         self._area.write(request)
         self._send(encode_message(Load(len(request))))
-        try:
-            data = await asyncio.wait_for(loaded, WORKER_LOAD_S)
-        except TimeoutError:
-            self._kill(f"did not load the release within {WORKER_LOAD_S:g} s.")
-            data = None
+        data = await loaded
         match self._decode(data) if data else None:
             case Loaded(run_us=run_us, base_kib=base_kib):
                 self._base_kib = base_kib
