@@ -49,7 +49,7 @@ class BodyMemory:
         """
         while self._free:
             del self._rooms[self._free.popleft()]
-        shift = -(json_length(headers) or 0) % _ALIGNMENT
+        shift = -max(0, json_length(headers) or 0) % _ALIGNMENT
         wanted = -(-(shift + size_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
         start = 0
         for other, (end, _) in sorted(self._rooms.items()):

@@ -37,17 +37,17 @@ def main(arguments: Sequence[str]) -> int:
         score.write("1000")
     loaded: list[Worker | None] = []
 
-    def load() -> None:
+    def begin() -> None:
         if patient:
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        from edgefleet.serving.worker_loop import loaded_worker  # noqa: PLC0415 - 0.4 s
+        from edgefleet.serving.worker_loop import load  # noqa: PLC0415 - takes 0.4 s
 
-        loaded.append(loaded_worker(channel, memory, bodies))
+        loaded.append(load(channel, memory, bodies))
 
-    loader = threading.Thread(target=load)
+    loader = threading.Thread(target=begin)
     loader.start()
-    loader.join()
+    loader.join()  # requests are never kept waiting by this thread: it has ended before the answer
     if not loaded:
         return 1  # the thread has printed its error
     if loaded[0] is not None:

@@ -58,16 +58,19 @@ class Worker:
         areas: tuple[SharedArea, SharedArea],
         model: LoadedModel,
         variant: Variant,
+        loaded: Loaded,
     ) -> None:
         self._channel = channel
+        self._loaded = loaded
         self._area, self._bodies = areas
         self._model = model
         self._variant = variant
         self._plans: dict[bytes, _Plan] = {}
 
     def serve(self) -> None:
-        """Run requests until the serving process closes the channel."""
+        """Answer the load, then run requests until the serving process closes the channel."""
         with contextlib.suppress(ConnectionError):
+            self._send(self._loaded)
             while data := self._channel.recv(MESSAGE_BYTES):
                 self._answer(data, self._model, self._variant)
 
@@ -131,35 +134,31 @@ class Worker:
             plan.run, plan.made = model.bind(plan.inputs, views), message
         return message
 
-    def _send(self, message: Failed) -> None:
+    def _send(self, message: Loaded | Failed) -> None:
         self._channel.send(RUN_NS.pack(0) + encode_message(message))
 
 
-def loaded_worker(channel: socket.socket, memory: int, bodies: int) -> Worker | None:
-    """Load the release that the first message names, and answer. None if it cannot be loaded."""
+def load(channel: socket.socket, memory: int, bodies: int) -> Worker | None:
+    """Load the release that the first message names. None if it cannot be loaded."""
     areas = SharedArea(memory), SharedArea(bodies, mmap.ACCESS_READ)
-    answer: Loaded | Failed
-    with contextlib.suppress(ConnectionError):
-        first = channel.recv(MESSAGE_BYTES)
-        load = decode_message(first) if first else None
-        if not isinstance(load, Load):
-            return None
-        wanted = decode(areas[0].read(load.size_bytes), ServedRelease)
-        variant = wanted.variant
-        _bound_memory(variant)
-        runtime = runtime_for(variant)
-        worker = None
-        try:
-            runtime.start()
-            base_kib = memory_kib()
-            model = runtime.load(Path(wanted.artifact_path), variant)
-            answer = Loaded(model.run_us, base_kib)
-            worker = Worker(channel, areas, model, variant)
-        except EdgefleetError as error:
-            answer = Failed(error.code, error.message, error.field)
-        channel.send(RUN_NS.pack(0) + encode_message(answer))
-        return worker
-    return None
+    first = channel.recv(MESSAGE_BYTES)
+    message = decode_message(first) if first else None
+    if not isinstance(message, Load):
+        return None
+    wanted = decode(areas[0].read(message.size_bytes), ServedRelease)
+    variant = wanted.variant
+    _bound_memory(variant)
+    runtime = runtime_for(variant)
+    try:
+        runtime.start()
+        base_kib = memory_kib()
+        model = runtime.load(Path(wanted.artifact_path), variant)
+    except EdgefleetError as error:
+        channel.send(
+            RUN_NS.pack(0) + encode_message(Failed(error.code, error.message, error.field))
+        )
+        return None
+    return Worker(channel, areas, model, variant, Loaded(model.run_us, base_kib))
 
 
 def _bound_memory(variant: Variant) -> None:
