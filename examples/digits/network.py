@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from digits import CLASSES, INK, Pixels
+from digits import INK, Pixels
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
@@ -27,10 +27,12 @@ class Network:
         return _forward(self.weights, self.biases, pixels / INK)[-1]
 
 
-def train(epoch: Batches, *, hidden: tuple[int, ...], epochs: int, seed: int) -> Network:
+def train(
+    epoch: Batches, *, hidden: tuple[int, ...], classes: int, epochs: int, seed: int
+) -> Network:
     """Minimise cross entropy with Adam (Kingma and Ba, 2015) and a cosine schedule."""
     rng = np.random.default_rng(seed)
-    sizes = (64, *hidden, CLASSES)
+    sizes = (64, *hidden, classes)
     weights = [rng.normal(0, np.sqrt(2 / a), (a, b)) for a, b in itertools.pairwise(sizes)]
     biases = [np.zeros(size) for size in sizes[1:]]
     adam = _Adam(weights + biases)
