@@ -93,17 +93,13 @@ class WorkerRelease:
 
         Raises DeviceError ``inference_failed`` if the worker ends or does not answer.
         """
-        if thread_count() == 1:  # more threads would keep the low priority of the one that loads
-            worker = await cls._attempt(model, wanted, bodies, on_end, patient=True)
+        # Threads of the runtime would keep the low priority of the patient thread that starts them.
+        for patient in (True, False) if thread_count() == 1 else (False,):
+            worker = await cls._attempt(model, wanted, bodies, on_end, patient=patient)
             if worker is not None:
                 return worker
-        worker = await cls._attempt(model, wanted, bodies, on_end, patient=False)
-        if worker is None:
-            raise DeviceError(
-                "inference_failed",
-                f"The worker did not load release {wanted.release} within {WORKER_LOAD_S:g} s.",
-            )
-        return worker
+        text = f"The worker did not load release {wanted.release} within {WORKER_LOAD_S:g} s."
+        raise DeviceError("inference_failed", text)
 
     @classmethod
     async def _attempt(
