@@ -47,6 +47,27 @@ MUTANTS = (
         ("tests/serving/test_worker.py::test_memory_of_small_model_is_its_own",),
     ),
     Mutant(
+        "a room for a body is given twice",
+        "serving/body_memory.py",
+        "            start = end\n",
+        "            start = min(end, other)\n",
+        ("tests/serving/test_body_memory.py",),
+    ),
+    Mutant(
+        "an answer has the shape of the one before",
+        "serving/worker_loop.py",
+        "                plan.run, plan.fixed = None, False\n",
+        "                self._channel.send(RUN_NS.pack(0) + plan.made)\n                return\n",
+        ("tests/serving/test_body_memory.py",),
+    ),
+    Mutant(
+        "the thread that runs the model keeps the low priority of the load",
+        "serving/worker.py",
+        "    loader.start()\n    loader.join()",
+        "    begin()",
+        ("tests/serving/test_worker_process.py",),
+    ),
+    Mutant(
         "any new pid is the trial's fault",
         "agent/trial.py",
         "status.pid != watch.start.pid):\n        return _never_healthy(attempt, watch, now) or",

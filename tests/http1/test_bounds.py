@@ -4,7 +4,7 @@ import pytest
 
 from edgefleet.http1.limits import FIRST_BODY_BYTES, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import Reply, Request
-from edgefleet.http1.reader import RequestReader
+from edgefleet.http1.reader import RequestReader, Room
 from support.http1_wire import chunked, get, post, running
 
 SMALL = ConnectionLimits(head_bytes=1_000, body_bytes=2_000, linger_s=0.2)
@@ -170,7 +170,8 @@ def test_a_client_that_reads_slowly_is_waited_for_and_gets_every_answer() -> Non
 class Shared:
     """The memory that the readers of a listener share."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room | None = None) -> None:
+        self.room = room
         self.buffered_bytes = 0
         self.buffer = memoryview(bytearray(RECEIVE_BYTES))
 
@@ -189,3 +190,22 @@ def test_a_body_takes_memory_as_it_comes_and_not_as_announced() -> None:
         left -= room
         reader.received(room)
     assert len(reader.ready.popleft().body) == shared.buffered_bytes == size
+
+
+def test_a_body_in_a_room_takes_memory_as_it_comes() -> None:
+    size = 4 << 20
+    room = memoryview(bytearray(size))
+    shared = Shared(lambda size_bytes, _: room[:size_bytes])
+    reader = RequestReader(shared, ConnectionLimits(body_bytes=size, buffered_bytes=3 << 20))
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+    shared.buffer[: len(head)] = head
+    reader.received(len(head))
+    assert len(reader.buffer()) == size
+    assert shared.buffered_bytes == 0
+    reader.received(2 << 20)
+    assert shared.buffered_bytes == 2 << 20
+    assert reader.refusal is None
+    reader.received((1 << 20) + 1)
+    assert reader.refusal is not None
+    assert reader.refusal.code == "overloaded"
+    assert shared.buffered_bytes == 0

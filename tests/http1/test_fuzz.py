@@ -1,6 +1,8 @@
 """Bytes in any pieces give the same answers. Garbage gives a typed refusal."""
 
 import random
+from collections.abc import Mapping
+from itertools import cycle
 
 import pytest
 
@@ -37,6 +39,19 @@ class TakesEveryBodyDirectly(Connection):
 @pytest.mark.parametrize("room", [150, 1 << 20])
 def test_a_body_read_past_the_parser_is_the_same_body(room: int) -> None:
     assert find_split_that_differs(TakesEveryBodyDirectly, room=room) is None
+
+
+def every_second_room(size_bytes: int, headers: Mapping[bytes, bytes]) -> memoryview | None:
+    assert int(headers[b"content-length"]) == size_bytes
+    return next(_ROOMS)(size_bytes)
+
+
+_ROOMS = cycle((lambda size_bytes: memoryview(bytearray(size_bytes)), lambda _: None))
+
+
+def test_a_body_read_into_the_room_of_the_listener_is_the_same_body() -> None:
+    found = find_split_that_differs(TakesEveryBodyDirectly, body_room=every_second_room)
+    assert found is None
 
 
 class LosesTheFirstBytesOfADirectBody(ReadsEveryBodyPastTheParser):
@@ -84,6 +99,14 @@ def reading_with(planted: type[RequestReader]) -> type[Connection]:
 )
 def test_the_cuts_find_a_reader_that_mixes_requests_up(planted: type[RequestReader]) -> None:
     assert find_split_that_differs(reading_with(planted)) is not None
+
+
+def test_the_cuts_find_a_reader_that_loses_bytes_of_a_body_in_a_room() -> None:
+    planted = reading_with(LosesTheFirstBytesOfADirectBody)
+    found = find_split_that_differs(
+        planted, body_room=lambda size_bytes, _: memoryview(bytearray(size_bytes))
+    )
+    assert found is not None
 
 
 def test_the_cuts_find_answers_that_are_out_of_turn() -> None:

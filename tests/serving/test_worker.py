@@ -119,7 +119,7 @@ def test_requests_under_way_in_a_worker_that_dies_are_asked_of_the_incumbent_aga
             False,
             None,
         )
-        assert sign.name in after.trial_ended
+        wait_for(lambda: sign.name in process.model().trial_ended)
         assert not alive(worker)
 
 

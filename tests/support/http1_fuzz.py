@@ -11,6 +11,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.http1.connection import Connection
 from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.message import Reply, Request, problem_reply
+from edgefleet.http1.reader import Room
 from support.http1_wire import chunked, get, post
 
 LIMITS = ConnectionLimits(head_bytes=2_000, body_bytes=3_000, buffered_bytes=100_000, pipelined=4)
@@ -31,12 +32,13 @@ CONVERSATIONS: tuple[bytes, ...] = (
 
 
 class FuzzHost:
-    """The interface of a listener, without a socket."""
+    """The interface of a listener, without a socket. ``body_room`` gives each body its buffer."""
 
-    def __init__(self) -> None:
+    def __init__(self, body_room: Room | None = None) -> None:
         self.render_error = problem_reply
         self.limits = LIMITS
         self.connections: set[Connection] = set()
+        self.room = body_room
         self.buffered_bytes = 0
         self.draining = False
         self.date = b"date: today\r\n"
@@ -129,9 +131,10 @@ def converse(
     *,
     connection_class: type[Connection] = Connection,
     room: int = 1 << 20,
+    body_room: Room | None = None,
 ) -> bytes:
     """All answers to ``pieces``, without interim 100s, which depend on the split."""
-    host = FuzzHost()
+    host = FuzzHost(body_room)
 
     async def run() -> bytes:
         connection = connection_class(host, asyncio.get_running_loop())
@@ -201,7 +204,11 @@ async def _until(done: Any, transport: MemoryTransport) -> None:
 
 
 def find_split_that_differs(
-    connection_class: type[Connection] = Connection, *, seed: int = 1, room: int = 1 << 20
+    connection_class: type[Connection] = Connection,
+    *,
+    seed: int = 1,
+    room: int = 1 << 20,
+    body_room: Room | None = None,
 ) -> bytes | None:
     """The first conversation with other answers when split. None if there is none."""
     draw = random.Random(seed)
@@ -214,7 +221,13 @@ def find_split_that_differs(
             for cut in cuts:
                 edges = [0, *cut, len(data)]
                 pieces = [data[a:b] for a, b in pairwise(edges)]
-                got = converse(loop, pieces, connection_class=connection_class, room=room)
+                got = converse(
+                    loop,
+                    pieces,
+                    connection_class=connection_class,
+                    room=room,
+                    body_room=body_room,
+                )
                 if got != whole:
                     return data
     return None

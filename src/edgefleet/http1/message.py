@@ -30,7 +30,7 @@ class Request:
         path: str,
         query: str,
         headers: Mapping[bytes, bytes],
-        body: bytes | bytearray,
+        body: bytes | bytearray | memoryview,
     ) -> None:
         self.method = method
         self.path = path
@@ -41,7 +41,7 @@ class Request:
     @property
     def body(self) -> bytes:
         """The body. The first access copies a large one."""
-        if isinstance(self.raw_body, bytearray):
+        if not isinstance(self.raw_body, bytes):
             self.raw_body = bytes(self.raw_body)
         return self.raw_body
 

@@ -6,6 +6,7 @@ smuggling (RFC 9112, section 6.3). This module adds the limits.
 """
 
 from collections import deque
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import ClassVar, Final, NoReturn, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -33,8 +34,14 @@ class ReadStage(IntEnum):
     BODY = 2
 
 
+Room = Callable[[int, Mapping[bytes, bytes]], memoryview | None]
+"""Room for a body of this size with these headers. None if there is not so much."""
+
+
 class Memory(Protocol):
     """Memory that all readers of one listener share."""
+
+    room: Room | None
 
     buffered_bytes: int  # in bodies of all connections
     buffer: memoryview  # the shared receive buffer; a reader parses it before the next one reads
@@ -74,9 +81,9 @@ class RequestReader:
         self._fed_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._direct: bytearray | None = (
-            None  # buffer of a large body; ``_body_bytes`` of it are filled
-        )
+        # The buffer of a large body; ``_body_bytes`` of it are filled, ``_direct_bytes`` counted.
+        self._direct: bytearray | memoryview | None = None
+        self._direct_bytes = 0
         self._announced_bytes = 0  # the size of that body
 
     def buffer(self) -> memoryview:
@@ -103,7 +110,7 @@ class RequestReader:
         if self._direct is None:
             self.account(-sum(map(len, self._body)) - FRAGMENT_COST_BYTES * len(self._body))
         else:
-            self.account(-len(self._direct))
+            self.account(-self._direct_bytes)
             self._direct = None
         self._body = []
 
@@ -226,30 +233,46 @@ class RequestReader:
             return
         self._announced_bytes = size_bytes
         self.account(-self._body_bytes - FRAGMENT_COST_BYTES * len(self._body))
-        self._make_room(b"".join(self._body))
+        self._direct_bytes = 0
+        body = b"".join(self._body)
+        room = self._memory.room(size_bytes, self._headers) if self._memory.room else None
+        if room is None:
+            self._make_room(body)
+        else:
+            room[: len(body)] = body
+            self._direct = room
+            self._count_direct(len(body))
         self._body = []
         self._parser = httptools.HttpRequestParser(self)
 
     def _make_room(self, body: bytes | bytearray) -> None:
         """Double the buffer of ``body``. Only the buffer counts, not the announced size."""
-        before = len(self._direct or b"")
         room = bytearray(min(self._announced_bytes, max(FIRST_BODY_BYTES, 2 * len(body))))
         room[: len(body)] = body
         self._direct = room
-        self.account(len(room) - before)
+        self._count_direct(len(room))
+
+    def _count_direct(self, size_bytes: int) -> None:
+        """Count so much of the buffer of a large body. Bytes of a room count when they arrive."""
+        self.account(size_bytes - self._direct_bytes)
+        self._direct_bytes = size_bytes
         if self._memory.buffered_bytes > self._limits.buffered_bytes:
             self.refuse(_full())
 
-    def _fill(self, body: bytearray, size_bytes: int) -> None:
+    def _fill(self, body: bytearray | memoryview, size_bytes: int) -> None:
         self.expects_continue = False
         self._body_bytes += size_bytes
+        if isinstance(body, memoryview):
+            self._count_direct(self._body_bytes)
+            if self.ended:
+                return
         if self._body_bytes == self._announced_bytes:
             self._direct = None
             self._enqueue(body)
-        elif self._body_bytes == len(body):
+        elif isinstance(body, bytearray) and self._body_bytes == len(body):
             self._make_room(body)
 
-    def _enqueue(self, body: bytes | bytearray) -> None:
+    def _enqueue(self, body: bytes | bytearray | memoryview) -> None:
         """Add the request, now whole, to ``ready``."""
         self.stage = ReadStage.IDLE
         self.expects_continue = False

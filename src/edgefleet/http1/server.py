@@ -13,6 +13,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.http1.connection import Connection, Handler, RenderError
 from edgefleet.http1.limits import BACKLOG, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import problem_reply
+from edgefleet.http1.reader import Room
 
 __all__ = ["Handler", "Listener", "RenderError", "listen"]
 
@@ -28,16 +29,18 @@ async def listen(
     unix_path: str | Path | None = None,
     limits: ConnectionLimits | None = None,
     render_error: RenderError | None = None,
+    room: Room | None = None,
 ) -> "Listener":
     """Serve ``handler`` on a TCP port, or on the Unix socket ``unix_path`` if given.
 
     Port 0 is any free port. ``handler`` runs on the event loop. A returned Reply is sent at once. A
     returned awaitable delays its own connection only, and is never cancelled. A raised
     EdgefleetError is sent as ``render_error`` renders it (by default as a Problem); any other
-    exception is sent as ``internal``. The socket file has mode 0600. Raises OperatorError
-    ``address_in_use`` or ``setting_invalid``.
+    exception is sent as ``internal``. ``room`` gives a large body a buffer, by its size and the
+    headers; without one it is received into a growing buffer. The socket file has mode 0600. Raises
+    OperatorError ``address_in_use`` or ``setting_invalid``.
     """
-    listener = Listener(handler, limits or ConnectionLimits(), render_error or problem_reply)
+    listener = Listener(handler, limits or ConnectionLimits(), render_error or problem_reply, room)
     if unix_path is not None:
         await listener.open(_unix_socket(Path(unix_path)), Path(unix_path))
     else:
@@ -49,8 +52,13 @@ class Listener:
     """A listening socket and its connections. Created by ``listen``."""
 
     def __init__(
-        self, handler: Handler, limits: ConnectionLimits, render_error: RenderError
+        self,
+        handler: Handler,
+        limits: ConnectionLimits,
+        render_error: RenderError,
+        room: Room | None = None,
     ) -> None:
+        self.room = room
         self.handler = handler
         self.limits = limits
         self.render_error = render_error

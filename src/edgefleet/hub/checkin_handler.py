@@ -67,7 +67,7 @@ class DevicePlane:
                 raise OperatorError("method_not_allowed", "A check-in is a POST.")
             authorization = request.headers.get(b"authorization", b"").decode("latin-1")
             row = self._devices.identify(authorization)
-            check_in = self._read(row, request.raw_body)
+            check_in = self._read(row, request.view)
             if check_in.models or check_in.model is not None or check_in.release is not None:
                 check_in = self._devices.known(check_in)
             if check_in.outcomes or check_in.facts:
@@ -142,7 +142,7 @@ class DevicePlane:
         self._observe("ok", started)
         return Reply(HTTPStatus.OK, body)
 
-    def _read(self, row: int, body: bytes | bytearray) -> CheckIn:
+    def _read(self, row: int, body: bytes | bytearray | memoryview) -> CheckIn:
         """Raises DeviceError ``protocol_unsupported``, which is noted, or ``checkin_malformed``."""
         try:
             return decode(body, CheckIn, code="checkin_malformed")

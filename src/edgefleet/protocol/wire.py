@@ -22,7 +22,7 @@ def encode(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
-def decode(data: bytes | bytearray, kind: type[T], *, code: str = "bad_request") -> T:
+def decode(data: bytes | bytearray | memoryview, kind: type[T], *, code: str = "bad_request") -> T:
     """Read ``kind`` from JSON. Raises the error of ``code`` with the path of the invalid field."""
     try:
         return msgspec.json.decode(data, type=kind)

@@ -16,6 +16,7 @@ from edgefleet.protocol.serving import (
     ServingStatus,
 )
 from edgefleet.serving.active_release import ActiveRelease, Release, check_quality
+from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.limits import SHARED_LOAD_BYTES
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, runtime_for
@@ -60,6 +61,7 @@ class ModelHost:
         self._models: dict[str, _Loaded] = {}
         self._data_dir = data_dir
         self._marks = marks or RunMarks()
+        self.bodies = BodyMemory()
         self._base_kib: int | None = None  # resident memory before the first model
         self._swapping = asyncio.Lock()
 
@@ -123,6 +125,7 @@ class ModelHost:
     async def close(self) -> None:
         """Finish the queued inferences."""
         await _retire([one for loaded in self._models.values() for one in loaded.releases()])
+        self.bodies.close()
 
     def memory_kib(self, release: Release) -> int:
         """The memory of the release alone.
@@ -187,7 +190,7 @@ class ModelHost:
         check_quality(wanted)
         self._check_path(wanted)
         if in_worker:
-            return await WorkerRelease.start(model, wanted, self._ended)
+            return await WorkerRelease.start(model, wanted, self.bodies, self._ended)
         return await self._load_here(model, wanted)
 
     async def _load_here(self, model: str, wanted: ServedRelease) -> ActiveRelease:
@@ -264,7 +267,7 @@ class ModelHost:
         before_kib = memory_kib()
         if self._base_kib is None:
             self._base_kib = before_kib
-        loaded = runtime.load(Path(wanted.artifact_path), wanted.variant)
+        loaded = runtime.load(Path(wanted.artifact_path), wanted.variant, gently=bool(self.routes))
         _return_memory()
         return loaded, max(0, memory_kib() - before_kib)
 

@@ -24,6 +24,7 @@ from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.tensors import (
     InferRequest,
     WantedOutput,
+    json_length,
     read_inputs,
     read_raw,
     to_binary,
@@ -33,7 +34,6 @@ from edgefleet.serving.worker_release import WorkerEnded
 
 EXTENSIONS: Final = ("binary_tensor_data",)
 _PLATFORM: Final = "onnxruntime_onnx"
-_JSON_LENGTH: Final = b"inference-header-content-length"
 _NOT_OFFERED: Final = ("classification", "shared_memory_region")
 
 
@@ -177,16 +177,16 @@ def _read(request: Request, active: Release, began_ns: int, generation_line: byt
 
 def _json_length(request: Request, size_bytes: int) -> int:
     """The size of the JSON, in bytes: as the header says, or the whole body without it."""
-    given = request.headers.get(_JSON_LENGTH)
-    if given is None:
+    length = json_length(request.headers)
+    if length is None:
         return max(size_bytes, 1)
-    if not given.isdigit() or len(given) > 12 or int(given) > min(size_bytes, JSON_HEAD_BYTES):
+    if not 0 <= length <= min(size_bytes, JSON_HEAD_BYTES):
         raise OperatorError(
             "bad_request",
             f"The JSON length must be a number from 0 to {min(size_bytes, JSON_HEAD_BYTES)}.",
             field="Inference-Header-Content-Length",
         )
-    return int(given)
+    return length
 
 
 def _wanted(
@@ -220,7 +220,7 @@ def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply
     tensors, lost_ns = inferred
     made = dict(zip(inference.outputs, tensors, strict=True))
     outputs: list[dict[str, Any]] = []
-    pieces: list[bytes] = []
+    pieces: list[bytes | memoryview] = []
     for name, binary in inference.wanted:
         tensor = made[name]
         output: dict[str, Any] = {

@@ -49,6 +49,7 @@ async def serve(settings: ServingSettings, on_ready: Callable[[str], None]) -> N
         port=settings.port,
         limits=INFERENCE,
         render_error=render_error,
+        room=models.bodies.room,
     )
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{shown}:{inference.port}"

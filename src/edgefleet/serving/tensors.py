@@ -24,6 +24,7 @@ from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
 Parameters = dict[str, bool | int | float | str | None]
 
 _ELEMENTS: Final[Mapping[str, Any]] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
+_JSON_LENGTH: Final = b"inference-header-content-length"
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -49,6 +50,14 @@ class InferRequest(Wire, frozen=True, kw_only=True):
     outputs: Annotated[tuple[WantedOutput, ...], Meta(max_length=TENSORS)] = ()
     id: Annotated[str, Meta(max_length=ID_CHARS)] | None = None
     parameters: Parameters = msgspec.field(default_factory=dict)
+
+
+def json_length(headers: Mapping[bytes, bytes]) -> int | None:
+    """The size of the JSON before binary tensors. None without the header, -1 if it is no size."""
+    given = headers.get(_JSON_LENGTH)
+    if given is None:
+        return None
+    return int(given) if given.isdigit() and len(given) <= 12 else -1
 
 
 def read_inputs(
@@ -109,15 +118,16 @@ def from_binary(name: str, data: memoryview, datatype: Datatype, shape: tuple[in
     return array.reshape(shape)
 
 
-def to_binary(array: Tensor) -> bytes:
-    """``array`` in the format of the binary tensor extension."""
+def to_binary(array: Tensor) -> bytes | memoryview:
+    """``array`` in the format of the binary tensor extension: a view of it, if it can be."""
     if array.dtype == object:
         pieces: list[bytes] = []
         for item in array.ravel():
             text = item.encode() if isinstance(item, str) else bytes(item)
             pieces += (_LENGTH.pack(len(text)), text)
         return b"".join(pieces)
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    flat = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
+    return flat.view(np.uint8).data
 
 
 def to_json(name: str, array: Tensor) -> list[Any]:

@@ -1,158 +1,57 @@
-"""One release in a process of its own: ``python -m edgefleet.serving.worker SOCKET MEMORY``.
+"""The process of a release: ``python -m edgefleet.serving.worker SOCKET MEMORY BODIES PATIENT``.
 
-Both arguments are inherited file descriptors. The serving process starts the worker, sends Load and
-then one Run at a time; see ``worker_channel``. A model that crashes its runtime, uses too much
-memory or never answers ends this process only. The worker ends with the serving process.
+The first three arguments are inherited file descriptors; see ``worker_channel``. A model that
+crashes its runtime, uses too much memory or never answers ends this process only. The worker ends
+with the serving process.
+
+With PATIENT 1 the release is loaded by a thread that runs only when a core is idle, so that the
+requests of other models go first. The thread that runs the model has the usual priority: without
+privileges a thread cannot get that back. Therefore this module imports next to nothing.
 """
 
 import contextlib
 import os
-import resource
 import select
 import socket
 import sys
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
-from edgefleet.base.errors import EdgefleetError
-from edgefleet.protocol.release import Variant
-from edgefleet.protocol.serving import ServedRelease
-from edgefleet.protocol.wire import decode
-from edgefleet.serving.limits import WORKER_SLACK_MIB
-from edgefleet.serving.runtime import LoadedModel, Tensor, runtime_for
-from edgefleet.serving.stats import memory_kib
-from edgefleet.serving.worker_channel import (
-    MESSAGE_BYTES,
-    PLANS,
-    RUN_NS,
-    Failed,
-    Load,
-    Loaded,
-    Made,
-    Run,
-    SharedArea,
-    decode_message,
-    encode_message,
-    end_of,
-)
-
-_OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A request that was decoded. ``answers`` are views for the outputs, by their shapes."""
-
-    inputs: dict[str, Tensor]
-    names: list[str]
-    outputs: tuple[int, ...]
-    end: int
-    answers: dict[tuple[tuple[int, ...], ...], tuple[list[Tensor], bytes]]
-
-
-class _Worker:
-    """The loop of the process. It answers each message with one message."""
-
-    def __init__(self, channel: socket.socket, area: SharedArea) -> None:
-        self._channel = channel
-        self._area = area
-        self._plans: dict[bytes, _Plan] = {}
-
-    def serve(self) -> None:
-        """Load the release and run requests until the serving process closes the channel."""
-        first = self._channel.recv(MESSAGE_BYTES)
-        load = decode_message(first) if first else None
-        if not isinstance(load, Load):
-            return
-        wanted = decode(self._area.read(load.size_bytes), ServedRelease)
-        variant = wanted.variant
-        _bound_memory(variant)
-        runtime = runtime_for(variant)
-        try:
-            runtime.start()
-            base_kib = memory_kib()
-            model = runtime.load(Path(wanted.artifact_path), variant)
-        except EdgefleetError as error:
-            self._send(Failed(error.code, error.message, error.field))
-            return
-        self._send(Loaded(model.run_us, base_kib))
-        while data := self._channel.recv(MESSAGE_BYTES):
-            self._answer(data, model, variant)
-
-    def _answer(self, data: bytes, model: LoadedModel, variant: Variant) -> None:
-        plan = self._plans.get(data) or self._plan(data, variant)
-        began_ns = time.perf_counter_ns()
-        try:
-            made = model.run(plan.inputs, plan.names)
-        except EdgefleetError as error:
-            self._send(Failed(error.code, error.message, error.field))
-            return
-        run_ns = time.perf_counter_ns() - began_ns
-        answer = plan.answers.get(tuple([tensor.shape for tensor in made]))
-        if answer is None:
-            answer = self._place(plan, made, variant)
-        views, message = answer
-        for view, tensor in zip(views, made, strict=True):
-            view[...] = tensor
-        self._channel.send(RUN_NS.pack(run_ns) + message)
-
-    def _plan(self, data: bytes, variant: Variant) -> _Plan:
-        """Decode a request. A request with text is not kept."""
-        message = decode_message(data)
-        if not isinstance(message, Run):
-            raise ConnectionError(f"unexpected message {message}")
-        specs = [variant.inputs[one.index] for one in message.inputs]
-        pairs = zip(specs, message.inputs, strict=True)
-        plan = _Plan(
-            inputs={spec.name: self._area.tensor(one, spec.datatype) for spec, one in pairs},
-            names=[variant.outputs[index].name for index in message.outputs],
-            outputs=message.outputs,
-            end=end_of(message.inputs),
-            answers={},
-        )
-        if all(spec.datatype != "BYTES" for spec in specs):
-            if len(self._plans) >= PLANS:
-                self._plans.clear()
-            self._plans[data] = plan
-        return plan
-
-    def _place(
-        self, plan: _Plan, made: list[Tensor], variant: Variant
-    ) -> tuple[list[Tensor], bytes]:
-        """Views for the outputs, and the message. An answer with text is written at once."""
-        placed = self._area.place(made, plan.outputs, after=plan.end)
-        message = encode_message(Made(placed))
-        if any(tensor.dtype == object for tensor in made):
-            for one, tensor in zip(placed, made, strict=True):
-                if tensor.dtype != object:
-                    spec = variant.outputs[one.index]
-                    self._area.tensor(one, spec.datatype)[...] = tensor
-            made.clear()
-            return [], message
-        views = [self._area.tensor(one, variant.outputs[one.index].datatype) for one in placed]
-        if len(plan.answers) >= PLANS:
-            plan.answers.clear()
-        plan.answers[tuple(tensor.shape for tensor in made)] = views, message
-        return views, message
-
-    def _send(self, message: Loaded | Failed) -> None:
-        self._channel.send(RUN_NS.pack(0) + encode_message(message))
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from edgefleet.serving.worker_loop import Worker
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until the channel is closed. See the top of this module."""
-    descriptor, memory = (int(argument) for argument in arguments)
+    descriptor, memory, bodies, patient = (int(argument) for argument in arguments)
     channel = socket.socket(fileno=descriptor)
     threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
     # If memory runs out, the system ends a worker before the serving process.
-    with contextlib.suppress(OSError):
-        _OOM_SCORE.write_text("1000")
-    with contextlib.suppress(ConnectionError):
-        _Worker(channel, SharedArea(memory)).serve()
+    with (
+        contextlib.suppress(OSError),
+        open(  # noqa: PTH123 - see above
+            "/proc/self/oom_score_adj", "w"
+        ) as score,
+    ):
+        score.write("1000")
+    loaded: list[Worker | None] = []
+
+    def begin() -> None:
+        if patient:
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        from edgefleet.serving.worker_loop import load  # noqa: PLC0415 - takes 0.4 s
+
+        loaded.append(load(channel, memory, bodies))
+
+    loader = threading.Thread(target=begin)
+    loader.start()
+    loader.join()  # requests are never kept waiting by this thread: it has ended before the answer
+    if not loaded:
+        return 1  # the thread has printed its error
+    if loaded[0] is not None:
+        loaded[0].serve()
     return 0
 
 
@@ -162,13 +61,6 @@ def _end_with_parent(descriptor: int) -> None:
     closed.register(descriptor, select.POLLRDHUP)
     closed.poll()
     os._exit(0)
-
-
-def _bound_memory(variant: Variant) -> None:
-    bound = (variant.memory_limit_mib + WORKER_SLACK_MIB) << 20
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    if most == resource.RLIM_INFINITY or bound < most:
-        resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ import msgspec
 import numpy as np
 
 from edgefleet.protocol.release import Datatype
+from edgefleet.serving.limits import KEPT_BYTES
 from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
 from edgefleet.serving.tensors import from_binary, to_binary
 
 MESSAGE_BYTES: Final = 16 << 10  # more than 64 tensors of 16 axes need
-KEPT_BYTES: Final = 4 << 20  # shared memory that is kept from request to request
 PLANS: Final = 64  # combinations of shapes that are kept
 RUN_NS: Final = Struct("<Q")  # before each message of the worker: the time of the model alone
 _ALIGNMENT: Final = 64
@@ -29,12 +29,16 @@ _FIRST_BYTES: Final = 64 << 10
 
 
 class Placed(msgspec.Struct, frozen=True, array_like=True):
-    """A tensor in the shared memory. ``index`` is its place in the variant's inputs or outputs."""
+    """A tensor in the shared memory, or in a request body in the serving process's ``BodyMemory``.
+
+    ``index`` is its place in the variant's inputs or outputs.
+    """
 
     index: int
     shape: tuple[int, ...]
     offset: int
     size_bytes: int
+    in_body: bool = False
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -85,14 +89,14 @@ class SharedArea:
     It grows and never shrinks, so a view stays valid.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, access: int = mmap.ACCESS_WRITE) -> None:
         self._descriptor = descriptor
         if os.fstat(descriptor).st_size < _FIRST_BYTES:
             os.ftruncate(descriptor, _FIRST_BYTES)
-        self._map = mmap.mmap(descriptor, 0)
+        self._map = mmap.mmap(descriptor, 0, access=access)
         self._size_bytes = len(self._map)
 
-    def write(self, data: bytes, *, at: int = 0) -> None:
+    def write(self, data: bytes | memoryview, *, at: int = 0) -> None:
         self._reserve(at + len(data), grow=True)
         self._map[at : at + len(data)] = data
 
@@ -101,12 +105,25 @@ class SharedArea:
         return self._map[at : at + size_bytes]
 
     def place(
-        self, tensors: Sequence[Tensor], indices: Sequence[int], *, after: int = 0
+        self,
+        tensors: Sequence[Tensor],
+        indices: Sequence[int],
+        *,
+        after: int = 0,
+        bodies: Sequence[int] | None = None,
     ) -> tuple[Placed, ...]:
-        """Places for ``tensors`` behind the first ``after`` bytes. Text is written at once."""
+        """Places for ``tensors`` behind the first ``after`` bytes. Text is written at once.
+
+        ``bodies`` are places that tensors have in request bodies, or -1.
+        """
         placed: list[Placed] = []
         at = after
-        for index, tensor in zip(indices, tensors, strict=True):
+        for index, tensor, there in zip(
+            indices, tensors, bodies or [-1] * len(indices), strict=True
+        ):
+            if there >= 0:
+                placed.append(Placed(index, tensor.shape, there, tensor.nbytes, in_body=True))
+                continue
             at = -(-at // _ALIGNMENT) * _ALIGNMENT
             if tensor.dtype == object:
                 data = to_binary(tensor)
@@ -150,5 +167,6 @@ class SharedArea:
 
 
 def end_of(placed: Sequence[Placed]) -> int:
-    """The first byte behind the tensors."""
-    return max((one.offset + one.size_bytes for one in placed), default=0)
+    """The first byte of the shared memory behind the tensors."""
+    ends = [one.offset + one.size_bytes for one in placed if not one.in_body]
+    return max(ends, default=0)

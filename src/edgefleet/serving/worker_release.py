@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import select
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +17,17 @@ from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.protocol.wire import encode
 from edgefleet.serving.active_release import Inferred, check_queue
-from edgefleet.serving.limits import INLINE_US, WORKER_LOAD_S, WORKER_RUN_S, WORKER_STOP_S
-from edgefleet.serving.runtime import Tensor
+from edgefleet.serving.body_memory import BodyMemory
+from edgefleet.serving.limits import (
+    INLINE_US,
+    KEPT_BYTES,
+    WORKER_LOAD_S,
+    WORKER_PATIENT_LOAD_S,
+    WORKER_RUN_S,
+)
+from edgefleet.serving.runtime import Tensor, thread_count
 from edgefleet.serving.stats import Stats, memory_kib
 from edgefleet.serving.worker_channel import (
-    KEPT_BYTES,
     MESSAGE_BYTES,
     PLANS,
     RUN_NS,
@@ -40,21 +42,13 @@ from edgefleet.serving.worker_channel import (
     encode_message,
     end_of,
 )
+from edgefleet.serving.worker_process import WorkerProcess, current_core
 
-_PROMPT_MS: Final = INLINE_US // 1000  # so long the event loop waits for a fast model
+_ENDS_BY_READING: Final = contextlib.suppress(OSError)  # the end of the worker is found there
 
 
 class WorkerEnded(Exception):  # noqa: N818 - an event for the caller, which asks another release
     """The worker ended before it answered. The inference may be asked of another release."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    """A started worker, the channel to it, and the descriptor of the shared memory."""
-
-    child: "subprocess.Popen[bytes]"
-    channel: socket.socket
-    memory: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,31 +62,65 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The message for a request, and the views of the shared memory for its inputs."""
+    """The message for a request, and the views of the shared memory for its inputs.
+
+    No view is needed for text, which is written already, and for a tensor in a request body.
+    """
 
     message: bytes
-    views: Sequence[Tensor]
+    views: Sequence[Tensor | None]
 
 
 class WorkerRelease:
     """A release of ``model`` in a worker. ``on_end`` is called once if the worker ends by itself.
 
-    The worker runs one inference at a time; the others wait here. The event loop waits up to a
-    millisecond for a fast model that is idle, as it does for one that runs on the event loop:
-    a task would cost more time than the worker. The answer of a slower model is awaited.
+    The worker runs one inference at a time; the others wait here. The event loop waits for a fast
+    model that is idle, as it does for one that runs on the event loop: a task would cost more time
+    than the worker. It waits up to a millisecond, which the kernel rounds up to its ticks, and
+    leaves its core to the worker: that needs no wake-up, and the cache has the request. The answer
+    of a slower model is awaited.
     """
 
     @classmethod
     async def start(
-        cls, model: str, wanted: ServedRelease, on_end: "Callable[[WorkerRelease], None]"
+        cls,
+        model: str,
+        wanted: ServedRelease,
+        bodies: BodyMemory,
+        on_end: "Callable[[WorkerRelease], None]",
     ) -> Self:
         """Start a worker and load the release. Raises the errors of ``Runtime.load``.
 
         Raises DeviceError ``inference_failed`` if the worker ends or does not answer.
         """
-        worker = cls(model, wanted, await asyncio.to_thread(_spawn), on_end)
+        # Threads of the runtime would keep the low priority of the patient thread that starts them.
+        for patient in (True, False) if thread_count() == 1 else (False,):
+            worker = await cls._attempt(model, wanted, bodies, on_end, patient=patient)
+            if worker is not None:
+                return worker
+        text = f"The worker did not load release {wanted.release} within {WORKER_LOAD_S:g} s."
+        raise DeviceError("inference_failed", text)
+
+    @classmethod
+    async def _attempt(
+        cls,
+        model: str,
+        wanted: ServedRelease,
+        bodies: BodyMemory,
+        on_end: "Callable[[WorkerRelease], None]",
+        *,
+        patient: bool,
+    ) -> Self | None:
+        """Start a worker and load the release. None if that takes too long."""
+        process = await asyncio.to_thread(WorkerProcess.start, bodies.descriptor, patient=patient)
+        worker = cls(model, wanted, process, bodies, on_end)
+        limit_s = WORKER_PATIENT_LOAD_S if patient else WORKER_LOAD_S
         try:
-            await worker._load()
+            await asyncio.wait_for(worker._load(), limit_s)
+        except TimeoutError:
+            worker._kill("did not load the release.")
+            await worker.retire()
+            return None
         except BaseException:
             await worker.retire()
             raise
@@ -102,7 +130,8 @@ class WorkerRelease:
         self,
         model: str,
         wanted: ServedRelease,
-        process: _Process,
+        process: WorkerProcess,
+        bodies: BodyMemory,
         on_end: "Callable[[WorkerRelease], None]",
     ) -> None:
         self.model = model
@@ -112,21 +141,21 @@ class WorkerRelease:
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
-        self.worker: int | None = process.child.pid
-        self._process = process.child
+        self.worker: int | None = process.pid
+        self._process = process
         self._on_end = on_end
         self._input_at = {spec.name: index for index, spec in enumerate(self.inputs)}
         self._output_at = {spec.name: index for index, spec in enumerate(self.outputs)}
         self._loop = asyncio.get_running_loop()
         self._channel = process.channel
-        self._channel.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(self._channel, select.POLLIN)
-        self._memory = process.memory
+        self._arrival = select.epoll()  # the event loop would make the channel itself non-blocking
+        self._arrival.register(self._channel, select.EPOLLIN)
         self._area = SharedArea(process.memory)
+        self._bodies = bodies
         self._plans: dict[tuple[object, ...], _Plan] = {}
         self._answers: dict[bytes, list[Tensor]] = {}
         self._prompt = False
+        self._core: int | None = None  # the only one that the worker may use
         self._base_kib = 0
         self._running: _Waiting | None = None
         self._sent_ns = 0
@@ -142,7 +171,7 @@ class WorkerRelease:
     def ended(self) -> str:
         if not self._has_ended:
             return ""
-        reason = self._killed_for or _exit_text(self._process.poll())
+        reason = self._killed_for or self._process.exit_text()
         return f"The worker of release {self.release} {reason}"
 
     def memory_kib(self) -> int:
@@ -154,8 +183,12 @@ class WorkerRelease:
         if self._has_ended:
             raise WorkerEnded
         if self._prompt and self._running is None and not self._waiting:
+            if (core := current_core()) != self._core:
+                self._process.run_on(core)
+                self._core = core
             self._send_run(inputs, outputs)
-            if self._poll.poll(_PROMPT_MS) and (data := self._receive()) is not None:
+            data = self._receive(0)
+            if data is not None:
                 return self._result(data, outputs)
             if self._has_ended:
                 raise WorkerEnded
@@ -176,26 +209,22 @@ class WorkerRelease:
             await self._idle.wait()
         self._retired = True
         self._close()
-        await asyncio.to_thread(_reap, self._process)
+        await asyncio.to_thread(self._process.reap)
 
     async def _load(self) -> None:
         """Wait for the answer to Load."""
         loaded: asyncio.Future[bytes | None] = self._loop.create_future()
 
         def on_readable() -> None:
-            self._loop.remove_reader(self._channel)
+            self._loop.remove_reader(self._arrival)
             if not loaded.done():
                 loaded.set_result(self._receive())
 
-        self._loop.add_reader(self._channel, on_readable)
+        self._loop.add_reader(self._arrival, on_readable)
         request = encode(self.wanted)
         self._area.write(request)
         self._send(encode_message(Load(len(request))))
-        try:
-            data = await asyncio.wait_for(loaded, WORKER_LOAD_S)
-        except TimeoutError:
-            self._kill(f"did not load the release within {WORKER_LOAD_S:g} s.")
-            data = None
+        data = await loaded
         match self._decode(data) if data else None:
             case Loaded(run_us=run_us, base_kib=base_kib):
                 self._base_kib = base_kib
@@ -204,7 +233,7 @@ class WorkerRelease:
                 raise error_from_code(code, text, field=field)
             case _:
                 raise DeviceError("inference_failed", self.ended or "The worker does not answer.")
-        self._loop.add_reader(self._channel, self._on_readable)
+        self._loop.add_reader(self._arrival, self._on_readable)
 
     def _send_next(self) -> None:
         if self._running is None and self._waiting:
@@ -213,29 +242,39 @@ class WorkerRelease:
             self._began(waiting)
 
     def _began(self, waiting: _Waiting) -> None:
+        if self._core is not None:  # this process goes on meanwhile
+            self._process.run_on(None)
+            self._core = None
         self._running = waiting
         self._deadline = self._loop.call_later(
             WORKER_RUN_S, self._kill, f"did not answer a request within {WORKER_RUN_S:g} s."
         )
 
     def _send_run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
-        key = (*inputs, *outputs, *[tensor.shape for tensor in inputs.values()])
-        plan = self._plans.get(key) or self._plan(key, inputs, outputs)
-        for view, tensor in zip(plan.views, inputs.values(), strict=True):
-            view[...] = tensor
+        tensors = inputs.values()
+        bodies = [self._bodies.offset(tensor) for tensor in tensors]
+        key = (*inputs, *outputs, *[tensor.shape for tensor in tensors], *bodies)
+        plan = self._plans.get(key) or self._plan(key, inputs, outputs, bodies)
+        for view, tensor in zip(plan.views, tensors, strict=True):
+            if view is not None:
+                view[...] = tensor
         self._sent_ns = time.perf_counter_ns()
         self._send(plan.message)
 
     def _plan(
-        self, key: tuple[object, ...], inputs: Mapping[str, Tensor], outputs: Sequence[str]
+        self,
+        key: tuple[object, ...],
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        bodies: Sequence[int],
     ) -> _Plan:
         """The message for a request. A message for text is not kept: its length changes."""
         indices = [self._input_at[name] for name in inputs]
-        placed = self._area.place(list(inputs.values()), indices)
+        placed = self._area.place(list(inputs.values()), indices, bodies=bodies)
         message = encode_message(Run(placed, tuple(self._output_at[name] for name in outputs)))
         views = [
-            tensor  # text, written already
-            if tensor.dtype == object
+            None
+            if one.in_body or tensor.dtype == object
             else self._area.tensor(one, self.inputs[one.index].datatype)
             for one, tensor in zip(placed, inputs.values(), strict=True)
         ]
@@ -247,13 +286,16 @@ class WorkerRelease:
         return plan
 
     def _send(self, message: bytes) -> None:
-        with contextlib.suppress(OSError):  # the end of the worker is found by reading
-            self._channel.send(message)
+        with _ENDS_BY_READING:
+            self._channel.send(message, socket.MSG_DONTWAIT)
 
-    def _receive(self) -> bytes | None:
-        """The message that has arrived. None if there is none, or the worker has ended."""
+    def _receive(self, flags: int = socket.MSG_DONTWAIT) -> bytes | None:
+        """The message that has arrived. None if there is none, or the worker has ended.
+
+        Flags 0 wait for it as long as ``_limit_wait`` allows.
+        """
         try:
-            if data := self._channel.recv(MESSAGE_BYTES):
+            if data := self._channel.recv(MESSAGE_BYTES, flags):
                 return data
         except BlockingIOError:
             return None
@@ -352,43 +394,6 @@ class WorkerRelease:
             return
         if self._deadline is not None:
             self._deadline.cancel()
-        self._loop.remove_reader(self._channel)
-        self._channel.close()
-        os.close(self._memory)
-
-
-def _spawn() -> _Process:
-    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    memory = os.memfd_create("edgefleet-worker")
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "edgefleet.serving.worker", str(theirs.fileno()), str(memory)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), memory),
-        )
-    except BaseException:
-        mine.close()
-        os.close(memory)
-        raise
-    finally:
-        theirs.close()
-    return _Process(child, mine, memory)
-
-
-def _exit_text(code: int | None) -> str:
-    if code is None:
-        return "closed its channel."
-    if code >= 0:
-        return f"ended with {code}."
-    if -code == signal.SIGKILL:
-        return "was killed (SIGKILL), as the kernel does when memory runs out."
-    return f"crashed ({signal.Signals(-code).name})."
-
-
-def _reap(process: "subprocess.Popen[bytes]") -> None:
-    try:
-        process.wait(WORKER_STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        self._loop.remove_reader(self._arrival)
+        self._arrival.close()
+        self._process.close()

@@ -1,0 +1,96 @@
+"""The process of a worker, as the serving process sees it."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Final, Self
+
+from edgefleet.serving.limits import INLINE_US, WORKER_STOP_S
+
+current_core: Final = ctypes.PyDLL(None).sched_getcpu
+"""The core that runs this thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
+    """A started worker, the channel to it, and the descriptor of their shared memory."""
+
+    child: "subprocess.Popen[bytes]"
+    channel: socket.socket
+    memory: int
+    cores: frozenset[int]
+
+    @classmethod
+    def start(cls, bodies: int, *, patient: bool) -> Self:
+        """Start a worker that reads request bodies from the memory ``bodies``.
+
+        A patient worker loads its release when a core has no other work.
+        """
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        memory = os.memfd_create("edgefleet-worker")
+        passed = theirs.fileno(), memory, bodies
+        arguments = [str(number) for number in (*passed, int(patient))]
+        try:
+            _limit_wait(mine, INLINE_US)
+            child = subprocess.Popen(
+                [sys.executable, "-m", "edgefleet.serving.worker", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=passed,
+            )
+        except BaseException:
+            mine.close()
+            os.close(memory)
+            raise
+        finally:
+            theirs.close()
+        return cls(child, mine, memory, frozenset(os.sched_getaffinity(0)))
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def run_on(self, core: int | None) -> None:
+        """Let the thread that runs the model use only this core, or any core with None."""
+        with contextlib.suppress(OSError):  # the worker has ended, or the system forbids it
+            os.sched_setaffinity(self.child.pid, self.cores if core is None else (core,))
+
+    def kill(self) -> None:
+        self.child.kill()
+
+    def close(self) -> None:
+        """Close the channel: the worker ends."""
+        self.channel.close()
+        os.close(self.memory)
+
+    def reap(self) -> None:
+        """Wait until the worker has ended. Kills it after ``WORKER_STOP_S``."""
+        try:
+            self.child.wait(WORKER_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+
+    def exit_text(self) -> str:
+        """How the worker has ended, as the end of a sentence."""
+        code = self.child.poll()
+        if code is None:
+            return "closed its channel."
+        if code >= 0:
+            return f"ended with {code}."
+        if -code == signal.SIGKILL:
+            return "was killed (SIGKILL), as the kernel does when memory runs out."
+        return f"crashed ({signal.Signals(-code).name})."
+
+
+def _limit_wait(channel: socket.socket, us: int) -> None:
+    """Let a blocking ``recv`` wait so long. A poll would be one more call, and sets a timer."""
+    option = socket.SOL_SOCKET, socket.SO_RCVTIMEO
+    longs = len(channel.getsockopt(*option, 16)) == struct.calcsize("@ll")
+    channel.setsockopt(*option, struct.pack("@ll" if longs else "=qq", *divmod(us, 1_000_000)))
