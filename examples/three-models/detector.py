@@ -56,6 +56,9 @@ def published() -> onnx.ModelProto:
     graph.output.extend(
         _tensor(name, channels, HEAT_SIDE, HEAT_SIDE) for name, (_, channels) in OUTPUTS.items()
     )
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
     model.ir_version = 8
     return model
 

@@ -129,16 +129,23 @@ class AgentProcess:
             time.sleep(0.02)
         raise AssertionError(f"nothing serves within {timeout_s} s\n{self.log()}")
 
+    def pointed(self) -> dict[str, str | None]:
+        """For each model in the pointer file, the digest of the model file in its slot."""
+        storage = FolderStorage(self.data)
+        text, seen, digests = storage.read(POINTER) or b"", None, dict[str, str | None]()
+        while text != seen:  # it may change during the check
+            slots = read_pointer(text).items()
+            digests = {
+                model: storage.digest(path(model, name, "model.onnx")) for model, name in slots
+            }
+            text, seen = storage.read(POINTER) or b"", text
+        return digests
+
     def check_valid(self, artifacts: Collection[str] | None = None) -> str | None:
         """Check that the pointer names a slot with a complete model. Returns the running release."""
         known = self.hub.artifacts if isinstance(self.hub, FakeHub) else artifacts or ()
-        storage, state = FolderStorage(self.data), self.state()
-        text, seen, digests = storage.read(POINTER) or b"", None, list[str | None]()
-        while text != seen:  # it may change during the check
-            slots = read_pointer(text).items()
-            digests = [storage.digest(path(model, name, "model.onnx")) for model, name in slots]
-            text, seen = storage.read(POINTER) or b"", text
-        assert set(digests) <= set(known)
+        assert set(self.pointed().values()) <= set(known)
+        state = self.state()
         return running(only(state)) if state else None
 
     def end(self) -> None:
