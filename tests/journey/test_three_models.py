@@ -7,6 +7,7 @@ import pytest
 
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.rollout import RolloutView, Status
+from support.kill_sweep import PHASES, Sweep
 from support.three_models import (
     CRASHES,
     MODELS,
@@ -71,3 +72,20 @@ def test_two_bad_releases_of_three_models_are_rolled_back_and_no_request_fails(
     assert "3" in clients["gauge"].answers, "the wrong release was asked"
     assert crash in clients["detector"].answers, "the release that crashes was asked"
     device.agent.wait(lambda state: all(one.stage is Stage.IDLE for one in state.models.values()))
+
+
+def test_after_a_kill_in_each_phase_every_model_has_a_release_that_was_asked_for(
+    device: Home,
+) -> None:
+    """``make kills`` has at least ten kills in each phase."""
+    sweep = Sweep(device, seed=1)
+    with device.clients() as clients:
+        for client in clients.values():
+            client.wait_for_answers(40)
+        sweep.until(1, rounds=6)
+        for client in clients.values():
+            client.wait_for_answers(40)
+    assert [phase for phase in PHASES if not sweep.kills[phase]] == []
+    assert {model: client.faults for model, client in clients.items()} == {
+        model: [] for model in MODELS
+    }

@@ -53,8 +53,15 @@ class AgentProcess:
         claim: str = "claim-1",
         name: str = "device",
         profile: str = "generic_x86",
+        fault: str = "",
     ) -> None:
+        """``fault`` is Python that runs in the agent's process before it starts."""
         self.folder = folder
+        program = (
+            f"{fault}\nimport sys\nfrom edgefleet.agent.main import main\n"
+            "raise SystemExit(main(sys.argv[1:]))"
+        )
+        self._program = ("-c", program) if fault else ("-m", "edgefleet.agent")
         self.identity = ("--claim", claim, "--name", name, "--profile", profile)
         self.data = folder / "d"
         self.hub = hub
@@ -67,7 +74,7 @@ class AgentProcess:
     def start(self, *more: str, environ: dict[str, str] | None = None) -> None:
         with (self.folder / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgefleet.agent", "run", "--hub", self.hub.url,
+                [sys.executable, *self._program, "run", "--hub", self.hub.url,
                  *self.identity,
                  "--data-dir", str(self.data), "--trust", str(self.trust),
                  "--serve", self.serve, "--label", "site=lyon", *more],

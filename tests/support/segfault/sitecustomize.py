@@ -1,8 +1,8 @@
 """A runtime that segfaults: Python runs this file at its start if this folder is on PYTHONPATH.
 
-ONNX Runtime then reads address 0 when a model whose description is "segfault on white" is asked
-about a white picture. That is a real SIGSEGV, in the process and at the place where the model runs;
-no graph was found that makes the installed version do so by itself.
+The process then reads address 0 when a model whose description is "segfault on white" is asked about
+a white picture. The SIGSEGV is real, in the process and at the place where the model runs. No graph
+was found that makes the installed version of ONNX Runtime do so by itself.
 """
 
 import ctypes
