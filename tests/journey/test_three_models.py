@@ -70,7 +70,6 @@ def test_two_bad_releases_of_three_models_are_rolled_back_and_no_request_fails(
     for model in MODELS:
         assert clients[model].faults == [], model
     assert "3" in clients["gauge"].answers, "the wrong release was asked"
-    assert crash in clients["detector"].answers, "the release that crashes was asked"
     device.agent.wait(lambda state: all(one.stage is Stage.IDLE for one in state.models.values()))
 
 
