@@ -57,18 +57,18 @@ def test_two_bad_releases_of_three_models_are_rolled_back_and_no_request_fails(
         for client in clients.values():
             client.wait_for_answers(40)
         device.check()
+    for model in MODELS:
+        assert clients[model].faults == [], model
+    after = device.agent.status()
+    assert serving is not None
+    assert after is not None
+    assert after.pid == serving.pid, "the serving process ended"
     assert (digits.status, gauge.status) == (Status.COMPLETED, Status.COMPLETED)
     assert (wrong.status, reasons(wrong)) == (Status.REVERTED, {"confidence_drop": 1})
     assert (crashed.status, reasons(crashed)) == (Status.REVERTED, {"serving_crashed": 1})
     assert CRASHES[crash] in device.agent.log()
     assert device.confirmed == {"detector": "1", "digits": "2", "gauge": "2"}
-    after = device.agent.status()
-    assert serving is not None
-    assert after is not None
-    assert after.pid == serving.pid, "the serving process ended"
     assert {one.model: one.release for one in after.models} == device.confirmed
-    for model in MODELS:
-        assert clients[model].faults == [], model
     assert "3" in clients["gauge"].answers, "the wrong release was asked"
     device.agent.wait(lambda state: all(one.stage is Stage.IDLE for one in state.models.values()))
 
