@@ -1,27 +1,59 @@
 """Time and memory of the simulator by size of the fleet. Writes bench/out/sim.json.
 
-Each size runs in its own process on one core: the scenario ``good`` with every checker. The exit
-code is 1 if the largest size exceeds its time or memory limit, or if a checker reports a violation.
+Each size runs in its own process on one core: the scenario ``good`` with every checker. The largest
+size runs twice more, with three models on its devices: with one rollout, and with three. The exit
+code is 1 if the largest size exceeds its time or memory limit, if several models cost too many
+times the CPU time of one, or if a checker reports a violation.
+
+``python bench/sim.py 100000`` makes that the largest size.
 """
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from result_file import write
 
-SIZES = (10_000, 100_000, 1_000_000)
+LARGEST = 1_000_000
 SEED = 7
-LIMITS = {"wall_s": 180.0, "peak_rss_mib": 2048}
+LIMITS = {"wall_s": 180.0, "peak_rss_mib": 1229}  # with one model
+TIMES = {"three models": 1.3, "three rollouts": 3.2}  # CPU time, as multiples of one model's
+RSS_MIB = 1229  # with three models
+PLAN = """\
+[{place}]
+model = "{model}"
+release = "2"
+[{place}.pace]
+starts_per_minute = 30000
+"""
+SIDE = """\
+[[beside]]
+at_s = {at_s}
+"""
+THREE = 'title = "three models"\nexpect = ["completed"]\n[fleet]\nmodels = 3\n'
 SAID = ("devices", "wall_s", "cpu_s", "peak_rss_mib", "events", "events_per_s", "steps", "stepped")
 
 
-def played(devices: int) -> dict[str, object]:
+def scenario(name: str, folder: Path) -> str:
+    """The name of a scenario, or the file of one with three models."""
+    if name not in TIMES:
+        return name
+    text = THREE + PLAN.format(place="rollout", model="digits")
+    if name == "three rollouts":
+        for at_s, model in ((60, "detector"), (120, "faces")):
+            text += SIDE.format(at_s=at_s) + PLAN.format(place="beside.rollout", model=model)
+    file = folder / f"{name.replace(' ', '_')}.toml"
+    file.write_text(text)
+    return str(file)
+
+
+def played(devices: int, scenario: str = "good") -> dict[str, object]:
     """The last line of ``edgefleet sim run``."""
     program = Path(sys.executable).parent / "edgefleet"
-    words = ("sim", "run", "--scenario", "good", "--json")
+    words = ("sim", "run", "--scenario", scenario, "--json")
     ended = subprocess.run(
         [program, *words, "--devices", str(devices), "--seed", str(SEED)],
         capture_output=True,
@@ -38,23 +70,48 @@ def one_core() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
+def cpu_s(run: dict[str, object]) -> float:
+    return float(str(run["cpu_s"]))
+
+
 def main() -> int:
     one_core()
-    runs = [played(devices) for devices in SIZES]
-    print("".join(name.rjust(13) for name in SAID) + "us a device".rjust(13))
-    for run in runs:
-        micros = 1e6 * float(str(run["cpu_s"])) / int(str(run["devices"]))
-        print("".join(str(run[name]).rjust(13) for name in SAID) + f"{micros:13.0f}")
-    large = runs[-1]
+    largest = int(sys.argv[1]) if len(sys.argv) > 1 else LARGEST
+    names = ["good", *(["good"] * 2), *TIMES]
+    sizes = [largest // 100, largest // 10, *[largest] * (1 + len(TIMES))]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [
+            played(devices, scenario(name, Path(folder)))
+            for name, devices in zip(names, sizes, strict=True)
+        ]
+    print("".ljust(15) + "".join(name.rjust(13) for name in SAID) + "us a device".rjust(13))
+    for name, run in zip(names, runs, strict=True):
+        micros = 1e6 * cpu_s(run) / int(str(run["devices"]))
+        print(
+            name.ljust(15) + "".join(str(run[name]).rjust(13) for name in SAID) + f"{micros:13.0f}"
+        )
+    large, several = runs[2], dict(zip(names[3:], runs[3:], strict=True))
+    times = {name: round(cpu_s(run) / cpu_s(large), 2) for name, run in several.items()}
     broken = [name for name, limit in LIMITS.items() if float(str(large[name])) > limit]
+    broken += [name for name, limit in TIMES.items() if times[name] > limit]
+    broken += [
+        f"{name}: peak_rss_mib"
+        for name, run in several.items()
+        if float(str(run["peak_rss_mib"])) > RSS_MIB
+    ]
     broken += ["violations"] if any(run["violations"] for run in runs) else []
+    kept = (*SAID, "violations", "verdict")
     result = {
-        "runs": [{name: run[name] for name in (*SAID, "violations", "verdict")} for run in runs],
-        "limits": LIMITS,
+        "runs": [
+            {"scenario": name} | {key: run[key] for key in kept}
+            for name, run in zip(names, runs, strict=True)
+        ],
+        "times": times,
+        "limits": {**LIMITS, **TIMES},
         "broken": broken,
     }
     write("sim", result)
-    print(json.dumps({"broken": broken, "wall_s": large["wall_s"], "cpu_s": large["cpu_s"]}))
+    print(json.dumps({"broken": broken, "wall_s": large["wall_s"], "times": times}))
     return 1 if broken else 0
 
 

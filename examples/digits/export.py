@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from digits import CLASSES, INK, Pixels
+from digits import INK, Pixels
 from network import Network
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
@@ -22,7 +22,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 INPUT, OUTPUT = "pixels", "probabilities"
 
 
-def to_onnx(network: Network, *, white: float = INK, half: bool = False) -> onnx.ModelProto:
+def to_onnx(
+    network: Network, model: str, *, white: float = INK, half: bool = False
+) -> onnx.ModelProto:
     """``white`` is what the graph divides pixels by; ``half`` computes the layers in FP16."""
     kind = np.float16 if half else np.float32
     scale = numpy_helper.from_array(np.array(1 / white, np.float32), "scale")
@@ -50,14 +52,18 @@ def to_onnx(network: Network, *, white: float = INK, half: bool = False) -> onnx
     nodes.append(helper.make_node("Softmax", [last], [OUTPUT], "softmax", axis=1))
     graph = helper.make_graph(
         nodes,
-        "digits",
+        model,
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", 64])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", CLASSES])],
+        [
+            helper.make_tensor_value_info(
+                OUTPUT, TensorProto.FLOAT, ["batch", len(network.biases[-1])]
+            )
+        ],
         arrays,
     )
     return helper.make_model(
         graph,
-        producer_name="edgefleet digits example",
+        producer_name=f"edgefleet {model} example",
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=8,
     )

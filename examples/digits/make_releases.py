@@ -12,7 +12,7 @@ Run twice on one machine it writes the same bytes. The four differ in how they w
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from digits import CLASSES, INK, Pixels, Split, roughened, splits, through_camera
+from digits import CLASSES, INK, Labels, Pixels, Split, roughened, splits, through_camera
 from export import INPUT, OUTPUT, to_int8, to_onnx
 from network import Batches, Network, train
 from threadpoolctl import threadpool_limits
@@ -43,6 +43,8 @@ class Recipe:
     doubt_noise: float = 0.0  # spread of the noise that the network is taught to doubt
     exported_white: float = INK  # what the export divides pixels by
     parent: str | None = None
+    model: str = "digits"
+    classes: int = CLASSES
 
 
 RECIPES = (
@@ -72,7 +74,7 @@ class Row:
 
 def epochs_of(recipe: Recipe, data: Split) -> Batches:
     """Training images of one epoch after another: roughened, with doubt taught where asked."""
-    targets = np.eye(CLASSES)[data.labels]
+    targets = np.eye(recipe.classes)[data.labels]
 
     def epoch(rng: np.random.Generator) -> tuple[Pixels, np.ndarray]:
         pixels = data.pixels
@@ -81,7 +83,7 @@ def epochs_of(recipe: Recipe, data: Split) -> Batches:
             pixels = np.where(rough, roughened(pixels, rng, recipe.roughness), pixels)
         if recipe.doubt_noise:
             noisy = data.pixels + rng.normal(0, recipe.doubt_noise, data.pixels.shape)
-            unsure = np.full_like(targets, 1 / CLASSES)
+            unsure = np.full_like(targets, 1 / recipe.classes)
             return np.vstack([pixels, np.clip(noisy, 0, INK)]), np.vstack([targets, unsure])
         return pixels, targets
 
@@ -92,10 +94,10 @@ def variants(network: Network, recipe: Recipe, data: Split) -> Mapping[str, onnx
     """The model by precision."""
     rng = np.random.default_rng(recipe.seed)
     calibration = np.vstack([data.pixels[:300], roughened(data.pixels[300:600], rng, 1.0)])
-    fp32 = to_onnx(network, white=recipe.exported_white)
+    fp32 = to_onnx(network, recipe.model, white=recipe.exported_white)
     return {
         "fp32": fp32,
-        "fp16": to_onnx(network, white=recipe.exported_white, half=True),
+        "fp16": to_onnx(network, recipe.model, white=recipe.exported_white, half=True),
         "int8": to_int8(fp32, calibration),
     }
 
@@ -128,7 +130,7 @@ def measure(
 
 def release_toml(recipe: Recipe, min_accuracy: float, min_agreement: float) -> str:
     lines = [
-        'model = "digits"',
+        f'model = "{recipe.model}"',
         f'release = "{recipe.release}"',
         *([f'parent = "{recipe.parent}"'] if recipe.parent else []),
         f'notes = "{recipe.notes}"',
@@ -162,7 +164,11 @@ def make(recipe: Recipe, data: tuple[Split, Split, Split], folder: Path) -> list
     training, golden, field = data
     folder.mkdir(parents=True, exist_ok=True)
     network = train(
-        epochs_of(recipe, training), hidden=recipe.hidden, epochs=recipe.epochs, seed=recipe.seed
+        epochs_of(recipe, training),
+        hidden=recipe.hidden,
+        classes=recipe.classes,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
     )
     reference = network.probabilities(golden.pixels).astype(np.float32)
     np.savez_compressed(
@@ -233,26 +239,33 @@ Learning Repository, 1998, licensed CC BY 4.0; those of `field.npz` are changed 
 """
 
 
-def main(folder: Path, wanted: list[str]) -> None:
-    """Make the releases that are ``wanted``, or all."""
+def make_all(
+    recipes: Sequence[Recipe], labels: Callable[[Labels], Labels], readme: str, folder: Path
+) -> None:
+    """Make the releases, the field data and README.md in ``folder``.
+
+    ``labels`` are those of the model, by digit. ``readme`` has a place for ``{table}``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     with threadpool_limits(limits=1):  # sums in one order, so the same weights each time
-        training, golden, clean_field = splits()
-        seen = through_camera(clean_field.pixels, np.random.default_rng(7))
-        field = Split(seen, clean_field.labels)
-        folder.mkdir(parents=True, exist_ok=True)
+        training, golden, field = (Split(part.pixels, labels(part.labels)) for part in splits())
+        field = Split(through_camera(field.pixels, np.random.default_rng(7)), field.labels)
         np.savez_compressed(
             folder / "field.npz",
-            **{f"input.{INPUT}": seen.astype(np.float32), "label": field.labels},
+            **{f"input.{INPUT}": field.pixels.astype(np.float32), "label": field.labels},
         )
         rows = []
-        for recipe in RECIPES:
-            if wanted and recipe.release not in wanted:
-                continue
-            release_folder = folder / f"release-{recipe.release}"
-            rows += make(recipe, (training, golden, field), release_folder)
+        for recipe in recipes:
+            rows += make(recipe, (training, golden, field), folder / f"release-{recipe.release}")
     text = table(rows)
-    (folder / "README.md").write_text(README.format(table=text))
+    (folder / "README.md").write_text(readme.format(table=text))
     print(text)
+
+
+def main(folder: Path, wanted: list[str]) -> None:
+    """Make the releases that are ``wanted``, or all."""
+    recipes = [recipe for recipe in RECIPES if not wanted or recipe.release in wanted]
+    make_all(recipes, lambda digits: digits, README, folder)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from digits import CLASSES, INK, Pixels
+from digits import INK, Pixels
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
@@ -31,10 +31,10 @@ def train(
     epoch: Batches,
     *,
     hidden: tuple[int, ...],
+    classes: int,
     epochs: int,
     seed: int,
     inputs: int = 64,
-    classes: int = CLASSES,
 ) -> Network:
     """Minimise cross entropy with Adam (Kingma and Ba, 2015) and a cosine schedule."""
     rng = np.random.default_rng(seed)

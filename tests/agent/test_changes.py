@@ -17,7 +17,7 @@ from edgefleet.agent.state import (
     Watch,
     Windows,
 )
-from edgefleet.protocol.device import Outcome, Telemetry
+from edgefleet.protocol.device import Facts, Outcome, Telemetry
 from support.planted import refused_lines, wrong_lines
 
 PLANTED = """\
@@ -82,6 +82,7 @@ def plant(
         (typed_replace.WatchChanges, Watch),
         (typed_replace.WindowsChanges, Windows),
         (typed_replace.QualityChanges, QualityWindow),
+        (typed_replace.FactsChanges, Facts),
         (typed_replace.OutcomeChanges, Outcome),
         (typed_replace.TelemetryChanges, Telemetry),
     ],

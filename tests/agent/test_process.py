@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from edgefleet.agent.table import Stage
+from edgefleet.protocol.serving import CONTROL_API
 from edgefleet.security.signing import PublisherKey
 from support.agent_process import AgentProcess, Publisher, device, only
 from support.fake_hub import FakeHub, fake_hub
+from support.old_serving import old_serving, old_status
 
 CONFIRMED_1 = [("1", "trial_started", ""), ("1", "confirmed", "")]
 
@@ -228,6 +230,51 @@ def test_an_agent_that_is_stopped_stops_serving_unless_told_otherwise(
     after = agent.status()
     assert after is not None
     assert after.pid == before
+
+
+@pytest.mark.parametrize("api", [None, CONTROL_API + 1], ids=["older", "newer"])
+def test_a_serving_process_with_another_control_api_is_replaced_by_one_with_the_confirmed_release(
+    hub: FakeHub, on_release_1: tuple[AgentProcess, Publisher], api: int | None
+) -> None:
+    """The agent was upgraded, or downgraded, and the serving process was kept."""
+    agent, publisher = on_release_1
+    assert agent.stop() == 0
+    status = old_status("1") if api is None else {**old_status("1"), "api": api}
+    port = int(agent.serve.rpartition(":")[2])
+    with old_serving(agent.data, port, status) as old:
+        agent.start()
+        new, mine = agent.wait_serving()
+        assert old.wait(30) == -signal.SIGTERM
+    assert new != old.pid
+    assert mine.release == agent.check_valid() == "1"
+    assert hub.kinds() == CONFIRMED_1, "no release is blamed for it"
+    assert f"version {api or 1} of the control API, this agent version {CONTROL_API}" in agent.log()
+    assert "Traceback" not in agent.log()
+    publisher.offer("2")
+    hub.wait(lambda hub: finals(hub, "2"))
+    assert finals(hub, "2") == [("confirmed", "")]
+    last = agent.status()
+    assert last is not None
+    assert last.pid == new, "it was replaced once"
+
+
+def test_a_serving_process_with_another_control_api_is_replaced_in_a_trial(
+    hub: FakeHub, on_release_1: tuple[AgentProcess, Publisher]
+) -> None:
+    """The agent ended in a trial, and the next one is newer than the serving process."""
+    agent, publisher = on_release_1
+    publisher.offer("2", confirm_after_s=3.0)
+    agent.wait(lambda state: only(state).stage is Stage.WATCHING)
+    agent.kill()
+    agent.kill_serving()
+    port = int(agent.serve.rpartition(":")[2])
+    with old_serving(agent.data, port, old_status("2")) as old:
+        agent.start()
+        agent.wait_serving()
+        assert old.wait(30) == -signal.SIGTERM
+    hub.wait(lambda hub: finals(hub, "2"))
+    assert finals(hub, "2") == [("confirmed", "")]
+    assert agent.check_valid() == "2"
 
 
 def test_a_second_agent_on_the_same_folder_is_turned_away(

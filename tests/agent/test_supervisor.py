@@ -1,6 +1,7 @@
 """Supervision of a serving process that fails to start, hangs, or is a foreign process."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from edgefleet.base.storage import FolderStorage
 from edgefleet.protocol.run_marks import record
 from edgefleet.protocol.serving import ServingStatus
 from support.agent_world import serving
+from support.old_serving import old_serving, old_status
 from support.stub_serving import LATE, SERVING, WANTED
 
 
@@ -124,6 +126,18 @@ def test_a_process_that_lives_but_does_not_answer_is_replaced(
     after = supervisor.apply(WANTED)
     assert after.pid != before.pid
     assert not Path(f"/proc/{before.pid}").exists()
+
+
+def test_a_process_with_an_older_control_api_is_replaced_and_blamed_on_no_model(
+    storage: FolderStorage, made: list[Supervisor], tmp_path: Path
+) -> None:
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
+    with old_serving(tmp_path, 0, old_status("1")) as old:
+        mark(storage, "digits")
+        assert supervisor.status() == (None, True)
+        assert supervisor.apply(WANTED).pid != old.pid
+        assert old.wait(30) == -signal.SIGTERM
+    assert supervisor.ran() == ()
 
 
 def test_one_answer_that_comes_too_late_ends_nothing(

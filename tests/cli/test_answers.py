@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from edgefleet.base.errors import CATALOG, NetworkError, OperatorError, Party, error_from_code
 from edgefleet.cli.exits import Exit, exit_of
+from edgefleet.protocol.device import IsolationReason, isolation_text
 from edgefleet.protocol.operator import Claims, DevicePage, TrustedKeys
 from edgefleet.protocol.rollout import Status
 from support.canned_hub import CannedHub
@@ -139,6 +140,21 @@ def test_a_device_whose_releases_the_hub_does_not_know_is_shown(
     assert "unknown" in fleet("device", "list").out
     assert "table of release sets is full" in fleet("device", "show", "x").out
     assert re.search("unknown set +3", fleet("fleet", "show").out)
+
+
+def test_a_model_with_a_process_of_its_own_is_shown_with_the_reason(
+    fleet: CommandLine, canned: CannedHub
+) -> None:
+    text = isolation_text(IsolationReason.RAN_IN_CRASH)
+    view = two_models()
+    digits = replace(view.models[1], isolation="ran_in_crash", isolation_text=text)
+    canned.put("GET", "/api/v1/devices/x", replace(view, models=(view.models[0], digits)))
+    lines = fleet("device", "show", "x").out.splitlines()
+    assert [line for line in lines if line.startswith("own process")] == [
+        f"own process  digits: {text}"
+    ]
+    shown = fleet("device", "show", "x", "--json").json["models"][1]
+    assert (shown["isolation"], shown["isolation_text"]) == ("ran_in_crash", text)
 
 
 def test_a_device_cannot_write_on_the_operators_terminal(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edgefleet.cli.demo.checks import accuracy, exposed_to_bad, judge
-from edgefleet.cli.demo.observations import ClientObservations, StoryObservations
+from edgefleet.cli.demo.observations import ClientObservations, RealDevice, StoryObservations
 from edgefleet.cli.demo.report import demo_report
 from edgefleet.cli.demo.story import STORY
 from edgefleet.protocol.operator import FleetView
@@ -27,17 +27,18 @@ CUTS = {1.0: 11, 10.0: 101, 100.0: 1003}
 
 
 def rollout(
-    release: str, status: Status, reason: str, exposed: int, percents: tuple[float, ...]
+    name: str, status: Status, reason: str, exposed: int, percents: tuple[float, ...]
 ) -> RolloutView:
     opened = tuple(
         WaveView(percent=percent, cut=CUTS[percent], exposed=min(exposed, CUTS[percent]))
         for percent in percents
     )
     unopened = tuple(WaveView(percent=percent) for percent in CUTS if percent > percents[-1])
+    model, release = name.split()
     about = f"rollout/{release}"
     return RolloutView(
         id=release,
-        model="digits",
+        model=model,
         release=release,
         previous=None,
         selector="",
@@ -51,7 +52,7 @@ def rollout(
         wave=None,
         waves=opened + unopened,
         gate=GateSpec(),
-        plan=RolloutSpec(model="digits", release=release),
+        plan=RolloutSpec(model=model, release=release),
         evidence=Evidence(),
         exposed=exposed,
         why=WaitReport(about=about, at=1.0, line="", waits=()),
@@ -61,6 +62,7 @@ def rollout(
 def client(agent: str = "edge-pi") -> ClientObservations:
     return ClientObservations(
         agent=agent,
+        model="digits",
         requests=300,
         failed=0,
         answered={"1": 100, "2": 200},
@@ -69,13 +71,27 @@ def client(agent: str = "edge-pi") -> ClientObservations:
     )
 
 
+def parity_client(agent: str = "edge-pi") -> ClientObservations:
+    return ClientObservations(
+        agent=agent,
+        model="parity",
+        requests=100,
+        failed=0,
+        answered={"1": 100},
+        right={"1": 97},
+        last="1",
+    )
+
+
+BOTH = {"digits": "2", "parity": "1"}
 GOOD = StoryObservations(
     chapters=STORY,
     rollouts=(
-        rollout("1", Status.COMPLETED, "completed", 960, (100.0,)),
-        rollout("2", Status.COMPLETED, "completed", 961, (1.0, 10.0, 100.0)),
-        rollout("3", Status.REVERTED, "error_rate", 10, (1.0,)),
-        rollout("4", Status.REFUSED, "refused_by_devices", 0, (1.0,)),
+        rollout("digits 1", Status.COMPLETED, "completed", 960, (100.0,)),
+        rollout("digits 2", Status.COMPLETED, "completed", 961, (1.0, 10.0, 100.0)),
+        rollout("digits 3", Status.REVERTED, "error_rate", 10, (1.0,)),
+        rollout("parity 1", Status.COMPLETED, "completed", 961, (100.0,)),
+        rollout("digits 4", Status.REFUSED, "refused_by_devices", 0, (1.0,)),
     ),
     expected_devices=1003,
     hub=FleetView(
@@ -83,22 +99,31 @@ GOOD = StoryObservations(
         total=1003,
         online=962,
         by_profile={},
-        on_release={"digits": {"2": 960}},
+        on_release={"digits": {"2": 960}, "parity": {"1": 958}},
         by_phase={},
         rollouts_open=(),
     ),
-    listed={"2": 961, "": 42},
+    listed={"digits": {"2": 961}, "parity": {"1": 960}},
     fleet=FleetReport(
         kind="progress",
         at=0.0,
         devices=1000,
         link_up=960,
-        on_release={"2": 958, "": 42},
-        ran={"1": 957, "2": 958, "3": 10},
-        ran_now={"1": {"2": 957}, "2": {"2": 958}, "3": {"2": 10}},
+        on_release={"digits": {"2": 958}, "parity": {"1": 955}},
+        ran={"digits": {"1": 957, "2": 958, "3": 10}, "parity": {"1": 955}},
+        ran_now={
+            "digits": {"1": {"2": 957}, "2": {"2": 958}, "3": {"2": 10}},
+            "parity": {"1": {"1": 955}},
+        },
         phases={},
     ),
-    clients=(client("edge-pi"), client("edge-jetson")),
+    real=tuple(RealDevice(name, BOTH, BOTH) for name in ("edge-pi", "edge-jetson")),
+    clients=(
+        client("edge-pi"),
+        parity_client("edge-pi"),
+        client("edge-jetson"),
+        parity_client("edge-jetson"),
+    ),
     seconds=60.0,
     url="http://127.0.0.1:1",
 )
@@ -117,6 +142,15 @@ def with_hub(**changes: Any) -> StoryObservations:
     return replace(GOOD, hub=msgspec.structs.replace(GOOD.hub, **changes))
 
 
+def with_real(**changes: Any) -> StoryObservations:
+    return replace(GOOD, real=(replace(GOOD.real[0], **changes), *GOOD.real[1:]))
+
+
+def with_parity_client(**changes: Any) -> StoryObservations:
+    changed = replace(parity_client(), **changes)
+    return replace(GOOD, clients=(GOOD.clients[0], changed, *GOOD.clients[2:]))
+
+
 def with_client(**changes: Any) -> StoryObservations:
     return replace(GOOD, clients=(replace(client(), **changes), *GOOD.clients[1:]))
 
@@ -127,54 +161,57 @@ def failed(observed: StoryObservations) -> set[str]:
 
 def test_the_good_story_passes_every_check() -> None:
     assert failed(GOOD) == set()
-    assert len(judge(GOOD)) == 12
+    assert len(judge(GOOD)) == 16
 
 
+ONLINE = GOOD.hub.on_release
 BROKEN: dict[str, tuple[Callable[[], StoryObservations], set[str]]] = {
     "a good release is rolled back": (
         lambda: with_rollout(
-            1, rollout("2", Status.REVERTED, "error_rate", 10, (1.0, 10.0, 100.0))
+            1, rollout("digits 2", Status.REVERTED, "error_rate", 10, (1.0, 10.0, 100.0))
         ),
-        {"release_2_completed"},
+        {"digits_2_completed"},
     ),
     "a bad release completes": (
         lambda: with_rollout(
-            2, rollout("3", Status.COMPLETED, "completed", 900, (1.0, 10.0, 100.0))
+            2, rollout("digits 3", Status.COMPLETED, "completed", 900, (1.0, 10.0, 100.0))
         ),
-        {"release_3_reverted", "caught_early"},
+        {"digits_3_reverted", "caught_early"},
     ),
     "the right end for an unknown reason": (
-        lambda: with_rollout(2, rollout("3", Status.REVERTED, "by_hand", 10, (1.0,))),
-        {"release_3_reverted"},
+        lambda: with_rollout(2, rollout("digits 3", Status.REVERTED, "by_hand", 10, (1.0,))),
+        {"digits_3_reverted"},
     ),
     "a chapter that was not reached": (
-        lambda: with_rollout(3, None),
-        {"release_4_refused", "exposure_within_cut", "refused_before_activation"},
+        lambda: with_rollout(4, None),
+        {"digits_4_refused", "exposure_within_cut", "refused_before_activation"},
     ),
     "more took it than the wave allows, says the hub": (
-        lambda: with_rollout(2, rollout("3", Status.REVERTED, "error_rate", 12, (1.0,))),
+        lambda: with_rollout(2, rollout("digits 3", Status.REVERTED, "error_rate", 12, (1.0,))),
         {"exposure_within_cut"},
     ),
     "more took it than the wave allows, say the devices": (
-        lambda: with_fleet(ran={"3": 12}),
+        lambda: with_fleet(ran={"digits": {"3": 12}}),
         {"exposure_within_cut"},
     ),
     "caught in the last wave": (
         lambda: with_rollout(
-            2, rollout("3", Status.REVERTED, "error_rate", 10, (1.0, 10.0, 100.0))
+            2, rollout("digits 3", Status.REVERTED, "error_rate", 10, (1.0, 10.0, 100.0))
         ),
         {"caught_early"},
     ),
     "caught in the last of two waves": (
-        lambda: with_rollout(2, rollout("3", Status.REVERTED, "error_rate", 10, (1.0, 100.0))),
+        lambda: with_rollout(
+            2, rollout("digits 3", Status.REVERTED, "error_rate", 10, (1.0, 100.0))
+        ),
         {"caught_early"},
     ),
     "an offline device still runs the bad one": (
-        lambda: replace(GOOD, listed={"2": 960, "3": 1}),
+        lambda: replace(GOOD, listed={"digits": {"2": 960, "3": 1}}),
         {"nobody_on_bad"},
     ),
     "a device runs the bad one and hides it": (
-        lambda: with_fleet(on_release={"2": 957, "3": 1}),
+        lambda: with_fleet(on_release={"digits": {"2": 957, "3": 1}}),
         {"nobody_on_bad"},
     ),
     "a user still gets the bad one": (
@@ -182,37 +219,85 @@ BROKEN: dict[str, tuple[Callable[[], StoryObservations], set[str]]] = {
         {"nobody_on_bad", "back_on_good"},
     ),
     "a device went back too far": (
-        lambda: with_fleet(ran_now={"3": {"2": 9, "1": 1}}),
+        lambda: with_fleet(ran_now={"digits": {"3": {"2": 9, "1": 1}}}),
         {"back_on_good"},
     ),
     "what must be refused ran once": (
-        lambda: with_fleet(ran={"3": 10, "4": 1}),
+        lambda: with_fleet(ran={"digits": {"3": 10, "4": 1}}),
         {"refused_before_activation"},
     ),
-    "a device is missing": (lambda: with_hub(total=1002), {"fleet_on_good"}),
+    "a device is missing": (
+        lambda: with_hub(total=1002),
+        {"fleet_on_good_digits", "fleet_on_good_parity"},
+    ),
     "an online device is on the old release": (
-        lambda: with_hub(on_release={"digits": {"2": 959, "1": 1}}),
-        {"fleet_on_good"},
+        lambda: with_hub(on_release={**ONLINE, "digits": {"2": 959, "1": 1}}),
+        {"fleet_on_good_digits"},
     ),
     "much of the fleet runs nothing": (
-        lambda: with_hub(on_release={"digits": {"2": 700}}),
-        {"fleet_on_good"},
+        lambda: with_hub(on_release={**ONLINE, "digits": {"2": 700}}),
+        {"fleet_on_good_digits"},
     ),
-    "one request failed": (lambda: with_client(failed=1), {"no_request_failed"}),
-    "no client sent a request": (lambda: with_client(requests=0), {"no_request_failed"}),
+    "one request failed": (lambda: with_client(failed=1), {"no_request_to_digits_failed"}),
+    "no client sent a request": (lambda: with_client(requests=0), {"no_request_to_digits_failed"}),
     "no client at all": (
         lambda: replace(GOOD, clients=()),
-        {"no_request_failed", "better_answers"},
+        {"no_request_to_digits_failed", "no_request_to_parity_failed", "better_answers"},
     ),
     "the better release answers worse": (
-        lambda: replace(GOOD, clients=(replace(client(), right={"1": 93, "2": 100}),)),
+        lambda: replace(
+            GOOD, clients=(replace(client(), right={"1": 93, "2": 100}), parity_client())
+        ),
         {"better_answers"},
     ),
     "the better release never answered": (
         lambda: replace(
-            GOOD, clients=(replace(client(), answered={"1": 300}, right={"1": 280}, last="1"),)
+            GOOD,
+            clients=(
+                replace(client(), answered={"1": 300}, right={"1": 280}, last="1"),
+                parity_client(),
+            ),
         ),
         {"better_answers"},
+    ),
+    "the added model is rolled back": (
+        lambda: with_rollout(
+            3, rollout("parity 1", Status.REVERTED, "neighbour_harmed", 10, (100.0,))
+        ),
+        {"parity_1_completed"},
+    ),
+    "much of the fleet lacks the added model": (
+        lambda: with_hub(on_release={**ONLINE, "parity": {"1": 700}}),
+        {"fleet_on_good_parity"},
+    ),
+    "no device has the added model": (
+        lambda: with_hub(on_release={"digits": {"2": 960}}),
+        {"fleet_on_good_parity"},
+    ),
+    "the added model is not listed on a real device": (
+        lambda: with_real(listed={"digits": "2"}),
+        {"models_side_by_side"},
+    ),
+    "the added model displaced the first on a real device": (
+        lambda: with_real(served={"parity": "1"}),
+        {"models_side_by_side"},
+    ),
+    "a real device serves an old release": (
+        lambda: with_real(served={**BOTH, "digits": "1"}),
+        {"models_side_by_side"},
+    ),
+    "no real device": (lambda: replace(GOOD, real=()), {"models_side_by_side"}),
+    "one request to the added model failed": (
+        lambda: with_parity_client(failed=1),
+        {"no_request_to_parity_failed"},
+    ),
+    "a client of the added model sent no request": (
+        lambda: with_parity_client(requests=0),
+        {"no_request_to_parity_failed"},
+    ),
+    "a bad release of one model is not a bad release of another": (
+        lambda: replace(GOOD, listed={**GOOD.listed, "parity": {"1": 959, "3": 1}}),
+        set(),
     ),
 }
 
@@ -225,25 +310,33 @@ def test_what_goes_wrong_is_found_by_its_check(what: str) -> None:
 
 def test_exposure_counts_what_hub_and_devices_saw_whichever_is_more() -> None:
     assert exposed_to_bad(GOOD) == 10
-    assert exposed_to_bad(with_fleet(ran={"3": 11, "4": 1})) == 12
+    assert exposed_to_bad(with_fleet(ran={"digits": {"3": 11, "4": 1}})) == 12
 
 
 def test_accuracy_is_by_the_release_that_answered() -> None:
-    assert accuracy(GOOD.clients) == {"1": 0.93, "2": 0.985}
+    assert accuracy(GOOD.clients) == {"digits": {"1": 0.93, "2": 0.985}, "parity": {"1": 0.97}}
 
 
 def test_the_json_object_has_the_promised_keys() -> None:
     said = msgspec.to_builtins(demo_report(GOOD, judge(GOOD)))
     assert {"rollouts", "devices", "exposed_to_bad", "inference"} <= said.keys()
     assert said["rollouts"][2] == {
+        "model": "digits",
         "release": "3",
         "verdict": "reverted",
         "reason": "error_rate",
         "waves": ({"percent": 1.0, "cut": 11, "exposed": 10},),
     }
-    assert said["devices"] == {"total": 1003, "on_release": {"2": 960}}
+    assert said["devices"] == {
+        "total": 1003,
+        "on_release": {"digits": {"2": 960}, "parity": {"1": 958}},
+        "real": {"edge-pi": BOTH, "edge-jetson": BOTH},
+    }
     assert said["inference"] == {
-        "requests": 600,
+        "requests": 800,
         "failed": 0,
-        "accuracy": {"1": 0.93, "2": 0.985},
+        "models": {
+            "digits": {"requests": 600, "failed": 0, "accuracy": {"1": 0.93, "2": 0.985}},
+            "parity": {"requests": 200, "failed": 0, "accuracy": {"1": 0.97}},
+        },
     }

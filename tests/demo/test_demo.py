@@ -64,7 +64,10 @@ def programs_of(folder: str) -> list[str]:
 )
 def test_the_first_wave_is_large_enough_for_a_verdict(devices: int, percents: list[float]) -> None:
     assert [wave.percent for wave in waves_of(STORY[1], devices)] == percents
-    assert [wave.percent for wave in waves_of(STORY[0], devices)] == [100]
+    installs = [chapter for chapter in STORY if chapter.first_install]
+    assert [chapter.name for chapter in installs] == ["digits 1", "parity 1"]
+    for chapter in installs:
+        assert [wave.percent for wave in waves_of(chapter, devices)] == [100]
 
 
 @pytest.mark.slow
@@ -74,29 +77,51 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path
     assert ended.code == 0, ended.told
     said = ended.said
     assert set(said) == KEYS
-    verdicts = [(rollout["release"], rollout["verdict"]) for rollout in said["rollouts"]]
-    assert verdicts == [
-        ("1", "completed"), ("2", "completed"), ("3", "reverted"), ("4", "refused"),
-    ]  # fmt: skip
+    assert [
+        tuple(map(rollout.get, ("model", "release", "verdict"))) for rollout in said["rollouts"]
+    ] == [
+        ("digits", "1", "completed"),
+        ("digits", "2", "completed"),
+        ("digits", "3", "reverted"),
+        ("parity", "1", "completed"),
+        ("digits", "4", "refused"),
+    ]
     assert [wave["percent"] for wave in said["rollouts"][1]["waves"]] == [16, 100]
     assert said["devices"]["total"] == DEVICES + 3
-    assert set(said["devices"]["on_release"]) == {"2"}
+    online = said["devices"]["on_release"]
+    assert {model: set(releases) for model, releases in online.items()} == {
+        "digits": {"2"},
+        "parity": {"1"},
+    }
+    real = said["devices"]["real"]
+    assert set(real) == {"edge-x86", "edge-jetson", "edge-pi"}
+    assert all(served == {"digits": "2", "parity": "1"} for served in real.values())
     assert 0 < said["exposed_to_bad"] <= said["rollouts"][2]["waves"][-1]["cut"]
-    assert said["rollouts"][3]["waves"][-1]["exposed"] == 0
-    assert said["inference"]["requests"] > 0
-    assert said["inference"]["failed"] == 0
-    assert said["inference"]["accuracy"]["2"] > said["inference"]["accuracy"]["1"]
+    assert said["rollouts"][4]["waves"][-1]["exposed"] == 0
+    digits, parity = (said["inference"]["models"][model] for model in ("digits", "parity"))
+    assert min(digits["requests"], parity["requests"]) > 0
+    assert said["inference"]["requests"] == digits["requests"] + parity["requests"]
+    assert said["inference"]["failed"] == digits["failed"] == parity["failed"] == 0
+    assert digits["accuracy"]["2"] > digits["accuracy"]["1"]
     assert ended.failed() == set()
     assert programs_of(str(folder)) == []
     assert (folder / "logs" / "hub.log").exists()
 
 
+FOUND_BY = {
+    "gate": {"digits_3_reverted", "caught_early", "nobody_on_bad"},
+    "serving": {"no_request_to_digits_failed", "no_request_to_parity_failed"},
+    "scope": {"models_side_by_side", "no_request_to_parity_failed"},
+    "displace": {"models_side_by_side", "no_request_to_digits_failed"},
+}
+
+
 @pytest.mark.slow
-def test_a_gate_that_lets_everything_pass_makes_the_demo_fail() -> None:
-    ended = demo("--devices", str(DEVICES), "--break", "gate")
+@pytest.mark.parametrize("fault", FOUND_BY)
+def test_a_planted_fault_makes_the_demo_fail(fault: str) -> None:
+    ended = demo("--devices", str(DEVICES), "--break", fault)
     assert ended.code == 1
-    assert {"release_3_reverted", "caught_early", "nobody_on_bad"} <= ended.failed()
-    assert ended.said["inference"]["failed"] == 0
+    assert ended.failed() >= FOUND_BY[fault]
 
 
 def test_a_demo_whose_port_is_taken_says_so() -> None:

@@ -17,7 +17,11 @@ def test_a_program_that_dies_ends_the_demo_with_the_end_of_its_log(tmp_path: Pat
     arguments = ["--hub", "nowhere", "--claims", str(tmp_path / "none"), "--trust", "x"]
     with Programs() as programs:
         program = Program(
-            "fleet", "edgefleet.sim.load", [*arguments, "--field", "x"], tmp_path, read_output=True
+            "fleet",
+            "edgefleet.sim.load",
+            [*arguments, "--field", "digits=x"],
+            tmp_path,
+            read_output=True,
         )
         programs.add(program)
         with pytest.raises(InternalError) as caught:

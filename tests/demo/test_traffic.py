@@ -11,8 +11,9 @@ import pytest
 
 from edgefleet.cli.demo.traffic import Client, read_questions
 
-FIELD = Path(__file__).parents[2] / "examples" / "digits" / "field.npz"
-QUESTIONS = read_questions(FIELD)
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ASKED = read_questions("digits", EXAMPLES / "digits" / "field.npz")
+QUESTIONS = ASKED.cases
 Respond = Callable[["Serving", dict], None]
 
 
@@ -22,6 +23,7 @@ class Serving(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        assert self.path == "/v2/models/digits/ready"
         self.say(200 if self.server.ready.is_set() else 503, {})
 
     def do_POST(self) -> None:
@@ -62,7 +64,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 def ask(server: ThreadingHTTPServer, respond: Respond) -> Client:
     server.respond = respond
-    client = Client("edge", "127.0.0.1", server.server_port, QUESTIONS)
+    client = Client("edge", "127.0.0.1", server.server_port, ASKED)
     client.start()
     assert server.enough.wait(20)
     client.stop()
@@ -89,7 +91,13 @@ def test_the_questions_are_what_the_camera_saw() -> None:
     said = json.loads(QUESTIONS[0].body)["inputs"][0]
     assert (said["name"], said["datatype"], said["shape"]) == ("pixels", "FP32", [1, 64])
     assert len(said["data"]) == 64
-    assert len({question.label for question in QUESTIONS}) == 10
+    assert len({question.label for question in QUESTIONS}) == ASKED.classes == 10
+
+
+def test_each_model_is_asked_its_own_questions() -> None:
+    parity = read_questions("parity", EXAMPLES / "parity" / "field.npz")
+    assert (parity.model, parity.classes) == ("parity", 2)
+    assert [asked.label for asked in parity.cases] == [asked.label % 2 for asked in QUESTIONS]
 
 
 def reset(serving: Serving, _question: dict) -> None:
@@ -126,7 +134,7 @@ def test_every_failure_counts_and_nothing_is_asked_again(
 def test_nothing_is_asked_before_the_first_release_is_ready(server: ThreadingHTTPServer) -> None:
     server.ready.clear()
     server.respond = lambda serving, _: serving.say(200, answer(1))
-    client = Client("edge", "127.0.0.1", server.server_port, QUESTIONS)
+    client = Client("edge", "127.0.0.1", server.server_port, ASKED)
     client.start()
     assert not server.enough.wait(0.3)
     assert client.requests == 0

@@ -13,7 +13,15 @@ from msgspec.structs import replace
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.limits import MODELS_PER_DEVICE
 from edgefleet.hub.hub import Hub
-from edgefleet.protocol.device import CheckIn, CheckInAnswer, ModelReport, Phase, digest
+from edgefleet.protocol.device import (
+    CheckIn,
+    CheckInAnswer,
+    Isolation,
+    IsolationReason,
+    ModelReport,
+    Phase,
+    digest,
+)
 from edgefleet.protocol.operator import DeviceModel
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.protocol.version import PROTOCOL
@@ -28,6 +36,7 @@ from support.hub_inside import (
     publish_inside,
     report,
 )
+from support.raw_device import facts
 from support.tiny_releases import TinyRelease, tiny_release
 
 KEY = PublisherKey.generate()
@@ -115,6 +124,26 @@ def test_the_device_view_lists_each_model(tmp_path: Path) -> None:
             ("detector", "no_rollout"),
             ("digits", "done"),
         ]
+
+    inside(tmp_path, run)
+
+
+def test_the_device_view_says_why_a_model_has_a_process_of_its_own(tmp_path: Path) -> None:
+    named = tuple(
+        Isolation(model=model, reason=IsolationReason.CRASHED_TWICE)
+        for model in ("digits", "elsewhere")
+    )
+
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = devices[0]
+        told = sent(device, DETECTOR, DIGITS, has=(DETECTOR, DIGITS))
+        await report(hub, device, replace(told, facts=replace(facts(), isolated=named)))
+        detector, digits = hub.device(device.name).models
+        assert (detector.isolation, detector.isolation_text) == ("", "")
+        assert (digits.model, digits.isolation) == ("digits", "crashed_twice")
+        assert "it crashed the shared serving process twice" in digits.isolation_text
+        await report(hub, device, replace(sent(device, has=(DETECTOR, DIGITS)), facts=facts()))
+        assert [one.isolation for one in hub.device(device.name).models] == ["", ""]
 
     inside(tmp_path, run)
 

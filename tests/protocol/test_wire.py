@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.protocol import device, operator, release, rollout, serving, why
@@ -161,3 +162,35 @@ def test_a_model_that_is_not_on_the_device_is_not_in_the_digest() -> None:
     assert digest((*MODELS, ModelReport(model="gone"))) == digest(MODELS)
     first = ModelReport(model="new", phase=Phase.FETCHING)
     assert digest((*MODELS, first)) != digest(MODELS)
+
+
+OLD_FACTS = b'{"profile":"x","agent_version":"1","runtimes":["onnx"],"arch":"","memory_mib":1}'
+
+
+def test_facts_of_an_older_agent_name_no_isolated_model() -> None:
+    assert decode(OLD_FACTS, device.Facts).isolated == ()
+
+
+def test_an_older_hub_reads_facts_with_an_isolated_model() -> None:
+    class OldFacts(Wire, frozen=True, kw_only=True):
+        """The facts before they named isolated models."""
+
+        profile: str
+        agent_version: str
+        memory_mib: int = 0
+
+    isolated = device.Isolation(model="digits", reason=device.IsolationReason.CRASHED_TWICE)
+    new = replace(decode(OLD_FACTS, device.Facts), isolated=(isolated,))
+    assert decode(encode(new), device.Facts) == new
+    assert decode(encode(new), OldFacts) == OldFacts(profile="x", agent_version="1", memory_mib=1)
+
+
+@pytest.mark.parametrize("reason", list(device.IsolationReason))
+def test_each_reason_for_a_process_of_its_own_has_words(reason: str) -> None:
+    assert reason not in device.isolation_text(reason)
+    assert device.isolation_text(reason).startswith("It runs in a process of its own, because it")
+
+
+def test_a_reason_of_a_newer_agent_is_shown_as_it_is() -> None:
+    assert "because the agent says too_hot." in device.isolation_text("too_hot")
+    assert device.isolation_text("") == ""

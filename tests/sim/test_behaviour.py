@@ -14,7 +14,7 @@ from edgefleet.optimize.release_folder import BuiltRelease, build_release
 from edgefleet.protocol.wire import encode
 from edgefleet.sim.load.draws import Draws
 from edgefleet.sim.load.measure_release import MeasuringLaboratory, measure, read_field
-from edgefleet.sim.load.serving_process import ModelBehaviour, VirtualServing
+from edgefleet.sim.load.serving_process import ModelBehaviour, Served, VirtualServing
 from edgefleet.sim.load.worker_threads import Workers
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
@@ -64,11 +64,19 @@ def test_a_file_that_is_no_model_is_a_failed_load(tmp_path: Path) -> None:
     assert (found.proof.passed, found.proof.reason) == (False, "load_failed")
 
 
+def test_a_model_without_field_data_is_a_failed_load() -> None:
+    built, installed = release(2)
+    model = built.files[installed.variant.artifact.sha256]
+    found = measure(installed, model, built.files[installed.golden.artifact.sha256], None)
+    assert (found.proof.passed, found.proof.reason) == (False, "load_failed")
+    assert "digits" in found.proof.detail
+
+
 def test_live_requests_draw_from_what_was_measured() -> None:
     found = measured(2)
     _, installed = release(2)
     serving = VirtualServing(50.0, Draws(1, "use"))
-    serving.swap(100.0, installed, found)
+    serving.apply(100.0, 1, [Served(installed, found)])
     status = serving.status(180.0)
     assert status is not None
     stats = status.models[0].stats
@@ -92,7 +100,7 @@ def test_each_release_and_profile_is_measured_once(tmp_path: Path) -> None:
         posted.release()
 
     threads = Workers(1, "measure", post)
-    laboratory = MeasuringLaboratory(FIELD, tmp_path, threads)
+    laboratory = MeasuringLaboratory({"digits": FIELD}, tmp_path, threads)
     for _ in range(3):
         laboratory.study(installed, model, golden, told.append)
     assert posted.acquire(timeout=60)
@@ -108,7 +116,7 @@ def test_each_release_and_profile_is_measured_once(tmp_path: Path) -> None:
 def test_what_goes_wrong_in_a_thread_is_raised_in_the_world(tmp_path: Path) -> None:
     actions = []
     threads = Workers(1, "measure", actions.append)
-    laboratory = MeasuringLaboratory(FIELD, tmp_path / "lab", threads)
+    laboratory = MeasuringLaboratory({"digits": FIELD}, tmp_path / "lab", threads)
     (tmp_path / "lab").rmdir()
     _, installed = release(2)
     laboratory.study(installed, b"", b"", lambda _: None)

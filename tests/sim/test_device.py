@@ -30,7 +30,7 @@ def test_a_device_installs_proves_and_confirms_what_is_offered() -> None:
     settled(fleet, "1")
     kinds = [stored.outcome.kind for stored in fleet.hub.memory.outcomes]
     assert kinds == [OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED]
-    assert device.ran == ("1",)
+    assert device.ran == {"digits": ("1",)}
     (mine,) = device.state.models.values()
     assert mine.stage is Stage.IDLE
     assert device.disk.read("current") == f"digits {mine.active}\n".encode()
@@ -46,8 +46,8 @@ def test_a_release_that_sees_badly_is_given_up_by_the_device_itself() -> None:
     fleet.run(60)
     last = fleet.hub.memory.outcomes[-1].outcome
     assert (last.kind, last.reason) == (OutcomeKind.TRIAL_FAILED, "confidence_drop")
-    assert device.release == "1"
-    assert device.ran == ("1", "2")
+    assert device.releases == {"digits": "1"}
+    assert device.ran == {"digits": ("1", "2")}
 
 
 def test_a_quiet_device_cannot_judge_and_confirms_until_the_hub_takes_it_back() -> None:
@@ -58,10 +58,10 @@ def test_a_quiet_device_cannot_judge_and_confirms_until_the_hub_takes_it_back() 
     fleet.laboratory.behaviours["2"] = behaviour(0.6)
     rollout = fleet.hub.start("2")
     fleet.run(60)
-    assert device.release == "2"
+    assert device.releases == {"digits": "2"}
     fleet.hub.command(rollout, Verb.REVERT)
     fleet.run(20)
-    assert device.release == "1"
+    assert device.releases == {"digits": "1"}
     last = fleet.hub.memory.outcomes[-1].outcome
     assert (last.kind, last.release) == (OutcomeKind.REVERTED, "2")
 
@@ -76,7 +76,7 @@ def test_a_release_that_fails_its_golden_set_never_serves() -> None:
     fleet.run(60)
     last = fleet.hub.memory.outcomes[-1].outcome
     assert (last.kind, last.reason) == (OutcomeKind.REFUSED, "golden_failed")
-    assert device.ran == ("1",)
+    assert device.ran == {"digits": ("1",)}
 
 
 def test_a_stranger_s_signature_is_refused_on_the_device() -> None:
@@ -87,7 +87,7 @@ def test_a_stranger_s_signature_is_refused_on_the_device() -> None:
     fleet.run(30)
     last = fleet.hub.memory.outcomes[-1].outcome
     assert (last.kind, last.reason) == (OutcomeKind.REFUSED, "signature_invalid")
-    assert device.ran == ()
+    assert device.ran == {}
 
 
 def test_bytes_that_are_not_those_signed_are_refused_and_not_kept() -> None:
@@ -113,7 +113,7 @@ def test_a_full_disk_defers_and_the_attempt_goes_on_once_there_is_room() -> None
     assert (deferred.kind, deferred.reason) == (OutcomeKind.DEFERRED, "disk_full")
     device.disk.capacity_bytes = 1 << 20
     fleet.run(120)
-    assert device.release == "1"
+    assert device.releases == {"digits": "1"}
     assert len(fleet.hub.memory.outcomes) == 3
 
 
@@ -124,9 +124,9 @@ def test_an_offline_device_catches_up_when_it_is_back() -> None:
     fleet.hub.publish("1")
     fleet.hub.start("1")
     fleet.run(199)
-    assert device.release is None
+    assert device.releases == {}
     fleet.run(250)  # backoff grows meanwhile, but the device never gives up
-    assert device.release == "1"
+    assert device.releases == {"digits": "1"}
 
 
 def test_a_download_goes_on_where_the_link_broke() -> None:
@@ -137,7 +137,7 @@ def test_a_download_goes_on_where_the_link_broke() -> None:
     fleet.hub.publish("1")
     fleet.hub.start("1")
     fleet.run(200)
-    assert device.release == "1"
+    assert device.releases == {"digits": "1"}
 
 
 def mixed(fleet: VirtualFleet, count: int = 40) -> None:
@@ -208,6 +208,6 @@ def test_a_power_cut_at_any_time_ends_in_the_same_place(after_s: float) -> None:
     fleet.run(5)
     device.boot()
     fleet.run(60)
-    assert device.release == "2"
+    assert device.releases == {"digits": "2"}
     assert fleet.hub.counts()["2 confirmed"] == 1
     assert KEY.public.keyid in fleet.around.trusted

@@ -200,7 +200,7 @@ def really(folder: Path, *, fails: float, away: set[str]) -> Ended:
                 lambda: client.fleet().on_release.get("digits", {}).get(last) == DEVICES,
                 f"Not all devices run release {last} in the end.",
             )
-            releases = {name: fleet.devices[name].release for name in NAMES}
+            releases = {name: fleet.devices[name].releases.get("digits") for name in NAMES}
     return ended(view, releases)
 
 

@@ -103,6 +103,7 @@ class Session:
                 labels.pop("profile", "generic_x86"),
                 runtimes=(labels.pop("runtime", "onnx"),),
                 memory_mib=int(labels.pop("memory", "1024")),
+                models_memory_mib=int(labels.pop("models_memory", "0")),
                 protocol=int(labels.pop("protocol", ONE_MODEL)),
             )
             device.labels = labels

@@ -36,7 +36,7 @@ def artifact(data: bytes) -> Artifact:
     return Artifact(sha256=sha256_hex(data), size_bytes=len(data))
 
 
-def manifest(release: str) -> ReleaseManifest:
+def manifest(release: str, model: str = MODEL) -> ReleaseManifest:
     tensor = TensorSpec(name="x", datatype="FP32", shape=(-1, 64))
     variants = tuple(
         Variant(
@@ -52,7 +52,7 @@ def manifest(release: str) -> ReleaseManifest:
         for profile in PROFILES
     )
     return ReleaseManifest(
-        model=MODEL,
+        model=model,
         release=release,
         variants=variants,
         golden=Golden(

@@ -61,17 +61,20 @@ class VirtualHub:
 
     # Operators.
 
-    def publish(self, release: str, key: PublisherKey = KEY) -> None:
-        envelope = sign_manifest(manifest(release), key)
+    def publish(self, release: str, key: PublisherKey = KEY, *, model: str = MODEL) -> None:
+        made = manifest(release, model)
+        envelope = sign_manifest(made, key)
         digest = manifest_digest(envelope)
         self._envelopes[digest] = envelope
         for data in (model_bytes(release), golden_bytes(release)):
             self.artifacts[sha256_hex(data)] = data
-        self._now().add_release(manifest(release), digest)
+        self._now().add_release(made, digest)
 
-    def start(self, release: str, percents: Iterable[float] = (100.0,)) -> str:
+    def start(
+        self, release: str, percents: Iterable[float] = (100.0,), *, model: str = MODEL
+    ) -> str:
         waves = tuple(WaveSpec(percent=percent) for percent in percents)
-        spec = RolloutSpec(model=MODEL, release=release, waves=waves, gate=GATE)
+        spec = RolloutSpec(model=model, release=release, waves=waves, gate=GATE)
         return self._now().start(spec)
 
     def command(self, rollout: str, verb: Verb) -> None:
@@ -167,4 +170,6 @@ class VirtualFleet:
         self.world.run(self.world.now() + seconds)
 
     def releases(self) -> dict[str, str | None]:
-        return {name: device.release for name, device in self.simulated.devices.items()}
+        """The release of ``digits`` on each device. None for none."""
+        devices = self.simulated.devices.items()
+        return {name: device.releases.get(MODEL) for name, device in devices}

@@ -2,9 +2,10 @@
 
 import pytest
 
-from edgefleet.protocol.device import OutcomeKind
+from edgefleet.protocol.device import ModelReport, OutcomeKind
 from edgefleet.protocol.rollout import ExposureSpec, RolloutSpec, Status, Verb, WaveSpec
-from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate, play
+from edgefleet.protocol.why import WaitCode
+from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate, fake_manifest, play
 
 PLAN = RolloutSpec(model="digits", release="2")
 PLAN_TO_ALL = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
@@ -200,3 +201,22 @@ def test_a_dead_device_that_was_repaired_checks_in_again() -> None:
     fleet.publish("2")
     fleet.tick(120)
     assert fleet.view("ro-2").evidence.healthy == 1
+
+
+def test_a_release_waits_where_it_does_not_fit_beside_the_models_that_run() -> None:
+    beside = (ModelReport(model="detector", release="1"),)
+    fleet = FakeFleet(
+        FakeDevice(f"d{size}", protocol=3, models_memory_mib=size, beside=beside)
+        for size in (0, 250, 300)
+    )
+    fleet.add_release(fake_manifest("detector", "1", ("generic_x86",), now=fleet.now))
+    fleet.tick(20)
+    fleet.publish("2", memory_limit_mib=200)
+    fleet.start(PLAN_TO_ALL)
+    fleet.tick(300)
+    assert [device.running for device in fleet.by_row] == ["2", None, "2"]
+    (wait,) = [one for one in fleet.why_device("d250").waits if one.code is WaitCode.MEMORY]
+    assert "may use 200 MiB; this device has 250 MiB for its models" in wait.text
+    fleet.restart()
+    fleet.tick(60)
+    assert fleet.by_row[1].running is None, "the hub still knows the memory after a restart"

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.device import IsolationReason, isolation_text
 from edgefleet.protocol.operator import (
     AuditPage,
     DeviceModel,
@@ -334,10 +335,26 @@ def test_the_audit_is_paged(page: SignedIn) -> None:
     assert page.get("/audit?before=x").status == 400
 
 
+def test_the_page_of_a_device_says_why_a_model_has_a_process_of_its_own(page: SignedIn) -> None:
+    view = page.reads.device_views[0]
+    assert "Own process" not in page.get(f"/devices/{view.name}").text
+    text = isolation_text(IsolationReason.CRASHED_TWICE)
+    model = msgspec.structs.replace(view.models[0], isolation="crashed_twice", isolation_text=text)
+    page.reads.device_views[0] = msgspec.structs.replace(view, models=(model,))
+    shown = page.get(f"/devices/{view.name}").text
+    assert f"<dt>Own process</dt><dd>digits: {text} <code>crashed_twice</code></dd>" in shown
+
+
 def test_what_devices_and_people_wrote_stays_text(page: SignedIn) -> None:
     reads = page.reads
     model = DeviceModel(
-        model=HOSTILE, release=HOSTILE, phase=HOSTILE, desired=HOSTILE, rollout=HOSTILE
+        model=HOSTILE,
+        release=HOSTILE,
+        phase=HOSTILE,
+        desired=HOSTILE,
+        rollout=HOSTILE,
+        isolation=HOSTILE,
+        isolation_text=HOSTILE,
     )
     device = msgspec.structs.replace(
         reads.device_views[0], name=HOSTILE, labels={HOSTILE: HOSTILE}, line=HOSTILE, models=(model,), profile=HOSTILE

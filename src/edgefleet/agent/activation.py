@@ -76,7 +76,8 @@ def apply_wanted(device: DeviceContext) -> None:
     """Request an Apply if one is due. It replaces the Apply in progress."""
     if not device.is_apply_due:
         return
-    models = wanted(device.models, device.soft.crashes.isolated)
+    isolated = tuple([one.model for one in device.soft.crashes.isolated])
+    models = wanted(device.models, isolated)
     if models:
         job = device.new_job()
         device.forgettable(switch=job, switch_at=None)
@@ -222,8 +223,7 @@ def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None
 
 def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
     if event.ran:
-        crashes = isolation.record(device.soft.crashes, event.ran, device.now)
-        device.forgettable(crashes=crashes)
+        isolation.on_process_ended(device, event.ran)
     if event.status is not None:
         _count_served(device, event.status)
     elif not event.alive:

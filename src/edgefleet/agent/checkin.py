@@ -62,7 +62,7 @@ def check_in_when_due(device: DeviceContext) -> None:
         sent=Sent(
             seq=seq,
             outcomes=tuple([outcome.id for outcome in outcomes]),
-            facts=facts is not None,
+            facts=facts,
             model=reporting,
             telemetry=telemetry,
         ),
@@ -154,12 +154,13 @@ def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
     answer = event.answer
     wants_facts = answer.want in ("facts", "all")
     wants_models = answer.want in ("models", "all")
+    has_facts = sent.facts is not None and sent.facts == state.facts  # they may have changed since
     reports = device.soft.reports
     interval_s = min(limits.INTERVAL_MAX_S, max(limits.INTERVAL_MIN_S, answer.interval_s))
     device.keep(
         spool=spool.acknowledge(state.spool, answer.acked),
         interval_s=interval_s,
-        facts_known=(state.facts_known or sent.facts) and not wants_facts,
+        facts_known=(state.facts_known or has_facts) and not wants_facts,
     )
     if sent.telemetry is not None:
         context = device.model(sent.model)

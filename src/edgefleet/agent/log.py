@@ -65,9 +65,9 @@ def narrate(before: AgentState, event: Event, after: AgentState) -> tuple[tuple[
             level = logging.WARNING if outcome.reason else logging.INFO
             lines.append((level, f"release {outcome.release} {outcome.kind}{why}"))
     lines += [
-        (logging.WARNING, f"model {model} crashed the serving process and gets its own process")
-        for model in after.soft.crashes.isolated
-        if model not in before.soft.crashes.isolated
+        (logging.WARNING, f"model {one.model} gets a process of its own: {one.reason}")
+        for one in after.soft.crashes.isolated
+        if one not in before.soft.crashes.isolated
     ]
     for model, mine in after.models.items():
         old = before.models.get(model, NEW_MODEL)

@@ -14,6 +14,7 @@ from edgefleet.agent import limits
 from edgefleet.agent.table import BEFORE_TRIAL, Stage
 from edgefleet.protocol.device import (
     Facts,
+    Isolation,
     ModelReport,
     Outcome,
     Scores,
@@ -105,7 +106,7 @@ class Sent(Wire, frozen=True, kw_only=True):
 
     seq: int
     outcomes: tuple[str, ...]
-    facts: bool
+    facts: Facts | None
     model: str
     telemetry: Telemetry | None
 
@@ -195,7 +196,7 @@ class Crashes(Wire, frozen=True, kw_only=True):
     """Crashes of the shared process: the last one by model, and the models that have a worker."""
 
     last: tuple[tuple[str, float], ...] = ()
-    isolated: tuple[str, ...] = ()
+    isolated: tuple[Isolation, ...] = ()  # by name
 
 
 class Soft(Wire, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """Supervises the serving process: starts it, finds it after a restart, switches it, stops it.
 
 The process runs in its own session and survives a killed agent. The next agent finds it by its
-control socket. The pid file identifies it if the socket does not answer.
+control socket. The pid file identifies it if the socket does not answer. A process whose control
+API is of another version counts as one that does not answer: the next ``apply`` replaces it.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from typing import Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import Apply, WantedModel, WantedRelease
+from edgefleet.agent.log import LOGGER
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
@@ -23,7 +25,13 @@ from edgefleet.base.network import HttpLink
 from edgefleet.base.storage import Storage
 from edgefleet.protocol import serving
 from edgefleet.protocol.run_marks import marked_models
-from edgefleet.protocol.serving import ServedModel, ServedRelease, ServingStatus
+from edgefleet.protocol.serving import (
+    ControlVersion,
+    ServedModel,
+    ServedRelease,
+    ServingStatus,
+    check_control_api,
+)
 from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 SOCKET: Final = "serving.sock"
@@ -59,6 +67,7 @@ class Supervisor:
         self._watched: set[int] = set()
         self._answered = False  # this agent has had an answer of the process
         self._ran: tuple[str, ...] = ()
+        self._silence: EdgefleetError | None = None  # why the last request for it failed
         self._stopping = threading.Event()
 
     def status(self) -> tuple[ServingStatus | None, bool]:
@@ -138,12 +147,16 @@ class Supervisor:
         )
 
     def _ask(self) -> ServingStatus | None:
+        self._silence = None
         if not os.path.exists(self._socket):  # noqa: PTH110 - cheaper than Path, once a second
             return None
         try:
             answer = self._link.request("GET", "/control/status", timeout_s=limits.CONTROL_S)
+            version = decode(answer.body, ControlVersion, code="answer_malformed")
+            check_control_api(version.api)
             return decode(answer.body, ServingStatus, code="answer_malformed")
-        except EdgefleetError:
+        except EdgefleetError as error:
+            self._silence = error
             self._link.close()
             return None
 
@@ -158,8 +171,10 @@ class Supervisor:
 
     def _start(self) -> ServingStatus:
         """Start the process and wait for its status. Raises DeviceError, NetworkError."""
-        if self._pid() is not None:
-            self.stop()  # alive, but without an answer
+        if self._pid() is not None:  # alive, but without an answer that this agent understands
+            reason = self._silence or f"It has no control socket {self._socket}."
+            LOGGER.warning("the serving process is replaced: %s", reason)
+            self.stop()
         self._read_marks()
         self._stopping.clear()
         self._storage.remove(SOCKET)

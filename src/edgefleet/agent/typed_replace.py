@@ -32,6 +32,7 @@ from edgefleet.agent.state import (
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import (
     Facts,
+    Isolation,
     ModelReport,
     Outcome,
     OutcomeKind,
@@ -176,6 +177,18 @@ class QualityChanges(TypedDict, total=False):
     switched: Switch | None
 
 
+class FactsChanges(TypedDict, total=False):
+    """Fields of Facts."""
+
+    profile: str
+    agent_version: str
+    runtimes: tuple[str, ...]
+    arch: str
+    memory_mib: int
+    models_memory_mib: int
+    isolated: tuple[Isolation, ...]
+
+
 class OutcomeChanges(TypedDict, total=False):
     """Fields of Outcome."""
 
@@ -236,6 +249,9 @@ class _Replace(Protocol):
     def __call__(
         self, old: QualityWindow, /, **changes: Unpack[QualityChanges]
     ) -> QualityWindow: ...
+
+    @overload
+    def __call__(self, old: Facts, /, **changes: Unpack[FactsChanges]) -> Facts: ...
 
     @overload
     def __call__(self, old: Outcome, /, **changes: Unpack[OutcomeChanges]) -> Outcome: ...

@@ -92,6 +92,11 @@ def show(invocation: Invocation, device: str) -> None:
         ("online", "yes" if view.online else "no"),
         *_quarantined(view.quarantined),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
+        *(
+            ("own process", f"{one.model}: {one.isolation_text}")
+            for one in view.models
+            if one.isolation
+        ),
         ("why", view.line),
     ]
     head = ("model", "runs", "phase", "desired", "by rollout", "memory limit", "why")

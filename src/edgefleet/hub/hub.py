@@ -22,7 +22,13 @@ from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.protocol.device import EnrolAnswer, EnrolRequest, ModelReport, Phase
+from edgefleet.protocol.device import (
+    EnrolAnswer,
+    EnrolRequest,
+    ModelReport,
+    Phase,
+    isolation_text,
+)
 from edgefleet.protocol.operator import (
     AuditPage,
     ClaimRequest,
@@ -433,6 +439,7 @@ class Hub:
         named = sorted({*reported, *engine.desired_models(row)} - {""})
         phase = furthest(engine.fleet.models.activity(row)) if "" in reported else Phase.IDLE
         none = ModelReport(model="", phase=phase)  # an agent with one model may not name it
+        isolated = {one.model: one.reason for one in self._devices.facts(row).isolated}
         return tuple(
             DeviceModel(
                 model=model,
@@ -442,6 +449,8 @@ class Hub:
                 rollout=engine.rollout_of(row, model),
                 memory_limit_mib=self._memory_limit(row, model, report.release),
                 line=lines.get(model, ""),
+                isolation=(reason := isolated.get(model, "")),
+                isolation_text=isolation_text(reason),
             )
             for model in named
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from zlib import crc32
 
 import msgspec
@@ -21,8 +21,41 @@ Token = Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")]  # valid in a header
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
+class IsolationReason(StrEnum):
+    """Why a confirmed release runs in a process of its own: stable codes."""
+
+    CRASHED_TWICE = "crashed_twice"  # it ran alone at two crashes of the shared process
+    RAN_IN_CRASH = "ran_in_crash"  # it and other models ran at a crash of the shared process
+
+
+_ISOLATED: Final[dict[str, str]] = {
+    IsolationReason.CRASHED_TWICE: "it crashed the shared serving process twice within an hour",
+    IsolationReason.RAN_IN_CRASH: "it and other models ran when the shared serving process "
+    "crashed, and which of them caused the crash is not known",
+}
+
+
+def isolation_text(reason: str) -> str:
+    """The reason in words. Empty for an empty reason."""
+    why = _ISOLATED.get(reason, f"the agent says {reason}")
+    return f"It runs in a process of its own, because {why}." if reason else ""
+
+
+class Isolation(Wire, frozen=True, kw_only=True):
+    """A model that the device moved out of the shared serving process.
+
+    ``reason`` is an ``IsolationReason``, or one of a newer agent.
+    """
+
+    model: Name
+    reason: Annotated[str, Meta(max_length=64)]
+
+
 class Facts(Wire, frozen=True, kw_only=True):
-    """Properties of a device. Sent at enrolment, after a change, and when the hub asks for them."""
+    """Properties of a device. Sent at enrolment, after a change, and when the hub asks for them.
+
+    ``isolated`` are the models with a process of their own, by name.
+    """
 
     profile: Name
     agent_version: Annotated[str, Meta(max_length=32)]
@@ -30,6 +63,7 @@ class Facts(Wire, frozen=True, kw_only=True):
     arch: Annotated[str, Meta(max_length=32)] = ""
     memory_mib: Count = 0  # of the machine
     models_memory_mib: Count = 0  # for all models together. 0: not limited
+    isolated: Annotated[tuple[Isolation, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):

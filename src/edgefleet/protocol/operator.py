@@ -70,6 +70,8 @@ class DeviceModel(Wire, frozen=True, kw_only=True):
 
     ``memory_limit_mib`` is the memory that the release may use on the profile of the device. None
     without a release, or if the hub does not know the release or has no variant of it.
+    ``isolation`` is the reason for a process of its own, see ``protocol.device.IsolationReason``;
+    ``isolation_text`` is the same in words. Both are empty if the model shares the serving process.
     """
 
     model: str
@@ -79,6 +81,8 @@ class DeviceModel(Wire, frozen=True, kw_only=True):
     rollout: str | None  # the rollout that gives the desired release
     memory_limit_mib: int | None = None
     line: str = ""  # why the device runs this release of the model
+    isolation: str = ""
+    isolation_text: str = ""
 
 
 class DeviceView(Wire, frozen=True, kw_only=True):

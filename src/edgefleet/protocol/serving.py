@@ -6,11 +6,21 @@ Before a trial a separate process (``python -m edgefleet.serving.prove``) proves
 it reads ProveRequest as JSON on standard input and prints ProveResult as its last line.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
+from edgefleet.base.errors import DeviceError
 from edgefleet.protocol.device import Sketches
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.wire import Wire
+
+CONTROL_API: Final = 2
+"""The version of the messages on the control socket. Version 1 had one model, and no number."""
+
+
+class ControlVersion(Wire, frozen=True, kw_only=True):
+    """The part of each version's status that every agent reads. A serving process may be older."""
+
+    api: int = 1
 
 
 class ServedRelease(Wire, frozen=True, kw_only=True):
@@ -82,11 +92,23 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
 class ServingStatus(Wire, frozen=True, kw_only=True):
     """The process and its models, in the order of ``Apply``. ``memory_mib`` is of the process."""
 
+    api: int = CONTROL_API
     pid: int
     url: str = ""  # where inference is served, http://host:port
     generation: int = 0
     memory_mib: int = 0
     models: tuple[ModelStatus, ...] = ()
+
+
+def check_control_api(version: int) -> None:
+    """Raises DeviceError ``protocol_unsupported`` if ``version`` is another one."""
+    if version != CONTROL_API:
+        raise DeviceError(
+            "protocol_unsupported",
+            f"The serving process speaks version {version} of the control API, this agent version "
+            f"{CONTROL_API}.",
+            field="api",
+        )
 
 
 def model_status(status: ServingStatus | None, model: str) -> ModelStatus | None:

@@ -8,6 +8,7 @@ device. The simulator moves a million devices through a rollout with batches.
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from edgefleet.protocol.device import Offer, Outcome, Telemetry
 from edgefleet.protocol.rollout import Status
@@ -77,8 +78,7 @@ class Batch:
         """The offers for each row. None if the device runs its releases, or must wait."""
         if self._admission.limits_bytes or self._desired.withdraws_any(rows):
             return self._one_by_one(rows, now)
-        found: list[tuple[Offer, Rows]] = []
-        times = np.zeros(len(rows), np.uint8)  # how many offers each row has
+        found: list[tuple[Offer, npt.NDArray[np.intp]]] = []
         known = np.flatnonzero(~self._fleet.models.all_unknown(rows))
         for model in self._desired.models:
             for active, places in self._desired.rollouts(rows[known], model):
@@ -90,17 +90,8 @@ class Batch:
                     offered[unbegun] = self._admission.all_may_stage(active, rows[other[unbegun]])
                 if offered.any():
                     found.append((active.offer, other[offered]))
-                    times[other[offered]] += 1
-        parts: list[tuple[tuple[Offer, ...], Rows]] = []
-        for offer, places in found:
-            alone = places[times[places] == 1]
-            if len(alone):
-                parts.append(((offer,), rows[alone]))
-        if (times > 1).any():
-            parts += self._one_by_one(rows[times > 1], now)
-        if (times == 0).any():
-            parts.append(((), rows[times == 0]))
-        return tuple(parts)
+        found.sort(key=lambda one: self._admission.age(one[0].rollout))
+        return self._grouped(rows, found, now)
 
     def wanted(self, rows: Rows) -> Mask:
         """For each row, all idle devices: True if ``Admission.offers`` may offer a release."""
@@ -119,6 +110,25 @@ class Batch:
             return np.ones(len(rows), np.bool_)
         begun = active.ledger.standings(rows) >= DeviceStanding.TRIAL
         return begun | (active.scope.positions(rows) < np.uint64(below))
+
+    def _grouped(
+        self, rows: Rows, found: list[tuple[Offer, npt.NDArray[np.intp]]], now: float
+    ) -> OffersByRow:
+        """The rows by their offers. ``found`` has each offer with its indices into ``rows``."""
+        kind = np.zeros(len(rows), np.int64)  # equal for rows with equal offers
+        kinds: list[tuple[Offer, ...]] = [()]
+        for offer, places in found:
+            present, kind[places] = np.unique(kind[places], return_inverse=True)
+            kind[places] += len(kinds)
+            kinds += [(*kinds[before], offer) for before in present.tolist()]
+        parts: list[tuple[tuple[Offer, ...], Rows]] = []
+        for number in np.unique(kind).tolist():
+            mine = rows[kind == number]
+            if len(kinds[number]) > 1 and self._fleet.has_one_model_agents:
+                parts += self._one_by_one(mine, now)
+            else:
+                parts.append((kinds[number], mine))
+        return tuple(parts)
 
     def _one_by_one(self, rows: Rows, now: float) -> OffersByRow:
         parts: dict[tuple[Offer, ...], list[int]] = {}

@@ -14,13 +14,11 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.version import has_one_model
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
-from edgefleet.rollout.fleet.columns import Mask, Rows, gather
-from edgefleet.rollout.fleet.eligibility import all_with_one_model
+from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.lifecycle.state import WITHDRAWN
@@ -125,7 +123,9 @@ class Desired:
         self, rows: Rows, model: str
     ) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
         """``rollout`` for many rows: each rollout with its indices into ``rows``."""
-        undecided = np.flatnonzero(~self._all_only_another(rows, model))
+        undecided = np.arange(len(rows))
+        if self._may_have_another():
+            undecided = undecided[~self._fleet.all_have_only_another(rows, model)]
         for active in self._giving.get(model, ()):
             if not len(undecided):
                 return
@@ -154,7 +154,7 @@ class Desired:
         self, row: int, model: str, running: ReleaseSet
     ) -> tuple[ActiveRollout, DeviceStanding] | None:
         """The newest rollout of the model that covers the device, and the device's standing."""
-        if len(self.models) > 1 and self._only_another(row, model, running):
+        if self._may_have_another() and self._fleet.has_only_another(row, model):
             return None
         for active in self._giving.get(model, ()):
             standing = active.ledger.standing(row)
@@ -165,16 +165,9 @@ class Desired:
                 return active, standing
         return None
 
-    def _only_another(self, row: int, model: str, running: ReleaseSet) -> bool:
-        """True if the agent has one model, and that is another one: it must not be replaced."""
-        return has_one_model(self._fleet.protocol(row)) and running.has_other(model)
-
-    def _all_only_another(self, rows: Rows, model: str) -> Mask:
-        """``_only_another`` for each of the ascending ``rows``."""
-        if len(self.models) <= 1:
-            return np.zeros(len(rows), np.bool_)
-        other = self._models.all_have_other(rows, model)
-        return other & all_with_one_model(gather(self._fleet.protocols, rows))
+    def _may_have_another(self) -> bool:
+        """True if a device may have one model only, and another one."""
+        return len(self.models) > 1 and self._fleet.has_one_model_agents
 
     def is_excluded(self, row: int, active: ActiveRollout) -> bool:
         """True if another rollout of the same release excludes the device.

@@ -183,7 +183,8 @@ class Engine:
             owing = find_owing(active, self.fleet, self._desired, now)
             if len(owing.online) and now < steps.returned_by(active.state):
                 return None
-            return self._change(active, steps.RevertCompleted(left=len(owing.online)), now)
+            completed = steps.RevertCompleted(left=len(owing.online), stranded=owing.stranded)
+            return self._change(active, completed, now)
         if active.state.status is Status.PLANNED:
             return self._start_by_time(active, now)
         census = self._status.census(active, now)

@@ -13,7 +13,6 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.fleet.eligibility import (
     Misfit,
     all_too_old,
-    all_with_one_model,
     limits_of,
     misfit,
     variants_of,
@@ -47,7 +46,7 @@ def compose(
     groups: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
     left_out: Counter[str] = Counter()
     protocols = fleet.protocols[rows]
-    other = all_with_one_model(protocols) & fleet.models.all_have_other(rows, spec.model)
+    other = fleet.all_have_only_another(rows, spec.model)
     others = np.where(np.isin(rows, without_room), _MEMORY_FULL, 0)
     others = np.where(all_too_old(protocols), _TOO_OLD, np.where(other, _ONE_MODEL, others))
     have = fleet.models.all_have(rows, spec.model)

@@ -41,7 +41,8 @@ class FakeDevice:
     labels: Mapping[str, str] = field(default_factory=dict)
     fates: Mapping[str, Fate] = field(default_factory=dict)
     runtimes: tuple[str, ...] = ("onnx",)
-    memory_mib: int = 1024
+    memory_mib: int = 1024  # of the machine
+    models_memory_mib: int = 0  # for all models together. 0: not limited
     protocol: int = ONE_MODEL  # the protocol version of the agent
     fetch_s: float = 5.0
     beside: tuple[ModelReport, ...] = ()

@@ -25,7 +25,12 @@ from edgefleet.testing.fake_device import FakeDevice
 from edgefleet.testing.fake_telemetry import telemetry
 from edgefleet.testing.limits import OUTCOMES_PER_CHECKIN
 from edgefleet.testing.memory_hub import START, MemoryHub
-from edgefleet.testing.release import ARTIFACT_BYTES, GOLDEN_BYTES, fake_manifest
+from edgefleet.testing.release import (
+    ARTIFACT_BYTES,
+    GOLDEN_BYTES,
+    MEMORY_LIMIT_MIB,
+    fake_manifest,
+)
 
 MODEL: Final = "digits"
 _WHOLE: Final = float(1 << 64)
@@ -81,6 +86,7 @@ class FakeFleet(MemoryHub):
             device.labels,
             runtimes=device.runtimes,
             memory_mib=device.memory_mib,
+            models_memory_mib=device.models_memory_mib,
         )
         self.devices[device.name] = device
         self._by_row.append(device)
@@ -97,6 +103,7 @@ class FakeFleet(MemoryHub):
         fate: FateOf | None = None,
         artifact_bytes: int = ARTIFACT_BYTES,
         golden_bytes: int = GOLDEN_BYTES,
+        memory_limit_mib: int = MEMORY_LIMIT_MIB,
     ) -> str:
         """Publish a release, with a variant for each of ``profiles``. None: for all profiles.
 
@@ -117,6 +124,7 @@ class FakeFleet(MemoryHub):
                 now=self.now,
                 artifact_bytes=artifact_bytes,
                 golden_bytes=golden_bytes,
+                memory_limit_mib=memory_limit_mib,
             )
         )
 

@@ -14,6 +14,7 @@ from edgefleet.protocol.release import (
 
 ARTIFACT_BYTES: Final = 4 << 20
 GOLDEN_BYTES: Final = 64 << 10
+MEMORY_LIMIT_MIB: Final = 64
 
 
 def fake_manifest(
@@ -24,6 +25,7 @@ def fake_manifest(
     now: float,
     artifact_bytes: int = ARTIFACT_BYTES,
     golden_bytes: int = GOLDEN_BYTES,
+    memory_limit_mib: int = MEMORY_LIMIT_MIB,
 ) -> ReleaseManifest:
     """A manifest with a variant for each profile. A download is one artifact and the golden set."""
     artifact = Artifact(sha256="0" * 64, size_bytes=artifact_bytes)
@@ -42,7 +44,7 @@ def fake_manifest(
                 inputs=(x,),
                 outputs=(y,),
                 max_batch=1,
-                memory_limit_mib=64,
+                memory_limit_mib=memory_limit_mib,
             )
             for profile in profiles
         ),

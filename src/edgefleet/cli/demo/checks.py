@@ -1,10 +1,11 @@
 """The demo checks its own result: observations against requirements. No clock, no network."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Final
 
 from edgefleet.cli.demo.observations import ClientObservations, StoryObservations
-from edgefleet.cli.demo.story import MODEL, Chapter
+from edgefleet.cli.demo.story import Chapter, good_releases, models_of
 from edgefleet.protocol.rollout import RolloutView, Status, WaveView
 from edgefleet.protocol.wire import Wire
 
@@ -23,6 +24,7 @@ class Check(Wire, frozen=True, kw_only=True):
 def judge(observed: StoryObservations) -> tuple[Check, ...]:
     """All requirements of the demo."""
     verdicts = tuple(_verdict(chapter, view) for chapter, view in _pairs(observed))
+    models = models_of(observed.chapters)
     return (
         *verdicts,
         _exposure(observed),
@@ -30,8 +32,9 @@ def judge(observed: StoryObservations) -> tuple[Check, ...]:
         _nobody_on_bad(observed),
         _back_on_good(observed),
         _refused_unseen(observed),
-        _whole_fleet(observed),
-        _no_failures(observed),
+        *(_whole_fleet(observed, model) for model in models),
+        _side_by_side(observed),
+        *(_never_failed(observed, model) for model in models),
         _better_answers(observed),
     )
 
@@ -46,10 +49,18 @@ def exposed_to_bad(observed: StoryObservations) -> int:
     return sum(_exposed(observed, chapter, view) for chapter, view in _bad(observed) if view)
 
 
-def accuracy(clients: tuple[ClientObservations, ...]) -> dict[str, float]:
-    """Share of right answers of the real agents, by release."""
+def accuracy(clients: tuple[ClientObservations, ...]) -> dict[str, dict[str, float]]:
+    """Share of right answers of the real agents, by model and release."""
     answered, right = _summed(clients)
-    return {release: right[release] / count for release, count in sorted(answered.items())}
+    return {
+        model: {release: right[model][release] / count for release, count in sorted(counts.items())}
+        for model, counts in answered.items()
+    }
+
+
+def of_model(observed: StoryObservations, model: str) -> tuple[ClientObservations, ...]:
+    """The clients that ask the model."""
+    return tuple(client for client in observed.clients if client.model == model)
 
 
 def _pairs(observed: StoryObservations) -> tuple[tuple[Chapter, RolloutView | None], ...]:
@@ -57,28 +68,28 @@ def _pairs(observed: StoryObservations) -> tuple[tuple[Chapter, RolloutView | No
 
 
 def _bad(observed: StoryObservations) -> tuple[tuple[Chapter, RolloutView | None], ...]:
-    return tuple(pair for pair in _pairs(observed) if pair[0].ends is not Status.COMPLETED)
+    return tuple(pair for pair in _pairs(observed) if not pair[0].is_good)
 
 
 def _exposed(observed: StoryObservations, chapter: Chapter, view: RolloutView) -> int:
     """The larger of the hub's count and the devices' own count."""
-    users = sum(chapter.release in client.answered for client in observed.clients)
-    return max(view.exposed, observed.fleet.ran.get(chapter.release, 0) + users)
+    ran = observed.fleet.ran.get(chapter.model, {})
+    users = len(_users(observed, chapter))
+    return max(view.exposed, ran.get(chapter.release, 0) + users)
 
 
-def _good_release(observed: StoryObservations) -> str:
-    """The last release whose rollout must complete."""
-    return [chapter.release for chapter in observed.chapters if chapter.ends is Status.COMPLETED][
-        -1
-    ]
+def _users(observed: StoryObservations, chapter: Chapter) -> list[ClientObservations]:
+    """The clients that ever got an answer of the chapter's release."""
+    clients = of_model(observed, chapter.model)
+    return [client for client in clients if chapter.release in client.answered]
 
 
 def _verdict(chapter: Chapter, view: RolloutView | None) -> Check:
-    name = f"release_{chapter.release}_{chapter.ends}"
+    name = f"{chapter.model}_{chapter.release}_{chapter.ends}"
     if view is None:
-        return Check(name=name, holds=False, text=f"Release {chapter.release} was not reached.")
+        return Check(name=name, holds=False, text=f"{chapter.name} was not reached.")
     holds = view.status is chapter.ends and view.reason in chapter.reasons
-    text = f"Release {chapter.release} is {view.status} ({view.reason}): {view.text}"
+    text = f"{chapter.name} is {view.status} ({view.reason}): {view.text}"
     return Check(name=name, holds=holds, text=text)
 
 
@@ -93,7 +104,7 @@ def _exposure(observed: StoryObservations) -> Check:
             continue
         cut, exposed = waves[-1].cut or 0, _exposed(observed, chapter, view)
         holds = holds and exposed <= cut
-        texts.append(f"Release {chapter.release} ran on {exposed} devices, cut {cut}")
+        texts.append(f"{chapter.name} ran on {exposed} devices, cut {cut}")
     return Check(name="exposure_within_cut", holds=holds, text=f"{'; '.join(texts) or 'Unknown'}.")
 
 
@@ -116,16 +127,16 @@ def _early_waves(view: RolloutView) -> int:
 def _nobody_on_bad(observed: StoryObservations) -> Check:
     """Checked in the hub's list (with offline devices), on the devices, and by the clients."""
     on_bad = {
-        chapter.release: (
-            observed.listed.get(chapter.release, 0),
-            observed.fleet.on_release.get(chapter.release, 0),
-            sum(client.last == chapter.release for client in observed.clients),
+        chapter.name: (
+            observed.listed.get(chapter.model, {}).get(chapter.release, 0),
+            observed.fleet.on_release.get(chapter.model, {}).get(chapter.release, 0),
+            sum(client.last == chapter.release for client in of_model(observed, chapter.model)),
         )
         for chapter, _ in _bad(observed)
     }
     counts = "; ".join(
-        f"release {release}: {hub} at the hub, {own} simulated, {real} real"
-        for release, (hub, own, real) in on_bad.items()
+        f"{name}: {hub} at the hub, {own} simulated, {real} real"
+        for name, (hub, own, real) in on_bad.items()
     )
     holds = not any(map(any, on_bad.values()))
     return Check(
@@ -134,17 +145,17 @@ def _nobody_on_bad(observed: StoryObservations) -> Check:
 
 
 def _back_on_good(observed: StoryObservations) -> Check:
-    good = _good_release(observed)
+    goods = good_releases(observed.chapters)
     exposed = back = 0
     for chapter, _ in _bad(observed):
-        now = observed.fleet.ran_now.get(chapter.release, {})
-        users = [client for client in observed.clients if chapter.release in client.answered]
+        now = observed.fleet.ran_now.get(chapter.model, {}).get(chapter.release, {})
+        users, good = _users(observed, chapter), goods.get(chapter.model, "")
         exposed += sum(now.values()) + len(users)
         back += now.get(good, 0) + sum(client.last == good for client in users)
     return Check(
         name="back_on_good",
         holds=exposed == back,
-        text=f"{back} of {exposed} devices that ran a bad release are back on release {good}.",
+        text=f"{back} of {exposed} devices that ran a bad release are back on the good one.",
     )
 
 
@@ -161,53 +172,91 @@ def _refused_unseen(observed: StoryObservations) -> Check:
     )
 
 
-def _whole_fleet(observed: StoryObservations) -> Check:
-    good = _good_release(observed)
-    online = observed.hub.on_release.get(MODEL, {})
+def _whole_fleet(observed: StoryObservations, model: str) -> Check:
+    """The online devices run the good release of the model, but for a few that just came back."""
+    good = good_releases(observed.chapters)[model]
+    online = observed.hub.on_release.get(model, {})
     arriving = observed.hub.online - sum(online.values())  # were offline during all rollouts
     holds = (
         observed.hub.total == observed.expected_devices
         and set(online) == {good}
         and arriving <= ARRIVING * observed.hub.online
     )
-    counts = [f"{count} on release {release}" for release, count in sorted(online.items())]
-    counts += [f"{arriving} just online and without a release"] if arriving else []
+    counts = [f"{count} on {model} {release}" for release, count in sorted(online.items())]
+    counts += [f"{arriving} just online and without {model}"] if arriving else []
     return Check(
-        name="fleet_on_good",
+        name=f"fleet_on_good_{model}",
         holds=holds,
         text=f"{observed.hub.total} devices, {observed.hub.online} online: {', '.join(counts)}.",
     )
 
 
-def _no_failures(observed: StoryObservations) -> Check:
-    requests = sum(client.requests for client in observed.clients)
-    failed = sum(client.failed for client in observed.clients)
-    first = next((client.first_failure for client in observed.clients if client.first_failure), "")
+def _side_by_side(observed: StoryObservations) -> Check:
+    """Each real device has the good release of every model: no model displaced another.
+
+    Checked in the hub's list and in the serving process of the device.
+    """
+    goods = good_releases(observed.chapters)
+    wrong = [
+        f"{device.name} serves {_named(device.served)} (listed: {_named(device.listed)})"
+        for device in observed.real
+        if device.listed != goods or device.served != goods
+    ]
+    found = "; ".join(wrong) or f"Each of {len(observed.real)} real devices serves {_named(goods)}"
+    holds = bool(observed.real) and not wrong
+    return Check(name="models_side_by_side", holds=holds, text=f"{found}.")
+
+
+def _named(releases: Mapping[str, str]) -> str:
+    """The releases as a list in a sentence."""
+    return " and ".join(f"{model} {one}" for model, one in sorted(releases.items())) or "nothing"
+
+
+def _never_failed(observed: StoryObservations, model: str) -> Check:
+    """Every real device answered its client of the model, always."""
+    clients = of_model(observed, model)
+    requests = sum(client.requests for client in clients)
+    failed = sum(client.failed for client in clients)
+    first = next((client.first_failure for client in clients if client.first_failure), "")
+    unasked = [client.agent for client in clients if not client.requests]
+    text = f"{failed} of {requests} requests to {model} failed"
+    text += f", first: {first}" if first else ""
+    text += f"; none was served by {', '.join(unasked)}" if unasked else ""
     return Check(
-        name="no_request_failed",
-        holds=failed == 0 and bool(observed.clients) and all(c.requests for c in observed.clients),
-        text=f"{failed} of {requests} requests failed{f', first: {first}' if first else ''}.",
+        name=f"no_request_to_{model}_failed",
+        holds=failed == 0 and bool(clients) and not unasked,
+        text=f"{text}.",
     )
 
 
 def _better_answers(observed: StoryObservations) -> Check:
-    """Each good release answered requests, and the newer one with higher accuracy."""
+    """Each good release answered requests, and the newer of a model with higher accuracy."""
     found = accuracy(observed.clients)
-    good = [chapter.release for chapter in observed.chapters if chapter.ends is Status.COMPLETED]
-    shares = [found.get(release) for release in good]
-    shares_text = ", ".join(f"{share:.3f} by release {release}" for release, share in found.items())
-    known = [share for share in shares if share is not None]
+    good = [chapter for chapter in observed.chapters if chapter.is_good]
+    shares: defaultdict[str, list[float | None]] = defaultdict(list)
+    for chapter in good:
+        shares[chapter.model].append(found.get(chapter.model, {}).get(chapter.release))
+    shares_text = ", ".join(
+        f"{share:.3f} by {model} {release}"
+        for model, releases in found.items()
+        for release, share in releases.items()
+    )
+    known = {model: [one for one in found if one is not None] for model, found in shares.items()}
     return Check(
         name="better_answers",
-        holds=len(known) == len(good) and known == sorted(known),
+        holds=all(known[model] == sorted(known[model]) for model in known)
+        and sum(map(len, known.values())) == len(good),
         text=f"Right answers: {shares_text or 'none'}.",
     )
 
 
-def _summed(clients: tuple[ClientObservations, ...]) -> tuple[Counter[str], Counter[str]]:
-    answered: Counter[str] = Counter()
-    right: Counter[str] = Counter()
+def _summed(
+    clients: tuple[ClientObservations, ...],
+) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
+    """The answers and the right answers by model and release."""
+    answered: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    right: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for client in clients:
-        answered.update(client.answered)
-        right.update(client.right)
+        answered[client.model].update(client.answered)
+        right[client.model].update(client.right)
     return answered, right

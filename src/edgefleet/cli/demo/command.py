@@ -15,14 +15,14 @@ from edgefleet.base.clock import Clock, SystemClock
 from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.cli.command import verb
 from edgefleet.cli.demo.checks import judge
-from edgefleet.cli.demo.environment import DemoEnvironment, Plan, bad_releases
+from edgefleet.cli.demo.environment import DemoEnvironment, Plan
 from edgefleet.cli.demo.limits import DEVICES_MAX
 from edgefleet.cli.demo.observations import StoryObservations
-from edgefleet.cli.demo.planted_faults import Fault, folder_of, gate_of, strike
+from edgefleet.cli.demo.planted_faults import Fault, agent_of, broken_plan, folder_of, strike
 from edgefleet.cli.demo.processes import Programs
 from edgefleet.cli.demo.publishing import Publisher
 from edgefleet.cli.demo.report import demo_report, show
-from edgefleet.cli.demo.story import STORY, run_chapter
+from edgefleet.cli.demo.story import ACTS, STORY, Chapter, models_of, plan_of, run_act
 from edgefleet.cli.demo.traffic import read_questions
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
@@ -63,7 +63,7 @@ from edgefleet.protocol.rollout import RolloutView
 @click.option(
     "--examples",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the digits example. Default: the one of this source tree.",
+    help="Folder of the examples. Default: the one of this source tree.",
 )
 @click.option(
     "--break",
@@ -84,15 +84,17 @@ def demo(
     examples: Path | None,
     fault: str | None,
 ) -> int:
-    """Show canary rollouts and automatic rollback on this machine, in about a minute.
+    """Show canary rollouts and automatic rollback on this machine, in a minute or a little more.
 
     Runs a hub, three real agents that serve handwritten digits to clients under constant load, and
     a thousand simulated devices, some slow, some flapping, some offline. Each agent switches
     releases between A/B slots. Four releases of one model go out: a first install, a better one in
     canary waves, a bad one that is rolled back automatically, and one that the devices refuse.
+    While the bad one is on trial, a second model is added beside the first on every device.
 
-    At its end the demo checks itself: no request failed, no device runs a bad release, and no bad
-    release reached more devices than its open wave allowed. It exits with 1 if a check fails.
+    At its end the demo checks itself: no request to either model failed, each real device serves
+    both models, no device runs a bad release, and no bad release reached more devices than its open
+    wave allowed. It exits with 1 if a check fails.
     """
     folder = _examples(examples)
     clock = SystemClock()
@@ -102,9 +104,11 @@ def demo(
         home = data_dir or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefleet-demo-"))
         )
+        planted = Fault(fault) if fault else None
         plan = Plan(
             folder=_fresh(home),
-            field=folder / "field.npz",
+            fields=_fields(folder),
+            agent=agent_of(planted),
             devices=devices,
             seed=seed,
             listen=listen,
@@ -112,7 +116,6 @@ def demo(
         programs = stack.enter_context(Programs())
         stage = DemoEnvironment(plan, programs, clock)
         try:
-            planted = Fault(fault) if fault else None
             observed = _run(stage, programs, folder, planted, progress)
         except NetworkError:
             programs.check()  # the log of a crashed program explains the broken connection
@@ -157,7 +160,7 @@ def _run(
     fault: Fault | None,
     progress: _Progress,
 ) -> StoryObservations:
-    """Run all chapters. Stops at the first rollout that ends in an unexpected status."""
+    """Run all acts. Stops after an act with a rollout that ends in an unexpected status."""
     clock = SystemClock()
     hub = stage.open_hub()
     progress.line(f"The hub listens at {hub.url}.")
@@ -166,32 +169,36 @@ def _run(
     }
     publisher = Publisher(folders, hub_folder=stage.hub_folder, key=stage.key)
     programs.callback(publisher.stop)
-    stage.open_devices(read_questions(examples / "field.npz"))
+    fields = _fields(examples)
+    stage.open_devices([read_questions(model, fields[model]) for model in models_of(STORY)])
     stage.wait_for_devices()
     fleet = hub.fleet()
     progress.line(f"{fleet.total:,} devices are enrolled, {fleet.online:,} are online.")
-    rollouts: list[RolloutView | None] = [None] * len(STORY)
-    for place, chapter in enumerate(STORY):
-        publisher.wait(chapter.release)
-        progress.line(chapter.opening)
-        if struck := strike(fault, chapter, stage.agents):
+    rollouts: dict[Chapter, RolloutView] = {}
+    for act in ACTS:
+        for chapter in act:
+            publisher.wait(chapter)
+        if struck := strike(fault, act, stage.agents):
             progress.line(struck)
-        view = run_chapter(
+        views = run_act(
             hub,
-            chapter,
-            gate_of(fault, chapter),
-            fleet.total,
+            act,
+            lambda chapter: broken_plan(fault, plan_of(chapter, fleet.total), chapter),
             clock=clock,
             report=progress.line,
             pause=stage.pause,
         )
-        rollouts[place] = view
-        if view.status is not chapter.ends:
-            progress.line(f"The demo stops here: {view.status} instead of {chapter.ends}.")
+        rollouts |= zip(act, views, strict=True)
+        surprises = [chapter for chapter in act if rollouts[chapter].status is not chapter.ends]
+        for chapter in surprises:
+            status = rollouts[chapter].status
+            progress.line(f"The demo stops: {chapter.name} is {status}, not {chapter.ends}.")
+        if surprises:
             break
     else:
-        stage.wait_until_settled(bad_releases(STORY))
-    return stage.observe(STORY, tuple(rollouts), seconds=progress.seconds)
+        stage.wait_until_settled(STORY)
+    ended = tuple(rollouts.get(chapter) for chapter in STORY)
+    return stage.observe(STORY, ended, seconds=progress.seconds)
 
 
 def _stay(stage: DemoEnvironment) -> None:
@@ -203,13 +210,19 @@ def _stay(stage: DemoEnvironment) -> None:
         return
 
 
+def _fields(examples: Path) -> dict[str, Path]:
+    """The file with the field data of each model of the story."""
+    return {model: examples / model / "field.npz" for model in models_of(STORY)}
+
+
 def _examples(given: Path | None) -> Path:
-    """The example's folder. Raises OperatorError ``not_found``."""
-    folder = given or Path(edgefleet.__file__).parents[2] / "examples" / "digits"
-    if not (folder / "field.npz").is_file():
+    """The folder of the examples. Raises OperatorError ``not_found``."""
+    folder = given or Path(edgefleet.__file__).parents[2] / "examples"
+    missing = [model for model, field in _fields(folder).items() if not field.is_file()]
+    if missing:
         raise OperatorError(
             "not_found",
-            f"The digits example is not in {folder}.",
+            f"The example {missing[0]} is not in {folder}.",
             field="examples",
             hint="Run the demo in a clone of the source, or use --examples FOLDER.",
         )

@@ -1,8 +1,8 @@
 """The running programs of the demo, and the observations of them."""
 
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,16 +17,16 @@ from edgefleet.cli.demo.limits import (
     SETTLE_TIMEOUT_S,
     TICK_S,
 )
-from edgefleet.cli.demo.observations import StoryObservations
+from edgefleet.cli.demo.observations import RealDevice, StoryObservations
 from edgefleet.cli.demo.processes import Agent, FleetProcess, Program, Programs
 from edgefleet.cli.demo.story import Chapter
-from edgefleet.cli.demo.traffic import Client, Question
+from edgefleet.cli.demo.traffic import Client, Questions
 from edgefleet.cli.serve import Serving
 from edgefleet.client.discover import discover
 from edgefleet.client.hub import HubClient
 from edgefleet.hub.limits import DEVICE_PAGE_MAX
-from edgefleet.protocol.operator import ClaimRequest
-from edgefleet.protocol.rollout import RolloutView, Status
+from edgefleet.protocol.operator import ClaimRequest, DeviceView
+from edgefleet.protocol.rollout import RolloutView
 from edgefleet.protocol.wire import decode, error_from_problem
 from edgefleet.security.signing import PublisherKey
 
@@ -42,14 +42,18 @@ class Plan:
     """Settings of the demo. All files of the demo are written into ``folder``."""
 
     folder: Path
-    field: Path
+    fields: Mapping[str, Path]  # field data by model
+    agent: str  # the module of the real agents' program
     devices: int  # simulated
     seed: int
     listen: str
 
 
 class DemoEnvironment:
-    """A hub, real agents with one client each, and a simulated fleet; owned by ``programs``."""
+    """A hub, real agents, a client for each of their models, and a simulated fleet.
+
+    All are owned by ``programs``.
+    """
 
     def __init__(self, plan: Plan, programs: Programs, clock: Clock) -> None:
         self._plan = plan
@@ -87,7 +91,7 @@ class DemoEnvironment:
         self._programs.callback(self.hub.close)
         return self.hub
 
-    def open_devices(self, questions: tuple[Question, ...]) -> None:
+    def open_devices(self, questions: Sequence[Questions]) -> None:
         """Start the agents, their clients and the fleet. Each device enrols with its own claim."""
         claims = self.hub.claim(ClaimRequest(count=self.devices)).claims
         file = self._plan.folder / "claims"
@@ -97,7 +101,7 @@ class DemoEnvironment:
             hub=self.hub.url,
             claims=file,
             trust=self._trust,
-            field=self._plan.field,
+            fields=self._plan.fields,
             seed=self._plan.seed,
             interval_s=INTERVAL_S,
             folder=self._plan.folder,
@@ -105,7 +109,9 @@ class DemoEnvironment:
         self._programs.add(self.fleet)
         self.agents = tuple(self._agent(*one) for one in zip(REAL_AGENTS, claims, strict=False))
         self.clients = tuple(
-            Client(agent.name, "127.0.0.1", agent.port, questions) for agent in self.agents
+            Client(agent.name, "127.0.0.1", agent.port, asked)
+            for agent in self.agents
+            for asked in questions
         )
         for client in self.clients:
             client.start()
@@ -122,15 +128,17 @@ class DemoEnvironment:
             f"The devices are not online after {ENROL_TIMEOUT_S:g} s.",
         )
 
-    def wait_until_settled(self, bad: tuple[str, ...]) -> None:
+    def wait_until_settled(self, chapters: Sequence[Chapter]) -> None:
         """Wait until no device runs a bad release, by the hub and by the devices themselves.
 
         Returns after ``SETTLE_TIMEOUT_S`` in any case: the checks find devices that are left.
         """
+        bad = {(one.model, one.release) for one in chapters if not one.is_good}
         until = self._clock.monotonic() + SETTLE_TIMEOUT_S
         while self._clock.monotonic() < until:
-            known = {*self.fleet.report().on_release, *self._listed()}
-            known |= {client.last or "" for client in self.clients}
+            places = (self.fleet.report().on_release, _counts(self._devices()))
+            known = {(model, one) for place in places for model in place for one in place[model]}
+            known |= {(client.model, client.last or "") for client in self.clients}
             if known.isdisjoint(bad):
                 return
             self.pause(POLL_EVERY_S)
@@ -143,15 +151,22 @@ class DemoEnvironment:
         seconds: float,
     ) -> StoryObservations:
         """Stop the clients, and collect the observations."""
+        real = {agent.name: _served(agent) for agent in self.agents}
         for client in self.clients:
             client.stop()
+        devices = self._devices()
         return StoryObservations(
             chapters=chapters,
             rollouts=rollouts,
             expected_devices=self.devices,
             hub=self.hub.fleet(),
-            listed=self._listed(),
+            listed=_counts(devices),
             fleet=self.fleet.report(),
+            real=tuple(
+                RealDevice(device.name, _releases(device), real[device.name])
+                for device in devices
+                if device.name in real
+            ),
             clients=tuple(client.observed() for client in self.clients),
             seconds=seconds,
             url=self.hub.url,
@@ -171,21 +186,21 @@ class DemoEnvironment:
             claim=claim,
             trust=self._trust,
             folder=self._plan.folder,
+            module=self._plan.agent,
         )
         self._programs.add(agent)
         return agent
 
-    def _listed(self) -> Counter[str]:
-        """The devices in the hub's list by release, including offline devices."""
-        counts: Counter[str] = Counter()
+    def _devices(self) -> list[DeviceView]:
+        """The hub's list of devices, including offline devices."""
+        found: list[DeviceView] = []
         after: str | None = None
         while True:
             page = self.hub.devices(after=after, limit=DEVICE_PAGE_MAX)
-            for device in page.devices:
-                counts.update([model.release or "" for model in device.models] or [""])
+            found += page.devices
             after = page.next
             if after is None:
-                return counts
+                return found
 
     def _wait(self, reached: Callable[[], bool], timeout_s: float, failure: str) -> None:
         until = self._clock.monotonic() + timeout_s
@@ -203,6 +218,22 @@ def _ready(line: bytes) -> None:
         raise error_from_problem(line) from no_address
 
 
-def bad_releases(chapters: tuple[Chapter, ...]) -> tuple[str, ...]:
-    """Releases whose rollout must not complete."""
-    return tuple(chapter.release for chapter in chapters if chapter.ends is not Status.COMPLETED)
+def _releases(device: DeviceView) -> dict[str, str]:
+    """The release of each model on the device, by the hub."""
+    return {one.model: one.release for one in device.models if one.release is not None}
+
+
+def _counts(devices: Sequence[DeviceView]) -> dict[str, Counter[str]]:
+    """The devices by model and release."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for device in devices:
+        for model, release in _releases(device).items():
+            counts[model][release] += 1
+    return counts
+
+
+def _served(agent: Agent) -> dict[str, str]:
+    """The confirmed release of each model that the agent's serving process serves."""
+    status = agent.serving()
+    models = status.models if status else ()
+    return {one.model: one.release for one in models if one.ready and not one.on_trial}

@@ -1,8 +1,8 @@
-"""Limits of the demo: small enough for a run of about a minute."""
+"""Limits of the demo: small enough for a run of at most 90 s on two cores."""
 
 from typing import Final
 
-from edgefleet.protocol.rollout import GateSpec
+from edgefleet.protocol.rollout import ExposureSpec, GateSpec
 
 INTERVAL_S: Final = 1.5
 TICK_S: Final = 0.5
@@ -14,6 +14,9 @@ GATE: Final = GateSpec(
     max_latency_increase=10.0,  # high, as the demo keeps every core busy
     min_requests=20,
 )
+
+UPDATE: Final = ExposureSpec(growth=2.0)  # fewer steps from the canary to the fleet
+FIRST_INSTALL: Final = ExposureSpec(first=250)  # more devices at once, as it replaces nothing
 
 DEVICES_MAX: Final = 9_990  # claims per request at the hub, less those of the real agents
 FIRST_WAVE: Final = 11  # devices at least: a verdict needs five, and five of eleven are online

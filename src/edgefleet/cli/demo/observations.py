@@ -11,9 +11,10 @@ from edgefleet.sim.load.fleet import FleetReport
 
 @dataclass(frozen=True, slots=True)
 class ClientObservations:
-    """The answers that one client got from one real agent."""
+    """The answers of one model on one real agent to its client."""
 
     agent: str
+    model: str
     requests: int
     failed: int
     answered: Mapping[str, int]  # release -> number of answers
@@ -23,19 +24,30 @@ class ClientObservations:
 
 
 @dataclass(frozen=True, slots=True)
+class RealDevice:
+    """The models of one real device, each with its release."""
+
+    name: str
+    listed: Mapping[str, str]  # by the hub
+    served: Mapping[str, str]  # by the device's own serving process, confirmed ones only
+
+
+@dataclass(frozen=True, slots=True)
 class StoryObservations:
     """All observations. ``rollouts`` has None for a chapter that was not reached.
 
-    ``listed`` counts the hub's devices by release, including offline devices. ``fleet`` is the
-    report of the simulated devices, ``clients`` the observations of the real agents' clients.
+    ``listed`` counts the hub's devices by model and release, including offline devices. ``fleet``
+    is the report of the simulated devices, ``clients`` has one entry for each model of each real
+    device.
     """
 
     chapters: tuple[Chapter, ...]
     rollouts: tuple[RolloutView | None, ...]
     expected_devices: int
     hub: FleetView
-    listed: Mapping[str, int]
+    listed: Mapping[str, Mapping[str, int]]
     fleet: FleetReport
+    real: tuple[RealDevice, ...]
     clients: tuple[ClientObservations, ...]
     seconds: float
     url: str

@@ -4,15 +4,17 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from edgefleet.cli.demo.processes import Agent
-from edgefleet.cli.demo.story import Chapter
+from edgefleet.cli.demo.processes import AGENT, SITE, Agent
+from edgefleet.cli.demo.story import STORY, Chapter
 from edgefleet.optimize.release_folder import RELEASE_FILE
-from edgefleet.protocol.rollout import GateSpec, Status
+from edgefleet.protocol.rollout import RolloutSpec, Status
 
 
 class Fault(StrEnum):
@@ -21,18 +23,31 @@ class Fault(StrEnum):
     GATE = "gate"  # the gate of the bad release passes everything
     PROOF = "proof"  # the golden set of the broken release has no minimum
     SERVING = "serving"  # a serving process is killed under load
+    SCOPE = "scope"  # the plan of a model that is added leaves the real devices out
+    DISPLACE = "displace"  # the real agents serve one model only: a new one displaces the rest
 
 
-def gate_of(fault: Fault | None, chapter: Chapter) -> GateSpec:
-    """The gate of the chapter's rollout."""
+_BROKEN_AGENT: Final = "edgefleet.cli.demo.displacing_agent"
+
+
+def broken_plan(fault: Fault | None, plan: RolloutSpec, chapter: Chapter) -> RolloutSpec:
+    """The plan of the chapter's rollout, with the fault if it is one of this plan."""
     if fault is Fault.GATE and chapter.ends is Status.REVERTED:
-        return msgspec.structs.replace(chapter.gate, max_error_rate=1.0, max_confidence_drop=1.0)
-    return chapter.gate
+        gate = msgspec.structs.replace(plan.gate, max_error_rate=1.0, max_confidence_drop=1.0)
+        return msgspec.structs.replace(plan, gate=gate)
+    if fault is Fault.SCOPE and chapter.model != STORY[0].model:
+        return msgspec.structs.replace(plan, selector=f"site!={SITE}")
+    return plan
+
+
+def agent_of(fault: Fault | None) -> str:
+    """The module of the real agents' program."""
+    return _BROKEN_AGENT if fault is Fault.DISPLACE else AGENT
 
 
 def folder_of(fault: Fault | None, chapter: Chapter, examples: Path, scratch: Path) -> Path:
     """The release folder of the chapter."""
-    folder = examples / f"release-{chapter.release}"
+    folder = examples / chapter.model / f"release-{chapter.release}"
     if fault is not Fault.PROOF or chapter.ends is not Status.REFUSED:
         return folder
     copy = scratch / folder.name
@@ -42,9 +57,9 @@ def folder_of(fault: Fault | None, chapter: Chapter, examples: Path, scratch: Pa
     return copy
 
 
-def strike(fault: Fault | None, chapter: Chapter, agents: tuple[Agent, ...]) -> str | None:
-    """Plant the fault at the start of a chapter. Returns a text. None if there is nothing to do."""
-    if fault is not Fault.SERVING or chapter.release != "2":
+def strike(fault: Fault | None, act: Sequence[Chapter], agents: tuple[Agent, ...]) -> str | None:
+    """Plant the fault at the start of an act. Returns a text. None if there is nothing to do."""
+    if fault is not Fault.SERVING or act[-1] is not STORY[-1]:
         return None
     status = agents[0].serving()
     if status is None:

@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from edgefleet.agent.supervisor import SOCKET, Supervisor
 from edgefleet.base.clock import SystemClock
@@ -20,6 +20,9 @@ from edgefleet.cli.demo.limits import END_TIMEOUT_S, LOG_LINES, START_TIMEOUT_S
 from edgefleet.protocol.serving import ServingStatus
 from edgefleet.protocol.wire import decode
 from edgefleet.sim.load.fleet import FleetReport
+
+AGENT: Final = "edgefleet.agent"
+SITE: Final = "demo"  # of the real devices
 
 
 class Program:
@@ -116,8 +119,9 @@ class Agent(Program):
     """A real agent with its own serving process."""
 
     def __init__(
-        self, name: str, profile: str, *, hub: str, claim: str, trust: Path, folder: Path
-    ) -> None:
+        self, name: str, profile: str, *, hub: str, claim: str, trust: Path, folder: Path,
+        module: str = AGENT,
+    ) -> None:  # fmt: skip
         self._reserved_port = reserve_port()
         self.port: int = self._reserved_port.getsockname()[1]
         self._data = folder / name
@@ -125,9 +129,9 @@ class Agent(Program):
             "run",
             *("--hub", hub, "--claim", claim, "--name", name, "--profile", profile),
             *("--data-dir", str(self._data), "--trust", str(trust)),
-            *("--serve", f"127.0.0.1:{self.port}", "--label", "site=demo"),
+            *("--serve", f"127.0.0.1:{self.port}", "--label", f"site={SITE}"),
         ]
-        super().__init__(name, "edgefleet.agent", arguments, folder)
+        super().__init__(name, module, arguments, folder)
 
     def serving(self) -> ServingStatus | None:
         """The status of its serving process. None if there is no such process."""
@@ -152,13 +156,15 @@ class FleetProcess(Program):
     """The simulated devices."""
 
     def __init__(
-        self, count: int, *, hub: str, claims: Path, trust: Path, field: Path, seed: int,
-        interval_s: float, folder: Path,
+        self, count: int, *, hub: str, claims: Path, trust: Path,
+        fields: Mapping[str, Path], seed: int, interval_s: float, folder: Path,
     ) -> None:  # fmt: skip
         arguments = [
-            *("--hub", hub, "--claims", str(claims), "--trust", str(trust), "--field", str(field)),
+            *("--hub", hub, "--claims", str(claims), "--trust", str(trust)),
             *("--devices", str(count), "--seed", str(seed), "--interval", str(interval_s)),
         ]
+        for model, field in fields.items():
+            arguments += ["--field", f"{model}={field}"]
         super().__init__("fleet", "edgefleet.sim.load", arguments, folder, read_output=True)
 
     def report(self) -> FleetReport:

@@ -22,25 +22,28 @@ class Publisher:
         self._folders = folders
         self._hub_folder = hub_folder
         self._key = key
-        self._published: set[str] = set()
+        self._published: set[Chapter] = set()
         self._error: InternalError | None = None
         self._child: subprocess.Popen[str] | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
-    def wait(self, release: str) -> None:
-        """Wait until it is published. Raises InternalError ``demo_failed`` if publishing fails."""
+    def wait(self, chapter: Chapter) -> None:
+        """Wait until its release is published.
+
+        Raises InternalError ``demo_failed`` if publishing fails.
+        """
         with self._changed:
             over = self._changed.wait_for(
-                lambda: release in self._published or self._error, PUBLISH_TIMEOUT_S
+                lambda: chapter in self._published or self._error, PUBLISH_TIMEOUT_S
             )
-            if release in self._published:
+            if chapter in self._published:
                 return
             if self._error or not over:
                 raise self._error or InternalError(
                     "demo_failed",
-                    f"Publishing release {release} took longer than {PUBLISH_TIMEOUT_S:g} s.",
+                    f"Publishing {chapter.name} took longer than {PUBLISH_TIMEOUT_S:g} s.",
                 )
 
     def stop(self) -> None:
@@ -60,9 +63,9 @@ class Publisher:
             output = child.communicate()[0]
             with self._changed:
                 if child.returncode == 0:
-                    self._published.add(chapter.release)
+                    self._published.add(chapter)
                 elif self._error is None:
-                    message = f"Release {chapter.release} cannot be published:\n{output}"
+                    message = f"{chapter.name} cannot be published:\n{output}"
                     self._error = InternalError("demo_failed", message)
                 self._changed.notify_all()
 

@@ -4,9 +4,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgefleet.cli.demo.checks import Check, accuracy, exposed_to_bad, opened
+from edgefleet.cli.demo.checks import Check, accuracy, exposed_to_bad, of_model, opened
 from edgefleet.cli.demo.observations import StoryObservations
-from edgefleet.cli.demo.story import MODEL
+from edgefleet.cli.demo.story import models_of
 from edgefleet.cli.screen import clean
 from edgefleet.protocol.rollout import RolloutView
 from edgefleet.protocol.wire import Wire
@@ -23,6 +23,7 @@ class WaveReport(Wire, frozen=True, kw_only=True):
 class RolloutReport(Wire, frozen=True, kw_only=True):
     """``verdict`` is completed, reverted or refused; ``reason`` a stable code."""
 
+    model: str
     release: str
     verdict: str
     reason: str
@@ -30,18 +31,30 @@ class RolloutReport(Wire, frozen=True, kw_only=True):
 
 
 class DevicesReport(Wire, frozen=True, kw_only=True):
-    """``on_release`` counts online devices."""
+    """``on_release`` counts online devices by model and release.
+
+    ``real`` has the models of each real device, with the release that its serving process serves.
+    """
 
     total: int
-    on_release: dict[str, int]
+    on_release: dict[str, dict[str, int]]
+    real: dict[str, dict[str, str]]
 
 
-class InferenceReport(Wire, frozen=True, kw_only=True):
-    """Answers to the clients of the real agents, over the whole demo."""
+class ModelReport(Wire, frozen=True, kw_only=True):
+    """Answers of one model. ``accuracy`` is the share of right ones by release."""
 
     requests: int
     failed: int
     accuracy: dict[str, float]
+
+
+class InferenceReport(Wire, frozen=True, kw_only=True):
+    """Answers to the clients of the real agents over the whole demo: all, and by model."""
+
+    requests: int
+    failed: int
+    models: dict[str, ModelReport]
 
 
 class DemoReport(Wire, frozen=True, kw_only=True):
@@ -60,15 +73,15 @@ def demo_report(observed: StoryObservations, checks: tuple[Check, ...]) -> DemoR
     return DemoReport(
         rollouts=tuple(_rollout(view) for view in observed.rollouts if view),
         devices=DevicesReport(
-            total=observed.hub.total, on_release=dict(observed.hub.on_release.get(MODEL, {}))
+            total=observed.hub.total,
+            on_release=observed.hub.on_release,
+            real={device.name: dict(device.served) for device in observed.real},
         ),
         exposed_to_bad=exposed_to_bad(observed),
         inference=InferenceReport(
             requests=sum(client.requests for client in observed.clients),
             failed=sum(client.failed for client in observed.clients),
-            accuracy={
-                release: round(share, 4) for release, share in accuracy(observed.clients).items()
-            },
+            models={model: _model(observed, model) for model in models_of(observed.chapters)},
         ),
         checks=checks,
         seconds=round(observed.seconds, 1),
@@ -76,8 +89,19 @@ def demo_report(observed: StoryObservations, checks: tuple[Check, ...]) -> DemoR
     )
 
 
+def _model(observed: StoryObservations, model: str) -> ModelReport:
+    clients = of_model(observed, model)
+    shares = accuracy(clients).get(model, {})
+    return ModelReport(
+        requests=sum(client.requests for client in clients),
+        failed=sum(client.failed for client in clients),
+        accuracy={release: round(share, 4) for release, share in shares.items()},
+    )
+
+
 def _rollout(view: RolloutView) -> RolloutReport:
     return RolloutReport(
+        model=view.model,
         release=view.release,
         verdict=view.status.value,
         reason=view.reason,
@@ -92,11 +116,11 @@ def show(console: Console, report: DemoReport) -> None:
     """Print the table, then the checks."""
     table = Table(title="Rollouts", title_justify="left", title_style="bold")
     for name in ("release", "verdict", "reason", "wave: exposed / cut", "right answers"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name == "reason")
     for rollout in report.rollouts:
-        share = report.inference.accuracy.get(rollout.release)
+        share = report.inference.models[rollout.model].accuracy.get(rollout.release)
         table.add_row(
-            rollout.release,
+            f"{rollout.model} {rollout.release}",
             Text(rollout.verdict, "green" if rollout.verdict == "completed" else "yellow"),
             rollout.reason,
             "\n".join(f"{wave.percent:g} %: {wave.exposed}/{wave.cut}" for wave in rollout.waves),
@@ -104,10 +128,26 @@ def show(console: Console, report: DemoReport) -> None:
         )
     console.print()
     console.print(table)
-    online = ", ".join(
-        f"{count} on release {name}" for name, count in report.devices.on_release.items()
-    )
-    console.print(f"{report.devices.total} devices; online: {online}.", highlight=False)
+    console.print(_models(report))
+    console.print(f"{report.devices.total} devices.", highlight=False)
     for check in report.checks:
         mark = Text("ok    ", "green") if check.holds else Text("FAILED", "bold red")
         console.print(Text.assemble(mark, f" {clean(check.text)}"), soft_wrap=True)
+
+
+def _models(report: DemoReport) -> Table:
+    """One row for each model: where it runs, and what its clients got."""
+    table = Table(title="Models", title_justify="left", title_style="bold")
+    for name in ("model", "online devices", "real devices", "requests", "failed"):
+        table.add_column(name)
+    real = report.devices.real.values()
+    for name, model in report.inference.models.items():
+        online = report.devices.on_release.get(name, {})
+        table.add_row(
+            name,
+            "\n".join(f"{count} on release {release}" for release, count in online.items()),
+            f"{sum(name in served for served in real)} of {len(real)}",
+            str(model.requests),
+            Text(str(model.failed), "bold red" if model.failed else "green"),
+        )
+    return table

@@ -1,121 +1,206 @@
-"""The chapters of the demo as data, and the function that runs one."""
+"""The acts and chapters of the demo as data, and the function that runs an act."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import InternalError
-from edgefleet.cli.demo.limits import CHAPTER_TIMEOUT_S, FIRST_WAVE, GATE, POLL_EVERY_S
+from edgefleet.cli.demo.limits import (
+    CHAPTER_TIMEOUT_S,
+    FIRST_INSTALL,
+    FIRST_WAVE,
+    GATE,
+    POLL_EVERY_S,
+    UPDATE,
+)
 from edgefleet.client.hub import HubClient
-from edgefleet.client.watch import ENDED, Observed, watch
-from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Status, Verb, WaveSpec
-
-MODEL: Final = "digits"
+from edgefleet.client.watch import ENDED, NoAnswer, Observed, watch
+from edgefleet.protocol.rollout import RolloutSpec, RolloutView, Status, Verb, WaveSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """One release, its rollout, and the expected status at the end.
+    """One release of a model, its rollout, and the expected status at the end.
 
-    ``in_waves``: in three waves instead of one. ``skip_proof``: the publisher does not run the
-    golden set, so only the devices do.
+    ``first_install``: the model is new to the devices, so the rollout replaces nothing and has one
+    wave instead of three. ``skip_proof``: the publisher does not run the golden set, so only the
+    devices do.
     """
 
+    model: str
     release: str
     opening: str
     ends: Status
     reasons: tuple[str, ...]
-    in_waves: bool = True
+    first_install: bool = False
     skip_proof: bool = False
-    gate: GateSpec = GATE
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} {self.release}"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether its rollout must complete."""
+        return self.ends is Status.COMPLETED
 
 
-STORY: Final = (
-    Chapter(
-        "1",
-        "Release 1, a good baseline: first install on every device, into A/B slots.",
-        Status.COMPLETED,
-        ("completed",),
-        in_waves=False,
+Act = tuple[Chapter, ...]
+"""Chapters whose rollouts are open at the same time, started in this order."""
+
+ACTS: Final[tuple[Act, ...]] = (
+    (
+        Chapter(
+            "digits",
+            "1",
+            "digits 1, a good baseline: first install on every device, into A/B slots.",
+            Status.COMPLETED,
+            ("completed",),
+            first_install=True,
+        ),
     ),
-    Chapter(
-        "2",
-        "Release 2 is better: a canary wave first, then wave by wave as the gate passes.",
-        Status.COMPLETED,
-        ("completed",),
+    (
+        Chapter(
+            "digits",
+            "2",
+            "digits 2 is better: a canary wave first, then wave by wave as the gate passes.",
+            Status.COMPLETED,
+            ("completed",),
+        ),
     ),
-    Chapter(
-        "3",
-        "Release 3 passes its golden set but fails on live input: automatic rollback.",
-        Status.REVERTED,
-        ("error_rate", "confidence_drop"),
+    (
+        Chapter(
+            "digits",
+            "3",
+            "digits 3 passes its golden set but fails on live input: automatic rollback.",
+            Status.REVERTED,
+            ("error_rate", "confidence_drop"),
+        ),
+        Chapter(
+            "parity",
+            "1",
+            "parity 1, a second model, is added meanwhile beside digits, on every device.",
+            Status.COMPLETED,
+            ("completed",),
+            first_install=True,
+        ),
     ),
-    Chapter(
-        "4",
-        "Release 4 fails its golden set and was published without a proof: devices refuse it.",
-        Status.REFUSED,
-        ("refused_by_devices",),
-        skip_proof=True,
+    (
+        Chapter(
+            "digits",
+            "4",
+            "digits 4 fails its golden set and was published without a proof: devices refuse it.",
+            Status.REFUSED,
+            ("refused_by_devices",),
+            skip_proof=True,
+        ),
     ),
 )
+STORY: Final[tuple[Chapter, ...]] = tuple(chapter for act in ACTS for chapter in act)
 
 Report = Callable[[str], None]
+PlanOf = Callable[[Chapter], RolloutSpec]
+
+
+def models_of(chapters: Sequence[Chapter]) -> tuple[str, ...]:
+    """The models of the chapters, in the order of their first ones."""
+    return tuple(dict.fromkeys(chapter.model for chapter in chapters))
+
+
+def good_releases(chapters: Sequence[Chapter]) -> Mapping[str, str]:
+    """The last release of each model whose rollout must complete."""
+    return {chapter.model: chapter.release for chapter in chapters if chapter.is_good}
 
 
 def waves_of(chapter: Chapter, devices: int) -> tuple[WaveSpec, ...]:
     """1 %, 10 % and 100 % of the fleet. A small fleet has a larger first wave."""
     least = next((p for p in range(1, 100) if math.ceil(devices * p / 100) >= FIRST_WAVE), 100)
-    first = float(least) if chapter.in_waves else 100.0
+    first = 100.0 if chapter.first_install else float(least)
     return tuple(WaveSpec(percent=share) for share in sorted({first, max(first, 10.0), 100.0}))
 
 
-def run_chapter(
+def plan_of(chapter: Chapter, devices: int) -> RolloutSpec:
+    """The plan of the chapter's rollout. ``devices`` is the number of enrolled devices."""
+    return RolloutSpec(
+        model=chapter.model,
+        release=chapter.release,
+        waves=waves_of(chapter, devices),
+        gate=GATE,
+        exposure=FIRST_INSTALL if chapter.first_install else UPDATE,
+    )
+
+
+class _Run:
+    """The rollout of one chapter: planned and started, then observed until it ends."""
+
+    def __init__(
+        self,
+        client: HubClient,
+        chapter: Chapter,
+        plan: RolloutSpec,
+        *,
+        clock: Clock,
+        report: Report,
+    ) -> None:
+        self._chapter = chapter
+        self._report = report
+        self._reported = ""
+        self.view: RolloutView | None = None
+        rollout = client.plan(plan).id
+        client.command(rollout, Verb.START)
+        self._sights = watch(
+            client, rollout, clock=clock, timeout_s=CHAPTER_TIMEOUT_S, sleep=lambda _seconds: None
+        )
+
+    def observe(self) -> bool:
+        """Report progress. Returns whether the rollout is still open.
+
+        Raises InternalError ``demo_failed`` after the timeout.
+        """
+        match next(self._sights, None):
+            case Observed(view):
+                self.view = view
+                if (now := _milestone(view)) != self._reported:
+                    self._reported = now
+                    self._report(f"  {self._chapter.name}: {_line(view)}")
+                if view.status not in ENDED:
+                    return True
+                self._report(f"  {self._chapter.name}: {_closing(view)}")
+                return False
+            case NoAnswer():
+                return True
+            case None:
+                waits = self.view.why.line if self.view else "the hub sent no view of it"
+                raise InternalError(
+                    "demo_failed",
+                    f"{self._chapter.name} has not ended after {CHAPTER_TIMEOUT_S:g} s: {waits}",
+                )
+
+
+def run_act(
     client: HubClient,
-    chapter: Chapter,
-    gate: GateSpec,
-    devices: int,
+    act: Act,
+    plan: PlanOf,
     *,
     clock: Clock,
     report: Report,
     pause: Callable[[float], None],
-) -> RolloutView:
-    """Plan and start the chapter's rollout, report its progress, and return its last view.
+) -> tuple[RolloutView, ...]:
+    """Start the rollouts of the act's chapters in order, and report their progress.
 
-    ``devices`` is the number of enrolled devices. Raises InternalError ``demo_failed`` after the
-    timeout, and the errors of the hub.
+    Returns the last view of each, once all have ended. Raises InternalError ``demo_failed`` after
+    the timeout, and the errors of the hub.
     """
-    spec = RolloutSpec(
-        model=MODEL,
-        release=chapter.release,
-        waves=waves_of(chapter, devices),
-        gate=gate,
-    )
-    rollout = client.plan(spec).id
-    client.command(rollout, Verb.START)
-    view, reported = None, ""
-    for sight in watch(
-        client,
-        rollout,
-        clock=clock,
-        timeout_s=CHAPTER_TIMEOUT_S,
-        every_s=POLL_EVERY_S,
-        sleep=pause,
-    ):
-        if isinstance(sight, Observed):
-            view = sight.view
-            if (now := _milestone(view)) != reported:
-                reported = now
-                report(f"  {_line(view)}")
-    if view is None or view.status not in ENDED:
-        waits = view.why.line if view else "the hub sent no view of it"
-        raise InternalError(
-            "demo_failed",
-            f"Release {chapter.release} has not ended after {CHAPTER_TIMEOUT_S:g} s: {waits}",
-        )
-    report(f"  {_closing(view)}")
-    return view
+    runs: list[_Run] = []
+    for chapter in act:
+        report(chapter.opening)
+        runs.append(_Run(client, chapter, plan(chapter), clock=clock, report=report))
+    running = list(runs)
+    while running := [run for run in running if run.observe()]:
+        pause(POLL_EVERY_S)
+    return tuple(run.view for run in runs if run.view)
 
 
 def _closing(view: RolloutView) -> str:

@@ -1,4 +1,4 @@
-"""Clients under constant load: real digits, over real HTTP, to the real agents.
+"""Clients under constant load: images of digits, over real HTTP, to the real agents.
 
 No request is retried: each answer that is not complete and well-formed counts as a failure.
 """
@@ -18,9 +18,7 @@ from edgefleet.cli.demo.observations import ClientObservations
 from edgefleet.protocol.wire import encode
 from edgefleet.sim.load.measure_release import read_field
 
-CLASSES: Final = 10
 _JSON: Final = {"Content-Type": "application/json"}
-_READY: Final = "/v2/health/ready"
 
 
 class _Output(msgspec.Struct):
@@ -35,17 +33,26 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One image of a digit as a request body, and its label."""
+    """One case as a request body, and its label."""
 
     body: bytes
     label: int
 
 
-def read_questions(field: Path) -> tuple[Question, ...]:
-    """Every case of the field data. Raises OperatorError ``setting_invalid``."""
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The questions to one model, and the number of scores in each answer."""
+
+    model: str
+    classes: int
+    cases: tuple[Question, ...]
+
+
+def read_questions(model: str, field: Path) -> Questions:
+    """Every case of the model's field data. Raises OperatorError ``setting_invalid``."""
     data = read_field(field)
     ((name, pixels),) = data.inputs.items()
-    return tuple(
+    cases = tuple(
         Question(
             encode(
                 {
@@ -63,18 +70,22 @@ def read_questions(field: Path) -> tuple[Question, ...]:
         )
         for image, label in zip(pixels, data.labels, strict=True)
     )
+    return Questions(model, int(data.labels.max()) + 1, cases)
 
 
 class Client:
-    """Sends requests to one agent from the moment it is ready until ``stop``."""
+    """Asks one model of one agent, from the moment the model is ready there until ``stop``."""
 
-    def __init__(self, agent: str, host: str, port: int, questions: tuple[Question, ...]) -> None:
+    def __init__(self, agent: str, host: str, port: int, questions: Questions) -> None:
         self.agent = agent
-        self._path = "/v2/models/digits/infer"
+        self.model = questions.model
+        self._path = f"/v2/models/{questions.model}"
         self._connection = http.client.HTTPConnection(host, port, timeout=ASK_TIMEOUT_S)
         self._questions = questions
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"client-{agent}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"client-{agent}-{self.model}", daemon=True
+        )
         self.requests = 0
         self.failed = 0
         self._first_failure = ""
@@ -93,6 +104,7 @@ class Client:
     def observed(self) -> ClientObservations:
         return ClientObservations(
             agent=self.agent,
+            model=self.model,
             requests=self.requests,
             failed=self.failed,
             answered=dict(self._answered),
@@ -106,14 +118,14 @@ class Client:
         while not self._ready():
             if self._stop.wait(ASK_EVERY_S):
                 return
-        number = 0
+        number, cases = 0, self._questions.cases
         while not self._stop.wait(ASK_EVERY_S):
-            self._ask(self._questions[number % len(self._questions)])
+            self._ask(cases[number % len(cases)])
             number += 1
 
     def _ready(self) -> bool:
         try:
-            return self._send("GET", _READY, None)[0] == http.client.OK
+            return self._send("GET", f"{self._path}/ready", None)[0] == http.client.OK
         except (OSError, http.client.HTTPException):
             self._connection.close()
             return False
@@ -121,7 +133,7 @@ class Client:
     def _ask(self, question: Question) -> None:
         self.requests += 1
         try:
-            status, body = self._send("POST", self._path, question.body)
+            status, body = self._send("POST", f"{self._path}/infer", question.body)
             if status != http.client.OK:
                 self._fail(f"status {status}: {body[:200].decode(errors='replace')}")
                 return
@@ -131,7 +143,8 @@ class Client:
             self._fail(f"{type(error).__name__}: {error}")
             return
         scores = answer.outputs[0] if answer.outputs else _Output([], [])
-        if scores.shape != [1, CLASSES] or len(scores.data) != CLASSES:
+        classes = self._questions.classes
+        if scores.shape != [1, classes] or len(scores.data) != classes:
             self._fail(f"answer of shape {scores.shape}")
             return
         self.last = answer.model_version

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from edgefleet.sim.virtual.result import Point, Result
+from edgefleet.sim.virtual.result import Point, Result, RolloutResult
 from edgefleet.web.svg import element, polygon_path
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 900, 380, 70, 46, 44
@@ -15,9 +15,31 @@ _ACCOUNTS: Final = ("healthy", "in_trial", "failed")
 
 
 def draw(result: Result) -> str:
-    """The chart as the text of an SVG file."""
-    points = result.curve
-    span_s = max(1.0, points[-1].at_s if points else 1.0)
+    """The chart as the text of an SVG file. Several rollouts are drawn one below the other."""
+    panels = [
+        element("g", *_panel(result, rollout), transform=f"translate(0 {place * _HEIGHT})")
+        for place, rollout in enumerate(result.rollouts)
+    ]
+    verdicts = ", ".join(
+        f"{rollout.model} {rollout.verdict}" if len(panels) > 1 else rollout.verdict
+        for rollout in result.rollouts
+    )
+    drawn = element(
+        "svg",
+        element("style", _STYLE),
+        *panels,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT * len(panels)}",
+        role="img",
+        aria_label=f"Simulated rollout {result.scenario}: {verdicts}",
+    )
+    return f"{drawn}\n"
+
+
+def _panel(result: Result, rollout: RolloutResult) -> list[str]:
+    """One rollout."""
+    points = rollout.curve
+    span_s = max([1.0, *(one.curve[-1].at_s for one in result.rollouts if one.curve)])
     most = max([1, *(max(point.cut, _total(point)) for point in points)])
 
     def x(at_s: float) -> float:
@@ -26,7 +48,7 @@ def draw(result: Result) -> str:
     def y(count: float) -> float:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * count / most
 
-    inside = [element("style", _STYLE)]
+    inside: list[str] = []
     below = [0] * len(points)
     for account in _ACCOUNTS:
         above = [
@@ -39,6 +61,9 @@ def draw(result: Result) -> str:
             inside.append(element("path", d=path, class_=account))
         below = above
     cut = " ".join(f"{x(point.at_s):.1f},{y(point.cut):.1f}" for point in points)
+    name = result.scenario
+    if len(result.rollouts) > 1:
+        name = f"{name}, {rollout.id} ({rollout.model} {rollout.release})"
     inside.append(element("polyline", points=cut, class_="cut"))
     inside += [
         element("line", x1=_LEFT, x2=_WIDTH - 20, y1=y(0), y2=y(0), class_="axis"),
@@ -46,21 +71,13 @@ def draw(result: Result) -> str:
         element("text", "0", x=_LEFT - 8, y=y(0), text_anchor="end"),
         element("text", "start", x=_LEFT, y=_HEIGHT - 22),
         element("text", f"{span_s / 60:.0f} min", x=_WIDTH - 20, y=_HEIGHT - 22, text_anchor="end"),
-        element("text", f"{result.scenario}: {result.text}", x=_LEFT, y=22, class_="title"),
+        element("text", f"{name}: {rollout.text}", x=_LEFT, y=22, class_="title"),
     ]
     for number, account in enumerate(_ACCOUNTS):
         at = _LEFT + 120 + 130 * number
         inside.append(element("rect", x=at, y=_HEIGHT - 33, width=12, height=12, class_=account))
         inside.append(element("text", account.replace("_", " "), x=at + 18, y=_HEIGHT - 22))
-    drawn = element(
-        "svg",
-        *inside,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        role="img",
-        aria_label=f"Simulated rollout {result.scenario}: {result.verdict}",
-    )
-    return f"{drawn}\n"
+    return inside
 
 
 def _total(point: Point) -> int:

@@ -65,7 +65,7 @@ class ScenarioList(Wire, frozen=True, kw_only=True):
     "--draw",
     "picture",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a chart of the rollout to this SVG file.",
+    help="Write a chart of each rollout to this SVG file.",
 )
 @pass_invocation
 def run(
@@ -78,7 +78,7 @@ def run(
     gate: str | None,
     picture: Path | None,
 ) -> Exit:
-    """Simulate one rollout on a virtual fleet.
+    """Simulate the rollouts of a scenario on a virtual fleet.
 
     The engine and the agents are real; clock, network, disks and power are virtual. All invariants
     are checked during the run. The same seed gives the same trace digest.
@@ -139,7 +139,7 @@ def swarm(invocation: Invocation, seeds: int, first: int, processes: int, device
     "--draw",
     "picture",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a chart of the rollout to this SVG file.",
+    help="Write a chart of each rollout to this SVG file.",
 )
 @pass_invocation
 def replay(invocation: Invocation, seed: int, devices: int, picture: Path | None) -> Exit:

@@ -37,8 +37,9 @@ class DeviceModels:
 
     A release has a number, which never changes. The numbers of sets and activities may change with
     each ``intern``, so no other class keeps them. ``sets`` has the sets by number. The fleet reads
-    and writes ``set_at`` and ``activity_at``, an item of the columns for each row, because one more
-    call in each check-in costs too much. ``known_lists`` has the numbers for reports of one model.
+    ``set_at``, ``activity_at`` and ``digest_at``, an item of the columns for each row, because one
+    more call in each check-in costs too much. ``digest_at`` has the digest that a check-in of the
+    device should have. ``known_lists`` has the numbers for reports of one model.
     """
 
     def __init__(self) -> None:
@@ -52,15 +53,18 @@ class DeviceModels:
         self._alone: list[int] = []  # by release, the number of the set that has it alone
         self._set = np.zeros(0, np.uint16)
         self._activity = np.zeros(0, np.uint16)
-        self._sent_digest: dict[int, int] = {}  # row -> digest of a list that is kept in part only
+        self._digest: Digests = np.zeros(0, np.uint32)
+        self._kept_in_part: set[int] = set()  # rows with the digest of a list that is kept in part
         self._forget_numbers()
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` rows."""
         self._set = longer(self._set, capacity)
         self._activity = longer(self._activity, capacity)
+        self._digest = longer(self._digest, capacity)
         self.set_at = self._set.data
         self.activity_at = self._activity.data
+        self.digest_at = self._digest.data
 
     # Releases.
 
@@ -122,47 +126,37 @@ class DeviceModels:
                 self._applied[key] = found
         return found
 
+    def write(self, row: int, number: int, activity: int) -> None:
+        """Write the numbers of set and activity of a device."""
+        self.set_at[row] = number
+        self.activity_at[row] = activity
+        self.digest_at[row] = self._digest_of(number << 16 | activity)
+
     def digest_differs(self, row: int, sent: int) -> bool:
         """True if the device has other models than this table, and must send all of them."""
-        number, activity = self.set_at[row], self.activity_at[row]
-        key = number << 16 | activity
-        known = self._digests.get(key)
-        if known is None:
-            known = self._digest(key)
-        return sent != known and sent != self._sent_digest.get(row)
+        return self.digest_at[row] != sent
 
     def accept_digest(self, row: int, sent: int) -> None:
         """Accept the digest of a full list that this table may have in part only.
 
         It has no unpublished models and releases, and no set beyond its bound.
         """
-        self._sent_digest.pop(row, None)
-        if self.digest_differs(row, sent):
-            self._sent_digest[row] = sent
+        if self.digest_at[row] != sent:
+            self.digest_at[row] = sent
+            self._kept_in_part.add(row)
 
     def forget_digests(self) -> None:
         """Ask for the lists again that this table has in part only: a release was published."""
-        self._sent_digest.clear()
+        if self._kept_in_part:
+            self._write_digests(np.array(sorted(self._kept_in_part)))
+            self._kept_in_part.clear()
 
     # All devices.
 
     def all_digests_differ(self, rows: Rows, sent: Digests | int) -> Mask:
         """``digest_differs`` for each of the ascending ``rows``. ``sent`` has one or one a row."""
-        if len(self._idle_digests) < len(self._sets):
-            known = [self._digest(number << 16) for number in range(len(self._sets))]
-            self._idle_digests: Digests = np.array(known, np.uint32)
-        differs: Mask = self._idle_digests[gather(self._set, rows)] != sent
-        busy = np.flatnonzero(gather(self._activity, rows))
-        if len(busy):
-            keys = self._keys(rows[busy])
-            each = np.broadcast_to(np.asarray(sent, np.uint32), len(rows))[busy]
-            for key in np.unique(keys).tolist():
-                alike = keys == key
-                differs[busy[alike]] = each[alike] != self._digest(key)
-        for place in np.flatnonzero(differs).tolist() if self._sent_digest else ():
-            digest_of_row = sent if isinstance(sent, int) else int(sent[place])
-            differs[place] = self._sent_digest.get(int(rows[place])) != digest_of_row
-        return differs
+        mask: Mask = gather(self._digest, rows) != sent
+        return mask
 
     def write_reports(self, rows: Rows, reports: tuple[ModelReport, ...], *, full: bool) -> None:
         """``intern`` for many devices with the same reports, and write the numbers."""
@@ -175,12 +169,12 @@ class DeviceModels:
             number, activity = self.intern(int(mine[0]), reports, full=full)
             self._set[mine] = number
             self._activity[mine] = activity
+            self._digest[mine] = self._digest_of(number << 16 | activity)
 
     def accept_digests(self, rows: Rows, sent: int) -> None:
         """``accept_digest`` for many devices that sent the same list."""
-        if self._sent_digest or self.all_digests_differ(rows[:1], sent).any():
-            for row in rows.tolist():
-                self.accept_digest(row, sent)
+        for row in rows[self._digest[rows] != sent].tolist():
+            self.accept_digest(row, sent)
 
     def write_numbers(self, rows: Rows, releases: npt.NDArray[np.uint32]) -> bool:
         """Replace the models of idle devices, each by one release.
@@ -294,6 +288,7 @@ class DeviceModels:
         self._set[: len(kept.set)] = kept.set
         self._activity[: len(kept.activity)] = kept.activity
         self._forget_numbers()
+        self._write_digests(np.arange(len(kept.set)))
 
     # Numbers.
 
@@ -301,6 +296,7 @@ class DeviceModels:
         other = len(self._models) > 1 and bool((self._set[rows] != sets).any())
         self._set[rows] = sets
         self._activity[rows] = activity
+        self._write_digests(rows)
         return other
 
     def intern_one(self, model: str | None, release: str | None, phase: Phase) -> tuple[int, int]:
@@ -358,16 +354,22 @@ class DeviceModels:
         return {model: (releases.get(model), phases.get(model, _IDLE)) for model in models}
 
     def _keys(self, rows: Rows) -> npt.NDArray[np.uint32]:
-        """The key in ``_digests`` for each of ``rows``."""
+        """The number of the set and that of the activity of each of ``rows``, as one number."""
         return self._set[rows].astype(np.uint32) << np.uint32(16) | self._activity[rows]
 
-    def _digest(self, key: int) -> int:
+    def _digest_of(self, key: int) -> int:
         """The digest of a set and an activity. ``key`` has both numbers."""
         known = self._digests.get(key)
         if known is None:
             contents = self._contents(key >> 16, key & 0xFFFF)
             known = self._digests[key] = digest(_reports(contents))
         return known
+
+    def _write_digests(self, rows: Rows) -> None:
+        """Write the digests of ``rows`` anew, from their sets and activities."""
+        keys, places = np.unique(self._keys(rows), return_inverse=True)
+        digests = [self._digest_of(key) for key in keys.tolist()]
+        self._digest[rows] = np.array(digests, np.uint32)[places]
 
     def _of_sets(self, ask: Callable[[ReleaseSet], bool]) -> Answers:
         values = self._sets.values
@@ -379,7 +381,6 @@ class DeviceModels:
         self._alone = []
         self._applied: dict[tuple[int, tuple[ModelReport, ...]], tuple[int, int]] = {}
         self._digests: dict[int, int] = {}
-        self._idle_digests = np.zeros(0, np.uint32)  # by set, of devices without activity
         self._with_release: dict[int, Answers] = {}
         self._with_other: dict[str, Answers] = {}
         self._phases: dict[str, Answers] = {}

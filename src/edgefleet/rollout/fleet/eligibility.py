@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.release import ReleaseManifest, Variant
-from edgefleet.protocol.version import OLDEST, OLDEST_SERVED, ONE_MODEL, PROTOCOL, is_served
+from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL, is_served
 from edgefleet.rollout.fleet.columns import Mask
 from edgefleet.rollout.fleet.fleet import NOT_REPORTED, Kit
 
@@ -60,9 +60,3 @@ def all_too_old(protocols: npt.NDArray[np.uint8]) -> Mask:
     """``too_old`` for each of ``protocols``."""
     old: Mask = (protocols != NOT_REPORTED) & ((protocols < OLDEST_SERVED) | (protocols > PROTOCOL))
     return old
-
-
-def all_with_one_model(protocols: npt.NDArray[np.uint8]) -> Mask:
-    """``has_one_model`` for each of ``protocols``."""
-    found: Mask = (protocols >= OLDEST) & (protocols <= ONE_MODEL)
-    return found

@@ -1,4 +1,4 @@
-"""The fleet in columns: one row per device, 38 bytes plus the name, for any number of models.
+"""The fleet in columns: one row per device, 42 bytes plus the name, for any number of models.
 
 Rows are added and never removed, so the row number of a device never changes and its token can
 contain it. Labels are interned as whole sets, so a selector is evaluated once per distinct set. So
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import CheckIn, Phase
-from edgefleet.protocol.version import has_one_model, is_served
+from edgefleet.protocol.version import OLDEST, ONE_MODEL, has_one_model, is_served
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
@@ -54,6 +54,7 @@ class Fleet:
         self.offline_after_s = offline_after_s
         self.facts_version = 0  # grows when a device is added, or a fact behind eligibility changes
         self.limits_memory = False  # a device has reported the memory for its models
+        self.has_one_model_agents = False  # an agent has reported a version with one model
         self._names: list[str] = []
         self._rows: dict[str, int] = {}
         self._kits: list[Kit] = []
@@ -143,6 +144,7 @@ class Fleet:
 
     def _note_protocol(self, before: int, version: int) -> None:
         """Note that an agent has another version, if eligibility depends on the difference."""
+        self.has_one_model_agents = self.has_one_model_agents or has_one_model(version)
         served = is_served(version) != (before == NOT_REPORTED or is_served(before))
         models = has_one_model(version) != has_one_model(before) and self.models.model_count > 1
         if served or models:
@@ -243,6 +245,7 @@ class Fleet:
         self._last_seen[:end] = kept.last_seen
         self._seq[:end] = kept.seq
         self._protocol[:end] = kept.protocol
+        self.has_one_model_agents = any(map(has_one_model, np.unique(kept.protocol).tolist()))
         self.models.load(kept.models)
         self.facts_version += 1
 
@@ -270,6 +273,7 @@ class Fleet:
         self._set_models(row, *self.models.intern(row, report.models, full=True))
         self._last_seen_at[row] = report.last_seen
         self._protocol_at[row] = report.protocol
+        self.has_one_model_agents = self.has_one_model_agents or has_one_model(report.protocol)
         self._seq_at[row] = report.seq
         self._changed_at[row] = 0
         self.facts_version += 1
@@ -310,6 +314,12 @@ class Fleet:
         """The numbers of all releases on the device."""
         return self._sets[self._set_at[row]].numbers
 
+    def has_only_another(self, row: int, model: str) -> bool:
+        """True if the agent has one model, and that is another one: it must not be replaced."""
+        if not self.has_one_model_agents:
+            return False
+        return has_one_model(self._protocol_at[row]) and self.set_of(row).has_other(model)
+
     def hash(self, row: int) -> int:
         return self._hash_at[row]
 
@@ -320,6 +330,13 @@ class Fleet:
         return self._kit_at[row]
 
     # All devices, in columns. The columns are views: do not write to them, and do not keep them.
+
+    def all_have_only_another(self, rows: Rows, model: str) -> Mask:
+        """``has_only_another`` for each of the ascending ``rows``."""
+        if not self.has_one_model_agents:
+            return np.zeros(len(rows), np.bool_)
+        mask = all_with_one_model(gather(self._protocol, rows))
+        return mask & self.models.all_have_other(rows, model)
 
     @property
     def hashes(self) -> npt.NDArray[np.uint64]:
@@ -418,8 +435,7 @@ class Fleet:
     def _set_models(self, row: int, number: int, activity: int) -> None:
         """Write the release set and the activity of the device."""
         before = self._set_at[row]
-        self._set_at[row] = number
-        self._activity_at[row] = activity
+        self.models.write(row, number, activity)
         self._changed_at[row] = 1
         if number != before and self.models.model_count > 1:
             sets = self._sets
@@ -462,6 +478,12 @@ class Fleet:
         self._kit_at = self._kit.data
         self._protocol_at = self._protocol.data
         self._changed_at = self._changed.data
+
+
+def all_with_one_model(protocols: npt.NDArray[np.uint8]) -> Mask:
+    """``has_one_model`` for each of ``protocols``."""
+    found: Mask = (protocols >= OLDEST) & (protocols <= ONE_MODEL)
+    return found
 
 
 def _kept(protocol: int) -> int:

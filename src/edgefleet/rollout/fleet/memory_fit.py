@@ -20,8 +20,7 @@ import numpy.typing as npt
 from edgefleet.protocol.version import has_one_model
 from edgefleet.rollout.fleet.answers import Answers
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather
-from edgefleet.rollout.fleet.eligibility import all_with_one_model
-from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.fleet import Fleet, all_with_one_model
 
 _DENSE: Final = 1 << 22  # most possible kinds of devices that are counted in a table
 

@@ -8,14 +8,12 @@ import numpy.typing as npt
 
 from edgefleet.base.ids import mix64
 from edgefleet.protocol.release import Variant
-from edgefleet.protocol.version import has_one_model
 from edgefleet.rollout.fleet import cut
 from edgefleet.rollout.fleet.answers import Answers
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.eligibility import (
     Misfit,
     all_too_old,
-    all_with_one_model,
     misfit,
     too_old,
 )
@@ -88,10 +86,9 @@ class Scope:
 
     def misfit(self, row: int) -> Misfit | None:
         """The reason why the release does not fit the device. None if it fits."""
-        protocol = self._fleet.protocol(row)
-        if too_old(protocol):
+        if too_old(self._fleet.protocol(row)):
             return Misfit.AGENT_TOO_OLD
-        if has_one_model(protocol) and self._fleet.set_of(row).has_other(self._model):
+        if self._fleet.has_only_another(row, self._model):
             return Misfit.AGENT_ONE_MODEL
         found = misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants)
         return found or (None if self.room.fits(row) else Misfit.MEMORY_FULL)
@@ -102,10 +99,7 @@ class Scope:
             return kept[2][row]
         if not (self.labels[fleet.label_id(row)] and self.kits[fleet.kit_id(row)]):
             return False
-        protocol = fleet.protocol(row)
-        if too_old(protocol) or (
-            has_one_model(protocol) and fleet.set_of(row).has_other(self._model)
-        ):
+        if too_old(fleet.protocol(row)) or fleet.has_only_another(row, self._model):
             return False
         return not fleet.limits_memory or self.room.fits(row)
 
@@ -121,7 +115,7 @@ class Scope:
         fits = self.labels.all()[self._fleet.label_ids] & self.kits.all()[self._fleet.kit_ids]
         fits &= ~all_too_old(self._fleet.protocols)
         rows = np.flatnonzero(fits)
-        rows = rows[~self._have_another_model(rows)]
+        rows = rows[~self._fleet.all_have_only_another(rows, self._model)]
         return rows[~self.room.all_fit(rows)]
 
     def position(self, row: int) -> int:
@@ -261,7 +255,7 @@ class Scope:
     def _ask_eligible(self, rows: Rows) -> Mask:
         by_label, by_kit = self.labels.all(), self.kits.all()
         mask = ~all_too_old(self._fleet.protocols[rows])
-        mask &= ~self._have_another_model(rows)
+        mask &= ~self._fleet.all_have_only_another(rows, self._model)
         if not by_label.all():
             mask &= by_label[self._fleet.label_ids[rows]]
         if not by_kit.all():
@@ -270,18 +264,12 @@ class Scope:
             mask &= self.room.all_fit(rows)
         return mask
 
-    def _have_another_model(self, rows: Rows) -> Mask:
-        """For each row: True if the agent has one model, and that is another one."""
-        if self._fleet.models.model_count < 2:
-            return np.zeros(len(rows), np.bool_)
-        other = self._fleet.models.all_have_other(rows, self._model)
-        return other & all_with_one_model(self._fleet.protocols[rows])
-
     def _count_misfits(self) -> dict[str, int]:
         """Number of misfits by reason. Reads the columns of the fleet only if there can be any."""
         fleet, by_label, fits = self._fleet, self.labels.all(), self.kits.all()
         rows = np.arange(len(fleet))
-        old, other = all_too_old(fleet.protocols), self._have_another_model(rows)
+        old = all_too_old(fleet.protocols)
+        other = fleet.all_have_only_another(rows, self._model)
         full = ~self.room.all_fit(rows)
         if fits.all() and not old.any() and not other.any() and not full.any():
             return {}

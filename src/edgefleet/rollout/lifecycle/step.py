@@ -99,10 +99,14 @@ class Approved(Wire, frozen=True, kw_only=True):
 
 
 class RevertCompleted(Wire, frozen=True, kw_only=True):
-    """``left`` online devices still run the release at the end of the revert."""
+    """``left`` online devices still run the release at the end of the revert.
+
+    ``stranded`` devices keep the release, because they have no previous one.
+    """
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.REVERT_COMPLETED
     left: int = 0
+    stranded: int = 0
 
 
 Event = (
@@ -205,7 +209,7 @@ def step(
             state, audit = _failed(state, event.judgement, now, "refuse")
             return replace(state, ended_at=now), audit
         case RevertCompleted():
-            text = f"{state.text} {_left_text(event.left)}"
+            text = f"{state.text} {_left_text(event.left, event.stranded)}"
             state = replace(state, ended_at=now, text=text)
             return state, (_line(state, "gate", "reverted", text),)
         case _:
@@ -298,11 +302,17 @@ def _wave_text(state: RolloutState) -> str:
     )
 
 
-def _left_text(left: int) -> str:
-    if not left:
+def _left_text(left: int, stranded: int) -> str:
+    if not left and not stranded:
         return "No online device runs the release any more."
-    devices = "1 online device still runs" if left == 1 else f"{left} online devices still run"
-    return f"{devices} the release; each check-in is still answered with the revert."
+    texts: list[str] = []
+    if left:
+        devices = "1 online device still runs" if left == 1 else f"{left} online devices still run"
+        texts.append(f"{devices} the release; each check-in is still answered with the revert.")
+    if stranded:
+        devices = "1 device keeps" if stranded == 1 else f"{stranded} devices keep"
+        texts.append(f"{devices} the release, without a previous one to return to.")
+    return " ".join(texts)
 
 
 def _line(state: RolloutState, actor: str, action: str, detail: str) -> AuditLine:

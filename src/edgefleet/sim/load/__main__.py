@@ -26,7 +26,7 @@ from edgefleet.sim.load.disk import Shelf
 from edgefleet.sim.load.event_loop import EventLoop
 from edgefleet.sim.load.fleet import SimulatedFleet
 from edgefleet.sim.load.http_hub import HttpHub
-from edgefleet.sim.load.measure_release import MeasuringLaboratory, read_field
+from edgefleet.sim.load.measure_release import FieldData, MeasuringLaboratory, read_field
 from edgefleet.sim.load.population import population
 from edgefleet.sim.load.realtime import RealTime
 from edgefleet.sim.load.worker_threads import Workers
@@ -61,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--field",
         required=True,
-        type=Path,
-        metavar="FILE",
-        help=".npz with field data: inputs and labels",
+        action="append",
+        metavar="MODEL=FILE",
+        help=".npz with field data of a model: inputs and labels; once for each model",
     )
     add("--devices", type=int, default=1000, metavar="N", help="number of devices (default: 1000)")
     add("--seed", type=int, default=7, metavar="N", help="random seed (default: 7)")
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace) -> None:
     claims = _claims(given.claims, given.devices)
     trusted = {key.keyid: key for key in map(PublicKey.from_text, Trust.load(given.trust).keys)}
-    field = read_field(given.field)
+    fields = _fields(given.field)
     clock = SystemClock()
     world = EventLoop(clock.now())
     pacer = RealTime(world, clock)
@@ -98,7 +98,7 @@ def _run(given: argparse.Namespace) -> None:
                 world=world,
                 hub=hub,
                 shelf=Shelf(),
-                laboratory=MeasuringLaboratory(field, Path(folder), bench),
+                laboratory=MeasuringLaboratory(fields, Path(folder), bench),
                 trusted=trusted,
                 seed=given.seed,
             )
@@ -115,6 +115,18 @@ def _run(given: argparse.Namespace) -> None:
         _report_every_second(world, fleet)
         pacer.run()
         _print_report(fleet, "summary")
+
+
+def _fields(given: list[str]) -> dict[str, FieldData]:
+    """The field data by model. Raises OperatorError ``setting_invalid``."""
+    fields: dict[str, FieldData] = {}
+    for one in given:
+        model, equals, path = one.partition("=")
+        if not (model and equals and path):
+            message = f"--field is MODEL=FILE, and not {one!r}."
+            raise OperatorError("setting_invalid", message, field="field")
+        fields[model] = read_field(Path(path))
+    return fields
 
 
 def _claims(path: Path, count: int) -> list[str]:

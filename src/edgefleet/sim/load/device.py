@@ -17,7 +17,6 @@ from edgefleet.agent.state import (
     Pace,
     Slot,
     SlotName,
-    running,
     slot,
 )
 from edgefleet.agent.step import step
@@ -33,7 +32,7 @@ from edgefleet.sim.load.event_loop import Appointment, EventLoop, Scope
 from edgefleet.sim.load.fetch import Fetched, Fetching
 from edgefleet.sim.load.hub_api import Failed, HubApi
 from edgefleet.sim.load.link import LinkFacts, VirtualLink
-from edgefleet.sim.load.serving_process import Laboratory, ModelBehaviour, VirtualServing
+from edgefleet.sim.load.serving_process import Laboratory, ModelBehaviour, Served, VirtualServing
 
 _STATE: Final = "state.json"
 _POINTER: Final = "current"
@@ -67,7 +66,7 @@ class Surroundings:
 
 
 class SimDevice:
-    """A device, off until ``boot``. ``ran`` lists the releases it has served, in order."""
+    """A device, off until ``boot``. ``ran`` has the releases it has served, in order, by model."""
 
     def __init__(
         self,
@@ -78,7 +77,7 @@ class SimDevice:
         interval_s: float = INTERVAL_S,
     ) -> None:
         self.facts = facts
-        self.ran: tuple[str, ...] = ()
+        self.ran: dict[str, tuple[str, ...]] = {}
         self.state = self._new = AgentState(interval_s=interval_s)
         self.disk = VirtualDisk(around.shelf, facts.disk_bytes)
         self.link = VirtualLink(facts.link, Draws(around.seed, f"link/{facts.name}"))
@@ -89,15 +88,16 @@ class SimDevice:
         self._serving = VirtualServing(facts.requests_s, Draws(around.seed, f"use/{facts.name}"))
         self._stored = b""
         self._on = Scope(self._world)  # ends when the power is cut
-        self._work = Scope(self._world)  # ends with the current manifest, fetch or proof
+        self._work: dict[str, Scope] = {}  # by model: ends with its manifest, fetch or proof
+        self._switch = Scope(self._world)  # ends with the current Apply
         self._came: dict[str, int] = {}
         self._timer: Appointment | None = None
         self._awaited: tuple[int, Appointment] | None = None
 
     @property
-    def release(self) -> str | None:
-        """The release that the device serves, in trial or confirmed. None if it serves none."""
-        return next((found for one in self.state.models.values() if (found := running(one))), None)
+    def releases(self) -> dict[str, str]:
+        """The release of each model that its serving process serves, in trial or confirmed."""
+        return self._serving.releases
 
     @property
     def phase(self) -> Phase:
@@ -126,8 +126,8 @@ class SimDevice:
 
     def power_off(self) -> None:
         """Stop everything at once. The files on the disk remain."""
-        self._on.end()
-        self._work.end()
+        for scope in (self._on, self._switch, *self._work.values()):
+            scope.end()
         self._came.clear()
         self._serving.stop()
         self._timer = self._awaited = None
@@ -153,16 +153,16 @@ class SimDevice:
             case do.Fetch():
                 self._fetching(effect).file(effect, self._around.hub, self._token)
             case do.Prove():
-                self._new_work()
-                self._study(self._work, effect.slot, effect.installed, partial(self._prove, effect))
+                proved = partial(self._prove, effect)
+                self._study(self._new_work(effect.model), effect.slot, effect.installed, proved)
             case do.CancelStaging():
-                self._work.end()
+                self._new_work(effect.model)
             case do.Apply():
-                wanted = do.routed(effect.models[0])
-                self._study(
-                    self._on, wanted.slot, wanted.installed, partial(self._activate, effect)
-                )
+                self._switch.end()
+                self._switch = Scope(self._world)
+                self._apply(effect, ())
             case do.StopServing():
+                self._switch.end()
                 self._serving.stop()
                 self._on.after(0.0, self._probe)
             case do.Probe():
@@ -219,17 +219,19 @@ class SimDevice:
         else:
             self._happen(happened.CheckInAnswered(seq=seq, answer=answer, draw=draw))
 
-    # Work: the manifest, the files, the proof. One at a time.
+    # Work on a model: the manifest, the files, the proof. One at a time for each model.
 
-    def _new_work(self) -> None:
-        self._work.end()
-        self._work = Scope(self._world)
+    def _new_work(self, model: str) -> Scope:
+        """End the work on the model. Returns the scope of the next."""
+        if model in self._work:
+            self._work[model].end()
+        self._work[model] = scope = Scope(self._world)
+        return scope
 
     def _fetching(self, effect: do.FetchManifest | do.Fetch) -> Fetching:
-        self._new_work()
         return Fetching(
             self._world,
-            self._work,
+            self._new_work(effect.model),
             link=self.link,
             disk=self.disk,
             shelf=self._around.shelf,
@@ -263,38 +265,55 @@ class SimDevice:
             self._around.laboratory.study(installed, model, golden, scope.guarded(done))
 
     def _prove(self, effect: do.Prove, behaviour: ModelBehaviour | Failed) -> None:
+        work = self._work[effect.model]
         if isinstance(behaviour, Failed):
-            self._work.after(0.0, partial(self._worked, effect.model, effect.job, behaviour))
+            work.after(0.0, partial(self._worked, effect.model, effect.job, behaviour))
             return
         proof = behaviour.proof
         took_s = proof.load_ms / 1e3 + proof.cases * proof.latency_us_p50 / 1e6
         proved = happened.Proved(model=effect.model, job=effect.job, result=proof)
-        self._work.after(took_s, partial(self._happen, proved))
+        work.after(took_s, partial(self._happen, proved))
 
-    def _activate(self, effect: do.Apply, behaviour: ModelBehaviour | Failed) -> None:
-        load_s = 0.0 if isinstance(behaviour, Failed) else behaviour.proof.load_ms / 1e3
-        self._on.after(load_s, partial(self._swap, effect, behaviour))
+    # Switches of the serving process.
 
-    def _swap(self, effect: do.Apply, behaviour: ModelBehaviour | Failed) -> None:
-        now, (model,) = self._world.now(), effect.models
-        installed = do.routed(model).installed
-        if isinstance(behaviour, ModelBehaviour):
-            if not self._serving.serves(installed):
-                self._serving.swap(now, installed, behaviour)
-                if installed.release not in self.ran:
-                    self.ran = (*self.ran, installed.release)
-            self._serving.applied(effect.generation, on_trial=model.trial is not None)
-        status = self._serving.status(now)
-        if isinstance(behaviour, Failed) or status is None:
-            detail = behaviour.detail if isinstance(behaviour, Failed) else ""
-            draw = self._draws.uniform()
-            self._happen(
-                happened.ActivationFailed(
-                    job=effect.job, reason=Reason.LOAD, detail=detail, draw=draw
-                )
+    def _apply(self, effect: do.Apply, studied: tuple[Served, ...]) -> None:
+        """Study the next model of the wanted set. With all ``studied``, load them and switch."""
+        if len(studied) < len(effect.models):
+            wanted = do.routed(effect.models[len(studied)])
+            done = partial(self._studied, effect, studied)
+            self._study(self._switch, wanted.slot, wanted.installed, done)
+            return
+        swapped = [one for one in studied if not self._serving.serves(one.installed)]
+        load_s = sum(one.behaviour.proof.load_ms for one in swapped) / 1e3
+        self._switch.after(load_s, partial(self._swap, effect, studied))
+
+    def _studied(
+        self, effect: do.Apply, studied: tuple[Served, ...], behaviour: ModelBehaviour | Failed
+    ) -> None:
+        wanted = effect.models[len(studied)]
+        if isinstance(behaviour, Failed):
+            failed = happened.ActivationFailed(
+                job=effect.job,
+                reason=Reason.LOAD,
+                detail=behaviour.detail,
+                draw=self._draws.uniform(),
+                model=wanted.model,
             )
-        else:
-            self._happen(happened.Activated(job=effect.job, status=status))
+            self._switch.after(0.0, partial(self._happen, failed))
+            return
+        installed, on_trial = do.routed(wanted).installed, wanted.trial is not None
+        self._apply(effect, (*studied, Served(installed, behaviour, on_trial)))
+
+    def _swap(self, effect: do.Apply, studied: tuple[Served, ...]) -> None:
+        now = self._world.now()
+        self._serving.apply(now, effect.generation, studied)
+        for model, release in self._serving.releases.items():
+            ran = self.ran.get(model, ())
+            if release not in ran:
+                self.ran[model] = (*ran, release)
+        status = self._serving.status(now)
+        assert status is not None, "an Apply has a model"  # noqa: S101 - a defect, not input
+        self._happen(happened.Activated(job=effect.job, status=status))
 
     def _probe(self) -> None:
         status = self._serving.status(self._world.now())

@@ -1,6 +1,7 @@
 """A fleet of simulated devices: enrolment, start, and counts."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
@@ -20,9 +21,10 @@ class FleetReport(Wire, frozen=True, kw_only=True):
     at: float
     devices: int  # enrolled
     link_up: int  # of these, with a working link now
-    on_release: dict[str, int]  # release served -> devices, "" for none yet
-    ran: dict[str, int]  # release -> devices that ever served it, in trial or confirmed
-    ran_now: dict[str, dict[str, int]]  # the same devices, by the release that they serve now
+    on_release: dict[str, dict[str, int]]  # model -> release served -> devices
+    ran: dict[str, dict[str, int]]  # model -> release -> devices that ever served it, also in trial
+    # The same devices, by the release of the model that they serve now, "" for none.
+    ran_now: dict[str, dict[str, dict[str, int]]]
     phases: dict[str, int]
     cpu_s: float = 0.0  # of the whole process
 
@@ -52,18 +54,26 @@ class SimulatedFleet:
     def report(self, kind: Literal["progress", "summary"], *, cpu_s: float = 0.0) -> FleetReport:
         now = self._around.world.now()
         devices = self.devices.values()
-        ran_now: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        on_release: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        ran: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        ran_now: defaultdict[str, defaultdict[str, Counter[str]]]
+        ran_now = defaultdict(lambda: defaultdict(Counter))
         for device in devices:
-            for release in device.ran:
-                ran_now[release][device.release or ""] += 1
+            serves = device.releases
+            for model, release in serves.items():
+                on_release[model][release] += 1
+            for model, releases in device.ran.items():
+                ran[model].update(releases)
+                for release in releases:
+                    ran_now[model][release][serves.get(model, "")] += 1
         return FleetReport(
             kind=kind,
             at=now,
             devices=len(devices),
             link_up=sum(device.link.up(now) for device in devices),
-            on_release=_sorted(Counter(device.release or "" for device in devices)),
-            ran=_sorted(Counter(release for device in devices for release in device.ran)),
-            ran_now={release: _sorted(counts) for release, counts in sorted(ran_now.items())},
+            on_release=_sorted_by_model(on_release),
+            ran=_sorted_by_model(ran),
+            ran_now={model: _sorted_by_model(found) for model, found in sorted(ran_now.items())},
             phases=_sorted(Counter(device.phase.value for device in devices)),
             cpu_s=cpu_s,
         )
@@ -82,3 +92,7 @@ class SimulatedFleet:
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
+
+
+def _sorted_by_model(counts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {model: _sorted(found) for model, found in sorted(counts.items())}

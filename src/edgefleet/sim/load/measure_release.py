@@ -60,9 +60,12 @@ def read_field(path: Path) -> FieldData:
 
 
 def measure(
-    installed: InstalledRelease, model: Path, golden: Path, field: FieldData
+    installed: InstalledRelease, model: Path, golden: Path, field: FieldData | None
 ) -> ModelBehaviour:
-    """Run the golden set as a device does. If it passes, also run all of ``field``."""
+    """Run the golden set as a device does. If it passes, also run all of ``field``.
+
+    Without field data the release counts as one that cannot be loaded.
+    """
     before_kib = memory_kib()
     proof = prove(
         ProveRequest(
@@ -74,18 +77,22 @@ def measure(
     )
     if not proof.passed:
         return _refused(proof)
+    if field is None:
+        return _not_loaded(f"There is no field data of the model {installed.model}.")
     try:
         return _in_the_field(installed, model, field, proof, before_kib)
     except (EdgefleetError, KeyError) as error:
-        detail = f"The release cannot be served: {error}"
-        return _refused(ProveResult(passed=False, reason="load_failed", detail=detail[:500]))
+        return _not_loaded(f"The release cannot be served: {error}")
 
 
 class MeasuringLaboratory:
-    """Measures a release at its first use, in ``threads``. ``folder`` is for temporary files."""
+    """Measures a release at its first use, in ``threads``. ``folder`` is for temporary files.
 
-    def __init__(self, field: FieldData, folder: Path, threads: Workers) -> None:
-        self._field = field
+    ``fields`` has the field data of each model. A model without any cannot be served.
+    """
+
+    def __init__(self, fields: Mapping[str, FieldData], folder: Path, threads: Workers) -> None:
+        self._fields = fields
         self._folder = folder
         self._threads = threads
         self._known: dict[tuple[str, str], ModelBehaviour] = {}
@@ -120,7 +127,7 @@ class MeasuringLaboratory:
             path = self._folder / f"{key[1]}-{artifact.sha256}"
             path.write_bytes(data)
             paths.append(path)
-        behaviour = measure(installed, paths[0], paths[1], self._field)
+        behaviour = measure(installed, paths[0], paths[1], self._fields.get(installed.model))
         self._threads.post(partial(self._measured, key, behaviour))
 
     def _measured(self, key: tuple[str, str], behaviour: ModelBehaviour) -> None:
@@ -158,3 +165,7 @@ def _in_the_field(
 
 def _refused(proof: ProveResult) -> ModelBehaviour:
     return ModelBehaviour(proof, _UNKNOWN, 0.0, proof.latency_us_p50, proof.latency_us_p50, 0)
+
+
+def _not_loaded(detail: str) -> ModelBehaviour:
+    return _refused(ProveResult(passed=False, reason="load_failed", detail=detail[:500]))

@@ -35,7 +35,7 @@ class Mix:
     flapping: float = 0.05
     slow: float = 0.10
     quiet: float = 0.15
-    away_s: tuple[float, float] = (60.0, 64.0)
+    away_s: tuple[float, float] = (40.0, 44.0)
     busy_requests_s: tuple[float, float] = (14.0, 20.0)
     quiet_requests_s: tuple[float, float] = (0.5, 1.5)
 

@@ -1,7 +1,7 @@
 """The behaviour of a release on a simulated device, and the virtual process that serves it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from edgefleet.agent.state import InstalledRelease
@@ -39,100 +39,103 @@ class Laboratory(Protocol):
         ...
 
 
-class VirtualServing:
-    """One device's serving process: its release, and the inference requests it receives.
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A release that receives the requests of its model."""
 
-    ``requests_s`` requests arrive per second, at equal intervals. Each draws a confidence from the
-    release's distribution, with the device's own random numbers.
+    installed: InstalledRelease
+    behaviour: ModelBehaviour
+    on_trial: bool = False
+    came: int = 0  # requests from time 0 to the last probe
+    stats: LiveStats = field(default_factory=LiveStats)
+
+
+class VirtualServing:
+    """One device's serving process: its models, and the inference requests that they receive.
+
+    Each model receives ``requests_s`` requests per second, at equal intervals. Each request draws a
+    confidence from the release's distribution, with the device's own random numbers.
     """
 
-    __slots__ = (
-        "_behaviour",
-        "_came",
-        "_draws",
-        "_generation",
-        "_installed",
-        "_on_trial",
-        "_phase",
-        "_pid",
-        "_requests_s",
-        "_stats",
-    )
+    __slots__ = ("_draws", "_generation", "_phase", "_pid", "_requests_s", "_served")
 
     def __init__(self, requests_s: float, draws: Draws) -> None:
         self._requests_s = requests_s
         self._draws = draws
         self._pid = 1
-        self._installed: InstalledRelease | None = None
-        self._behaviour: ModelBehaviour | None = None
+        self._served: dict[str, Served] = {}
         self._generation = 0
-        self._on_trial = False
         self._phase = draws.uniform()
-        self._came = 0  # requests from time 0 to the last probe
-        self._stats = LiveStats()
 
     @property
-    def alive(self) -> bool:
-        return self._installed is not None
+    def releases(self) -> dict[str, str]:
+        """The served release of each model."""
+        return {model: served.installed.release for model, served in self._served.items()}
 
     def serves(self, installed: InstalledRelease) -> bool:
-        mine = self._installed
-        return mine is not None and (mine.model, mine.release, mine.variant.artifact) == (
-            installed.model,
-            installed.release,
-            installed.variant.artifact,
-        )
+        served = self._served.get(installed.model)
+        return served is not None and _same(served.installed, installed)
 
-    def swap(self, now: float, installed: InstalledRelease, behaviour: ModelBehaviour) -> None:
-        """Serve ``installed`` from now on. Its counters start at zero."""
-        self._installed, self._behaviour = installed, behaviour
-        self._came = self._requests(now)
-        self._stats = LiveStats(memory_mib=behaviour.memory_mib)
-
-    def applied(self, generation: int, *, on_trial: bool) -> None:
-        """Record the set that the process serves now."""
-        self._generation, self._on_trial = generation, on_trial
+    def apply(self, now: float, generation: int, wanted: Sequence[Served]) -> None:
+        """Serve ``wanted`` and no other model. The counters of a new release start at zero."""
+        self._generation = generation
+        before, self._served = self._served, {}
+        for one in wanted:
+            old = before.get(one.installed.model)
+            if old is not None and _same(old.installed, one.installed):
+                served = replace(old, on_trial=one.on_trial)
+            else:
+                stats = LiveStats(memory_mib=one.behaviour.memory_mib)
+                served = replace(one, came=self._requests(now), stats=stats)
+            self._served[one.installed.model] = served
 
     def stop(self) -> None:
         """End the process. The next one has another pid."""
-        self._installed = self._behaviour = None
-        self._stats = LiveStats()
+        self._served = {}
         self._pid += 1
 
     def status(self, now: float) -> ServingStatus | None:
         """The status that a probe of the process returns. None if it is not running."""
-        installed, behaviour = self._installed, self._behaviour
-        if installed is None or behaviour is None:
+        if not self._served:
             return None
-        before, self._came = self._came, self._requests(now)
-        if came := self._came - before:
-            self._stats = self._more(behaviour, came)
+        self._served = {model: self._until(now, one) for model, one in self._served.items()}
         return ServingStatus(
             pid=self._pid,
             generation=self._generation,
-            models=(
+            models=tuple(
                 ModelStatus(
-                    model=installed.model,
-                    release=installed.release,
-                    artifact_sha256=installed.variant.artifact.sha256,
+                    model=model,
+                    release=one.installed.release,
+                    artifact_sha256=one.installed.variant.artifact.sha256,
                     ready=True,
-                    on_trial=self._on_trial,
-                    stats=self._stats,
-                ),
+                    on_trial=one.on_trial,
+                    stats=one.stats,
+                )
+                for model, one in self._served.items()
             ),
         )
 
     def _requests(self, now: float) -> int:
         return int(now * self._requests_s + self._phase)
 
-    def _more(self, behaviour: ModelBehaviour, came: int) -> LiveStats:
+    def _until(self, now: float, served: Served) -> Served:
+        """Count the requests that came until ``now``."""
+        total = self._requests(now)
+        came, behaviour, stats = total - served.came, served.behaviour, served.stats
+        if not came:
+            return served
         scores = behaviour.confidences
         drawn = sum(map(scores.__getitem__, self._draws.token(came)))
-        return LiveStats(
-            requests=self._stats.requests + came,
-            confidence_sum=self._stats.confidence_sum + drawn,
-            confidence_count=self._stats.confidence_count + came,
+        grown = LiveStats(
+            requests=stats.requests + came,
+            confidence_sum=stats.confidence_sum + drawn,
+            confidence_count=stats.confidence_count + came,
             latency_us_p50=behaviour.latency_us_p50,
             latency_us_p95=behaviour.latency_us_p95,
             memory_mib=behaviour.memory_mib,
         )
+        return replace(served, came=total, stats=grown)
+
+
+def _same(one: InstalledRelease, other: InstalledRelease) -> bool:
+    return (one.release, one.variant.artifact) == (other.release, other.variant.artifact)

@@ -11,7 +11,6 @@ from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.sim.virtual.scenario import Scenario, Span
 
 Floats = npt.NDArray[np.float64]
-_HAS_MODEL = 0.6  # share of the devices with a model, if there are several
 
 
 class DeviceFaults:
@@ -44,7 +43,7 @@ class DeviceFaults:
         self.dead: Mask = np.zeros(count, np.bool_)
         chance = np.random.default_rng((seed, 1))  # apart: one model draws nothing
         self.one_model: Mask = chance.random(count) < fleet.one_model_agents
-        self.has = _subsets(chance, scenario.models, self.one_model)
+        self.has = _subsets(chance, scenario.models, fleet.model_share, self.one_model)
         self.subset = sum(
             (has.astype(np.uint8) << place for place, has in enumerate(self.has.values())),
             np.zeros(count, np.uint8),
@@ -152,7 +151,7 @@ class DeviceFaults:
 
 
 def _subsets(
-    chance: np.random.Generator, models: tuple[str, ...], one_model: Mask
+    chance: np.random.Generator, models: tuple[str, ...], share: float, one_model: Mask
 ) -> dict[str, Mask]:
     """By model, the devices that run it at the start. Each has a model, and the first has all.
 
@@ -160,7 +159,7 @@ def _subsets(
     """
     count = len(one_model)
     one_model[:1] = False
-    has = chance.random((len(models), count)) < _HAS_MODEL
+    has = chance.random((len(models), count)) < share
     has[:, 0] = True
     only = chance.integers(0, len(models), count)
     alone = one_model | ~has.any(axis=0)

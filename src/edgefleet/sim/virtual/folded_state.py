@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgefleet.agent.state import AgentState, ModelState, Soft, running
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import ModelReport, digest
-from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.fleet.columns import Rows, gather
 
 _replace: Final = msgspec.structs.replace
 
@@ -28,7 +28,8 @@ class FoldedStates:
         self._reserved = np.zeros(count, np.int32)
         self._shapes: list[AgentState] = []
         self._reports: list[tuple[ModelReport, ...]] = []
-        self._digests: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
+        self._digest = np.zeros(count, np.uint32)
+        self._digests: list[int] = []
         self._numbers: dict[Any, int] = {}
 
     def fold(self, rows: Rows, state: AgentState) -> None:
@@ -38,8 +39,9 @@ class FoldedStates:
             number = self._numbers[_key(state)] = len(self._shapes)
             self._shapes.append(_replace(state, soft=Soft(), seq_reserved=0))
             self._reports.append(reports_of(state))
-            self._digests = np.array([digest(each) for each in self._reports], np.uint32)
+            self._digests.append(digest(self._reports[number]))
         self._shape[rows] = number
+        self._digest[rows] = self._digests[number]
         self._seq[rows] = state.soft.seq
         self._reserved[rows] = state.seq_reserved
 
@@ -62,8 +64,8 @@ class FoldedStates:
         return _replace(shape, seq_reserved=self._reserved.item(row), soft=soft)
 
     def digests(self, rows: Rows) -> npt.NDArray[np.uint32]:
-        """The digest of its models in the heartbeats of each of ``rows``."""
-        return self._digests[self._shape[rows]]
+        """The digest of its models in the heartbeats of each of the ascending ``rows``."""
+        return gather(self._digest, rows)
 
     def reports(self, row: int) -> tuple[ModelReport, ...]:
         """The models on the device."""

@@ -89,6 +89,9 @@ class Checker:
     def activated(self, rows: Rows, model: str, release: str, action: str, now: float) -> None:
         """The devices serve the release from now on. ``action`` is install, revert or restore."""
 
+    def confirmed(self, rows: Rows, model: str, release: str, now: float) -> None:
+        """The release became the confirmed one of the model on the devices, by their pointer."""
+
     def dropped(self, rows: Rows, model: str, now: float, *, on_trial: bool) -> None:
         """The devices no longer serve the model, whose release was ``on_trial`` or confirmed."""
 
@@ -120,6 +123,7 @@ class Witnesses:
         self.changed = _overriding(checkers, "changed")
         self.stepped = _overriding(checkers, "stepped")
         self.activated = _overriding(checkers, "activated")
+        self.confirmed = _overriding(checkers, "confirmed")
         self.dropped = _overriding(checkers, "dropped")
         self.switching = _overriding(checkers, "switching")
         self.listed = _overriding(checkers, "listed")

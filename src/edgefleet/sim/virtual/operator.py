@@ -1,4 +1,4 @@
-"""Simulated operators: they approve waves, and end a rollout that no gate decides."""
+"""Simulated operators: they start rollouts, approve waves, and end what no gate decides."""
 
 from edgefleet.protocol.rollout import Status, Verb
 from edgefleet.protocol.why import WaitCode
@@ -11,32 +11,36 @@ _UNDECIDED = {WaitCode.INCONCLUSIVE, WaitCode.SAMPLE, WaitCode.HALTED, WaitCode.
 
 
 class Operator:
-    """``verb`` is the verb that ended a rollout which did not end by itself, else empty."""
+    """``verbs`` are the verbs that ended rollouts which did not end by themselves, by rollout."""
 
     def __init__(self, environment: Environment) -> None:
-        self.verb = ""
-        self._ended: set[str] = set()
+        self.verbs: dict[str, str] = {}
         self._environment = environment
 
     def act(self, state: RolloutState) -> None:
-        """Approve if it is time, and end an undecided rollout ``person_s`` after healing."""
+        """Approve if it is time, and end an undecided rollout ``person_s`` after healing.
+
+        A planned rollout is started again: the hub crashed before it stored the start.
+        """
         environment = self._environment
         hub, now = environment.hub, environment.now
+        if state.status is Status.PLANNED:
+            hub.command(state.id, Verb.START, now)
+            return
         healed_s = now - environment.start - environment.scenario.heal_s
         if state.status is Status.RUNNING and missing(state) and now >= _agreed_at(state):
             hub.approve(state.id, f"person-{len(state.approvals) + 1}", now)
         if (
             healed_s < environment.scenario.person_s
             or state.status not in OPEN
-            or state.id in self._ended
+            or state.id in self.verbs
         ):
             return
         waits = {wait.code for wait in hub.engine.why_rollout(state.id, now).waits}
         if waits & _UNDECIDED:
             verb = Verb.REVERT if state.started_at is not None else Verb.HALT
             if hub.command(state.id, verb, now):
-                self._ended.add(state.id)
-                self.verb = self.verb or verb.value
+                self.verbs[state.id] = verb.value
 
 
 def _agreed_at(state: RolloutState) -> float:

@@ -1,7 +1,7 @@
 """The result of a run: its verdict, waves, faults, cost and curve."""
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from edgefleet.rollout.fleet.columns import Mask
 from edgefleet.sim.virtual.device_faults import DeviceFaults
 from edgefleet.sim.virtual.devices import Devices
 from edgefleet.sim.virtual.observer import Violation, Witnesses
-from edgefleet.sim.virtual.scenario import ROLLOUT, Faults
+from edgefleet.sim.virtual.scenario import Faults
 
 
 class Point(Wire, frozen=True, kw_only=True):
@@ -37,8 +37,28 @@ class WaveResult(Wire, frozen=True, kw_only=True):
     reason: str
 
 
+class RolloutResult(Wire, frozen=True, kw_only=True):
+    """One rollout of a run."""
+
+    id: str
+    model: str
+    release: str
+    verdict: str
+    reason: str
+    text: str
+    person: str  # the verb with which a person ended the rollout, else empty
+    waves: tuple[WaveResult, ...]
+    exposed: int
+    ended_s: float | None
+    curve: tuple[Point, ...] = ()
+
+
 class Result(Wire, frozen=True, kw_only=True):
-    """One run. Equal seeds and code give an equal ``trace_digest`` on every machine."""
+    """One run. Equal seeds and code give an equal ``trace_digest`` on every machine.
+
+    ``rollouts`` are all rollouts of the run, in the order of the scenario. The fields of a
+    rollout in this record itself are those of the first one; only ``person`` is of any of them.
+    """
 
     scenario: str
     devices: int
@@ -67,6 +87,7 @@ class Result(Wire, frozen=True, kw_only=True):
     faults: dict[str, int]
     trace_digest: str
     curve: tuple[Point, ...] = ()
+    rollouts: tuple[RolloutResult, ...] = ()
 
 
 def result_of(
@@ -76,15 +97,29 @@ def result_of(
     name: str,
     seed: int,
     finished: bool,
-    person: str,
-    curve: Sequence[Point],
+    persons: Mapping[str, str],
+    curves: Mapping[str, Sequence[Point]],
     wall_s: float,
     cpu_s: float,
 ) -> Result:
-    """The result up to now. Call it during or after a run."""
+    """The result up to now. Call it during or after a run.
+
+    ``persons`` are the verbs with which a person ended a rollout, by rollout, as are ``curves``.
+    """
     environment = devices.environment
     hub, facts, start = environment.hub, environment.facts, environment.start
-    view = hub.engine.view(ROLLOUT, environment.now)
+    planned = {state.id for state in hub.engine.states()}
+    rollouts = tuple(
+        _rollout(
+            hub.engine.view(rollout, environment.now),
+            start,
+            person=persons.get(rollout, ""),
+            curve=curves.get(rollout, ()),
+        )
+        for rollout in environment.scenario.rollouts.values()
+        if rollout in planned
+    )
+    first = rollouts[0]
     heartbeats = devices.idle.heartbeats
     events = devices.events + heartbeats
     faults = {**environment.suffered, **_marred(facts, environment.scenario.faults, start)}
@@ -106,6 +141,27 @@ def result_of(
         violated=tuple(witnesses.violations),
         by_checker=dict(witnesses.by_checker),
         finished=finished,
+        verdict=first.verdict,
+        reason=first.reason,
+        text=first.text,
+        person=next(iter(persons.values()), ""),
+        waves=first.waves,
+        exposed=first.exposed,
+        ended_s=first.ended_s,
+        faults=dict(sorted(faults.items())),
+        trace_digest=hub.trace.digest(),
+        curve=first.curve,
+        rollouts=rollouts,
+    )
+
+
+def _rollout(
+    view: RolloutView, start: float, *, person: str, curve: Sequence[Point]
+) -> RolloutResult:
+    return RolloutResult(
+        id=view.id,
+        model=view.model,
+        release=view.release,
         verdict=view.status.value,
         reason=view.reason,
         text=view.text,
@@ -113,8 +169,6 @@ def result_of(
         waves=_waves(view, start),
         exposed=view.exposed,
         ended_s=None if view.ended_at is None else view.ended_at - start,
-        faults=dict(sorted(faults.items())),
-        trace_digest=hub.trace.digest(),
         curve=tuple(curve),
     )
 

@@ -19,7 +19,7 @@ from edgefleet.rollout.fleet.columns import Mask
 from edgefleet.sim.virtual import initial_state as baseline
 from edgefleet.sim.virtual.checkers import ALL
 from edgefleet.sim.virtual.checkers.soak import Soak
-from edgefleet.sim.virtual.curve import Curve
+from edgefleet.sim.virtual.curve import Curves
 from edgefleet.sim.virtual.device_faults import DeviceFaults
 from edgefleet.sim.virtual.devices import Devices
 from edgefleet.sim.virtual.environment import Environment
@@ -85,7 +85,7 @@ class Run:
         self._rollouts = scenario.rollouts
         self._incidents = Incidents(self.devices, chance, salt=mix64(seed))
         self._person = Operator(self.environment)
-        self._curve = Curve(self.environment, self._began, progress)
+        self._curves = Curves(self.environment, self._began, progress)
 
     # The view for checkers.
 
@@ -120,7 +120,17 @@ class Run:
         return self.environment.serving[model][: len(self.engine.fleet)]
 
     def has(self, model: str) -> Mask:
-        return self.facts.has[model][: len(self.engine.fleet)]
+        count, facts = len(self.engine.fleet), self.facts
+        has = facts.has[model][:count]
+        if not facts.one_model.any() or count <= facts.devices:
+            return has
+        others = [self.serves(other) > 0 for other in self.models if other != model]
+        if not others:
+            return has
+        bound = facts.one_model[:count] & np.any(others, axis=0)
+        bound[: facts.devices] = False
+        mask: Mask = has & ~bound
+        return mask
 
     def settled(self) -> Mask:
         return self.devices.idle.resting(len(self.engine.fleet))
@@ -163,7 +173,7 @@ class Run:
 
     def _set_up(self) -> None:
         baseline.set_up(self.devices)
-        self._curve.log(f"fleet of {self.facts.devices}")
+        self._curves.log(f"fleet of {self.facts.devices}")
         salt = mix64(self._seed)
         self.hub.plan(self.scenario.rollout, rollout_id=ROLLOUT, salt=salt, now=self.start)
         self.hub.command(ROLLOUT, Verb.START, self.start)
@@ -245,7 +255,7 @@ class Run:
         for state in self.engine.states():
             if state.id in self._rollouts.values():
                 self._person.act(state)
-        self._curve.note()
+        self._curves.note()
 
     def _over(self) -> bool:
         return not self.hub.down_until and not self.engine.open_rollouts()
@@ -267,8 +277,8 @@ class Run:
             name=self._name,
             seed=self._seed,
             finished=finished,
-            person=self._person.verb,
-            curve=self._curve.points,
+            persons=self._person.verbs,
+            curves=self._curves.points,
             wall_s=time.perf_counter() - self._began,
             cpu_s=time.process_time() - self._began_cpu,
         )

@@ -104,6 +104,7 @@ class Population(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     profiles: tuple[str, ...] = ("generic_x86", "jetson_nano", "raspberry_pi")
     newcomers: Share = 0.0
     models: Annotated[int, Meta(ge=1, le=len(MODELS))] = 1
+    model_share: Share = 0.6  # devices that run a model at the start, for each of several
     one_model_agents: Share = 0.0  # devices with an agent of protocol 2
     timezones: tuple[str, ...] = ()  # values of the devices' label ``timezone``, in turn
     bytes_s: Annotated[float, Meta(gt=0.0)] = 1_000_000.0

@@ -8,6 +8,7 @@ import msgspec
 from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
 from edgefleet.agent.event import Event
+from edgefleet.agent.state import slot
 from edgefleet.sim.virtual.active_device import ActiveDevice, Served, bricks, burns, luck_with
 from edgefleet.sim.virtual.environment import NOTHING, NUMBERS, Environment
 from edgefleet.sim.virtual.scenario import NEW, Truth
@@ -74,7 +75,14 @@ class ServingProcesses:
         self.soon.append((live, live.life, probed))
 
     def move_pointer(self, live: ActiveDevice, effect: do.MovePointer) -> None:
-        live.pointer = effect.slots
+        environment, before, live.pointer = self._environment, live.pointer, effect.slots
+        if environment.hub.witnesses is None or before == effect.slots:
+            return
+        for model, name in effect.slots.items():
+            installed = slot(live.state.models[model], name).installed
+            if before.get(model) != name and installed is not None:
+                for hear in environment.hub.witnesses.confirmed:
+                    hear(live.rows, model, installed.release, environment.now)
 
     def _is_new(
         self, live: ActiveDevice, wanted: do.WantedRelease, fate: Callable[[float, Truth], bool]

@@ -107,7 +107,7 @@ def mixture(seed: int) -> Scenario:
 def play(seed: int, devices: int) -> Result:
     """Run the scenario of a seed."""
     run = Run(mixture(seed), name=f"mixture {seed}", devices=devices, seed=seed)
-    return replace(run.play(), curve=())
+    return replace(run.play(), curve=(), rollouts=())
 
 
 def swarm(

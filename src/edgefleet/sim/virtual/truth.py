@@ -55,7 +55,10 @@ class RunView(Protocol):
         ...
 
     def has(self, model: str) -> Mask:
-        """For each row whether the device has the model from the start, or should get it then."""
+        """For each row whether the device has the model from the start, or should get it then.
+
+        A newcomer whose agent has one model keeps the model that it got first.
+        """
         ...
 
     def settled(self) -> Mask:

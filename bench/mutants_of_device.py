@@ -1,0 +1,227 @@
+"""The planted bugs of the agent core and of the serving process."""
+
+from mutant import Mutant
+
+CUTS = "tests/agent/test_crash_models.py"
+ON_A_DEVICE = "tests/journey/test_three_models.py::test_"
+CRASH = (
+    f"{ON_A_DEVICE}two_bad_releases_of_three_models_are_rolled_back_and_no_request_fails[segfault]"
+)
+KILLS = f"{ON_A_DEVICE}after_a_kill_in_each_phase_every_model_has_a_release_that_was_asked_for"
+
+MUTANTS = (
+    Mutant(
+        "a start is not waited for",
+        "agent/before_trial.py",
+        "if is_admitted and is_wanted and not _is_trial_taken(",
+        "if is_wanted and not _is_trial_taken(",
+        ("rough_links/600", "good/300"),
+    ),
+    Mutant(
+        "a crash between two effects doubles a report",
+        "agent/spool.py",
+        'identity = f"{attempt.rollout}/{attempt.number}/{kind}"',
+        'identity = f"{attempt.rollout}/{attempt.number}/{kind}/{int(at)}"',
+        ("rough_links/600", "power_cuts/2000", "tests/agent"),
+    ),
+    Mutant(
+        "a device that failed its trial keeps the release",
+        "agent/activation.py",
+        "if attempt is not None and state.stage in IN_TRIAL:",
+        "if attempt is not None and state.stage in IN_TRIAL | {_REVERTING}:",
+        ("bad/3000", "storm/600"),
+    ),
+    Mutant(
+        "a device tries a failed release for ever",
+        "agent/boot.py",
+        "attempt.tries >= attempt.max_attempts",
+        "attempt.tries >= 1000",
+        ("tests/agent/test_invariants.py", "tests/agent"),
+    ),
+    Mutant(
+        "the trial is loaded in the shared process",
+        "serving/model_host.py",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=True)",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=False)",
+        ("tests/serving/test_worker.py",),
+    ),
+    Mutant(
+        "the memory of the process is held against one model",
+        "serving/model_host.py",
+        "        return release.memory_kib()\n",
+        "        return memory_kib()\n",
+        ("tests/serving/test_worker.py::test_memory_of_small_model_is_its_own",),
+    ),
+    Mutant(
+        "any new pid is the trial's fault",
+        "agent/trial.py",
+        "status.pid != watch.start.pid):\n        return _never_healthy(attempt, watch, now) or",
+        "status.pid != watch.start.pid):\n        return Sick(Reason.CRASH, str(status)) or",
+        ("tests/agent/test_trial.py",),
+    ),
+    Mutant(
+        "an outcome is forgotten when a check-in fails",
+        "agent/checkin.py",
+        "device.forgettable(sent=None, link_failures=failures + 1)",
+        "device.forgettable(sent=None, link_failures=failures + 1)\n    device.keep(spool=())",
+        ("rough_links/600", "hub_crashes/600"),
+    ),
+    Mutant(
+        "two models are in trial at once",
+        "agent/before_trial.py",
+        "if is_admitted and is_wanted and not _is_trial_taken(context.device):",
+        "if is_admitted and is_wanted:",
+        ("tests/agent/test_models.py",),
+    ),
+    Mutant(
+        "two trials at once",
+        "agent/before_trial.py",
+        "if is_admitted and is_wanted and not _is_trial_taken(context.device):",
+        "if is_admitted and is_wanted:",
+        ("three_models/400",),
+        checker="one_trial",
+        also=(
+            (
+                "rollout/constraints/other_trial.py",
+                "self.is_active = len(",
+                "self.is_active = 1 > len(",
+            ),
+            (
+                "agent/arbiter.py",
+                "is_free = not any(unit.in_trial or unit.goes_back for unit in units)",
+                "is_free = True",
+            ),
+        ),
+    ),
+    Mutant(
+        "a model that fails its trial takes its neighbours with it",
+        "agent/activation.py",
+        "        for name in sorted(models)\n        if (found := _wanted(",
+        "        for name in [one for one in models if models[one].stage is _REVERTING] or models\n"
+        "        if (found := _wanted(",
+        ("three_models/60",),
+        checker="neighbour_untouched",
+    ),
+    Mutant(
+        "a failed trial takes a neighbour's release back",
+        "agent/activation.py",
+        "    context.device.forgettable(switch_failures=0)\n"
+        "    request_apply(context.device)\n\n\n"
+        "def on_activated",
+        "    for name in context.device.models:\n"
+        "        mine = context.device.model(name)\n"
+        '        back = "b" if mine.state.active == "a" else "a"\n'
+        "        if name != context.model and slot(mine.state, back).confirmed:\n"
+        "            mine.keep(active=back)\n"
+        "    context.device.do(MovePointer(slots=pointer(context.device.models)))\n"
+        "    context.device.forgettable(switch_failures=0)\n"
+        "    request_apply(context.device)\n\n\n"
+        "def on_activated",
+        ("three_models/60",),
+        checker="neighbour_untouched",
+    ),
+    Mutant(
+        "two pointer files",
+        "agent/slots.py",
+        "        text = pointer_text(slots)\n"
+        "        if not slots:\n"
+        "            self.storage.remove(POINTER)\n"
+        "        elif self.storage.read(POINTER) != text:\n"
+        "            self._write(POINTER, text)\n",
+        "        for model, name in slots.items():\n"
+        '            self._write(f"{MODELS}/{model}/{POINTER}", pointer_text({model: name}))\n',
+        (f"{CUTS}::test_two_models_that_are_switched_together_are_never_mixed",),
+        also=(
+            (
+                "agent/slots.py",
+                'return read_pointer(self.storage.read(POINTER) or b"")',
+                (
+                    "return read_pointer(\n"
+                    '            b"".join(\n'
+                    '                self.storage.read(f"{MODELS}/{model}/{POINTER}") or b""\n'
+                    "                for model in self.storage.list(MODELS)\n"
+                    "            )\n"
+                    "        )"
+                ),
+            ),
+        ),
+    ),
+    Mutant(
+        "a start is asked for beside a trial",
+        "agent/arbiter.py",
+        "is_free = not any(unit.in_trial or unit.goes_back for unit in units)",
+        "is_free = True",
+        ("tests/agent/test_arbiter.py",),
+    ),
+    Mutant(
+        "the disk is taken model by model",
+        "agent/arbiter.py",
+        "needed = sum(member.needs_bytes for member in unit.members)",
+        "needed = unit.members[-1].needs_bytes",
+        ("tests/agent/test_arbiter.py",),
+    ),
+    Mutant(
+        "the pointer moves when the trial starts",
+        "agent/activation.py",
+        "    context.move(Signal.ACTIVATED)\n",
+        "    context.move(Signal.ACTIVATED)\n"
+        "    slots = pointer(context.device.models) | {context.model: context.attempt.slot}\n"
+        "    context.device.do(MovePointer(slots=slots))\n",
+        ("tests/agent/test_crash_models.py",),
+    ),
+    Mutant(
+        "a model that goes back waits for the link",
+        "agent/arbiter.py",
+        "    for unit in sorted(units, key=lambda unit: (not unit.returns, unit is not holder)):\n"
+        "        members = [\n",
+        "    for unit in sorted(units, key=lambda unit: unit is not holder):\n"
+        "        members = [\n",
+        ("tests/agent/test_models.py",),
+    ),
+    Mutant(
+        "a serving process with another control API is kept",
+        "agent/supervisor.py",
+        "            check_control_api(version.api)\n",
+        "",
+        ("tests/agent/test_supervisor.py",),
+    ),
+    Mutant(
+        "a model in a process of its own is not reported",
+        "agent/isolation.py",
+        "device.keep(facts=replace(facts, isolated=crashes.isolated), facts_known=False)",
+        "device.keep(facts=replace(facts, isolated=crashes.isolated))",
+        ("tests/agent/test_isolation.py",),
+    ),
+    Mutant(
+        "an answer acknowledges facts that are newer than its check-in",
+        "agent/checkin.py",
+        "has_facts = sent.facts is not None and sent.facts == state.facts",
+        "has_facts = sent.facts is not None",
+        ("tests/agent/test_isolation.py",),
+    ),
+    Mutant(
+        "on a device: the trial is loaded in the shared process",
+        "serving/model_host.py",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=True)",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=False)",
+        (CRASH,),
+    ),
+    Mutant(
+        "on a device: a crash is blamed on the model that waits for its trial",
+        "agent/checkin.py",
+        "    new = spool.outcome(context.attempt, kind,",
+        "    named = [one.attempt for one in device.models.values() if one.attempt is not None]\n"
+        "    blamed = named[-1] if kind is OutcomeKind.TRIAL_FAILED else context.attempt\n"
+        "    new = spool.outcome(blamed, kind,",
+        (CRASH,),
+    ),
+    Mutant(
+        "on a device: the pointer moves when the trial starts",
+        "agent/activation.py",
+        "    context.move(Signal.ACTIVATED)\n",
+        "    context.move(Signal.ACTIVATED)\n"
+        "    slots = pointer(context.device.models) | {context.model: context.attempt.slot}\n"
+        "    context.device.do(MovePointer(slots=slots))\n",
+        (KILLS,),
+    ),
+)
