@@ -1,7 +1,8 @@
 """Time and memory of the simulator by size of the fleet. Writes bench/out/sim.json.
 
 Each size runs in its own process on one core: the scenario ``good`` with every checker. The largest
-size runs twice more, with three models on its devices: with one rollout, and with three. The exit
+size runs twice more, with three models on its devices: with one rollout, and with three, each of
+which begins when the one before it has ended. The exit
 code is 1 if the largest size exceeds its time or memory limit, if several models cost too many
 times the CPU time of one, or if a checker reports a violation.
 
@@ -33,7 +34,8 @@ SIDE = """\
 [[beside]]
 at_s = {at_s}
 """
-THREE = 'title = "three models"\nexpect = ["completed"]\n[fleet]\nmodels = 3\n'
+THREE = 'title = "three models"\nexpect = ["completed"]\n[fleet]\nmodels = 3\nmodel_share = 1.0\n'
+AFTER_S = 3300  # a rollout to the largest size takes less
 SAID = ("devices", "wall_s", "cpu_s", "peak_rss_mib", "events", "events_per_s", "steps", "stepped")
 
 
@@ -43,8 +45,10 @@ def scenario(name: str, folder: Path) -> str:
         return name
     text = THREE + PLAN.format(place="rollout", model="digits")
     if name == "three rollouts":
-        for at_s, model in ((60, "detector"), (120, "faces")):
-            text += SIDE.format(at_s=at_s) + PLAN.format(place="beside.rollout", model=model)
+        for turn, model in enumerate(("detector", "faces"), 1):
+            text += SIDE.format(at_s=turn * AFTER_S) + PLAN.format(
+                place="beside.rollout", model=model
+            )
     file = folder / f"{name.replace(' ', '_')}.toml"
     file.write_text(text)
     return str(file)

@@ -136,7 +136,7 @@ class Devices:
 
     def _wake(self, rows: Rows, at: float) -> None:
         environment, row = self.environment, int(rows[0])
-        state = self.idle.state(row, at + environment.facts.skew.item(row))
+        state = self.idle.state(rows, at + environment.facts.skew.item(row))
         live = self._alive(rows, state)
         live.pointer = pointer(state.models)
         confirmed = _confirmed(state)

@@ -46,22 +46,28 @@ class FoldedStates:
         self._reserved[rows] = state.seq_reserved
 
     def alike(self, rows: Rows, kinds: npt.NDArray[np.intp]) -> Iterator[Rows]:
-        """Split ``rows`` into groups with equal states and equal ``kinds``."""
-        if len(rows):
-            state = (self._reserved[rows], self._seq[rows], self._shape[rows])
-            yield from parted(rows, (*state, kinds[rows]))
+        """Split ``rows`` into groups with equal ``kinds`` and states.
 
-    def unfold(self, row: int, checkin_at: float) -> AgentState:
-        """The state of the row's agent, whose next check-in is due at ``checkin_at``."""
-        number = self._shape.item(row)
+        The states of a group may differ in their sequence numbers.
+        """
+        if len(rows):
+            yield from parted(rows, (self._shape[rows], kinds[rows]))
+
+    def unfold(self, rows: Rows, checkin_at: float) -> AgentState:
+        """The state of the agents of a group, whose next check-in is due at ``checkin_at``.
+
+        It has the highest sequence number of the group. So some agents skip numbers, as agents do
+        at each boot: the hub only compares a number with the one before.
+        """
+        number = self._shape.item(rows[0])
         soft = Soft(
             booted=True,
-            seq=self._seq.item(row),
+            seq=int(self._seq[rows].max()),
             checkin_at=checkin_at,
             known=self._reports[number],
         )
         shape = self._shapes[number]
-        return _replace(shape, seq_reserved=self._reserved.item(row), soft=soft)
+        return _replace(shape, seq_reserved=int(self._reserved[rows].max()), soft=soft)
 
     def digests(self, rows: Rows) -> npt.NDArray[np.uint32]:
         """The digest of its models in the heartbeats of each of the ascending ``rows``."""

@@ -56,9 +56,9 @@ class IdleDevices:
         """``rows`` are no longer idle."""
         self._awake[rows] = True
 
-    def state(self, row: int, now: float) -> AgentState:
-        """The state of an idle device whose check-in is due at ``now`` by its own clock."""
-        return self._folded.unfold(row, now)
+    def state(self, rows: Rows, now: float) -> AgentState:
+        """The state of equal idle devices whose check-in is due at ``now`` by their own clock."""
+        return self._folded.unfold(rows, now)
 
     def resting(self, count: int) -> Mask:
         """For each of the first ``count`` rows whether the device is idle."""

@@ -36,7 +36,7 @@ from edgefleet.sim.virtual.trace import Trace
 
 START = 1_767_571_200.0  # Monday, 5 January 2026, 00:00 UTC
 SETTLE_S = 1800.0  # after the end, so that every reachable device checks in
-MODEL_S = 600.0  # and longer for each further model: a newcomer gets them one after the other
+MODEL_S = 600.0  # and longer for each further model: a device gets them one after the other
 
 
 class Run:
@@ -148,7 +148,8 @@ class Run:
         """Run the rollouts to their end, settle, and run the final checks."""
         with _no_collector():
             finished = self._to_its_end()
-            self.settle(SETTLE_S + MODEL_S * (len(self.scenario.models) - 1))
+            several = self.scenario.beside or self.scenario.fleet.newcomers
+            self.settle(SETTLE_S + (MODEL_S * (len(self.models) - 1) if several else 0.0))
             for hear in self.witnesses.ended:
                 hear(self.now)
         return self._result(finished=finished)

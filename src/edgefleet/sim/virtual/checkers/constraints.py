@@ -26,6 +26,7 @@ class Constraints(Checker):
         self._trial: Counter[tuple[str, str, str]] = Counter()
         self._reserved: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
         self._starts: dict[str, deque[tuple[float, int]]] = {}
+        self._within: Counter[str] = Counter()  # starts in ``_starts``, by rollout
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         self._specs.setdefault(after.id, after.spec)
@@ -68,9 +69,10 @@ class Constraints(Checker):
         if spec.pace.starts_per_minute:
             starts = self._starts.setdefault(rollout, deque())
             starts.append((now, len(rows)))
+            self._within[rollout] += len(rows)
             while starts[0][0] <= now - 60.0:
-                starts.popleft()
-            within = sum(count for _, count in starts)
+                self._within[rollout] -= starts.popleft()[1]
+            within = self._within[rollout]
             if within > spec.pace.starts_per_minute:
                 self.wrong(
                     f"{self.named(rows)} starts: {within} starts within a minute; "
