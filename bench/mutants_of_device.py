@@ -3,6 +3,12 @@
 from mutant import Mutant
 
 CUTS = "tests/agent/test_crash_models.py"
+ON_A_DEVICE = "tests/journey/test_three_models.py::test_"
+CRASH = (
+    f"{ON_A_DEVICE}two_bad_releases_of_three_models_are_rolled_back_and_no_request_fails[segfault]"
+)
+KILLS = f"{ON_A_DEVICE}after_a_kill_in_each_phase_every_model_has_a_release_that_was_asked_for"
+
 MUTANTS = (
     Mutant(
         "a start is not waited for",
@@ -213,5 +219,30 @@ MUTANTS = (
         "has_facts = sent.facts is not None and sent.facts == state.facts",
         "has_facts = sent.facts is not None",
         ("tests/agent/test_isolation.py",),
+    ),
+    Mutant(
+        "on a device: the trial is loaded in the shared process",
+        "serving/model_host.py",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=True)",
+        "trial = await self._load(wanted.model, wanted.trial, in_worker=False)",
+        (CRASH,),
+    ),
+    Mutant(
+        "on a device: a crash is blamed on the model that waits for its trial",
+        "agent/checkin.py",
+        "    new = spool.outcome(context.attempt, kind,",
+        "    named = [one.attempt for one in device.models.values() if one.attempt is not None]\n"
+        "    blamed = named[-1] if kind is OutcomeKind.TRIAL_FAILED else context.attempt\n"
+        "    new = spool.outcome(blamed, kind,",
+        (CRASH,),
+    ),
+    Mutant(
+        "on a device: the pointer moves when the trial starts",
+        "agent/activation.py",
+        "    context.move(Signal.ACTIVATED)\n",
+        "    context.move(Signal.ACTIVATED)\n"
+        "    slots = pointer(context.device.models) | {context.model: context.attempt.slot}\n"
+        "    context.device.do(MovePointer(slots=slots))\n",
+        (KILLS,),
     ),
 )

@@ -28,11 +28,17 @@ class Network:
 
 
 def train(
-    epoch: Batches, *, hidden: tuple[int, ...], classes: int, epochs: int, seed: int
+    epoch: Batches,
+    *,
+    hidden: tuple[int, ...],
+    classes: int,
+    epochs: int,
+    seed: int,
+    inputs: int = 64,
 ) -> Network:
     """Minimise cross entropy with Adam (Kingma and Ba, 2015) and a cosine schedule."""
     rng = np.random.default_rng(seed)
-    sizes = (64, *hidden, classes)
+    sizes = (inputs, *hidden, classes)
     weights = [rng.normal(0, np.sqrt(2 / a), (a, b)) for a, b in itertools.pairwise(sizes)]
     biases = [np.zeros(size) for size in sizes[1:]]
     adam = _Adam(weights + biases)

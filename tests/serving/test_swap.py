@@ -14,7 +14,7 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.protocol.serving import Apply, ServedModel
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference, render_error
-from support.asking import GUARD_S, Asker, announce, ask, cut, two_models
+from support.asking import GUARD_S, Asker, announce, ask, cut, digits, two_models
 from support.http1_wire import running
 from support.serving_process import serving
 from support.tiny_models import TinyModel, classifier, save
@@ -38,7 +38,7 @@ def test_thirty_swaps_under_load_drop_nothing(tmp_path: Path, slow: bool) -> Non
     models = two_models(tmp_path, slow=slow)
     with serving(tmp_path) as process:
         process.activate(models["a"].activate("a"))
-        asker = Asker(process.address, models)
+        asker = Asker(process.address, digits(models))
         swap_under_load(process.activate, asker, models, 30)
         assert asker.faults == []
         assert set(asker.answers) == {"a", "b"}
@@ -83,7 +83,7 @@ def test_the_load_finds_a_swap_that_drops_requests(
             asyncio.run_coroutine_threadsafe(host.apply(apply), server.loop).result(GUARD_S)
 
         activate(models["a"].activate("a"))
-        asker = Asker(f"127.0.0.1:{server.port}", models)
+        asker = Asker(f"127.0.0.1:{server.port}", digits(models))
         swap_under_load(activate, asker, models, 10)
         assert bool(asker.faults) is faulty
 
@@ -188,7 +188,7 @@ def test_sigterm_answers_what_is_under_way_and_ends_with_0(tmp_path: Path) -> No
     model = two_models(tmp_path, slow=True)["a"]
     with serving(tmp_path) as process:
         process.activate(model.activate("1"))
-        asker = Asker(process.address, {"1": model})
+        asker = Asker(process.address, digits({"1": model}))
         with asker:
             process.control.close()
             os.kill(process.pid, signal.SIGTERM)

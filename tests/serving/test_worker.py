@@ -22,7 +22,7 @@ from edgefleet.serving.active_release import Release
 from edgefleet.serving.limits import SHARED_LOAD_BYTES
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference, render_error
-from support.asking import GUARD_S, Asker, announce, ask, cut, two_models
+from support.asking import GUARD_S, Asker, announce, ask, cut, digits, two_models
 from support.http1_wire import running
 from support.serving_process import ServingProcess, serving
 from support.tiny_models import TinyModel, classifier, pixels
@@ -101,7 +101,10 @@ def test_requests_under_way_in_a_worker_that_dies_are_asked_of_the_incumbent_aga
     models = two_models(tmp_path, slow=slow)
     with serving(tmp_path) as process:
         process.apply(in_trial(models["a"], models["b"]))
-        first, second = Asker(process.address, models), Asker(process.address, models)
+        first, second = (
+            Asker(process.address, digits(models)),
+            Asker(process.address, digits(models)),
+        )
         with first, second:
             worker = process.model().worker
             assert worker is not None
@@ -160,7 +163,7 @@ def test_a_confirmed_release_moves_into_the_shared_process_and_keeps_its_counter
     with serving(tmp_path) as process:
         process.apply(in_trial(models["a"], models["b"]))
         worker = process.model().worker
-        asker = Asker(process.address, models)
+        asker = Asker(process.address, digits(models))
         with asker:
             asker.wait_for_answers(20)
             after = process.activate(models["b"].activate("b"))

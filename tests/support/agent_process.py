@@ -53,8 +53,15 @@ class AgentProcess:
         claim: str = "claim-1",
         name: str = "device",
         profile: str = "generic_x86",
+        fault: str = "",
     ) -> None:
+        """``fault`` is Python that runs in the agent's process before it starts."""
         self.folder = folder
+        program = (
+            f"{fault}\nimport sys\nfrom edgefleet.agent.main import main\n"
+            "raise SystemExit(main(sys.argv[1:]))"
+        )
+        self._program = ("-c", program) if fault else ("-m", "edgefleet.agent")
         self.identity = ("--claim", claim, "--name", name, "--profile", profile)
         self.data = folder / "d"
         self.hub = hub
@@ -67,7 +74,7 @@ class AgentProcess:
     def start(self, *more: str, environ: dict[str, str] | None = None) -> None:
         with (self.folder / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgefleet.agent", "run", "--hub", self.hub.url,
+                [sys.executable, *self._program, "run", "--hub", self.hub.url,
                  *self.identity,
                  "--data-dir", str(self.data), "--trust", str(self.trust),
                  "--serve", self.serve, "--label", "site=lyon", *more],
@@ -129,16 +136,23 @@ class AgentProcess:
             time.sleep(0.02)
         raise AssertionError(f"nothing serves within {timeout_s} s\n{self.log()}")
 
+    def pointed(self) -> dict[str, str | None]:
+        """For each model in the pointer file, the digest of the model file in its slot."""
+        storage = FolderStorage(self.data)
+        text, seen, digests = storage.read(POINTER) or b"", None, dict[str, str | None]()
+        while text != seen:  # it may change during the check
+            slots = read_pointer(text).items()
+            digests = {
+                model: storage.digest(path(model, name, "model.onnx")) for model, name in slots
+            }
+            text, seen = storage.read(POINTER) or b"", text
+        return digests
+
     def check_valid(self, artifacts: Collection[str] | None = None) -> str | None:
         """Check that the pointer names a slot with a complete model. Returns the running release."""
         known = self.hub.artifacts if isinstance(self.hub, FakeHub) else artifacts or ()
-        storage, state = FolderStorage(self.data), self.state()
-        text, seen, digests = storage.read(POINTER) or b"", None, list[str | None]()
-        while text != seen:  # it may change during the check
-            slots = read_pointer(text).items()
-            digests = [storage.digest(path(model, name, "model.onnx")) for model, name in slots]
-            text, seen = storage.read(POINTER) or b"", text
-        assert set(digests) <= set(known)
+        assert set(self.pointed().values()) <= set(known)
+        state = self.state()
         return running(only(state)) if state else None
 
     def end(self) -> None:
