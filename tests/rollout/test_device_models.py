@@ -89,7 +89,10 @@ class Reported:
                     for one in self.truth[row].values()
                 )
             ]
-            assert models.busy_elsewhere(model, frozenset({Phase.TRIAL})).tolist() == busy
+            trial = frozenset({Phase.TRIAL})
+            assert models.busy_elsewhere(model, trial).tolist() == busy
+            every = np.arange(DEVICES)
+            assert np.flatnonzero(models.all_busy_elsewhere(every, model, trial)).tolist() == busy
 
 
 def note_renumbering(patch: pytest.MonkeyPatch) -> list[int]:

@@ -179,7 +179,7 @@ class Admission:
         asking &= active.covered(rows, self._fleet)
         for one in self._fleet_wide.per_device:
             if one.is_active:
-                blocked = asking & np.isin(rows, one.blocked_rows(active.state.id, spec.model))
+                blocked = asking & one.blocks_all(active.state.id, spec.model, rows)
                 if WAITS[one.code].pauses_patience and blocked.any():
                     reservations.note_progress(now)
                 asking &= ~blocked

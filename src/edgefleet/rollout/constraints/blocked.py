@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.fleet.columns import Mask, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,10 @@ class DeviceConstraint(Protocol):
 
     def blocked_rows(self, rollout: str, model: str) -> Rows:
         """The devices that it blocks, ascending."""
+        ...
+
+    def blocks_all(self, rollout: str, model: str, rows: Rows) -> Mask:
+        """``blocks`` for each of the ascending ``rows``."""
         ...
 
     def text(self, rollout: str, row: int | None, name: str | None) -> str:

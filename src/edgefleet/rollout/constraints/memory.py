@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.memory_fit import Need
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
@@ -57,6 +57,10 @@ class Memory:
             need = self._need_of(rollout, model, kit_id, sets[set_number])
             blocked[number] = not need.fits
         return np.flatnonzero(blocked[key])
+
+    def blocks_all(self, rollout: str, model: str, rows: Rows) -> Mask:
+        """See ``DeviceConstraint``."""
+        return np.isin(rows, self.blocked_rows(rollout, model))
 
     def text(self, rollout: str, row: int | None, name: str | None) -> str:  # noqa: ARG002
         """See ``DeviceConstraint``. The sentence for one device has the numbers in MiB."""

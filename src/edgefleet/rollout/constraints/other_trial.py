@@ -13,7 +13,7 @@ import numpy as np
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
-from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.release_sets import ANY_MODEL
 
@@ -48,6 +48,15 @@ class Trials:
     def have(self, row: int) -> bool:
         """True if the device is in trial, or has a place for its start."""
         return self.ledger.standing(row) is _TRIAL or self.places.has_place(row)
+
+    def all_have(self, rows: Rows) -> Mask:
+        """``have`` for each of ``rows``."""
+        if not self.ledger.count(_TRIAL) and not self.places.reserved_rows:
+            return np.zeros(len(rows), np.bool_)
+        mask: Mask = self.ledger.standings(rows) == _TRIAL
+        if self.places.reserved_rows:
+            mask |= np.isin(rows, self.places.reserved_rows)
+        return mask
 
     def rows(self) -> Rows:
         """The rows for which ``have`` is true."""
@@ -92,8 +101,19 @@ class OtherTrial:
         for one in self._all.values():
             if one.model != model:
                 rows = one.rows()
-                found.append(rows if one.is_open else self._given(one, rows))
+                found.append(rows if one.is_open else rows[self._gives(one, rows)])
         return np.unique(np.concatenate(found))
+
+    def blocks_all(self, rollout: str, model: str, rows: Rows) -> Mask:  # noqa: ARG002
+        """See ``DeviceConstraint``."""
+        mask = self._fleet_models.all_busy_elsewhere(rows, model, _BUSY)
+        for one in self._all.values():
+            if one.model != model:
+                having = one.all_have(rows)
+                if not one.is_open and having.any():
+                    having[having] = self._gives(one, rows[having])
+                mask |= having
+        return mask
 
     def text(self, rollout: str, row: int | None, name: str | None) -> str:  # noqa: ARG002
         """See ``DeviceConstraint``. The sentence names the other model, release and rollout."""
@@ -126,10 +146,10 @@ class OtherTrial:
                 return named, phase
         return None
 
-    def _given(self, one: Trials, rows: Rows) -> Rows:
-        """Those of ``rows`` to which the rollout gives the release."""
+    def _gives(self, one: Trials, rows: Rows) -> Mask:
+        """For each of ``rows``: True if the rollout gives it the release."""
         given = (self._giver(row, one.model) == one.rollout for row in rows.tolist())
-        return rows[np.fromiter(given, np.bool_, len(rows))]
+        return np.fromiter(given, np.bool_, len(rows))
 
 
 def _text(other: Trials, phase: Phase) -> str:

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.fleet.columns import Mask, Rows
 
 TOO_MANY: Final = 2
 
@@ -67,6 +67,10 @@ class Quarantine:
     def blocked_rows(self, rollout: str, model: str) -> Rows:  # noqa: ARG002
         """See ``DeviceConstraint``."""
         return self.rows(model)
+
+    def blocks_all(self, rollout: str, model: str, rows: Rows) -> Mask:
+        """See ``DeviceConstraint``."""
+        return np.isin(rows, self.blocked_rows(rollout, model))
 
     def text(self, rollout: str, row: int | None, name: str | None) -> str:  # noqa: ARG002
         """See ``DeviceConstraint``. The sentence has the command to run."""

@@ -243,14 +243,20 @@ class DeviceModels:
 
     def busy_elsewhere(self, model: str, phases: frozenset[Phase]) -> Rows:
         """The rows with another model in one of ``phases``, ascending."""
-        wanted = [
-            number
-            for number, activity in enumerate(self._activities.values)
-            if any(phase in phases and named not in (model, ANY_MODEL) for named, phase in activity)
-        ]
-        if not wanted:
-            return np.zeros(0, np.int64)
-        return np.flatnonzero(np.isin(self._activity, wanted))
+        busy = self._busy_elsewhere(model, phases)
+        return np.flatnonzero(busy[self._activity]) if busy.any() else np.zeros(0, np.int64)
+
+    def all_busy_elsewhere(self, rows: Rows, model: str, phases: frozenset[Phase]) -> Mask:
+        """For each of the ascending ``rows``: True if another model is in one of ``phases``."""
+        return self._busy_elsewhere(model, phases)[gather(self._activity, rows)]
+
+    def _busy_elsewhere(self, model: str, phases: frozenset[Phase]) -> Mask:
+        """For each activity: True if another model is in one of ``phases``."""
+        each = (
+            any(phase in phases and named not in (model, ANY_MODEL) for named, phase in activity)
+            for activity in self._activities.values
+        )
+        return np.fromiter(each, np.bool_, len(self._activities))
 
     def count(self, selected: Mask) -> tuple[dict[int, int], dict[Phase, int], int]:
         """Number of selected devices by release number, and by the phase that is furthest.
