@@ -215,7 +215,7 @@ class ActiveRollout:
         return self.scope.inside(row, self.reach)
 
     def covered(self, rows: Rows, fleet: Fleet) -> Mask:
-        """``covers`` for each of ``rows``, excluded devices included."""
+        """``covers`` for each of the ascending ``rows``, excluded devices included."""
         standings = self.ledger.standings(rows)
         given: Mask = (standings == _TRIAL) | (standings == _HEALTHY)
         if not self.reach:
@@ -223,7 +223,7 @@ class ActiveRollout:
         if self.state.status is _COMPLETED:
             end = None if self.state.spec.follow else self.state.rows_at_end
             eligible = self.scope.all_eligible(rows)
-            if end is not None:
+            if end is not None and len(rows) and rows[-1] >= end:
                 eligible &= (rows < end) | fleet.models.all_run(rows, self.release.number)
             given |= eligible
         elif self.state.status is _RUNNING:

@@ -124,7 +124,7 @@ class Batch:
         parts: list[tuple[tuple[Offer, ...], Rows]] = []
         for number in np.unique(kind).tolist():
             mine = rows[kind == number]
-            if len(kinds[number]) > 1 and self._fleet.has_one_model_agents:
+            if len(kinds[number]) > 1 and self._fleet.has_older_agents:
                 parts += self._one_by_one(mine, now)
             else:
                 parts.append((kinds[number], mine))

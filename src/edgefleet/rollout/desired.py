@@ -166,8 +166,8 @@ class Desired:
         return None
 
     def _may_have_another(self) -> bool:
-        """True if a device may have one model only, and another one."""
-        return len(self.models) > 1 and self._fleet.has_one_model_agents
+        """True if a device may have another model only, which must not be replaced."""
+        return len(self.models) > 1 and self._fleet.has_older_agents
 
     def is_excluded(self, row: int, active: ActiveRollout) -> bool:
         """True if another rollout of the same release excludes the device.

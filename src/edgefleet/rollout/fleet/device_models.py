@@ -207,18 +207,19 @@ class DeviceModels:
             answers = self._with_release[release] = self._of_sets(
                 lambda one: release in one.numbers
             )
-        return _looked_up(answers, gather(self._set, rows))
+        return _looked_up(answers.all(), gather(self._set, rows))
 
     def all_have(self, rows: Rows, model: str) -> Mask:
         """For each of the ascending ``rows``: True if the device has a release of the model."""
-        return _looked_up(self._of_sets(lambda one: model in one.by_model), gather(self._set, rows))
+        answers = self._of_sets(lambda one: model in one.by_model)
+        return _looked_up(answers.all(), gather(self._set, rows))
 
     def all_have_other(self, rows: Rows, model: str) -> Mask:
         """For each of the ascending ``rows``: True if the device has another model."""
         answers = self._with_other.get(model)
         if answers is None:
             answers = self._with_other[model] = self._of_sets(lambda one: one.has_other(model))
-        return _looked_up(answers, gather(self._set, rows))
+        return _looked_up(answers.all(), gather(self._set, rows))
 
     def all_unknown(self, rows: Rows) -> Mask:
         """For each of the ascending ``rows``: True if the set of the device is unknown."""
@@ -243,12 +244,11 @@ class DeviceModels:
 
     def busy_elsewhere(self, model: str, phases: frozenset[Phase]) -> Rows:
         """The rows with another model in one of ``phases``, ascending."""
-        busy = self._busy_elsewhere(model, phases)
-        return np.flatnonzero(busy[self._activity]) if busy.any() else np.zeros(0, np.int64)
+        return np.flatnonzero(_looked_up(self._busy_elsewhere(model, phases), self._activity))
 
     def all_busy_elsewhere(self, rows: Rows, model: str, phases: frozenset[Phase]) -> Mask:
         """For each of the ascending ``rows``: True if another model is in one of ``phases``."""
-        return self._busy_elsewhere(model, phases)[gather(self._activity, rows)]
+        return _looked_up(self._busy_elsewhere(model, phases), gather(self._activity, rows))
 
     def _busy_elsewhere(self, model: str, phases: frozenset[Phase]) -> Mask:
         """For each activity: True if another model is in one of ``phases``."""
@@ -404,8 +404,8 @@ def _reports(contents: _Contents) -> tuple[ModelReport, ...]:
     )
 
 
-def _looked_up(answers: Answers, numbers: Numbers) -> Mask:
-    table = answers.all()
+def _looked_up(table: Mask, numbers: Numbers) -> Mask:
+    """``table[numbers]``."""
     found = np.flatnonzero(table)
     if not len(found):
         return np.zeros(len(numbers), np.bool_)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import CheckIn, Phase
-from edgefleet.protocol.version import OLDEST, ONE_MODEL, has_one_model, is_served
+from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL, has_one_model, is_served
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
@@ -54,7 +54,7 @@ class Fleet:
         self.offline_after_s = offline_after_s
         self.facts_version = 0  # grows when a device is added, or a fact behind eligibility changes
         self.limits_memory = False  # a device has reported the memory for its models
-        self.has_one_model_agents = False  # an agent has reported a version with one model
+        self.has_older_agents = False  # an agent has reported another version than the newest
         self._names: list[str] = []
         self._rows: dict[str, int] = {}
         self._kits: list[Kit] = []
@@ -144,7 +144,7 @@ class Fleet:
 
     def _note_protocol(self, before: int, version: int) -> None:
         """Note that an agent has another version, if eligibility depends on the difference."""
-        self.has_one_model_agents = self.has_one_model_agents or has_one_model(version)
+        self.has_older_agents = self.has_older_agents or version != PROTOCOL
         served = is_served(version) != (before == NOT_REPORTED or is_served(before))
         models = has_one_model(version) != has_one_model(before) and self.models.model_count > 1
         if served or models:
@@ -245,7 +245,7 @@ class Fleet:
         self._last_seen[:end] = kept.last_seen
         self._seq[:end] = kept.seq
         self._protocol[:end] = kept.protocol
-        self.has_one_model_agents = any(map(has_one_model, np.unique(kept.protocol).tolist()))
+        self.has_older_agents = bool(np.setdiff1d(kept.protocol, (NOT_REPORTED, PROTOCOL)).size)
         self.models.load(kept.models)
         self.facts_version += 1
 
@@ -273,7 +273,8 @@ class Fleet:
         self._set_models(row, *self.models.intern(row, report.models, full=True))
         self._last_seen_at[row] = report.last_seen
         self._protocol_at[row] = report.protocol
-        self.has_one_model_agents = self.has_one_model_agents or has_one_model(report.protocol)
+        if report.protocol not in (NOT_REPORTED, PROTOCOL):
+            self.has_older_agents = True
         self._seq_at[row] = report.seq
         self._changed_at[row] = 0
         self.facts_version += 1
@@ -316,7 +317,7 @@ class Fleet:
 
     def has_only_another(self, row: int, model: str) -> bool:
         """True if the agent has one model, and that is another one: it must not be replaced."""
-        if not self.has_one_model_agents:
+        if not self.has_older_agents:
             return False
         return has_one_model(self._protocol_at[row]) and self.set_of(row).has_other(model)
 
@@ -333,7 +334,7 @@ class Fleet:
 
     def all_have_only_another(self, rows: Rows, model: str) -> Mask:
         """``has_only_another`` for each of the ascending ``rows``."""
-        if not self.has_one_model_agents:
+        if not self.has_older_agents:
             return np.zeros(len(rows), np.bool_)
         mask = all_with_one_model(gather(self._protocol, rows))
         return mask & self.models.all_have_other(rows, model)

@@ -254,8 +254,10 @@ class Scope:
 
     def _ask_eligible(self, rows: Rows) -> Mask:
         by_label, by_kit = self.labels.all(), self.kits.all()
-        mask = ~all_too_old(self._fleet.protocols[rows])
-        mask &= ~self._fleet.all_have_only_another(rows, self._model)
+        mask = np.ones(len(rows), np.bool_)
+        if self._fleet.has_older_agents:
+            mask &= ~all_too_old(self._fleet.protocols[rows])
+            mask &= ~self._fleet.all_have_only_another(rows, self._model)
         if not by_label.all():
             mask &= by_label[self._fleet.label_ids[rows]]
         if not by_kit.all():
