@@ -16,6 +16,7 @@ from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.metrics import BOUNDS, METRICS, Bound, Unit
 from edgefleet.protocol.why import WAITS, WaitCode
+from edgefleet.rollout.evidence.alphas import SHARES
 from edgefleet.rollout.lifecycle.table import mermaid as draw_rollout
 
 HERE = Path(__file__).parent
@@ -125,6 +126,14 @@ def metric_rows() -> Iterator[str]:
         yield f"| `{metric.key}` | `{metric.reason}` | {metric.meaning} | {metric.source} |"
 
 
+def alpha_rows() -> Iterator[str]:
+    yield "| key | tests | share of alpha | with alpha 1 % |\n|---|---|---|---|"
+    for share in SHARES:
+        yield f"| `{share.key}` | {share.tests} | {share.times:g} | {share.times / 100:.4g} |"
+    total = sum(share.times for share in SHARES)
+    yield f"| | **sum** | {total:g} | {total / 100:.4g} |"
+
+
 def bound_sections() -> Iterator[str]:
     for bound in BOUNDS:
         off = "" if bound.off is None else f" {_said(bound, bound.off)} turns the test off."
@@ -158,27 +167,33 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
 }
 
 
-SECTIONS: dict[str, Callable[[], Iterator[str]]] = {"gate": metric_rows, "rollouts": bound_sections}
-"""Parts of pages that people write, between two marks: ``<!-- metrics -->`` and its end."""
-_MARKED = re.compile(r"(<!-- metrics -->\n).*?(<!-- /metrics -->\n)", re.DOTALL)
+SECTIONS: dict[tuple[str, str], Callable[[], Iterator[str]]] = {
+    ("gate", "metrics"): metric_rows,
+    ("gate", "alphas"): alpha_rows,
+    ("rollouts", "metrics"): bound_sections,
+}
+"""Parts of pages that people write, by page and mark: ``<!-- metrics -->`` and its end."""
 
 
 def render(name: str) -> str:
     return "\n".join(PAGES[name]()).strip() + "\n"
 
 
-def with_section(name: str) -> str:
-    """The page docs/``name``.md with its marked part made anew."""
-    part = "\n".join(SECTIONS[name]()).strip()
-    return _MARKED.sub(
-        lambda marks: f"{marks[1]}{part}\n{marks[2]}", (HERE / f"{name}.md").read_text()
-    )
+def with_sections(name: str) -> str:
+    """The page docs/``name``.md with its marked parts made anew."""
+    text = (HERE / f"{name}.md").read_text()
+    for (page, mark), make in SECTIONS.items():
+        if page == name:
+            part = "\n".join(make()).strip()
+            marked = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->\n)", re.DOTALL)
+            text = marked.sub(lambda marks, part=part: f"{marks[1]}{part}\n{marks[2]}", text)  # type: ignore[misc]
+    return text
 
 
 def main() -> int:
     stale = []
     pages = {HERE / "reference" / f"{name}.md": render(name) for name in PAGES}
-    pages |= {HERE / f"{name}.md": with_section(name) for name in SECTIONS}
+    pages |= {HERE / f"{name}.md": with_sections(name) for name, _ in SECTIONS}
     for path, text in pages.items():
         if not path.exists() or path.read_text() != text:
             stale.append(str(path))

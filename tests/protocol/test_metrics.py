@@ -29,7 +29,6 @@ from edgefleet.protocol.metrics import (
     ChangeMetric,
     LimitMetric,
     Metric,
-    alpha_shares,
 )
 from edgefleet.protocol.rollout import Cohort, Difference, Evidence, GateSpec, LimitCounts, Rate
 from edgefleet.protocol.serving import LiveStats
@@ -227,16 +226,6 @@ def test_keys_are_unique_and_each_bound_of_a_plan_belongs_to_a_metric() -> None:
 
 def test_each_change_is_read_from_one_report() -> None:
     assert [one.key for one in CHANGES if (one.scored is None) == (one.confirmed is None)] == []
-
-
-def test_the_tests_that_share_alpha_are_counted_from_the_table(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert alpha_shares(GateSpec()) == 12  # silence, three limits, six differences, two neighbours
-    assert alpha_shares(ON) == len(METRICS) - 1
-    assert alpha_shares(GateSpec(max_drift=1.0)) == 10  # both drifts are off
-    monkeypatch.setattr(metrics, "METRICS", METRICS[:-1])
-    assert alpha_shares(GateSpec()) == 11
 
 
 def without(table: tuple[Metric, ...], key: str) -> tuple[Metric, ...]:

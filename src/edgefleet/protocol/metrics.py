@@ -139,7 +139,6 @@ class Metric:
     sentence: str
     source: str  # the report of a device that carries it
     meaning: str  # the condition that fails a wave, for the documentation
-    shares_alpha: bool = True  # False for the error rate, which has alpha for itself
 
     def allowed(self, gate: Bounds) -> float:
         """The limit, in the unit of the measured figure."""
@@ -275,7 +274,7 @@ ERRORS: Final = RateMetric(
     reason="error_rate", source="outcomes; silence after activating counts",
     sentence="{rate} of devices failed ({bad} of {size}; 95 % interval {low} to {high}{trial}), "
     "{allowed} allowed.",
-    meaning="more than `max_error_rate` of the devices fail", shares_alpha=False,
+    meaning="more than `max_error_rate` of the devices fail",
 )  # fmt: skip
 SILENCE: Final = RateMetric(
     key="silence", label="Silent devices", unit=Unit.SHARE, bound=_SILENT_RATE,
@@ -407,11 +406,3 @@ BOUNDS: Final[tuple[Bound, ...]] = tuple(
     dict.fromkeys(metric.bound for metric in METRICS if isinstance(metric.bound, Bound))
 )
 """The bounds of a plan, each once."""
-
-
-def alpha_shares(gate: Bounds) -> int:
-    """The number of tests between which the gate divides alpha.
-
-    The error rate has alpha for itself. A test that no measurement can fail takes no share.
-    """
-    return sum(metric.shares_alpha and metric.is_on(gate) for metric in METRICS)

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, Unit, alpha_shares
+from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, Unit
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Rate, Verdict
+from edgefleet.rollout.evidence import alphas
 from edgefleet.rollout.evidence.sequential import (
     e_value,
     exact_p_value,
@@ -19,8 +20,6 @@ from edgefleet.rollout.evidence.sequential import (
     share_of,
 )
 from edgefleet.rollout.lifecycle.typed_replace import replace
-
-ENDS_ALPHA: Final = 4.0  # times alpha: for the exact tests at the ends of all waves together
 
 # Reasons of a judgement, in addition to those of the metrics (``protocol.metrics``). The reasons to
 # wait are also codes of a wait report.
@@ -90,7 +89,7 @@ def judge(
     """Fail as soon as the evidence suffices; pass only if no device of the wave can still report.
 
     Rate = (failed + refused) / (failed + refused + healthy). The rate fails the wave in three
-    cases: its e-value reaches 1 / alpha on a sufficient sample; the wave has ended and the exact
+    cases: its e-value reaches the bar of ``alphas`` on a sufficient sample; the wave has ended and the exact
     test of its counts fails; or all devices of the wave have reported and none is healthy. The
     patience limits the wait for devices that have not started. For devices in trial, the longest
     duration of a trial is added.
@@ -164,11 +163,11 @@ def _errors(
     none_healthy = all_finished and sample.bad == sample.size
     # After the patience, no more devices are expected. The e-value accounts for a small sample.
     enough = sample.size >= sample.needed or sample.patience_over
-    sure = enough and _log_evidence(evidence.errors) >= -math.log(spec.alpha)
+    sure = enough and _log_evidence(evidence.errors) >= alphas.FAILURES.log_bar(spec)
     # Once for each wave: all available devices have finished, so the sample was fixed beforehand.
     tested = before is not None and before.reason in (INCONCLUSIVE, SOAK)
     ended = sample.size >= sample.needed and not sample.waiting and not tested
-    share = share_of(evidence.wave) * ENDS_ALPHA * spec.alpha
+    share = share_of(evidence.wave) * alphas.ENDS.alpha(spec)
     at_end = ended and exact_p_value(sample.bad, sample.size, spec.max_error_rate) <= share
     if not (none_healthy or sure or at_end):
         return None
@@ -189,7 +188,8 @@ def _errors(
 
 
 def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:
-    if sample.size < sample.needed or not _worse(_log_evidence(evidence.silence), spec):
+    worse = _log_evidence(evidence.silence) >= alphas.SILENCE.log_bar(spec)
+    if sample.size < sample.needed or not worse:
         return None
     return SILENCE.reason, SILENCE.sentence.format(
         bad=evidence.silent,
@@ -201,9 +201,10 @@ def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, 
 def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
     requests = min(evidence.canary.requests, evidence.control.requests)
     measured = {found.metric: found for found in evidence.quality}
+    bar = alphas.changes_log_bar(spec)
     for metric in CHANGES:
         found = measured.get(metric.key)
-        if found is None or not _worse(math.log(max(found.e_value, 1e-300)), spec):
+        if found is None or math.log(max(found.e_value, 1e-300)) < bar:
             continue
         if metric.needs_requests and requests < spec.min_requests:
             continue
@@ -217,10 +218,10 @@ def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
 
 
 def _limits(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
-    devices = evidence.limits.devices
+    devices, bar = evidence.limits.devices, alphas.limits_log_bar(spec)
     for metric in LIMITS:
         above: int = getattr(evidence.limits, metric.counter)
-        if _worse(log_rate_evidence(above, devices, spec.max_error_rate), spec):
+        if log_rate_evidence(above, devices, spec.max_error_rate) >= bar:
             return metric.reason, metric.sentence.format(
                 above=above,
                 devices=devices,
@@ -228,10 +229,6 @@ def _limits(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
                 share=Unit.SHARE.text(spec.max_error_rate),
             )
     return None
-
-
-def _worse(log_evidence: float, spec: GateSpec) -> bool:
-    return log_evidence >= math.log(alpha_shares(spec) / spec.alpha)
 
 
 def _rate(bad: int, size: int, allowed: float) -> Rate:

@@ -1,0 +1,62 @@
+"""The tests that can fail a release, each with its share of alpha. No other place has a share.
+
+A release that is just within its limits is rolled back with a probability of at most ``PROMISED``
+times the alpha of its plan, over the whole rollout: by the union bound, the sum of all shares. A
+test may divide its share among parts (metrics that are on, classes, looks).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet.protocol.metrics import CHANGES, LIMITS, Metric
+from edgefleet.protocol.rollout import GateSpec
+
+PROMISED: Final = 6.0
+"""Largest sum of the shares, in multiples of the plan's alpha: 6 % with the default of 1 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlphaShare:
+    """The share of one test over a whole rollout: ``times`` the alpha of the plan."""
+
+    key: str
+    tests: str  # for the documentation
+    times: float
+
+    def alpha(self, spec: GateSpec, parts: float = 1.0) -> float:
+        """The false-alarm rate of one of ``parts`` equal parts of the test."""
+        return self.times * spec.alpha / parts
+
+    def log_bar(self, spec: GateSpec, parts: float = 1.0) -> float:
+        """The log e-value at which one of ``parts`` equal parts of the test fails a release."""
+        return -math.log(self.alpha(spec, parts))
+
+
+FAILURES: Final = AlphaShare("failures", "failed devices, all evidence together", 1.0)
+ENDS: Final = AlphaShare(
+    "ends", "failed devices, exact tests at the ends of all waves together", 2.0
+)
+SILENCE: Final = AlphaShare("silence", "silent devices, all evidence together", 0.1)
+LIMITS_SHARE: Final = AlphaShare("limits", "absolute limits, divided among them", 0.3)
+CHANGES_SHARE: Final = AlphaShare(
+    "changes", "changes against the control, divided among those that are on", 0.7
+)
+
+SHARES: Final = (FAILURES, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE)
+"""Every test, in the order in which the documentation names them."""
+
+
+def limits_log_bar(spec: GateSpec) -> float:
+    """The log e-value at which one absolute limit fails a release."""
+    return LIMITS_SHARE.log_bar(spec, _count_on(LIMITS, spec))
+
+
+def changes_log_bar(spec: GateSpec) -> float:
+    """The log e-value at which one change against the control fails a release."""
+    return CHANGES_SHARE.log_bar(spec, _count_on(CHANGES, spec))
+
+
+def _count_on(metrics: Iterable[Metric], spec: GateSpec) -> int:
+    return max(1, sum(metric.is_on(spec) for metric in metrics))
