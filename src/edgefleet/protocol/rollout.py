@@ -33,6 +33,7 @@ class GateSpec(Bounds, frozen=True, kw_only=True, forbid_unknown_fields=True):
     silence_s: float = 300.0  # a device that is silent for longer after activating counts as failed
     patience_s: float = 3600.0  # how long the gate waits for stragglers
     min_requests: int = 50  # inference requests of each cohort before quality is judged
+    ask_p: float = 0.05  # p-value at the end of the fleet, at or below which a person decides
 
 
 class ExposureSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,6 +195,19 @@ class LimitCounts(Wire, frozen=True, kw_only=True):
     memory: int = 0
 
 
+class Boundary(Wire, frozen=True, kw_only=True):
+    """The exact test of a small fleet: the devices that began, in order, against its boundary.
+
+    ``bad`` of the first ``size`` devices failed, and ``needed`` failures of these fail the release.
+    It is the prefix that is nearest to the boundary.
+    """
+
+    devices: int  # for which the boundary is planned
+    bad: int = 0
+    size: int = 0
+    needed: int = 2
+
+
 class Evidence(Wire, frozen=True, kw_only=True):
     """The data of a gate: counts of the open wave and of all before it, and both cohorts."""
 
@@ -210,6 +224,14 @@ class Evidence(Wire, frozen=True, kw_only=True):
     deferred: int = 0
     not_begun: int = 0  # sent no report before the rollout stopped opening waves
     exposed: int = 0  # ever activated the release
+    planned: int = 0  # online devices for which the wave was cut when it opened; 0: ``cut``
+    spare: int = 0  # online devices that may move up; counted only if the wave has too few
+    remaining: int = 0  # eligible devices outside the cut
+    needs_approval: bool = False  # people must approve the next wave
+    handful: int = 0  # devices at once, while the wave is open by handfuls; 0: it is not
+    looks: int = 0  # exact tests so far, at the ends of waves
+    looked: int = 0  # finished devices at the last of them
+    boundary: Boundary | None = None  # None: the fleet is not small
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
     errors: Rate = Rate()
     silence: Rate = Rate()
@@ -227,6 +249,7 @@ class Judgement(Wire, frozen=True, kw_only=True):
     text: str
     at: float
     evidence: Evidence
+    look: int = 0  # number of the exact test that was taken; 0 if none was
 
 
 class WaveView(Wire, frozen=True, kw_only=True):
@@ -242,6 +265,7 @@ class WaveView(Wire, frozen=True, kw_only=True):
     cut: int | None = None
     threshold: str | None = None
     population: int | None = None
+    by_handfuls: bool = False  # it opens a few devices at a time, because the evidence is undecided
     opened_at: float | None = None
     closed_at: float | None = None
     exposed: int = 0

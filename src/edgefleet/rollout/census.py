@@ -12,15 +12,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edgefleet.protocol.metrics import SILENCE
-from edgefleet.protocol.rollout import Evidence
+from edgefleet.protocol.rollout import Boundary, Evidence
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.evidence import gate
+from edgefleet.rollout.evidence import alphas, gate, small_fleet
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
+from edgefleet.rollout.lifecycle.typed_replace import EvidenceChanges
+from edgefleet.rollout.lifecycle.typed_replace import replace as replace_struct
+from edgefleet.rollout.openings import count_spare
 
 SILENT = SILENCE.reason  # the reason code for devices that are silent after activating
 
@@ -109,7 +113,9 @@ def count_census(
         deferred=RowSelection.of(active.ledger.rows(DeviceStanding.DEFERRED)),
     )
     served = int(np.count_nonzero(already))
-    return replace(found, evidence=_evidence(active, found, len(rows), served))
+    evidence = _evidence(active, found, len(rows), served)
+    evidence = replace_struct(evidence, **_to_come(active, fleet, found, evidence, now))
+    return replace(found, evidence=evidence)
 
 
 def _queued(
@@ -119,6 +125,45 @@ def _queued(
         return _no_devices()
     rows = np.intersect1d(rows[offered], patient, assume_unique=True)
     return RowSelection(rows, fleet.models.all_phases(rows, active.model) == STAGED_CODE)
+
+
+def _to_come(
+    active: ActiveRollout, fleet: Fleet, found: Census, evidence: Evidence, now: float
+) -> EvidenceChanges:
+    """The fields of the evidence about the plan: more devices, earlier looks, the boundary."""
+    state = active.state
+    wave, spec = state.open_wave, state.spec
+    population = active.scope.counts("")[0]
+    is_patient = now < active.reservations.patience_from(state, now) + spec.gate.patience_s
+    planned = 0 if wave is None or wave.planned is None else wave.planned
+    evidence = replace_struct(evidence, planned=planned)
+    is_short = not is_patient and gate.count_missing(evidence, spec.gate) > 0
+    return EvidenceChanges(
+        planned=planned,
+        spare=count_spare(active, fleet, now) if is_short else 0,
+        remaining=max(0, population - len(active.members())),
+        needs_approval=spec.approval.each_wave and spec.approval.people > 0,
+        handful=0
+        if wave is None or not wave.by_handfuls
+        else exposure.handful(spec.exposure, population),
+        looks=state.looks,
+        looked=state.looked,
+        boundary=_boundary(active, found),
+    )
+
+
+def _boundary(active: ActiveRollout, found: Census) -> Boundary | None:
+    """The exact test of a small fleet. None if the fleet is not small."""
+    state, spec = active.state, active.state.spec.gate
+    if not state.sizes:
+        return None
+    plans = tuple(small_fleet.Plan(*each) for each in state.sizes)
+    alpha = alphas.FAILURES.alpha(spec) + alphas.ENDS.alpha(spec)
+    needed = small_fleet.boundary(plans, spec.max_error_rate, alpha)
+    failures = active.ledger.failures_in_order(found.silent.all())
+    refused = active.ledger.count(DeviceStanding.REFUSED)
+    near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)
+    return Boundary(devices=plans[-1].devices, bad=near.bad, size=near.size, needed=near.needed)
 
 
 def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:

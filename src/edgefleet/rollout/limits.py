@@ -9,6 +9,7 @@ CENSUS_KEPT_S: Final = 1.0  # age up to which readers get the cached census
 BUDGETS: Final = 8
 SELECTOR_CHARS: Final = 1000
 SELECTOR_REQUIREMENTS: Final = 32
+SMALL_FLEET: Final = 30  # devices; up to here the exact boundary tests the failures
 REASONS_PER_ROLLOUT: Final = 32  # further reasons are counted as "other"
 LATENCY_DEVICES_PER_COHORT: Final = 1024  # devices whose p95 is kept for the median
 SCORES_PER_DEVICE: Final = 100  # largest weight of a device in the mean confidence

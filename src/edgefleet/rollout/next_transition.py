@@ -6,13 +6,15 @@
 from collections.abc import Callable, Collection
 
 from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verb, Verdict
-from edgefleet.rollout import plan
+from edgefleet.rollout import openings, plan
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle import step as steps
 from edgefleet.rollout.lifecycle.state import ACTING
-from edgefleet.rollout.lifecycle.step import Event
+from edgefleet.rollout.lifecycle.step import Event, Opening
 from edgefleet.rollout.lifecycle.table import RolloutSignal
 
 
@@ -45,7 +47,7 @@ class NextTransition:
                     previous=plan.previous_release(
                         active.scope, self._fleet, self._desired, active.state.spec.model
                     ),
-                    opening=plan.next_openings(active, self._fleet)[0],
+                    opening=openings.next_openings(active, self._fleet, now)[0],
                 )
             case Verb.PAUSE:
                 return steps.Paused()
@@ -54,7 +56,7 @@ class NextTransition:
                 plan.check_free(active.scope, active.model, others, ACTING)
                 plan.check_newest(active, others)
                 begun = active.state.wave is not None
-                opening = None if begun else plan.next_openings(active, self._fleet)[0]
+                opening = None if begun else openings.next_openings(active, self._fleet, now)[0]
                 return steps.Resumed(opening=opening)
             case Verb.ADVANCE:
                 steps.check_allowed(active.state, RolloutSignal.ADVANCED, "advance")
@@ -76,6 +78,10 @@ class NextTransition:
             case Verdict.PASS if active.state.status is Status.RUNNING:
                 return self._onward(active, judgement, by_hand=False)
             case Verdict.PASS | Verdict.INCONCLUSIVE:
+                if judgement.reason == gate.EXTENDS and active.state.status is Status.RUNNING:
+                    extended = self._extended(active, judgement)
+                    if extended is not None:
+                        return extended
                 wave = active.state.open_wave
                 before = None if wave is None else wave.judgement
                 unchanged = (
@@ -83,14 +89,38 @@ class NextTransition:
                     and before.reason == judgement.reason
                     and before.at <= judgement.at  # False after the clock was set back
                 )
-                if unchanged or judgement.verdict is Verdict.PASS:
+                if (unchanged or judgement.verdict is Verdict.PASS) and not judgement.look:
                     return None
                 return steps.WaitReasonChanged(judgement=judgement)
 
+    def _extended(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
+        """The next devices for a wave that cannot be judged. None if none may be added now."""
+        fleet, seen, now = self._fleet, judgement.evidence, judgement.at
+        spec = active.state.spec
+        missing = gate.count_missing(seen, spec.gate)
+        if missing and seen.spare:
+            one = openings.moved_up(active, fleet, missing, now)
+            found = () if one is None else (one,)
+            return _extend(judgement, found, in_place=True)
+        most = exposure.handful(spec.exposure, seen.cut + seen.remaining)
+        out = seen.offered + seen.in_trial if seen.handful else 0
+        if 2 * out > most:
+            return None
+        found = openings.handful_openings(active, fleet, most - out, now)
+        return _extend(judgement, found, in_place=bool(seen.handful) and len(found) == 1)
+
     def _onward(self, active: ActiveRollout, judgement: Judgement, *, by_hand: bool) -> Event:
-        openings = plan.next_openings(active, self._fleet)
-        if plan.leads_on(active, openings):
-            return steps.Advanced(judgement=judgement, openings=openings, by_hand=by_hand)
+        following = openings.next_openings(active, self._fleet, judgement.at)
+        if openings.leads_on(active, following):
+            return steps.Advanced(judgement=judgement, openings=following, by_hand=by_hand)
         return steps.Finished(
-            judgement=judgement, openings=openings, by_hand=by_hand, rows=len(self._fleet)
+            judgement=judgement, openings=following, by_hand=by_hand, rows=len(self._fleet)
         )
+
+
+def _extend(
+    judgement: Judgement, found: tuple[Opening, ...], *, in_place: bool
+) -> steps.Extended | None:
+    if not found:
+        return None
+    return steps.Extended(judgement=judgement, openings=found, in_place=in_place)

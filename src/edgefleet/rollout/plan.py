@@ -13,15 +13,12 @@ from edgefleet.rollout.constraints.approval import check_approval
 from edgefleet.rollout.constraints.label_budget import check_budgets
 from edgefleet.rollout.constraints.pace import check_pace
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.fleet import cut
 from edgefleet.rollout.fleet.columns import Mask
 from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
-from edgefleet.rollout.fleet.scope import Scope, reach
+from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState, WaveState
-from edgefleet.rollout.lifecycle.step import Opening
-from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.limits import LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
 
 
@@ -101,6 +98,7 @@ def check_gate(gate: GateSpec) -> None:
     _in_range("silence_s", gate.silence_s, 1e-3, math.inf, "seconds, above 0")
     _in_range("patience_s", gate.patience_s, 0, math.inf, "seconds, 0 or more")
     _in_range("alpha", gate.alpha, 1e-12, 0.5, "above 0, at most 0.5 (0.01 is 1 %)")
+    _in_range("ask_p", gate.ask_p, 0, 1, "0 to 1 (0.05 is 5 %)")
     _in_range("min_requests", gate.min_requests, 1, math.inf, "1 request or more")
 
 
@@ -331,51 +329,6 @@ def count_model(scope: Scope, fleet: Fleet, model: str) -> tuple[int, int]:
     rows = scope.eligible_rows()
     have = int(np.count_nonzero(fleet.models.all_have(rows, model)))
     return len(rows) - have, have
-
-
-def next_openings(active: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
-    """The waves to open next, up to the first with a larger cut. Empty after the last wave.
-
-    Waves with the cut of the open wave are passed at once, because they add no devices.
-    """
-    state = active.state
-    openings: list[Opening] = []
-    last = state.open_wave
-    count = None if last is None else last.cut
-    waves = list(state.waves[: 0 if state.wave is None else state.wave + 1])
-    for wave in state.waves[len(waves) :]:
-        opening = _open(active.scope, wave, waves, rows=len(fleet))
-        openings.append(opening)
-        if opening.cut != count:
-            break
-        waves.append(replace(wave, threshold=opening.threshold, rows=opening.rows))
-    return tuple(openings)
-
-
-def _open(scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int) -> Opening:
-    """Cut a wave of the devices that are eligible now. ``before``: the waves before it."""
-    every = scope.eligible_rows()
-    chosen = every[scope.matching(every, wave.selector)] if wave.selector else every
-    same = [other for other in before if other.selector == wave.selector and other.threshold]
-    floor = max((int(other.threshold or "0", 16) for other in same), default=0)
-    if wave.count is None and (wave.percent is None or wave.percent >= 100):
-        made = cut.Cut(len(chosen), cut.EVERYONE, len(chosen))
-    elif wave.count is not None:
-        made = cut.cut_at(scope.positions(chosen), wave.count, floor=floor)
-    else:
-        made = cut.cut(scope.positions(chosen), wave.percent or 0.0, floor=floor)
-    opened = replace(wave, threshold=f"{made.threshold:016x}", rows=rows)
-    count = made.count
-    if len(chosen) < len(every) or len(same) < len(before):
-        parts = tuple(scope.part(each) for each in (*before, opened))
-        count = scope.count(every, reach(parts))
-    return Opening(cut=count, threshold=opened.threshold or "", population=len(every), rows=rows)
-
-
-def leads_on(active: ActiveRollout, openings: tuple[Opening, ...]) -> bool:
-    """True if one of ``openings`` has a larger cut than the open wave."""
-    last = active.state.open_wave
-    return bool(openings) and (last is None or openings[-1].cut != last.cut)
 
 
 def check_newest(active: ActiveRollout, others: Iterable[ActiveRollout]) -> None:

@@ -110,6 +110,9 @@ def _gate() -> tuple[Knob, ...]:
              "How long a wave waits for stragglers.", shown=duration),
         gate("min_requests", "--min-requests", click.IntRange(1), "REQUESTS",
              "Inference requests that each cohort needs before quality is judged."),
+        gate("ask_p", "--ask", RATE, "SHARE",
+             "At the end of the fleet, ask a person up to this p-value. 100%: after any rate above "
+             "the limit.", shown=_share),
     )  # fmt: skip
 
 

@@ -6,12 +6,14 @@ devices to reject a release that fails on one device in five (``sequential``). T
 a release near 40 devices, long before the end of a wave of thousands.
 """
 
+import math
 from typing import Final
 
 from edgefleet.protocol.rollout import ExposureSpec, GateSpec
 from edgefleet.rollout.evidence.sequential import exact_p_value, log_rate_evidence
 
 SO_FAR: Final = "the limit grows as devices confirm the release"
+_CEILING: Final = 0.05  # share of the fleet of which a handful is a tenth
 _CHANCE: Final = 0.1
 """P-value at or below which overdue devices stop growth.
 
@@ -37,6 +39,15 @@ def allowed(
 def trusted(spec: ExposureSpec, healthy: int) -> int:
     """``allowed`` while the release is not suspect."""
     return max(spec.first, int(spec.growth * healthy))
+
+
+def handful(spec: ExposureSpec, devices: int) -> int:
+    """How many devices may be unfinished at once while a wave is open by handfuls.
+
+    A tenth of the fleet in fleets of less than ``10 * first`` devices, so that a failure in a fleet
+    of five is followed by one more device and not by all. ``devices`` is the size of the fleet.
+    """
+    return max(1, min(spec.first, math.ceil(devices / 10)), int(_CEILING * devices / 10))
 
 
 def suspicious(spec: GateSpec, *, bad: int, size: int) -> bool:

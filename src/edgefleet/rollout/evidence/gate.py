@@ -29,6 +29,9 @@ SAMPLE: Final = "sample"
 STRAGGLERS: Final = "stragglers"
 SOAK: Final = "soak"
 INCONCLUSIVE: Final = "inconclusive"
+EXTENDS: Final = "extends"  # the wave takes more devices by itself
+
+_LOOK_GROWTH: Final = 1.25  # finished devices at a look, as a multiple of those at the last one
 
 
 class Gate(Protocol):
@@ -51,11 +54,11 @@ class _Sample:
 
     bad: int
     size: int
-    cut: int
     unfinished: int  # offered the release or in trial
     waiting: bool  # stragglers may still finish within the patience of the plan
     patience_over: bool
     needed: int
+    look: int  # number of the exact test that may be taken now; 0: none
 
     @property
     def rate(self) -> float:
@@ -88,44 +91,55 @@ def judge(
 ) -> Judgement:
     """Fail as soon as the evidence suffices; pass only if no device of the wave can still report.
 
-    Rate = (failed + refused) / (failed + refused + healthy). The rate fails the wave in three
-    cases: its e-value reaches the bar of ``alphas`` on a sufficient sample; the wave has ended and the exact
-    test of its counts fails; or all devices of the wave have reported and none is healthy. The
-    patience limits the wait for devices that have not started. For devices in trial, the longest
-    duration of a trial is added.
+    Rate = (failed + refused) / (failed + refused + healthy). The rate fails the wave in two cases:
+    its e-value reaches the bar of ``alphas`` on a sufficient sample; or the wave has ended and the
+    exact test of its counts fails. In a small fleet the exact boundary takes the place of both. At
+    the end of a wave, an undecided rate takes more devices; at the end of the fleet, a person
+    decides if the p-value is at most ``ask_p``, and else the wave passes. The patience limits the
+    wait for devices that have not started. For devices in trial, the longest duration of a trial is
+    added.
     """
     evidence = weigh(evidence, spec)
     sample = _sample(evidence, spec, opened_at, now)
 
     def judged(verdict: Verdict, reason: str, text: str) -> Judgement:
-        return Judgement(verdict=verdict, reason=reason, text=text, at=now, evidence=evidence)
+        return Judgement(
+            verdict=verdict, reason=reason, text=text, at=now, evidence=evidence, look=sample.look
+        )
 
-    failing = _errors(evidence, sample, spec, before) or _silence(evidence, sample, spec)
+    failing = _errors(evidence, sample, spec) or _silence(evidence, sample, spec)
     failing = failing or _quality(evidence, spec) or _limits(evidence, spec)
     if failing is not None:
         return judged(Verdict.FAIL, *failing)
     if sample.size < sample.needed:
-        return judged(
-            Verdict.INCONCLUSIVE,
-            SAMPLE,
-            f"{sample.size} of the {sample.needed} devices that a verdict needs have finished.",
-        )
+        missing = count_missing(evidence, spec) if evidence.spare and sample.patience_over else 0
+        text = f"{sample.size} of the {sample.needed} devices that a verdict needs have finished."
+        if missing > 0:
+            text += f" Moving up: {_devices(min(missing, evidence.spare))} at the next positions."
+            return judged(Verdict.INCONCLUSIVE, EXTENDS, text)
+        return judged(Verdict.INCONCLUSIVE, SAMPLE, text)
+    undecided = sample.rate > spec.max_error_rate
+    if undecided and evidence.handful:
+        return judged(Verdict.INCONCLUSIVE, EXTENDS, _extending(sample, spec))
     if sample.waiting:
         return judged(
             Verdict.INCONCLUSIVE,
             STRAGGLERS,
             f"Unfinished devices of the wave, online or in trial: {sample.unfinished}.",
         )
-    if sample.rate > spec.max_error_rate:
+    if undecided and evidence.remaining and not evidence.needs_approval:
+        return judged(Verdict.INCONCLUSIVE, EXTENDS, _extending(sample, spec))
+    if undecided and (evidence.remaining or _p_value(sample, spec) <= spec.ask_p):
         return judged(
             Verdict.INCONCLUSIVE,
             INCONCLUSIVE,
-            f"{ERRORS.unit.text(sample.rate)} of devices failed ({sample.bad} of {sample.size}), "
-            f"{ERRORS.unit.text(spec.max_error_rate)} allowed; too few devices for a verdict. Run "
+            f"{_shares(sample, spec)}; too few devices for a verdict. Run "
             "`edgefleet rollout advance` or `edgefleet rollout revert`.",
         )
     passing_s = now - before.at if before is not None and before.reason == SOAK else 0.0
     text = f"{sample.bad} of {sample.size} devices failed.{_unjudged(evidence)}"
+    if undecided:
+        text = _not_told_apart(sample, spec) + _unjudged(evidence)
     if passing_s >= spec.soak_s:
         return judged(Verdict.PASS, PASSED, text)
     text += f" The wave must pass for {spec.soak_s:g} s."
@@ -136,47 +150,76 @@ def _sample(evidence: Evidence, spec: GateSpec, opened_at: float, now: float) ->
     begun_until = opened_at + spec.patience_s
     trial_until = begun_until + spec.confirm_after_s + spec.silence_s
     patience_over = now >= begun_until
-    needed = min(spec.min_sample, evidence.cut)
     bad = evidence.failed + evidence.refused
     size = bad + evidence.healthy
-    if patience_over and evidence.cut < spec.min_sample:
-        # For a wave smaller than the sample, the devices that started are sufficient.
-        needed = min(needed, size + evidence.in_trial)
+    waiting = (evidence.in_trial > 0 and now < trial_until) or (
+        evidence.offered > 0 and not patience_over
+    )
+    needed = _wanted(evidence, spec)
+    if patience_over:
+        needed = min(needed, size + evidence.in_trial + evidence.spare)
+    needed = max(1, needed)
+    ended = size >= needed and not waiting and not evidence.handful and evidence.boundary is None
+    grown = size >= _LOOK_GROWTH * evidence.looked
     return _Sample(
         bad=bad,
         size=size,
-        cut=evidence.cut,
         unfinished=evidence.offered + evidence.in_trial,
-        waiting=(evidence.in_trial > 0 and now < trial_until)
-        or (evidence.offered > 0 and not patience_over),
+        waiting=waiting,
         patience_over=patience_over,
-        needed=max(1, needed),
+        needed=needed,
+        look=evidence.looks + 1 if ended and grown else 0,
     )
 
 
-def _errors(
-    evidence: Evidence, sample: _Sample, spec: GateSpec, before: Judgement | None
-) -> tuple[str, str] | None:
-    if sample.rate <= spec.max_error_rate:
-        return None
-    all_finished = sample.size >= sample.cut
-    none_healthy = all_finished and sample.bad == sample.size
-    # After the patience, no more devices are expected. The e-value accounts for a small sample.
-    enough = sample.size >= sample.needed or sample.patience_over
-    sure = enough and _log_evidence(evidence.errors) >= alphas.FAILURES.log_bar(spec)
-    # Once for each wave: all available devices have finished, so the sample was fixed beforehand.
-    tested = before is not None and before.reason in (INCONCLUSIVE, SOAK)
-    ended = sample.size >= sample.needed and not sample.waiting and not tested
-    share = share_of(evidence.wave) * alphas.ENDS.alpha(spec)
-    at_end = ended and exact_p_value(sample.bad, sample.size, spec.max_error_rate) <= share
-    if not (none_healthy or sure or at_end):
+def count_missing(evidence: Evidence, spec: GateSpec) -> int:
+    """Devices that the sample of the plan lacks, when no more devices are expected to begin."""
+    finished = evidence.failed + evidence.refused + evidence.healthy
+    return _wanted(evidence, spec) - finished - evidence.in_trial
+
+
+def _wanted(evidence: Evidence, spec: GateSpec) -> int:
+    return min(spec.min_sample, evidence.planned or evidence.cut)
+
+
+def _p_value(sample: _Sample, spec: GateSpec) -> float:
+    return exact_p_value(sample.bad, sample.size, spec.max_error_rate)
+
+
+def _shares(sample: _Sample, spec: GateSpec) -> str:
+    return (
+        f"{ERRORS.unit.text(sample.rate)} of devices failed ({sample.bad} of {sample.size}), "
+        f"{ERRORS.unit.text(spec.max_error_rate)} allowed"
+    )
+
+
+def _extending(sample: _Sample, spec: GateSpec) -> str:
+    return f"{_shares(sample, spec)}; too few devices for a verdict. The wave takes more devices."
+
+
+def _not_told_apart(sample: _Sample, spec: GateSpec) -> str:
+    """The sentence of a wave that passes at the end of the fleet with a rate above the limit."""
+    low, high = rate_interval(sample.bad, sample.size)
+    return (
+        f"{_shares(sample, spec)}; the whole fleet cannot tell it from the limit (95 % interval "
+        f"{ERRORS.unit.text(low)} to {ERRORS.unit.text(high)})."
+    )
+
+
+def _errors(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:
+    boundary = evidence.boundary
+    if boundary is None:
+        fails = _is_refuted(evidence, sample, spec)
+    else:
+        fails = boundary.bad >= boundary.needed
+    if not fails:
         return None
     if evidence.exposed == 0:
         text = f"{sample.bad} of {sample.size} devices refused the release; no device activated it."
         return REFUSED_BY_DEVICES, _cause(evidence) + text
     low, high = evidence.errors.low, evidence.errors.high
     trial = f", with {evidence.in_trial} in trial" if evidence.in_trial else ""
-    return ERRORS.reason, _cause(evidence) + ERRORS.sentence.format(
+    text = _cause(evidence) + ERRORS.sentence.format(
         bad=sample.bad,
         size=sample.size,
         rate=ERRORS.unit.text(sample.rate),
@@ -185,6 +228,25 @@ def _errors(
         high=ERRORS.unit.text(high),
         allowed=ERRORS.unit.text(ERRORS.allowed(spec)),
     )
+    if boundary is not None:
+        text += (
+            f" In a fleet of {boundary.devices}, {boundary.needed} failures of the first "
+            f"{boundary.size} devices fail a release."
+        )
+    return ERRORS.reason, text
+
+
+def _is_refuted(evidence: Evidence, sample: _Sample, spec: GateSpec) -> bool:
+    """True if the rate is above its limit by the e-value, or by the exact test at an end."""
+    if sample.rate <= spec.max_error_rate:
+        return False
+    # After the patience, no more devices are expected. The e-value accounts for a small sample.
+    enough = sample.size >= sample.needed or sample.patience_over
+    if enough and _log_evidence(evidence.errors) >= alphas.FAILURES.log_bar(spec):
+        return True
+    if not sample.look:
+        return False
+    return _p_value(sample, spec) <= share_of(sample.look) * alphas.ENDS.alpha(spec)
 
 
 def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:

@@ -52,6 +52,8 @@ _WITH_REASON: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
 _TRIAL_STARTED: Final = OutcomeKind.TRIAL_STARTED
 _WITHDRAWN: Final = OutcomeKind.WITHDRAWN
 _NONE: Final = DeviceStanding.NONE
+_FAILED: Final = DeviceStanding.FAILED
+_REVERTED: Final = DeviceStanding.REVERTED
 
 
 def standing_of(bits: int) -> DeviceStanding:
@@ -188,6 +190,17 @@ class Ledger:
         if len(rows) and int(rows.max()) >= len(self._order):
             self._grow(int(rows.max()) + 1)
         return rows[np.argsort(-self._order[rows].astype(np.int64), kind="stable")]
+
+    def failures_in_order(self, silent: Rows) -> list[bool]:
+        """For each device that activated the release, in that order: whether it failed.
+
+        ``silent`` devices in trial count as failed. Devices that an operator reverted are left out.
+        """
+        failed = self._standing == _FAILED
+        failed[silent[silent < len(failed)]] = True
+        rows = np.flatnonzero(self._order.astype(np.bool_) & (self._standing != _REVERTED))
+        found: list[bool] = failed[rows[np.argsort(self._order[rows], kind="stable")]].tolist()
+        return found
 
     def exposed_mask(self, rows: int) -> npt.NDArray[np.bool_]:
         """True for each of the first ``rows`` rows that ever activated the release."""

@@ -41,6 +41,8 @@ class WaveState(Wire, frozen=True, kw_only=True):
     threshold: str | None = None
     population: int | None = None
     rows: int | None = None
+    planned: int | None = None  # devices that were online when it opened, of ``cut``
+    by_handfuls: bool = False  # open for a few devices at a time: its cut grows
     opened_at: float | None = None
     closed_at: float | None = None
     judgement: Judgement | None = None  # ``at``: since when verdict and reason are these
@@ -80,6 +82,9 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     approvals: tuple[Approval, ...] = ()
     wave: int | None = None  # index of the open wave, or of the last one that was open
     waves: tuple[WaveState, ...]
+    looks: int = 0  # exact tests at the ends of waves
+    looked: int = 0  # finished devices at the last of them
+    sizes: tuple[tuple[int, int], ...] = ()  # small fleet: devices that had begun, eligible devices
 
     @property
     def open_wave(self) -> WaveState | None:

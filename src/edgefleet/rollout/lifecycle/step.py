@@ -11,6 +11,7 @@ from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 from edgefleet.rollout.lifecycle.typed_replace import WaveChanges, replace
+from edgefleet.rollout.limits import SMALL_FLEET
 
 BY_HAND = "by_hand"
 SAME_CUT = "same_cut"
@@ -23,6 +24,9 @@ class Opening(Wire, frozen=True, kw_only=True):
     threshold: str
     population: int
     rows: int
+    planned: int
+    began: int
+    by_handfuls: bool = False
 
 
 class AuditLine(Wire, frozen=True, kw_only=True):
@@ -52,12 +56,28 @@ class Resumed(Wire, frozen=True, kw_only=True):
 
 
 class Advanced(Wire, frozen=True, kw_only=True):
-    """The open wave passed. All ``openings`` but the last have the same cut as the open wave."""
+    """The open wave passed. All ``openings`` but the last have the same cut as the open wave.
+
+    A wave that was open by handfuls is the first of ``openings``: it opens whole.
+    """
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.ADVANCED
     judgement: Judgement
     openings: tuple[Opening, ...]
     by_hand: bool
+
+
+class Extended(Wire, frozen=True, kw_only=True):
+    """The evidence of the open wave is undecided, or too few of its devices are online.
+
+    ``openings`` are as in ``Advanced``, with a few more devices. ``in_place``: they go to the open
+    wave.
+    """
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.EXTENDED
+    judgement: Judgement
+    openings: tuple[Opening, ...]
+    in_place: bool
 
 
 class Finished(Wire, frozen=True, kw_only=True):
@@ -110,9 +130,12 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 
 
 Event = (
-    Started | Paused | Resumed | Advanced | Finished | Halted | RevertRequested
+    Started | Paused | Resumed | Advanced | Extended | Finished | Halted | RevertRequested
     | GateFailed | RefusedByDevices | Approved | WaitReasonChanged | RevertCompleted
 )  # fmt: skip
+
+
+_UNJUDGED = (Started, Paused, Resumed, Halted, RevertRequested, Approved, RevertCompleted)
 
 
 def by_hand(evidence: Evidence, now: float) -> Judgement:
@@ -156,9 +179,13 @@ def step(
     if status is None:
         msg = f"{state.status} has no transition on {event.signal}"
         raise AssertionError(msg)
+    if not isinstance(event, _UNJUDGED):
+        state = _count_look(state, event.judgement)
     if isinstance(event, WaitReasonChanged):
-        judged = replace_wave(state, judgement=event.judgement)
-        return replace(judged, revision=state.revision + 1), ()
+        return replace(_waits_for(state, event.judgement), revision=state.revision + 1), ()
+    if isinstance(event, Extended) and event.in_place:
+        grown = _resized(_waits_for(state, event.judgement), event.openings[-1])
+        return replace(grown, since=now, revision=state.revision + 1), ()
     if isinstance(event, Approved):
         given = event.approval
         state = replace(state, approvals=(*state.approvals, given), revision=state.revision + 1)
@@ -189,6 +216,11 @@ def step(
             return _opened(state, event.opening, now, "operator", "resume")
         case Advanced():
             return _advanced(state, event, now)
+        case Extended():
+            state = _walked(state, event.judgement, event.openings, now, closed=False)
+            state = replace(state, reason="wave_open", text=_wave_text(state))
+            text = f"{event.judgement.text} {state.text}"
+            return state, (_line(state, "gate", "extend", text),)
         case Finished():
             state = _walked(state, event.judgement, event.openings, now, closed=True)
             state = replace(state, ended_at=now, rows_at_end=event.rows)
@@ -260,6 +292,12 @@ def _walked(
     closed: bool,
 ) -> RolloutState:
     """Close the open wave, then open each of ``openings``, closing all but the last at once."""
+    wave = state.open_wave
+    if wave is not None and wave.by_handfuls and openings:
+        state = _resized(replace_wave(state, judgement=judgement, opened_at=now), openings[0])
+        openings = openings[1:]
+        if not openings and not closed:
+            return state
     state = replace_wave(state, judgement=judgement, closed_at=now)
     for number, opening in enumerate(openings):
         state = _open_next(state, opening, now)
@@ -272,14 +310,42 @@ def _walked(
 def _open_next(state: RolloutState, opening: Opening, now: float) -> RolloutState:
     index = 0 if state.wave is None else state.wave + 1
     state = replace(state, wave=index)
+    return _resized(replace_wave(state, opened_at=now), opening)
+
+
+def _resized(state: RolloutState, opening: Opening) -> RolloutState:
+    """The state with the cut of ``opening`` for its open wave."""
+    sizes = state.sizes
+    begins_small = state.wave == 0 and opening.population <= SMALL_FLEET
+    if sizes[-1][1] != opening.population if sizes else begins_small:
+        state = replace(state, sizes=(*sizes, (opening.began, opening.population)))
     return replace_wave(
         state,
         cut=opening.cut,
         threshold=opening.threshold,
         population=opening.population,
         rows=opening.rows,
-        opened_at=now,
+        planned=opening.planned,
+        by_handfuls=opening.by_handfuls,
     )
+
+
+def _waits_for(state: RolloutState, judgement: Judgement) -> RolloutState:
+    """The state with the judgement, which keeps the time since when its reason holds."""
+    wave = state.open_wave
+    before = None if wave is None else wave.judgement
+    if before is not None and before.reason == judgement.reason and before.at <= judgement.at:
+        return state
+    return replace_wave(state, judgement=judgement)
+
+
+def _count_look(state: RolloutState, judgement: Judgement) -> RolloutState:
+    """The state with the exact test that the judgement took, if it took one."""
+    if not judgement.look:
+        return state
+    seen = judgement.evidence
+    size = seen.failed + seen.refused + seen.healthy
+    return replace(state, looks=judgement.look, looked=size)
 
 
 def replace_wave(state: RolloutState, **changes: Unpack[WaveChanges]) -> RolloutState:
@@ -296,8 +362,9 @@ def _wave_text(state: RolloutState) -> str:
     wave: WaveState | None = state.open_wave
     if wave is None or state.wave is None:
         return ""
+    how = "open by handfuls" if wave.by_handfuls else "open"
     return (
-        f"Wave {state.wave + 1} of {len(state.waves)} is open: {wave.name}, "
+        f"Wave {state.wave + 1} of {len(state.waves)} is {how}: {wave.name}, "
         f"{wave.cut} of {wave.population} devices."
     )
 

@@ -20,6 +20,7 @@ class RolloutSignal(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     ADVANCED = "advanced"  # the next wave is open, by the gate or by hand
+    EXTENDED = "extended"  # a wave takes a few more devices, to find out
     FINISHED = "finished"  # the last wave passed, by the gate or by hand
     HALTED = "halted"
     REVERT_REQUESTED = "revert requested"  # an operator reverts the rollout
@@ -46,6 +47,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
     Status.RUNNING: {
         RolloutSignal.PAUSED: _Z,
         RolloutSignal.ADVANCED: _R,
+        RolloutSignal.EXTENDED: _R,
         RolloutSignal.FINISHED: _C,
         RolloutSignal.HALTED: _H,
         RolloutSignal.REVERT_REQUESTED: _B,

@@ -12,6 +12,7 @@ import msgspec
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import (
     Approval,
+    Boundary,
     Cohort,
     Difference,
     Evidence,
@@ -48,6 +49,9 @@ class RolloutChanges(TypedDict, total=False):
     approvals: tuple[Approval, ...]
     wave: int | None
     waves: tuple[WaveState, ...]
+    looks: int
+    looked: int
+    sizes: tuple[tuple[int, int], ...]
 
 
 class WaveChanges(TypedDict, total=False):
@@ -61,6 +65,8 @@ class WaveChanges(TypedDict, total=False):
     threshold: str | None
     population: int | None
     rows: int | None
+    planned: int | None
+    by_handfuls: bool
     opened_at: float | None
     closed_at: float | None
     judgement: Judgement | None
@@ -82,6 +88,14 @@ class EvidenceChanges(TypedDict, total=False):
     deferred: int
     not_begun: int
     exposed: int
+    planned: int
+    spare: int
+    remaining: int
+    needs_approval: bool
+    handful: int
+    looks: int
+    looked: int
+    boundary: Boundary | None
     reasons: dict[str, int]
     errors: Rate
     silence: Rate
@@ -99,6 +113,7 @@ class JudgementChanges(TypedDict, total=False):
     text: str
     at: float
     evidence: Evidence
+    look: int
 
 
 class OfferChanges(TypedDict, total=False):

@@ -186,6 +186,8 @@ def _gate_wait(
                 devices=len(late) + len(census.in_trial),
                 first=first_names(fleet, out),
             )
+        case gate.EXTENDS:
+            return Wait(code=WaitCode.EXTENDS, text=judgement.text, since=since)
         case gate.INCONCLUSIVE:
             return Wait(code=WaitCode.INCONCLUSIVE, text=judgement.text, since=since)
         case gate.SAMPLE:

@@ -81,6 +81,7 @@ def _wave(
         cut=wave.cut,
         threshold=wave.threshold,
         population=wave.population,
+        by_handfuls=wave.by_handfuls,
         opened_at=wave.opened_at,
         closed_at=wave.closed_at,
         exposed=0 if wave.opened_at is None else active.ledger.exposed_up_to(index),
