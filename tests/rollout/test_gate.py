@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import (
+    Boundary,
     Cohort,
     Difference,
     Evidence,
@@ -69,13 +70,24 @@ def test_how_many_failures_of_eleven_are_enough(
     assert say(counts(cut=11, failed=failed, healthy=healthy, offered=offered)).reason == reason
 
 
-def test_the_exact_look_at_the_end_of_a_wave_is_had_once_and_is_stricter_each_wave():
-    four = counts(cut=11, failed=4, healthy=7)
-    assert say(four).reason == "error_rate"
-    assert say(replace(four, wave=3)).reason == "inconclusive"
-    stood = say(counts(cut=11, failed=2, healthy=8, offline=1))
-    assert stood.reason == "inconclusive"
-    assert say(four, before=stood).reason == "inconclusive"
+def test_looks_at_the_ends_of_waves_are_numbered_and_each_is_stricter():
+    three = counts(cut=10, failed=3, healthy=7)
+    assert (say(three).reason, say(three).look) == ("error_rate", 1)
+    assert say(replace(three, looks=1)).reason == "inconclusive"
+    assert say(replace(three, looks=1)).look == 2
+
+
+def test_a_look_is_taken_again_only_on_a_sample_that_grew_by_a_quarter():
+    seen = counts(cut=100, failed=10, healthy=60, offline=30)
+    assert say(replace(seen, looks=1, looked=70)).look == 0
+    assert say(replace(seen, looks=1, looked=57)).look == 0
+    assert say(replace(seen, looks=1, looked=56)).look == 2
+    assert say(replace(seen, looks=1, looked=56, offered=1)).look == 0  # patience is not over
+    assert say(replace(seen, looks=1, looked=56, handful=10, remaining=9)).look == 0
+
+
+def test_a_good_end_of_a_wave_is_a_look_too():
+    assert say(counts(cut=10, healthy=10)).look == 1
 
 
 def test_what_failed_it_is_kept_with_its_interval_and_its_weight():
@@ -163,7 +175,21 @@ def test_a_wave_smaller_than_the_sample_counts_whole():
 
 
 def test_a_larger_wave_never_passes_on_less_than_the_sample():
-    assert say(counts(cut=11, healthy=3, offline=8), after_s=10_000).reason == "sample"
+    few = counts(cut=11, healthy=3, offline=8, remaining=80, spare=80)
+    said = say(few, after_s=10_000)
+    assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "extends")
+    assert said.text == (
+        "3 of the 5 devices that a verdict needs have finished. Moving up: 2 devices at the next "
+        "positions."
+    )
+    assert say(few).reason == "sample"
+
+
+def test_the_sample_is_what_can_be_had_when_no_device_can_move_up():
+    few = counts(cut=11, healthy=3, offline=8)
+    assert say(few).reason == "sample"
+    assert say(few, after_s=600).reason == "soak"
+    assert say(replace(few, planned=3)).reason == "soak"  # the others were away at the start
 
 
 def test_few_failures_fail_it_when_nobody_else_can_be_had():
@@ -172,13 +198,50 @@ def test_few_failures_fail_it_when_nobody_else_can_be_had():
     assert say(bad, after_s=600).reason == "error_rate"
 
 
-def test_a_wave_in_which_no_device_is_well_fails():
-    assert say(counts(cut=1, failed=1)).reason == "error_rate"
+def test_one_failure_never_decides_alone():
+    assert say(counts(cut=1, failed=1, remaining=99)).reason == "extends"
+    assert say(counts(cut=1, failed=1)).reason == "inconclusive"  # a fleet of one
 
 
-def test_between_good_and_bad_it_leaves_it_to_a_person():
-    said = say(counts(cut=11, healthy=10, failed=1))
-    assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "inconclusive")
+def test_between_good_and_bad_the_wave_takes_more_devices():
+    seen = counts(cut=11, healthy=10, failed=1, remaining=99)
+    said = say(seen)
+    assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "extends")
+    assert say(replace(seen, needs_approval=True)).reason == "inconclusive"
+
+
+def test_an_open_handful_that_is_undecided_takes_more_before_it_has_finished():
+    seen = counts(cut=21, healthy=13, failed=2, in_trial=6, remaining=79)
+    assert say(seen).reason == "stragglers"
+    assert say(replace(seen, handful=10)).reason == "extends"
+    assert say(replace(seen, handful=10, failed=0, healthy=15)).reason == "stragglers"
+
+
+def test_at_the_end_of_the_fleet_a_person_is_asked_for_a_small_p_value():
+    seen = counts(cut=100, healthy=90, failed=10)
+    assert say(replace(seen, looks=1, looked=100)).reason == "inconclusive"  # p = 0.028
+    near = replace(seen, failed=8, healthy=92)  # p = 0.13
+    said = say(near)
+    assert said.reason == "soak"
+    assert said.text == (
+        "8 % of devices failed (8 of 100), 5 % allowed; the whole fleet cannot tell it from the "
+        "limit (95 % interval 1.9 % to 20.2 %). No device reported its serving quality. The wave "
+        "must pass for 60 s."
+    )
+    assert say(near, spec=replace(SPEC, ask_p=1.0)).reason == "inconclusive"
+
+
+def test_in_a_small_fleet_the_boundary_decides_and_no_look_is_taken():
+    seen = counts(cut=5, failed=2, healthy=1, offered=2)
+    reached = replace(seen, boundary=Boundary(devices=5, bad=2, size=3, needed=2))
+    said = say(reached)
+    assert (said.reason, said.look) == ("error_rate", 0)
+    assert said.text.endswith(
+        "5 % allowed. In a fleet of 5, 2 failures of the first 3 devices fail a release."
+    )
+    missed = replace(seen, boundary=Boundary(devices=8, bad=2, size=6, needed=3), offered=0)
+    assert say(missed).look == 0
+    assert say(missed).reason != "error_rate"
 
 
 def quality(metric: str, e_value: float, *, requests: int = 100, mean: float = 0.2) -> Evidence:

@@ -64,7 +64,7 @@ def offline_counted_as_healthy(patch: Patch) -> None:
         changed = replace(counted, healthy=counted.healthy + counted.offline, offline=0)
         return gate.weigh(changed, spec)
 
-    patch.setattr(census, "gate", SimpleNamespace(weigh=wrong))
+    patch.setattr(census, "gate", SimpleNamespace(weigh=wrong, count_missing=gate.count_missing))
 
 
 def silence_forgotten(patch: Patch) -> None:
@@ -72,7 +72,7 @@ def silence_forgotten(patch: Patch) -> None:
         failed, in_trial = counted.failed - counted.silent, counted.in_trial + counted.silent
         return gate.weigh(replace(counted, failed=failed, silent=0, in_trial=in_trial), spec)
 
-    patch.setattr(census, "gate", SimpleNamespace(weigh=wrong))
+    patch.setattr(census, "gate", SimpleNamespace(weigh=wrong, count_missing=gate.count_missing))
 
 
 def failed_release_offered_again(patch: Patch) -> None:

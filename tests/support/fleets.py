@@ -7,6 +7,7 @@ fleet check in every second and download at once, so a rollout takes seconds of 
 from edgefleet.protocol.device import CheckIn, Outcome
 from edgefleet.protocol.rollout import RolloutView
 from edgefleet.rollout import checkin
+from edgefleet.rollout.engine import Change
 from edgefleet.testing import FakeDevice, FakeFleet, MemoryHub
 from support.invariants import BrokenError, Invariants
 from support.plans import START, manifest
@@ -69,6 +70,10 @@ class CheckedFleet(FakeFleet):
     def store(self, row: int, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
         fresh = super().store(row, outcomes)
         return (*fresh, *outcomes) if self._twice else fresh
+
+    def commit(self, change: Change) -> None:
+        super().commit(change)
+        self.invariants.committed(change.state)
 
     def evaluate(self) -> None:
         super().evaluate()

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from edgefleet.base.ids import device_hash, mix64
 from edgefleet.protocol.device import CheckIn, Offer, OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status
@@ -33,6 +35,7 @@ class Invariants:
         self._heard_at: dict[int, float] = {}
         self._were_silent: set[tuple[int, str]] = set()  # row and id of what it reported at last
         self._ended_badly: set[tuple[int, str]] = set()  # row and release
+        self._cuts: set[tuple[str, str]] = set()  # rollout and threshold of each cut
         self._read = 0  # outcomes of the fleet that are in ``_ended_badly``
 
     def heard(self, row: int, check_in: CheckIn) -> None:
@@ -64,6 +67,23 @@ class Invariants:
             if state.status is Status.REVERTED:
                 self._check_reverted(state)
 
+    def committed(self, state: RolloutState) -> None:
+        """Call at each commit. The cut of a wave is exact among the devices online at that time."""
+        wave, fleet = state.open_wave, self.fleet.engine.fleet
+        if wave is None or wave.threshold is None or not wave.percent or wave.selector:
+            return
+        if (state.id, wave.threshold) in self._cuts or int(wave.threshold, 16) >= 1 << 64:
+            return
+        self._cuts.add((state.id, wave.threshold))
+        rows = np.arange(len(fleet))
+        away = fleet.silent_longer(rows, self.fleet.now, fleet.offline_after_s)
+        online = rows[~away].tolist()
+        wanted = math.ceil(round(wave.percent * len(online) / 100, 9))
+        threshold, names = int(wave.threshold, 16), self.fleet.by_row
+        inside = sum(mix64(device_hash(names[row].name) ^ state.salt) < threshold for row in online)
+        if inside > wanted or (inside < wanted and not wave.by_handfuls):
+            raise BrokenError(f"{inside} is not {wave.percent} % of {len(online)} online devices")
+
     def rows_that(self, rollout: str, kinds: Iterable[OutcomeKind]) -> set[int]:
         """The rows with a stored outcome of one of ``kinds``."""
         wanted = set(kinds)
@@ -77,11 +97,6 @@ class Invariants:
         exposed = self.rows_that(state.id, _EXPOSING)
         if any(wave.selector or wave.count for wave in state.waves):
             return  # waves of other kinds have tests of their own
-        for wave in state.waves:
-            if wave.cut is None or wave.population is None or wave.threshold is None:
-                continue
-            if wave.cut != math.ceil(round((wave.percent or 0) * wave.population / 100, 9)):
-                raise BrokenError(f"{wave.cut} is not {wave.percent} % of {wave.population}")
         wave = state.open_wave
         if wave is None or wave.threshold is None:
             return

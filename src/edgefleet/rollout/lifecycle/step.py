@@ -184,8 +184,13 @@ def step(
     if isinstance(event, WaitReasonChanged):
         return replace(_waits_for(state, event.judgement), revision=state.revision + 1), ()
     if isinstance(event, Extended) and event.in_place:
+        wave = state.open_wave
         grown = _resized(_waits_for(state, event.judgement), event.openings[-1])
-        return replace(grown, since=now, revision=state.revision + 1), ()
+        grown = replace(grown, since=now, revision=state.revision + 1)
+        if wave is None or wave.by_handfuls:  # told when its handfuls began
+            return grown, ()
+        text = f"{event.judgement.text} {_wave_text(grown)}"
+        return grown, (_line(grown, "gate", "move_up", text),)
     if isinstance(event, Approved):
         given = event.approval
         state = replace(state, approvals=(*state.approvals, given), revision=state.revision + 1)
