@@ -1,4 +1,4 @@
-"""Waves only grow, and each wave's cut has the exact number of devices."""
+"""Waves only grow, and each wave's cut is exact among the devices that are online."""
 
 import math
 from typing import ClassVar
@@ -7,6 +7,7 @@ import numpy as np
 
 from edgefleet.base.ids import mix64
 from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import Checker, Report
@@ -33,15 +34,24 @@ class Waves(Checker):
             self.wrong(f"wave {after.wave + 1} opened after wave {before.wave + 1}")
         for index, wave in enumerate(before.waves):
             later = after.waves[index]
-            if wave.threshold is not None and (wave.threshold, wave.cut, wave.rows) != (
+            if wave.threshold is None or later.threshold is None or wave == later:
+                continue
+            moved = (wave.threshold, wave.cut, wave.rows) != (
                 later.threshold, later.cut, later.rows,
-            ):  # fmt: skip
+            )  # fmt: skip
+            grows = index == before.wave and int(later.threshold, 16) >= int(wave.threshold, 16)
+            if moved and not grows:
                 self.wrong(f"the cut of wave {index + 1} moved")
+            elif moved:
+                self._grew(before, after, index)
         opened = [wave.cut or 0 for wave in after.waves[: after.wave + 1]]
         if opened != sorted(opened):
             self.wrong(f"cuts shrink: {opened}")
-        if before.wave != after.wave:
-            self._recount(after)
+        wave = after.waves[after.wave]
+        if before.wave != after.wave and wave.by_handfuls:
+            self._grew(before, after, after.wave)
+        elif before.wave != after.wave:
+            self._recount(after, now)
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         """A starting device is in the open wave by its position, not by its enrolment time."""
@@ -61,7 +71,15 @@ class Waves(Checker):
         if beyond.any():
             self.wrong(f"{self.named(rows[beyond])} starts beyond wave {state.wave + 1}")
 
-    def _recount(self, state: RolloutState) -> None:
+    def _grew(self, before: RolloutState, after: RolloutState, index: int) -> None:
+        """A wave takes more devices by itself: never in a pause, never past an approval."""
+        if before.status is not Status.RUNNING:
+            self.wrong(f"wave {index + 1} grew while the rollout was {before.status}")
+        approval = after.spec.approval
+        if after.waves[index].by_handfuls and approval.each_wave and approval.people:
+            self.wrong(f"wave {index + 1} opened by handfuls past an approval")
+
+    def _recount(self, state: RolloutState, now: float) -> None:
         wave = state.open_wave
         plain = wave is not None and not state.spec.selector and wave.percent
         if wave is None or wave.threshold is None or not plain:
@@ -73,14 +91,17 @@ class Waves(Checker):
             return  # an agent with one model is not eligible for another one
         if spec is None or spec.percent is None or spec.selector or population > _RECOUNTED:
             return
-        hashes = self.engine.fleet.hashes
+        fleet = self.engine.fleet
+        rows = np.arange(population)
+        online = rows[~fleet.silent_longer(rows, now, fleet.offline_after_s)]
+        hashes = fleet.hashes[online]
         if index and wave.threshold == state.waves[index - 1].threshold:
             return  # newcomers below the last cut fill this wave: waves only grow
         threshold = int(wave.threshold, 16)
         inside = sum(mix64(value ^ state.salt) < threshold for value in hashes.tolist())
-        wanted = math.ceil(round(spec.percent * population / 100, 9))
-        if inside != wanted or wave.cut != wanted:
+        wanted = math.ceil(round(spec.percent * len(online) / 100, 9))
+        if spec.percent < 100 and (inside != wanted or wave.planned != wanted):
             self.wrong(
-                f"{spec.percent:g} % of {population} are {wanted} devices; the cut is {wave.cut}, "
-                f"{inside} devices are inside"
+                f"{spec.percent:g} % of {len(online)} online devices are {wanted}; the wave was "
+                f"cut for {wave.planned}, {inside} devices are inside"
             )
