@@ -4,7 +4,8 @@ The gate, the exposure rule with its overdue rule, the cohorts with their e-proc
 are the engine's own code. The devices are a model: counts instead of a million objects, in steps of
 ten seconds. A device starts as soon as it is admitted, fails within a minute, confirms after one to
 two minutes, is overdue after three and silent after five. Scores of devices come from requests,
-through the agent's own windows. `edgefleet sim` checks the same claims with the whole agent and
+through the agent's own windows. `gate_fleets.py` plays small fleets, extensions and looks on the
+engine itself. `edgefleet sim` checks the same claims with the whole agent and
 engine, on fewer rollouts.
 
 Three gates: `ours`; `naive`, which at the end of a wave compares failures over wave size in whole
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Any
 
+import gate_fleets
 import numpy as np
 from gate_model import End, Pools, Quality, Traffic, World, make_pools
 from result_file import write
@@ -129,6 +131,9 @@ def main() -> None:
     result["exposure"] = {"ours": exposed("ours"), "fixed": exposed("naive")}
     for name, said in result["exposure"].items():
         print(f"exposure.{name}: {json.dumps(said)}")
+    for key, run in gate_fleets.KEYS.items():
+        result[key] = run()
+        print(f"{key}: {json.dumps(result[key])}", flush=True)
     result["rollouts"] = ROLLOUTS
     result["seeds"] = SEEDS
     result["wall_s"] = round(time.perf_counter() - began, 1)
@@ -145,7 +150,7 @@ def main() -> None:
         },
         "fail20": result["exposure"]["ours"]["fail20"]["median"] <= 200,
     }
-    missed = [key for key, held in wanted.items() if not held]
+    missed = [key for key, held in wanted.items() if not held] + gate_fleets.missed(result)
     print(f"{path}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")
     raise SystemExit(bool(missed))
 

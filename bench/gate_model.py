@@ -68,6 +68,9 @@ class World:
     in_trial: int = 0  # of which overdue
     exposed: int = 0
     moved_at: float = 0.0  # last start of a device: patience counts from then
+    looks: int = 0
+    looked: int = 0
+    handful: int = 0  # while a wave is open by handfuls
     muster: Overdue = field(default_factory=Overdue)
     coming: dict[int, list[int]] = field(default_factory=dict)
     """step -> healthy, failed, silent, overdue"""
@@ -80,6 +83,9 @@ class World:
         return self._end("passed")
 
     def _wave(self, wave: int, size: int) -> str | None:
+        whole = size
+        if self.handful:
+            size = min(whole, self.exposed + self.handful)
         opened, before = self.step * STEP_S, None
         while True:
             self._start(size)
@@ -103,10 +109,25 @@ class World:
                 self._evidence(wave, size), SPEC, opened_at=max(opened, self.moved_at),
                 before=before, now=self.step * STEP_S,
             )  # fmt: skip
+            if said.look:
+                self.looks, self.looked = said.look, self.healthy + self.failed + self.silent
             if said.verdict is Verdict.FAIL:
                 return said.reason
-            if said.verdict is Verdict.PASS:
+            if said.verdict is Verdict.PASS and not self.handful:
                 return None
+            if said.verdict is Verdict.PASS:
+                self.handful, size, before = 0, whole, None
+                continue
+            if said.reason == gate.EXTENDS and not self.handful:
+                self.handful = exposure.handful(EXPOSURE, self.fleet)
+                return None
+            if said.reason == gate.EXTENDS:
+                unfinished = size - self.exposed + self.in_trial - self.silent
+                if 2 * unfinished <= self.handful:
+                    size = min(whole, size + self.handful - unfinished)
+                    if size == whole:
+                        self.handful, before = 0, None
+                        continue
             if said.reason == gate.INCONCLUSIVE and unheard == 0:
                 return "waits"
             if before is None or before.reason != said.reason:
@@ -165,6 +186,8 @@ class World:
             wave=wave, cut=size, offered=size - self.exposed,
             in_trial=self.in_trial - self.silent, healthy=self.healthy,
             failed=self.failed + self.silent, silent=self.silent, exposed=self.exposed,
+            remaining=self.fleet - size, handful=self.handful,
+            looks=self.looks, looked=self.looked,
         )  # fmt: skip
         return seen if self.quality is None else self.quality.fill(seen)
 

@@ -186,9 +186,7 @@ def step(
     if isinstance(event, Extended) and event.in_place:
         wave = state.open_wave
         grown = _resized(_waits_for(state, event.judgement), event.openings[-1])
-        grown = replace(
-            grown, since=now, revision=state.revision + 1, text=_wave_text(grown)
-        )
+        grown = replace(grown, since=now, revision=state.revision + 1, text=_wave_text(grown))
         if wave is None or wave.by_handfuls:  # told when its handfuls began
             return grown, ()
         text = f"{event.judgement.text} {_wave_text(grown)}"

@@ -1,0 +1,280 @@
+"""Whole rollouts on the real engine: how a fleet of any size ends. Writes bench/out/gate_fleets.json.
+
+The engine admits, counts, judges, extends and reverts. Devices are a model: one that is admitted
+fails within a minute or confirms after one to two minutes; one that is away sends nothing. Time
+advances in steps of ten seconds. A rollout ends *back* (rolled back), *person* (it waits for one),
+*completed*, or *stuck* (none of these after a week). Keys and bounds are those of docs/gate.md.
+``python bench/gate_fleets.py KEY...`` runs only these keys.
+"""
+
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+from result_file import write
+
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status
+from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.evidence import gate, small_fleet
+from edgefleet.rollout.evidence.ledger import DeviceStanding
+from edgefleet.testing import MemoryHub, fake_manifest
+
+SEEDS = int(os.environ.get("BENCH_FLEETS_SEEDS", "100"))
+STEP_S = 10.0
+HEARTBEAT_S = 60.0
+WEEK_S = 7 * 86_400.0
+SMALL = (3, 5, 8, 12, 30)
+
+
+@dataclass
+class Case:
+    """One rollout of one release over one fleet."""
+
+    devices: int
+    fails: float = 0.0
+    off: int | None = None  # the device that is away all the time
+    off_after_s: float = -600.0  # from the start of the rollout
+    away: float = 0.0  # share that is away at the start and returns singly
+    spec: GateSpec = field(default_factory=GateSpec)
+
+
+@dataclass
+class End:
+    said: str
+    asked: bool
+    exposed: int
+    hours: float
+
+
+def play(case: Case, seed: int) -> End:
+    return World(case, seed).run()
+
+
+class World:
+    """The devices of one case under a MemoryHub."""
+
+    def __init__(self, case: Case, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.case = case
+        self.hub = hub = MemoryHub(now=0.0, offline_after_s=180.0)
+        for number in range(case.devices):
+            hub.add_device(f"{seed}-{number}")
+        hub.add_release(fake_manifest("m", "2", ("generic_x86",), now=0.0))
+        self.away = np.zeros(case.devices, np.bool_)
+        away = self.rng.permutation(case.devices)[: round(case.away * case.devices)]
+        self.away[away] = True
+        self.returning = away.tolist()
+        if case.off is not None and case.off_after_s <= 0:
+            self.away[case.off] = True
+        self.coming: dict[int, list[tuple[int, OutcomeKind]]] = {}
+        self.step = 0
+        self.heard_at = -HEARTBEAT_S
+        self.asked = False
+
+    def run(self) -> End:
+        hub = self.hub
+        for _ in range(30):  # the hub learns who is there
+            self._heartbeats()
+            self._pass(1)
+        spec = RolloutSpec(model="m", release="2", gate=self.case.spec)
+        salt = int(self.rng.integers(1 << 63))
+        rollout = hub.start(spec, salt=salt)
+        active = hub.engine.rollout(rollout)
+        began = hub.now
+        while hub.now - began < WEEK_S:
+            if self.case.off is not None and hub.now - began >= self.case.off_after_s:
+                self.away[self.case.off] = True
+            self._heartbeats()
+            self._start(active)
+            self._pass(1)
+            self._report(active)
+            hub.evaluate()
+            state = active.state
+            wave = state.open_wave
+            waits = wave is not None and wave.judgement is not None
+            waits = waits and wave.judgement.reason == gate.INCONCLUSIVE
+            self.asked |= waits
+            if state.status is not Status.RUNNING:
+                said = "completed" if state.status is Status.COMPLETED else "back"
+                return End(said, self.asked, active.ledger.exposed, (hub.now - began) / 3600)
+            if not self.coming and waits and not self._one_returns():
+                return End("person", True, active.ledger.exposed, (hub.now - began) / 3600)
+        return End("stuck", self.asked, active.ledger.exposed, WEEK_S / 3600)
+
+    def _pass(self, steps: int) -> None:
+        self.step += steps
+        self.hub.now = self.step * STEP_S
+
+    def _one_returns(self) -> bool:
+        """The next device that was away returns. False if none is left."""
+        if not self.returning:
+            return False
+        self.away[self.returning.pop()] = False
+        self._heartbeats(at_once=True)
+        return True
+
+    def _heartbeats(self, *, at_once: bool = False) -> None:
+        if at_once or self.hub.now - self.heard_at >= HEARTBEAT_S:
+            self.heard_at = self.hub.now
+            self.hub.engine.fleet.digest_heartbeats(np.flatnonzero(~self.away), self.hub.now)
+
+    def _start(self, active: ActiveRollout) -> None:
+        """Waiting devices ask to start in a random order; the engine admits some."""
+        rows = active.members()
+        rows = rows[active.ledger.standings(rows) == DeviceStanding.NONE]
+        rows = rows[~self.away[rows]]
+        if not len(rows):
+            return
+        asking = np.sort(self.rng.permutation(rows)[: max(64, 2 * active.in_trial)])
+        start = _outcome(active, OutcomeKind.TRIAL_STARTED)
+        engine = self.hub.engine
+        begun = asking[engine.admission.admit_all(active, asking, start, self.hub.now)]
+        order = self.rng.permutation(begun)
+        for row in order.tolist():
+            engine.intake.record(row, start, self.hub.now)
+            bad = self.rng.random() < self.case.fails
+            after = self.rng.uniform(5, 60) if bad else self.rng.uniform(60, 120)
+            kind = OutcomeKind.TRIAL_FAILED if bad else OutcomeKind.CONFIRMED
+            due = self.step + max(1, round(after / STEP_S))
+            self.coming.setdefault(due, []).append((row, kind))
+
+    def _report(self, active: ActiveRollout) -> None:
+        for row, kind in self.coming.pop(self.step, ()):
+            if not self.away[row]:
+                self.hub.engine.intake.record(row, _outcome(active, kind), self.hub.now)
+
+
+def _outcome(active: ActiveRollout, kind: OutcomeKind) -> Outcome:
+    return Outcome(
+        id=kind.value, rollout=active.state.id, release="2", kind=kind, at=0.0, reason=""
+    )
+
+
+def told(ends: list[End]) -> dict[str, Any]:
+    said = Counter(end.said for end in ends)
+    return {
+        **{name: round(said[name] / len(ends), 4) for name in ("back", "person", "completed")},
+        "stuck": said["stuck"],
+        "asked": round(sum(end.asked for end in ends) / len(ends), 4),
+        "median_exposed": median(end.exposed for end in ends),
+        "p95_exposed": float(np.quantile([end.exposed for end in ends], 0.95)),
+        "median_hours": round(median(end.hours for end in ends), 2),
+        "rollouts": len(ends),
+    }
+
+
+def many(case: Case, count: int = SEEDS, first: int = 0) -> dict[str, Any]:
+    return told([play(case, first + seed) for seed in range(count)])
+
+
+def small() -> dict[str, Any]:
+    """Fleets of 3 to 30: any one device off; half or 1 % of the devices fail, also with ask."""
+    found: dict[str, Any] = {}
+    ask = GateSpec(ask_p=1.0)
+    for devices in SMALL:
+        ends = [
+            play(Case(devices, off=seed % devices, off_after_s=(-600.0, 25.0)[seed % 2]), seed)
+            for seed in range(5 * SEEDS)
+        ]
+        found[f"{devices}_one_off"] = told(ends)
+        needed = small_fleet.boundary((small_fleet.Plan(0, devices),), 0.05, 0.03)
+        found[f"{devices}_half_exact"] = {
+            "completed": round(1 - small_fleet.total_spent(needed, 0.5), 4),
+            "completed_ask": round(0.5**devices, 4),
+        }
+        found[f"{devices}_half"] = many(Case(devices, fails=0.5), 5 * SEEDS)
+        found[f"{devices}_half_ask"] = many(Case(devices, fails=0.5, spec=ask), 5 * SEEDS)
+        found[f"{devices}_1_ask"] = many(Case(devices, fails=0.01, spec=ask), 5 * SEEDS)
+    return found
+
+
+def waits() -> dict[str, Any]:
+    return {f"fails{rate}": many(Case(1000, fails=rate / 100)) for rate in (1, 2, 3)}
+
+
+def bad10() -> dict[str, Any]:
+    return {f"of{devices}": many(Case(devices, fails=0.1)) for devices in (100, 300, 1000, 10_000)}
+
+
+def edge5() -> dict[str, Any]:
+    """Exactly at the limit. With devices away, a person never acts, and they return singly."""
+    ask = GateSpec(ask_p=1.0)
+    return {
+        **{f"of{devices}": many(Case(devices, fails=0.05)) for devices in (30, 300, 1000)},
+        **{
+            f"of{devices}_away{away}": many(
+                Case(devices, fails=0.05, away=away / 100, spec=ask), 2 * SEEDS
+            )
+            for devices in (40, 300)
+            for away in (30, 90)
+        },
+    }
+
+
+def near() -> dict[str, Any]:
+    return {"fails6": many(Case(1000, fails=0.06)), "fails8": many(Case(1000, fails=0.08))}
+
+
+KEYS = {"small": small, "waits": waits, "bad10": bad10, "edge5": edge5, "near": near}
+
+
+def missed(result: dict[str, Any]) -> list[str]:
+    """The bounds that the result does not hold."""
+    bounds: list[tuple[str, bool]] = []
+    if (seen := result.get("small")) is not None:
+        for devices in SMALL:
+            one = seen[f"{devices}_one_off"]
+            bounds.append((f"{devices} one off", one["stuck"] == 0 and one["asked"] == 0))
+            exact, half = seen[f"{devices}_half_exact"], seen[f"{devices}_half"]
+            bounds.append((f"{devices} half", _agree(half, exact["completed"])))
+            if devices < 8:
+                ask = seen[f"{devices}_half_ask"]
+                bounds.append((f"{devices} ask", _agree(ask, exact["completed_ask"])))
+        most = {8: 0.11, 12: 0.10, 30: 0.02}
+        bounds += [(f"{n} exact", seen[f"{n}_half_exact"]["completed"] <= most[n]) for n in most]
+        bounds += [
+            (f"{n} exact with ask", round(seen[f"{n}_half_exact"]["completed_ask"], 2) <= share)
+            for n, share in ((3, 0.13), (5, 0.03))
+        ]
+    if (seen := result.get("waits")) is not None:
+        bounds += [(f"waits {key}", one["asked"] <= 0.01) for key, one in seen.items()]
+    if (seen := result.get("bad10")) is not None:
+        thousand, ten = seen["of1000"], seen["of10000"]
+        bounds += [
+            ("bad10", thousand["back"] >= 0.95 and thousand["median_exposed"] <= 400),
+            ("bad10_10k", ten["back"] >= 0.99 and ten["median_exposed"] <= 600),
+        ]
+    if (seen := result.get("edge5")) is not None:
+        bounds += [(f"edge5 {key}", one["back"] <= 0.03) for key, one in seen.items()]
+    return [name for name, holds in bounds if not holds]
+
+
+def _agree(seen: dict[str, Any], exact: float) -> bool:
+    """True if the engine's share of completed rollouts is the exact one, up to 3.5 errors."""
+    error = (exact * (1 - exact) / seen["rollouts"]) ** 0.5
+    return abs(seen["completed"] - exact) <= 3.5 * error + 1e-3
+
+
+def main(names: list[str]) -> int:
+    began = time.perf_counter()
+    result: dict[str, Any] = {}
+    for name in names or KEYS:
+        result[name] = KEYS[name]()
+        for key, one in result[name].items():
+            print(f"{name:6} {key:14} {one}", flush=True)
+    result["seeds"] = SEEDS
+    result["wall_s"] = round(time.perf_counter() - began, 1)
+    result["missed"] = missed(result)
+    path = write("gate_fleets", result)
+    print(f"{path}: {result['wall_s']} s; missed: {', '.join(result['missed']) or 'nothing'}")
+    return bool(result["missed"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
