@@ -5,10 +5,19 @@
 
 from collections.abc import Callable, Collection
 
-from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verb, Verdict
+from edgefleet.protocol.rollout import (
+    Evidence,
+    Judgement,
+    Rollback,
+    Status,
+    TakenBack,
+    Verb,
+    Verdict,
+)
 from edgefleet.rollout import plan
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.evidence.gate import LATE_FAILURES
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle import step as steps
 from edgefleet.rollout.lifecycle.state import ACTING
@@ -69,6 +78,8 @@ class NextTransition:
     def by_gate(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
         """The event for a judgement of the gate. None if the judgement changes nothing."""
         match judgement.verdict:
+            case Verdict.FAIL if (part := _failed_part(active, judgement)) is not None:
+                return steps.PartFailed(judgement=judgement, part=part)
             case Verdict.FAIL if judgement.evidence.exposed:
                 return steps.GateFailed(judgement=judgement)
             case Verdict.FAIL:
@@ -94,3 +105,16 @@ class NextTransition:
         return steps.Finished(
             judgement=judgement, openings=openings, by_hand=by_hand, rows=len(self._fleet)
         )
+
+
+def _failed_part(active: ActiveRollout, judgement: Judgement) -> TakenBack | None:
+    """The devices that alone give the release back: those of an episode that fail.
+
+    None if the release fails on others, too, or the plan takes it back from all devices.
+    """
+    since = judgement.evidence.late.episode_since
+    if judgement.reason != LATE_FAILURES or since is None:
+        return None
+    if active.state.spec.gate.rollback is Rollback.ALL:
+        return None
+    return TakenBack(since=since, until=judgement.at)

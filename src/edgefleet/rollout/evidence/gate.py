@@ -25,6 +25,7 @@ from edgefleet.rollout.lifecycle.typed_replace import replace
 # wait are also codes of a wait report.
 PASSED: Final = "passed"
 REFUSED_BY_DEVICES: Final = "refused_by_devices"
+LATE_FAILURES: Final = "late_failures"
 SAMPLE: Final = "sample"
 STRAGGLERS: Final = "stragglers"
 SOAK: Final = "soak"
@@ -89,10 +90,10 @@ def judge(
     """Fail as soon as the evidence suffices; pass only if no device of the wave can still report.
 
     Rate = (failed + refused) / (failed + refused + healthy). The rate fails the wave in three
-    cases: its e-value reaches the bar of ``alphas`` on a sufficient sample; the wave has ended and the exact
-    test of its counts fails; or all devices of the wave have reported and none is healthy. The
-    patience limits the wait for devices that have not started. For devices in trial, the longest
-    duration of a trial is added.
+    cases: its e-value reaches the bar of ``alphas`` on a sufficient sample; the wave has ended and
+    the exact test of its counts fails; or all devices of the wave have reported and none is
+    healthy. The patience limits the wait for devices that have not started. For devices in trial,
+    the longest duration of a trial is added.
     """
     evidence = weigh(evidence, spec)
     sample = _sample(evidence, spec, opened_at, now)
@@ -101,7 +102,9 @@ def judge(
         return Judgement(verdict=verdict, reason=reason, text=text, at=now, evidence=evidence)
 
     failing = _errors(evidence, sample, spec, before) or _silence(evidence, sample, spec)
-    failing = failing or _quality(evidence, spec) or _limits(evidence, spec)
+    failing = (
+        failing or _late(evidence, spec) or _quality(evidence, spec) or _limits(evidence, spec)
+    )
     if failing is not None:
         return judged(Verdict.FAIL, *failing)
     if sample.size < sample.needed:
@@ -195,6 +198,19 @@ def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, 
         bad=evidence.silent,
         size=sample.size,
         allowed=SILENCE.unit.text(SILENCE.allowed(spec)),
+    )
+
+
+def _late(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
+    late = evidence.late
+    if late.e_value <= 0 or math.log(late.e_value) < alphas.LATE.log_bar(spec):
+        return None
+    then = "started one after another" if late.episode_since is None else "started after a pause"
+    text = f"{late.bad} of {_devices(late.size)} that {then} failed"
+    text += f", after {_devices(late.before)} before them" if late.before else ""
+    return (
+        LATE_FAILURES,
+        f"{_cause(evidence)}{text}; {ERRORS.unit.text(spec.max_error_rate)} allowed.",
     )
 
 

@@ -16,10 +16,12 @@ from edgefleet.protocol.rollout import (
     Difference,
     Evidence,
     Judgement,
+    LateFailures,
     LimitCounts,
     Rate,
     RolloutSpec,
     Status,
+    TakenBack,
     Verdict,
 )
 from edgefleet.protocol.why import Wait, WaitCode
@@ -46,6 +48,7 @@ class RolloutChanges(TypedDict, total=False):
     ended_at: float | None
     rows_at_end: int | None
     approvals: tuple[Approval, ...]
+    taken_back: tuple[TakenBack, ...]
     wave: int | None
     waves: tuple[WaveState, ...]
 
@@ -85,6 +88,7 @@ class EvidenceChanges(TypedDict, total=False):
     reasons: dict[str, int]
     errors: Rate
     silence: Rate
+    late: LateFailures
     canary: Cohort
     control: Cohort
     quality: tuple[Difference, ...]
