@@ -303,6 +303,7 @@ def test_a_device_that_rolled_back_two_releases_is_quarantined_until_an_operator
     [
         ({"exposure": ExposureSpec(first=0)}, "exposure_invalid", "exposure.first"),
         ({"exposure": ExposureSpec(growth=-1)}, "exposure_invalid", "exposure.growth"),
+        ({"exposure": ExposureSpec(ceiling=1.5)}, "exposure_invalid", "exposure.ceiling"),
         ({"pace": PaceSpec(bytes_per_s=-1)}, "pace_invalid", "pace.bytes_per_s"),
         ({"budgets": (BudgetSpec(label="no"),)}, "selector_key_unknown", "budgets[0].label"),
         (

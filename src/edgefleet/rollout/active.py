@@ -33,6 +33,7 @@ _TRIAL: Final = DeviceStanding.TRIAL
 _HEALTHY: Final = DeviceStanding.HEALTHY
 _RUNNING: Final = Status.RUNNING
 _COMPLETED: Final = Status.COMPLETED
+NOBODY: Final[Rows] = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def course_of(state: RolloutState) -> Course:
     return Course(
         grid=Grid(spec.first, exposure.ceiling(spec, devices), devices),
         since=state.created_at,
-        pause_s=gate.confirm_after_s + gate.silence_s + gate.soak_s,
+        pause_s=gate.confirm_after_s + gate.silence_s,
     )
 
 
@@ -132,7 +133,10 @@ class ActiveRollout:
     @property
     def holds_late(self) -> bool:
         """True if no more devices may start: they fail, and the gate does not judge them."""
-        return self.state.status is _COMPLETED and self.late.is_sure(self.state.spec.gate)
+        if self.state.status is not _COMPLETED:
+            return False
+        self.late.update(NOBODY)  # no gate looks at a completed rollout
+        return self.late.is_sure(self.state.spec.gate)
 
     @property
     def in_trial(self) -> int:

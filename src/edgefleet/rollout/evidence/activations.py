@@ -4,7 +4,7 @@ A device has a key, the time at which the hub received its start. Everything her
 the keys and standings of all devices, so the order of replay after a restart does not matter.
 
 An *episode* begins with a device that begins after a pause of ``pause_s`` without a start: devices
-that return together, stragglers, newcomers. The last trial before it has ended by then.
+that return together, stragglers, newcomers. ``pause_s`` is the longest duration of a trial.
 """
 
 from bisect import bisect_left, bisect_right
@@ -38,7 +38,7 @@ class _Bucket:
     position: int  # devices that began before it
     number: int  # buckets up to this one that began because another was full
     episode: int  # the episode that contains it; 0 before the first
-    begins_episode: bool
+    log_weight: float  # of the test that begins with it
     begun: int = 0
 
 
@@ -169,10 +169,7 @@ class Activations:
     def log_weights(self) -> Floats:
         """The log weight of the start at each bucket."""
         self._settle()
-        weight = self.course.grid.log_weight
-        return np.array(
-            [weight(one.number, one.episode if one.begins_episode else 0) for one in self._buckets]
-        )
+        return np.array([one.log_weight for one in self._buckets])
 
     # The buckets.
 
@@ -209,7 +206,9 @@ class Activations:
                 position=position,
                 number=number + (not begins_episode),
                 episode=len(self._episodes),
-                begins_episode=begins_episode,
+                log_weight=self.course.grid.log_weight(
+                    number + 1, len(self._episodes) if begins_episode else 0
+                ),
             )
         )
         self._begins.append(key)

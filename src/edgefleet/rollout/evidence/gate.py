@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, Unit
-from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Rate, Verdict
+from edgefleet.protocol.rollout import (
+    Evidence,
+    GateSpec,
+    Judgement,
+    LateFailures,
+    Rate,
+    Verdict,
+)
 from edgefleet.rollout.evidence import alphas
 from edgefleet.rollout.evidence.sequential import (
     e_value,
@@ -205,13 +212,15 @@ def _late(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
     late = evidence.late
     if late.e_value <= 0 or math.log(late.e_value) < alphas.LATE.log_bar(spec):
         return None
-    then = "started one after another" if late.episode_since is None else "started after a pause"
-    text = f"{late.bad} of {_devices(late.size)} that {then} failed"
+    return LATE_FAILURES, _cause(evidence) + late_text(late, spec)
+
+
+def late_text(late: LateFailures, spec: GateSpec) -> str:
+    """The late failures as a sentence."""
+    when = "one after another" if late.episode_since is None else "after a pause"
+    text = f"{late.bad} of {_devices(late.size)} that started {when} failed"
     text += f", after {_devices(late.before)} before them" if late.before else ""
-    return (
-        LATE_FAILURES,
-        f"{_cause(evidence)}{text}; {ERRORS.unit.text(spec.max_error_rate)} allowed.",
-    )
+    return f"{text}; {ERRORS.unit.text(spec.max_error_rate)} allowed."
 
 
 def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:

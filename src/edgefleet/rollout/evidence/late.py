@@ -1,7 +1,7 @@
 """Failures that begin late, in one rollout: the detector on the order in which devices began."""
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -25,34 +25,38 @@ _BRAKE: Final = math.log(3)
 It is no verdict. At a good rate it is seldom reached, and a brake costs minutes."""
 
 
+class _Look(NamedTuple):
+    """A finding, with the devices of each bucket that began and those of them that failed."""
+
+    finding: Finding = NOTHING_FOUND
+    begun: Counts = _NO_COUNTS
+    bad: Counts = _NO_COUNTS
+
+
 class Late:
     """The detector of one rollout. What it finds is a function of the ledger and its arguments."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._limit = 0.05
         self._judged: tuple[TakenBack, ...] = ()
         self._silent: Rows = np.zeros(0, np.int64)
-        self._failed = -1  # devices that had failed at the last look
-        self._finding: Finding = NOTHING_FOUND
-        self._limit = 0.05
+        self._version = -1  # of the ledger at the last look
+        self._last: _Look | None = None
 
     def arrange(self, spec: GateSpec, judged: tuple[TakenBack, ...]) -> None:
         """Set the limit. Devices of the parts in ``judged`` count no more."""
-        self._limit, self._judged, self._failed = spec.max_error_rate, judged, -1
+        if (spec.max_error_rate, judged) != (self._limit, self._judged):
+            self._limit, self._judged, self._last = spec.max_error_rate, judged, None
 
     def update(self, silent: Rows) -> None:
-        """Set the devices in trial that count as failed because they are silent, ascending."""
-        self._silent, self._failed = silent, -1
+        """Look anew. ``silent`` are the devices in trial that count as failed, ascending."""
+        self._look(silent)
 
     @property
     def finding(self) -> Finding:
-        """The finding at the last ``update`` or failure. Devices that began later count then."""
-        counts = self._ledger.counts
-        failed = counts[_FAILED] + counts[_REFUSED]
-        if failed != self._failed:
-            self._failed = failed
-            self._finding = self._look(self._silent)[0]
-        return self._finding
+        """The finding of the last look. A first look is taken without silent devices."""
+        return (self._last or self._look(self._silent)).finding
 
     @property
     def brakes(self) -> bool:
@@ -80,16 +84,23 @@ class Late:
             e_value=e_value(finding.log_e_value),
         )
 
-    def _look(self, silent: Rows) -> tuple[Finding, Counts, Counts]:
-        """The finding, with the devices of each bucket that began and those of them that failed."""
+    def _look(self, silent: Rows) -> _Look:
+        """Look at the ledger, unless it and ``silent`` are those of the last look."""
+        version = self._ledger.version
+        known = self._last is not None and version == self._version
+        if not known or not np.array_equal(silent, self._silent):
+            self._version, self._silent, self._last = version, silent, self._new_look(silent)
+        return self._last or _Look()
+
+    def _new_look(self, silent: Rows) -> _Look:
         ledger, activations = self._ledger, self._ledger.activations
         failed = ledger.rows(_FAILED, _REFUSED)
         if not len(failed) and not len(silent):
-            return NOTHING_FOUND, _NO_COUNTS, _NO_COUNTS
+            return _Look()
         silent = silent[ledger.standings(silent) == _TRIAL]
         bad = activations.count(failed) + activations.count(silent)
         begun = activations.begun() - activations.count(ledger.rows(_REVERTED))
         for part in self._judged:
             judged = activations.buckets_between(part.since, part.until)
             begun[judged] = bad[judged] = 0
-        return detect(begun, bad, activations.log_weights(), self._limit), begun, bad
+        return _Look(detect(begun, bad, activations.log_weights(), self._limit), begun, bad)

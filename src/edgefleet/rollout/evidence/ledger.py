@@ -204,6 +204,10 @@ class Ledger:
         self._make_room(rows)
         return self.activations.are_between(rows, since, until)
 
+    def count_between(self, standing: DeviceStanding, since: float, until: float) -> int:
+        """Number of devices with this standing that began between two times."""
+        return int(np.count_nonzero(self.began_between(self.rows(standing), since, until)))
+
     @property
     def healthy_since_episode(self) -> int:
         """Number of healthy devices that began in the last episode. All before the first one."""
