@@ -18,7 +18,14 @@ from edgefleet.agent.state import QualityWindow
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Outcome, OutcomeKind, Sketches, Telemetry
 from edgefleet.protocol.metrics import CHANGES
-from edgefleet.protocol.rollout import Cohort, Evidence, ExposureSpec, GateSpec, Verdict
+from edgefleet.protocol.rollout import (
+    Cohort,
+    Evidence,
+    ExposureSpec,
+    GateSpec,
+    LateFailures,
+    Verdict,
+)
 from edgefleet.rollout.admission.control import allowed
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.overdue import Overdue
@@ -86,6 +93,7 @@ class World:
     late_bricks: float = 0.0
     away: float = 0.0  # share of the fleet that returns together, after RETURN_S without a start
     exposure: ExposureSpec = EXPOSURE
+    detector: bool = True  # with the detector of late failures and the brake, and with episodes
     late_begun: int = 0  # devices that started when they were worse
     active: Any = field(init=False)  # what admission reads of a rollout
     coming: dict[int, list[list[Any]]] = field(default_factory=dict)
@@ -94,10 +102,12 @@ class World:
     def __post_init__(self) -> None:
         self.here = self.fleet - int(self.away * self.fleet)  # devices that are not away
         grid = Grid(self.exposure.first, exposure.ceiling(self.exposure, self.fleet), self.fleet)
-        pause_s = SPEC.confirm_after_s + SPEC.silence_s
+        pause_s = SPEC.confirm_after_s + SPEC.silence_s if self.detector else math.inf
         ledger = Ledger(1, Course(grid, 0.0, pause_s))
-        late = Late(ledger)
-        late.arrange(SPEC, ())
+        late: Any = SimpleNamespace(brakes=False)
+        if self.detector:
+            late = Late(ledger)
+            late.arrange(SPEC, ())
         self.active = SimpleNamespace(
             state=SimpleNamespace(spec=SimpleNamespace(gate=SPEC, exposure=self.exposure)),
             ledger=ledger, late=late, overdue=Overdue(), devices=self.fleet, in_trial=0,
@@ -186,8 +196,9 @@ class World:
                 coming[kind].append(some)
 
     def _record(self, outcome: Outcome, rows: Any) -> None:
-        waves = np.zeros(len(rows), np.int16)
-        self.active.ledger.record_all(rows, outcome, waves, self.step * STEP_S)
+        if self.gate == "ours":
+            waves = np.zeros(len(rows), np.int16)
+            self.active.ledger.record_all(rows, outcome, waves, self.step * STEP_S)
 
     def _hear(self) -> None:
         healthy, failed, silent, overdue = self.coming.pop(self.step, ([], [], [], []))
@@ -200,11 +211,17 @@ class World:
         self.silent += sum(map(len, silent))
         self.overdue += sum(map(len, overdue))
         self.in_trial -= sum(map(len, healthy)) + sum(map(len, failed))
+        if self.gate != "ours":
+            return
         self.active.overdue.update(
             SPEC, missing=self.overdue, began=self.exposed, now=self.step * STEP_S,
             within_s=OVERDUE_S,
         )  # fmt: skip
-        self.active.late.update(self._silent())
+        if self.detector:
+            self.active.late.update(self._silent())
+
+    def _late(self) -> LateFailures:
+        return self.active.late.failures(self._silent()) if self.detector else LateFailures()
 
     def _silent(self) -> Any:
         return np.sort(np.concatenate([NOBODY, *self.silent_rows]))
@@ -214,7 +231,7 @@ class World:
             wave=wave, cut=size, offered=size - self.exposed,
             in_trial=self.in_trial - self.silent, healthy=self.healthy,
             failed=self.failed + self.silent, silent=self.silent, exposed=self.exposed,
-            late=self.active.late.failures(self._silent()),
+            late=self._late(),
         )  # fmt: skip
         return seen if self.quality is None else self.quality.fill(seen)
 

@@ -161,6 +161,7 @@ def test_devices_that_an_episode_lost_its_release_with_are_no_evidence_any_more(
     assert before.episode_since == pytest.approx(START + 220, abs=0.1)
     assert late.is_sure(GateSpec())
     late.arrange(GateSpec(), (taken(before.episode_since, START + 240),))
+    late.update(NOBODY)
     assert not late.is_sure(GateSpec())
 
 

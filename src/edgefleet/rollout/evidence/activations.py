@@ -50,7 +50,7 @@ class Activations:
 
     def __init__(self, course: Course) -> None:
         self.course = course
-        self._pause = round(course.pause_s * KEYS_PER_S)
+        self._pause = course.pause_s * KEYS_PER_S
         self._keys = np.zeros(0, np.uint32)
         self._keys_at = self._keys.data
         self._buckets: list[_Bucket] = []
@@ -66,7 +66,7 @@ class Activations:
         """Use another course. All buckets are made anew."""
         if course != self.course:
             self.course = course
-            self._pause = round(course.pause_s * KEYS_PER_S)
+            self._pause = course.pause_s * KEYS_PER_S
             self._stale = _NEVER + 1
 
     def begin(self, row: int, at: float | None) -> None:
