@@ -1,8 +1,8 @@
 """Error rates of the gate, and devices reached by a bad release. Writes bench/out/gate.json.
 
-The gate, the exposure rule with its overdue rule, the cohorts with their e-processes and the cuts
-are the engine's own code. The devices are a model: counts instead of a million objects, in steps of
-ten seconds. A device starts as soon as it is admitted, fails within a minute, confirms after one to
+The ledger, the gate, the exposure limit, the cohorts with their e-processes and the cuts are the
+engine's own code. The devices are a model: rows instead of a million objects, in steps of ten
+seconds. A device starts as soon as it is admitted, fails within a minute, confirms after one to
 two minutes, is overdue after three and silent after five. Scores of devices come from requests,
 through the agent's own windows. `gate_fleets.py` plays small fleets, extensions and looks on the
 engine itself. `edgefleet sim` checks the same claims with the whole agent and
@@ -25,6 +25,8 @@ import gate_fleets
 import numpy as np
 from gate_model import End, Pools, Quality, Traffic, World, make_pools
 from result_file import write
+
+from edgefleet.protocol.rollout import ExposureSpec
 
 ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "2000"))
 SEEDS = int(os.environ.get("BENCH_GATE_SEEDS", "200"))
@@ -119,6 +121,86 @@ def exposed(gate_name: str) -> dict[str, Any]:
     return answer
 
 
+LATE = {
+    "late30": {"late_from": 0.3, "late_fails": 1.0},
+    "late30_bricks": {"late_from": 0.3, "late_bricks": 1.0},
+    "late30_fails15": {"late_from": 0.3, "late_fails": 0.15},
+    "return30": {"away": 0.3, "late_fails": 1.0},
+}
+"""Releases that are good at first. The figure is the devices that started after it."""
+FLEETS = {1_000: 100, QUALITY_FLEET: 100, MILLION: 25}  # devices: seeds
+CEILINGS = (1.0, 0.1, 0.05, 0.035, 0.03, 0.02)
+
+
+def late_failures() -> dict[str, Any]:
+    """Devices that a release reaches after it began to fail, with and without the detector."""
+    found: dict[str, Any] = {}
+    before = {"exposure": ExposureSpec(ceiling=1.0), "detector": False}
+    for number, (name, release) in enumerate(LATE.items()):
+        for fleet, seeds in FLEETS.items():
+            ours = late_ends(seeds, 60 + number, fleet, **release)
+            found.setdefault(name, {})[str(fleet)] = {
+                **ours,
+                "before": late_ends(seeds // 5, 60 + number, fleet, **release, **before)["median"],
+                "fixed": late_ends(1, 60 + number, fleet, "naive", **release)["median"],
+            }
+            print(f"{name} {fleet}: {json.dumps(found[name][str(fleet)])}", flush=True)
+    found["ceilings"] = [ceiling_row(ceiling) for ceiling in CEILINGS]
+    return found
+
+
+def late_ends(
+    seeds: int, seed: int, fleet: int, gate_name: str = "ours", **release: Any
+) -> dict[str, Any]:
+    ends = repeat(
+        seeds,
+        seed,
+        lambda number: World(np.random.default_rng(number), fleet, gate_name, **release),
+    )
+    return {
+        "median": median(end.late for end in ends),
+        "worst": max(end.late for end in ends),
+        "failed": sum(end.failed for end in ends) / len(ends),
+        "seeds": seeds,
+    }
+
+
+def ceiling_row(ceiling: float) -> dict[str, Any]:
+    """Late failures under a ceiling, and the hours until a good release is everywhere."""
+    row: dict[str, Any] = {"ceiling": ceiling}
+    exposure = ExposureSpec(ceiling=ceiling)
+    for fleet, seeds in FLEETS.items():
+        late = late_ends(seeds, 70, fleet, exposure=exposure, **LATE["late30"])
+        good = repeat(
+            seeds // 5, 71,
+            lambda number, fleet=fleet: World(
+                np.random.default_rng(number), fleet, "ours", fails=0.002, exposure=exposure
+            ),
+        )  # fmt: skip
+        row[str(fleet)] = {
+            "late30": late["median"],
+            "worst": late["worst"],
+            "good_hours": round(median(end.minutes for end in good) / 60, 2),
+        }
+    print(f"ceiling {ceiling:g}: {json.dumps(row)}", flush=True)
+    return row
+
+
+def late_goals(found: dict[str, Any]) -> dict[str, bool]:
+    default = next(row for row in found["ceilings"] if row["ceiling"] == ExposureSpec().ceiling)
+    most = {"1000": 35, "10000": 200, "1000000": 10_000}
+    return {
+        **{f"late30 {fleet}": found["late30"][fleet]["median"] <= most[fleet] for fleet in most},
+        **{f"good_hours {fleet}": default[fleet]["good_hours"] <= 1.5 for fleet in most},
+        **{
+            f"late30_bricks {fleet}": found["late30_bricks"][fleet]["median"]
+            <= 1.1 * ExposureSpec().ceiling * int(fleet)
+            for fleet in most
+        },
+        **{f"return30 {fleet}": found["return30"][fleet]["median"] <= 20 for fleet in most},
+    }
+
+
 def main() -> None:
     began = time.perf_counter()
     result: dict[str, Any] = {}
@@ -134,6 +216,7 @@ def main() -> None:
     for key, run in gate_fleets.KEYS.items():
         result[key] = run()
         print(f"{key}: {json.dumps(result[key])}", flush=True)
+    result["late"] = late_failures()
     result["rollouts"] = ROLLOUTS
     result["seeds"] = SEEDS
     result["wall_s"] = round(time.perf_counter() - began, 1)
@@ -149,6 +232,7 @@ def main() -> None:
             for key in ("latency30_caught", "accuracy3_caught", "drift_caught")
         },
         "fail20": result["exposure"]["ours"]["fail20"]["median"] <= 200,
+        **late_goals(result["late"]),
     }
     missed = [key for key, held in wanted.items() if not held] + gate_fleets.missed(result)
     print(f"{path}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")

@@ -1,4 +1,4 @@
-"""Whole rollouts on the real engine: how a fleet of any size ends. Writes bench/out/gate_fleets.json.
+"""Whole rollouts on the real engine, in fleets of any size. Writes bench/out/gate_fleets.json.
 
 The engine admits, counts, judges, extends and reverts. Devices are a model: one that is admitted
 fails within a minute or confirms after one to two minutes; one that is away sends nothing. Time

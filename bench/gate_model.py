@@ -1,12 +1,13 @@
 """A model of devices that start a release, and of their telemetry. ``gate.py`` uses it.
 
-The gate, the exposure rule with its overdue rule, the cohorts with their e-processes and the cuts
-are the engine's own code. A device is only counted, and time advances in steps of ten seconds.
+The ledger, the gate, the exposure limit, the cohorts with their e-processes and the cuts are the
+engine's own code. A device is a row of the ledger, and time advances in steps of ten seconds.
 """
 
 import math
 import random
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,11 +18,23 @@ from edgefleet.agent.state import QualityWindow
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Outcome, OutcomeKind, Sketches, Telemetry
 from edgefleet.protocol.metrics import CHANGES
-from edgefleet.protocol.rollout import Cohort, Evidence, ExposureSpec, GateSpec, Verdict
+from edgefleet.protocol.rollout import (
+    Cohort,
+    Evidence,
+    ExposureSpec,
+    GateSpec,
+    LateFailures,
+    Verdict,
+)
+from edgefleet.rollout.admission.control import allowed
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.evidence import gate
+from edgefleet.rollout.evidence.activations import Course
 from edgefleet.rollout.evidence.cohorts import Cohorts
+from edgefleet.rollout.evidence.detector import Grid
+from edgefleet.rollout.evidence.late import Late
+from edgefleet.rollout.evidence.ledger import Ledger
 from edgefleet.rollout.evidence.sequential import exact_p_value
 from edgefleet.rollout.fleet import cut
 
@@ -32,8 +45,14 @@ FAIL_STEPS = 6  # a failure is known within a minute
 OVERDUE_S = 180.0  # three intervals between two check-ins
 HEALTHY_STEPS = (7, 12)  # a confirmation after one to two minutes
 SCORE_STEPS = (12, 24)  # a full window of requests after two to four minutes
+RETURN_S = 7200.0  # devices that were away return together after this time
 SPEC = GateSpec()
 EXPOSURE = ExposureSpec()
+NOBODY = np.zeros(0, np.int64)
+STARTED, CONFIRMED, FAILED = (
+    Outcome(id="", rollout="r", release="2", kind=kind, at=0.0)
+    for kind in (OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED)
+)
 
 
 @dataclass
@@ -44,6 +63,7 @@ class End:
     exposed: int
     finished: int
     minutes: float
+    late: int = 0  # devices that started when the release was worse
 
     @property
     def failed(self) -> bool:
@@ -68,25 +88,52 @@ class World:
     in_trial: int = 0  # of which overdue
     exposed: int = 0
     moved_at: float = 0.0  # last start of a device: patience counts from then
+    late_from: float = 1.0  # share of the fleet after which the devices that start are worse
+    late_fails: float = 0.0
+    late_bricks: float = 0.0
+    away: float = 0.0  # share of the fleet that returns together, after RETURN_S without a start
+    exposure: ExposureSpec = EXPOSURE
+    detector: bool = True  # with the detector of late failures and the brake, and with episodes
     looks: int = 0
     looked: int = 0
     handful: int = 0  # while a wave is open by handfuls
-    muster: Overdue = field(default_factory=Overdue)
-    coming: dict[int, list[int]] = field(default_factory=dict)
-    """step -> healthy, failed, silent, overdue"""
+    late_begun: int = 0  # devices that started when they were worse
+    active: Any = field(init=False)  # what admission reads of a rollout
+    coming: dict[int, list[list[Any]]] = field(default_factory=dict)
+    """step -> rows that report healthy, failed, silent, overdue"""
+
+    def __post_init__(self) -> None:
+        self.here = self.fleet - int(self.away * self.fleet)  # devices that are not away
+        grid = Grid(self.exposure.first, exposure.ceiling(self.exposure, self.fleet), self.fleet)
+        pause_s = SPEC.confirm_after_s + SPEC.silence_s if self.detector else math.inf
+        ledger = Ledger(1, Course(grid, 0.0, pause_s))
+        late: Any = SimpleNamespace(brakes=False)
+        if self.detector:
+            late = Late(ledger)
+            late.arrange(SPEC, ())
+        self.active = SimpleNamespace(
+            state=SimpleNamespace(spec=SimpleNamespace(gate=SPEC, exposure=self.exposure)),
+            ledger=ledger, late=late, overdue=Overdue(), devices=self.fleet, in_trial=0,
+            holds_late=False,
+        )  # fmt: skip
+        self.silent_rows: list[Any] = []
 
     def run(self) -> End:
         for wave, percent in enumerate(PERCENTS, 1):
-            end = self._wave(wave, cut.wanted(percent, self.fleet))
+            end = self._wave(wave, cut.wanted(percent, self.here))
+            if end is not None:
+                return self._end(end)
+        if self.here < self.fleet:
+            self.step += int(RETURN_S / STEP_S)
+            end = self._wave(len(PERCENTS), self.fleet)
             if end is not None:
                 return self._end(end)
         return self._end("passed")
 
     def _wave(self, wave: int, size: int) -> str | None:
-        whole = size
+        opened, before, whole = self.step * STEP_S, None, size
         if self.handful:
             size = min(whole, self.exposed + self.handful)
-        opened, before = self.step * STEP_S, None
         while True:
             self._start(size)
             self.step += 1
@@ -119,15 +166,13 @@ class World:
                 self.handful, size, before = 0, whole, None
                 continue
             if said.reason == gate.EXTENDS and not self.handful:
-                self.handful = exposure.handful(EXPOSURE, self.fleet)
+                self.handful = exposure.handful(self.exposure, self.fleet)
                 return None
-            if said.reason == gate.EXTENDS:
-                unfinished = size - self.exposed + self.in_trial - self.silent
-                if 2 * unfinished <= self.handful:
-                    size = min(whole, size + self.handful - unfinished)
-                    if size == whole:
-                        self.handful, before = 0, None
-                        continue
+            if said.reason == gate.EXTENDS and 2 * unheard <= self.handful:
+                size = min(whole, size + self.handful - unheard)
+                if size == whole:
+                    self.handful, before = 0, None
+                continue
             if said.reason == gate.INCONCLUSIVE and unheard == 0:
                 return "waits"
             if before is None or before.reason != said.reason:
@@ -135,65 +180,83 @@ class World:
 
     def _start(self, size: int) -> None:
         room = size - self.exposed
+        now = self.step * STEP_S
         if self.gate == "ours":
-            bad = self.failed  # as the engine counts for admission: the gate knows silent devices
-            cap = exposure.allowed(
-                EXPOSURE,
-                healthy=self.healthy,
-                in_trial=self.in_trial,
-                suspect=self.muster.suspect
-                or exposure.suspicious(SPEC, bad=bad, size=bad + self.healthy),
-                missing=self.muster.missing,
-            )
-            room = min(room, cap - self.in_trial)
+            self.active.in_trial = self.in_trial
+            room = min(room, allowed(self.active, now) - self.in_trial)
         if room <= 0:
             return
-        rng = self.rng
-        bricks = int(rng.binomial(room, self.bricks)) if self.bricks else 0
-        fails = int(rng.binomial(room - bricks, self.fails)) if self.fails else 0
-        self._come(1, fails, 1, FAIL_STEPS)
-        self._come(0, room - bricks - fails, *HEALTHY_STEPS)
+        rng, first = self.rng, self.exposed
+        rows = np.arange(first, first + room)
+        worse = rows >= min(self.late_from * self.fleet, self.here if self.away else self.fleet)
+        bricks = rng.random(room) < np.where(worse, self.late_bricks or self.bricks, self.bricks)
+        fails = rng.random(room) < np.where(worse, self.late_fails or self.fails, self.fails)
+        fails &= ~bricks
+        self.late_begun += int(worse.sum())
+        self._come(1, rows[fails], 1, FAIL_STEPS)
+        self._come(0, rows[~bricks & ~fails], *HEALTHY_STEPS)
         for kind, after_s in ((2, SPEC.silence_s), (3, OVERDUE_S)):
-            self._come(kind, bricks, missed := int(after_s / STEP_S) + 1, missed)
-        self.moved_at = self.step * STEP_S
+            self._come(kind, rows[bricks], missed := int(after_s / STEP_S) + 1, missed)
+        self._record(STARTED, rows)
+        self.moved_at = now
         self.exposed += room
         self.in_trial += room
 
-    def _come(self, kind: int, count: int, first: int, last: int) -> None:
-        """Schedule the reports of ``count`` devices, evenly between two steps from now."""
-        if not count:
+    def _come(self, kind: int, rows: Any, first: int, last: int) -> None:
+        """Schedule the reports of ``rows``, evenly between two steps from now."""
+        if not len(rows):
             return
-        steps = last - first + 1
-        spread = self.rng.multinomial(count, [1 / steps] * steps).tolist() if steps > 1 else [count]
-        for later, some in enumerate(spread, first):
-            if some:
-                self.coming.setdefault(self.step + later, [0] * 4)[kind] += some
+        later = self.rng.integers(first, last + 1, len(rows)) if last > first else None
+        for step in range(first, last + 1):
+            some = rows if later is None else rows[later == step]
+            if len(some):
+                coming = self.coming.setdefault(self.step + step, [[], [], [], []])
+                coming[kind].append(some)
+
+    def _record(self, outcome: Outcome, rows: Any) -> None:
+        if self.gate == "ours":
+            waves = np.zeros(len(rows), np.int16)
+            self.active.ledger.record_all(rows, outcome, waves, self.step * STEP_S)
 
     def _hear(self) -> None:
-        healthy, failed, silent, overdue = self.coming.pop(self.step, (0, 0, 0, 0))
-        self.healthy += healthy
-        self.failed += failed
-        self.silent += silent
-        self.overdue += overdue
-        self.in_trial -= healthy + failed
-        self.muster.call(
+        healthy, failed, silent, overdue = self.coming.pop(self.step, ([], [], [], []))
+        for outcome, parts in ((CONFIRMED, healthy), (FAILED, failed)):
+            for rows in parts:
+                self._record(outcome, np.sort(rows))
+        self.silent_rows += silent
+        self.healthy += sum(map(len, healthy))
+        self.failed += sum(map(len, failed))
+        self.silent += sum(map(len, silent))
+        self.overdue += sum(map(len, overdue))
+        self.in_trial -= sum(map(len, healthy)) + sum(map(len, failed))
+        if self.gate != "ours":
+            return
+        self.active.overdue.update(
             SPEC, missing=self.overdue, began=self.exposed, now=self.step * STEP_S,
             within_s=OVERDUE_S,
         )  # fmt: skip
+        if self.detector:
+            self.active.late.update(self._silent())
+
+    def _late(self) -> LateFailures:
+        return self.active.late.failures(self._silent()) if self.detector else LateFailures()
+
+    def _silent(self) -> Any:
+        return np.sort(np.concatenate([NOBODY, *self.silent_rows]))
 
     def _evidence(self, wave: int, size: int) -> Evidence:
         seen = Evidence(
             wave=wave, cut=size, offered=size - self.exposed,
             in_trial=self.in_trial - self.silent, healthy=self.healthy,
             failed=self.failed + self.silent, silent=self.silent, exposed=self.exposed,
-            remaining=self.fleet - size, handful=self.handful,
+            late=self._late(), remaining=self.fleet - size, handful=self.handful,
             looks=self.looks, looked=self.looked,
         )  # fmt: skip
         return seen if self.quality is None else self.quality.fill(seen)
 
     def _end(self, said: str) -> End:
         finished = self.healthy + self.failed + self.silent
-        return End(said, self.exposed, finished, self.step * STEP_S / 60)
+        return End(said, self.exposed, finished, self.step * STEP_S / 60, self.late_begun)
 
 
 def rate(world: World) -> float:

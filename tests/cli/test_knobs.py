@@ -38,6 +38,8 @@ SAID = {
     "gate.min_requests": ("9", 9),
     "exposure.first": ("9", 9),
     "exposure.growth": ("0.5", 0.5),
+    "exposure.ceiling": ("2%", 0.02),
+    "gate.rollback": ("all", "all"),
     "pace.starts_per_minute": ("9", 9),
     "pace.bytes_per_s": ("2MiB", 2 << 20),
     "pace.bytes_per_s_per_site": ("64KiB", 64 << 10),

@@ -59,7 +59,7 @@ def codes(hub: MemoryHub, rollout: str) -> set[WaitCode]:
 
 
 def test_exposure_grows_with_confirmations_and_is_in_why():
-    hub, rollout = rolling(exposure=ExposureSpec(first=3, growth=1.0))
+    hub, rollout = rolling(exposure=ExposureSpec(first=3, growth=1.0, ceiling=1.0))
     assert [ask(hub, row, rollout) for row in range(5)] == [True] * 3 + [False] * 2
     assert WaitCode.EXPOSURE in codes(hub, rollout)
     assert hub.engine.why_device(4, hub.now).waits[-1].code is WaitCode.EXPOSURE
@@ -303,6 +303,7 @@ def test_a_device_that_rolled_back_two_releases_is_quarantined_until_an_operator
     [
         ({"exposure": ExposureSpec(first=0)}, "exposure_invalid", "exposure.first"),
         ({"exposure": ExposureSpec(growth=-1)}, "exposure_invalid", "exposure.growth"),
+        ({"exposure": ExposureSpec(ceiling=1.5)}, "exposure_invalid", "exposure.ceiling"),
         ({"pace": PaceSpec(bytes_per_s=-1)}, "pace_invalid", "pace.bytes_per_s"),
         ({"budgets": (BudgetSpec(label="no"),)}, "selector_key_unknown", "budgets[0].label"),
         (
@@ -393,6 +394,7 @@ def test_the_newest_exposed_are_the_first_to_go_back():
     order = [3, 0, 4, 1]
     for row in order:
         assert ask(hub, row, rollout)
+        hub.now += 1.0
     rows = np.arange(5)
     assert hub.engine.rollout(rollout).ledger.newest_first(rows).tolist() == [1, 4, 0, 3, 2]
 

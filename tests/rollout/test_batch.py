@@ -32,7 +32,7 @@ PLANS = {
     "plain": {},
     "waves": {"waves": (WaveSpec(percent=10), WaveSpec(percent=50), WaveSpec(percent=100))},
     "selections": {"waves": (WaveSpec(count=9, selector="site=s1"), WaveSpec(percent=40))},
-    "handfuls": {"exposure": ExposureSpec(first=3, growth=0.5)},
+    "handfuls": {"exposure": ExposureSpec(first=3, growth=0.5, ceiling=1.0)},
     "pace": {"pace": PaceSpec(starts_per_minute=7)},
     "bytes": {"pace": PaceSpec(bytes_per_s=1)},
     "budgets": {"budgets": (BudgetSpec(label="site", max_in_trial=2),)},

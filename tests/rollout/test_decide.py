@@ -28,7 +28,7 @@ DEVICES = 40
 PLANS = {
     "plain": {},
     "waves": {"waves": (WaveSpec(percent=10), WaveSpec(percent=100))},
-    "handfuls": {"exposure": ExposureSpec(first=2, growth=0.5)},
+    "handfuls": {"exposure": ExposureSpec(first=2, growth=0.5, ceiling=1.0)},
     "bytes": {"pace": PaceSpec(bytes_per_s=1)},
     "budgets": {"budgets": (BudgetSpec(label="site", max_in_trial=1),)},
     "windows": {"windows": (WindowSpec(start="00:00", end="00:20"),)},

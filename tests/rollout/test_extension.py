@@ -3,12 +3,21 @@
 import pytest
 from msgspec.structs import replace
 
-from edgefleet.protocol.rollout import ApprovalSpec, RolloutSpec, Status, Verb, WaveSpec
+from edgefleet.protocol.rollout import (
+    ApprovalSpec,
+    ExposureSpec,
+    RolloutSpec,
+    Status,
+    Verb,
+    WaveSpec,
+)
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints import exposure
 from edgefleet.testing import Fate
 from support.fleets import CheckedFleet
 from support.plans import GATE, spec
+
+PLAN = spec("2", 5, 50, 100, exposure=ExposureSpec())
 
 
 def fleet_on_release_1(devices: int) -> CheckedFleet:
@@ -43,11 +52,11 @@ def watch(fleet: CheckedFleet, rollout: str, *, at_most_s: int = 600) -> list[in
 
 def test_an_undecided_wave_goes_on_by_handfuls_and_then_as_planned():
     fleet = fleet_on_release_1(400)
-    rollout = started(fleet, spec("2", 5, 50, 100), failing=2)  # 2 of 20
+    rollout = started(fleet, PLAN, failing=2)  # 2 of 20
     unfinished = watch(fleet, rollout)
     view = fleet.view(rollout)
     assert view.status is Status.COMPLETED
-    handful = exposure.handful(spec("2").exposure, 400)
+    handful = exposure.handful(PLAN.exposure, 400)
     assert 0 < max(unfinished) <= handful
     actions = [line.action for line in fleet.audit if line.about == f"rollout/{rollout}"]
     assert actions == ["plan", "start", "extend", "advance", "advance", "finish"][1:]
@@ -58,7 +67,7 @@ def test_an_undecided_wave_goes_on_by_handfuls_and_then_as_planned():
 
 def test_a_bad_release_is_rolled_back_from_the_handfuls():
     fleet = fleet_on_release_1(400)
-    rollout = started(fleet, spec("2", 5, 50, 100), failing=2)
+    rollout = started(fleet, PLAN, failing=2)
     fleet.publish("2", fate=lambda device: Fate.FAILS if device.row % 5 == 0 else Fate.HEALTHY)
     watch(fleet, rollout)
     view = fleet.view(rollout)
@@ -67,7 +76,7 @@ def test_a_bad_release_is_rolled_back_from_the_handfuls():
 
 def test_an_extension_never_passes_an_approval():
     fleet = fleet_on_release_1(400)
-    plan = replace(spec("2", 5, 50, 100), approval=ApprovalSpec(people=1, each_wave=True))
+    plan = replace(PLAN, approval=ApprovalSpec(people=1, each_wave=True))
     rollout = started(fleet, plan, failing=2)
     fleet.approve(rollout, "ada")
     view = fleet.settle(rollout, 120)
@@ -77,7 +86,7 @@ def test_an_extension_never_passes_an_approval():
 
 def test_an_extension_never_passes_a_pause():
     fleet = fleet_on_release_1(400)
-    rollout = started(fleet, spec("2", 5, 50, 100), failing=2)
+    rollout = started(fleet, PLAN, failing=2)
     fleet.tick(1.5)
     fleet.command(rollout, Verb.PAUSE)
     view = fleet.settle(rollout, 120)
@@ -118,10 +127,11 @@ def test_the_next_positions_move_up_when_the_canary_goes_away():
     assert (view.exposed, view.waves[0].cut) == (1, 2)
     assert second.running == "2"
     moved = [line for line in fleet.audit if line.action == "move_up"]
-    assert [line.detail for line in moved] == [
+    (only,) = moved
+    assert only.detail == (
         "0 of the 1 devices that a verdict needs have finished. Moving up: 1 device at the next "
         "positions. Wave 1 of 2 is open: 1 device, 2 of 200 devices."
-    ]
+    )
     assert fleet.finish(rollout).status is Status.COMPLETED
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger, standing_of
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
-from support.plans import outcome
+from support.plans import COURSE, outcome
 
 Report = tuple[int, OutcomeKind, int]
 REPORTS = st.lists(
@@ -26,7 +26,7 @@ def of_attempt(kind: OutcomeKind, attempt: int, reason: str = "") -> Outcome:
 
 
 def tally(reports: list[Report]) -> tuple[object, ...]:
-    ledger = Ledger(3)
+    ledger = Ledger(3, COURSE)
     for row, kind, attempt in reports:
         ledger.record(row, of_attempt(kind, attempt, f"{kind}!"), row % 3)
     return (
@@ -49,7 +49,7 @@ def test_reports_in_another_order_and_again_give_the_same_counts(
 
 @given(REPORTS)
 def test_the_counts_are_those_of_the_standings(reports: list[Report]):
-    ledger = Ledger(1)
+    ledger = Ledger(1, COURSE)
     for row, kind, attempt in reports:
         ledger.record(row, of_attempt(kind, attempt), 0)
     rows = np.arange(31)
@@ -66,7 +66,7 @@ def record(ledger: Ledger, *kinds: OutcomeKind) -> list[bool]:
 
 
 def test_the_same_report_twice_changes_nothing():
-    ledger = Ledger(1)
+    ledger = Ledger(1, COURSE)
     assert record(ledger, OutcomeKind.CONFIRMED, OutcomeKind.CONFIRMED) == [True, False]
     assert (ledger.count(DeviceStanding.HEALTHY), ledger.version) == (1, 1)
 
@@ -86,7 +86,7 @@ def test_the_same_report_twice_changes_nothing():
     ],
 )
 def test_where_reports_lead(kinds: list[OutcomeKind], standing: DeviceStanding, exposed: int):
-    ledger = Ledger(1)
+    ledger = Ledger(1, COURSE)
     record(ledger, *kinds)
     assert (ledger.standing(0), ledger.exposed) == (standing, exposed)
 
@@ -96,7 +96,7 @@ def test_every_set_of_reports_has_a_standing():
 
 
 def test_reasons_are_bounded():
-    ledger = Ledger(1)
+    ledger = Ledger(1, COURSE)
     for row in range(REASONS_PER_ROLLOUT + 10):
         sent = Outcome(
             id="x", rollout="ro", release="1", kind=OutcomeKind.REFUSED, at=0, reason=f"r{row}"
@@ -109,7 +109,7 @@ def test_reasons_are_bounded():
 @pytest.mark.parametrize("kind", list(OutcomeKind))
 def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKind):
     """The first report may be lost with the spool. The device still counts as exposed."""
-    ledger = Ledger(1)
+    ledger = Ledger(1, COURSE)
     ledger.record(0, outcome("ro", "1", kind), 0)
     never_ran = kind in {
         OutcomeKind.REFUSED,
@@ -121,7 +121,7 @@ def test_whatever_follows_an_activation_says_that_there_was_one(kind: OutcomeKin
 
 @pytest.mark.parametrize("withdrawn_first", [False, True])
 def test_a_withdrawn_start_leaves_no_place_and_no_release(withdrawn_first: bool):
-    ledger = Ledger(1)
+    ledger = Ledger(1, COURSE)
     reports = [
         of_attempt(OutcomeKind.TRIAL_STARTED, 4),
         of_attempt(OutcomeKind.WITHDRAWN, 4),
@@ -138,7 +138,7 @@ def test_a_withdrawn_start_leaves_no_place_and_no_release(withdrawn_first: bool)
 
 
 def test_a_start_after_a_withdrawn_one_counts():
-    ledger = Ledger(1)
+    ledger = Ledger(1, COURSE)
     for kind, attempt in (
         (OutcomeKind.TRIAL_STARTED, 4),
         (OutcomeKind.WITHDRAWN, 4),
@@ -149,6 +149,6 @@ def test_a_start_after_a_withdrawn_one_counts():
 
 
 def test_a_start_of_an_agent_that_numbers_none_counts():
-    ledger = Ledger(1)
+    ledger = Ledger(1, COURSE)
     assert ledger.record(0, of_attempt(OutcomeKind.TRIAL_STARTED, 0), 0) is not None
     assert ledger.standing(0) is DeviceStanding.TRIAL

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
-from edgefleet.protocol.rollout import Evidence, GateSpec, Status, Verb
+from edgefleet.protocol.rollout import Evidence, GateSpec, LateFailures, Status, Verb
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout import active, census, desired, engine
 from edgefleet.rollout.census import PendingReverts
@@ -40,8 +40,8 @@ def percent_rounded_down(patch: Patch) -> None:
 def report_counted_twice(patch: Patch) -> None:
     right = Ledger.record
 
-    def record(self: Ledger, row: int, outcome: object, wave: int | None) -> bool:
-        fresh = right(self, row, outcome, wave)
+    def record(self: Ledger, row: int, *report: object) -> bool:
+        fresh = right(self, row, *report)
         if not fresh:
             self.counts[self.standing(row)] += 1
         return fresh
@@ -70,7 +70,9 @@ def offline_counted_as_healthy(patch: Patch) -> None:
 def silence_forgotten(patch: Patch) -> None:
     def wrong(counted: Evidence, spec: GateSpec) -> Evidence:
         failed, in_trial = counted.failed - counted.silent, counted.in_trial + counted.silent
-        return gate.weigh(replace(counted, failed=failed, silent=0, in_trial=in_trial), spec)
+        return gate.weigh(
+            replace(counted, failed=failed, silent=0, in_trial=in_trial, late=LateFailures()), spec
+        )
 
     patch.setattr(census, "gate", SimpleNamespace(weigh=wrong, count_missing=gate.count_missing))
 

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.device import OutcomeKind
-from edgefleet.protocol.rollout import RolloutView, Status, Verb
+from edgefleet.protocol.rollout import ExposureSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitCode
 from edgefleet.testing import Behaviour, FakeDevice, Fate
 from support.fleets import CheckedFleet, new_device
@@ -110,7 +110,8 @@ def test_a_device_that_was_silent_and_turns_up_confirmed_is_healthy():
     fleet.tick(1)
     fleet.settle(rollout, 13)
     assert fleet.view(rollout).evidence.silent == 1
-    view = fleet.finish(rollout)
+    fleet.finish(rollout)
+    view = fleet.settle(rollout, 10)
     assert (view.status, view.evidence.failed) == (Status.COMPLETED, 0)
 
 
@@ -258,7 +259,7 @@ def test_a_small_wave_with_one_device_away_passes_when_patience_is_over():
 def test_a_wave_between_good_and_bad_takes_more_devices_and_needs_no_person():
     fleet = fleet_on_release_1(100)
     fleet.publish("2")
-    rollout = fleet.start(spec("2", 20, 100))
+    rollout = fleet.start(spec("2", 20, 100, exposure=ExposureSpec()))
     unlucky = [d for d in fleet.by_row if fleet.engine.admission.offers(d.row, fleet.now)][:2]
     fleet.publish("2", fate=lambda device: Fate.FAILS if device in unlucky else Fate.HEALTHY)
     view = fleet.finish(rollout)  # 2 of 20: above 5 %, but not significantly

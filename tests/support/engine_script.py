@@ -58,6 +58,7 @@ class Session:
             "looks": self._looks,
             "fleet": self._fleet,
             "device": self._device,
+            "devices": self._devices,
             "release": self._release,
             "installed": self._installed,
             "beside": self._beside,
@@ -109,6 +110,14 @@ class Session:
             device.labels = labels
             self.fleet.enrol(device)
         return [f"{len(self.fleet.devices)} devices"]
+
+    def _devices(self, said: list[str]) -> list[str]:
+        """``devices site=lyon offline``: change each device with this label, as ``device`` does."""
+        ((label, value),) = _pairs(said[:1]).items()
+        for name, device in self.fleet.devices.items():
+            if device.labels.get(label) == value:
+                self._device([name, *said[1:]])
+        return []
 
     def _device(self, said: list[str]) -> list[str]:
         """``device cam-0001``: show a device. ``offline``, ``online`` or ``2=fails`` changes it."""

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import ExposureSpec, GateSpec, RolloutSpec, WaveSpec
+from edgefleet.rollout.evidence.activations import Course
+from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.testing import fake_manifest
 
 MODEL = "digits"
@@ -12,6 +14,7 @@ START = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
 GATE = GateSpec(
     min_sample=5, soak_s=2, confirm_after_s=1, silence_s=8, patience_s=20, min_requests=10
 )
+COURSE = Course(grid=Grid(first=10, most=50, devices=1000), since=START, pause_s=60.0)
 EVERYBODY = ExposureSpec(first=1_000_000)
 
 

@@ -134,7 +134,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _O, 409, _FIX, "Run `edgefleet rollout why` to see what the rollout waits for."
         ),
         "form_stale": ErrorKind(_O, 403, _FIX, "Reload the page, then repeat the action."),
-        "exposure_invalid": ErrorKind(_O, 422, _FIX, "Set exposure.first to 1 or more."),
+        "exposure_invalid": ErrorKind(
+            _O, 422, _FIX, "Set exposure.first to 1 or more, exposure.ceiling to 0 to 1."
+        ),
         "pace_invalid": ErrorKind(_O, 422, _FIX, "Give a number of 0 or more; 0 is unlimited."),
         "budget_invalid": ErrorKind(_O, 422, _FIX, "Give a label, and max_in_trial of 1 or more."),
         "window_invalid": ErrorKind(

@@ -23,6 +23,13 @@ class WaveSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     selector: str = ""
 
 
+class Rollback(StrEnum):
+    """The devices from which a failed release is taken back."""
+
+    PART = "part"  # only the devices among which it fails, if the evidence names such a part
+    ALL = "all"
+
+
 class GateSpec(Bounds, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits by which the gate passes a wave or rolls back the release."""
 
@@ -34,13 +41,18 @@ class GateSpec(Bounds, frozen=True, kw_only=True, forbid_unknown_fields=True):
     patience_s: float = 3600.0  # how long the gate waits for stragglers
     min_requests: int = 50  # inference requests of each cohort before quality is judged
     ask_p: float = 0.05  # p-value at the end of the fleet, at or below which a person decides
+    rollback: Rollback = Rollback.PART
 
 
 class ExposureSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many devices may be in trial at once: ``max(first, growth * healthy)``."""
+    """How many devices may be in trial at once: ``max(first, growth * healthy)``.
+
+    Never more than the larger of ``first`` and the share ``ceiling`` of the fleet.
+    """
 
     first: int = 10
     growth: float = 1.0
+    ceiling: float = 0.05
 
 
 class PaceSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -208,6 +220,28 @@ class Boundary(Wire, frozen=True, kw_only=True):
     needed: int = 2
 
 
+class LateFailures(Wire, frozen=True, kw_only=True):
+    """Failures that began late: ``bad`` of ``size`` devices that began one after another.
+
+    ``before`` devices began earlier. With ``episode_since``, the devices began after a pause, at
+    this time.
+    """
+
+    bad: int = 0
+    size: int = 0
+    before: int = 0
+    since: float | None = None
+    episode_since: float | None = None
+    e_value: float = 0.0
+
+
+class TakenBack(Wire, frozen=True, kw_only=True):
+    """The devices that began between two times, from which alone the release was taken back."""
+
+    since: float
+    until: float
+
+
 class Evidence(Wire, frozen=True, kw_only=True):
     """The data of a gate: counts of the open wave and of all before it, and both cohorts."""
 
@@ -235,6 +269,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
     errors: Rate = Rate()
     silence: Rate = Rate()
+    late: LateFailures = LateFailures()
     canary: Cohort = Cohort()
     control: Cohort = Cohort()
     quality: tuple[Difference, ...] = ()  # metrics with data

@@ -21,6 +21,7 @@ class WaitCode(StrEnum):
     PAUSED = "paused"
     REVERTING = "reverting"  # devices still run the release that is rolled back
     HALTED = "halted"
+    LATE_FAILURES = "late_failures"  # devices that started late fail; no more devices start
     DONE = "done"  # the rollout waits for nothing
     NO_ROLLOUT = "no_rollout"  # no rollout selects this device
     NEXT_WAVE = "next_wave"  # the device's position is beyond the cut of the open wave
@@ -68,6 +69,7 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.PAUSED: WaitKind(needs_a_person=True, is_by_hand=True),
         WaitCode.REVERTING: _BY_ITSELF,
         WaitCode.HALTED: WaitKind(needs_a_person=True),
+        WaitCode.LATE_FAILURES: WaitKind(needs_a_person=True),
         WaitCode.DONE: _BY_ITSELF,
         WaitCode.NO_ROLLOUT: _BY_ITSELF,
         WaitCode.NEXT_WAVE: _BY_ITSELF,

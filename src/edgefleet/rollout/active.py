@@ -10,15 +10,19 @@ import numpy.typing as npt
 from edgefleet.protocol.device import Offer, OutcomeKind, Switch
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Status
+from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.download_candidates import Candidates
 from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.constraints.reservations import Reservations
+from edgefleet.rollout.evidence.activations import Course
 from edgefleet.rollout.evidence.cohorts import Cohorts
+from edgefleet.rollout.evidence.detector import Grid
+from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding, Ledger
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Parts, Scope, reach
-from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState
 
 _EXACT = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED})
 """In these statuses the wave is exactly the devices that were enrolled when the wave opened."""
@@ -29,6 +33,7 @@ _TRIAL: Final = DeviceStanding.TRIAL
 _HEALTHY: Final = DeviceStanding.HEALTHY
 _RUNNING: Final = Status.RUNNING
 _COMPLETED: Final = Status.COMPLETED
+NOBODY: Final[Rows] = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,21 @@ NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, wave=None, has
 """The position in an unknown rollout."""
 
 
+def fleet_size(state: RolloutState) -> int:
+    """The eligible devices when the first wave opened. 0 before."""
+    return state.waves[0].population or 0
+
+
+def course_of(state: RolloutState) -> Course:
+    """What the order of starts depends on: the plan, and the fleet when the rollout began."""
+    gate, spec, devices = state.spec.gate, state.spec.exposure, fleet_size(state)
+    return Course(
+        grid=Grid(spec.first, exposure.ceiling(spec, devices), devices),
+        since=state.created_at,
+        pause_s=gate.confirm_after_s + gate.silence_s,
+    )
+
+
 @dataclass(slots=True)
 class ActiveRollout:
     """One rollout. Each commit replaces ``state``; the other fields live as long as the engine."""
@@ -73,6 +93,7 @@ class ActiveRollout:
     cohorts: Cohorts = field(default_factory=Cohorts)
     candidates: Candidates = field(default_factory=Candidates)
     overdue: Overdue = field(default_factory=Overdue)
+    late: Late = field(init=False)
 
     parts: Parts = ()  # one for each wave that is or was open
     reach: Parts = ()  # the union of ``parts``
@@ -89,17 +110,33 @@ class ActiveRollout:
             manifest_sha256=self.release.manifest_sha256,
             confirm_after_s=self.state.spec.gate.confirm_after_s,
         )
+        self.late = Late(self.ledger)
         self.switch = Switch(model=self.offer.model, release=self.offer.release)
         self.become(self.state)
 
     def become(self, state: RolloutState) -> None:
         """Replace the state, and rebuild the parts and the reach from it."""
         self.state = state
+        self.ledger.activations.arrange(course_of(state))
+        self.late.arrange(state.spec.gate, state.taken_back)
         wave = state.open_wave
         self._enrolled = (wave.rows or 0) if wave is not None else 0
         opened = () if state.wave is None else state.waves[: state.wave + 1]
         self.parts = tuple(self.scope.part(wave) for wave in opened)
         self.reach = reach(self.parts)
+
+    @property
+    def devices(self) -> int:
+        """The size of the fleet when the rollout began. 0 before."""
+        return fleet_size(self.state)
+
+    @property
+    def holds_late(self) -> bool:
+        """True if no more devices may start: they fail, and the gate does not judge them."""
+        if self.state.status is not _COMPLETED:
+            return False
+        self.late.update(NOBODY)  # no gate looks at a completed rollout
+        return self.late.is_sure(self.state.spec.gate)
 
     @property
     def in_trial(self) -> int:
@@ -127,6 +164,26 @@ class ActiveRollout:
         """True if the rollout follows newcomers or the device enrolled before its end."""
         end = self.state.rows_at_end
         return self.state.spec.follow or end is None or row < end
+
+    def takes_back(self, row: int) -> bool:
+        """True if the release is taken back from the device by this rollout."""
+        if self.state.status in WITHDRAWN:
+            return self.ledger.standing(row) is not _NONE or self.scope.eligible(row)
+        return self.takes_back_part(row)
+
+    def takes_back_part(self, row: int) -> bool:
+        """True if the release is taken back from a part of the devices, and from this device."""
+        return any(
+            self.ledger.activations.is_between(row, part.since, part.until)
+            for part in self.state.taken_back
+        )
+
+    def all_taken_back(self, rows: Rows) -> Mask:
+        """``takes_back_part`` for each of ``rows``, which must ascend."""
+        taken: Mask = np.zeros(len(rows), np.bool_)
+        for part in self.state.taken_back:
+            taken |= self.ledger.began_between(rows, part.since, part.until)
+        return taken
 
     def position(self, row: int) -> Position:
         """The position of the device now."""
@@ -190,7 +247,9 @@ class ActiveRollout:
         newcomers if it follows them.
         """
         standing = self.ledger.standing(row)
-        return standing is _TRIAL or standing is _HEALTHY or self.gives(row, standing, running)
+        if standing is _TRIAL or standing is _HEALTHY:
+            return not self.takes_back_part(row)
+        return self.gives(row, standing, running)
 
     def gives(
         self,
@@ -200,7 +259,7 @@ class ActiveRollout:
         position: Position | None = None,
     ) -> bool:
         """``covers`` for a device that has not started. A known ``position`` is not read again."""
-        if not self.reach or standing in EXCLUDED:
+        if not self.reach or standing in EXCLUDED or self.takes_back_part(row):
             return False
         if not (self.scope.eligible(row) if position is None else position.is_eligible):
             return False
@@ -216,6 +275,10 @@ class ActiveRollout:
 
     def covered(self, rows: Rows, fleet: Fleet) -> Mask:
         """``covers`` for each of the ascending ``rows``, excluded devices included."""
+        given = self._all_covered(rows, fleet)
+        return given & ~self.all_taken_back(rows) if self.state.taken_back else given
+
+    def _all_covered(self, rows: Rows, fleet: Fleet) -> Mask:
         standings = self.ledger.standings(rows)
         given: Mask = (standings == _TRIAL) | (standings == _HEALTHY)
         if not self.reach:

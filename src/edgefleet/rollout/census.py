@@ -167,7 +167,8 @@ def _boundary(active: ActiveRollout, found: Census) -> Boundary | None:
 
 
 def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:
-    """Update the overdue devices of the rollout, which the exposure limit depends on."""
+    """Update the overdue and silent devices, which the exposure limit depends on."""
+    active.late.update(census.silent.all())
     spec = active.state.spec.gate
     within_s = min(fleet.offline_after_s, spec.silence_s)
     overdue = np.count_nonzero(fleet.silent_since(census.in_trial.all(), now - within_s))
@@ -198,6 +199,7 @@ def _evidence(active: ActiveRollout, found: Census, cut: int, already: int) -> E
         reasons=_reasons(active, found.silent.count),
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
+        late=active.late.failures(found.silent.all()),
         quality=active.cohorts.differences(),
         limits=active.cohorts.limits(),
     )
@@ -234,6 +236,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         reasons=_reasons(active, silent),
         canary=judged.canary,
         control=judged.control,
+        late=judged.late,
         quality=judged.quality,
         limits=judged.limits,
     )

@@ -30,7 +30,6 @@ _GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLE
 _COMPLETED: Final = Status.COMPLETED
 _HEALTHY: Final = DeviceStanding.HEALTHY
 _TRIAL: Final = DeviceStanding.TRIAL
-_NONE: Final = DeviceStanding.NONE
 
 NO_RELEASE: Final = Blocked(WaitCode.NO_ROLLOUT, "No rollout covers this device.")
 _RUNS_IT: Final = Blocked(WaitCode.DONE, "The device runs the release that its rollout gives it.")
@@ -62,7 +61,9 @@ class Desired:
         self.models = tuple(sorted(self._giving))
         self._of_release = _by_release(newest_first)
         self._withdrawn = _by_release(
-            active for active in newest_first if active.state.status in WITHDRAWN
+            active
+            for active in newest_first
+            if active.state.status in WITHDRAWN or active.state.taken_back
         )
 
     def rollout(self, row: int, model: str) -> ActiveRollout | None:
@@ -108,7 +109,7 @@ class Desired:
         """The rollout that rolls back the release of the model on the device. None without one."""
         number = self._fleet.set_of(row).by_model.get(model)
         for active in () if number is None else self._withdrawn.get(number, ()):
-            if active.ledger.standing(row) is not _NONE or active.scope.eligible(row):
+            if active.takes_back(row):
                 return active
         return None
 
@@ -159,6 +160,7 @@ class Desired:
         for active in self._giving.get(model, ()):
             standing = active.ledger.standing(row)
             begun = standing is _TRIAL or standing is _HEALTHY
+            begun = begun and not active.takes_back_part(row)
             if (begun or active.gives(row, standing, running.numbers)) and not self.is_excluded(
                 row, active
             ):

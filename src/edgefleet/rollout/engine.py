@@ -16,7 +16,7 @@ from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import plan
-from edgefleet.rollout.active import ActiveRollout, PublishedRelease
+from edgefleet.rollout.active import ActiveRollout, PublishedRelease, course_of
 from edgefleet.rollout.admission.control import Admission, allowed
 from edgefleet.rollout.admission.downloads import open_candidates, renew_candidates
 from edgefleet.rollout.batch import Batch
@@ -93,9 +93,12 @@ class Engine:
         scope = self._scope(state.spec, release, state.salt, state.id)
         self._fleet_wide.memory.add_rollout(state.id, release.number)
         reservations = Reservations(state.id, state.spec, self._fleet_wide, self._offset)
-        active = ActiveRollout(state, release, scope, Ledger(len(state.waves)), reservations)
+        ledger = Ledger(len(state.waves), course_of(state))
+        active = ActiveRollout(state, release, scope, ledger, reservations)
         self._rollouts[state.id] = active
-        open_candidates(active, self.fleet, allowed(active), self._fleet_wide.budgets)
+        open_candidates(
+            active, self.fleet, allowed(active, state.created_at), self._fleet_wide.budgets
+        )
         self._arrange()
 
     def states(self) -> tuple[RolloutState, ...]:
@@ -206,7 +209,7 @@ class Engine:
                 active,
                 self.fleet,
                 census.offered,
-                allowed=allowed(active),
+                allowed=allowed(active, now),
                 budgets=self._fleet_wide.budgets,
                 now=now,
             )
@@ -221,7 +224,8 @@ class Engine:
             raise AssertionError(msg)
         active.become(change.state)
         if change.state.status in JUDGED:
-            open_candidates(active, self.fleet, allowed(active), self._fleet_wide.budgets)
+            limit = allowed(active, change.state.since)
+            open_candidates(active, self.fleet, limit, self._fleet_wide.budgets)
         elif change.state.status not in OPEN:
             active.cohorts = Cohorts()
         self._arrange()

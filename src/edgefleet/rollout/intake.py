@@ -82,7 +82,7 @@ class Intake:
             return False
         if position is None:
             position = active.position(row)
-        standings = ledger.record(row, outcome, position.wave)
+        standings = ledger.record(row, outcome, position.wave, at)
         if standings is None:
             return False
         before, after = standings
@@ -107,7 +107,7 @@ class Intake:
         if outcome.kind is not _CAME_BACK and outcome.release != active.state.spec.release:
             return 0
         before = active.ledger.standings(rows)
-        new = active.ledger.record_all(rows, outcome, active.waves_of(rows))
+        new = active.ledger.record_all(rows, outcome, active.waves_of(rows), at)
         rows, before = rows[new], before[new]
         if not len(rows):
             return 0

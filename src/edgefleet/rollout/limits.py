@@ -23,3 +23,5 @@ OVERDUE_SAMPLES: Final = 64  # kept per rollout: (time, devices begun)
 LIMIT_REQUESTS: Final = 20  # in a report before the absolute limits apply to a device
 REPORTS_CACHED: Final = 1 << 16  # distinct reports of models whose effect is cached
 GROUPS: Final = 10_000  # groups of like devices in the fleet of a plan
+LATE_BUCKETS: Final = 512  # buckets of a rollout, without those of its episodes
+LATE_EPISODES: Final = 1024  # episodes of one rollout; a later one is a part of the last

@@ -5,7 +5,15 @@
 
 from collections.abc import Callable, Collection
 
-from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verb, Verdict
+from edgefleet.protocol.rollout import (
+    Evidence,
+    Judgement,
+    Rollback,
+    Status,
+    TakenBack,
+    Verb,
+    Verdict,
+)
 from edgefleet.rollout import openings, plan
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints import exposure
@@ -71,6 +79,8 @@ class NextTransition:
     def by_gate(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
         """The event for a judgement of the gate. None if the judgement changes nothing."""
         match judgement.verdict:
+            case Verdict.FAIL if (part := _failed_part(active, judgement)) is not None:
+                return steps.PartFailed(judgement=judgement, part=part)
             case Verdict.FAIL if judgement.evidence.exposed:
                 return steps.GateFailed(judgement=judgement)
             case Verdict.FAIL:
@@ -98,7 +108,7 @@ class NextTransition:
         fleet, seen, now = self._fleet, judgement.evidence, judgement.at
         spec = active.state.spec
         missing = gate.count_missing(seen, spec.gate)
-        if missing and seen.spare:
+        if missing > 0 and seen.spare:
             one = openings.moved_up(active, fleet, missing, now)
             found = () if one is None else (one,)
             return _extend(judgement, found, in_place=True)
@@ -124,3 +134,16 @@ def _extend(
     if not found:
         return None
     return steps.Extended(judgement=judgement, openings=found, in_place=in_place)
+
+
+def _failed_part(active: ActiveRollout, judgement: Judgement) -> TakenBack | None:
+    """The devices that alone give the release back: those of an episode that fail.
+
+    None if the release fails on others, too, or the plan takes it back from all devices.
+    """
+    since = judgement.evidence.late.episode_since
+    if judgement.reason != gate.LATE_FAILURES or since is None:
+        return None
+    if active.state.spec.gate.rollback is Rollback.ALL:
+        return None
+    return TakenBack(since=since, until=judgement.at)

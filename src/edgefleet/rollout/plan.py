@@ -116,6 +116,12 @@ def check_knobs(spec: RolloutSpec, fleet: Fleet) -> None:
             f"Growth must be a number, 0 or more, not {spec.exposure.growth}.",
             field="exposure.growth",
         )
+    if not 0 <= spec.exposure.ceiling <= 1:
+        raise OperatorError(
+            "exposure_invalid",
+            f"The ceiling must be a share of the fleet, from 0 to 1, not {spec.exposure.ceiling}.",
+            field="exposure.ceiling",
+        )
     check_pace(spec.pace)
     check_budgets(spec.budgets, fleet)
     check_approval(spec.approval)

@@ -68,7 +68,7 @@ def trial_lines(tried: Tried, model: str) -> list[str]:
         *([("ineligible", ineligible)] if ineligible else []),
         *([("memory", _memory(found))] if found.memory_mib else []),
         ("bytes", f"{size(predicted.bytes)}, without caches"),
-        ("in trial", f"at most {predicted.most_in_trial} at once"),
+        ("in trial", f"at most {predicted.most_in_trial} at once (ceiling {predicted.ceiling})"),
         (
             "takes",
             "does not end" if predicted.duration_s is None else duration(predicted.duration_s),

@@ -14,7 +14,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.cli.rollout.parsing import BUDGET, INSTANT, SIZE, WAVE, WINDOW
 from edgefleet.cli.values import DURATION, RATE, WAVES, duration, percent
 from edgefleet.protocol.metrics import BOUNDS, Bound, Unit
-from edgefleet.protocol.rollout import RolloutSpec
+from edgefleet.protocol.rollout import Rollback, RolloutSpec
 
 _DEFAULTS: Final[Mapping[str, Any]] = msgspec.to_builtins(RolloutSpec(model="", release=""))
 
@@ -113,6 +113,9 @@ def _gate() -> tuple[Knob, ...]:
         gate("ask_p", "--ask", RATE, "SHARE",
              "At the end of the fleet, ask a person up to this p-value. 100%: after any rate above "
              "the limit.", shown=_share),
+        gate("rollback", "--rollback", click.Choice([one.value for one in Rollback]), "WHAT",
+             "What gives a failed release back: 'all' devices, or only the 'part' on which it "
+             "fails, where the evidence names one."),
     )  # fmt: skip
 
 
@@ -130,6 +133,8 @@ KNOBS: Final[tuple[Knob, ...]] = (
          "Devices that may be in trial before any has confirmed."),
     Knob(("exposure", "growth"), "--exposure-growth", click.FloatRange(0), "FACTOR",
          "Further devices in trial for each healthy device.", shown=_plain),
+    Knob(("exposure", "ceiling"), "--exposure-ceiling", RATE, "SHARE",
+         "Largest share of the fleet that may be in trial at once.", shown=_share),
     Knob(("pace", "starts_per_minute"), "--starts-per-minute", click.IntRange(0), "DEVICES",
          "Devices that may start in a minute; 0 is unlimited."),
     Knob(("pace", "bytes_per_s"), "--bytes-per-s", SIZE, "SIZE",

@@ -12,6 +12,7 @@ from edgefleet.protocol.rollout import (
     Rate,
     RolloutSpec,
     RolloutView,
+    Status,
     WaveView,
 )
 
@@ -154,6 +155,12 @@ def _bounds(plan: RolloutSpec) -> str:
 
 
 def _exposure(view: RolloutView) -> str | None:
+    if view.status is Status.PLANNED:
+        plan = view.plan.exposure
+        return (
+            f"{plan.first} in trial at first, {plan.growth:g} for each healthy device, at most "
+            f"{percent(plan.ceiling)} of the fleet"
+        )
     if view.allowed is None:
         return None
     return f"{view.evidence.in_trial} in trial, {view.allowed} allowed; {view.exposed} exposed"

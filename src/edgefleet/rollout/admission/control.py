@@ -183,7 +183,7 @@ class Admission:
                 if WAITS[one.code].pauses_patience and blocked.any():
                     reservations.note_progress(now)
                 asking &= ~blocked
-        free = max(0, allowed(active) - active.in_trial)
+        free = max(0, allowed(active, now) - active.in_trial)
         room = active.reservations.starts.room(now)
         began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
         if len(began):
@@ -204,9 +204,9 @@ class Admission:
             row,
             labels,
             now,
-            allowed=allowed(active),
+            allowed=allowed(active, now),
             started=active.ledger.counts[_TRIAL],
-            overdue=active.overdue,
+            reason=lambda: limit_reason(active, now),
         )
 
     def staging(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
@@ -280,20 +280,43 @@ def _trials(active: ActiveRollout) -> Trials:
     )
 
 
-def allowed(active: ActiveRollout) -> int:
+def allowed(active: ActiveRollout, now: float) -> int:
     """The number of devices that may be in trial at once."""
-    spec, counts, overdue = active.state.spec, active.ledger.counts, active.overdue
-    healthy = counts[_HEALTHY]
-    bad = counts[_FAILED] + counts[_REFUSED]
-    suspect = overdue.suspect
-    if bad and not suspect:
-        suspect = exposure.suspicious(spec.gate, bad=bad, size=bad + healthy)
-    if not suspect:
-        return exposure.trusted(spec.exposure, healthy)
+    if active.holds_late:
+        return active.in_trial
+    spec, overdue = active.state.spec.exposure, active.overdue
+    trusted = exposure.trusted(spec, healthy=_healthy(active, now), devices=active.devices)
+    if not (overdue.suspect or _is_suspicious(active) or active.late.brakes):
+        return trusted
     return exposure.allowed(
-        spec.exposure,
-        healthy=healthy,
-        in_trial=active.in_trial,
-        suspect=True,
-        missing=overdue.missing,
+        spec, trusted=trusted, in_trial=active.in_trial, suspect=True, missing=overdue.missing
     )
+
+
+def limit_reason(active: ActiveRollout, now: float) -> str:
+    """The reason why ``allowed`` is not larger, as the end of a sentence."""
+    spec = active.state.spec.exposure
+    if active.holds_late:
+        return exposure.NO_MORE
+    if active.overdue.suspect:
+        return active.overdue.reason
+    if active.late.brakes:
+        return exposure.LATE
+    if _is_suspicious(active):
+        return exposure.SUSPECT
+    if allowed(active, now) == exposure.ceiling(spec, active.devices) > spec.first:
+        return exposure.ceiling_reason(spec, active.devices)
+    return exposure.SO_FAR
+
+
+def _healthy(active: ActiveRollout, now: float) -> int:
+    """The healthy devices by which the limit grows: those that began since the last pause."""
+    ledger = active.ledger
+    return 0 if ledger.activations.is_paused(now) else ledger.healthy_since_episode
+
+
+def _is_suspicious(active: ActiveRollout) -> bool:
+    counts = active.ledger.counts
+    bad = counts[_FAILED] + counts[_REFUSED]
+    size = bad + counts[_HEALTHY]
+    return bool(bad) and exposure.suspicious(active.state.spec.gate, bad=bad, size=size)

@@ -46,9 +46,7 @@ class Overdue:
 
     @property
     def reason(self) -> str:
-        """The reason why no more devices may be in trial, as the end of a sentence."""
-        if not self.suspect:
-            return exposure.SO_FAR
+        """The reason why the limit of devices in trial does not grow, as the end of a sentence."""
         return (
             f"the limit does not grow while {self.missing} of {self.due} devices are overdue "
             "(they began and have not checked in since)"

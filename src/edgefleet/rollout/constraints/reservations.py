@@ -5,14 +5,13 @@ of devices: exposure, start rate, budgets. A reservation begins when a start is 
 when the start is recorded; the device then counts as in trial.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints import approval
 from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
-from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.constraints.pace import StartRate
 from edgefleet.rollout.constraints.window import LABEL, Hours, Offset
 from edgefleet.rollout.fleet.columns import Rows
@@ -89,20 +88,19 @@ class Reservations:
         *,
         allowed: int,
         started: int,
-        overdue: Overdue,
+        reason: Callable[[], str],
     ) -> Blocked | None:
         """The limit that is reached for the device. None if none is, or if it has a place already.
 
-        ``started`` devices have reported their start and no outcome.
+        ``started`` devices have reported their start and no outcome. ``reason`` says why no more
+        than ``allowed`` devices may be in trial.
         """
         if self.has_place(row):
             return None
         in_trial = started + self.reserved
         if in_trial >= allowed:
-            return Blocked(
-                WaitCode.EXPOSURE,
-                f"{in_trial} devices are in trial (limit {allowed}): {overdue.reason}.",
-            )
+            text = f"{in_trial} devices are in trial (limit {allowed}): {reason()}."
+            return Blocked(WaitCode.EXPOSURE, text)
         if self.starts.most and (until := self.starts.wait_until(now)) is not None:
             text = f"The rate limit of {self.starts.most} starts per minute is reached."
             return Blocked(WaitCode.PACE, text, until)

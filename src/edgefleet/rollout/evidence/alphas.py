@@ -35,6 +35,7 @@ class AlphaShare:
 
 
 FAILURES: Final = AlphaShare("failures", "failed devices, all evidence together", 1.0)
+LATE: Final = AlphaShare("late", "failed devices, from any bucket of starts on", 0.5)
 ENDS: Final = AlphaShare(
     "ends", "failed devices, exact tests at the ends of all waves together", 2.0
 )
@@ -44,7 +45,7 @@ CHANGES_SHARE: Final = AlphaShare(
     "changes", "changes against the control, divided among those that are on", 0.7
 )
 
-SHARES: Final = (FAILURES, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE)
+SHARES: Final = (FAILURES, LATE, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE)
 """Every test, in the order in which the documentation names them."""
 
 

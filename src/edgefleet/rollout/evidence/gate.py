@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, Unit
-from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Rate, Verdict
+from edgefleet.protocol.rollout import (
+    Evidence,
+    GateSpec,
+    Judgement,
+    LateFailures,
+    Rate,
+    Verdict,
+)
 from edgefleet.rollout.evidence import alphas
 from edgefleet.rollout.evidence.sequential import (
     e_value,
@@ -25,6 +32,7 @@ from edgefleet.rollout.lifecycle.typed_replace import replace
 # wait are also codes of a wait report.
 PASSED: Final = "passed"
 REFUSED_BY_DEVICES: Final = "refused_by_devices"
+LATE_FAILURES: Final = "late_failures"
 SAMPLE: Final = "sample"
 STRAGGLERS: Final = "stragglers"
 SOAK: Final = "soak"
@@ -108,7 +116,9 @@ def judge(
         )
 
     failing = _errors(evidence, sample, spec) or _silence(evidence, sample, spec)
-    failing = failing or _quality(evidence, spec) or _limits(evidence, spec)
+    failing = (
+        failing or _late(evidence, spec) or _quality(evidence, spec) or _limits(evidence, spec)
+    )
     if failing is not None:
         return judged(Verdict.FAIL, *failing)
     if sample.size < sample.needed:
@@ -258,6 +268,21 @@ def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, 
         size=sample.size,
         allowed=SILENCE.unit.text(SILENCE.allowed(spec)),
     )
+
+
+def _late(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
+    late = evidence.late
+    if late.e_value <= 0 or math.log(late.e_value) < alphas.LATE.log_bar(spec):
+        return None
+    return LATE_FAILURES, _cause(evidence) + late_text(late, spec)
+
+
+def late_text(late: LateFailures, spec: GateSpec) -> str:
+    """The late failures as a sentence."""
+    when = "one after another" if late.episode_since is None else "after a pause"
+    text = f"{late.bad} of {_devices(late.size)} that started {when} failed"
+    text += f", after {_devices(late.before)} before them" if late.before else ""
+    return f"{text}; {ERRORS.unit.text(spec.max_error_rate)} allowed."
 
 
 def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.rollout.evidence.activations import Activations, Course
 from edgefleet.rollout.fleet.columns import Rows, gather, longer
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 
@@ -52,6 +53,7 @@ _WITH_REASON: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
 _TRIAL_STARTED: Final = OutcomeKind.TRIAL_STARTED
 _WITHDRAWN: Final = OutcomeKind.WITHDRAWN
 _NONE: Final = DeviceStanding.NONE
+_HEALTHY: Final = DeviceStanding.HEALTHY
 _FAILED: Final = DeviceStanding.FAILED
 _REVERTED: Final = DeviceStanding.REVERTED
 
@@ -67,18 +69,16 @@ _STANDING_OF: Final = np.array(_STANDINGS, np.uint8)
 
 
 class Ledger:
-    """Eleven bytes per device, and counts that are updated with each report."""
+    """Ten bytes per device, and counts that are updated with each report."""
 
-    def __init__(self, waves: int) -> None:
+    def __init__(self, waves: int, course: Course) -> None:
+        self.activations = Activations(course)
+        self._healthy_since = (0, 0)  # the key of the last episode, healthy devices since
         self._bits = np.zeros(0, np.uint8)
         self._standing = np.zeros(0, np.uint8)
-        self._order = np.zeros(
-            0, np.uint32
-        )  # 1 for the first device that activated it, 0 for not activated
         self._started = np.zeros(0, np.uint32)  # the highest started attempt
         self._wave = np.zeros(0, np.uint8)  # 1 + the wave in which the device counts, 0 for none
         self._withdrawn: dict[int, int] = {}  # row -> the highest withdrawn attempt
-        self._activations = 0
         self._exposed_by_wave = [0] * waves
         self._reasons: dict[str, int] = {}
         self.counts = [0] * len(DeviceStanding)  # by standing; the entry of NONE has no meaning
@@ -87,16 +87,17 @@ class Ledger:
         self._show()
 
     def record(
-        self, row: int, outcome: Outcome, wave: int | None
+        self, row: int, outcome: Outcome, wave: int | None, at: float | None = None
     ) -> tuple[DeviceStanding, DeviceStanding] | None:
         """Record a report. Returns the standings before and after it. None if it changes nothing.
 
         ``wave`` is the index of the first wave that contains the device. None if no wave does.
+        ``at`` is the time of receipt. None for the time of the last start before it.
         """
         if row >= len(self._bits_at):
             self._grow(row + 1)
         before = self._bits_at[row]
-        after = self._with(row, before, outcome)
+        after = self._with(row, before, outcome, at)
         if after == before:
             return None
         self._bits_at[row] = after
@@ -106,37 +107,46 @@ class Ledger:
         was_exposed = before & _EXPOSED_BITS
         if after & _EXPOSED_BITS:
             if not was_exposed:
-                self._expose(row, wave)
+                self._expose(row, wave, at)
         elif was_exposed:
             self._unexpose(row)
+        if self._healthy_since[0]:
+            self._recount(row, before.bit_length(), standing)
         if outcome.kind in _WITH_REASON:
             self._count_reason(outcome.reason or outcome.kind.value)
         self.version += 1
         return _ALL[before.bit_length()], _ALL[standing]
 
     def record_all(
-        self, rows: Rows, outcome: Outcome, waves: npt.NDArray[np.int16]
+        self,
+        rows: Rows,
+        outcome: Outcome,
+        waves: npt.NDArray[np.int16],
+        at: float | None = None,
     ) -> npt.NDArray[np.bool_]:
         """``record`` for many devices with the same report. True for each row that changed.
 
         ``rows`` ascend. ``waves`` has the wave of each row, -1 for none.
         """
+        self._make_room(rows)
         starts = outcome.kind is _TRIAL_STARTED
-        if outcome.kind is _WITHDRAWN or (starts and self._withdrawn):
+        bits = self._bits[rows]
+        began = (bits & _EXPOSED_BITS) != 0
+        again = bool((began if starts else began & (bits & _STARTED == 0)).any())
+        if again or outcome.kind is _WITHDRAWN or (starts and self._withdrawn):
             each = zip(rows.tolist(), waves.tolist(), strict=True)
             new_bits = (
-                self.record(row, outcome, None if wave < 0 else wave) is not None
+                self.record(row, outcome, None if wave < 0 else wave, at) is not None
                 for row, wave in each
             )
             return np.fromiter(new_bits, np.bool_, len(rows))
-        self._make_room(rows)
         before = self._bits[rows]
         if starts:
             self._started[rows] = np.maximum(self._started[rows], outcome.attempt)
         after = before | np.uint8(_BIT[outcome.kind])
         new: npt.NDArray[np.bool_] = after != before
         if new.any():
-            self._record_new(rows[new], before[new], after[new], waves[new])
+            self._record_new(rows[new], before[new], after[new], waves[new], at)
             if outcome.kind in _WITH_REASON:
                 self._count_reason(outcome.reason or outcome.kind.value, int(new.sum()))
         return new
@@ -186,10 +196,30 @@ class Ledger:
         return np.flatnonzero(found)
 
     def newest_first(self, rows: Rows) -> Rows:
-        """``rows`` sorted by activation of the release, the last one first."""
-        if len(rows) and int(rows.max()) >= len(self._order):
+        """``rows`` sorted by the time at which they began, the last one first."""
+        if len(rows) and int(rows.max()) >= len(self._bits):
             self._grow(int(rows.max()) + 1)
-        return rows[np.argsort(-self._order[rows].astype(np.int64), kind="stable")]
+        return rows[np.argsort(-self.activations.keys(rows).astype(np.int64), kind="stable")]
+
+    def began_between(self, rows: Rows, since: float, until: float) -> npt.NDArray[np.bool_]:
+        """True for each of the ascending ``rows`` that began between two times."""
+        self._make_room(rows)
+        return self.activations.are_between(rows, since, until)
+
+    def count_between(self, standing: DeviceStanding, since: float, until: float) -> int:
+        """Number of devices with this standing that began between two times."""
+        return int(np.count_nonzero(self.began_between(self.rows(standing), since, until)))
+
+    @property
+    def healthy_since_episode(self) -> int:
+        """Number of healthy devices that began in the last episode. All before the first one."""
+        key = self.activations.episode_key
+        if not key:
+            return self.counts[_HEALTHY]
+        if self._healthy_since[0] != key:
+            recent = self.activations.keys(self.rows(_HEALTHY)) >= key
+            self._healthy_since = (key, int(np.count_nonzero(recent)))
+        return self._healthy_since[1]
 
     def failures_in_order(self, silent: Rows) -> list[bool]:
         """For each device that activated the release, in that order: whether it failed.
@@ -198,8 +228,10 @@ class Ledger:
         """
         failed = self._standing == _FAILED
         failed[silent[silent < len(failed)]] = True
-        rows = np.flatnonzero(self._order.astype(np.bool_) & (self._standing != _REVERTED))
-        found: list[bool] = failed[rows[np.argsort(self._order[rows], kind="stable")]].tolist()
+        began = (self._bits & _EXPOSED_BITS) != 0
+        rows = np.flatnonzero(began & (self._standing != _REVERTED))
+        order = np.argsort(self.activations.keys(rows), kind="stable")
+        found: list[bool] = failed[rows[order]].tolist()
         return found
 
     def exposed_mask(self, rows: int) -> npt.NDArray[np.bool_]:
@@ -209,18 +241,39 @@ class Ledger:
         exposed: npt.NDArray[np.bool_] = (self._bits[:rows] & _EXPOSED_BITS) != 0
         return exposed
 
-    def _with(self, row: int, bits: int, outcome: Outcome) -> int:
+    def _with(self, row: int, bits: int, outcome: Outcome, at: float | None) -> int:
         """The bits of the device after this report."""
         kind, attempt = outcome.kind, outcome.attempt
         if kind is _TRIAL_STARTED:
             started = self._started_at[row]
+            if bits & _EXPOSED_BITS:
+                self._began_again(row, bits, outcome, at)
             if attempt > started:
                 self._started_at[row] = started = attempt
             return bits | _STARTED if started > self._withdrawn.get(row, -1) else bits
         if kind is _WITHDRAWN:
             self._withdrawn[row] = max(self._withdrawn.get(row, -1), attempt)
             return bits if self._started_at[row] > attempt else bits & ~_STARTED
+        if bits & _EXPOSED_BITS and not bits & _STARTED and _BIT[kind] & _EXPOSED_BITS:
+            self._began_again(row, bits, outcome, at)
         return bits | _BIT[kind]
+
+    def _began_again(self, row: int, bits: int, outcome: Outcome, at: float | None) -> None:
+        """A report of a device that began already. It began with the start of its last attempt.
+
+        Without a report of a start, it began with its first report of another kind.
+        """
+        if at is None:
+            return
+        is_first = is_start = outcome.kind is _TRIAL_STARTED
+        if is_start:
+            attempt, started = outcome.attempt, self._started_at[row]
+            if attempt < started or attempt <= self._withdrawn.get(row, -1):
+                return
+            is_first = attempt > started or not bits & _STARTED
+        if is_first or self.activations.key(at) < self.activations.key_of(row):
+            self._healthy_since = (0, 0)
+            self.activations.move(row, at)
 
     def _record_new(
         self,
@@ -228,6 +281,7 @@ class Ledger:
         before: npt.NDArray[np.uint8],
         after: npt.NDArray[np.uint8],
         waves: npt.NDArray[np.int16],
+        at: float | None,
     ) -> None:
         """Store new bits of many devices. No device may lose a bit."""
         old, new = _STANDING_OF[before], _STANDING_OF[after]
@@ -241,28 +295,34 @@ class Ledger:
         fresh = (after & _EXPOSED_BITS != 0) & (before & _EXPOSED_BITS == 0)
         exposed, inside = rows[fresh], waves[fresh]
         self.exposed += len(exposed)
-        self._order[exposed] = np.arange(1, len(exposed) + 1) + self._activations
-        self._activations += len(exposed)
+        self.activations.begin_all(exposed, at)
         self._wave[exposed] = inside + 1
         for wave, count in enumerate(np.bincount(inside[inside >= 0]).tolist()):
             self._exposed_by_wave[wave] += count
         self.version += len(rows)
+        self._healthy_since = (0, 0)
 
-    def _expose(self, row: int, wave: int | None) -> None:
+    def _expose(self, row: int, wave: int | None, at: float | None) -> None:
         self.exposed += 1
-        self._activations += 1
-        self._order_at[row] = self._activations
+        self.activations.begin(row, at)
         if wave is not None:
             self._exposed_by_wave[wave] += 1
             self._wave_at[row] = wave + 1
 
     def _unexpose(self, row: int) -> None:
         self.exposed -= 1
-        self._order_at[row] = 0
+        self.activations.end(row)
         wave = self._wave_at[row]
         if wave:
             self._exposed_by_wave[wave - 1] -= 1
             self._wave_at[row] = 0
+
+    def _recount(self, row: int, before: int, after: int) -> None:
+        """Update the healthy devices of the last episode."""
+        change = (after == _HEALTHY) - (before == _HEALTHY)
+        key, count = self._healthy_since
+        if change and self.activations.key_of(row) >= key:
+            self._healthy_since = (key, count + change)
 
     def _count_reason(self, reason: str, devices: int = 1) -> None:
         if reason not in self._reasons and len(self._reasons) >= REASONS_PER_ROLLOUT:
@@ -278,7 +338,7 @@ class Ledger:
         capacity = max(1024, rows, 2 * len(self._bits))
         self._bits = longer(self._bits, capacity)
         self._standing = longer(self._standing, capacity)
-        self._order = longer(self._order, capacity)
+        self.activations.grow(capacity)
         self._started = longer(self._started, capacity)
         self._wave = longer(self._wave, capacity)
         self._show()
@@ -287,6 +347,5 @@ class Ledger:
         """Make views of the same memory: an item costs a third of the time of an array item."""
         self._bits_at = self._bits.data
         self._standing_at = self._standing.data
-        self._order_at = self._order.data
         self._started_at = self._started.data
         self._wave_at = self._wave.data

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Final
 
-from edgefleet.protocol.rollout import Approval, Judgement, RolloutSpec, Status
+from edgefleet.protocol.rollout import Approval, Judgement, RolloutSpec, Status, TakenBack
 from edgefleet.protocol.wire import Wire
 
 OPEN: Final[Collection[Status]] = frozenset(
@@ -80,6 +80,7 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     ended_at: float | None = None
     rows_at_end: int | None = None  # devices enrolled when it completed; later ones are newcomers
     approvals: tuple[Approval, ...] = ()
+    taken_back: tuple[TakenBack, ...] = ()
     wave: int | None = None  # index of the open wave, or of the last one that was open
     waves: tuple[WaveState, ...]
     looks: int = 0  # exact tests at the ends of waves

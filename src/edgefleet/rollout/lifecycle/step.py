@@ -6,7 +6,7 @@ Events carry all inputs: cuts are computed and gates are judged before the step.
 from typing import ClassVar, Unpack, assert_never
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.rollout import Approval, Evidence, Judgement, Verdict
+from edgefleet.protocol.rollout import Approval, Evidence, Judgement, TakenBack, Verdict
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
@@ -103,6 +103,14 @@ class GateFailed(Wire, frozen=True, kw_only=True):
     judgement: Judgement
 
 
+class PartFailed(Wire, frozen=True, kw_only=True):
+    """The release fails on the devices of ``part``, which alone give it back. No more start."""
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.PART_FAILED
+    judgement: Judgement
+    part: TakenBack
+
+
 class RefusedByDevices(Wire, frozen=True, kw_only=True):
     signal: ClassVar[RolloutSignal] = RolloutSignal.REFUSED_BY_DEVICES
     judgement: Judgement
@@ -131,7 +139,7 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 
 Event = (
     Started | Paused | Resumed | Advanced | Extended | Finished | Halted | RevertRequested
-    | GateFailed | RefusedByDevices | Approved | WaitReasonChanged | RevertCompleted
+    | GateFailed | PartFailed | RefusedByDevices | Approved | WaitReasonChanged | RevertCompleted
 )  # fmt: skip
 
 
@@ -242,6 +250,9 @@ def step(
             )
         case GateFailed():
             return _failed(state, event.judgement, now, "revert")
+        case PartFailed():
+            state = replace(state, taken_back=(*state.taken_back, event.part), ended_at=None)
+            return _failed(state, event.judgement, now, "take back")
         case RefusedByDevices():
             state, audit = _failed(state, event.judgement, now, "refuse")
             return replace(state, ended_at=now), audit

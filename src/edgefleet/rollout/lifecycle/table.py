@@ -25,6 +25,7 @@ class RolloutSignal(StrEnum):
     HALTED = "halted"
     REVERT_REQUESTED = "revert requested"  # an operator reverts the rollout
     GATE_FAILED = "gate failed"
+    PART_FAILED = "part failed"  # the gate failed among a part of the devices
     REFUSED_BY_DEVICES = (
         "refused by devices"  # the gate failed before any device activated the release
     )
@@ -52,6 +53,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.HALTED: _H,
         RolloutSignal.REVERT_REQUESTED: _B,
         RolloutSignal.GATE_FAILED: _B,
+        RolloutSignal.PART_FAILED: _H,
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _R,
         RolloutSignal.WAIT_REASON_CHANGED: _R,
@@ -61,6 +63,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.HALTED: _H,
         RolloutSignal.REVERT_REQUESTED: _B,
         RolloutSignal.GATE_FAILED: _B,
+        RolloutSignal.PART_FAILED: _H,
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _Z,
         RolloutSignal.WAIT_REASON_CHANGED: _Z,
@@ -71,7 +74,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.APPROVED: _H,
     },
     Status.REVERTING: {RolloutSignal.REVERT_COMPLETED: Status.REVERTED},
-    Status.COMPLETED: {RolloutSignal.REVERT_REQUESTED: _B},
+    Status.COMPLETED: {RolloutSignal.REVERT_REQUESTED: _B, RolloutSignal.PART_FAILED: _H},
     Status.REVERTED: {},
     Status.REFUSED: {},
 }

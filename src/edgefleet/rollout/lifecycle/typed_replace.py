@@ -17,10 +17,12 @@ from edgefleet.protocol.rollout import (
     Difference,
     Evidence,
     Judgement,
+    LateFailures,
     LimitCounts,
     Rate,
     RolloutSpec,
     Status,
+    TakenBack,
     Verdict,
 )
 from edgefleet.protocol.why import Wait, WaitCode
@@ -47,6 +49,7 @@ class RolloutChanges(TypedDict, total=False):
     ended_at: float | None
     rows_at_end: int | None
     approvals: tuple[Approval, ...]
+    taken_back: tuple[TakenBack, ...]
     wave: int | None
     waves: tuple[WaveState, ...]
     looks: int
@@ -99,6 +102,7 @@ class EvidenceChanges(TypedDict, total=False):
     reasons: dict[str, int]
     errors: Rate
     silence: Rate
+    late: LateFailures
     canary: Cohort
     control: Cohort
     quality: tuple[Difference, ...]

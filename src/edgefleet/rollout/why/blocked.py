@@ -1,6 +1,6 @@
 """The waits of devices that could begin: one per reason, with the count and the end if known."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -21,6 +21,7 @@ def blocked_waits(
     waiting: RowSelection,
     *,
     allowed: int,
+    reason: Callable[[], str],
     now: float,
 ) -> tuple[Wait, ...]:
     """The reasons that block ``waiting``, online devices that have not begun."""
@@ -30,7 +31,10 @@ def blocked_waits(
         found.append(_wait(door, waiting, fleet))
     elif len(waiting):
         found += _shut_by_device(active, waiting, fleet, now)
-        found += _no_place(active, waiting, fleet, fleet_wide, allowed=allowed, now=now)
+        if active.in_trial >= allowed or active.overdue.suspect:
+            text = f"{active.in_trial} devices are in trial (limit {allowed}): {reason()}."
+            found.append(_wait(Blocked(WaitCode.EXPOSURE, text), waiting, fleet))
+        found += _no_place(active, waiting, fleet, fleet_wide, now=now)
     found += _constraints(active, fleet, fleet_wide, waiting)
     misfits = active.scope.ineligible()
     if misfits:
@@ -73,15 +77,11 @@ def _no_place(
     fleet: Fleet,
     fleet_wide: FleetConstraints,
     *,
-    allowed: int,
     now: float,
 ) -> list[Wait]:
     spec = active.state.spec
     reservations = active.reservations
     found: list[Wait] = []
-    if active.in_trial >= allowed or active.overdue.suspect:
-        text = f"{active.in_trial} devices are in trial (limit {allowed}): {active.overdue.reason}."
-        found.append(_wait(Blocked(WaitCode.EXPOSURE, text), waiting, fleet))
     until = reservations.starts.wait_until(now)
     if until is not None:
         text = f"The rate limit of {spec.pace.starts_per_minute} starts per minute is reached."

@@ -9,9 +9,10 @@ from typing import assert_never
 
 from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
-from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.active import NOBODY, ActiveRollout
 from edgefleet.rollout.census import Census, PendingReverts
 from edgefleet.rollout.evidence import gate
+from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import RolloutState
@@ -58,6 +59,8 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
                 Wait(code=WaitCode.DONE, text=f"{state.status.capitalize()}: {state.text}",
                      since=state.ended_at)
             ]  # fmt: skip
+            if active.holds_late:
+                waits.insert(0, _held_late(active))
             if state.status is Status.REVERTED:
                 waits += _revert_waits(state, fleet, sight.owing)[1:]
         case _:
@@ -222,6 +225,18 @@ def _sample_wait(
 
 def _halted(active: ActiveRollout) -> Wait:
     state = active.state
+    if state.reason == gate.LATE_FAILURES:
+        part = state.taken_back[-1]
+        healthy = active.ledger.count(DeviceStanding.HEALTHY)
+        count = active.ledger.count_between(DeviceStanding.HEALTHY, part.since, part.until)
+        return Wait(
+            code=WaitCode.LATE_FAILURES,
+            text=f"The gate took the release back from the devices that started last. {state.text} "
+            f"No more devices start; {counted(healthy - count)} that confirmed it before keep it. "
+            f"Run `edgefleet rollout revert {state.id}` to take it back from all, or "
+            f"`edgefleet rollout resume {state.id}` to let more devices start.",
+            since=state.since,
+        )
     return Wait(
         code=WaitCode.HALTED,
         text="The rollout is halted: no further device gets the release, and "
@@ -229,6 +244,16 @@ def _halted(active: ActiveRollout) -> Wait:
         f"{state.id}` or `edgefleet rollout revert {state.id}`.",
         since=state.since,
         devices=active.ledger.exposed,
+    )
+
+
+def _held_late(active: ActiveRollout) -> Wait:
+    state = active.state
+    judged = gate.late_text(active.late.failures(NOBODY), state.spec.gate)
+    return Wait(
+        code=WaitCode.LATE_FAILURES,
+        text=f"No more devices start: {judged} Run `edgefleet rollout revert {state.id}`, or "
+        f"{plan_another(active.model)}",
     )
 
 

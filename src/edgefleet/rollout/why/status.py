@@ -3,7 +3,7 @@
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status
 from edgefleet.protocol.why import Wait, WaitReport
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.admission.control import allowed
+from edgefleet.rollout.admission.control import allowed, limit_reason
 from edgefleet.rollout.census import Census, closed_evidence, count_census, find_owing
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.desired import Desired
@@ -65,7 +65,7 @@ class RolloutStatus:
     def view(self, active: ActiveRollout, now: float) -> RolloutView:
         """The rollout as API, CLI and pages show it."""
         evidence, judgement, report = self._observe(active, now)
-        bound = allowed(active) if active.state.status in JUDGED else None
+        bound = allowed(active, now) if active.state.status in JUDGED else None
         return show(active, evidence, judgement, report, bound)
 
     def why(self, active: ActiveRollout, now: float) -> WaitReport:
@@ -107,7 +107,8 @@ class RolloutStatus:
             self._fleet,
             self._fleet_wide,
             waiting,
-            allowed=allowed(active),
+            allowed=allowed(active, now),
+            reason=lambda: limit_reason(active, now),
             now=now,
         )
 

@@ -26,8 +26,9 @@ def fates(luck: npt.NDArray[np.float64], truths: Mapping[str, Truth]) -> npt.NDA
     number = np.zeros(len(luck), np.intp)
     for model, truth in truths.items():
         shares = (truth.fails, truth.crashes, truth.bricks, truth.refuses, truth.burns)
-        number *= len(shares) + 1
-        number += np.digitize(luck_with(model, luck), np.cumsum(shares))
+        edges = np.sort([*np.cumsum(shares), 1 - truth.late_fails])
+        number *= len(edges) + 1
+        number += np.digitize(luck_with(model, luck), edges)
     return number
 
 
@@ -149,7 +150,7 @@ class ActiveDevice:
         requests = int(since_s * requests_s)
         errors = 0
         if installed.release == NEW:
-            if luck < truth.fails:
+            if luck < truth.fails or fails_late(luck, one.since, truth):
                 errors = requests * 3 // 10
             elif burns(luck, truth) and since_s > truth.burns_after_s:
                 errors = int((since_s - truth.burns_after_s) * requests_s) // 2
@@ -180,6 +181,11 @@ def bricks(luck: float, truth: Truth) -> bool:
 
 def _crashed(luck: float, truth: Truth) -> bool:
     return truth.fails <= luck < truth.fails + truth.crashes
+
+
+def fails_late(luck: float, since: float, truth: Truth) -> bool:
+    """``since`` and ``truth.late_from_s`` are in seconds since the epoch."""
+    return since >= truth.late_from_s and luck >= 1 - truth.late_fails
 
 
 def burns(luck: float, truth: Truth) -> bool:

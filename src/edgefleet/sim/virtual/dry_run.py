@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.constraints.exposure import ceiling
 from edgefleet.sim.virtual.result import Result
 from edgefleet.sim.virtual.run import Run
 from edgefleet.sim.virtual.scenario import MODEL, NEW, Faults, Group, Population, Scenario, Truth
@@ -49,6 +50,7 @@ class Prediction(Wire, frozen=True, kw_only=True):
     bytes: int  # downloaded in the whole rollout, without caches
     duration_s: float | None
     most_in_trial: int
+    ceiling: int  # devices in trial at once that the plan allows at most
     ends: str
     text: str
 
@@ -97,6 +99,7 @@ def predict(
         bytes=int(total * reached),
         duration_s=result.ended_s,
         most_in_trial=_times(max((p.in_trial for p in result.curve), default=0), times),
+        ceiling=ceiling(spec.exposure, devices),
         ends=result.verdict,
         text=result.text,
     )

@@ -45,7 +45,10 @@ class Environment:
         self.draw = chance.random
         self.start = self.now = start
         self.suffered: Counter[str] = Counter()  # number of faults, and of newcomers
-        self.truths = scenario.truths
+        self.truths = {
+            model: msgspec.structs.replace(truth, late_from_s=start + truth.late_from_s)
+            for model, truth in scenario.truths.items()
+        }
         self.serving: dict[str, npt.NDArray[np.uint8]] = {  # by model and row, the true state
             model: np.zeros(facts.count, np.uint8) for model in scenario.models
         }

@@ -7,7 +7,13 @@ from edgefleet.rollout.lifecycle.state import OPEN, RolloutState
 from edgefleet.sim.virtual.environment import Environment
 
 THINKS_S = 90.0  # seconds before a person approves
-_UNDECIDED = {WaitCode.INCONCLUSIVE, WaitCode.SAMPLE, WaitCode.HALTED, WaitCode.PAUSED}
+_UNDECIDED = {
+    WaitCode.INCONCLUSIVE,
+    WaitCode.SAMPLE,
+    WaitCode.HALTED,
+    WaitCode.LATE_FAILURES,
+    WaitCode.PAUSED,
+}
 
 
 class Operator:

@@ -35,6 +35,8 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bricks: Share = 0.0  # the device is dead after the activation
     burns: Share = 0.0  # confirms its trial, fails requests ``burns_after_s`` later
     burns_after_s: Seconds = 600.0
+    late_fails: Share = 0.0  # like ``fails``, if the device starts after ``late_from_s``
+    late_from_s: Seconds = 0.0  # after the start of the run
     confidence: Share = 0.9  # mean top score; the old release has 0.9
     accuracy: Share = 0.97  # on the golden set; the old release has 0.97
     latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, relative to the old release

@@ -232,7 +232,9 @@ def _plan(chance: Random, sites: int) -> RolloutSpec:
             min_sample=chance.choice((5, 30)),
         ),
         exposure=ExposureSpec(
-            first=chance.choice((3, 10, 50)), growth=chance.choice((0.5, 1.0, 2.0))
+            first=chance.choice((3, 10, 50)),
+            growth=chance.choice((0.5, 1.0, 2.0)),
+            ceiling=chance.choice((0.02, 0.05, 1.0)),
         ),
         pace=PaceSpec(starts_per_minute=chance.choice((0, 0, 120))),
         budgets=(

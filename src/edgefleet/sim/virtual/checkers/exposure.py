@@ -1,18 +1,59 @@
 """The number of devices in trial never exceeds the exposure rule of the plan.
 
-A device counts from its durable start, and activates the release only after it.
+A device counts from its durable start, and activates the release only after it. The rule counts the
+healthy devices that began since the last pause without a start.
 """
 
 from collections import defaultdict
 from typing import ClassVar
 
+import numpy as np
+
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.protocol.rollout import ExposureSpec
+from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.sim.virtual.observer import TRIAL_ENDS, Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
 from edgefleet.sim.virtual.truth import UNDER_TEST, RunView
+
+_SLACK_S = 0.2  # the engine orders starts by tenths of a second
+
+
+class _Rollout:
+    """The starts and confirmations of one rollout."""
+
+    def __init__(self, spec: RolloutSpec) -> None:
+        self.spec = spec
+        self.devices = 0
+        self.trial = RowSet()
+        self.started = RowSet()  # since the last pause
+        self.healthy = 0  # of these
+        self.all_healthy = 0
+        self.last = -np.inf
+
+    def begin(self, rows: Rows, now: float) -> None:
+        gate = self.spec.gate
+        pause_s = gate.confirm_after_s + gate.silence_s + _SLACK_S
+        if now - self.last > pause_s and np.isfinite(self.last):
+            self.started, self.healthy = RowSet(), 0
+        self.last = now
+        self.started.add(rows)
+        self.trial.add(rows)
+
+    def end(self, rows: Rows, kind: OutcomeKind) -> None:
+        self.trial.discard(rows)
+        if kind is OutcomeKind.CONFIRMED:
+            self.all_healthy += len(rows)
+            self.healthy += int(self.started.has(rows).sum())
+        elif kind is OutcomeKind.WITHDRAWN:  # perhaps the pause has no start after it any more
+            self.healthy = self.all_healthy
+
+    @property
+    def allowed(self) -> int:
+        spec = self.spec.exposure
+        most = max(spec.first, int(spec.ceiling * self.devices))
+        return min(most, max(spec.first, int(spec.growth * self.healthy)))
 
 
 class Exposure(Checker):
@@ -22,40 +63,30 @@ class Exposure(Checker):
 
     def __init__(self, run: RunView, report: Report) -> None:
         super().__init__(run, report)
-        self._spec: dict[str, ExposureSpec] = {}
-        self._trial: dict[str, RowSet] = {}
-        self._healthy: dict[str, int] = {}
+        self._rollouts: dict[str, _Rollout] = {}
         self._started: defaultdict[str, RowSet] = defaultdict(RowSet)  # by model
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if before is None:
-            self._spec[after.id] = after.spec.exposure
-            self._trial[after.id] = RowSet()
-            self._healthy[after.id] = 0
+            self._rollouts[after.id] = _Rollout(after.spec)
+        self._rollouts[after.id].devices = after.waves[0].population or 0
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
-        trial = self._trial.get(outcome.rollout)
-        if trial is None:
+        found = self._rollouts.get(outcome.rollout)
+        if found is None:
             return
         if outcome.kind is OutcomeKind.TRIAL_STARTED:
             self._started[self.run.model_of(outcome.rollout)].add(rows)
-            self._begin(rows, outcome.rollout)
+            found.begin(rows, now)
+            if len(found.trial) > found.allowed:
+                self.wrong(
+                    f"{self.named(rows)} starts: {len(found.trial)} devices in trial; "
+                    f"{found.healthy} are healthy and {found.allowed} are allowed"
+                )
         elif outcome.kind in TRIAL_ENDS:
-            trial.discard(rows)
-            if outcome.kind is OutcomeKind.CONFIRMED:
-                self._healthy[outcome.rollout] += len(rows)
+            found.end(rows, outcome.kind)
 
     def activated(self, rows: Rows, model: str, release: str, action: str, now: float) -> None:
         tried = action == "install" and release == UNDER_TEST
         if tried and not self._started[model].has(rows).all():
             self.wrong(f"{self.named(rows)} activated {model} {release} without a durable start")
-
-    def _begin(self, rows: Rows, rollout: str) -> None:
-        trial, spec, healthy = self._trial[rollout], self._spec[rollout], self._healthy[rollout]
-        allowed = max(spec.first, int(spec.growth * healthy))
-        trial.add(rows)
-        if len(trial) > allowed:
-            self.wrong(
-                f"{self.named(rows)} starts: {len(trial)} devices in trial; {healthy} are healthy "
-                f"and {allowed} are allowed"
-            )
