@@ -281,8 +281,8 @@ MUTANTS = (
     Mutant(
         "the sample counts absent devices",
         "rollout/openings.py",
-        "        planned=len(_online(fleet, inside, now)),\n",
-        "        planned=len(inside),\n",
+        "        planned=len(_online(fleet, inside, now)) if planned is None else planned,\n",
+        "        planned=len(inside) if planned is None else planned,\n",
         ("tests/rollout/test_extension.py",),
     ),
     Mutant(

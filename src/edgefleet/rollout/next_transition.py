@@ -110,8 +110,7 @@ class NextTransition:
         missing = gate.count_missing(seen, spec.gate)
         if missing > 0 and seen.spare:
             one = openings.moved_up(active, fleet, missing, now)
-            found = () if one is None else (one,)
-            return _extend(judgement, found, in_place=True)
+            return _extend(judgement, () if one is None else (one,), in_place=True)
         most = exposure.handful(spec.exposure, seen.cut + seen.remaining)
         out = seen.offered + seen.in_trial if seen.handful else 0
         if 2 * out > most:

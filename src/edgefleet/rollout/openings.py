@@ -64,8 +64,8 @@ def handful_openings(
     if len(places) <= more:
         return openings
     threshold = max(cut.cut_at(places, more).threshold, _floor(wave, waves))
-    handful = _opening(active, fleet, wave, waves, now, threshold=threshold)
-    return (*passed, replace(handful, by_handfuls=True))
+    handful = _opening(active, fleet, wave, waves, now, threshold=threshold, by_handfuls=True)
+    return (*passed, handful)
 
 
 def moved_up(active: ActiveRollout, fleet: Fleet, more: int, now: float) -> Opening | None:
@@ -78,8 +78,16 @@ def moved_up(active: ActiveRollout, fleet: Fleet, more: int, now: float) -> Open
     if not len(places):
         return None
     threshold = max(cut.cut_at(places, more).threshold, _floor(wave, waves))
-    made = _opening(active, fleet, wave, waves, now, threshold=threshold)
-    return replace(made, planned=wave.planned or 0, by_handfuls=wave.by_handfuls)
+    return _opening(
+        active,
+        fleet,
+        wave,
+        waves,
+        now,
+        threshold=threshold,
+        planned=wave.planned,
+        by_handfuls=wave.by_handfuls,
+    )
 
 
 def count_spare(active: ActiveRollout, fleet: Fleet, now: float) -> int:
@@ -124,8 +132,10 @@ def _opening(
     now: float,
     *,
     threshold: int,
+    planned: int | None = None,
+    by_handfuls: bool = False,
 ) -> Opening:
-    """The opening of ``wave`` at ``threshold``."""
+    """The opening of ``wave`` at ``threshold``. ``planned``: None for the online devices inside."""
     scope, every = active.scope, active.scope.eligible_rows()
     opened = replace(wave, threshold=f"{threshold:016x}", rows=len(fleet))
     parts = reach(tuple(scope.part(each) for each in (*before, opened)))
@@ -135,8 +145,9 @@ def _opening(
         threshold=f"{threshold:016x}",
         population=len(every),
         rows=len(fleet),
-        planned=len(_online(fleet, inside, now)),
+        planned=len(_online(fleet, inside, now)) if planned is None else planned,
         began=active.ledger.exposed + active.ledger.count(DeviceStanding.REFUSED),
+        by_handfuls=by_handfuls,
     )
 
 
