@@ -259,7 +259,9 @@ class ActiveRollout:
         position: Position | None = None,
     ) -> bool:
         """``covers`` for a device that has not started. A known ``position`` is not read again."""
-        if not self.reach or standing in EXCLUDED or self.takes_back_part(row):
+        if not self.reach or standing in EXCLUDED:
+            return False
+        if self.takes_back_part(row):
             return False
         if not (self.scope.eligible(row) if position is None else position.is_eligible):
             return False

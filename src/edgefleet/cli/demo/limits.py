@@ -15,8 +15,8 @@ GATE: Final = GateSpec(
     min_requests=20,
 )
 
-UPDATE: Final = ExposureSpec(growth=2.0)  # fewer steps from the canary to the fleet
-FIRST_INSTALL: Final = ExposureSpec(first=250)  # more devices at once, as it replaces nothing
+UPDATE: Final = ExposureSpec(growth=2.0, ceiling=0.5)  # fewer steps from the canary to the fleet
+FIRST_INSTALL: Final = ExposureSpec(first=250, ceiling=0.5)  # more at once: it replaces nothing
 
 DEVICES_MAX: Final = 9_990  # claims per request at the hub, less those of the real agents
 FIRST_WAVE: Final = 11  # devices at least: a verdict needs five, and five of eleven are online
