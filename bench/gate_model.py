@@ -156,8 +156,8 @@ class World:
                 self._evidence(wave, size), SPEC, opened_at=max(opened, self.moved_at),
                 before=before, now=self.step * STEP_S,
             )  # fmt: skip
-            if said.look:
-                self.looks, self.looked = said.look, self.healthy + self.failed + self.silent
+            if said.interim:
+                self.looks, self.looked = said.interim, self.healthy + self.failed + self.silent
             if said.verdict is Verdict.FAIL:
                 return said.reason
             if said.verdict is Verdict.PASS and not self.handful:

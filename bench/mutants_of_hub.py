@@ -253,14 +253,14 @@ MUTANTS = (
     Mutant(
         "a look is counted twice",
         "rollout/lifecycle/step.py",
-        "return replace(state, looks=judgement.look, looked=size)",
-        "return replace(state, looks=judgement.look + 1, looked=size)",
+        "return replace(state, looks=judgement.interim, looked=size)",
+        "return replace(state, looks=judgement.interim + 1, looked=size)",
         ("tests/rollout/test_extension.py",),
     ),
     Mutant(
         "each device that returns is another first look",
         "rollout/lifecycle/step.py",
-        "return replace(state, looks=judgement.look, looked=size)",
+        "return replace(state, looks=judgement.interim, looked=size)",
         "return state",
         ("tests/rollout/test_extension.py",),
     ),

@@ -72,22 +72,22 @@ def test_how_many_failures_of_eleven_are_enough(
 
 def test_looks_at_the_ends_of_waves_are_numbered_and_each_is_stricter():
     three = counts(cut=10, failed=3, healthy=7)
-    assert (say(three).reason, say(three).look) == ("error_rate", 1)
+    assert (say(three).reason, say(three).interim) == ("error_rate", 1)
     assert say(replace(three, looks=1)).reason == "inconclusive"
-    assert say(replace(three, looks=1)).look == 2
+    assert say(replace(three, looks=1)).interim == 2
 
 
 def test_a_look_is_taken_again_only_on_a_sample_that_grew_by_a_quarter():
     seen = counts(cut=100, failed=10, healthy=60, offline=30)
-    assert say(replace(seen, looks=1, looked=70)).look == 0
-    assert say(replace(seen, looks=1, looked=57)).look == 0
-    assert say(replace(seen, looks=1, looked=56)).look == 2
-    assert say(replace(seen, looks=1, looked=56, offered=1)).look == 0  # patience is not over
-    assert say(replace(seen, looks=1, looked=56, handful=10, remaining=9)).look == 0
+    assert say(replace(seen, looks=1, looked=70)).interim == 0
+    assert say(replace(seen, looks=1, looked=57)).interim == 0
+    assert say(replace(seen, looks=1, looked=56)).interim == 2
+    assert say(replace(seen, looks=1, looked=56, offered=1)).interim == 0  # patience is not over
+    assert say(replace(seen, looks=1, looked=56, handful=10, remaining=9)).interim == 0
 
 
 def test_a_good_end_of_a_wave_is_a_look_too():
-    assert say(counts(cut=10, healthy=10)).look == 1
+    assert say(counts(cut=10, healthy=10)).interim == 1
 
 
 def test_what_failed_it_is_kept_with_its_interval_and_its_weight():
@@ -235,12 +235,12 @@ def test_in_a_small_fleet_the_boundary_decides_and_no_look_is_taken():
     seen = counts(cut=5, failed=2, healthy=1, offered=2)
     reached = replace(seen, boundary=Boundary(devices=5, bad=2, size=3, needed=2))
     said = say(reached)
-    assert (said.reason, said.look) == ("error_rate", 0)
+    assert (said.reason, said.interim) == ("error_rate", 0)
     assert said.text.endswith(
         "5 % allowed. In a fleet of 5, 2 failures of the first 3 devices fail a release."
     )
     missed = replace(seen, boundary=Boundary(devices=8, bad=2, size=6, needed=3), offered=0)
-    assert say(missed).look == 0
+    assert say(missed).interim == 0
     assert say(missed).reason != "error_rate"
 
 

@@ -284,7 +284,7 @@ class Judgement(Wire, frozen=True, kw_only=True):
     text: str
     at: float
     evidence: Evidence
-    look: int = 0  # number of the exact test that was taken; 0 if none was
+    interim: int = 0  # number of the look (the exact test) that was taken; 0 if none was
 
 
 class WaveView(Wire, frozen=True, kw_only=True):

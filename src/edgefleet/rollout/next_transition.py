@@ -99,7 +99,7 @@ class NextTransition:
                     and before.reason == judgement.reason
                     and before.at <= judgement.at  # False after the clock was set back
                 )
-                if (unchanged or judgement.verdict is Verdict.PASS) and not judgement.look:
+                if (unchanged or judgement.verdict is Verdict.PASS) and not judgement.interim:
                     return None
                 return steps.WaitReasonChanged(judgement=judgement)
 

@@ -1,4 +1,4 @@
-"""What a wave gets when it opens or grows: its cut, exact among the devices that are online.
+"""The cut that a wave gets when it opens or grows: exact among the devices that are online.
 
 A wave opens whole. If its evidence is undecided at its end, the next wave opens *by handfuls*: a
 few devices at a time, until the evidence decides. If devices of a wave go offline, so that too few

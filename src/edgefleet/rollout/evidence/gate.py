@@ -66,7 +66,7 @@ class _Sample:
     waiting: bool  # stragglers may still finish within the patience of the plan
     patience_over: bool
     needed: int
-    look: int  # number of the exact test that may be taken now; 0: none
+    interim: int  # number of the exact test that may be taken now; 0: none
 
     @property
     def rate(self) -> float:
@@ -112,7 +112,12 @@ def judge(
 
     def judged(verdict: Verdict, reason: str, text: str) -> Judgement:
         return Judgement(
-            verdict=verdict, reason=reason, text=text, at=now, evidence=evidence, look=sample.look
+            verdict=verdict,
+            reason=reason,
+            text=text,
+            at=now,
+            evidence=evidence,
+            interim=sample.interim,
         )
 
     failing = _errors(evidence, sample, spec) or _silence(evidence, sample, spec)
@@ -149,7 +154,7 @@ def judge(
     passing_s = now - before.at if before is not None and before.reason == SOAK else 0.0
     text = f"{sample.bad} of {sample.size} devices failed.{_unjudged(evidence)}"
     if undecided:
-        text = _not_told_apart(sample, spec) + _unjudged(evidence)
+        text = _not_distinguished(sample, spec) + _unjudged(evidence)
     if passing_s >= spec.soak_s:
         return judged(Verdict.PASS, PASSED, text)
     text += f" The wave must pass for {spec.soak_s:g} s."
@@ -178,7 +183,7 @@ def _sample(evidence: Evidence, spec: GateSpec, opened_at: float, now: float) ->
         waiting=waiting,
         patience_over=patience_over,
         needed=needed,
-        look=evidence.looks + 1 if ended and grown else 0,
+        interim=evidence.looks + 1 if ended and grown else 0,
     )
 
 
@@ -207,7 +212,7 @@ def _extending(sample: _Sample, spec: GateSpec) -> str:
     return f"{_shares(sample, spec)}; too few devices for a verdict. The wave takes more devices."
 
 
-def _not_told_apart(sample: _Sample, spec: GateSpec) -> str:
+def _not_distinguished(sample: _Sample, spec: GateSpec) -> str:
     """The sentence of a wave that passes at the end of the fleet with a rate above the limit."""
     low, high = rate_interval(sample.bad, sample.size)
     return (
@@ -254,9 +259,9 @@ def _is_refuted(evidence: Evidence, sample: _Sample, spec: GateSpec) -> bool:
     enough = sample.size >= sample.needed or sample.patience_over
     if enough and _log_evidence(evidence.errors) >= alphas.FAILURES.log_bar(spec):
         return True
-    if not sample.look:
+    if not sample.interim:
         return False
-    return _p_value(sample, spec) <= share_of(sample.look) * alphas.ENDS.alpha(spec)
+    return _p_value(sample, spec) <= share_of(sample.interim) * alphas.ENDS.alpha(spec)
 
 
 def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:

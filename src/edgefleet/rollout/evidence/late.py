@@ -93,8 +93,8 @@ class Late:
         silent = silent[ledger.standings(silent) == _TRIAL]
         bad = activations.count(failed) + activations.count(silent)
         begun -= activations.count(ledger.rows(_REVERTED))
-        for part in self._judged:
-            judged = activations.buckets_between(part.since, part.until)
+        for taken in self._judged:
+            judged = activations.buckets_between(taken.since, taken.until)
             begun[judged] = bad[judged] = 0
         finding = detect(begun, bad, activations.log_weights(), self._limit)
         part = slice(finding.start, finding.end + 1)

@@ -49,7 +49,7 @@ def boundary(plans: tuple[Plan, ...], limit: float, alpha: float) -> tuple[int, 
     """The failures among the first 1, 2, ... devices that fail the release.
 
     ``plans`` has one entry for each time at which the number of devices became known anew, the
-    first with ``began`` 0. What was spent before a new plan follows from the plans themselves, so
+    first with ``began`` 0. The probability spent before a new plan follows from the plans, so
     nothing else is stored: the probability of the paths that have crossed by then.
     """
     needed: list[int] = []

@@ -188,7 +188,7 @@ def step(
         msg = f"{state.status} has no transition on {event.signal}"
         raise AssertionError(msg)
     if not isinstance(event, _UNJUDGED):
-        state = _count_look(state, event.judgement)
+        state = _count_interim(state, event.judgement)
     if isinstance(event, WaitReasonChanged):
         return replace(_waits_for(state, event.judgement), revision=state.revision + 1), ()
     if isinstance(event, Extended) and event.in_place:
@@ -355,13 +355,13 @@ def _waits_for(state: RolloutState, judgement: Judgement) -> RolloutState:
     return replace_wave(state, judgement=judgement)
 
 
-def _count_look(state: RolloutState, judgement: Judgement) -> RolloutState:
+def _count_interim(state: RolloutState, judgement: Judgement) -> RolloutState:
     """The state with the exact test that the judgement took, if it took one."""
-    if not judgement.look:
+    if not judgement.interim:
         return state
     seen = judgement.evidence
     size = seen.failed + seen.refused + seen.healthy
-    return replace(state, looks=judgement.look, looked=size)
+    return replace(state, looks=judgement.interim, looked=size)
 
 
 def replace_wave(state: RolloutState, **changes: Unpack[WaveChanges]) -> RolloutState:

@@ -117,7 +117,7 @@ class JudgementChanges(TypedDict, total=False):
     text: str
     at: float
     evidence: Evidence
-    look: int
+    interim: int
 
 
 class OfferChanges(TypedDict, total=False):
