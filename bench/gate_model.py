@@ -6,7 +6,7 @@ engine's own code. A device is a row of the ledger, and time advances in steps o
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,6 +129,9 @@ class World:
 
     def _wave(self, wave: int, size: int) -> str | None:
         opened, before = self.step * STEP_S, None
+        if size <= self.here:  # devices that return come without a new wave
+            order = self.active.ledger.activations
+            order.arrange(replace(order.course, opened=(*order.course.opened, opened)))
         while True:
             self._start(size)
             self.step += 1
