@@ -6,7 +6,7 @@ engine's own code. A device is a row of the ledger, and time advances in steps o
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -134,6 +134,9 @@ class World:
         opened, before, whole = self.step * STEP_S, None, size
         if self.handful:
             size = min(whole, self.exposed + self.handful)
+        if whole <= self.here:  # devices that return come without a new wave
+            order = self.active.ledger.activations
+            order.arrange(replace(order.course, opened=(*order.course.opened, opened)))
         while True:
             self._start(size)
             self.step += 1

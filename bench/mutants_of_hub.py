@@ -316,8 +316,8 @@ MUTANTS = (
     Mutant(
         "devices that return together are no episode",
         "rollout/evidence/activations.py",
-        "and key - self._last > self._pause\n",
-        "and False\n",
+        "if not self._buckets or key - self._last <= self._pause:\n",
+        "if True:\n",
         ("tests/rollout/test_late.py",),
     ),
     Mutant(

@@ -1,7 +1,7 @@
 """The order of starts: buckets and episodes are the same after any order of replay."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -139,6 +139,18 @@ def test_a_pause_without_a_start_begins_an_episode_and_a_bucket() -> None:
     assert order.time(order.episode_key) == pytest.approx(START + 2 * PAUSE_S + 1, abs=0.1)
     assert (order.episode_of(2), order.episode_of(3)) == (0, order.episode_key)
     assert order.log_weights()[3] > order.log_weights()[2]
+
+
+def test_a_wave_that_opens_ends_the_pause() -> None:
+    order = made()
+    begin(order, 3, 0.0)
+    order.arrange(replace(COURSE, opened=(START, START + 200.0)))
+    assert not order.is_paused(START + 230.0)
+    begin(order, 1, 230.0, first=3)
+    assert order.episode_key == 0
+    assert order.is_paused(START + 300.0)
+    order.arrange(replace(COURSE, opened=(START,)))
+    assert order.episode_key
 
 
 def test_the_pause_ends_when_the_devices_before_it_are_forgotten() -> None:

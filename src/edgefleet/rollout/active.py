@@ -78,6 +78,7 @@ def course_of(state: RolloutState) -> Course:
         grid=Grid(spec.first, exposure.ceiling(spec, devices), devices),
         since=state.created_at,
         pause_s=gate.confirm_after_s + gate.silence_s,
+        opened=tuple(wave.opened_at for wave in state.waves if wave.opened_at is not None),
     )
 
 

@@ -3,12 +3,13 @@
 A device has a key, the time at which the hub received its start. Everything here is a function of
 the keys and standings of all devices, so the order of replay after a restart does not matter.
 
-An *episode* begins with a device that begins after a pause of ``pause_s`` without a start: devices
-that return together, stragglers, newcomers. ``pause_s`` is the longest duration of a trial.
+An *episode* begins with a device that begins after a pause of ``pause_s``, in which no device began
+and no wave opened: devices that return together, stragglers, newcomers. ``pause_s`` is the longest
+duration of a trial.
 """
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -25,11 +26,12 @@ _NEVER: Final = 0  # the key of a device that has not begun
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What the order depends on, fixed when the rollout is planned."""
+    """What the order depends on, beside the starts: the plan, and when waves opened."""
 
     grid: Grid
     since: float  # seconds since the epoch; no device began before
     pause_s: float
+    opened: tuple[float, ...] = ()  # when each wave opened, ascending
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class Activations:
     def __init__(self, course: Course) -> None:
         self.course = course
         self._pause = course.pause_s * KEYS_PER_S
+        self._opened: list[int] = []  # the key of each wave
         self._keys = np.zeros(0, np.uint32)
         self._keys_at = self._keys.data
         self._buckets: list[_Bucket] = []
@@ -63,11 +66,18 @@ class Activations:
     # Changes.
 
     def arrange(self, course: Course) -> None:
-        """Use another course. All buckets are made anew."""
-        if course != self.course:
-            self.course = course
-            self._pause = course.pause_s * KEYS_PER_S
-            self._stale = _NEVER + 1
+        """Use another course. The opening of a wave changes no bucket of earlier devices."""
+        if course == self.course:
+            return
+        known, opened = self.course.opened, course.opened
+        goes_on = course == replace(self.course, opened=opened) and opened[: len(known)] == known
+        self.course = course
+        self._pause = course.pause_s * KEYS_PER_S
+        new = [self.key(at) for at in opened[len(known) if goes_on else 0 :]]
+        self._opened = [self.key(at) for at in opened]
+        since = min(new, default=_LAST_KEY) if goes_on else _NEVER + 1
+        if since <= self._last:
+            self._stale = min(self._stale, since)
 
     def begin(self, row: int, at: float | None) -> None:
         """A device began. Without a time it began with the last device before it."""
@@ -121,7 +131,7 @@ class Activations:
     def is_paused(self, now: float) -> bool:
         """True if a device that began now would begin an episode."""
         self._settle()
-        return bool(self._buckets) and self.key(now) - self._last > self._pause
+        return self._is_after_pause(self.key(now))
 
     @property
     def episode_key(self) -> int:
@@ -187,11 +197,13 @@ class Activations:
         return self._buckets[-1].begun >= self._full_at or self._is_episode(key)
 
     def _is_episode(self, key: int) -> bool:
-        return (
-            bool(self._buckets)
-            and key - self._last > self._pause
-            and len(self._episodes) < LATE_EPISODES
-        )
+        return self._is_after_pause(key) and len(self._episodes) < LATE_EPISODES
+
+    def _is_after_pause(self, key: int) -> bool:
+        if not self._buckets or key - self._last <= self._pause:
+            return False
+        place = bisect_right(self._opened, key)
+        return place == 0 or key - self._opened[place - 1] > self._pause
 
     def _open(self, key: int) -> None:
         last = self._buckets[-1] if self._buckets else None

@@ -97,11 +97,11 @@ class Late:
             judged = activations.buckets_between(taken.since, taken.until)
             begun[judged] = bad[judged] = 0
         finding = detect(begun, bad, activations.log_weights(), self._limit)
-        part = slice(finding.start, finding.end + 1)
+        since = slice(finding.start, finding.end + 1)
         episode = activations.episode_of(finding.start)
         failures = LateFailures(
-            bad=int(bad[part].sum()),
-            size=int(begun[part].sum()),
+            bad=int(bad[since].sum()),
+            size=int(begun[since].sum()),
             before=int(begun[: finding.start].sum()),
             since=activations.time(activations.bucket_key(finding.start)),
             episode_since=activations.time(episode) if episode else None,

@@ -1,7 +1,7 @@
 """The number of devices in trial never exceeds the exposure rule of the plan.
 
 A device counts from its durable start, and activates the release only after it. The rule counts the
-healthy devices that began since the last pause without a start.
+healthy devices that began since the last pause without a start and without a new wave.
 """
 
 from collections import defaultdict
@@ -30,12 +30,13 @@ class _Rollout:
         self.started = RowSet()  # since the last pause
         self.healthy = 0  # of these
         self.all_healthy = 0
-        self.last = -np.inf
+        self.last = -np.inf  # time of the last start
+        self.opened = -np.inf  # time at which the last wave opened
 
     def begin(self, rows: Rows, now: float) -> None:
         gate = self.spec.gate
         pause_s = gate.confirm_after_s + gate.silence_s + _SLACK_S
-        if now - self.last > pause_s and np.isfinite(self.last):
+        if now - max(self.last, self.opened) > pause_s and np.isfinite(self.last):
             self.started, self.healthy = RowSet(), 0
         self.last = now
         self.started.add(rows)
@@ -69,6 +70,8 @@ class Exposure(Checker):
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         if before is None:
             self._rollouts[after.id] = _Rollout(after.spec)
+        opened = [wave.opened_at for wave in after.waves if wave.opened_at is not None]
+        self._rollouts[after.id].opened = max(opened, default=-np.inf)
         self._rollouts[after.id].devices = after.waves[0].population or 0
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
