@@ -51,11 +51,9 @@ class Trials:
 
     def all_have(self, rows: Rows) -> Mask:
         """``have`` for each of ``rows``."""
-        if not self.ledger.count(_TRIAL) and not self.places.reserved_rows:
-            return np.zeros(len(rows), np.bool_)
         mask: Mask = self.ledger.standings(rows) == _TRIAL
-        if self.places.reserved_rows:
-            mask |= np.isin(rows, self.places.reserved_rows)
+        if reserved := self.places.reserved_rows:
+            mask |= np.isin(rows, reserved)
         return mask
 
     def rows(self) -> Rows:
