@@ -15,6 +15,7 @@ from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding, Ledger
+from edgefleet.rollout.evidence.windows import OpenWindow
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Parts, Scope, reach
@@ -73,9 +74,13 @@ class ActiveRollout:
     cohorts: Cohorts = field(default_factory=Cohorts)
     candidates: Candidates = field(default_factory=Candidates)
     overdue: Overdue = field(default_factory=Overdue)
+    window: OpenWindow | None = None  # of a watched rollout, from its first evaluation on
 
     parts: Parts = ()  # one for each wave that is or was open
     reach: Parts = ()  # the union of ``parts``
+    _held_from: int | None = field(init=False, default=None)  # positions held back in the bake
+    _is_on_hold: bool = field(init=False, default=False)  # an alert: no further device begins
+    _sampled_below: int | None = field(init=False, default=None)
     _enrolled: int = field(init=False)  # rows in the fleet when the open wave opened
     offer: Offer = field(init=False)  # the answer to a device that should run the release
     switch: Switch = field(init=False)  # as the scores of the other models on a device name it
@@ -100,6 +105,14 @@ class ActiveRollout:
         opened = () if state.wave is None else state.waves[: state.wave + 1]
         self.parts = tuple(self.scope.part(wave) for wave in opened)
         self.reach = reach(self.parts)
+        bake = state.bake if state.is_watched else None
+        self._is_on_hold = bake is not None and bake.alert is not None
+        held = bake.held_from if bake is not None and bake.is_open else None
+        self._held_from = None if held is None else int(held, 16)
+        sampled = None if bake is None else bake.sampled_below
+        self._sampled_below = None if sampled is None else int(sampled, 16)
+        if bake is None:
+            self.window = None
 
     @property
     def in_trial(self) -> int:
@@ -127,6 +140,28 @@ class ActiveRollout:
         """True if the rollout follows newcomers or the device enrolled before its end."""
         end = self.state.rows_at_end
         return self.state.spec.follow or end is None or row < end
+
+    def is_held_back(self, row: int) -> bool:
+        """True if the device waits for the end of the bake, or for an alert to clear."""
+        if self._is_on_hold:
+            return True
+        return self._held_from is not None and self.scope.position(row) >= self._held_from
+
+    def all_held_back(self, rows: Rows) -> Mask:
+        """``is_held_back`` for each of ``rows``."""
+        if self._is_on_hold or self._held_from is None:
+            return np.full(len(rows), self._is_on_hold)
+        return self.scope.positions(rows) >= np.uint64(self._held_from)
+
+    def is_sampled(self, row: int) -> bool:
+        """True if the requests of the device count in the windows of the bake."""
+        return self._sampled_below is None or self.scope.position(row) < self._sampled_below
+
+    def all_sampled(self, rows: Rows) -> Rows:
+        """Those of ``rows`` whose requests count in the windows of the bake."""
+        if self._sampled_below is None:
+            return rows
+        return rows[self.scope.positions(rows) < np.uint64(self._sampled_below)]
 
     def position(self, row: int) -> Position:
         """The position of the device now."""
@@ -206,7 +241,8 @@ class ActiveRollout:
             return False
         status = self.state.status
         if status is _COMPLETED:
-            return self.follows(row) or self.release.number in running
+            gives = self.follows(row) and not self.is_held_back(row)
+            return gives or self.release.number in running
         exposes = status is _RUNNING or self.release.number in running
         if not exposes:
             return False
@@ -223,8 +259,11 @@ class ActiveRollout:
         if self.state.status is _COMPLETED:
             end = None if self.state.spec.follow else self.state.rows_at_end
             eligible = self.scope.all_eligible(rows)
-            if end is not None and len(rows) and rows[-1] >= end:
-                eligible &= (rows < end) | fleet.models.all_run(rows, self.release.number)
+            out = self.all_held_back(rows)
+            if end is not None:
+                out |= rows >= end
+            if out.any():
+                eligible &= ~out | fleet.models.all_run(rows, self.release.number)
             given |= eligible
         elif self.state.status is _RUNNING:
             given |= self.scope.all_inside(rows, self.reach)

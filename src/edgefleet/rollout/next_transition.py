@@ -5,8 +5,8 @@
 
 from collections.abc import Callable, Collection
 
-from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verb, Verdict
-from edgefleet.rollout import plan
+from edgefleet.protocol.rollout import BakeEnd, Evidence, Judgement, Status, Verb, Verdict
+from edgefleet.rollout import bake, plan
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -56,6 +56,8 @@ class NextTransition:
                 begun = active.state.wave is not None
                 opening = None if begun else plan.next_openings(active, self._fleet)[0]
                 return steps.Resumed(opening=opening)
+            case Verb.ADVANCE if active.state.is_baking:
+                return steps.BakeEnded(end=BakeEnd.BY_HAND)
             case Verb.ADVANCE:
                 steps.check_allowed(active.state, RolloutSignal.ADVANCED, "advance")
                 return self._onward(active, steps.by_hand(evidence(), now), by_hand=True)
@@ -92,5 +94,9 @@ class NextTransition:
         if plan.leads_on(active, openings):
             return steps.Advanced(judgement=judgement, openings=openings, by_hand=by_hand)
         return steps.Finished(
-            judgement=judgement, openings=openings, by_hand=by_hand, rows=len(self._fleet)
+            judgement=judgement,
+            openings=openings,
+            by_hand=by_hand,
+            rows=len(self._fleet),
+            bake=bake.begin(active, openings, judgement.at),
         )

@@ -19,6 +19,7 @@ from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Scope, reach
 from edgefleet.rollout.fleet.selector import Selector, parse
+from edgefleet.rollout.holdback import held_count, cut_before
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.step import Opening
 from edgefleet.rollout.lifecycle.typed_replace import replace
@@ -340,11 +341,15 @@ def next_openings(active: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
     """
     state = active.state
     openings: list[Opening] = []
+    held = held_count(state.spec, state.previous, len(active.scope.eligible_rows()))
     last = state.open_wave
     count = None if last is None else last.cut
     waves = list(state.waves[: 0 if state.wave is None else state.wave + 1])
     for wave in state.waves[len(waves) :]:
-        opening = _open(active.scope, wave, waves, rows=len(fleet))
+        is_last = len(waves) + 1 == len(state.waves)
+        opening = _open(
+            active.scope, wave, waves, rows=len(fleet), held=held if is_last else 0
+        )
         openings.append(opening)
         if opening.cut != count:
             break
@@ -352,14 +357,20 @@ def next_openings(active: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
     return tuple(openings)
 
 
-def _open(scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int) -> Opening:
-    """Cut a wave of the devices that are eligible now. ``before``: the waves before it."""
+def _open(
+    scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int, held: int
+) -> Opening:
+    """Cut a wave of the devices that are eligible now. ``before``: the waves before it.
+
+    The last wave leaves out ``held`` devices for the bake.
+    """
     every = scope.eligible_rows()
     chosen = every[scope.matching(every, wave.selector)] if wave.selector else every
     same = [other for other in before if other.selector == wave.selector and other.threshold]
     floor = max((int(other.threshold or "0", 16) for other in same), default=0)
     if wave.count is None and (wave.percent is None or wave.percent >= 100):
-        made = cut.Cut(len(chosen), cut.EVERYONE, len(chosen))
+        opened_before = tuple(scope.part(each) for each in before)
+        made = cut_before(scope, chosen, opened_before, held)
     elif wave.count is not None:
         made = cut.cut_at(scope.positions(chosen), wave.count, floor=floor)
     else:

@@ -165,7 +165,7 @@ def _errors(
     enough = sample.size >= sample.needed or sample.patience_over
     sure = enough and _log_evidence(evidence.errors) >= alphas.FAILURES.log_bar(spec)
     # Once for each wave: all available devices have finished, so the sample was fixed beforehand.
-    tested = before is not None and before.reason in (INCONCLUSIVE, SOAK)
+    tested = before is not None and before.reason not in (SAMPLE, STRAGGLERS)
     ended = sample.size >= sample.needed and not sample.waiting and not tested
     share = share_of(evidence.wave) * alphas.ENDS.alpha(spec)
     at_end = ended and exact_p_value(sample.bad, sample.size, spec.max_error_rate) <= share

@@ -5,6 +5,7 @@ from typing import Final
 
 from edgefleet.protocol.rollout import Approval, Judgement, RolloutSpec, Status
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.lifecycle.bake import BakeState
 
 OPEN: Final[Collection[Status]] = frozenset(
     {Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.HALTED, Status.REVERTING}
@@ -80,6 +81,17 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     approvals: tuple[Approval, ...] = ()
     wave: int | None = None  # index of the open wave, or of the last one that was open
     waves: tuple[WaveState, ...]
+    bake: BakeState | None = None  # from the end of the last wave on
+
+    @property
+    def is_baking(self) -> bool:
+        """True if a finding after the last wave can roll the release back by itself."""
+        return self.status is Status.COMPLETED and self.bake is not None and self.bake.is_open
+
+    @property
+    def is_watched(self) -> bool:
+        """True if the release is watched after the last wave: in the bake, and later for alerts."""
+        return self.status is Status.COMPLETED and self.bake is not None and self.bake.is_watched
 
     @property
     def open_wave(self) -> WaveState | None:

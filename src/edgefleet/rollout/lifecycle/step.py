@@ -6,8 +6,9 @@ Events carry all inputs: cuts are computed and gates are judged before the step.
 from typing import ClassVar, Unpack, assert_never
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.rollout import Approval, Evidence, Judgement, Verdict
+from edgefleet.protocol.rollout import Approval, BakeEnd, Evidence, Judgement, Verdict
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.lifecycle.bake import BakeState
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 from edgefleet.rollout.lifecycle.typed_replace import WaveChanges, replace
@@ -68,6 +69,20 @@ class Finished(Wire, frozen=True, kw_only=True):
     openings: tuple[Opening, ...]
     by_hand: bool
     rows: int  # devices enrolled at this time
+    bake: BakeState | None  # None: the plan has no bake
+
+
+class BakeJudged(Wire, frozen=True, kw_only=True):
+    """A window of the bake was closed. ``note`` is set if an alert began or ended."""
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.BAKE_JUDGED
+    bake: BakeState
+    note: str = ""
+
+
+class BakeEnded(Wire, frozen=True, kw_only=True):
+    signal: ClassVar[RolloutSignal] = RolloutSignal.BAKE_ENDED
+    end: BakeEnd
 
 
 class Halted(Wire, frozen=True, kw_only=True):
@@ -110,8 +125,8 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 
 
 Event = (
-    Started | Paused | Resumed | Advanced | Finished | Halted | RevertRequested
-    | GateFailed | RefusedByDevices | Approved | WaitReasonChanged | RevertCompleted
+    Started | Paused | Resumed | Advanced | Finished | BakeJudged | BakeEnded | Halted
+    | RevertRequested | GateFailed | RefusedByDevices | Approved | WaitReasonChanged | RevertCompleted
 )  # fmt: skip
 
 
@@ -164,6 +179,11 @@ def step(
         state = replace(state, approvals=(*state.approvals, given), revision=state.revision + 1)
         text = f"Wave {given.wave + 1}." if state.spec.approval.each_wave else "All waves."
         return state, (_line(state, given.person, "approve", text),)
+    if isinstance(event, BakeEnded):
+        return _bake_ended(state, event.end, now)
+    if isinstance(event, BakeJudged):
+        judged = replace(state, bake=event.bake, revision=state.revision + 1)
+        return judged, (_line(state, "gate", "alert", event.note),) if event.note else ()
     state = replace(
         state,
         status=status,
@@ -191,7 +211,7 @@ def step(
             return _advanced(state, event, now)
         case Finished():
             state = _walked(state, event.judgement, event.openings, now, closed=True)
-            state = replace(state, ended_at=now, rows_at_end=event.rows)
+            state = replace(state, ended_at=now, rows_at_end=event.rows, bake=event.bake)
             return _with_reason(state, "completed", "All waves passed.", "finish", event)
         case Halted():
             text = (
@@ -200,10 +220,10 @@ def step(
             )
             return _with_reason(state, "halted", text, "halt")
         case RevertRequested():
-            return _with_reason(
-                replace(state, ended_at=None), BY_HAND, "Reverted by an operator.", "revert"
-            )
+            state = _without_bake(replace(state, ended_at=None), now)
+            return _with_reason(state, BY_HAND, "Reverted by an operator.", "revert")
         case GateFailed():
+            state = _without_bake(replace(state, ended_at=None), now)
             return _failed(state, event.judgement, now, "revert")
         case RefusedByDevices():
             state, audit = _failed(state, event.judgement, now, "refuse")
@@ -246,9 +266,38 @@ def _advanced(
 def _failed(
     state: RolloutState, judgement: Judgement, now: float, action: str
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
-    state = replace_wave(state, judgement=judgement, closed_at=now)
+    wave = state.open_wave
+    closed_at = now if wave is None or wave.closed_at is None else wave.closed_at
+    state = replace_wave(state, judgement=judgement, closed_at=closed_at)
     state = replace(state, reason=judgement.reason, text=judgement.text)
     return state, (_line(state, "gate", action, judgement.text),)
+
+
+def _bake_ended(
+    state: RolloutState, end: BakeEnd, now: float
+) -> tuple[RolloutState, tuple[AuditLine, ...]]:
+    """The next rollout writes the audit line of its own start, which ends the bake before it."""
+    bake = state.bake
+    if bake is None:
+        msg = f"{state.id} has no bake"
+        raise AssertionError(msg)
+    ended_at = now if bake.ended_at is None else bake.ended_at
+    ended = replace(bake, ended_at=ended_at, end=end, alert=None, bets={}, windows=0)
+    state = replace(state, bake=ended, revision=state.revision + 1)
+    if end is BakeEnd.SUPERSEDED:
+        return state, ()
+    actor = "operator" if end is BakeEnd.BY_HAND else "gate"
+    held = f" {bake.held} devices that were held back get the release." if bake.held else ""
+    return state, (_line(state, actor, "bake", f"The bake has ended.{held}"),)
+
+
+def _without_bake(state: RolloutState, now: float) -> RolloutState:
+    """The state of a rollout that is rolled back."""
+    bake = state.bake
+    if bake is None:
+        return state
+    ended_at = now if bake.ended_at is None else bake.ended_at
+    return replace(state, bake=replace(bake, ended_at=ended_at, end=BakeEnd.REVERTED, alert=None))
 
 
 def _walked(

@@ -1,6 +1,6 @@
 """The status of a rollout at one time: its census, the gate's judgement, and its waits."""
 
-from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status
+from edgefleet.protocol.rollout import Evidence, Judgement, LimitCounts, RolloutView, Status
 from edgefleet.protocol.why import Wait, WaitReport
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.control import allowed
@@ -11,6 +11,7 @@ from edgefleet.rollout.evidence.gate import Gate
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import JUDGED
+from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.limits import CENSUS_KEPT_FROM, CENSUS_KEPT_S
 from edgefleet.rollout.why import rollout as why
 from edgefleet.rollout.why.blocked import blocked_waits
@@ -61,6 +62,28 @@ class RolloutStatus:
             before=wave.judgement,
             now=now,
         )
+
+    def judge_bake(
+        self, active: ActiveRollout, now: float
+    ) -> tuple[Evidence, Judgement | None]:
+        """The evidence after the last wave, and the gate's judgement of it in the bake.
+
+        The absolute limits are left to the windows of the bake, which tell a release from a backend
+        that is down for everybody.
+        """
+        evidence, wave = closed_evidence(active, self._fleet, now), active.state.open_wave
+        if not active.state.is_baking or wave is None:
+            return evidence, None
+        quality = active.cohorts.differences()
+        evidence = replace(evidence, quality=quality, limits=LimitCounts())
+        judgement = self._gate(
+            evidence,
+            active.state.spec.gate,
+            opened_at=active.state.since,
+            before=wave.judgement,
+            now=now,
+        )
+        return evidence, judgement
 
     def view(self, active: ActiveRollout, now: float) -> RolloutView:
         """The rollout as API, CLI and pages show it."""
