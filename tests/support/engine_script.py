@@ -250,10 +250,13 @@ class Session:
 
 
 def read_plan(said: list[str]) -> RolloutSpec:
-    """``2 --soak 10m`` as the plan that ``edgefleet rollout plan --release 2 --soak 10m`` makes."""
+    """``2 --soak 10m`` as the plan that ``edgefleet rollout plan --release 2 --soak 10m`` makes.
+
+    Without ``--bake`` the plan ends with its last wave: only sessions about the bake have one.
+    """
     command = knob_options(click.command("plan")(lambda **_: None))
     context = command.make_context("plan", ["--model", "digits", "--release", *said])
-    return spec_of(context.params)
+    return spec_of(context.params, {"bake_s": 0})
 
 
 def _pairs(words: list[str]) -> dict[str, str]:

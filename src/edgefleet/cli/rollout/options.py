@@ -148,6 +148,15 @@ KNOBS: Final[tuple[Knob, ...]] = (
          "Require the approvals for each wave, not once for the plan."),
     Knob(("follow",), "--follow", None, "",
          "Give the release to devices that enrol after the end, too."),
+    Knob(("bake_s",), "--bake", DURATION, "DURATION",
+         "How long the release is judged after the last wave (bake time); 0 turns it off.",
+         shown=duration),
+    Knob(("holdback_percent",), "--holdback", click.FloatRange(0, 50), "PERCENT",
+         "Devices that get the release after the bake and are its control until then, in fleets of "
+         "100 and more.", shown=_plain),
+    Knob(("bake_revert_alone",), "--bake-revert-alone", None, "",
+         "Roll back also if no control shows whether the release is the cause, and after the "
+         "bake."),
     Knob(("skip_ineligible",), "--skip-ineligible", None, "",
          "Skip devices that the release does not fit, instead of refusing the plan."),
 )  # fmt: skip

@@ -46,6 +46,8 @@ class Environment:
         self.start = self.now = start
         self.suffered: Counter[str] = Counter()  # number of faults, and of newcomers
         self.truths = scenario.truths
+        down_at = start + scenario.faults.outage_at_s
+        self.outage = down_at, down_at + scenario.faults.outage_s  # in it all requests fail
         self.serving: dict[str, npt.NDArray[np.uint8]] = {  # by model and row, the true state
             model: np.zeros(facts.count, np.uint8) for model in scenario.models
         }

@@ -1,4 +1,7 @@
-"""Waves only grow, and each wave's cut has the exact number of devices."""
+"""Waves only grow, and each wave's cut has the exact number of devices.
+
+The devices that are held back begin after the bake.
+"""
 
 import math
 from typing import ClassVar
@@ -53,11 +56,13 @@ class Waves(Checker):
         if wave.threshold is None or wave.rows is None or named:
             return
         threshold = int(wave.threshold, 16)
-        if threshold >= _EVERYONE:
+        bake_ended = state.bake is not None and not state.bake.is_open
+        if threshold >= _EVERYONE or bake_ended:
             return
         hashes = self.engine.fleet.hashes[rows].tolist()
         beyond = np.array([mix64(value ^ state.salt) >= threshold for value in hashes])
-        beyond |= rows >= wave.rows
+        if state.bake is None:  # newcomers may follow a completed rollout
+            beyond |= rows >= wave.rows
         if beyond.any():
             self.wrong(f"{self.named(rows[beyond])} starts beyond wave {state.wave + 1}")
 
@@ -79,8 +84,18 @@ class Waves(Checker):
         threshold = int(wave.threshold, 16)
         inside = sum(mix64(value ^ state.salt) < threshold for value in hashes.tolist())
         wanted = math.ceil(round(spec.percent * population / 100, 9))
+        if spec.percent >= 100:
+            wanted -= _held_back(state, population)
         if inside != wanted or wave.cut != wanted:
             self.wrong(
                 f"{spec.percent:g} % of {population} are {wanted} devices; the cut is {wave.cut}, "
                 f"{inside} devices are inside"
             )
+
+
+def _held_back(state: RolloutState, population: int) -> int:
+    """The devices that the last wave leaves for the end of the bake."""
+    spec = state.spec
+    if not spec.bake_s or not spec.holdback_percent or state.previous is None or population < 100:
+        return 0
+    return max(3, math.ceil(round(spec.holdback_percent * population / 100, 9)))
