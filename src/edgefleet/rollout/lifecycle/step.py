@@ -345,9 +345,10 @@ def _wave_text(state: RolloutState) -> str:
     wave: WaveState | None = state.open_wave
     if wave is None or state.wave is None:
         return ""
+    held = wave.held_back
     return (
         f"Wave {state.wave + 1} of {len(state.waves)} is open: {wave.name}, "
-        f"{wave.cut} of {wave.population} devices."
+        f"{wave.cut} of {wave.population} devices{f', {held} held back' if held else ''}."
     )
 
 
