@@ -90,6 +90,7 @@ def begin(active: ActiveRollout, openings: Iterable[steps.Opening], now: float) 
     sampled = cut.EVERYONE * BAKE_SAMPLE // max(1, len(places))
     return BakeState(
         until=now + spec.bake_s,
+        window_since=now,
         held_from=f"{last:016x}" if last < cut.EVERYONE else None,
         held=len(places) - cut.below(places, last),
         allowed=allowed,
@@ -169,11 +170,10 @@ def _close_window(active: ActiveRollout, bake: BakeState, seen: Observed) -> Eve
     window, gate = active.window, active.state.spec.gate
     length_s = window_s(active.state.spec, seen.check_in_s)
     if window is None:
-        active.window = OpenWindow(seen.now)
+        window = active.window = OpenWindow()
+    if seen.now < bake.window_since + length_s or not window.is_ready:
         return None
-    if seen.now < window.opened_at + length_s or not window.is_ready:
-        return None
-    active.window = OpenWindow(seen.now)
+    active.window = OpenWindow()
     whole_s, log_bar = YEAR_S, 0.0
     if bake.is_open:
         whole_s, log_bar = active.state.spec.bake_s, BAKE.log_bar(gate, len(tests.METRICS))
@@ -248,7 +248,9 @@ def _judged(
         alert = BakeAlert(metric=alert.metric, text=alert.text, at=alert.at, clean=clean)
         if clean >= CLEAN_WINDOWS:
             alert, note = None, f"The alert is over: {clean} windows were within the limit."
-    after = replace(bake, bets=bets, alert=alert, windows=bake.windows + 1)
+    after = replace(
+        bake, bets=bets, alert=alert, windows=bake.windows + 1, window_since=now
+    )
     return steps.BakeJudged(bake=after, note=note)
 
 

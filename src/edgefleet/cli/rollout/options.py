@@ -101,7 +101,7 @@ def _gate() -> tuple[Knob, ...]:
         gate("min_sample", "--min-sample", click.IntRange(1), "DEVICES",
              "Finished devices that a verdict needs."),
         gate("soak_s", "--soak", DURATION, "DURATION",
-             "How long a wave must pass before the next opens (bake time).", shown=duration),
+             "How long a wave must pass before the next opens.", shown=duration),
         gate("confirm_after_s", "--confirm-after", DURATION, "DURATION",
              "How long a device must be healthy before it confirms.", shown=duration),
         gate("silence_s", "--silence", DURATION, "DURATION",

@@ -73,12 +73,8 @@ class Counted:
 
 @dataclass(slots=True)
 class OpenWindow:
-    """The requests of each device since the window opened.
+    """The requests of each device in the open window. Soft: a restart of the hub loses them."""
 
-    Soft: a window that is open when the hub stops is not counted.
-    """
-
-    opened_at: float
     _canary: dict[int, list[int]] = field(default_factory=dict)
     _control: dict[int, list[int]] = field(default_factory=dict)
 

@@ -40,6 +40,7 @@ class BakeState(Wire, frozen=True, kw_only=True):
     """
 
     until: float
+    window_since: float  # when the open window began, also before a restart of the hub
     held_from: str | None = None
     held: int = 0  # devices held back when the bake began
     allowed: Mapping[str, float] = msgspec.field(default_factory=dict)

@@ -58,6 +58,7 @@ class BakeChanges(TypedDict, total=False):
     """Fields of BakeState."""
 
     until: float
+    window_since: float
     held_from: str | None
     held: int
     allowed: Mapping[str, float]
