@@ -68,7 +68,11 @@ def test_it_stays_through_the_bake_if_it_is_asked_to() -> None:
     over = replace(baking, bake=replace(baking.bake, end=BakeEnd.PASSED))
     client = Scripted(view(Status.RUNNING), baking, baking, over, AssertionError("asked again"))
     seen = watch(client, "ro-1", clock=time, sleep=time.sleep, through_bake=True)
-    assert [sight.view for sight in seen if isinstance(sight, Observed)][1:] == [baking, baking, over]
+    assert [sight.view for sight in seen if isinstance(sight, Observed)][1:] == [
+        baking,
+        baking,
+        over,
+    ]
 
 
 def test_a_hub_that_goes_away_is_waited_for_and_its_silence_counted() -> None:

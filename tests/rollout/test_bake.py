@@ -1,4 +1,4 @@
-"""What goes on after the last wave."""
+"""The bake after the last wave."""
 
 from collections.abc import Callable
 

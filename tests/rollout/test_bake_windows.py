@@ -59,7 +59,7 @@ def test_the_control_has_a_veto_and_its_absence_is_told() -> None:
 def test_a_fifth_of_the_devices_is_found_later() -> None:
     number, found = after_all([(counted(20, 100), counted(0, 3))] * 30)
     assert found is Finding.WORSE
-    assert number is not None and 6 < number <= 13
+    assert number in range(7, 14)
 
 
 def test_one_broken_device_in_a_small_fleet_is_no_finding() -> None:
@@ -77,9 +77,7 @@ def test_at_the_limit_the_wealth_is_one_on_average_whatever_the_devices_share() 
         bets, chance = WindowBets(), 1.0
         for bad in outcome:  # all devices or none: a shock that they share
             chance *= LIMIT if bad else 1 - LIMIT
-            bets = windows.after(
-                bets, counted(100 * bad, 100), Counted(), limit=LIMIT, windows=few
-            )
+            bets = windows.after(bets, counted(100 * bad, 100), Counted(), limit=LIMIT, windows=few)
         total += chance * windows.wealth(bets)
     assert total == pytest.approx(1.0)
 

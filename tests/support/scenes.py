@@ -174,7 +174,7 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
                 Verdict.PASS, "healthy", "984 healthy, 4 failed: 0.4 %, limit 5 %.", done, now - 10
             )
             finished = Wait(code=WaitCode.DONE, text="Nothing is waited for.")
-            bake = BakeView(until=now + 86_390, ended_at=None, end=None, held=10, windows=31, alert=None, shares=(
+            bake = BakeView(until=now + 86_390, ended_at=None, end=None, holdback=10, windows=31, alert=None, shares=(
                 BakeShare(metric="request_errors", share=0.0021, control=0.0, allowed=0.05, devices=993, e_value=0.02),
             ))  # fmt: skip
             return at("healthy", "Every reachable device runs it.", finished, wave=None, ended_at=now - 10, bake=bake,

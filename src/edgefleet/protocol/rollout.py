@@ -285,7 +285,7 @@ class BakeView(Wire, frozen=True, kw_only=True):
     until: float
     ended_at: float | None
     end: BakeEnd | None
-    held: int  # devices held back until its end, as control
+    holdback: int  # devices held back until its end, as control
     windows: int  # closed windows of time, each one observation
     shares: tuple[BakeShare, ...]
     alert: str | None  # a finding that holds the bake; None without one

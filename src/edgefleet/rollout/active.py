@@ -78,8 +78,8 @@ class ActiveRollout:
 
     parts: Parts = ()  # one for each wave that is or was open
     reach: Parts = ()  # the union of ``parts``
-    _held_from: int | None = field(init=False, default=None)  # positions held back in the bake
-    _is_on_hold: bool = field(init=False, default=False)  # an alert: no further device begins
+    _holdback_from: int | None = field(init=False, default=None)  # positions held back in the bake
+    _has_alert: bool = field(init=False, default=False)  # an alert: no further device begins
     _sampled_below: int | None = field(init=False, default=None)
     _enrolled: int = field(init=False)  # rows in the fleet when the open wave opened
     offer: Offer = field(init=False)  # the answer to a device that should run the release
@@ -106,9 +106,9 @@ class ActiveRollout:
         self.parts = tuple(self.scope.part(wave) for wave in opened)
         self.reach = reach(self.parts)
         bake = state.bake if state.is_watched else None
-        self._is_on_hold = bake is not None and bake.alert is not None
-        held = bake.held_from if bake is not None and bake.is_open else None
-        self._held_from = None if held is None else int(held, 16)
+        self._has_alert = bake is not None and bake.alert is not None
+        held = bake.holdback_from if bake is not None and bake.is_open else None
+        self._holdback_from = None if held is None else int(held, 16)
         sampled = None if bake is None else bake.sampled_below
         self._sampled_below = None if sampled is None else int(sampled, 16)
         if bake is None:
@@ -141,17 +141,17 @@ class ActiveRollout:
         end = self.state.rows_at_end
         return self.state.spec.follow or end is None or row < end
 
-    def is_held_back(self, row: int) -> bool:
+    def is_in_holdback(self, row: int) -> bool:
         """True if the device waits for the end of the bake, or for an alert to clear."""
-        if self._is_on_hold:
+        if self._has_alert:
             return True
-        return self._held_from is not None and self.scope.position(row) >= self._held_from
+        return self._holdback_from is not None and self.scope.position(row) >= self._holdback_from
 
-    def all_held_back(self, rows: Rows) -> Mask:
-        """``is_held_back`` for each of ``rows``."""
-        if self._is_on_hold or self._held_from is None:
-            return np.full(len(rows), self._is_on_hold)
-        return self.scope.positions(rows) >= np.uint64(self._held_from)
+    def all_in_holdback(self, rows: Rows) -> Mask:
+        """``is_in_holdback`` for each of ``rows``."""
+        if self._has_alert or self._holdback_from is None:
+            return np.full(len(rows), self._has_alert)
+        return self.scope.positions(rows) >= np.uint64(self._holdback_from)
 
     def is_sampled(self, row: int) -> bool:
         """True if the requests of the device count in the windows of the bake."""
@@ -241,7 +241,7 @@ class ActiveRollout:
             return False
         status = self.state.status
         if status is _COMPLETED:
-            gives = self.follows(row) and not self.is_held_back(row)
+            gives = self.follows(row) and not self.is_in_holdback(row)
             return gives or self.release.number in running
         exposes = status is _RUNNING or self.release.number in running
         if not exposes:
@@ -259,7 +259,7 @@ class ActiveRollout:
         if self.state.status is _COMPLETED:
             end = None if self.state.spec.follow else self.state.rows_at_end
             eligible = self.scope.all_eligible(rows)
-            out = self.all_held_back(rows)
+            out = self.all_in_holdback(rows)
             if end is not None:
                 out |= rows >= end
             if out.any():

@@ -6,7 +6,7 @@ stored with each window, so a restart of the hub continues the bets.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -53,7 +53,7 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the next event of a bake depends on, beside its state.
+    """The facts that decide the next event of a bake, beside its state.
 
     ``judgement`` is the gate's, on outcomes, silence and scores; None after the bake. ``others``
     are the other rollouts.
@@ -66,7 +66,7 @@ class Observed:
     now: float
 
 
-def begin(active: ActiveRollout, openings: Iterable[steps.Opening], now: float) -> BakeState | None:
+def begin(active: ActiveRollout, openings: Sequence[steps.Opening], now: float) -> BakeState | None:
     """The bake of a rollout whose last wave passed. ``openings`` are waves without new devices.
 
     None if the plan has no bake.
@@ -74,9 +74,11 @@ def begin(active: ActiveRollout, openings: Iterable[steps.Opening], now: float) 
     state, spec = active.state, active.state.spec
     if spec.bake_s <= 0:
         return None
-    known = "0" if state.open_wave is None else state.open_wave.threshold or "0"
-    last = max(int(found, 16) for found in (known, *(one.threshold for one in openings)))
-    places = active.scope.positions(active.scope.eligible_rows())
+    last = openings[-1] if openings else state.open_wave
+    if last is None or last.threshold is None:
+        msg = f"{state.id} has no open wave"
+        raise AssertionError(msg)
+    holdback = (last.population or 0) - (last.cut or 0)
     control = _last_control(state)
     is_known = control.requests >= spec.gate.min_requests
     allowed, limit_us = tests.limits_of(
@@ -87,12 +89,12 @@ def begin(active: ActiveRollout, openings: Iterable[steps.Opening], now: float) 
         control_p95_us=control.latency_us_p95 if is_known else None,
         margin=_ERROR_MARGIN,
     )
-    sampled = cut.EVERYONE * BAKE_SAMPLE // max(1, len(places))
+    sampled = cut.EVERYONE * BAKE_SAMPLE // max(1, last.population or 0)
     return BakeState(
         until=now + spec.bake_s,
         window_since=now,
-        held_from=f"{last:016x}" if last < cut.EVERYONE else None,
-        held=len(places) - cut.below(places, last),
+        holdback_from=last.threshold if holdback else None,
+        holdback=holdback,
         allowed=allowed,
         limit_us=limit_us,
         sampled_below=f"{sampled:016x}" if sampled < cut.EVERYONE else None,
@@ -104,19 +106,23 @@ def window_s(spec: RolloutSpec, check_in_s: float) -> float:
     return min(max(WINDOW_S, 2 * check_in_s), spec.bake_s / WINDOWS_IN_BAKE)
 
 
-def next_event(active: ActiveRollout, seen: Observed) -> Event | None:
+def next_event(active: ActiveRollout, observed: Observed) -> Event | None:
     """The next event of a watched rollout. None if nothing changes."""
     bake = active.state.bake
     if bake is None or not active.state.is_watched:
         return None
-    if is_superseded(active, seen.others):
+    if is_superseded(active, observed.others):
         return steps.BakeEnded(end=BakeEnd.SUPERSEDED)
-    if bake.is_open and seen.judgement is not None and seen.judgement.verdict is Verdict.FAIL:
-        return steps.GateFailed(judgement=seen.judgement)
-    event = _close_window(active, bake, seen)
+    if (
+        bake.is_open
+        and observed.judgement is not None
+        and observed.judgement.verdict is Verdict.FAIL
+    ):
+        return steps.GateFailed(judgement=observed.judgement)
+    event = _close_window(active, bake, observed)
     if event is not None:
         return event
-    if bake.is_open and bake.alert is None and seen.now >= bake.until:
+    if bake.is_open and bake.alert is None and observed.now >= bake.until:
         return steps.BakeEnded(end=BakeEnd.PASSED)
     return None
 
@@ -146,7 +152,7 @@ def show(state: RolloutState) -> BakeView | None:
         until=bake.until,
         ended_at=bake.ended_at,
         end=bake.end,
-        held=bake.held if bake.is_open else 0,
+        holdback=bake.holdback if bake.is_open else 0,
         windows=bake.windows,
         shares=tuple(_share(metric, bets, state) for metric, bets in bake.bets.items()),
         alert=None if bake.alert is None else bake.alert.text,
@@ -165,13 +171,13 @@ def _share(metric: str, bets: WindowBets, state: RolloutState) -> BakeShare:
     )
 
 
-def _close_window(active: ActiveRollout, bake: BakeState, seen: Observed) -> Event | None:
+def _close_window(active: ActiveRollout, bake: BakeState, observed: Observed) -> Event | None:
     """The event of a window that is long enough and has enough requests. None: it stays open."""
     window, gate = active.window, active.state.spec.gate
-    length_s = window_s(active.state.spec, seen.check_in_s)
+    length_s = window_s(active.state.spec, observed.check_in_s)
     if window is None:
         window = active.window = OpenWindow()
-    if seen.now < bake.window_since + length_s or not window.is_ready:
+    if observed.now < bake.window_since + length_s or not window.is_ready:
         return None
     active.window = OpenWindow()
     whole_s, log_bar = YEAR_S, 0.0
@@ -193,17 +199,17 @@ def _close_window(active: ActiveRollout, bake: BakeState, seen: Observed) -> Eve
             log_bar=log_bar,
             distinct_bar=-math.log(gate.alpha),
         )
-    judgement = _failed(active.state, bets, found, seen)
+    judgement = _failed(active.state, bets, found, observed)
     if judgement is not None:
         return steps.GateFailed(judgement=judgement)
-    return _judged(active.state, bake, bets, found, seen.now)
+    return _judged(active.state, bake, bets, found, observed.now)
 
 
 def _failed(
     state: RolloutState,
     bets: Mapping[str, WindowBets],
     found: Mapping[str, Finding],
-    seen: Observed,
+    observed: Observed,
 ) -> Judgement | None:
     """The judgement that rolls the release back. None if no finding may."""
     alone = state.spec.bake_revert_alone
@@ -218,8 +224,8 @@ def _failed(
         verdict=Verdict.FAIL,
         reason=metric,
         text=f"{when}, {_finding_text(metric, bets[metric], state)}",
-        at=seen.now,
-        evidence=seen.evidence,
+        at=observed.now,
+        evidence=observed.evidence,
     )
 
 
@@ -248,9 +254,7 @@ def _judged(
         alert = BakeAlert(metric=alert.metric, text=alert.text, at=alert.at, clean=clean)
         if clean >= CLEAN_WINDOWS:
             alert, note = None, f"The alert is over: {clean} windows were within the limit."
-    after = replace(
-        bake, bets=bets, alert=alert, windows=bake.windows + 1, window_since=now
-    )
+    after = replace(bake, bets=bets, alert=alert, windows=bake.windows + 1, window_since=now)
     return steps.BakeJudged(bake=after, note=note)
 
 

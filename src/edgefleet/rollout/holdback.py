@@ -1,7 +1,7 @@
 """The holdback: devices that get the release only when its bake ends, as control until then.
 
-A device is held back by its position, as it is in a wave by its position: the last wave of everyone
-is cut before the devices of highest position.
+A device is in the holdback by its position, as it is in a wave by its position: the last wave of
+everyone is cut before the devices of highest position.
 """
 
 from edgefleet.protocol.rollout import RolloutSpec
@@ -11,7 +11,7 @@ from edgefleet.rollout.fleet.scope import Parts, Scope
 from edgefleet.rollout.limits import HOLDBACK_DEVICES, HOLDBACK_FLEET
 
 
-def held_count(spec: RolloutSpec, previous: str | None, population: int) -> int:
+def holdback_size(spec: RolloutSpec, previous: str | None, population: int) -> int:
     """The number of devices to hold back. 0 in a small fleet or without a bake.
 
     A first release holds nothing back: a device without the model is no control.
@@ -22,13 +22,13 @@ def held_count(spec: RolloutSpec, previous: str | None, population: int) -> int:
     return max(HOLDBACK_DEVICES, cut.wanted(spec.holdback_percent, population))
 
 
-def cut_before(scope: Scope, every: Rows, before: Parts, held: int) -> cut.Cut:
-    """The cut of the last wave of everyone, without ``held`` devices that no wave ``before`` has.
+def cut_before(scope: Scope, every: Rows, before: Parts, holdback: int) -> cut.Cut:
+    """The cut of the last wave of everyone, without ``holdback`` devices.
 
-    Fewer are held back if fewer are left.
+    The devices are in no wave ``before``. If fewer are left, the holdback is smaller.
     """
     rest = every[~scope.all_inside(every, before)] if before else every
-    if not held or not len(rest):
+    if not holdback or not len(rest):
         return cut.Cut(len(every), cut.EVERYONE, len(every))
-    threshold = cut.cut_at(scope.positions(rest), max(0, len(rest) - held)).threshold
-    return cut.Cut(len(every) - min(held, len(rest)), threshold, len(every))
+    threshold = cut.cut_at(scope.positions(rest), max(0, len(rest) - holdback)).threshold
+    return cut.Cut(len(every) - min(holdback, len(rest)), threshold, len(every))

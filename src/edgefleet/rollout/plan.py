@@ -19,7 +19,7 @@ from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Scope, reach
 from edgefleet.rollout.fleet.selector import Selector, parse
-from edgefleet.rollout.holdback import held_count, cut_before
+from edgefleet.rollout.holdback import cut_before, holdback_size
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.step import Opening
 from edgefleet.rollout.lifecycle.typed_replace import replace
@@ -341,15 +341,14 @@ def next_openings(active: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
     """
     state = active.state
     openings: list[Opening] = []
-    held = held_count(state.spec, state.previous, len(active.scope.eligible_rows()))
+    holdback = holdback_size(state.spec, state.previous, len(active.scope.eligible_rows()))
     last = state.open_wave
     count = None if last is None else last.cut
     waves = list(state.waves[: 0 if state.wave is None else state.wave + 1])
     for wave in state.waves[len(waves) :]:
         is_last = len(waves) + 1 == len(state.waves)
-        opening = _open(
-            active.scope, wave, waves, rows=len(fleet), held=held if is_last else 0
-        )
+        left_out = holdback if is_last else 0
+        opening = _open(active.scope, wave, waves, rows=len(fleet), holdback=left_out)
         openings.append(opening)
         if opening.cut != count:
             break
@@ -358,11 +357,11 @@ def next_openings(active: ActiveRollout, fleet: Fleet) -> tuple[Opening, ...]:
 
 
 def _open(
-    scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int, held: int
+    scope: Scope, wave: WaveState, before: list[WaveState], *, rows: int, holdback: int
 ) -> Opening:
     """Cut a wave of the devices that are eligible now. ``before``: the waves before it.
 
-    The last wave leaves out ``held`` devices for the bake.
+    The last wave leaves out ``holdback`` devices for the bake.
     """
     every = scope.eligible_rows()
     chosen = every[scope.matching(every, wave.selector)] if wave.selector else every
@@ -370,7 +369,7 @@ def _open(
     floor = max((int(other.threshold or "0", 16) for other in same), default=0)
     if wave.count is None and (wave.percent is None or wave.percent >= 100):
         opened_before = tuple(scope.part(each) for each in before)
-        made = cut_before(scope, chosen, opened_before, held)
+        made = cut_before(scope, chosen, opened_before, holdback)
     elif wave.count is not None:
         made = cut.cut_at(scope.positions(chosen), wave.count, floor=floor)
     else:

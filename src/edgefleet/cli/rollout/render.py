@@ -172,7 +172,7 @@ def _bake(view: RolloutView) -> str | None:
         end = f"ended {age(bake.ended_at, view.why.at)} ({bake.end.value})"
     parts = (
         end,
-        f"{bake.held} devices held back" if bake.held else "",
+        f"{bake.holdback} devices held back" if bake.holdback else "",
         f"{bake.windows} windows",
         "alert" if bake.alert is not None else "",
     )
@@ -183,11 +183,8 @@ def _window(one: BakeShare) -> tuple[str, str]:
     if one.share is None:
         return f"  {one.metric}", "too few requests"
     control = "no control" if one.control is None else f"control {percent(one.control)}"
-    return (
-        f"  {one.metric}",
-        f"{percent(one.share)} of devices flagged ({control}), {percent(one.allowed)} "
-        f"allowed, e-value {one.e_value:.2g}",
-    )
+    text = f"{percent(one.share)} of devices flagged ({control}), {percent(one.allowed)} allowed"
+    return f"  {one.metric}", f"{text}, e-value {one.e_value:.2g}"
 
 
 def _rate(rate: Rate) -> str | None:

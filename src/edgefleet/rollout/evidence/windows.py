@@ -1,4 +1,4 @@
-"""The window test of the bake: is the share of devices with bad requests above its limit?
+"""The window test of the bake, on the share of devices with too many bad requests.
 
 The unit is a window of time, not the device: what all devices share in a window is one observation,
 so devices that fail together count once. Of the devices with enough requests in window w, the share
@@ -50,7 +50,7 @@ METRICS: Final = (ERRORS, LATENCY)
 
 
 class Finding(Enum):
-    """What the windows so far say of one metric."""
+    """The result of the windows so far, for one metric."""
 
     NOTHING = auto()
     WORSE = auto()  # than allowed, and than the control
@@ -134,7 +134,7 @@ def after(
 
 
 def finding(bets: WindowBets, *, limit: float, log_bar: float, distinct_bar: float) -> Finding:
-    """What the bets say: see the module. ``log_bar`` is log(1 / alpha) of the bets.
+    """The finding of the bets: see the module. ``log_bar`` is log(1 / alpha) of the bets.
 
     ``distinct_bar`` is that of the distinct devices.
     """

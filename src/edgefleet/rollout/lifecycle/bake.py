@@ -33,7 +33,7 @@ class BakeAlert(Wire, frozen=True, kw_only=True):
 class BakeState(Wire, frozen=True, kw_only=True):
     """The bake of a completed rollout.
 
-    ``held_from`` is hexadecimal: devices whose position is not below it keep the previous release
+    ``holdback_from`` is hexadecimal: devices whose position is not below it keep the previous release
     until the bake ends, as its control. ``allowed`` is the share of the requests of a device that
     may be bad, by metric, and ``limit_us`` the duration above which a request is slow: both fixed
     when the bake begins.
@@ -41,8 +41,8 @@ class BakeState(Wire, frozen=True, kw_only=True):
 
     until: float
     window_since: float  # when the open window began, also before a restart of the hub
-    held_from: str | None = None
-    held: int = 0  # devices held back when the bake began
+    holdback_from: str | None = None
+    holdback: int = 0  # devices held back when the bake began
     allowed: Mapping[str, float] = msgspec.field(default_factory=dict)
     limit_us: int = 0
     sampled_below: str | None = None  # only canaries at positions below count in windows; None: all

@@ -47,7 +47,7 @@ class WaveState(Wire, frozen=True, kw_only=True):
     judgement: Judgement | None = None  # ``at``: since when verdict and reason are these
 
     @property
-    def held_back(self) -> int:
+    def holdback(self) -> int:
         """Devices that the last wave of everyone leaves out, as control of the bake."""
         everyone = self.percent is not None and self.percent >= 100 and not self.selector
         return (self.population or 0) - (self.cut or 0) if everyone else 0

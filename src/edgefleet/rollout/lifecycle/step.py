@@ -126,7 +126,8 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 
 Event = (
     Started | Paused | Resumed | Advanced | Finished | BakeJudged | BakeEnded | Halted
-    | RevertRequested | GateFailed | RefusedByDevices | Approved | WaitReasonChanged | RevertCompleted
+    | RevertRequested | GateFailed | RefusedByDevices | Approved | WaitReasonChanged
+    | RevertCompleted
 )  # fmt: skip
 
 
@@ -287,7 +288,7 @@ def _bake_ended(
     if end is BakeEnd.SUPERSEDED:
         return state, ()
     actor = "operator" if end is BakeEnd.BY_HAND else "gate"
-    held = f" {bake.held} devices that were held back get the release." if bake.held else ""
+    held = f" {bake.holdback} devices that were held back get the release." if bake.holdback else ""
     return state, (_line(state, actor, "bake", f"The bake has ended.{held}"),)
 
 
@@ -345,7 +346,7 @@ def _wave_text(state: RolloutState) -> str:
     wave: WaveState | None = state.open_wave
     if wave is None or state.wave is None:
         return ""
-    held = wave.held_back
+    held = wave.holdback
     return (
         f"Wave {state.wave + 1} of {len(state.waves)} is open: {wave.name}, "
         f"{wave.cut} of {wave.population} devices{f', {held} held back' if held else ''}."

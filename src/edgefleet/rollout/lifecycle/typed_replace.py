@@ -59,8 +59,8 @@ class BakeChanges(TypedDict, total=False):
 
     until: float
     window_since: float
-    held_from: str | None
-    held: int
+    holdback_from: str | None
+    holdback: int
     allowed: Mapping[str, float]
     limit_us: int
     sampled_below: str | None

@@ -284,7 +284,7 @@ def _not_given(
         if active.state.status is not Status.COMPLETED:
             continue
         if _waits_for_bake(row, fleet, active):
-            return _held_back(active)
+            return _holdback_wait(active)
         if desired.rollout(row, active.model) is not None:
             return None
         misfit = active.scope.misfit(row)
@@ -307,10 +307,10 @@ def _waits_for_bake(row: int, fleet: Fleet, active: ActiveRollout) -> bool:
     begun = active.ledger.standing(row) is not DeviceStanding.NONE
     if begun or active.release.number in fleet.numbers(row):
         return False
-    return active.is_held_back(row) and active.scope.eligible(row) and active.follows(row)
+    return active.is_in_holdback(row) and active.scope.eligible(row) and active.follows(row)
 
 
-def _held_back(active: ActiveRollout) -> Wait:
+def _holdback_wait(active: ActiveRollout) -> Wait:
     state, bake = active.state, active.state.bake
     has_alert = bake is not None and bake.alert is not None
     why = "an alert clears" if has_alert else "its bake has ended"

@@ -106,8 +106,8 @@ def _watched_waits(state: RolloutState) -> list[Wait]:
             Wait(code=WaitCode.DONE, text=f"Completed: {state.text}", since=state.ended_at),
         ]
     held = ""
-    if bake.held:
-        held = f" {counted(bake.held)} held back as control until then."
+    if bake.holdback:
+        held = f" {counted(bake.holdback)} held back as control until then."
     waits.append(
         Wait(
             code=WaitCode.BAKE,
@@ -115,7 +115,7 @@ def _watched_waits(state: RolloutState) -> list[Wait]:
             f"back by itself if it fails.{held}",
             since=state.ended_at,
             until=None if bake.alert is not None else bake.until,
-            devices=bake.held or None,
+            devices=bake.holdback or None,
         )
     )
     return waits

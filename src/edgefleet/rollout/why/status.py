@@ -63,9 +63,7 @@ class RolloutStatus:
             now=now,
         )
 
-    def judge_bake(
-        self, active: ActiveRollout, now: float
-    ) -> tuple[Evidence, Judgement | None]:
+    def judge_bake(self, active: ActiveRollout, now: float) -> tuple[Evidence, Judgement | None]:
         """The evidence after the last wave, and the gate's judgement of it in the bake.
 
         The absolute limits are left to the windows of the bake, which tell a release from a backend

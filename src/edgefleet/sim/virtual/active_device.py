@@ -133,7 +133,9 @@ class ActiveDevice:
                 self.served = self.served | {model: ended}
         if not self.served:
             return None
-        models = tuple([self._model(model, one, now, truths, outage) for model, one in self.served.items()])
+        models = tuple(
+            [self._model(model, one, now, truths, outage) for model, one in self.served.items()]
+        )
         return ServingStatus(pid=self.pid, models=models)
 
     def end_process(self) -> None:

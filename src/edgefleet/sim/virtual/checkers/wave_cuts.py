@@ -85,7 +85,7 @@ class Waves(Checker):
         inside = sum(mix64(value ^ state.salt) < threshold for value in hashes.tolist())
         wanted = math.ceil(round(spec.percent * population / 100, 9))
         if spec.percent >= 100:
-            wanted -= _held_back(state, population)
+            wanted -= _holdback(state, population)
         if inside != wanted or wave.cut != wanted:
             self.wrong(
                 f"{spec.percent:g} % of {population} are {wanted} devices; the cut is {wave.cut}, "
@@ -93,7 +93,7 @@ class Waves(Checker):
             )
 
 
-def _held_back(state: RolloutState, population: int) -> int:
+def _holdback(state: RolloutState, population: int) -> int:
     """The devices that the last wave leaves for the end of the bake."""
     spec = state.spec
     if not spec.bake_s or not spec.holdback_percent or state.previous is None or population < 100:
