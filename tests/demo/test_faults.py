@@ -40,7 +40,9 @@ def test_the_broken_gate_lets_a_collapse_pass() -> None:
     assert verdict(Fault.GATE) is not Verdict.FAIL
 
 
-@pytest.mark.parametrize(("fault", "struck"), [(Fault.GATE, BAD), (Fault.SCOPE, ADDED)])
+@pytest.mark.parametrize(
+    ("fault", "struck"), [(Fault.GATE, BAD), (Fault.SCOPE, ADDED), (Fault.BAKE, BAKED)]
+)
 def test_the_other_plans_stay_as_they_are(fault: Fault, struck: Chapter) -> None:
     changed = [
         chapter

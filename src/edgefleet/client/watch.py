@@ -51,7 +51,7 @@ def watch(
     view = client.rollout(rollout_id)
     answered = clock.monotonic()
     yield Observed(view)
-    while not _has_ended(view, through_bake=through_bake):
+    while not has_ended(view, through_bake=through_bake):
         if timeout_s is not None and clock.monotonic() - started >= timeout_s:
             return
         sleep(every_s)
@@ -64,7 +64,8 @@ def watch(
         yield Observed(view)
 
 
-def _has_ended(view: RolloutView, *, through_bake: bool) -> bool:
+def has_ended(view: RolloutView, *, through_bake: bool) -> bool:
+    """True if a watch of the rollout ends with this view."""
     bakes = view.bake is not None and view.bake.end is None
     if view.status is Status.COMPLETED and through_bake and bakes:
         return False

@@ -283,7 +283,7 @@ def _bake_ended(
         msg = f"{state.id} has no bake"
         raise AssertionError(msg)
     ended_at = now if bake.ended_at is None else bake.ended_at
-    ended = replace(bake, ended_at=ended_at, end=end, alert=None, bets={}, windows=0)
+    ended = replace(bake, ended_at=ended_at, end=end, alert=None, bets={})
     state = replace(state, bake=ended, revision=state.revision + 1)
     if end is BakeEnd.SUPERSEDED:
         return state, ()
