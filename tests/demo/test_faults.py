@@ -19,6 +19,7 @@ from support.sim_releases import manifest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FIRST, _, BAD, ADDED, BROKEN = STORY
+BAKED = next(chapter for chapter in STORY if chapter.bakes)
 COLLAPSED = Evidence(
     cut=11,
     healthy=3,
