@@ -223,6 +223,16 @@ def test_a_failure_of_outcomes_rolls_back_in_the_bake() -> None:
     assert (fleet.view(rollout).status, fleet.view(rollout).reason) == (Status.REVERTING, "mine")
 
 
+def test_a_bake_ends_although_each_evaluation_closes_a_window() -> None:
+    fleet, rollout = baking(20, bake_s=110)  # windows shorter than the time between evaluations
+    fleet.tick(60)
+    bake = fleet.view(rollout).bake
+    assert bake is not None
+    assert bake.windows > 1
+    fleet.tick(60)
+    assert end_of(fleet, rollout) is BakeEnd.PASSED
+
+
 def test_after_the_bake_the_watch_alerts_and_rolls_nothing_back() -> None:
     fleet, rollout = baking(100, bake_s=1200)
     fleet.tick(2000)

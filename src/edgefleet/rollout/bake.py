@@ -119,12 +119,9 @@ def next_event(active: ActiveRollout, observed: Observed) -> Event | None:
         and observed.judgement.verdict is Verdict.FAIL
     ):
         return steps.GateFailed(judgement=observed.judgement)
-    event = _close_window(active, bake, observed)
-    if event is not None:
-        return event
     if bake.is_open and bake.alert is None and observed.now >= bake.until:
         return steps.BakeEnded(end=BakeEnd.PASSED)
-    return None
+    return _close_window(active, bake, observed)
 
 
 def is_superseded(active: ActiveRollout, others: Iterable[ActiveRollout]) -> bool:
