@@ -21,11 +21,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from gate_bake import measure as measure_bake
+from gate_bake import missed as missed_of_bake
 from gate_model import End, Pools, Quality, Traffic, World, make_pools
 from result_file import write
 
 ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "2000"))
 SEEDS = int(os.environ.get("BENCH_GATE_SEEDS", "200"))
+BAKES = int(os.environ.get("BENCH_GATE_BAKES", "100"))
 MILLION = 1_000_000
 RATES_FLEET = 100_000
 QUALITY_FLEET = 10_000
@@ -129,6 +132,10 @@ def main() -> None:
     result["exposure"] = {"ours": exposed("ours"), "fixed": exposed("naive")}
     for name, said in result["exposure"].items():
         print(f"exposure.{name}: {json.dumps(said)}")
+    result["bake"] = measure_bake(BAKES)
+    for name in ("bake6h", "outage", "bake_null"):
+        for case, said in result["bake"][name].items():
+            print(f"{name}.{case}: {json.dumps(said)}", flush=True)
     result["rollouts"] = ROLLOUTS
     result["seeds"] = SEEDS
     result["wall_s"] = round(time.perf_counter() - began, 1)
@@ -146,6 +153,7 @@ def main() -> None:
         "fail20": result["exposure"]["ours"]["fail20"]["median"] <= 200,
     }
     missed = [key for key, held in wanted.items() if not held]
+    missed += missed_of_bake(result["bake"])
     print(f"{path}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")
     raise SystemExit(bool(missed))
 

@@ -14,10 +14,11 @@ from edgefleet.protocol.rollout import (
     Status,
     Verb,
     Verdict,
+    WaveSpec,
 )
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.evidence.gate import judge
-from edgefleet.testing import Behaviour, FakeDevice, FakeFleet
+from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
 from support.plans import EVERYBODY
 
 GATE = GateSpec(soak_s=0, confirm_after_s=10, patience_s=60)
@@ -29,7 +30,7 @@ def plan(release: str = "2", **fields: object) -> RolloutSpec:
     return RolloutSpec(model="digits", release=release, gate=GATE, exposure=EVERYBODY, **fields)
 
 
-def baking(devices: int, **fields: object) -> tuple[FakeFleet, str]:
+def baking(devices: int | list[FakeDevice], **fields: object) -> tuple[FakeFleet, str]:
     """A fleet after the last wave of release 2."""
     fleet = FakeFleet(devices, interval_s=QUICK, tick_s=10.0)
     fleet.publish("1")
@@ -233,8 +234,14 @@ def test_a_bake_ends_although_each_evaluation_closes_a_window() -> None:
     assert end_of(fleet, rollout) is BakeEnd.PASSED
 
 
-def test_after_the_bake_the_watch_alerts_and_rolls_nothing_back() -> None:
-    fleet, rollout = baking(100, bake_s=1200)
+@pytest.mark.parametrize("controls", [0, 3])
+def test_after_the_bake_the_watch_alerts_and_rolls_nothing_back(controls: int) -> None:
+    """Devices that failed their trial still run the previous release: they are a control."""
+    devices = [FakeDevice(f"d{number}") for number in range(100)]
+    for device in devices[:controls]:
+        device.fates = {"2": Fate.FAILS}
+    everyone = (WaveSpec(percent=100),)
+    fleet, rollout = baking(devices, bake_s=1200, waves=everyone, holdback_percent=0)
     fleet.tick(2000)
     assert end_of(fleet, rollout) is BakeEnd.PASSED
     fleet.publish("2", BAD)

@@ -128,7 +128,7 @@ def test_a_window_is_ready_when_half_of_the_devices_have_served_enough() -> None
     window = OpenWindow()
     assert not window.is_ready
     window.add(1, served(0, 0), 1, is_control=False)
-    for row, requests in ((2, 20), (3, 19), (4, 1)):
+    for row, requests in ((2, 10), (3, 9), (4, 1)):
         window.add(row, served(0, requests), 1, is_control=False)
     assert not window.is_ready  # 1 of 3 that served
     window.add(3, served(1, 1), 1, is_control=False)
