@@ -68,13 +68,13 @@ def follow(
     through_bake: bool = False,
 ) -> Exit:
     """Show the rollout until it ends, then print its last view. Returns the exit code."""
-    views = views_of(
-        hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s, through_bake=through_bake
-    )
     last: RolloutView | None = None
     answers = True
     try:
         with _picture(invocation.screen) as picture:
+            views = views_of(
+                hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s, through_bake=through_bake
+            )
             for sight in views:
                 match sight:
                     case Observed(view):
