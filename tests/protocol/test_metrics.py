@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from edgefleet.agent import quality_window, telemetry
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.rollout import options
-from edgefleet.protocol import metrics
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Switch, Telemetry
 from edgefleet.protocol.metrics import (

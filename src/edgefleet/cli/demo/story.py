@@ -67,7 +67,7 @@ ACTS: Final[tuple[Act, ...]] = (
         Chapter(
             "digits",
             "2",
-            "digits 2 is better: a canary wave first, then wave by wave as the gate passes; it bakes.",
+            "digits 2 is better: a canary wave first, then wave by wave, then a short bake.",
             Status.COMPLETED,
             ("completed",),
             bakes=True,

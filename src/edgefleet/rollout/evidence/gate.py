@@ -89,10 +89,10 @@ def judge(
     """Fail as soon as the evidence suffices; pass only if no device of the wave can still report.
 
     Rate = (failed + refused) / (failed + refused + healthy). The rate fails the wave in three
-    cases: its e-value reaches the bar of ``alphas`` on a sufficient sample; the wave has ended and the exact
-    test of its counts fails; or all devices of the wave have reported and none is healthy. The
-    patience limits the wait for devices that have not started. For devices in trial, the longest
-    duration of a trial is added.
+    cases: its e-value reaches the bar of ``alphas`` on a sufficient sample; the wave has ended and
+    the exact test of its counts fails; or all devices of the wave have reported and none is
+    healthy. The patience limits the wait for devices that have not started. For devices in trial,
+    the longest duration of a trial is added.
     """
     evidence = weigh(evidence, spec)
     sample = _sample(evidence, spec, opened_at, now)
