@@ -34,9 +34,9 @@ class BakeState(Wire, frozen=True, kw_only=True):
     """The bake of a completed rollout.
 
     ``holdback_from`` is hexadecimal: devices whose position is not below it keep the previous
-    release until the bake ends, as its control. ``allowed`` is the share of the requests of a device that
-    may be bad, by metric, and ``limit_us`` the duration above which a request is slow: both fixed
-    when the bake begins.
+    release until the bake ends, as its control. ``allowed`` is the share of the requests of a
+    device that may be bad, by metric, and ``limit_us`` the duration above which a request is slow:
+    both fixed when the bake begins.
     """
 
     until: float
