@@ -23,6 +23,8 @@ from typing import Any
 
 import gate_fleets
 import numpy as np
+from gate_bake import measure as measure_bake
+from gate_bake import missed as missed_of_bake
 from gate_model import End, Pools, Quality, Traffic, World, make_pools
 from result_file import write
 
@@ -30,6 +32,7 @@ from edgefleet.protocol.rollout import ExposureSpec
 
 ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "2000"))
 SEEDS = int(os.environ.get("BENCH_GATE_SEEDS", "200"))
+BAKES = int(os.environ.get("BENCH_GATE_BAKES", "100"))
 MILLION = 1_000_000
 RATES_FLEET = 100_000
 QUALITY_FLEET = 10_000
@@ -217,6 +220,10 @@ def main() -> None:
         result[key] = run()
         print(f"{key}: {json.dumps(result[key])}", flush=True)
     result["late"] = late_failures()
+    result["bake"] = measure_bake(BAKES)
+    for name in ("bake6h", "outage", "bake_null"):
+        for case, said in result["bake"][name].items():
+            print(f"{name}.{case}: {json.dumps(said)}", flush=True)
     result["rollouts"] = ROLLOUTS
     result["seeds"] = SEEDS
     result["wall_s"] = round(time.perf_counter() - began, 1)
@@ -234,7 +241,8 @@ def main() -> None:
         "fail20": result["exposure"]["ours"]["fail20"]["median"] <= 200,
         **late_goals(result["late"]),
     }
-    missed = [key for key, held in wanted.items() if not held] + gate_fleets.missed(result)
+    missed = [key for key, held in wanted.items() if not held]
+    missed += gate_fleets.missed(result) + missed_of_bake(result["bake"])
     print(f"{path}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")
     raise SystemExit(bool(missed))
 

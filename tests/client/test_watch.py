@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.client.hub import HubClient
 from edgefleet.client.watch import NoAnswer, Observed, watch
-from edgefleet.protocol.rollout import RolloutView, Status
+from edgefleet.protocol.rollout import BakeEnd, RolloutView, Status
 from support.fake_reads import rollout_in
 
 
@@ -58,6 +59,19 @@ def test_it_ends_with_the_rollout(end: Status) -> None:
     script = [view(Status.PLANNED), view(Status.RUNNING), view(Status.PAUSED), view(end)]
     assert see(Scripted(*script, AssertionError("asked again"))) == [
         Observed(said) for said in script
+    ]
+
+
+def test_it_stays_through_the_bake_if_it_is_asked_to() -> None:
+    time, baking = Time(), view(Status.COMPLETED)
+    assert baking.bake is not None
+    over = replace(baking, bake=replace(baking.bake, end=BakeEnd.PASSED))
+    client = Scripted(view(Status.RUNNING), baking, baking, over, AssertionError("asked again"))
+    seen = watch(client, "ro-1", clock=time, sleep=time.sleep, through_bake=True)
+    assert [sight.view for sight in seen if isinstance(sight, Observed)][1:] == [
+        baking,
+        baking,
+        over,
     ]
 
 

@@ -13,6 +13,8 @@ from edgefleet.cli.demo.report import demo_report
 from edgefleet.cli.demo.story import STORY
 from edgefleet.protocol.operator import FleetView
 from edgefleet.protocol.rollout import (
+    BakeEnd,
+    BakeView,
     Evidence,
     GateSpec,
     RolloutSpec,
@@ -59,6 +61,11 @@ def rollout(
     )
 
 
+def baked(view: RolloutView, end: BakeEnd | None = BakeEnd.PASSED) -> RolloutView:
+    bake = BakeView(until=6.0, ended_at=6.0, end=end, holdback=0, windows=3, shares=(), alert=None)
+    return msgspec.structs.replace(view, bake=bake)
+
+
 def client(agent: str = "edge-pi") -> ClientObservations:
     return ClientObservations(
         agent=agent,
@@ -88,7 +95,7 @@ GOOD = StoryObservations(
     chapters=STORY,
     rollouts=(
         rollout("digits 1", Status.COMPLETED, "completed", 960, (100.0,)),
-        rollout("digits 2", Status.COMPLETED, "completed", 961, (1.0, 10.0, 100.0)),
+        baked(rollout("digits 2", Status.COMPLETED, "completed", 961, (1.0, 10.0, 100.0))),
         rollout("digits 3", Status.REVERTED, "error_rate", 10, (1.0,)),
         rollout("parity 1", Status.COMPLETED, "completed", 961, (100.0,)),
         rollout("digits 4", Status.REFUSED, "refused_by_devices", 0, (1.0,)),
@@ -161,16 +168,26 @@ def failed(observed: StoryObservations) -> set[str]:
 
 def test_the_good_story_passes_every_check() -> None:
     assert failed(GOOD) == set()
-    assert len(judge(GOOD)) == 16
+    assert len(judge(GOOD)) == 17
 
 
+GOOD_2 = rollout("digits 2", Status.COMPLETED, "completed", 961, (1.0, 10.0, 100.0))
 ONLINE = GOOD.hub.on_release
 BROKEN: dict[str, tuple[Callable[[], StoryObservations], set[str]]] = {
     "a good release is rolled back": (
         lambda: with_rollout(
             1, rollout("digits 2", Status.REVERTED, "error_rate", 10, (1.0, 10.0, 100.0))
         ),
-        {"digits_2_completed"},
+        {"digits_2_completed", "digits_2_baked"},
+    ),
+    "a rollout that bakes has no bake": (
+        lambda: with_rollout(1, msgspec.structs.replace(GOOD_2, bake=None)),
+        {"digits_2_baked"},
+    ),
+    "a bake that never ends": (lambda: with_rollout(1, baked(GOOD_2, None)), {"digits_2_baked"}),
+    "a bake that the next rollout cuts short": (
+        lambda: with_rollout(1, baked(GOOD_2, BakeEnd.SUPERSEDED)),
+        {"digits_2_baked"},
     ),
     "a bad release completes": (
         lambda: with_rollout(

@@ -110,6 +110,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path: Path
 
 FOUND_BY = {
     "gate": {"digits_3_reverted", "caught_early", "nobody_on_bad"},
+    "bake": {"digits_2_baked"},
     "serving": {"no_request_to_digits_failed", "no_request_to_parity_failed"},
     "scope": {"models_side_by_side", "no_request_to_parity_failed"},
     "displace": {"models_side_by_side", "no_request_to_digits_failed"},

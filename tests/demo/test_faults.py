@@ -19,6 +19,7 @@ from support.sim_releases import manifest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FIRST, _, BAD, ADDED, BROKEN = STORY
+BAKED = next(chapter for chapter in STORY if chapter.bakes)
 COLLAPSED = Evidence(
     cut=11,
     healthy=3,
@@ -40,7 +41,9 @@ def test_the_broken_gate_lets_a_collapse_pass() -> None:
     assert verdict(Fault.GATE) is not Verdict.FAIL
 
 
-@pytest.mark.parametrize(("fault", "struck"), [(Fault.GATE, BAD), (Fault.SCOPE, ADDED)])
+@pytest.mark.parametrize(
+    ("fault", "struck"), [(Fault.GATE, BAD), (Fault.SCOPE, ADDED), (Fault.BAKE, BAKED)]
+)
 def test_the_other_plans_stay_as_they_are(fault: Fault, struck: Chapter) -> None:
     changed = [
         chapter

@@ -21,7 +21,7 @@ from edgefleet.protocol.why import Wait
 from edgefleet.rollout.census import Census
 from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
-from edgefleet.rollout.lifecycle.step import replace_wave
+from edgefleet.rollout.lifecycle.waves import replace_wave
 
 def plant(
     state: RolloutState, wave: WaveState, evidence: Evidence, judgement: Judgement, offer: Offer,

@@ -23,6 +23,8 @@ from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
 from edgefleet.testing.release import fake_manifest
 
 DIVIDER = "----"
+SHORT = {"bake_s": 0}
+"""A plan of a session ends with its last wave, unless the session names ``--bake``."""
 
 
 def play(script: str) -> str:
@@ -182,7 +184,7 @@ class Session:
 
     def _plan(self, said: list[str]) -> list[str]:
         """``plan 2 --waves 1,10,100 --soak 10m``: the options of ``edgefleet rollout plan``."""
-        view = self.fleet.view(self.fleet.plan(read_plan(said)))
+        view = self.fleet.view(self.fleet.plan(read_plan(said, SHORT)))
         waves = ", ".join(wave.name for wave in view.waves)
         left_out = ", ".join(f"{count} {reason}" for reason, count in view.ineligible.items())
         return [
@@ -258,11 +260,11 @@ class Session:
         return [f"{duration(self.fleet.now - self.began)} {serve or 'no device serves anything'}"]
 
 
-def read_plan(said: list[str]) -> RolloutSpec:
+def read_plan(said: list[str], base: Mapping[str, object] | None = None) -> RolloutSpec:
     """``2 --soak 10m`` as the plan that ``edgefleet rollout plan --release 2 --soak 10m`` makes."""
     command = knob_options(click.command("plan")(lambda **_: None))
     context = command.make_context("plan", ["--model", "digits", "--release", *said])
-    return spec_of(context.params)
+    return spec_of(context.params, base)
 
 
 def _pairs(words: list[str]) -> dict[str, str]:

@@ -29,12 +29,17 @@ def spec(
     selector: str = "",
     gate: GateSpec = GATE,
     exposure: ExposureSpec = EVERYBODY,
+    bake_s: float = 0.0,
 ) -> RolloutSpec:
-    """A plan in which a whole wave may begin at once, unless ``exposure`` says otherwise."""
+    """A plan in which a whole wave may begin at once, unless ``exposure`` says otherwise.
+
+    It ends with its last wave; a test of what comes after it gives ``bake_s``.
+    """
     waves = tuple(WaveSpec(percent=percent) for percent in percents or (1, 10, 100))
     return RolloutSpec(
-        model=MODEL, release=release, selector=selector, waves=waves, gate=gate, exposure=exposure
-    )
+        model=MODEL, release=release, selector=selector, waves=waves, gate=gate,
+        exposure=exposure, bake_s=bake_s,
+    )  # fmt: skip
 
 
 def outcome(

@@ -18,6 +18,8 @@ from edgefleet.protocol.release import (
     Variant,
 )
 from edgefleet.protocol.rollout import (
+    BakeShare,
+    BakeView,
     Cohort,
     Difference,
     Evidence,
@@ -172,7 +174,10 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
                 Verdict.PASS, "healthy", "984 healthy, 4 failed: 0.4 %, limit 5 %.", done, now - 10
             )
             finished = Wait(code=WaitCode.DONE, text="Nothing is waited for.")
-            return at("healthy", "Every reachable device runs it.", finished, wave=None, ended_at=now - 10,
+            bake = BakeView(until=now + 86_390, ended_at=None, end=None, holdback=10, windows=31, alert=None, shares=(
+                BakeShare(metric="request_errors", share=0.0021, control=0.0, allowed=0.05, devices=993, e_value=0.02),
+            ))  # fmt: skip
+            return at("healthy", "Every reachable device runs it.", finished, wave=None, ended_at=now - 10, bake=bake,
                       waves=waves_up_to(2, start, good), evidence=done, exposed=988)  # fmt: skip
         case Status.REVERTED:
             gone = msgspec.structs.replace(fallen, healthy=0, in_trial=0, reverted=59)

@@ -36,10 +36,13 @@ def watch(
     *,
     clock: Clock,
     timeout_s: float | None = None,
+    through_bake: bool = False,
     every_s: float = WATCH_EVERY_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Observed | NoAnswer]:
     """Read the rollout every ``every_s`` seconds, until it has ended or ``timeout_s`` is over.
+
+    A completed rollout has ended, unless ``through_bake`` asks to stay until its bake has ended.
 
     The first read raises NetworkError: the address may be wrong. A later read without an answer
     gives ``NoAnswer``, so a watch continues when the hub is restarted.
@@ -48,7 +51,7 @@ def watch(
     view = client.rollout(rollout_id)
     answered = clock.monotonic()
     yield Observed(view)
-    while view.status not in ENDED:
+    while not has_ended(view, through_bake=through_bake):
         if timeout_s is not None and clock.monotonic() - started >= timeout_s:
             return
         sleep(every_s)
@@ -59,3 +62,11 @@ def watch(
             continue
         answered = clock.monotonic()
         yield Observed(view)
+
+
+def has_ended(view: RolloutView, *, through_bake: bool) -> bool:
+    """True if a watch of the rollout ends with this view."""
+    bakes = view.bake is not None and view.bake.end is None
+    if view.status is Status.COMPLETED and through_bake and bakes:
+        return False
+    return view.status in ENDED

@@ -141,7 +141,7 @@ class RolloutCommands:
     async def _evaluate(self) -> None:
         async with self._turn:
             now = self._clock.now()
-            for rollout in self._engine.open_rollouts():
+            for rollout in self._engine.evaluated_rollouts():
                 change = self._engine.evaluate(rollout, now)
                 if change is not None:
                     await self._save(change, change.audit, now)

@@ -25,3 +25,8 @@ def upper_edge_us(index: int) -> int:
         return index
     octave = index // _STEPS - 1
     return (index % _STEPS + _STEPS) << octave
+
+
+def lower_edge_us(index: int) -> int:
+    """The inclusive lower edge of bucket ``index``, in microseconds."""
+    return upper_edge_us(index - 1) if index > 0 else 0

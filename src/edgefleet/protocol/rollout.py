@@ -119,6 +119,9 @@ class RolloutSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     follow: bool = False  # offer the release also to devices that enrol after the end
     skip_ineligible: bool = False  # exclude devices of profiles without a variant
     site_label: str = "site"  # the label that names the site, for bytes_per_s_per_site
+    bake_s: float = 86_400.0  # how long the release is judged after the last wave; 0 turns it off
+    holdback_percent: float = 1.0  # of the devices: control in the bake, get the release after it
+    bake_revert_alone: bool = False  # roll back also without a control, and after the bake
 
 
 class Status(StrEnum):
@@ -132,6 +135,15 @@ class Status(StrEnum):
     COMPLETED = "completed"
     REVERTED = "reverted"
     REFUSED = "refused"  # devices refused to activate the release; none was exposed
+
+
+class BakeEnd(StrEnum):
+    """How a bake ended."""
+
+    PASSED = "passed"  # its time is over
+    BY_HAND = "by_hand"  # an operator ended it
+    SUPERSEDED = "superseded"  # another rollout began on its devices
+    REVERTED = "reverted"  # the release was rolled back
 
 
 class Verb(StrEnum):
@@ -315,6 +327,29 @@ class Approval(Wire, frozen=True, kw_only=True):
     wave: int  # index
 
 
+class BakeShare(Wire, frozen=True, kw_only=True):
+    """One metric in the last window of a bake: the share of devices with too many bad requests."""
+
+    metric: str  # request_errors or latency
+    share: float | None  # of the devices with the release; None: too few requests
+    control: float | None  # of the devices with the previous release
+    allowed: float
+    devices: int = 0  # the most that counted in one window
+    e_value: float = 1.0  # of the windows together
+
+
+class BakeView(Wire, frozen=True, kw_only=True):
+    """The bake of a completed rollout. ``end`` is None while it is open."""
+
+    until: float
+    ended_at: float | None
+    end: BakeEnd | None
+    holdback: int  # devices held back until its end, as control
+    windows: int  # closed windows of time, each one observation
+    shares: tuple[BakeShare, ...]
+    alert: str | None  # a finding that holds the bake; None without one
+
+
 class RolloutView(Wire, frozen=True, kw_only=True):
     """The state of a rollout. The size does not depend on the fleet."""
 
@@ -341,6 +376,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     approvals: tuple[Approval, ...] = ()
     evidence: Evidence
     exposed: int
+    bake: BakeView | None = None
     why: WaitReport
 
 

@@ -43,6 +43,9 @@ class WaitCode(StrEnum):
     OTHER_TRIAL = "other_trial"  # another model of the device is in trial or goes back
     MEMORY = "memory"  # the other models that the device runs now leave too little memory
     UNKNOWN_SET = "unknown_set"  # the hub's table of release sets is full
+    BAKE = "bake"  # all waves passed; the release is still judged and can be rolled back
+    BAKE_ALERT = "bake_alert"  # requests go wrong after the last wave; nothing is rolled back
+    HOLDBACK = "holdback"  # the device keeps the previous release as control until the bake ends
 
 
 class WaitKind(NamedTuple):
@@ -91,6 +94,9 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.OTHER_TRIAL: WaitKind(pauses_patience=True),
         WaitCode.MEMORY: _BY_ITSELF,
         WaitCode.UNKNOWN_SET: _BY_ITSELF,
+        WaitCode.BAKE: _BY_ITSELF,
+        WaitCode.BAKE_ALERT: WaitKind(needs_a_person=True),
+        WaitCode.HOLDBACK: _BY_ITSELF,
     }
 )
 """The table of wait reasons. Doctor, page, metrics, simulator and reference read it."""

@@ -19,6 +19,7 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding, Ledger
+from edgefleet.rollout.evidence.windows import OpenWindow
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Parts, Scope, reach
@@ -95,9 +96,13 @@ class ActiveRollout:
     candidates: Candidates = field(default_factory=Candidates)
     overdue: Overdue = field(default_factory=Overdue)
     late: Late = field(init=False)
+    window: OpenWindow | None = None  # of a watched rollout, from its first evaluation on
 
     parts: Parts = ()  # one for each wave that is or was open
     reach: Parts = ()  # the union of ``parts``
+    _holdback_from: int | None = field(init=False, default=None)  # positions held back in the bake
+    _has_alert: bool = field(init=False, default=False)  # an alert: no further device begins
+    _sampled_below: int | None = field(init=False, default=None)
     _enrolled: int = field(init=False)  # rows in the fleet when the open wave opened
     offer: Offer = field(init=False)  # the answer to a device that should run the release
     switch: Switch = field(init=False)  # as the scores of the other models on a device name it
@@ -125,6 +130,14 @@ class ActiveRollout:
         opened = () if state.wave is None else state.waves[: state.wave + 1]
         self.parts = tuple(self.scope.part(wave) for wave in opened)
         self.reach = reach(self.parts)
+        bake = state.bake if state.is_watched else None
+        self._has_alert = bake is not None and bake.alert is not None
+        held = bake.holdback_from if bake is not None and bake.is_open else None
+        self._holdback_from = None if held is None else int(held, 16)
+        sampled = None if bake is None else bake.sampled_below
+        self._sampled_below = None if sampled is None else int(sampled, 16)
+        if bake is None:
+            self.window = None
 
     @property
     def devices(self) -> int:
@@ -136,7 +149,8 @@ class ActiveRollout:
         """True if no more devices may start: they fail, and the gate does not judge them."""
         if self.state.status is not _COMPLETED:
             return False
-        self.late.update(NOBODY)  # no gate looks at a completed rollout
+        if not self.state.is_baking:
+            self.late.update(NOBODY)  # the gate looks no more
         return self.late.is_sure(self.state.spec.gate)
 
     @property
@@ -185,6 +199,28 @@ class ActiveRollout:
         for part in self.state.taken_back:
             taken |= self.ledger.began_between(rows, part.since, part.until)
         return taken
+
+    def is_in_holdback(self, row: int) -> bool:
+        """True if the device waits for the end of the bake, or for an alert to clear."""
+        if self._has_alert:
+            return True
+        return self._holdback_from is not None and self.scope.position(row) >= self._holdback_from
+
+    def all_in_holdback(self, rows: Rows) -> Mask:
+        """``is_in_holdback`` for each of ``rows``."""
+        if self._has_alert or self._holdback_from is None:
+            return np.full(len(rows), self._has_alert)
+        return self.scope.positions(rows) >= np.uint64(self._holdback_from)
+
+    def is_sampled(self, row: int) -> bool:
+        """True if the requests of the device count in the windows of the bake."""
+        return self._sampled_below is None or self.scope.position(row) < self._sampled_below
+
+    def all_sampled(self, rows: Rows) -> Rows:
+        """Those of ``rows`` whose requests count in the windows of the bake."""
+        if self._sampled_below is None:
+            return rows
+        return rows[self.scope.positions(rows) < np.uint64(self._sampled_below)]
 
     def position(self, row: int) -> Position:
         """The position of the device now."""
@@ -268,7 +304,8 @@ class ActiveRollout:
             return False
         status = self.state.status
         if status is _COMPLETED:
-            return self.follows(row) or self.release.number in running
+            gives = self.follows(row) and not self.is_in_holdback(row)
+            return gives or self.release.number in running
         exposes = status is _RUNNING or self.release.number in running
         if not exposes:
             return False
@@ -289,8 +326,11 @@ class ActiveRollout:
         if self.state.status is _COMPLETED:
             end = None if self.state.spec.follow else self.state.rows_at_end
             eligible = self.scope.all_eligible(rows)
-            if end is not None and len(rows) and rows[-1] >= end:
-                eligible &= (rows < end) | fleet.models.all_run(rows, self.release.number)
+            out = self.all_in_holdback(rows)
+            if end is not None:
+                out |= rows >= end
+            if out.any():
+                eligible &= ~out | fleet.models.all_run(rows, self.release.number)
             given |= eligible
         elif self.state.status is _RUNNING:
             given |= self.scope.all_inside(rows, self.reach)

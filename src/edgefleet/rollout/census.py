@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edgefleet.protocol.metrics import SILENCE
-from edgefleet.protocol.rollout import Boundary, Evidence
+from edgefleet.protocol.rollout import Boundary, Evidence, LimitCounts
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
@@ -22,9 +22,8 @@ from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
-from edgefleet.rollout.lifecycle.typed_replace import EvidenceChanges
 from edgefleet.rollout.lifecycle.typed_replace import replace as replace_struct
-from edgefleet.rollout.openings import count_spare
+from edgefleet.rollout.openings import count_remaining, count_spare
 
 SILENT = SILENCE.reason  # the reason code for devices that are silent after activating
 
@@ -114,8 +113,7 @@ def count_census(
     )
     served = int(np.count_nonzero(already))
     evidence = _evidence(active, found, len(rows), served)
-    evidence = replace_struct(evidence, **_to_come(active, fleet, found, evidence, now))
-    return replace(found, evidence=evidence)
+    return replace(found, evidence=_with_plan(active, fleet, found, evidence, now))
 
 
 def _queued(
@@ -127,10 +125,10 @@ def _queued(
     return RowSelection(rows, fleet.models.all_phases(rows, active.model) == STAGED_CODE)
 
 
-def _to_come(
+def _with_plan(
     active: ActiveRollout, fleet: Fleet, found: Census, evidence: Evidence, now: float
-) -> EvidenceChanges:
-    """The fields of the evidence about the plan: more devices, earlier looks, the boundary."""
+) -> Evidence:
+    """The evidence with its fields about the plan: more devices, earlier looks, the boundary."""
     state = active.state
     wave, spec = state.open_wave, state.spec
     population = active.scope.counts("")[0]
@@ -138,21 +136,22 @@ def _to_come(
     planned = 0 if wave is None or wave.planned is None else wave.planned
     evidence = replace_struct(evidence, planned=planned)
     is_short = not is_patient and gate.count_missing(evidence, spec.gate) > 0
-    return EvidenceChanges(
+    return replace_struct(
+        evidence,
         planned=planned,
         spare=count_spare(active, fleet, now) if is_short else 0,
-        remaining=max(0, population - len(active.members())),
+        remaining=count_remaining(active),
         needs_approval=spec.approval.each_wave and spec.approval.people > 0,
         handful=0
         if wave is None or not wave.by_handfuls
         else exposure.handful(spec.exposure, population),
         looks=state.looks,
         looked=state.looked,
-        boundary=_boundary(active, found),
+        boundary=_boundary(active, found.silent.all()),
     )
 
 
-def _boundary(active: ActiveRollout, found: Census) -> Boundary | None:
+def _boundary(active: ActiveRollout, silent: Rows) -> Boundary | None:
     """The exact test of a small fleet. None if the fleet is not small."""
     state, spec = active.state, active.state.spec.gate
     if not state.sizes:
@@ -160,7 +159,7 @@ def _boundary(active: ActiveRollout, found: Census) -> Boundary | None:
     plans = tuple(small_fleet.Plan(*each) for each in state.sizes)
     alpha = alphas.FAILURES.alpha(spec) + alphas.ENDS.alpha(spec)
     needed = small_fleet.boundary(plans, spec.max_error_rate, alpha)
-    failures = active.ledger.failures_in_order(found.silent.all())
+    failures = active.ledger.failures_in_order(silent)
     refused = active.ledger.count(DeviceStanding.REFUSED)
     near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)
     return Boundary(devices=plans[-1].devices, bad=near.bad, size=near.size, needed=near.needed)
@@ -220,7 +219,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     count = {standing: ledger.count(standing) for standing in DeviceStanding if standing}
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
     cut = max(wave.cut or 0, sum(count.values()))
-    silent = _silent(active, fleet, now) if count[DeviceStanding.TRIAL] else 0
+    silent = len(_silent(active, fleet, now))
     counted = Evidence(
         wave=judged.wave,
         cut=cut,
@@ -243,10 +242,30 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     return gate.weigh(counted, active.state.spec.gate)
 
 
-def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> int:
+def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
+    """``closed_evidence`` with all that the gate tests in the bake.
+
+    The absolute limits are left to the windows of the bake, which tell a release from a backend
+    that is down for everybody.
+    """
+    silent = _silent(active, fleet, now)
+    return replace_struct(
+        closed_evidence(active, fleet, now),
+        late=active.late.failures(silent),
+        quality=active.cohorts.differences(),
+        limits=LimitCounts(),
+        looks=active.state.looks,
+        looked=active.state.looked,
+        boundary=_boundary(active, silent),
+    )
+
+
+def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Rows:
+    """The devices in trial that are silent, ascending."""
+    if not active.ledger.count(DeviceStanding.TRIAL):
+        return _no_rows()
     trial = active.ledger.rows(DeviceStanding.TRIAL)
-    silence_s = active.state.spec.gate.silence_s
-    return int(np.count_nonzero(fleet.silent_longer(trial, now, silence_s)))
+    return trial[fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)]
 
 
 def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:

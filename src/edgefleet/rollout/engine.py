@@ -15,7 +15,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitReport
-from edgefleet.rollout import plan
+from edgefleet.rollout import bake, plan
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease, course_of
 from edgefleet.rollout.admission.control import Admission, allowed
 from edgefleet.rollout.admission.downloads import open_candidates, renew_candidates
@@ -109,6 +109,10 @@ class Engine:
         """Ids of the rollouts that have not ended, newest first."""
         return tuple(state.id for state in self.states() if state.status in OPEN)
 
+    def evaluated_rollouts(self) -> tuple[str, ...]:
+        """Ids of the rollouts that ``evaluate`` may change: open ones, and those still watched."""
+        return tuple(s.id for s in self.states() if s.status in OPEN or s.is_watched)
+
     # Changes of rollouts.
 
     def plan(self, spec: RolloutSpec, *, rollout_id: str, salt: int, now: float) -> RolloutState:
@@ -190,6 +194,8 @@ class Engine:
             return self._change(active, completed, now)
         if active.state.status is Status.PLANNED:
             return self._start_by_time(active, now)
+        if active.state.status not in OPEN:
+            return self._bake(active, now)
         census = self._status.census(active, now)
         if len(census.queued):
             active.reservations.note_progress(now)
@@ -197,6 +203,19 @@ class Engine:
         event = None if judgement is None else self._next_transition.by_gate(active, judgement)
         if event is None or isinstance(event, steps.WaitReasonChanged):
             self._admit_more(active, census, now)
+        return None if event is None else self._change(active, event, now)
+
+    def _bake(self, active: ActiveRollout, now: float) -> Change | None:
+        """The change due after the last wave: see ``bake``."""
+        evidence, judgement = self._status.judge_bake(active, now)
+        seen = bake.Observed(
+            evidence=evidence,
+            judgement=judgement,
+            others=self._rollouts.values(),
+            check_in_s=self.fleet.offline_after_s / 3,
+            now=now,
+        )
+        event = bake.next_event(active, seen)
         return None if event is None else self._change(active, event, now)
 
     def _admit_more(self, active: ActiveRollout, census: Census, now: float) -> None:
@@ -226,7 +245,7 @@ class Engine:
         if change.state.status in JUDGED:
             limit = allowed(active, change.state.since)
             open_candidates(active, self.fleet, limit, self._fleet_wide.budgets)
-        elif change.state.status not in OPEN:
+        elif change.state.status not in OPEN and not change.state.is_baking:
             active.cohorts = Cohorts()
         self._arrange()
 

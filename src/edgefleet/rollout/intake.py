@@ -44,11 +44,15 @@ class Intake:
         self._rollouts = rollouts
         self._fleet_wide = fleet_wide
         self._judged: tuple[ActiveRollout, ...] = ()
+        self._watched: tuple[ActiveRollout, ...] = ()
 
     def arrange(self) -> None:
         """Select the rollouts that are judged. Call it after a rollout was added or changed."""
         rollouts = self._rollouts.values()
-        self._judged = tuple(active for active in rollouts if active.state.status in JUDGED)
+        self._judged = tuple(
+            one for one in rollouts if one.state.status in JUDGED or one.state.is_baking
+        )
+        self._watched = tuple(one for one in rollouts if one.state.is_watched)
 
     # Outcomes.
 
@@ -129,6 +133,8 @@ class Intake:
 
     def add_telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
         """Add serving figures to the cohort of the device. Not persisted."""
+        for active in self._watched:
+            self._add_to_window(active, row, telemetry)
         for active in self._judged:
             state = active.state
             started = state.started_at is not None and state.started_at <= now
@@ -151,6 +157,8 @@ class Intake:
 
     def add_telemetry_all(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
         """``add_telemetry`` for many devices."""
+        for active in self._watched:
+            self._add_all_to_window(active, rows, telemetry)
         for active in self._judged:
             state = active.state
             if state.started_at is None or state.started_at > now:
@@ -165,6 +173,33 @@ class Intake:
                 self._record_canaries(active, eligible[took], telemetry)
             elif telemetry.release == state.previous and not took.all():
                 active.cohorts.add_controls(eligible[~took], telemetry, state.spec.gate)
+
+    def _add_to_window(self, active: ActiveRollout, row: int, telemetry: Telemetry) -> None:
+        """Add figures to the open window of a rollout that is watched after its last wave."""
+        window, bake, scope = active.window, active.state.bake, active.scope
+        is_control = telemetry.release == active.state.previous
+        if window is None or bake is None:
+            return
+        if not is_control and telemetry.release != active.state.spec.release:
+            return
+        if not scope.eligible(row) or not self._is_of(active.model, row, telemetry):
+            return
+        if is_control or active.is_sampled(row):
+            window.add(row, telemetry, bake.limit_us, is_control=is_control)
+
+    def _add_all_to_window(self, active: ActiveRollout, rows: Rows, telemetry: Telemetry) -> None:
+        """``_add_to_window`` for many devices."""
+        window, bake = active.window, active.state.bake
+        is_control = telemetry.release == active.state.previous
+        if window is None or bake is None:
+            return
+        if not is_control and telemetry.release != active.state.spec.release:
+            return
+        mine = rows if is_control else active.all_sampled(rows)
+        mine = mine[active.scope.all_eligible(mine)]
+        mine = mine[self._all_of(active.model, mine, telemetry)]
+        for row in mine.tolist():
+            window.add(row, telemetry, bake.limit_us, is_control=is_control)
 
     def _record_canaries(self, active: ActiveRollout, rows: Rows, telemetry: Telemetry) -> None:
         """Add canaries profile by profile: each variant has its own memory limit."""

@@ -5,16 +5,8 @@
 
 from collections.abc import Callable, Collection
 
-from edgefleet.protocol.rollout import (
-    Evidence,
-    Judgement,
-    Rollback,
-    Status,
-    TakenBack,
-    Verb,
-    Verdict,
-)
-from edgefleet.rollout import openings, plan
+from edgefleet.protocol.rollout import BakeEnd, Evidence, Judgement, Status, Verb, Verdict
+from edgefleet.rollout import bake, openings, plan
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
@@ -22,8 +14,10 @@ from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle import step as steps
 from edgefleet.rollout.lifecycle.state import ACTING
-from edgefleet.rollout.lifecycle.step import Event, Opening
+from edgefleet.rollout.lifecycle.step import Event
 from edgefleet.rollout.lifecycle.table import RolloutSignal
+from edgefleet.rollout.lifecycle.waves import Opening
+from edgefleet.rollout.withdrawal import withdrawn
 
 
 class NextTransition:
@@ -66,6 +60,8 @@ class NextTransition:
                 begun = active.state.wave is not None
                 opening = None if begun else openings.next_openings(active, self._fleet, now)[0]
                 return steps.Resumed(opening=opening)
+            case Verb.ADVANCE if active.state.is_baking:
+                return steps.BakeEnded(end=BakeEnd.BY_HAND)
             case Verb.ADVANCE:
                 steps.check_allowed(active.state, RolloutSignal.ADVANCED, "advance")
                 return self._onward(active, steps.by_hand(evidence(), now), by_hand=True)
@@ -79,12 +75,8 @@ class NextTransition:
     def by_gate(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
         """The event for a judgement of the gate. None if the judgement changes nothing."""
         match judgement.verdict:
-            case Verdict.FAIL if (part := _failed_part(active, judgement)) is not None:
-                return steps.PartFailed(judgement=judgement, part=part)
-            case Verdict.FAIL if judgement.evidence.exposed:
-                return steps.GateFailed(judgement=judgement)
             case Verdict.FAIL:
-                return steps.RefusedByDevices(judgement=judgement)
+                return withdrawn(active, judgement)
             case Verdict.PASS if active.state.status is Status.RUNNING:
                 return self._onward(active, judgement, by_hand=False)
             case Verdict.PASS | Verdict.INCONCLUSIVE:
@@ -123,7 +115,11 @@ class NextTransition:
         if openings.leads_on(active, following):
             return steps.Advanced(judgement=judgement, openings=following, by_hand=by_hand)
         return steps.Finished(
-            judgement=judgement, openings=following, by_hand=by_hand, rows=len(self._fleet)
+            judgement=judgement,
+            openings=following,
+            by_hand=by_hand,
+            rows=len(self._fleet),
+            bake=bake.begin(active, following, judgement.at),
         )
 
 
@@ -133,16 +129,3 @@ def _extend(
     if not found:
         return None
     return steps.Extended(judgement=judgement, openings=found, in_place=in_place)
-
-
-def _failed_part(active: ActiveRollout, judgement: Judgement) -> TakenBack | None:
-    """The devices that alone give the release back: those of an episode that fail.
-
-    None if the release fails on others, too, or the plan takes it back from all devices.
-    """
-    since = judgement.evidence.late.episode_since
-    if judgement.reason != gate.LATE_FAILURES or since is None:
-        return None
-    if active.state.spec.gate.rollback is Rollback.ALL:
-        return None
-    return TakenBack(since=since, until=judgement.at)

@@ -5,6 +5,8 @@ few devices at a time, until the evidence decides. If devices of a wave go offli
 are left for a verdict, the next positions move up into the wave.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from edgefleet.rollout.active import ActiveRollout
@@ -12,10 +14,11 @@ from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet import cut
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.fleet.fleet import Fleet
-from edgefleet.rollout.fleet.scope import reach
+from edgefleet.rollout.fleet.scope import Parts, reach
+from edgefleet.rollout.holdback import cut_before, holdback_size
 from edgefleet.rollout.lifecycle.state import WaveState
-from edgefleet.rollout.lifecycle.step import Opening
 from edgefleet.rollout.lifecycle.typed_replace import replace
+from edgefleet.rollout.lifecycle.waves import Opening
 
 
 def next_openings(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Opening, ...]:
@@ -93,9 +96,20 @@ def moved_up(active: ActiveRollout, fleet: Fleet, more: int, now: float) -> Open
 def count_spare(active: ActiveRollout, fleet: Fleet, now: float) -> int:
     """Number of online devices that could move up into the open wave."""
     state, wave = active.state, active.state.open_wave
-    if state.wave is None or wave is None or int(wave.threshold or "0", 16) >= cut.EVERYONE:
+    is_whole = wave is None or wave.holdback or int(wave.threshold or "0", 16) >= cut.EVERYONE
+    if state.wave is None or wave is None or is_whole:
         return 0
     return len(_next_rows(active, fleet, wave, list(state.waves[: state.wave + 1]), now))
+
+
+def count_remaining(active: ActiveRollout) -> int:
+    """Number of eligible devices, online or not, that a later wave may add before the bake."""
+    state = active.state
+    if _next_index(active) >= len(state.waves):
+        return 0
+    population = active.scope.counts("")[0]
+    held = holdback_size(state.spec, state.previous, population)
+    return max(0, population - held - len(active.members()))
 
 
 def _next_index(active: ActiveRollout) -> int:
@@ -115,7 +129,9 @@ def _open(
     at lower positions are in the wave too.
     """
     if wave.count is None and (wave.percent is None or wave.percent >= 100):
-        return _opening(active, fleet, wave, before, now, threshold=cut.EVERYONE)
+        every, held = _chosen(active, wave), _left_out(active, before)
+        whole = cut_before(active.scope, every, _parts(active, before), held)
+        return _opening(active, fleet, wave, before, now, threshold=whole.threshold)
     places = active.scope.positions(_online(fleet, _chosen(active, wave), now))
     count = wave.count
     if count is None:
@@ -138,7 +154,7 @@ def _opening(
     """The opening of ``wave`` at ``threshold``. ``planned``: None for the online devices inside."""
     scope, every = active.scope, active.scope.eligible_rows()
     opened = replace(wave, threshold=f"{threshold:016x}", rows=len(fleet))
-    parts = reach(tuple(scope.part(each) for each in (*before, opened)))
+    parts = reach(_parts(active, [*before, opened]))
     inside = every[scope.all_inside(every, parts)]
     return Opening(
         cut=len(inside),
@@ -153,6 +169,18 @@ def _opening(
 
 def _opened(wave: WaveState, opening: Opening) -> WaveState:
     return replace(wave, threshold=opening.threshold, rows=opening.rows)
+
+
+def _parts(active: ActiveRollout, waves: Iterable[WaveState]) -> Parts:
+    return tuple(active.scope.part(each) for each in waves)
+
+
+def _left_out(active: ActiveRollout, before: list[WaveState]) -> int:
+    """The devices that the wave after ``before`` leaves for the end of the bake."""
+    state = active.state
+    if len(before) + 1 < len(state.waves):
+        return 0
+    return holdback_size(state.spec, state.previous, len(active.scope.eligible_rows()))
 
 
 def _chosen(active: ActiveRollout, wave: WaveState) -> Rows:
@@ -172,7 +200,7 @@ def _next_rows(
 ) -> Rows:
     """The online devices of the wave's selector that no opened wave contains."""
     scope, rows = active.scope, _chosen(active, wave)
-    inside = scope.all_inside(rows, reach(tuple(scope.part(each) for each in opened)))
+    inside = scope.all_inside(rows, reach(_parts(active, opened)))
     return _online(fleet, rows[~inside], now)
 
 

@@ -137,7 +137,7 @@ class FakeFleet(MemoryHub):
             )
         everyone = (WaveSpec(percent=100),)
         spec = RolloutSpec(
-            model=self.model, release=release, waves=everyone, gate=GateSpec(soak_s=0)
+            model=self.model, release=release, waves=everyone, gate=GateSpec(soak_s=0), bake_s=0
         )
         rollout = self.start(spec)
         self.command(rollout, Verb.ADVANCE)

@@ -171,7 +171,7 @@ class MemoryHub:
 
     def evaluate(self) -> None:
         """Evaluate all gates, schedules and reverts, as the hub does periodically."""
-        for rollout in self.engine.open_rollouts():
+        for rollout in self.engine.evaluated_rollouts():
             change = self.engine.evaluate(rollout, self.now)
             if change is not None:
                 self.commit(change)

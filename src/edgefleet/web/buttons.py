@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.protocol.rollout import RolloutView, Verb
+from edgefleet.protocol.rollout import RolloutView, Status, Verb
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 
 
@@ -25,8 +25,8 @@ _BUTTONS: Final = (
     (
         Verb.ADVANCE,
         "Advance",
-        "Pass the open wave by hand, without waiting for its gate.",
-        "Pass the open wave without waiting for its gate? The next one opens.",
+        "Pass the open wave by hand, without waiting for its gate, or end the bake.",
+        "Pass the open wave without waiting for its gate, or end the bake?",
     ),
     (
         Verb.HALT,
@@ -59,6 +59,8 @@ def buttons(rollout: RolloutView) -> tuple[Button, ...]:
         for verb, signals in _SIGNALS.items()
         if any(TABLE[rollout.status, signal] is not None for signal in signals)
     }
+    if rollout.status is Status.COMPLETED and rollout.bake and rollout.bake.end is None:
+        possible.add(Verb.ADVANCE)
     return tuple(
         Button(verb.value, label, text, confirm, verb in possible)
         for verb, label, text, confirm in _BUTTONS

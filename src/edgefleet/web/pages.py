@@ -135,6 +135,7 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
         "why",
         "rollout_waves",
         "rollout_bounds",
+        "rollout_bake",
         "rollout_tests",
         "rollout_share",
         "rollout_cohorts",

@@ -6,7 +6,7 @@ from typing import Final
 
 from edgefleet.cli.demo.observations import ClientObservations, StoryObservations
 from edgefleet.cli.demo.story import Chapter, good_releases, models_of
-from edgefleet.protocol.rollout import RolloutView, Status, WaveView
+from edgefleet.protocol.rollout import BakeEnd, RolloutView, Status, WaveView
 from edgefleet.protocol.wire import Wire
 
 CAUGHT_BY_WAVE: Final = 2  # a bad release may reach this wave at most, and never the last one
@@ -27,6 +27,7 @@ def judge(observed: StoryObservations) -> tuple[Check, ...]:
     models = models_of(observed.chapters)
     return (
         *verdicts,
+        *(_baked(chapter, view) for chapter, view in _pairs(observed) if chapter.bakes),
         _exposure(observed),
         _caught_early(observed),
         _nobody_on_bad(observed),
@@ -91,6 +92,17 @@ def _verdict(chapter: Chapter, view: RolloutView | None) -> Check:
     holds = view.status is chapter.ends and view.reason in chapter.reasons
     text = f"{chapter.name} is {view.status} ({view.reason}): {view.text}"
     return Check(name=name, holds=holds, text=text)
+
+
+def _baked(chapter: Chapter, view: RolloutView | None) -> Check:
+    """The release was still judged after its last wave, until its bake passed."""
+    bake = view.bake if view else None
+    end = "had no bake" if bake is None else f"had a bake that ended as {bake.end or 'open'}"
+    return Check(
+        name=f"{chapter.model}_{chapter.release}_baked",
+        holds=bake is not None and bake.end is BakeEnd.PASSED,
+        text=f"{chapter.name} {end}.",
+    )
 
 
 def _exposure(observed: StoryObservations) -> Check:

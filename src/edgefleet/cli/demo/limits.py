@@ -15,6 +15,8 @@ GATE: Final = GateSpec(
     min_requests=20,
 )
 
+BAKE_S: Final = 5.0
+
 UPDATE: Final = ExposureSpec(growth=2.0, ceiling=0.5)  # fewer steps from the canary to the fleet
 FIRST_INSTALL: Final = ExposureSpec(first=250, ceiling=0.5)  # more at once: it replaces nothing
 

@@ -24,6 +24,7 @@ class Fault(StrEnum):
     PROOF = "proof"  # the golden set of the broken release has no minimum
     SERVING = "serving"  # a serving process is killed under load
     SCOPE = "scope"  # the plan of a model that is added leaves the real devices out
+    BAKE = "bake"  # the rollout of the release that bakes has no bake
     DISPLACE = "displace"  # the real agents serve one model only: a new one displaces the rest
 
 
@@ -35,6 +36,8 @@ def broken_plan(fault: Fault | None, plan: RolloutSpec, chapter: Chapter) -> Rol
     if fault is Fault.GATE and chapter.ends is Status.REVERTED:
         gate = msgspec.structs.replace(plan.gate, max_error_rate=1.0, max_confidence_drop=1.0)
         return msgspec.structs.replace(plan, gate=gate)
+    if fault is Fault.BAKE:
+        return msgspec.structs.replace(plan, bake_s=0)
     if fault is Fault.SCOPE and chapter.model != STORY[0].model:
         return msgspec.structs.replace(plan, selector=f"site!={SITE}")
     return plan

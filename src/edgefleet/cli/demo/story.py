@@ -8,6 +8,7 @@ from typing import Final
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import InternalError
 from edgefleet.cli.demo.limits import (
+    BAKE_S,
     CHAPTER_TIMEOUT_S,
     FIRST_INSTALL,
     FIRST_WAVE,
@@ -16,8 +17,8 @@ from edgefleet.cli.demo.limits import (
     UPDATE,
 )
 from edgefleet.client.hub import HubClient
-from edgefleet.client.watch import ENDED, NoAnswer, Observed, watch
-from edgefleet.protocol.rollout import RolloutSpec, RolloutView, Status, Verb, WaveSpec
+from edgefleet.client.watch import NoAnswer, Observed, has_ended, watch
+from edgefleet.protocol.rollout import BakeView, RolloutSpec, RolloutView, Status, Verb, WaveSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Chapter:
 
     ``first_install``: the model is new to the devices, so the rollout replaces nothing and has one
     wave instead of three. ``skip_proof``: the publisher does not run the golden set, so only the
-    devices do.
+    devices do. ``bakes``: the chapter ends with the bake of its rollout.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Chapter:
     reasons: tuple[str, ...]
     first_install: bool = False
     skip_proof: bool = False
+    bakes: bool = False
 
     @property
     def name(self) -> str:
@@ -65,9 +67,10 @@ ACTS: Final[tuple[Act, ...]] = (
         Chapter(
             "digits",
             "2",
-            "digits 2 is better: a canary wave first, then wave by wave as the gate passes.",
+            "digits 2 is better: a canary wave first, then wave by wave, then a short bake.",
             Status.COMPLETED,
             ("completed",),
+            bakes=True,
         ),
     ),
     (
@@ -129,6 +132,7 @@ def plan_of(chapter: Chapter, devices: int) -> RolloutSpec:
         waves=waves_of(chapter, devices),
         gate=GATE,
         exposure=FIRST_INSTALL if chapter.first_install else UPDATE,
+        bake_s=BAKE_S if chapter.bakes else 0,
     )
 
 
@@ -151,7 +155,12 @@ class _Run:
         rollout = client.plan(plan).id
         client.command(rollout, Verb.START)
         self._sights = watch(
-            client, rollout, clock=clock, timeout_s=CHAPTER_TIMEOUT_S, sleep=lambda _seconds: None
+            client,
+            rollout,
+            clock=clock,
+            timeout_s=CHAPTER_TIMEOUT_S,
+            through_bake=chapter.bakes,
+            sleep=lambda _seconds: None,
         )
 
     def observe(self) -> bool:
@@ -165,7 +174,7 @@ class _Run:
                 if (now := _milestone(view)) != self._reported:
                     self._reported = now
                     self._report(f"  {self._chapter.name}: {_line(view)}")
-                if view.status not in ENDED:
+                if not has_ended(view, through_bake=self._chapter.bakes):
                     return True
                 self._report(f"  {self._chapter.name}: {_closing(view)}")
                 return False
@@ -209,7 +218,8 @@ def _closing(view: RolloutView) -> str:
     match view.status:
         case Status.COMPLETED:
             away = evidence.not_begun
-            return f"{view.exposed:,} devices run it, {away:,} are out of reach."
+            baked = f" {_baked(view.bake)}" if view.bake is not None else ""
+            return f"{view.exposed:,} devices run it, {away:,} are out of reach.{baked}"
         case Status.REVERTED:
             return (
                 f"{view.exposed} devices ran it; {evidence.failed} rolled back on their own, "
@@ -219,6 +229,12 @@ def _closing(view: RolloutView) -> str:
             return f"{evidence.refused} devices found that it fails its golden set; none served it."
         case _:
             return f"The rollout is {view.status}."
+
+
+def _baked(bake: BakeView) -> str:
+    """The end of the bake, as a sentence."""
+    windows = "1 window" if bake.windows == 1 else f"{bake.windows} windows"
+    return f"Its bake has ended ({bake.end}) after {windows} of requests."
 
 
 def _milestone(view: RolloutView) -> str:

@@ -101,7 +101,7 @@ def _gate() -> tuple[Knob, ...]:
         gate("min_sample", "--min-sample", click.IntRange(1), "DEVICES",
              "Finished devices that a verdict needs."),
         gate("soak_s", "--soak", DURATION, "DURATION",
-             "How long a wave must pass before the next opens (bake time).", shown=duration),
+             "How long a wave must pass before the next opens.", shown=duration),
         gate("confirm_after_s", "--confirm-after", DURATION, "DURATION",
              "How long a device must be healthy before it confirms.", shown=duration),
         gate("silence_s", "--silence", DURATION, "DURATION",
@@ -156,6 +156,15 @@ KNOBS: Final[tuple[Knob, ...]] = (
          "Require the approvals for each wave, not once for the plan."),
     Knob(("follow",), "--follow", None, "",
          "Give the release to devices that enrol after the end, too."),
+    Knob(("bake_s",), "--bake", DURATION, "DURATION",
+         "How long the release is judged after the last wave (bake time); 0 turns it off.",
+         shown=duration),
+    Knob(("holdback_percent",), "--holdback", click.FloatRange(0, 50), "PERCENT",
+         "Devices that get the release after the bake and are its control until then, in fleets of "
+         "100 and more.", shown=_plain),
+    Knob(("bake_revert_alone",), "--bake-revert-alone", None, "",
+         "Roll back also if no control shows whether the release is the cause, and after the "
+         "bake."),
     Knob(("skip_ineligible",), "--skip-ineligible", None, "",
          "Skip devices that the release does not fit, instead of refusing the plan."),
 )  # fmt: skip

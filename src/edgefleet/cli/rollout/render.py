@@ -5,6 +5,7 @@ from typing import Final
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import age, duration, percent, size
 from edgefleet.protocol.rollout import (
+    BakeShare,
     Cohort,
     Difference,
     Evidence,
@@ -18,7 +19,7 @@ from edgefleet.protocol.rollout import (
 
 BAR_CHARS: Final = 40
 _OPTIONAL: Final = frozenset(
-    {"adds", "bounds", "left out", "approved", "exposure", "error rate", "silent"}
+    {"adds", "bounds", "left out", "approved", "exposure", "error rate", "silent", "bake"}
 )
 
 
@@ -48,6 +49,8 @@ def rollout_lines(view: RolloutView) -> list[str]:
             *((f"  {one.metric}", _difference(one)) for one in evidence.quality),
             ("canary", _cohort(evidence.canary)),
             ("control", _cohort(evidence.control)),
+            ("bake", _bake(view)),
+            *(_window(one) for one in (view.bake.shares if view.bake is not None else ())),
             ("failures", ", ".join(f"{name} {n}" for name, n in evidence.reasons.items())),
             ("why", view.why.line),
         )
@@ -164,6 +167,31 @@ def _exposure(view: RolloutView) -> str | None:
     if view.allowed is None:
         return None
     return f"{view.evidence.in_trial} in trial, {view.allowed} allowed; {view.exposed} exposed"
+
+
+def _bake(view: RolloutView) -> str | None:
+    """``until 2026-09-22T14:00:00Z, 10 devices held back, 31 windows``. None without a bake."""
+    bake = view.bake
+    if bake is None:
+        return None
+    end = f"ends in {duration(max(0.0, bake.until - view.why.at))}"
+    if bake.end is not None:
+        end = f"ended {age(bake.ended_at, view.why.at)} ({bake.end.value})"
+    parts = (
+        end,
+        f"{bake.holdback} devices held back" if bake.holdback else "",
+        f"{bake.windows} windows",
+        "alert" if bake.alert is not None else "",
+    )
+    return ", ".join(filter(None, parts))
+
+
+def _window(one: BakeShare) -> tuple[str, str]:
+    if one.share is None:
+        return f"  {one.metric}", "too few requests"
+    control = "no control" if one.control is None else f"control {percent(one.control)}"
+    text = f"{percent(one.share)} of devices flagged ({control}), {percent(one.allowed)} allowed"
+    return f"  {one.metric}", f"{text}, e-value {one.e_value:.2g}"
 
 
 def _rate(rate: Rate) -> str | None:

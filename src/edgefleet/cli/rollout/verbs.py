@@ -68,7 +68,8 @@ pause = _control(
 resume = _control(Verb.RESUME, "Resume a paused or halted rollout.")
 advance = _control(
     Verb.ADVANCE,
-    "Open the next wave without waiting for the gate.\n\nUse it if the verdict is inconclusive. "
+    "Open the next wave without waiting for the gate, or end the bake.\n\nUse it if the verdict is "
+    "inconclusive. "
     "The audit log records the decision with --note.",
 )
 halt = _control(

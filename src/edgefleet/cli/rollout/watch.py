@@ -35,10 +35,18 @@ _COLOURS: Final = {"#": "green", "+": "cyan", "x": "red", ".": "dim"}
     exits=(Exit.FAILED, Exit.WAITING),
 )
 @click.argument("rollout", metavar="[ROLLOUT]", required=False)
+@click.option(
+    "--bake", "through_bake", is_flag=True, help="Stay until the bake of a completed rollout ends."
+)
 @click.option("--timeout", type=DURATION, metavar="DURATION", help="Stop watching after this time.")
 @pass_invocation
-def watch(invocation: Invocation, rollout: str | None, timeout: float | None) -> int:
+def watch(
+    invocation: Invocation, rollout: str | None, timeout: float | None, *, through_bake: bool
+) -> int:
     """Follow a rollout until it is completed, reverted, refused or halted.
+
+    A rollout is completed when its last wave has passed; its bake goes on. With --bake the command
+    stays until the bake has ended too, and fails if the release was rolled back in it.
 
     Shows the open wave as a bar (# healthy, + in trial, x failed, . to go), the counts, and what
     the rollout waits for: in place on a terminal, else one line per change. If the hub does not
@@ -47,18 +55,27 @@ def watch(invocation: Invocation, rollout: str | None, timeout: float | None) ->
     Default ROLLOUT: the only open one, else the newest.
     """
     with reach(invocation) as hub:
-        return follow(invocation, hub, which_rollout(hub, rollout, reading=True), timeout_s=timeout)
+        found = which_rollout(hub, rollout, reading=True)
+        return follow(invocation, hub, found, timeout_s=timeout, through_bake=through_bake)
 
 
 def follow(
-    invocation: Invocation, hub: HubClient, rollout_id: str, *, timeout_s: float | None = None
+    invocation: Invocation,
+    hub: HubClient,
+    rollout_id: str,
+    *,
+    timeout_s: float | None = None,
+    through_bake: bool = False,
 ) -> Exit:
     """Show the rollout until it ends, then print its last view. Returns the exit code."""
     last: RolloutView | None = None
     answers = True
     try:
         with _picture(invocation.screen) as picture:
-            for sight in views_of(hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s):
+            views = views_of(
+                hub, rollout_id, clock=SystemClock(), timeout_s=timeout_s, through_bake=through_bake
+            )
+            for sight in views:
                 match sight:
                     case Observed(view):
                         last, answers = view, True

@@ -44,8 +44,11 @@ LIMITS_SHARE: Final = AlphaShare("limits", "absolute limits, divided among them"
 CHANGES_SHARE: Final = AlphaShare(
     "changes", "changes against the control, divided among those that are on", 0.7
 )
+BAKE: Final = AlphaShare(
+    "bake", "request errors and latency by windows of time in the bake, divided between them", 0.2
+)
 
-SHARES: Final = (FAILURES, LATE, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE)
+SHARES: Final = (FAILURES, LATE, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE)
 """Every test, in the order in which the documentation names them."""
 
 

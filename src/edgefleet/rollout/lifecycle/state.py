@@ -5,6 +5,7 @@ from typing import Final
 
 from edgefleet.protocol.rollout import Approval, Judgement, RolloutSpec, Status, TakenBack
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.lifecycle.bake import BakeState
 
 OPEN: Final[Collection[Status]] = frozenset(
     {Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.HALTED, Status.REVERTING}
@@ -48,6 +49,13 @@ class WaveState(Wire, frozen=True, kw_only=True):
     judgement: Judgement | None = None  # ``at``: since when verdict and reason are these
 
     @property
+    def holdback(self) -> int:
+        """Devices that the last wave of everyone leaves out, as control of the bake."""
+        everyone = self.percent is not None and self.percent >= 100 and not self.selector
+        is_whole = everyone and not self.by_handfuls
+        return (self.population or 0) - (self.cut or 0) if is_whole else 0
+
+    @property
     def name(self) -> str:
         """The wave as the plan describes it."""
         if self.is_rest:
@@ -86,6 +94,17 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     looks: int = 0  # exact tests at the ends of waves
     looked: int = 0  # finished devices at the last of them
     sizes: tuple[tuple[int, int], ...] = ()  # small fleet: devices that had begun, eligible devices
+    bake: BakeState | None = None  # from the end of the last wave on
+
+    @property
+    def is_baking(self) -> bool:
+        """True if a finding after the last wave can roll the release back by itself."""
+        return self.status is Status.COMPLETED and self.bake is not None and self.bake.is_open
+
+    @property
+    def is_watched(self) -> bool:
+        """True if the release is watched after the last wave: in the bake, and later for alerts."""
+        return self.status is Status.COMPLETED and self.bake is not None and self.bake.is_watched
 
     @property
     def open_wave(self) -> WaveState | None:

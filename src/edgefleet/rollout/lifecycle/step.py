@@ -3,30 +3,32 @@
 Events carry all inputs: cuts are computed and gates are judged before the step.
 """
 
-from typing import ClassVar, Unpack, assert_never
+from typing import ClassVar, assert_never
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.rollout import Approval, Evidence, Judgement, TakenBack, Verdict
+from edgefleet.protocol.rollout import (
+    Approval,
+    BakeEnd,
+    Evidence,
+    Judgement,
+    TakenBack,
+    Verdict,
+)
 from edgefleet.protocol.wire import Wire
+from edgefleet.rollout.lifecycle.bake import BakeState
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
-from edgefleet.rollout.lifecycle.typed_replace import WaveChanges, replace
-from edgefleet.rollout.limits import SMALL_FLEET
+from edgefleet.rollout.lifecycle.typed_replace import replace
+from edgefleet.rollout.lifecycle.waves import (
+    Opening,
+    open_next,
+    replace_wave,
+    resized,
+    waits_for,
+    walked,
+)
 
 BY_HAND = "by_hand"
-SAME_CUT = "same_cut"
-
-
-class Opening(Wire, frozen=True, kw_only=True):
-    """The values that a wave gets when it opens: see WaveState."""
-
-    cut: int
-    threshold: str
-    population: int
-    rows: int
-    planned: int
-    began: int
-    by_handfuls: bool = False
 
 
 class AuditLine(Wire, frozen=True, kw_only=True):
@@ -88,6 +90,24 @@ class Finished(Wire, frozen=True, kw_only=True):
     openings: tuple[Opening, ...]
     by_hand: bool
     rows: int  # devices enrolled at this time
+    bake: BakeState | None  # None: the plan has no bake
+
+
+class BakeJudged(Wire, frozen=True, kw_only=True):
+    """A window of the bake was closed, or the gate took an exact test.
+
+    ``note`` is set if an alert began or ended, ``judgement`` for an exact test.
+    """
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.BAKE_JUDGED
+    bake: BakeState
+    note: str = ""
+    judgement: Judgement | None = None
+
+
+class BakeEnded(Wire, frozen=True, kw_only=True):
+    signal: ClassVar[RolloutSignal] = RolloutSignal.BAKE_ENDED
+    end: BakeEnd
 
 
 class Halted(Wire, frozen=True, kw_only=True):
@@ -138,12 +158,15 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 
 
 Event = (
-    Started | Paused | Resumed | Advanced | Extended | Finished | Halted | RevertRequested
-    | GateFailed | PartFailed | RefusedByDevices | Approved | WaitReasonChanged | RevertCompleted
+    Started | Paused | Resumed | Advanced | Extended | Finished | BakeJudged | BakeEnded | Halted
+    | RevertRequested | GateFailed | PartFailed | RefusedByDevices | Approved | WaitReasonChanged
+    | RevertCompleted
 )  # fmt: skip
 
 
-_UNJUDGED = (Started, Paused, Resumed, Halted, RevertRequested, Approved, RevertCompleted)
+_UNJUDGED = (
+    Started, Paused, Resumed, BakeEnded, Halted, RevertRequested, Approved, RevertCompleted,
+)  # fmt: skip
 
 
 def by_hand(evidence: Evidence, now: float) -> Judgement:
@@ -187,23 +210,12 @@ def step(
     if status is None:
         msg = f"{state.status} has no transition on {event.signal}"
         raise AssertionError(msg)
-    if not isinstance(event, _UNJUDGED):
+    if not isinstance(event, _UNJUDGED) and event.judgement is not None:
         state = _count_interim(state, event.judgement)
-    if isinstance(event, WaitReasonChanged):
-        return replace(_waits_for(state, event.judgement), revision=state.revision + 1), ()
+    if isinstance(event, (WaitReasonChanged, Approved, BakeJudged, BakeEnded)):
+        return _step_within(state, event, now)
     if isinstance(event, Extended) and event.in_place:
-        wave = state.open_wave
-        grown = _resized(_waits_for(state, event.judgement), event.openings[-1])
-        grown = replace(grown, since=now, revision=state.revision + 1, text=_wave_text(grown))
-        if wave is None or wave.by_handfuls:  # told when its handfuls began
-            return grown, ()
-        text = f"{event.judgement.text} {_wave_text(grown)}"
-        return grown, (_line(grown, "gate", "move_up", text),)
-    if isinstance(event, Approved):
-        given = event.approval
-        state = replace(state, approvals=(*state.approvals, given), revision=state.revision + 1)
-        text = f"Wave {given.wave + 1}." if state.spec.approval.each_wave else "All waves."
-        return state, (_line(state, given.person, "approve", text),)
+        return _grown(state, event, now)
     state = replace(
         state,
         status=status,
@@ -230,13 +242,13 @@ def step(
         case Advanced():
             return _advanced(state, event, now)
         case Extended():
-            state = _walked(state, event.judgement, event.openings, now, closed=False)
+            state = walked(state, event.judgement, event.openings, now, closed=False)
             state = replace(state, reason="wave_open", text=_wave_text(state))
             text = f"{event.judgement.text} {state.text}"
             return state, (_line(state, "gate", "extend", text),)
         case Finished():
-            state = _walked(state, event.judgement, event.openings, now, closed=True)
-            state = replace(state, ended_at=now, rows_at_end=event.rows)
+            state = walked(state, event.judgement, event.openings, now, closed=True)
+            state = replace(state, ended_at=now, rows_at_end=event.rows, bake=event.bake)
             return _with_reason(state, "completed", "All waves passed.", "finish", event)
         case Halted():
             text = (
@@ -245,13 +257,14 @@ def step(
             )
             return _with_reason(state, "halted", text, "halt")
         case RevertRequested():
-            return _with_reason(
-                replace(state, ended_at=None), BY_HAND, "Reverted by an operator.", "revert"
-            )
+            state = _without_bake(replace(state, ended_at=None), now)
+            return _with_reason(state, BY_HAND, "Reverted by an operator.", "revert")
         case GateFailed():
+            state = _without_bake(replace(state, ended_at=None), now)
             return _failed(state, event.judgement, now, "revert")
         case PartFailed():
-            state = replace(state, taken_back=(*state.taken_back, event.part), ended_at=None)
+            state = _without_bake(replace(state, ended_at=None), now)
+            state = replace(state, taken_back=(*state.taken_back, event.part))
             return _failed(state, event.judgement, now, "take back")
         case RefusedByDevices():
             state, audit = _failed(state, event.judgement, now, "refuse")
@@ -262,6 +275,38 @@ def step(
             return state, (_line(state, "gate", "reverted", text),)
         case _:
             assert_never(event)
+
+
+def _step_within(
+    state: RolloutState, event: WaitReasonChanged | Approved | BakeJudged | BakeEnded, now: float
+) -> tuple[RolloutState, tuple[AuditLine, ...]]:
+    """The step of an event that keeps status and wave."""
+    match event:
+        case WaitReasonChanged():
+            return replace(waits_for(state, event.judgement), revision=state.revision + 1), ()
+        case Approved():
+            given = event.approval
+            state = replace(state, approvals=(*state.approvals, given), revision=state.revision + 1)
+            text = f"Wave {given.wave + 1}." if state.spec.approval.each_wave else "All waves."
+            return state, (_line(state, given.person, "approve", text),)
+        case BakeJudged():
+            judged = replace(state, bake=event.bake, revision=state.revision + 1)
+            return judged, (_line(state, "gate", "alert", event.note),) if event.note else ()
+        case BakeEnded():
+            return _bake_ended(state, event.end, now)
+
+
+def _grown(
+    state: RolloutState, event: Extended, now: float
+) -> tuple[RolloutState, tuple[AuditLine, ...]]:
+    """The step of an event that adds devices to the open wave."""
+    wave = state.open_wave
+    grown = resized(waits_for(state, event.judgement), event.openings[-1])
+    grown = replace(grown, since=now, revision=state.revision + 1, text=_wave_text(grown))
+    if wave is None or wave.by_handfuls:  # told when its handfuls began
+        return grown, ()
+    text = f"{event.judgement.text} {_wave_text(grown)}"
+    return grown, (_line(grown, "gate", "move_up", text),)
 
 
 def _with_reason(
@@ -275,7 +320,7 @@ def _with_reason(
 def _opened(
     state: RolloutState, opening: Opening, now: float, actor: str, action: str
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
-    state = _open_next(state, opening, now)
+    state = open_next(state, opening, now)
     text = _wave_text(state)
     state = replace(state, reason="wave_open", text=text)
     return state, (_line(state, actor, action, text),)
@@ -284,7 +329,7 @@ def _opened(
 def _advanced(
     state: RolloutState, event: Advanced, now: float
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
-    state = _walked(state, event.judgement, event.openings, now, closed=False)
+    state = walked(state, event.judgement, event.openings, now, closed=False)
     text = _wave_text(state)
     state = replace(state, reason="wave_open", text=text)
     actor = "operator" if event.by_hand else "gate"
@@ -294,65 +339,38 @@ def _advanced(
 def _failed(
     state: RolloutState, judgement: Judgement, now: float, action: str
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
-    state = replace_wave(state, judgement=judgement, closed_at=now)
+    wave = state.open_wave
+    closed_at = now if wave is None or wave.closed_at is None else wave.closed_at
+    state = replace_wave(state, judgement=judgement, closed_at=closed_at)
     state = replace(state, reason=judgement.reason, text=judgement.text)
     return state, (_line(state, "gate", action, judgement.text),)
 
 
-def _walked(
-    state: RolloutState,
-    judgement: Judgement,
-    openings: tuple[Opening, ...],
-    now: float,
-    *,
-    closed: bool,
-) -> RolloutState:
-    """Close the open wave, then open each of ``openings``, closing all but the last at once."""
-    wave = state.open_wave
-    if wave is not None and wave.by_handfuls and openings:
-        state = _resized(replace_wave(state, judgement=judgement, opened_at=now), openings[0])
-        openings = openings[1:]
-        if not openings and not closed:
-            return state
-    state = replace_wave(state, judgement=judgement, closed_at=now)
-    for number, opening in enumerate(openings):
-        state = _open_next(state, opening, now)
-        if closed or number < len(openings) - 1:
-            same = replace(judgement, reason=SAME_CUT, at=now)
-            state = replace_wave(state, judgement=same, closed_at=now)
-    return state
+def _bake_ended(
+    state: RolloutState, end: BakeEnd, now: float
+) -> tuple[RolloutState, tuple[AuditLine, ...]]:
+    """The next rollout writes the audit line of its own start, which ends the bake before it."""
+    bake = state.bake
+    if bake is None:
+        msg = f"{state.id} has no bake"
+        raise AssertionError(msg)
+    ended_at = now if bake.ended_at is None else bake.ended_at
+    ended = replace(bake, ended_at=ended_at, end=end, alert=None, bets={})
+    state = replace(state, bake=ended, revision=state.revision + 1)
+    if end is BakeEnd.SUPERSEDED:
+        return state, ()
+    actor = "operator" if end is BakeEnd.BY_HAND else "gate"
+    held = f" {bake.holdback} devices that were held back get the release." if bake.holdback else ""
+    return state, (_line(state, actor, "bake", f"The bake has ended.{held}"),)
 
 
-def _open_next(state: RolloutState, opening: Opening, now: float) -> RolloutState:
-    index = 0 if state.wave is None else state.wave + 1
-    state = replace(state, wave=index)
-    return _resized(replace_wave(state, opened_at=now), opening)
-
-
-def _resized(state: RolloutState, opening: Opening) -> RolloutState:
-    """The state with the cut of ``opening`` for its open wave."""
-    sizes = state.sizes
-    begins_small = state.wave == 0 and opening.population <= SMALL_FLEET
-    if sizes[-1][1] != opening.population if sizes else begins_small:
-        state = replace(state, sizes=(*sizes, (opening.began, opening.population)))
-    return replace_wave(
-        state,
-        cut=opening.cut,
-        threshold=opening.threshold,
-        population=opening.population,
-        rows=opening.rows,
-        planned=opening.planned,
-        by_handfuls=opening.by_handfuls,
-    )
-
-
-def _waits_for(state: RolloutState, judgement: Judgement) -> RolloutState:
-    """The state with the judgement, which keeps the time since when its reason holds."""
-    wave = state.open_wave
-    before = None if wave is None else wave.judgement
-    if before is not None and before.reason == judgement.reason and before.at <= judgement.at:
+def _without_bake(state: RolloutState, now: float) -> RolloutState:
+    """The state of a rollout that is rolled back."""
+    bake = state.bake
+    if bake is None:
         return state
-    return replace_wave(state, judgement=judgement)
+    ended_at = now if bake.ended_at is None else bake.ended_at
+    return replace(state, bake=replace(bake, ended_at=ended_at, end=BakeEnd.REVERTED, alert=None))
 
 
 def _count_interim(state: RolloutState, judgement: Judgement) -> RolloutState:
@@ -364,24 +382,15 @@ def _count_interim(state: RolloutState, judgement: Judgement) -> RolloutState:
     return replace(state, looks=judgement.interim, looked=size)
 
 
-def replace_wave(state: RolloutState, **changes: Unpack[WaveChanges]) -> RolloutState:
-    """The state with changes to its open wave, which must exist."""
-    if state.wave is None:
-        msg = f"{state.id} has no open wave"
-        raise AssertionError(msg)
-    waves = list(state.waves)
-    waves[state.wave] = replace(waves[state.wave], **changes)
-    return replace(state, waves=tuple(waves))
-
-
 def _wave_text(state: RolloutState) -> str:
     wave: WaveState | None = state.open_wave
     if wave is None or state.wave is None:
         return ""
     how = "open by handfuls" if wave.by_handfuls else "open"
+    held = f", {wave.holdback} held back" if wave.holdback else ""
     return (
         f"Wave {state.wave + 1} of {len(state.waves)} is {how}: {wave.name}, "
-        f"{wave.cut} of {wave.population} devices."
+        f"{wave.cut} of {wave.population} devices{held}."
     )
 
 

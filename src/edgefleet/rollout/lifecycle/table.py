@@ -22,6 +22,8 @@ class RolloutSignal(StrEnum):
     ADVANCED = "advanced"  # the next wave is open, by the gate or by hand
     EXTENDED = "extended"  # a wave takes a few more devices, to find out
     FINISHED = "finished"  # the last wave passed, by the gate or by hand
+    BAKE_JUDGED = "bake judged"  # a window of the bake is closed, or an alert changed
+    BAKE_ENDED = "bake ended"  # its time is over, by hand, or by the next rollout
     HALTED = "halted"
     REVERT_REQUESTED = "revert requested"  # an operator reverts the rollout
     GATE_FAILED = "gate failed"
@@ -74,7 +76,13 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.APPROVED: _H,
     },
     Status.REVERTING: {RolloutSignal.REVERT_COMPLETED: Status.REVERTED},
-    Status.COMPLETED: {RolloutSignal.REVERT_REQUESTED: _B, RolloutSignal.PART_FAILED: _H},
+    Status.COMPLETED: {
+        RolloutSignal.BAKE_JUDGED: _C,
+        RolloutSignal.BAKE_ENDED: _C,
+        RolloutSignal.REVERT_REQUESTED: _B,
+        RolloutSignal.GATE_FAILED: _B,
+        RolloutSignal.PART_FAILED: _H,
+    },
     Status.REVERTED: {},
     Status.REFUSED: {},
 }

@@ -5,6 +5,7 @@ with their types, and a test compares the two. No other module of the engine imp
 ``msgspec.structs.replace``.
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal, Protocol, TypedDict, Unpack, overload
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import (
     Approval,
+    BakeEnd,
     Boundary,
     Cohort,
     Difference,
@@ -26,6 +28,7 @@ from edgefleet.protocol.rollout import (
     Verdict,
 )
 from edgefleet.protocol.why import Wait, WaitCode
+from edgefleet.rollout.lifecycle.bake import BakeAlert, BakeState, WindowBets
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 
 
@@ -55,6 +58,24 @@ class RolloutChanges(TypedDict, total=False):
     looks: int
     looked: int
     sizes: tuple[tuple[int, int], ...]
+    bake: BakeState | None
+
+
+class BakeChanges(TypedDict, total=False):
+    """Fields of BakeState."""
+
+    until: float
+    window_since: float
+    holdback_from: str | None
+    holdback: int
+    allowed: Mapping[str, float]
+    limit_us: int
+    sampled_below: str | None
+    windows: int
+    bets: Mapping[str, WindowBets]
+    alert: BakeAlert | None
+    ended_at: float | None
+    end: BakeEnd | None
 
 
 class WaveChanges(TypedDict, total=False):
@@ -150,6 +171,9 @@ class _Replace(Protocol):
 
     @overload
     def __call__(self, old: WaveState, /, **changes: Unpack[WaveChanges]) -> WaveState: ...
+
+    @overload
+    def __call__(self, old: BakeState, /, **changes: Unpack[BakeChanges]) -> BakeState: ...
 
     @overload
     def __call__(self, old: Evidence, /, **changes: Unpack[EvidenceChanges]) -> Evidence: ...

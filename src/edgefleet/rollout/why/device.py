@@ -283,6 +283,8 @@ def _not_given(
     for active in rollouts:
         if active.state.status is not Status.COMPLETED:
             continue
+        if _waits_for_bake(row, fleet, active):
+            return _holdback_wait(active)
         if desired.rollout(row, active.model) is not None:
             return None
         misfit = active.scope.misfit(row)
@@ -298,6 +300,28 @@ def _not_given(
                 since=active.state.ended_at,
             )
     return None
+
+
+def _waits_for_bake(row: int, fleet: Fleet, active: ActiveRollout) -> bool:
+    """True if the rollout gives the device its release later, because of its bake."""
+    begun = active.ledger.standing(row) is not DeviceStanding.NONE
+    if begun or active.release.number in fleet.numbers(row):
+        return False
+    return active.is_in_holdback(row) and active.scope.eligible(row) and active.follows(row)
+
+
+def _holdback_wait(active: ActiveRollout) -> Wait:
+    state, bake = active.state, active.state.bake
+    has_alert = bake is not None and bake.alert is not None
+    why = "an alert clears" if has_alert else "its bake has ended"
+    until = None if has_alert or bake is None else bake.until
+    return Wait(
+        code=WaitCode.HOLDBACK,
+        text=f"Rollout {state.id} gives this device release {state.spec.release} when {why}. Until "
+        "then the device is a control.",
+        since=state.ended_at,
+        until=until,
+    )
 
 
 def _settled(

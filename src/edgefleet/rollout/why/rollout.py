@@ -16,7 +16,7 @@ from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.rollout.limits import FIRST_NAMES
+from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
             waits = [_halted(active)]
         case Status.REVERTING:
             waits = _revert_waits(state, fleet, sight.owing)
+        case Status.COMPLETED if state.is_watched:
+            waits = _watched_waits(state)
         case Status.COMPLETED | Status.REVERTED | Status.REFUSED:
             waits = [
                 Wait(code=WaitCode.DONE, text=f"{state.status.capitalize()}: {state.text}",
@@ -83,6 +85,43 @@ def counted(count: int, noun: str = "device") -> str:
 def plan_another(model: str, release: str = "RELEASE") -> str:
     """The command that plans a rollout, as the end of a sentence."""
     return f"`edgefleet rollout plan --model {model} --release {release}`."
+
+
+def _watched_waits(state: RolloutState) -> list[Wait]:
+    """The alert of a completed rollout, then its bake, if that is open."""
+    bake, waits = state.bake, []
+    if bake is None:
+        return []
+    if bake.alert is not None:
+        hold = " The bake goes on until then, and no further device begins." if bake.is_open else ""
+        accept = f" or `edgefleet rollout advance {state.id}`" if bake.is_open else ""
+        waits.append(
+            Wait(
+                code=WaitCode.BAKE_ALERT,
+                text=f"{bake.alert.text} Run `edgefleet rollout revert {state.id}`{accept}, or "
+                f"wait: the alert clears after {CLEAN_WINDOWS} windows within the limit.{hold}",
+                since=bake.alert.at,
+            )
+        )
+    if not bake.is_open:
+        return [
+            *waits,
+            Wait(code=WaitCode.DONE, text=f"Completed: {state.text}", since=state.ended_at),
+        ]
+    held = ""
+    if bake.holdback:
+        held = f" {counted(bake.holdback)} held back as control until then."
+    waits.append(
+        Wait(
+            code=WaitCode.BAKE,
+            text=f"Completed: {state.text} In the bake the release is still judged, and rolled "
+            f"back by itself if it fails.{held}",
+            since=state.ended_at,
+            until=None if bake.alert is not None else bake.until,
+            devices=bake.holdback or None,
+        )
+    )
+    return waits
 
 
 def _running_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[Wait]:

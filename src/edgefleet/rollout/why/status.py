@@ -4,7 +4,13 @@ from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status
 from edgefleet.protocol.why import Wait, WaitReport
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.control import allowed, limit_reason
-from edgefleet.rollout.census import Census, closed_evidence, count_census, find_owing
+from edgefleet.rollout.census import (
+    Census,
+    bake_evidence,
+    closed_evidence,
+    count_census,
+    find_owing,
+)
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.gate import Gate
@@ -61,6 +67,21 @@ class RolloutStatus:
             before=wave.judgement,
             now=now,
         )
+
+    def judge_bake(self, active: ActiveRollout, now: float) -> tuple[Evidence, Judgement | None]:
+        """The evidence after the last wave, and the gate's judgement of it in the bake."""
+        wave = active.state.open_wave
+        if not active.state.is_baking or wave is None:
+            return closed_evidence(active, self._fleet, now), None
+        evidence = bake_evidence(active, self._fleet, now)
+        judgement = self._gate(
+            evidence,
+            active.state.spec.gate,
+            opened_at=active.state.since,
+            before=wave.judgement,
+            now=now,
+        )
+        return evidence, judgement
 
     def view(self, active: ActiveRollout, now: float) -> RolloutView:
         """The rollout as API, CLI and pages show it."""

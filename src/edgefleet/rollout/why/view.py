@@ -2,6 +2,7 @@
 
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status, WaveView
 from edgefleet.protocol.why import WaitReport
+from edgefleet.rollout import bake
 from edgefleet.rollout.active import ActiveRollout
 
 
@@ -43,6 +44,7 @@ def show(
         approvals=state.approvals,
         evidence=evidence,
         exposed=active.ledger.exposed,
+        bake=bake.show(state),
         why=why,
     )
 

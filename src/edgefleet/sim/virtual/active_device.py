@@ -12,8 +12,9 @@ from edgefleet.agent.state import AgentState, InstalledRelease, SlotName
 from edgefleet.protocol.serving import ModelStatus, ServingStatus
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import telemetry as figures
-from edgefleet.sim.virtual.scenario import MODELS, NEW, OLD_TRUTH, Truth
+from edgefleet.sim.virtual.scenario import MODELS, NEW, OLD_TRUTH, Span, Truth
 
+NO_OUTAGE: Final = (math.inf, math.inf)
 _Luck = TypeVar("_Luck", float, npt.NDArray[np.float64])
 _GOLDEN_RATIO: Final = 0.618034
 
@@ -109,10 +110,16 @@ class ActiveDevice:
         return true
 
     def status(
-        self, now: float, truths: Mapping[str, Truth], *, crash: bool = True
+        self,
+        now: float,
+        truths: Mapping[str, Truth],
+        outage: Span = NO_OUTAGE,
+        *,
+        crash: bool = True,
     ) -> ServingStatus | None:
         """The status that a probe of the serving process returns. None if it is not running.
 
+        In ``outage`` (begin and end) all requests fail.
         With ``crash`` a release that crashes has crashed by now: in trial its worker has ended,
         otherwise the process.
         """
@@ -127,7 +134,9 @@ class ActiveDevice:
                 self.served = self.served | {model: ended}
         if not self.served:
             return None
-        models = tuple([self._model(model, one, now, truths) for model, one in self.served.items()])
+        models = tuple(
+            [self._model(model, one, now, truths, outage) for model, one in self.served.items()]
+        )
         return ServingStatus(pid=self.pid, models=models)
 
     def end_process(self) -> None:
@@ -136,7 +145,7 @@ class ActiveDevice:
         self.pid += 1
 
     def _model(
-        self, model: str, one: Served, now: float, truths: Mapping[str, Truth]
+        self, model: str, one: Served, now: float, truths: Mapping[str, Truth], outage: Span
     ) -> ModelStatus:
         installed = one.installed
         if installed is None:
@@ -154,6 +163,10 @@ class ActiveDevice:
                 errors = requests * 3 // 10
             elif burns(luck, truth) and since_s > truth.burns_after_s:
                 errors = int((since_s - truth.burns_after_s) * requests_s) // 2
+            elif truth.wears and since_s > truth.wears_after_s:
+                errors = int((since_s - truth.wears_after_s) * requests_s * truth.wears)
+        down_s = max(0.0, min(now, outage[1]) - max(one.since, outage[0]))
+        errors = min(requests, errors + int(down_s * requests_s))
         if self.stays:
             stats = figures.sketched(own, requests, errors, luck)
         else:

@@ -77,7 +77,7 @@ def predict(
         ),
         release=Truth(size_bytes=largest),
         faults=Faults(offline=min(1.0, fleet.offline / max(1, devices)), offline_s=_NEVER_S),
-        rollout=replace(spec, model=MODEL, release=NEW),
+        rollout=replace(spec, model=MODEL, release=NEW, bake_s=0),
         heal_s=30 * 86_400.0,
         end_s=0.0,
     )

@@ -49,6 +49,8 @@ class Environment:
             model: msgspec.structs.replace(truth, late_from_s=start + truth.late_from_s)
             for model, truth in scenario.truths.items()
         }
+        down_at = start + scenario.faults.outage_at_s
+        self.outage = down_at, down_at + scenario.faults.outage_s  # in it all requests fail
         self.serving: dict[str, npt.NDArray[np.uint8]] = {  # by model and row, the true state
             model: np.zeros(facts.count, np.uint8) for model in scenario.models
         }

@@ -162,7 +162,7 @@ class SimHub:
                 self.start_again(now)
             return
         try:
-            for rollout in self.engine.open_rollouts():
+            for rollout in self.engine.evaluated_rollouts():
                 change = self.engine.evaluate(rollout, now)
                 if change is not None:
                     self._save(change, now)

@@ -242,8 +242,8 @@ class Run:
         """Time at which a rollout's wait ends without any event. Infinity if there is none."""
         if self.hub.down_until:
             return math.inf
-        open_rollouts = self.engine.open_rollouts()
-        waits = [w for one in open_rollouts for w in self.engine.why_rollout(one, self.now).waits]
+        rollouts = self.engine.evaluated_rollouts()
+        waits = [w for one in rollouts for w in self.engine.why_rollout(one, self.now).waits]
         known = (wait.until for wait in waits if wait.until is not None)
         return min((until for until in known if until > self.now), default=math.inf)
 
@@ -259,7 +259,8 @@ class Run:
         self._curves.note()
 
     def _over(self) -> bool:
-        return not self.hub.down_until and not self.engine.open_rollouts()
+        bakes = any(state.is_baking for state in self.engine.states())
+        return not self.hub.down_until and not bakes and not self.engine.open_rollouts()
 
     def _heal(self) -> None:
         """End all faults of links, disks and the hub. Dead devices remain dead."""

@@ -1,7 +1,8 @@
 """Scenarios: a fleet, a plan, the new release's true behaviour, faults and operator actions.
 
 A scenario is a TOML file with these tables. Omitted fields have the defaults here. A share is a
-fraction of devices (or of messages, where noted) between 0 and 1.
+fraction of devices (or of messages, where noted) between 0 and 1. A rollout has a bake only if the
+scenario names ``bake_s``; the run then lasts until the bake has ended.
 """
 
 from enum import StrEnum
@@ -41,6 +42,8 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accuracy: Share = 0.97  # on the golden set; the old release has 0.97
     latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, relative to the old release
     requests: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.0  # relative to the old release
+    wears: Share = 0.0  # share of requests that fail ``wears_after_s`` after the activation
+    wears_after_s: Seconds = 21_600.0
     drift: Share = 0.0  # share of answers in a class that the old release never gives
     size_bytes: Annotated[int, Meta(gt=0)] = 2_000_000
 
@@ -71,6 +74,8 @@ class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hub_crashes: Annotated[int, Meta(ge=0, le=64)] = 0
     hub_restores: Annotated[int, Meta(ge=0, le=8)] = 0  # crashes with the last reports lost, too
     hub_down_s: Span = (5.0, 60.0)
+    outage_s: Seconds = 0.0  # how long the requests of all releases fail
+    outage_at_s: Seconds = 0.0
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -157,7 +162,7 @@ class Scenario(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fleet: Population = Population()
     release: Truth = Truth()
     faults: Faults = Faults()
-    rollout: RolloutSpec = RolloutSpec(model=MODEL, release=NEW)
+    rollout: RolloutSpec = RolloutSpec(model=MODEL, release=NEW, bake_s=0)
     beside: tuple[SideRollout, ...] = ()
     operator: tuple[Act, ...] = ()
     tick_s: Annotated[float, Meta(ge=1.0)] = 5.0
@@ -212,7 +217,11 @@ def load(name: str) -> Scenario:
 def read(data: bytes, name: str) -> Scenario:
     """Read a scenario's TOML. Raises OperatorError ``setting_invalid``."""
     try:
-        return msgspec.toml.decode(data, type=Scenario)
+        tables = msgspec.toml.decode(data)
+        for table in (tables, *tables.get("beside", ())):
+            if "rollout" in table:
+                table["rollout"] = {"bake_s": 0} | table["rollout"]
+        return msgspec.convert(tables, Scenario)
     except (msgspec.MsgspecError, ValueError) as error:
         raise OperatorError("setting_invalid", f"{name}: {error}.", field="scenario") from error
 

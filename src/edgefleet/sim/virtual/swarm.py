@@ -243,6 +243,7 @@ def _plan(chance: Random, sites: int) -> RolloutSpec:
             else ()
         ),
         windows=_windows(chance) if chance.random() < 0.1 else (),
+        bake_s=chance.choice((0.0, 600.0, 3600.0)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Every open rollout names what it waits for."""
+"""Every open or watched rollout names what it waits for."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from edgefleet.sim.virtual.truth import RunView
 
 
 class Reasons(Checker):
-    """Calls ``why`` for every open rollout once a minute."""
+    """Calls ``why`` for every such rollout once a minute."""
 
     name: ClassVar[str] = "reasons"
 
@@ -19,7 +19,7 @@ class Reasons(Checker):
         if now - self._asked_at < 60.0:
             return
         self._asked_at = now
-        for rollout in self.engine.open_rollouts():
+        for rollout in self.engine.evaluated_rollouts():
             report = self.engine.why_rollout(rollout, now)
             if not report.waits or not report.line:
                 self.wrong(f"{rollout} waits, but ``why`` gives no reason")

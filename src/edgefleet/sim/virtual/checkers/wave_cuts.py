@@ -1,4 +1,7 @@
-"""Waves only grow, and each wave's cut is exact among the devices that are online."""
+"""Waves only grow, and each wave's cut is exact among the devices that are online.
+
+The devices that are held back begin after the bake.
+"""
 
 import math
 from typing import ClassVar
@@ -63,11 +66,13 @@ class Waves(Checker):
         if wave.threshold is None or wave.rows is None or named:
             return
         threshold = int(wave.threshold, 16)
-        if threshold >= _EVERYONE:
+        bake_ended = state.bake is not None and not state.bake.is_open
+        if threshold >= _EVERYONE or bake_ended:
             return
         hashes = self.engine.fleet.hashes[rows].tolist()
         beyond = np.array([mix64(value ^ state.salt) >= threshold for value in hashes])
-        beyond |= rows >= wave.rows
+        if state.bake is None:  # newcomers may follow a completed rollout
+            beyond |= rows >= wave.rows
         if beyond.any():
             self.wrong(f"{self.named(rows[beyond])} starts beyond wave {state.wave + 1}")
 
@@ -99,9 +104,25 @@ class Waves(Checker):
             return  # newcomers below the last cut fill this wave: waves only grow
         threshold = int(wave.threshold, 16)
         inside = sum(mix64(value ^ state.salt) < threshold for value in hashes.tolist())
+        if spec.percent >= 100:
+            held = _holdback(state, population)
+            if wave.cut != population - held:
+                self.wrong(
+                    f"of {population} devices, {held} are held back; the wave was cut for "
+                    f"{wave.cut}"
+                )
+            return
         wanted = math.ceil(round(spec.percent * len(online) / 100, 9))
-        if spec.percent < 100 and (inside != wanted or wave.planned != wanted):
+        if inside != wanted or wave.planned != wanted:
             self.wrong(
                 f"{spec.percent:g} % of {len(online)} online devices are {wanted}; the wave was "
                 f"cut for {wave.planned}, {inside} devices are inside"
             )
+
+
+def _holdback(state: RolloutState, population: int) -> int:
+    """The devices that the last wave leaves for the end of the bake."""
+    spec = state.spec
+    if not spec.bake_s or not spec.holdback_percent or state.previous is None or population < 100:
+        return 0
+    return max(3, math.ceil(round(spec.holdback_percent * population / 100, 9)))
