@@ -95,7 +95,7 @@ class World:
     exposure: ExposureSpec = EXPOSURE
     detector: bool = True  # with the detector of late failures and the brake, and with episodes
     late_begun: int = 0  # devices that started when they were worse
-    active: Any = field(init=False)  # what admission reads of a rollout
+    active: Any = field(init=False)  # the attributes of a rollout that admission reads
     coming: dict[int, list[list[Any]]] = field(default_factory=dict)
     """step -> rows that report healthy, failed, silent, overdue"""
 

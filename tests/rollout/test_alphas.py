@@ -11,7 +11,7 @@ from edgefleet.rollout.evidence.alphas import PROMISED, SHARES, AlphaShare
 
 SPEC = GateSpec()
 MOST = 0.06
-"""What decision 9 promises with the default alpha."""
+"""The promise of decision 9 with the default alpha."""
 
 
 def total(shares: tuple[AlphaShare, ...]) -> float:

@@ -111,8 +111,8 @@ def _gate() -> tuple[Knob, ...]:
         gate("min_requests", "--min-requests", click.IntRange(1), "REQUESTS",
              "Inference requests that each cohort needs before quality is judged."),
         gate("rollback", "--rollback", click.Choice([one.value for one in Rollback]), "WHAT",
-             "What gives a failed release back: 'all' devices, or only the 'part' on which it "
-             "fails, where the evidence names one."),
+             "The devices that give a failed release back: 'all', or only the 'part' on which it "
+             "fails, if the evidence names one."),
     )  # fmt: skip
 
 
