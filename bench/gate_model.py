@@ -98,7 +98,7 @@ class World:
     looked: int = 0
     handful: int = 0  # while a wave is open by handfuls
     late_begun: int = 0  # devices that started when they were worse
-    active: Any = field(init=False)  # what admission reads of a rollout
+    active: Any = field(init=False)  # the attributes of a rollout that admission reads
     coming: dict[int, list[list[Any]]] = field(default_factory=dict)
     """step -> rows that report healthy, failed, silent, overdue"""
 

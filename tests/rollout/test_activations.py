@@ -37,7 +37,7 @@ class Sent:
 
 
 def life(row: int, at: float, end: int) -> list[Sent]:
-    """What one device reports: a start, perhaps withdrawn and begun again, and its end."""
+    """The reports of one device: a start, perhaps withdrawn and begun again, and its end."""
     sent = [Sent(row, STARTED, 1, at)]
     if end == 3:
         return [*sent, Sent(row, WITHDRAWN, 1, at + 1)]

@@ -73,7 +73,7 @@ def fleet_size(state: RolloutState) -> int:
 
 
 def course_of(state: RolloutState) -> Course:
-    """What the order of starts depends on: the plan, and the fleet when the rollout began."""
+    """The inputs of the order of starts: the plan, the fleet at the begin, and the waves."""
     gate, spec, devices = state.spec.gate, state.spec.exposure, fleet_size(state)
     return Course(
         grid=Grid(spec.first, exposure.ceiling(spec, devices), devices),

@@ -114,8 +114,8 @@ def _gate() -> tuple[Knob, ...]:
              "At the end of the fleet, ask a person up to this p-value. 100%: after any rate above "
              "the limit.", shown=_share),
         gate("rollback", "--rollback", click.Choice([one.value for one in Rollback]), "WHAT",
-             "What gives a failed release back: 'all' devices, or only the 'part' on which it "
-             "fails, where the evidence names one."),
+             "The devices that give a failed release back: 'all', or only the 'part' on which it "
+             "fails, if the evidence names one."),
     )  # fmt: skip
 
 

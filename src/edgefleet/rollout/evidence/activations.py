@@ -26,7 +26,7 @@ _NEVER: Final = 0  # the key of a device that has not begun
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What the order depends on, beside the starts: the plan, and when waves opened."""
+    """The inputs of the order beside the starts: the plan, and the times when waves opened."""
 
     grid: Grid
     since: float  # seconds since the epoch; no device began before

@@ -82,7 +82,7 @@ def _count(grid: Grid) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the detector finds. ``start`` and ``end`` are indices of buckets, both included.
+    """The result of the detector. ``start`` and ``end`` are indices of buckets, both included.
 
     ``log_e_value`` is the highest over all prefixes; ``start`` is the begin of the test that
     contributes most to it. ``log_ratio`` is that of the mean likelihood ratio over all starts up to

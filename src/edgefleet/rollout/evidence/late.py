@@ -24,7 +24,7 @@ _BRAKE: Final = math.log(3)
 It is no verdict. At a good rate it is seldom reached, and a brake costs minutes."""
 
 
-class _Look(NamedTuple):
+class _Evaluation(NamedTuple):
     """A finding, and the failures since the start that contributes most to it."""
 
     finding: Finding = NOTHING_FOUND
@@ -32,7 +32,7 @@ class _Look(NamedTuple):
 
 
 class Late:
-    """The detector of one rollout. What it finds is a function of the ledger and its arguments."""
+    """The detector of one rollout. Its finding is a function of the ledger and its arguments."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -40,7 +40,7 @@ class Late:
         self._judged: tuple[TakenBack, ...] = ()
         self._silent: Rows = np.zeros(0, np.int64)
         self._known: tuple[int, ...] = ()  # the counts of the ledger at the last look
-        self._last = _Look()
+        self._last = _Evaluation()
 
     def arrange(self, spec: GateSpec, judged: tuple[TakenBack, ...]) -> None:
         """Set the limit. Devices of the parts in ``judged`` count no more."""
@@ -49,7 +49,7 @@ class Late:
 
     def update(self, silent: Rows) -> None:
         """Look anew. ``silent`` are the devices in trial that count as failed, ascending."""
-        self._look(silent)
+        self._evaluate(silent)
 
     @property
     def brakes(self) -> bool:
@@ -58,7 +58,7 @@ class Late:
         A first look is taken without silent devices.
         """
         if not self._known:
-            self._look(self._silent)
+            self._evaluate(self._silent)
         return self._is_braking
 
     @property
@@ -71,9 +71,9 @@ class Late:
 
     def failures(self, silent: Rows) -> LateFailures:
         """The finding as evidence. ``silent`` as in ``update``."""
-        return self._look(silent).failures
+        return self._evaluate(silent).failures
 
-    def _look(self, silent: Rows) -> _Look:
+    def _evaluate(self, silent: Rows) -> _Evaluation:
         """Look at the ledger, unless nothing failed since the last look and no brake is on.
 
         Without a new failure, devices that begin or confirm make the evidence only weaker.
@@ -81,15 +81,15 @@ class Late:
         counts = self._ledger.counts
         known = (counts[_FAILED], counts[_REFUSED], counts[_REVERTED])
         if known != self._known or self._is_braking or not np.array_equal(silent, self._silent):
-            self._known, self._silent, self._last = known, silent, self._new_look(silent)
+            self._known, self._silent, self._last = known, silent, self._evaluate_anew(silent)
         return self._last
 
-    def _new_look(self, silent: Rows) -> _Look:
+    def _evaluate_anew(self, silent: Rows) -> _Evaluation:
         ledger, activations = self._ledger, self._ledger.activations
         failed = ledger.rows(_FAILED, _REFUSED)
         begun = activations.begun()
         if not len(begun) or not (len(failed) or len(silent)):
-            return _Look()
+            return _Evaluation()
         silent = silent[ledger.standings(silent) == _TRIAL]
         bad = activations.count(failed) + activations.count(silent)
         begun -= activations.count(ledger.rows(_REVERTED))
@@ -107,4 +107,4 @@ class Late:
             episode_since=activations.time(episode) if episode else None,
             e_value=e_value(finding.log_e_value),
         )
-        return _Look(finding, failures)
+        return _Evaluation(finding, failures)

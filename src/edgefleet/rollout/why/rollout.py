@@ -62,7 +62,7 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
                      since=state.ended_at)
             ]  # fmt: skip
             if active.holds_late:
-                waits.insert(0, _held_late(active))
+                waits.insert(0, _late_failures(active))
             if state.status is Status.REVERTED:
                 waits += _revert_waits(state, fleet, sight.owing)[1:]
         case _:
@@ -286,7 +286,7 @@ def _halted(active: ActiveRollout) -> Wait:
     )
 
 
-def _held_late(active: ActiveRollout) -> Wait:
+def _late_failures(active: ActiveRollout) -> Wait:
     state = active.state
     judged = gate.late_text(active.late.failures(NOBODY), state.spec.gate)
     return Wait(
