@@ -3,8 +3,6 @@
 import math
 from collections.abc import Iterable
 
-import numpy as np
-
 from edgefleet.base.ids import device_hash, mix64
 from edgefleet.protocol.device import CheckIn, Offer, OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status
@@ -72,10 +70,10 @@ class Invariants:
         wave, fleet = state.open_wave, self.fleet.engine.fleet
         if wave is None or wave.threshold is None or not wave.percent or wave.selector:
             return
-        if (state.id, wave.threshold) in self._cuts or int(wave.threshold, 16) >= 1 << 64:
-            return
+        if (state.id, wave.threshold) in self._cuts or wave.percent >= 100:
+            return  # the last wave takes all devices that are not held back
         self._cuts.add((state.id, wave.threshold))
-        rows = np.arange(len(fleet))
+        rows = self.fleet.engine.rollout(state.id).scope.eligible_rows()
         away = fleet.silent_longer(rows, self.fleet.now, fleet.offline_after_s)
         online = rows[~away].tolist()
         wanted = math.ceil(round(wave.percent * len(online) / 100, 9))
