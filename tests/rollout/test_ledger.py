@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger, standing_of
+from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding, Ledger, standing_of
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 from support.plans import outcome
 
@@ -134,7 +134,7 @@ def test_a_withdrawn_start_leaves_no_place_and_no_release(withdrawn_first: bool)
         0,
         0,
     )
-    assert not ledger.excluded(np.arange(1)).any()
+    assert not ledger.have(np.arange(1), EXCLUDED).any()
 
 
 def test_a_start_after_a_withdrawn_one_counts():

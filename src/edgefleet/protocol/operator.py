@@ -95,12 +95,12 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     online: bool
     models: tuple[DeviceModel, ...]  # sorted by name
     unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
-    quarantined: tuple[str, ...] = ()  # models of which the device rolled back two releases
+    quarantined: tuple[str, ...] = ()  # models of which two releases failed on the device
     line: str  # why the device runs these releases
 
 
 class QuarantinedDevice(Wire, frozen=True, kw_only=True):
-    """A device in quarantine for ``model``, after ``rollbacks`` rolled-back releases."""
+    """A device in quarantine for ``model``, which failed ``rollbacks`` releases."""
 
     name: str
     model: str

@@ -105,6 +105,7 @@ class RolloutSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     approval: ApprovalSpec = ApprovalSpec()
     follow: bool = False  # offer the release also to devices that enrol after the end
     skip_ineligible: bool = False  # exclude devices of profiles without a variant
+    again: Annotated[str, Meta(max_length=500)] = ""  # why a release that failed is planned again
     site_label: str = "site"  # the label that names the site, for bytes_per_s_per_site
 
 

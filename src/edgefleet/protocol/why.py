@@ -25,9 +25,9 @@ class WaitCode(StrEnum):
     NEXT_WAVE = "next_wave"  # the device's position is beyond the cut of the open wave
     FETCHING = "fetching"
     TRIAL = "trial"
-    NOT_OFFERED = "not_offered"  # the device failed, refused or reverted this release before
+    NOT_OFFERED = "not_offered"  # the release failed on the device, or was refused or taken back
     NO_PREVIOUS_RELEASE = "no_previous_release"  # the rollback has no release to return to
-    QUARANTINED = "quarantined"  # the device rolled back two releases; an operator must clear it
+    QUARANTINED = "quarantined"  # two releases failed on the device; an operator must clear it
     INELIGIBLE = "ineligible"  # the release has no variant that fits the device
     NOT_FOLLOWED = "not_followed"  # the device enrolled after the end of a rollout without `follow`
     EXPOSURE = "exposure"  # the exposure limit is reached: as many devices are in trial as allowed
@@ -41,6 +41,7 @@ class WaitCode(StrEnum):
     OTHER_TRIAL = "other_trial"  # another model of the device is in trial or goes back
     MEMORY = "memory"  # the other models that the device runs now leave too little memory
     UNKNOWN_SET = "unknown_set"  # the hub's table of release sets is full
+    AGAIN = "again"  # the release was taken back before; a person gave it a second chance
 
 
 class WaitKind(NamedTuple):
@@ -87,6 +88,7 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.OTHER_TRIAL: WaitKind(pauses_patience=True),
         WaitCode.MEMORY: _BY_ITSELF,
         WaitCode.UNKNOWN_SET: _BY_ITSELF,
+        WaitCode.AGAIN: _BY_ITSELF,
     }
 )
 """The table of wait reasons. Doctor, page, metrics, simulator and reference read it."""

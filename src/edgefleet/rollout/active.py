@@ -14,7 +14,7 @@ from edgefleet.rollout.constraints.download_candidates import Candidates
 from edgefleet.rollout.constraints.overdue import Overdue
 from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.evidence.cohorts import Cohorts
-from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding, Ledger
+from edgefleet.rollout.evidence.ledger import AT_FAULT, EXCLUDED, DeviceStanding, Ledger
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Parts, Scope, reach
@@ -100,6 +100,19 @@ class ActiveRollout:
         opened = () if state.wave is None else state.waves[: state.wave + 1]
         self.parts = tuple(self.scope.part(wave) for wave in opened)
         self.reach = reach(self.parts)
+
+    def excludes(self, other: "ActiveRollout") -> frozenset[DeviceStanding]:
+        """The standings here with which ``other``, of the same release, gives it to no device.
+
+        A plan that gives the release a second chance forgives all that older rollouts know of it.
+        A revert by a person excludes no device. A rollout's own reports always exclude.
+        """
+        if other is self:
+            return EXCLUDED
+        mine, its = self.state, other.state
+        if its.spec.again and (mine.created_at, mine.id) < (its.created_at, its.id):
+            return frozenset()
+        return AT_FAULT if mine.is_taken_back and not mine.has_failed else EXCLUDED
 
     @property
     def in_trial(self) -> int:

@@ -6,6 +6,7 @@ the switch sets no bit: the highest started attempt is compared with the highest
 and the start counts if its attempt is higher. A maximum does not depend on the order either.
 """
 
+from collections.abc import Collection
 from enum import IntEnum
 from typing import Final
 
@@ -32,9 +33,9 @@ class DeviceStanding(IntEnum):
 EXCLUDED: Final = frozenset(
     {DeviceStanding.REFUSED, DeviceStanding.REVERTED, DeviceStanding.FAILED}
 )
-"""Devices with such a standing are never offered the release again."""
-WENT_BACK: Final = frozenset({DeviceStanding.REVERTED, DeviceStanding.FAILED})
-_IS_EXCLUDED: Final = np.array([standing in EXCLUDED for standing in DeviceStanding])
+"""Devices with such a standing are not offered the release again."""
+AT_FAULT: Final = EXCLUDED - {DeviceStanding.REVERTED}
+"""The same after a revert by a person: it counts as a failure of neither release nor device."""
 
 _BIT: Final = {
     OutcomeKind.DEFERRED: 1,
@@ -149,10 +150,9 @@ class Ledger:
         """Number of devices with this standing. 0 for NONE, because only reports are counted."""
         return self.counts[standing] if standing else 0
 
-    @property
-    def excludes_any(self) -> bool:
-        """True if there is a device that must not be offered the release again."""
-        return any(self.counts[standing] for standing in EXCLUDED)
+    def has_any(self, standings: Collection[DeviceStanding]) -> bool:
+        """True if a device has one of these standings, without NONE."""
+        return any(self.counts[standing] for standing in standings)
 
     def exposed_up_to(self, wave: int) -> int:
         """Number of devices in waves up to ``wave`` that ever activated the release."""
@@ -169,10 +169,11 @@ class Ledger:
         found = gather(self._standing, rows)
         return found if found.base is None else found.copy()
 
-    def excluded(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """True for each of the ascending ``rows`` that must not be offered the release again."""
-        excluded: npt.NDArray[np.bool_] = _IS_EXCLUDED[self.standings(rows)]
-        return excluded
+    def have(self, rows: Rows, standings: Collection[DeviceStanding]) -> npt.NDArray[np.bool_]:
+        """True for each of the ascending ``rows`` that has one of these standings."""
+        wanted = np.array([standing in standings for standing in DeviceStanding])
+        found: npt.NDArray[np.bool_] = wanted[self.standings(rows)]
+        return found
 
     def rows(self, *standings: DeviceStanding) -> Rows:
         """Ascending rows of the devices with one of these standings, without NONE."""

@@ -8,11 +8,10 @@ from typing import ClassVar, Unpack, assert_never
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import Approval, Evidence, Judgement, Verdict
 from edgefleet.protocol.wire import Wire
-from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
+from edgefleet.rollout.lifecycle.state import BY_HAND, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 from edgefleet.rollout.lifecycle.typed_replace import WaveChanges, replace
 
-BY_HAND = "by_hand"
 SAME_CUT = "same_cut"
 
 
