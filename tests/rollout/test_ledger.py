@@ -16,19 +16,20 @@ from support.plans import outcome
 Report = tuple[int, OutcomeKind, int]
 REPORTS = st.lists(
     st.tuples(st.integers(0, 30), st.sampled_from(list(OutcomeKind)), st.integers(1, 3)),
-    max_size=60,
+    max_size=90,
     unique=True,
 )
 
 
 def of_attempt(kind: OutcomeKind, attempt: int, reason: str = "") -> Outcome:
-    return msgspec.structs.replace(outcome("ro", "1", kind, reason=reason), attempt=attempt)
+    sent = outcome("ro", "1", kind, reason=reason)
+    return msgspec.structs.replace(sent, id=f"{kind}-{attempt}", attempt=attempt)
 
 
 def tally(reports: list[Report]) -> tuple[object, ...]:
     ledger = Ledger(3)
     for row, kind, attempt in reports:
-        ledger.record(row, of_attempt(kind, attempt, f"{kind}!"), row % 3)
+        ledger.record(row, of_attempt(kind, attempt, f"{kind} {attempt} {row}"), row % 3)
     return (
         [ledger.count(standing) for standing in DeviceStanding],
         ledger.exposed,

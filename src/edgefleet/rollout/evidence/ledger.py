@@ -79,7 +79,8 @@ class Ledger:
         self._withdrawn: dict[int, int] = {}  # row -> the highest withdrawn attempt
         self._activations = 0
         self._exposed_by_wave = [0] * waves
-        self._reasons: dict[str, int] = {}
+        self._reasons: dict[str, int] = {}  # all reasons that count now
+        self._reason_of: dict[tuple[int, OutcomeKind], tuple[int, str, str]] = {}  # see _explain
         self.counts = [0] * len(DeviceStanding)  # by standing; the entry of NONE has no meaning
         self.exposed = 0  # devices that ever activated the release
         self.version = 0  # grows with every report that changes a bit
@@ -96,6 +97,8 @@ class Ledger:
             self._grow(row + 1)
         before = self._bits_at[row]
         after = self._with(row, before, outcome)
+        if outcome.kind in _WITH_REASON:
+            self._explain(row, outcome)
         if after == before:
             return None
         self._bits_at[row] = after
@@ -108,8 +111,6 @@ class Ledger:
                 self._expose(row, wave)
         elif was_exposed:
             self._unexpose(row)
-        if outcome.kind in _WITH_REASON:
-            self._count_reason(outcome.reason or outcome.kind.value)
         self.version += 1
         return _ALL[before.bit_length()], _ALL[standing]
 
@@ -136,8 +137,9 @@ class Ledger:
         new: npt.NDArray[np.bool_] = after != before
         if new.any():
             self._record_new(rows[new], before[new], after[new], waves[new])
-            if outcome.kind in _WITH_REASON:
-                self._count_reason(outcome.reason or outcome.kind.value, int(new.sum()))
+        if outcome.kind in _WITH_REASON:
+            for row in rows.tolist():
+                self._explain(row, outcome)
         return new
 
     def standing(self, row: int) -> DeviceStanding:
@@ -160,8 +162,15 @@ class Ledger:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Reason of failure or refusal -> number of reports, most frequent first."""
-        return dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0])))
+        """Reason of failure or refusal -> number of devices, most frequent first.
+
+        The reasons after the first REASONS_PER_ROLLOUT count together, as "other".
+        """
+        found = sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))
+        named, rest = dict(found[:REASONS_PER_ROLLOUT]), dict(found[REASONS_PER_ROLLOUT:])
+        if rest:
+            named["other"] = named.get("other", 0) + sum(rest.values())
+        return named
 
     def standings(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """The standing of each of ``rows``, which must ascend."""
@@ -252,10 +261,22 @@ class Ledger:
             self._exposed_by_wave[wave - 1] -= 1
             self._wave_at[row] = 0
 
-    def _count_reason(self, reason: str, devices: int = 1) -> None:
-        if reason not in self._reasons and len(self._reasons) >= REASONS_PER_ROLLOUT:
-            reason = "other"
-        self._reasons[reason] = self._reasons.get(reason, 0) + devices
+    def _explain(self, row: int, outcome: Outcome) -> None:
+        """Count the reason of the device's first attempt that ended in this way, and no other.
+
+        The first attempt is that with the lowest number, in whatever order the reports arrive.
+        """
+        reason = outcome.reason or outcome.kind.value
+        found = (outcome.attempt, outcome.id, reason)
+        known = self._reason_of.get((row, outcome.kind))
+        if known is not None:
+            if known <= found:
+                return
+            self._reasons[known[2]] -= 1
+            if not self._reasons[known[2]]:
+                del self._reasons[known[2]]
+        self._reason_of[row, outcome.kind] = found
+        self._reasons[reason] = self._reasons.get(reason, 0) + 1
 
     def _make_room(self, rows: Rows) -> None:
         """Grow the columns for ``rows``, which must ascend."""
