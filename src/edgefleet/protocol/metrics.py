@@ -75,11 +75,7 @@ class Side(Protocol):
     """The figures of canary or control that a metric reads: ``protocol.rollout.Cohort``."""
 
     @property
-    def requests(self) -> int: ...
-    @property
-    def errors(self) -> int: ...
-    @property
-    def devices(self) -> int: ...
+    def error_share(self) -> float | None: ...
     @property
     def confidence_mean(self) -> float | None: ...
     @property
@@ -302,9 +298,7 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         sentence="The share of failed requests grew by " + _CHANGED,
         meaning="the share of failed requests grows by more than 2 points against the control",
         scored=lambda scores: scores.error_rate_delta,
-        figure=Figure(
-            Unit.SHARE, lambda side: side.errors / side.requests if side.requests else None
-        ),
+        figure=Figure(Unit.SHARE, lambda side: side.error_share),
     ),
     ChangeMetric(
         key="confidence", label="Mean confidence", unit=Unit.NUMBER, bound=_CONFIDENCE_DROP,

@@ -142,11 +142,16 @@ class Verdict(StrEnum):
 
 
 class Cohort(Wire, frozen=True, kw_only=True):
-    """Serving figures of the canary or the control since the rollout started."""
+    """Serving figures of the canary or the control since the rollout started.
+
+    ``requests`` and ``errors`` are totals. The other figures weigh by device: one report counts as
+    at most 100 requests, so that no busy device decides what is shown.
+    """
 
     devices: int = 0
     requests: int = 0
     errors: int = 0
+    error_share: float | None = None
     confidence_mean: float | None = None
     latency_us_p50: int | None = None  # over all requests; None without sketches
     latency_us_p95: int | None = None

@@ -184,7 +184,9 @@ class Engine:
             owing = find_owing(active, self.fleet, self._desired, now)
             if len(owing.online) and now < steps.returned_by(active.state):
                 return None
-            completed = steps.RevertCompleted(left=len(owing.online), stranded=owing.stranded)
+            completed = steps.RevertCompleted(
+                left=len(owing.online), stranded=owing.stranded, kept=owing.kept
+            )
             return self._change(active, completed, now)
         if active.state.status is Status.PLANNED:
             return self._start_by_time(active, now)

@@ -23,7 +23,7 @@ from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.lifecycle.step import Opening
 from edgefleet.rollout.lifecycle.typed_replace import replace
-from edgefleet.rollout.limits import LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
+from edgefleet.rollout.limits import ALPHA_LEAST, LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
 
 
 def check_waves(waves: tuple[WaveSpec, ...], fleet: Fleet) -> None:
@@ -101,7 +101,8 @@ def check_gate(gate: GateSpec) -> None:
     _in_range("confirm_after_s", gate.confirm_after_s, 0, math.inf, "seconds, 0 or more")
     _in_range("silence_s", gate.silence_s, 1e-3, math.inf, "seconds, above 0")
     _in_range("patience_s", gate.patience_s, 0, math.inf, "seconds, 0 or more")
-    _in_range("alpha", gate.alpha, 1e-12, 0.5, "above 0, at most 0.5 (0.01 is 1 %)")
+    least = f"from {ALPHA_LEAST:g}, below which no test could fail a release, to 0.5 (0.01 is 1 %)"
+    _in_range("alpha", gate.alpha, ALPHA_LEAST, 0.5, least)
     _in_range("min_requests", gate.min_requests, 1, math.inf, "1 request or more")
 
 

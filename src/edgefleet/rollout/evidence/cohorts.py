@@ -30,7 +30,7 @@ from edgefleet.rollout.evidence.pairing import (
     reach,
 )
 from edgefleet.rollout.evidence.sequential import Bet
-from edgefleet.rollout.evidence.sketch import Sketch, or_nothing
+from edgefleet.rollout.evidence.sketch import Sketch, weighed, weight
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
@@ -57,6 +57,8 @@ class Figures:
     devices: int = 0
     requests: int = 0
     errors: int = 0
+    _weight: int = 0  # of all reports, each as at most REPORT_WEIGHT requests
+    _errors_weighed: int = 0
     confidence_sum: float = 0.0  # weighted: see _weigh
     confidence_count: float = 0.0
     sketch: Sketch = field(default_factory=Sketch)
@@ -71,8 +73,7 @@ class Figures:
         if not self._reported[row]:
             self._reported[row] = 1
             self.devices += 1
-        self.requests += telemetry.requests
-        self.errors += telemetry.errors
+        self._count(telemetry, 1)
         if telemetry.confidence_count:
             self._weigh(row, telemetry)
         if telemetry.sketches is not None:
@@ -88,8 +89,7 @@ class Figures:
         reported = np.frombuffer(self._reported, np.uint8)
         self.devices += int(np.count_nonzero(reported[rows] == 0))
         reported[rows] = 1
-        self.requests += len(rows) * telemetry.requests
-        self.errors += len(rows) * telemetry.errors
+        self._count(telemetry, len(rows))
         if telemetry.confidence_count:
             self._weigh_all(rows, telemetry)
         if telemetry.sketches is not None:
@@ -101,6 +101,13 @@ class Figures:
             counted += [row for row in rows.tolist() if row not in known][:spare]
             known.update(dict.fromkeys(counted, telemetry.latency_us_p95))
 
+    def _count(self, telemetry: Telemetry, times: int) -> None:
+        requests, errors = telemetry.requests, telemetry.errors
+        self.requests += times * requests
+        self.errors += times * errors
+        self._weight += times * weight(requests)
+        self._errors_weighed += times * weighed(min(errors, requests), requests)
+
     def cohort(self) -> Cohort:
         count = self.confidence_count
         p95 = self.sketch.latency_us(0.95)
@@ -110,12 +117,13 @@ class Figures:
             devices=self.devices,
             requests=self.requests,
             errors=self.errors,
+            error_share=self._errors_weighed / self._weight if self._weight else None,
             confidence_mean=self.confidence_sum / count if count else None,
             latency_us_p50=self.sketch.latency_us(0.50),
             latency_us_p95=p95,
-            confidence=or_nothing(self.sketch.confidence),
-            classes=or_nothing(self.sketch.classes),
-            inputs=or_nothing(self.sketch.inputs),
+            confidence=self.sketch.confidence,
+            classes=self.sketch.classes,
+            inputs=self.sketch.inputs,
         )
 
     def _weigh(self, row: int, telemetry: Telemetry) -> None:

@@ -237,10 +237,12 @@ def _halted(active: ActiveRollout) -> Wait:
 def _revert_waits(state: RolloutState, fleet: Fleet, owing: PendingReverts) -> list[Wait]:
     """The devices that still run the release that was rolled back."""
     online, offline = len(owing.online), len(owing.offline)
+    keep = owing.stranded + owing.kept
+    kept = f" Devices that keep the release: {keep}." if keep else ""
     waits = [
         Wait(
             code=WaitCode.REVERTING,
-            text=f"{state.text} Online devices that have yet to return: {online}.",
+            text=f"{state.text} Online devices that have yet to return: {online}.{kept}",
             since=state.since,
             devices=online,
             first=fleet.names(owing.online[:FIRST_NAMES]),
