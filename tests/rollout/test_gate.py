@@ -269,7 +269,9 @@ def test_what_was_not_asked_on_live_requests_is_no_quality(metric: str):
 
 def test_quality_that_was_compared_is_not_called_unknown():
     assert say(quality("latency", 1)).text.startswith("0 of 10 devices failed. The wave must")
-    assert "Its quality is judged from 50 requests on" in say(quality("latency", 1, requests=9)).text
+    assert (
+        "Its quality is judged from 50 requests on" in say(quality("latency", 1, requests=9)).text
+    )
 
 
 @pytest.mark.parametrize("metric", [metric.key for metric in CHANGES])
