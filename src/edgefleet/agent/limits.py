@@ -33,6 +33,10 @@ TRIAL_STRETCH: Final = 4.0  # a trial fails after this many confirm times (and t
 TRIAL_SLACK_S: Final = 30.0
 NEIGHBOUR_REQUESTS: Final = 30  # of another model in a trial, before it is judged
 NEIGHBOUR_SLOWDOWN: Final = 3.0  # largest ratio of another model's p95 latencies, after and before
+LOAD_SPAN_S: Final = 60.0  # between the readings of the CPU that a trial is compared with
+LOAD_LEAST_S: Final = 2.0  # shortest time over which CPU is compared
+LOAD_LEAST_CORES: Final = 0.1  # smallest growth by which a trial can harm other models
+LOAD_SHARE: Final = 0.5  # of the cores that were free without it, taken by a trial that harms
 FOREIGN_FAILURES: Final = 3  # of an Apply, due to another model, until the trial ends
 
 # The serving process.
