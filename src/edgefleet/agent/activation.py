@@ -305,7 +305,8 @@ def _count_served(device: DeviceContext, status: ServingStatus) -> None:
         soft = context.soft
         grown = tally.growth(soft.mark, status.pid, own)
         tallies, mark = tally.fold(soft.tallies, status.pid, own, grown)
-        windows = window.advance(soft.windows, own, grown, device.now)
+        is_new = soft.mark is not None and soft.mark.pid != status.pid
+        windows = window.advance(soft.windows, own, grown, device.now, is_new_process=is_new)
         context.forgettable(tallies=tallies, mark=mark, windows=windows)
 
 

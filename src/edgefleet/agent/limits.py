@@ -17,6 +17,7 @@ SPOOL_OUTCOMES: Final = 64
 WINDOW_REQUESTS: Final = 100  # in a full window
 WINDOW_LEAST_REQUESTS: Final = 20  # in a full window that is older than WINDOW_S
 WINDOW_S: Final = 120.0
+WARM_UP_S: Final = 30.0  # after a switch: caches fill, so latencies are not comparable
 LATENCY_BUCKETS: Final = 64  # in a sketch, at most
 TALLIES: Final = 3  # releases of a model with unsent telemetry, at most
 

@@ -117,9 +117,13 @@ class QualityWindow(Wire, frozen=True, kw_only=True):
     The request rate is measured from ``opened``, the end of the window before or the first probe of
     the release, to ``until``. ``early`` requests were found by the first probe: their time is
     unknown. ``switched`` is the switch of another model between the full window before and this.
+    Latencies before ``warm_until`` are left out; those of ``timed`` requests are in. It is 0 once a
+    probe has found the warm-up over.
     """
 
     release: str
+    warm_until: float = 0.0
+    timed: int = 0
     since: float
     opened: float = 0.0
     until: float = 0.0
