@@ -60,6 +60,13 @@ MUTANTS = (
         ("tests/serving/test_body_memory.py",),
     ),
     Mutant(
+        "the memory that a worker writes its answer to is freed",
+        "serving/runtime.py",
+        "        self._kept = (*inputs.values(), *outputs.values())\n",
+        "        self._kept = ()\n",
+        ("tests/serving/test_body_memory.py",),
+    ),
+    Mutant(
         "an answer has the shape of the one before",
         "serving/worker_loop.py",
         "                plan.run, plan.fixed = None, False\n",

@@ -142,6 +142,25 @@ def test_large_bodies_of_several_clients_are_answered_exactly(
         assert ask_in_parallel(process, model) == []
 
 
+def test_answers_stay_right_when_the_memory_of_a_worker_has_grown(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    model = wide(tmp_path_factory.mktemp("model") / "m.onnx")
+    with serving(tmp_path_factory.mktemp("serving")) as process:
+        process.apply(model.activate("process"))
+        worker = process.status().models[0].worker
+        host, _, port = process.address.rpartition(":")
+        client = Raw(socket.create_connection((host, int(port)), GUARD_S))
+        for count in (1, 1, 1, 8, 1, 1, 8, 1, 8):  # known shapes are written to in place
+            given = np.random.default_rng(count).normal(size=(count, FLOATS)).astype(np.float32)
+            head, data = model.request(given, ("double",))
+            line = f"Inference-Header-Content-Length: {len(head)}"
+            client.send(post("/v2/models/digits/infer", head + data, line))
+            assert model.faults(client.answer(), given, ("double",)) == []
+        client.close()
+        assert process.status().models[0].worker == worker, "the worker has crashed"
+
+
 class DoublesWrongly(WideModel):
     """Planted bug: one number of the expected answer is another."""
 

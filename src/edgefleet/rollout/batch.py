@@ -81,9 +81,8 @@ class Batch:
         found: list[tuple[Offer, npt.NDArray[np.intp]]] = []
         known = np.flatnonzero(~self._fleet.models.all_unknown(rows))
         for model in self._desired.models:
-            for active, places in self._desired.rollouts(rows[known], model):
+            for active, places in self._desired.changes(rows[known], model):
                 other = known[places]
-                other = other[~self._fleet.models.all_run(rows[other], active.release.number)]
                 unbegun = active.ledger.standings(rows[other]) < DeviceStanding.TRIAL
                 offered = np.ones(len(other), np.bool_)
                 if unbegun.any():
@@ -97,9 +96,8 @@ class Batch:
         """For each row, all idle devices: True if ``Admission.offers`` may offer a release."""
         wanted = np.zeros(len(rows), np.bool_)
         for model in self._desired.models:
-            for active, places in self._desired.rollouts(rows, model):
-                other = places[~self._fleet.models.all_run(rows[places], active.release.number)]
-                wanted[other[self._may_want(active, rows[other])]] = True
+            for active, places in self._desired.changes(rows, model):
+                wanted[places[self._may_want(active, rows[places])]] = True
         return wanted
 
     def _may_want(self, active: ActiveRollout, rows: Rows) -> Mask:

@@ -134,6 +134,23 @@ class Desired:
             yield active, undecided[given]
             undecided = undecided[~given]
 
+    def changes(
+        self, rows: Rows, model: str
+    ) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
+        """``rollouts``, without the devices that run the release already."""
+        giving = self._giving.get(model, ())
+        places = np.arange(len(rows))
+        if len(giving) == 1:  # most devices run the release of the only rollout: ask no more
+            places = np.flatnonzero(~self._models.all_run(rows, giving[0].release.number))
+        if not len(places):
+            return
+        for active, given in self.rollouts(rows[places], model):
+            other = places[given]
+            if len(giving) > 1:
+                other = other[~self._models.all_run(rows[other], active.release.number)]
+            if len(other):
+                yield active, other
+
     def withdraws_any(self, rows: Rows) -> bool:
         """True if a rollout rolls back a release that one of the ascending ``rows`` runs."""
         return any(self._models.all_run(rows, number).any() for number in self._withdrawn)

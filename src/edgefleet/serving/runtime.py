@@ -71,8 +71,9 @@ class LoadedModel(Protocol):
     ) -> Callable[[], None]:
         """A function that infers from ``inputs`` into ``outputs``, without copies.
 
-        The arrays are contiguous, have no text, and must live as long as the function. It raises
-        DeviceError ``inference_failed``, also if the outputs do not have the shapes of the arrays.
+        The arrays are contiguous and have no text. The function keeps them, and so the memory that
+        they are views of. It raises DeviceError ``inference_failed``, also if the outputs do not
+        have the shapes of the arrays.
         """
         ...
 
@@ -138,6 +139,29 @@ class OnnxRuntime:
         return onnxruntime
 
 
+class _Bound:
+    """A run of a session from arrays into arrays. The session has their addresses only."""
+
+    def __init__(
+        self, session: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+    ) -> None:
+        self._run = session.run_with_iobinding
+        self._binding = session.io_binding()
+        self._kept = (*inputs.values(), *outputs.values())
+        for bind, arrays in (
+            (self._binding.bind_input, inputs),
+            (self._binding.bind_output, outputs),
+        ):
+            for name, array in arrays.items():
+                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def __call__(self) -> None:
+        try:
+            self._run(self._binding)
+        except Exception as error:  # the runtime has a separate class for each failure
+            raise _failed(error) from error
+
+
 class _OnnxModel:
     def __init__(self, session: Any, variant: Variant) -> None:
         self._session = session
@@ -154,19 +178,7 @@ class _OnnxModel:
     def bind(
         self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
     ) -> Callable[[], None]:
-        binding = self._session.io_binding()
-        for bind, arrays in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
-            for name, array in arrays.items():
-                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        run = self._session.run_with_iobinding
-
-        def infer() -> None:
-            try:
-                run(binding)
-            except Exception as error:  # the runtime has a separate class for each failure
-                raise _failed(error) from error
-
-        return infer
+        return _Bound(self._session, inputs, outputs)
 
     def _warm_up(self, variant: Variant) -> None:
         """Run on zeros, so that the first request has no allocations.

@@ -26,6 +26,8 @@ from edgefleet.rollout.limits import REPORTS_CACHED
 NOTHING: Final = 0  # the release number of a model that is not on the device
 
 _UNKNOWN: Final = 1
+_LONG: Final = 4096  # from here on a comparison of the column costs less than a look-up
+_COMPARED: Final = 8  # and so do so many comparisons
 _IDLE: Final = Phase.IDLE
 _ORDER: Final = {phase: place for place, phase in enumerate(Phase)}
 Digests = npt.NDArray[np.uint32]
@@ -405,11 +407,13 @@ def _reports(contents: _Contents) -> tuple[ModelReport, ...]:
 
 
 def _looked_up(table: Mask, numbers: Numbers) -> Mask:
-    """``table[numbers]``."""
-    found = np.flatnonzero(table)
-    if not len(found):
-        return np.zeros(len(numbers), np.bool_)
-    if len(found) == 1:  # several times as fast as the table
-        mask: Mask = np.equal(numbers, found[0])
-        return mask
-    return table[numbers]
+    """``table[numbers]``. Many times as fast as that for a long column, if few numbers are true."""
+    if len(numbers) < _LONG:
+        return table[numbers]
+    found = np.flatnonzero(table).astype(numbers.dtype)
+    if len(found) > _COMPARED:
+        return np.take(table, numbers)
+    mask = np.zeros(len(numbers), np.bool_)
+    for number in found:
+        mask |= numbers == number
+    return mask
