@@ -14,7 +14,7 @@ from edgefleet.agent.state import Mark, QualityWindow, Windows
 from edgefleet.agent.telemetry import growth
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.bins import upper_edge_us
-from edgefleet.protocol.device import Scores, Switch
+from edgefleet.protocol.device import Scores, Sketches, Switch
 from edgefleet.protocol.serving import LiveStats, ModelStatus
 
 
@@ -174,7 +174,9 @@ def _requests_per_s(window: QualityWindow) -> float | None:
 def _add(
     window: QualityWindow, grown: LiveStats, stats: LiveStats, *, is_warm: bool
 ) -> QualityWindow:
-    sketches = grown.sketches if is_warm else replace(grown.sketches, latency={})
+    found = grown.sketches
+    if not is_warm:
+        found = Sketches(confidence=found.confidence, classes=found.classes, inputs=found.inputs)
     return replace(
         window,
         requests=window.requests + grown.requests,
@@ -183,7 +185,7 @@ def _add(
         confidence_sum=window.confidence_sum + grown.confidence_sum,
         confidence_count=window.confidence_count + grown.confidence_count,
         latency_us_p95=stats.latency_us_p95 if is_warm else window.latency_us_p95,
-        sketches=bins.plus(window.sketches, sketches),
+        sketches=bins.plus(window.sketches, found),
     )
 
 
