@@ -23,5 +23,5 @@ NEIGHBOURS: Final = 64  # releases of other models that a rollout compares
 OVERDUE_SAMPLES: Final = 64  # kept per rollout: (time, devices begun)
 LIMIT_REQUESTS: Final = 20  # in a report before the absolute limits apply to a device
 REPORTS_CACHED: Final = 1 << 16  # distinct reports of models whose effect is cached
-RELEASES_NAMED: Final = 16  # that the devices of a plan run now, with their counts
+RELEASES_NAMED: Final = 16  # releases with their counts in the fleet of a plan
 GROUPS: Final = 10_000  # groups of like devices in the fleet of a plan

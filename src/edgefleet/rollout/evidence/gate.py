@@ -245,7 +245,7 @@ def _log_evidence(rate: Rate) -> float:
 
 
 def _unjudged(evidence: Evidence, spec: GateSpec) -> str:
-    """What is not known of the quality on live requests, as a sentence. Empty if it was compared.
+    """The gap in the knowledge of the quality, as a sentence. Empty if live requests were compared.
 
     Golden accuracy and the figures of other models say nothing about live requests.
     """

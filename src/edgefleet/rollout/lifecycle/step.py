@@ -304,7 +304,7 @@ def _wave_text(state: RolloutState) -> str:
 
 
 def _left_text(completed: RevertCompleted) -> str:
-    """What runs the release at the end of its revert, in sentences."""
+    """The devices that run the release at the end of its revert, in sentences."""
     if not (completed.left or completed.stranded or completed.kept):
         return "No online device runs the release any more."
     texts: list[str] = []

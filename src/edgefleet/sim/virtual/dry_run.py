@@ -83,7 +83,7 @@ class Prediction(Wire, frozen=True, kw_only=True):
     waves: tuple[WavePrediction, ...]
     bytes: int  # downloaded in the whole rollout, without caches
     duration_s: float | None
-    approvals: int = 0  # that the plan waits for, each given ``approval_s`` after it is due
+    approvals: int = 0  # each is given ``approval_s`` after it is due
     approval_s: float = THINKS_S
     most_in_trial: int
     ends: str
