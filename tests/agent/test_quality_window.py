@@ -1,5 +1,8 @@
 """A device compares its last window of requests with the one before it."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 from msgspec.structs import replace
 
@@ -7,6 +10,7 @@ from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
 from edgefleet.agent.quality_window import advance, compare, end
 from edgefleet.agent.state import QualityWindow, Windows
+from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Sketches, Switch
 from edgefleet.protocol.serving import LiveStats
 from support.agent_world import serving_model
@@ -22,9 +26,12 @@ def grown(requests: int, **sketches: object) -> LiveStats:
 
 
 def after(windows: Windows, release: str, requests: int, now: float, **sketches: object) -> Windows:
-    """A look at a release; at one that is new, after a first look that found no requests."""
-    if windows.filling is None or windows.filling.release != release:
+    """A look at a release; at one that is new, after its warm-up, which had no requests."""
+    if windows.filling is None:
         windows = advance(windows, serving_model(release), LiveStats(), now - 1.0)
+    elif windows.filling.release != release:
+        for before_s in (1.0 + limits.WARM_UP_S, 1.0):
+            windows = advance(windows, serving_model(release), LiveStats(), now - before_s)
     return advance(windows, serving_model(release), grown(requests, **sketches), now)
 
 
@@ -117,7 +124,7 @@ def test_the_rate_of_requests_is_compared_over_the_time_of_each_window() -> None
     windows = served(10.0, Windows(), "1", range(1, 6))
     assert windows.scores is not None
     assert windows.scores.request_rate_change == 0.0
-    scores = served(4.0, windows, "2", range(6, 9)).scores
+    scores = served(4.0, windows, "2", range(6, 12)).scores
     assert scores is not None
     assert (scores.from_release, scores.to_release) == ("1", "2")
     assert scores.request_rate_change is not None
@@ -170,19 +177,76 @@ def test_a_switch_of_another_model_ends_the_window() -> None:
     assert ended.scores is None, "the end of a window before it is full makes no score"
 
 
+def warmed(windows: Windows, now: float) -> Windows:
+    """A look that finds no requests, and the warm-up over."""
+    return advance(windows, serving_model("1"), LiveStats(), now)
+
+
+def answers(windows: Windows, release: str, seconds: range, us: Callable[[int], int]) -> Windows:
+    """A look each second at a release that answers ten requests, each in ``us(second)``."""
+    for second in seconds:
+        stats = grown(10, latency={bucket(us(second)): 10})
+        windows = advance(windows, serving_model(release), stats, float(second))
+    return windows
+
+
+@pytest.mark.parametrize("warm_up_s", [10, 20, 29])
+def test_a_warm_up_is_no_slower_release(warm_up_s: int) -> None:
+    """Three times the latency for some seconds after the switch. Everything else counts."""
+    windows = answers(Windows(), "1", range(100), lambda _: 1000)
+    windows = replace(windows, scores=None)
+    windows = answers(
+        windows, "2", range(100, 150), lambda second: 3000 if second < 100 + warm_up_s else 1000
+    )
+    scores = windows.scores
+    assert scores is not None
+    assert (scores.from_release, scores.to_release) == ("1", "2")
+    assert scores.latency_log_ratio == pytest.approx(0.0, abs=0.05)
+    assert scores.request_rate_change == pytest.approx(0.0, abs=0.05)
+
+
+def test_a_release_that_stays_slow_is_slower() -> None:
+    windows = replace(answers(Windows(), "1", range(100), lambda _: 1000), scores=None)
+    scores = answers(windows, "2", range(100, 150), lambda _: 3000).scores
+    assert scores is not None
+    assert scores.latency_log_ratio == pytest.approx(math.log(3), abs=0.1)
+
+
+def test_errors_of_the_warm_up_count() -> None:
+    windows = replace(answers(Windows(), "1", range(100), lambda _: 1000), scores=None)
+    broken = replace(grown(40), errors=40)
+    windows = advance(windows, serving_model("2"), broken, 101.0)
+    scores = answers(windows, "2", range(102, 150), lambda _: 1000).scores
+    assert scores is not None
+    assert scores.error_rate_delta is not None
+    assert scores.error_rate_delta > 0.05
+
+
+def test_a_new_process_warms_up_and_the_switch_of_another_model_does_too() -> None:
+    windows = replace(answers(Windows(), "1", range(100), lambda _: 1000), scores=None)
+    cold = grown(50, latency={bucket(3000): 50})
+    anew = advance(windows, serving_model("1"), cold, 101.0, is_new_process=True)
+    beside = advance(end(windows, 100.0, (DETECTOR,)), serving_model("1"), cold, 101.0)
+    for begun in (anew, beside):
+        scores = answers(begun, "1", range(131, 150), lambda _: 1000).scores
+        assert scores is not None
+        assert scores.latency_log_ratio == pytest.approx(0.0, abs=0.05)
+
+
 DETECTOR = Switch(model="detector", release="2")
 FACES = Switch(model="faces", release="3")
 
 
 def test_scores_across_the_switch_of_another_model_name_it_and_wait_to_be_reported() -> None:
     windows = after(Windows(), "1", limits.WINDOW_LEAST_REQUESTS, 10.0)
-    windows = after(end(windows, 20.0, (DETECTOR,)), "1", limits.WINDOW_REQUESTS, 30.0)
+    windows = warmed(end(windows, 20.0, (DETECTOR,)), 50.0)
+    windows = after(windows, "1", limits.WINDOW_REQUESTS, 60.0)
     assert windows.scores is not None
     assert (windows.scores.from_release, windows.scores.to_release) == ("1", "1")
     assert windows.scores.switched == DETECTOR
-    assert after(windows, "1", limits.WINDOW_REQUESTS, 40.0).scores is windows.scores
+    assert after(windows, "1", limits.WINDOW_REQUESTS, 70.0).scores is windows.scores
     reported = replace(windows, scores=None)
-    plain = after(reported, "1", limits.WINDOW_REQUESTS, 40.0).scores
+    plain = after(reported, "1", limits.WINDOW_REQUESTS, 70.0).scores
     assert plain is not None
     assert plain.switched is None
 
@@ -197,19 +261,23 @@ def test_no_scores_span_two_switches_of_other_models(together: bool) -> None:
         windows = after(windows, "1", limits.WINDOW_LEAST_REQUESTS - 1, 25.0)
         windows = end(windows, 30.0, (FACES,))
     assert windows.full is None
-    assert after(windows, "1", limits.WINDOW_REQUESTS, 40.0).scores is None
+    windows = after(warmed(windows, 70.0), "1", limits.WINDOW_REQUESTS, 80.0)
+    assert windows.full is not None
+    assert windows.scores is None
 
 
 def test_a_switch_just_before_the_models_own_leaves_no_baseline() -> None:
     windows = after(Windows(), "1", limits.WINDOW_REQUESTS, 10.0)
     windows = after(end(windows, 20.0, (DETECTOR,)), "1", 1, 25.0)
-    assert after(windows, "2", limits.WINDOW_REQUESTS, 30.0).scores is None
+    windows = after(windows, "2", limits.WINDOW_REQUESTS, 80.0)
+    assert windows.full is not None
+    assert windows.scores is None
 
 
 def test_the_end_of_a_process_keeps_the_switch_before_it() -> None:
     windows = after(Windows(), "1", limits.WINDOW_REQUESTS, 10.0)
     windows = end(end(windows, 20.0, (DETECTOR,)), 21.0)
-    scores = after(windows, "1", limits.WINDOW_REQUESTS, 30.0).scores
+    scores = after(warmed(windows, 60.0), "1", limits.WINDOW_REQUESTS, 70.0).scores
     assert scores is not None
     assert scores.switched == DETECTOR
 

@@ -5,13 +5,21 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from edgefleet.agent import limits, trial
-from edgefleet.agent.state import Attempt, Mark, Neighbour, QualityWindow, Watch
+from edgefleet.agent import limits, load, trial
+from edgefleet.agent.state import (
+    Attempt,
+    Load,
+    LoadMark,
+    Mark,
+    Neighbour,
+    QualityWindow,
+    Watch,
+)
 from edgefleet.agent.trial import HEALTHY, INTERRUPTED, Sick, Watching
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Reason, Sketches
 from edgefleet.protocol.release import Quality
-from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.protocol.serving import CpuUse, LiveStats, ServingStatus
 from support.agent_world import serving, serving_model, trial_crashed
 
 CONFIRM_S = 60.0
@@ -142,14 +150,49 @@ NEIGHBOUR = Neighbour(
 )
 
 
-def beside(requests: int, errors: int, us: int, *, release: str = "7") -> object:
-    """The finding on a sound release in trial, beside a model that served these requests."""
-    watch = trial.begin(ATTEMPT, serving("2"), 0.0, (NEIGHBOUR,))
+TRIAL_S = 40.0  # after the activation
+
+
+def cpu(status: ServingStatus, machine_s: float, serving_s: float, worker_s: float = 0.0):
+    """The status with these CPU counters, on two cores."""
+    mine, *others = status.models
+    mine = replace(mine, worker_cpu_s=worker_s)
+    counters = CpuUse(machine_s=machine_s, serving_s=serving_s, cores=2)
+    return replace(status, cpu=counters, models=(mine, *others))
+
+
+def beside(
+    requests: int,
+    errors: int,
+    us: int,
+    *,
+    release: str = "7",
+    trial_cores: float = 1.5,
+    other_cores: float = 0.2,
+    before: tuple[float, float] | None = (0.2, 0.1),
+) -> object:
+    """The finding on a sound release in trial, beside a model that served these requests.
+
+    ``before`` are the cores that other programs and serving used in the minute before the trial;
+    the trial uses ``trial_cores``, the other programs ``other_cores``.
+    """
+    marks = ()
+    begun, spent, mine = serving("2"), 0.0, 0.0
+    if before is not None:
+        spent, mine = 60 * before[0], 60 * before[1]
+        zero = CpuUse(machine_s=0.0, serving_s=0.0, cores=2)
+        marks = (LoadMark(at=-60.0, pid=100, cpu=zero),)
+        begun = cpu(serving("2"), spent + mine, mine, worker_s=3.0)
+    watch = trial.begin(ATTEMPT, begun, 0.0, (NEIGHBOUR,), marks)
     sketches = Sketches(latency={bucket(us): requests})
     stats = LiveStats(requests=500 + requests, errors=10 + errors, sketches=sketches)
-    other = replace(serving_model(release, model="detector"), stats=stats)
+    own = replace(serving_model(release, model="detector"), stats=stats)
     status = serving("2")
-    return judge(replace(status, models=(*status.models, other)), 1.0, watch)
+    if before is not None:
+        served = mine + TRIAL_S * (before[1] + trial_cores)
+        machine = spent + served + TRIAL_S * other_cores
+        status = cpu(status, machine, served, 3.0 + TRIAL_S * trial_cores)
+    return judge(replace(status, models=(*status.models, own)), TRIAL_S, watch)
 
 
 def test_a_trial_that_harms_another_model_fails() -> None:
@@ -159,6 +202,49 @@ def test_a_trial_that_harms_another_model_fails() -> None:
     assert isinstance(beside(100, 0, 2000), Watching), "slower, but within the limit"
     few = limits.NEIGHBOUR_REQUESTS - 1
     assert isinstance(beside(few, few, 9000), Watching), "too few requests to judge"
+
+
+@pytest.mark.parametrize(("errors", "us"), [(0, 4000), (8, 1000)])
+def test_a_trial_is_not_blamed_for_the_load_of_other_programs(errors: int, us: int) -> None:
+    assert reason(beside(100, errors, us)) is Reason.NEIGHBOUR
+    begun = beside(100, errors, us, trial_cores=0.3, other_cores=1.6)
+    assert isinstance(begun, Watching), "a program began that takes both cores"
+    more = beside(100, errors, us, trial_cores=0.8, other_cores=1.1)
+    assert isinstance(more, Watching), "the other programs grew by more than the trial"
+    always = beside(100, errors, us, trial_cores=0.9, other_cores=1.0, before=(1.0, 0.1))
+    assert reason(always) is Reason.NEIGHBOUR, "they have always used one core"
+
+
+@pytest.mark.parametrize(("errors", "us"), [(0, 4000), (8, 1000)])
+def test_a_trial_that_leaves_cores_free_is_not_blamed(errors: int, us: int) -> None:
+    small = beside(100, errors, us, trial_cores=0.05)
+    assert isinstance(small, Watching)
+    half = beside(100, errors, us, trial_cores=0.5)
+    assert isinstance(half, Watching), "of 1.7 free cores it took 0.5"
+    assert isinstance(beside(100, errors, us, before=None), Watching), "the CPU is not known"
+
+
+def test_a_trial_is_not_blamed_for_the_work_that_it_took_over() -> None:
+    """The release before it used as many cores, in the shared process."""
+    marks = (LoadMark(at=-60.0, pid=100, cpu=CpuUse(machine_s=0.0, serving_s=0.0, cores=1)),)
+    earlier = load.before(marks, cpu(serving("2"), 54.0, 48.0), 0.0)
+    assert earlier == Load(cores=2, other=pytest.approx(0.1), serving=pytest.approx(0.8))
+    assert not load.is_cause(earlier, Load(cores=1, other=0.1, serving=0.85), 0.7)
+    assert load.is_cause(earlier, Load(cores=1, other=0.0, serving=1.0), 0.7)
+
+
+def test_the_load_before_a_trial_is_without_the_load_of_its_release() -> None:
+    marks: tuple[LoadMark, ...] = ()
+    for now in range(0, 100, 5):
+        marks = load.follow(marks, cpu(serving("1"), 0.2 * now, 0.1 * now), float(now))
+    assert [mark.at for mark in marks] == [0.0, 60.0]
+    loaded = cpu(serving("2"), 0.2 * 100 + 30, 0.1 * 100 + 30)
+    found = load.before(marks, loaded, 100.0)
+    assert found == Load(cores=2, other=pytest.approx(0.1), serving=pytest.approx(0.1))
+    assert load.follow(marks, replace(loaded, pid=101), 101.0) == (
+        LoadMark(at=101.0, pid=101, cpu=loaded.cpu),
+    ), "a new process has new counters"
+    assert load.before((), loaded, 100.0) is None
 
 
 def test_another_model_that_was_switched_in_between_is_not_compared() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgefleet.cli.rollout.dry_run import trial_lines, try_plan
-from edgefleet.protocol.device import ModelReport
+from edgefleet.protocol.device import ModelReport, Phase
 from edgefleet.protocol.operator import FleetGroup, PlanFleet
 from edgefleet.protocol.version import PROTOCOL
 from edgefleet.rollout.plan_fleet import compose
@@ -71,6 +71,32 @@ def test_devices_that_get_the_model_for_the_first_time_are_counted() -> None:
     lines = trial_lines(try_plan(spec, found, manifest), "detector")
     assert "adds        model detector to 1 device (1 already run it)" in lines
     assert "28 agent_one_model" in "".join(lines)
+
+
+def test_what_the_devices_run_now_is_said() -> None:
+    fleet = fleet_of(40)
+    fleet.publish("1b")
+    for number in (1, 2, 3):
+        fleet.devices[f"d{number}"].protocol = PROTOCOL
+        fleet.devices[f"d{number}"].beside = (ModelReport(model="detector", release="4"),)
+    fleet.add_release(fake_manifest("detector", "4", ["generic_x86"], now=0))
+    fleet.tick(60)
+    for row in (5, 6):
+        fleet.engine.fleet.observe(row, fleet.now, model="digits", release="1b", phase=Phase.IDLE)
+    spec = read_plan(["2"])
+    found = compose(
+        fleet.engine.fleet, spec, MANIFEST, np.zeros(0, np.int64), interval_s=60, now=fleet.now
+    )
+    assert (found.replaced, found.beside) == ({"1": 28, "1b": 2}, {"detector 4": 3})
+    lines = trial_lines(try_plan(spec, found, MANIFEST), "digits")
+    assert "replaces    digits 1 on 28, 1b on 2 devices" in lines
+    assert "beside      detector 4 on 3 (other models, which stay)" in lines
+
+
+def test_approvals_are_said_with_the_duration() -> None:
+    found = found_by("--approval-people", "1")
+    lines = trial_lines(try_plan(read_plan(["2", "--approval-people", "1"]), found, MANIFEST), "m")
+    assert "with 1 approval, each 1m30s after it is due" in "".join(lines)
 
 
 def test_the_selector_narrows_what_is_found() -> None:

@@ -24,7 +24,7 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints.label_budget import Budgets
 from edgefleet.rollout.constraints.pace import StartRate, TokenBucket
 from edgefleet.rollout.constraints.reservations import Reservations
-from edgefleet.testing import Behaviour, MemoryHub
+from edgefleet.testing import MemoryHub
 from support.fleets import CheckedFleet, memory_hub, new_device
 from support.plans import MODEL, outcome, spec
 
@@ -276,26 +276,6 @@ def test_patience_does_not_run_while_no_window_is_open():
     assert view.why.waits[0].until == (fleet.now // day) * day + 2 * 3600
     fleet.jump((fleet.now // day) * day + 2 * 3600 - 1 - fleet.now)
     assert fleet.finish(rollout).exposed == 20
-
-
-def test_a_device_that_rolled_back_two_releases_is_quarantined_until_an_operator_clears_it():
-    fleet = CheckedFleet(3)
-    for release in "123":
-        fleet.publish(release, Behaviour(fails=0 if release == "3" else 1))
-    for release in "12":
-        fleet.finish(fleet.start(spec(release, 100)))
-    rollout = fleet.start(spec("3", 100))
-    fleet.tick(1)
-    assert fleet.engine.quarantined_models(0) == ("digits",)
-    assert fleet.engine.quarantined_rows("digits").tolist() == [0, 1, 2]
-    start = outcome(rollout, "3", STARTED)
-    assert fleet.engine.admission.offers(0, fleet.now) == ()
-    assert not fleet.engine.admission.admit(0, start, fleet.now)
-    assert fleet.engine.why_device(0, fleet.now).waits[-1].code is WaitCode.QUARANTINED
-    waits = {wait.code: wait for wait in fleet.why(rollout).waits}
-    assert waits[WaitCode.QUARANTINED].devices == 3
-    fleet.engine.unquarantine("digits", 0, fleet.engine.rollbacks("digits", 0))
-    assert fleet.engine.admission.admit(0, start, fleet.now)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from random import Random
 
+import numpy as np
+import pytest
 from msgspec.structs import replace
 
+from edgefleet.protocol.bins import bucket, upper_edge_us
 from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Telemetry
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.evidence.cohorts import Cohorts, Figures
@@ -115,12 +118,28 @@ def test_a_device_above_a_limit_is_counted_by_what_it_said_last():
     cohorts = Cohorts()
     slow = replace(telemetry(100, 0.9, 150_000), memory_mib=60, errors=10)
     cohorts.add_canary(1, slow, GATE, 64)
+    seen = cohorts.limits()
+    assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 0, 1, 1)
+    cohorts.add_canary(1, slow, GATE, 64)  # its first report may be that of the warm-up
     cohorts.add_canary(2, replace(slow, requests=5), GATE, 64)  # too few scores
     seen = cohorts.limits()
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 1, 1, 1)
     cohorts.add_canary(1, telemetry(100, 0.9, 1000), GATE, 64)
     seen = cohorts.limits()
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 0, 0, 0)
+
+
+def test_the_warm_up_of_a_release_is_not_above_the_limit_of_latency():
+    """The report of a minute says what it was asked for in it, not since the release was loaded."""
+    cohorts = Cohorts()
+    cold = replace(telemetry(100, 0.9, 150_000), sketches=Sketches(latency={bucket(150_000): 100}))
+    warm = replace(cold, sketches=Sketches(latency={bucket(50_000): 100}))
+    rows = np.arange(5)
+    for report in (cold, warm):
+        cohorts.add_canaries(rows, report, GATE, 64)
+        assert (cohorts.limits().devices, cohorts.limits().latency) == (5, 0)
+    cohorts.add_canaries(rows, cold, GATE, 64)
+    assert cohorts.limits().latency == 5
 
 
 def test_one_device_that_claims_a_million_scores_does_not_make_the_mean():
@@ -257,3 +276,37 @@ def test_heavy_tails_of_traffic_are_no_fall() -> None:
         assert found.pairs == 200
         failed += found.e_value >= 1100
     assert failed == 0
+
+
+@pytest.mark.parametrize("in_a_batch", [False, True])
+def test_one_busy_device_moves_no_figure_that_is_shown(in_a_batch: bool):
+    """99 devices with 100 fast requests each, and one with ten million slow ones that fail."""
+
+    def report(requests: int, latency_us: int, errors: int, top: int) -> Telemetry:
+        said = Sketches(
+            latency={bucket(latency_us): requests},
+            classes=tuple(requests if place == top else 0 for place in range(2)),
+        )
+        return replace(telemetry(requests, 0.8, latency_us), errors=errors, sketches=said)
+
+    figures = Figures()
+    quiet, busy = report(100, 2_000, 1, 0), report(10_000_000, 90_000, 5_000_000, 1)
+    if in_a_batch:
+        figures.add_all(np.arange(99), quiet)
+    else:
+        for row in range(99):
+            figures.add(row, quiet)
+    assert figures.cohort().latency_us_p95 == upper_edge_us(bucket(2_000))
+    figures.add(99, busy)
+    cohort = figures.cohort()
+    assert cohort.latency_us_p95 == upper_edge_us(bucket(2_000))
+    assert cohort.classes[:2] == (9_900, 100)
+    assert cohort.error_share == pytest.approx((0.99 * 0.01) + (0.01 * 0.5))
+    assert (cohort.requests, cohort.errors) == (10_009_900, 5_000_099)  # the totals
+
+
+def test_a_share_of_a_busy_report_is_not_lost():
+    figures = Figures()
+    said = Sketches(latency={10: 999_000, 200: 1_000})
+    figures.add(0, replace(telemetry(1_000_000, 0.8, 10), errors=1_000, sketches=said))
+    assert figures.cohort().error_share == pytest.approx(0.001)

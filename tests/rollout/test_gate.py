@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
+from edgefleet.protocol.metrics import CHANGES
 from edgefleet.protocol.rollout import (
     Boundary,
     Cohort,
@@ -14,6 +15,8 @@ from edgefleet.protocol.rollout import (
     Verdict,
 )
 from edgefleet.rollout.evidence.gate import judge
+from edgefleet.rollout.evidence.sequential import e_value
+from edgefleet.rollout.limits import ALPHA_LEAST
 
 SPEC = GateSpec(min_sample=5, soak_s=60, patience_s=600, silence_s=100, confirm_after_s=30)
 OPENED = 1000.0
@@ -310,6 +313,31 @@ def test_the_most_frequent_cause_comes_before_the_statistics():
     )
 
 
-def test_a_wave_of_which_nobody_told_the_quality_says_so():
-    assert "No device reported its serving quality." in say(counts(cut=10, healthy=10)).text
-    assert "No device reported" not in say(quality("latency", 1)).text
+NOTHING_KNOWN = "The release served no requests, so nothing is known of its quality."
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "requests", "neighbour_latency"])
+def test_what_was_not_asked_on_live_requests_is_no_quality(metric: str):
+    """Golden accuracy, traffic and other models say nothing about the answers of the release."""
+    evidence = counts(cut=10, healthy=10)
+    assert NOTHING_KNOWN in say(evidence).text
+    found = replace(evidence, quality=(Difference(metric=metric, pairs=10),))
+    assert NOTHING_KNOWN in say(found).text
+    few = replace(found, canary=Cohort(requests=30), control=Cohort(requests=900))
+    assert "Its requests were too few to judge its quality." in say(few).text
+    limits = replace(few, limits=LimitCounts(devices=3))
+    assert "compared with the limits of the plan, not with a control" in say(limits).text
+
+
+def test_quality_that_was_compared_is_not_called_unknown():
+    assert say(quality("latency", 1)).text.startswith("0 of 10 devices failed. The wave must")
+    assert (
+        "Its quality is judged from 50 requests on" in say(quality("latency", 1, requests=9)).text
+    )
+
+
+@pytest.mark.parametrize("metric", [metric.key for metric in CHANGES])
+def test_the_least_alpha_of_a_plan_leaves_every_test_able_to_fail(metric: str):
+    spec = GateSpec(alpha=ALPHA_LEAST, max_request_drop=0.5)
+    sure = quality(metric, e_value(1e6))
+    assert judge(sure, spec, opened_at=0, before=None, now=10).verdict is Verdict.FAIL

@@ -9,26 +9,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger, standing_of
+from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding, Ledger, standing_of
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 from support.plans import COURSE, outcome
 
 Report = tuple[int, OutcomeKind, int]
 REPORTS = st.lists(
     st.tuples(st.integers(0, 30), st.sampled_from(list(OutcomeKind)), st.integers(1, 3)),
-    max_size=60,
+    max_size=90,
     unique=True,
 )
 
 
 def of_attempt(kind: OutcomeKind, attempt: int, reason: str = "") -> Outcome:
-    return msgspec.structs.replace(outcome("ro", "1", kind, reason=reason), attempt=attempt)
+    sent = outcome("ro", "1", kind, reason=reason)
+    return msgspec.structs.replace(sent, id=f"{kind}-{attempt}", attempt=attempt)
 
 
 def tally(reports: list[Report]) -> tuple[object, ...]:
     ledger = Ledger(3, COURSE)
     for row, kind, attempt in reports:
-        ledger.record(row, of_attempt(kind, attempt, f"{kind}!"), row % 3)
+        ledger.record(row, of_attempt(kind, attempt, f"{kind} {attempt} {row}"), row % 3)
     return (
         [ledger.count(standing) for standing in DeviceStanding],
         ledger.exposed,
@@ -134,7 +135,7 @@ def test_a_withdrawn_start_leaves_no_place_and_no_release(withdrawn_first: bool)
         0,
         0,
     )
-    assert not ledger.excluded(np.arange(1)).any()
+    assert not ledger.have(np.arange(1), EXCLUDED).any()
 
 
 def test_a_start_after_a_withdrawn_one_counts():

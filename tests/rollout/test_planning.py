@@ -70,6 +70,8 @@ def test_one_wave_of_less_than_everyone_is_fine(fleet: CheckedFleet):
         ({"patience_s": -1}, "gate.patience_s"),
         ({"max_confidence_drop": 2}, "gate.max_confidence_drop"),
         ({"min_requests": 0}, "gate.min_requests"),
+        ({"alpha": 1e-11}, "gate.alpha"),
+        ({"alpha": 0}, "gate.alpha"),
     ],
 )
 def test_a_bad_gate(fleet: CheckedFleet, change: dict[str, float], field: str):

@@ -4,11 +4,12 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.device import OutcomeKind
-from edgefleet.protocol.rollout import RolloutView, Status
+from edgefleet.protocol.rollout import RolloutView, Status, Verb
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 from edgefleet.testing import FakeDevice, Fate
-from support.fleets import CheckedFleet
+from support.fleets import CheckedFleet, memory_hub
 from support.plans import GATE, MODEL, START, outcome, spec
 
 
@@ -45,6 +46,30 @@ def test_a_new_engine_shows_what_the_old_one_showed(ticks: int, reverse: bool):
     fleet.restart(reverse=reverse)
     hear_again(fleet)
     assert [fleet.view(state.id) for state in fleet.engine.states()] == before
+
+
+def test_a_replay_in_any_order_gives_the_same_reasons_and_accuracy():
+    """Each device reports another accuracy; more reasons than are kept; two failures of one."""
+    hub = memory_hub(80, "1", "2")
+    rollout = hub.start(spec("1", 100))
+    hub.command(rollout, Verb.ADVANCE)
+    rollout = hub.start(spec("2", 100))
+    for row in range(40):
+        sent = outcome(rollout, "2", OutcomeKind.CONFIRMED)
+        drop = 0.001 * (row % 7)
+        hub.record(row, replace(sent, id=f"{row}", accuracy=0.9 - drop, accuracy_before=0.9))
+    for row in range(40, 80):
+        sent = outcome(rollout, "2", OutcomeKind.TRIAL_FAILED, reason=f"r{row}")
+        hub.record(row, replace(sent, id=f"{row}", attempt=2))
+    early = outcome(rollout, "2", OutcomeKind.TRIAL_FAILED, reason="r0")
+    hub.record(79, replace(early, id="early", attempt=1))
+    before = hub.view(rollout).evidence
+    assert (before.quality[0].metric, before.quality[0].pairs) == ("accuracy", 40)
+    assert before.reasons["other"] == 40 - REASONS_PER_ROLLOUT
+    assert "r79" not in before.reasons
+    hub.restart(reverse=True)
+    after = hub.view(rollout).evidence
+    assert (after.reasons, after.quality) == (before.reasons, before.quality)
 
 
 def ending(view: RolloutView) -> tuple[object, ...]:

@@ -3,12 +3,12 @@
 import pytest
 from msgspec.structs import replace
 
-from edgefleet.protocol.device import OutcomeKind
+from edgefleet.protocol.device import OutcomeKind, Phase
 from edgefleet.protocol.rollout import ExposureSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitCode
 from edgefleet.testing import Behaviour, FakeDevice, Fate
-from support.fleets import CheckedFleet, new_device
-from support.plans import GATE, spec
+from support.fleets import CheckedFleet, memory_hub, new_device
+from support.plans import GATE, MODEL, outcome, spec
 from support.waiting import until
 
 
@@ -296,6 +296,33 @@ def test_the_first_release_has_no_earlier_one_and_why_names_it():
     assert (view.status, view.previous) == (Status.REVERTED, None)
     assert view.why.waits[-1].code is WaitCode.NO_PREVIOUS_RELEASE
     assert "--release RELEASE" in view.why.waits[-1].text
+
+
+def test_the_revert_of_a_first_release_says_how_many_devices_keep_it():
+    fleet = CheckedFleet(20)
+    fleet.publish("1")
+    rollout = fleet.start(spec("1", 100))
+    fleet.finish(rollout)
+    fleet.command(rollout, Verb.REVERT)
+    assert "Devices that keep the release: 20." in fleet.why(rollout).line
+    view = fleet.finish(rollout)
+    assert view.text.endswith("20 devices keep the release, without a previous one to return to.")
+    assert fleet.on_release() == {"1": 20}
+
+
+def test_a_revert_says_how_many_devices_keep_the_release_by_another_rollout():
+    hub = memory_hub(4, "1", "2")
+    for row in range(4):
+        hub.engine.fleet.observe(row, hub.now, model=MODEL, release="2", phase=Phase.IDLE)
+    first = hub.start(spec("2", 100))
+    hub.record(3, outcome(first, "2", OutcomeKind.TRIAL_FAILED))
+    hub.command(first, Verb.ADVANCE)
+    hub.command(hub.start(replace(spec("2", 100), again="a new lens")), Verb.ADVANCE)
+    hub.command(first, Verb.REVERT)
+    hub.evaluate()
+    view = hub.view(first)
+    assert view.status is Status.REVERTED
+    assert view.text.endswith("4 devices keep the release, which another rollout gives.")
 
 
 def test_newcomers_wait_for_the_next_wave_and_the_wave_of_everyone_takes_them():

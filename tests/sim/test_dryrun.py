@@ -1,7 +1,15 @@
 import pytest
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.rollout import PaceSpec, RolloutSpec, WaveSpec, WindowSpec
+from edgefleet.protocol.rollout import (
+    ApprovalSpec,
+    ExposureSpec,
+    GateSpec,
+    PaceSpec,
+    RolloutSpec,
+    WaveSpec,
+    WindowSpec,
+)
 from edgefleet.sim.virtual.dry_run import FleetToTry, group_devices, predict
 from edgefleet.sim.virtual.releases import manifest
 from edgefleet.sim.virtual.run import START
@@ -66,3 +74,27 @@ def test_what_cannot_be_planned_is_refused_as_by_the_hub() -> None:
 def test_devices_that_are_alike_are_one_group() -> None:
     alike = [("jetson", {"site": "a", "zone": "1"}), ("jetson", {"zone": "1", "site": "a"})]
     assert [group.devices for group in group_devices([*alike, ("x86", {})])] == [2, 1]
+
+
+@pytest.mark.parametrize("confirm_after_s", [5, 20, 59])
+def test_short_trials_are_seen_between_the_points_of_the_curve(confirm_after_s: float) -> None:
+    wanted = plan(gate=GateSpec(confirm_after_s=confirm_after_s))
+    found = predict(wanted, fleet(400), MANIFEST, seed=7, now=START)
+    assert 10 <= found.most_in_trial <= 400 / 2
+    assert found.ends == "completed"
+
+
+def test_no_more_are_in_trial_than_the_plan_allows() -> None:
+    wanted = plan(100, exposure=ExposureSpec(first=7, growth=0))
+    assert predict(wanted, fleet(100), MANIFEST, seed=7, now=START).most_in_trial == 7
+
+
+@pytest.mark.parametrize(("people", "each_wave", "approvals"), [(1, False, 1), (2, True, 6)])
+def test_approvals_are_part_of_the_duration(people: int, approvals: int, *, each_wave: bool):
+    at_once = predict(plan(), fleet(300), MANIFEST, seed=7, now=START)
+    asked = plan(approval=ApprovalSpec(people=people, each_wave=each_wave))
+    found = predict(asked, fleet(300), MANIFEST, seed=7, now=START)
+    assert (found.approvals, at_once.approvals) == (approvals, 0)
+    assert at_once.duration_s is not None
+    assert found.duration_s is not None
+    assert found.duration_s >= at_once.duration_s + (approvals - 1) * found.approval_s

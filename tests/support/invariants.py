@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from edgefleet.base.ids import device_hash, mix64
-from edgefleet.protocol.device import CheckIn, Offer, OutcomeKind
+from edgefleet.protocol.device import CheckIn, Offer, Outcome, OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.testing import FakeFleet
@@ -32,7 +32,7 @@ class Invariants:
         self.fleet = fleet
         self._heard_at: dict[int, float] = {}
         self._were_silent: set[tuple[int, str]] = set()  # row and id of what it reported at last
-        self._ended_badly: set[tuple[int, str]] = set()  # row and release
+        self._ended_badly: dict[tuple[int, str], list[Outcome]] = {}  # by row and release
         self._cuts: set[tuple[str, str]] = set()  # rollout and threshold of each cut
         self._read = 0  # outcomes of the fleet that are in ``_ended_badly``
 
@@ -47,11 +47,25 @@ class Invariants:
         """Call after each offer."""
         for stored in self.fleet.outcomes[self._read :]:
             if stored.outcome.kind in _ENDED_BADLY:
-                self._ended_badly.add((stored.row, stored.outcome.release))
+                known = self._ended_badly.setdefault((stored.row, stored.outcome.release), [])
+                known.append(stored.outcome)
         self._read = len(self.fleet.outcomes)
-        if offer.action == "install" and (row, offer.release) in self._ended_badly:
+        if offer.action != "install":
+            return
+        by = self.fleet.engine.rollout(offer.rollout).state
+        ended = self._ended_badly.get((row, offer.release), ())
+        if any(self._excludes(outcome, by) for outcome in ended):
             name = self.fleet.by_row[row].name
             raise BrokenError(f"{name} is offered {offer.release} again")
+
+    def _excludes(self, outcome: Outcome, by: RolloutState) -> bool:
+        """True if the device that reported it must not get the release from this rollout."""
+        earlier = self.fleet.engine.rollout(outcome.rollout).state
+        if earlier.id == by.id:
+            return True
+        if by.spec.again and earlier.created_at < by.created_at:
+            return False
+        return outcome.kind is not OutcomeKind.REVERTED or earlier.reason != "by_hand"
 
     def check(self) -> None:
         """Call after each evaluation."""
@@ -145,8 +159,12 @@ class Invariants:
                 raise BrokenError(f"closed {wave.closed_at - max(said)} s after the last report")
 
     def _check_reverted(self, state: RolloutState) -> None:
-        if state.previous is None:
-            return
+        newer = (other for other in self.fleet.engine.states() if other.id != state.id)
+        if state.previous is None or any(
+            other.spec.release == state.spec.release and other.created_at > state.created_at
+            for other in newer
+        ):
+            return  # it has no previous release, or a second chance
         for row in self.rows_that(state.id, _EXPOSING):
             device = self.fleet.by_row[row]
             online = not device.dead and not device.is_offline(self.fleet.now)

@@ -285,6 +285,13 @@ def test_a_rollout_that_adds_its_model_counts_the_devices(page: SignedIn) -> Non
     assert "2 <code>no_variant</code>" in text
 
 
+def test_a_second_chance_shows_its_reason(page: SignedIn) -> None:
+    view = rollout_in(Status.RUNNING)
+    plan = msgspec.structs.replace(view.plan, again="the <lens> is clean")
+    page.reads.put(msgspec.structs.replace(view, plan=plan))
+    assert "<dd>the &lt;lens&gt; is clean</dd>" in page.get("/rollouts/ro-running").text
+
+
 def test_the_fleet_page_counts_devices_and_rollouts_by_model(several: SignedIn) -> None:
     text = several.get("/").text
     assert 'href="/devices?runs=digits">967 online</a>' in text

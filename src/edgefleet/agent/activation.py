@@ -7,7 +7,7 @@ last part of the step.
 
 from typing import Final
 
-from edgefleet.agent import isolation, limits, trial
+from edgefleet.agent import isolation, limits, load, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
@@ -189,7 +189,7 @@ def _watch_of(context: StepContext, status: ServingStatus) -> Watch:
         for name in device.models
         if name != context.model and (found := _neighbour(device.model(name)))
     )
-    return trial.begin(context.attempt, status, device.now, neighbours)
+    return trial.begin(context.attempt, status, device.now, neighbours, device.soft.load)
 
 
 def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None:
@@ -297,7 +297,7 @@ def _incumbent_confidence(context: StepContext) -> float | None:
 
 
 def _count_served(device: DeviceContext, status: ServingStatus) -> None:
-    device.forgettable(serving=status)
+    device.forgettable(serving=status, load=load.follow(device.soft.load, status, device.now))
     for own in status.models:
         if own.model not in device.models:
             continue
@@ -305,7 +305,8 @@ def _count_served(device: DeviceContext, status: ServingStatus) -> None:
         soft = context.soft
         grown = tally.growth(soft.mark, status.pid, own)
         tallies, mark = tally.fold(soft.tallies, status.pid, own, grown)
-        windows = window.advance(soft.windows, own, grown, device.now)
+        is_new = soft.mark is not None and soft.mark.pid != status.pid
+        windows = window.advance(soft.windows, own, grown, device.now, is_new_process=is_new)
         context.forgettable(tallies=tallies, mark=mark, windows=windows)
 
 

@@ -17,6 +17,7 @@ SPOOL_OUTCOMES: Final = 64
 WINDOW_REQUESTS: Final = 100  # in a full window
 WINDOW_LEAST_REQUESTS: Final = 20  # in a full window that is older than WINDOW_S
 WINDOW_S: Final = 120.0
+WARM_UP_S: Final = 30.0  # after a switch: caches fill, so latencies are not comparable
 LATENCY_BUCKETS: Final = 64  # in a sketch, at most
 TALLIES: Final = 3  # releases of a model with unsent telemetry, at most
 
@@ -33,6 +34,10 @@ TRIAL_STRETCH: Final = 4.0  # a trial fails after this many confirm times (and t
 TRIAL_SLACK_S: Final = 30.0
 NEIGHBOUR_REQUESTS: Final = 30  # of another model in a trial, before it is judged
 NEIGHBOUR_SLOWDOWN: Final = 3.0  # largest ratio of another model's p95 latencies, after and before
+LOAD_SPAN_S: Final = 60.0  # between the readings of the CPU that a trial is compared with
+LOAD_LEAST_S: Final = 2.0  # shortest time over which CPU is compared
+LOAD_LEAST_CORES: Final = 0.1  # smallest growth by which a trial can harm other models
+LOAD_SHARE: Final = 0.5  # of the cores that were free without it, taken by a trial that harms
 FOREIGN_FAILURES: Final = 3  # of an Apply, due to another model, until the trial ends
 
 # The serving process.

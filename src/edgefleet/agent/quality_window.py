@@ -14,26 +14,42 @@ from edgefleet.agent.state import Mark, QualityWindow, Windows
 from edgefleet.agent.telemetry import growth
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.bins import upper_edge_us
-from edgefleet.protocol.device import Scores, Switch
+from edgefleet.protocol.device import Scores, Sketches, Switch
 from edgefleet.protocol.serving import LiveStats, ModelStatus
 
 
-def advance(windows: Windows, status: ModelStatus, grown: LiveStats, now: float) -> Windows:
-    """Count ``grown``, the requests since the last probe of the release in ``status``."""
+def advance(
+    windows: Windows,
+    status: ModelStatus,
+    grown: LiveStats,
+    now: float,
+    *,
+    is_new_process: bool = False,
+) -> Windows:
+    """Count ``grown``, the requests since the last probe of the release in ``status``.
+
+    After a switch, and in a new process, the latencies of the warm-up are left out.
+    """
     filling, full = windows.filling, windows.full
+    is_warming = is_new_process
     if filling is not None and filling.release != status.release:
         # The requests up to the switch are the baseline of the new release.
-        if filling.requests >= limits.WINDOW_LEAST_REQUESTS:
+        if filling.timed >= limits.WINDOW_LEAST_REQUESTS:
             full = replace(filling, until=now)
         elif filling.switched is not None:
             full = None  # the comparison would span two switches
-        filling = None
+        filling, is_warming = None, True
     if filling is None:
         filling = QualityWindow(release=status.release, since=now, opened=now, early=grown.requests)
+    if is_warming:
+        filling = replace(filling, warm_until=now + limits.WARM_UP_S)
+    is_warm = not filling.warm_until
+    if filling.warm_until and now >= filling.warm_until:
+        filling = replace(filling, warm_until=0.0)
     if grown.requests:
-        if not filling.requests:
+        if is_warm and not filling.timed:
             filling = replace(filling, since=now)
-        filling = _add(filling, grown, status.stats)
+        filling = _add(filling, grown, status.stats, is_warm=is_warm)
     ended = replace(filling, until=now)
     following = QualityWindow(release=status.release, since=now, opened=now)
     if grown.requests and _is_full(filling, now):
@@ -61,21 +77,27 @@ def end(windows: Windows, now: float, switches: tuple[Switch, ...] = ()) -> Wind
     if filling is None:
         return windows
     full = windows.full
-    if filling.requests >= limits.WINDOW_LEAST_REQUESTS:
+    if filling.timed >= limits.WINDOW_LEAST_REQUESTS:
         full = replace(filling, until=now)
     elif filling.switched is not None:
         switches = (filling.switched, *switches)
     if len(switches) > 1:
         full = None
     switched = switches[0] if len(switches) == 1 else None
-    following = QualityWindow(release=filling.release, since=now, opened=now, switched=switched)
+    following = QualityWindow(
+        release=filling.release,
+        since=now,
+        opened=now,
+        switched=switched,
+        warm_until=now + limits.WARM_UP_S if switches else filling.warm_until,
+    )
     return replace(windows, filling=following, full=full)
 
 
 def since(mark: Mark, pid: int, status: ModelStatus) -> QualityWindow:
     """The requests of one model since ``mark``, as one window."""
     empty = QualityWindow(release=status.release, since=0.0)
-    return _add(empty, growth(mark, pid, status), status.stats)
+    return _add(empty, growth(mark, pid, status), status.stats, is_warm=True)
 
 
 def compare(before: QualityWindow, after: QualityWindow) -> Scores:
@@ -110,8 +132,8 @@ def _spans_switch(scores: Scores) -> bool:
 
 
 def _is_full(window: QualityWindow, now: float) -> bool:
-    enough = window.requests >= limits.WINDOW_REQUESTS or (
-        window.requests >= limits.WINDOW_LEAST_REQUESTS and now - window.since >= limits.WINDOW_S
+    enough = window.timed >= limits.WINDOW_REQUESTS or (
+        window.timed >= limits.WINDOW_LEAST_REQUESTS and now - window.since >= limits.WINDOW_S
     )
     return enough and now > window.opened  # one probe has no duration, and so no rate
 
@@ -149,15 +171,21 @@ def _requests_per_s(window: QualityWindow) -> float | None:
     return (window.requests - window.early) / lasted_s if lasted_s > 0 else None
 
 
-def _add(window: QualityWindow, grown: LiveStats, stats: LiveStats) -> QualityWindow:
+def _add(
+    window: QualityWindow, grown: LiveStats, stats: LiveStats, *, is_warm: bool
+) -> QualityWindow:
+    found = grown.sketches
+    if not is_warm:
+        found = Sketches(confidence=found.confidence, classes=found.classes, inputs=found.inputs)
     return replace(
         window,
         requests=window.requests + grown.requests,
+        timed=window.timed + grown.requests if is_warm else window.timed,
         errors=window.errors + grown.errors,
         confidence_sum=window.confidence_sum + grown.confidence_sum,
         confidence_count=window.confidence_count + grown.confidence_count,
-        latency_us_p95=stats.latency_us_p95,
-        sketches=bins.plus(window.sketches, grown.sketches),
+        latency_us_p95=stats.latency_us_p95 if is_warm else window.latency_us_p95,
+        sketches=bins.plus(window.sketches, found),
     )
 
 

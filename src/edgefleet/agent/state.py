@@ -23,7 +23,7 @@ from edgefleet.protocol.device import (
     Telemetry,
 )
 from edgefleet.protocol.release import Golden, Quality, ReleaseManifest, Variant
-from edgefleet.protocol.serving import LiveStats, ServingStatus
+from edgefleet.protocol.serving import CpuUse, LiveStats, ServingStatus
 from edgefleet.protocol.wire import Wire
 
 SlotName = Literal["a", "b"]
@@ -117,9 +117,13 @@ class QualityWindow(Wire, frozen=True, kw_only=True):
     The request rate is measured from ``opened``, the end of the window before or the first probe of
     the release, to ``until``. ``early`` requests were found by the first probe: their time is
     unknown. ``switched`` is the switch of another model between the full window before and this.
+    Latencies before ``warm_until`` are left out; those of ``timed`` requests are in. It is 0 once a
+    probe has found the warm-up over.
     """
 
     release: str
+    warm_until: float = 0.0
+    timed: int = 0
     since: float
     opened: float = 0.0
     until: float = 0.0
@@ -148,14 +152,37 @@ class Neighbour(Wire, frozen=True, kw_only=True):
     before: QualityWindow
 
 
+class LoadMark(Wire, frozen=True, kw_only=True):
+    """A reading of the CPU counters. ``pid`` is the serving process that gave it."""
+
+    at: float
+    pid: int
+    cpu: CpuUse
+
+
+class Load(Wire, frozen=True, kw_only=True):
+    """The cores that programs used over a time: those that serve, and the others."""
+
+    cores: int
+    other: float
+    serving: float
+
+
 class Watch(Wire, frozen=True, kw_only=True):
-    """A trial in progress. ``start`` has the counters at its activation."""
+    """A trial in progress. ``start`` has the counters at its activation.
+
+    ``load`` is the CPU that was used before it, and ``load_start`` and ``worker_cpu_s`` are the
+    counters at its activation. None if they are not known.
+    """
 
     since: float
     healthy_since: float
     start: Mark
     missed: int = 0
     neighbours: tuple[Neighbour, ...] = ()
+    load: Load | None = None
+    load_start: LoadMark | None = None
+    worker_cpu_s: float = 0.0
 
 
 class ModelState(Wire, frozen=True, kw_only=True):
@@ -219,6 +246,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     probing: bool = False
     missed: int = 0  # probes in a row that a running process did not answer
     serving: ServingStatus | None = None
+    load: tuple[LoadMark, ...] = ()  # the last two readings, see ``load``
     crashes: Crashes = Crashes()
     reported: str = ""  # the model of the last telemetry; the next model follows
     models: dict[str, ModelSoft] = field(default_factory=dict[str, ModelSoft])

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.agent import limits
+from edgefleet.agent import limits, load
 from edgefleet.agent import quality_window as window
-from edgefleet.agent.state import Attempt, Mark, Neighbour, Watch
+from edgefleet.agent.state import Attempt, LoadMark, Mark, Neighbour, Watch
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import Reason
 from edgefleet.protocol.release import Quality
@@ -43,9 +43,16 @@ INTERRUPTED: Final = Interrupted()
 
 
 def begin(
-    attempt: Attempt, status: ServingStatus, now: float, neighbours: tuple[Neighbour, ...] = ()
+    attempt: Attempt,
+    status: ServingStatus,
+    now: float,
+    neighbours: tuple[Neighbour, ...] = (),
+    marks: tuple[LoadMark, ...] = (),
 ) -> Watch:
-    """Start to watch the release of ``attempt``, and the other models on the device."""
+    """Start to watch the release of ``attempt``, and the other models on the device.
+
+    ``marks`` are readings of the CPU before the activation, the oldest first.
+    """
     mine = model_status(status, attempt.model)
     start = Mark(
         pid=status.pid,
@@ -53,7 +60,15 @@ def begin(
         release=attempt.release,
         stats=mine.stats if mine else LiveStats(),
     )
-    return Watch(since=now, healthy_since=now, start=start, neighbours=neighbours)
+    return Watch(
+        since=now,
+        healthy_since=now,
+        start=start,
+        neighbours=neighbours,
+        load=load.before(marks, status, now),
+        load_start=load.read(status, now),
+        worker_cpu_s=mine.worker_cpu_s if mine else 0.0,
+    )
 
 
 def judge(
@@ -71,7 +86,8 @@ def judge(
     without it; if its error ratio is above MAX_ERROR_RATIO; or if its mean top score is below that
     of the previous release on this device by more than ``quality.max_confidence_drop``. The last
     needs ``quality.min_requests`` scores of both releases. It is also Sick if another model on the
-    device has more errors or far higher latencies than before the trial.
+    device has more errors or far higher latencies than before the trial, and the CPU that the
+    release uses is the cause.
 
     The end of the serving process is not the fault of the release, which runs in a worker: it is
     Interrupted, and watched anew once it is served again.
@@ -92,8 +108,9 @@ def judge(
         return Watching(replace(watch, missed=missed, healthy_since=now))
     if sick := _errors(watch, mine) or _confidence(attempt, quality, watch, mine):
         return sick
-    if status is not None and (sick := _neighbours(watch, status)):
-        return sick
+    harmed = None if status is None else _neighbours(watch, status)
+    if harmed is not None and status is not None and load.blames(watch, status, now):
+        return harmed
     if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
         return HEALTHY
     if sick := _never_healthy(attempt, watch, now):
@@ -141,7 +158,7 @@ def _confidence(
 
 
 def _neighbours(watch: Watch, status: ServingStatus) -> Sick | None:
-    """The first other model that the trial harms: compared with itself before the trial."""
+    """The first other model that got worse: compared with itself before the trial."""
     for neighbour in watch.neighbours:
         start, own = neighbour.start, model_status(status, neighbour.start.model)
         if own is None or own.release != start.release:

@@ -15,6 +15,8 @@ from edgefleet.agent.state import (
     Crashes,
     Ended,
     InstalledRelease,
+    Load,
+    LoadMark,
     Mark,
     ModelSoft,
     ModelState,
@@ -90,6 +92,7 @@ class SoftChanges(TypedDict, total=False):
     probing: bool
     missed: int
     serving: ServingStatus | None
+    load: tuple[LoadMark, ...]
     crashes: Crashes
     reported: str
     models: dict[str, ModelSoft]
@@ -150,6 +153,9 @@ class WatchChanges(TypedDict, total=False):
     start: Mark
     missed: int
     neighbours: tuple[Neighbour, ...]
+    load: Load | None
+    load_start: LoadMark | None
+    worker_cpu_s: float
 
 
 class WindowsChanges(TypedDict, total=False):
@@ -164,6 +170,8 @@ class QualityChanges(TypedDict, total=False):
     """Fields of QualityWindow."""
 
     release: str
+    warm_until: float
+    timed: int
     since: float
     opened: float
     until: float

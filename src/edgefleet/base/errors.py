@@ -128,8 +128,13 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             "Every selected device runs this release or installs it now: plan another release.",
         ),
         "release_failed_before": ErrorKind(
-            _O, 409, _FIX, "This fleet rolled the release back: publish a new release."
+            _O,
+            409,
+            _FIX,
+            "This fleet rolled the release back: publish a new release, or plan it once more with "
+            "`--again REASON`.",
         ),
+        "again_not_needed": ErrorKind(_O, 409, _FIX, "Plan the release without `--again`."),
         "verb_not_now": ErrorKind(
             _O, 409, _FIX, "Run `edgefleet rollout why` to see what the rollout waits for."
         ),

@@ -125,7 +125,9 @@ def _named(device: DeviceView, value: Callable[[DeviceModel], str | None]) -> st
 
 
 def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [("quarantined", f"rolled back two releases of {', '.join(models)}")] if models else []
+    if not models:
+        return []
+    return [("quarantined", f"two different releases of {', '.join(models)} failed on it")]
 
 
 @verb("why", examples=("edgefleet device why cam-0419",))
@@ -190,7 +192,7 @@ def claim(
 )
 @pass_invocation
 def quarantined(invocation: Invocation) -> None:
-    """List quarantined devices: they rolled back two releases of a model.
+    """List quarantined devices: two different releases of a model failed on each.
 
     A quarantined device gets no more releases of that model. Inspect it, then run
     `edgefleet device unquarantine`.

@@ -300,7 +300,7 @@ class Hub:
         return self._engine.freeze
 
     def quarantined(self) -> QuarantinedDevices:
-        """Devices that rolled back two releases of a model.
+        """Devices on which two different releases of a model failed.
 
         The count is complete; at most ``QUARANTINED_SHOWN`` devices are listed.
         """

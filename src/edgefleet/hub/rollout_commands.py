@@ -19,6 +19,7 @@ from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutS
 from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine
+from edgefleet.rollout.plan import second_chance
 
 
 class RolloutCommands:
@@ -121,8 +122,18 @@ class RolloutCommands:
                 about=f"rollout/{state.id}",
                 detail=f"{spec.model} {spec.release} to {spec.selector or 'every device'}",
             )
+            lines = [line]
+            if spec.again:
+                lines.append(
+                    AuditLine(
+                        actor=actor,
+                        action="again",
+                        about=f"rollout/{state.id}",
+                        detail=second_chance(spec),
+                    )
+                )
             await self._store.save_rollout(
-                state.id, _text(state), [line], now, lambda _none: self._engine.load(state)
+                state.id, _text(state), lines, now, lambda _none: self._engine.load(state)
             )
         return state.id
 

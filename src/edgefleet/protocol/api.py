@@ -75,7 +75,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              why.WaitReport, "Why a device runs its release, and what it waits for."),
     Endpoint("quarantined", "GET", "/api/v1/quarantined", "operator", None,
              operator.QuarantinedDevices,
-             "Quarantined devices: they rolled back two releases of a model."),
+             "Quarantined devices: two different releases of a model failed on each."),
     Endpoint("unquarantine", "POST", "/api/v1/devices/{device}/unquarantine", "operator",
              operator.Unquarantine, operator.DeviceView, "Take a device out of quarantine."),
     Endpoint("freeze", "PUT", "/api/v1/freeze", "operator", rollout.Freeze, rollout.Freeze,

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from edgefleet.base.limits import MODELS_PER_DEVICE, NAME_CHARS
+from edgefleet.protocol.bins import upper_edge_us
 from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
 
@@ -197,6 +198,20 @@ class Telemetry(Wire, frozen=True, kw_only=True):
     sketches: Sketches | None = None
     scores: Scores | None = None
     model: Name | None = None
+
+    @property
+    def p95_us(self) -> int:
+        """The 95th percentile of latency in this report, in microseconds.
+
+        ``latency_us_p95`` is that since the release was loaded, its warm-up included.
+        """
+        counts = self.sketches.latency if self.sketches is not None else {}
+        wanted, counted = 0.95 * sum(counts.values()), 0
+        for bucket in sorted(counts):
+            counted += counts[bucket]
+            if counts[bucket] and counted >= wanted:
+                return upper_edge_us(bucket)
+        return self.latency_us_p95
 
 
 class Phase(StrEnum):

@@ -75,11 +75,7 @@ class Side(Protocol):
     """The figures of canary or control that a metric reads: ``protocol.rollout.Cohort``."""
 
     @property
-    def requests(self) -> int: ...
-    @property
-    def errors(self) -> int: ...
-    @property
-    def devices(self) -> int: ...
+    def error_share(self) -> float | None: ...
     @property
     def confidence_mean(self) -> float | None: ...
     @property
@@ -162,11 +158,13 @@ class LimitMetric(Metric):
     """A figure of each device against an absolute limit.
 
     At most ``max_error_rate`` of the devices may exceed it. ``counter`` is the field of
-    ``LimitCounts``. ``exceeds`` gets the report, the limit and the memory limit in MiB.
+    ``LimitCounts``. ``exceeds`` gets the report, the limit and the memory limit in MiB. With
+    ``needs_warmth`` the first report of a device after its switch does not exceed it.
     """
 
     counter: str
     exceeds: Callable[[Telemetry, float, int], bool]
+    needs_warmth: bool = False  # the first report after a switch does not count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,9 +299,7 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         sentence="The share of failed requests grew by " + _CHANGED,
         meaning="the share of failed requests grows by more than 2 points against the control",
         scored=lambda scores: scores.error_rate_delta,
-        figure=Figure(
-            Unit.SHARE, lambda side: side.errors / side.requests if side.requests else None
-        ),
+        figure=Figure(Unit.SHARE, lambda side: side.error_share),
     ),
     ChangeMetric(
         key="confidence", label="Mean confidence", unit=Unit.NUMBER, bound=_CONFIDENCE_DROP,
@@ -379,7 +375,8 @@ LIMITS: Final[tuple[LimitMetric, ...]] = (
         reason="latency", source="telemetry", counter="latency",
         sentence=_ABOVE + "a 95th percentile of latency above {allowed}" + _ABOVE_SHARE,
         meaning="too many devices have a p95 above `max_latency_p95_ms`",
-        exceeds=lambda report, allowed, _: report.latency_us_p95 > allowed * 1_000,
+        exceeds=lambda report, allowed, _: report.p95_us > allowed * 1_000,
+        needs_warmth=True,
     ),
     LimitMetric(
         key="request_error_limit", label="Request errors", unit=Unit.SHARE,

@@ -95,12 +95,12 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     online: bool
     models: tuple[DeviceModel, ...]  # sorted by name
     unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
-    quarantined: tuple[str, ...] = ()  # models of which the device rolled back two releases
+    quarantined: tuple[str, ...] = ()  # models of which two releases failed on the device
     line: str  # why the device runs these releases
 
 
 class QuarantinedDevice(Wire, frozen=True, kw_only=True):
-    """A device in quarantine for ``model``, after ``rollbacks`` rolled-back releases."""
+    """A device in quarantine for ``model``, which failed ``rollbacks`` releases."""
 
     name: str
     model: str
@@ -160,7 +160,9 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     ``offline`` counts those that are offline now. ``ineligible`` counts the selected devices that
     cannot run the release, by reason. ``adds`` counts the devices that do not run the model now,
     ``had_model`` those that do. ``memory_mib`` is what the release may use on a device, by
-    the profile of the selected devices.
+    the profile of the selected devices. ``replaced`` counts the devices that run another release of
+    the model now, by release, and ``beside`` those that run other models, by model and release
+    ("detector 3"). The release displaces none of these other models.
     """
 
     at: float
@@ -171,6 +173,8 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     adds: int = 0
     had_model: int = 0
     memory_mib: dict[str, int] = msgspec.field(default_factory=dict)
+    replaced: dict[str, int] = msgspec.field(default_factory=dict)
+    beside: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class HistoryPoint(Wire, frozen=True, kw_only=True):

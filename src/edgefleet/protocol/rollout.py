@@ -118,6 +118,7 @@ class RolloutSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     approval: ApprovalSpec = ApprovalSpec()
     follow: bool = False  # offer the release also to devices that enrol after the end
     skip_ineligible: bool = False  # exclude devices of profiles without a variant
+    again: Annotated[str, Meta(max_length=500)] = ""  # why a release that failed is planned again
     site_label: str = "site"  # the label that names the site, for bytes_per_s_per_site
     bake_s: float = 86_400.0  # how long the release is judged after the last wave; 0 turns it off
     holdback_percent: float = 1.0  # of the devices: control in the bake, get the release after it
@@ -166,11 +167,16 @@ class Verdict(StrEnum):
 
 
 class Cohort(Wire, frozen=True, kw_only=True):
-    """Serving figures of the canary or the control since the rollout started."""
+    """Serving figures of the canary or the control since the rollout started.
+
+    ``requests`` and ``errors`` are totals. The other figures weigh by device: one report counts as
+    at most 100 requests, so that no busy device decides what is shown.
+    """
 
     devices: int = 0
     requests: int = 0
     errors: int = 0
+    error_share: float | None = None
     confidence_mean: float | None = None
     latency_us_p50: int | None = None  # over all requests; None without sketches
     latency_us_p95: int | None = None

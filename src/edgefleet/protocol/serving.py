@@ -71,12 +71,23 @@ class LiveStats(Wire, frozen=True, kw_only=True):
     sketches: Sketches = Sketches()
 
 
+class CpuUse(Wire, frozen=True, kw_only=True):
+    """Counters of CPU seconds: of all programs on the machine, and of the processes that serve.
+
+    ``serving_s`` includes all workers, also those that have ended. ``cores`` may run them.
+    """
+
+    machine_s: float
+    serving_s: float
+    cores: int
+
+
 class ModelStatus(Wire, frozen=True, kw_only=True):
     """One served model. ``release`` is the release that requests go to, ``stats`` are of it.
 
     ``worker`` is the pid of its worker process. None if it runs in the shared process.
     ``trial_ended`` is not empty if the worker of the trial ended by itself: requests go to the
-    confirmed release again.
+    confirmed release again. ``worker_cpu_s`` is a counter of the worker's CPU seconds.
     """
 
     model: str
@@ -85,18 +96,23 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
     ready: bool
     on_trial: bool = False
     worker: int | None = None
+    worker_cpu_s: float = 0.0
     trial_ended: str = ""
     stats: LiveStats = LiveStats()
 
 
 class ServingStatus(Wire, frozen=True, kw_only=True):
-    """The process and its models, in the order of ``Apply``. ``memory_mib`` is of the process."""
+    """The process and its models, in the order of ``Apply``. ``memory_mib`` is of the process.
+
+    ``cpu`` is None if the system does not say it.
+    """
 
     api: int = CONTROL_API
     pid: int
     url: str = ""  # where inference is served, http://host:port
     generation: int = 0
     memory_mib: int = 0
+    cpu: CpuUse | None = None
     models: tuple[ModelStatus, ...] = ()
 
 

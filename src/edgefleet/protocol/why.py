@@ -27,9 +27,9 @@ class WaitCode(StrEnum):
     NEXT_WAVE = "next_wave"  # the device's position is beyond the cut of the open wave
     FETCHING = "fetching"
     TRIAL = "trial"
-    NOT_OFFERED = "not_offered"  # the device failed, refused or reverted this release before
+    NOT_OFFERED = "not_offered"  # the release failed on the device, or was refused or taken back
     NO_PREVIOUS_RELEASE = "no_previous_release"  # the rollback has no release to return to
-    QUARANTINED = "quarantined"  # the device rolled back two releases; an operator must clear it
+    QUARANTINED = "quarantined"  # two releases failed on the device; an operator must clear it
     INELIGIBLE = "ineligible"  # the release has no variant that fits the device
     NOT_FOLLOWED = "not_followed"  # the device enrolled after the end of a rollout without `follow`
     EXPOSURE = "exposure"  # the exposure limit is reached: as many devices are in trial as allowed
@@ -46,6 +46,7 @@ class WaitCode(StrEnum):
     BAKE = "bake"  # all waves passed; the release is still judged and can be rolled back
     BAKE_ALERT = "bake_alert"  # requests go wrong after the last wave; nothing is rolled back
     HOLDBACK = "holdback"  # the device keeps the previous release as control until the bake ends
+    AGAIN = "again"  # the release was taken back before; a person gave it a second chance
 
 
 class WaitKind(NamedTuple):
@@ -97,6 +98,7 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.BAKE: _BY_ITSELF,
         WaitCode.BAKE_ALERT: WaitKind(needs_a_person=True),
         WaitCode.HOLDBACK: _BY_ITSELF,
+        WaitCode.AGAIN: _BY_ITSELF,
     }
 )
 """The table of wait reasons. Doctor, page, metrics, simulator and reference read it."""

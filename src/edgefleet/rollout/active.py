@@ -18,7 +18,7 @@ from edgefleet.rollout.evidence.activations import Course
 from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
-from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding, Ledger
+from edgefleet.rollout.evidence.ledger import AT_FAULT, EXCLUDED, DeviceStanding, Ledger
 from edgefleet.rollout.evidence.windows import OpenWindow
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -152,6 +152,19 @@ class ActiveRollout:
         if not self.state.is_baking:
             self.late.update(NOBODY)  # the gate looks no more
         return self.late.is_sure(self.state.spec.gate)
+
+    def excludes(self, other: "ActiveRollout") -> frozenset[DeviceStanding]:
+        """The standings here with which ``other``, of the same release, gives it to no device.
+
+        A plan that gives the release a second chance forgives all that older rollouts know of it.
+        A revert by a person excludes no device. A rollout's own reports always exclude.
+        """
+        if other is self:
+            return EXCLUDED
+        mine, its = self.state, other.state
+        if its.spec.again and (mine.created_at, mine.id) < (its.created_at, its.id):
+            return frozenset()
+        return AT_FAULT if mine.is_taken_back and not mine.has_failed else EXCLUDED
 
     @property
     def in_trial(self) -> int:

@@ -65,6 +65,7 @@ class PendingReverts:
     online: Rows = field(default_factory=_no_rows)
     offline: Rows = field(default_factory=_no_rows)
     stranded: int = 0  # devices that run the release and have no earlier one
+    kept: int = 0  # devices that run the release because another rollout gives it to them
 
 
 def count_census(
@@ -290,7 +291,10 @@ def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float
     rows = np.flatnonzero(owes)
     back_to = desired.numbers(rows, active.model)
     stranded = int(np.count_nonzero(back_to == NOTHING))
+    kept = int(np.count_nonzero((back_to == number) & fleet.models.all_run(rows, number)))
     rows = rows[(back_to != number) & (back_to != NOTHING)]
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     first = active.ledger.newest_first
-    return PendingReverts(online=first(rows[~away]), offline=first(rows[away]), stranded=stranded)
+    return PendingReverts(
+        online=first(rows[~away]), offline=first(rows[away]), stranded=stranded, kept=kept
+    )

@@ -2,8 +2,8 @@
 
 Each model is decided apart. The newest rollout of the model that covers the device decides. A
 rollout that was rolled back covers no device, so devices return to their previous release. A
-release that a device failed, refused or reverted is never offered to that device again, not even by
-another rollout.
+release that a device failed or refused, or that the gate took back from it, is offered to that
+device again only by a newer rollout whose plan gives the release a second chance.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints.blocked import Blocked
-from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
+from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
@@ -160,8 +160,9 @@ class Desired:
         """For each row: True if any rollout excludes the device from the release of ``active``."""
         mask = np.zeros(len(rows), np.bool_)
         for other in self.of_release(active.release.number):
-            if other.ledger.excludes_any:
-                mask |= other.ledger.excluded(rows)
+            standings = other.excludes(active)
+            if other.ledger.has_any(standings):
+                mask |= other.ledger.have(rows, standings)
         return mask
 
     def of_release(self, number: int) -> tuple[ActiveRollout, ...]:
@@ -195,7 +196,7 @@ class Desired:
         """
         rollouts = self._of_release.get(active.release.number, ())
         return len(rollouts) > 1 and any(
-            other.ledger.standing(row) in EXCLUDED for other in rollouts
+            other.ledger.standing(row) in other.excludes(active) for other in rollouts
         )
 
 

@@ -121,7 +121,8 @@ class Engine:
         ``salt`` is 64 random bits. Raises OperatorError: ``not_found``, ``waves_invalid``,
         ``percent_out_of_range``, ``percent_not_rising``, ``gate_invalid``, ``selector_invalid``,
         ``selector_key_unknown``, ``fleet_empty``, ``variant_missing``, ``agent_one_model``,
-        ``memory_full``, ``release_failed_before``, ``rollout_overlap`` or ``release_current``.
+        ``memory_full``, ``release_failed_before``, ``again_not_needed``, ``rollout_overlap`` or
+        ``release_current``.
         """
         release = self._published(spec.model, spec.release)
         plan.check_waves(spec.waves, self.fleet)
@@ -131,7 +132,7 @@ class Engine:
         plan.check_selector(spec.selector, self.fleet)
         scope = self._scope(spec, release, salt)
         plan.check_fleet(scope, self.fleet, spec)
-        plan.check_not_failed_before(scope, release, self._rollouts.values())
+        plan.check_not_failed_before(scope, spec, self._desired.of_release(release.number))
         plan.check_free(scope, spec.model, self._rollouts.values(), EXCLUSIVE)
         plan.check_new(scope, release, self._desired)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
@@ -190,7 +191,9 @@ class Engine:
             owing = find_owing(active, self.fleet, self._desired, now)
             if len(owing.online) and now < steps.returned_by(active.state):
                 return None
-            completed = steps.RevertCompleted(left=len(owing.online), stranded=owing.stranded)
+            completed = steps.RevertCompleted(
+                left=len(owing.online), stranded=owing.stranded, kept=owing.kept
+            )
             return self._change(active, completed, now)
         if active.state.status is Status.PLANNED:
             return self._start_by_time(active, now)
@@ -261,7 +264,7 @@ class Engine:
         self._fleet_wide.freeze = freeze
 
     def quarantined_models(self, row: int) -> tuple[str, ...]:
-        """The models of which the device rolled back two releases."""
+        """The models of which two different releases failed on the device."""
         quarantine = self._fleet_wide.quarantine
         models = quarantine.models()
         return tuple(model for model in models if quarantine.is_quarantined(model, row))
@@ -330,6 +333,13 @@ class Engine:
     def _arrange(self) -> None:
         """Update the indexes. To be called when a rollout is added or changes."""
         self._memory_fit.arrange()
+        self._fleet_wide.quarantine.arrange(
+            {
+                active.state.id: active.release.number
+                for active in self._rollouts.values()
+                if not active.state.is_taken_back
+            }
+        )
         self._desired.arrange(self._rollouts.values())
         self.admission.arrange()
         self.intake.arrange()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
 from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
-from edgefleet.rollout.evidence.ledger import WENT_BACK, DeviceStanding
+from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -28,7 +28,7 @@ _NONE: Final = DeviceStanding.NONE
 _CAME_BACK: Final = OutcomeKind.REVERTED
 _CONFIRMED: Final = OutcomeKind.CONFIRMED
 _STARTED: Final = OutcomeKind.TRIAL_STARTED
-_WENT_BACK: Final = [int(standing) for standing in WENT_BACK]
+_FAILED: Final = DeviceStanding.FAILED
 
 
 class Intake:
@@ -99,8 +99,8 @@ class Intake:
                 reservations.begin_trial(row, self._fleet.labels(row))
             elif before is _TRIAL:
                 reservations.end_trial(row)
-        if after in WENT_BACK and before not in WENT_BACK:
-            self._fleet_wide.quarantine.add(active.state.spec.model, row)
+        if after is _FAILED and before is not _FAILED:
+            self._fleet_wide.quarantine.add(active.model, row, active.state.id)
         return True
 
     def record_all(self, rows: Rows, outcome: Outcome, at: float | None) -> int:
@@ -124,9 +124,9 @@ class Intake:
             if at is not None:
                 active.note_progress(int(rows[0]), at)
         self._budget(active, rows, before, after)
-        went_back = np.isin(after, _WENT_BACK) & ~np.isin(before, _WENT_BACK)
-        for row in rows[went_back].tolist():
-            self._fleet_wide.quarantine.add(active.state.spec.model, row)
+        failed = (after == _FAILED) & (before != _FAILED)
+        for row in rows[failed].tolist():
+            self._fleet_wide.quarantine.add(active.model, row, active.state.id)
         return len(rows)
 
     # Serving figures.

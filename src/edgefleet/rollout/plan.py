@@ -13,13 +13,14 @@ from edgefleet.rollout.constraints.approval import check_approval
 from edgefleet.rollout.constraints.label_budget import check_budgets
 from edgefleet.rollout.constraints.pace import check_pace
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.fleet.columns import Mask
+from edgefleet.rollout.evidence.ledger import AT_FAULT
+from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.fleet.selector import Selector, parse
-from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState, WaveState
-from edgefleet.rollout.limits import LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
+from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
+from edgefleet.rollout.limits import ALPHA_LEAST, LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
 
 
 def check_waves(waves: tuple[WaveSpec, ...], fleet: Fleet) -> None:
@@ -97,7 +98,8 @@ def check_gate(gate: GateSpec) -> None:
     _in_range("confirm_after_s", gate.confirm_after_s, 0, math.inf, "seconds, 0 or more")
     _in_range("silence_s", gate.silence_s, 1e-3, math.inf, "seconds, above 0")
     _in_range("patience_s", gate.patience_s, 0, math.inf, "seconds, 0 or more")
-    _in_range("alpha", gate.alpha, 1e-12, 0.5, "above 0, at most 0.5 (0.01 is 1 %)")
+    least = f"from {ALPHA_LEAST:g}, below which no test could fail a release, to 0.5 (0.01 is 1 %)"
+    _in_range("alpha", gate.alpha, ALPHA_LEAST, 0.5, least)
     _in_range("ask_p", gate.ask_p, 0, 1, "0 to 1 (0.05 is 5 %)")
     _in_range("min_requests", gate.min_requests, 1, math.inf, "1 request or more")
 
@@ -246,20 +248,47 @@ def check_free(
 
 
 def check_not_failed_before(
-    scope: Scope, release: PublishedRelease, others: Iterable[ActiveRollout]
+    scope: Scope, spec: RolloutSpec, rollouts: Collection[ActiveRollout]
 ) -> None:
-    """Check that the release was not reverted or refused on any of these devices."""
-    mine = scope.eligible_mask()
-    for other in others:
-        if other.release.number != release.number or other.state.status not in WITHDRAWN:
-            continue
-        if (mine & other.scope.eligible_mask()).any():
+    """Check that the release did not fail on these devices, unless it gets a second chance.
+
+    ``rollouts`` are the rollouts of the release, newest first. A revert by a person is no failure.
+    A second chance needs a reason, and a release that was taken back, or that a device failed.
+    """
+    if spec.again and not spec.again.strip():
+        raise OperatorError("bad_request", "The reason is empty.", field="again")
+    rows = scope.eligible_rows()
+    taken_back = [one for one in rollouts if one.state.is_taken_back and _share_rows(one, rows)]
+    failed = next((one for one in taken_back if one.state.has_failed), None)
+    out = np.zeros(len(rows), np.bool_)
+    for one in rollouts:
+        out |= one.ledger.have(rows, AT_FAULT)
+    if spec.again:
+        if not taken_back and not out.any():
             raise OperatorError(
-                "release_failed_before",
-                f"Release {release.manifest.release} was tried on some of these devices before: "
-                f"rollout {other.state.id} is {other.state.status} ({other.state.reason}).",
-                field="release",
+                "again_not_needed",
+                f"Release {spec.release} was neither taken back from these devices nor failed on "
+                "one of them.",
+                field="again",
             )
+        return
+    if failed is not None:
+        raise OperatorError(
+            "release_failed_before",
+            f"Release {spec.release} was tried on some of these devices before: rollout "
+            f"{failed.state.id} is {failed.state.status} ({failed.state.reason}).",
+            field="release",
+        )
+    if out.all():
+        raise OperatorError(
+            "release_failed_before",
+            f"Release {spec.release} failed on each of these devices, or each refused it.",
+            field="release",
+        )
+
+
+def _share_rows(other: ActiveRollout, rows: Rows) -> bool:
+    return bool(other.scope.all_eligible(rows).any())
 
 
 def check_new(scope: Scope, release: PublishedRelease, desired: Desired) -> None:
@@ -271,6 +300,11 @@ def check_new(scope: Scope, release: PublishedRelease, desired: Desired) -> None
             f"Release {release.manifest.release} is already the desired release of these devices.",
             field="release",
         )
+
+
+def second_chance(spec: RolloutSpec) -> str:
+    """The reason why a release that was taken back is planned again, as a sentence."""
+    return f'Release {spec.release} gets a second chance: "{spec.again}".'
 
 
 def after_all(others: Iterable[ActiveRollout], now: float) -> float:

@@ -17,6 +17,7 @@ from edgefleet.protocol.serving import (
 )
 from edgefleet.serving.active_release import ActiveRelease, Release, check_quality
 from edgefleet.serving.body_memory import BodyMemory
+from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
 from edgefleet.serving.limits import SHARED_LOAD_BYTES
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, runtime_for
@@ -119,6 +120,12 @@ class ModelHost:
             url=url,
             generation=self.generation,
             memory_mib=memory_kib() >> 10,
+            cpu=cpu_use(
+                one.worker
+                for loaded in self._models.values()
+                for one in loaded.releases()
+                if one.worker is not None
+            ),
             models=tuple(self._status(loaded) for loaded in self._models.values()),
         )
 
@@ -243,6 +250,7 @@ class ModelHost:
             ready=route is not None,
             on_trial=shown is loaded.trial,
             worker=shown.worker,
+            worker_cpu_s=0.0 if shown.worker is None else process_cpu_s(shown.worker),
             trial_ended=loaded.trial.ended if loaded.trial is not None else "",
             stats=shown.stats.live(memory_mib),
         )

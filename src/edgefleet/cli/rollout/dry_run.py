@@ -37,8 +37,8 @@ def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> 
     )
     fleet = FleetToTry(groups=groups, offline=found.offline, interval_s=found.interval_s)
     begins = max(found.at, spec.start_at or 0.0)
-    # All devices in ``found`` are selected; the prediction assumes immediate approval.
-    plan = replace(spec, selector="", start_at=None, approval=type(spec.approval)())
+    # All devices in ``found`` are selected, and the fleet of the simulation never saw the release.
+    plan = replace(spec, selector="", start_at=None, again="")
     return Tried(fleet=found, prediction=predict(plan, fleet, manifest, seed=SEED, now=begins))
 
 
@@ -56,6 +56,25 @@ def _memory(found: PlanFleet) -> str:
     return f"{needed}; it does not fit on {count} {'device' if count == 1 else 'devices'}"
 
 
+def _releases(model: str, replaced: dict[str, int]) -> str:
+    """``digits 1 on 80 devices, 2 on 5``."""
+    named = [f"{release} on {count}" for release, count in replaced.items()]
+    return f"{model} {', '.join(named)} {'device' if [*replaced.values()] == [1] else 'devices'}"
+
+
+def _beside(beside: dict[str, int]) -> str:
+    named = ", ".join(f"{name} on {count}" for name, count in beside.items())
+    return f"{named} (other models, which stay)"
+
+
+def _takes(predicted: Prediction) -> str:
+    took = "does not end" if predicted.duration_s is None else duration(predicted.duration_s)
+    if not predicted.approvals:
+        return took
+    approvals = "1 approval" if predicted.approvals == 1 else f"{predicted.approvals} approvals"
+    return f"{took}, with {approvals}, each {duration(predicted.approval_s)} after it is due"
+
+
 def trial_lines(tried: Tried, model: str) -> list[str]:
     """The prediction as text, wave by wave. ``model`` is that of the plan."""
     found, predicted = tried.fleet, tried.prediction
@@ -65,14 +84,13 @@ def trial_lines(tried: Tried, model: str) -> list[str]:
     rows = [
         ("devices", f"{predicted.devices}, {found.offline} of them offline now"),
         *([("adds", added(model, found.adds, found.had_model))] if found.adds else []),
+        *([("replaces", _releases(model, found.replaced))] if found.replaced else []),
+        *([("beside", _beside(found.beside))] if found.beside else []),
         *([("ineligible", ineligible)] if ineligible else []),
         *([("memory", _memory(found))] if found.memory_mib else []),
         ("bytes", f"{size(predicted.bytes)}, without caches"),
         ("in trial", f"at most {predicted.most_in_trial} at once (ceiling {predicted.ceiling})"),
-        (
-            "takes",
-            "does not end" if predicted.duration_s is None else duration(predicted.duration_s),
-        ),
+        ("takes", _takes(predicted)),
         ("ends", f"{predicted.ends}: {predicted.text}"),
     ]
     if predicted.simulated < predicted.devices:

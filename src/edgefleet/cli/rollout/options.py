@@ -167,6 +167,9 @@ KNOBS: Final[tuple[Knob, ...]] = (
          "bake."),
     Knob(("skip_ineligible",), "--skip-ineligible", None, "",
          "Skip devices that the release does not fit, instead of refusing the plan."),
+    Knob(("again",), "--again", str, "REASON",
+         "Give a release that was taken back a second chance, also on the devices that failed it; "
+         "the reason is kept."),
 )  # fmt: skip
 
 _PERCENTS: Final = "waves"

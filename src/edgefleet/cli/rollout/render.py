@@ -19,7 +19,7 @@ from edgefleet.protocol.rollout import (
 
 BAR_CHARS: Final = 40
 _OPTIONAL: Final = frozenset(
-    {"adds", "bounds", "left out", "approved", "exposure", "error rate", "silent", "bake"}
+    {"adds", "again", "bounds", "left out", "approved", "exposure", "error rate", "silent", "bake"}
 )
 
 
@@ -32,6 +32,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
             ("rollout", view.id),
             ("moves", f"{view.model} {view.release}{_from(view.previous)}"),
             ("adds", added(view.model, view.adds, view.had_model) if view.adds else ""),
+            ("again", view.plan.again),
             ("fleet", view.selector or "every device"),
             ("status", f"{view.status.value} ({view.reason}): {view.text}"),
             ("generation", view.generation),

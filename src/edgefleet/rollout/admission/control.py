@@ -23,7 +23,7 @@ from edgefleet.rollout.constraints.label_budget import LabelsByRow
 from edgefleet.rollout.constraints.other_trial import Trials
 from edgefleet.rollout.constraints.window import LABEL
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.evidence.ledger import DeviceStanding
+from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
@@ -175,7 +175,7 @@ class Admission:
         admitted: Mask = (standings == _TRIAL) | (standings == _HEALTHY)
         if active.reservations.door(active.state, None, now) is not None:
             return admitted
-        asking = ~admitted & ~ledger.excluded(rows)
+        asking = ~admitted & ~ledger.have(rows, EXCLUDED)
         asking &= active.covered(rows, self._fleet)
         for one in self._fleet_wide.per_device:
             if one.is_active:

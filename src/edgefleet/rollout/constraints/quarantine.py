@@ -1,10 +1,12 @@
-"""Quarantine: a device that rolled back two releases of a model is offered no more of that model.
+"""Quarantine: a device that failed two releases of a model is offered no more of that model.
 
-A rollback is one rollout of a model after which the device reverted, by itself or because the
-rollout was reverted. The quarantine ends when an operator clears the device.
+Only failures that may be the device's own count. A failure of a release that was taken back from
+the whole fleet, by the gate or by a person, is the release's. A revert on the hub's order is no
+failure at all. Two failures of one release count once. The quarantine ends when an operator clears
+the device.
 """
 
-from collections import Counter
+from collections.abc import Mapping
 from typing import ClassVar, Final
 
 import numpy as np
@@ -16,28 +18,39 @@ TOO_MANY: Final = 2
 
 
 class Quarantine:
-    """Rollbacks by model and device, from reports, and the counts that operators cleared."""
+    """Failures by model and device, from reports, and the counts that operators cleared.
+
+    The counts are functions of the reports and of the rollouts, whatever their order.
+    """
 
     code: ClassVar = WaitCode.QUARANTINED
     blocks_downloads: ClassVar = True
 
     def __init__(self) -> None:
-        self.is_active = False  # a device was quarantined once
-        self.counts: dict[str, Counter[int]] = {}  # model -> row -> rollbacks
+        self.is_active = False  # a device failed twice once
+        self._failures: dict[str, dict[int, tuple[str, ...]]] = {}  # model -> row -> rollouts
+        self._kept: dict[str, int] = {}  # rollout -> number of its release, unless taken back
         self._cleared: dict[tuple[str, int], int] = {}
         self._rows: dict[str, Rows] = {}
 
-    def add(self, model: str, row: int) -> None:
-        """Count one more rollback of the device."""
-        counts = self.counts.setdefault(model, Counter())
-        counts[row] += 1
-        if counts[row] >= TOO_MANY:
+    def arrange(self, kept: Mapping[str, int]) -> None:
+        """Set the rollouts that were not taken back, each with the number of its release."""
+        if kept != self._kept:
+            self._kept = dict(kept)
+            self._rows.clear()
+
+    def add(self, model: str, row: int, rollout: str) -> None:
+        """Add a failure of the device in a rollout, which it reports by itself."""
+        failures = self._failures.setdefault(model, {})
+        failures[row] = (*failures.get(row, ()), rollout)
+        if len(failures[row]) >= TOO_MANY:
             self.is_active = True
-        self._rows.pop(model, None)
+            self._rows.pop(model, None)
 
     def count(self, model: str, row: int) -> int:
-        found = self.counts.get(model)
-        return 0 if found is None else found[row]
+        """Number of different releases that failed on the device and were not taken back."""
+        rollouts = self._failures.get(model, {}).get(row, ())
+        return len({self._kept[rollout] for rollout in rollouts if rollout in self._kept})
 
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
         """An operator cleared the device at this number of ``rollbacks``."""
@@ -45,18 +58,18 @@ class Quarantine:
         self._rows.pop(model, None)
 
     def is_quarantined(self, model: str, row: int) -> bool:
-        """True from the second rollback until an operator clears the device."""
-        counts = self.counts.get(model)
-        if counts is None:
+        """True from the second failure until an operator clears the device."""
+        if len(self._failures.get(model, {}).get(row, ())) < TOO_MANY:
             return False
-        count = counts[row]
+        count = self.count(model, row)
         return count >= TOO_MANY and count - self._cleared.get((model, row), 0) >= TOO_MANY
 
     def rows(self, model: str) -> Rows:
         """Rows that are quarantined, ascending."""
         if model not in self._rows:
-            counts = self.counts.get(model, ())
-            found = sorted(row for row in counts if self.is_quarantined(model, row))
+            failed = self._failures.get(model, {})
+            twice = (row for row, rollouts in failed.items() if len(rollouts) >= TOO_MANY)
+            found = sorted(row for row in twice if self.is_quarantined(model, row))
             self._rows[model] = np.array(found, np.int64)
         return self._rows[model]
 
@@ -76,13 +89,13 @@ class Quarantine:
         """See ``DeviceConstraint``. The sentence has the command to run."""
         if name is None:
             return (
-                "Quarantined: these devices rolled back two releases."
+                "Quarantined: two different releases failed on each of these devices."
                 " Inspect each, then run `edgefleet device unquarantine NAME`."
             )
         return (
-            "Quarantined: this device rolled back two releases."
+            "Quarantined: two different releases failed on this device."
             f" Inspect the device, then run `edgefleet device unquarantine {name}`."
         )
 
     def models(self) -> tuple[str, ...]:
-        return tuple(sorted(self.counts))
+        return tuple(sorted(self._failures))

@@ -30,7 +30,7 @@ from edgefleet.rollout.evidence.pairing import (
     reach,
 )
 from edgefleet.rollout.evidence.sequential import Bet
-from edgefleet.rollout.evidence.sketch import Sketch, or_nothing
+from edgefleet.rollout.evidence.sketch import Sketch, weighed, weight
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
@@ -57,6 +57,8 @@ class Figures:
     devices: int = 0
     requests: int = 0
     errors: int = 0
+    _weight: int = 0  # of all reports, each as at most REPORT_WEIGHT requests
+    _errors_weighed: int = 0
     confidence_sum: float = 0.0  # weighted: see _weigh
     confidence_count: float = 0.0
     sketch: Sketch = field(default_factory=Sketch)
@@ -66,13 +68,22 @@ class Figures:
     _reported: bytearray = field(default_factory=bytearray)  # one byte for each row: 1 if it did
     _scores: "array[float]" = field(default_factory=lambda: array("d"))  # sum and count of each row
 
+    def has(self, row: int) -> bool:
+        """True if the device has reported to this cohort."""
+        return row < len(self._reported) and bool(self._reported[row])
+
+    def have(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """``has`` for each of ``rows``."""
+        reach(self._reported, int(rows.max(initial=0)))
+        found: npt.NDArray[np.bool_] = np.frombuffer(self._reported, np.uint8)[rows] == 1
+        return found
+
     def add(self, row: int, telemetry: Telemetry) -> None:
         reach(self._reported, row)
         if not self._reported[row]:
             self._reported[row] = 1
             self.devices += 1
-        self.requests += telemetry.requests
-        self.errors += telemetry.errors
+        self._count(telemetry, 1)
         if telemetry.confidence_count:
             self._weigh(row, telemetry)
         if telemetry.sketches is not None:
@@ -88,8 +99,7 @@ class Figures:
         reported = np.frombuffer(self._reported, np.uint8)
         self.devices += int(np.count_nonzero(reported[rows] == 0))
         reported[rows] = 1
-        self.requests += len(rows) * telemetry.requests
-        self.errors += len(rows) * telemetry.errors
+        self._count(telemetry, len(rows))
         if telemetry.confidence_count:
             self._weigh_all(rows, telemetry)
         if telemetry.sketches is not None:
@@ -101,6 +111,13 @@ class Figures:
             counted += [row for row in rows.tolist() if row not in known][:spare]
             known.update(dict.fromkeys(counted, telemetry.latency_us_p95))
 
+    def _count(self, telemetry: Telemetry, times: int) -> None:
+        requests, errors = telemetry.requests, telemetry.errors
+        self.requests += times * requests
+        self.errors += times * errors
+        self._weight += times * weight(requests)
+        self._errors_weighed += times * weighed(min(errors, requests), requests)
+
     def cohort(self) -> Cohort:
         count = self.confidence_count
         p95 = self.sketch.latency_us(0.95)
@@ -110,12 +127,13 @@ class Figures:
             devices=self.devices,
             requests=self.requests,
             errors=self.errors,
+            error_share=self._errors_weighed / self._weight if self._weight else None,
             confidence_mean=self.confidence_sum / count if count else None,
             latency_us_p50=self.sketch.latency_us(0.50),
             latency_us_p95=p95,
-            confidence=or_nothing(self.sketch.confidence),
-            classes=or_nothing(self.sketch.classes),
-            inputs=or_nothing(self.sketch.inputs),
+            confidence=self.sketch.confidence,
+            classes=self.sketch.classes,
+            inputs=self.sketch.inputs,
         )
 
     def _weigh(self, row: int, telemetry: Telemetry) -> None:
@@ -171,9 +189,11 @@ class Cohorts:
         self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
         """Add the serving figures of a device that runs the release."""
+        is_first = not self.canary.has(row)
         self.canary.add(row, telemetry)
         if telemetry.requests >= LIMIT_REQUESTS:
-            self._compare_with_limits(row, telemetry, gate, memory_limit_mib)
+            now = _flags(telemetry, gate, memory_limit_mib, is_first=is_first)
+            self._compare_with_limits(row, now)
         scores = telemetry.scores
         if scores is None or scores.to_release != telemetry.release:
             return
@@ -188,9 +208,12 @@ class Cohorts:
             for row in rows.tolist():
                 self.add_canary(row, telemetry, gate, memory_limit_mib)
             return
+        is_first = ~self.canary.have(rows)
         self.canary.add_all(rows, telemetry)
         if telemetry.requests >= LIMIT_REQUESTS:
-            self._compare_all_with_limits(rows, telemetry, gate, memory_limit_mib)
+            for first in (True, False):
+                now = _flags(telemetry, gate, memory_limit_mib, is_first=first)
+                self._compare_all_with_limits(rows[is_first == first], now)
 
     def add_controls(self, rows: Rows, telemetry: Telemetry, gate: GateSpec) -> None:
         """``add_control`` for many devices that report the same."""
@@ -231,11 +254,8 @@ class Cohorts:
         exceeding = {metric.counter: above.get(_FLAGS[metric.key], 0) for metric in LIMITS}
         return LimitCounts(devices=above.get(_COUNTED, 0), **exceeding)
 
-    def _compare_with_limits(
-        self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
-    ) -> None:
-        """Compare the last report of the device with the limits. It replaces earlier reports."""
-        now = _flags(telemetry, gate, memory_limit_mib)
+    def _compare_with_limits(self, row: int, now: int) -> None:
+        """Replace the flags of the device by those of its last report."""
         reach(self._flags, row)
         before = self._flags[row]
         self._flags[row] = now
@@ -244,10 +264,9 @@ class Cohorts:
             if change:
                 self._above[flag] = self._above.get(flag, 0) + change
 
-    def _compare_all_with_limits(
-        self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
-    ) -> None:
-        now = _flags(telemetry, gate, memory_limit_mib)
+    def _compare_all_with_limits(self, rows: Rows, now: int) -> None:
+        if not len(rows):
+            return
         reach(self._flags, int(rows.max()))
         flags = np.frombuffer(self._flags, np.uint8)
         before = flags[rows]
@@ -263,10 +282,12 @@ class Cohorts:
             bet_on(self._bets, own, pair, gate)
 
 
-def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int) -> int:
-    """Flags of the absolute limits that a report exceeds."""
+def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int, *, is_first: bool) -> int:
+    """Flags of the absolute limits that a report exceeds. ``is_first``: after the switch."""
     flags = _COUNTED
     for metric in LIMITS:
+        if is_first and metric.needs_warmth:
+            continue
         if metric.exceeds(telemetry, metric.allowed(gate), memory_limit_mib):
             flags |= _FLAGS[metric.key]
     return flags

@@ -152,9 +152,9 @@ def judge(
             "`edgefleet rollout advance` or `edgefleet rollout revert`.",
         )
     passing_s = now - before.at if before is not None and before.reason == SOAK else 0.0
-    text = f"{sample.bad} of {sample.size} devices failed.{_unjudged(evidence)}"
+    text = f"{sample.bad} of {sample.size} devices failed.{_unjudged(evidence, spec)}"
     if undecided:
-        text = _not_distinguished(sample, spec) + _unjudged(evidence)
+        text = _not_distinguished(sample, spec) + _unjudged(evidence, spec)
     if passing_s >= spec.soak_s:
         return judged(Verdict.PASS, PASSED, text)
     text += f" The wave must pass for {spec.soak_s:g} s."
@@ -333,10 +333,21 @@ def _log_evidence(rate: Rate) -> float:
     return log_rate_evidence(rate.bad, rate.size, rate.allowed)
 
 
-def _unjudged(evidence: Evidence) -> str:
-    """A sentence for a wave without serving figures. Empty if a device has reported some."""
-    measured = evidence.quality or evidence.limits.devices
-    return "" if measured else " No device reported its serving quality."
+def _unjudged(evidence: Evidence, spec: GateSpec) -> str:
+    """The gap in the knowledge of the quality, as a sentence. Empty if live requests were compared.
+
+    Golden accuracy and the figures of other models say nothing about live requests.
+    """
+    if not evidence.canary.requests:
+        return " The release served no requests, so nothing is known of its quality."
+    compared = {metric.key for metric in CHANGES if metric.needs_requests}
+    if any(found.metric in compared for found in evidence.quality):
+        if min(evidence.canary.requests, evidence.control.requests) >= spec.min_requests:
+            return ""
+        return f" Its quality is judged from {spec.min_requests} requests on, beside a control."
+    if evidence.limits.devices:
+        return " Its quality was compared with the limits of the plan, not with a control."
+    return " Its requests were too few to judge its quality."
 
 
 def _cause(evidence: Evidence) -> str:

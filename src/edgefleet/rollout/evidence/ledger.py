@@ -6,6 +6,7 @@ the switch sets no bit: the highest started attempt is compared with the highest
 and the start counts if its attempt is higher. A maximum does not depend on the order either.
 """
 
+from collections.abc import Collection
 from enum import IntEnum
 from typing import Final
 
@@ -33,9 +34,9 @@ class DeviceStanding(IntEnum):
 EXCLUDED: Final = frozenset(
     {DeviceStanding.REFUSED, DeviceStanding.REVERTED, DeviceStanding.FAILED}
 )
-"""Devices with such a standing are never offered the release again."""
-WENT_BACK: Final = frozenset({DeviceStanding.REVERTED, DeviceStanding.FAILED})
-_IS_EXCLUDED: Final = np.array([standing in EXCLUDED for standing in DeviceStanding])
+"""Devices with such a standing are not offered the release again."""
+AT_FAULT: Final = EXCLUDED - {DeviceStanding.REVERTED}
+"""The same after a revert by a person: it counts as a failure of neither release nor device."""
 
 _BIT: Final = {
     OutcomeKind.DEFERRED: 1,
@@ -80,7 +81,8 @@ class Ledger:
         self._wave = np.zeros(0, np.uint8)  # 1 + the wave in which the device counts, 0 for none
         self._withdrawn: dict[int, int] = {}  # row -> the highest withdrawn attempt
         self._exposed_by_wave = [0] * waves
-        self._reasons: dict[str, int] = {}
+        self._reasons: dict[str, int] = {}  # all reasons that count now
+        self._reason_of: dict[tuple[int, OutcomeKind], tuple[int, str, str]] = {}  # see _explain
         self.counts = [0] * len(DeviceStanding)  # by standing; the entry of NONE has no meaning
         self.exposed = 0  # devices that ever activated the release
         self.version = 0  # grows with every report that changes a bit
@@ -98,6 +100,8 @@ class Ledger:
             self._grow(row + 1)
         before = self._bits_at[row]
         after = self._with(row, before, outcome, at)
+        if outcome.kind in _WITH_REASON:
+            self._explain(row, outcome)
         if after == before:
             return None
         self._bits_at[row] = after
@@ -112,8 +116,6 @@ class Ledger:
             self._unexpose(row)
         if self._healthy_since[0]:
             self._recount(row, before.bit_length(), standing)
-        if outcome.kind in _WITH_REASON:
-            self._count_reason(outcome.reason or outcome.kind.value)
         self.version += 1
         return _ALL[before.bit_length()], _ALL[standing]
 
@@ -147,8 +149,9 @@ class Ledger:
         new: npt.NDArray[np.bool_] = after != before
         if new.any():
             self._record_new(rows[new], before[new], after[new], waves[new], at)
-            if outcome.kind in _WITH_REASON:
-                self._count_reason(outcome.reason or outcome.kind.value, int(new.sum()))
+        if outcome.kind in _WITH_REASON:
+            for row in rows.tolist():
+                self._explain(row, outcome)
         return new
 
     def standing(self, row: int) -> DeviceStanding:
@@ -161,10 +164,9 @@ class Ledger:
         """Number of devices with this standing. 0 for NONE, because only reports are counted."""
         return self.counts[standing] if standing else 0
 
-    @property
-    def excludes_any(self) -> bool:
-        """True if there is a device that must not be offered the release again."""
-        return any(self.counts[standing] for standing in EXCLUDED)
+    def has_any(self, standings: Collection[DeviceStanding]) -> bool:
+        """True if a device has one of these standings, without NONE."""
+        return any(self.counts[standing] for standing in standings)
 
     def exposed_up_to(self, wave: int) -> int:
         """Number of devices in waves up to ``wave`` that ever activated the release."""
@@ -172,8 +174,15 @@ class Ledger:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Reason of failure or refusal -> number of reports, most frequent first."""
-        return dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0])))
+        """Reason of failure or refusal -> number of devices, most frequent first.
+
+        The reasons after the first REASONS_PER_ROLLOUT count together, as "other".
+        """
+        found = sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))
+        named, rest = dict(found[:REASONS_PER_ROLLOUT]), dict(found[REASONS_PER_ROLLOUT:])
+        if rest:
+            named["other"] = named.get("other", 0) + sum(rest.values())
+        return named
 
     def standings(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """The standing of each of ``rows``, which must ascend."""
@@ -181,10 +190,11 @@ class Ledger:
         found = gather(self._standing, rows)
         return found if found.base is None else found.copy()
 
-    def excluded(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """True for each of the ascending ``rows`` that must not be offered the release again."""
-        excluded: npt.NDArray[np.bool_] = _IS_EXCLUDED[self.standings(rows)]
-        return excluded
+    def have(self, rows: Rows, standings: Collection[DeviceStanding]) -> npt.NDArray[np.bool_]:
+        """True for each of the ascending ``rows`` that has one of these standings."""
+        wanted = np.array([standing in standings for standing in DeviceStanding])
+        found: npt.NDArray[np.bool_] = wanted[self.standings(rows)]
+        return found
 
     def rows(self, *standings: DeviceStanding) -> Rows:
         """Ascending rows of the devices with one of these standings, without NONE."""
@@ -324,10 +334,22 @@ class Ledger:
         if change and self.activations.key_of(row) >= key:
             self._healthy_since = (key, count + change)
 
-    def _count_reason(self, reason: str, devices: int = 1) -> None:
-        if reason not in self._reasons and len(self._reasons) >= REASONS_PER_ROLLOUT:
-            reason = "other"
-        self._reasons[reason] = self._reasons.get(reason, 0) + devices
+    def _explain(self, row: int, outcome: Outcome) -> None:
+        """Count the reason of the device's first attempt that ended in this way, and no other.
+
+        The first attempt is that with the lowest number, in whatever order the reports arrive.
+        """
+        reason = outcome.reason or outcome.kind.value
+        found = (outcome.attempt, outcome.id, reason)
+        known = self._reason_of.get((row, outcome.kind))
+        if known is not None:
+            if known <= found:
+                return
+            self._reasons[known[2]] -= 1
+            if not self._reasons[known[2]]:
+                del self._reasons[known[2]]
+        self._reason_of[row, outcome.kind] = found
+        self._reasons[reason] = self._reasons.get(reason, 0) + 1
 
     def _make_room(self, rows: Rows) -> None:
         """Grow the columns for ``rows``, which must ascend."""

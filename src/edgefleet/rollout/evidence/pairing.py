@@ -95,7 +95,7 @@ def difference(
         low=bet.interval[0],
         high=bet.interval[1],
         allowed=bet.allowed,
-        e_value=e_value(bet.log_peak + log_share),
+        e_value=e_value(bet.log_wealth + log_share),
         neighbour=neighbour,
     )
 

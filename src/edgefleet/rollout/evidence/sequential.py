@@ -8,7 +8,7 @@ inference", 2023).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -20,8 +20,11 @@ INTERVAL_ALPHA: Final = 0.05  # of the confidence intervals shown with the figur
 # a bad release is detected, and never the false-alarm rate.
 _PRIOR_BAD: Final = 1.0
 _PRIOR_GOOD: Final = 4.0
+MOST_EVIDENCE: Final = 1e12
 _BISECTIONS: Final = 30  # halves [0, 1] down to 1e-9
-_BET: Final = 0.75  # share of the largest stake that cannot lose all wealth
+_STAKES: Final = tuple(0.95 * step / 8 for step in range(1, 9))  # 1 could lose all wealth
+_INTERVAL_STAKES: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+_UNITS: Final = 1 << 40  # fixed point: sums of integers do not depend on the order
 
 
 @lru_cache(maxsize=4096)
@@ -82,79 +85,86 @@ def exact_p_value(bad: int, size: int, limit: float) -> float:
 class Bet:
     """A test by betting against "the mean of these differences is at most ``allowed``".
 
-    Differences are clipped to [-bound, bound]. Before each difference the test bets a share of its
-    wealth that the difference is larger than ``allowed``. The share depends only on earlier
-    differences: mean over mean square, "aGRAPA" of Waudby-Smith and Ramdas, "Estimating means of
-    bounded random variables by betting", JRSS B 2024. The interval is their predictable plug-in
-    empirical Bernstein interval (theorem 2). The same differences in the same order always give the
-    same value.
+    Differences are clipped to [-bound, bound]. The wealth is the mean over the stakes s of the
+    products of 1 + s * (x - allowed) / (bound + allowed): the betting martingale of Waudby-Smith
+    and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024, with a
+    mixture of fixed stakes (their section 5.8). While the mean is at most ``allowed``, no factor
+    has an expectation above 1, so the wealth ever reaches 1 / alpha with a probability of at most
+    alpha. A product does not depend on the order of its factors, and all sums are of integers. So
+    the same differences in any order give the same value.
     """
 
     allowed: float
     bound: float
     count: int = 0
-    total: float = 0.0
-    log_wealth: float = 0.0
-    log_peak: float = 0.0  # the highest log wealth so far: evidence once reached stays valid
-    squares: float = 0.0  # sum of the squared distances of each difference from the mean before it
-    weights: float = 0.0
-    weighted: float = 0.0
-    spread: float = 0.0
+    total: int = 0  # sum of the differences, in units
+    squares: int = 0  # sum of their squares, in units
+    logs: tuple[int, ...] = (0,) * len(_STAKES)  # by stake: the log of the product, in units
 
     def after(self, difference: float, times: int = 1) -> "Bet":
         """The test after ``times`` more differences of this value, which must not be NaN."""
-        bound, allowed = self.bound, self.allowed
-        x = min(max(difference, -bound), bound)
-        count, total, squares = self.count, self.total, self.squares
-        log_wealth, log_peak = self.log_wealth, self.log_peak
-        weights, weighted, spread = self.weights, self.weighted, self.spread
-        for _ in range(times):
-            mean = total / (count + 1)  # as if a 0 had come first
-            variance = ((bound / 2) ** 2 + squares) / (count + 1)
-            edge = mean - allowed
-            share = edge / (variance + edge * edge)
-            stake = min(max(share, 0.0), _BET / (bound + allowed))
-            log_wealth += math.log1p(stake * (x - allowed))
-            log_peak = max(log_peak, log_wealth)
-            weight = _weight(variance / (2 * bound) ** 2, count + 1)
-            step = (x - mean) / (2 * bound)
-            weights += weight
-            weighted += weight * x
-            spread += step * step * (-math.log1p(-weight) - weight)
-            squares += (x - mean) ** 2
-            total += x
-            count += 1
+        x = min(max(difference, -self.bound), self.bound)
+        edge = (x - self.allowed) / (self.bound + self.allowed)
         return Bet(
-            allowed=allowed,
-            bound=bound,
-            count=count,
-            total=total,
-            log_wealth=log_wealth,
-            log_peak=log_peak,
-            squares=squares,
-            weights=weights,
-            weighted=weighted,
-            spread=spread,
+            allowed=self.allowed,
+            bound=self.bound,
+            count=self.count + times,
+            total=self.total + times * _units(x),
+            squares=self.squares + times * _units(x * x),
+            logs=tuple(
+                log + times * _units(math.log1p(stake * edge))
+                for log, stake in zip(self.logs, _STAKES, strict=True)
+            ),
         )
 
     @property
+    def log_wealth(self) -> float:
+        return _log_mean([log / _UNITS for log in self.logs])
+
+    @property
     def mean(self) -> float:
-        return self.total / self.count if self.count else 0.0
+        return self.total / _UNITS / self.count if self.count else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % confidence interval of the mean, valid at all times together."""
-        if self.weights <= 0:
-            return -self.bound, self.bound
-        middle = self.weighted / self.weights
-        reach = 2 * self.bound * (math.log(2 / INTERVAL_ALPHA) + self.spread) / self.weights
-        return max(-self.bound, middle - reach), min(self.bound, middle + reach)
+        """The 95 % confidence interval of the mean, valid at all times together.
+
+        The means that neither of two mixtures rejects at half of 5 %. A mixture has the wealth
+        exp(s * sum(y) - (-log(1 - s) - s) * sum(y * y)) for each stake s, with y the distance of a
+        difference from the mean, as a share of 2 * ``bound``, towards the other mean (Fan, Grama,
+        Liu: "Exponential inequalities for martingales with applications", EJP 2015).
+        """
+        return _interval(self.bound, self.count, self.total, self.squares)
 
 
-def _weight(variance: float, turn: int) -> float:
-    """Weight of the ``turn``-th difference in the interval. ``variance`` is that before it."""
-    wanted = math.sqrt(2 * math.log(2 / INTERVAL_ALPHA) / (variance * turn * math.log1p(turn)))
-    return min(wanted, 0.5)
+@lru_cache(maxsize=1024)
+def _interval(bound: float, count: int, total: int, squares: int) -> tuple[float, float]:
+    """``Bet.interval``, from the sums of a bet."""
+    if not count:
+        return -bound, bound
+    width, reject = 2 * bound, math.log(2 / INTERVAL_ALPHA)
+    summed, squared = total / _UNITS, squares / _UNITS
+
+    def refuted(mean: float) -> bool:
+        first = abs(summed - count * mean) / width
+        second = (squared - 2 * mean * summed + count * mean * mean) / width**2
+        logs = [s * first + (math.log1p(-s) + s) * second for s in _INTERVAL_STAKES]
+        return _log_mean(logs) >= reject
+
+    middle = summed / count
+    low = _edge(-bound, middle, refuted(-bound), refuted)
+    high = _edge(bound, middle, refuted(bound), refuted)
+    return low, high
+
+
+def _units(value: float) -> int:
+    return round(value * _UNITS)
+
+
+def _log_mean(logs: Sequence[float]) -> float:
+    """The log of the mean of numbers that are given by their logs."""
+    most = max(logs)
+    return most + math.log(sum(math.exp(log - most) for log in logs) / len(logs))
 
 
 def share_of(number: int) -> float:
@@ -163,8 +173,8 @@ def share_of(number: int) -> float:
 
 
 def e_value(log_evidence: float) -> float:
-    """The e-value, at most 1e12 so that it fits into JSON."""
-    return math.exp(min(log_evidence, math.log(1e12)))
+    """The e-value, at most MOST_EVIDENCE so that it fits into JSON."""
+    return math.exp(min(log_evidence, math.log(MOST_EVIDENCE)))
 
 
 def _edge(outer: float, inner: float, out: bool, refuted: Callable[[float], bool]) -> float:

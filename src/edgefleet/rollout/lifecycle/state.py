@@ -24,6 +24,10 @@ WITHDRAWN: Final[Collection[Status]] = frozenset(
 )
 
 
+BY_HAND: Final = "by_hand"
+"""The reason of a wave that an operator passed, and of a revert by an operator."""
+
+
 class WaveState(Wire, frozen=True, kw_only=True):
     """One wave. The fields after ``is_rest`` are None before the wave opens.
 
@@ -105,6 +109,16 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     def is_watched(self) -> bool:
         """True if the release is watched after the last wave: in the bake, and later for alerts."""
         return self.status is Status.COMPLETED and self.bake is not None and self.bake.is_watched
+
+    @property
+    def is_taken_back(self) -> bool:
+        """True if the release is or was taken back from the fleet, by the gate or by a person."""
+        return self.status in WITHDRAWN
+
+    @property
+    def has_failed(self) -> bool:
+        """True if the gate or the devices took the release back, not a person."""
+        return self.is_taken_back and self.reason != BY_HAND
 
     @property
     def open_wave(self) -> WaveState | None:

@@ -16,7 +16,7 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.bake import BakeState
-from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
+from edgefleet.rollout.lifecycle.state import BY_HAND, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.lifecycle.waves import (
@@ -27,8 +27,6 @@ from edgefleet.rollout.lifecycle.waves import (
     waits_for,
     walked,
 )
-
-BY_HAND = "by_hand"
 
 
 class AuditLine(Wire, frozen=True, kw_only=True):
@@ -149,12 +147,14 @@ class Approved(Wire, frozen=True, kw_only=True):
 class RevertCompleted(Wire, frozen=True, kw_only=True):
     """``left`` online devices still run the release at the end of the revert.
 
-    ``stranded`` devices keep the release, because they have no previous one.
+    ``stranded`` devices keep the release, because they have no previous one. ``kept`` devices keep
+    it, because another rollout gives it to them.
     """
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.REVERT_COMPLETED
     left: int = 0
     stranded: int = 0
+    kept: int = 0
 
 
 Event = (
@@ -270,7 +270,7 @@ def step(
             state, audit = _failed(state, event.judgement, now, "refuse")
             return replace(state, ended_at=now), audit
         case RevertCompleted():
-            text = f"{state.text} {_left_text(event.left, event.stranded)}"
+            text = f"{state.text} {_left_text(event)}"
             state = replace(state, ended_at=now, text=text)
             return state, (_line(state, "gate", "reverted", text),)
         case _:
@@ -394,17 +394,24 @@ def _wave_text(state: RolloutState) -> str:
     )
 
 
-def _left_text(left: int, stranded: int) -> str:
-    if not left and not stranded:
+def _left_text(completed: RevertCompleted) -> str:
+    """The devices that run the release at the end of its revert, in sentences."""
+    if not (completed.left or completed.stranded or completed.kept):
         return "No online device runs the release any more."
     texts: list[str] = []
-    if left:
+    if left := completed.left:
         devices = "1 online device still runs" if left == 1 else f"{left} online devices still run"
         texts.append(f"{devices} the release; each check-in is still answered with the revert.")
-    if stranded:
-        devices = "1 device keeps" if stranded == 1 else f"{stranded} devices keep"
-        texts.append(f"{devices} the release, without a previous one to return to.")
+    if completed.stranded:
+        keep = _keep(completed.stranded)
+        texts.append(f"{keep} the release, without a previous one to return to.")
+    if completed.kept:
+        texts.append(f"{_keep(completed.kept)} the release, which another rollout gives.")
     return " ".join(texts)
+
+
+def _keep(count: int) -> str:
+    return "1 device keeps" if count == 1 else f"{count} devices keep"
 
 
 def _line(state: RolloutState, actor: str, action: str, detail: str) -> AuditLine:

@@ -16,6 +16,7 @@ from edgefleet.rollout.fleet.eligibility import Misfit, variants_of
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
 from edgefleet.rollout.lifecycle.typed_replace import replace
+from edgefleet.rollout.plan import second_chance
 from edgefleet.rollout.why.rollout import plan_another
 
 Decisions = Callable[[str], Offer | Blocked]
@@ -200,9 +201,9 @@ def _not_begun(
         case Status.RUNNING if desired.is_excluded(row, active):
             return Wait(
                 code=WaitCode.NOT_OFFERED,
-                text=f"Release {release} failed, was refused or was reverted on this device in an "
-                "earlier rollout, so it is not offered again. To find that rollout, run `edgefleet "
-                f"model why {state.spec.model} {release}`.",
+                text=f"Release {release} failed, was refused or was taken back on this device in "
+                "another rollout, so only a plan with `--again` offers it again. To find that "
+                f"rollout, run `edgefleet model why {state.spec.model} {release}`.",
             )
         case Status.RUNNING if not _is_anothers(decision, active):
             return _offered(row, fleet, active, standing, decision=decision, refusal=refusal)
@@ -434,9 +435,10 @@ _CODES = {
 
 def _rollout_line(active: ActiveRollout) -> Wait:
     state = active.state
+    again = f" {second_chance(state.spec)}" if state.spec.again else ""
     return Wait(
         code=_CODES[state.status],
-        text=f"Rollout {state.id} is {state.status}: {state.text}",
+        text=f"Rollout {state.id} is {state.status}: {state.text}{again}",
         since=state.since,
         devices=active.ledger.exposed,
     )

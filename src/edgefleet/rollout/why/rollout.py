@@ -17,6 +17,7 @@ from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES
+from edgefleet.rollout.plan import second_chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,9 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
                 waits += _revert_waits(state, fleet, sight.owing)[1:]
         case _:
             assert_never(state.status)
+    if state.spec.again:
+        text = second_chance(state.spec)
+        waits.append(Wait(code=WaitCode.AGAIN, text=text, since=state.created_at))
     return WaitReport(
         about=f"rollout/{state.id}", at=sight.at, line=waits[0].text, waits=tuple(waits)
     )
@@ -299,10 +303,12 @@ def _late_failures(active: ActiveRollout) -> Wait:
 def _revert_waits(state: RolloutState, fleet: Fleet, owing: PendingReverts) -> list[Wait]:
     """The devices that still run the release that was rolled back."""
     online, offline = len(owing.online), len(owing.offline)
+    keep = owing.stranded + owing.kept
+    kept = f" Devices that keep the release: {keep}." if keep else ""
     waits = [
         Wait(
             code=WaitCode.REVERTING,
-            text=f"{state.text} Online devices that still run the release: {online}.",
+            text=f"{state.text} Online devices that have yet to return: {online}.{kept}",
             since=state.since,
             devices=online,
             first=fleet.names(owing.online[:FIRST_NAMES]),

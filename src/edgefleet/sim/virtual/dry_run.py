@@ -5,20 +5,55 @@ import it. A fleet above ``DEVICES`` is scaled down in the same proportions.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from msgspec.structs import replace
 
+from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.constraints.exposure import ceiling
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.sim.virtual.observer import TRIAL_ENDS, Checker, Report
+from edgefleet.sim.virtual.operator import THINKS_S
 from edgefleet.sim.virtual.result import Result
+from edgefleet.sim.virtual.row_set import RowSet
 from edgefleet.sim.virtual.run import Run
-from edgefleet.sim.virtual.scenario import MODEL, NEW, Faults, Group, Population, Scenario, Truth
+from edgefleet.sim.virtual.scenario import (
+    MODEL,
+    NEW,
+    ROLLOUT,
+    Faults,
+    Group,
+    Population,
+    Scenario,
+    Truth,
+)
+from edgefleet.sim.virtual.truth import RunView
 
 DEVICES: Final = 10_000
 _NEVER_S: Final = (1e9, 1e9)
+
+
+class InTrial(Checker):
+    """Counts the devices in trial after each durable report: a trial may last a few seconds."""
+
+    name: ClassVar[str] = "in_trial"
+
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
+        self.most = 0
+        self._rows = RowSet()
+
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:  # noqa: ARG002
+        if outcome.rollout != ROLLOUT:
+            return
+        if outcome.kind is OutcomeKind.TRIAL_STARTED:
+            self._rows.add(rows)
+            self.most = max(self.most, len(self._rows))
+        elif outcome.kind in TRIAL_ENDS:
+            self._rows.discard(rows)
 
 
 class FleetToTry(Wire, frozen=True, kw_only=True):
@@ -49,6 +84,8 @@ class Prediction(Wire, frozen=True, kw_only=True):
     waves: tuple[WavePrediction, ...]
     bytes: int  # downloaded in the whole rollout, without caches
     duration_s: float | None
+    approvals: int = 0  # each is given ``approval_s`` after it is due
+    approval_s: float = THINKS_S
     most_in_trial: int
     ceiling: int  # devices in trial at once that the plan allows at most
     ends: str
@@ -81,9 +118,11 @@ def predict(
         heal_s=30 * 86_400.0,
         end_s=0.0,
     )
-    result = Run(
-        scenario, name="dry run", devices=simulated, seed=seed, start=now, checkers=()
-    ).play()
+    run = Run(
+        scenario, name="dry run", devices=simulated, seed=seed, start=now, checkers=(InTrial,)
+    )
+    result = run.play()
+    most = max(one.most for one in run.witnesses.checkers if isinstance(one, InTrial))
     times = devices / simulated
     golden = manifest.golden.artifact.size_bytes
     reached = 1 - fleet.offline / max(1, devices)
@@ -98,7 +137,8 @@ def predict(
         waves=_waves(result, times),
         bytes=int(total * reached),
         duration_s=result.ended_s,
-        most_in_trial=_times(max((p.in_trial for p in result.curve), default=0), times),
+        approvals=len(run.engine.rollout(ROLLOUT).state.approvals),
+        most_in_trial=_times(most, times),
         ceiling=ceiling(spec.exposure, devices),
         ends=result.verdict,
         text=result.text,

@@ -116,7 +116,7 @@ class Witnesses:
         self.count = 0
         self.by_checker: Counter[str] = Counter()
         self._run = run
-        checkers = [kind(run, self._wrong) for kind in kinds]
+        self.checkers = checkers = [kind(run, self._wrong) for kind in kinds]
         self.stored = _overriding(checkers, "stored")
         self.acknowledged = _overriding(checkers, "acknowledged")
         self.offered = _overriding(checkers, "offered")

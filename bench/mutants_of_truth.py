@@ -1,0 +1,118 @@
+"""The planted bugs of second chances, of blame, and of what the text and the figures say."""
+
+from mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        "a second chance forgives what happens later",
+        "rollout/active.py",
+        "if its.spec.again and (mine.created_at, mine.id) < (its.created_at, its.id):",
+        "if its.spec.again or mine.spec.again:",
+        ("tests/rollout/test_second_chance.py",),
+    ),
+    Mutant(
+        "a plan without a reason takes a release that failed",
+        "rollout/plan.py",
+        "    if failed is not None:\n",
+        "    if False and failed is not None:\n",
+        ("tests/rollout/test_second_chance.py",),
+    ),
+    Mutant(
+        "a second chance leaves out the devices that failed",
+        "rollout/active.py",
+        "            return frozenset()\n        return AT_FAULT",
+        "            return AT_FAULT\n        return AT_FAULT",
+        ("tests/rollout/test_second_chance.py",),
+    ),
+    Mutant(
+        "a revert by a person bans the devices",
+        "rollout/active.py",
+        "return AT_FAULT if mine.is_taken_back and not mine.has_failed else EXCLUDED",
+        "return EXCLUDED",
+        ("tests/rollout/test_second_chance.py",),
+    ),
+    Mutant(
+        "a revert by a person bans the release",
+        "rollout/lifecycle/state.py",
+        "return self.is_taken_back and self.reason != BY_HAND",
+        "return self.is_taken_back",
+        ("tests/rollout/test_second_chance.py",),
+    ),
+    Mutant(
+        "a release that is bad everywhere quarantines its devices",
+        "rollout/engine.py",
+        "                if not active.state.is_taken_back\n",
+        "",
+        ("tests/rollout/test_second_chance.py",),
+    ),
+    Mutant(
+        "one release that fails twice quarantines a device",
+        "rollout/constraints/quarantine.py",
+        "return len({self._kept[rollout] for rollout in rollouts if rollout in self._kept})",
+        "return len([rollout for rollout in rollouts if rollout in self._kept])",
+        ("tests/rollout/test_second_chance.py",),
+    ),
+    Mutant(
+        "a trial is blamed for another model without a cause",
+        "agent/trial.py",
+        " and load.blames(watch, status, now):",
+        ":",
+        ("tests/agent/test_trial.py",),
+    ),
+    Mutant(
+        "a trial is blamed for the load of other programs",
+        "agent/load.py",
+        " or grown <= during.other - earlier.other:",
+        ":",
+        ("tests/agent/test_trial.py",),
+    ),
+    Mutant(
+        "a trial that leaves cores free is blamed",
+        "agent/load.py",
+        "return grown >= limits.LOAD_SHARE * free_without",
+        "return True",
+        ("tests/agent/test_trial.py",),
+    ),
+    Mutant(
+        "a trial is blamed for the work that it took over",
+        "agent/load.py",
+        "grown = min(trial, during.serving - earlier.serving)",
+        "grown = trial",
+        ("tests/agent/test_trial.py",),
+    ),
+    Mutant(
+        "golden accuracy passes for quality on live requests",
+        "rollout/evidence/gate.py",
+        "    if not evidence.canary.requests:\n",
+        "    if not evidence.canary.requests and not evidence.quality:\n",
+        ("tests/rollout/test_gate.py",),
+    ),
+    Mutant(
+        "a revert without a previous release says that it is done",
+        "rollout/lifecycle/step.py",
+        "    if not (completed.left or completed.stranded or completed.kept):\n",
+        "    if not completed.left:\n",
+        ("tests/rollout/test_whole_rollouts.py",),
+    ),
+    Mutant(
+        "the last reason that arrives counts",
+        "rollout/evidence/ledger.py",
+        "            if known <= found:\n",
+        "            if known == found:\n",
+        ("tests/rollout/test_ledger.py", "tests/rollout/test_restart.py"),
+    ),
+    Mutant(
+        "a busy device decides what is shown",
+        "rollout/evidence/sketch.py",
+        "    if requests <= REPORT_WEIGHT:\n",
+        "    if True:\n",
+        ("tests/rollout/test_cohorts.py",),
+    ),
+    Mutant(
+        "the wealth depends on the order of the differences",
+        "rollout/evidence/sequential.py",
+        "edge = (x - self.allowed) / (self.bound + self.allowed)",
+        "edge = (x - self.allowed) / (self.bound + self.allowed) / (self.count + 1)",
+        ("tests/rollout/test_sequential.py", "tests/rollout/test_restart.py"),
+    ),
+)
