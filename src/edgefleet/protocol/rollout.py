@@ -46,6 +46,7 @@ class GateSpec(Bounds, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_requests: int = 50  # inference requests of each cohort before quality is judged
     ask_p: float = 0.05  # p-value at the end of the fleet, at or below which a person decides
     rollback: Rollback = Rollback.PART
+    classes: tuple[str, ...] = ()  # labels whose values are tested apart; the profile always is
 
 
 class ExposureSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -242,6 +243,27 @@ class Boundary(Wire, frozen=True, kw_only=True):
     needed: int = 2
 
 
+class DeviceClass(Wire, frozen=True, kw_only=True):
+    """The devices with one value of a label, or of one hardware class (``PROFILE``).
+
+    ``devices`` were eligible when the rollout was planned.
+    """
+
+    key: str
+    value: str
+    devices: int
+
+
+class ClassRate(Wire, frozen=True, kw_only=True):
+    """``bad`` of the ``size`` devices of a class that began failed."""
+
+    key: str
+    value: str
+    bad: int = 0
+    size: int = 0
+    e_value: float = 1.0
+
+
 class LateFailures(Wire, frozen=True, kw_only=True):
     """Failures that began late: ``bad`` of ``size`` devices that began one after another.
 
@@ -294,6 +316,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     offline: int = 0
     deferred: int = 0
     not_begun: int = 0  # sent no report before the rollout stopped opening waves
+    taken_back: int = 0  # of a part that gave the release back; counted nowhere else
     exposed: int = 0  # ever activated the release
     planned: int = 0  # online devices for which the wave was cut when it opened; 0: ``cut``
     spare: int = 0  # online devices that may move up; counted only if the wave has too few
@@ -307,6 +330,8 @@ class Evidence(Wire, frozen=True, kw_only=True):
     errors: Rate = Rate()
     silence: Rate = Rate()
     late: LateFailures = LateFailures()
+    classes: tuple[ClassRate, ...] = ()  # those with the strongest evidence, the worst first
+    class_count: int = 0  # classes that are tested
     canary: Cohort = Cohort()
     control: Cohort = Cohort()
     quality: tuple[Difference, ...] = ()  # metrics with data
@@ -401,6 +426,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     approvals: tuple[Approval, ...] = ()
     evidence: Evidence
     exposed: int
+    taken_back: tuple[TakenBack, ...] = ()
     bake: BakeView | None = None
     why: WaitReport
 

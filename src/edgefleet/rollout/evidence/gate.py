@@ -18,7 +18,7 @@ from edgefleet.protocol.rollout import (
     Rate,
     Verdict,
 )
-from edgefleet.rollout.evidence import alphas
+from edgefleet.rollout.evidence import alphas, class_test
 from edgefleet.rollout.evidence.sequential import (
     e_value,
     exact_p_value,
@@ -33,6 +33,7 @@ from edgefleet.rollout.lifecycle.typed_replace import replace
 PASSED: Final = "passed"
 REFUSED_BY_DEVICES: Final = "refused_by_devices"
 LATE_FAILURES: Final = "late_failures"
+CLASS_FAILURES: Final = "class_failures"
 SAMPLE: Final = "sample"
 STRAGGLERS: Final = "stragglers"
 SOAK: Final = "soak"
@@ -120,7 +121,8 @@ def judge(
             interim=sample.interim,
         )
 
-    failing = _errors(evidence, sample, spec) or _silence(evidence, sample, spec)
+    failing = _class_failures(evidence, spec)
+    failing = failing or _errors(evidence, sample, spec) or _silence(evidence, sample, spec)
     failing = (
         failing or _late(evidence, spec) or _quality(evidence, spec) or _limits(evidence, spec)
     )
@@ -194,7 +196,7 @@ def count_missing(evidence: Evidence, spec: GateSpec) -> int:
 
 
 def _wanted(evidence: Evidence, spec: GateSpec) -> int:
-    return min(spec.min_sample, evidence.planned or evidence.cut)
+    return min(spec.min_sample, (evidence.planned or evidence.cut) - evidence.taken_back)
 
 
 def _p_value(sample: _Sample, spec: GateSpec) -> float:
@@ -288,6 +290,18 @@ def late_text(late: LateFailures, spec: GateSpec) -> str:
     text = f"{late.bad} of {_devices(late.size)} that started {when} failed"
     text += f", after {_devices(late.before)} before them" if late.before else ""
     return f"{text}; {ERRORS.unit.text(spec.max_error_rate)} allowed."
+
+
+def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
+    found = class_test.failed_class(evidence, spec)
+    if found is None:
+        return None
+    rest = class_test.rest_of(evidence, found)
+    return CLASS_FAILURES, (
+        f"{_cause(evidence)}{found.bad} of {_devices(found.size)} with {found.key}={found.value} "
+        f"failed, {rest.bad} of the {rest.size} others; {ERRORS.unit.text(spec.max_error_rate)} "
+        "allowed."
+    )
 
 
 def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
