@@ -11,6 +11,7 @@ from edgefleet.protocol.rollout import (
     Evidence,
     GateSpec,
     LimitCounts,
+    Rate,
     Verdict,
 )
 from edgefleet.rollout.evidence import alphas, gate
@@ -56,7 +57,7 @@ ONLY_BY: Mapping[str, Evidence] = {
     "ENDS": Evidence(cut=11, failed=4, healthy=7, exposed=11),
     "CLASSES": Evidence(
         cut=100, failed=3, healthy=87, exposed=90, class_count=12,
-        classes=(ClassRate(key="profile", value="jetson_nano", bad=3, size=3),),
+        classes=(ClassRate(key="profile", value="jetson_nano", rate=Rate(bad=3, size=3)),),
     ),
     "SILENCE": Evidence(
         cut=1000, failed=12, silent=12, healthy=187, offered=800, exposed=199

@@ -4,13 +4,14 @@ import math
 
 import pytest
 
-from edgefleet.protocol.rollout import ClassRate, Evidence, GateSpec
+from edgefleet.protocol.rollout import ClassRate, Evidence, GateSpec, Rate
 from edgefleet.rollout.evidence import alphas
 from edgefleet.rollout.evidence.class_test import (
+    ClassCount,
     failed_class,
     fails_alone,
     log_class_evidence,
-    worst_first,
+    worst_of,
 )
 from edgefleet.rollout.evidence.gate import weigh
 
@@ -19,7 +20,7 @@ LIMIT = SPEC.max_error_rate
 
 
 def named(bad: int, size: int, classes: int) -> bool:
-    found = ClassRate(key="profile", value="p", bad=bad, size=size)
+    found = ClassRate(key="profile", value="p", rate=Rate(bad=bad, size=size))
     return failed_class(Evidence(classes=(found,), class_count=classes), SPEC) is not None
 
 
@@ -68,9 +69,13 @@ def test_a_limit_of_none_or_all_is_no_division_by_zero() -> None:
     assert log_class_evidence(3, 3, 1.0) == 0.0
 
 
-def test_equal_evidence_has_one_order() -> None:
-    found = [ClassRate(key="site", value=value, bad=1, size=4) for value in "cab"]
-    assert [one.value for one in worst_first(found, LIMIT)] == ["a", "b", "c"]
+def test_equal_evidence_has_one_order_and_only_the_worst_are_kept() -> None:
+    found = [ClassCount("site", value, 1, 4) for value in "cab"]
+    found.append(ClassCount("site", "d", 0, 4))
+    worst = worst_of(found, LIMIT, 3)
+    assert [one.value for one in worst] == ["a", "b", "c"]
+    assert worst[0].rate.low < 0.25 < worst[0].rate.high
+    assert math.log(worst[0].rate.e_value) == pytest.approx(log_class_evidence(1, 4, LIMIT))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_equal_evidence_has_one_order() -> None:
     [(0, 4, False), (0, 5, True), (1, 7, False), (1, 10, True), (4, 30, False), (1, 60, True)],
 )
 def test_the_rest_decides_whether_a_class_goes_back_alone(bad: int, size: int, alone: bool) -> None:
-    found = ClassRate(key="profile", value="p", bad=4, size=4)
+    found = ClassRate(key="profile", value="p", rate=Rate(bad=4, size=4))
     evidence = weigh(
         Evidence(failed=4 + bad, healthy=size - bad, classes=(found,), class_count=3), SPEC
     )

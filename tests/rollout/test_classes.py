@@ -293,7 +293,7 @@ def test_the_counts_follow_a_device_that_changes_its_labels() -> None:
 
     def bad(value: str) -> int:
         found = fleet.view(rollout).evidence.classes
-        return sum(one.bad for one in found if one.value == value)
+        return sum(one.rate.bad for one in found if one.value == value)
 
     assert (bad(OLD_GPU), bad("g2")) == (1, 0)
     fleet.engine.fleet.set_facts(5, "generic_x86", {"site": "s2", "gpu": "g2"})

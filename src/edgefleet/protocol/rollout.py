@@ -205,6 +205,19 @@ class Rate(Wire, frozen=True, kw_only=True):
     e_value: float = 1.0  # at 1 / alpha or more the rate is above ``allowed``
 
 
+class ClassRate(Wire, frozen=True, kw_only=True):
+    """The share of failed devices in one class. The e-value is that of the test of classes."""
+
+    key: str
+    value: str
+    rate: Rate = Rate()
+
+    @property
+    def name(self) -> str:
+        """The class as a selector: ``gpu=g1``; ``profile=jetson_nano``."""
+        return f"{self.key}={self.value}"
+
+
 class Difference(Wire, frozen=True, kw_only=True):
     """A mean over pairs of devices and its limit ``allowed``. Positive is worse.
 
@@ -252,16 +265,6 @@ class DeviceClass(Wire, frozen=True, kw_only=True):
     key: str
     value: str
     devices: int
-
-
-class ClassRate(Wire, frozen=True, kw_only=True):
-    """``bad`` of the ``size`` devices of a class that began failed."""
-
-    key: str
-    value: str
-    bad: int = 0
-    size: int = 0
-    e_value: float = 1.0
 
 
 class LateFailures(Wire, frozen=True, kw_only=True):

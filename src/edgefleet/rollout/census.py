@@ -300,8 +300,7 @@ def _judged_rows(active: ActiveRollout, standing: DeviceStanding) -> Rows:
 def _classes(active: ActiveRollout, silent: Rows) -> tuple[ClassRate, ...]:
     """The classes with the strongest evidence against the release."""
     limit = active.state.spec.gate.max_error_rate
-    worst = class_test.worst_first(active.tally.rates(silent), limit)[:CLASSES_SHOWN]
-    return tuple(class_test.with_e_value(one, limit) for one in worst)
+    return class_test.worst_of(active.tally.classes_begun(silent), limit, CLASSES_SHOWN)
 
 
 def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float) -> PendingReverts:

@@ -17,11 +17,11 @@ failures of 3 devices name a class if there are at most 15 classes, and 4 of 4 i
 import math
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgefleet.protocol.rollout import ClassRate, Evidence, GateSpec, Rate
 from edgefleet.rollout.evidence import alphas
-from edgefleet.rollout.evidence.sequential import e_value, log_rate_evidence
+from edgefleet.rollout.evidence.sequential import e_value, log_rate_evidence, rate_interval
 
 _NEARLY_ALL: Final = 0.9  # the rate of failure in a class on which the release does not work
 
@@ -39,25 +39,38 @@ def log_class_evidence(bad: int, size: int, limit: float) -> float:
     return most + math.log(both / 2)
 
 
-def with_e_value(found: ClassRate, limit: float) -> ClassRate:
-    """The counts of a class with their e-value."""
-    return ClassRate(
-        key=found.key,
-        value=found.value,
-        bad=found.bad,
-        size=found.size,
-        e_value=e_value(log_class_evidence(found.bad, found.size, limit)),
-    )
+class ClassCount(NamedTuple):
+    """``bad`` of the ``size`` devices of a class that began failed."""
+
+    key: str
+    value: str
+    bad: int
+    size: int
 
 
-def worst_first(found: Iterable[ClassRate], limit: float) -> list[ClassRate]:
-    """The classes by their evidence against the release, the worst first.
+def worst_of(counted: Iterable[ClassCount], limit: float, most: int) -> tuple[ClassRate, ...]:
+    """The ``most`` classes with the strongest evidence against the release, the worst first.
 
     Of equal evidence the first by key and value counts as worse.
     """
-    return sorted(
-        found,
-        key=lambda one: (-log_class_evidence(one.bad, one.size, limit), one.key, one.value),
+    logs = ((log_class_evidence(one.bad, one.size, limit), one) for one in counted)
+    found = sorted(logs, key=lambda each: (-each[0], each[1].key, each[1].value))
+    return tuple(_rate(one, log, limit) for log, one in found[:most])
+
+
+def _rate(counted: ClassCount, log_evidence: float, limit: float) -> ClassRate:
+    low, high = rate_interval(counted.bad, counted.size)
+    return ClassRate(
+        key=counted.key,
+        value=counted.value,
+        rate=Rate(
+            bad=counted.bad,
+            size=counted.size,
+            allowed=limit,
+            low=low,
+            high=high,
+            e_value=e_value(log_evidence),
+        ),
     )
 
 
@@ -67,14 +80,15 @@ def failed_class(evidence: Evidence, spec: GateSpec) -> ClassRate | None:
         return None
     worst = evidence.classes[0]
     bar = alphas.CLASSES.log_bar(spec, max(1, evidence.class_count))
-    fails = log_class_evidence(worst.bad, worst.size, spec.max_error_rate) >= bar
+    rate = worst.rate
+    fails = log_class_evidence(rate.bad, rate.size, spec.max_error_rate) >= bar
     return worst if fails else None
 
 
 def rest_of(evidence: Evidence, found: ClassRate) -> Rate:
     """The devices that have begun outside the class."""
-    every = evidence.errors
-    return Rate(bad=every.bad - found.bad, size=every.size - found.size, allowed=every.allowed)
+    every, mine = evidence.errors, found.rate
+    return Rate(bad=every.bad - mine.bad, size=every.size - mine.size, allowed=every.allowed)
 
 
 def fails_alone(evidence: Evidence, spec: GateSpec, found: ClassRate) -> bool:

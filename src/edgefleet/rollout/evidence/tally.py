@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.rollout import ClassRate, DeviceClass, ExposureSpec
+from edgefleet.protocol.rollout import DeviceClass, ExposureSpec
+from edgefleet.rollout.evidence.class_test import ClassCount
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.evidence.taken_parts import FindValues, TakenParts
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -119,7 +120,7 @@ class Tally:
         """Number of devices with this standing that the tests count."""
         return self._ledger.count(standing) - self.out[standing]
 
-    def rates(self, silent: Rows) -> list[ClassRate]:
+    def classes_begun(self, silent: Rows) -> list[ClassCount]:
         """Failures and starts of each class of which a device has begun.
 
         ``silent`` devices in trial count as failed.
@@ -128,13 +129,13 @@ class Tally:
         for values, offset in self._keys:
             for number, count in _counted(values.numbers(silent)):
                 silent_in[offset + number] += count
-        found: list[ClassRate] = []
+        found: list[ClassCount] = []
         for place, one in enumerate(self.classes):
             bad = self._counts[_FAILED][place] + self._counts[_REFUSED][place]
             size = bad + self._counts[_HEALTHY][place] + self._counts[_TRIAL][place]
             if size:
                 bad += silent_in[place]
-                found.append(ClassRate(key=one.key, value=one.value, bad=bad, size=size))
+                found.append(ClassCount(one.key, one.value, bad, size))
         return found
 
     def full_class(self, row: int, spec: ExposureSpec) -> int | None:
