@@ -32,6 +32,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.lifecycle.bake import BakeAlert, BakeState, WindowBets
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 
 
 class RolloutChanges(TypedDict, total=False):
@@ -61,6 +62,8 @@ class RolloutChanges(TypedDict, total=False):
     looks: int
     looked: int
     sizes: tuple[tuple[int, int], ...]
+    bets: tuple[StoredBet, ...]
+    bets_at: float
     bake: BakeState | None
 
 
