@@ -86,6 +86,7 @@ def test_a_class_that_fails_is_named_and_goes_back_alone(fate: Fate) -> None:
     (part,) = view.taken_back
     assert (part.key, part.value, part.reason) == ("profile", "jetson_nano", "class_failures")
     assert "with profile=jetson_nano failed, 0 of the" in part.text
+    assert part.text.endswith("5 % allowed."), "it is a test of the built-in gate"
     assert fleet.on_release() == {"1": SMALL, "2": DEVICES - SMALL}
     tried = failed_rows(fleet, rollout) | rows_with(fleet, rollout, OutcomeKind.REFUSED)
     assert 3 <= len(tried) <= 11
