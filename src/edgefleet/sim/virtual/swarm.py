@@ -36,6 +36,7 @@ from edgefleet.sim.virtual.scenario import (
     Truth,
 )
 
+_SITES_APART = 100  # at most so many sites are tested apart
 _CLASS_FAULTS = 0.12  # of the mixtures with one model
 _BAD = ("fails", "crashes", "refuses", "bricks", "burns")
 _AT_ANY_MOMENT = frozenset(
@@ -197,7 +198,8 @@ def _on_one_class(
         only_on = f"site=site-{chance.randrange(fleet.sites) + 1:04}"
     rollback = chance.choice((Rollback.PART, Rollback.PART, Rollback.ALL))
     shares = dict.fromkeys(_BAD, 0.0) | {way: share}
-    gate = replace(plan.gate, classes=("site",), rollback=rollback)
+    labels = ("site",) if fleet.sites <= _SITES_APART else ()
+    gate = replace(plan.gate, classes=labels, rollback=rollback)
     return replace(release, **shares, only_on=only_on), replace(plan, gate=gate)
 
 
