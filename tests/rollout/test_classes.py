@@ -85,7 +85,7 @@ def test_a_class_that_fails_is_named_and_goes_back_alone(fate: Fate) -> None:
     assert view.status is Status.COMPLETED
     (part,) = view.taken_back
     assert (part.key, part.value, part.reason) == ("profile", "jetson_nano", "class_failures")
-    assert "with profile=jetson_nano failed, 0 of the" in part.text
+    assert "with profile=jetson_nano that began failed, 0 of the" in part.text
     assert part.text.endswith("5 % allowed."), "it is a test of the built-in gate"
     assert fleet.on_release() == {"1": SMALL, "2": DEVICES - SMALL}
     tried = failed_rows(fleet, rollout) | rows_with(fleet, rollout, OutcomeKind.REFUSED)
@@ -117,7 +117,7 @@ def test_the_plan_may_take_it_back_from_all() -> None:
     rollout = fleet.start(plan("2", 1, 10, 100, gate=replace(GATE, rollback=Rollback.ALL)))
     view = fleet.finish(rollout)
     assert (view.status, view.reason, view.taken_back) == (Status.REVERTED, "class_failures", ())
-    assert "with profile=jetson_nano failed" in view.text
+    assert "with profile=jetson_nano that began failed" in view.text
     assert fleet.on_release() == {"1": DEVICES}
 
 

@@ -302,8 +302,8 @@ def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | Non
         return None
     rest = class_test.rest_of(evidence, found)
     return CLASS_FAILURES, (
-        f"{_cause(evidence)}{found.rate.bad} of {_devices(found.rate.size)} with {found.name} "
-        f"failed, {rest.bad} of the {rest.size} others; {ERRORS.unit.text(spec.max_error_rate)} "
+        f"{_cause(evidence)}{found.rate.bad} of the {_devices(found.rate.size)} with {found.name} "
+        f"that began failed, {rest.bad} of the {rest.size} others; {ERRORS.unit.text(spec.max_error_rate)} "
         "allowed."
     )
 
