@@ -216,6 +216,9 @@ def test_a_restart_forgets_neither_the_counts_nor_the_class(reverse: bool) -> No
         active = fleet.engine.rollout(rollout)
     known = failed_rows(fleet, rollout)
     fleet.restart(reverse=reverse)
+    assert len(fleet.view(rollout).taken_back) == 1
+    newest = {fleet.engine.desired(one.row, fleet.model) for one in fleet.by_row if in_class(one)}
+    assert newest == {"1"}, "it is known before the next evaluation"
     view = fleet.finish(rollout)
     fleet.tick(5)
     assert view.status is Status.COMPLETED
