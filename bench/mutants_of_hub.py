@@ -344,7 +344,7 @@ MUTANTS = (
     Mutant(
         "late failures of a part are taken back from all",
         "rollout/withdrawal.py",
-        "    return TakenBack(since=since, until=judgement.at)\n",
+        "    return _part(judgement, since=since, until=judgement.at)\n",
         "    return None\n",
         ("tests/rollout/test_late.py",),
     ),

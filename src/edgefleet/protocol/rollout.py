@@ -1,7 +1,7 @@
 """Messages about rollouts: plans, commands and views."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,10 @@ class WaveSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     selector: str = ""
 
 
+PROFILE: Final = "profile"
+"""Where a label key is expected: the hardware class of a device."""
+
+
 class Rollback(StrEnum):
     """The devices from which a failed release is taken back."""
 
@@ -42,6 +46,7 @@ class GateSpec(Bounds, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_requests: int = 50  # inference requests of each cohort before quality is judged
     ask_p: float = 0.05  # p-value at the end of the fleet, at or below which a person decides
     rollback: Rollback = Rollback.PART
+    classes: tuple[str, ...] = ()  # labels whose values are tested apart; the profile always is
 
 
 class ExposureSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,6 +205,19 @@ class Rate(Wire, frozen=True, kw_only=True):
     e_value: float = 1.0  # at 1 / alpha or more the rate is above ``allowed``
 
 
+class ClassRate(Wire, frozen=True, kw_only=True):
+    """The share of failed devices in one class. The e-value is that of the test of classes."""
+
+    key: str
+    value: str
+    rate: Rate = Rate()
+
+    @property
+    def name(self) -> str:
+        """The class as a selector: ``gpu=g1``; ``profile=jetson_nano``."""
+        return f"{self.key}={self.value}"
+
+
 class Difference(Wire, frozen=True, kw_only=True):
     """A mean over pairs of devices and its limit ``allowed``. Positive is worse.
 
@@ -238,6 +256,17 @@ class Boundary(Wire, frozen=True, kw_only=True):
     needed: int = 2
 
 
+class DeviceClass(Wire, frozen=True, kw_only=True):
+    """The devices with one value of a label, or of one hardware class (``PROFILE``).
+
+    ``devices`` were eligible when the rollout was planned.
+    """
+
+    key: str
+    value: str
+    devices: int
+
+
 class LateFailures(Wire, frozen=True, kw_only=True):
     """Failures that began late: ``bad`` of ``size`` devices that began one after another.
 
@@ -254,10 +283,25 @@ class LateFailures(Wire, frozen=True, kw_only=True):
 
 
 class TakenBack(Wire, frozen=True, kw_only=True):
-    """The devices that began between two times, from which alone the release was taken back."""
+    """A part of the devices, from which alone the release was taken back.
 
-    since: float
-    until: float
+    The devices that began between ``since`` and ``until``, if these are set, and that have
+    ``value`` for the label ``key``, if ``key`` is not empty (``profile``: the hardware class). From
+    a part without a key no more devices start; a part with a key goes back, and the others go on.
+    """
+
+    since: float | None = None
+    until: float | None = None
+    key: str = ""
+    value: str = ""
+    at: float = 0.0
+    reason: str = ""  # of the judgement
+    text: str = ""
+
+    @property
+    def others_go_on(self) -> bool:
+        """True if the release goes on to devices outside the part."""
+        return bool(self.key)
 
 
 class Evidence(Wire, frozen=True, kw_only=True):
@@ -275,6 +319,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     offline: int = 0
     deferred: int = 0
     not_begun: int = 0  # sent no report before the rollout stopped opening waves
+    taken_back: int = 0  # of a part that gave the release back; counted nowhere else
     exposed: int = 0  # ever activated the release
     planned: int = 0  # online devices for which the wave was cut when it opened; 0: ``cut``
     spare: int = 0  # online devices that may move up; counted only if the wave has too few
@@ -288,6 +333,8 @@ class Evidence(Wire, frozen=True, kw_only=True):
     errors: Rate = Rate()
     silence: Rate = Rate()
     late: LateFailures = LateFailures()
+    classes: tuple[ClassRate, ...] = ()  # those with the strongest evidence, the worst first
+    class_count: int = 0  # classes that are tested
     canary: Cohort = Cohort()
     control: Cohort = Cohort()
     quality: tuple[Difference, ...] = ()  # metrics with data
@@ -394,6 +441,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     approvals: tuple[Approval, ...] = ()
     evidence: Evidence
     exposed: int
+    taken_back: tuple[TakenBack, ...] = ()
     bake: BakeView | None = None
     why: WaitReport
 

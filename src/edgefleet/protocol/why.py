@@ -22,6 +22,7 @@ class WaitCode(StrEnum):
     REVERTING = "reverting"  # devices still run the release that is rolled back
     HALTED = "halted"
     LATE_FAILURES = "late_failures"  # devices that started late fail; no more devices start
+    CLASS_FAILURES = "class_failures"  # the release was taken back from one class of devices
     DONE = "done"  # the rollout waits for nothing
     NO_ROLLOUT = "no_rollout"  # no rollout selects this device
     NEXT_WAVE = "next_wave"  # the device's position is beyond the cut of the open wave
@@ -74,6 +75,7 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.REVERTING: _BY_ITSELF,
         WaitCode.HALTED: WaitKind(needs_a_person=True),
         WaitCode.LATE_FAILURES: WaitKind(needs_a_person=True),
+        WaitCode.CLASS_FAILURES: _BY_ITSELF,
         WaitCode.DONE: _BY_ITSELF,
         WaitCode.NO_ROLLOUT: _BY_ITSELF,
         WaitCode.NEXT_WAVE: _BY_ITSELF,

@@ -19,6 +19,8 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import AT_FAULT, EXCLUDED, DeviceStanding, Ledger
+from edgefleet.rollout.evidence.taken_parts import TakenParts
+from edgefleet.rollout.evidence.tally import Tally
 from edgefleet.rollout.evidence.windows import OpenWindow
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -95,6 +97,8 @@ class ActiveRollout:
     cohorts: Cohorts = field(default_factory=Cohorts)
     candidates: Candidates = field(default_factory=Candidates)
     overdue: Overdue = field(default_factory=Overdue)
+    taken: TakenParts = field(init=False)
+    tally: Tally = field(init=False)
     late: Late = field(init=False)
     window: OpenWindow | None = None  # of a watched rollout, from its first evaluation on
 
@@ -116,6 +120,15 @@ class ActiveRollout:
             manifest_sha256=self.release.manifest_sha256,
             confirm_after_s=self.state.spec.gate.confirm_after_s,
         )
+        self.taken = TakenParts((), self.ledger, self.scope.label_values)
+        self.tally = Tally(
+            self.state.classes,
+            self.state.adds + self.state.had_model,
+            self.ledger,
+            self.scope.label_values,
+            lambda: self.reservations.reserved_rows,
+        )
+        self.reservations.on_change = self.tally.reserve
         self.late = Late(self.ledger)
         self.switch = Switch(model=self.offer.model, release=self.offer.release)
         self.become(self.state)
@@ -124,7 +137,10 @@ class ActiveRollout:
         """Replace the state, and rebuild the parts and the reach from it."""
         self.state = state
         self.ledger.activations.arrange(course_of(state))
-        self.late.arrange(state.spec.gate, state.taken_back)
+        if state.taken_back != self.taken.parts:
+            self.taken = TakenParts(state.taken_back, self.ledger, self.scope.label_values)
+        self.tally.arrange(self.taken)
+        self.late.arrange(state.spec.gate, self.taken)
         wave = state.open_wave
         self._enrolled = (wave.rows or 0) if wave is not None else 0
         opened = () if state.wave is None else state.waves[: state.wave + 1]
@@ -153,23 +169,43 @@ class ActiveRollout:
             self.late.update(NOBODY)  # the gate looks no more
         return self.late.is_sure(self.state.spec.gate)
 
-    def excludes(self, other: "ActiveRollout") -> frozenset[DeviceStanding]:
-        """The standings here with which ``other``, of the same release, gives it to no device.
+    def excludes(self, row: int, other: "ActiveRollout") -> bool:
+        """True if ``other``, of the same release, does not give it to the device, because of this.
 
         A plan that gives the release a second chance forgives all that older rollouts know of it.
         A revert by a person excludes no device. A rollout's own reports always exclude.
         """
-        if other is self:
-            return EXCLUDED
+        if self._is_forgiven_by(other):
+            return False
+        return self.ledger.standing(row) in self._excluded or self.takes_back_part(row)
+
+    def all_excluded(self, rows: Rows, other: "ActiveRollout") -> Mask:
+        """``excludes`` for each of ``rows``, which must ascend."""
+        out: Mask = np.zeros(len(rows), np.bool_)
+        if self._is_forgiven_by(other):
+            return out
+        if self.ledger.has_any(self._excluded):
+            out |= self.ledger.have(rows, self._excluded)
+        if self.taken:
+            out |= self.all_taken_back(rows)
+        return out
+
+    def _is_forgiven_by(self, other: "ActiveRollout") -> bool:
         mine, its = self.state, other.state
-        if its.spec.again and (mine.created_at, mine.id) < (its.created_at, its.id):
-            return frozenset()
-        return AT_FAULT if mine.is_taken_back and not mine.has_failed else EXCLUDED
+        return bool(its.spec.again) and (mine.created_at, mine.id) < (its.created_at, its.id)
+
+    @property
+    def _excluded(self) -> frozenset[DeviceStanding]:
+        state = self.state
+        return AT_FAULT if state.is_taken_back and not state.has_failed else EXCLUDED
 
     @property
     def in_trial(self) -> int:
-        """Devices that occupy a place: in trial (silent devices too), or with a reserved start."""
-        return self.ledger.counts[_TRIAL] + self.reservations.reserved
+        """Devices that occupy a place: in trial (silent devices too), or with a reserved start.
+
+        A device of a part that was taken back occupies none.
+        """
+        return self.tally.count(_TRIAL) + self.reservations.reserved
 
     def note_progress(self, row: int, at: float) -> None:
         """Record a start. Newcomers to the wave do not prolong the wait for stragglers."""
@@ -201,17 +237,11 @@ class ActiveRollout:
 
     def takes_back_part(self, row: int) -> bool:
         """True if the release is taken back from a part of the devices, and from this device."""
-        return any(
-            self.ledger.activations.is_between(row, part.since, part.until)
-            for part in self.state.taken_back
-        )
+        return bool(self.taken) and self.taken.has(row)
 
     def all_taken_back(self, rows: Rows) -> Mask:
         """``takes_back_part`` for each of ``rows``, which must ascend."""
-        taken: Mask = np.zeros(len(rows), np.bool_)
-        for part in self.state.taken_back:
-            taken |= self.ledger.began_between(rows, part.since, part.until)
-        return taken
+        return self.taken.all_have(rows)
 
     def is_in_holdback(self, row: int) -> bool:
         """True if the device waits for the end of the bake, or for an alert to clear."""

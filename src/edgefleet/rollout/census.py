@@ -1,7 +1,7 @@
 """The census of a rollout: each device of the opened waves is in exactly one account.
 
     cut = offered + in_trial + healthy + failed + refused + reverted + offline + deferred
-        + not_begun
+        + not_begun + taken_back
 
 The equation holds unless a device that reported has since left the selection of the fleet; such a
 device stays counted.
@@ -12,17 +12,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edgefleet.protocol.metrics import SILENCE
-from edgefleet.protocol.rollout import Boundary, Evidence, LimitCounts
+from edgefleet.protocol.rollout import Boundary, ClassRate, Evidence, LimitCounts
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.evidence import alphas, gate, small_fleet
+from edgefleet.rollout.evidence import alphas, class_test, gate, small_fleet
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
 from edgefleet.rollout.lifecycle.typed_replace import replace as replace_struct
+from edgefleet.rollout.limits import CLASSES_SHOWN
 from edgefleet.rollout.openings import count_remaining, count_spare
 
 SILENT = SILENCE.reason  # the reason code for devices that are silent after activating
@@ -86,7 +87,11 @@ def count_census(
     wave = active.state.open_wave
     if wave is None:
         return Census()
-    rows = active.members()
+    active.tally.update(fleet.facts_version)
+    rows, taken_back = active.members(), 0
+    if active.taken:
+        taken = active.all_taken_back(rows)
+        rows, taken_back = rows[~taken], int(np.count_nonzero(taken))
     if len(desired.of_release(active.release.number)) > 1:
         own = active.ledger.standings(rows)
         rows = rows[(own != DeviceStanding.NONE) | ~desired.excluded(rows, active)]
@@ -102,7 +107,7 @@ def count_census(
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     away &= unreported
     unreported &= ~away
-    trial = active.ledger.rows(DeviceStanding.TRIAL)
+    trial = _judged_rows(active, DeviceStanding.TRIAL)
     silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)
     found = Census(
         offered=RowSelection(rows, unreported),
@@ -110,10 +115,10 @@ def count_census(
         in_trial=RowSelection(trial, ~silent),
         silent=RowSelection(trial, silent),
         offline=RowSelection(rows, away),
-        deferred=RowSelection.of(active.ledger.rows(DeviceStanding.DEFERRED)),
+        deferred=RowSelection.of(_judged_rows(active, DeviceStanding.DEFERRED)),
     )
     served = int(np.count_nonzero(already))
-    evidence = _evidence(active, found, len(rows), served)
+    evidence = _evidence(active, found, len(rows), served, taken_back=taken_back)
     return replace(found, evidence=_with_plan(active, fleet, found, evidence, now))
 
 
@@ -160,8 +165,8 @@ def _boundary(active: ActiveRollout, silent: Rows) -> Boundary | None:
     plans = tuple(small_fleet.Plan(*each) for each in state.sizes)
     alpha = alphas.FAILURES.alpha(spec) + alphas.ENDS.alpha(spec)
     needed = small_fleet.boundary(plans, spec.max_error_rate, alpha)
-    failures = active.ledger.failures_in_order(silent)
-    refused = active.ledger.count(DeviceStanding.REFUSED)
+    failures = active.ledger.failures_in_order(silent, active.taken.all_have)
+    refused = active.tally.count(DeviceStanding.REFUSED)
     near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)
     return Boundary(devices=plans[-1].devices, bad=near.bad, size=near.size, needed=near.needed)
 
@@ -181,25 +186,31 @@ def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: flo
     )
 
 
-def _evidence(active: ActiveRollout, found: Census, cut: int, already: int) -> Evidence:
-    ledger, counts = active.ledger, active.ledger.counts
+def _evidence(
+    active: ActiveRollout, found: Census, judged: int, already: int, *, taken_back: int
+) -> Evidence:
+    counts = active.tally
+    silent = found.silent.all()
     counted = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
-        cut=cut,
+        cut=judged + taken_back,
         offered=found.offered.count,
         in_trial=found.in_trial.count,
-        healthy=counts[DeviceStanding.HEALTHY] + already,
-        failed=counts[DeviceStanding.FAILED] + found.silent.count,
-        refused=counts[DeviceStanding.REFUSED],
-        silent=found.silent.count,
-        reverted=counts[DeviceStanding.REVERTED],
+        healthy=counts.count(DeviceStanding.HEALTHY) + already,
+        failed=counts.count(DeviceStanding.FAILED) + len(silent),
+        refused=counts.count(DeviceStanding.REFUSED),
+        silent=len(silent),
+        reverted=counts.count(DeviceStanding.REVERTED),
         offline=found.offline.count,
         deferred=found.deferred.count,
-        exposed=ledger.exposed,
-        reasons=_reasons(active, found.silent.count),
+        taken_back=taken_back,
+        exposed=active.ledger.exposed,
+        reasons=_reasons(active, len(silent)),
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
-        late=active.late.failures(found.silent.all()),
+        late=active.late.failures(silent),
+        classes=_classes(active, silent),
+        class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         limits=active.cohorts.limits(),
     )
@@ -216,10 +227,11 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     wave = active.state.open_wave
     if wave is None:
         return Evidence()
-    ledger = active.ledger
-    count = {standing: ledger.count(standing) for standing in DeviceStanding if standing}
+    active.tally.update(fleet.facts_version)
+    taken_back = sum(active.tally.out[1:])
+    count = {standing: active.tally.count(standing) for standing in DeviceStanding if standing}
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
-    cut = max(wave.cut or 0, sum(count.values()))
+    cut = max(wave.cut or 0, sum(count.values()) + taken_back)
     silent = len(_silent(active, fleet, now))
     counted = Evidence(
         wave=judged.wave,
@@ -231,12 +243,15 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         refused=count[DeviceStanding.REFUSED],
         reverted=count[DeviceStanding.REVERTED],
         deferred=count[DeviceStanding.DEFERRED],
-        not_begun=cut - sum(count.values()),
-        exposed=ledger.exposed,
+        not_begun=cut - sum(count.values()) - taken_back,
+        taken_back=taken_back,
+        exposed=active.ledger.exposed,
         reasons=_reasons(active, silent),
         canary=judged.canary,
         control=judged.control,
         late=judged.late,
+        classes=judged.classes,
+        class_count=judged.class_count,
         quality=judged.quality,
         limits=judged.limits,
     )
@@ -253,6 +268,8 @@ def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
     return replace_struct(
         closed_evidence(active, fleet, now),
         late=active.late.failures(silent),
+        classes=_classes(active, silent),
+        class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         limits=LimitCounts(),
         looks=active.state.looks,
@@ -265,12 +282,25 @@ def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Rows:
     """The devices in trial that are silent, ascending."""
     if not active.ledger.count(DeviceStanding.TRIAL):
         return _no_rows()
-    trial = active.ledger.rows(DeviceStanding.TRIAL)
+    trial = _judged_rows(active, DeviceStanding.TRIAL)
     return trial[fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)]
 
 
 def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:
-    return {**active.ledger.reasons, SILENT: silent} if silent else active.ledger.reasons
+    found = active.ledger.reasons(active.taken.has if active.taken else None)
+    return {**found, SILENT: silent} if silent else found
+
+
+def _judged_rows(active: ActiveRollout, standing: DeviceStanding) -> Rows:
+    """The devices with this standing that the tests count, ascending."""
+    rows = active.ledger.rows(standing)
+    return rows[~active.all_taken_back(rows)] if active.taken else rows
+
+
+def _classes(active: ActiveRollout, silent: Rows) -> tuple[ClassRate, ...]:
+    """The classes with the strongest evidence against the release."""
+    limit = active.state.spec.gate.max_error_rate
+    return class_test.worst_of(active.tally.classes_begun(silent), limit, CLASSES_SHOWN)
 
 
 def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float) -> PendingReverts:

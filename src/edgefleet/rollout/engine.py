@@ -30,6 +30,7 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.rollout.evidence.ledger import Ledger
 from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.fleet.device_classes import check_classes, classes_of
 from edgefleet.rollout.fleet.eligibility import limits_of, variants_of
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.memory_fit import MemoryFit, Room, Tenant
@@ -134,6 +135,7 @@ class Engine:
         plan.check_selector(spec.selector, self.fleet)
         scope = self._scope(spec, release, salt)
         plan.check_fleet(scope, self.fleet, spec)
+        check_classes(spec.gate.classes, scope, self.fleet)
         plan.check_not_failed_before(scope, spec, self._desired.of_release(release.number))
         plan.check_free(scope, spec.model, self._rollouts.values(), EXCLUSIVE)
         plan.check_new(scope, release, self._desired)
@@ -147,6 +149,7 @@ class Engine:
             previous=previous,
             adds=adds,
             had_model=had_model,
+            classes=classes_of(scope, self.fleet, spec.gate.classes),
             now=created_at,
         )
 
@@ -342,7 +345,8 @@ class Engine:
                 active.state.id: active.release.number
                 for active in self._rollouts.values()
                 if not active.state.is_taken_back
-            }
+            },
+            {one.state.id: one.taken for one in self._rollouts.values() if one.taken},
         )
         self._desired.arrange(self._rollouts.values())
         self.admission.arrange()

@@ -7,7 +7,7 @@ import numpy as np
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.metrics import BOUNDS
-from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, WaveSpec
+from edgefleet.protocol.rollout import DeviceClass, GateSpec, RolloutSpec, Status, WaveSpec
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.approval import check_approval
 from edgefleet.rollout.constraints.label_budget import check_budgets
@@ -262,7 +262,7 @@ def check_not_failed_before(
     failed = next((one for one in taken_back if one.state.has_failed), None)
     out = np.zeros(len(rows), np.bool_)
     for one in rollouts:
-        out |= one.ledger.have(rows, AT_FAULT)
+        out |= one.ledger.have(rows, AT_FAULT) | one.all_taken_back(rows)
     if spec.again:
         if not taken_back and not out.any():
             raise OperatorError(
@@ -282,7 +282,8 @@ def check_not_failed_before(
     if out.all():
         raise OperatorError(
             "release_failed_before",
-            f"Release {spec.release} failed on each of these devices, or each refused it.",
+            f"Release {spec.release} failed on each of these devices, was taken back from it, or "
+            "the device refused it.",
             field="release",
         )
 
@@ -325,6 +326,7 @@ def planned(
     adds: int,
     had_model: int,
     now: float,
+    classes: tuple[DeviceClass, ...] = (),
 ) -> RolloutState:
     """The first state of a rollout whose specification was checked."""
     return RolloutState(
@@ -334,6 +336,7 @@ def planned(
         previous=previous,
         adds=adds,
         had_model=had_model,
+        classes=classes,
         status=Status.PLANNED,
         reason="planned",
         text="Planned and not started.",

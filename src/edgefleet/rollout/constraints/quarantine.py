@@ -1,7 +1,8 @@
 """Quarantine: a device that failed two releases of a model is offered no more of that model.
 
-Only failures that may be the device's own count. A failure of a release that was taken back from
-the whole fleet, by the gate or by a person, is the release's. A revert on the hub's order is no
+Only failures that may be the device's own count. A failure of a release that was taken back, from
+the whole fleet or from a part that contains the device, by the gate or by a person, is the
+release's. A revert on the hub's order is no
 failure at all. Two failures of one release count once. The quarantine ends when an operator clears
 the device.
 """
@@ -12,6 +13,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from edgefleet.protocol.why import WaitCode
+from edgefleet.rollout.evidence.taken_parts import TakenParts
 from edgefleet.rollout.fleet.columns import Mask, Rows
 
 TOO_MANY: Final = 2
@@ -30,13 +32,17 @@ class Quarantine:
         self.is_active = False  # a device failed twice once
         self._failures: dict[str, dict[int, tuple[str, ...]]] = {}  # model -> row -> rollouts
         self._kept: dict[str, int] = {}  # rollout -> number of its release, unless taken back
+        self._parts: dict[str, TakenParts] = {}  # of a rollout that was taken back from these alone
         self._cleared: dict[tuple[str, int], int] = {}
         self._rows: dict[str, Rows] = {}
 
-    def arrange(self, kept: Mapping[str, int]) -> None:
-        """Set the rollouts that were not taken back, each with the number of its release."""
-        if kept != self._kept:
-            self._kept = dict(kept)
+    def arrange(self, kept: Mapping[str, int], parts: Mapping[str, TakenParts]) -> None:
+        """Set the rollouts that were not taken back, each with the number of its release.
+
+        ``parts`` are those of these rollouts that were taken back from a part of the devices.
+        """
+        if kept != self._kept or parts != self._parts:
+            self._kept, self._parts = dict(kept), dict(parts)
             self._rows.clear()
 
     def add(self, model: str, row: int, rollout: str) -> None:
@@ -50,7 +56,14 @@ class Quarantine:
     def count(self, model: str, row: int) -> int:
         """Number of different releases that failed on the device and were not taken back."""
         rollouts = self._failures.get(model, {}).get(row, ())
-        return len({self._kept[rollout] for rollout in rollouts if rollout in self._kept})
+        return len({self._kept[rollout] for rollout in rollouts if self._blames(rollout, row)})
+
+    def _blames(self, rollout: str, row: int) -> bool:
+        """True if a failure in the rollout may be the device's own."""
+        if rollout not in self._kept:
+            return False
+        parts = self._parts.get(rollout)
+        return parts is None or not parts.has(row)
 
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
         """An operator cleared the device at this number of ``rollbacks``."""

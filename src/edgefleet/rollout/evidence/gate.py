@@ -19,7 +19,7 @@ from edgefleet.protocol.rollout import (
     Rate,
     Verdict,
 )
-from edgefleet.rollout.evidence import alphas
+from edgefleet.rollout.evidence import alphas, class_test
 from edgefleet.rollout.evidence.sequential import (
     e_value,
     exact_p_value,
@@ -34,6 +34,7 @@ from edgefleet.rollout.lifecycle.typed_replace import replace
 PASSED: Final = "passed"
 REFUSED_BY_DEVICES: Final = "refused_by_devices"
 LATE_FAILURES: Final = "late_failures"
+CLASS_FAILURES: Final = "class_failures"
 SAMPLE: Final = "sample"
 STRAGGLERS: Final = "stragglers"
 SOAK: Final = "soak"
@@ -124,10 +125,7 @@ def judge(
             interim=sample.interim,
         )
 
-    failing = _errors(evidence, sample, spec) or _silence(evidence, sample, spec)
-    failing = (
-        failing or _late(evidence, spec) or _quality(evidence, spec) or _limits(evidence, spec)
-    )
+    failing = _failing(evidence, sample, spec)
     if failing is not None:
         return judged(Verdict.FAIL, *failing)
     if sample.size < sample.needed:
@@ -165,6 +163,18 @@ def judge(
     return judged(Verdict.INCONCLUSIVE, SOAK, text)
 
 
+def _failing(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:
+    """The reason and the text of the first test that fails the release. None if none does."""
+    return (
+        _class_failures(evidence, spec)
+        or _errors(evidence, sample, spec)
+        or _silence(evidence, sample, spec)
+        or _late(evidence, spec)
+        or _quality(evidence, spec)
+        or _limits(evidence, spec)
+    )
+
+
 def _sample(evidence: Evidence, spec: GateSpec, opened_at: float, now: float) -> _Sample:
     begun_until = opened_at + spec.patience_s
     trial_until = begun_until + spec.confirm_after_s + spec.silence_s
@@ -198,7 +208,7 @@ def count_missing(evidence: Evidence, spec: GateSpec) -> int:
 
 
 def _wanted(evidence: Evidence, spec: GateSpec) -> int:
-    return min(spec.min_sample, evidence.planned or evidence.cut)
+    return min(spec.min_sample, (evidence.planned or evidence.cut) - evidence.taken_back)
 
 
 def _p_value(sample: _Sample, spec: GateSpec) -> float:
@@ -292,6 +302,18 @@ def late_text(late: LateFailures, spec: GateSpec) -> str:
     text = f"{late.bad} of {_devices(late.size)} that started {when} failed"
     text += f", after {_devices(late.before)} before them" if late.before else ""
     return f"{text}; {ERRORS.unit.text(spec.max_error_rate)} allowed."
+
+
+def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
+    found = class_test.failed_class(evidence, spec)
+    if found is None:
+        return None
+    mine, rest = found.rate, class_test.rest_of(evidence, found)
+    return CLASS_FAILURES, (
+        f"{_cause(evidence)}{mine.bad} of the {_devices(mine.size)} with {found.name} that began "
+        f"failed, {rest.bad} of the {rest.size} others; "
+        f"{ERRORS.unit.text(spec.max_error_rate)} allowed."
+    )
 
 
 def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:

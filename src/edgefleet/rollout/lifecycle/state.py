@@ -3,7 +3,14 @@
 from collections.abc import Collection
 from typing import Final
 
-from edgefleet.protocol.rollout import Approval, Judgement, RolloutSpec, Status, TakenBack
+from edgefleet.protocol.rollout import (
+    Approval,
+    DeviceClass,
+    Judgement,
+    RolloutSpec,
+    Status,
+    TakenBack,
+)
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.bake import BakeState
 from edgefleet.rollout.lifecycle.stored_bet import StoredBet
@@ -82,6 +89,7 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it
+    classes: tuple[DeviceClass, ...] = ()  # tested apart; fixed by the plan
     status: Status
     reason: str  # a stable code: why the rollout has this status
     text: str

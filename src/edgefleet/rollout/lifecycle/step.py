@@ -137,6 +137,12 @@ class PartFailed(Wire, frozen=True, kw_only=True):
     part: TakenBack
 
 
+class ClassFailed(PartFailed, frozen=True, kw_only=True):
+    """The same for a part that has a key: the release goes on to the devices outside of it."""
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.CLASS_FAILED
+
+
 class RefusedByDevices(Wire, frozen=True, kw_only=True):
     signal: ClassVar[RolloutSignal] = RolloutSignal.REFUSED_BY_DEVICES
     judgement: Judgement
@@ -167,11 +173,13 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 
 Event = (
     Started | Paused | Resumed | Advanced | Extended | Finished | BetsStored | BakeJudged
-    | BakeEnded | Halted | RevertRequested | GateFailed | PartFailed | RefusedByDevices | Approved
+    | BakeEnded | Halted | RevertRequested | GateFailed | PartFailed | ClassFailed
+    | RefusedByDevices | Approved
     | WaitReasonChanged | RevertCompleted
 )  # fmt: skip
 
 
+_WITHIN = (WaitReasonChanged, Approved, BetsStored, BakeJudged, BakeEnded, ClassFailed)
 _UNJUDGED = (
     Started, Paused, Resumed, BetsStored, BakeEnded, Halted, RevertRequested, Approved,
     RevertCompleted,
@@ -221,7 +229,7 @@ def step(
         raise AssertionError(msg)
     if not isinstance(event, _UNJUDGED) and event.judgement is not None:
         state = _count_interim(state, event.judgement)
-    if isinstance(event, (WaitReasonChanged, Approved, BetsStored, BakeJudged, BakeEnded)):
+    if isinstance(event, _WITHIN):
         return _step_within(state, event, now)
     if isinstance(event, Extended) and event.in_place:
         return _grown(state, event, now)
@@ -288,7 +296,7 @@ def step(
 
 def _step_within(
     state: RolloutState,
-    event: WaitReasonChanged | Approved | BetsStored | BakeJudged | BakeEnded,
+    event: WaitReasonChanged | Approved | BetsStored | BakeJudged | BakeEnded | ClassFailed,
     now: float,
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
     """The step of an event that keeps status and wave."""
@@ -308,6 +316,11 @@ def _step_within(
             return judged, (_line(state, "gate", "alert", event.note),) if event.note else ()
         case BakeEnded():
             return _bake_ended(state, event.end, now)
+        case ClassFailed():
+            parts = (*state.taken_back, event.part)
+            state = replace(state, taken_back=parts, revision=state.revision + 1)
+            state = waits_for(state, event.judgement)
+            return state, (_line(state, "gate", "take back", event.judgement.text),)
 
 
 def _grown(

@@ -15,7 +15,9 @@ from edgefleet.protocol.rollout import (
     Approval,
     BakeEnd,
     Boundary,
+    ClassRate,
     Cohort,
+    DeviceClass,
     Difference,
     Evidence,
     Judgement,
@@ -42,6 +44,7 @@ class RolloutChanges(TypedDict, total=False):
     previous: str | None
     adds: int
     had_model: int
+    classes: tuple[DeviceClass, ...]
     status: Status
     reason: str
     text: str
@@ -114,6 +117,7 @@ class EvidenceChanges(TypedDict, total=False):
     offline: int
     deferred: int
     not_begun: int
+    taken_back: int
     exposed: int
     planned: int
     spare: int
@@ -127,6 +131,8 @@ class EvidenceChanges(TypedDict, total=False):
     errors: Rate
     silence: Rate
     late: LateFailures
+    classes: tuple[ClassRate, ...]
+    class_count: int
     canary: Cohort
     control: Cohort
     quality: tuple[Difference, ...]

@@ -7,6 +7,8 @@ of the wait and, where the engine knows it, the end.
 from dataclasses import dataclass, field
 from typing import assert_never
 
+import numpy as np
+
 from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import NOBODY, ActiveRollout
@@ -15,7 +17,7 @@ from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
-from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState
 from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES
 from edgefleet.rollout.plan import second_chance
 
@@ -68,6 +70,8 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
                 waits += _revert_waits(state, fleet, sight.owing)[1:]
         case _:
             assert_never(state.status)
+    if state.status not in WITHDRAWN:
+        waits += _taken_back(active, fleet)
     if state.spec.again:
         text = second_chance(state.spec)
         waits.append(Wait(code=WaitCode.AGAIN, text=text, since=state.created_at))
@@ -269,13 +273,12 @@ def _sample_wait(
 def _halted(active: ActiveRollout) -> Wait:
     state = active.state
     if state.reason == gate.LATE_FAILURES:
-        part = state.taken_back[-1]
-        healthy = active.ledger.count(DeviceStanding.HEALTHY)
-        count = active.ledger.count_between(DeviceStanding.HEALTHY, part.since, part.until)
+        healthy = active.ledger.rows(DeviceStanding.HEALTHY)
+        kept = int(np.count_nonzero(~active.all_taken_back(healthy)))
         return Wait(
             code=WaitCode.LATE_FAILURES,
             text=f"The gate took the release back from the devices that started last. {state.text} "
-            f"No more devices start; {counted(healthy - count)} that confirmed it before keep it. "
+            f"No more devices start; {counted(kept)} that confirmed it before keep it. "
             f"Run `edgefleet rollout revert {state.id}` to take it back from all, or "
             f"`edgefleet rollout resume {state.id}` to let more devices start.",
             since=state.since,
@@ -288,6 +291,31 @@ def _halted(active: ActiveRollout) -> Wait:
         since=state.since,
         devices=active.ledger.exposed,
     )
+
+
+def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
+    """The classes of devices from which alone the release was taken back."""
+    state, number = active.state, active.release.number
+    waits: list[Wait] = []
+    for part in state.taken_back:
+        if not part.key:
+            continue
+        rows = np.flatnonzero(
+            active.scope.label_values(part.key, (part.value,)).all_have(np.arange(len(fleet)))
+        )
+        rows = rows[fleet.models.all_run(rows, number)]
+        left = f" {counted(len(rows))} of these still run it." if len(rows) else ""
+        waits.append(
+            Wait(
+                code=WaitCode.CLASS_FAILURES,
+                text=f"The gate took the release back from all devices with {part.key}="
+                f"{part.value}, and the rollout goes on without them. {part.text}{left}",
+                since=part.at,
+                devices=len(rows) or None,
+                first=fleet.names(rows[:FIRST_NAMES]),
+            )
+        )
+    return waits
 
 
 def _late_failures(active: ActiveRollout) -> Wait:

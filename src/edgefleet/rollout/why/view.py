@@ -44,6 +44,7 @@ def show(
         approvals=state.approvals,
         evidence=evidence,
         exposed=active.ledger.exposed,
+        taken_back=state.taken_back,
         bake=bake.show(state),
         why=why,
     )
