@@ -110,7 +110,7 @@ class World:
         late: Any = SimpleNamespace(brakes=False)
         if self.detector:
             late = Late(ledger)
-            late.arrange(SPEC, ())
+            late.arrange(SPEC)
         self.active = SimpleNamespace(
             state=SimpleNamespace(spec=SimpleNamespace(gate=SPEC, exposure=self.exposure)),
             ledger=ledger, late=late, overdue=Overdue(), devices=self.fleet, in_trial=0,

@@ -343,9 +343,9 @@ MUTANTS = (
     ),
     Mutant(
         "late failures of a part are taken back from all",
-        "rollout/next_transition.py",
-        "    return TakenBack(since=since, until=judgement.at)\n",
-        "    return None\n",
+        "rollout/withdrawal.py",
+        "    return TakenBack(\n        since=since,",
+        "    return None and TakenBack(\n        since=since,",
         ("tests/rollout/test_late.py",),
     ),
     Mutant(

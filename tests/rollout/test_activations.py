@@ -15,6 +15,8 @@ from edgefleet.rollout.evidence.activations import Activations, Course
 from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
+from edgefleet.rollout.evidence.taken_parts import TakenParts
+from edgefleet.rollout.fleet.labelled import Labelled
 from support.plans import START, outcome
 
 PAUSE_S = 60.0
@@ -67,7 +69,7 @@ def told(reports: list[Sent], *, looks: int = 0) -> Ledger:
 def shape(ledger: Ledger) -> tuple[object, ...]:
     """All that the gate and the exposure limit read from the order of starts."""
     late = Late(ledger)
-    late.arrange(GateSpec(), ())
+    late.arrange(GateSpec())
     order = ledger.activations
     return (
         order.begun().tolist(),
@@ -167,16 +169,20 @@ def test_devices_that_an_episode_lost_its_release_with_are_no_evidence_any_more(
     reports += [sent for row in range(20, 30) for sent in life(row, START + 200 + row, 2)]
     ledger = told(sorted(reports, key=lambda sent: sent.at))
     late = Late(ledger)
-    late.arrange(GateSpec(), ())
+    late.arrange(GateSpec())
     before = late.failures(NOBODY)
     assert (before.bad, before.before) == (10, 20)
     assert before.episode_since == pytest.approx(START + 220, abs=0.1)
     assert late.is_sure(GateSpec())
-    late.arrange(GateSpec(), (taken(before.episode_since, START + 240),))
+    late.arrange(GateSpec(), taken(ledger, before.episode_since, START + 240))
     late.update(NOBODY)
     assert not late.is_sure(GateSpec())
 
 
-def taken(since: float | None, until: float) -> TakenBack:
+def taken(ledger: Ledger, since: float | None, until: float) -> TakenParts:
     assert since is not None
-    return TakenBack(since=since, until=until)
+    return TakenParts((TakenBack(since=since, until=until),), ledger, no_labels)
+
+
+def no_labels(key: str, value: str) -> Labelled:
+    raise AssertionError(key, value)

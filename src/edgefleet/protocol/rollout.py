@@ -1,7 +1,7 @@
 """Messages about rollouts: plans, commands and views."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,10 @@ class WaveSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     percent: float | None = None
     count: int | None = None
     selector: str = ""
+
+
+PROFILE: Final = "profile"
+"""Where a label key is expected: the hardware class of a device."""
 
 
 class Rollback(StrEnum):
@@ -254,10 +258,25 @@ class LateFailures(Wire, frozen=True, kw_only=True):
 
 
 class TakenBack(Wire, frozen=True, kw_only=True):
-    """The devices that began between two times, from which alone the release was taken back."""
+    """A part of the devices, from which alone the release was taken back.
 
-    since: float
-    until: float
+    The devices that began between ``since`` and ``until``, if these are set, and that have
+    ``value`` for the label ``key``, if ``key`` is not empty (``profile``: the hardware class). From
+    a part without a key no more devices start; a part with a key goes back, and the others go on.
+    """
+
+    since: float | None = None
+    until: float | None = None
+    key: str = ""
+    value: str = ""
+    at: float = 0.0
+    reason: str = ""  # of the judgement
+    text: str = ""
+
+    @property
+    def others_go_on(self) -> bool:
+        """True if the release goes on to devices outside the part."""
+        return bool(self.key)
 
 
 class Evidence(Wire, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import AT_FAULT, EXCLUDED, DeviceStanding, Ledger
+from edgefleet.rollout.evidence.taken_parts import TakenParts
 from edgefleet.rollout.evidence.windows import OpenWindow
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -95,6 +96,7 @@ class ActiveRollout:
     cohorts: Cohorts = field(default_factory=Cohorts)
     candidates: Candidates = field(default_factory=Candidates)
     overdue: Overdue = field(default_factory=Overdue)
+    taken: TakenParts = field(init=False)
     late: Late = field(init=False)
     window: OpenWindow | None = None  # of a watched rollout, from its first evaluation on
 
@@ -116,6 +118,7 @@ class ActiveRollout:
             manifest_sha256=self.release.manifest_sha256,
             confirm_after_s=self.state.spec.gate.confirm_after_s,
         )
+        self.taken = TakenParts((), self.ledger, self.scope.labelled)
         self.late = Late(self.ledger)
         self.switch = Switch(model=self.offer.model, release=self.offer.release)
         self.become(self.state)
@@ -124,7 +127,9 @@ class ActiveRollout:
         """Replace the state, and rebuild the parts and the reach from it."""
         self.state = state
         self.ledger.activations.arrange(course_of(state))
-        self.late.arrange(state.spec.gate, state.taken_back)
+        if state.taken_back != self.taken.parts:
+            self.taken = TakenParts(state.taken_back, self.ledger, self.scope.labelled)
+        self.late.arrange(state.spec.gate, self.taken)
         wave = state.open_wave
         self._enrolled = (wave.rows or 0) if wave is not None else 0
         opened = () if state.wave is None else state.waves[: state.wave + 1]
@@ -201,17 +206,11 @@ class ActiveRollout:
 
     def takes_back_part(self, row: int) -> bool:
         """True if the release is taken back from a part of the devices, and from this device."""
-        return any(
-            self.ledger.activations.is_between(row, part.since, part.until)
-            for part in self.state.taken_back
-        )
+        return bool(self.taken) and self.taken.has(row)
 
     def all_taken_back(self, rows: Rows) -> Mask:
         """``takes_back_part`` for each of ``rows``, which must ascend."""
-        taken: Mask = np.zeros(len(rows), np.bool_)
-        for part in self.state.taken_back:
-            taken |= self.ledger.began_between(rows, part.since, part.until)
-        return taken
+        return self.taken.all_have(rows)
 
     def is_in_holdback(self, row: int) -> bool:
         """True if the device waits for the end of the bake, or for an alert to clear."""

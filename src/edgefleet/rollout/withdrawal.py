@@ -11,7 +11,8 @@ def withdrawn(active: ActiveRollout, judgement: Judgement) -> Event:
     """The event of a rollout whose ``judgement`` fails, in a wave or in the bake."""
     part = _failed_part(active, judgement)
     if part is not None:
-        return steps.PartFailed(judgement=judgement, part=part)
+        failed = steps.ClassFailed if part.others_go_on else steps.PartFailed
+        return failed(judgement=judgement, part=part)
     if judgement.evidence.exposed or active.state.status is Status.COMPLETED:
         return steps.GateFailed(judgement=judgement)
     return steps.RefusedByDevices(judgement=judgement)
@@ -27,4 +28,10 @@ def _failed_part(active: ActiveRollout, judgement: Judgement) -> TakenBack | Non
         return None
     if active.state.spec.gate.rollback is Rollback.ALL:
         return None
-    return TakenBack(since=since, until=judgement.at)
+    return TakenBack(
+        since=since,
+        until=judgement.at,
+        at=judgement.at,
+        reason=judgement.reason,
+        text=judgement.text,
+    )

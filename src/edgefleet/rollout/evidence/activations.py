@@ -144,21 +144,21 @@ class Activations:
         number = self._buckets[bucket].episode
         return self._episodes[number - 1] if number else 0
 
-    def buckets_between(self, since: float, until: float) -> slice:
-        """The buckets that began between two times."""
-        self._settle()
-        begin, end = self.key(since), self.key(until)
-        return slice(bisect_left(self._begins, begin), bisect_right(self._begins, end))
+    def is_between(self, row: int, since: float | None, until: float | None) -> bool:
+        """True if the device began between two times. None: at any time before or after."""
+        first, last = self._keys_between(since, until)
+        return first <= self.key_of(row) <= last
 
-    def is_between(self, row: int, since: float, until: float) -> bool:
-        """True if the device began between two times."""
-        return self.key(since) <= self.key_of(row) <= self.key(until)
-
-    def are_between(self, rows: Rows, since: float, until: float) -> Mask:
-        """True for each of ``rows``, within the columns, that began between two times."""
+    def are_between(self, rows: Rows, since: float | None, until: float | None) -> Mask:
+        """``is_between`` for each of ``rows``, within the columns."""
+        first, last = self._keys_between(since, until)
         keys = self._keys[rows]
-        between: Mask = (keys >= self.key(since)) & (keys <= self.key(until))
+        between: Mask = (keys >= first) & (keys <= last)
         return between
+
+    def _keys_between(self, since: float | None, until: float | None) -> tuple[int, int]:
+        first = _NEVER + 1 if since is None else self.key(since)
+        return first, _LAST_KEY if until is None else self.key(until)
 
     def bucket_key(self, bucket: int) -> int:
         """The key of the first device in this bucket."""

@@ -5,11 +5,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from edgefleet.protocol.rollout import GateSpec, LateFailures, TakenBack
+from edgefleet.protocol.rollout import GateSpec, LateFailures
 from edgefleet.rollout.evidence import alphas
 from edgefleet.rollout.evidence.detector import NOTHING_FOUND, Finding, detect
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.evidence.sequential import e_value
+from edgefleet.rollout.evidence.taken_parts import TakenParts
 from edgefleet.rollout.fleet.columns import Rows
 
 # Bound once: Python 3.11 takes 0.2 us to find a member in its class.
@@ -37,15 +38,15 @@ class Late:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._limit = 0.05
-        self._judged: tuple[TakenBack, ...] = ()
+        self._taken: TakenParts | None = None
         self._silent: Rows = np.zeros(0, np.int64)
         self._known: tuple[int, ...] = ()  # the counts of the ledger at the last look
         self._last = _Evaluation()
 
-    def arrange(self, spec: GateSpec, judged: tuple[TakenBack, ...]) -> None:
-        """Set the limit. Devices of the parts in ``judged`` count no more."""
-        if (spec.max_error_rate, judged) != (self._limit, self._judged):
-            self._limit, self._judged, self._known = spec.max_error_rate, judged, ()
+    def arrange(self, spec: GateSpec, taken: TakenParts | None = None) -> None:
+        """Set the limit. Devices of the parts in ``taken`` count no more."""
+        if (spec.max_error_rate, taken) != (self._limit, self._taken):
+            self._limit, self._taken, self._known = spec.max_error_rate, taken, ()
 
     def update(self, silent: Rows) -> None:
         """Look anew. ``silent`` are the devices in trial that count as failed, ascending."""
@@ -91,11 +92,13 @@ class Late:
         if not len(begun) or not (len(failed) or len(silent)):
             return _Evaluation()
         silent = silent[ledger.standings(silent) == _TRIAL]
+        if self._taken:
+            failed, silent = (rows[~self._taken.all_have(rows)] for rows in (failed, silent))
         bad = activations.count(failed) + activations.count(silent)
-        begun -= activations.count(ledger.rows(_REVERTED))
-        for taken in self._judged:
-            judged = activations.buckets_between(taken.since, taken.until)
-            begun[judged] = bad[judged] = 0
+        out = ledger.rows(_REVERTED)
+        if self._taken:
+            out = np.union1d(out, ledger.begun_rows[self._taken.all_have(ledger.begun_rows)])
+        begun -= activations.count(out)
         finding = detect(begun, bad, activations.log_weights(), self._limit)
         since = slice(finding.start, finding.end + 1)
         episode = activations.episode_of(finding.start)

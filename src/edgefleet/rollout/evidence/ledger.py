@@ -211,14 +211,15 @@ class Ledger:
             self._grow(int(rows.max()) + 1)
         return rows[np.argsort(-self.activations.keys(rows).astype(np.int64), kind="stable")]
 
-    def began_between(self, rows: Rows, since: float, until: float) -> npt.NDArray[np.bool_]:
-        """True for each of the ascending ``rows`` that began between two times."""
+    def began_between(
+        self, rows: Rows, since: float | None, until: float | None
+    ) -> npt.NDArray[np.bool_]:
+        """True for each of the ascending ``rows`` that began between two times.
+
+        None: at any time before or after.
+        """
         self._make_room(rows)
         return self.activations.are_between(rows, since, until)
-
-    def count_between(self, standing: DeviceStanding, since: float, until: float) -> int:
-        """Number of devices with this standing that began between two times."""
-        return int(np.count_nonzero(self.began_between(self.rows(standing), since, until)))
 
     @property
     def healthy_since_episode(self) -> int:
@@ -243,6 +244,11 @@ class Ledger:
         order = np.argsort(self.activations.keys(rows), kind="stable")
         found: list[bool] = failed[rows[order]].tolist()
         return found
+
+    @property
+    def begun_rows(self) -> Rows:
+        """Ascending rows of the devices that ever activated the release."""
+        return np.flatnonzero(self._bits & _EXPOSED_BITS)
 
     def exposed_mask(self, rows: int) -> npt.NDArray[np.bool_]:
         """True for each of the first ``rows`` rows that ever activated the release."""

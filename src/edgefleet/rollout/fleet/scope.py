@@ -18,6 +18,7 @@ from edgefleet.rollout.fleet.eligibility import (
     too_old,
 )
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.fleet.labelled import Labelled
 from edgefleet.rollout.fleet.memory_fit import Room
 from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import WaveState
@@ -117,6 +118,10 @@ class Scope:
         rows = np.flatnonzero(fits)
         rows = rows[~self._fleet.all_have_only_another(rows, self._model)]
         return rows[~self.room.all_fit(rows)]
+
+    def labelled(self, key: str, value: str) -> Labelled:
+        """The devices of the fleet with a value of a label, or with a profile."""
+        return Labelled(self._fleet, key, value)
 
     def position(self, row: int) -> int:
         """The position of the device in this rollout: 64 bits."""

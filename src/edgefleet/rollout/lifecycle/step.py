@@ -129,6 +129,12 @@ class PartFailed(Wire, frozen=True, kw_only=True):
     part: TakenBack
 
 
+class ClassFailed(PartFailed, frozen=True, kw_only=True):
+    """The same for a part that has a key: the release goes on to the devices outside of it."""
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.CLASS_FAILED
+
+
 class RefusedByDevices(Wire, frozen=True, kw_only=True):
     signal: ClassVar[RolloutSignal] = RolloutSignal.REFUSED_BY_DEVICES
     judgement: Judgement
@@ -159,8 +165,8 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 
 Event = (
     Started | Paused | Resumed | Advanced | Extended | Finished | BakeJudged | BakeEnded | Halted
-    | RevertRequested | GateFailed | PartFailed | RefusedByDevices | Approved | WaitReasonChanged
-    | RevertCompleted
+    | RevertRequested | GateFailed | PartFailed | ClassFailed | RefusedByDevices | Approved
+    | WaitReasonChanged | RevertCompleted
 )  # fmt: skip
 
 
@@ -212,7 +218,9 @@ def step(
         raise AssertionError(msg)
     if not isinstance(event, _UNJUDGED) and event.judgement is not None:
         state = _count_interim(state, event.judgement)
-    if isinstance(event, (WaitReasonChanged, Approved, BakeJudged, BakeEnded)):
+    if isinstance(event, PartFailed):
+        state = replace(state, taken_back=(*state.taken_back, event.part))
+    if isinstance(event, (WaitReasonChanged, Approved, BakeJudged, BakeEnded, ClassFailed)):
         return _step_within(state, event, now)
     if isinstance(event, Extended) and event.in_place:
         return _grown(state, event, now)
@@ -264,7 +272,6 @@ def step(
             return _failed(state, event.judgement, now, "revert")
         case PartFailed():
             state = _without_bake(replace(state, ended_at=None), now)
-            state = replace(state, taken_back=(*state.taken_back, event.part))
             return _failed(state, event.judgement, now, "take back")
         case RefusedByDevices():
             state, audit = _failed(state, event.judgement, now, "refuse")
@@ -278,7 +285,9 @@ def step(
 
 
 def _step_within(
-    state: RolloutState, event: WaitReasonChanged | Approved | BakeJudged | BakeEnded, now: float
+    state: RolloutState,
+    event: WaitReasonChanged | Approved | BakeJudged | BakeEnded | ClassFailed,
+    now: float,
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
     """The step of an event that keeps status and wave."""
     match event:
@@ -294,6 +303,9 @@ def _step_within(
             return judged, (_line(state, "gate", "alert", event.note),) if event.note else ()
         case BakeEnded():
             return _bake_ended(state, event.end, now)
+        case ClassFailed():
+            state = replace(waits_for(state, event.judgement), revision=state.revision + 1)
+            return state, (_line(state, "gate", "take back", event.judgement.text),)
 
 
 def _grown(

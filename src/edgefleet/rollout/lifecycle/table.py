@@ -27,7 +27,8 @@ class RolloutSignal(StrEnum):
     HALTED = "halted"
     REVERT_REQUESTED = "revert requested"  # an operator reverts the rollout
     GATE_FAILED = "gate failed"
-    PART_FAILED = "part failed"  # the gate failed among a part of the devices
+    PART_FAILED = "part failed"  # the gate failed among the devices that began last
+    CLASS_FAILED = "class failed"  # the gate failed among devices with one value of a label
     REFUSED_BY_DEVICES = (
         "refused by devices"  # the gate failed before any device activated the release
     )
@@ -56,6 +57,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.REVERT_REQUESTED: _B,
         RolloutSignal.GATE_FAILED: _B,
         RolloutSignal.PART_FAILED: _H,
+        RolloutSignal.CLASS_FAILED: _R,
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _R,
         RolloutSignal.WAIT_REASON_CHANGED: _R,
@@ -66,6 +68,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.REVERT_REQUESTED: _B,
         RolloutSignal.GATE_FAILED: _B,
         RolloutSignal.PART_FAILED: _H,
+        RolloutSignal.CLASS_FAILED: _Z,
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _Z,
         RolloutSignal.WAIT_REASON_CHANGED: _Z,
@@ -82,6 +85,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.REVERT_REQUESTED: _B,
         RolloutSignal.GATE_FAILED: _B,
         RolloutSignal.PART_FAILED: _H,
+        RolloutSignal.CLASS_FAILED: _C,
     },
     Status.REVERTED: {},
     Status.REFUSED: {},

@@ -7,6 +7,8 @@ of the wait and, where the engine knows it, the end.
 from dataclasses import dataclass, field
 from typing import assert_never
 
+import numpy as np
+
 from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import NOBODY, ActiveRollout
@@ -269,13 +271,12 @@ def _sample_wait(
 def _halted(active: ActiveRollout) -> Wait:
     state = active.state
     if state.reason == gate.LATE_FAILURES:
-        part = state.taken_back[-1]
-        healthy = active.ledger.count(DeviceStanding.HEALTHY)
-        count = active.ledger.count_between(DeviceStanding.HEALTHY, part.since, part.until)
+        healthy = active.ledger.rows(DeviceStanding.HEALTHY)
+        kept = int(np.count_nonzero(~active.all_taken_back(healthy)))
         return Wait(
             code=WaitCode.LATE_FAILURES,
             text=f"The gate took the release back from the devices that started last. {state.text} "
-            f"No more devices start; {counted(healthy - count)} that confirmed it before keep it. "
+            f"No more devices start; {counted(kept)} that confirmed it before keep it. "
             f"Run `edgefleet rollout revert {state.id}` to take it back from all, or "
             f"`edgefleet rollout resume {state.id}` to let more devices start.",
             since=state.since,

@@ -1,0 +1,54 @@
+"""The devices from which alone a rollout took its release back: the union of its parts.
+
+A part is named by a time (the devices that began between two times), by a label (the devices with
+a value of a label or with a profile), or by both.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edgefleet.protocol.rollout import TakenBack
+from edgefleet.rollout.evidence.ledger import Ledger
+from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.labelled import Labelled
+
+FindLabelled = Callable[[str, str], Labelled]
+
+
+class TakenParts:
+    """The parts of one rollout. A function of its state, its ledger and the facts of the fleet."""
+
+    def __init__(
+        self, parts: tuple[TakenBack, ...], ledger: Ledger, find_labelled: FindLabelled
+    ) -> None:
+        self.parts = parts
+        self._ledger = ledger
+        self._labelled = tuple(
+            find_labelled(part.key, part.value) if part.key else None for part in parts
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.parts)
+
+    def has(self, row: int) -> bool:
+        """True if the device is in one of the parts."""
+        return any(
+            (labelled is None or labelled.has(row)) and self._began_in(row, part)
+            for part, labelled in zip(self.parts, self._labelled, strict=True)
+        )
+
+    def all_have(self, rows: Rows) -> Mask:
+        """``has`` for each of ``rows``, which must ascend."""
+        found: Mask = np.zeros(len(rows), np.bool_)
+        for part, labelled in zip(self.parts, self._labelled, strict=True):
+            mask = np.ones(len(rows), np.bool_) if labelled is None else labelled.all_have(rows)
+            if part.since is not None or part.until is not None:
+                mask &= self._ledger.began_between(rows, part.since, part.until)
+            found |= mask
+        return found
+
+    def _began_in(self, row: int, part: TakenBack) -> bool:
+        if part.since is None and part.until is None:
+            return True
+        return self._ledger.activations.is_between(row, part.since, part.until)
