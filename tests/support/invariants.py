@@ -129,7 +129,7 @@ class Invariants:
         reverted = self.rows_that(state.id, {OutcomeKind.REVERTED}) - failed
         healthy = self.rows_that(state.id, {OutcomeKind.CONFIRMED}) - failed - reverted
         seen = view.evidence
-        if (seen.healthy, seen.failed - seen.silent, seen.reverted) != (
+        if (seen.healthy, seen.failed - seen.silent + seen.set_aside, seen.reverted) != (
             len(healthy), len(failed), len(reverted),
         ):  # fmt: skip
             raise BrokenError(f"{seen} against {len(healthy)}, {len(failed)}, {len(reverted)}")

@@ -19,12 +19,14 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import AT_FAULT, EXCLUDED, DeviceStanding, Ledger
-from edgefleet.rollout.evidence.taken_parts import TakenParts
+from edgefleet.rollout.evidence.set_aside import SetAside
+from edgefleet.rollout.evidence.site_watch import SiteWatch
 from edgefleet.rollout.evidence.windows import OpenWindow
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Parts, Scope, reach
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState
+from edgefleet.rollout.strata_of_plan import watched
 
 _EXACT = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED})
 """In these statuses the wave is exactly the devices that were enrolled when the wave opened."""
@@ -96,7 +98,8 @@ class ActiveRollout:
     cohorts: Cohorts = field(default_factory=Cohorts)
     candidates: Candidates = field(default_factory=Candidates)
     overdue: Overdue = field(default_factory=Overdue)
-    taken: TakenParts = field(init=False)
+    set_aside: SetAside = field(init=False)
+    sites: SiteWatch = field(init=False)
     late: Late = field(init=False)
     window: OpenWindow | None = None  # of a watched rollout, from its first evaluation on
 
@@ -118,8 +121,9 @@ class ActiveRollout:
             manifest_sha256=self.release.manifest_sha256,
             confirm_after_s=self.state.spec.gate.confirm_after_s,
         )
-        self.taken = TakenParts((), self.ledger, self.scope.labelled)
+        self.set_aside = SetAside(self.ledger, self.scope.labelled)
         self.late = Late(self.ledger)
+        self.sites = SiteWatch(self.ledger, watched(self.state.spec))
         self.switch = Switch(model=self.offer.model, release=self.offer.release)
         self.become(self.state)
 
@@ -127,9 +131,8 @@ class ActiveRollout:
         """Replace the state, and rebuild the parts and the reach from it."""
         self.state = state
         self.ledger.activations.arrange(course_of(state))
-        if state.taken_back != self.taken.parts:
-            self.taken = TakenParts(state.taken_back, self.ledger, self.scope.labelled)
-        self.late.arrange(state.spec.gate, self.taken)
+        self.set_aside.arrange(state.taken_back, state.outages)
+        self.late.arrange(state.spec.gate, self.set_aside.parts)
         wave = state.open_wave
         self._enrolled = (wave.rows or 0) if wave is not None else 0
         opened = () if state.wave is None else state.waves[: state.wave + 1]
@@ -206,11 +209,11 @@ class ActiveRollout:
 
     def takes_back_part(self, row: int) -> bool:
         """True if the release is taken back from a part of the devices, and from this device."""
-        return bool(self.taken) and self.taken.has(row)
+        return bool(self.set_aside.taken) and self.set_aside.taken.has(row)
 
     def all_taken_back(self, rows: Rows) -> Mask:
         """``takes_back_part`` for each of ``rows``, which must ascend."""
-        return self.taken.all_have(rows)
+        return self.set_aside.taken.all_have(rows)
 
     def is_in_holdback(self, row: int) -> bool:
         """True if the device waits for the end of the bake, or for an alert to clear."""

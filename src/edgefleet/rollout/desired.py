@@ -162,7 +162,8 @@ class Desired:
         for other in self.of_release(active.release.number):
             standings = other.excludes(active)
             if other.ledger.has_any(standings):
-                mask |= other.ledger.have(rows, standings)
+                out = other.ledger.have(rows, standings)
+                mask |= out if other is active else out & ~other.set_aside.excused(rows)
         return mask
 
     def of_release(self, number: int) -> tuple[ActiveRollout, ...]:
@@ -196,7 +197,9 @@ class Desired:
         """
         rollouts = self._of_release.get(active.release.number, ())
         return len(rollouts) > 1 and any(
-            other.ledger.standing(row) in other.excludes(active) for other in rollouts
+            other.ledger.standing(row) in other.excludes(active)
+            and (other is active or not other.set_aside.is_excused(row))
+            for other in rollouts
         )
 
 

@@ -2,8 +2,8 @@
 
 Only failures that may be the device's own count. A failure of a release that was taken back from
 the whole fleet, by the gate or by a person, is the release's. A revert on the hub's order is no
-failure at all. Two failures of one release count once. The quarantine ends when an operator clears
-the device.
+failure at all, and neither is one in an outage of the device's site. Two failures of one release
+count once. The quarantine ends when an operator clears the device.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from edgefleet.protocol.why import WaitCode
+from edgefleet.rollout.evidence.taken_parts import TakenParts
 from edgefleet.rollout.fleet.columns import Mask, Rows
 
 TOO_MANY: Final = 2
@@ -29,14 +30,21 @@ class Quarantine:
     def __init__(self) -> None:
         self.is_active = False  # a device failed twice once
         self._failures: dict[str, dict[int, tuple[str, ...]]] = {}  # model -> row -> rollouts
+        self._disturbed: Mapping[str, TakenParts] = {}  # rollout -> devices whose site went dark
         self._kept: dict[str, int] = {}  # rollout -> number of its release, unless taken back
         self._cleared: dict[tuple[str, int], int] = {}
         self._rows: dict[str, Rows] = {}
 
-    def arrange(self, kept: Mapping[str, int]) -> None:
-        """Set the rollouts that were not taken back, each with the number of its release."""
-        if kept != self._kept:
-            self._kept = dict(kept)
+    def arrange(
+        self, kept: Mapping[str, int], disturbed: Mapping[str, TakenParts] | None = None
+    ) -> None:
+        """Set the rollouts that were not taken back, each with the number of its release.
+
+        ``disturbed`` has the devices whose site went dark while they were in trial, by rollout.
+        """
+        disturbed = disturbed or {}
+        if kept != self._kept or disturbed != self._disturbed:
+            self._kept, self._disturbed = dict(kept), dict(disturbed)
             self._rows.clear()
 
     def add(self, model: str, row: int, rollout: str) -> None:
@@ -50,7 +58,16 @@ class Quarantine:
     def count(self, model: str, row: int) -> int:
         """Number of different releases that failed on the device and were not taken back."""
         rollouts = self._failures.get(model, {}).get(row, ())
-        return len({self._kept[rollout] for rollout in rollouts if rollout in self._kept})
+        return len(
+            {
+                self._kept[rollout]
+                for rollout in rollouts
+                if rollout in self._kept and not self._is_disturbed(rollout, row)
+            }
+        )
+
+    def _is_disturbed(self, rollout: str, row: int) -> bool:
+        return rollout in self._disturbed and self._disturbed[rollout].has(row)
 
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
         """An operator cleared the device at this number of ``rollbacks``."""

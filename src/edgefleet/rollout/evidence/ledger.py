@@ -232,14 +232,16 @@ class Ledger:
             self._healthy_since = (key, int(np.count_nonzero(recent)))
         return self._healthy_since[1]
 
-    def failures_in_order(self, silent: Rows) -> list[bool]:
+    def failures_in_order(self, silent: Rows, left_out: Rows) -> list[bool]:
         """For each device that activated the release, in that order: whether it failed.
 
-        ``silent`` devices in trial count as failed. Devices that an operator reverted are left out.
+        ``silent`` devices in trial count as failed. Devices that an operator reverted are left out,
+        and so are those of ``left_out``.
         """
         failed = self._standing == _FAILED
         failed[silent[silent < len(failed)]] = True
         began = (self._bits & _EXPOSED_BITS) != 0
+        began[left_out] = False
         rows = np.flatnonzero(began & (self._standing != _REVERTED))
         order = np.argsort(self.activations.keys(rows), kind="stable")
         found: list[bool] = failed[rows[order]].tolist()

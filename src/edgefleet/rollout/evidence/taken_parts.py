@@ -1,4 +1,4 @@
-"""The devices from which alone a rollout took its release back: the union of its parts.
+"""The devices in any of several parts, such as those from which a rollout took its release back.
 
 A part is named by a time (the devices that began between two times), by a label (the devices with
 a value of a label or with a profile), or by both.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgefleet.protocol.rollout import TakenBack
+from edgefleet.protocol.rollout import Part
 from edgefleet.rollout.evidence.ledger import Ledger
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.labelled import Labelled
@@ -17,10 +17,10 @@ FindLabelled = Callable[[str, str], Labelled]
 
 
 class TakenParts:
-    """The parts of one rollout. A function of its state, its ledger and the facts of the fleet."""
+    """Parts of the devices of one rollout. A function of its state, its ledger and the facts of the fleet."""
 
     def __init__(
-        self, parts: tuple[TakenBack, ...], ledger: Ledger, find_labelled: FindLabelled
+        self, parts: tuple[Part, ...], ledger: Ledger, find_labelled: FindLabelled
     ) -> None:
         self.parts = parts
         self._ledger = ledger
@@ -48,7 +48,7 @@ class TakenParts:
             found |= mask
         return found
 
-    def _began_in(self, row: int, part: TakenBack) -> bool:
+    def _began_in(self, row: int, part: Part) -> bool:
         if part.since is None and part.until is None:
             return True
         return self._ledger.activations.is_between(row, part.since, part.until)

@@ -11,11 +11,13 @@ from edgefleet.protocol.rollout import (
     BakeEnd,
     Evidence,
     Judgement,
+    Outage,
     TakenBack,
     Verdict,
 )
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.bake import BakeState
+from edgefleet.rollout.lifecycle.site_bets import SiteBets, outage_text
 from edgefleet.rollout.lifecycle.state import BY_HAND, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 from edgefleet.rollout.lifecycle.typed_replace import replace
@@ -27,6 +29,7 @@ from edgefleet.rollout.lifecycle.waves import (
     waits_for,
     walked,
 )
+from edgefleet.rollout.limits import OUTAGES
 
 
 class AuditLine(Wire, frozen=True, kw_only=True):
@@ -135,6 +138,14 @@ class ClassFailed(PartFailed, frozen=True, kw_only=True):
     signal: ClassVar[RolloutSignal] = RolloutSignal.CLASS_FAILED
 
 
+class SitesCompared(Wire, frozen=True, kw_only=True):
+    """Groups of devices that went dark are closed. ``outages`` are those of the site, if any."""
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.SITES_COMPARED
+    bets: SiteBets
+    outages: tuple[Outage, ...] = ()
+
+
 class RefusedByDevices(Wire, frozen=True, kw_only=True):
     signal: ClassVar[RolloutSignal] = RolloutSignal.REFUSED_BY_DEVICES
     judgement: Judgement
@@ -166,13 +177,18 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 Event = (
     Started | Paused | Resumed | Advanced | Extended | Finished | BakeJudged | BakeEnded | Halted
     | RevertRequested | GateFailed | PartFailed | ClassFailed | RefusedByDevices | Approved
-    | WaitReasonChanged | RevertCompleted
+    | SitesCompared | WaitReasonChanged | RevertCompleted
 )  # fmt: skip
 
 
 _UNJUDGED = (
-    Started, Paused, Resumed, BakeEnded, Halted, RevertRequested, Approved, RevertCompleted,
+    Started, Paused, Resumed, BakeEnded, Halted, RevertRequested, Approved, SitesCompared,
+    RevertCompleted,
 )  # fmt: skip
+
+
+_WITHIN = (WaitReasonChanged, Approved, BakeJudged, BakeEnded, ClassFailed, SitesCompared)
+"""Events that keep status and wave."""
 
 
 def by_hand(evidence: Evidence, now: float) -> Judgement:
@@ -220,7 +236,7 @@ def step(
         state = _count_interim(state, event.judgement)
     if isinstance(event, PartFailed):
         state = replace(state, taken_back=(*state.taken_back, event.part))
-    if isinstance(event, (WaitReasonChanged, Approved, BakeJudged, BakeEnded, ClassFailed)):
+    if isinstance(event, _WITHIN):
         return _step_within(state, event, now)
     if isinstance(event, Extended) and event.in_place:
         return _grown(state, event, now)
@@ -286,7 +302,7 @@ def step(
 
 def _step_within(
     state: RolloutState,
-    event: WaitReasonChanged | Approved | BakeJudged | BakeEnded | ClassFailed,
+    event: WaitReasonChanged | Approved | BakeJudged | BakeEnded | ClassFailed | SitesCompared,
     now: float,
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
     """The step of an event that keeps status and wave."""
@@ -306,6 +322,11 @@ def _step_within(
         case ClassFailed():
             state = replace(waits_for(state, event.judgement), revision=state.revision + 1)
             return state, (_line(state, "gate", "take back", event.judgement.text),)
+        case SitesCompared():
+            outages = (*state.outages, *event.outages)[-OUTAGES:]
+            changed = replace(state, site_bets=event.bets, outages=outages)
+            lines = (_line(state, "gate", "outage", outage_text(one)) for one in event.outages)
+            return replace(changed, revision=state.revision + 1), tuple(lines)
 
 
 def _grown(

@@ -21,14 +21,18 @@ from edgefleet.protocol.rollout import (
     Judgement,
     LateFailures,
     LimitCounts,
+    OneSite,
+    Outage,
     Rate,
     RolloutSpec,
+    SiteComparison,
     Status,
     TakenBack,
     Verdict,
 )
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.lifecycle.bake import BakeAlert, BakeState, WindowBets
+from edgefleet.rollout.lifecycle.site_bets import SiteBets
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 
 
@@ -53,6 +57,8 @@ class RolloutChanges(TypedDict, total=False):
     rows_at_end: int | None
     approvals: tuple[Approval, ...]
     taken_back: tuple[TakenBack, ...]
+    outages: tuple[Outage, ...]
+    site_bets: SiteBets
     wave: int | None
     waves: tuple[WaveState, ...]
     looks: int
@@ -107,6 +113,7 @@ class EvidenceChanges(TypedDict, total=False):
     failed: int
     refused: int
     silent: int
+    set_aside: int
     reverted: int
     offline: int
     deferred: int
@@ -124,6 +131,8 @@ class EvidenceChanges(TypedDict, total=False):
     errors: Rate
     silence: Rate
     late: LateFailures
+    sites: SiteComparison
+    one_site: OneSite | None
     canary: Cohort
     control: Cohort
     quality: tuple[Difference, ...]
