@@ -134,7 +134,7 @@ class Invariants:
         ):  # fmt: skip
             raise BrokenError(f"{seen} against {len(healthy)}, {len(failed)}, {len(reverted)}")
         accounts = (
-            seen.offered + seen.in_trial + seen.healthy + seen.failed + seen.refused
+            seen.offered + seen.in_trial + seen.healthy + seen.failed + seen.refused + seen.set_aside
             + seen.reverted + seen.offline + seen.deferred + seen.not_begun
         )  # fmt: skip
         if state.wave is not None and accounts != seen.cut:

@@ -450,6 +450,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     approvals: tuple[Approval, ...] = ()
     evidence: Evidence
     exposed: int
+    outages: tuple[Outage, ...] = ()  # of sites, which the release did not cause; the last ones
     bake: BakeView | None = None
     why: WaitReport
 

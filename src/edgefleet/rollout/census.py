@@ -264,14 +264,14 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     return gate.weigh(counted, active.state.spec.gate)
 
 
-def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
-    """``closed_evidence`` with all that the gate tests in the bake.
+def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evidence, Rows]:
+    """``closed_evidence`` with all that the gate tests in the bake, and the silent devices in it.
 
     The absolute limits are left to the windows of the bake, which tell a release from a backend
     that is down for everybody.
     """
     silent = _silent(active, fleet, now).rows
-    return replace_struct(
+    evidence = replace_struct(
         closed_evidence(active, fleet, now),
         late=active.late.failures(silent),
         quality=active.cohorts.differences(),
@@ -281,6 +281,7 @@ def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
         looked=active.state.looked,
         boundary=find_boundary(active, silent),
     )
+    return evidence, silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,8 @@ class Engine:
 
     def _bake(self, active: ActiveRollout, now: float) -> Change | None:
         """The change due after the last wave: see ``bake``."""
-        if active.state.is_baking and (compared := self._compare_sites(active, now)) is not None:
+        compared = self._compare_sites(active, now)
+        if compared is not None:
             return compared
         evidence, judgement = self._status.judge_bake(active, now)
         seen = bake.Observed(
@@ -228,7 +229,8 @@ class Engine:
 
     def _compare_sites(self, active: ActiveRollout, now: float) -> Change | None:
         """The change by groups of devices that went dark at one time. None if none is closed."""
-        if not active.ledger.count(DeviceStanding.TRIAL):
+        is_judged = active.state.status in JUDGED or active.state.is_baking
+        if not is_judged or not active.ledger.count(DeviceStanding.TRIAL):
             active.sites.clear()
             return None
         rows = active.scope.eligible_rows()

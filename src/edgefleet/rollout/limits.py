@@ -37,6 +37,7 @@ FLAG_P: Final = 0.01  # a device is flagged if chance explains its bad requests 
 STRICT_P: Final = 1e-5  # likewise, strictly
 WEALTH_MAX: Final = 1e12
 BAKE_SAMPLE: Final = 4096  # canary devices whose requests are counted in the windows of a bake
+OUTAGES_SHOWN: Final = 5
 OUTAGES: Final = 256  # of sites, kept per rollout; the oldest is dropped
 LOOKS_PER_CHECK_IN: Final = 4  # at the devices that go dark, between two check-ins of a device
 QUIET_CHECK_INS: Final = 2  # without a new dark device, after which a group is closed

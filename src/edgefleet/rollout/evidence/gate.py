@@ -33,6 +33,7 @@ from edgefleet.rollout.lifecycle.typed_replace import replace
 PASSED: Final = "passed"
 REFUSED_BY_DEVICES: Final = "refused_by_devices"
 LATE_FAILURES: Final = "late_failures"
+ONE_SITE: Final = "one_site"
 SAMPLE: Final = "sample"
 STRAGGLERS: Final = "stragglers"
 SOAK: Final = "soak"

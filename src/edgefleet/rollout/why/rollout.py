@@ -17,8 +17,9 @@ from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.site_bets import outage_text
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES
+from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES, OUTAGES_SHOWN
 from edgefleet.rollout.plan import second_chance
 
 
@@ -190,6 +191,11 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[W
                 first=first_names(fleet, late),
             )
         )
+    if census.evidence.set_aside:
+        waits += [
+            Wait(code=WaitCode.OUTAGE, text=outage_text(one), since=one.at, devices=one.dark)
+            for one in state.outages[-OUTAGES_SHOWN:]
+        ]
     if len(census.offline):
         waits.append(
             Wait(
@@ -270,6 +276,16 @@ def _sample_wait(
 
 def _halted(active: ActiveRollout) -> Wait:
     state = active.state
+    if state.reason == gate.ONE_SITE and state.taken_back:
+        part = state.taken_back[-1]
+        return Wait(
+            code=WaitCode.ONE_SITE,
+            text=f"The gate took the release back from {part.key} {part.value}. {state.text} No more "
+            "devices start; devices of other sites keep it. If the site is the cause, run "
+            f"`edgefleet rollout resume {state.id}`; if the release is, run "
+            f"`edgefleet rollout revert {state.id}`.",
+            since=state.since,
+        )
     if state.reason == gate.LATE_FAILURES:
         healthy = active.ledger.rows(DeviceStanding.HEALTHY)
         kept = int(np.count_nonzero(~active.all_taken_back(healthy)))
