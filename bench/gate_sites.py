@@ -66,7 +66,7 @@ class Unwatched(SiteWatch):
     def look(self, *_: Any) -> None:
         return None
 
-    def are_open(self, rows: Rows, fleet: Fleet) -> Mask:
+    def are_open(self, rows: Rows, fleet: Fleet) -> Mask:  # noqa: ARG002
         return np.zeros(len(rows), np.bool_)
 
     def compare(self, *_: Any) -> SiteComparison:

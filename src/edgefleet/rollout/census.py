@@ -156,9 +156,7 @@ def _with_plan(
     )
 
 
-def _compare_sites(
-    active: ActiveRollout, fleet: Fleet, silent: int, now: float
-) -> SiteComparison:
+def _compare_sites(active: ActiveRollout, fleet: Fleet, silent: int, now: float) -> SiteComparison:
     """The comparison of dark devices by site. Without a silent device nothing is compared."""
     if not silent:
         return SiteComparison()
@@ -176,7 +174,9 @@ def find_boundary(
     plans = tuple(small_fleet.Plan(*each) for each in state.sizes)
     alpha = alphas.FAILURES.alpha(spec) + alphas.ENDS.alpha(spec)
     needed = small_fleet.boundary(plans, spec.max_error_rate, alpha)
-    left_out = active.set_aside.rows if without is None else np.union1d(active.set_aside.rows, without)
+    left_out = (
+        active.set_aside.rows if without is None else np.union1d(active.set_aside.rows, without)
+    )
     failures = active.ledger.failures_in_order(silent, left_out)
     refused = active.ledger.count(DeviceStanding.REFUSED)
     near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)

@@ -113,7 +113,7 @@ def _is_asked(seen: _Failures, worst: int, evidence: Evidence) -> bool:
     every = Site(int(np.count_nonzero(seen.bad)), len(seen.rows))
     if stands_out(site, every, len(seen.sites)):
         return True
-    dark = np.count_nonzero(np.isin(seen.rows[mine], seen.silent, assume_unique=True))
+    dark = int(np.count_nonzero(np.isin(seen.rows[mine], seen.silent, assume_unique=True)))
     return dark >= _DARK_TOGETHER and not evidence.sites.has_control
 
 
@@ -134,8 +134,7 @@ def _without(
         failed=evidence.failed - site.bad,
         silent=evidence.silent - len(silent),
         in_trial=max(0, evidence.in_trial - trial),
-        healthy=evidence.healthy
-        - int(np.count_nonzero(standings == DeviceStanding.HEALTHY)),
+        healthy=evidence.healthy - int(np.count_nonzero(standings == DeviceStanding.HEALTHY)),
         late=late.failures(others),
         boundary=find_boundary(active, others, without=mine),
     )

@@ -1,4 +1,4 @@
-"""Devices that go dark, by site and time: the release, or the site?
+"""Devices that go dark, by site and time: whether the release is the cause, or the site.
 
 A stratum is the devices of one site that had the same chance to begin. Devices that go dark close
 to each other in a stratum are one group, because what hits a site hits many of its devices. Of n1

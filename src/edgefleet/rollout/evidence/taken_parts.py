@@ -17,7 +17,7 @@ FindLabelled = Callable[[str, str], Labelled]
 
 
 class TakenParts:
-    """Parts of the devices of one rollout. A function of its state, its ledger and the facts of the fleet."""
+    """Parts of one rollout. A function of its state, its ledger and the facts of the fleet."""
 
     def __init__(
         self, parts: tuple[Part, ...], ledger: Ledger, find_labelled: FindLabelled

@@ -280,10 +280,10 @@ def _halted(active: ActiveRollout) -> Wait:
         part = state.taken_back[-1]
         return Wait(
             code=WaitCode.ONE_SITE,
-            text=f"The gate took the release back from {part.key} {part.value}. {state.text} No more "
-            "devices start; devices of other sites keep it. If the site is the cause, run "
-            f"`edgefleet rollout resume {state.id}`; if the release is, run "
-            f"`edgefleet rollout revert {state.id}`.",
+            text=f"The gate took the release back from {part.key} {part.value}. {state.text} "
+            "No more devices start; devices of other sites keep it. Run "
+            f"`edgefleet rollout resume {state.id}` to go on at the other sites, or "
+            f"`edgefleet rollout revert {state.id}` to take it back from all.",
             since=state.since,
         )
     if state.reason == gate.LATE_FAILURES:
