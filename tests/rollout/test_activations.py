@@ -1,6 +1,7 @@
 """The order of starts: buckets and episodes are the same after any order of replay."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -16,7 +17,7 @@ from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.evidence.taken_parts import TakenParts
-from edgefleet.rollout.fleet.labelled import Labelled
+from edgefleet.rollout.fleet.label_values import LabelValues
 from support.plans import START, outcome
 
 PAUSE_S = 60.0
@@ -184,5 +185,5 @@ def taken(ledger: Ledger, since: float | None, until: float) -> TakenParts:
     return TakenParts((TakenBack(since=since, until=until),), ledger, no_labels)
 
 
-def no_labels(key: str, value: str) -> Labelled:
-    raise AssertionError(key, value)
+def no_labels(key: str, values: Sequence[str]) -> LabelValues:
+    raise AssertionError(key, values)

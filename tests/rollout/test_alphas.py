@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from edgefleet.protocol.rollout import Difference, Evidence, GateSpec, LimitCounts, Verdict
+from edgefleet.protocol.rollout import (
+    ClassRate,
+    Difference,
+    Evidence,
+    GateSpec,
+    LimitCounts,
+    Rate,
+    Verdict,
+)
 from edgefleet.rollout.evidence import alphas, gate
 from edgefleet.rollout.evidence.alphas import PROMISED, SHARES, AlphaShare
 
@@ -47,6 +55,10 @@ def change(e_value: float) -> Evidence:
 ONLY_BY: Mapping[str, Evidence] = {
     "FAILURES": Evidence(cut=100, failed=5, healthy=5, offered=90, exposed=10),
     "ENDS": Evidence(cut=11, failed=4, healthy=7, exposed=11),
+    "CLASSES": Evidence(
+        cut=100, failed=3, healthy=87, exposed=90, class_count=12,
+        classes=(ClassRate(key="profile", value="jetson_nano", rate=Rate(bad=3, size=3)),),
+    ),
     "SILENCE": Evidence(
         cut=1000, failed=12, silent=12, healthy=187, offered=800, exposed=199
     ),

@@ -1,5 +1,6 @@
 """Cohorts: the canary compared with the control."""
 
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -7,15 +8,22 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.bins import bucket, upper_edge_us
-from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Telemetry
-from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.device import (
+    Outcome,
+    OutcomeKind,
+    Scores,
+    Sketches,
+    Switch,
+    Telemetry,
+)
+from edgefleet.protocol.rollout import Status, Verb
 from edgefleet.rollout.evidence.cohorts import Cohorts, Figures
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
     SCORES_PER_DEVICE,
     SCORES_WAITING,
 )
-from edgefleet.testing import Behaviour
+from edgefleet.testing import Behaviour, FakeDevice
 from support.fleets import CheckedFleet
 from support.plans import GATE, spec
 from support.waiting import until
@@ -310,3 +318,70 @@ def test_a_share_of_a_busy_report_is_not_lost():
     said = Sketches(latency={10: 999_000, 200: 1_000})
     figures.add(0, replace(telemetry(1_000_000, 0.8, 10), errors=1_000, sketches=said))
     assert figures.cohort().error_share == pytest.approx(0.001)
+
+
+def paused(fleet: CheckedFleet, rollout: str) -> list[FakeDevice]:
+    """Pause the rollout, so that the evidence comes from the test. Returns the canaries."""
+    fleet.command(rollout, Verb.PAUSE)
+    return [device for device in fleet.by_row if device.running == "2"]
+
+
+def test_a_restart_goes_on_with_the_bets():
+    """Half of the evidence came before the restart. Neither half alone fails the release."""
+    fleet, rollout = story()
+    canaries = paused(fleet, rollout)
+    controls = [device for device in fleet.by_row if device.running == "1"]
+    for half in (0, 1):
+        for device in canaries[half:40:2]:
+            said = scored("1", "2", confidence_delta=-0.25)
+            fleet.engine.intake.add_telemetry(device.row, said, fleet.now)
+        for device in controls[half:40:2]:
+            said = scored("1", "1", confidence_delta=0.0)
+            fleet.engine.intake.add_telemetry(device.row, said, fleet.now)
+        fleet.evaluate()
+        if half == 0:
+            (before,) = fleet.view(rollout).evidence.quality
+            assert (before.pairs, fleet.view(rollout).status) == (20, Status.PAUSED)
+            fleet.restart()
+            assert fleet.view(rollout).evidence.quality == (before,)
+    view = fleet.view(rollout)
+    assert (view.status, view.reason) == (Status.REVERTING, "confidence_drop")
+    assert view.evidence.quality[0].pairs == 40
+
+
+def test_bets_are_stored_at_most_once_a_minute():
+    fleet, rollout = story()
+    canaries = paused(fleet, rollout)
+    report(fleet, confidence_delta=-0.05)
+    began, times = fleet.now, []
+    for device in canaries[:9]:
+        other = fleet.by_row[-1 - device.row]
+        said = scored("1", "1", confidence_delta=0.01 * device.row)
+        fleet.engine.intake.add_telemetry(other.row, said, fleet.now)
+        fleet.tick(20)
+        times.append(fleet.engine.rollout(rollout).state.bets_at - began)
+    assert all(later == before or later - before >= 60 for before, later in pairwise(times))
+    assert fleet.engine.rollout(rollout).state.bets[0].count > 0
+
+
+def test_the_bets_on_neighbours_go_on_too():
+    cohorts = Cohorts()
+    other = replace(scored("4", "4", latency_log_ratio=0.3), model="detector")
+    switched = replace(other, scores=replace(other.scores, switched=Switch(model="m", release="2")))
+    for row in range(8):
+        cohorts.neighbours.add(row, other, GATE, None)
+        cohorts.neighbours.add(100 + row, switched, GATE, Switch(model="m", release="2"))
+    resumed = Cohorts()
+    resumed.resume(cohorts.stored_bets(), GATE)
+    assert resumed.differences() == cohorts.differences() != ()
+    assert resumed.stored_bets() == cohorts.stored_bets()
+
+
+def test_the_accuracy_comes_from_the_outcomes_and_counts_once():
+    cohorts = Cohorts()
+    said = Outcome(
+        id="1", rollout="ro", release="2", kind=OutcomeKind.CONFIRMED, at=0.0, accuracy=0.9,
+        accuracy_before=0.95,
+    )  # fmt: skip
+    cohorts.confirmed(said, GATE)
+    assert (len(cohorts.differences()), cohorts.stored_bets()) == (1, ())

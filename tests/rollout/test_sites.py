@@ -284,5 +284,3 @@ def test_devices_without_a_chance_to_begin_are_no_control() -> None:
     north, south = {"site": "a", "region": "north"}, {"site": "a", "region": "south"}
     assert stratum(north) != stratum(south)
     assert stratum(north)[0] == stratum(south)[0] == "a"
-
-

@@ -125,17 +125,23 @@ class Invariants:
 
     def check_counts(self, state: RolloutState, view: RolloutView) -> None:
         """The engine counts each device once, in one account."""
-        failed = self.rows_that(state.id, {OutcomeKind.TRIAL_FAILED})
-        reverted = self.rows_that(state.id, {OutcomeKind.REVERTED}) - failed
-        healthy = self.rows_that(state.id, {OutcomeKind.CONFIRMED}) - failed - reverted
+        active = self.fleet.engine.rollout(state.id)
+
+        def counted(kind: OutcomeKind) -> set[int]:
+            rows = self.rows_that(state.id, {kind})
+            return {row for row in rows if not active.takes_back_part(row)}
+
+        failed = counted(OutcomeKind.TRIAL_FAILED)
+        reverted = counted(OutcomeKind.REVERTED) - failed
+        healthy = counted(OutcomeKind.CONFIRMED) - failed - reverted
         seen = view.evidence
         if (seen.healthy, seen.failed - seen.silent + seen.set_aside, seen.reverted) != (
             len(healthy), len(failed), len(reverted),
         ):  # fmt: skip
             raise BrokenError(f"{seen} against {len(healthy)}, {len(failed)}, {len(reverted)}")
         accounts = (
-            seen.offered + seen.in_trial + seen.healthy + seen.failed + seen.refused + seen.set_aside
-            + seen.reverted + seen.offline + seen.deferred + seen.not_begun
+            seen.offered + seen.in_trial + seen.healthy + seen.failed + seen.refused
+            + seen.set_aside + seen.reverted + seen.offline + seen.deferred + seen.not_begun + seen.taken_back
         )  # fmt: skip
         if state.wave is not None and accounts != seen.cut:
             raise BrokenError(f"{accounts} devices in the accounts of {seen.cut}")

@@ -46,6 +46,7 @@ class GateSpec(Bounds, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_requests: int = 50  # inference requests of each cohort before quality is judged
     ask_p: float = 0.05  # p-value at the end of the fleet, at or below which a person decides
     rollback: Rollback = Rollback.PART
+    classes: tuple[str, ...] = ()  # labels whose values are tested apart; the profile always is
 
 
 class ExposureSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -204,6 +205,19 @@ class Rate(Wire, frozen=True, kw_only=True):
     e_value: float = 1.0  # at 1 / alpha or more the rate is above ``allowed``
 
 
+class ClassRate(Wire, frozen=True, kw_only=True):
+    """The share of failed devices in one class. The e-value is that of the test of classes."""
+
+    key: str
+    value: str
+    rate: Rate = Rate()
+
+    @property
+    def name(self) -> str:
+        """The class as a selector: ``gpu=g1``; ``profile=jetson_nano``."""
+        return f"{self.key}={self.value}"
+
+
 class Difference(Wire, frozen=True, kw_only=True):
     """A mean over pairs of devices and its limit ``allowed``. Positive is worse.
 
@@ -240,6 +254,17 @@ class Boundary(Wire, frozen=True, kw_only=True):
     bad: int = 0
     size: int = 0
     needed: int = 2
+
+
+class DeviceClass(Wire, frozen=True, kw_only=True):
+    """The devices with one value of a label, or of one hardware class (``PROFILE``).
+
+    ``devices`` were eligible when the rollout was planned.
+    """
+
+    key: str
+    value: str
+    devices: int
 
 
 class LateFailures(Wire, frozen=True, kw_only=True):
@@ -341,6 +366,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     offline: int = 0
     deferred: int = 0
     not_begun: int = 0  # sent no report before the rollout stopped opening waves
+    taken_back: int = 0  # of a part that gave the release back; counted nowhere else
     exposed: int = 0  # ever activated the release
     planned: int = 0  # online devices for which the wave was cut when it opened; 0: ``cut``
     spare: int = 0  # online devices that may move up; counted only if the wave has too few
@@ -356,10 +382,24 @@ class Evidence(Wire, frozen=True, kw_only=True):
     late: LateFailures = LateFailures()
     sites: SiteComparison = SiteComparison()
     one_site: OneSite | None = None
+    classes: tuple[ClassRate, ...] = ()  # those with the strongest evidence, the worst first
+    class_count: int = 0  # classes that are tested
     canary: Cohort = Cohort()
     control: Cohort = Cohort()
     quality: tuple[Difference, ...] = ()  # metrics with data
     limits: LimitCounts = LimitCounts()
+
+
+class EValue(Wire, frozen=True, kw_only=True):
+    """The result of a custom test: evidence against "the release is within its limits".
+
+    While that is true, the expectation of the e-value must be at most 1 at any time (an e-process).
+    ``text`` is the cause as a sentence, with measured value and limit.
+    """
+
+    log_e_value: float
+    reason: str
+    text: str
 
 
 class Judgement(Wire, frozen=True, kw_only=True):
@@ -451,6 +491,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     evidence: Evidence
     exposed: int
     outages: tuple[Outage, ...] = ()  # of sites, which the release did not cause; the last ones
+    taken_back: tuple[TakenBack, ...] = ()
     bake: BakeView | None = None
     why: WaitReport
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Offer, OutcomeKind, Switch
 from edgefleet.protocol.release import ReleaseManifest
-from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.rollout import Status, TakenBack
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.download_candidates import Candidates
 from edgefleet.rollout.constraints.overdue import Overdue
@@ -21,6 +21,8 @@ from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import AT_FAULT, EXCLUDED, DeviceStanding, Ledger
 from edgefleet.rollout.evidence.set_aside import SetAside
 from edgefleet.rollout.evidence.site_watch import SiteWatch
+from edgefleet.rollout.evidence.taken_parts import TakenParts
+from edgefleet.rollout.evidence.tally import Tally
 from edgefleet.rollout.evidence.windows import OpenWindow
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -98,8 +100,10 @@ class ActiveRollout:
     cohorts: Cohorts = field(default_factory=Cohorts)
     candidates: Candidates = field(default_factory=Candidates)
     overdue: Overdue = field(default_factory=Overdue)
+    taken: TakenParts[TakenBack] = field(init=False)
     set_aside: SetAside = field(init=False)
     sites: SiteWatch = field(init=False)
+    tally: Tally = field(init=False)
     late: Late = field(init=False)
     window: OpenWindow | None = None  # of a watched rollout, from its first evaluation on
 
@@ -121,7 +125,16 @@ class ActiveRollout:
             manifest_sha256=self.release.manifest_sha256,
             confirm_after_s=self.state.spec.gate.confirm_after_s,
         )
-        self.set_aside = SetAside(self.ledger, self.scope.labelled)
+        self.taken = TakenParts((), self.ledger, self.scope.label_values)
+        self.tally = Tally(
+            self.state.classes,
+            self.state.adds + self.state.had_model,
+            self.ledger,
+            self.scope.label_values,
+            lambda: self.reservations.reserved_rows,
+        )
+        self.reservations.on_change = self.tally.reserve
+        self.set_aside = SetAside(self.ledger, self.scope.label_values)
         self.late = Late(self.ledger)
         self.sites = SiteWatch(self.ledger, watched(self.state.spec))
         self.switch = Switch(model=self.offer.model, release=self.offer.release)
@@ -131,7 +144,10 @@ class ActiveRollout:
         """Replace the state, and rebuild the parts and the reach from it."""
         self.state = state
         self.ledger.activations.arrange(course_of(state))
-        self.set_aside.arrange(state.taken_back, state.outages)
+        if state.taken_back != self.taken.parts:
+            self.taken = TakenParts(state.taken_back, self.ledger, self.scope.label_values)
+        self.tally.arrange(self.taken)
+        self.set_aside.arrange(self.taken, state.outages)
         self.late.arrange(state.spec.gate, self.set_aside.parts)
         wave = state.open_wave
         self._enrolled = (wave.rows or 0) if wave is not None else 0
@@ -161,23 +177,48 @@ class ActiveRollout:
             self.late.update(NOBODY)  # the gate looks no more
         return self.late.is_sure(self.state.spec.gate)
 
-    def excludes(self, other: "ActiveRollout") -> frozenset[DeviceStanding]:
-        """The standings here with which ``other``, of the same release, gives it to no device.
+    def excludes(self, row: int, other: "ActiveRollout") -> bool:
+        """True if ``other``, of the same release, does not give it to the device, because of this.
 
         A plan that gives the release a second chance forgives all that older rollouts know of it.
         A revert by a person excludes no device. A rollout's own reports always exclude.
         """
-        if other is self:
-            return EXCLUDED
+        if self._is_forgiven_by(other):
+            return False
+        excluded = self.ledger.standing(row) in self._excluded
+        if excluded and other is not self and self.set_aside.is_excused(row):
+            excluded = False
+        return excluded or self.takes_back_part(row)
+
+    def all_excluded(self, rows: Rows, other: "ActiveRollout") -> Mask:
+        """``excludes`` for each of ``rows``, which must ascend."""
+        out: Mask = np.zeros(len(rows), np.bool_)
+        if self._is_forgiven_by(other):
+            return out
+        if self.ledger.has_any(self._excluded):
+            out |= self.ledger.have(rows, self._excluded)
+            if other is not self:
+                out &= ~self.set_aside.excused(rows)
+        if self.taken:
+            out |= self.all_taken_back(rows)
+        return out
+
+    def _is_forgiven_by(self, other: "ActiveRollout") -> bool:
         mine, its = self.state, other.state
-        if its.spec.again and (mine.created_at, mine.id) < (its.created_at, its.id):
-            return frozenset()
-        return AT_FAULT if mine.is_taken_back and not mine.has_failed else EXCLUDED
+        return bool(its.spec.again) and (mine.created_at, mine.id) < (its.created_at, its.id)
+
+    @property
+    def _excluded(self) -> frozenset[DeviceStanding]:
+        state = self.state
+        return AT_FAULT if state.is_taken_back and not state.has_failed else EXCLUDED
 
     @property
     def in_trial(self) -> int:
-        """Devices that occupy a place: in trial (silent devices too), or with a reserved start."""
-        return self.ledger.counts[_TRIAL] + self.reservations.reserved
+        """Devices that occupy a place: in trial (silent devices too), or with a reserved start.
+
+        A device of a part that was taken back occupies none.
+        """
+        return self.tally.count(_TRIAL) + self.reservations.reserved
 
     def note_progress(self, row: int, at: float) -> None:
         """Record a start. Newcomers to the wave do not prolong the wait for stragglers."""
@@ -209,11 +250,11 @@ class ActiveRollout:
 
     def takes_back_part(self, row: int) -> bool:
         """True if the release is taken back from a part of the devices, and from this device."""
-        return bool(self.set_aside.taken) and self.set_aside.taken.has(row)
+        return bool(self.taken) and self.taken.has(row)
 
     def all_taken_back(self, rows: Rows) -> Mask:
         """``takes_back_part`` for each of ``rows``, which must ascend."""
-        return self.set_aside.taken.all_have(rows)
+        return self.taken.all_have(rows)
 
     def is_in_holdback(self, row: int) -> bool:
         """True if the device waits for the end of the bake, or for an alert to clear."""

@@ -1,7 +1,7 @@
 """The census of a rollout: each device of the opened waves is in exactly one account.
 
     cut = offered + in_trial + healthy + failed + refused + set_aside + reverted + offline
-        + deferred + not_begun
+        + deferred + not_begun + taken_back
 
 The equation holds unless a device that reported has since left the selection of the fleet; such a
 device stays counted.
@@ -12,17 +12,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edgefleet.protocol.metrics import SILENCE
-from edgefleet.protocol.rollout import Boundary, Evidence, LimitCounts, SiteComparison
+from edgefleet.protocol.rollout import Boundary, ClassRate, Evidence, LimitCounts, SiteComparison
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.evidence import alphas, gate, small_fleet
+from edgefleet.rollout.evidence import alphas, class_test, gate, small_fleet
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
 from edgefleet.rollout.lifecycle.typed_replace import replace as replace_struct
+from edgefleet.rollout.limits import CLASSES_SHOWN
 from edgefleet.rollout.openings import count_remaining, count_spare
 
 SILENT = SILENCE.reason  # the reason code for devices that are silent after activating
@@ -87,7 +88,11 @@ def count_census(
     wave = active.state.open_wave
     if wave is None:
         return Census()
-    rows = active.members()
+    active.tally.update(fleet.facts_version)
+    rows, taken_back = active.members(), 0
+    if active.taken:
+        taken = active.all_taken_back(rows)
+        rows, taken_back = rows[~taken], int(np.count_nonzero(taken))
     if len(desired.of_release(active.release.number)) > 1:
         own = active.ledger.standings(rows)
         rows = rows[(own != DeviceStanding.NONE) | ~desired.excluded(rows, active)]
@@ -112,10 +117,10 @@ def count_census(
         silent=RowSelection(trial, silent.counted),
         set_aside=RowSelection(trial, silent.set_aside),
         offline=RowSelection(rows, away),
-        deferred=RowSelection.of(active.ledger.rows(DeviceStanding.DEFERRED)),
+        deferred=RowSelection.of(_judged_rows(active, DeviceStanding.DEFERRED)),
     )
     served = int(np.count_nonzero(already))
-    evidence = _evidence(active, found, len(rows), served)
+    evidence = _evidence(active, found, len(rows), served, taken_back=taken_back)
     return replace(found, evidence=_with_plan(active, fleet, found, evidence, now))
 
 
@@ -174,11 +179,13 @@ def find_boundary(
     plans = tuple(small_fleet.Plan(*each) for each in state.sizes)
     alpha = alphas.FAILURES.alpha(spec) + alphas.ENDS.alpha(spec)
     needed = small_fleet.boundary(plans, spec.max_error_rate, alpha)
-    left_out = (
-        active.set_aside.rows if without is None else np.union1d(active.set_aside.rows, without)
-    )
-    failures = active.ledger.failures_in_order(silent, left_out)
-    refused = active.ledger.count(DeviceStanding.REFUSED)
+
+    def are_out(rows: Rows) -> Mask:
+        out = active.set_aside.parts.all_have(rows)
+        return out if without is None else out | np.isin(rows, without, assume_unique=True)
+
+    failures = active.ledger.failures_in_order(silent, are_out)
+    refused = active.tally.count(DeviceStanding.REFUSED)
     near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)
     return Boundary(devices=plans[-1].devices, bad=near.bad, size=near.size, needed=near.needed)
 
@@ -198,26 +205,32 @@ def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: flo
     )
 
 
-def _evidence(active: ActiveRollout, found: Census, cut: int, already: int) -> Evidence:
-    ledger, counts = active.ledger, active.ledger.counts
+def _evidence(
+    active: ActiveRollout, found: Census, judged: int, already: int, *, taken_back: int
+) -> Evidence:
+    counts, excused = active.tally, len(active.set_aside.failed)
+    silent = found.silent.all()
     counted = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
-        cut=cut,
+        cut=judged + taken_back,
         offered=found.offered.count,
         in_trial=found.in_trial.count,
-        healthy=counts[DeviceStanding.HEALTHY] + already,
-        failed=counts[DeviceStanding.FAILED] - active.set_aside.failed + found.silent.count,
-        refused=counts[DeviceStanding.REFUSED],
-        silent=found.silent.count,
-        set_aside=active.set_aside.failed + found.set_aside.count,
-        reverted=counts[DeviceStanding.REVERTED],
+        healthy=counts.count(DeviceStanding.HEALTHY) + already,
+        failed=counts.count(DeviceStanding.FAILED) - excused + len(silent),
+        refused=counts.count(DeviceStanding.REFUSED),
+        silent=len(silent),
+        set_aside=excused + found.set_aside.count,
+        reverted=counts.count(DeviceStanding.REVERTED),
         offline=found.offline.count,
         deferred=found.deferred.count,
-        exposed=ledger.exposed,
-        reasons=_reasons(active, found.silent.count),
+        taken_back=taken_back,
+        exposed=active.ledger.exposed,
+        reasons=_reasons(active, len(silent)),
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
-        late=active.late.failures(found.silent.all()),
+        late=active.late.failures(silent),
+        classes=_classes(active, silent),
+        class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         limits=active.cohorts.limits(),
     )
@@ -234,30 +247,34 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     wave = active.state.open_wave
     if wave is None:
         return Evidence()
-    ledger = active.ledger
-    count = {standing: ledger.count(standing) for standing in DeviceStanding if standing}
+    active.tally.update(fleet.facts_version)
+    taken_back = sum(active.tally.out[1:])
+    count = {standing: active.tally.count(standing) for standing in DeviceStanding if standing}
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
-    cut = max(wave.cut or 0, sum(count.values()))
-    dark = _silent(active, fleet, now)
+    cut = max(wave.cut or 0, sum(count.values()) + taken_back)
+    dark, excused = _silent(active, fleet, now), len(active.set_aside.failed)
     silent, aside = (int(np.count_nonzero(one)) for one in (dark.counted, dark.set_aside))
     counted = Evidence(
         wave=judged.wave,
         cut=cut,
         in_trial=count[DeviceStanding.TRIAL] - silent - aside,
         healthy=count[DeviceStanding.HEALTHY],
-        failed=count[DeviceStanding.FAILED] - active.set_aside.failed + silent,
+        failed=count[DeviceStanding.FAILED] - excused + silent,
         silent=silent,
-        set_aside=active.set_aside.failed + aside,
+        set_aside=excused + aside,
         refused=count[DeviceStanding.REFUSED],
         reverted=count[DeviceStanding.REVERTED],
         deferred=count[DeviceStanding.DEFERRED],
-        not_begun=cut - sum(count.values()),
-        exposed=ledger.exposed,
+        not_begun=cut - sum(count.values()) - taken_back,
+        taken_back=taken_back,
+        exposed=active.ledger.exposed,
         reasons=_reasons(active, silent),
         canary=judged.canary,
         control=judged.control,
         late=judged.late,
         one_site=judged.one_site,
+        classes=judged.classes,
+        class_count=judged.class_count,
         quality=judged.quality,
         limits=judged.limits,
     )
@@ -274,6 +291,8 @@ def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evid
     evidence = replace_struct(
         closed_evidence(active, fleet, now),
         late=active.late.failures(silent),
+        classes=_classes(active, silent),
+        class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         sites=_compare_sites(active, fleet, len(silent), now),
         limits=LimitCounts(),
@@ -300,17 +319,32 @@ class Silent:
 
 def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Silent:
     """The devices in trial that are silent. Those that are still compared count as in trial."""
-    trial = active.ledger.rows(DeviceStanding.TRIAL)
+    trial = _judged_rows(active, DeviceStanding.TRIAL)
     silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)
     out = np.zeros(len(trial), np.bool_)
     if silent.any():
-        out[silent] = active.set_aside.of(trial[silent])
+        out[silent] = active.set_aside.disturbed.all_have(trial[silent])
         silent[silent] = ~active.sites.are_open(trial[silent], fleet)
     return Silent(trial, counted=silent & ~out, set_aside=out)
 
 
 def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:
-    return {**active.ledger.reasons, SILENT: silent} if silent else active.ledger.reasons
+    found = active.ledger.reasons(active.taken.has if active.taken else None)
+    return {**found, SILENT: silent} if silent else found
+
+
+def _judged_rows(active: ActiveRollout, standing: DeviceStanding) -> Rows:
+    """The devices with this standing that the tests count, ascending."""
+    rows = active.ledger.rows(standing)
+    return rows[~active.all_taken_back(rows)] if active.taken else rows
+
+
+def _classes(active: ActiveRollout, silent: Rows) -> tuple[ClassRate, ...]:
+    """The classes with the strongest evidence against the release."""
+    limit = active.state.spec.gate.max_error_rate
+    return class_test.worst_of(
+        active.tally.classes_begun(silent, active.set_aside.failed), limit, CLASSES_SHOWN
+    )
 
 
 def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float) -> PendingReverts:

@@ -160,10 +160,7 @@ class Desired:
         """For each row: True if any rollout excludes the device from the release of ``active``."""
         mask = np.zeros(len(rows), np.bool_)
         for other in self.of_release(active.release.number):
-            standings = other.excludes(active)
-            if other.ledger.has_any(standings):
-                out = other.ledger.have(rows, standings)
-                mask |= out if other is active else out & ~other.set_aside.excused(rows)
+            mask |= other.all_excluded(rows, active)
         return mask
 
     def of_release(self, number: int) -> tuple[ActiveRollout, ...]:
@@ -196,11 +193,7 @@ class Desired:
         Devices that ``active`` excludes are not covered by ``active`` in the first place.
         """
         rollouts = self._of_release.get(active.release.number, ())
-        return len(rollouts) > 1 and any(
-            other.ledger.standing(row) in other.excludes(active)
-            and (other is active or not other.set_aside.is_excused(row))
-            for other in rollouts
-        )
+        return len(rollouts) > 1 and any(other.excludes(row, active) for other in rollouts)
 
 
 def _by_release(rollouts: Iterable[ActiveRollout]) -> dict[int, tuple[ActiveRollout, ...]]:

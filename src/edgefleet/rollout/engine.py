@@ -30,6 +30,7 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.fleet.device_classes import check_classes, classes_of
 from edgefleet.rollout.fleet.eligibility import limits_of, variants_of
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.memory_fit import MemoryFit, Room, Tenant
@@ -39,7 +40,7 @@ from edgefleet.rollout.intake import Intake
 from edgefleet.rollout.lifecycle import step as steps
 from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, WITHDRAWN, RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine, Event, step
-from edgefleet.rollout.next_transition import NextTransition
+from edgefleet.rollout.next_transition import NextTransition, bets_to_store
 from edgefleet.rollout.why import device as device_why
 from edgefleet.rollout.why.status import RolloutStatus
 
@@ -95,6 +96,8 @@ class Engine:
         reservations = Reservations(state.id, state.spec, self._fleet_wide, self._offset)
         ledger = Ledger(len(state.waves), course_of(state))
         active = ActiveRollout(state, release, scope, ledger, reservations)
+        if state.status in OPEN or state.is_baking:
+            active.cohorts.resume(state.bets, state.spec.gate)
         self._rollouts[state.id] = active
         open_candidates(
             active, self.fleet, allowed(active, state.created_at), self._fleet_wide.budgets
@@ -132,6 +135,7 @@ class Engine:
         plan.check_selector(spec.selector, self.fleet)
         scope = self._scope(spec, release, salt)
         plan.check_fleet(scope, self.fleet, spec)
+        check_classes(spec.gate.classes, scope, self.fleet)
         plan.check_not_failed_before(scope, spec, self._desired.of_release(release.number))
         plan.check_free(scope, spec.model, self._rollouts.values(), EXCLUSIVE)
         plan.check_new(scope, release, self._desired)
@@ -145,6 +149,7 @@ class Engine:
             previous=previous,
             adds=adds,
             had_model=had_model,
+            classes=classes_of(scope, self.fleet, spec.gate.classes),
             now=created_at,
         )
 
@@ -209,6 +214,7 @@ class Engine:
         event = None if judgement is None else self._next_transition.by_gate(active, judgement)
         if event is None or isinstance(event, steps.WaitReasonChanged):
             self._admit_more(active, census, now)
+        event = event or bets_to_store(active, now)
         return None if event is None else self._change(active, event, now)
 
     def _bake(self, active: ActiveRollout, now: float) -> Change | None:
@@ -225,6 +231,7 @@ class Engine:
             now=now,
         )
         event = bake.next_event(active, seen)
+        event = event or bets_to_store(active, now)
         return None if event is None else self._change(active, event, now)
 
     def _compare_sites(self, active: ActiveRollout, now: float) -> Change | None:
@@ -234,6 +241,8 @@ class Engine:
             active.sites.clear()
             return None
         rows = active.scope.eligible_rows()
+        if active.taken:
+            rows = rows[~active.all_taken_back(rows)]
         closed = active.sites.look(active.state.site_bets, self.fleet, rows, now)
         if closed is None:
             return None
@@ -359,9 +368,9 @@ class Engine:
                 if not active.state.is_taken_back
             },
             {
-                active.state.id: active.set_aside.disturbed
-                for active in self._rollouts.values()
-                if active.state.outages
+                one.state.id: one.set_aside.parts
+                for one in self._rollouts.values()
+                if one.set_aside.parts
             },
         )
         self._desired.arrange(self._rollouts.values())

@@ -90,6 +90,7 @@ class Intake:
         if standings is None:
             return False
         before, after = standings
+        active.tally.move(row, before, after)
         if kind is _CONFIRMED:
             active.cohorts.confirmed(outcome, active.state.spec.gate)
         elif kind is _STARTED:
@@ -116,6 +117,7 @@ class Intake:
         if not len(rows):
             return 0
         after = active.ledger.standings(rows)
+        active.tally.move_all(rows, before, after)
         if outcome.kind is _CONFIRMED:
             active.cohorts.confirmed(outcome, active.state.spec.gate, times=len(rows))
         if outcome.kind is _STARTED:

@@ -96,7 +96,7 @@ def _failures(active: ActiveRollout, fleet: Fleet, silent: Rows) -> _Failures:
     ledger, key = active.ledger, active.state.spec.site_label
     rows = ledger.begun_rows
     standings = ledger.standings(rows)
-    counts = (standings != DeviceStanding.REVERTED) & ~active.set_aside.of(rows)
+    counts = (standings != DeviceStanding.REVERTED) & ~active.set_aside.parts.all_have(rows)
     rows, standings = rows[counts], standings[counts]
     labels, places = np.unique(fleet.label_ids[rows], return_inverse=True)
     of_label = [fleet.label_set(number).get(key, "") for number in labels.tolist()]

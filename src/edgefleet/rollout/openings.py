@@ -198,10 +198,12 @@ def _floor(wave: WaveState, before: list[WaveState]) -> int:
 def _next_rows(
     active: ActiveRollout, fleet: Fleet, wave: WaveState, opened: list[WaveState], now: float
 ) -> Rows:
-    """The online devices of the wave's selector that no opened wave contains."""
+    """The online devices of the wave's selector that may get the release in a later wave."""
     scope, rows = active.scope, _chosen(active, wave)
-    inside = scope.all_inside(rows, reach(_parts(active, opened)))
-    return _online(fleet, rows[~inside], now)
+    out = scope.all_inside(rows, reach(_parts(active, opened)))
+    if active.taken:
+        out |= active.all_taken_back(rows)
+    return _online(fleet, rows[~out], now)
 
 
 def _online(fleet: Fleet, rows: Rows, now: float) -> Rows:

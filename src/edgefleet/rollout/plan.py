@@ -7,7 +7,7 @@ import numpy as np
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.metrics import BOUNDS
-from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, WaveSpec
+from edgefleet.protocol.rollout import DeviceClass, GateSpec, RolloutSpec, Status, WaveSpec
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.approval import check_approval
 from edgefleet.rollout.constraints.label_budget import check_budgets
@@ -261,7 +261,7 @@ def check_not_failed_before(
     failed = next((one for one in taken_back if one.state.has_failed), None)
     out = np.zeros(len(rows), np.bool_)
     for one in rollouts:
-        out |= one.set_aside.at_fault(rows)
+        out |= one.set_aside.at_fault(rows) | one.all_taken_back(rows)
     if spec.again:
         if not taken_back and not out.any():
             raise OperatorError(
@@ -281,7 +281,8 @@ def check_not_failed_before(
     if out.all():
         raise OperatorError(
             "release_failed_before",
-            f"Release {spec.release} failed on each of these devices, or each refused it.",
+            f"Release {spec.release} failed on each of these devices, was taken back from it, or "
+            "the device refused it.",
             field="release",
         )
 
@@ -324,6 +325,7 @@ def planned(
     adds: int,
     had_model: int,
     now: float,
+    classes: tuple[DeviceClass, ...] = (),
 ) -> RolloutState:
     """The first state of a rollout whose specification was checked."""
     return RolloutState(
@@ -333,6 +335,7 @@ def planned(
         previous=previous,
         adds=adds,
         had_model=had_model,
+        classes=classes,
         status=Status.PLANNED,
         reason="planned",
         text="Planned and not started.",

@@ -1,8 +1,12 @@
-"""The event by which a failed judgement takes a release back: from all devices, or from a part."""
+"""The event by which a failed judgement takes a release back: from all devices, or from a part.
+
+The part is a class of devices on which it fails, if the devices outside the class are no evidence
+against it; or the devices that began after a pause.
+"""
 
 from edgefleet.protocol.rollout import Judgement, Rollback, Status, TakenBack
 from edgefleet.rollout.active import ActiveRollout
-from edgefleet.rollout.evidence import gate
+from edgefleet.rollout.evidence import class_test, gate
 from edgefleet.rollout.lifecycle import step as steps
 from edgefleet.rollout.lifecycle.step import Event
 
@@ -26,28 +30,41 @@ def _failed_site(judgement: Judgement) -> TakenBack:
     if site is None:
         msg = "the judgement names no site"
         raise AssertionError(msg)
-    return TakenBack(
-        key=site.key,
-        value=site.value,
-        at=judgement.at,
-        reason=judgement.reason,
-        text=judgement.text,
-    )
+    return _part(judgement, key=site.key, value=site.value)
 
 
 def _failed_part(active: ActiveRollout, judgement: Judgement) -> TakenBack | None:
-    """The devices that alone give the release back: those of an episode that fail.
+    """The devices that alone give the release back.
 
     None if the release fails on others, too, or the plan takes it back from all devices.
     """
-    since = judgement.evidence.late.episode_since
+    spec, evidence = active.state.spec.gate, judgement.evidence
+    if spec.rollback is Rollback.ALL:
+        return None
+    if judgement.reason == gate.CLASS_FAILURES:
+        found = class_test.failed_class(evidence, spec)
+        if found is None or not class_test.fails_alone(evidence, spec, found):
+            return None
+        return _part(judgement, key=found.key, value=found.value)
+    since = evidence.late.episode_since
     if judgement.reason != gate.LATE_FAILURES or since is None:
         return None
-    if active.state.spec.gate.rollback is Rollback.ALL:
-        return None
+    return _part(judgement, since=since, until=judgement.at)
+
+
+def _part(
+    judgement: Judgement,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    key: str = "",
+    value: str = "",
+) -> TakenBack:
     return TakenBack(
         since=since,
-        until=judgement.at,
+        until=until,
+        key=key,
+        value=value,
         at=judgement.at,
         reason=judgement.reason,
         text=judgement.text,

@@ -42,7 +42,10 @@ def gate_tests(evidence: Evidence) -> tuple[GateTest, ...]:
         )
         for one in evidence.quality
     )
-    return (*(_rate(name, rate) for name, rate in rates if rate.size), *differences)
+    classes = (
+        _rate(f"{ERRORS.label}, {one.name}", one.rate) for one in evidence.classes if one.rate.bad
+    )
+    return (*(_rate(name, rate) for name, rate in rates if rate.size), *classes, *differences)
 
 
 def limit_counts(limits: LimitCounts) -> tuple[tuple[str, int], ...]:

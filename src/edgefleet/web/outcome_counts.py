@@ -26,6 +26,7 @@ ACCOUNTS: Final = (
     Account("deferred", "deferred"),
     Account("offline", "offline"),
     Account("not_begun", "not begun"),
+    Account("taken_back", "taken back"),
     Account("waiting", "not there yet"),
 )
 
@@ -54,6 +55,7 @@ def counts_of(evidence: Evidence) -> Counts:
         "deferred": evidence.deferred,
         "offline": evidence.offline,
         "not_begun": evidence.not_begun,
+        "taken_back": evidence.taken_back,
     }
     return reported | {"waiting": max(0, evidence.cut - sum(reported.values()))}
 

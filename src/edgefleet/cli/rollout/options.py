@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.cli.rollout.parsing import BUDGET, INSTANT, SIZE, WAVE, WINDOW
+from edgefleet.cli.rollout.parsing import BUDGET, INSTANT, LABELS, SIZE, WAVE, WINDOW
 from edgefleet.cli.values import DURATION, RATE, WAVES, duration, percent
 from edgefleet.protocol.metrics import BOUNDS, Bound, Unit
 from edgefleet.protocol.rollout import Rollback, RolloutSpec
@@ -116,6 +116,9 @@ def _gate() -> tuple[Knob, ...]:
         gate("rollback", "--rollback", click.Choice([one.value for one in Rollback]), "WHAT",
              "The devices that give a failed release back: 'all', or only the 'part' on which it "
              "fails, if the evidence names one."),
+        gate("classes", "--classes", LABELS, "LABELS",
+             "Labels whose values are tested apart, as profiles are: gpu,site-kind.",
+             shown=",".join),
     )  # fmt: skip
 
 

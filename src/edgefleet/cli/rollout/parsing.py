@@ -64,6 +64,22 @@ class Budget(click.ParamType[BudgetSpec]):
         return BudgetSpec(label=label, max_in_trial=int(most))
 
 
+class Labels(click.ParamType[tuple[str, ...]]):
+    """``gpu,site-kind``: label keys."""
+
+    name = "labels"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, (list, tuple)):
+            return tuple(map(str, value))
+        found = tuple(part.strip() for part in str(value).split(","))
+        if not all(found):
+            raise WrongValue(f"{value!r} is not a list of labels.", "gpu,site-kind", param, ctx)
+        return found
+
+
 class WindowText(click.ParamType[WindowSpec]):
     """``mon-fri 22:00-06:00 Europe/Paris``; days and time zone are optional."""
 
@@ -110,6 +126,7 @@ class Instant(click.ParamType[float]):
 SIZE: Final = Size()
 WAVE: Final = Wave()
 BUDGET: Final = Budget()
+LABELS: Final = Labels()
 WINDOW: Final = WindowText()
 INSTANT: Final = Instant()
 

@@ -21,10 +21,19 @@ from edgefleet.protocol.rollout import (
 BAR_CHARS: Final = 40
 _OPTIONAL: Final = frozenset(
     {
-        "adds", "again", "bounds", "left out", "approved", "exposure", "error rate", "silent",
-        "  by site", "bake",
+        "adds",
+        "again",
+        "bounds",
+        "left out",
+        "approved",
+        "exposure",
+        "error rate",
+        "silent",
+        "bake",
+        "taken back",
+        "  by site",
     }
-)  # fmt: skip
+)
 
 
 def rollout_lines(view: RolloutView) -> list[str]:
@@ -53,6 +62,8 @@ def rollout_lines(view: RolloutView) -> list[str]:
             ("silent", _rate(evidence.silence)),
             ("  by site", _sites(evidence)),
             *(("outage", _outage(one)) for one in view.outages),
+            *((f"  {one.name}", _rate(one.rate)) for one in evidence.classes if one.rate.bad),
+            ("taken back", _taken_back(view)),
             *((f"  {one.metric}", _difference(one)) for one in evidence.quality),
             ("canary", _cohort(evidence.canary)),
             ("control", _cohort(evidence.control)),
@@ -119,6 +130,7 @@ def counts(evidence: Evidence) -> str:
         f"not begun {evidence.not_begun}" if evidence.not_begun else "",
         f"deferred {evidence.deferred}" if evidence.deferred else "",
         f"reverted {evidence.reverted}" if evidence.reverted else "",
+        f"taken back {evidence.taken_back}" if evidence.taken_back else "",
     ]
     return ", ".join(filter(None, parts))
 
@@ -175,6 +187,11 @@ def _exposure(view: RolloutView) -> str | None:
     if view.allowed is None:
         return None
     return f"{view.evidence.in_trial} in trial, {view.allowed} allowed; {view.exposed} exposed"
+
+
+def _taken_back(view: RolloutView) -> str:
+    """``profile=jetson_nano: 4 of 4 devices with ...``. Empty if no class was taken back."""
+    return "; ".join(f"{one.key}={one.value}: {one.text}" for one in view.taken_back if one.key)
 
 
 def _bake(view: RolloutView) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import has_one_model
-from edgefleet.protocol.why import WAITS
+from edgefleet.protocol.why import WAITS, WaitCode
 from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.admission import downloads
 from edgefleet.rollout.constraints import exposure
@@ -185,7 +185,9 @@ class Admission:
                 asking &= ~blocked
         free = max(0, allowed(active, now) - active.in_trial)
         room = active.reservations.starts.room(now)
-        began = np.flatnonzero(asking)[: free if room is None else min(free, room)]
+        asked = np.flatnonzero(asking)
+        most = free if room is None else min(free, room)
+        began = asked[active.tally.admit(rows[asked], most, spec.exposure)]
         if len(began):
             active.reservations.reserve_all(rows[began], now)
             # The lowest row enrolled first, and so is the least likely newcomer.
@@ -200,13 +202,17 @@ class Admission:
         shut = reservations.door(active.state, labels, now)
         if shut is not None:
             return shut
-        return self._constraint(active, row) or reservations.no_place(
-            row,
-            labels,
-            now,
-            allowed=allowed(active, now),
-            started=active.ledger.counts[_TRIAL],
-            reason=lambda: limit_reason(active, now),
+        return (
+            self._constraint(active, row)
+            or reservations.no_place(
+                row,
+                labels,
+                now,
+                allowed=allowed(active, now),
+                started=active.tally.count(_TRIAL),
+                reason=lambda: limit_reason(active, now),
+            )
+            or _full_class(active, row)
         )
 
     def staging(self, active: ActiveRollout, row: int, now: float) -> Blocked | None:
@@ -293,6 +299,20 @@ def allowed(active: ActiveRollout, now: float) -> int:
     )
 
 
+def _full_class(active: ActiveRollout, row: int) -> Blocked | None:
+    """The class of the device that may have no more devices in trial. None if there is none."""
+    tally, spec = active.tally, active.state.spec.exposure
+    place = tally.full_class(row, spec)
+    if place is None or active.reservations.has_place(row):
+        return None
+    one = tally.classes[place]
+    return Blocked(
+        WaitCode.EXPOSURE,
+        f"{tally.in_trial(place)} devices with {one.key}={one.value} are in trial (limit "
+        f"{tally.limit(place, spec)}): {exposure.SO_FAR}.",
+    )
+
+
 def limit_reason(active: ActiveRollout, now: float) -> str:
     """The reason why ``allowed`` is not larger, as the end of a sentence."""
     spec = active.state.spec.exposure
@@ -316,7 +336,7 @@ def _healthy(active: ActiveRollout, now: float) -> int:
 
 
 def _is_suspicious(active: ActiveRollout) -> bool:
-    counts = active.ledger.counts
-    bad = counts[_FAILED] + counts[_REFUSED]
-    size = bad + counts[_HEALTHY]
+    tally = active.tally
+    bad = tally.count(_FAILED) + tally.count(_REFUSED)
+    size = bad + tally.count(_HEALTHY)
     return bool(bad) and exposure.suspicious(active.state.spec.gate, bad=bad, size=size)

@@ -91,7 +91,8 @@ def renew_candidates(
     if active.state.status is not Status.RUNNING or not stale:
         return
     rows = waiting.all()
-    free = rows[~budgets.blocked(active.state.spec.budgets, rows, fleet)]
+    full = budgets.blocked(active.state.spec.budgets, rows, fleet)
+    free = rows[~(full | active.tally.all_full(rows, active.state.spec.exposure))]
     if len(waiting) and not len(free):
         active.candidates.pause(now)
     else:

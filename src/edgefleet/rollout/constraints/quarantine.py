@@ -1,9 +1,10 @@
 """Quarantine: a device that failed two releases of a model is offered no more of that model.
 
-Only failures that may be the device's own count. A failure of a release that was taken back from
-the whole fleet, by the gate or by a person, is the release's. A revert on the hub's order is no
-failure at all, and neither is one in an outage of the device's site. Two failures of one release
-count once. The quarantine ends when an operator clears the device.
+Only failures that may be the device's own count. A failure of a release that was taken back, from
+the whole fleet or from a part that contains the device, by the gate or by a person, is the
+release's. A revert on the hub's order is no failure at all, and neither is one in an outage of the
+device's site. Two failures of one release count once. The quarantine ends when an operator clears
+the device.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
+from edgefleet.protocol.rollout import Part
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.evidence.taken_parts import TakenParts
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -30,21 +32,19 @@ class Quarantine:
     def __init__(self) -> None:
         self.is_active = False  # a device failed twice once
         self._failures: dict[str, dict[int, tuple[str, ...]]] = {}  # model -> row -> rollouts
-        self._disturbed: Mapping[str, TakenParts] = {}  # rollout -> devices whose site went dark
         self._kept: dict[str, int] = {}  # rollout -> number of its release, unless taken back
+        self._parts: dict[str, TakenParts[Part]] = {}  # by rollout: these are not to blame
         self._cleared: dict[tuple[str, int], int] = {}
         self._rows: dict[str, Rows] = {}
 
-    def arrange(
-        self, kept: Mapping[str, int], disturbed: Mapping[str, TakenParts] | None = None
-    ) -> None:
+    def arrange(self, kept: Mapping[str, int], parts: Mapping[str, TakenParts[Part]]) -> None:
         """Set the rollouts that were not taken back, each with the number of its release.
 
-        ``disturbed`` has the devices whose site went dark while they were in trial, by rollout.
+        ``parts`` are those from which these rollouts took the release back, and the devices whose
+        site went dark while they were in trial.
         """
-        disturbed = disturbed or {}
-        if kept != self._kept or disturbed != self._disturbed:
-            self._kept, self._disturbed = dict(kept), dict(disturbed)
+        if kept != self._kept or parts != self._parts:
+            self._kept, self._parts = dict(kept), dict(parts)
             self._rows.clear()
 
     def add(self, model: str, row: int, rollout: str) -> None:
@@ -58,16 +58,14 @@ class Quarantine:
     def count(self, model: str, row: int) -> int:
         """Number of different releases that failed on the device and were not taken back."""
         rollouts = self._failures.get(model, {}).get(row, ())
-        return len(
-            {
-                self._kept[rollout]
-                for rollout in rollouts
-                if rollout in self._kept and not self._is_disturbed(rollout, row)
-            }
-        )
+        return len({self._kept[rollout] for rollout in rollouts if self._blames(rollout, row)})
 
-    def _is_disturbed(self, rollout: str, row: int) -> bool:
-        return rollout in self._disturbed and self._disturbed[rollout].has(row)
+    def _blames(self, rollout: str, row: int) -> bool:
+        """True if a failure in the rollout may be the device's own."""
+        if rollout not in self._kept:
+            return False
+        parts = self._parts.get(rollout)
+        return parts is None or not parts.has(row)
 
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
         """An operator cleared the device at this number of ``rollbacks``."""

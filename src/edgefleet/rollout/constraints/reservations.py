@@ -5,7 +5,7 @@ of devices: exposure, start rate, budgets. A reservation begins when a start is 
 when the start is recorded; the device then counts as in trial.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.why import WaitCode
@@ -16,6 +16,10 @@ from edgefleet.rollout.constraints.pace import StartRate
 from edgefleet.rollout.constraints.window import LABEL, Hours, Offset
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
+
+
+def _ignore(rows: Sequence[int], change: int) -> None:
+    """No class of devices has places of its own."""
 
 
 class Reservations:
@@ -33,6 +37,7 @@ class Reservations:
         self.progress_at = 0.0
         self._offered: set[int] = set()  # rows whose download was counted
         self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how many admissions, since)
+        self.on_change = _ignore  # is told the rows that get or lose a place, with 1 or -1
 
     @property
     def reserved(self) -> int:
@@ -133,6 +138,7 @@ class Reservations:
             self._reserved[row] = (times + 1, since)
             return
         self._reserved[row] = (1, now)
+        self.on_change((row,), 1)
         if self.starts.most:
             self.starts.add(now)
         if self.fleet_wide.budgets.counts:
@@ -140,7 +146,9 @@ class Reservations:
 
     def reserve_all(self, rows: Rows, now: float) -> None:
         """``reserve`` for many rows without a reservation. Requires that no budget is counting."""
-        self._reserved.update(dict.fromkeys(rows.tolist(), (1, now)))
+        new = rows.tolist()
+        self._reserved.update(dict.fromkeys(new, (1, now)))
+        self.on_change(new, 1)
         self.starts.add(now, len(rows))
 
     def free(self, row: int) -> None:
@@ -151,6 +159,7 @@ class Reservations:
         if times > 1:
             self._reserved[row] = (times - 1, since)
         else:
+            self.on_change((row,), -1)
             self.starts.remove(since)
             self.end_trial(row)
 
@@ -162,7 +171,9 @@ class Reservations:
         """
         if is_progress and at is not None:
             self.note_progress(at)
-        if self._reserved.pop(row, None) is None and at is not None:
+        if self._reserved.pop(row, None) is not None:
+            self.on_change((row,), -1)
+        elif at is not None:
             self.starts.add(at)
 
     def note_progress(self, at: float) -> None:

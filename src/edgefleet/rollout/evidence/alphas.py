@@ -40,6 +40,9 @@ ENDS: Final = AlphaShare(
     "ends", "failed devices, exact tests at the ends of all waves together", 2.0
 )
 SILENCE: Final = AlphaShare("silence", "silent devices, all evidence together", 0.1)
+CLASSES: Final = AlphaShare(
+    "classes", "failed devices of one class, divided among the classes of the plan", 0.5
+)
 LIMITS_SHARE: Final = AlphaShare("limits", "absolute limits, divided among them", 0.3)
 CHANGES_SHARE: Final = AlphaShare(
     "changes", "changes against the control, divided among those that are on", 0.7
@@ -47,8 +50,11 @@ CHANGES_SHARE: Final = AlphaShare(
 BAKE: Final = AlphaShare(
     "bake", "request errors and latency by windows of time in the bake, divided between them", 0.2
 )
+CUSTOM: Final = AlphaShare("custom", "a custom gate that returns an e-value", 0.1)
 
-SHARES: Final = (FAILURES, LATE, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE)
+SHARES: Final = (
+    FAILURES, LATE, ENDS, CLASSES, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE, CUSTOM,
+)  # fmt: skip
 """Every test, in the order in which the documentation names them."""
 
 

@@ -25,13 +25,16 @@ from edgefleet.rollout.evidence.pairing import (
     Pair,
     Pairing,
     bet_on,
+    continued,
     difference,
     place_bet,
     reach,
+    stored,
 )
 from edgefleet.rollout.evidence.sequential import Bet
 from edgefleet.rollout.evidence.sketch import Sketch, weighed, weight
 from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
     LIMIT_REQUESTS,
@@ -42,6 +45,8 @@ _CONFIRMED: Final = tuple(
     (metric, metric.confirmed) for metric in CHANGES if metric.confirmed is not None
 )
 """The changes that a device reports with its confirmation, each with its reader."""
+
+_SCORED: Final = tuple(metric for metric in CHANGES if metric.confirmed is None)
 
 _COUNTED: Final = 1  # flag of a device that was compared with the limits
 _FLAGS: Final[Mapping[str, int]] = MappingProxyType(
@@ -237,6 +242,20 @@ class Cohorts:
             change = confirmed(outcome)
             if change is not None:
                 place_bet(self._bets, metric, metric.worse_by(change), gate, times)
+
+    def stored_bets(self) -> tuple[StoredBet, ...]:
+        """The bets that outcomes do not rebuild, to be stored."""
+        return (*stored(self._bets, _SCORED), *self.neighbours.stored())
+
+    def resume(self, bets: tuple[StoredBet, ...], gate: GateSpec) -> None:
+        """Continue stored bets. To be called before the first report."""
+        metrics = {metric.key: metric for metric in CHANGES}
+        for found in bets:
+            metric = metrics.get(found.metric)
+            if metric is not None and found.model:
+                self.neighbours.resume(found, metric, gate)
+            elif metric is not None:
+                self._bets[metric.key] = continued(found, metric, gate)
 
     def differences(self) -> tuple[Difference, ...]:
         """The results of the bets, in a fixed order."""

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, Unit
 from edgefleet.protocol.rollout import (
+    EValue,
     Evidence,
     GateSpec,
     Judgement,
@@ -18,7 +19,7 @@ from edgefleet.protocol.rollout import (
     Rate,
     Verdict,
 )
-from edgefleet.rollout.evidence import alphas
+from edgefleet.rollout.evidence import alphas, class_test
 from edgefleet.rollout.evidence.sequential import (
     e_value,
     exact_p_value,
@@ -34,6 +35,7 @@ PASSED: Final = "passed"
 REFUSED_BY_DEVICES: Final = "refused_by_devices"
 LATE_FAILURES: Final = "late_failures"
 ONE_SITE: Final = "one_site"
+CLASS_FAILURES: Final = "class_failures"
 SAMPLE: Final = "sample"
 STRAGGLERS: Final = "stragglers"
 SOAK: Final = "soak"
@@ -44,7 +46,10 @@ _LOOK_GROWTH: Final = 1.25  # finished devices at a look, as a multiple of those
 
 
 class Gate(Protocol):
-    """Judges the open wave. ``before`` is the last judgement that had another reason."""
+    """Judges the open wave. ``before`` is the last judgement that had another reason.
+
+    A custom gate may return an e-value instead of a judgement: see ``evidence.custom``.
+    """
 
     def __call__(
         self,
@@ -54,7 +59,7 @@ class Gate(Protocol):
         opened_at: float,
         before: Judgement | None,
         now: float,
-    ) -> Judgement: ...
+    ) -> Judgement | EValue: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,8 @@ def judge(
             interim=sample.interim,
         )
 
-    failing = _errors(evidence, sample, spec) or _silence(evidence, sample, spec)
+    failing = _class_failures(evidence, spec)
+    failing = failing or _errors(evidence, sample, spec) or _silence(evidence, sample, spec)
     failing = (
         failing or _late(evidence, spec) or _quality(evidence, spec) or _limits(evidence, spec)
     )
@@ -195,7 +201,7 @@ def count_missing(evidence: Evidence, spec: GateSpec) -> int:
 
 
 def _wanted(evidence: Evidence, spec: GateSpec) -> int:
-    return min(spec.min_sample, evidence.planned or evidence.cut)
+    return min(spec.min_sample, (evidence.planned or evidence.cut) - evidence.taken_back)
 
 
 def _p_value(sample: _Sample, spec: GateSpec) -> float:
@@ -292,6 +298,18 @@ def late_text(late: LateFailures, spec: GateSpec) -> str:
     text = f"{late.bad} of {_devices(late.size)} that started {when} failed"
     text += f", after {_devices(late.before)} before them" if late.before else ""
     return f"{text}; {ERRORS.unit.text(spec.max_error_rate)} allowed."
+
+
+def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
+    found = class_test.failed_class(evidence, spec)
+    if found is None:
+        return None
+    rest = class_test.rest_of(evidence, found)
+    return CLASS_FAILURES, (
+        f"{_cause(evidence)}{found.rate.bad} of {_devices(found.rate.size)} with {found.name} "
+        f"failed, {rest.bad} of the {rest.size} others; {ERRORS.unit.text(spec.max_error_rate)} "
+        "allowed."
+    )
 
 
 def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:

@@ -6,7 +6,8 @@ the switch sets no bit: the highest started attempt is compared with the highest
 and the start counts if its attempt is higher. A maximum does not depend on the order either.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
 from enum import IntEnum
 from typing import Final
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.evidence.activations import Activations, Course
-from edgefleet.rollout.fleet.columns import Rows, gather, longer
+from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 
 
@@ -172,13 +173,17 @@ class Ledger:
         """Number of devices in waves up to ``wave`` that ever activated the release."""
         return sum(self._exposed_by_wave[: wave + 1])
 
-    @property
-    def reasons(self) -> dict[str, int]:
+    def reasons(self, leaves_out: Callable[[int], bool] | None = None) -> dict[str, int]:
         """Reason of failure or refusal -> number of devices, most frequent first.
 
-        The reasons after the first REASONS_PER_ROLLOUT count together, as "other".
+        The reasons after the first REASONS_PER_ROLLOUT count together, as "other". Devices for
+        which ``leaves_out`` is true are left out.
         """
-        found = sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))
+        reasons = self._reasons
+        if leaves_out is not None:
+            kept = (row for row in self._reason_of if not leaves_out(row[0]))
+            reasons = Counter(self._reason_of[row][2] for row in kept)
+        found = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         named, rest = dict(found[:REASONS_PER_ROLLOUT]), dict(found[REASONS_PER_ROLLOUT:])
         if rest:
             named["other"] = named.get("other", 0) + sum(rest.values())
@@ -232,20 +237,25 @@ class Ledger:
             self._healthy_since = (key, int(np.count_nonzero(recent)))
         return self._healthy_since[1]
 
-    def failures_in_order(self, silent: Rows, left_out: Rows) -> list[bool]:
+    def failures_in_order(self, silent: Rows, are_out: Callable[[Rows], Mask]) -> list[bool]:
         """For each device that activated the release, in that order: whether it failed.
 
-        ``silent`` devices in trial count as failed. Devices that an operator reverted are left out,
-        and so are those of ``left_out``.
+        ``silent`` devices in trial count as failed. Left out are devices that an operator reverted,
+        and those for which ``are_out`` is true.
         """
         failed = self._standing == _FAILED
         failed[silent[silent < len(failed)]] = True
         began = (self._bits & _EXPOSED_BITS) != 0
-        began[left_out] = False
         rows = np.flatnonzero(began & (self._standing != _REVERTED))
+        rows = rows[~are_out(rows)]
         order = np.argsort(self.activations.keys(rows), kind="stable")
         found: list[bool] = failed[rows[order]].tolist()
         return found
+
+    @property
+    def reported_rows(self) -> Rows:
+        """Ascending rows of the devices that have a standing."""
+        return np.flatnonzero(self._standing)
 
     @property
     def begun_rows(self) -> Rows:

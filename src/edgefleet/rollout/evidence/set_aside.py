@@ -1,61 +1,53 @@
-"""Devices of a rollout whose failures do not count.
+"""Devices of a rollout whose failures do not count, as their site went dark while they began.
 
-The site of the device went dark while it was in trial, or the release was taken back from the part
-that contains it. To leave such devices out takes failures away and adds none.
+To leave them out takes failures away and adds none, so it raises no false-alarm rate.
 """
 
 from typing import Final
 
 import numpy as np
 
-from edgefleet.protocol.rollout import GateSpec, Outage, Part, TakenBack
+from edgefleet.protocol.rollout import GateSpec, Outage, Part
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import AT_FAULT, DeviceStanding, Ledger
-from edgefleet.rollout.evidence.taken_parts import FindLabelled, TakenParts
+from edgefleet.rollout.evidence.taken_parts import FindValues, TakenParts
 from edgefleet.rollout.fleet.columns import Mask, Rows
 
+_NOBODY: Final[Rows] = np.zeros(0, np.int64)
 _FAILED: Final = frozenset({DeviceStanding.FAILED})
 
 
 class SetAside:
-    """The parts set aside. A function of the state, the ledger and the facts of the fleet."""
+    """The outages of one rollout. A function of the state, the ledger and the fleet's facts.
 
-    def __init__(self, ledger: Ledger, find_labelled: FindLabelled) -> None:
+    ``disturbed`` are the devices in an outage. ``parts`` are these, and those of the parts from
+    which the release was taken back, which no test counts either.
+    """
+
+    def __init__(self, ledger: Ledger, find_values: FindValues) -> None:
         self._ledger = ledger
-        self._find_labelled = find_labelled
-        self.taken = self.disturbed = self.parts = self._parts_of(())
-        self._failed = (-1, 0)  # version of the ledger, failed devices that are set aside
+        self._find_values = find_values
+        self.disturbed = self._taken = self.parts = self._parts_of(())
+        self._failed = (-1, _NOBODY)  # version of the ledger, its ``failed``
 
-    def arrange(self, taken_back: tuple[TakenBack, ...], outages: tuple[Outage, ...]) -> None:
-        """Set the parts: those that gave the release back, and the outages of sites."""
-        if taken_back != self.taken.parts:
-            self.taken = self._parts_of(taken_back)
+    def arrange(self, taken: TakenParts[Part], outages: tuple[Outage, ...]) -> None:
+        """Set the parts that gave the release back, and the outages of sites."""
         if outages != self.disturbed.parts:
             self.disturbed = self._parts_of(outages)
-        if (*taken_back, *outages) != self.parts.parts:
-            self.parts = self._parts_of((*taken_back, *outages))
-            self._failed = (-1, 0)
-
-    def of(self, rows: Rows) -> Mask:
-        """True for each of the ascending ``rows`` that is set aside."""
-        return self.parts.all_have(rows)
+        if taken is not self._taken or (*taken.parts, *outages) != self.parts.parts:
+            self._taken = taken
+            self.parts = self._parts_of((*taken.parts, *outages)) if outages else taken
+            self._failed = (-1, self._failed[1])
 
     @property
-    def rows(self) -> Rows:
-        """Ascending rows of the devices that began and are set aside."""
-        if not self.parts:
-            return np.zeros(0, np.int64)
-        begun = self._ledger.begun_rows
-        return begun[self.of(begun)]
-
-    @property
-    def failed(self) -> int:
-        """Number of failed devices that are set aside."""
-        if not self.parts:
-            return 0
+    def failed(self) -> Rows:
+        """Ascending rows of the devices that failed in an outage, without parts taken back."""
+        if not self.disturbed:
+            return _NOBODY
         if self._failed[0] != self._ledger.version:
-            found = self.of(self._ledger.rows(DeviceStanding.FAILED))
-            self._failed = (self._ledger.version, int(np.count_nonzero(found)))
+            rows = self._ledger.rows(DeviceStanding.FAILED)
+            found = self.disturbed.all_have(rows) & ~self._taken.all_have(rows)
+            self._failed = (self._ledger.version, rows[found])
         return self._failed[1]
 
     def at_fault(self, rows: Rows) -> Mask:
@@ -82,5 +74,5 @@ class SetAside:
         late.arrange(spec, self._parts_of((*self.parts.parts, part)))
         return late
 
-    def _parts_of(self, parts: tuple[Part, ...]) -> TakenParts:
-        return TakenParts(parts, self._ledger, self._find_labelled)
+    def _parts_of(self, parts: tuple[Part, ...]) -> TakenParts[Part]:
+        return TakenParts(parts, self._ledger, self._find_values)

@@ -4,28 +4,33 @@ A part is named by a time (the devices that began between two times), by a label
 a value of a label or with a profile), or by both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from edgefleet.protocol.rollout import Part
 from edgefleet.rollout.evidence.ledger import Ledger
 from edgefleet.rollout.fleet.columns import Mask, Rows
-from edgefleet.rollout.fleet.labelled import Labelled
+from edgefleet.rollout.fleet.label_values import LabelValues
 
-FindLabelled = Callable[[str, str], Labelled]
+FindValues = Callable[[str, Sequence[str]], LabelValues]
+"""Returns the devices with one of these values of a label."""
 
 
-class TakenParts:
+_Part_co = TypeVar("_Part_co", bound=Part, covariant=True)
+
+
+class TakenParts(Generic[_Part_co]):
     """Parts of one rollout. A function of its state, its ledger and the facts of the fleet."""
 
     def __init__(
-        self, parts: tuple[Part, ...], ledger: Ledger, find_labelled: FindLabelled
+        self, parts: tuple[_Part_co, ...], ledger: Ledger, find_values: FindValues
     ) -> None:
         self.parts = parts
         self._ledger = ledger
         self._labelled = tuple(
-            find_labelled(part.key, part.value) if part.key else None for part in parts
+            find_values(part.key, (part.value,)) if part.key else None for part in parts
         )
 
     def __bool__(self) -> bool:
@@ -33,10 +38,14 @@ class TakenParts:
 
     def has(self, row: int) -> bool:
         """True if the device is in one of the parts."""
-        return any(
-            (labelled is None or labelled.has(row)) and self._began_in(row, part)
-            for part, labelled in zip(self.parts, self._labelled, strict=True)
-        )
+        return self.part_of(row) is not None
+
+    def part_of(self, row: int) -> _Part_co | None:
+        """The first of the parts that contains the device. None if none does."""
+        for part, labelled in zip(self.parts, self._labelled, strict=True):
+            if (labelled is None or labelled.has(row)) and self._began_in(row, part):
+                return part
+        return None
 
     def all_have(self, rows: Rows) -> Mask:
         """``has`` for each of ``rows``, which must ascend."""

@@ -25,6 +25,12 @@ class Answers:
             self._learn()
         return self._known[number] != 0
 
+    def code(self, number: int) -> int:
+        """The answer itself."""
+        if number >= len(self._known):
+            self._learn()
+        return self._known[number]
+
     def all(self) -> Mask:
         """One truth value for each number."""
         self._learn()

@@ -1,6 +1,6 @@
 """The scope of a rollout: its eligible devices, and the devices inside its waves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgefleet.rollout.fleet.eligibility import (
     too_old,
 )
 from edgefleet.rollout.fleet.fleet import Fleet
-from edgefleet.rollout.fleet.labelled import Labelled
+from edgefleet.rollout.fleet.label_values import LabelValues
 from edgefleet.rollout.fleet.memory_fit import Room
 from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import WaveState
@@ -119,9 +119,9 @@ class Scope:
         rows = rows[~self._fleet.all_have_only_another(rows, self._model)]
         return rows[~self.room.all_fit(rows)]
 
-    def labelled(self, key: str, value: str) -> Labelled:
-        """The devices of the fleet with a value of a label, or with a profile."""
-        return Labelled(self._fleet, key, value)
+    def label_values(self, key: str, values: Sequence[str]) -> LabelValues:
+        """The devices of the fleet by their value of a label, or by their profile."""
+        return LabelValues(self._fleet, key, values)
 
     def position(self, row: int) -> int:
         """The position of the device in this rollout: 64 bits."""

@@ -5,6 +5,7 @@ from typing import Final
 
 from edgefleet.protocol.rollout import (
     Approval,
+    DeviceClass,
     Judgement,
     Outage,
     RolloutSpec,
@@ -14,6 +15,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.bake import BakeState
 from edgefleet.rollout.lifecycle.site_bets import SiteBets
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 
 OPEN: Final[Collection[Status]] = frozenset(
     {Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.HALTED, Status.REVERTING}
@@ -89,6 +91,7 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it
+    classes: tuple[DeviceClass, ...] = ()  # tested apart; fixed by the plan
     status: Status
     reason: str  # a stable code: why the rollout has this status
     text: str
@@ -108,6 +111,8 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     looks: int = 0  # exact tests at the ends of waves
     looked: int = 0  # finished devices at the last of them
     sizes: tuple[tuple[int, int], ...] = ()  # small fleet: devices that had begun, eligible devices
+    bets: tuple[StoredBet, ...] = ()  # a restart of the hub continues them
+    bets_at: float = 0.0  # when they were stored
     bake: BakeState | None = None  # from the end of the last wave on
 
     @property

@@ -19,6 +19,7 @@ from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.bake import BakeState
 from edgefleet.rollout.lifecycle.site_bets import SiteBets, outage_text
 from edgefleet.rollout.lifecycle.state import BY_HAND, RolloutState, WaveState
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.lifecycle.waves import (
@@ -92,6 +93,13 @@ class Finished(Wire, frozen=True, kw_only=True):
     by_hand: bool
     rows: int  # devices enrolled at this time
     bake: BakeState | None  # None: the plan has no bake
+
+
+class BetsStored(Wire, frozen=True, kw_only=True):
+    """The bets of canary against control changed. They are stored at most once a minute."""
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.BETS_STORED
+    bets: tuple[StoredBet, ...]
 
 
 class BakeJudged(Wire, frozen=True, kw_only=True):
@@ -175,19 +183,22 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 
 
 Event = (
-    Started | Paused | Resumed | Advanced | Extended | Finished | BakeJudged | BakeEnded | Halted
-    | RevertRequested | GateFailed | PartFailed | ClassFailed | RefusedByDevices | Approved
-    | SitesCompared | WaitReasonChanged | RevertCompleted
+    Started | Paused | Resumed | Advanced | Extended | Finished | BetsStored | BakeJudged
+    | BakeEnded | Halted | RevertRequested | GateFailed | PartFailed | ClassFailed
+    | RefusedByDevices | Approved | SitesCompared | WaitReasonChanged | RevertCompleted
 )  # fmt: skip
 
 
 _UNJUDGED = (
-    Started, Paused, Resumed, BakeEnded, Halted, RevertRequested, Approved, SitesCompared,
+    Started, Paused, Resumed, BetsStored, BakeEnded, Halted, RevertRequested, Approved,
+    SitesCompared,
     RevertCompleted,
 )  # fmt: skip
 
 
-_WITHIN = (WaitReasonChanged, Approved, BakeJudged, BakeEnded, ClassFailed, SitesCompared)
+_WITHIN = (
+    WaitReasonChanged, Approved, BetsStored, BakeJudged, BakeEnded, ClassFailed, SitesCompared,
+)  # fmt: skip
 """Events that keep status and wave."""
 
 
@@ -302,7 +313,13 @@ def step(
 
 def _step_within(
     state: RolloutState,
-    event: WaitReasonChanged | Approved | BakeJudged | BakeEnded | ClassFailed | SitesCompared,
+    event: WaitReasonChanged
+    | Approved
+    | BetsStored
+    | BakeJudged
+    | BakeEnded
+    | ClassFailed
+    | SitesCompared,
     now: float,
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
     """The step of an event that keeps status and wave."""
@@ -314,6 +331,9 @@ def _step_within(
             state = replace(state, approvals=(*state.approvals, given), revision=state.revision + 1)
             text = f"Wave {given.wave + 1}." if state.spec.approval.each_wave else "All waves."
             return state, (_line(state, given.person, "approve", text),)
+        case BetsStored():
+            stored = replace(state, bets=event.bets, bets_at=now, revision=state.revision + 1)
+            return stored, ()
         case BakeJudged():
             judged = replace(state, bake=event.bake, revision=state.revision + 1)
             return judged, (_line(state, "gate", "alert", event.note),) if event.note else ()

@@ -23,6 +23,7 @@ class RolloutSignal(StrEnum):
     EXTENDED = "extended"  # a wave takes a few more devices, to find out
     FINISHED = "finished"  # the last wave passed, by the gate or by hand
     SITES_COMPARED = "sites compared"  # devices of a site went dark at one time
+    BETS_STORED = "bets stored"  # the bets of canary against control, for a restart of the hub
     BAKE_JUDGED = "bake judged"  # a window of the bake is closed, or an alert changed
     BAKE_ENDED = "bake ended"  # its time is over, by hand, or by the next rollout
     HALTED = "halted"
@@ -63,6 +64,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _R,
         RolloutSignal.WAIT_REASON_CHANGED: _R,
+        RolloutSignal.BETS_STORED: _R,
     },
     Status.PAUSED: {
         RolloutSignal.RESUMED: _R,
@@ -75,6 +77,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _Z,
         RolloutSignal.WAIT_REASON_CHANGED: _Z,
+        RolloutSignal.BETS_STORED: _Z,
     },
     Status.HALTED: {
         RolloutSignal.RESUMED: _R,
@@ -83,6 +86,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
     },
     Status.REVERTING: {RolloutSignal.REVERT_COMPLETED: Status.REVERTED},
     Status.COMPLETED: {
+        RolloutSignal.BETS_STORED: _C,
         RolloutSignal.BAKE_JUDGED: _C,
         RolloutSignal.BAKE_ENDED: _C,
         RolloutSignal.REVERT_REQUESTED: _B,

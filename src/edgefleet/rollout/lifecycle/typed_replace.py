@@ -15,7 +15,9 @@ from edgefleet.protocol.rollout import (
     Approval,
     BakeEnd,
     Boundary,
+    ClassRate,
     Cohort,
+    DeviceClass,
     Difference,
     Evidence,
     Judgement,
@@ -34,6 +36,7 @@ from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.lifecycle.bake import BakeAlert, BakeState, WindowBets
 from edgefleet.rollout.lifecycle.site_bets import SiteBets
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 
 
 class RolloutChanges(TypedDict, total=False):
@@ -45,6 +48,7 @@ class RolloutChanges(TypedDict, total=False):
     previous: str | None
     adds: int
     had_model: int
+    classes: tuple[DeviceClass, ...]
     status: Status
     reason: str
     text: str
@@ -64,6 +68,8 @@ class RolloutChanges(TypedDict, total=False):
     looks: int
     looked: int
     sizes: tuple[tuple[int, int], ...]
+    bets: tuple[StoredBet, ...]
+    bets_at: float
     bake: BakeState | None
 
 
@@ -118,6 +124,7 @@ class EvidenceChanges(TypedDict, total=False):
     offline: int
     deferred: int
     not_begun: int
+    taken_back: int
     exposed: int
     planned: int
     spare: int
@@ -133,6 +140,8 @@ class EvidenceChanges(TypedDict, total=False):
     late: LateFailures
     sites: SiteComparison
     one_site: OneSite | None
+    classes: tuple[ClassRate, ...]
+    class_count: int
     canary: Cohort
     control: Cohort
     quality: tuple[Difference, ...]

@@ -145,6 +145,8 @@ def _in_rollout(
             text=f"The {where} is being rolled back; this device is offered release {back} again.",
             since=state.since,
         )
+    if (taken := _taken_back(row, active, runs_it=runs_it)) is not None:
+        return taken
     if standing in EXCLUDED:
         return Wait(
             code=WaitCode.NOT_OFFERED,
@@ -161,6 +163,29 @@ def _in_rollout(
     if standing is DeviceStanding.HEALTHY or runs_it:
         return None
     return _not_begun(row, fleet, desired, active, standing, decision=decision, refusal=refusal)
+
+
+def _taken_back(row: int, active: ActiveRollout, *, runs_it: bool) -> Wait | None:
+    """The wait of a device of a class from which alone the release was taken back."""
+    part, state = active.taken.part_of(row), active.state
+    if part is None or not part.key:
+        return None
+    release, rollout = state.spec.release, state.id
+    where = f"rollout {rollout} took release {release} back from devices with {part.key}="
+    if runs_it:
+        return Wait(
+            code=WaitCode.REVERTING,
+            text=f"This device is offered its previous release again, because {where}{part.value}: "
+            f"{part.text}",
+            since=part.at,
+        )
+    return Wait(
+        code=WaitCode.NOT_OFFERED,
+        text=f"This device is not offered release {release}, because {where}{part.value}: "
+        f"{part.text} Only a plan with `--again` offers it again. For the evidence, run "
+        f"`edgefleet rollout show {rollout}`.",
+        since=part.at,
+    )
 
 
 def _not_begun(
@@ -284,6 +309,9 @@ def _not_given(
     for active in rollouts:
         if active.state.status is not Status.COMPLETED:
             continue
+        runs_it = active.release.number in fleet.numbers(row)
+        if (taken := _taken_back(row, active, runs_it=runs_it)) is not None:
+            return taken
         if _waits_for_bake(row, fleet, active):
             return _holdback_wait(active)
         if desired.rollout(row, active.model) is not None:

@@ -18,7 +18,7 @@ from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.site_bets import outage_text
-from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState
 from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES, OUTAGES_SHOWN
 from edgefleet.rollout.plan import second_chance
 
@@ -71,6 +71,8 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
                 waits += _revert_waits(state, fleet, sight.owing)[1:]
         case _:
             assert_never(state.status)
+    if state.status not in WITHDRAWN:
+        waits += _taken_back(active, fleet)
     if state.spec.again:
         text = second_chance(state.spec)
         waits.append(Wait(code=WaitCode.AGAIN, text=text, since=state.created_at))
@@ -305,6 +307,31 @@ def _halted(active: ActiveRollout) -> Wait:
         since=state.since,
         devices=active.ledger.exposed,
     )
+
+
+def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
+    """The classes of devices from which alone the release was taken back."""
+    state, number = active.state, active.release.number
+    waits: list[Wait] = []
+    for part in state.taken_back:
+        if not part.key:
+            continue
+        rows = np.flatnonzero(
+            active.scope.label_values(part.key, (part.value,)).all_have(np.arange(len(fleet)))
+        )
+        rows = rows[fleet.models.all_run(rows, number)]
+        left = f" {counted(len(rows))} of these still run it." if len(rows) else ""
+        waits.append(
+            Wait(
+                code=WaitCode.CLASS_FAILURES,
+                text=f"The gate took the release back from all devices with {part.key}="
+                f"{part.value}, and the rollout goes on without them. {part.text}{left}",
+                since=part.at,
+                devices=len(rows),
+                first=fleet.names(rows[:FIRST_NAMES]),
+            )
+        )
+    return waits
 
 
 def _late_failures(active: ActiveRollout) -> Wait:

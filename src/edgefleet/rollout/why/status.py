@@ -13,6 +13,7 @@ from edgefleet.rollout.census import (
 )
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.evidence.custom import judge_with
 from edgefleet.rollout.evidence.gate import Gate
 from edgefleet.rollout.fleet.columns import Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -93,7 +94,9 @@ class RolloutStatus:
 
         def judge(evidence: Evidence) -> Judgement:
             spec = active.state.spec.gate
-            return self._gate(evidence, spec, opened_at=opened_at, before=before, now=now)
+            return judge_with(
+                self._gate, evidence, spec, opened_at=opened_at, before=before, now=now
+            )
 
         return name_site(active, self._fleet, judge(evidence), silent, judge)
 

@@ -46,6 +46,7 @@ def show(
         evidence=evidence,
         exposed=active.ledger.exposed,
         outages=state.outages[-OUTAGES_SHOWN:],
+        taken_back=state.taken_back,
         bake=bake.show(state),
         why=why,
     )
