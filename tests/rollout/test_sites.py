@@ -135,6 +135,7 @@ def test_a_site_that_goes_dark_does_not_count_against_the_release(
 ) -> None:
     """Whatever is noticed first: the devices in trial, or the others."""
     scene = Scene(trial_s=trial_s, control_s=control_s)
+    scene.pass_s(90)
     scene.off[scene.site(1)] = True
     scene.pass_s(900)
     assert scene.status is Status.RUNNING
@@ -153,6 +154,7 @@ def test_a_group_that_is_closed_too_early_has_canaries_without_their_controls(
 
     def dark_site() -> Scene:
         scene = Scene(trial_s=60.0, control_s=10.0)
+        scene.pass_s(90)
         scene.off[scene.site(1)] = True
         scene.pass_s(900)
         return scene
