@@ -178,6 +178,36 @@ def test_a_release_that_bricks_devices_is_found_by_the_comparison() -> None:
     assert scene.log_e > 7
 
 
+def test_a_silent_device_counts_only_when_its_group_is_closed() -> None:
+    scene = Scene()
+    scene.off[scene.trial[:2]] = True
+    scene.pass_s(900, lambda: scene.evidence.silent > 0)
+    assert scene.active.state.site_bets.groups == 2
+
+
+def test_silence_beyond_its_limit_fails_nothing_while_the_control_is_as_silent() -> None:
+    """Devices in trial and others are lost one at a time, one tenth of each."""
+    scene = Scene(trials=60, devices=600, gate=GateSpec(max_error_rate=0.9))
+    lost = []
+    for site in range(SITES):
+        rows = scene.site(site)
+        trial = rows[np.isin(rows, scene.trial)]
+        others = np.setdiff1d(rows, trial)[:18].tolist()
+        for turn, row in zip((3 + site, 13 + site), trial.tolist(), strict=False):
+            others.insert(turn, row)
+        lost.append(others)
+    for turn in range(20):
+        scene.off[[rows[turn] for rows in lost]] = True
+        scene.pass_s(200)
+    scene.pass_s(600)
+    scene.confirm()
+    scene.pass_s(60)
+    assert scene.evidence.silent == 2 * SITES
+    assert scene.evidence.silence.e_value > 1000
+    assert scene.status is Status.COMPLETED
+    assert scene.log_e < 3
+
+
 def test_one_dark_device_is_no_outage_and_counts() -> None:
     scene = Scene()
     scene.off[scene.trial[:1]] = True
