@@ -2,7 +2,7 @@
 
 Devices are a model under the engine of a MemoryHub, as in ``gate_fleets``: one that is admitted
 confirms after one to two minutes, in steps of ten seconds. Each device checks in once a minute at
-its own second; a device in trial may check in every ten. *dark*: one of the sites has no power from
+its own second. *fast*: a device in trial checks in every ten seconds; *slow*: all others do. *dark*: one of the sites has no power from
 a random time in the rollout on, and the release is good. *bricks*: the release bricks the hardware
 of one site, and the sites are fine. A rollout ends *back*, *part* (taken back from one site, and
 halted), *completed* or *open* (none of these after two days). Both *back* and *part* are caught.
@@ -48,7 +48,7 @@ class Case:
     sites: int
     is_bad: bool = False  # the release bricks site 0
     bricks: float = 1.0  # share of its devices that the release bricks
-    fast: bool = False  # devices in trial check in every ten seconds
+    checks_in: str = ""  # "fast" or "slow"; see above
     before: bool = False  # without a look at sites
 
 
@@ -129,8 +129,9 @@ class World:
         self.step += 1
         self.hub.now = self.step * STEP_S
         heard = self.phase == self.step % CHECK_IN_STEPS
-        if self.case.fast and active is not None:
-            heard[active.ledger.rows(DeviceStanding.TRIAL)] = True
+        if self.case.checks_in and active is not None:
+            in_trial = active.ledger.standings(np.arange(len(heard))) == DeviceStanding.TRIAL
+            heard |= in_trial if self.case.checks_in == "fast" else ~in_trial
         heard &= ~self._is_off
         self.hub.engine.fleet.digest_heartbeats(np.flatnonzero(heard), self.hub.now)
 
@@ -191,10 +192,10 @@ def cases() -> dict[str, Case]:
     found: dict[str, Case] = {}
     for devices in FLEETS:
         for sites in (5, 3):
-            for fast in (False, True):
-                name = f"{devices}_1of{sites}" + ("_fast" if fast else "")
-                found[f"dark_{name}"] = Case(devices, sites, fast=fast)
-                found[f"bricks_{name}"] = Case(devices, sites, is_bad=True, fast=fast)
+            for checks_in in ("", "fast", "slow"):
+                name = "_".join(filter(None, (str(devices), f"1of{sites}", checks_in)))
+                found[f"dark_{name}"] = Case(devices, sites, checks_in=checks_in)
+                found[f"bricks_{name}"] = Case(devices, sites, is_bad=True, checks_in=checks_in)
     return found
 
 
