@@ -2,11 +2,12 @@
 
 Devices are a model under the engine of a MemoryHub, as in ``gate_fleets``: one that is admitted
 confirms after one to two minutes, in steps of ten seconds. Each device checks in once a minute at
-its own second. *fast*: a device in trial checks in every ten seconds; *slow*: all others do. *dark*: one of the sites has no power from
-a random time in the rollout on, and the release is good. *bricks*: the release bricks the hardware
-of one site, and the sites are fine. A rollout ends *back*, *part* (taken back from one site, and
-halted), *completed* or *open* (none of these after two days). Both *back* and *part* are caught.
-*before* is the same gate without a look at sites: silence is judged by its limit alone.
+its own second. *fast*: a device in trial checks in every ten seconds; *slow*: all others do.
+*dark*: one of the sites has no power for four hours from a random time in the rollout on, and the
+release is good. *bricks*: the release bricks the hardware of one site, and the sites are fine. A
+rollout ends *back*, *part* (taken back from one site, and halted), *completed* or *open* (none of
+these after two days). Both *back* and *part* are caught. *before* is the same gate without a look
+at sites: silence is judged by its limit alone.
 ``python bench/gate_sites.py CASE...`` runs only these cases.
 """
 
