@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Any
 
+import gate_classes
 import gate_fleets
 import numpy as np
 from gate_bake import measure as measure_bake
@@ -218,7 +219,7 @@ def main() -> None:
     result["exposure"] = {"ours": exposed("ours"), "fixed": exposed("naive")}
     for name, said in result["exposure"].items():
         print(f"exposure.{name}: {json.dumps(said)}")
-    for key, run in gate_fleets.KEYS.items():
+    for key, run in {**gate_fleets.KEYS, **gate_classes.KEYS}.items():
         result[key] = run()
         print(f"{key}: {json.dumps(result[key])}", flush=True)
     result["late"] = late_failures()
@@ -245,7 +246,9 @@ def main() -> None:
         **late_goals(result["late"]),
     }
     missed = [key for key, held in wanted.items() if not held]
-    missed += gate_fleets.missed(result) + missed_of_bake(result["bake"])
+    missed += (
+        gate_fleets.missed(result) + gate_classes.missed(result) + missed_of_bake(result["bake"])
+    )
     missed += missed_of_sites(result["site_dark"])
     print(f"{path}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")
     raise SystemExit(bool(missed))

@@ -65,9 +65,10 @@ class World:
         self.rng = np.random.default_rng(seed)
         self.case = case
         self.hub = hub = MemoryHub(now=0.0, offline_after_s=180.0)
-        for number in range(case.devices):
-            hub.add_device(f"{seed}-{number}")
-        hub.add_release(fake_manifest("m", "2", ("generic_x86",), now=0.0))
+        profiles = self.profiles()
+        for number, profile in enumerate(profiles):
+            hub.add_device(f"{seed}-{number}", profile)
+        hub.add_release(fake_manifest("m", "2", set(profiles), now=0.0))
         self.away = np.zeros(case.devices, np.bool_)
         away = self.rng.permutation(case.devices)[: round(case.away * case.devices)]
         self.away[away] = True
@@ -80,6 +81,14 @@ class World:
         self.restarted_at = 0.0
         self.asked = False
 
+    def profiles(self) -> list[str]:
+        """The profile of each device."""
+        return ["generic_x86"] * self.case.devices
+
+    def fails(self, row: int) -> bool:  # noqa: ARG002 - of a device of one class
+        """Whether the trial of the device fails."""
+        return bool(self.rng.random() < self.case.fails)
+
     def run(self) -> End:
         hub = self.hub
         for _ in range(30):  # the hub learns who is there
@@ -88,7 +97,7 @@ class World:
         spec = RolloutSpec(model="m", release="2", gate=self.case.spec)
         salt = int(self.rng.integers(1 << 63))
         rollout = hub.start(spec, salt=salt)
-        active = hub.engine.rollout(rollout)
+        active = self.active = hub.engine.rollout(rollout)
         began = hub.now
         while hub.now - began < WEEK_S:
             if self.case.off is not None and hub.now - began >= self.case.off_after_s:
@@ -145,7 +154,7 @@ class World:
         order = self.rng.permutation(begun)
         for row in order.tolist():
             self._record(row, start)
-            bad = self.rng.random() < self.case.fails
+            bad = self.fails(row)
             after = self.rng.uniform(5, 60) if bad else self.rng.uniform(60, 120)
             kind = OutcomeKind.TRIAL_FAILED if bad else OutcomeKind.CONFIRMED
             due = self.step + max(1, round(after / STEP_S))

@@ -36,6 +36,7 @@ from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import Ledger
 from edgefleet.rollout.evidence.sequential import exact_p_value
+from edgefleet.rollout.evidence.tally import Tally
 from edgefleet.rollout.fleet import cut
 
 PERCENTS = (1.0, 10.0, 100.0)
@@ -53,6 +54,10 @@ STARTED, CONFIRMED, FAILED = (
     Outcome(id="", rollout="r", release="2", kind=kind, at=0.0)
     for kind in (OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED)
 )
+
+
+def _no_classes(key: str, values: Any) -> Any:
+    raise AssertionError(key, values)
 
 
 @dataclass
@@ -114,7 +119,7 @@ class World:
         self.active = SimpleNamespace(
             state=SimpleNamespace(spec=SimpleNamespace(gate=SPEC, exposure=self.exposure)),
             ledger=ledger, late=late, overdue=Overdue(), devices=self.fleet, in_trial=0,
-            holds_late=False,
+            holds_late=False, tally=Tally((), 0, ledger, _no_classes, tuple),
         )  # fmt: skip
         self.silent_rows: list[Any] = []
 

@@ -344,8 +344,8 @@ MUTANTS = (
     Mutant(
         "late failures of a part are taken back from all",
         "rollout/withdrawal.py",
-        "    return TakenBack(\n        since=since,",
-        "    return None and TakenBack(\n        since=since,",
+        "    return _part(judgement, since=since, until=judgement.at)\n",
+        "    return None\n",
         ("tests/rollout/test_late.py",),
     ),
     Mutant(

@@ -85,7 +85,8 @@ def test_a_class_that_fails_is_named_and_goes_back_alone(fate: Fate) -> None:
     assert view.status is Status.COMPLETED
     (part,) = view.taken_back
     assert (part.key, part.value, part.reason) == ("profile", "jetson_nano", "class_failures")
-    assert "with profile=jetson_nano failed, 0 of the" in part.text
+    assert "with profile=jetson_nano that began failed, 0 of the" in part.text
+    assert part.text.endswith("5 % allowed."), "it is a test of the built-in gate"
     assert fleet.on_release() == {"1": SMALL, "2": DEVICES - SMALL}
     tried = failed_rows(fleet, rollout) | rows_with(fleet, rollout, OutcomeKind.REFUSED)
     assert 3 <= len(tried) <= 11
@@ -116,7 +117,7 @@ def test_the_plan_may_take_it_back_from_all() -> None:
     rollout = fleet.start(plan("2", 1, 10, 100, gate=replace(GATE, rollback=Rollback.ALL)))
     view = fleet.finish(rollout)
     assert (view.status, view.reason, view.taken_back) == (Status.REVERTED, "class_failures", ())
-    assert "with profile=jetson_nano failed" in view.text
+    assert "with profile=jetson_nano that began failed" in view.text
     assert fleet.on_release() == {"1": DEVICES}
 
 
@@ -215,6 +216,9 @@ def test_a_restart_forgets_neither_the_counts_nor_the_class(reverse: bool) -> No
         active = fleet.engine.rollout(rollout)
     known = failed_rows(fleet, rollout)
     fleet.restart(reverse=reverse)
+    assert len(fleet.view(rollout).taken_back) == 1
+    newest = {fleet.engine.desired(one.row, fleet.model) for one in fleet.by_row if in_class(one)}
+    assert newest == {"1"}, "it is known before the next evaluation"
     view = fleet.finish(rollout)
     fleet.tick(5)
     assert view.status is Status.COMPLETED

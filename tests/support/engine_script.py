@@ -114,10 +114,11 @@ class Session:
         return [f"{len(self.fleet.devices)} devices"]
 
     def _devices(self, said: list[str]) -> list[str]:
-        """``devices site=lyon offline``: change each device with this label, as ``device`` does."""
+        """``devices site=lyon offline``: change each device with this label or profile."""
         ((label, value),) = _pairs(said[:1]).items()
         for name, device in self.fleet.devices.items():
-            if device.labels.get(label) == value:
+            labels = {**device.labels, "profile": device.profile}
+            if labels.get(label) == value:
                 self._device([name, *said[1:]])
         return []
 

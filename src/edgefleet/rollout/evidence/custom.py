@@ -12,11 +12,18 @@ from typing import Final
 from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Verdict
 from edgefleet.rollout.evidence import alphas
-from edgefleet.rollout.evidence.gate import LATE_FAILURES, REFUSED_BY_DEVICES, Gate, judge
+from edgefleet.rollout.evidence.gate import (
+    CLASS_FAILURES,
+    LATE_FAILURES,
+    REFUSED_BY_DEVICES,
+    Gate,
+    judge,
+)
 from edgefleet.rollout.lifecycle.typed_replace import replace
 
 _BUILT_IN: Final = {
     *(metric.reason for metric in (ERRORS, SILENCE, *CHANGES, *LIMITS)),
+    CLASS_FAILURES,
     LATE_FAILURES,
     REFUSED_BY_DEVICES,
 }

@@ -304,11 +304,11 @@ def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | Non
     found = class_test.failed_class(evidence, spec)
     if found is None:
         return None
-    rest = class_test.rest_of(evidence, found)
+    mine, rest = found.rate, class_test.rest_of(evidence, found)
     return CLASS_FAILURES, (
-        f"{_cause(evidence)}{found.rate.bad} of {_devices(found.rate.size)} with {found.name} "
-        f"failed, {rest.bad} of the {rest.size} others; {ERRORS.unit.text(spec.max_error_rate)} "
-        "allowed."
+        f"{_cause(evidence)}{mine.bad} of the {_devices(mine.size)} with {found.name} that began "
+        f"failed, {rest.bad} of the {rest.size} others; "
+        f"{ERRORS.unit.text(spec.max_error_rate)} allowed."
     )
 
 

@@ -327,7 +327,7 @@ def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
                 text=f"The gate took the release back from all devices with {part.key}="
                 f"{part.value}, and the rollout goes on without them. {part.text}{left}",
                 since=part.at,
-                devices=len(rows),
+                devices=len(rows) or None,
                 first=fleet.names(rows[:FIRST_NAMES]),
             )
         )

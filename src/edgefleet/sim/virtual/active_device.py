@@ -54,8 +54,8 @@ class ActiveDevice:
 
     A core is a pure function, so one step serves all of these devices. An event for only some of
     them splits the group. ``stored`` is the state on their disks. ``life`` grows with every power
-    cut, so that no event of an earlier life reaches a later one. ``luck`` in [0, 1) is fixed, and
-    decides how the new releases behave on these devices.
+    cut, so that no event of an earlier life reaches a later one. ``luck`` in [0, 1] is fixed, and
+    decides how the new releases behave on these devices. Nothing fails with a luck of 1.
     """
 
     __slots__ = (
@@ -198,7 +198,7 @@ def _crashed(luck: float, truth: Truth) -> bool:
 
 def fails_late(luck: float, since: float, truth: Truth) -> bool:
     """``since`` and ``truth.late_from_s`` are in seconds since the epoch."""
-    return since >= truth.late_from_s and luck >= 1 - truth.late_fails
+    return since >= truth.late_from_s and 1 > luck >= 1 - truth.late_fails
 
 
 def burns(luck: float, truth: Truth) -> bool:

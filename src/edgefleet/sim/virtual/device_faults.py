@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from edgefleet import __version__
 from edgefleet.protocol.device import Facts
+from edgefleet.protocol.rollout import PROFILE
 from edgefleet.rollout.fleet.columns import Mask, Rows
-from edgefleet.sim.virtual.scenario import Faults, Scenario, Span
+from edgefleet.sim.virtual.scenario import Faults, Scenario, Span, Truth
 
 Floats = npt.NDArray[np.float64]
 
@@ -85,6 +86,8 @@ class DeviceFaults:
         }
         self._profiles = fleet.profiles
         self._bytes_s = (faults.thin_bytes_s, fleet.bytes_s)
+        if scenario.release.only_on:
+            self._spare_others(scenario.release)
 
     def name(self, row: int) -> str:
         return f"d{row:07}"
@@ -110,6 +113,23 @@ class DeviceFaults:
             numbers = np.array([profiles.index(group.profile) for group in self._groups])
             return numbers[self._group[rows % len(self._group)]]
         return rows // len(self._sites) % len(self._profiles)
+
+    def _spare_others(self, release: Truth) -> None:
+        """Move the luck of the devices that the release spares out of reach of its shares."""
+        rows, (key, _, value) = np.arange(self.count), release.only_on.partition("=")
+        if key == PROFILE:
+            numbers = self.kinds(rows)
+            _, first = np.unique(numbers, return_index=True)
+            alike = [self.device(row).profile == value for row in first.tolist()]
+        elif self._groups:
+            numbers = self._group[rows % len(self._group)]
+            alike = [group.labels.get(key) == value for group in self._groups]
+        else:
+            numbers = rows % len(self._sites)
+            alike = [labels.get(key) == value for labels in self._sites]
+        spared = ~np.array(alike)[np.searchsorted(np.unique(numbers), numbers)]
+        reach = release.fails + release.crashes + release.bricks + release.refuses + release.burns
+        self.luck[spared] = reach + self.luck[spared] * (1 - reach)
 
     def plain(self, rows: Rows, now: float) -> Mask:
         """The devices without a fault of their own from ``now`` on, and without own telemetry."""

@@ -36,6 +36,9 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bricks: Share = 0.0  # the device is dead after the activation
     burns: Share = 0.0  # confirms its trial, fails requests ``burns_after_s`` later
     burns_after_s: Seconds = 600.0
+    # LABEL=VALUE or profile=NAME. The shares above are of these devices, and spare all others. Only
+    # for the release of ``MODEL``.
+    only_on: str = ""
     late_fails: Share = 0.0  # like ``fails``, if the device starts after ``late_from_s``
     late_from_s: Seconds = 0.0  # after the start of the run
     confidence: Share = 0.9  # mean top score; the old release has 0.9
@@ -177,6 +180,9 @@ class Scenario(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         models = [MODEL, *(side.rollout.model for side in self.beside)]
         allowed = MODELS[: self.fleet.models]
+        if any(side.release.only_on for side in self.beside):
+            msg = f"only the release of {MODEL} may have only_on"
+            raise ValueError(msg)
         if not set(models) <= set(allowed) or len(set(models)) < len(models):
             msg = f"each rollout needs a model of its own out of {', '.join(allowed)}"
             raise ValueError(msg)

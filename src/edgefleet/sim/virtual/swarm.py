@@ -9,11 +9,13 @@ from random import Random
 from msgspec.structs import replace
 
 from edgefleet.protocol.rollout import (
+    PROFILE,
     ApprovalSpec,
     BudgetSpec,
     ExposureSpec,
     GateSpec,
     PaceSpec,
+    Rollback,
     RolloutSpec,
     WaveSpec,
     WindowSpec,
@@ -34,6 +36,8 @@ from edgefleet.sim.virtual.scenario import (
     Truth,
 )
 
+_SITES_APART = 100  # at most so many sites are tested apart
+_CLASS_FAULTS = 0.12  # of the mixtures with one model
 _BAD = ("fails", "crashes", "refuses", "bricks", "burns")
 _AT_ANY_MOMENT = frozenset(
     {"loss", "doubling", "reordering", "power_cuts"}
@@ -87,6 +91,8 @@ def mixture(seed: int) -> Scenario:
         beside = tuple(_skipping(one) for one in beside)
     if chance.random() < 0.15:
         faults = replace(faults, hub_restores=chance.randrange(1, 3))
+    if models == 1 and chance.random() < _CLASS_FAULTS:
+        release, plan = _on_one_class(chance, release, plan, fleet)
     nights = len(plan.waves) + 1 if plan.windows else 0  # each wave may wait a day for a window
     if plan.windows:  # simulate days with fewer check-ins
         fleet = replace(fleet, interval_s=_SELDOM_S, panel=min(fleet.panel, 10))
@@ -177,7 +183,24 @@ def _release(chance: Random) -> Truth:
     if chance.random() < 0.7:
         shares[chance.choice(_BAD)] = chance.choice((0.01, 0.03, 0.08, 0.2, 0.5))
     confidence = 0.65 if chance.random() < 0.15 else 0.9
-    return Truth(**shares, confidence=confidence, size_bytes=chance.choice((200_000, 4_000_000)))
+    size_bytes = chance.choice((200_000, 4_000_000))
+    return replace(Truth(confidence=confidence, size_bytes=size_bytes), **shares)
+
+
+def _on_one_class(
+    chance: Random, release: Truth, plan: RolloutSpec, fleet: Population
+) -> tuple[Truth, RolloutSpec]:
+    """The release fails on one profile, or at one site, in one of the ways of ``_BAD``."""
+    way, share = chance.choice(_BAD), chance.choice((0.5, 1.0, 1.0))
+    if chance.random() < 0.5:
+        only_on = f"{PROFILE}={chance.choice(fleet.profiles)}"
+    else:
+        only_on = f"site=site-{chance.randrange(fleet.sites) + 1:04}"
+    rollback = chance.choice((Rollback.PART, Rollback.PART, Rollback.ALL))
+    shares = dict.fromkeys(_BAD, 0.0) | {way: share}
+    labels = ("site",) if fleet.sites <= _SITES_APART else ()
+    gate = replace(plan.gate, classes=labels, rollback=rollback)
+    return replace(release, **shares, only_on=only_on), replace(plan, gate=gate)
 
 
 def _faults(chance: Random) -> Faults:

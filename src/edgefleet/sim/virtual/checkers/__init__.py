@@ -4,6 +4,7 @@ from typing import Final
 
 from edgefleet.sim.virtual.checkers.approved import Approved
 from edgefleet.sim.virtual.checkers.arrived import Arrived
+from edgefleet.sim.virtual.checkers.class_back import ClassBack
 from edgefleet.sim.virtual.checkers.constraints import Constraints
 from edgefleet.sim.virtual.checkers.counted_once import CountedOnce
 from edgefleet.sim.virtual.checkers.durable import Durable
@@ -25,4 +26,5 @@ from edgefleet.sim.virtual.observer import Checker
 ALL: Final[tuple[type[Checker], ...]] = (
     Exposure, Waves, CountedOnce, Halted, OnceFailed, WentBack, Arrived, Reasons, Ends, Valid,
     Durable, Constraints, Soak, Frozen, Approved, OneTrial, NeighbourUntouched, ModelsKnown,
+    ClassBack,
 )  # fmt: skip

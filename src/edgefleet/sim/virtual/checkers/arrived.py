@@ -54,7 +54,8 @@ class Arrived(Checker):
         missing = (self.run.serves(model) != NEW_NUMBER) & self.run.reachable() & chosen
         rows = np.flatnonzero(missing[: self._enrolled[model]])
         left = rows[~self._excused[model].has(rows)].tolist()
-        left = [row for row in left if not self._is_constrained(row, now)]
+        taken_back = self.engine.rollout(self.run.rollouts[model]).takes_back_part
+        left = [row for row in left if not taken_back(row) and not self._is_constrained(row, now)]
         if left and now - self._started_at > _MOVING_S:
             first = ", ".join(self.run.name(row) for row in left[:3])
             self.wrong(

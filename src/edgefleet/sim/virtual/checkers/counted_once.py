@@ -67,7 +67,7 @@ class CountedOnce(Checker):
             stored = self._with_reason[rollout]
             reasons = view.evidence.reasons
             counted = sum(count for reason, count in reasons.items() if reason != SILENT)
-            if counted != stored:
+            if counted > stored or (counted < stored and not view.taken_back):
                 self.wrong(f"{rollout}: {counted} reasons counted, {stored} stored: {reasons}")
             healthy = len(self._confirmed[rollout])
             if view.evidence.healthy > healthy:

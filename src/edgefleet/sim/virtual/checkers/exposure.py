@@ -13,6 +13,7 @@ from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
+from edgefleet.sim.virtual.classes_back import has_class
 from edgefleet.sim.virtual.observer import TRIAL_ENDS, Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
 from edgefleet.sim.virtual.truth import UNDER_TEST, RunView
@@ -73,6 +74,9 @@ class Exposure(Checker):
         opened = [wave.opened_at for wave in after.waves if wave.opened_at is not None]
         self._rollouts[after.id].opened = max(opened, default=-np.inf)
         self._rollouts[after.id].devices = after.waves[0].population or 0
+        if before is not None and before.taken_back != after.taken_back:
+            every = np.arange(len(self.engine.fleet))
+            self._rollouts[after.id].trial.discard(every[has_class(self.engine, every, after)])
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         found = self._rollouts.get(outcome.rollout)

@@ -6,6 +6,7 @@ from typing import ClassVar
 from edgefleet.protocol.device import Offer
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState
+from edgefleet.sim.virtual.classes_back import has_class
 from edgefleet.sim.virtual.observer import Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
 from edgefleet.sim.virtual.truth import NOTHING, UNDER_TEST, RunView
@@ -25,11 +26,14 @@ class NeighbourUntouched(Checker):
         self._offered: defaultdict[tuple[str, str, str], RowSet] = defaultdict(RowSet)
         self._keeps: defaultdict[str, RowSet] = defaultdict(RowSet)  # by model: confirmed it
         self._withdrawn: set[str] = set()  # models whose release under test is rolled back
+        self._from_classes: dict[str, RolloutState] = {}  # by model: rolled back from classes only
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         model = after.spec.model
         if after.spec.release == UNDER_TEST and after.status in WITHDRAWN:
             self._withdrawn.add(model)
+        elif after.spec.release == UNDER_TEST and after.taken_back:
+            self._from_classes[model] = after
 
     def offered(self, rows: Rows, offer: Offer, now: float) -> None:
         mine = self.run.model_of(offer.rollout)
@@ -72,6 +76,8 @@ class NeighbourUntouched(Checker):
         if release == UNDER_TEST or model in self._withdrawn:
             return
         kept = rows[self._keeps[model].has(rows)]
+        if len(kept) and (state := self._from_classes.get(model)) is not None:
+            kept = kept[~has_class(self.engine, kept, state)]
         if len(kept):
             self.wrong(
                 f"{self.named(kept)} {verb} {model} {release}, but {model} {UNDER_TEST} is "
