@@ -64,7 +64,7 @@ class End:
 class Unwatched(SiteWatch):
     """No comparison by site: every silent device counts at once."""
 
-    def look(self, *_: Any) -> None:
+    def observe(self, *_: Any) -> None:
         return None
 
     def are_open(self, rows: Rows, fleet: Fleet) -> Mask:  # noqa: ARG002

@@ -33,7 +33,7 @@ MUTANTS = (
     Mutant(
         "dark devices of the control do not count",
         "rollout/evidence/site_watch.py",
-        "dark_controls=int(np.count_nonzero(control & seen.dark)),",
+        "dark_controls=int(np.count_nonzero(control & observed.dark)),",
         "dark_controls=0,",
         ("site_dark/1000", _DARK),
     ),

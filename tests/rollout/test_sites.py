@@ -133,7 +133,7 @@ class Scene:
 def test_a_site_that_goes_dark_does_not_count_against_the_release(
     trial_s: float, control_s: float
 ) -> None:
-    """Whatever is noticed first: the devices in trial, or the others."""
+    """Devices in trial may be noticed before the others, or after them."""
     scene = Scene(trial_s=trial_s, control_s=control_s)
     scene.pass_s(90)
     scene.off[scene.site(1)] = True

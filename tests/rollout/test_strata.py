@@ -9,9 +9,9 @@ from edgefleet.rollout.evidence.strata import (
     ODDS,
     Group,
     Site,
+    exceeds_chance,
     grown,
     log_evidence,
-    stands_out,
 )
 
 
@@ -83,6 +83,6 @@ def test_the_control_must_break_the_limit_by_itself() -> None:
 
 
 def test_a_site_stands_out_by_more_than_chance() -> None:
-    assert stands_out(Site(5, 8), Site(5, 40), sites=5)
-    assert not stands_out(Site(2, 4), Site(4, 12), sites=5)
-    assert not stands_out(Site(5, 8), Site(5, 8), sites=1)
+    assert exceeds_chance(Site(5, 8), Site(5, 40), sites=5)
+    assert not exceeds_chance(Site(2, 4), Site(4, 12), sites=5)
+    assert not exceeds_chance(Site(5, 8), Site(5, 8), sites=1)

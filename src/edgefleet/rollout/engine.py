@@ -243,7 +243,7 @@ class Engine:
         rows = active.scope.eligible_rows()
         if active.taken:
             rows = rows[~active.all_taken_back(rows)]
-        closed = active.sites.look(active.state.site_bets, self.fleet, rows, now)
+        closed = active.sites.observe(active.state.site_bets, self.fleet, rows, now)
         if closed is None:
             return None
         bets, outages = closed

@@ -21,7 +21,7 @@ from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.census import find_boundary
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding
-from edgefleet.rollout.evidence.strata import Site, stands_out
+from edgefleet.rollout.evidence.strata import Site, exceeds_chance
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.typed_replace import replace
@@ -56,23 +56,23 @@ def name_site(
         return judgement
     if judgement.reason == gate.LATE_FAILURES and judgement.evidence.late.episode_since is not None:
         return judgement  # it names a smaller part: the devices of an episode
-    seen = _failures(active, fleet, silent)
-    if len(seen.sites) < 2:
+    observed = _failures(active, fleet, silent)
+    if len(observed.sites) < 2:
         return judgement
-    bad = np.bincount(seen.site[seen.bad], minlength=len(seen.sites))
+    bad = np.bincount(observed.site[observed.bad], minlength=len(observed.sites))
     worst = int(bad.argmax())
-    if not seen.sites[worst] or not _is_asked(seen, worst, judgement.evidence):
+    if not observed.sites[worst] or not _is_asked(observed, worst, judgement.evidence):
         return judgement
-    mine = seen.site == worst
+    mine = observed.site == worst
     site = OneSite(
         key=active.state.spec.site_label,
-        value=seen.sites[worst],
+        value=observed.sites[worst],
         bad=int(bad[worst]),
         begun=int(np.count_nonzero(mine)),
         bad_elsewhere=int(bad.sum() - bad[worst]),
         begun_elsewhere=int(np.count_nonzero(~mine)),
     )
-    rest = _without(active, judgement.evidence, seen, worst, site)
+    rest = _without(active, judgement.evidence, observed, worst, site)
     if judge_again(rest).verdict is Verdict.FAIL:
         return judgement
     is_part = active.state.spec.gate.rollback is Rollback.PART
@@ -106,25 +106,25 @@ def _failures(active: ActiveRollout, fleet: Fleet, silent: Rows) -> _Failures:
     return _Failures(rows, sites, numbers[places], bad, silent)
 
 
-def _is_asked(seen: _Failures, worst: int, evidence: Evidence) -> bool:
+def _is_asked(observed: _Failures, worst: int, evidence: Evidence) -> bool:
     """True if the failures may be those of one site."""
-    mine = seen.site == worst
-    site = Site(int(np.count_nonzero(mine & seen.bad)), int(np.count_nonzero(mine)))
-    every = Site(int(np.count_nonzero(seen.bad)), len(seen.rows))
-    if stands_out(site, every, len(seen.sites)):
+    mine = observed.site == worst
+    site = Site(int(np.count_nonzero(mine & observed.bad)), int(np.count_nonzero(mine)))
+    every = Site(int(np.count_nonzero(observed.bad)), len(observed.rows))
+    if exceeds_chance(site, every, len(observed.sites)):
         return True
-    dark = int(np.count_nonzero(np.isin(seen.rows[mine], seen.silent, assume_unique=True)))
+    dark = int(np.count_nonzero(np.isin(observed.rows[mine], observed.silent, assume_unique=True)))
     return dark >= _DARK_TOGETHER and not evidence.sites.has_control
 
 
 def _without(
-    active: ActiveRollout, evidence: Evidence, seen: _Failures, worst: int, site: OneSite
+    active: ActiveRollout, evidence: Evidence, observed: _Failures, worst: int, site: OneSite
 ) -> Evidence:
     """The evidence without the devices of the site that began."""
-    mine = seen.rows[seen.site == worst]
+    mine = observed.rows[observed.site == worst]
     standings = active.ledger.standings(mine)
-    silent = np.intersect1d(mine, seen.silent, assume_unique=True)
-    others = np.setdiff1d(seen.silent, mine, assume_unique=True)
+    silent = np.intersect1d(mine, observed.silent, assume_unique=True)
+    others = np.setdiff1d(observed.silent, mine, assume_unique=True)
     trial = int(np.count_nonzero(standings == DeviceStanding.TRIAL)) - len(silent)
     late = active.set_aside.late_without(
         active.state.spec.gate, Part(key=site.key, value=site.value)

@@ -77,20 +77,22 @@ class SiteWatch:
         self._ledger = ledger
         self._watched = watched
         self._strata = _Strata(watched.stratum_of)
-        self._looked_at = float("-inf")
+        self._observed_at = float("-inf")
         self._role = np.zeros(0, np.uint8)  # by row
         self._opened: dict[int, float] = {}  # stratum -> when its group was opened
         self._compared = np.zeros(0, np.bool_)  # by stratum: it has enough control
 
     def clear(self) -> None:
         """Forget all groups: nothing is in trial."""
-        self._looked_at = float("-inf")
+        self._observed_at = float("-inf")
         self._role[:] = _NOT_AT_RISK
         self._opened.clear()
 
     def compare(self, bets: SiteBets, fleet: Fleet, rows: Rows, now: float) -> SiteComparison:
         """The comparison as evidence. ``rows`` are the eligible devices."""
-        at_risk = rows[~fleet.silent_longer(rows, now, self._dark_s(fleet)) & fleet.ever_seen(rows)]
+        at_risk = rows[
+            ~fleet.silent_longer(rows, now, self._dark_s(fleet)) & fleet.ever_observed(rows)
+        ]
         standings = self._ledger.standings(at_risk)
         controls = int(np.count_nonzero(standings == DeviceStanding.NONE))
         canaries = int(np.count_nonzero(standings == DeviceStanding.TRIAL))
@@ -113,49 +115,49 @@ class SiteWatch:
         found[within] = (self._role[mine] == _CANARY) & known[numbers]
         return found
 
-    def look(
+    def observe(
         self, bets: SiteBets, fleet: Fleet, rows: Rows, now: float
     ) -> tuple[SiteBets, tuple[Outage, ...]] | None:
         """Look at the eligible ``rows``. The bets after the groups that close now, with outages.
 
-        None if no group closes. The caller stores the result; another look without that is safe,
+        None if no group closes. The caller stores the result; another call without that is safe,
         because the devices of a closed group are at risk no more.
         """
         check_in_s = fleet.offline_after_s / 3
-        if 0 <= now - self._looked_at < check_in_s / LOOKS_PER_CHECK_IN:
+        if 0 <= now - self._observed_at < check_in_s / LOOKS_PER_CHECK_IN:
             return None
-        self._looked_at = now
+        self._observed_at = now
         if len(self._role) < len(fleet):
             self._role = longer(self._role, len(fleet))
         dark_s = self._dark_s(fleet)
-        seen = _Seen(
+        observed = _Observed(
             rows=rows,
             strata=self._strata.numbers(fleet, rows),
             dark=fleet.silent_longer(rows, now, dark_s),
             standings=self._ledger.standings(rows),
         )
         count = len(self._strata.keys)
-        fresh = seen.dark & (self._role[rows] != _NOT_AT_RISK)
-        for number in np.unique(seen.strata[fresh]).tolist():
+        fresh = observed.dark & (self._role[rows] != _NOT_AT_RISK)
+        for number in np.unique(observed.strata[fresh]).tolist():
             self._opened.setdefault(number, now)
         quiet_s = QUIET_CHECK_INS * check_in_s
         stirred = fresh & ~fleet.silent_since(rows, now - quiet_s - dark_s)
-        restless = set(np.unique(seen.strata[stirred]).tolist())
+        restless = set(np.unique(observed.strata[stirred]).tolist())
         closing = [
             number
             for number, at in self._opened.items()
             if now - at >= MOST_CHECK_INS * check_in_s
             or (now - at >= quiet_s and number not in restless)
         ]
-        groups = [self._group(number, seen) for number in closing]
+        groups = [self._group(number, observed) for number in closing]
         outages = [
-            self._outage(number, group, seen, now)
+            self._outage(number, group, observed, now)
             for number, group in zip(closing, groups, strict=True)
             if group.has_control and group.is_outage(self._watched.allowed)
         ]
         for number in closing:
             del self._opened[number]
-        self._renew(seen, bets, fleet, count)
+        self._renew(observed, bets, fleet, count)
         if not any(group.dark_canaries + group.dark_controls for group in groups):
             return None
         wealth = grown(bets.log_wealth, groups)
@@ -163,22 +165,22 @@ class SiteWatch:
             return None
         return SiteBets(log_wealth=wealth, groups=bets.groups + len(groups), at=now), (*outages,)
 
-    def _renew(self, seen: "_Seen", bets: SiteBets, fleet: Fleet, count: int) -> None:
+    def _renew(self, observed: "_Observed", bets: SiteBets, fleet: Fleet, count: int) -> None:
         """Set the devices at risk anew where no group is open, and add those that began."""
-        rows = seen.rows
-        at_risk = ~seen.dark & fleet.ever_seen(rows)
-        control = at_risk & (seen.standings == DeviceStanding.NONE)
-        canary = at_risk & (seen.standings == DeviceStanding.TRIAL)
+        rows = observed.rows
+        at_risk = ~observed.dark & fleet.ever_observed(rows)
+        control = at_risk & (observed.standings == DeviceStanding.NONE)
+        canary = at_risk & (observed.standings == DeviceStanding.TRIAL)
         if bets.groups and canary.any():  # dark canaries of groups before a restart count no more
             began = self._ledger.began_between(rows, bets.at, None)
             canary &= began | ~fleet.silent_since(rows, fleet.listening_since)
         role = self._role[rows]
-        is_open = np.isin(seen.strata, np.array(list(self._opened), np.int32))
+        is_open = np.isin(observed.strata, np.array(list(self._opened), np.int32))
         now_at_risk = np.where(canary, _CANARY, np.where(control, _CONTROL, _NOT_AT_RISK))
         role = np.where(is_open, np.where(canary, _CANARY, role), now_at_risk).astype(np.uint8)
         self._role[rows] = role
-        canaries = np.bincount(seen.strata[role == _CANARY], minlength=count)
-        controls = np.bincount(seen.strata[role == _CONTROL], minlength=count)
+        canaries = np.bincount(observed.strata[role == _CANARY], minlength=count)
+        controls = np.bincount(observed.strata[role == _CONTROL], minlength=count)
         self._compared = np.array(
             [
                 control > 0 and has_control(canary, control)
@@ -187,26 +189,26 @@ class SiteWatch:
             np.bool_,
         )
 
-    def _group(self, number: int, seen: "_Seen") -> Group:
-        mine = seen.strata == number
-        role = self._role[seen.rows]
+    def _group(self, number: int, observed: "_Observed") -> Group:
+        mine = observed.strata == number
+        role = self._role[observed.rows]
         canary, control = mine & (role == _CANARY), mine & (role == _CONTROL)
         return Group(
             canaries=int(np.count_nonzero(canary)),
             controls=int(np.count_nonzero(control)),
-            dark_canaries=int(np.count_nonzero(self._dark_canaries(number, seen))),
-            dark_controls=int(np.count_nonzero(control & seen.dark)),
+            dark_canaries=int(np.count_nonzero(self._dark_canaries(number, observed))),
+            dark_controls=int(np.count_nonzero(control & observed.dark)),
         )
 
-    def _dark_canaries(self, number: int, seen: "_Seen") -> Mask:
-        canary = (seen.strata == number) & (self._role[seen.rows] == _CANARY)
-        found: Mask = canary & seen.dark & (seen.standings == DeviceStanding.TRIAL)
+    def _dark_canaries(self, number: int, observed: "_Observed") -> Mask:
+        canary = (observed.strata == number) & (self._role[observed.rows] == _CANARY)
+        found: Mask = canary & observed.dark & (observed.standings == DeviceStanding.TRIAL)
         return found
 
-    def _outage(self, number: int, group: Group, seen: "_Seen", now: float) -> Outage:
+    def _outage(self, number: int, group: Group, observed: "_Observed", now: float) -> Outage:
         """The outage as a part: the devices of the site that began as its dark canaries did."""
         site, activations = self._strata.site(number), self._ledger.activations
-        keys = activations.keys(seen.rows[self._dark_canaries(number, seen)])
+        keys = activations.keys(observed.rows[self._dark_canaries(number, observed)])
         return Outage(
             since=activations.time(int(keys.min())) + _HALF_KEY_S,
             until=activations.time(int(keys.max())) + _HALF_KEY_S,
@@ -221,7 +223,7 @@ class SiteWatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Observed:
     """The eligible rows at one look."""
 
     rows: Rows

@@ -119,7 +119,7 @@ class Site:
     begun: int
 
 
-def stands_out(site: Site, every: Site, sites: int) -> bool:
+def exceeds_chance(site: Site, every: Site, sites: int) -> bool:
     """True if a site has more bad devices than chance explains, if it is no different.
 
     ``every`` counts the devices of all ``sites``, this one included. The p-value is hypergeometric,

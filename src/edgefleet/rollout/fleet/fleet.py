@@ -372,7 +372,7 @@ class Fleet:
             return np.zeros(len(rows), np.bool_)
         return np.greater(now - gather(self._last_seen, rows), than_s)
 
-    def ever_seen(self, rows: Rows) -> Mask:
+    def ever_observed(self, rows: Rows) -> Mask:
         """True for each row that has ever checked in."""
         return np.greater(gather(self._last_seen, rows), 0)
 

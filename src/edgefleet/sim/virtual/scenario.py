@@ -92,8 +92,8 @@ class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 COUNTED: Final = (
-    "offline", "dark_sites", "flapping", "loss", "doubling", "reordering", "thin", "disk_full", "power_cuts",
-    "lost_writes", "wrong_clocks", "old_agents", "hub_crashes", "hub_restores",
+    "offline", "dark_sites", "flapping", "loss", "doubling", "reordering", "thin", "disk_full",
+    "power_cuts", "lost_writes", "wrong_clocks", "old_agents", "hub_crashes", "hub_restores",
 )  # fmt: skip
 
 
