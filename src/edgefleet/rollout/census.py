@@ -272,6 +272,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         canary=judged.canary,
         control=judged.control,
         late=judged.late,
+        sites=judged.sites,
         one_site=judged.one_site,
         classes=judged.classes,
         class_count=judged.class_count,

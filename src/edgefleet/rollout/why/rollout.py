@@ -313,6 +313,8 @@ def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
     """The classes of devices from which alone the release was taken back."""
     state, number = active.state, active.release.number
     waits: list[Wait] = []
+    is_halted = state.status is Status.HALTED
+    goes_on = "" if is_halted else ", and the rollout goes on without them"
     for part in state.taken_back:
         if not part.key:
             continue
@@ -325,7 +327,7 @@ def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
             Wait(
                 code=WaitCode.CLASS_FAILURES,
                 text=f"The gate took the release back from all devices with {part.key}="
-                f"{part.value}, and the rollout goes on without them. {part.text}{left}",
+                f"{part.value}{goes_on}. {part.text}{left}",
                 since=part.at,
                 devices=len(rows) or None,
                 first=fleet.names(rows[:FIRST_NAMES]),
