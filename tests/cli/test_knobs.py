@@ -44,6 +44,7 @@ SAID = {
     "exposure.growth": ("0.5", 0.5),
     "exposure.ceiling": ("2%", 0.02),
     "gate.rollback": ("all", "all"),
+    "gate.classes": ("gpu,site-kind", ("gpu", "site-kind")),
     "pace.starts_per_minute": ("9", 9),
     "pace.bytes_per_s": ("2MiB", 2 << 20),
     "pace.bytes_per_s_per_site": ("64KiB", 64 << 10),

@@ -9,7 +9,10 @@ from edgefleet.protocol.rollout import Evidence, Judgement, Status, Verdict, Wav
 from edgefleet.web.outcome_counts import by_wave, counts_of
 from support.scenes import rollout_in
 
-KINDS = ("healthy", "in_trial", "failed", "refused", "reverted", "offline", "deferred", "not_begun")
+KINDS = (
+    "healthy", "in_trial", "failed", "refused", "reverted", "offline", "deferred", "not_begun",
+    "taken_back",
+)  # fmt: skip
 
 
 def test_what_nobody_said_is_not_there_yet() -> None:

@@ -8,6 +8,7 @@ from edgefleet.protocol.rollout import (
     Approval,
     ApprovalSpec,
     BudgetSpec,
+    ClassRate,
     Difference,
     Evidence,
     PaceSpec,
@@ -39,6 +40,17 @@ def test_a_metric_that_nobody_named_is_shown_by_its_code() -> None:
     one = Difference(metric="heat", pairs=3, mean=0.1, low=-0.2, high=0.3, allowed=0.1)
     (shown,) = gate_tests(Evidence(quality=(one,)))
     assert (shown.name, shown.estimate, shown.leans) == ("heat", "+0.100", False)
+
+
+def test_a_class_with_failures_is_a_test_of_its_own() -> None:
+    rates = [Rate(bad=bad, size=4, allowed=0.05, low=0.1, high=0.9, e_value=9.0) for bad in (3, 0)]
+    worst = [
+        ClassRate(key="profile", value=value, rate=rate)
+        for value, rate in zip(("jetson_nano", "generic_x86"), rates, strict=True)
+    ]
+    (shown,) = gate_tests(Evidence(classes=tuple(worst), class_count=2))
+    assert shown.name.endswith("profile=jetson_nano")
+    assert (shown.observed, shown.leans) == ("3 of 4", True)
 
 
 def test_nothing_known_is_no_test() -> None:

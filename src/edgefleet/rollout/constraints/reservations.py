@@ -18,8 +18,8 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 
 
-def _ignore(rows: Sequence[int], change: int) -> None:
-    """No class of devices has places of its own."""
+OnChange = Callable[[Sequence[int], int], None]
+"""Is told the rows that get a place (1), or have none any more (-1)."""
 
 
 class Reservations:
@@ -37,7 +37,7 @@ class Reservations:
         self.progress_at = 0.0
         self._offered: set[int] = set()  # rows whose download was counted
         self._reserved: dict[int, tuple[int, float]] = {}  # row -> (how many admissions, since)
-        self.on_change = _ignore  # is told the rows that get or lose a place, with 1 or -1
+        self.on_change: OnChange | None = None
 
     @property
     def reserved(self) -> int:
@@ -138,7 +138,7 @@ class Reservations:
             self._reserved[row] = (times + 1, since)
             return
         self._reserved[row] = (1, now)
-        self.on_change((row,), 1)
+        self._changed((row,), 1)
         if self.starts.most:
             self.starts.add(now)
         if self.fleet_wide.budgets.counts:
@@ -148,7 +148,7 @@ class Reservations:
         """``reserve`` for many rows without a reservation. Requires that no budget is counting."""
         new = rows.tolist()
         self._reserved.update(dict.fromkeys(new, (1, now)))
-        self.on_change(new, 1)
+        self._changed(new, 1)
         self.starts.add(now, len(rows))
 
     def free(self, row: int) -> None:
@@ -159,7 +159,7 @@ class Reservations:
         if times > 1:
             self._reserved[row] = (times - 1, since)
         else:
-            self.on_change((row,), -1)
+            self._changed((row,), -1)
             self.starts.remove(since)
             self.end_trial(row)
 
@@ -172,9 +172,13 @@ class Reservations:
         if is_progress and at is not None:
             self.note_progress(at)
         if self._reserved.pop(row, None) is not None:
-            self.on_change((row,), -1)
+            self._changed((row,), -1)
         elif at is not None:
             self.starts.add(at)
+
+    def _changed(self, rows: Sequence[int], change: int) -> None:
+        if self.on_change is not None:
+            self.on_change(rows, change)
 
     def note_progress(self, at: float) -> None:
         """Restart the patience: a start was admitted, or blocked by the window of its device."""

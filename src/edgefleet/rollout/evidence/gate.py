@@ -126,11 +126,7 @@ def judge(
             interim=sample.interim,
         )
 
-    failing = _class_failures(evidence, spec)
-    failing = failing or _errors(evidence, sample, spec) or _silence(evidence, sample, spec)
-    failing = (
-        failing or _late(evidence, spec) or _quality(evidence, spec) or _limits(evidence, spec)
-    )
+    failing = _failing(evidence, sample, spec)
     if failing is not None:
         return judged(Verdict.FAIL, *failing)
     if sample.size < sample.needed:
@@ -166,6 +162,18 @@ def judge(
         return judged(Verdict.PASS, PASSED, text)
     text += f" The wave must pass for {spec.soak_s:g} s."
     return judged(Verdict.INCONCLUSIVE, SOAK, text)
+
+
+def _failing(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:
+    """The reason and the text of the first test that fails the release. None if none does."""
+    return (
+        _class_failures(evidence, spec)
+        or _errors(evidence, sample, spec)
+        or _silence(evidence, sample, spec)
+        or _late(evidence, spec)
+        or _quality(evidence, spec)
+        or _limits(evidence, spec)
+    )
 
 
 def _sample(evidence: Evidence, spec: GateSpec, opened_at: float, now: float) -> _Sample:

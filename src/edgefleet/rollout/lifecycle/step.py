@@ -245,8 +245,6 @@ def step(
         raise AssertionError(msg)
     if not isinstance(event, _UNJUDGED) and event.judgement is not None:
         state = _count_interim(state, event.judgement)
-    if isinstance(event, PartFailed):
-        state = replace(state, taken_back=(*state.taken_back, event.part))
     if isinstance(event, _WITHIN):
         return _step_within(state, event, now)
     if isinstance(event, Extended) and event.in_place:
@@ -299,6 +297,7 @@ def step(
             return _failed(state, event.judgement, now, "revert")
         case PartFailed():
             state = _without_bake(replace(state, ended_at=None), now)
+            state = replace(state, taken_back=(*state.taken_back, event.part))
             return _failed(state, event.judgement, now, "take back")
         case RefusedByDevices():
             state, audit = _failed(state, event.judgement, now, "refuse")
@@ -340,7 +339,9 @@ def _step_within(
         case BakeEnded():
             return _bake_ended(state, event.end, now)
         case ClassFailed():
-            state = replace(waits_for(state, event.judgement), revision=state.revision + 1)
+            parts = (*state.taken_back, event.part)
+            state = replace(state, taken_back=parts, revision=state.revision + 1)
+            state = waits_for(state, event.judgement)
             return state, (_line(state, "gate", "take back", event.judgement.text),)
         case SitesCompared():
             outages = (*state.outages, *event.outages)[-OUTAGES:]
