@@ -124,7 +124,7 @@ class ActiveRollout:
         """Replace the state, and rebuild the parts and the reach from it."""
         self.state = state
         self.ledger.activations.arrange(course_of(state))
-        self.late.arrange(state.spec.gate, state.taken_back)
+        self.late.arrange(state.failures_allowed, state.taken_back)
         wave = state.open_wave
         self._enrolled = (wave.rows or 0) if wave is not None else 0
         opened = () if state.wave is None else state.waves[: state.wave + 1]

@@ -159,7 +159,7 @@ def _boundary(active: ActiveRollout, silent: Rows) -> Boundary | None:
         return None
     plans = tuple(small_fleet.Plan(*each) for each in state.sizes)
     alpha = alphas.FAILURES.alpha(spec) + alphas.ENDS.alpha(spec)
-    needed = small_fleet.boundary(plans, spec.max_error_rate, alpha)
+    needed = small_fleet.boundary(plans, state.failures_allowed, alpha)
     failures = active.ledger.failures_in_order(silent)
     refused = active.ledger.count(DeviceStanding.REFUSED)
     near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)
@@ -197,11 +197,12 @@ def _evidence(active: ActiveRollout, found: Census, cut: int, already: int) -> E
         deferred=found.deferred.count,
         exposed=ledger.exposed,
         reasons=_reasons(active, found.silent.count),
+        history=active.state.history,
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
         late=active.late.failures(found.silent.all()),
         quality=active.cohorts.differences(),
-        limits=active.cohorts.limits(),
+        limits=active.cohorts.limits(has_previous=active.state.previous is not None),
     )
     return gate.weigh(counted, active.state.spec.gate)
 
@@ -234,6 +235,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         not_begun=cut - sum(count.values()),
         exposed=ledger.exposed,
         reasons=_reasons(active, silent),
+        history=active.state.history,
         canary=judged.canary,
         control=judged.control,
         late=judged.late,

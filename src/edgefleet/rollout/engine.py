@@ -26,6 +26,7 @@ from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.earlier import find_earlier
 from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.rollout.evidence.ledger import Ledger
@@ -145,6 +146,7 @@ class Engine:
             previous=previous,
             adds=adds,
             had_model=had_model,
+            earlier=find_earlier(spec, self._newest_first(), scope.eligible_rows(), previous),
             now=created_at,
         )
 

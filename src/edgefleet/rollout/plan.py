@@ -13,6 +13,7 @@ from edgefleet.rollout.constraints.approval import check_approval
 from edgefleet.rollout.constraints.label_budget import check_budgets
 from edgefleet.rollout.constraints.pace import check_pace
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.earlier import Earlier
 from edgefleet.rollout.evidence.ledger import AT_FAULT
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.eligibility import Misfit
@@ -324,6 +325,7 @@ def planned(
     previous: str | None,
     adds: int,
     had_model: int,
+    earlier: Earlier,
     now: float,
 ) -> RolloutState:
     """The first state of a rollout whose specification was checked."""
@@ -334,6 +336,8 @@ def planned(
         previous=previous,
         adds=adds,
         had_model=had_model,
+        history=earlier.history,
+        baseline=earlier.baseline,
         status=Status.PLANNED,
         reason="planned",
         text="Planned and not started.",

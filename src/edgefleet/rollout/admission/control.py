@@ -319,4 +319,4 @@ def _is_suspicious(active: ActiveRollout) -> bool:
     counts = active.ledger.counts
     bad = counts[_FAILED] + counts[_REFUSED]
     size = bad + counts[_HEALTHY]
-    return bool(bad) and exposure.suspicious(active.state.spec.gate, bad=bad, size=size)
+    return bool(bad) and exposure.suspicious(active.state.failures_allowed, bad=bad, size=size)

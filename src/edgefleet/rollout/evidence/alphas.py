@@ -47,8 +47,9 @@ CHANGES_SHARE: Final = AlphaShare(
 BAKE: Final = AlphaShare(
     "bake", "request errors and latency by windows of time in the bake, divided between them", 0.2
 )
+HISTORY: Final = AlphaShare("history", "the limit of failures, where earlier releases lift it", 0.4)
 
-SHARES: Final = (FAILURES, LATE, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE)
+SHARES: Final = (FAILURES, LATE, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE, HISTORY)
 """Every test, in the order in which the documentation names them."""
 
 

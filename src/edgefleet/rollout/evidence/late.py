@@ -42,10 +42,10 @@ class Late:
         self._known: tuple[int, ...] = ()  # the counts of the ledger at the last look
         self._last = _Evaluation()
 
-    def arrange(self, spec: GateSpec, judged: tuple[TakenBack, ...]) -> None:
-        """Set the limit. Devices of the parts in ``judged`` count no more."""
-        if (spec.max_error_rate, judged) != (self._limit, self._judged):
-            self._limit, self._judged, self._known = spec.max_error_rate, judged, ()
+    def arrange(self, limit: float, judged: tuple[TakenBack, ...]) -> None:
+        """Set the limit of failures. Devices of the parts in ``judged`` count no more."""
+        if (limit, judged) != (self._limit, self._judged):
+            self._limit, self._judged, self._known = limit, judged, ()
 
     def update(self, silent: Rows) -> None:
         """Look anew. ``silent`` are the devices in trial that count as failed, ascending."""

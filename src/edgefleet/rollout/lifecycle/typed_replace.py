@@ -14,10 +14,12 @@ from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import (
     Approval,
     BakeEnd,
+    Baseline,
     Boundary,
     Cohort,
     Difference,
     Evidence,
+    History,
     Judgement,
     LateFailures,
     LimitCounts,
@@ -41,6 +43,8 @@ class RolloutChanges(TypedDict, total=False):
     previous: str | None
     adds: int
     had_model: int
+    history: History | None
+    baseline: Baseline | None
     status: Status
     reason: str
     text: str
@@ -121,6 +125,7 @@ class EvidenceChanges(TypedDict, total=False):
     looked: int
     boundary: Boundary | None
     reasons: dict[str, int]
+    history: History | None
     errors: Rate
     silence: Rate
     late: LateFailures

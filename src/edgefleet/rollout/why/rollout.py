@@ -5,7 +5,7 @@ of the wait and, where the engine knows it, the end.
 """
 
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Final, assert_never
 
 from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
@@ -18,6 +18,10 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES
 from edgefleet.rollout.plan import second_chance
+from edgefleet.rollout.why.baseline import baseline_waits
+
+_WITH_BASELINE: Final = frozenset({Status.PLANNED, Status.RUNNING, Status.PAUSED})
+"""The statuses in which the limits of the plan still decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
                 waits += _revert_waits(state, fleet, sight.owing)[1:]
         case _:
             assert_never(state.status)
+    if state.status in _WITH_BASELINE:
+        waits += baseline_waits(state, sight.census.evidence)
     if state.spec.again:
         text = second_chance(state.spec)
         waits.append(Wait(code=WaitCode.AGAIN, text=text, since=state.created_at))
@@ -292,7 +298,7 @@ def _halted(active: ActiveRollout) -> Wait:
 
 def _late_failures(active: ActiveRollout) -> Wait:
     state = active.state
-    judged = gate.late_text(active.late.failures(NOBODY), state.spec.gate)
+    judged = gate.late_text(active.late.failures(NOBODY), state.failures_allowed)
     return Wait(
         code=WaitCode.LATE_FAILURES,
         text=f"No more devices start: {judged} Run `edgefleet rollout revert {state.id}`, or "

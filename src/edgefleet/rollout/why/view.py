@@ -45,6 +45,8 @@ def show(
         evidence=evidence,
         exposed=active.ledger.exposed,
         bake=bake.show(state),
+        history=state.history,
+        baseline=state.baseline,
         why=why,
     )
 

@@ -1,0 +1,227 @@
+"""Devices above an absolute limit, and whether they were above it before.
+
+*A device* is judged by all requests of its trial together, not by one report. It is flagged if
+chance at the limit explains so many bad requests with at most 1 %:
+
+    P(X >= bad) <= 0.01 for X ~ Binomial(requests, limit)
+
+A request is bad if it failed, with the limit of the plan; or if it took longer than the limit of
+latency, of which 5 % may (p95 <= limit). A device exactly at the limit is flagged with a
+probability of at most 1 %, at any one time.
+
+*The release* fails a limit only if two tests reject, each at its own full alpha. An
+intersection-union test needs no division of alpha: it errs only if both do.
+
+1. The share of flagged devices is above ``max_error_rate`` (``sequential.log_rate_evidence``).
+2. The release is worse than the one before it on the same devices. Of the devices that were above
+   the limit in exactly one of the two windows around the switch, u were above it only after, and d
+   only before. If the release changes nothing, the two windows are exchangeable, so each of these
+   devices is a fair coin. The mixture of likelihood ratios
+
+       E = mean over t of (2 t)^u (2 (1 - t))^d,  t = 0.6, 0.75, 0.9, 0.98
+
+   is then a martingale that begins with 1, and exceeds 1 / alpha at any time with a probability of
+   at most alpha (Ville). It is the sign test as an e-process. With an alpha of 0.1 % it takes 13
+   devices that are worse.
+
+The control has a veto, as in the bake (``windows``): a limit that half as large a share of the
+control exceeds at the same time is not the fault of the release. A veto only takes findings away.
+"""
+
+import math
+from array import array
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.protocol.device import Scores, Telemetry
+from edgefleet.protocol.metrics import LIMITS, LimitMetric
+from edgefleet.protocol.rollout import GateSpec, LimitCounts, LimitPairs, LimitSide
+from edgefleet.rollout.evidence.pairing import reach
+from edgefleet.rollout.evidence.sequential import exact_p_value
+from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.limits import CONTROL_DEVICES, FLAG_P, LIMIT_REQUESTS
+
+_SIGNS: Final = (0.6, 0.75, 0.9, 0.98)
+_MOST: Final = (1 << 32) - 1  # requests of a device that a column can hold
+_COUNTED: Final = 1  # flag of a device with enough requests
+_FLAGS: Final[Mapping[str, int]] = MappingProxyType(
+    {metric.key: 2 << place for place, metric in enumerate(LIMITS)}
+)
+"""The flag of a device that exceeds the limit, for each limit of the table."""
+
+
+def is_flagged(bad: int, requests: int, share: float) -> bool:
+    """True if chance at ``share`` explains ``bad`` of ``requests`` with at most 1 %."""
+    return bad > share * requests and _chance(bad, requests, share) <= FLAG_P
+
+
+def sign_evidence(worse: int, better: int) -> float:
+    """The log e-value of ``worse`` and ``better`` devices against "the release changes nothing"."""
+    logs = [worse * math.log(2 * t) + better * math.log(2 * (1 - t)) for t in _SIGNS]
+    most = max(logs)
+    return most + math.log(sum(math.exp(log - most) for log in logs) / len(logs))
+
+
+def is_shared(counts: LimitCounts, metric: LimitMetric) -> bool:
+    """True if the control exceeds the limit half as often as the canary, or more often."""
+    control = counts.control
+    if not counts.devices or control.devices < CONTROL_DEVICES:
+        return False
+    ours, theirs = above(counts, metric), above(control, metric)
+    return 2 * theirs * counts.devices >= ours * control.devices > 0
+
+
+def above(side: LimitSide, metric: LimitMetric) -> int:
+    """The devices of one side that exceed the limit."""
+    count: int = getattr(side, metric.counter)
+    return count
+
+
+class DeviceLimits:
+    """The devices of one side that exceed the absolute limits. Soft state, 21 bytes a row."""
+
+    def __init__(self) -> None:
+        counting = [metric for metric in LIMITS if metric.counted is not None]
+        self._requests = {metric.key: array("I") for metric in counting}
+        self._bad = {metric.key: array("I") for metric in counting}
+        self._served = array("I")
+        self._flags = bytearray()
+        self._devices: dict[int, int] = {}  # flag -> devices
+
+    def add(
+        self, row: int, report: Telemetry, gate: GateSpec, memory_mib: int, *, is_warm: bool
+    ) -> None:
+        """Add a report. The latencies of a device that is not warm do not count."""
+        if not report.requests:
+            return
+        self._make_room(row)
+        served = self._served
+        served[row] = min(served[row] + report.requests, _MOST)
+        flags = _COUNTED if served[row] >= LIMIT_REQUESTS else 0
+        for metric in LIMITS:
+            if metric.needs_warmth and not is_warm:
+                continue
+            counts = _counts(metric, report, gate)
+            if counts is None:
+                exceeds = metric.exceeds(report, metric.allowed(gate), memory_mib)
+            else:
+                requests, bad = self._requests[metric.key], self._bad[metric.key]
+                requests[row] = min(requests[row] + counts[0], _MOST)
+                bad[row] = min(bad[row] + counts[1], requests[row])
+                exceeds = is_flagged(bad[row], requests[row], metric.share(gate))
+            if exceeds and flags:
+                flags |= _FLAGS[metric.key]
+        before = self._flags[row]
+        if flags != before:
+            self._flags[row] = flags
+            for flag in (_COUNTED, *_FLAGS.values()):
+                self._count(flag, bool(flags & flag) - bool(before & flag))
+
+    def add_all(
+        self, rows: Rows, report: Telemetry, gate: GateSpec, memory_mib: int, *, is_warm: bool
+    ) -> None:
+        """``add`` for many devices that report the same."""
+        if not report.requests or not len(rows):
+            return
+        self._make_room(int(rows.max()))
+        enough = _grow(self._served, rows, report.requests) >= LIMIT_REQUESTS
+        flags = np.where(enough, _COUNTED, 0).astype(np.uint8)
+        for metric in LIMITS:
+            if metric.needs_warmth and not is_warm:
+                continue
+            counts = _counts(metric, report, gate)
+            if counts is None:
+                exceeds = enough & metric.exceeds(report, metric.allowed(gate), memory_mib)
+            else:
+                requests = _grow(self._requests[metric.key], rows, counts[0])
+                bad = np.minimum(_grow(self._bad[metric.key], rows, counts[1]), requests)
+                share = metric.share(gate)
+                exceeds = enough & (bad > share * requests)
+                for place in np.flatnonzero(exceeds).tolist():
+                    exceeds[place] = is_flagged(int(bad[place]), int(requests[place]), share)
+            flags[exceeds] |= _FLAGS[metric.key]
+        column = np.frombuffer(self._flags, np.uint8)
+        before = column[rows]
+        column[rows] = flags
+        for flag in (_COUNTED, *_FLAGS.values()):
+            change = np.count_nonzero(flags & flag) - np.count_nonzero(before & flag)
+            self._count(flag, int(change))
+
+    def side(self) -> LimitSide:
+        """The devices above each limit, of those with enough requests."""
+        devices = self._devices
+        exceeding = {metric.counter: devices.get(_FLAGS[metric.key], 0) for metric in LIMITS}
+        return LimitSide(devices=devices.get(_COUNTED, 0), **exceeding)
+
+    def _count(self, flag: int, change: int) -> None:
+        if change:
+            self._devices[flag] = self._devices.get(flag, 0) + change
+
+    def _make_room(self, row: int) -> None:
+        reach(self._flags, row)
+        missing = len(self._flags) - len(self._served)
+        if missing > 0:
+            empty = array("I", bytes(4 * missing))
+            for column in (self._served, *self._requests.values(), *self._bad.values()):
+                column.extend(empty)
+
+
+class SwitchPairs:
+    """The windows of devices before and after their switch, against the absolute limits."""
+
+    def __init__(self) -> None:
+        self._compared = bytearray()  # one byte for each row
+        self._pairs: dict[str, LimitPairs] = {}
+
+    def add(self, row: int, scores: Scores, gate: GateSpec) -> None:
+        """Add the scores of a device across its switch. Each device counts once."""
+        reach(self._compared, row)
+        if self._compared[row]:
+            return
+        self._compared[row] = 1
+        for metric in LIMITS:
+            windows = None if metric.windows is None else metric.windows(scores)
+            if windows is None:
+                continue
+            before, after = (_exceeds(metric, figure, scores.requests, gate) for figure in windows)
+            known = self._pairs.get(metric.key, LimitPairs())
+            self._pairs[metric.key] = LimitPairs(
+                pairs=known.pairs + 1,
+                worse=known.worse + (after and not before),
+                better=known.better + (before and not after),
+            )
+
+    def counts(self) -> dict[str, LimitPairs]:
+        """The compared devices by metric."""
+        return dict(self._pairs)
+
+
+def _counts(metric: LimitMetric, report: Telemetry, gate: GateSpec) -> tuple[int, int] | None:
+    return None if metric.counted is None else metric.counted(report, metric.allowed(gate))
+
+
+def _exceeds(metric: LimitMetric, figure: float, requests: int, gate: GateSpec) -> bool:
+    """True if the figure of a window is above the limit. A rate has to be clearly above it."""
+    if metric.tail is not None:
+        return figure > metric.allowed(gate)
+    return is_flagged(round(figure * requests), requests, metric.allowed(gate))
+
+
+def _grow(column: "array[int]", rows: Rows, count: int) -> npt.NDArray[np.uint32]:
+    """Add ``count`` to ``rows`` of the column. Returns their new values."""
+    view = np.frombuffer(column, np.uint32)
+    grown: npt.NDArray[np.uint32] = np.minimum(
+        view[rows].astype(np.uint64) + np.uint64(count), _MOST
+    ).astype(np.uint32)
+    view[rows] = grown
+    return grown
+
+
+@lru_cache(maxsize=1 << 16)
+def _chance(bad: int, requests: int, share: float) -> float:
+    return exact_p_value(bad, requests, share)
