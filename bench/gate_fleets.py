@@ -7,6 +7,7 @@ advances in steps of ten seconds. A rollout ends *back* (rolled back), *person* 
 ``python bench/gate_fleets.py KEY...`` runs only these keys.
 """
 
+import math
 import os
 import sys
 import time
@@ -41,6 +42,7 @@ class Case:
     off: int | None = None  # the device that is away all the time
     off_after_s: float = -600.0  # from the start of the rollout
     away: float = 0.0  # share that is away at the start and returns singly
+    restart_s: float = math.inf  # between two restarts of the hub, which loses all soft state
     spec: GateSpec = field(default_factory=GateSpec)
 
 
@@ -75,6 +77,7 @@ class World:
         self.coming: dict[int, list[tuple[int, OutcomeKind]]] = {}
         self.step = 0
         self.heard_at = -HEARTBEAT_S
+        self.restarted_at = 0.0
         self.asked = False
 
     def run(self) -> End:
@@ -94,6 +97,10 @@ class World:
             self._start(active)
             self._pass(1)
             self._report(active)
+            if hub.now - self.restarted_at >= self.case.restart_s:
+                hub.restart()
+                self.restarted_at = hub.now
+                active = hub.engine.rollout(rollout)
             hub.evaluate()
             state = active.state
             wave = state.open_wave
@@ -137,7 +144,7 @@ class World:
         begun = asking[engine.admission.admit_all(active, asking, start, self.hub.now)]
         order = self.rng.permutation(begun)
         for row in order.tolist():
-            engine.intake.record(row, start, self.hub.now)
+            self._record(row, start)
             bad = self.rng.random() < self.case.fails
             after = self.rng.uniform(5, 60) if bad else self.rng.uniform(60, 120)
             kind = OutcomeKind.TRIAL_FAILED if bad else OutcomeKind.CONFIRMED
@@ -147,7 +154,14 @@ class World:
     def _report(self, active: ActiveRollout) -> None:
         for row, kind in self.coming.pop(self.step, ()):
             if not self.away[row]:
-                self.hub.engine.intake.record(row, _outcome(active, kind), self.hub.now)
+                self._record(row, _outcome(active, kind))
+
+    def _record(self, row: int, outcome: Outcome) -> None:
+        """Store the outcome, if a restart is to come, and count it."""
+        if self.case.restart_s < math.inf:
+            self.hub.record(row, outcome)
+        else:
+            self.hub.engine.intake.record(row, outcome, self.hub.now)
 
 
 def _outcome(active: ActiveRollout, kind: OutcomeKind) -> Outcome:
@@ -221,7 +235,24 @@ def near() -> dict[str, Any]:
     return {"fails6": many(Case(1000, fails=0.06)), "fails8": many(Case(1000, fails=0.08))}
 
 
-KEYS = {"small": small, "waits": waits, "bad10": bad10, "edge5": edge5, "near": near}
+def restart() -> dict[str, Any]:
+    """The hub restarts every 90 s: the promises hold, and failures are found as soon."""
+    calm = many(Case(300, fails=0.5))
+    return {
+        "fails5": many(Case(300, fails=0.05, restart_s=90.0)),
+        "fails5_of30": many(Case(30, fails=0.05, restart_s=90.0), 2 * SEEDS),
+        "fails50": {**many(Case(300, fails=0.5, restart_s=90.0)), "calm": calm["median_exposed"]},
+    }
+
+
+KEYS = {
+    "restart": restart,
+    "small": small,
+    "waits": waits,
+    "bad10": bad10,
+    "edge5": edge5,
+    "near": near,
+}
 
 
 def missed(result: dict[str, Any]) -> list[str]:
@@ -252,6 +283,15 @@ def missed(result: dict[str, Any]) -> list[str]:
         ]
     if (seen := result.get("edge5")) is not None:
         bounds += [(f"edge5 {key}", one["back"] <= 0.03) for key, one in seen.items()]
+    if (seen := result.get("restart")) is not None:
+        found = seen["fails50"]
+        bounds += [
+            (f"restart {key}", seen[key]["back"] <= 0.03) for key in ("fails5", "fails5_of30")
+        ]
+        bounds += [
+            ("restart fails50", found["back"] == 1),
+            ("restart exposed", found["median_exposed"] <= found["calm"] + 10),
+        ]
     return [name for name, holds in bounds if not holds]
 
 

@@ -170,9 +170,10 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
 SECTIONS: dict[tuple[str, str], Callable[[], Iterator[str]]] = {
     ("gate", "metrics"): metric_rows,
     ("gate", "alphas"): alpha_rows,
+    ("decisions/0009-a-gate-that-may-be-looked-at", "alphas"): alpha_rows,
     ("rollouts", "metrics"): bound_sections,
 }
-"""Parts of pages that people write, by page and mark: ``<!-- metrics -->`` and its end."""
+"""Parts of pages that people write, by page (its path in docs/, without the suffix) and mark: ``<!-- metrics -->`` and its end."""
 
 
 def render(name: str) -> str:

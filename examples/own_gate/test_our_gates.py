@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from our_gates import no_second_crash
+from our_gates import few_crashes, no_second_crash
 
 from edgefleet.protocol.rollout import RolloutSpec, Status, WaveSpec
 from edgefleet.testing import Behaviour, FakeDevice, Fate, play, simulate
@@ -26,6 +26,15 @@ def test_one_crash_is_let_pass() -> None:
     devices = [FakeDevice(f"device-{number}") for number in range(100)]
     devices[17].fates = {"2": Fate.CRASHES}
     assert play(PLAN, devices, gate=no_second_crash).status is Status.COMPLETED
+
+
+def test_our_test_counts_beside_those_of_the_usual_gate() -> None:
+    crashing = play(PLAN, 1000, behaviour=Behaviour(crashes=0.04), gate=few_crashes)
+    assert (crashing.status, crashing.reason) == (Status.REVERTED, "crashes")
+    failing = play(PLAN, 1000, behaviour=Behaviour(fails=0.3), gate=few_crashes)
+    assert (failing.status, failing.reason) == (Status.REVERTED, "error_rate")
+    healthy = play(PLAN, 1000, gate=few_crashes)
+    assert healthy.status is Status.COMPLETED
 
 
 HERE = Path(__file__).parent

@@ -1,13 +1,25 @@
 """``serve --gate``: a custom gate from a file or a package."""
 
+import math
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.custom_gate import GATE_BROKEN, load_gate
-from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, RolloutSpec, Status, Verdict
+from edgefleet.protocol.rollout import (
+    EValue,
+    Evidence,
+    GateSpec,
+    Judgement,
+    RolloutSpec,
+    Status,
+    Verdict,
+)
 from edgefleet.protocol.wire import decode
+from edgefleet.rollout.evidence.custom import judge_with
+from edgefleet.rollout.evidence.gate import judge
 from edgefleet.sim.virtual.result import Result
 from edgefleet.testing import play
 from support.command_line import CommandLine
@@ -28,6 +40,31 @@ def test_a_gate_is_loaded_from_a_file() -> None:
 def test_a_gate_is_loaded_from_a_package() -> None:
     gate = load_gate("edgefleet.rollout.evidence.gate:judge")
     assert judged(gate, Evidence(cut=9)).verdict is Verdict.INCONCLUSIVE
+
+
+def test_the_verdict_of_a_custom_gate_is_not_in_the_sum_and_says_so() -> None:
+    evidence = Evidence(cut=9, healthy=7, failed=2, reasons={"serving_crashed": 2})
+    told = judge_with(
+        load_gate(f"{EXAMPLE}:no_second_crash"), evidence, GateSpec(),
+        opened_at=0.0, before=None, now=1.0,
+    )  # fmt: skip
+    assert told.text.endswith("its false-alarm rate is not in the sum of the plan.")
+    usual = replace(evidence, failed=9, healthy=0, reasons={}, exposed=9)
+    told = judge_with(judge, usual, GateSpec(), opened_at=0.0, before=None, now=1.0)
+    assert (told.reason, "not in the sum" in told.text) == ("error_rate", False)
+
+
+@pytest.mark.parametrize(
+    ("log_e_value", "reason"),
+    [(6.9, "sample"), (6.91, "crashes"), (math.inf, "crashes"), (math.nan, "sample")],
+)
+def test_an_e_value_fails_a_release_at_its_share_of_alpha(log_e_value: float, reason: str):
+    def test(*_, **__) -> EValue:
+        return EValue(log_e_value=log_e_value, reason="crashes", text="It crashes.")
+
+    told = judge_with(test, Evidence(cut=9), GateSpec(), opened_at=0.0, before=None, now=1.0)
+    assert told.reason == reason
+    assert math.log(1 / (0.1 * GateSpec().alpha)) == pytest.approx(6.9078, abs=1e-4)
 
 
 @pytest.mark.parametrize(

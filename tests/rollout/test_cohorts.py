@@ -1,5 +1,6 @@
 """Cohorts: the canary compared with the control."""
 
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -7,15 +8,22 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.bins import bucket, upper_edge_us
-from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Telemetry
-from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.device import (
+    Outcome,
+    OutcomeKind,
+    Scores,
+    Sketches,
+    Switch,
+    Telemetry,
+)
+from edgefleet.protocol.rollout import LimitCounts, Status, Verb
 from edgefleet.rollout.evidence.cohorts import Cohorts, Figures
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
     SCORES_PER_DEVICE,
     SCORES_WAITING,
 )
-from edgefleet.testing import Behaviour
+from edgefleet.testing import Behaviour, FakeDevice
 from support.fleets import CheckedFleet
 from support.plans import GATE, spec
 from support.waiting import until
@@ -26,6 +34,10 @@ def telemetry(requests: int, confidence: float, p95: int, release: str = "1") ->
         release=release, requests=requests, errors=1, confidence_sum=confidence * requests,
         confidence_count=requests, latency_us_p50=1, latency_us_p95=p95, memory_mib=1,
     )  # fmt: skip
+
+
+def limits(cohorts: Cohorts) -> LimitCounts:
+    return cohorts.limits(has_previous=True)
 
 
 def scored(before: str, after: str, **scores: float) -> Telemetry:
@@ -73,7 +85,7 @@ def test_each_canary_is_compared_with_one_control_and_each_device_counts_once():
     cohorts = Cohorts()
     for _ in range(3):
         for row in range(10):
-            cohorts.add_control(row, scored("1", "1", latency_log_ratio=0.1), GATE)
+            cohorts.add_control(row, scored("1", "1", latency_log_ratio=0.1), GATE, 0)
         for row in range(100, 104):
             cohorts.add_canary(row, scored("1", "2", latency_log_ratio=0.4), GATE, 0)
     (found,) = cohorts.differences()
@@ -85,7 +97,7 @@ def test_a_canary_that_speaks_first_waits_for_a_control():
     cohorts = Cohorts()
     cohorts.add_canary(1, scored("1", "2", class_drift=0.5), GATE, 0)
     assert cohorts.differences() == ()
-    cohorts.add_control(2, scored("1", "1", class_drift=0.1), GATE)
+    cohorts.add_control(2, scored("1", "1", class_drift=0.1), GATE, 0)
     assert [(one.metric, one.pairs) for one in cohorts.differences()] == [("classes", 1)]
 
 
@@ -93,7 +105,7 @@ def test_scores_that_wait_are_bounded_and_the_latest_controls_are_kept():
     cohorts = Cohorts()
     for row in range(SCORES_WAITING + 100):
         delta = 0.0 if row < 100 else -0.1
-        cohorts.add_control(row, scored("1", "1", confidence_delta=delta), GATE)
+        cohorts.add_control(row, scored("1", "1", confidence_delta=delta), GATE, 0)
     for row in range(1000, 1000 + SCORES_WAITING + 50):
         cohorts.add_canary(row, scored("1", "2", confidence_delta=-0.1), GATE, 0)
     (found,) = cohorts.differences()
@@ -114,18 +126,18 @@ def test_golden_accuracy_is_compared_on_the_same_device():
     assert found.e_value > 1000
 
 
-def test_a_device_above_a_limit_is_counted_by_what_it_said_last():
+def test_a_device_above_a_limit_is_counted_by_all_its_requests():
     cohorts = Cohorts()
-    slow = replace(telemetry(100, 0.9, 150_000), memory_mib=60, errors=10)
+    slow = replace(telemetry(100, 0.9, 150_000), memory_mib=60, errors=20)
     cohorts.add_canary(1, slow, GATE, 64)
-    seen = cohorts.limits()
+    seen = limits(cohorts)
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 0, 1, 1)
     cohorts.add_canary(1, slow, GATE, 64)  # its first report may be that of the warm-up
-    cohorts.add_canary(2, replace(slow, requests=5), GATE, 64)  # too few scores
-    seen = cohorts.limits()
+    cohorts.add_canary(2, replace(slow, requests=5), GATE, 64)  # too few requests
+    seen = limits(cohorts)
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 1, 1, 1)
-    cohorts.add_canary(1, telemetry(100, 0.9, 1000), GATE, 64)
-    seen = cohorts.limits()
+    cohorts.add_canary(1, telemetry(1000, 0.9, 1000), GATE, 64)  # 41 of 1,200 failed
+    seen = limits(cohorts)
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 0, 0, 0)
 
 
@@ -137,9 +149,9 @@ def test_the_warm_up_of_a_release_is_not_above_the_limit_of_latency():
     rows = np.arange(5)
     for report in (cold, warm):
         cohorts.add_canaries(rows, report, GATE, 64)
-        assert (cohorts.limits().devices, cohorts.limits().latency) == (5, 0)
+        assert (limits(cohorts).devices, limits(cohorts).latency) == (5, 0)
     cohorts.add_canaries(rows, cold, GATE, 64)
-    assert cohorts.limits().latency == 5
+    assert limits(cohorts).latency == 5
 
 
 def test_one_device_that_claims_a_million_scores_does_not_make_the_mean():
@@ -269,7 +281,7 @@ def test_heavy_tails_of_traffic_are_no_fall() -> None:
                 old, new = (draw.paretovariate(1.1) for _ in range(2))
                 said = scored(was, now, request_rate_change=(new - old) / max(new, old))
                 if was == now:
-                    cohorts.add_control(place, said, gate)
+                    cohorts.add_control(place, said, gate, 0)
                 else:
                     cohorts.add_canary(place, said, gate, 0)
         (found,) = cohorts.differences()
@@ -310,3 +322,70 @@ def test_a_share_of_a_busy_report_is_not_lost():
     said = Sketches(latency={10: 999_000, 200: 1_000})
     figures.add(0, replace(telemetry(1_000_000, 0.8, 10), errors=1_000, sketches=said))
     assert figures.cohort().error_share == pytest.approx(0.001)
+
+
+def paused(fleet: CheckedFleet, rollout: str) -> list[FakeDevice]:
+    """Pause the rollout, so that the evidence comes from the test. Returns the canaries."""
+    fleet.command(rollout, Verb.PAUSE)
+    return [device for device in fleet.by_row if device.running == "2"]
+
+
+def test_a_restart_goes_on_with_the_bets():
+    """Half of the evidence came before the restart. Neither half alone fails the release."""
+    fleet, rollout = story()
+    canaries = paused(fleet, rollout)
+    controls = [device for device in fleet.by_row if device.running == "1"]
+    for half in (0, 1):
+        for device in canaries[half:40:2]:
+            said = scored("1", "2", confidence_delta=-0.25)
+            fleet.engine.intake.add_telemetry(device.row, said, fleet.now)
+        for device in controls[half:40:2]:
+            said = scored("1", "1", confidence_delta=0.0)
+            fleet.engine.intake.add_telemetry(device.row, said, fleet.now)
+        fleet.evaluate()
+        if half == 0:
+            (before,) = fleet.view(rollout).evidence.quality
+            assert (before.pairs, fleet.view(rollout).status) == (20, Status.PAUSED)
+            fleet.restart()
+            assert fleet.view(rollout).evidence.quality == (before,)
+    view = fleet.view(rollout)
+    assert (view.status, view.reason) == (Status.REVERTING, "confidence_drop")
+    assert view.evidence.quality[0].pairs == 40
+
+
+def test_bets_are_stored_at_most_once_a_minute():
+    fleet, rollout = story()
+    canaries = paused(fleet, rollout)
+    report(fleet, confidence_delta=-0.05)
+    began, times = fleet.now, []
+    for device in canaries[:9]:
+        other = fleet.by_row[-1 - device.row]
+        said = scored("1", "1", confidence_delta=0.01 * device.row)
+        fleet.engine.intake.add_telemetry(other.row, said, fleet.now)
+        fleet.tick(20)
+        times.append(fleet.engine.rollout(rollout).state.bets_at - began)
+    assert all(later == before or later - before >= 60 for before, later in pairwise(times))
+    assert fleet.engine.rollout(rollout).state.bets[0].count > 0
+
+
+def test_the_bets_on_neighbours_go_on_too():
+    cohorts = Cohorts()
+    other = replace(scored("4", "4", latency_log_ratio=0.3), model="detector")
+    switched = replace(other, scores=replace(other.scores, switched=Switch(model="m", release="2")))
+    for row in range(8):
+        cohorts.neighbours.add(row, other, GATE, None)
+        cohorts.neighbours.add(100 + row, switched, GATE, Switch(model="m", release="2"))
+    resumed = Cohorts()
+    resumed.resume(cohorts.stored_bets(), {}, GATE)
+    assert resumed.differences() == cohorts.differences() != ()
+    assert resumed.stored_bets() == cohorts.stored_bets()
+
+
+def test_the_accuracy_comes_from_the_outcomes_and_counts_once():
+    cohorts = Cohorts()
+    said = Outcome(
+        id="1", rollout="ro", release="2", kind=OutcomeKind.CONFIRMED, at=0.0, accuracy=0.9,
+        accuracy_before=0.95,
+    )  # fmt: skip
+    cohorts.confirmed(said, GATE)
+    assert (len(cohorts.differences()), cohorts.stored_bets()) == (1, ())

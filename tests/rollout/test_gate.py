@@ -228,8 +228,8 @@ def test_at_the_end_of_the_fleet_a_person_is_asked_for_a_small_p_value():
     assert said.reason == "soak"
     assert said.text == (
         "8 % of devices failed (8 of 100), 5 % allowed; the whole fleet cannot tell it from the "
-        "limit (95 % interval 1.9 % to 20.2 %). No device reported its serving quality. The wave "
-        "must pass for 60 s."
+        "limit (95 % interval 1.9 % to 20.2 %). The release served no requests, so nothing is known "
+        "of its quality. The wave must pass for 60 s."
     )
     assert say(near, spec=replace(SPEC, ask_p=1.0)).reason == "inconclusive"
 

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Verdict
+from edgefleet.protocol.rollout import EValue, Evidence, GateSpec, Judgement, Verdict
 from edgefleet.rollout.evidence.gate import Gate
 
 GATE_BROKEN: Final = "gate_broken"
@@ -33,15 +33,16 @@ class Guarded:
         opened_at: float,
         before: Judgement | None,
         now: float,
-    ) -> Judgement:
+    ) -> Judgement | EValue:
         try:
-            judgement = self.gate(evidence, spec, opened_at=opened_at, before=before, now=now)
+            found = self.gate(evidence, spec, opened_at=opened_at, before=before, now=now)
         except Exception as error:  # noqa: BLE001 - the operator's code; `why` shows the error
             return self._broken(f"{type(error).__name__}: {error}", evidence, now)
-        if not isinstance(judgement, Judgement):
-            got = type(judgement).__name__
-            return self._broken(f"it returned {got} instead of a Judgement", evidence, now)
-        return judgement
+        if not isinstance(found, Judgement | EValue):
+            got = type(found).__name__
+            text = f"it returned {got} instead of a Judgement or an EValue"
+            return self._broken(text, evidence, now)
+        return found
 
     def _broken(self, text: str, evidence: Evidence, now: float) -> Judgement:
         return Judgement(

@@ -334,6 +334,18 @@ class Evidence(Wire, frozen=True, kw_only=True):
     limits: LimitCounts = LimitCounts()
 
 
+class EValue(Wire, frozen=True, kw_only=True):
+    """The result of a custom test: evidence against "the release is within its limits".
+
+    While that is true, the expectation of the e-value must be at most 1 at any time (an e-process).
+    ``text`` is the cause as a sentence, with measured value and limit.
+    """
+
+    log_e_value: float
+    reason: str
+    text: str
+
+
 class Judgement(Wire, frozen=True, kw_only=True):
     """A verdict with its reason (a stable code), its sentence and its evidence."""
 

@@ -40,7 +40,7 @@ from edgefleet.rollout.intake import Intake
 from edgefleet.rollout.lifecycle import step as steps
 from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, WITHDRAWN, RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine, Event, step
-from edgefleet.rollout.next_transition import NextTransition
+from edgefleet.rollout.next_transition import NextTransition, bets_to_store
 from edgefleet.rollout.why import device as device_why
 from edgefleet.rollout.why.status import RolloutStatus
 
@@ -96,6 +96,8 @@ class Engine:
         reservations = Reservations(state.id, state.spec, self._fleet_wide, self._offset)
         ledger = Ledger(len(state.waves), course_of(state))
         active = ActiveRollout(state, release, scope, ledger, reservations)
+        if state.status in OPEN or state.is_baking:
+            active.cohorts.resume(state.bets, state.limit_pairs, state.spec.gate)
         self._rollouts[state.id] = active
         open_candidates(
             active, self.fleet, allowed(active, state.created_at), self._fleet_wide.budgets
@@ -208,6 +210,7 @@ class Engine:
         event = None if judgement is None else self._next_transition.by_gate(active, judgement)
         if event is None or isinstance(event, steps.WaitReasonChanged):
             self._admit_more(active, census, now)
+        event = event or bets_to_store(active, now)
         return None if event is None else self._change(active, event, now)
 
     def _bake(self, active: ActiveRollout, now: float) -> Change | None:
@@ -221,6 +224,7 @@ class Engine:
             now=now,
         )
         event = bake.next_event(active, seen)
+        event = event or bets_to_store(active, now)
         return None if event is None else self._change(active, event, now)
 
     def _admit_more(self, active: ActiveRollout, census: Census, now: float) -> None:

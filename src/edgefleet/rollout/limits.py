@@ -28,6 +28,7 @@ RELEASES_NAMED: Final = 16  # releases with their counts in the fleet of a plan
 GROUPS: Final = 10_000  # groups of like devices in the fleet of a plan
 LATE_BUCKETS: Final = 512  # buckets of a rollout, without those of its episodes
 LATE_EPISODES: Final = 1024  # episodes of one rollout; a later one is a part of the last
+BETS_STORED_S: Final = 60.0  # least time between two writes of the bets of a rollout
 WINDOW_S: Final = 120.0  # shortest window of a bake: one observation
 WINDOWS_IN_BAKE: Final = 12  # a short bake has shorter windows, so that it has at least so many
 HISTORY_DEVICES: Final = 100  # finished devices of earlier rollouts, or they lift no limit

@@ -13,10 +13,11 @@ from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle import step as steps
-from edgefleet.rollout.lifecycle.state import ACTING
+from edgefleet.rollout.lifecycle.state import ACTING, JUDGED
 from edgefleet.rollout.lifecycle.step import Event
 from edgefleet.rollout.lifecycle.table import RolloutSignal
 from edgefleet.rollout.lifecycle.waves import Opening
+from edgefleet.rollout.limits import BETS_STORED_S
 from edgefleet.rollout.withdrawal import withdrawn
 
 
@@ -129,3 +130,15 @@ def _extend(
     if not found:
         return None
     return steps.Extended(judgement=judgement, openings=found, in_place=in_place)
+
+
+def bets_to_store(active: ActiveRollout, now: float) -> steps.BetsStored | None:
+    """The event that stores the bets. None if none changed, or some were stored just now."""
+    state = active.state
+    is_judged = state.status in JUDGED or state.is_baking
+    if not is_judged or abs(now - state.bets_at) < BETS_STORED_S:
+        return None
+    bets, pairs = active.cohorts.stored_bets(), active.cohorts.stored_pairs()
+    if bets == state.bets and pairs == state.limit_pairs:
+        return None
+    return steps.BetsStored(bets=bets, limit_pairs=pairs)

@@ -35,7 +35,12 @@ def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> 
         Group(profile=group.profile, labels=group.labels, devices=group.devices)
         for group in found.groups
     )
-    fleet = FleetToTry(groups=groups, offline=found.offline, interval_s=found.interval_s)
+    fleet = FleetToTry(
+        groups=groups,
+        offline=found.offline,
+        is_first=not found.replaced,
+        interval_s=found.interval_s,
+    )
     begins = max(found.at, spec.start_at or 0.0)
     # All devices in ``found`` are selected, and the fleet of the simulation never saw the release.
     plan = replace(spec, selector="", start_at=None, again="")
@@ -69,10 +74,13 @@ def _beside(beside: dict[str, int]) -> str:
 
 def _takes(predicted: Prediction) -> str:
     took = "does not end" if predicted.duration_s is None else duration(predicted.duration_s)
-    if not predicted.approvals:
+    if predicted.approvals:
+        approvals = "1 approval" if predicted.approvals == 1 else f"{predicted.approvals} approvals"
+        took += f", with {approvals}, each {duration(predicted.approval_s)} after it is due"
+    if not predicted.bake_s or predicted.duration_s is None:
         return took
-    approvals = "1 approval" if predicted.approvals == 1 else f"{predicted.approvals} approvals"
-    return f"{took}, with {approvals}, each {duration(predicted.approval_s)} after it is due"
+    held = f" with {predicted.holdback} devices held back" if predicted.holdback else ""
+    return f"{took}; then a bake of {duration(predicted.bake_s)}{held}"
 
 
 def trial_lines(tried: Tried, model: str) -> list[str]:

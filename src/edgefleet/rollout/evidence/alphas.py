@@ -48,8 +48,11 @@ BAKE: Final = AlphaShare(
     "bake", "request errors and latency by windows of time in the bake, divided between them", 0.2
 )
 HISTORY: Final = AlphaShare("history", "the limit of failures, where earlier releases lift it", 0.4)
+CUSTOM: Final = AlphaShare("custom", "a custom gate that returns an e-value", 0.1)
 
-SHARES: Final = (FAILURES, LATE, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE, HISTORY)
+SHARES: Final = (
+    FAILURES, LATE, ENDS, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE, HISTORY, CUSTOM
+)  # fmt: skip
 """Every test, in the order in which the documentation names them."""
 
 

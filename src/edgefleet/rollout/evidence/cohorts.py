@@ -17,20 +17,23 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, Telemetry
 from edgefleet.protocol.metrics import CHANGES
-from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts
+from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts, LimitPairs
 from edgefleet.rollout.evidence.device_limits import DeviceLimits, SwitchPairs
 from edgefleet.rollout.evidence.neighbours import Neighbours
 from edgefleet.rollout.evidence.pairing import (
     Pair,
     Pairing,
     bet_on,
+    continued,
     difference,
     place_bet,
     reach,
+    stored,
 )
 from edgefleet.rollout.evidence.sequential import Bet
 from edgefleet.rollout.evidence.sketch import Sketch, weighed, weight
 from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
     SCORES_PER_DEVICE,
@@ -40,6 +43,8 @@ _CONFIRMED: Final = tuple(
     (metric, metric.confirmed) for metric in CHANGES if metric.confirmed is not None
 )
 """The changes that a device reports with its confirmation, each with its reader."""
+
+_SCORED: Final = tuple(metric for metric in CHANGES if metric.confirmed is None)
 
 
 @dataclass(slots=True)
@@ -234,6 +239,27 @@ class Cohorts:
             change = confirmed(outcome)
             if change is not None:
                 place_bet(self._bets, metric, metric.worse_by(change), gate, times)
+
+    def stored_bets(self) -> tuple[StoredBet, ...]:
+        """The bets that outcomes do not rebuild, to be stored."""
+        return (*stored(self._bets, _SCORED), *self.neighbours.stored())
+
+    def stored_pairs(self) -> dict[str, LimitPairs]:
+        """The devices that were compared with the limits before and after their switch."""
+        return self._switched.counts()
+
+    def resume(
+        self, bets: tuple[StoredBet, ...], pairs: dict[str, LimitPairs], gate: GateSpec
+    ) -> None:
+        """Continue stored bets and pairs. To be called before the first report."""
+        self._switched = SwitchPairs(pairs)
+        metrics = {metric.key: metric for metric in CHANGES}
+        for found in bets:
+            metric = metrics.get(found.metric)
+            if metric is not None and found.model:
+                self.neighbours.resume(found, metric, gate)
+            elif metric is not None:
+                self._bets[metric.key] = continued(found, metric, gate)
 
     def differences(self) -> tuple[Difference, ...]:
         """The results of the bets, in a fixed order."""

@@ -172,11 +172,15 @@ class DeviceLimits:
 
 
 class SwitchPairs:
-    """The windows of devices before and after their switch, against the absolute limits."""
+    """The windows of devices before and after their switch, against the absolute limits.
 
-    def __init__(self) -> None:
+    The counts are stored, so a restart of the hub continues them: a device reports the windows of
+    its switch once.
+    """
+
+    def __init__(self, pairs: Mapping[str, LimitPairs] = MappingProxyType({})) -> None:
         self._compared = bytearray()  # one byte for each row
-        self._pairs: dict[str, LimitPairs] = {}
+        self._pairs = dict(pairs)
 
     def add(self, row: int, scores: Scores, gate: GateSpec) -> None:
         """Add the scores of a device across its switch. Each device counts once."""

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, LimitMetric, Unit
 from edgefleet.protocol.rollout import (
+    EValue,
     Evidence,
     GateSpec,
     History,
@@ -47,7 +48,10 @@ _LOOK_GROWTH: Final = 1.25  # finished devices at a look, as a multiple of those
 
 
 class Gate(Protocol):
-    """Judges the open wave. ``before`` is the last judgement that had another reason."""
+    """Judges the open wave. ``before`` is the last judgement that had another reason.
+
+    A custom gate may return an e-value instead of a judgement: see ``evidence.custom``.
+    """
 
     def __call__(
         self,
@@ -57,7 +61,7 @@ class Gate(Protocol):
         opened_at: float,
         before: Judgement | None,
         now: float,
-    ) -> Judgement: ...
+    ) -> Judgement | EValue: ...
 
 
 @dataclass(frozen=True, slots=True)

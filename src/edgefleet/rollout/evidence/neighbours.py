@@ -17,8 +17,9 @@ from typing import Final
 from edgefleet.protocol.device import Switch, Telemetry
 from edgefleet.protocol.metrics import CHANGES, ChangeMetric
 from edgefleet.protocol.rollout import Difference, GateSpec
-from edgefleet.rollout.evidence.pairing import Pairing, bet_on, difference
+from edgefleet.rollout.evidence.pairing import Pairing, bet_on, continued, difference, stored
 from edgefleet.rollout.evidence.sequential import Bet, share_of
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 from edgefleet.rollout.limits import NEIGHBOURS
 
 _METRICS: Final = tuple(metric for metric in CHANGES if metric.of_neighbours)
@@ -56,6 +57,19 @@ class Neighbours:
             pair = pairing.add_canary(row, scores)
         if pair is not None:
             bet_on(self.bets.setdefault(key, {}), _METRICS, pair, gate)
+
+    def stored(self) -> list[StoredBet]:
+        """The bets, to be stored, in the order of the first pairs."""
+        return [
+            one
+            for (model, release), bets in self.bets.items()
+            for one in stored(bets, _METRICS, model=model, release=release)
+        ]
+
+    def resume(self, found: StoredBet, metric: ChangeMetric, gate: GateSpec) -> None:
+        """Continue a stored bet."""
+        bets = self.bets.setdefault((found.model, found.release), {})
+        bets[metric.key] = continued(found, metric, gate)
 
     def difference(self, metric: ChangeMetric) -> Difference | None:
         """The result for the neighbour with the most evidence. None without pairs."""

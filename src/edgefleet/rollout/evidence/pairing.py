@@ -1,12 +1,13 @@
 """Pairs of a canary and a control, and the bets on their differences."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgefleet.protocol.device import Scores
 from edgefleet.protocol.metrics import ChangeMetric
 from edgefleet.protocol.rollout import Difference, GateSpec
 from edgefleet.rollout.evidence.sequential import Bet, e_value
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 from edgefleet.rollout.limits import SCORES_WAITING
 
 Pair = tuple[Scores, Scores]
@@ -77,9 +78,47 @@ def place_bet(
     """Add one difference, ``times`` times. Positive is worse."""
     bet = bets.get(metric.key)
     if bet is None:
-        allowed = metric.allowed(gate)
-        bet = Bet(allowed=allowed, bound=max(metric.cutoff, 2 * allowed))
+        bet = _new_bet(metric, gate)
     bets[metric.key] = bet.after(difference, times)
+
+
+def stored(
+    bets: Mapping[str, Bet], metrics: Iterable[ChangeMetric], *, model: str = "", release: str = ""
+) -> list[StoredBet]:
+    """The bets on ``metrics``, to be stored."""
+    return [
+        StoredBet(
+            metric=metric.key,
+            model=model,
+            release=release,
+            count=bet.count,
+            total=bet.total,
+            squares=bet.squares,
+            logs=bet.logs,
+        )
+        for metric in metrics
+        if (bet := bets.get(metric.key)) is not None
+    ]
+
+
+def continued(found: StoredBet, metric: ChangeMetric, gate: GateSpec) -> Bet:
+    """The bet that was stored.
+
+    New pairs are new evidence, so the wealth goes on from its stored value. Pairs since then are
+    lost. When a hub restarts does not depend on them, so the wealth is a martingale as before.
+    """
+    return replace(
+        _new_bet(metric, gate),
+        count=found.count,
+        total=found.total,
+        squares=found.squares,
+        logs=found.logs,
+    )
+
+
+def _new_bet(metric: ChangeMetric, gate: GateSpec) -> Bet:
+    allowed = metric.allowed(gate)
+    return Bet(allowed=allowed, bound=max(metric.cutoff, 2 * allowed))
 
 
 def difference(

@@ -3,17 +3,21 @@
 from collections.abc import Collection
 from typing import Final
 
+import msgspec
+
 from edgefleet.protocol.rollout import (
     Approval,
     Baseline,
     History,
     Judgement,
+    LimitPairs,
     RolloutSpec,
     Status,
     TakenBack,
 )
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.bake import BakeState
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 
 OPEN: Final[Collection[Status]] = frozenset(
     {Status.PLANNED, Status.RUNNING, Status.PAUSED, Status.HALTED, Status.REVERTING}
@@ -108,6 +112,9 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     looks: int = 0  # exact tests at the ends of waves
     looked: int = 0  # finished devices at the last of them
     sizes: tuple[tuple[int, int], ...] = ()  # small fleet: devices that had begun, eligible devices
+    bets: tuple[StoredBet, ...] = ()  # a restart of the hub continues them
+    limit_pairs: dict[str, LimitPairs] = msgspec.field(default_factory=dict)  # likewise
+    bets_at: float = 0.0  # when they were stored
     bake: BakeState | None = None  # from the end of the last wave on
 
     @property

@@ -11,12 +11,14 @@ from edgefleet.protocol.rollout import (
     BakeEnd,
     Evidence,
     Judgement,
+    LimitPairs,
     TakenBack,
     Verdict,
 )
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.bake import BakeState
 from edgefleet.rollout.lifecycle.state import BY_HAND, RolloutState, WaveState
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
 from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.lifecycle.waves import (
@@ -91,6 +93,17 @@ class Finished(Wire, frozen=True, kw_only=True):
     bake: BakeState | None  # None: the plan has no bake
 
 
+class BetsStored(Wire, frozen=True, kw_only=True):
+    """The bets of canary against control, or the pairs of windows at switches, changed.
+
+    They are stored at most once a minute.
+    """
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.BETS_STORED
+    bets: tuple[StoredBet, ...]
+    limit_pairs: dict[str, LimitPairs]
+
+
 class BakeJudged(Wire, frozen=True, kw_only=True):
     """A window of the bake was closed, or the gate took an exact test.
 
@@ -158,14 +171,15 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 
 
 Event = (
-    Started | Paused | Resumed | Advanced | Extended | Finished | BakeJudged | BakeEnded | Halted
-    | RevertRequested | GateFailed | PartFailed | RefusedByDevices | Approved | WaitReasonChanged
-    | RevertCompleted
+    Started | Paused | Resumed | Advanced | Extended | Finished | BetsStored | BakeJudged
+    | BakeEnded | Halted | RevertRequested | GateFailed | PartFailed | RefusedByDevices | Approved
+    | WaitReasonChanged | RevertCompleted
 )  # fmt: skip
 
 
 _UNJUDGED = (
-    Started, Paused, Resumed, BakeEnded, Halted, RevertRequested, Approved, RevertCompleted,
+    Started, Paused, Resumed, BetsStored, BakeEnded, Halted, RevertRequested, Approved,
+    RevertCompleted,
 )  # fmt: skip
 
 
@@ -212,7 +226,7 @@ def step(
         raise AssertionError(msg)
     if not isinstance(event, _UNJUDGED) and event.judgement is not None:
         state = _count_interim(state, event.judgement)
-    if isinstance(event, (WaitReasonChanged, Approved, BakeJudged, BakeEnded)):
+    if isinstance(event, (WaitReasonChanged, Approved, BetsStored, BakeJudged, BakeEnded)):
         return _step_within(state, event, now)
     if isinstance(event, Extended) and event.in_place:
         return _grown(state, event, now)
@@ -278,7 +292,9 @@ def step(
 
 
 def _step_within(
-    state: RolloutState, event: WaitReasonChanged | Approved | BakeJudged | BakeEnded, now: float
+    state: RolloutState,
+    event: WaitReasonChanged | Approved | BetsStored | BakeJudged | BakeEnded,
+    now: float,
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
     """The step of an event that keeps status and wave."""
     match event:
@@ -289,6 +305,9 @@ def _step_within(
             state = replace(state, approvals=(*state.approvals, given), revision=state.revision + 1)
             text = f"Wave {given.wave + 1}." if state.spec.approval.each_wave else "All waves."
             return state, (_line(state, given.person, "approve", text),)
+        case BetsStored():
+            stored = replace(state, bets=event.bets, limit_pairs=event.limit_pairs, bets_at=now)
+            return replace(stored, revision=state.revision + 1), ()
         case BakeJudged():
             judged = replace(state, bake=event.bake, revision=state.revision + 1)
             return judged, (_line(state, "gate", "alert", event.note),) if event.note else ()

@@ -22,6 +22,7 @@ class RolloutSignal(StrEnum):
     ADVANCED = "advanced"  # the next wave is open, by the gate or by hand
     EXTENDED = "extended"  # a wave takes a few more devices, to find out
     FINISHED = "finished"  # the last wave passed, by the gate or by hand
+    BETS_STORED = "bets stored"  # the bets of canary against control, for a restart of the hub
     BAKE_JUDGED = "bake judged"  # a window of the bake is closed, or an alert changed
     BAKE_ENDED = "bake ended"  # its time is over, by hand, or by the next rollout
     HALTED = "halted"
@@ -59,6 +60,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _R,
         RolloutSignal.WAIT_REASON_CHANGED: _R,
+        RolloutSignal.BETS_STORED: _R,
     },
     Status.PAUSED: {
         RolloutSignal.RESUMED: _R,
@@ -69,6 +71,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _Z,
         RolloutSignal.WAIT_REASON_CHANGED: _Z,
+        RolloutSignal.BETS_STORED: _Z,
     },
     Status.HALTED: {
         RolloutSignal.RESUMED: _R,
@@ -77,6 +80,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
     },
     Status.REVERTING: {RolloutSignal.REVERT_COMPLETED: Status.REVERTED},
     Status.COMPLETED: {
+        RolloutSignal.BETS_STORED: _C,
         RolloutSignal.BAKE_JUDGED: _C,
         RolloutSignal.BAKE_ENDED: _C,
         RolloutSignal.REVERT_REQUESTED: _B,

@@ -23,6 +23,7 @@ from edgefleet.protocol.rollout import (
     Judgement,
     LateFailures,
     LimitCounts,
+    LimitPairs,
     Rate,
     RolloutSpec,
     Status,
@@ -32,6 +33,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.lifecycle.bake import BakeAlert, BakeState, WindowBets
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
+from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 
 
 class RolloutChanges(TypedDict, total=False):
@@ -62,6 +64,9 @@ class RolloutChanges(TypedDict, total=False):
     looks: int
     looked: int
     sizes: tuple[tuple[int, int], ...]
+    bets: tuple[StoredBet, ...]
+    limit_pairs: dict[str, LimitPairs]
+    bets_at: float
     bake: BakeState | None
 
 

@@ -13,6 +13,7 @@ from edgefleet.rollout.census import (
 )
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.evidence.custom import judge_with
 from edgefleet.rollout.evidence.gate import Gate
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -60,7 +61,8 @@ class RolloutStatus:
         wave = active.state.open_wave
         if active.state.status not in JUDGED or wave is None or wave.opened_at is None:
             return None
-        return self._gate(
+        return judge_with(
+            self._gate,
             census.evidence,
             active.state.spec.gate,
             opened_at=active.reservations.patience_from(active.state, now),
@@ -74,7 +76,8 @@ class RolloutStatus:
         if not active.state.is_baking or wave is None:
             return closed_evidence(active, self._fleet, now), None
         evidence = bake_evidence(active, self._fleet, now)
-        judgement = self._gate(
+        judgement = judge_with(
+            self._gate,
             evidence,
             active.state.spec.gate,
             opened_at=active.state.since,

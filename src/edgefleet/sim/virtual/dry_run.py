@@ -33,6 +33,7 @@ from edgefleet.sim.virtual.scenario import (
 from edgefleet.sim.virtual.truth import RunView
 
 DEVICES: Final = 10_000
+_BAKE_S: Final = 1.0  # simulated of the bake, which a good release passes
 _NEVER_S: Final = (1e9, 1e9)
 
 
@@ -57,10 +58,14 @@ class InTrial(Checker):
 
 
 class FleetToTry(Wire, frozen=True, kw_only=True):
-    """The devices that the plan selects. ``offline`` is the number of offline devices."""
+    """The devices that the plan selects. ``offline`` is the number of offline devices.
+
+    ``is_first``: no device runs the model, so there is no previous release.
+    """
 
     groups: tuple[Group, ...]
     offline: int = 0
+    is_first: bool = False
     interval_s: float = 60.0
 
 
@@ -86,6 +91,8 @@ class Prediction(Wire, frozen=True, kw_only=True):
     duration_s: float | None
     approvals: int = 0  # each is given ``approval_s`` after it is due
     approval_s: float = THINKS_S
+    bake_s: float = 0.0  # after ``duration_s``
+    holdback: int = 0  # devices that get the release when the bake has ended
     most_in_trial: int
     ceiling: int  # devices in trial at once that the plan allows at most
     ends: str
@@ -104,6 +111,7 @@ def predict(
     simulated = sum(group.devices for group in groups)
     sizes = {one.profile: one.artifact.size_bytes for one in manifest.variants}
     largest = max(sizes.values(), default=1)
+    bake_s = 0.0 if fleet.is_first else min(spec.bake_s, _BAKE_S)
     scenario = Scenario(
         title="dry run",
         fleet=Population(
@@ -114,7 +122,7 @@ def predict(
         ),
         release=Truth(size_bytes=largest),
         faults=Faults(offline=min(1.0, fleet.offline / max(1, devices)), offline_s=_NEVER_S),
-        rollout=replace(spec, model=MODEL, release=NEW, bake_s=0),
+        rollout=replace(spec, model=MODEL, release=NEW, bake_s=bake_s),
         heal_s=30 * 86_400.0,
         end_s=0.0,
     )
@@ -124,6 +132,7 @@ def predict(
     result = run.play()
     most = max(one.most for one in run.witnesses.checkers if isinstance(one, InTrial))
     times = devices / simulated
+    state = run.engine.rollout(ROLLOUT).state
     golden = manifest.golden.artifact.size_bytes
     reached = 1 - fleet.offline / max(1, devices)
     total = sum(
@@ -137,7 +146,9 @@ def predict(
         waves=_waves(result, times),
         bytes=int(total * reached),
         duration_s=result.ended_s,
-        approvals=len(run.engine.rollout(ROLLOUT).state.approvals),
+        approvals=len(state.approvals),
+        bake_s=spec.bake_s,
+        holdback=0 if state.bake is None else _times(state.bake.holdback, times),
         most_in_trial=_times(most, times),
         ceiling=ceiling(spec.exposure, devices),
         ends=result.verdict,
