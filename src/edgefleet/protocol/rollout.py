@@ -435,8 +435,6 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     evidence: Evidence
     exposed: int
     bake: BakeView | None = None
-    history: History | None = None
-    baseline: Baseline | None = None
     why: WaitReport
 
 

@@ -24,6 +24,11 @@ def baseline_waits(state: RolloutState, evidence: Evidence) -> list[Wait]:
     return waits
 
 
+def warnings(state: RolloutState) -> tuple[str, ...]:
+    """What is known of the releases before when the rollout is planned, as sentences."""
+    return tuple(wait.text for wait in baseline_waits(state, Evidence()))
+
+
 def _baseline_text(state: RolloutState, evidence: Evidence, metric: LimitMetric) -> str:
     """What the previous release does against one limit. Empty if it is within it, or not known."""
     gate_spec, bound = state.spec.gate, metric.bound
@@ -34,7 +39,7 @@ def _baseline_text(state: RolloutState, evidence: Evidence, metric: LimitMetric)
     is_shared = metric in gate.shared_limits(evidence, gate_spec)
     if measured is None and not is_shared:
         return ""
-    found = f"{metric.label} {metric.unit.text(measured)}" if measured is not None else (
+    found = f"{metric.label}: {metric.unit.text(measured)}" if measured is not None else (
         f"{above(evidence.limits.control, metric)} of {evidence.limits.control.devices} devices"
     )  # fmt: skip
     return (

@@ -45,8 +45,6 @@ def show(
         evidence=evidence,
         exposed=active.ledger.exposed,
         bake=bake.show(state),
-        history=state.history,
-        baseline=state.baseline,
         why=why,
     )
 
