@@ -131,29 +131,43 @@ def test_a_device_with_very_many_requests_is_counted_up_to_the_size_of_its_colum
     assert limits.side() == LimitSide(devices=1, request_errors=1)
 
 
-def test_the_sign_test_is_a_game_that_is_fair():
+def odds(worse: int, better: int, *, later: int = 0) -> float:
+    """The e-value of one round, after ``later`` rounds without a change."""
+    rounds = [LimitPairs(pairs=50)] * later
+    return float(np.exp(sign_evidence([*rounds, LimitPairs(worse=worse, better=better)])))
+
+
+@pytest.mark.parametrize("later", [0, 1, 5])
+def test_the_sign_test_is_a_game_that_is_fair(later: int):
     """The mean over both outcomes of the next device is the wealth before it."""
     for worse, better in ((0, 0), (3, 1), (12, 9)):
-        now = np.exp(sign_evidence(worse, better))
-        up, down = sign_evidence(worse + 1, better), sign_evidence(worse, better + 1)
-        assert (np.exp(up) + np.exp(down)) / 2 == pytest.approx(now)
-    assert np.exp(sign_evidence(0, 0)) == pytest.approx(1)
+        up, down = odds(worse + 1, better, later=later), odds(worse, better + 1, later=later)
+        assert (up + down) / 2 == pytest.approx(odds(worse, better, later=later))
+    assert odds(0, 0, later=later) == pytest.approx(1)
 
 
-def test_twelve_devices_that_are_worse_are_enough():
-    assert np.exp(sign_evidence(11, 0)) < BAR <= np.exp(sign_evidence(12, 0))
-    assert np.exp(sign_evidence(30, 30)) < 1
+def test_thirteen_devices_that_are_worse_are_enough_and_seventeen_later():
+    assert odds(12, 0) < BAR <= odds(13, 0)
+    assert odds(16, 0, later=3) < BAR <= odds(17, 0, later=3)
+    assert odds(30, 30) < 1
 
 
 def test_without_a_change_the_sign_test_seldom_rejects_at_any_time():
     rng = np.random.default_rng(11)
     alarms = 0
-    for _ in range(400):
-        signs = rng.random(300) < 0.5
-        worse = np.cumsum(signs)
-        better = np.arange(1, 301) - worse
-        alarms += max(map(sign_evidence, worse.tolist(), better.tolist())) >= np.log(20)
-    assert alarms <= 0.05 * 400
+    for _ in range(200):
+        worse = np.cumsum(rng.random((3, 200)) < 0.5, axis=1)
+        looks = (
+            [LimitPairs(worse=int(up), better=number - int(up)) for up in worse[:, number - 1]]
+            for number in range(1, 201, 2)
+        )
+        alarms += max(map(sign_evidence, looks)) >= np.log(20)
+    assert alarms <= 0.05 * 200
+
+
+def later(rate: float) -> Scores:
+    """The last two windows of a device long after its switch."""
+    return replace(scores(rate, rate), from_release="2")
 
 
 def test_windows_before_and_after_a_switch_are_compared_once_for_each_device():
@@ -162,12 +176,29 @@ def test_windows_before_and_after_a_switch_are_compared_once_for_each_device():
     for row, (before, after) in enumerate(windows):
         pairs.add(row, scores(before, after), SPEC)
         pairs.add(row, scores(0.0, 1.0), SPEC)
-    found = LimitPairs(pairs=5, worse=1, better=1)
-    assert pairs.counts() == {"request_error_limit": found}
-    resumed = SwitchPairs(pairs.counts())
+    found = {"request_error_limit": (LimitPairs(pairs=5, worse=1, better=1),)}
+    assert pairs.rounds() == found
+    resumed = SwitchPairs(pairs.rounds())
     resumed.add(9, scores(0.0, 0.3), SPEC)
-    assert resumed.counts()["request_error_limit"].worse == 2
-    assert pairs.counts()["request_error_limit"] == found
+    assert resumed.rounds()["request_error_limit"][0].worse == 2
+    assert pairs.rounds() == found
+
+
+def test_a_device_that_gets_worse_later_counts_in_the_round_of_that_window():
+    pairs = SwitchPairs()
+    pairs.add(1, scores(0.0, 0.0), SPEC)
+    for number in range(2, 200):
+        pairs.add(1, later(0.0 if number < 5 else 0.5), SPEC)
+    rounds = pairs.rounds()["request_error_limit"]
+    assert [one.worse for one in rounds] == [0, 0, 0, 1, 1, 1, 1, 1]  # windows 1, 2, 4, ... 128
+    assert {one.pairs for one in rounds} == {1}
+
+
+def test_a_window_without_that_before_the_switch_is_compared_with_nothing():
+    pairs = SwitchPairs()
+    for _ in range(5):
+        pairs.add(1, later(0.5), SPEC)
+    assert pairs.rounds() == {}
 
 
 def test_the_p95_of_both_windows_is_compared_with_the_limit():
@@ -179,21 +210,21 @@ def test_the_p95_of_both_windows_is_compared_with_the_limit():
     pairs.add(1, slower, SPEC)
     pairs.add(2, replace(slower, latency_log_ratio=0.0), SPEC)
     pairs.add(3, replace(slower, latency_us_p95=60_000, latency_log_ratio=-1.0), SPEC)
-    assert pairs.counts() == {"latency_limit": LimitPairs(pairs=3, worse=1, better=1)}
+    assert pairs.rounds() == {"latency_limit": (LimitPairs(pairs=3, worse=1, better=1),)}
 
 
 def test_scores_of_an_older_agent_have_no_windows():
     pairs = SwitchPairs()
     old = Scores(from_release="1", to_release="2", requests=100, error_rate_delta=0.5)
     pairs.add(1, old, SPEC)
-    assert pairs.counts() == {}
+    assert pairs.rounds() == {}
 
 
 ABOVE = LimitCounts(devices=40, latency=40, has_previous=True)
 
 
 def test_a_limit_needs_both_tests():
-    worse = {"latency_limit": LimitPairs(pairs=40, worse=20)}
+    worse = {"latency_limit": (LimitPairs(pairs=40, worse=20),)}
     said = say(replace(ABOVE, pairs=worse))
     assert (said.verdict, said.reason) == (Verdict.FAIL, "latency")
     assert said.text == (
@@ -201,14 +232,14 @@ def test_a_limit_needs_both_tests():
         "Of 40 devices compared with the previous release, 20 exceed the limit only now, 0 only "
         "before."
     )
-    few = {"latency_limit": LimitPairs(pairs=40, worse=11)}
+    few = {"latency_limit": (LimitPairs(pairs=40, worse=11),)}
     assert say(replace(ABOVE, pairs=few)).reason != "latency"
     rare = replace(ABOVE, devices=1000, pairs=worse)
     assert say(rare).reason != "latency"
 
 
 def test_what_the_control_exceeds_half_as_often_is_not_the_fault_of_the_release():
-    worse = {"latency_limit": LimitPairs(pairs=40, worse=40)}
+    worse = {"latency_limit": (LimitPairs(pairs=40, worse=40),)}
     shared = replace(ABOVE, pairs=worse, control=LimitSide(devices=10, latency=5))
     assert say(shared).reason != "latency"
     less = replace(shared, control=LimitSide(devices=10, latency=4))
@@ -226,7 +257,7 @@ def test_without_windows_the_control_decides_and_without_both_nothing_is_said():
 def test_a_limit_that_does_not_fail_the_release_is_named():
     evidence = Evidence(limits=ABOVE)
     assert [one.key for one in gate.shared_limits(evidence, SPEC)] == ["latency_limit"]
-    worse = replace(ABOVE, pairs={"latency_limit": LimitPairs(pairs=40, worse=20)})
+    worse = replace(ABOVE, pairs={"latency_limit": (LimitPairs(pairs=40, worse=20),)})
     assert gate.shared_limits(Evidence(limits=worse), SPEC) == ()
 
 
@@ -239,5 +270,5 @@ def test_the_cohorts_count_both_sides():
     found = cohorts.limits(has_previous=True)
     assert (found.devices, found.request_errors) == (3, 3)
     assert (found.control.devices, found.control.request_errors) == (3, 3)
-    assert found.pairs == {"request_error_limit": LimitPairs(pairs=3)}
+    assert found.pairs == {"request_error_limit": (LimitPairs(pairs=3),)}
     assert found.has_previous

@@ -237,11 +237,14 @@ class LimitPairs(Wire, frozen=True, kw_only=True):
 
 
 class LimitCounts(LimitSide, frozen=True, kw_only=True):
-    """Canary devices above each absolute limit, and what ran before them."""
+    """Canary devices above each absolute limit, and what ran before them.
+
+    ``pairs`` are by metric and round: the 1st, 2nd, 4th, ... window after a switch.
+    """
 
     has_previous: bool = False  # the release replaces another one
     control: LimitSide = LimitSide()
-    pairs: dict[str, LimitPairs] = msgspec.field(default_factory=dict)  # by metric
+    pairs: dict[str, tuple[LimitPairs, ...]] = msgspec.field(default_factory=dict)
 
 
 class Baseline(Wire, frozen=True, kw_only=True):

@@ -193,8 +193,8 @@ class Cohorts:
         scores = telemetry.scores
         if scores is None or scores.to_release != telemetry.release:
             return
+        self._switched.add(row, scores, gate)
         if scores.from_release != scores.to_release:
-            self._switched.add(row, scores, gate)
             self._bet_on(self._pairing.add_canary(row, scores), gate)
 
     def add_canaries(
@@ -244,12 +244,12 @@ class Cohorts:
         """The bets that outcomes do not rebuild, to be stored."""
         return (*stored(self._bets, _SCORED), *self.neighbours.stored())
 
-    def stored_pairs(self) -> dict[str, LimitPairs]:
+    def stored_pairs(self) -> dict[str, tuple[LimitPairs, ...]]:
         """The devices that were compared with the limits before and after their switch."""
-        return self._switched.counts()
+        return self._switched.rounds()
 
     def resume(
-        self, bets: tuple[StoredBet, ...], pairs: dict[str, LimitPairs], gate: GateSpec
+        self, bets: tuple[StoredBet, ...], pairs: dict[str, tuple[LimitPairs, ...]], gate: GateSpec
     ) -> None:
         """Continue stored bets and pairs. To be called before the first report."""
         self._switched = SwitchPairs(pairs)
@@ -282,7 +282,7 @@ class Cohorts:
             memory=ours.memory,
             has_previous=has_previous,
             control=self._control_limits.side(),
-            pairs=self._switched.counts(),
+            pairs=self._switched.rounds(),
         )
 
     def _bet_on(self, pair: Pair | None, gate: GateSpec) -> None:

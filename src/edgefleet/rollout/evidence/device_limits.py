@@ -13,16 +13,18 @@ probability of at most 1 %, at any one time.
 intersection-union test needs no division of alpha: it errs only if both do.
 
 1. The share of flagged devices is above ``max_error_rate`` (``sequential.log_rate_evidence``).
-2. The release is worse than the one before it on the same devices. Of the devices that were above
-   the limit in exactly one of the two windows around the switch, u were above it only after, and d
-   only before. If the release changes nothing, the two windows are exchangeable, so each of these
-   devices is a fair coin. The mixture of likelihood ratios
+2. The release is worse than the one before it on the same devices. A device compares the last
+   window of requests before its switch with its 1st, 2nd, 4th, 8th, ... window after it. In round
+   j, u_j devices were above the limit only after the switch, and d_j only before. If the release
+   changes nothing, the two windows are exchangeable, so each of these devices is a fair coin. The
+   mixture of likelihood ratios
 
-       E = mean over t of (2 t)^u (2 (1 - t))^d,  t = 0.6, 0.75, 0.9, 0.98
+       E_j = mean over t of (2 t)^u_j (2 (1 - t))^d_j,  t = 0.6, 0.75, 0.9, 0.98
 
-   is then a martingale that begins with 1, and exceeds 1 / alpha at any time with a probability of
-   at most alpha (Ville). It is the sign test as an e-process. With an alpha of 0.1 % it takes 13
-   devices that are worse.
+   is then a martingale that begins with 1 (the sign test as an e-process), and so is the mean of
+   all rounds with the weights 6 / (pi j)^2. It exceeds 1 / alpha at any time with a probability of
+   at most alpha (Ville). With an alpha of 0.1 % it takes 13 devices that are worse from the begin,
+   and 17 that are worse from their 8th window on.
 
 The control has a veto, as in the bake (``windows``): a limit that half as large a share of the
 control exceeds at the same time is not the fault of the release. A veto only takes findings away.
@@ -30,7 +32,7 @@ control exceeds at the same time is not the fault of the release. A veto only ta
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
@@ -42,11 +44,12 @@ from edgefleet.protocol.device import Scores, Telemetry
 from edgefleet.protocol.metrics import LIMITS, LimitMetric
 from edgefleet.protocol.rollout import GateSpec, LimitCounts, LimitPairs, LimitSide
 from edgefleet.rollout.evidence.pairing import reach
-from edgefleet.rollout.evidence.sequential import exact_p_value
+from edgefleet.rollout.evidence.sequential import exact_p_value, share_of
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.limits import CONTROL_DEVICES, FLAG_P, LIMIT_REQUESTS
 
 _SIGNS: Final = (0.6, 0.75, 0.9, 0.98)
+_WINDOWS: Final = 128  # the last window of a device after its switch that is compared
 _MOST: Final = (1 << 32) - 1  # requests of a device that a column can hold
 _COUNTED: Final = 1  # flag of a device with enough requests
 _FLAGS: Final[Mapping[str, int]] = MappingProxyType(
@@ -60,11 +63,30 @@ def is_flagged(bad: int, requests: int, share: float) -> bool:
     return bad > share * requests and _chance(bad, requests, share) <= FLAG_P
 
 
-def sign_evidence(worse: int, better: int) -> float:
-    """The log e-value of ``worse`` and ``better`` devices against "the release changes nothing"."""
+def sign_evidence(rounds: Sequence[LimitPairs]) -> float:
+    """The log e-value of the pairs, by round, against "the release changes nothing"."""
+    logs = [
+        math.log(share_of(number)) + _log_odds(pairs.worse, pairs.better)
+        for number, pairs in enumerate(rounds, 1)
+    ]
+    unused = 1 - sum(share_of(number) for number in range(1, len(rounds) + 1))
+    return _log_sum([*logs, math.log(unused)])
+
+
+def _log_odds(worse: int, better: int) -> float:
+    """The log e-value of one round."""
     logs = [worse * math.log(2 * t) + better * math.log(2 * (1 - t)) for t in _SIGNS]
+    return _log_sum(logs) - math.log(len(logs))
+
+
+def _log_sum(logs: Sequence[float]) -> float:
     most = max(logs)
-    return most + math.log(sum(math.exp(log - most) for log in logs) / len(logs))
+    return most + math.log(sum(math.exp(log - most) for log in logs))
+
+
+def clearest(rounds: Sequence[LimitPairs]) -> LimitPairs:
+    """The round with the most evidence, for people."""
+    return max(rounds, key=lambda pairs: _log_odds(pairs.worse, pairs.better))
 
 
 def is_shared(counts: LimitCounts, metric: LimitMetric) -> bool:
@@ -174,35 +196,51 @@ class DeviceLimits:
 class SwitchPairs:
     """The windows of devices before and after their switch, against the absolute limits.
 
-    The counts are stored, so a restart of the hub continues them: a device reports the windows of
-    its switch once.
+    The counts are stored, so a restart of the hub continues them. A device whose switch was before
+    a restart takes no part in later rounds: its window before the switch is not known any more.
     """
 
-    def __init__(self, pairs: Mapping[str, LimitPairs] = MappingProxyType({})) -> None:
-        self._compared = bytearray()  # one byte for each row
-        self._pairs = dict(pairs)
+    def __init__(self, rounds: Mapping[str, Sequence[LimitPairs]] = MappingProxyType({})) -> None:
+        self._before = bytearray()  # by row: the flags of the limits before the switch
+        self._windows = bytearray()  # by row: the windows since the switch; 0 before it
+        self._rounds = {key: list(pairs) for key, pairs in rounds.items()}
 
     def add(self, row: int, scores: Scores, gate: GateSpec) -> None:
-        """Add the scores of a device across its switch. Each device counts once."""
-        reach(self._compared, row)
-        if self._compared[row]:
+        """Add the scores of a device that runs the release. Each device counts once in a round."""
+        reach(self._before, row)
+        reach(self._windows, row)
+        is_switch = scores.from_release != scores.to_release
+        count = self._windows[row]
+        if is_switch == bool(count) or count == _WINDOWS:
             return
-        self._compared[row] = 1
+        self._windows[row] = count = count + 1
+        if count & (count - 1):  # between two rounds
+            return
         for metric in LIMITS:
             windows = None if metric.windows is None else metric.windows(scores)
             if windows is None:
                 continue
             before, after = (_exceeds(metric, figure, scores.requests, gate) for figure in windows)
-            known = self._pairs.get(metric.key, LimitPairs())
-            self._pairs[metric.key] = LimitPairs(
-                pairs=known.pairs + 1,
-                worse=known.worse + (after and not before),
-                better=known.better + (before and not after),
-            )
+            flag = _FLAGS[metric.key]
+            if is_switch:
+                self._before[row] |= flag if before else 0
+            self._count(metric.key, count, after - bool(self._before[row] & flag))
 
-    def counts(self) -> dict[str, LimitPairs]:
-        """The compared devices by metric."""
-        return dict(self._pairs)
+    def rounds(self) -> dict[str, tuple[LimitPairs, ...]]:
+        """The compared devices by metric and round."""
+        return {key: tuple(pairs) for key, pairs in self._rounds.items()}
+
+    def _count(self, key: str, windows: int, change: int) -> None:
+        """Count a device in the round of so many windows. ``change`` is 1 if it got worse."""
+        rounds = self._rounds.setdefault(key, [])
+        number = windows.bit_length() - 1
+        rounds.extend(LimitPairs() for _ in range(number + 1 - len(rounds)))
+        known = rounds[number]
+        rounds[number] = LimitPairs(
+            pairs=known.pairs + 1,
+            worse=known.worse + (change > 0),
+            better=known.better + (change < 0),
+        )
 
 
 def _counts(metric: LimitMetric, report: Telemetry, gate: GateSpec) -> tuple[int, int] | None:

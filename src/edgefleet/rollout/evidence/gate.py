@@ -22,7 +22,7 @@ from edgefleet.protocol.rollout import (
     Verdict,
 )
 from edgefleet.rollout.evidence import alphas
-from edgefleet.rollout.evidence.device_limits import above, is_shared, sign_evidence
+from edgefleet.rollout.evidence.device_limits import above, clearest, is_shared, sign_evidence
 from edgefleet.rollout.evidence.sequential import (
     e_value,
     exact_p_value,
@@ -367,9 +367,9 @@ def _is_worse(counts: LimitCounts, metric: LimitMetric, spec: GateSpec) -> bool:
     """
     if is_shared(counts, metric):
         return False
-    pairs = counts.pairs.get(metric.key)
-    if pairs is not None:
-        return sign_evidence(pairs.worse, pairs.better) >= alphas.limits_log_bar(spec)
+    rounds = counts.pairs.get(metric.key)
+    if rounds:
+        return sign_evidence(rounds) >= alphas.limits_log_bar(spec)
     return not counts.has_previous or counts.control.devices >= CONTROL_DEVICES
 
 
@@ -390,8 +390,9 @@ def _limit_text(counts: LimitCounts, metric: LimitMetric, spec: GateSpec) -> str
         allowed=metric.unit.text(metric.allowed(spec)),
         share=Unit.SHARE.text(spec.max_error_rate),
     )
-    pairs = counts.pairs.get(metric.key)
-    if pairs is not None:
+    rounds = counts.pairs.get(metric.key)
+    if rounds:
+        pairs = clearest(rounds)
         text += (
             f" Of {_devices(pairs.pairs)} compared with the previous release, {pairs.worse} "
             f"exceed the limit only now, {pairs.better} only before."

@@ -113,7 +113,7 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     looked: int = 0  # finished devices at the last of them
     sizes: tuple[tuple[int, int], ...] = ()  # small fleet: devices that had begun, eligible devices
     bets: tuple[StoredBet, ...] = ()  # a restart of the hub continues them
-    limit_pairs: dict[str, LimitPairs] = msgspec.field(default_factory=dict)  # likewise
+    limit_pairs: dict[str, tuple[LimitPairs, ...]] = msgspec.field(default_factory=dict)  # likewise
     bets_at: float = 0.0  # when they were stored
     bake: BakeState | None = None  # from the end of the last wave on
 

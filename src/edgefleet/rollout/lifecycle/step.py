@@ -101,7 +101,7 @@ class BetsStored(Wire, frozen=True, kw_only=True):
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.BETS_STORED
     bets: tuple[StoredBet, ...]
-    limit_pairs: dict[str, LimitPairs]
+    limit_pairs: dict[str, tuple[LimitPairs, ...]]
 
 
 class BakeJudged(Wire, frozen=True, kw_only=True):

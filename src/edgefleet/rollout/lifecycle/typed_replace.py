@@ -65,7 +65,7 @@ class RolloutChanges(TypedDict, total=False):
     looked: int
     sizes: tuple[tuple[int, int], ...]
     bets: tuple[StoredBet, ...]
-    limit_pairs: dict[str, LimitPairs]
+    limit_pairs: dict[str, tuple[LimitPairs, ...]]
     bets_at: float
     bake: BakeState | None
 
