@@ -20,12 +20,13 @@ from mutant import Mutant
 from mutants_of_bake import MUTANTS as OF_BAKE
 from mutants_of_device import MUTANTS as OF_DEVICE
 from mutants_of_hub import MUTANTS as OF_HUB
+from mutants_of_limits import MUTANTS as OF_LIMITS
 from mutants_of_truth import MUTANTS as OF_TRUTH
 
 ROOT = Path(__file__).parents[1]
 OUT = Path(__file__).parent / "out" / "mutants.json"
 CHILD_S = 300
-MUTANTS: tuple[Mutant, ...] = (*OF_HUB, *OF_DEVICE, *OF_BAKE, *OF_TRUTH)
+MUTANTS: tuple[Mutant, ...] = (*OF_HUB, *OF_DEVICE, *OF_BAKE, *OF_LIMITS, *OF_TRUTH)
 
 
 def main(names: list[str]) -> int:
