@@ -226,8 +226,7 @@ _SILENT_RATE: Final = Bound(
 )  # fmt: skip
 _LATENCY_P95: Final = Bound(
     "max_latency_p95_ms", Unit.MILLISECONDS,
-    "Largest p95 of the requests on a device. The value before the rollout "
-    "does not count.",
+    "Largest p95 of the requests on a device, if the previous release keeps it.",
     high=math.inf, wanted="milliseconds, 0 or more",
 )  # fmt: skip
 _LATENCY_INCREASE: Final = Bound(
@@ -236,11 +235,13 @@ _LATENCY_INCREASE: Final = Bound(
     high=100.0, wanted="0 or more (0.1 is 10 %)",
 )  # fmt: skip
 _REQUEST_ERROR_RATE: Final = Bound(
-    "max_request_error_rate", Unit.SHARE, "Share of the requests on a device that may fail.",
+    "max_request_error_rate", Unit.SHARE,
+    "Share of the requests on a device that may fail, if the previous release keeps it.",
 )  # fmt: skip
 _MEMORY: Final = Bound(
     "max_memory_percent", Unit.PERCENT,
-    "Largest share of the variant's memory limit that a device may use.",
+    "Largest share of the variant's memory limit that a device may use, if the previous release "
+    "keeps it.",
     high=math.inf, wanted="percent, 0 or more",
 )  # fmt: skip
 _ACCURACY_DROP: Final = Bound(
