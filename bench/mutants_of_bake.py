@@ -6,7 +6,7 @@ MUTANTS = (
     Mutant(
         "the bake is skipped",
         "rollout/next_transition.py",
-        "bake=bake.begin(active, openings, judgement.at),",
+        "bake=bake.begin(active, following, judgement.at),",
         "bake=None,",
         ("bake6h/200",),
     ),
@@ -52,9 +52,9 @@ MUTANTS = (
     ),
     Mutant(
         "the last wave has no holdback",
-        "rollout/plan.py",
-        "left_out = holdback if is_last else 0",
-        "left_out = 0",
+        "rollout/openings.py",
+        "return holdback_size(state.spec, state.previous, len(active.scope.eligible_rows()))",
+        "return 0",
         ("outage/200",),
         checker="waves",
     ),

@@ -343,7 +343,7 @@ MUTANTS = (
     ),
     Mutant(
         "late failures of a part are taken back from all",
-        "rollout/next_transition.py",
+        "rollout/withdrawal.py",
         "    return TakenBack(since=since, until=judgement.at)\n",
         "    return None\n",
         ("tests/rollout/test_late.py",),

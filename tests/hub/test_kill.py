@@ -45,7 +45,8 @@ from support.raw_device import CHECKIN, RawDevice, enrolled
 from support.tiny_releases import publish, tiny_release
 
 DEVICES = 100
-CUTS = (1, 10, 100)
+HELD_BACK = 3  # until the bake ends
+CUTS = (1, 10, 100 - HELD_BACK)
 GATE = GateSpec(soak_s=0.05, confirm_after_s=0.1, min_sample=5, patience_s=3600, silence_s=3600)
 ENDED = {Status.COMPLETED, Status.REVERTED, Status.REFUSED}
 DEADLINE_S = 150.0
@@ -206,10 +207,12 @@ def test_a_hub_killed_in_the_ten_percent_wave_completes_as_if_nothing_had_been(
     for view in (calm, stormy):
         assert view.status is Status.COMPLETED
         assert tuple(wave.cut for wave in view.waves) == CUTS
-        assert (view.exposed, view.evidence.healthy, view.evidence.failed) == (DEVICES, DEVICES, 0)
+        everyone = DEVICES - HELD_BACK
+        counted = view.exposed, view.evidence.healthy, view.evidence.failed
+        assert counted == (everyone, everyone, 0)
     assert [wave.exposed for wave in stormy.waves] == [wave.exposed for wave in calm.waves]
     assert world.steps(stormy.id) == world.steps(calm.id)
-    assert {device.release for device in world.devices} == {"3"}
+    assert sum(device.release == "3" for device in world.devices) == DEVICES - HELD_BACK
     assert world.counted() == world.reported()
     assert max(world.counted().values()) == 1
 

@@ -18,12 +18,13 @@ KEY = PublisherKey.generate()
 def test_a_second_chance_is_in_the_audit_log_and_survives_a_restart(tmp_path: Path) -> None:
     async def main() -> None:
         async with hub_inside(tmp_path / "data") as hub:
-            (device,) = await enrol_inside(hub, 1)
+            devices = await enrol_inside(hub, 2)
             await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
             view = await hub.plan(RolloutSpec(model="digits", release="2"), "operator")
             await hub.command(view.id, Verb.START, Command(), "operator")
-            for kind in (OutcomeKind.TRIAL_STARTED, OutcomeKind.TRIAL_FAILED):
-                await report(hub, device, device.said(outcome(f"{kind}", kind, view.id, "2")))
+            for device in devices:
+                for kind in (OutcomeKind.TRIAL_STARTED, OutcomeKind.TRIAL_FAILED):
+                    await report(hub, device, device.said(outcome(f"{kind}", kind, view.id, "2")))
             await hub.loop.tick()
             await hub.loop.tick()
             assert hub.rollout(view.id).status in (Status.REVERTED, Status.REVERTING)

@@ -1,5 +1,6 @@
 """Absolute limits: devices are judged by all their requests, the release by those before it."""
 
+import math
 from random import Random
 
 import numpy as np
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Scores, Sketches, Telemetry
+from edgefleet.protocol.metrics import LIMITS
 from edgefleet.protocol.rollout import (
     Evidence,
     GateSpec,
@@ -22,6 +24,7 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.device_limits import (
     DeviceLimits,
     SwitchPairs,
+    control_p_value,
     is_flagged,
     sign_evidence,
 )
@@ -251,7 +254,22 @@ def test_what_the_control_exceeds_half_as_often_is_not_the_fault_of_the_release(
 def test_without_windows_the_control_decides_and_without_both_nothing_is_said():
     assert say(ABOVE).reason != "latency"
     assert say(replace(ABOVE, control=LimitSide(devices=10))).reason == "latency"
-    assert say(replace(ABOVE, has_previous=False)).reason == "latency"  # a first release
+    assert say(replace(ABOVE, control=LimitSide(devices=1))).reason != "latency"
+    few = replace(ABOVE, devices=10, latency=6)
+    assert say(replace(few, control=LimitSide(devices=4))).reason != "latency"
+    assert say(replace(few, control=LimitSide(devices=40))).reason == "latency"
+    assert say(replace(few, has_previous=False)).reason == "latency"  # a first release
+
+
+def test_the_p_value_of_the_control_is_that_of_fisher():
+    """Five of ten and none of sixty: all five are among the ten by chance."""
+    metric = next(one for one in LIMITS if one.counter == "latency")
+    counts = LimitCounts(devices=10, latency=5, control=LimitSide(devices=60))
+    assert control_p_value(counts, metric) == pytest.approx(math.comb(10, 5) / math.comb(70, 5))
+    equal = replace(counts, control=LimitSide(devices=10, latency=5))
+    tail = sum(math.comb(10, k) * math.comb(10, 10 - k) for k in range(5, 11))
+    assert control_p_value(equal, metric) == pytest.approx(tail / math.comb(20, 10))
+    assert control_p_value(replace(counts, control=LimitSide()), metric) == 1
 
 
 def test_a_limit_that_does_not_fail_the_release_is_named():

@@ -93,7 +93,8 @@ class Sweep:
                 break
             if time.monotonic() - asked_at > 0.2:
                 asked_at = time.monotonic()
-                views = [client.rollout(device.rollouts[model]) for model in targets]
+                rollouts = [device.rollouts[model] for model in targets]
+                views = [device.decide(client.rollout(one)) for one in rollouts]
                 if all(view.status in ENDED for view in views):
                     return
             time.sleep(0.0005)

@@ -32,6 +32,7 @@ from edgefleet.protocol.rollout import (
     WaveSpec,
 )
 from edgefleet.protocol.serving import ModelStatus
+from edgefleet.protocol.why import WaitCode
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.agent_process import AgentProcess
 from support.asking import Asker, Case, Question
@@ -146,14 +147,23 @@ class Home:
         self.offered[model] = release
         client.command(self.rollouts[model], Verb.START, Command())
 
+    def decide(self, view: RolloutView) -> RolloutView:
+        """Revert a release that failed. Returns the view.
+
+        One failure never decides, so in this fleet of one it is left to a person.
+        """
+        if any(wait.code is WaitCode.INCONCLUSIVE for wait in view.why.waits):
+            self.hub.client().command(view.id, Verb.REVERT, Command())
+        return view
+
     def ended(self, model: str) -> RolloutView:
         """Wait for the end of the model's rollout."""
-        last = None
+        client, last = self.hub.client(), None
         for seen in watch(
-            self.hub.client(), self.rollouts[model], clock=SystemClock(), timeout_s=90, every_s=0.1
+            client, self.rollouts[model], clock=SystemClock(), timeout_s=90, every_s=0.1
         ):
             if isinstance(seen, Observed):
-                last = seen.view
+                last = self.decide(seen.view)
         assert last is not None
         release = self.offered.pop(model)
         if last.status is Status.COMPLETED:

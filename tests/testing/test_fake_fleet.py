@@ -114,7 +114,7 @@ def test_a_function_decides_the_fate_of_each_device() -> None:
     fleet = on_release_1(40)
     fleet.publish("2", fate=lambda device: Fate.FAILS if device.row < 20 else Fate.HEALTHY)
     rollout = fleet.start(PLAN_TO_ALL)
-    assert fleet.run(rollout, at_most_s=86_400).reason == "error_rate"
+    assert fleet.run(rollout, at_most_s=86_400).status is Status.REVERTED
     ends = {OutcomeKind.TRIAL_FAILED: set[int](), OutcomeKind.CONFIRMED: set[int]()}
     for stored in fleet.outcomes:
         ends.get(stored.outcome.kind, set[int]()).add(stored.row)

@@ -26,6 +26,11 @@ intersection-union test needs no division of alpha: it errs only if both do.
    at most alpha (Ville). With an alpha of 0.1 % it takes 13 devices that are worse from the begin,
    and 17 that are worse from their 8th window on.
 
+Where no device sent windows (older agents, memory, the first minutes), Fisher's exact test of
+canary against control takes the place of test 2: given how many devices of both exceed the limit,
+the number among the canaries is hypergeometric, as the positions of devices are random. Its level
+holds for one look, so it is less than a guarantee. A first release is judged by test 1 alone.
+
 The control has a veto, as in the bake (``windows``): a limit that half as large a share of the
 control exceeds at the same time is not the fault of the release. A veto only takes findings away.
 """
@@ -96,6 +101,26 @@ def is_shared(counts: LimitCounts, metric: LimitMetric) -> bool:
         return False
     ours, theirs = above(counts, metric), above(control, metric)
     return 2 * theirs * counts.devices >= ours * control.devices > 0
+
+
+def control_p_value(counts: LimitCounts, metric: LimitMetric) -> float:
+    """The one-sided p-value of Fisher's exact test: the canary exceeds the limit more often."""
+    mine, theirs = above(counts, metric), above(counts.control, metric)
+    devices, others = counts.devices, counts.control.devices
+    both = mine + theirs
+    least = max(mine, both - others)
+    total = 0.0
+    for number in range(least, min(both, devices) + 1):
+        log = _log_choose(devices, number) + _log_choose(others, both - number)
+        term = math.exp(log - _log_choose(devices + others, both))
+        total += term
+        if term < 1e-9 * total:
+            break
+    return min(1.0, max(total, 1e-300))
+
+
+def _log_choose(count: int, of: int) -> float:
+    return math.lgamma(count + 1) - math.lgamma(of + 1) - math.lgamma(count - of + 1)
 
 
 def above(side: LimitSide, metric: LimitMetric) -> int:

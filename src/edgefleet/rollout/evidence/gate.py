@@ -22,7 +22,13 @@ from edgefleet.protocol.rollout import (
     Verdict,
 )
 from edgefleet.rollout.evidence import alphas
-from edgefleet.rollout.evidence.device_limits import above, clearest, is_shared, sign_evidence
+from edgefleet.rollout.evidence.device_limits import (
+    above,
+    clearest,
+    control_p_value,
+    is_shared,
+    sign_evidence,
+)
 from edgefleet.rollout.evidence.sequential import (
     e_value,
     exact_p_value,
@@ -31,7 +37,6 @@ from edgefleet.rollout.evidence.sequential import (
     share_of,
 )
 from edgefleet.rollout.lifecycle.typed_replace import replace
-from edgefleet.rollout.limits import CONTROL_DEVICES
 
 # Reasons of a judgement, in addition to those of the metrics (``protocol.metrics``). The reasons to
 # wait are also codes of a wait report.
@@ -370,7 +375,9 @@ def _is_worse(counts: LimitCounts, metric: LimitMetric, spec: GateSpec) -> bool:
     rounds = counts.pairs.get(metric.key)
     if rounds:
         return sign_evidence(rounds) >= alphas.limits_log_bar(spec)
-    return not counts.has_previous or counts.control.devices >= CONTROL_DEVICES
+    if not counts.has_previous:
+        return True
+    return -math.log(control_p_value(counts, metric)) >= alphas.limits_log_bar(spec)
 
 
 def shared_limits(evidence: Evidence, spec: GateSpec) -> tuple[LimitMetric, ...]:

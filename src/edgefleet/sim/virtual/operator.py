@@ -13,6 +13,7 @@ _UNDECIDED = {
     WaitCode.HALTED,
     WaitCode.LATE_FAILURES,
     WaitCode.PAUSED,
+    WaitCode.BAKE_ALERT,
 }
 
 
@@ -26,6 +27,7 @@ class Operator:
     def act(self, state: RolloutState) -> None:
         """Approve if it is time, and end an undecided rollout ``person_s`` after healing.
 
+        An alert of the bake is undecided when it has not cleared for as long.
         A planned rollout is started again: the hub crashed before it stored the start.
         """
         environment = self._environment
@@ -34,16 +36,17 @@ class Operator:
             hub.command(state.id, Verb.START, now)
             return
         healed_s = now - environment.start - environment.scenario.heal_s
+        person_s = environment.scenario.person_s
         if state.status is Status.RUNNING and missing(state) and now >= _agreed_at(state):
             hub.approve(state.id, f"person-{len(state.approvals) + 1}", now)
-        if (
-            healed_s < environment.scenario.person_s
-            or state.status not in OPEN
-            or state.id in self.verbs
-        ):
+        is_open = state.status in OPEN or state.is_baking
+        if healed_s < person_s or not is_open or state.id in self.verbs:
             return
-        waits = {wait.code for wait in hub.engine.why_rollout(state.id, now).waits}
-        if waits & _UNDECIDED:
+        waits = hub.engine.why_rollout(state.id, now).waits
+        alerts = [wait for wait in waits if wait.code is WaitCode.BAKE_ALERT]
+        if any(now - (wait.since or now) < person_s for wait in alerts):
+            return  # an alert may clear by itself
+        if any(wait.code in _UNDECIDED for wait in waits):
             verb = Verb.REVERT if state.started_at is not None else Verb.HALT
             if hub.command(state.id, verb, now):
                 self.verbs[state.id] = verb.value
