@@ -90,7 +90,7 @@ class World:
         return gate.judge(evidence, spec, **looks)
 
     def serve(self, active: ActiveRollout) -> None:
-        """What devices say of their requests in this step. Here they serve none."""
+        """Report the requests that devices served in this step. Here they serve none."""
 
     def roll_out(self, release: str, gate_spec: GateSpec) -> End:
         """One rollout, to its end."""

@@ -248,7 +248,7 @@ class LimitCounts(LimitSide, frozen=True, kw_only=True):
 
 
 class Baseline(Wire, frozen=True, kw_only=True):
-    """What the previous release did in its own rollout, as far as it was measured."""
+    """The figures of the previous release in its own rollout, as far as they were measured."""
 
     release: str
     figures: Cohort = Cohort()

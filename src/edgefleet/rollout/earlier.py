@@ -1,4 +1,4 @@
-"""What the hub knows of earlier releases of a model when a rollout of it is planned."""
+"""The facts about earlier releases of a model that are known when a rollout is planned."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -25,12 +25,12 @@ def baseline_waits(state: RolloutState, evidence: Evidence) -> list[Wait]:
 
 
 def warnings(state: RolloutState) -> tuple[str, ...]:
-    """What is known of the releases before when the rollout is planned, as sentences."""
+    """The facts about earlier releases when the rollout is planned, as sentences."""
     return tuple(wait.text for wait in baseline_waits(state, Evidence()))
 
 
 def _baseline_text(state: RolloutState, evidence: Evidence, metric: LimitMetric) -> str:
-    """What the previous release does against one limit. Empty if it is within it, or not known."""
+    """The sentence on one limit. Empty if the previous release is within it, or not known."""
     gate_spec, bound = state.spec.gate, metric.bound
     if not isinstance(bound, Bound):
         return ""
