@@ -22,10 +22,10 @@ MUTANTS = (
     Mutant(
         "a device is flagged by one report",
         LIMITS,
-        "                requests[row] = min(requests[row] + counts[0], _MOST)\n"
-        "                bad[row] = min(bad[row] + counts[1], requests[row])\n",
-        "                requests[row] = min(counts[0], _MOST)\n"
-        "                bad[row] = min(counts[1], requests[row])\n",
+        "                requests[row] = most = min(requests[row] + counts[0], _MOST)\n"
+        "                bad[row] = failed = min(bad[row] + counts[1], most)\n",
+        "                requests[row] = most = min(counts[0], _MOST)\n"
+        "                bad[row] = failed = min(counts[1], most)\n",
         ("tests/rollout/test_device_limits.py",),
     ),
     Mutant(

@@ -8,9 +8,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Protocol
 
-from edgefleet.protocol.bins import lower_edge_us
+from edgefleet.protocol.bins import LATENCY_BUCKETS, lower_edge_us
 from edgefleet.protocol.device import Outcome, Reason, Scores, Telemetry
 from edgefleet.protocol.wire import Wire
 
@@ -389,9 +390,19 @@ def _slow(report: Telemetry, allowed_ms: float) -> tuple[int, int] | None:
     counts = {} if report.sketches is None else report.sketches.latency
     if not counts:
         return None
-    allowed_us = allowed_ms * 1_000
-    slow = sum(count for place, count in counts.items() if lower_edge_us(place) >= allowed_us)
+    first = _first_slow(allowed_ms)
+    slow = 0
+    for place, count in counts.items():
+        if place >= first:
+            slow += count
     return sum(counts.values()), slow
+
+
+@lru_cache(maxsize=64)
+def _first_slow(allowed_ms: float) -> int:
+    """The first bucket of durations that are all above ``allowed_ms``."""
+    places = range(LATENCY_BUCKETS)
+    return next((one for one in places if lower_edge_us(one) >= allowed_ms * 1_000), len(places))
 
 
 def _p95_windows(scores: Scores) -> tuple[float, float] | None:

@@ -40,7 +40,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -129,13 +129,23 @@ def above(side: LimitSide, metric: LimitMetric) -> int:
     return count
 
 
+class _Limit(NamedTuple):
+    """One limit of a plan, with the columns of the requests that count for it."""
+
+    metric: LimitMetric
+    flag: int
+    allowed: float
+    share: float  # of the requests of a device that may be bad
+    requests: "array[int]"
+    bad: "array[int]"
+
+
 class DeviceLimits:
-    """The devices of one side that exceed the absolute limits. Soft state, 21 bytes a row."""
+    """The devices of one side that exceed the absolute limits. Soft state, 29 bytes a row."""
 
     def __init__(self) -> None:
-        counting = [metric for metric in LIMITS if metric.counted is not None]
-        self._requests = {metric.key: array("I") for metric in counting}
-        self._bad = {metric.key: array("I") for metric in counting}
+        self._gate: GateSpec | None = None  # of ``_limits``
+        self._limits: tuple[_Limit, ...] = ()
         self._served = array("I")
         self._flags = bytearray()
         self._devices: dict[int, int] = {}  # flag -> devices
@@ -146,23 +156,22 @@ class DeviceLimits:
         """Add a report. The latencies of a device that is not warm do not count."""
         if not report.requests:
             return
-        self._make_room(row)
+        self._make_room(row, gate)
         served = self._served
         served[row] = min(served[row] + report.requests, _MOST)
         flags = _COUNTED if served[row] >= LIMIT_REQUESTS else 0
-        for metric in LIMITS:
+        for metric, flag, allowed, share, requests, bad in self._limits:
             if metric.needs_warmth and not is_warm:
                 continue
-            counts = _counts(metric, report, gate)
+            counts = None if metric.counted is None else metric.counted(report, allowed)
             if counts is None:
-                exceeds = metric.exceeds(report, metric.allowed(gate), memory_mib)
+                exceeds = metric.exceeds(report, allowed, memory_mib)
             else:
-                requests, bad = self._requests[metric.key], self._bad[metric.key]
-                requests[row] = min(requests[row] + counts[0], _MOST)
-                bad[row] = min(bad[row] + counts[1], requests[row])
-                exceeds = is_flagged(bad[row], requests[row], metric.share(gate))
+                requests[row] = most = min(requests[row] + counts[0], _MOST)
+                bad[row] = failed = min(bad[row] + counts[1], most)
+                exceeds = is_flagged(failed, most, share)
             if exceeds and flags:
-                flags |= _FLAGS[metric.key]
+                flags |= flag
         before = self._flags[row]
         if flags != before:
             self._flags[row] = flags
@@ -175,23 +184,22 @@ class DeviceLimits:
         """``add`` for many devices that report the same."""
         if not report.requests or not len(rows):
             return
-        self._make_room(int(rows.max()))
+        self._make_room(int(rows.max()), gate)
         enough = _grow(self._served, rows, report.requests) >= LIMIT_REQUESTS
         flags = np.where(enough, _COUNTED, 0).astype(np.uint8)
-        for metric in LIMITS:
+        for metric, flag, allowed, share, requests, bad in self._limits:
             if metric.needs_warmth and not is_warm:
                 continue
-            counts = _counts(metric, report, gate)
+            counts = None if metric.counted is None else metric.counted(report, allowed)
             if counts is None:
-                exceeds = enough & metric.exceeds(report, metric.allowed(gate), memory_mib)
+                exceeds = enough & metric.exceeds(report, allowed, memory_mib)
             else:
-                requests = _grow(self._requests[metric.key], rows, counts[0])
-                bad = np.minimum(_grow(self._bad[metric.key], rows, counts[1]), requests)
-                share = metric.share(gate)
-                exceeds = enough & (bad > share * requests)
+                most = _grow(requests, rows, counts[0])
+                failed = np.minimum(_grow(bad, rows, counts[1]), most)
+                exceeds = enough & (failed > share * most)
                 for place in np.flatnonzero(exceeds).tolist():
-                    exceeds[place] = is_flagged(int(bad[place]), int(requests[place]), share)
-            flags[exceeds] |= _FLAGS[metric.key]
+                    exceeds[place] = is_flagged(int(failed[place]), int(most[place]), share)
+            flags[exceeds] |= flag
         column = np.frombuffer(self._flags, np.uint8)
         before = column[rows]
         column[rows] = flags
@@ -209,13 +217,28 @@ class DeviceLimits:
         if change:
             self._devices[flag] = self._devices.get(flag, 0) + change
 
-    def _make_room(self, row: int) -> None:
+    def _make_room(self, row: int, gate: GateSpec) -> None:
+        if gate is not self._gate:
+            self._arrange(gate)
+        if row < len(self._served):
+            return
         reach(self._flags, row)
-        missing = len(self._flags) - len(self._served)
-        if missing > 0:
-            empty = array("I", bytes(4 * missing))
-            for column in (self._served, *self._requests.values(), *self._bad.values()):
-                column.extend(empty)
+        empty = array("I", bytes(4 * (len(self._flags) - len(self._served))))
+        self._served.extend(empty)
+        for limit in self._limits:
+            limit.requests.extend(empty)
+            limit.bad.extend(empty)
+
+    def _arrange(self, gate: GateSpec) -> None:
+        """Read the limits of the plan. The columns stay."""
+        columns = {limit.metric.key: (limit.requests, limit.bad) for limit in self._limits}
+        self._gate, self._limits = gate, tuple(
+            _Limit(
+                metric, _FLAGS[metric.key], metric.allowed(gate), metric.share(gate),
+                *columns.get(metric.key, (array("I"), array("I"))),
+            )
+            for metric in LIMITS
+        )  # fmt: skip
 
 
 class SwitchPairs:
@@ -266,10 +289,6 @@ class SwitchPairs:
             worse=known.worse + (change > 0),
             better=known.better + (change < 0),
         )
-
-
-def _counts(metric: LimitMetric, report: Telemetry, gate: GateSpec) -> tuple[int, int] | None:
-    return None if metric.counted is None else metric.counted(report, metric.allowed(gate))
 
 
 def _exceeds(metric: LimitMetric, figure: float, requests: int, gate: GateSpec) -> bool:
