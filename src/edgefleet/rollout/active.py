@@ -44,11 +44,7 @@ class PublishedRelease:
     manifest: ReleaseManifest
     manifest_sha256: str
     number: int  # in the fleet's columns
-
-    def memory_limit_mib(self, profile: str) -> int:
-        """The memory limit of the variant for ``profile``, in MiB. 0 if there is no variant."""
-        limits = (one.memory_limit_mib for one in self.manifest.variants if one.profile == profile)
-        return next(limits, 0)
+    memory_mib: Mapping[str, int]  # the memory limit of each variant, by profile
 
 
 class Position(NamedTuple):

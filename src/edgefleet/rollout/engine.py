@@ -85,7 +85,9 @@ class Engine:
         number = self.fleet.models.release_id(*key)
         self.fleet.models.forget_digests()
         self.fleet.facts_version += 1  # an agent with one model may run another one
-        self._releases[key] = PublishedRelease(manifest, manifest_sha256, number)
+        self._releases[key] = PublishedRelease(
+            manifest, manifest_sha256, number, limits_of(manifest)
+        )
         self._fleet_wide.memory.add_release(number, limits_of(manifest))
 
     def load(self, state: RolloutState) -> None:

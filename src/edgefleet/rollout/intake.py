@@ -155,7 +155,7 @@ class Intake:
                 add = active.cohorts.add_control
             else:
                 continue
-            memory_mib = active.release.memory_limit_mib(self._fleet.profile(row))
+            memory_mib = active.release.memory_mib.get(self._fleet.profile(row), 0)
             add(row, telemetry, state.spec.gate, memory_mib)
 
     def add_telemetry_all(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
@@ -210,7 +210,7 @@ class Intake:
         """Add figures profile by profile: each variant has its own memory limit."""
         kits = self._fleet.kit_ids[rows]
         for number in np.unique(kits).tolist():
-            limit_mib = active.release.memory_limit_mib(self._fleet.kit(number).profile)
+            limit_mib = active.release.memory_mib.get(self._fleet.kit(number).profile, 0)
             add(rows[kits == number], telemetry, active.state.spec.gate, limit_mib)
 
     def _add_neighbour(self, active: ActiveRollout, row: int, telemetry: Telemetry) -> None:
