@@ -23,6 +23,7 @@ from typing import Any
 
 import gate_classes
 import gate_fleets
+import gate_null
 import numpy as np
 from gate_bake import measure as measure_bake
 from gate_bake import missed as missed_of_bake
@@ -219,7 +220,7 @@ def main() -> None:
     result["exposure"] = {"ours": exposed("ours"), "fixed": exposed("naive")}
     for name, said in result["exposure"].items():
         print(f"exposure.{name}: {json.dumps(said)}")
-    for key, run in {**gate_fleets.KEYS, **gate_classes.KEYS}.items():
+    for key, run in (gate_fleets.KEYS | gate_classes.KEYS | gate_null.KEYS).items():
         result[key] = run()
         print(f"{key}: {json.dumps(result[key])}", flush=True)
     result["late"] = late_failures()
@@ -246,10 +247,8 @@ def main() -> None:
         **late_goals(result["late"]),
     }
     missed = [key for key, held in wanted.items() if not held]
-    missed += (
-        gate_fleets.missed(result) + gate_classes.missed(result) + missed_of_bake(result["bake"])
-    )
-    missed += missed_of_sites(result["site_dark"])
+    missed += gate_fleets.missed(result) + gate_classes.missed(result) + gate_null.missed(result)
+    missed += missed_of_bake(result["bake"]) + missed_of_sites(result["site_dark"])
     print(f"{path}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")
     raise SystemExit(bool(missed))
 

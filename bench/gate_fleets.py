@@ -20,7 +20,7 @@ import numpy as np
 from result_file import write
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
-from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status
+from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, RolloutSpec, Status
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.evidence import gate, small_fleet
 from edgefleet.rollout.evidence.ledger import DeviceStanding
@@ -64,11 +64,10 @@ class World:
     def __init__(self, case: Case, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.case = case
-        self.hub = hub = MemoryHub(now=0.0, offline_after_s=180.0)
-        profiles = self.profiles()
-        for number, profile in enumerate(profiles):
+        self.hub = hub = MemoryHub(now=0.0, offline_after_s=180.0, gate=self.gate)
+        self.known = self.profiles()
+        for number, profile in enumerate(self.known):
             hub.add_device(f"{seed}-{number}", profile)
-        hub.add_release(fake_manifest("m", "2", set(profiles), now=0.0))
         self.away = np.zeros(case.devices, np.bool_)
         away = self.rng.permutation(case.devices)[: round(case.away * case.devices)]
         self.away[away] = True
@@ -90,11 +89,23 @@ class World:
         return bool(self.rng.random() < self.case.fails)
 
     def run(self) -> End:
-        hub = self.hub
         for _ in range(30):  # the hub learns who is there
             self._heartbeats()
             self._pass(1)
-        spec = RolloutSpec(model="m", release="2", gate=self.case.spec)
+        return self.roll_out("2", self.case.spec)
+
+    def gate(self, evidence: Evidence, spec: GateSpec, **looks: Any) -> Judgement:
+        """The gate of the hub."""
+        return gate.judge(evidence, spec, **looks)
+
+    def serve(self, active: ActiveRollout) -> None:
+        """Report the requests that devices served in this step. Here they serve none."""
+
+    def roll_out(self, release: str, gate_spec: GateSpec) -> End:
+        """One rollout, to its end."""
+        hub = self.hub
+        hub.add_release(fake_manifest("m", release, set(self.known), now=0.0))
+        spec = RolloutSpec(model="m", release=release, gate=gate_spec)
         salt = int(self.rng.integers(1 << 63))
         rollout = hub.start(spec, salt=salt)
         active = self.active = hub.engine.rollout(rollout)
@@ -106,6 +117,7 @@ class World:
             self._start(active)
             self._pass(1)
             self._report(active)
+            self.serve(active)
             if hub.now - self.restarted_at >= self.case.restart_s:
                 hub.restart()
                 self.restarted_at = hub.now
@@ -175,8 +187,9 @@ class World:
 
 def _outcome(active: ActiveRollout, kind: OutcomeKind) -> Outcome:
     return Outcome(
-        id=kind.value, rollout=active.state.id, release="2", kind=kind, at=0.0, reason=""
-    )
+        id=kind.value, rollout=active.state.id, release=active.state.spec.release, kind=kind,
+        at=0.0, reason="",
+    )  # fmt: skip
 
 
 def told(ends: list[End]) -> dict[str, Any]:

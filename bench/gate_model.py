@@ -115,7 +115,7 @@ class World:
         late: Any = SimpleNamespace(brakes=False)
         if self.detector:
             late = Late(ledger)
-            late.arrange(SPEC)
+            late.arrange(SPEC.max_error_rate)
         self.active = SimpleNamespace(
             state=SimpleNamespace(spec=SimpleNamespace(gate=SPEC, exposure=self.exposure)),
             ledger=ledger, late=late, overdue=Overdue(), devices=self.fleet, in_trial=0,
@@ -320,8 +320,8 @@ class Quality:
     def fill(self, seen: Evidence) -> Evidence:
         heard = Cohort(devices=self._row // 2, requests=100 * self._row)
         return msgspec.structs.replace(
-            seen, quality=self._cohorts.differences(), limits=self._cohorts.limits(),
-            canary=heard, control=heard,
+            seen, quality=self._cohorts.differences(),
+            limits=self._cohorts.limits(has_previous=True), canary=heard, control=heard,
         )  # fmt: skip
 
     def naive(self) -> str | None:
@@ -357,7 +357,7 @@ class Quality:
         ours, theirs = self._rng.choice(self._pools.canary), self._rng.choice(self._pools.control)
         self._row += 2
         if self._gate == "ours":
-            self._cohorts.add_control(self._row, theirs, SPEC)
+            self._cohorts.add_control(self._row, theirs, SPEC, 512)
             self._cohorts.add_canary(self._row + 1, ours, SPEC, 512)
             return
         mine, other = ours.scores, theirs.scores

@@ -1,11 +1,12 @@
 """A trial is judged by liveness, error ratio, confidence and time."""
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from msgspec.structs import replace
 
-from edgefleet.agent import limits, load, trial
+from edgefleet.agent import error_rate, limits, load, trial
 from edgefleet.agent.state import (
     Attempt,
     Load,
@@ -119,12 +120,42 @@ def test_a_process_that_answers_without_the_release_has_lost_it(other: ServingSt
 
 def test_errors_count_from_the_start_of_the_trial_and_only_on_enough_requests() -> None:
     begun = trial.begin(ATTEMPT, serving("2", requests=100, errors=100), 0.0)
-    few = serving("2", requests=99 + limits.ERROR_MIN_REQUESTS, errors=101)
+    few = serving("2", requests=99 + limits.ERROR_MIN_REQUESTS, errors=109)
     assert isinstance(judge(few, 1.0, begun), Watching)
-    enough = serving("2", requests=100 + limits.ERROR_MIN_REQUESTS, errors=101)
+    enough = serving("2", requests=100 + limits.ERROR_MIN_REQUESTS, errors=110)
     assert reason(judge(enough, 1.0, begun)) is Reason.ERRORS
     borne = serving("2", requests=200, errors=105)
     assert isinstance(judge(borne, 1.0, begun), Watching), "five of a hundred are allowed"
+
+
+@pytest.mark.parametrize(
+    ("errors", "requests", "is_bad"),
+    [
+        (1, 10, False),
+        (2, 20, False),
+        (4, 10, False),
+        (5, 10, True),
+        (8, 26, True),
+        (16, 100, False),
+        (17, 100, True),
+    ],
+)
+def test_a_few_failed_requests_are_chance(errors: int, requests: int, is_bad: bool) -> None:
+    assert error_rate.is_too_high(errors, requests) is is_bad
+
+
+def test_a_release_of_which_three_percent_of_the_requests_fail_passes_its_trials() -> None:
+    """A trial is probed after every request."""
+    draw = Random(7)
+    failed = 0
+    for _ in range(1000):
+        errors = 0
+        for requests in range(1, 121):
+            errors += draw.random() < 0.03
+            if error_rate.is_too_high(errors, requests):
+                failed += 1
+                break
+    assert failed <= 1
 
 
 def test_confidence_is_that_of_the_trial_against_the_incumbents() -> None:

@@ -32,7 +32,7 @@ from edgefleet.protocol.metrics import (
 from edgefleet.protocol.rollout import Cohort, Difference, Evidence, GateSpec, LimitCounts, Rate
 from edgefleet.protocol.serving import LiveStats
 from edgefleet.rollout import plan
-from edgefleet.rollout.evidence import cohorts, gate
+from edgefleet.rollout.evidence import cohorts, device_limits, gate
 from edgefleet.sim.virtual import telemetry as simulated
 from edgefleet.sim.virtual.scenario import NEW, OLD, Truth
 from edgefleet.web import gate_tests
@@ -110,7 +110,7 @@ def counted() -> set[str]:
     steady = replace(
         said, release=OLD, scores=replace(said.scores, from_release=OLD, to_release=OLD)
     )
-    sides.add_control(1, steady, ON)
+    sides.add_control(1, steady, ON, 64)
     for _ in range(2):  # the first report after a switch has no latency to compare
         sides.add_canary(2, said, ON, 64)
     switch = Switch(model="other", release=NEW)
@@ -120,7 +120,7 @@ def counted() -> set[str]:
     harmed = replace(said.scores, from_release=OLD, to_release=OLD, switched=switch)
     sides.neighbours.add(2, replace(beside, scores=harmed), ON, switch)
     sides.confirmed(golden(), ON)
-    limits, weighed = sides.limits(), gate.weigh(Evidence(healthy=3), ON)
+    limits, weighed = sides.limits(has_previous=True), gate.weigh(Evidence(healthy=3), ON)
     found = {one.metric for one in sides.differences()}
     found |= {limit.key for limit in LIMITS if getattr(limits, limit.counter)}
     return found | {rate.key for rate in RATES if getattr(weighed, rate.key).size}
@@ -258,9 +258,12 @@ def same_score(key: str) -> set[str]:
 
 def plant(monkeypatch: pytest.MonkeyPatch, reader: str, key: str) -> None:
     """Take the metric out of one place, as someone who forgot it there would."""
-    module = {"cohorts": cohorts, "gate": gate, "page": gate_tests}.get(reader)
-    if module is not None:
+    modules = {
+        "cohorts": (cohorts, device_limits), "gate": (gate,), "page": (gate_tests,)
+    }.get(reader)  # fmt: skip
+    if modules is not None:
         for table in ("CHANGES", "LIMITS"):
+            module = next(one for one in modules if hasattr(one, table))
             monkeypatch.setattr(module, table, without(getattr(module, table), key))
     elif reader == "plan":
         fields = {bound_of(one) for one in METRICS if one.key == key}

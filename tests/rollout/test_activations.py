@@ -70,7 +70,7 @@ def told(reports: list[Sent], *, looks: int = 0) -> Ledger:
 def shape(ledger: Ledger) -> tuple[object, ...]:
     """All that the gate and the exposure limit read from the order of starts."""
     late = Late(ledger)
-    late.arrange(GateSpec())
+    late.arrange(0.05)
     order = ledger.activations
     return (
         order.begun().tolist(),
@@ -170,12 +170,12 @@ def test_devices_that_an_episode_lost_its_release_with_are_no_evidence_any_more(
     reports += [sent for row in range(20, 30) for sent in life(row, START + 200 + row, 2)]
     ledger = told(sorted(reports, key=lambda sent: sent.at))
     late = Late(ledger)
-    late.arrange(GateSpec())
+    late.arrange(0.05)
     before = late.failures(NOBODY)
     assert (before.bad, before.before) == (10, 20)
     assert before.episode_since == pytest.approx(START + 220, abs=0.1)
     assert late.is_sure(GateSpec())
-    late.arrange(GateSpec(), taken(ledger, before.episode_since, START + 240))
+    late.arrange(0.05, taken(ledger, before.episode_since, START + 240))
     late.update(NOBODY)
     assert not late.is_sure(GateSpec())
 

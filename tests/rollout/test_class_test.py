@@ -20,7 +20,7 @@ LIMIT = SPEC.max_error_rate
 
 
 def named(bad: int, size: int, classes: int) -> bool:
-    found = ClassRate(key="profile", value="p", rate=Rate(bad=bad, size=size))
+    found = ClassRate(key="profile", value="p", rate=Rate(bad=bad, size=size, allowed=LIMIT))
     return failed_class(Evidence(classes=(found,), class_count=classes), SPEC) is not None
 
 

@@ -16,7 +16,7 @@ from edgefleet.protocol.device import (
     Switch,
     Telemetry,
 )
-from edgefleet.protocol.rollout import Status, Verb
+from edgefleet.protocol.rollout import LimitCounts, Status, Verb
 from edgefleet.rollout.evidence.cohorts import Cohorts, Figures
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
@@ -34,6 +34,10 @@ def telemetry(requests: int, confidence: float, p95: int, release: str = "1") ->
         release=release, requests=requests, errors=1, confidence_sum=confidence * requests,
         confidence_count=requests, latency_us_p50=1, latency_us_p95=p95, memory_mib=1,
     )  # fmt: skip
+
+
+def limits(cohorts: Cohorts) -> LimitCounts:
+    return cohorts.limits(has_previous=True)
 
 
 def scored(before: str, after: str, **scores: float) -> Telemetry:
@@ -81,7 +85,7 @@ def test_each_canary_is_compared_with_one_control_and_each_device_counts_once():
     cohorts = Cohorts()
     for _ in range(3):
         for row in range(10):
-            cohorts.add_control(row, scored("1", "1", latency_log_ratio=0.1), GATE)
+            cohorts.add_control(row, scored("1", "1", latency_log_ratio=0.1), GATE, 0)
         for row in range(100, 104):
             cohorts.add_canary(row, scored("1", "2", latency_log_ratio=0.4), GATE, 0)
     (found,) = cohorts.differences()
@@ -93,7 +97,7 @@ def test_a_canary_that_speaks_first_waits_for_a_control():
     cohorts = Cohorts()
     cohorts.add_canary(1, scored("1", "2", class_drift=0.5), GATE, 0)
     assert cohorts.differences() == ()
-    cohorts.add_control(2, scored("1", "1", class_drift=0.1), GATE)
+    cohorts.add_control(2, scored("1", "1", class_drift=0.1), GATE, 0)
     assert [(one.metric, one.pairs) for one in cohorts.differences()] == [("classes", 1)]
 
 
@@ -101,7 +105,7 @@ def test_scores_that_wait_are_bounded_and_the_latest_controls_are_kept():
     cohorts = Cohorts()
     for row in range(SCORES_WAITING + 100):
         delta = 0.0 if row < 100 else -0.1
-        cohorts.add_control(row, scored("1", "1", confidence_delta=delta), GATE)
+        cohorts.add_control(row, scored("1", "1", confidence_delta=delta), GATE, 0)
     for row in range(1000, 1000 + SCORES_WAITING + 50):
         cohorts.add_canary(row, scored("1", "2", confidence_delta=-0.1), GATE, 0)
     (found,) = cohorts.differences()
@@ -122,18 +126,18 @@ def test_golden_accuracy_is_compared_on_the_same_device():
     assert found.e_value > 1000
 
 
-def test_a_device_above_a_limit_is_counted_by_what_it_said_last():
+def test_a_device_above_a_limit_is_counted_by_all_its_requests():
     cohorts = Cohorts()
-    slow = replace(telemetry(100, 0.9, 150_000), memory_mib=60, errors=10)
+    slow = replace(telemetry(100, 0.9, 150_000), memory_mib=60, errors=20)
     cohorts.add_canary(1, slow, GATE, 64)
-    seen = cohorts.limits()
+    seen = limits(cohorts)
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 0, 1, 1)
     cohorts.add_canary(1, slow, GATE, 64)  # its first report may be that of the warm-up
-    cohorts.add_canary(2, replace(slow, requests=5), GATE, 64)  # too few scores
-    seen = cohorts.limits()
+    cohorts.add_canary(2, replace(slow, requests=5), GATE, 64)  # too few requests
+    seen = limits(cohorts)
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 1, 1, 1)
-    cohorts.add_canary(1, telemetry(100, 0.9, 1000), GATE, 64)
-    seen = cohorts.limits()
+    cohorts.add_canary(1, telemetry(1000, 0.9, 1000), GATE, 64)  # 41 of 1,200 failed
+    seen = limits(cohorts)
     assert (seen.devices, seen.latency, seen.request_errors, seen.memory) == (1, 0, 0, 0)
 
 
@@ -145,9 +149,9 @@ def test_the_warm_up_of_a_release_is_not_above_the_limit_of_latency():
     rows = np.arange(5)
     for report in (cold, warm):
         cohorts.add_canaries(rows, report, GATE, 64)
-        assert (cohorts.limits().devices, cohorts.limits().latency) == (5, 0)
+        assert (limits(cohorts).devices, limits(cohorts).latency) == (5, 0)
     cohorts.add_canaries(rows, cold, GATE, 64)
-    assert cohorts.limits().latency == 5
+    assert limits(cohorts).latency == 5
 
 
 def test_one_device_that_claims_a_million_scores_does_not_make_the_mean():
@@ -277,7 +281,7 @@ def test_heavy_tails_of_traffic_are_no_fall() -> None:
                 old, new = (draw.paretovariate(1.1) for _ in range(2))
                 said = scored(was, now, request_rate_change=(new - old) / max(new, old))
                 if was == now:
-                    cohorts.add_control(place, said, gate)
+                    cohorts.add_control(place, said, gate, 0)
                 else:
                     cohorts.add_canary(place, said, gate, 0)
         (found,) = cohorts.differences()
@@ -372,7 +376,7 @@ def test_the_bets_on_neighbours_go_on_too():
         cohorts.neighbours.add(row, other, GATE, None)
         cohorts.neighbours.add(100 + row, switched, GATE, Switch(model="m", release="2"))
     resumed = Cohorts()
-    resumed.resume(cohorts.stored_bets(), GATE)
+    resumed.resume(cohorts.stored_bets(), {}, GATE)
     assert resumed.differences() == cohorts.differences() != ()
     assert resumed.stored_bets() == cohorts.stored_bets()
 

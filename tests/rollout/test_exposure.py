@@ -66,9 +66,8 @@ def test_too_many_are_missing_when_chance_at_the_limit_seldom_takes_so_many():
 
 
 def test_suspicion_is_evidence_that_leans_against_the_release():
-    gate = GateSpec(max_error_rate=0.05)
-    assert not suspicious(gate, bad=0, size=0)
-    assert not suspicious(gate, bad=1, size=10)
-    assert suspicious(gate, bad=2, size=10)
-    assert not suspicious(gate, bad=30, size=1000)
-    assert suspicious(gate, bad=80, size=1000)
+    assert not suspicious(0.05, bad=0, size=0)
+    assert not suspicious(0.05, bad=1, size=10)
+    assert suspicious(0.05, bad=2, size=10)
+    assert not suspicious(0.05, bad=30, size=1000)
+    assert suspicious(0.05, bad=80, size=1000)

@@ -5,6 +5,7 @@ import pytest
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout import plan
+from edgefleet.rollout.earlier import Earlier
 from edgefleet.rollout.lifecycle import step, table
 from edgefleet.rollout.lifecycle.step import Halted, Paused, RevertCompleted, RevertRequested
 from support.plans import START, spec
@@ -45,8 +46,9 @@ def test_the_drawing_shows_each_transition_once():
 @pytest.mark.parametrize("event", [Paused(), RevertRequested(), RevertCompleted()])
 def test_a_step_that_the_table_does_not_have_is_refused(event: step.Event):
     state = plan.planned(
-        spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START, adds=0, had_model=0
-    )
+        spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START, adds=0, had_model=0,
+        earlier=Earlier(),
+    )  # fmt: skip
     with pytest.raises(OperatorError) as caught:
         step.step(state, event, START)
     assert caught.value.code == "verb_not_now"
@@ -54,8 +56,9 @@ def test_a_step_that_the_table_does_not_have_is_refused(event: step.Event):
 
 def test_a_step_leaves_the_state_before_it_as_it_was():
     state = plan.planned(
-        spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START, adds=0, had_model=0
-    )
+        spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START, adds=0, had_model=0,
+        earlier=Earlier(),
+    )  # fmt: skip
     after, audit = step.step(state, Halted(), START + 5)
     assert (state.status, after.status) == (Status.PLANNED, Status.HALTED)
     assert (after.generation, after.revision, after.since) == (1, 1, START + 5)

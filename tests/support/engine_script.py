@@ -13,7 +13,7 @@ import click
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.rollout.options import knob_options, spec_of
-from edgefleet.cli.rollout.render import added, rollout_lines
+from edgefleet.cli.rollout.render import WARNINGS, added, rollout_lines
 from edgefleet.cli.values import DURATION, duration
 from edgefleet.cli.wait_report import wait_lines
 from edgefleet.protocol.device import ModelReport, OutcomeKind
@@ -192,6 +192,7 @@ class Session:
             f"{view.id} planned: {view.model} {view.release}, waves: {waves}",
             *([f"adds {added(view.model, view.adds, view.had_model)}"] if view.adds else []),
             *([f"left out: {left_out}"] if left_out else []),
+            *(f"warning: {wait.text}" for wait in view.why.waits if wait.code in WARNINGS),
         ]
 
     def _command(self, verb: Verb) -> Callable[[list[str]], list[str]]:

@@ -29,6 +29,7 @@ ENDED_ATTEMPTS: Final = 16  # remembered, so that no failed offer is accepted ag
 # A trial.
 MAX_ERROR_RATIO: Final = 0.05
 ERROR_MIN_REQUESTS: Final = 10  # before the error ratio is judged
+ERROR_ALPHA: Final = 1e-3  # how often a trial fails at this ratio by chance
 MISSED_PROBES: Final = 3  # in a row; then serving counts as crashed
 TRIAL_STRETCH: Final = 4.0  # a trial fails after this many confirm times (and the slack)
 TRIAL_SLACK_S: Final = 30.0

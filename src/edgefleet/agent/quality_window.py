@@ -115,6 +115,8 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
         input_drift=_variation(before.sketches.inputs, after.sketches.inputs),
         request_rate_change=_rate_change(before, after),
         switched=after.switched,
+        latency_us_p95=round(new_us) if new_us > 0 else None,
+        error_rate=min(1.0, after.errors / after.requests),
     )
 
 

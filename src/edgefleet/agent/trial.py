@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.agent import limits, load
+from edgefleet.agent import error_rate, limits, load
 from edgefleet.agent import quality_window as window
 from edgefleet.agent.state import Attempt, LoadMark, Mark, Neighbour, Watch
 from edgefleet.agent.typed_replace import replace
@@ -83,11 +83,11 @@ def judge(
     """Judge one probe of the serving process.
 
     The release is Sick if its worker ended; if the process answers MISSED_PROBES times in a row
-    without it; if its error ratio is above MAX_ERROR_RATIO; or if its mean top score is below that
-    of the previous release on this device by more than ``quality.max_confidence_drop``. The last
-    needs ``quality.min_requests`` scores of both releases. It is also Sick if another model on the
-    device has more errors or far higher latencies than before the trial, and the CPU that the
-    release uses is the cause.
+    without it; if its error ratio is above MAX_ERROR_RATIO (see ``error_rate``); or if its mean top
+    score is below that of the previous release on this device by more than
+    ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both
+    releases. It is also Sick if another model on the device has more errors or far higher latencies
+    than before the trial, and the CPU that the release uses is the cause.
 
     The end of the serving process is not the fault of the release, which runs in a worker: it is
     Interrupted, and watched anew once it is served again.
@@ -132,7 +132,7 @@ def _never_healthy(attempt: Attempt, watch: Watch, now: float) -> Sick | None:
 def _errors(watch: Watch, status: ModelStatus) -> Sick | None:
     requests = status.stats.requests - watch.start.stats.requests
     errors = status.stats.errors - watch.start.stats.errors
-    if requests >= limits.ERROR_MIN_REQUESTS and errors > limits.MAX_ERROR_RATIO * requests:
+    if error_rate.is_too_high(errors, requests):
         return Sick(
             Reason.ERRORS,
             f"{errors} of {requests} requests failed; {limits.MAX_ERROR_RATIO:.0%} are allowed.",

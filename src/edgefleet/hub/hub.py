@@ -66,6 +66,7 @@ from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.runs import Runs, parse_runs
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.plan_fleet import compose
+from edgefleet.rollout.why.baseline import warnings
 
 OpenStore = Callable[[Path], SqliteStore]
 
@@ -269,7 +270,7 @@ class Hub:
     def plan_fleet(self, spec: RolloutSpec) -> PlanFleet:
         """Check a plan as ``plan`` does, and count the devices it covers. Raises OperatorError."""
         now = self.clock.now()
-        self._engine.plan(spec, rollout_id="none", salt=0, now=now)
+        state = self._engine.plan(spec, rollout_id="none", salt=0, now=now)
         manifest = self.registry.release(spec.model, spec.release).manifest
         return compose(
             self._engine.fleet,
@@ -278,6 +279,7 @@ class Hub:
             self._engine.without_room(spec),
             interval_s=self.settings.interval_s,
             now=now,
+            warnings=warnings(state),
         )
 
     async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:

@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Meta
 
 from edgefleet.base.limits import MODELS_PER_DEVICE, NAME_CHARS
-from edgefleet.protocol.bins import upper_edge_us
 from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
 
@@ -177,6 +176,8 @@ class Scores(Wire, frozen=True, kw_only=True):
     class_drift: Share | None = None  # total variation of the two histograms
     input_drift: Share | None = None
     request_rate_change: Annotated[float, Meta(ge=-1, le=1)] | None = None  # of the larger rate
+    latency_us_p95: Count | None = None  # of the last window
+    error_rate: Share | None = None  # of the last window
     switched: Switch | None = None
 
 
@@ -184,7 +185,8 @@ class Telemetry(Wire, frozen=True, kw_only=True):
     """Serving figures of one release since the last acknowledged check-in.
 
     ``model`` is None from an agent of protocol 2, which has one model. Old agents send no
-    ``sketches`` and no ``scores``.
+    ``sketches`` and no ``scores``. ``latency_us_p95`` is that since the release was loaded, its
+    warm-up included.
     """
 
     release: Name
@@ -198,20 +200,6 @@ class Telemetry(Wire, frozen=True, kw_only=True):
     sketches: Sketches | None = None
     scores: Scores | None = None
     model: Name | None = None
-
-    @property
-    def p95_us(self) -> int:
-        """The 95th percentile of latency in this report, in microseconds.
-
-        ``latency_us_p95`` is that since the release was loaded, its warm-up included.
-        """
-        counts = self.sketches.latency if self.sketches is not None else {}
-        wanted, counted = 0.95 * sum(counts.values()), 0
-        for bucket in sorted(counts):
-            counted += counts[bucket]
-            if counts[bucket] and counted >= wanted:
-                return upper_edge_us(bucket)
-        return self.latency_us_p95
 
 
 class Phase(StrEnum):

@@ -8,8 +8,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Protocol
 
+from edgefleet.protocol.bins import LATENCY_BUCKETS, lower_edge_us
 from edgefleet.protocol.device import Outcome, Reason, Scores, Telemetry
 from edgefleet.protocol.wire import Wire
 
@@ -158,13 +160,25 @@ class LimitMetric(Metric):
     """A figure of each device against an absolute limit.
 
     At most ``max_error_rate`` of the devices may exceed it. ``counter`` is the field of
-    ``LimitCounts``. ``exceeds`` gets the report, the limit and the memory limit in MiB. With
-    ``needs_warmth`` the first report of a device after its switch does not exceed it.
+    ``LimitCounts``. ``counted`` returns the requests of a report that count, and the bad ones of
+    them: they are summed over all reports of a device. ``tail`` is the share of requests that may
+    be bad; None: the limit of the plan is this share. ``exceeds`` decides on one report, where
+    requests are not counted; it gets the report, the limit and the memory limit in MiB.
+    ``windows`` returns the figure before and after a switch, in the unit of the limit. With
+    ``needs_warmth`` the first report of a device after its switch does not count.
     """
 
     counter: str
     exceeds: Callable[[Telemetry, float, int], bool]
+    counted: Callable[[Telemetry, float], tuple[int, int] | None] | None = None
+    tail: float | None = None
+    windows: Callable[[Scores], tuple[float, float] | None] | None = None
+    figure: Figure | None = None  # of a whole cohort
     needs_warmth: bool = False  # the first report after a switch does not count
+
+    def share(self, gate: Bounds) -> float:
+        """The share of a device's requests that may be bad."""
+        return self.allowed(gate) if self.tail is None else self.tail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,8 +227,7 @@ _SILENT_RATE: Final = Bound(
 )  # fmt: skip
 _LATENCY_P95: Final = Bound(
     "max_latency_p95_ms", Unit.MILLISECONDS,
-    "Largest p95 of the requests on a device. The value before the rollout "
-    "does not count.",
+    "Largest p95 of the requests on a device, if the previous release keeps it.",
     high=math.inf, wanted="milliseconds, 0 or more",
 )  # fmt: skip
 _LATENCY_INCREASE: Final = Bound(
@@ -223,11 +236,13 @@ _LATENCY_INCREASE: Final = Bound(
     high=100.0, wanted="0 or more (0.1 is 10 %)",
 )  # fmt: skip
 _REQUEST_ERROR_RATE: Final = Bound(
-    "max_request_error_rate", Unit.SHARE, "Share of the requests on a device that may fail.",
+    "max_request_error_rate", Unit.SHARE,
+    "Share of the requests on a device that may fail, if the previous release keeps it.",
 )  # fmt: skip
 _MEMORY: Final = Bound(
     "max_memory_percent", Unit.PERCENT,
-    "Largest share of the variant's memory limit that a device may use.",
+    "Largest share of the variant's memory limit that a device may use, if the previous release "
+    "keeps it.",
     high=math.inf, wanted="percent, 0 or more",
 )  # fmt: skip
 _ACCURACY_DROP: Final = Bound(
@@ -369,13 +384,54 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
     ),
 )  # fmt: skip
 
+
+def _slow(report: Telemetry, allowed_ms: float) -> tuple[int, int] | None:
+    """The requests of known duration, and those slower than ``allowed_ms``."""
+    counts = {} if report.sketches is None else report.sketches.latency
+    if not counts:
+        return None
+    first = _first_slow(allowed_ms)
+    slow = 0
+    for place, count in counts.items():
+        if place >= first:
+            slow += count
+    return sum(counts.values()), slow
+
+
+@lru_cache(maxsize=64)
+def _first_slow(allowed_ms: float) -> int:
+    """The first bucket of durations that are all above ``allowed_ms``."""
+    places = range(LATENCY_BUCKETS)
+    return next((one for one in places if lower_edge_us(one) >= allowed_ms * 1_000), len(places))
+
+
+def _p95_windows(scores: Scores) -> tuple[float, float] | None:
+    """p95 before and after the switch, in milliseconds."""
+    if scores.latency_us_p95 is None or scores.latency_log_ratio is None:
+        return None
+    after_ms = scores.latency_us_p95 / 1_000
+    return after_ms / math.exp(scores.latency_log_ratio), after_ms
+
+
+def _error_windows(scores: Scores) -> tuple[float, float] | None:
+    """The shares of failed requests before and after the switch."""
+    if scores.error_rate is None or scores.error_rate_delta is None:
+        return None
+    return scores.error_rate - scores.error_rate_delta, scores.error_rate
+
+
 LIMITS: Final[tuple[LimitMetric, ...]] = (
     LimitMetric(
         key="latency_limit", label="Latency, p95", unit=Unit.MILLISECONDS, bound=_LATENCY_P95,
         reason="latency", source="telemetry", counter="latency",
         sentence=_ABOVE + "a 95th percentile of latency above {allowed}" + _ABOVE_SHARE,
         meaning="too many devices have a p95 above `max_latency_p95_ms`",
-        exceeds=lambda report, allowed, _: report.p95_us > allowed * 1_000,
+        exceeds=lambda report, allowed, _: report.latency_us_p95 > allowed * 1_000,
+        counted=_slow, tail=0.05, windows=_p95_windows,
+        figure=Figure(
+            Unit.MILLISECONDS,
+            lambda side: None if side.latency_us_p95 is None else side.latency_us_p95 / 1_000,
+        ),
         needs_warmth=True,
     ),
     LimitMetric(
@@ -385,6 +441,9 @@ LIMITS: Final[tuple[LimitMetric, ...]] = (
         sentence=_ABOVE + "more than {allowed} failed requests" + _ABOVE_SHARE,
         meaning="too many devices have a share of failed requests above `max_request_error_rate`",
         exceeds=lambda report, allowed, _: report.errors > allowed * report.requests,
+        counted=lambda report, _: (report.requests, min(report.errors, report.requests)),
+        windows=_error_windows,
+        figure=Figure(Unit.SHARE, lambda side: side.error_share),
     ),
     LimitMetric(
         key="memory_limit", label="Memory", unit=Unit.PERCENT, bound=_MEMORY,

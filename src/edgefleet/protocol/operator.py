@@ -162,7 +162,8 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     ``had_model`` those that do. ``memory_mib`` is what the release may use on a device, by
     the profile of the selected devices. ``replaced`` counts the devices that run another release of
     the model now, by release, and ``beside`` those that run other models, by model and release
-    ("detector 3"). The release displaces none of these other models.
+    ("detector 3"). The release displaces none of these other models. ``warnings`` are sentences on
+    limits that the releases before were above.
     """
 
     at: float
@@ -175,6 +176,7 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     memory_mib: dict[str, int] = msgspec.field(default_factory=dict)
     replaced: dict[str, int] = msgspec.field(default_factory=dict)
     beside: dict[str, int] = msgspec.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class HistoryPoint(Wire, frozen=True, kw_only=True):

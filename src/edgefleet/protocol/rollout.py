@@ -234,13 +234,55 @@ class Difference(Wire, frozen=True, kw_only=True):
     neighbour: str = ""
 
 
-class LimitCounts(Wire, frozen=True, kw_only=True):
-    """Canary devices above each absolute limit, of ``devices`` with enough data."""
+class LimitSide(Wire, frozen=True, kw_only=True):
+    """Devices above each absolute limit, of ``devices`` with enough data."""
 
     devices: int = 0
     latency: int = 0
     request_errors: int = 0
     memory: int = 0
+
+
+class LimitPairs(Wire, frozen=True, kw_only=True):
+    """Devices whose windows before and after the switch were compared with a limit.
+
+    ``worse`` of ``pairs`` were above it only after the switch, ``better`` only before.
+    """
+
+    pairs: int = 0
+    worse: int = 0
+    better: int = 0
+
+
+class LimitCounts(LimitSide, frozen=True, kw_only=True):
+    """Canary devices above each absolute limit, and what ran before them.
+
+    ``pairs`` are by metric and round: the 1st, 2nd, 4th, ... window after a switch.
+    """
+
+    has_previous: bool = False  # the release replaces another one
+    control: LimitSide = LimitSide()
+    pairs: dict[str, tuple[LimitPairs, ...]] = msgspec.field(default_factory=dict)
+
+
+class Baseline(Wire, frozen=True, kw_only=True):
+    """The figures of the previous release in its own rollout, as far as they were measured."""
+
+    release: str
+    figures: Cohort = Cohort()
+
+
+class History(Wire, frozen=True, kw_only=True):
+    """The failures of earlier releases of the model that stood, on devices of the rollout.
+
+    ``bad`` of ``size`` devices failed in the last ``rollouts``. ``allowed`` is the failure rate
+    that is allowed because of them: more than the plan allows, at most twice as much.
+    """
+
+    bad: int
+    size: int
+    rollouts: tuple[str, ...]
+    allowed: float
 
 
 class Boundary(Wire, frozen=True, kw_only=True):
@@ -377,6 +419,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     looked: int = 0  # finished devices at the last of them
     boundary: Boundary | None = None  # None: the fleet is not small
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    history: History | None = None  # None: earlier releases do not lift the limit of failures
     errors: Rate = Rate()
     silence: Rate = Rate()
     late: LateFailures = LateFailures()

@@ -49,6 +49,8 @@ class WaitCode(StrEnum):
     BAKE = "bake"  # all waves passed; the release is still judged and can be rolled back
     BAKE_ALERT = "bake_alert"  # requests go wrong after the last wave; nothing is rolled back
     HOLDBACK = "holdback"  # the device keeps the previous release as control until the bake ends
+    BASELINE = "baseline"  # the previous release is above a limit already
+    HISTORY = "history"  # earlier releases failed more often than the plan allows
     AGAIN = "again"  # the release was taken back before; a person gave it a second chance
 
 
@@ -104,6 +106,8 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.BAKE: _BY_ITSELF,
         WaitCode.BAKE_ALERT: WaitKind(needs_a_person=True),
         WaitCode.HOLDBACK: _BY_ITSELF,
+        WaitCode.BASELINE: _BY_ITSELF,
+        WaitCode.HISTORY: _BY_ITSELF,
         WaitCode.AGAIN: _BY_ITSELF,
     }
 )

@@ -49,11 +49,7 @@ class PublishedRelease:
     manifest: ReleaseManifest
     manifest_sha256: str
     number: int  # in the fleet's columns
-
-    def memory_limit_mib(self, profile: str) -> int:
-        """The memory limit of the variant for ``profile``, in MiB. 0 if there is no variant."""
-        limits = (one.memory_limit_mib for one in self.manifest.variants if one.profile == profile)
-        return next(limits, 0)
+    memory_mib: Mapping[str, int]  # the memory limit of each variant, by profile
 
 
 class Position(NamedTuple):
@@ -148,7 +144,7 @@ class ActiveRollout:
             self.taken = TakenParts(state.taken_back, self.ledger, self.scope.label_values)
         self.tally.arrange(self.taken)
         self.set_aside.arrange(self.taken, state.outages)
-        self.late.arrange(state.spec.gate, self.set_aside.parts)
+        self.late.arrange(state.failures_allowed, self.set_aside.parts)
         wave = state.open_wave
         self._enrolled = (wave.rows or 0) if wave is not None else 0
         opened = () if state.wave is None else state.waves[: state.wave + 1]

@@ -178,7 +178,7 @@ def find_boundary(
         return None
     plans = tuple(small_fleet.Plan(*each) for each in state.sizes)
     alpha = alphas.FAILURES.alpha(spec) + alphas.ENDS.alpha(spec)
-    needed = small_fleet.boundary(plans, spec.max_error_rate, alpha)
+    needed = small_fleet.boundary(plans, state.failures_allowed, alpha)
 
     def are_out(rows: Rows) -> Mask:
         out = active.set_aside.parts.all_have(rows)
@@ -226,13 +226,14 @@ def _evidence(
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=_reasons(active, len(silent)),
+        history=active.state.history,
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
         late=active.late.failures(silent),
         classes=_classes(active, silent),
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
-        limits=active.cohorts.limits(),
+        limits=active.cohorts.limits(has_previous=active.state.previous is not None),
     )
     return gate.weigh(counted, active.state.spec.gate)
 
@@ -269,6 +270,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=_reasons(active, silent),
+        history=active.state.history,
         canary=judged.canary,
         control=judged.control,
         late=judged.late,
@@ -342,10 +344,8 @@ def _judged_rows(active: ActiveRollout, standing: DeviceStanding) -> Rows:
 
 def _classes(active: ActiveRollout, silent: Rows) -> tuple[ClassRate, ...]:
     """The classes with the strongest evidence against the release."""
-    limit = active.state.spec.gate.max_error_rate
-    return class_test.worst_of(
-        active.tally.classes_begun(silent, active.set_aside.failed), limit, CLASSES_SHOWN
-    )
+    counted = active.tally.classes_begun(silent, active.set_aside.failed)
+    return class_test.worst_of(counted, active.state.failures_allowed, CLASSES_SHOWN)
 
 
 def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float) -> PendingReverts:

@@ -26,6 +26,7 @@ from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.earlier import find_earlier
 from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
@@ -85,7 +86,9 @@ class Engine:
         number = self.fleet.models.release_id(*key)
         self.fleet.models.forget_digests()
         self.fleet.facts_version += 1  # an agent with one model may run another one
-        self._releases[key] = PublishedRelease(manifest, manifest_sha256, number)
+        self._releases[key] = PublishedRelease(
+            manifest, manifest_sha256, number, limits_of(manifest)
+        )
         self._fleet_wide.memory.add_release(number, limits_of(manifest))
 
     def load(self, state: RolloutState) -> None:
@@ -97,7 +100,7 @@ class Engine:
         ledger = Ledger(len(state.waves), course_of(state))
         active = ActiveRollout(state, release, scope, ledger, reservations)
         if state.status in OPEN or state.is_baking:
-            active.cohorts.resume(state.bets, state.spec.gate)
+            active.cohorts.resume(state.bets, state.limit_pairs, state.spec.gate)
         self._rollouts[state.id] = active
         open_candidates(
             active, self.fleet, allowed(active, state.created_at), self._fleet_wide.budgets
@@ -150,6 +153,7 @@ class Engine:
             adds=adds,
             had_model=had_model,
             classes=classes_of(scope, self.fleet, spec.gate.classes),
+            earlier=find_earlier(spec, self._newest_first(), scope.eligible_rows(), previous),
             now=created_at,
         )
 

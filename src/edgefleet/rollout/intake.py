@@ -5,13 +5,14 @@ called for each row in order. tests/rollout/test_batch.py
 compares the results.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.rollout import GateSpec
 from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.evidence.ledger import DeviceStanding
@@ -21,6 +22,8 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import JUDGED
 
 Standings = npt.NDArray[np.uint8]
+_AddOne = Callable[[int, Telemetry, GateSpec, int], None]
+_AddAll = Callable[[Rows, Telemetry, GateSpec, int], None]
 
 # Bound once, as reports ask for them: Python 3.11 takes 0.2 us to find a member in its class.
 _TRIAL: Final = DeviceStanding.TRIAL
@@ -147,15 +150,15 @@ class Intake:
                     self._add_neighbour(active, row, telemetry)
                 continue
             took = active.ledger.standing(row) is not _NONE
+            add: _AddOne
             if telemetry.release == state.spec.release and took:
-                active.cohorts.add_canary(
-                    row,
-                    telemetry,
-                    state.spec.gate,
-                    active.release.memory_limit_mib(self._fleet.profile(row)),
-                )
+                add = active.cohorts.add_canary
             elif telemetry.release == state.previous and not took:
-                active.cohorts.add_control(row, telemetry, state.spec.gate)
+                add = active.cohorts.add_control
+            else:
+                continue
+            memory_mib = active.release.memory_mib.get(self._fleet.profile(row), 0)
+            add(row, telemetry, state.spec.gate, memory_mib)
 
     def add_telemetry_all(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
         """``add_telemetry`` for many devices."""
@@ -172,9 +175,9 @@ class Intake:
             eligible = eligible[self._all_of(active.model, eligible, telemetry)]
             took = active.ledger.standings(eligible) != _NONE
             if telemetry.release == state.spec.release:
-                self._record_canaries(active, eligible[took], telemetry)
+                self._by_profile(active, eligible[took], telemetry, active.cohorts.add_canaries)
             elif telemetry.release == state.previous and not took.all():
-                active.cohorts.add_controls(eligible[~took], telemetry, state.spec.gate)
+                self._by_profile(active, eligible[~took], telemetry, active.cohorts.add_controls)
 
     def _add_to_window(self, active: ActiveRollout, row: int, telemetry: Telemetry) -> None:
         """Add figures to the open window of a rollout that is watched after its last wave."""
@@ -203,13 +206,14 @@ class Intake:
         for row in mine.tolist():
             window.add(row, telemetry, bake.limit_us, is_control=is_control)
 
-    def _record_canaries(self, active: ActiveRollout, rows: Rows, telemetry: Telemetry) -> None:
-        """Add canaries profile by profile: each variant has its own memory limit."""
+    def _by_profile(
+        self, active: ActiveRollout, rows: Rows, telemetry: Telemetry, add: _AddAll
+    ) -> None:
+        """Add figures profile by profile: each variant has its own memory limit."""
         kits = self._fleet.kit_ids[rows]
         for number in np.unique(kits).tolist():
-            limit_mib = active.release.memory_limit_mib(self._fleet.kit(number).profile)
-            mine = rows[kits == number]
-            active.cohorts.add_canaries(mine, telemetry, active.state.spec.gate, limit_mib)
+            limit_mib = active.release.memory_mib.get(self._fleet.kit(number).profile, 0)
+            add(rows[kits == number], telemetry, active.state.spec.gate, limit_mib)
 
     def _add_neighbour(self, active: ActiveRollout, row: int, telemetry: Telemetry) -> None:
         """Add figures of another model of the device, for an agent that names it."""

@@ -138,5 +138,7 @@ def bets_to_store(active: ActiveRollout, now: float) -> steps.BetsStored | None:
     is_judged = state.status in JUDGED or state.is_baking
     if not is_judged or abs(now - state.bets_at) < BETS_STORED_S:
         return None
-    bets = active.cohorts.stored_bets()
-    return None if bets == state.bets else steps.BetsStored(bets=bets)
+    bets, pairs = active.cohorts.stored_bets(), active.cohorts.stored_pairs()
+    if bets == state.bets and pairs == state.limit_pairs:
+        return None
+    return steps.BetsStored(bets=bets, limit_pairs=pairs)

@@ -126,9 +126,8 @@ def _without(
     silent = np.intersect1d(mine, observed.silent, assume_unique=True)
     others = np.setdiff1d(observed.silent, mine, assume_unique=True)
     trial = int(np.count_nonzero(standings == DeviceStanding.TRIAL)) - len(silent)
-    late = active.set_aside.late_without(
-        active.state.spec.gate, Part(key=site.key, value=site.value)
-    )
+    limit, part = active.state.failures_allowed, Part(key=site.key, value=site.value)
+    late = active.set_aside.late_without(limit, part)
     return replace(
         evidence,
         failed=evidence.failed - site.bad,

@@ -13,6 +13,7 @@ from edgefleet.rollout.constraints.approval import check_approval
 from edgefleet.rollout.constraints.label_budget import check_budgets
 from edgefleet.rollout.constraints.pace import check_pace
 from edgefleet.rollout.desired import Desired
+from edgefleet.rollout.earlier import Earlier
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -324,6 +325,7 @@ def planned(
     previous: str | None,
     adds: int,
     had_model: int,
+    earlier: Earlier,
     now: float,
     classes: tuple[DeviceClass, ...] = (),
 ) -> RolloutState:
@@ -336,6 +338,8 @@ def planned(
         adds=adds,
         had_model=had_model,
         classes=classes,
+        history=earlier.history,
+        baseline=earlier.baseline,
         status=Status.PLANNED,
         reason="planned",
         text="Planned and not started.",

@@ -33,12 +33,13 @@ def compose(
     *,
     interval_s: float,
     now: float,
+    warnings: tuple[str, ...] = (),
 ) -> PlanFleet:
     """Group the devices that ``spec`` selects and ``manifest`` fits by profile and labels.
 
     Only labels that the plan uses distinguish devices. Beyond ``GROUPS`` groups, the devices of the
     smallest groups lose their labels. ``spec`` must have been checked. ``without_room``: see
-    ``Engine.without_room``.
+    ``Engine.without_room``. ``warnings`` are those of ``why.baseline``.
     """
     rows = np.flatnonzero(fleet.selected(parse(spec.selector)))
     variants = variants_of(manifest)
@@ -78,6 +79,7 @@ def compose(
         memory_mib=_limits(fleet, rows, manifest),
         replaced=replaced,
         beside=beside,
+        warnings=warnings,
     )
 
 

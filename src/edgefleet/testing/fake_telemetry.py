@@ -14,6 +14,7 @@ from edgefleet.protocol.device import Scores, Sketches, Telemetry
 from edgefleet.testing.behaviour import Behaviour
 
 _CLASSES: Final = 10
+_SLOW: Final = 0.1  # share of requests as slow as the 95th percentile
 
 
 def telemetry(
@@ -41,12 +42,14 @@ def telemetry(
             confidence_delta=now.confidence - was.confidence,
             class_drift=abs(now.drift - was.drift),
             input_drift=0.0,
+            latency_us_p95=now.latency_us,
+            error_rate=now.error_rate,
         ),
     )
 
 
 def _sketches(behaviour: Behaviour, served: int) -> Sketches:
-    slow = math.ceil(served * 0.06)
+    slow = math.ceil(served * _SLOW)
     usual = _bucket(behaviour.latency_us * 2 // 3)
     late = _bucket(behaviour.latency_us)
     latency = {usual: served - slow}

@@ -100,6 +100,7 @@ def trial_lines(tried: Tried, model: str) -> list[str]:
         ("in trial", f"at most {predicted.most_in_trial} at once (ceiling {predicted.ceiling})"),
         ("takes", _takes(predicted)),
         ("ends", f"{predicted.ends}: {predicted.text}"),
+        *(("warning", text) for text in found.warnings),
     ]
     if predicted.simulated < predicted.devices:
         rows.append(("simulated", f"{predicted.simulated} devices, in the same proportions"))

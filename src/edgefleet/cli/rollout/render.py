@@ -17,8 +17,12 @@ from edgefleet.protocol.rollout import (
     Status,
     WaveView,
 )
+from edgefleet.protocol.why import WaitCode
 
 BAR_CHARS: Final = 40
+WARNINGS: Final = frozenset({WaitCode.BASELINE, WaitCode.HISTORY})
+"""Waits that block nothing, and say which limits of the plan may not mean what they say."""
+
 _OPTIONAL: Final = frozenset(
     {
         "adds",
@@ -70,6 +74,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
             ("bake", _bake(view)),
             *(_window(one) for one in (view.bake.shares if view.bake is not None else ())),
             ("failures", ", ".join(f"{name} {n}" for name, n in evidence.reasons.items())),
+            *(("warning", wait.text) for wait in view.why.waits if wait.code in WARNINGS),
             ("why", view.why.line),
         )
         if row[1] or row[0] not in _OPTIONAL

@@ -339,4 +339,4 @@ def _is_suspicious(active: ActiveRollout) -> bool:
     tally = active.tally
     bad = tally.count(_FAILED) + tally.count(_REFUSED)
     size = bad + tally.count(_HEALTHY)
-    return bool(bad) and exposure.suspicious(active.state.spec.gate, bad=bad, size=size)
+    return bool(bad) and exposure.suspicious(active.state.failures_allowed, bad=bad, size=size)

@@ -67,9 +67,8 @@ def handful(spec: ExposureSpec, devices: int) -> int:
     return max(1, few, ceiling(spec, devices) // 10)
 
 
-def suspicious(spec: GateSpec, *, bad: int, size: int) -> bool:
-    """True if ``bad`` of ``size`` finished devices are evidence against the release."""
-    limit = spec.max_error_rate
+def suspicious(limit: float, *, bad: int, size: int) -> bool:
+    """True if ``bad`` of ``size`` finished devices are evidence for a rate above ``limit``."""
     # The log evidence is never positive at a rate up to the limit, so the cheap test comes first.
     return bad > limit * size and log_rate_evidence(bad, size, limit) > 0
 

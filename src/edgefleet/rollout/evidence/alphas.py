@@ -50,10 +50,11 @@ CHANGES_SHARE: Final = AlphaShare(
 BAKE: Final = AlphaShare(
     "bake", "request errors and latency by windows of time in the bake, divided between them", 0.2
 )
+HISTORY: Final = AlphaShare("history", "the limit of failures, where earlier releases lift it", 0.4)
 CUSTOM: Final = AlphaShare("custom", "a custom gate that returns an e-value", 0.1)
 
 SHARES: Final = (
-    FAILURES, LATE, ENDS, CLASSES, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE, CUSTOM,
+    FAILURES, LATE, ENDS, CLASSES, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE, HISTORY, CUSTOM,
 )  # fmt: skip
 """Every test, in the order in which the documentation names them."""
 

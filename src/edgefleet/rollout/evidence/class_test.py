@@ -81,7 +81,7 @@ def failed_class(evidence: Evidence, spec: GateSpec) -> ClassRate | None:
     worst = evidence.classes[0]
     bar = alphas.CLASSES.log_bar(spec, max(1, evidence.class_count))
     rate = worst.rate
-    fails = log_class_evidence(rate.bad, rate.size, spec.max_error_rate) >= bar
+    fails = log_class_evidence(rate.bad, rate.size, rate.allowed) >= bar
     return worst if fails else None
 
 
@@ -99,4 +99,4 @@ def fails_alone(evidence: Evidence, spec: GateSpec, found: ClassRate) -> bool:
     rest = rest_of(evidence, found)
     if rest.size < max(1, spec.min_sample):
         return False
-    return log_rate_evidence(rest.bad, rest.size, spec.max_error_rate) <= 0
+    return log_rate_evidence(rest.bad, rest.size, rest.allowed) <= 0

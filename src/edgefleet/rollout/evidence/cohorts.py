@@ -8,18 +8,17 @@ than that of any other busy device, even if the device reports more requests.
 """
 
 from array import array
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median_low
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, Telemetry
-from edgefleet.protocol.metrics import CHANGES, LIMITS
-from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts
+from edgefleet.protocol.metrics import CHANGES
+from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts, LimitPairs
+from edgefleet.rollout.evidence.device_limits import DeviceLimits, SwitchPairs
 from edgefleet.rollout.evidence.neighbours import Neighbours
 from edgefleet.rollout.evidence.pairing import (
     Pair,
@@ -37,7 +36,6 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
-    LIMIT_REQUESTS,
     SCORES_PER_DEVICE,
 )
 
@@ -47,12 +45,6 @@ _CONFIRMED: Final = tuple(
 """The changes that a device reports with its confirmation, each with its reader."""
 
 _SCORED: Final = tuple(metric for metric in CHANGES if metric.confirmed is None)
-
-_COUNTED: Final = 1  # flag of a device that was compared with the limits
-_FLAGS: Final[Mapping[str, int]] = MappingProxyType(
-    {metric.key: 2 << place for place, metric in enumerate(LIMITS)}
-)
-"""The flag of a device that exceeds the limit, for each limit of the table."""
 
 
 @dataclass(slots=True)
@@ -187,21 +179,21 @@ class Cohorts:
     neighbours: Neighbours = field(default_factory=Neighbours)
     _bets: dict[str, Bet] = field(default_factory=dict)
     _pairing: Pairing = field(default_factory=Pairing)
-    _flags: bytearray = field(default_factory=bytearray)
-    _above: dict[int, int] = field(default_factory=dict)  # flag -> devices
+    _limits: DeviceLimits = field(default_factory=DeviceLimits)
+    _control_limits: DeviceLimits = field(default_factory=DeviceLimits)
+    _switched: SwitchPairs = field(default_factory=SwitchPairs)
 
     def add_canary(
         self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
         """Add the serving figures of a device that runs the release."""
-        is_first = not self.canary.has(row)
+        is_warm = self.canary.has(row)  # the first report has the warm-up
         self.canary.add(row, telemetry)
-        if telemetry.requests >= LIMIT_REQUESTS:
-            now = _flags(telemetry, gate, memory_limit_mib, is_first=is_first)
-            self._compare_with_limits(row, now)
+        self._limits.add(row, telemetry, gate, memory_limit_mib, is_warm=is_warm)
         scores = telemetry.scores
         if scores is None or scores.to_release != telemetry.release:
             return
+        self._switched.add(row, scores, gate)
         if scores.from_release != scores.to_release:
             self._bet_on(self._pairing.add_canary(row, scores), gate)
 
@@ -213,24 +205,29 @@ class Cohorts:
             for row in rows.tolist():
                 self.add_canary(row, telemetry, gate, memory_limit_mib)
             return
-        is_first = ~self.canary.have(rows)
+        warm = self.canary.have(rows)
         self.canary.add_all(rows, telemetry)
-        if telemetry.requests >= LIMIT_REQUESTS:
-            for first in (True, False):
-                now = _flags(telemetry, gate, memory_limit_mib, is_first=first)
-                self._compare_all_with_limits(rows[is_first == first], now)
+        for is_warm in (False, True):
+            mine = rows[warm == is_warm]
+            self._limits.add_all(mine, telemetry, gate, memory_limit_mib, is_warm=is_warm)
 
-    def add_controls(self, rows: Rows, telemetry: Telemetry, gate: GateSpec) -> None:
+    def add_controls(
+        self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
         """``add_control`` for many devices that report the same."""
         if telemetry.scores is None:
             self.control.add_all(rows, telemetry)
+            self._control_limits.add_all(rows, telemetry, gate, memory_limit_mib, is_warm=True)
             return
         for row in rows.tolist():
-            self.add_control(row, telemetry, gate)
+            self.add_control(row, telemetry, gate, memory_limit_mib)
 
-    def add_control(self, row: int, telemetry: Telemetry, gate: GateSpec) -> None:
+    def add_control(
+        self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
+    ) -> None:
         """Add the serving figures of a device that runs the previous release."""
         self.control.add(row, telemetry)
+        self._control_limits.add(row, telemetry, gate, memory_limit_mib, is_warm=True)
         scores = telemetry.scores
         if scores is None or not scores.from_release == scores.to_release == telemetry.release:
             return
@@ -247,8 +244,15 @@ class Cohorts:
         """The bets that outcomes do not rebuild, to be stored."""
         return (*stored(self._bets, _SCORED), *self.neighbours.stored())
 
-    def resume(self, bets: tuple[StoredBet, ...], gate: GateSpec) -> None:
-        """Continue stored bets. To be called before the first report."""
+    def stored_pairs(self) -> dict[str, tuple[LimitPairs, ...]]:
+        """The devices that were compared with the limits before and after their switch."""
+        return self._switched.rounds()
+
+    def resume(
+        self, bets: tuple[StoredBet, ...], pairs: dict[str, tuple[LimitPairs, ...]], gate: GateSpec
+    ) -> None:
+        """Continue stored bets and pairs. To be called before the first report."""
+        self._switched = SwitchPairs(pairs)
         metrics = {metric.key: metric for metric in CHANGES}
         for found in bets:
             metric = metrics.get(found.metric)
@@ -268,45 +272,20 @@ class Cohorts:
                 found += filter(None, [self.neighbours.difference(metric)])
         return tuple(found)
 
-    def limits(self) -> LimitCounts:
-        above = self._above
-        exceeding = {metric.counter: above.get(_FLAGS[metric.key], 0) for metric in LIMITS}
-        return LimitCounts(devices=above.get(_COUNTED, 0), **exceeding)
-
-    def _compare_with_limits(self, row: int, now: int) -> None:
-        """Replace the flags of the device by those of its last report."""
-        reach(self._flags, row)
-        before = self._flags[row]
-        self._flags[row] = now
-        for flag in (_COUNTED, *_FLAGS.values()):
-            change = bool(now & flag) - bool(before & flag)
-            if change:
-                self._above[flag] = self._above.get(flag, 0) + change
-
-    def _compare_all_with_limits(self, rows: Rows, now: int) -> None:
-        if not len(rows):
-            return
-        reach(self._flags, int(rows.max()))
-        flags = np.frombuffer(self._flags, np.uint8)
-        before = flags[rows]
-        flags[rows] = now
-        for flag in (_COUNTED, *_FLAGS.values()):
-            change = len(rows) * bool(now & flag) - int(np.count_nonzero(before & flag))
-            if change:
-                self._above[flag] = self._above.get(flag, 0) + change
+    def limits(self, *, has_previous: bool) -> LimitCounts:
+        """The devices above the absolute limits. ``has_previous``: of the rollout."""
+        ours = self._limits.side()
+        return LimitCounts(
+            devices=ours.devices,
+            latency=ours.latency,
+            request_errors=ours.request_errors,
+            memory=ours.memory,
+            has_previous=has_previous,
+            control=self._control_limits.side(),
+            pairs=self._switched.rounds(),
+        )
 
     def _bet_on(self, pair: Pair | None, gate: GateSpec) -> None:
         if pair is not None:
             own = (metric for metric in CHANGES if not metric.of_neighbours)
             bet_on(self._bets, own, pair, gate)
-
-
-def _flags(telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int, *, is_first: bool) -> int:
-    """Flags of the absolute limits that a report exceeds. ``is_first``: after the switch."""
-    flags = _COUNTED
-    for metric in LIMITS:
-        if is_first and metric.needs_warmth:
-            continue
-        if metric.exceeds(telemetry, metric.allowed(gate), memory_limit_mib):
-            flags |= _FLAGS[metric.key]
-    return flags

@@ -9,17 +9,26 @@ import math
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, Unit
+from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, LimitMetric, Unit
 from edgefleet.protocol.rollout import (
     EValue,
     Evidence,
     GateSpec,
+    History,
     Judgement,
     LateFailures,
+    LimitCounts,
     Rate,
     Verdict,
 )
 from edgefleet.rollout.evidence import alphas, class_test
+from edgefleet.rollout.evidence.device_limits import (
+    above,
+    clearest,
+    control_p_value,
+    is_shared,
+    sign_evidence,
+)
 from edgefleet.rollout.evidence.sequential import (
     e_value,
     exact_p_value,
@@ -73,6 +82,8 @@ class _Sample:
     patience_over: bool
     needed: int
     interim: int  # number of the exact test that may be taken now; 0: none
+    allowed: float  # the limit of the rate
+    why_allowed: str  # the reason for a limit above that of the plan, as a sentence
 
     @property
     def rate(self) -> float:
@@ -90,9 +101,14 @@ def weigh(evidence: Evidence, spec: GateSpec) -> Evidence:
     size = bad + evidence.healthy + evidence.in_trial
     return replace(
         evidence,
-        errors=_rate(bad, size, ERRORS.allowed(spec)),
+        errors=_rate(bad, size, failures_allowed(evidence.history, spec)),
         silence=_rate(evidence.silent, size, SILENCE.allowed(spec)),
     )
+
+
+def failures_allowed(history: History | None, spec: GateSpec) -> float:
+    """The failure rate that is allowed: that of the plan, or what earlier releases lift it to."""
+    return ERRORS.allowed(spec) if history is None else history.allowed
 
 
 def judge(
@@ -105,7 +121,8 @@ def judge(
 ) -> Judgement:
     """Fail as soon as the evidence suffices; pass only if no device of the wave can still report.
 
-    Rate = (failed + refused) / (failed + refused + healthy). The rate fails the wave in two cases:
+    Rate = (failed + refused) / (failed + refused + healthy). Its limit is ``max_error_rate``, or
+    more where earlier releases failed as often (``history``). The rate fails the wave in two cases:
     its e-value reaches the bar of ``alphas`` on a sufficient sample; or the wave has ended and the
     exact test of its counts fails. In a small fleet the exact boundary takes the place of both. At
     the end of a wave, an undecided rate takes more devices; at the end of the fleet, a person
@@ -136,9 +153,9 @@ def judge(
             text += f" Moving up: {_devices(min(missing, evidence.spare))} at the next positions."
             return judged(Verdict.INCONCLUSIVE, EXTENDS, text)
         return judged(Verdict.INCONCLUSIVE, SAMPLE, text)
-    undecided = sample.rate > spec.max_error_rate
+    undecided = sample.rate > sample.allowed
     if undecided and evidence.handful:
-        return judged(Verdict.INCONCLUSIVE, EXTENDS, _extending(sample, spec))
+        return judged(Verdict.INCONCLUSIVE, EXTENDS, _extending(sample))
     if sample.waiting:
         return judged(
             Verdict.INCONCLUSIVE,
@@ -146,18 +163,18 @@ def judge(
             f"Unfinished devices of the wave, online or in trial: {sample.unfinished}.",
         )
     if undecided and evidence.remaining and not evidence.needs_approval:
-        return judged(Verdict.INCONCLUSIVE, EXTENDS, _extending(sample, spec))
-    if undecided and (evidence.remaining or _p_value(sample, spec) <= spec.ask_p):
+        return judged(Verdict.INCONCLUSIVE, EXTENDS, _extending(sample))
+    if undecided and (evidence.remaining or _p_value(sample) <= spec.ask_p):
         return judged(
             Verdict.INCONCLUSIVE,
             INCONCLUSIVE,
-            f"{_shares(sample, spec)}; too few devices for a verdict. Run "
+            f"{_shares(sample)}; too few devices for a verdict.{sample.why_allowed} Run "
             "`edgefleet rollout advance` or `edgefleet rollout revert`.",
         )
     passing_s = now - before.at if before is not None and before.reason == SOAK else 0.0
     text = f"{sample.bad} of {sample.size} devices failed.{_unjudged(evidence, spec)}"
     if undecided:
-        text = _not_distinguished(sample, spec) + _unjudged(evidence, spec)
+        text = _not_distinguished(sample) + _unjudged(evidence, spec)
     if passing_s >= spec.soak_s:
         return judged(Verdict.PASS, PASSED, text)
     text += f" The wave must pass for {spec.soak_s:g} s."
@@ -199,6 +216,8 @@ def _sample(evidence: Evidence, spec: GateSpec, opened_at: float, now: float) ->
         patience_over=patience_over,
         needed=needed,
         interim=evidence.looks + 1 if ended and grown else 0,
+        allowed=evidence.errors.allowed,
+        why_allowed=history_text(evidence.history, spec),
     )
 
 
@@ -212,27 +231,41 @@ def _wanted(evidence: Evidence, spec: GateSpec) -> int:
     return min(spec.min_sample, (evidence.planned or evidence.cut) - evidence.taken_back)
 
 
-def _p_value(sample: _Sample, spec: GateSpec) -> float:
-    return exact_p_value(sample.bad, sample.size, spec.max_error_rate)
+def _p_value(sample: _Sample) -> float:
+    return exact_p_value(sample.bad, sample.size, sample.allowed)
 
 
-def _shares(sample: _Sample, spec: GateSpec) -> str:
+def _shares(sample: _Sample) -> str:
     return (
         f"{ERRORS.unit.text(sample.rate)} of devices failed ({sample.bad} of {sample.size}), "
-        f"{ERRORS.unit.text(spec.max_error_rate)} allowed"
+        f"{ERRORS.unit.text(sample.allowed)} allowed"
     )
 
 
-def _extending(sample: _Sample, spec: GateSpec) -> str:
-    return f"{_shares(sample, spec)}; too few devices for a verdict. The wave takes more devices."
+def _extending(sample: _Sample) -> str:
+    text = "too few devices for a verdict. The wave takes more devices."
+    return f"{_shares(sample)}; {text}{sample.why_allowed}"
 
 
-def _not_distinguished(sample: _Sample, spec: GateSpec) -> str:
+def _not_distinguished(sample: _Sample) -> str:
     """The sentence of a wave that passes at the end of the fleet with a rate above the limit."""
     low, high = rate_interval(sample.bad, sample.size)
     return (
-        f"{_shares(sample, spec)}; the whole fleet cannot tell it from the limit (95 % interval "
-        f"{ERRORS.unit.text(low)} to {ERRORS.unit.text(high)})."
+        f"{_shares(sample)}; the whole fleet cannot tell it from the limit (95 % interval "
+        f"{ERRORS.unit.text(low)} to {ERRORS.unit.text(high)}).{sample.why_allowed}"
+    )
+
+
+def history_text(history: History | None, spec: GateSpec) -> str:
+    """Why more failures are allowed than the plan says, as a sentence. Empty if they are not."""
+    if history is None:
+        return ""
+    count = len(history.rollouts)
+    before = "1 release" if count == 1 else f"{count} releases"
+    return (
+        f" The plan allows {ERRORS.unit.text(ERRORS.allowed(spec))}; the last {before} that stood "
+        f"failed on {history.bad} of {history.size} devices, so up to "
+        f"{ERRORS.unit.text(history.allowed)} is not the fault of this release."
     )
 
 
@@ -256,8 +289,9 @@ def _errors(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, s
         trial=trial,
         low=ERRORS.unit.text(low),
         high=ERRORS.unit.text(high),
-        allowed=ERRORS.unit.text(ERRORS.allowed(spec)),
+        allowed=ERRORS.unit.text(sample.allowed),
     )
+    text += sample.why_allowed
     if boundary is not None:
         text += (
             f" In a fleet of {boundary.devices}, {boundary.needed} failures of the first "
@@ -268,7 +302,7 @@ def _errors(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, s
 
 def _is_refuted(evidence: Evidence, sample: _Sample, spec: GateSpec) -> bool:
     """True if the rate is above its limit by the e-value, or by the exact test at an end."""
-    if sample.rate <= spec.max_error_rate:
+    if sample.rate <= sample.allowed:
         return False
     # After the patience, no more devices are expected. The e-value accounts for a small sample.
     enough = sample.size >= sample.needed or sample.patience_over
@@ -276,7 +310,7 @@ def _is_refuted(evidence: Evidence, sample: _Sample, spec: GateSpec) -> bool:
         return True
     if not sample.interim:
         return False
-    return _p_value(sample, spec) <= share_of(sample.interim) * alphas.ENDS.alpha(spec)
+    return _p_value(sample) <= share_of(sample.interim) * alphas.ENDS.alpha(spec)
 
 
 def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:
@@ -297,15 +331,16 @@ def _late(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
     late = evidence.late
     if late.e_value <= 0 or math.log(late.e_value) < alphas.LATE.log_bar(spec):
         return None
-    return LATE_FAILURES, _cause(evidence) + late_text(late, spec)
+    text = late_text(late, evidence.errors.allowed)
+    return LATE_FAILURES, _cause(evidence) + text + history_text(evidence.history, spec)
 
 
-def late_text(late: LateFailures, spec: GateSpec) -> str:
-    """The late failures as a sentence."""
+def late_text(late: LateFailures, allowed: float) -> str:
+    """The late failures as a sentence. ``allowed`` is the limit of the failure rate."""
     when = "one after another" if late.episode_since is None else "after a pause"
     text = f"{late.bad} of {_devices(late.size)} that started {when} failed"
     text += f", after {_devices(late.before)} before them" if late.before else ""
-    return f"{text}; {ERRORS.unit.text(spec.max_error_rate)} allowed."
+    return f"{text}; {ERRORS.unit.text(allowed)} allowed."
 
 
 def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
@@ -316,7 +351,7 @@ def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | Non
     return CLASS_FAILURES, (
         f"{_cause(evidence)}{mine.bad} of the {_devices(mine.size)} with {found.name} that began "
         f"failed, {rest.bad} of the {rest.size} others; "
-        f"{ERRORS.unit.text(spec.max_error_rate)} allowed."
+        f"{ERRORS.unit.text(mine.allowed)} allowed."
     )
 
 
@@ -340,17 +375,64 @@ def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
 
 
 def _limits(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
-    devices, bar = evidence.limits.devices, alphas.limits_log_bar(spec)
     for metric in LIMITS:
-        above: int = getattr(evidence.limits, metric.counter)
-        if log_rate_evidence(above, devices, spec.max_error_rate) >= bar:
-            return metric.reason, metric.sentence.format(
-                above=above,
-                devices=devices,
-                allowed=metric.unit.text(metric.allowed(spec)),
-                share=Unit.SHARE.text(spec.max_error_rate),
-            )
+        if not _is_above(evidence.limits, metric, spec):
+            continue
+        if not _is_worse(evidence.limits, metric, spec):
+            continue
+        return metric.reason, _limit_text(evidence.limits, metric, spec)
     return None
+
+
+def _is_above(counts: LimitCounts, metric: LimitMetric, spec: GateSpec) -> bool:
+    """True if more devices exceed the limit than the plan allows."""
+    exceeding = above(counts, metric)
+    found = log_rate_evidence(exceeding, counts.devices, spec.max_error_rate)
+    return found >= alphas.limits_log_bar(spec)
+
+
+def _is_worse(counts: LimitCounts, metric: LimitMetric, spec: GateSpec) -> bool:
+    """True if the limit is exceeded more than by the release before: see ``device_limits``.
+
+    False if a release ran before, and nothing shows how often it exceeded the limit.
+    """
+    if is_shared(counts, metric):
+        return False
+    rounds = counts.pairs.get(metric.key)
+    if rounds:
+        return sign_evidence(rounds) >= alphas.limits_log_bar(spec)
+    if not counts.has_previous:
+        return True
+    return -math.log(control_p_value(counts, metric)) >= alphas.limits_log_bar(spec)
+
+
+def shared_limits(evidence: Evidence, spec: GateSpec) -> tuple[LimitMetric, ...]:
+    """The limits that too many devices exceed, which is not the fault of the release."""
+    counts = evidence.limits
+    return tuple(
+        metric
+        for metric in LIMITS
+        if _is_above(counts, metric, spec) and not _is_worse(counts, metric, spec)
+    )
+
+
+def _limit_text(counts: LimitCounts, metric: LimitMetric, spec: GateSpec) -> str:
+    text = metric.sentence.format(
+        above=above(counts, metric),
+        devices=counts.devices,
+        allowed=metric.unit.text(metric.allowed(spec)),
+        share=Unit.SHARE.text(spec.max_error_rate),
+    )
+    rounds = counts.pairs.get(metric.key)
+    if rounds:
+        pairs = clearest(rounds)
+        text += (
+            f" Of {_devices(pairs.pairs)} compared with the previous release, {pairs.worse} "
+            f"exceed the limit only now, {pairs.better} only before."
+        )
+    elif counts.control.devices:
+        text += f" In the control: {above(counts.control, metric)} of {counts.control.devices}."
+    return text
 
 
 def _rate(bad: int, size: int, allowed: float) -> Rate:

@@ -43,10 +43,10 @@ class Late:
         self._known: tuple[int, ...] = ()  # the counts of the ledger at the last look
         self._last = _Evaluation()
 
-    def arrange(self, spec: GateSpec, taken: TakenParts[Part] | None = None) -> None:
-        """Set the limit. Devices of the parts in ``taken`` count no more."""
-        if (spec.max_error_rate, taken) != (self._limit, self._taken):
-            self._limit, self._taken, self._known = spec.max_error_rate, taken, ()
+    def arrange(self, limit: float, taken: TakenParts[Part] | None = None) -> None:
+        """Set the limit of failures. Devices of the parts in ``taken`` count no more."""
+        if (limit, taken) != (self._limit, self._taken):
+            self._limit, self._taken, self._known = limit, taken, ()
 
     def update(self, silent: Rows) -> None:
         """Look anew. ``silent`` are the devices in trial that count as failed, ascending."""

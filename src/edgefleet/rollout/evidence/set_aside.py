@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet.protocol.rollout import GateSpec, Outage, Part
+from edgefleet.protocol.rollout import Outage, Part
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import AT_FAULT, DeviceStanding, Ledger
 from edgefleet.rollout.evidence.taken_parts import FindValues, TakenParts
@@ -68,10 +68,10 @@ class SetAside:
         failed = bool(self.disturbed) and self._ledger.standing(row) in _FAILED
         return failed and self.disturbed.has(row)
 
-    def late_without(self, spec: GateSpec, part: Part) -> Late:
-        """The detector of late failures, with one more part set aside."""
+    def late_without(self, limit: float, part: Part) -> Late:
+        """The detector of late failures, with one more part set aside. ``limit``: of failures."""
         late = Late(self._ledger)
-        late.arrange(spec, self._parts_of((*self.parts.parts, part)))
+        late.arrange(limit, self._parts_of((*self.parts.parts, part)))
         return late
 
     def _parts_of(self, parts: tuple[Part, ...]) -> TakenParts[Part]:

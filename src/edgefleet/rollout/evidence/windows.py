@@ -34,7 +34,7 @@ from edgefleet.protocol.device import Telemetry
 from edgefleet.rollout.evidence.sequential import exact_p_value, log_rate_evidence
 from edgefleet.rollout.lifecycle.bake import WindowBets
 from edgefleet.rollout.limits import (
-    CONTROL_IN_WINDOW,
+    CONTROL_DEVICES,
     FLAG_P,
     STRICT_P,
     WEALTH_MAX,
@@ -129,7 +129,7 @@ def after(
         strict=tuple(sorted({*bets.strict, *canary.strict})),
         devices=max(bets.devices, canary.devices),
         share=share,
-        control=control.share if control.devices >= CONTROL_IN_WINDOW else None,
+        control=control.share if control.devices >= CONTROL_DEVICES else None,
     )
 
 

@@ -3,10 +3,15 @@
 from collections.abc import Collection
 from typing import Final
 
+import msgspec
+
 from edgefleet.protocol.rollout import (
     Approval,
+    Baseline,
     DeviceClass,
+    History,
     Judgement,
+    LimitPairs,
     Outage,
     RolloutSpec,
     Status,
@@ -92,6 +97,8 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it
     classes: tuple[DeviceClass, ...] = ()  # tested apart; fixed by the plan
+    history: History | None = None  # earlier releases that lift the limit of failures
+    baseline: Baseline | None = None  # figures of ``previous`` when the rollout was planned
     status: Status
     reason: str  # a stable code: why the rollout has this status
     text: str
@@ -112,8 +119,14 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     looked: int = 0  # finished devices at the last of them
     sizes: tuple[tuple[int, int], ...] = ()  # small fleet: devices that had begun, eligible devices
     bets: tuple[StoredBet, ...] = ()  # a restart of the hub continues them
+    limit_pairs: dict[str, tuple[LimitPairs, ...]] = msgspec.field(default_factory=dict)  # likewise
     bets_at: float = 0.0  # when they were stored
     bake: BakeState | None = None  # from the end of the last wave on
+
+    @property
+    def failures_allowed(self) -> float:
+        """The largest failure rate of a release that is good, by the plan and by ``history``."""
+        return self.spec.gate.max_error_rate if self.history is None else self.history.allowed
 
     @property
     def is_baking(self) -> bool:

@@ -11,6 +11,7 @@ from edgefleet.protocol.rollout import (
     BakeEnd,
     Evidence,
     Judgement,
+    LimitPairs,
     Outage,
     TakenBack,
     Verdict,
@@ -96,10 +97,14 @@ class Finished(Wire, frozen=True, kw_only=True):
 
 
 class BetsStored(Wire, frozen=True, kw_only=True):
-    """The bets of canary against control changed. They are stored at most once a minute."""
+    """The bets of canary against control, or the pairs of windows at switches, changed.
+
+    They are stored at most once a minute.
+    """
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.BETS_STORED
     bets: tuple[StoredBet, ...]
+    limit_pairs: dict[str, tuple[LimitPairs, ...]]
 
 
 class BakeJudged(Wire, frozen=True, kw_only=True):
@@ -331,8 +336,8 @@ def _step_within(
             text = f"Wave {given.wave + 1}." if state.spec.approval.each_wave else "All waves."
             return state, (_line(state, given.person, "approve", text),)
         case BetsStored():
-            stored = replace(state, bets=event.bets, bets_at=now, revision=state.revision + 1)
-            return stored, ()
+            stored = replace(state, bets=event.bets, limit_pairs=event.limit_pairs, bets_at=now)
+            return replace(stored, revision=state.revision + 1), ()
         case BakeJudged():
             judged = replace(state, bake=event.bake, revision=state.revision + 1)
             return judged, (_line(state, "gate", "alert", event.note),) if event.note else ()

@@ -14,15 +14,18 @@ from edgefleet.protocol.device import Offer
 from edgefleet.protocol.rollout import (
     Approval,
     BakeEnd,
+    Baseline,
     Boundary,
     ClassRate,
     Cohort,
     DeviceClass,
     Difference,
     Evidence,
+    History,
     Judgement,
     LateFailures,
     LimitCounts,
+    LimitPairs,
     OneSite,
     Outage,
     Rate,
@@ -49,6 +52,8 @@ class RolloutChanges(TypedDict, total=False):
     adds: int
     had_model: int
     classes: tuple[DeviceClass, ...]
+    history: History | None
+    baseline: Baseline | None
     status: Status
     reason: str
     text: str
@@ -69,6 +74,7 @@ class RolloutChanges(TypedDict, total=False):
     looked: int
     sizes: tuple[tuple[int, int], ...]
     bets: tuple[StoredBet, ...]
+    limit_pairs: dict[str, tuple[LimitPairs, ...]]
     bets_at: float
     bake: BakeState | None
 
@@ -135,6 +141,7 @@ class EvidenceChanges(TypedDict, total=False):
     looked: int
     boundary: Boundary | None
     reasons: dict[str, int]
+    history: History | None
     errors: Rate
     silence: Rate
     late: LateFailures

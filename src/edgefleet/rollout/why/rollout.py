@@ -5,7 +5,7 @@ of the wait and, where the engine knows it, the end.
 """
 
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Final, assert_never
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from edgefleet.rollout.lifecycle.site_bets import outage_text
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState
 from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES, OUTAGES_SHOWN
 from edgefleet.rollout.plan import second_chance
+from edgefleet.rollout.why.baseline import baseline_waits
+
+_WITH_BASELINE: Final = frozenset({Status.PLANNED, Status.RUNNING, Status.PAUSED})
+"""The statuses in which the limits of the plan still decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
             assert_never(state.status)
     if state.status not in WITHDRAWN:
         waits += _taken_back(active, fleet)
+    if state.status in _WITH_BASELINE:
+        waits += baseline_waits(state, sight.census.evidence)
     if state.spec.again:
         text = second_chance(state.spec)
         waits.append(Wait(code=WaitCode.AGAIN, text=text, since=state.created_at))
@@ -338,7 +344,7 @@ def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
 
 def _late_failures(active: ActiveRollout) -> Wait:
     state = active.state
-    judged = gate.late_text(active.late.failures(NOBODY), state.spec.gate)
+    judged = gate.late_text(active.late.failures(NOBODY), state.failures_allowed)
     return Wait(
         code=WaitCode.LATE_FAILURES,
         text=f"No more devices start: {judged} Run `edgefleet rollout revert {state.id}`, or "

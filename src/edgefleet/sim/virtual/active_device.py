@@ -157,14 +157,14 @@ class ActiveDevice:
         own = figures.truth_of(installed.release, truth)
         requests_s = self.requests_s * own.requests
         requests = int(since_s * requests_s)
-        errors = 0
+        errors = int(requests * own.errors)
         if installed.release == NEW:
             if luck < truth.fails or fails_late(luck, one.since, truth):
-                errors = requests * 3 // 10
+                errors += requests * 3 // 10
             elif burns(luck, truth) and since_s > truth.burns_after_s:
-                errors = int((since_s - truth.burns_after_s) * requests_s) // 2
+                errors += int((since_s - truth.burns_after_s) * requests_s) // 2
             elif truth.wears and since_s > truth.wears_after_s:
-                errors = int((since_s - truth.wears_after_s) * requests_s * truth.wears)
+                errors += int((since_s - truth.wears_after_s) * requests_s * truth.wears)
         down_s = max(0.0, min(now, outage[1]) - max(one.since, outage[0]))
         errors = min(requests, errors + int(down_s * requests_s))
         if self.stays:

@@ -108,7 +108,9 @@ class Devices:
                     installed=self._installed_of[model, release, device.profile],
                     proved=True,
                     confirmed=True,
-                    accuracy=figures.truth_of(release, OLD_TRUTH).accuracy,
+                    accuracy=figures.truth_of(
+                        release, self.environment.truths.get(model, OLD_TRUTH)
+                    ).accuracy,
                 )
                 models[model] = ModelState(active="a", a=mine)
         return AgentState(

@@ -28,7 +28,11 @@ ROLLOUT: Final = "ro-1"  # the rollout of the new release of ``MODEL``
 
 
 class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The true behaviour of the new release, which the gate has to find out."""
+    """The true behaviour of the new release, which the gate has to find out.
+
+    ``previous`` is that of the old release, of which only the figures of served requests and of the
+    golden set count: confidence, accuracy, latency, errors, requests and drift.
+    """
 
     fails: Share = 0.0  # requests fail during the trial
     crashes: Share = 0.0  # the serving process ends during the trial
@@ -41,14 +45,16 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     only_on: str = ""
     late_fails: Share = 0.0  # like ``fails``, if the device starts after ``late_from_s``
     late_from_s: Seconds = 0.0  # after the start of the run
-    confidence: Share = 0.9  # mean top score; the old release has 0.9
-    accuracy: Share = 0.97  # on the golden set; the old release has 0.97
-    latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, relative to the old release
-    requests: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.0  # relative to the old release
+    confidence: Share = 0.9  # mean top score; the old release has 0.9 by default
+    accuracy: Share = 0.97  # on the golden set; the old release has 0.97 by default
+    latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, relative to 0.9 ms
+    errors: Share = 0.0  # share of requests that fail all the time
+    requests: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.0  # relative to the fleet's rate
     wears: Share = 0.0  # share of requests that fail ``wears_after_s`` after the activation
     wears_after_s: Seconds = 21_600.0
     drift: Share = 0.0  # share of answers in a class that the old release never gives
     size_bytes: Annotated[int, Meta(gt=0)] = 2_000_000
+    previous: "Truth | None" = None  # None: a release with the defaults
 
 
 OLD_TRUTH: Final = Truth()

@@ -183,8 +183,8 @@ def _release(chance: Random) -> Truth:
     if chance.random() < 0.7:
         shares[chance.choice(_BAD)] = chance.choice((0.01, 0.03, 0.08, 0.2, 0.5))
     confidence = 0.65 if chance.random() < 0.15 else 0.9
-    size_bytes = chance.choice((200_000, 4_000_000))
-    return replace(Truth(confidence=confidence, size_bytes=size_bytes), **shares)
+    plain = Truth(confidence=confidence, size_bytes=chance.choice((200_000, 4_000_000)))
+    return replace(plain, **shares)
 
 
 def _on_one_class(

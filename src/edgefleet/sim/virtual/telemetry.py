@@ -24,7 +24,7 @@ _WINDOW: Final = 100  # requests in a full window, as the agent counts them
 
 def truth_of(release: str, truth: Truth) -> Truth:
     """The true quality of ``release``. ``truth`` is the quality of the new release."""
-    return truth if release == NEW else OLD_TRUTH
+    return truth if release == NEW else truth.previous or OLD_TRUTH
 
 
 @lru_cache(maxsize=64)
@@ -60,11 +60,13 @@ def reminded(
 
 @lru_cache(maxsize=64)
 def _remembered(model: str, release: str, sha256: str, truth: Truth) -> tuple[Windows, ModelStatus]:
-    stats = plain(truth_of(release, truth), _WINDOW, 0)
+    own = truth_of(release, truth)
+    stats = plain(own, _WINDOW, int(_WINDOW * own.errors))
     full = QualityWindow(
         release=release,
         since=0.0,
         requests=stats.requests,
+        errors=stats.errors,
         confidence_sum=stats.confidence_sum,
         confidence_count=stats.confidence_count,
         latency_us_p95=stats.latency_us_p95,

@@ -1,0 +1,35 @@
+"""The test of a trial on its failed requests, which may be taken after every request.
+
+The e-value of ``errors`` of ``requests`` against a rate of at most MAX_ERROR_RATIO (p) is the
+likelihood ratio of a mixture of higher rates to p:
+
+    E = mean over q of (q / p)^errors * ((1 - q) / (1 - p))^(requests - errors)
+
+At a rate of at most p it is ever above 1 / alpha with a probability of at most alpha, however
+often a trial is probed (Ville; Robbins 1970). So a release of which 3 % of the requests fail, as
+before, does not fail its trials by chance. A release of which all requests fail needs
+ERROR_MIN_REQUESTS, and one of which 30 % fail about 26. Smaller rates are left to the gate of the
+hub, which has many devices.
+"""
+
+import math
+from typing import Final
+
+from edgefleet.agent import limits
+
+_RATES: Final = (0.15, 0.3, 0.6, 0.95)
+
+
+def is_too_high(errors: int, requests: int) -> bool:
+    """True if more of the requests of a trial failed than chance at the limit explains."""
+    allowed = limits.MAX_ERROR_RATIO
+    if requests < limits.ERROR_MIN_REQUESTS or errors <= allowed * requests:
+        return False
+    logs = [
+        errors * math.log(rate / allowed)
+        + (requests - errors) * math.log((1 - rate) / (1 - allowed))
+        for rate in _RATES
+    ]
+    most = max(logs)
+    mean = most + math.log(sum(math.exp(log - most) for log in logs) / len(logs))
+    return mean >= -math.log(limits.ERROR_ALPHA)
