@@ -17,7 +17,6 @@ from edgefleet.rollout.constraints.window import LABEL, Hours, Offset
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 
-
 OnChange = Callable[[Sequence[int], int], None]
 """Is told the rows that get a place (1), or have none any more (-1)."""
 
