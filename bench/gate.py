@@ -27,6 +27,8 @@ import numpy as np
 from gate_bake import measure as measure_bake
 from gate_bake import missed as missed_of_bake
 from gate_model import End, Pools, Quality, Traffic, World, make_pools
+from gate_sites import measure as measure_sites
+from gate_sites import missed as missed_of_sites
 from result_file import write
 
 from edgefleet.protocol.rollout import ExposureSpec
@@ -222,6 +224,7 @@ def main() -> None:
         print(f"{key}: {json.dumps(result[key])}", flush=True)
     result["late"] = late_failures()
     result["bake"] = measure_bake(BAKES)
+    result["site_dark"] = measure_sites()
     for name in ("bake6h", "outage", "bake_null"):
         for case, said in result["bake"][name].items():
             print(f"{name}.{case}: {json.dumps(said)}", flush=True)
@@ -246,6 +249,7 @@ def main() -> None:
     missed += (
         gate_fleets.missed(result) + gate_classes.missed(result) + missed_of_bake(result["bake"])
     )
+    missed += missed_of_sites(result["site_dark"])
     print(f"{path}: {result['wall_s']} s; missed: {', '.join(missed) or 'nothing'}")
     raise SystemExit(bool(missed))
 

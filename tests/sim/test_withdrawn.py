@@ -9,7 +9,7 @@ from edgefleet.sim.virtual.run import Run
 from edgefleet.sim.virtual.store import Store
 from edgefleet.sim.virtual.swarm import mixture
 
-SEED, DEVICES = 22, 600  # the hub offers release 2 to a newcomer that is starting release 1
+SEED, DEVICES = 62, 600  # a newcomer is offered release 2 while it starts release 1
 
 
 def test_a_newcomer_that_gives_a_start_up_is_not_left_without_a_release(

@@ -135,13 +135,13 @@ class Invariants:
         reverted = counted(OutcomeKind.REVERTED) - failed
         healthy = counted(OutcomeKind.CONFIRMED) - failed - reverted
         seen = view.evidence
-        if (seen.healthy, seen.failed - seen.silent, seen.reverted) != (
+        if (seen.healthy, seen.failed - seen.silent + seen.set_aside, seen.reverted) != (
             len(healthy), len(failed), len(reverted),
         ):  # fmt: skip
             raise BrokenError(f"{seen} against {len(healthy)}, {len(failed)}, {len(reverted)}")
         accounts = (
             seen.offered + seen.in_trial + seen.healthy + seen.failed + seen.refused
-            + seen.reverted + seen.offline + seen.deferred + seen.not_begun + seen.taken_back
+            + seen.set_aside + seen.reverted + seen.offline + seen.deferred + seen.not_begun + seen.taken_back
         )  # fmt: skip
         if state.wave is not None and accounts != seen.cut:
             raise BrokenError(f"{accounts} devices in the accounts of {seen.cut}")

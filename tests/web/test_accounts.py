@@ -11,7 +11,7 @@ from support.scenes import rollout_in
 
 KINDS = (
     "healthy", "in_trial", "failed", "refused", "reverted", "offline", "deferred", "not_begun",
-    "taken_back",
+    "taken_back", "set_aside",
 )  # fmt: skip
 
 

@@ -11,8 +11,10 @@ from edgefleet.protocol.rollout import (
     ClassRate,
     Difference,
     Evidence,
+    Outage,
     PaceSpec,
     Rate,
+    SiteComparison,
     Status,
     WindowSpec,
 )
@@ -84,6 +86,25 @@ def test_the_rollout_page_shows_tests_exposure_and_bounds() -> None:
                  "On trial by depot", "Europe/Paris", "no_variant"):  # fmt: skip
         assert said in page, said
     assert 'formaction="/rollouts/ro-running/approve"' not in page
+
+
+def test_the_rollout_page_shows_an_outage_and_the_comparison_by_site() -> None:
+    reads = FakeReads()
+    view = rollout_in(Status.RUNNING)
+    outage = Outage(
+        key="site", value="lyon", at=NOW, dark=3, in_trial=4, dark_control=57, control=58
+    )
+    evidence = msgspec.structs.replace(
+        view.evidence, silent=2, set_aside=3, sites=SiteComparison(e_value=0.25, groups=2)
+    )
+    reads.put(msgspec.structs.replace(view, outages=(outage,), evidence=evidence))
+    page = signed_in(reads).get(f"/rollouts/{view.id}").text
+    for part in (
+        "Outage at site lyon: 3 of 4 devices in trial and 57 of 58",
+        "against the control of the site: e-value 0.25",
+        "set aside <b>3</b>",
+    ):
+        assert part in page, part
 
 
 def test_a_rollout_that_waits_for_people_can_be_approved_on_its_page() -> None:

@@ -282,18 +282,26 @@ class LateFailures(Wire, frozen=True, kw_only=True):
     e_value: float = 0.0
 
 
-class TakenBack(Wire, frozen=True, kw_only=True):
-    """A part of the devices, from which alone the release was taken back.
+class Part(Wire, frozen=True, kw_only=True):
+    """A part of the devices, by the time at which they began and by one label.
 
     The devices that began between ``since`` and ``until``, if these are set, and that have
-    ``value`` for the label ``key``, if ``key`` is not empty (``profile``: the hardware class). From
-    a part without a key no more devices start; a part with a key goes back, and the others go on.
+    ``value`` for the label ``key``, if ``key`` is not empty (``profile``: the hardware class).
     """
 
     since: float | None = None
     until: float | None = None
     key: str = ""
     value: str = ""
+
+
+class TakenBack(Part, frozen=True, kw_only=True):
+    """A part of the devices, from which alone the release was taken back.
+
+    From a part without a key no more devices start; a part with a key goes back, and the others go
+    on.
+    """
+
     at: float = 0.0
     reason: str = ""  # of the judgement
     text: str = ""
@@ -302,6 +310,44 @@ class TakenBack(Wire, frozen=True, kw_only=True):
     def others_go_on(self) -> bool:
         """True if the release goes on to devices outside the part."""
         return bool(self.key)
+
+
+class Outage(Part, frozen=True, kw_only=True):
+    """Devices in trial that went dark at a time at which the control of their site did, too.
+
+    They say nothing about the release. ``dark_control`` of ``control`` devices that had not begun
+    went dark, and ``dark`` of ``in_trial`` devices in trial.
+    """
+
+    at: float
+    dark: int
+    in_trial: int
+    dark_control: int
+    control: int
+
+
+class SiteComparison(Wire, frozen=True, kw_only=True):
+    """Devices in trial that go dark against those of the same site that have not begun.
+
+    ``e_value`` is that of "the release makes no device go dark", over ``groups`` of devices of a
+    site that went dark at one time. ``has_control`` is False if fewer than 20 % of the devices at
+    risk have not begun: then the comparison cannot decide.
+    """
+
+    e_value: float = 1.0
+    groups: int = 0
+    has_control: bool = False
+
+
+class OneSite(Wire, frozen=True, kw_only=True):
+    """The site on which a failed judgement rests: without its devices the gate does not fail."""
+
+    key: str  # the label that names the site
+    value: str
+    bad: int  # devices of the site that failed or are silent
+    begun: int
+    bad_elsewhere: int
+    begun_elsewhere: int
 
 
 class Evidence(Wire, frozen=True, kw_only=True):
@@ -315,6 +361,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     failed: int = 0  # trial failed, crashed, or silent after activating
     refused: int = 0  # did not activate the release
     silent: int = 0  # part of ``failed``
+    set_aside: int = 0  # failed or silent, but their site went dark or gave the release back
     reverted: int = 0
     offline: int = 0
     deferred: int = 0
@@ -333,6 +380,8 @@ class Evidence(Wire, frozen=True, kw_only=True):
     errors: Rate = Rate()
     silence: Rate = Rate()
     late: LateFailures = LateFailures()
+    sites: SiteComparison = SiteComparison()
+    one_site: OneSite | None = None
     classes: tuple[ClassRate, ...] = ()  # those with the strongest evidence, the worst first
     class_count: int = 0  # classes that are tested
     canary: Cohort = Cohort()
@@ -441,6 +490,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     approvals: tuple[Approval, ...] = ()
     evidence: Evidence
     exposed: int
+    outages: tuple[Outage, ...] = ()  # of sites, which the release did not cause; the last ones
     taken_back: tuple[TakenBack, ...] = ()
     bake: BakeView | None = None
     why: WaitReport

@@ -22,6 +22,8 @@ class WaitCode(StrEnum):
     REVERTING = "reverting"  # devices still run the release that is rolled back
     HALTED = "halted"
     LATE_FAILURES = "late_failures"  # devices that started late fail; no more devices start
+    ONE_SITE = "one_site"  # the devices of one site fail; no more devices start
+    OUTAGE = "outage"  # a site went dark; its devices in trial do not count
     CLASS_FAILURES = "class_failures"  # the release was taken back from one class of devices
     DONE = "done"  # the rollout waits for nothing
     NO_ROLLOUT = "no_rollout"  # no rollout selects this device
@@ -75,6 +77,8 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.REVERTING: _BY_ITSELF,
         WaitCode.HALTED: WaitKind(needs_a_person=True),
         WaitCode.LATE_FAILURES: WaitKind(needs_a_person=True),
+        WaitCode.ONE_SITE: WaitKind(needs_a_person=True),
+        WaitCode.OUTAGE: _BY_ITSELF,
         WaitCode.CLASS_FAILURES: _BY_ITSELF,
         WaitCode.DONE: _BY_ITSELF,
         WaitCode.NO_ROLLOUT: _BY_ITSELF,

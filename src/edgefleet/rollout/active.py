@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Offer, OutcomeKind, Switch
 from edgefleet.protocol.release import ReleaseManifest
-from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.rollout import Status, TakenBack
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.constraints.download_candidates import Candidates
 from edgefleet.rollout.constraints.overdue import Overdue
@@ -19,6 +19,8 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import AT_FAULT, EXCLUDED, DeviceStanding, Ledger
+from edgefleet.rollout.evidence.set_aside import SetAside
+from edgefleet.rollout.evidence.site_watch import SiteWatch
 from edgefleet.rollout.evidence.taken_parts import TakenParts
 from edgefleet.rollout.evidence.tally import Tally
 from edgefleet.rollout.evidence.windows import OpenWindow
@@ -26,6 +28,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Parts, Scope, reach
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState
+from edgefleet.rollout.strata_of_plan import watched
 
 _EXACT = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED})
 """In these statuses the wave is exactly the devices that were enrolled when the wave opened."""
@@ -97,7 +100,9 @@ class ActiveRollout:
     cohorts: Cohorts = field(default_factory=Cohorts)
     candidates: Candidates = field(default_factory=Candidates)
     overdue: Overdue = field(default_factory=Overdue)
-    taken: TakenParts = field(init=False)
+    taken: TakenParts[TakenBack] = field(init=False)
+    set_aside: SetAside = field(init=False)
+    sites: SiteWatch = field(init=False)
     tally: Tally = field(init=False)
     late: Late = field(init=False)
     window: OpenWindow | None = None  # of a watched rollout, from its first evaluation on
@@ -129,7 +134,9 @@ class ActiveRollout:
             lambda: self.reservations.reserved_rows,
         )
         self.reservations.on_change = self.tally.reserve
+        self.set_aside = SetAside(self.ledger, self.scope.label_values)
         self.late = Late(self.ledger)
+        self.sites = SiteWatch(self.ledger, watched(self.state.spec))
         self.switch = Switch(model=self.offer.model, release=self.offer.release)
         self.become(self.state)
 
@@ -140,7 +147,8 @@ class ActiveRollout:
         if state.taken_back != self.taken.parts:
             self.taken = TakenParts(state.taken_back, self.ledger, self.scope.label_values)
         self.tally.arrange(self.taken)
-        self.late.arrange(state.spec.gate, self.taken)
+        self.set_aside.arrange(self.taken, state.outages)
+        self.late.arrange(state.spec.gate, self.set_aside.parts)
         wave = state.open_wave
         self._enrolled = (wave.rows or 0) if wave is not None else 0
         opened = () if state.wave is None else state.waves[: state.wave + 1]
@@ -177,7 +185,10 @@ class ActiveRollout:
         """
         if self._is_forgiven_by(other):
             return False
-        return self.ledger.standing(row) in self._excluded or self.takes_back_part(row)
+        excluded = self.ledger.standing(row) in self._excluded
+        if excluded and other is not self and self.set_aside.is_excused(row):
+            excluded = False
+        return excluded or self.takes_back_part(row)
 
     def all_excluded(self, rows: Rows, other: "ActiveRollout") -> Mask:
         """``excludes`` for each of ``rows``, which must ascend."""
@@ -186,6 +197,8 @@ class ActiveRollout:
             return out
         if self.ledger.has_any(self._excluded):
             out |= self.ledger.have(rows, self._excluded)
+            if other is not self:
+                out &= ~self.set_aside.excused(rows)
         if self.taken:
             out |= self.all_taken_back(rows)
         return out

@@ -1,7 +1,7 @@
 """The census of a rollout: each device of the opened waves is in exactly one account.
 
-    cut = offered + in_trial + healthy + failed + refused + reverted + offline + deferred
-        + not_begun + taken_back
+    cut = offered + in_trial + healthy + failed + refused + set_aside + reverted + offline
+        + deferred + not_begun + taken_back
 
 The equation holds unless a device that reported has since left the selection of the fleet; such a
 device stays counted.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edgefleet.protocol.metrics import SILENCE
-from edgefleet.protocol.rollout import Boundary, ClassRate, Evidence, LimitCounts
+from edgefleet.protocol.rollout import Boundary, ClassRate, Evidence, LimitCounts, SiteComparison
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
@@ -48,6 +48,7 @@ class Census:
     )  # of ``offered``: other trials block them
     in_trial: RowSelection = field(default_factory=_no_devices)
     silent: RowSelection = field(default_factory=_no_devices)
+    set_aside: RowSelection = field(default_factory=_no_devices)  # silent, and do not count
     offline: RowSelection = field(default_factory=_no_devices)
     deferred: RowSelection = field(default_factory=_no_devices)
 
@@ -107,13 +108,14 @@ def count_census(
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     away &= unreported
     unreported &= ~away
-    trial = _judged_rows(active, DeviceStanding.TRIAL)
-    silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)
+    silent = _silent(active, fleet, now)
+    trial = silent.trial
     found = Census(
         offered=RowSelection(rows, unreported),
         queued=_queued(active, fleet, rows, unreported, patient),
-        in_trial=RowSelection(trial, ~silent),
-        silent=RowSelection(trial, silent),
+        in_trial=RowSelection(trial, ~(silent.counted | silent.set_aside)),
+        silent=RowSelection(trial, silent.counted),
+        set_aside=RowSelection(trial, silent.set_aside),
         offline=RowSelection(rows, away),
         deferred=RowSelection.of(_judged_rows(active, DeviceStanding.DEFERRED)),
     )
@@ -140,7 +142,9 @@ def _with_plan(
     population = active.scope.counts("")[0]
     is_patient = now < active.reservations.patience_from(state, now) + spec.gate.patience_s
     planned = 0 if wave is None or wave.planned is None else wave.planned
-    evidence = replace_struct(evidence, planned=planned)
+    evidence = replace_struct(
+        evidence, planned=planned, sites=_compare_sites(active, fleet, found.silent.count, now)
+    )
     is_short = not is_patient and gate.count_missing(evidence, spec.gate) > 0
     return replace_struct(
         evidence,
@@ -153,19 +157,34 @@ def _with_plan(
         else exposure.handful(spec.exposure, population),
         looks=state.looks,
         looked=state.looked,
-        boundary=_boundary(active, found.silent.all()),
+        boundary=find_boundary(active, found.silent.all()),
     )
 
 
-def _boundary(active: ActiveRollout, silent: Rows) -> Boundary | None:
-    """The exact test of a small fleet. None if the fleet is not small."""
+def _compare_sites(active: ActiveRollout, fleet: Fleet, silent: int, now: float) -> SiteComparison:
+    """The comparison of dark devices by site. Without a silent device nothing is compared."""
+    if not silent:
+        return SiteComparison()
+    rows = active.scope.eligible_rows()
+    return active.sites.compare(active.state.site_bets, fleet, rows, now)
+
+
+def find_boundary(
+    active: ActiveRollout, silent: Rows, without: Rows | None = None
+) -> Boundary | None:
+    """The exact test of a small fleet, ``without`` some devices. None if it is not small."""
     state, spec = active.state, active.state.spec.gate
     if not state.sizes:
         return None
     plans = tuple(small_fleet.Plan(*each) for each in state.sizes)
     alpha = alphas.FAILURES.alpha(spec) + alphas.ENDS.alpha(spec)
     needed = small_fleet.boundary(plans, spec.max_error_rate, alpha)
-    failures = active.ledger.failures_in_order(silent, active.taken.all_have)
+
+    def are_out(rows: Rows) -> Mask:
+        out = active.set_aside.parts.all_have(rows)
+        return out if without is None else out | np.isin(rows, without, assume_unique=True)
+
+    failures = active.ledger.failures_in_order(silent, are_out)
     refused = active.tally.count(DeviceStanding.REFUSED)
     near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)
     return Boundary(devices=plans[-1].devices, bad=near.bad, size=near.size, needed=near.needed)
@@ -189,7 +208,7 @@ def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: flo
 def _evidence(
     active: ActiveRollout, found: Census, judged: int, already: int, *, taken_back: int
 ) -> Evidence:
-    counts = active.tally
+    counts, excused = active.tally, len(active.set_aside.failed)
     silent = found.silent.all()
     counted = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
@@ -197,9 +216,10 @@ def _evidence(
         offered=found.offered.count,
         in_trial=found.in_trial.count,
         healthy=counts.count(DeviceStanding.HEALTHY) + already,
-        failed=counts.count(DeviceStanding.FAILED) + len(silent),
+        failed=counts.count(DeviceStanding.FAILED) - excused + len(silent),
         refused=counts.count(DeviceStanding.REFUSED),
         silent=len(silent),
+        set_aside=excused + found.set_aside.count,
         reverted=counts.count(DeviceStanding.REVERTED),
         offline=found.offline.count,
         deferred=found.deferred.count,
@@ -232,14 +252,16 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     count = {standing: active.tally.count(standing) for standing in DeviceStanding if standing}
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
     cut = max(wave.cut or 0, sum(count.values()) + taken_back)
-    silent = len(_silent(active, fleet, now))
+    dark, excused = _silent(active, fleet, now), len(active.set_aside.failed)
+    silent, aside = (int(np.count_nonzero(one)) for one in (dark.counted, dark.set_aside))
     counted = Evidence(
         wave=judged.wave,
         cut=cut,
-        in_trial=count[DeviceStanding.TRIAL] - silent,
+        in_trial=count[DeviceStanding.TRIAL] - silent - aside,
         healthy=count[DeviceStanding.HEALTHY],
-        failed=count[DeviceStanding.FAILED] + silent,
+        failed=count[DeviceStanding.FAILED] - excused + silent,
         silent=silent,
+        set_aside=excused + aside,
         refused=count[DeviceStanding.REFUSED],
         reverted=count[DeviceStanding.REVERTED],
         deferred=count[DeviceStanding.DEFERRED],
@@ -250,6 +272,8 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         canary=judged.canary,
         control=judged.control,
         late=judged.late,
+        sites=judged.sites,
+        one_site=judged.one_site,
         classes=judged.classes,
         class_count=judged.class_count,
         quality=judged.quality,
@@ -258,32 +282,51 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     return gate.weigh(counted, active.state.spec.gate)
 
 
-def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
-    """``closed_evidence`` with all that the gate tests in the bake.
+def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evidence, Rows]:
+    """``closed_evidence`` with all that the gate tests in the bake, and the silent devices in it.
 
     The absolute limits are left to the windows of the bake, which tell a release from a backend
     that is down for everybody.
     """
-    silent = _silent(active, fleet, now)
-    return replace_struct(
+    silent = _silent(active, fleet, now).rows
+    evidence = replace_struct(
         closed_evidence(active, fleet, now),
         late=active.late.failures(silent),
         classes=_classes(active, silent),
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
+        sites=_compare_sites(active, fleet, len(silent), now),
         limits=LimitCounts(),
         looks=active.state.looks,
         looked=active.state.looked,
-        boundary=_boundary(active, silent),
+        boundary=find_boundary(active, silent),
     )
+    return evidence, silent
 
 
-def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Rows:
-    """The devices in trial that are silent, ascending."""
-    if not active.ledger.count(DeviceStanding.TRIAL):
-        return _no_rows()
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """The devices in ``trial``, ascending, and which of them are silent."""
+
+    trial: Rows
+    counted: Mask  # silent, as failures
+    set_aside: Mask  # silent, and do not count
+
+    @property
+    def rows(self) -> Rows:
+        """The silent devices that count, ascending."""
+        return self.trial[self.counted]
+
+
+def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Silent:
+    """The devices in trial that are silent. Those that are still compared count as in trial."""
     trial = _judged_rows(active, DeviceStanding.TRIAL)
-    return trial[fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)]
+    silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)
+    out = np.zeros(len(trial), np.bool_)
+    if silent.any():
+        out[silent] = active.set_aside.disturbed.all_have(trial[silent])
+        silent[silent] = ~active.sites.are_open(trial[silent], fleet)
+    return Silent(trial, counted=silent & ~out, set_aside=out)
 
 
 def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:
@@ -300,7 +343,9 @@ def _judged_rows(active: ActiveRollout, standing: DeviceStanding) -> Rows:
 def _classes(active: ActiveRollout, silent: Rows) -> tuple[ClassRate, ...]:
     """The classes with the strongest evidence against the release."""
     limit = active.state.spec.gate.max_error_rate
-    return class_test.worst_of(active.tally.classes_begun(silent), limit, CLASSES_SHOWN)
+    return class_test.worst_of(
+        active.tally.classes_begun(silent, active.set_aside.failed), limit, CLASSES_SHOWN
+    )
 
 
 def find_owing(active: ActiveRollout, fleet: Fleet, desired: Desired, now: float) -> PendingReverts:

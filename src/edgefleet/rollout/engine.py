@@ -28,7 +28,7 @@ from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.gate import Gate, judge
-from edgefleet.rollout.evidence.ledger import Ledger
+from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.fleet.device_classes import check_classes, classes_of
 from edgefleet.rollout.fleet.eligibility import limits_of, variants_of
@@ -204,6 +204,9 @@ class Engine:
             return self._start_by_time(active, now)
         if active.state.status not in OPEN:
             return self._bake(active, now)
+        compared = self._compare_sites(active, now)
+        if compared is not None:
+            return compared
         census = self._status.census(active, now)
         if len(census.queued):
             active.reservations.note_progress(now)
@@ -216,6 +219,9 @@ class Engine:
 
     def _bake(self, active: ActiveRollout, now: float) -> Change | None:
         """The change due after the last wave: see ``bake``."""
+        compared = self._compare_sites(active, now)
+        if compared is not None:
+            return compared
         evidence, judgement = self._status.judge_bake(active, now)
         seen = bake.Observed(
             evidence=evidence,
@@ -227,6 +233,21 @@ class Engine:
         event = bake.next_event(active, seen)
         event = event or bets_to_store(active, now)
         return None if event is None else self._change(active, event, now)
+
+    def _compare_sites(self, active: ActiveRollout, now: float) -> Change | None:
+        """The change by groups of devices that went dark at one time. None if none is closed."""
+        is_judged = active.state.status in JUDGED or active.state.is_baking
+        if not is_judged or not active.ledger.count(DeviceStanding.TRIAL):
+            active.sites.clear()
+            return None
+        rows = active.scope.eligible_rows()
+        if active.taken:
+            rows = rows[~active.all_taken_back(rows)]
+        closed = active.sites.observe(active.state.site_bets, self.fleet, rows, now)
+        if closed is None:
+            return None
+        bets, outages = closed
+        return self._change(active, steps.SitesCompared(bets=bets, outages=outages), now)
 
     def _admit_more(self, active: ActiveRollout, census: Census, now: float) -> None:
         """Ask for as many candidates as may start soon."""
@@ -346,7 +367,11 @@ class Engine:
                 for active in self._rollouts.values()
                 if not active.state.is_taken_back
             },
-            {one.state.id: one.taken for one in self._rollouts.values() if one.taken},
+            {
+                one.state.id: one.set_aside.parts
+                for one in self._rollouts.values()
+                if one.set_aside.parts
+            },
         )
         self._desired.arrange(self._rollouts.values())
         self.admission.arrange()

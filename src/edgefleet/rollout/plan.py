@@ -13,7 +13,6 @@ from edgefleet.rollout.constraints.approval import check_approval
 from edgefleet.rollout.constraints.label_budget import check_budgets
 from edgefleet.rollout.constraints.pace import check_pace
 from edgefleet.rollout.desired import Desired
-from edgefleet.rollout.evidence.ledger import AT_FAULT
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.eligibility import Misfit
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -262,7 +261,7 @@ def check_not_failed_before(
     failed = next((one for one in taken_back if one.state.has_failed), None)
     out = np.zeros(len(rows), np.bool_)
     for one in rollouts:
-        out |= one.ledger.have(rows, AT_FAULT) | one.all_taken_back(rows)
+        out |= one.set_aside.at_fault(rows) | one.all_taken_back(rows)
     if spec.again:
         if not taken_back and not out.any():
             raise OperatorError(

@@ -13,6 +13,8 @@ from edgefleet.rollout.lifecycle.step import Event
 
 def withdrawn(active: ActiveRollout, judgement: Judgement) -> Event:
     """The event of a rollout whose ``judgement`` fails, in a wave or in the bake."""
+    if judgement.reason == gate.ONE_SITE:
+        return steps.PartFailed(judgement=judgement, part=_failed_site(judgement))
     part = _failed_part(active, judgement)
     if part is not None:
         failed = steps.ClassFailed if part.others_go_on else steps.PartFailed
@@ -20,6 +22,15 @@ def withdrawn(active: ActiveRollout, judgement: Judgement) -> Event:
     if judgement.evidence.exposed or active.state.status is Status.COMPLETED:
         return steps.GateFailed(judgement=judgement)
     return steps.RefusedByDevices(judgement=judgement)
+
+
+def _failed_site(judgement: Judgement) -> TakenBack:
+    """The site on which the judgement rests. The rollout halts: the release may be the cause."""
+    site = judgement.evidence.one_site
+    if site is None:
+        msg = "the judgement names no site"
+        raise AssertionError(msg)
+    return _part(judgement, key=site.key, value=site.value)
 
 
 def _failed_part(active: ActiveRollout, judgement: Judgement) -> TakenBack | None:

@@ -10,6 +10,7 @@ from edgefleet.protocol.rollout import (
     Difference,
     Evidence,
     GateSpec,
+    Outage,
     Rate,
     RolloutSpec,
     RolloutView,
@@ -30,6 +31,7 @@ _OPTIONAL: Final = frozenset(
         "silent",
         "bake",
         "taken back",
+        "  by site",
     }
 )
 
@@ -58,6 +60,8 @@ def rollout_lines(view: RolloutView) -> list[str]:
             ("exposure", _exposure(view)),
             ("error rate", _rate(evidence.errors)),
             ("silent", _rate(evidence.silence)),
+            ("  by site", _sites(evidence)),
+            *(("outage", _outage(one)) for one in view.outages),
             *((f"  {one.name}", _rate(one.rate)) for one in evidence.classes if one.rate.bad),
             ("taken back", _taken_back(view)),
             *((f"  {one.metric}", _difference(one)) for one in evidence.quality),
@@ -120,6 +124,7 @@ def counts(evidence: Evidence) -> str:
         f"in trial {evidence.in_trial}",
         f"failed {evidence.failed}" + (f" ({evidence.silent} silent)" if evidence.silent else ""),
         f"refused {evidence.refused}" if evidence.refused else "",
+        f"set aside {evidence.set_aside}" if evidence.set_aside else "",
         f"to go {evidence.offered}" if evidence.offered else "",
         f"offline {evidence.offline}" if evidence.offline else "",
         f"not begun {evidence.not_begun}" if evidence.not_begun else "",
@@ -212,6 +217,25 @@ def _window(one: BakeShare) -> tuple[str, str]:
     control = "no control" if one.control is None else f"control {percent(one.control)}"
     text = f"{percent(one.share)} of devices flagged ({control}), {percent(one.allowed)} allowed"
     return f"  {one.metric}", f"{text}, e-value {one.e_value:.2g}"
+
+
+def _sites(evidence: Evidence) -> str | None:
+    """``2 groups of dark devices compared, e-value 0.4``. None if no counted device is silent."""
+    sites = evidence.sites
+    if not evidence.silent:
+        return None
+    groups = "1 group" if sites.groups == 1 else f"{sites.groups} groups"
+    control = "" if sites.has_control else ", too few devices have not begun"
+    return f"{groups} of dark devices compared, e-value {sites.e_value:.2g}{control}"
+
+
+def _outage(one: Outage) -> str:
+    """``site lyon: 3 of 3 in trial and 57 of 57 that have not begun were dark``."""
+    where = f"{one.key} {one.value}" if one.key else "the fleet"
+    return (
+        f"{where}: {one.dark} of {one.in_trial} in trial and {one.dark_control} of {one.control} "
+        "that have not begun were dark"
+    )
 
 
 def _rate(rate: Rate) -> str | None:

@@ -2,8 +2,8 @@
 
 Only failures that may be the device's own count. A failure of a release that was taken back, from
 the whole fleet or from a part that contains the device, by the gate or by a person, is the
-release's. A revert on the hub's order is no
-failure at all. Two failures of one release count once. The quarantine ends when an operator clears
+release's. A revert on the hub's order is no failure at all, and neither is one in an outage of the
+device's site. Two failures of one release count once. The quarantine ends when an operator clears
 the device.
 """
 
@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
+from edgefleet.protocol.rollout import Part
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.evidence.taken_parts import TakenParts
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -32,14 +33,15 @@ class Quarantine:
         self.is_active = False  # a device failed twice once
         self._failures: dict[str, dict[int, tuple[str, ...]]] = {}  # model -> row -> rollouts
         self._kept: dict[str, int] = {}  # rollout -> number of its release, unless taken back
-        self._parts: dict[str, TakenParts] = {}  # of a rollout that was taken back from these alone
+        self._parts: dict[str, TakenParts[Part]] = {}  # by rollout: these are not to blame
         self._cleared: dict[tuple[str, int], int] = {}
         self._rows: dict[str, Rows] = {}
 
-    def arrange(self, kept: Mapping[str, int], parts: Mapping[str, TakenParts]) -> None:
+    def arrange(self, kept: Mapping[str, int], parts: Mapping[str, TakenParts[Part]]) -> None:
         """Set the rollouts that were not taken back, each with the number of its release.
 
-        ``parts`` are those of these rollouts that were taken back from a part of the devices.
+        ``parts`` are those from which these rollouts took the release back, and the devices whose
+        site went dark while they were in trial.
         """
         if kept != self._kept or parts != self._parts:
             self._kept, self._parts = dict(kept), dict(parts)

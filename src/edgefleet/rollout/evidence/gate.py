@@ -34,6 +34,7 @@ from edgefleet.rollout.lifecycle.typed_replace import replace
 PASSED: Final = "passed"
 REFUSED_BY_DEVICES: Final = "refused_by_devices"
 LATE_FAILURES: Final = "late_failures"
+ONE_SITE: Final = "one_site"
 CLASS_FAILURES: Final = "class_failures"
 SAMPLE: Final = "sample"
 STRAGGLERS: Final = "stragglers"
@@ -279,8 +280,11 @@ def _is_refuted(evidence: Evidence, sample: _Sample, spec: GateSpec) -> bool:
 
 
 def _silence(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:
-    worse = _log_evidence(evidence.silence) >= alphas.SILENCE.log_bar(spec)
-    if sample.size < sample.needed or not worse:
+    bar = alphas.SILENCE.log_bar(spec)
+    if sample.size < sample.needed or _log_evidence(evidence.silence) < bar:
+        return None
+    sites = evidence.sites
+    if sites.has_control and math.log(max(sites.e_value, 1e-300)) < bar:
         return None
     return SILENCE.reason, SILENCE.sentence.format(
         bad=evidence.silent,

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from edgefleet.protocol.rollout import GateSpec, LateFailures
+from edgefleet.protocol.rollout import GateSpec, LateFailures, Part
 from edgefleet.rollout.evidence import alphas
 from edgefleet.rollout.evidence.detector import NOTHING_FOUND, Finding, detect
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
@@ -38,12 +38,12 @@ class Late:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._limit = 0.05
-        self._taken: TakenParts | None = None
+        self._taken: TakenParts[Part] | None = None
         self._silent: Rows = np.zeros(0, np.int64)
         self._known: tuple[int, ...] = ()  # the counts of the ledger at the last look
         self._last = _Evaluation()
 
-    def arrange(self, spec: GateSpec, taken: TakenParts | None = None) -> None:
+    def arrange(self, spec: GateSpec, taken: TakenParts[Part] | None = None) -> None:
         """Set the limit. Devices of the parts in ``taken`` count no more."""
         if (spec.max_error_rate, taken) != (self._limit, self._taken):
             self._limit, self._taken, self._known = spec.max_error_rate, taken, ()

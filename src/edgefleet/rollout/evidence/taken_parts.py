@@ -1,14 +1,15 @@
-"""The devices from which alone a rollout took its release back: the union of its parts.
+"""The devices in any of several parts, such as those from which a rollout took its release back.
 
 A part is named by a time (the devices that began between two times), by a label (the devices with
 a value of a label or with a profile), or by both.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from edgefleet.protocol.rollout import TakenBack
+from edgefleet.protocol.rollout import Part
 from edgefleet.rollout.evidence.ledger import Ledger
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.label_values import LabelValues
@@ -17,11 +18,14 @@ FindValues = Callable[[str, Sequence[str]], LabelValues]
 """Returns the devices with one of these values of a label."""
 
 
-class TakenParts:
-    """The parts of one rollout. A function of its state, its ledger and the facts of the fleet."""
+_Part_co = TypeVar("_Part_co", bound=Part, covariant=True)
+
+
+class TakenParts(Generic[_Part_co]):
+    """Parts of one rollout. A function of its state, its ledger and the facts of the fleet."""
 
     def __init__(
-        self, parts: tuple[TakenBack, ...], ledger: Ledger, find_values: FindValues
+        self, parts: tuple[_Part_co, ...], ledger: Ledger, find_values: FindValues
     ) -> None:
         self.parts = parts
         self._ledger = ledger
@@ -36,7 +40,7 @@ class TakenParts:
         """True if the device is in one of the parts."""
         return self.part_of(row) is not None
 
-    def part_of(self, row: int) -> TakenBack | None:
+    def part_of(self, row: int) -> _Part_co | None:
         """The first of the parts that contains the device. None if none does."""
         for part, labelled in zip(self.parts, self._labelled, strict=True):
             if (labelled is None or labelled.has(row)) and self._began_in(row, part):
@@ -53,7 +57,7 @@ class TakenParts:
             found |= mask
         return found
 
-    def _began_in(self, row: int, part: TakenBack) -> bool:
+    def _began_in(self, row: int, part: Part) -> bool:
         if part.since is None and part.until is None:
             return True
         return self._ledger.activations.is_between(row, part.since, part.until)

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.rollout import DeviceClass, ExposureSpec
+from edgefleet.protocol.rollout import DeviceClass, ExposureSpec, Part
 from edgefleet.rollout.evidence.class_test import ClassCount
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.evidence.taken_parts import FindValues, TakenParts
@@ -57,7 +57,7 @@ class Tally:
             )
             for key in keys
         )
-        self._taken = TakenParts((), ledger, find_values)
+        self._taken: TakenParts[Part] = TakenParts((), ledger, find_values)
         self._facts = -1  # version of the facts of the last count
         self._counts = [[0] * len(classes) for _ in DeviceStanding]  # by standing and class
         self._reserved = [0] * len(classes)
@@ -65,7 +65,7 @@ class Tally:
 
     # Changes.
 
-    def arrange(self, taken: TakenParts) -> None:
+    def arrange(self, taken: TakenParts[Part]) -> None:
         """Devices of the parts in ``taken`` count no more."""
         if taken is not self._taken:
             self._taken = taken
@@ -120,18 +120,25 @@ class Tally:
         """Number of devices with this standing that the tests count."""
         return self._ledger.count(standing) - self.out[standing]
 
-    def classes_begun(self, silent: Rows) -> list[ClassCount]:
+    def _in_classes(self, rows: Rows) -> list[int]:
+        """Number of ``rows`` in each class."""
+        found = [0] * len(self.classes)
+        for values, offset in self._keys:
+            for number, count in _counted(values.numbers(rows)):
+                found[offset + number] += count
+        return found
+
+    def classes_begun(self, silent: Rows, excused: Rows) -> list[ClassCount]:
         """Failures and starts of each class of which a device has begun.
 
-        ``silent`` devices in trial count as failed.
+        ``silent`` devices in trial count as failed, and ``excused`` devices that failed do not
+        count.
         """
-        silent_in = [0] * len(self.classes)
-        for values, offset in self._keys:
-            for number, count in _counted(values.numbers(silent)):
-                silent_in[offset + number] += count
+        silent_in, excused_in = self._in_classes(silent), self._in_classes(excused)
         found: list[ClassCount] = []
         for place, one in enumerate(self.classes):
             bad = self._counts[_FAILED][place] + self._counts[_REFUSED][place]
+            bad -= excused_in[place]
             size = bad + self._counts[_HEALTHY][place] + self._counts[_TRIAL][place]
             if size:
                 bad += silent_in[place]

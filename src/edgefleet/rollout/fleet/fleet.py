@@ -372,6 +372,10 @@ class Fleet:
             return np.zeros(len(rows), np.bool_)
         return np.greater(now - gather(self._last_seen, rows), than_s)
 
+    def ever_observed(self, rows: Rows) -> Mask:
+        """True for each row that has ever checked in."""
+        return np.greater(gather(self._last_seen, rows), 0)
+
     def silent_since(self, rows: Rows, since: float) -> Mask:
         """True for each row without a check-in since ``since``, or since this process listens.
 

@@ -7,12 +7,14 @@ from edgefleet.protocol.rollout import (
     Approval,
     DeviceClass,
     Judgement,
+    Outage,
     RolloutSpec,
     Status,
     TakenBack,
 )
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.bake import BakeState
+from edgefleet.rollout.lifecycle.site_bets import SiteBets
 from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 
 OPEN: Final[Collection[Status]] = frozenset(
@@ -102,6 +104,8 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     rows_at_end: int | None = None  # devices enrolled when it completed; later ones are newcomers
     approvals: tuple[Approval, ...] = ()
     taken_back: tuple[TakenBack, ...] = ()
+    outages: tuple[Outage, ...] = ()  # of sites, which the release did not cause
+    site_bets: SiteBets = SiteBets()
     wave: int | None = None  # index of the open wave, or of the last one that was open
     waves: tuple[WaveState, ...]
     looks: int = 0  # exact tests at the ends of waves

@@ -11,11 +11,13 @@ from edgefleet.protocol.rollout import (
     BakeEnd,
     Evidence,
     Judgement,
+    Outage,
     TakenBack,
     Verdict,
 )
 from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.lifecycle.bake import BakeState
+from edgefleet.rollout.lifecycle.site_bets import SiteBets, outage_text
 from edgefleet.rollout.lifecycle.state import BY_HAND, RolloutState, WaveState
 from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
@@ -28,6 +30,7 @@ from edgefleet.rollout.lifecycle.waves import (
     waits_for,
     walked,
 )
+from edgefleet.rollout.limits import OUTAGES
 
 
 class AuditLine(Wire, frozen=True, kw_only=True):
@@ -143,6 +146,14 @@ class ClassFailed(PartFailed, frozen=True, kw_only=True):
     signal: ClassVar[RolloutSignal] = RolloutSignal.CLASS_FAILED
 
 
+class SitesCompared(Wire, frozen=True, kw_only=True):
+    """Groups of devices that went dark are closed. ``outages`` are those of the site, if any."""
+
+    signal: ClassVar[RolloutSignal] = RolloutSignal.SITES_COMPARED
+    bets: SiteBets
+    outages: tuple[Outage, ...] = ()
+
+
 class RefusedByDevices(Wire, frozen=True, kw_only=True):
     signal: ClassVar[RolloutSignal] = RolloutSignal.REFUSED_BY_DEVICES
     judgement: Judgement
@@ -174,16 +185,21 @@ class RevertCompleted(Wire, frozen=True, kw_only=True):
 Event = (
     Started | Paused | Resumed | Advanced | Extended | Finished | BetsStored | BakeJudged
     | BakeEnded | Halted | RevertRequested | GateFailed | PartFailed | ClassFailed
-    | RefusedByDevices | Approved
-    | WaitReasonChanged | RevertCompleted
+    | RefusedByDevices | Approved | SitesCompared | WaitReasonChanged | RevertCompleted
 )  # fmt: skip
 
 
-_WITHIN = (WaitReasonChanged, Approved, BetsStored, BakeJudged, BakeEnded, ClassFailed)
 _UNJUDGED = (
     Started, Paused, Resumed, BetsStored, BakeEnded, Halted, RevertRequested, Approved,
+    SitesCompared,
     RevertCompleted,
 )  # fmt: skip
+
+
+_WITHIN = (
+    WaitReasonChanged, Approved, BetsStored, BakeJudged, BakeEnded, ClassFailed, SitesCompared,
+)  # fmt: skip
+"""Events that keep status and wave."""
 
 
 def by_hand(evidence: Evidence, now: float) -> Judgement:
@@ -296,7 +312,13 @@ def step(
 
 def _step_within(
     state: RolloutState,
-    event: WaitReasonChanged | Approved | BetsStored | BakeJudged | BakeEnded | ClassFailed,
+    event: WaitReasonChanged
+    | Approved
+    | BetsStored
+    | BakeJudged
+    | BakeEnded
+    | ClassFailed
+    | SitesCompared,
     now: float,
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
     """The step of an event that keeps status and wave."""
@@ -321,6 +343,11 @@ def _step_within(
             state = replace(state, taken_back=parts, revision=state.revision + 1)
             state = waits_for(state, event.judgement)
             return state, (_line(state, "gate", "take back", event.judgement.text),)
+        case SitesCompared():
+            outages = (*state.outages, *event.outages)[-OUTAGES:]
+            changed = replace(state, site_bets=event.bets, outages=outages)
+            lines = (_line(state, "gate", "outage", outage_text(one)) for one in event.outages)
+            return replace(changed, revision=state.revision + 1), tuple(lines)
 
 
 def _grown(

@@ -22,6 +22,7 @@ class RolloutSignal(StrEnum):
     ADVANCED = "advanced"  # the next wave is open, by the gate or by hand
     EXTENDED = "extended"  # a wave takes a few more devices, to find out
     FINISHED = "finished"  # the last wave passed, by the gate or by hand
+    SITES_COMPARED = "sites compared"  # devices of a site went dark at one time
     BETS_STORED = "bets stored"  # the bets of canary against control, for a restart of the hub
     BAKE_JUDGED = "bake judged"  # a window of the bake is closed, or an alert changed
     BAKE_ENDED = "bake ended"  # its time is over, by hand, or by the next rollout
@@ -59,6 +60,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.GATE_FAILED: _B,
         RolloutSignal.PART_FAILED: _H,
         RolloutSignal.CLASS_FAILED: _R,
+        RolloutSignal.SITES_COMPARED: _R,
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _R,
         RolloutSignal.WAIT_REASON_CHANGED: _R,
@@ -71,6 +73,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.GATE_FAILED: _B,
         RolloutSignal.PART_FAILED: _H,
         RolloutSignal.CLASS_FAILED: _Z,
+        RolloutSignal.SITES_COMPARED: _Z,
         RolloutSignal.REFUSED_BY_DEVICES: Status.REFUSED,
         RolloutSignal.APPROVED: _Z,
         RolloutSignal.WAIT_REASON_CHANGED: _Z,
@@ -90,6 +93,7 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
         RolloutSignal.GATE_FAILED: _B,
         RolloutSignal.PART_FAILED: _H,
         RolloutSignal.CLASS_FAILED: _C,
+        RolloutSignal.SITES_COMPARED: _C,
     },
     Status.REVERTED: {},
     Status.REFUSED: {},

@@ -23,14 +23,18 @@ from edgefleet.protocol.rollout import (
     Judgement,
     LateFailures,
     LimitCounts,
+    OneSite,
+    Outage,
     Rate,
     RolloutSpec,
+    SiteComparison,
     Status,
     TakenBack,
     Verdict,
 )
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.lifecycle.bake import BakeAlert, BakeState, WindowBets
+from edgefleet.rollout.lifecycle.site_bets import SiteBets
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 
@@ -57,6 +61,8 @@ class RolloutChanges(TypedDict, total=False):
     rows_at_end: int | None
     approvals: tuple[Approval, ...]
     taken_back: tuple[TakenBack, ...]
+    outages: tuple[Outage, ...]
+    site_bets: SiteBets
     wave: int | None
     waves: tuple[WaveState, ...]
     looks: int
@@ -113,6 +119,7 @@ class EvidenceChanges(TypedDict, total=False):
     failed: int
     refused: int
     silent: int
+    set_aside: int
     reverted: int
     offline: int
     deferred: int
@@ -131,6 +138,8 @@ class EvidenceChanges(TypedDict, total=False):
     errors: Rate
     silence: Rate
     late: LateFailures
+    sites: SiteComparison
+    one_site: OneSite | None
     classes: tuple[ClassRate, ...]
     class_count: int
     canary: Cohort

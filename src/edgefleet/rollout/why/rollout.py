@@ -17,8 +17,9 @@ from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle.site_bets import outage_text
 from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState
-from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES
+from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES, OUTAGES_SHOWN
 from edgefleet.rollout.plan import second_chance
 
 
@@ -192,6 +193,11 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[W
                 first=first_names(fleet, late),
             )
         )
+    if census.evidence.set_aside:
+        waits += [
+            Wait(code=WaitCode.OUTAGE, text=outage_text(one), since=one.at, devices=one.dark)
+            for one in state.outages[-OUTAGES_SHOWN:]
+        ]
     if len(census.offline):
         waits.append(
             Wait(
@@ -272,6 +278,16 @@ def _sample_wait(
 
 def _halted(active: ActiveRollout) -> Wait:
     state = active.state
+    if state.reason == gate.ONE_SITE and state.taken_back:
+        part = state.taken_back[-1]
+        return Wait(
+            code=WaitCode.ONE_SITE,
+            text=f"The gate took the release back from {part.key} {part.value}. {state.text} "
+            "No more devices start; devices of other sites keep it. Run "
+            f"`edgefleet rollout resume {state.id}` to go on at the other sites, or "
+            f"`edgefleet rollout revert {state.id}` to take it back from all.",
+            since=state.since,
+        )
     if state.reason == gate.LATE_FAILURES:
         healthy = active.ledger.rows(DeviceStanding.HEALTHY)
         kept = int(np.count_nonzero(~active.all_taken_back(healthy)))
@@ -297,6 +313,8 @@ def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
     """The classes of devices from which alone the release was taken back."""
     state, number = active.state, active.release.number
     waits: list[Wait] = []
+    is_halted = state.status is Status.HALTED
+    goes_on = "" if is_halted else ", and the rollout goes on without them"
     for part in state.taken_back:
         if not part.key:
             continue
@@ -309,7 +327,7 @@ def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
             Wait(
                 code=WaitCode.CLASS_FAILURES,
                 text=f"The gate took the release back from all devices with {part.key}="
-                f"{part.value}, and the rollout goes on without them. {part.text}{left}",
+                f"{part.value}{goes_on}. {part.text}{left}",
                 since=part.at,
                 devices=len(rows) or None,
                 first=fleet.names(rows[:FIRST_NAMES]),

@@ -15,10 +15,11 @@ from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence.custom import judge_with
 from edgefleet.rollout.evidence.gate import Gate
-from edgefleet.rollout.fleet.columns import RowSelection
+from edgefleet.rollout.fleet.columns import Rows, RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import JUDGED
 from edgefleet.rollout.limits import CENSUS_KEPT_FROM, CENSUS_KEPT_S
+from edgefleet.rollout.one_site import name_site
 from edgefleet.rollout.why import rollout as why
 from edgefleet.rollout.why.blocked import blocked_waits
 from edgefleet.rollout.why.view import show
@@ -61,12 +62,11 @@ class RolloutStatus:
         wave = active.state.open_wave
         if active.state.status not in JUDGED or wave is None or wave.opened_at is None:
             return None
-        return judge_with(
-            self._gate,
+        return self._judge(
+            active,
             census.evidence,
-            active.state.spec.gate,
+            census.silent.all(),
             opened_at=active.reservations.patience_from(active.state, now),
-            before=wave.judgement,
             now=now,
         )
 
@@ -75,16 +75,30 @@ class RolloutStatus:
         wave = active.state.open_wave
         if not active.state.is_baking or wave is None:
             return closed_evidence(active, self._fleet, now), None
-        evidence = bake_evidence(active, self._fleet, now)
-        judgement = judge_with(
-            self._gate,
-            evidence,
-            active.state.spec.gate,
-            opened_at=active.state.since,
-            before=wave.judgement,
-            now=now,
-        )
+        evidence, silent = bake_evidence(active, self._fleet, now)
+        judgement = self._judge(active, evidence, silent, opened_at=active.state.since, now=now)
         return evidence, judgement
+
+    def _judge(
+        self,
+        active: ActiveRollout,
+        evidence: Evidence,
+        silent: Rows,
+        *,
+        opened_at: float,
+        now: float,
+    ) -> Judgement:
+        """The gate's judgement, with the site on which it rests. ``silent`` as in ``name_site``."""
+        wave = active.state.open_wave
+        before = None if wave is None else wave.judgement
+
+        def judge(evidence: Evidence) -> Judgement:
+            spec = active.state.spec.gate
+            return judge_with(
+                self._gate, evidence, spec, opened_at=opened_at, before=before, now=now
+            )
+
+        return name_site(active, self._fleet, judge(evidence), silent, judge)
 
     def view(self, active: ActiveRollout, now: float) -> RolloutView:
         """The rollout as API, CLI and pages show it."""

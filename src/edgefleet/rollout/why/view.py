@@ -4,6 +4,7 @@ from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status,
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import bake
 from edgefleet.rollout.active import ActiveRollout
+from edgefleet.rollout.limits import OUTAGES_SHOWN
 
 
 def show(
@@ -44,6 +45,7 @@ def show(
         approvals=state.approvals,
         evidence=evidence,
         exposed=active.ledger.exposed,
+        outages=state.outages[-OUTAGES_SHOWN:],
         taken_back=state.taken_back,
         bake=bake.show(state),
         why=why,

@@ -9,7 +9,7 @@ from edgefleet import __version__
 from edgefleet.protocol.device import Facts
 from edgefleet.protocol.rollout import PROFILE
 from edgefleet.rollout.fleet.columns import Mask, Rows
-from edgefleet.sim.virtual.scenario import Scenario, Span, Truth
+from edgefleet.sim.virtual.scenario import Faults, Scenario, Span, Truth
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,6 +57,7 @@ class DeviceFaults:
         ]
         self._flapping = bool(flaps.any())
         self._away = faults.offline > 0
+        self._dark = faults.dark_sites > 0
         self.healed = False
         self._sites: list[dict[str, str]] = [
             {"site": f"site-{number + 1:04}", "region": "nesw"[number % 4]}
@@ -65,6 +66,10 @@ class DeviceFaults:
             for number in range(min(fleet.sites, max(1, count)))
         ]  # fmt: skip
         self._groups = fleet.groups
+        site = np.arange(count) % len(self._sites)
+        if fleet.uneven:
+            self.luck = (site + self.luck) / len(self._sites)
+        self.dark_from, self.dark_until = _dark(faults, len(self._sites), seed, start)[:, site]
         self._group = np.repeat(
             np.arange(len(fleet.groups)), [group.devices for group in fleet.groups]
         )
@@ -132,7 +137,8 @@ class DeviceFaults:
             self.thin | self.old | self.one_model | self.panel | self.dead | np.isfinite(self.up_s)
         )
         plain: Mask = ~marred[rows] & (self.skew[rows] == 0)
-        return plain & (self.away_until[rows] <= now) & (self.disk_until[rows] <= now)
+        plain &= (self.away_until[rows] <= now) & (self.dark_until[rows] <= now)
+        return plain & (self.disk_until[rows] <= now)
 
     def bytes_s(self, row: int) -> float:
         thin = bool(self.thin[row]) and not self.healed
@@ -149,6 +155,8 @@ class DeviceFaults:
             return True
         if now < self.away_until.item(row):
             return False
+        if self.dark_from.item(row) <= now < self.dark_until.item(row):
+            return False
         if not self._flapping:
             return True
         up_s: float = self.up_s.item(row)
@@ -162,12 +170,25 @@ class DeviceFaults:
             return up
         if self._away:
             up &= now >= self.away_until[rows]
+        if self._dark:
+            up &= (now < self.dark_from[rows]) | (now >= self.dark_until[rows])
         if self._flapping:
             up_s = self.up_s[rows]
             with np.errstate(invalid="ignore"):
                 place = (now + self.shift_s[rows]) % (up_s + self.down_s[rows])
                 up &= (up_s == np.inf) | (place < up_s)
         return up
+
+
+def _dark(faults: Faults, sites: int, seed: int, start: float) -> Floats:
+    """For each site, from when until when it is dark."""
+    chance = np.random.default_rng((seed, 2))  # apart: without a dark site nothing is drawn
+    dark: Floats = np.full((2, sites), start)
+    if faults.dark_sites:
+        chosen = chance.choice(sites, min(faults.dark_sites, sites), replace=False)
+        dark[0, chosen] += chance.uniform(*faults.dark_from_s, len(chosen))
+        dark[1, chosen] = dark[0, chosen] + chance.uniform(*faults.dark_s, len(chosen))
+    return dark
 
 
 def _subsets(

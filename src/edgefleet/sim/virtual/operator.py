@@ -12,6 +12,7 @@ _UNDECIDED = {
     WaitCode.SAMPLE,
     WaitCode.HALTED,
     WaitCode.LATE_FAILURES,
+    WaitCode.ONE_SITE,
     WaitCode.PAUSED,
     WaitCode.BAKE_ALERT,
 }

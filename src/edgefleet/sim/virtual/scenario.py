@@ -59,6 +59,9 @@ class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     offline: Share = 0.0  # devices that are offline at first
     offline_s: Span = (600.0, 5400.0)
+    dark_sites: Annotated[int, Meta(ge=0)] = 0  # sites of which no device has a link for a time
+    dark_from_s: Span = (60.0, 1800.0)
+    dark_s: Span = (600.0, 3600.0)
     flapping: Share = 0.0  # devices with a link that goes up and down
     flapping_up_s: Span = (60.0, 300.0)
     flapping_down_s: Span = (20.0, 120.0)
@@ -89,8 +92,8 @@ class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 COUNTED: Final = (
-    "offline", "flapping", "loss", "doubling", "reordering", "thin", "disk_full", "power_cuts",
-    "lost_writes", "wrong_clocks", "old_agents", "hub_crashes", "hub_restores",
+    "offline", "dark_sites", "flapping", "loss", "doubling", "reordering", "thin", "disk_full",
+    "power_cuts", "lost_writes", "wrong_clocks", "old_agents", "hub_crashes", "hub_restores",
 )  # fmt: skip
 
 
@@ -111,6 +114,7 @@ class Population(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     interval_s: Annotated[float, Meta(ge=1.0)] = 60.0
     sites: Annotated[int, Meta(ge=1)] = 24
+    uneven: bool = False  # faults of the release fall on whole sites, one after another
     profiles: tuple[str, ...] = ("generic_x86", "jetson_nano", "raspberry_pi")
     newcomers: Share = 0.0
     models: Annotated[int, Meta(ge=1, le=len(MODELS))] = 1

@@ -223,8 +223,9 @@ def _faults(chance: Random) -> Faults:
         for kind, span in kinds.items()
         if chance.random() < (0.2 if kind in _AT_ANY_MOMENT else 0.35)
     }
+    dark = chance.randrange(1, 4) if chance.random() < 0.3 else 0
     crashes = chance.randrange(1, 9) if chance.random() < 0.4 else 0
-    return replace(Faults(hub_crashes=crashes), **shares)
+    return replace(Faults(hub_crashes=crashes, dark_sites=dark), **shares)
 
 
 def _fleet(chance: Random) -> Population:
