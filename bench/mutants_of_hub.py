@@ -111,8 +111,8 @@ MUTANTS = (
     Mutant(
         "offline counts as healthy",
         "rollout/census.py",
-        "healthy=counts[DeviceStanding.HEALTHY] + already,",
-        "healthy=counts[DeviceStanding.HEALTHY] + already + found.offline.count,",
+        "healthy=counts.count(DeviceStanding.HEALTHY) + already,",
+        "healthy=counts.count(DeviceStanding.HEALTHY) + already + found.offline.count,",
         ("third_offline/600",),
     ),
     Mutant(

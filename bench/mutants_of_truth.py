@@ -6,8 +6,8 @@ MUTANTS = (
     Mutant(
         "a second chance forgives what happens later",
         "rollout/active.py",
-        "if its.spec.again and (mine.created_at, mine.id) < (its.created_at, its.id):",
-        "if its.spec.again or mine.spec.again:",
+        "return bool(its.spec.again) and (mine.created_at, mine.id) < (its.created_at, its.id)",
+        "return bool(its.spec.again or mine.spec.again)",
         ("tests/rollout/test_second_chance.py",),
     ),
     Mutant(
@@ -20,14 +20,14 @@ MUTANTS = (
     Mutant(
         "a second chance leaves out the devices that failed",
         "rollout/active.py",
-        "            return frozenset()\n        return AT_FAULT",
-        "            return AT_FAULT\n        return AT_FAULT",
+        "            return False\n        excluded =",
+        "            return self.ledger.standing(row) in AT_FAULT\n        excluded =",
         ("tests/rollout/test_second_chance.py",),
     ),
     Mutant(
         "a revert by a person bans the devices",
         "rollout/active.py",
-        "return AT_FAULT if mine.is_taken_back and not mine.has_failed else EXCLUDED",
+        "return AT_FAULT if state.is_taken_back and not state.has_failed else EXCLUDED",
         "return EXCLUDED",
         ("tests/rollout/test_second_chance.py",),
     ),
@@ -48,8 +48,8 @@ MUTANTS = (
     Mutant(
         "one release that fails twice quarantines a device",
         "rollout/constraints/quarantine.py",
-        "return len({self._kept[rollout] for rollout in rollouts if rollout in self._kept})",
-        "return len([rollout for rollout in rollouts if rollout in self._kept])",
+        "return len({self._kept[rollout] for rollout in rollouts if self._blames(rollout, row)})",
+        "return len([rollout for rollout in rollouts if self._blames(rollout, row)])",
         ("tests/rollout/test_second_chance.py",),
     ),
     Mutant(

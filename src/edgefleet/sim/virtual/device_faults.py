@@ -9,7 +9,7 @@ from edgefleet import __version__
 from edgefleet.protocol.device import Facts
 from edgefleet.protocol.rollout import PROFILE
 from edgefleet.rollout.fleet.columns import Mask, Rows
-from edgefleet.sim.virtual.scenario import Faults, Scenario, Span, Truth
+from edgefleet.sim.virtual.scenario import Faults, Population, Scenario, Span, Truth
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class DeviceFaults:
         self.newcomers = int(np.ceil(devices * fleet.newcomers)) if fleet.newcomers else 0
         count = devices + self.newcomers
         self.count = count
-        self.luck: Floats = chance.random(count)
+        self.luck: Floats = _luck(chance.random(count), fleet)
         self.bucket = chance.integers(0, int(fleet.interval_s), count).astype(np.uint16)
         self.comes_at = _drawn(chance, count, 1.0, (60.0, 3600.0), start)
         self.comes_at[:devices] = start
@@ -66,10 +66,7 @@ class DeviceFaults:
             for number in range(min(fleet.sites, max(1, count)))
         ]  # fmt: skip
         self._groups = fleet.groups
-        site = np.arange(count) % len(self._sites)
-        if fleet.uneven:
-            self.luck = (site + self.luck) / len(self._sites)
-        self.dark_from, self.dark_until = _dark(faults, len(self._sites), seed, start)[:, site]
+        self.dark: Floats = _dark(faults, len(self._sites), seed, start, count)  # from, until
         self._group = np.repeat(
             np.arange(len(fleet.groups)), [group.devices for group in fleet.groups]
         )
@@ -137,7 +134,7 @@ class DeviceFaults:
             self.thin | self.old | self.one_model | self.panel | self.dead | np.isfinite(self.up_s)
         )
         plain: Mask = ~marred[rows] & (self.skew[rows] == 0)
-        plain &= (self.away_until[rows] <= now) & (self.dark_until[rows] <= now)
+        plain &= (self.away_until[rows] <= now) & (self.dark[1, rows] <= now)
         return plain & (self.disk_until[rows] <= now)
 
     def bytes_s(self, row: int) -> float:
@@ -155,7 +152,7 @@ class DeviceFaults:
             return True
         if now < self.away_until.item(row):
             return False
-        if self.dark_from.item(row) <= now < self.dark_until.item(row):
+        if self.dark.item(0, row) <= now < self.dark.item(1, row):
             return False
         if not self._flapping:
             return True
@@ -171,7 +168,7 @@ class DeviceFaults:
         if self._away:
             up &= now >= self.away_until[rows]
         if self._dark:
-            up &= (now < self.dark_from[rows]) | (now >= self.dark_until[rows])
+            up &= (now < self.dark[0, rows]) | (now >= self.dark[1, rows])
         if self._flapping:
             up_s = self.up_s[rows]
             with np.errstate(invalid="ignore"):
@@ -180,15 +177,22 @@ class DeviceFaults:
         return up
 
 
-def _dark(faults: Faults, sites: int, seed: int, start: float) -> Floats:
-    """For each site, from when until when it is dark."""
+def _luck(luck: Floats, fleet: Population) -> Floats:
+    """The luck of each row. In an uneven fleet, each site has a part of [0, 1) of its own."""
+    sites = min(fleet.sites, len(luck)) if fleet.uneven else 1
+    found: Floats = (np.arange(len(luck)) % sites + luck) / sites
+    return found
+
+
+def _dark(faults: Faults, sites: int, seed: int, start: float, count: int) -> Floats:
+    """For each row, from when until when its site is dark."""
     chance = np.random.default_rng((seed, 2))  # apart: without a dark site nothing is drawn
     dark: Floats = np.full((2, sites), start)
     if faults.dark_sites:
         chosen = chance.choice(sites, min(faults.dark_sites, sites), replace=False)
         dark[0, chosen] += chance.uniform(*faults.dark_from_s, len(chosen))
         dark[1, chosen] = dark[0, chosen] + chance.uniform(*faults.dark_s, len(chosen))
-    return dark
+    return dark[:, np.arange(count) % sites]
 
 
 def _subsets(

@@ -192,7 +192,7 @@ def _marred(facts: DeviceFaults, faults: Faults, start: float) -> dict[str, int]
     """Number of devices with each permanent fault of the scenario."""
     columns: dict[str, Mask] = {
         "offline": facts.away_until > start,
-        "dark_sites": facts.dark_until > start,
+        "dark_sites": facts.dark[1] > start,
         "flapping": np.isfinite(facts.up_s),
         "thin": facts.thin,
         "wrong_clocks": facts.skew != 0,
