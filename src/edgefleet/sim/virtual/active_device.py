@@ -14,7 +14,16 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import telemetry as figures
 from edgefleet.sim.virtual.scenario import MODELS, NEW, OLD_TRUTH, Span, Truth
 
-NO_OUTAGE: Final = (math.inf, math.inf)
+_NEVER: Final = (math.inf, math.inf)
+
+
+class Traffic(NamedTuple):
+    """Times, as begin and end, at which the requests of all devices differ from the usual ones."""
+
+    outage: Span = _NEVER  # all requests fail
+    pause: Span = _NEVER  # there are no requests
+
+
 _Luck = TypeVar("_Luck", float, npt.NDArray[np.float64])
 _GOLDEN_RATIO: Final = 0.618034
 
@@ -113,13 +122,12 @@ class ActiveDevice:
         self,
         now: float,
         truths: Mapping[str, Truth],
-        outage: Span = NO_OUTAGE,
+        traffic: Traffic = Traffic(),  # noqa: B008 - frozen
         *,
         crash: bool = True,
     ) -> ServingStatus | None:
         """The status that a probe of the serving process returns. None if it is not running.
 
-        In ``outage`` (begin and end) all requests fail.
         With ``crash`` a release that crashes has crashed by now: in trial its worker has ended,
         otherwise the process.
         """
@@ -135,7 +143,7 @@ class ActiveDevice:
         if not self.served:
             return None
         models = tuple(
-            [self._model(model, one, now, truths, outage) for model, one in self.served.items()]
+            [self._model(model, one, now, truths, traffic) for model, one in self.served.items()]
         )
         return ServingStatus(pid=self.pid, models=models)
 
@@ -145,14 +153,15 @@ class ActiveDevice:
         self.pid += 1
 
     def _model(
-        self, model: str, one: Served, now: float, truths: Mapping[str, Truth], outage: Span
+        self, model: str, one: Served, now: float, truths: Mapping[str, Truth], traffic: Traffic
     ) -> ModelStatus:
         installed = one.installed
         if installed is None:
             return ModelStatus(
                 model=model, release=NEW, artifact_sha256="", ready=False, trial_ended=one.ended
             )
-        since_s, luck = now - one.since, luck_with(model, self.luck)
+        since_s = now - one.since - _overlap(traffic.pause, one.since, now)
+        luck = luck_with(model, self.luck)
         truth = truths.get(model, OLD_TRUTH)
         own = figures.truth_of(installed.release, truth)
         requests_s = self.requests_s * own.requests
@@ -165,7 +174,7 @@ class ActiveDevice:
                 errors += int((since_s - truth.burns_after_s) * requests_s) // 2
             elif truth.wears and since_s > truth.wears_after_s:
                 errors += int((since_s - truth.wears_after_s) * requests_s * truth.wears)
-        down_s = max(0.0, min(now, outage[1]) - max(one.since, outage[0]))
+        down_s = _overlap(traffic.outage, one.since, now)
         errors = min(requests, errors + int(down_s * requests_s))
         if self.stays:
             stats = figures.sketched(own, requests, errors, luck)
@@ -180,6 +189,11 @@ class ActiveDevice:
             trial_ended=one.ended,
             stats=stats,
         )
+
+
+def _overlap(span: Span, since: float, until: float) -> float:
+    """The part of ``span`` between two times, in seconds."""
+    return max(0.0, min(until, span[1]) - max(since, span[0]))
 
 
 def refuses(luck: float, truth: Truth) -> bool:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgefleet.agent.event import Event
 from edgefleet.agent.state import Pace
 from edgefleet.rollout.fleet.columns import Rows
-from edgefleet.sim.virtual.active_device import ActiveDevice
+from edgefleet.sim.virtual.active_device import ActiveDevice, Traffic
 from edgefleet.sim.virtual.device_faults import DeviceFaults
 from edgefleet.sim.virtual.event_queue import HAPPENED, TIMER, EventQueue
 from edgefleet.sim.virtual.hub import SimHub
@@ -49,8 +49,12 @@ class Environment:
             model: msgspec.structs.replace(truth, late_from_s=start + truth.late_from_s)
             for model, truth in scenario.truths.items()
         }
-        down_at = start + scenario.faults.outage_at_s
-        self.outage = down_at, down_at + scenario.faults.outage_s  # in it all requests fail
+        faults = scenario.faults
+        down_at, quiet_at = start + faults.outage_at_s, start + faults.no_traffic_at_s
+        self.traffic = Traffic(
+            outage=(down_at, down_at + faults.outage_s),
+            pause=(quiet_at, quiet_at + faults.no_traffic_s),
+        )
         self.serving: dict[str, npt.NDArray[np.uint8]] = {  # by model and row, the true state
             model: np.zeros(facts.count, np.uint8) for model in scenario.models
         }

@@ -88,6 +88,8 @@ class Faults(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hub_down_s: Span = (5.0, 60.0)
     outage_s: Seconds = 0.0  # how long the requests of all releases fail
     outage_at_s: Seconds = 0.0
+    no_traffic_s: Seconds = 0.0  # how long no device gets requests
+    no_traffic_at_s: Seconds = 0.0
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class ServingProcesses:
             return
         wanted_releases = map(do.routed, effect.models)
         self._attend(live, burning=any(self._is_new(live, one, burns) for one in wanted_releases))
-        status = live.status(environment.now, environment.truths, environment.outage, crash=False)
+        status = live.status(environment.now, environment.truths, environment.traffic, crash=False)
         if status is None:
             raise AssertionError(live.row)
         environment.later(live, 0.5, happened.Activated(job=effect.job, status=status))
@@ -63,7 +63,7 @@ class ServingProcesses:
 
     def probe(self, live: ActiveDevice, effect: do.Probe) -> None:  # noqa: ARG002 - the signature of all effects
         environment = self._environment
-        status = live.status(environment.now, environment.truths, environment.outage)
+        status = live.status(environment.now, environment.truths, environment.traffic)
         if status is None:
             environment.stop_serving(live.rows)
         for model, own in live.served.items():
