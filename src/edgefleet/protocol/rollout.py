@@ -340,18 +340,13 @@ class Part(Wire, frozen=True, kw_only=True):
 class TakenBack(Part, frozen=True, kw_only=True):
     """A part of the devices, from which alone the release was taken back.
 
-    From a part without a key no more devices start; a part with a key goes back, and the others go
-    on.
+    ``reason`` and ``text`` are those of the judgement. After ``class_failures`` the release goes on
+    to the other devices; after any other reason the rollout halts.
     """
 
     at: float = 0.0
-    reason: str = ""  # of the judgement
+    reason: str = ""
     text: str = ""
-
-    @property
-    def others_go_on(self) -> bool:
-        """True if the release goes on to devices outside the part."""
-        return bool(self.key)
 
 
 class Outage(Part, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The event by which a failed judgement takes a release back: from all devices, or from a part.
 
 The part is a class of devices on which it fails, if the devices outside the class are no evidence
-against it; or the devices that began after a pause.
+against it; the one site on which the judgement rests; or the devices that began after a pause.
 """
 
 from edgefleet.protocol.rollout import Judgement, Rollback, Status, TakenBack
@@ -17,7 +17,8 @@ def withdrawn(active: ActiveRollout, judgement: Judgement) -> Event:
         return steps.PartFailed(judgement=judgement, part=_failed_site(judgement))
     part = _failed_part(active, judgement)
     if part is not None:
-        failed = steps.ClassFailed if part.others_go_on else steps.PartFailed
+        is_class = judgement.reason == gate.CLASS_FAILURES
+        failed = steps.ClassFailed if is_class else steps.PartFailed
         return failed(judgement=judgement, part=part)
     if judgement.evidence.exposed or active.state.status is Status.COMPLETED:
         return steps.GateFailed(judgement=judgement)

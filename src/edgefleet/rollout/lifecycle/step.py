@@ -146,7 +146,7 @@ class PartFailed(Wire, frozen=True, kw_only=True):
 
 
 class ClassFailed(PartFailed, frozen=True, kw_only=True):
-    """The same for a part that has a key: the release goes on to the devices outside of it."""
+    """The same for a class of devices: the release goes on to the devices outside of it."""
 
     signal: ClassVar[RolloutSignal] = RolloutSignal.CLASS_FAILED
 
