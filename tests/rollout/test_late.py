@@ -56,6 +56,24 @@ def codes(view: RolloutView) -> set[WaitCode]:
     return {wait.code for wait in view.why.waits}
 
 
+def test_devices_lost_before_a_pause_do_not_keep_the_places_of_those_that_return() -> None:
+    """More devices are lost than may be in trial at once after the pause."""
+    fleet = updating()
+    for device in fleet.by_row:
+        device.offline = away(device)
+    fleet.tick(20)
+    lost = [device.row for device in fleet.by_row if not away(device)][: HANDFULS.first + 1]
+    fleet.publish("2", fate=lambda one: Fate.SILENT if one.row in lost else Fate.HEALTHY)
+    gate = replace(GATE, max_error_rate=0.2, max_silent_rate=0.2, silence_s=20.0)
+    rollout = fleet.start(spec("2", 100, gate=gate, exposure=HANDFULS))
+    fleet.tick(120)
+    assert fleet.view(rollout).evidence.silent == len(lost)
+    for device in fleet.by_row:
+        device.offline = False
+    fleet.tick(120)
+    assert fleet.on_release()["2"] >= DEVICES - len(lost)
+
+
 def test_a_release_that_begins_to_fail_is_stopped_after_a_handful() -> None:
     fleet = updating()
     fleet.publish("2", fate=lambda device: Fate.FAILS if late else Fate.HEALTHY)

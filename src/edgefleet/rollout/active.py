@@ -39,7 +39,6 @@ _TRIAL: Final = DeviceStanding.TRIAL
 _HEALTHY: Final = DeviceStanding.HEALTHY
 _RUNNING: Final = Status.RUNNING
 _COMPLETED: Final = Status.COMPLETED
-NOBODY: Final[Rows] = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +168,7 @@ class ActiveRollout:
         """True if no more devices may start: they fail, and the gate does not judge them."""
         if self.state.status is not _COMPLETED:
             return False
-        if not self.state.is_baking:
-            self.late.update(NOBODY)  # the gate looks no more
+        self.late.update(self.late.silent)
         return self.late.is_sure(self.state.spec.gate)
 
     def excludes(self, row: int, other: "ActiveRollout") -> bool:

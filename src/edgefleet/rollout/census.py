@@ -205,6 +205,11 @@ def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: flo
     )
 
 
+def update_lost(active: ActiveRollout, fleet: Fleet, now: float) -> None:
+    """Update the silent devices of a completed rollout, which no gate judges any more."""
+    active.late.update(_silent(active, fleet, now).rows)
+
+
 def _evidence(
     active: ActiveRollout, found: Census, judged: int, already: int, *, taken_back: int
 ) -> Evidence:

@@ -20,7 +20,7 @@ from edgefleet.rollout.active import ActiveRollout, PublishedRelease, course_of
 from edgefleet.rollout.admission.control import Admission, allowed
 from edgefleet.rollout.admission.downloads import open_candidates, renew_candidates
 from edgefleet.rollout.batch import Batch
-from edgefleet.rollout.census import Census, find_owing, update_overdue
+from edgefleet.rollout.census import Census, find_owing, update_lost, update_overdue
 from edgefleet.rollout.constraints import approval
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Reservations
@@ -116,8 +116,12 @@ class Engine:
         return tuple(state.id for state in self.states() if state.status in OPEN)
 
     def evaluated_rollouts(self) -> tuple[str, ...]:
-        """Ids of the rollouts that ``evaluate`` may change: open ones, and those still watched."""
-        return tuple(s.id for s in self.states() if s.status in OPEN or s.is_watched)
+        """Ids of the rollouts that ``evaluate`` is due for, newest first.
+
+        They are open, or watched, or a device is in trial after the last wave.
+        """
+        found = (active for active in self._newest_first() if _is_evaluated(active))
+        return tuple(active.state.id for active in found)
 
     # Changes of rollouts.
 
@@ -226,6 +230,8 @@ class Engine:
         compared = self._compare_sites(active, now)
         if compared is not None:
             return compared
+        if not active.state.is_baking:
+            update_lost(active, self.fleet, now)
         evidence, judgement = self._status.judge_bake(active, now)
         seen = bake.Observed(
             evidence=evidence,
@@ -431,6 +437,13 @@ class Engine:
                 reverse=True,
             )
         )
+
+
+def _is_evaluated(active: ActiveRollout) -> bool:
+    state = active.state
+    if state.status in OPEN or state.is_watched:
+        return True
+    return state.status is Status.COMPLETED and active.ledger.count(DeviceStanding.TRIAL) > 0
 
 
 def _tenant(active: ActiveRollout) -> Tenant:

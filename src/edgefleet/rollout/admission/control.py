@@ -292,6 +292,7 @@ def allowed(active: ActiveRollout, now: float) -> int:
         return active.in_trial
     spec, overdue = active.state.spec.exposure, active.overdue
     trusted = exposure.trusted(spec, healthy=_healthy(active, now), devices=active.devices)
+    trusted += active.late.count_lost(now)
     if not (overdue.suspect or _is_suspicious(active) or active.late.brakes):
         return trusted
     return exposure.allowed(

@@ -53,6 +53,11 @@ class Late:
         self._evaluate(silent)
 
     @property
+    def silent(self) -> Rows:
+        """The devices in trial that count as failed, as at the last evaluation."""
+        return self._silent
+
+    @property
     def brakes(self) -> bool:
         """True while the limit of devices in trial does not grow, as at the last look.
 
@@ -69,6 +74,20 @@ class Late:
     def is_sure(self, spec: GateSpec) -> bool:
         """True if the detector fails the release, as at the last look."""
         return self._last.finding.log_e_value >= alphas.LATE.log_bar(spec)
+
+    def count_lost(self, now: float) -> int:
+        """Silent devices that began before the last pause, as at the last evaluation.
+
+        They are counted as failed, and would else keep the places of the devices that begin now.
+        """
+        silent, order = self._silent, self._ledger.activations
+        if not len(silent):
+            return 0
+        silent = silent[self._ledger.standings(silent) == _TRIAL]
+        if order.is_paused(now):
+            return len(silent)
+        key = order.episode_key
+        return int(np.count_nonzero(order.keys(silent) < key)) if key else 0
 
     def failures(self, silent: Rows) -> LateFailures:
         """The finding as evidence. ``silent`` as in ``update``."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
-from edgefleet.rollout.active import NOBODY, ActiveRollout
+from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.census import Census, PendingReverts
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.evidence.ledger import DeviceStanding
@@ -344,7 +344,7 @@ def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
 
 def _late_failures(active: ActiveRollout) -> Wait:
     state = active.state
-    judged = gate.late_text(active.late.failures(NOBODY), state.failures_allowed)
+    judged = gate.late_text(active.late.failures(active.late.silent), state.failures_allowed)
     return Wait(
         code=WaitCode.LATE_FAILURES,
         text=f"No more devices start: {judged} Run `edgefleet rollout revert {state.id}`, or "
