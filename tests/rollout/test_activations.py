@@ -187,3 +187,13 @@ def taken(ledger: Ledger, since: float | None, until: float) -> TakenParts:
 
 def no_labels(key: str, values: Sequence[str]) -> LabelValues:
     raise AssertionError(key, values)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_wave_that_opens_in_a_pause_begins_no_episode_also_after_a_restart(restarted: bool):
+    opened = replace(COURSE, opened=(START, START + 2 * PAUSE_S))
+    ledger = Ledger(2, opened if restarted else COURSE)
+    ledger.activations.arrange(opened)
+    for row, at in ((0, START), (1, START + 2 * PAUSE_S + 1)):
+        ledger.record(row, outcome("ro", "2", OutcomeKind.TRIAL_STARTED), None, at)
+    assert ledger.activations.episode_key == 0

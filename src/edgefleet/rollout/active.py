@@ -75,11 +75,12 @@ def fleet_size(state: RolloutState) -> int:
 def course_of(state: RolloutState) -> Course:
     """The inputs of the order of starts: the plan, the fleet at the begin, and the waves."""
     gate, spec, devices = state.spec.gate, state.spec.exposure, fleet_size(state)
+    times = (at for wave in state.waves for at in (wave.handfuls_at, wave.opened_at))
     return Course(
         grid=Grid(spec.first, exposure.ceiling(spec, devices), devices),
         since=state.created_at,
         pause_s=gate.confirm_after_s + gate.silence_s,
-        opened=tuple(wave.opened_at for wave in state.waves if wave.opened_at is not None),
+        opened=tuple(at for at in times if at is not None),
     )
 
 

@@ -292,11 +292,16 @@ def allowed(active: ActiveRollout, now: float) -> int:
         return active.in_trial
     spec, overdue = active.state.spec.exposure, active.overdue
     trusted = exposure.trusted(spec, healthy=_healthy(active, now), devices=active.devices)
-    trusted += active.late.count_lost(now)
+    lost = active.late.count_lost(now)
+    trusted += lost
     if not (overdue.suspect or _is_suspicious(active) or active.late.brakes):
         return trusted
     return exposure.allowed(
-        spec, trusted=trusted, in_trial=active.in_trial, suspect=True, missing=overdue.missing
+        spec,
+        trusted=trusted,
+        in_trial=active.in_trial,
+        suspect=True,
+        missing=max(overdue.missing, lost),
     )
 
 

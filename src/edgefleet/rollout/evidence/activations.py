@@ -53,7 +53,7 @@ class Activations:
     def __init__(self, course: Course) -> None:
         self.course = course
         self._pause = course.pause_s * KEYS_PER_S
-        self._opened: list[int] = []  # the key of each wave
+        self._opened = [self.key(at) for at in course.opened]  # the key of each wave
         self._keys = np.zeros(0, np.uint32)
         self._keys_at = self._keys.data
         self._buckets: list[_Bucket] = []

@@ -63,6 +63,7 @@ class WaveState(Wire, frozen=True, kw_only=True):
     rows: int | None = None
     planned: int | None = None  # devices that were online when it opened, of ``cut``
     by_handfuls: bool = False  # open for a few devices at a time: its cut grows
+    handfuls_at: float | None = None  # when it opened by handfuls, before it opened whole
     opened_at: float | None = None
     closed_at: float | None = None
     judgement: Judgement | None = None  # ``at``: since when verdict and reason are these

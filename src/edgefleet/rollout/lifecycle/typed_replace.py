@@ -109,6 +109,7 @@ class WaveChanges(TypedDict, total=False):
     rows: int | None
     planned: int | None
     by_handfuls: bool
+    handfuls_at: float | None
     opened_at: float | None
     closed_at: float | None
     judgement: Judgement | None

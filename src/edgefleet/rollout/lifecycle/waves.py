@@ -34,7 +34,8 @@ def walked(
     """Close the open wave, then open each of ``openings``, closing all but the last at once."""
     wave = state.open_wave
     if wave is not None and wave.by_handfuls and openings:
-        state = resized(replace_wave(state, judgement=judgement, opened_at=now), openings[0])
+        whole = replace_wave(state, judgement=judgement, handfuls_at=wave.opened_at, opened_at=now)
+        state = resized(whole, openings[0])
         openings = openings[1:]
         if not openings and not closed:
             return state

@@ -7,7 +7,7 @@ import numpy as np
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Status
-from edgefleet.protocol.why import WAITS
+from edgefleet.protocol.why import WAITS, WaitCode
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.reports import IDLE_CODE
 from edgefleet.rollout.lifecycle.state import RolloutState
@@ -32,8 +32,8 @@ class Arrived(Checker):
         self._started_at = 0.0  # the last start of any device
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
-        if after.status is Status.COMPLETED:
-            self._enrolled[after.spec.model] = len(self.engine.fleet)
+        if after.status is Status.COMPLETED and after.rows_at_end is not None:
+            self._enrolled[after.spec.model] = after.rows_at_end
 
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         if outcome.kind is OutcomeKind.TRIAL_STARTED:
@@ -54,7 +54,10 @@ class Arrived(Checker):
         missing = (self.run.serves(model) != NEW_NUMBER) & self.run.reachable() & chosen
         rows = np.flatnonzero(missing[: self._enrolled[model]])
         left = rows[~self._excused[model].has(rows)].tolist()
-        taken_back = self.engine.rollout(self.run.rollouts[model]).takes_back_part
+        active = self.engine.rollout(self.run.rollouts[model])
+        if active.holds_late:  # a person is asked: the last devices that started fail
+            return
+        taken_back = active.takes_back_part
         left = [row for row in left if not taken_back(row) and not self._is_constrained(row, now)]
         if left and now - self._started_at > _MOVING_S:
             first = ", ".join(self.run.name(row) for row in left[:3])
@@ -68,8 +71,12 @@ class Arrived(Checker):
         return has if state.spec.selector else has | ~self.run.one_model
 
     def _is_constrained(self, row: int, now: float) -> bool:
-        """Whether ``why`` names a constraint, such as a budget that dead devices have used up."""
-        return any(WAITS[wait.code].is_limit for wait in self.engine.why_device(row, now).waits)
+        """Whether ``why`` names a constraint, such as a budget that dead devices have used up.
+
+        An alert after the last wave holds devices back until it clears or a person acts.
+        """
+        codes = {wait.code for wait in self.engine.why_device(row, now).waits}
+        return any(WAITS[code].is_limit for code in codes) or WaitCode.HOLDBACK in codes
 
     def _check_reports(self, model: str) -> None:
         """Every idle device that runs the release has reported a confirmation."""

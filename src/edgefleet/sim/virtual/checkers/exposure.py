@@ -1,7 +1,8 @@
 """The number of devices in trial never exceeds the exposure rule of the plan.
 
 A device counts from its durable start, and activates the release only after it. The rule counts the
-healthy devices that began since the last pause without a start and without a new wave.
+devices that began since the last pause without a start and without a new wave: the healthy ones for
+the limit, those in trial against it.
 """
 
 from collections import defaultdict
@@ -27,7 +28,7 @@ class _Rollout:
     def __init__(self, spec: RolloutSpec) -> None:
         self.spec = spec
         self.devices = 0
-        self.trial = RowSet()
+        self.trial = RowSet()  # of the devices that began since the last pause
         self.started = RowSet()  # since the last pause
         self.healthy = 0  # of these
         self.all_healthy = 0
@@ -38,7 +39,7 @@ class _Rollout:
         gate = self.spec.gate
         pause_s = gate.confirm_after_s + gate.silence_s + _SLACK_S
         if now - max(self.last, self.opened) > pause_s and np.isfinite(self.last):
-            self.started, self.healthy = RowSet(), 0
+            self.started, self.trial, self.healthy = RowSet(), RowSet(), 0
         self.last = now
         self.started.add(rows)
         self.trial.add(rows)
