@@ -7,7 +7,7 @@ import pytest
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import OutcomeKind
-from edgefleet.protocol.rollout import Command, RolloutSpec, Status, Verb
+from edgefleet.protocol.rollout import Command, RolloutSpec, Status, Verb, WaveSpec
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import enrol_inside, hub_inside, outcome, publish_inside, report
 from support.tiny_releases import tiny_release
@@ -20,7 +20,8 @@ def test_a_second_chance_is_in_the_audit_log_and_survives_a_restart(tmp_path: Pa
         async with hub_inside(tmp_path / "data") as hub:
             devices = await enrol_inside(hub, 2)
             await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
-            view = await hub.plan(RolloutSpec(model="digits", release="2"), "operator")
+            plan = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
+            view = await hub.plan(plan, "operator")
             await hub.command(view.id, Verb.START, Command(), "operator")
             for device in devices:
                 for kind in (OutcomeKind.TRIAL_STARTED, OutcomeKind.TRIAL_FAILED):

@@ -348,6 +348,8 @@ def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | Non
     if found is None:
         return None
     mine, rest = found.rate, class_test.rest_of(evidence, found)
+    if rest.size < 1 or _log_evidence(rest) > 0:
+        return None  # no class is to blame; the tests of all devices decide
     return CLASS_FAILURES, (
         f"{_cause(evidence)}{mine.bad} of the {_devices(mine.size)} with {found.name} that began "
         f"failed, {rest.bad} of the {rest.size} others; "
