@@ -115,4 +115,32 @@ MUTANTS = (
         "edge = (x - self.allowed) / (self.bound + self.allowed) / (self.count + 1)",
         ("tests/rollout/test_sequential.py", "tests/rollout/test_restart.py"),
     ),
+    Mutant(
+        "the bets on changes begin anew after a restart",
+        "rollout/engine.py",
+        "            active.cohorts.resume(state.bets, state.limit_pairs, state.spec.gate)\n",
+        "            pass\n",
+        ("tests/rollout/test_cohorts.py",),
+    ),
+    Mutant(
+        "the waves are forgotten after a restart",
+        "rollout/evidence/activations.py",
+        "self._opened = [self.key(at) for at in course.opened]  # the key of each wave",
+        "self._opened: list[int] = []",
+        ("tests/rollout/test_activations.py",),
+    ),
+    Mutant(
+        "devices that were lost before a pause keep their places",
+        "rollout/admission/control.py",
+        "    trusted += lost\n",
+        "",
+        ("tests/rollout/test_late.py",),
+    ),
+    Mutant(
+        "an e-value of a custom test is not in the sum",
+        "rollout/evidence/custom.py",
+        "alphas.CUSTOM.log_bar(spec)",
+        "alphas.FAILURES.log_bar(spec)",
+        ("tests/cli/test_own_gate.py",),
+    ),
 )
