@@ -53,7 +53,7 @@ MUTANTS = (
     ),
     Mutant(
         "an outage excuses no device",
-        "rollout/lifecycle/step.py",
+        "rollout/lifecycle/event.py",
         "outages = (*state.outages, *event.outages)[-OUTAGES:]",
         "outages = state.outages",
         (_DARK,),

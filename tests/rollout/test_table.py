@@ -7,7 +7,13 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.rollout import plan
 from edgefleet.rollout.earlier import Earlier
 from edgefleet.rollout.lifecycle import step, table
-from edgefleet.rollout.lifecycle.step import Halted, Paused, RevertCompleted, RevertRequested
+from edgefleet.rollout.lifecycle.event import (
+    Event,
+    Halted,
+    Paused,
+    RevertCompleted,
+    RevertRequested,
+)
 from support.plans import START, spec
 
 
@@ -30,7 +36,7 @@ def test_every_status_can_be_reached_and_every_open_one_left():
 
 
 def test_every_signal_is_the_signal_of_one_event():
-    events = [event.signal for event in step.Event.__args__]
+    events = [event.signal for event in Event.__args__]
     assert sorted(events) == sorted(table.RolloutSignal)
 
 
@@ -44,7 +50,7 @@ def test_the_drawing_shows_each_transition_once():
 
 
 @pytest.mark.parametrize("event", [Paused(), RevertRequested(), RevertCompleted()])
-def test_a_step_that_the_table_does_not_have_is_refused(event: step.Event):
+def test_a_step_that_the_table_does_not_have_is_refused(event: Event):
     state = plan.planned(
         spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START, adds=0, had_model=0,
         earlier=Earlier(),

@@ -28,10 +28,10 @@ from edgefleet.rollout.evidence.alphas import BAKE
 from edgefleet.rollout.evidence.sequential import e_value
 from edgefleet.rollout.evidence.windows import Finding, OpenWindow
 from edgefleet.rollout.fleet import cut
-from edgefleet.rollout.lifecycle import step as steps
+from edgefleet.rollout.lifecycle import event as events
 from edgefleet.rollout.lifecycle.bake import BakeAlert, BakeState, WindowBets
+from edgefleet.rollout.lifecycle.event import Event
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.rollout.lifecycle.step import Event
 from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.lifecycle.waves import Opening
 from edgefleet.rollout.limits import (
@@ -114,7 +114,7 @@ def next_event(active: ActiveRollout, observed: Observed) -> Event | None:
     if bake is None or not active.state.is_watched:
         return None
     if is_superseded(active, observed.others):
-        return steps.BakeEnded(end=BakeEnd.SUPERSEDED)
+        return events.BakeEnded(end=BakeEnd.SUPERSEDED)
     if (
         bake.is_open
         and observed.judgement is not None
@@ -122,9 +122,9 @@ def next_event(active: ActiveRollout, observed: Observed) -> Event | None:
     ):
         return withdrawn(active, observed.judgement)
     if bake.is_open and bake.alert is None and observed.now >= bake.until:
-        return steps.BakeEnded(end=BakeEnd.PASSED)
+        return events.BakeEnded(end=BakeEnd.PASSED)
     if observed.judgement is not None and observed.judgement.interim:
-        return steps.BakeJudged(bake=bake, judgement=observed.judgement)
+        return events.BakeJudged(bake=bake, judgement=observed.judgement)
     return _close_window(active, bake, observed)
 
 
@@ -202,7 +202,7 @@ def _close_window(active: ActiveRollout, bake: BakeState, observed: Observed) ->
         )
     judgement = _failed(active.state, bets, found, observed)
     if judgement is not None:
-        return steps.GateFailed(judgement=judgement)
+        return events.GateFailed(judgement=judgement)
     return _judged(active.state, bake, bets, found, observed.now)
 
 
@@ -236,7 +236,7 @@ def _judged(
     bets: dict[str, WindowBets],
     found: Mapping[str, Finding],
     now: float,
-) -> steps.BakeJudged:
+) -> events.BakeJudged:
     """The bake after a window that rolls nothing back. Its findings begin or renew an alert.
 
     The bets of a finding begin again, which takes only wealth away.
@@ -256,7 +256,7 @@ def _judged(
         if clean >= CLEAN_WINDOWS:
             alert, note = None, f"The alert is over: {clean} windows were within the limit."
     after = replace(bake, bets=bets, alert=alert, windows=bake.windows + 1, window_since=now)
-    return steps.BakeJudged(bake=after, note=note)
+    return events.BakeJudged(bake=after, note=note)
 
 
 _CAUSE: Final[Mapping[Finding, str]] = MappingProxyType(

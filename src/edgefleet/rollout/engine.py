@@ -38,9 +38,11 @@ from edgefleet.rollout.fleet.memory_fit import MemoryFit, Room, Tenant
 from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.intake import Intake
+from edgefleet.rollout.lifecycle import event as events
 from edgefleet.rollout.lifecycle import step as steps
+from edgefleet.rollout.lifecycle.event import Event
 from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, WITHDRAWN, RolloutState
-from edgefleet.rollout.lifecycle.step import AuditLine, Event, step
+from edgefleet.rollout.lifecycle.step import AuditLine, step
 from edgefleet.rollout.next_transition import NextTransition, bets_to_store
 from edgefleet.rollout.why import device as device_why
 from edgefleet.rollout.why.status import RolloutStatus
@@ -195,7 +197,7 @@ class Engine:
         active = self.rollout(rollout_id)
         approval.check_person(active.state, person)
         given = approval.approval(active.state, person, now)
-        return self._change(active, steps.Approved(approval=given), now)
+        return self._change(active, events.Approved(approval=given), now)
 
     def evaluate(self, rollout_id: str, now: float) -> Change | None:
         """The change due now: by the gate, the schedule or a finished revert. None if none is."""
@@ -204,7 +206,7 @@ class Engine:
             owing = find_owing(active, self.fleet, self._desired, now)
             if len(owing.online) and now < steps.returned_by(active.state):
                 return None
-            completed = steps.RevertCompleted(
+            completed = events.RevertCompleted(
                 left=len(owing.online), stranded=owing.stranded, kept=owing.kept
             )
             return self._change(active, completed, now)
@@ -220,7 +222,7 @@ class Engine:
             active.reservations.note_progress(now)
         judgement = self._status.judge(active, census, now)
         event = None if judgement is None else self._next_transition.by_gate(active, judgement)
-        if event is None or isinstance(event, steps.WaitReasonChanged):
+        if event is None or isinstance(event, events.WaitReasonChanged):
             self._admit_more(active, census, now)
         event = event or bets_to_store(active, now)
         return None if event is None else self._change(active, event, now)
@@ -257,7 +259,7 @@ class Engine:
         if closed is None:
             return None
         bets, outages = closed
-        return self._change(active, steps.SitesCompared(bets=bets, outages=outages), now)
+        return self._change(active, events.SitesCompared(bets=bets, outages=outages), now)
 
     def _admit_more(self, active: ActiveRollout, census: Census, now: float) -> None:
         """Ask for as many candidates as may start soon."""

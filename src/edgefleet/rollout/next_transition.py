@@ -12,9 +12,10 @@ from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import gate
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.rollout.lifecycle import event as events
 from edgefleet.rollout.lifecycle import step as steps
+from edgefleet.rollout.lifecycle.event import Event
 from edgefleet.rollout.lifecycle.state import ACTING, JUDGED
-from edgefleet.rollout.lifecycle.step import Event
 from edgefleet.rollout.lifecycle.table import RolloutSignal
 from edgefleet.rollout.lifecycle.waves import Opening
 from edgefleet.rollout.limits import BETS_STORED_S
@@ -46,32 +47,32 @@ class NextTransition:
             case Verb.START:
                 steps.check_allowed(active.state, RolloutSignal.STARTED, "start")
                 plan.check_free(active.scope, active.model, others, ACTING)
-                return steps.Started(
+                return events.Started(
                     previous=plan.previous_release(
                         active.scope, self._fleet, self._desired, active.state.spec.model
                     ),
                     opening=openings.next_openings(active, self._fleet, now)[0],
                 )
             case Verb.PAUSE:
-                return steps.Paused()
+                return events.Paused()
             case Verb.RESUME:
                 steps.check_allowed(active.state, RolloutSignal.RESUMED, "resume")
                 plan.check_free(active.scope, active.model, others, ACTING)
                 plan.check_newest(active, others)
                 begun = active.state.wave is not None
                 opening = None if begun else openings.next_openings(active, self._fleet, now)[0]
-                return steps.Resumed(opening=opening)
+                return events.Resumed(opening=opening)
             case Verb.ADVANCE if active.state.is_baking:
-                return steps.BakeEnded(end=BakeEnd.BY_HAND)
+                return events.BakeEnded(end=BakeEnd.BY_HAND)
             case Verb.ADVANCE:
                 steps.check_allowed(active.state, RolloutSignal.ADVANCED, "advance")
                 return self._onward(active, steps.by_hand(evidence(), now), by_hand=True)
             case Verb.HALT:
-                return steps.Halted()
+                return events.Halted()
             case Verb.REVERT:
                 steps.check_allowed(active.state, RolloutSignal.REVERT_REQUESTED, "revert")
                 plan.check_free(active.scope, active.model, others, ACTING)
-                return steps.RevertRequested()
+                return events.RevertRequested()
 
     def by_gate(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
         """The event for a judgement of the gate. None if the judgement changes nothing."""
@@ -94,7 +95,7 @@ class NextTransition:
                 )
                 if (unchanged or judgement.verdict is Verdict.PASS) and not judgement.interim:
                     return None
-                return steps.WaitReasonChanged(judgement=judgement)
+                return events.WaitReasonChanged(judgement=judgement)
 
     def _extended(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
         """The next devices for a wave that cannot be judged. None if none may be added now."""
@@ -114,8 +115,8 @@ class NextTransition:
     def _onward(self, active: ActiveRollout, judgement: Judgement, *, by_hand: bool) -> Event:
         following = openings.next_openings(active, self._fleet, judgement.at)
         if openings.leads_on(active, following):
-            return steps.Advanced(judgement=judgement, openings=following, by_hand=by_hand)
-        return steps.Finished(
+            return events.Advanced(judgement=judgement, openings=following, by_hand=by_hand)
+        return events.Finished(
             judgement=judgement,
             openings=following,
             by_hand=by_hand,
@@ -126,13 +127,13 @@ class NextTransition:
 
 def _extend(
     judgement: Judgement, found: tuple[Opening, ...], *, in_place: bool
-) -> steps.Extended | None:
+) -> events.Extended | None:
     if not found:
         return None
-    return steps.Extended(judgement=judgement, openings=found, in_place=in_place)
+    return events.Extended(judgement=judgement, openings=found, in_place=in_place)
 
 
-def bets_to_store(active: ActiveRollout, now: float) -> steps.BetsStored | None:
+def bets_to_store(active: ActiveRollout, now: float) -> events.BetsStored | None:
     """The event that stores the bets. None if none changed, or some were stored just now."""
     state = active.state
     is_judged = state.status in JUDGED or state.is_baking
@@ -141,4 +142,4 @@ def bets_to_store(active: ActiveRollout, now: float) -> steps.BetsStored | None:
     bets, pairs = active.cohorts.stored_bets(), active.cohorts.stored_pairs()
     if bets == state.bets and pairs == state.limit_pairs:
         return None
-    return steps.BetsStored(bets=bets, limit_pairs=pairs)
+    return events.BetsStored(bets=bets, limit_pairs=pairs)

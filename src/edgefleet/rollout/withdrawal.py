@@ -7,22 +7,22 @@ against it; the one site on which the judgement rests; or the devices that began
 from edgefleet.protocol.rollout import Judgement, Rollback, Status, TakenBack
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.evidence import class_test, gate
-from edgefleet.rollout.lifecycle import step as steps
-from edgefleet.rollout.lifecycle.step import Event
+from edgefleet.rollout.lifecycle import event as events
+from edgefleet.rollout.lifecycle.event import Event
 
 
 def withdrawn(active: ActiveRollout, judgement: Judgement) -> Event:
     """The event of a rollout whose ``judgement`` fails, in a wave or in the bake."""
     if judgement.reason == gate.ONE_SITE:
-        return steps.PartFailed(judgement=judgement, part=_failed_site(judgement))
+        return events.PartFailed(judgement=judgement, part=_failed_site(judgement))
     part = _failed_part(active, judgement)
     if part is not None:
         is_class = judgement.reason == gate.CLASS_FAILURES
-        failed = steps.ClassFailed if is_class else steps.PartFailed
+        failed = events.ClassFailed if is_class else events.PartFailed
         return failed(judgement=judgement, part=part)
     if judgement.evidence.exposed or active.state.status is Status.COMPLETED:
-        return steps.GateFailed(judgement=judgement)
-    return steps.RefusedByDevices(judgement=judgement)
+        return events.GateFailed(judgement=judgement)
+    return events.RefusedByDevices(judgement=judgement)
 
 
 def _failed_site(judgement: Judgement) -> TakenBack:
