@@ -53,7 +53,7 @@ MUTANTS = (
     ),
     Mutant(
         "an outage excuses no device",
-        "rollout/lifecycle/event.py",
+        "rollout/lifecycle/step.py",
         "outages = (*state.outages, *event.outages)[-OUTAGES:]",
         "outages = state.outages",
         (_DARK,),
@@ -75,8 +75,8 @@ MUTANTS = (
     Mutant(
         "the release goes on after a verdict that rests on one site",
         "rollout/withdrawal.py",
-        "        return steps.PartFailed(judgement=judgement, part=_failed_site(judgement))\n",
-        "        return steps.ClassFailed(judgement=judgement, part=_failed_site(judgement))\n",
+        "        return events.PartFailed(judgement=judgement, part=_failed_site(judgement))\n",
+        "        return events.ClassFailed(judgement=judgement, part=_failed_site(judgement))\n",
         (f"{_TESTS}test_a_release_that_bricks_one_site_goes_back_there",),
     ),
     Mutant(
