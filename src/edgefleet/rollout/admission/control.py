@@ -59,9 +59,14 @@ class Admission:
         specs = {
             active.state.id: active.state.spec for active in rollouts if active.state.status in OPEN
         }
+        completed = {
+            active.state.id: active.state.spec
+            for active in rollouts
+            if active.state.status is Status.COMPLETED and active.state.spec.budgets
+        }
         several = len({active.state.spec.model for active in rollouts}) > 1
         trials = tuple(map(_trials, rollouts)) if several else ()
-        self._fleet_wide.arrange(specs, self._in_trial, trials, self._giver)
+        self._fleet_wide.arrange(specs, completed, self._in_trial, trials, self._giver)
 
     # Offers.
 

@@ -50,21 +50,24 @@ class FleetConstraints:
     def arrange(
         self,
         specs: Mapping[str, RolloutSpec],
+        completed: Mapping[str, RolloutSpec],
         in_trial: Callable[[str], LabelsByRow],
         trials: tuple[Trials, ...],
         giver: Giver,
     ) -> None:
-        """Set the limits of the open rollouts. To be called when a rollout is added or changes.
+        """Set the limits of the rollouts. To be called when a rollout is added or changes.
 
-        ``specs`` maps the id of each open rollout to its plan. ``in_trial`` returns the devices in
-        trial of one rollout with their current labels. ``trials`` has every rollout, or none if all
-        are of one model. ``giver`` returns the rollout that gives a device a model.
+        ``specs`` maps the id of each open rollout to its plan, ``completed`` that of each completed
+        one with budgets, which devices that come later still start. ``in_trial`` returns the
+        devices in trial of one rollout with their current labels. ``trials`` has every rollout, or
+        none if all are of one model. ``giver`` returns the rollout that gives a device a model.
         """
         if trials or self.other_trial.is_active:
             self.other_trial.arrange(trials, giver)
-        labels = frozenset(one.label for spec in specs.values() for one in spec.budgets)
+        counted = {**specs, **completed}
+        labels = frozenset(one.label for spec in counted.values() for one in spec.budgets)
         if labels or self.budgets.counts:
-            self.budgets.arrange(labels, specs.keys(), in_trial)
+            self.budgets.arrange(labels, counted.keys(), in_trial)
         paces = {(spec.site_label, spec.pace) for spec in specs.values()}
         bounded = any(pace.bytes_per_s or pace.bytes_per_s_per_site for _, pace in paces)
         if bounded or self.bytes.is_bounded:

@@ -39,10 +39,10 @@ def check_budgets(budgets: tuple[BudgetSpec, ...], fleet: Fleet) -> None:
 
 
 class Budgets:
-    """The number of devices in trial by label value, over all open rollouts.
+    """The number of devices in trial by label value, over all rollouts.
 
-    A device counts under the labels that it had when its trial began. Nothing is counted while no
-    open rollout has a budget.
+    Completed rollouts count only if they have budgets themselves. A device counts under the labels
+    that it had when its trial began. Nothing is counted while no rollout has a budget.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Budgets:
         rollouts: Collection[str],
         in_trial: Callable[[str], LabelsByRow],
     ) -> None:
-        """Count by ``labels`` in ``rollouts``, the ids of the open rollouts.
+        """Count by ``labels`` in ``rollouts``, the ids of the rollouts that count.
 
         ``in_trial`` returns the devices in trial of a rollout that was not counted before.
         """
@@ -77,7 +77,7 @@ class Budgets:
                 self._add(carried, 1)
 
     def in_use(self, label: str, value: str) -> int:
-        """Number of devices in trial with this label value, over all open rollouts."""
+        """Number of devices in trial with this label value, over all rollouts that count."""
         counts = self.counts.get(label)
         return 0 if counts is None else counts[value]
 
