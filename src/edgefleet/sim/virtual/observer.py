@@ -15,6 +15,9 @@ from edgefleet.sim.virtual.truth import RunView
 Report = Callable[[str, str], None]
 """Called with the checker's name and the text of a violation."""
 
+BAD: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
+"""A device reports that it does not run the release."""
+
 TRIAL_ENDS: Final = frozenset(
     {
         OutcomeKind.CONFIRMED,

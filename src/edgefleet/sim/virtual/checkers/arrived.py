@@ -11,11 +11,10 @@ from edgefleet.protocol.why import WAITS, WaitCode
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.reports import IDLE_CODE
 from edgefleet.rollout.lifecycle.state import RolloutState
-from edgefleet.sim.virtual.observer import Checker, Report
+from edgefleet.sim.virtual.observer import BAD, Checker, Report
 from edgefleet.sim.virtual.row_set import RowSet
 from edgefleet.sim.virtual.truth import NEW_NUMBER, UNDER_TEST, RunView
 
-_BAD = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED})
 _MOVING_S = 600.0  # without any start: the rollout is stuck
 
 
@@ -38,7 +37,7 @@ class Arrived(Checker):
     def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
         if outcome.kind is OutcomeKind.TRIAL_STARTED:
             self._started_at = now
-        elif outcome.kind in _BAD:
+        elif outcome.kind in BAD:
             self._excused[self.run.model_of(outcome.rollout)].add(rows)
         elif outcome.kind is OutcomeKind.CONFIRMED and outcome.release == UNDER_TEST:
             self._confirmed[self.run.model_of(outcome.rollout)].add(rows)

@@ -1,21 +1,34 @@
 """After a revert no reachable device runs the release."""
 
+from collections import defaultdict
 from typing import ClassVar
 
 import numpy as np
 
+from edgefleet.protocol.device import Outcome
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.lifecycle.step import returned_by
-from edgefleet.sim.virtual.observer import Checker
-from edgefleet.sim.virtual.truth import NEW_NUMBER
+from edgefleet.sim.virtual.observer import BAD, Checker, Report
+from edgefleet.sim.virtual.row_set import RowSet
+from edgefleet.sim.virtual.scenario import OLD
+from edgefleet.sim.virtual.truth import NEW_NUMBER, RunView
 
 
 class WentBack(Checker):
     """Checks the devices' true state when the rollout is reverted, and at the end of the run."""
 
     name: ClassVar[str] = "went_back"
+
+    def __init__(self, run: RunView, report: Report) -> None:
+        super().__init__(run, report)
+        self._without: defaultdict[str, RowSet] = defaultdict(RowSet)  # by model
+
+    def stored(self, rows: Rows, outcome: Outcome, now: float) -> None:
+        """A device on which the earlier release failed has none to go back to."""
+        if outcome.kind in BAD and outcome.release == OLD:
+            self._without[self.run.model_of(outcome.rollout)].add(rows)
 
     def changed(self, before: RolloutState | None, after: RolloutState, now: float) -> None:
         """A revert does not end while an online device reports that it runs the release."""
@@ -46,4 +59,5 @@ class WentBack(Checker):
     def _left(self, model: str) -> Rows:
         """Reachable devices that serve the release, and have an earlier one to go back to."""
         serves_it = self.run.serves(model) == NEW_NUMBER
-        return np.flatnonzero(serves_it & self.run.reachable() & self.run.has(model))
+        rows = np.flatnonzero(serves_it & self.run.reachable() & self.run.has(model))
+        return rows[~self._without[model].has(rows)]
