@@ -98,7 +98,10 @@ class NextTransition:
                 return events.WaitReasonChanged(judgement=judgement)
 
     def _extended(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
-        """The next devices for a wave that cannot be judged. None if none may be added now."""
+        """The next devices for a wave that cannot be judged. None if none may be added now.
+
+        Devices that do not start within the patience are not waited for.
+        """
         fleet, seen, now = self._fleet, judgement.evidence, judgement.at
         spec = active.state.spec
         missing = gate.count_missing(seen, spec.gate)
@@ -106,7 +109,9 @@ class NextTransition:
             one = openings.moved_up(active, fleet, missing, now)
             return _extend(judgement, () if one is None else (one,), in_place=True)
         most = exposure.handful(spec.exposure, seen.cut + seen.remaining)
-        out = seen.offered + seen.in_trial if seen.handful else 0
+        patience_from = active.reservations.patience_from(active.state, now)
+        is_patient = now < patience_from + spec.gate.patience_s
+        out = seen.in_trial + (seen.offered if is_patient else 0) if seen.handful else 0
         if 2 * out > most:
             return None
         found = openings.handful_openings(active, fleet, most - out, now)

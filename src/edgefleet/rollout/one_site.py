@@ -120,7 +120,7 @@ def _is_asked(observed: _Failures, worst: int, evidence: Evidence) -> bool:
 def _without(
     active: ActiveRollout, evidence: Evidence, observed: _Failures, worst: int, site: OneSite
 ) -> Evidence:
-    """The evidence without the devices of the site that began."""
+    """The evidence without the devices of the site that began, for the tests of all devices."""
     mine = observed.rows[observed.site == worst]
     standings = active.ledger.standings(mine)
     silent = np.intersect1d(mine, observed.silent, assume_unique=True)
@@ -135,5 +135,6 @@ def _without(
         in_trial=max(0, evidence.in_trial - trial),
         healthy=evidence.healthy - int(np.count_nonzero(standings == DeviceStanding.HEALTHY)),
         late=late.failures(others),
+        classes=(),
         boundary=find_boundary(active, others, without=mine),
     )
