@@ -101,6 +101,7 @@ class ActiveRollout:
     sites: SiteWatch = field(init=False)
     tally: Tally = field(init=False)
     late: Late = field(init=False)
+    dark: Rows = field(default_factory=lambda: np.zeros(0, np.int64))  # in trial, silent by now
     window: OpenWindow | None = None  # of a watched rollout, from its first evaluation on
 
     parts: Parts = ()  # one for each wave that is or was open

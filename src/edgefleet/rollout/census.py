@@ -193,6 +193,7 @@ def find_boundary(
 def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:
     """Update the overdue and silent devices, which the exposure limit depends on."""
     active.late.update(census.silent.all())
+    active.dark = _dark(active, fleet, now)
     spec = active.state.spec.gate
     within_s = min(fleet.offline_after_s, spec.silence_s)
     overdue = np.count_nonzero(fleet.silent_since(census.in_trial.all(), now - within_s))
@@ -208,6 +209,7 @@ def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: flo
 def update_lost(active: ActiveRollout, fleet: Fleet, now: float) -> None:
     """Update the silent devices of a completed rollout, which no gate judges any more."""
     active.late.update(_silent(active, fleet, now).rows)
+    active.dark = _dark(active, fleet, now)
 
 
 def _evidence(
@@ -323,6 +325,12 @@ class Silent:
     def rows(self) -> Rows:
         """The silent devices that count, ascending."""
         return self.trial[self.counted]
+
+
+def _dark(active: ActiveRollout, fleet: Fleet, now: float) -> Rows:
+    """The devices in trial that are silent, ascending, whether or not they count as failed."""
+    trial = active.ledger.rows(DeviceStanding.TRIAL)
+    return trial[fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)]
 
 
 def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Silent:

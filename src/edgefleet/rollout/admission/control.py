@@ -297,7 +297,8 @@ def allowed(active: ActiveRollout, now: float) -> int:
         return active.in_trial
     spec, overdue = active.state.spec.exposure, active.overdue
     trusted = exposure.trusted(spec, healthy=_healthy(active, now), devices=active.devices)
-    lost = active.late.count_lost(now)
+    # Devices that were lost before a pause do not keep the places of those that begin after it.
+    lost = active.ledger.count_lost(active.dark, now)
     trusted += lost
     if not (overdue.suspect or _is_suspicious(active) or active.late.brakes):
         return trusted

@@ -75,20 +75,6 @@ class Late:
         """True if the detector fails the release, as at the last look."""
         return self._last.finding.log_e_value >= alphas.LATE.log_bar(spec)
 
-    def count_lost(self, now: float) -> int:
-        """Silent devices that began before the last pause, as at the last evaluation.
-
-        They are counted as failed, and would else keep the places of the devices that begin now.
-        """
-        silent, order = self._silent, self._ledger.activations
-        if not len(silent):
-            return 0
-        silent = silent[self._ledger.standings(silent) == _TRIAL]
-        if order.is_paused(now):
-            return len(silent)
-        key = order.episode_key
-        return int(np.count_nonzero(order.keys(silent) < key)) if key else 0
-
     def failures(self, silent: Rows) -> LateFailures:
         """The finding as evidence. ``silent`` as in ``update``."""
         return self._evaluate(silent).failures

@@ -37,9 +37,12 @@ class _Rollout:
 
     def begin(self, rows: Rows, now: float) -> None:
         gate = self.spec.gate
-        pause_s = gate.confirm_after_s + gate.silence_s + _SLACK_S
-        if now - max(self.last, self.opened) > pause_s and np.isfinite(self.last):
-            self.started, self.trial, self.healthy = RowSet(), RowSet(), 0
+        pause_s = gate.confirm_after_s + gate.silence_s
+        paused_s = now - max(self.last, self.opened) if np.isfinite(self.last) else 0.0
+        if paused_s > pause_s - _SLACK_S:
+            self.trial = RowSet()
+        if paused_s > pause_s + _SLACK_S:
+            self.started, self.healthy = RowSet(), 0
         self.last = now
         self.started.add(rows)
         self.trial.add(rows)
