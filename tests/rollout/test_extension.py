@@ -65,6 +65,21 @@ def test_an_undecided_wave_goes_on_by_handfuls_and_then_as_planned():
     assert [wave.cut for wave in view.waves] == [20, 200, 400]
 
 
+def test_devices_of_a_handful_that_do_not_start_hold_the_rollout_for_its_patience_only():
+    """The next ten devices of the order are online and download for ever."""
+    fleet = fleet_on_release_1(400)
+    plan = replace(PLAN, gate=replace(GATE, patience_s=30.0))
+    rollout = started(fleet, plan, failing=2)  # 2 of 20
+    scope = fleet.engine.rollout(rollout).scope
+    order = sorted(fleet.by_row, key=lambda device: scope.position(device.row))
+    for device in order[20:30]:
+        device.fetch_s = 1e9
+    watch(fleet, rollout, at_most_s=900)
+    view = fleet.view(rollout)
+    assert view.status is Status.COMPLETED
+    assert view.evidence.healthy >= 400 - 2 - 10
+
+
 def test_a_bad_release_is_rolled_back_from_the_handfuls():
     fleet = fleet_on_release_1(400)
     rollout = started(fleet, PLAN, failing=2)
