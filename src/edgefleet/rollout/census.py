@@ -194,6 +194,7 @@ def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: flo
     """Update the overdue and silent devices, which the exposure limit depends on."""
     active.late.update(census.silent.all())
     active.dark = _dark(active, fleet, now)
+    active.tally.set_lost(active.ledger.lost(active.dark, now))
     spec = active.state.spec.gate
     within_s = min(fleet.offline_after_s, spec.silence_s)
     overdue = np.count_nonzero(fleet.silent_since(census.in_trial.all(), now - within_s))
@@ -210,6 +211,7 @@ def update_lost(active: ActiveRollout, fleet: Fleet, now: float) -> None:
     """Update the silent devices of a completed rollout, which no gate judges any more."""
     active.late.update(_silent(active, fleet, now).rows)
     active.dark = _dark(active, fleet, now)
+    active.tally.set_lost(active.ledger.lost(active.dark, now))
 
 
 def _evidence(

@@ -298,7 +298,7 @@ def allowed(active: ActiveRollout, now: float) -> int:
     spec, overdue = active.state.spec.exposure, active.overdue
     trusted = exposure.trusted(spec, healthy=_healthy(active, now), devices=active.devices)
     # Devices that were lost before a pause do not keep the places of those that begin after it.
-    lost = active.ledger.count_lost(active.dark, now)
+    lost = len(active.ledger.lost(active.dark, now))
     trusted += lost
     if not (overdue.suspect or _is_suspicious(active) or active.late.brakes):
         return trusted

@@ -237,13 +237,12 @@ class Ledger:
             self._healthy_since = (key, int(np.count_nonzero(recent)))
         return self._healthy_since[1]
 
-    def count_lost(self, dark: Rows, now: float) -> int:
-        """Devices in trial among ``dark``, ascending, that began before the last pause."""
+    def lost(self, dark: Rows, now: float) -> Rows:
+        """The devices in trial among ``dark``, ascending, that began before the last pause."""
         dark = dark[self.standings(dark) == DeviceStanding.TRIAL] if len(dark) else dark
         if not len(dark) or self.activations.is_paused(now):
-            return len(dark)
-        key = self.activations.episode_key
-        return int(np.count_nonzero(self.activations.keys(dark) < key)) if key else 0
+            return dark
+        return dark[self.activations.keys(dark) < self.activations.episode_key]
 
     def failures_in_order(self, silent: Rows, are_out: Callable[[Rows], Mask]) -> list[bool]:
         """For each device that activated the release, in that order: whether it failed.

@@ -61,6 +61,7 @@ class Tally:
         self._facts = -1  # version of the facts of the last count
         self._counts = [[0] * len(classes) for _ in DeviceStanding]  # by standing and class
         self._reserved = [0] * len(classes)
+        self._lost = [0] * len(classes)
         self.out = [0] * len(DeviceStanding)  # devices of parts taken back, by standing
 
     # Changes.
@@ -113,6 +114,11 @@ class Tally:
                 number = values.number(row)
                 if number:
                     self._reserved[offset + number] += change
+
+    def set_lost(self, rows: Rows) -> None:
+        """``rows`` are in trial, silent, and began before the last pause."""
+        if self._keys:
+            self._lost = self._in_classes(rows)
 
     # Answers.
 
@@ -176,10 +182,10 @@ class Tally:
         """How many devices of a class may be in trial at once.
 
         It begins with half of ``first``, or with the share of a larger class, and grows with the
-        healthy devices of the class.
+        healthy devices of the class. Devices that were lost before a pause keep no place.
         """
         first = math.ceil(spec.first * max(_LEAST_SHARE, self._shares[place]))
-        return max(first, int(spec.growth * self._counts[_HEALTHY][place]))
+        return max(first, int(spec.growth * self._counts[_HEALTHY][place])) + self._lost[place]
 
     def in_trial(self, place: int) -> int:
         """Devices of a class that are in trial, or have a reserved place."""
