@@ -331,7 +331,7 @@ class Silent:
 
 def _dark(active: ActiveRollout, fleet: Fleet, now: float) -> Rows:
     """The devices in trial that are silent, ascending, whether or not they count as failed."""
-    trial = active.ledger.rows(DeviceStanding.TRIAL)
+    trial = _judged_rows(active, DeviceStanding.TRIAL)
     return trial[fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)]
 
 
