@@ -56,7 +56,10 @@ def codes(view: RolloutView) -> set[WaitCode]:
     return {wait.code for wait in view.why.waits}
 
 
-def test_devices_lost_before_a_pause_do_not_keep_the_places_of_those_that_return() -> None:
+@pytest.mark.parametrize("bake_s", [0.0, 86_400.0])
+def test_devices_lost_before_a_pause_do_not_keep_the_places_of_those_that_return(
+    bake_s: float,
+) -> None:
     """More devices are lost than may be in trial at once after the pause."""
     fleet = updating()
     for device in fleet.by_row:
@@ -65,7 +68,8 @@ def test_devices_lost_before_a_pause_do_not_keep_the_places_of_those_that_return
     lost = [device.row for device in fleet.by_row if not away(device)][: HANDFULS.first + 1]
     fleet.publish("2", fate=lambda one: Fate.SILENT if one.row in lost else Fate.HEALTHY)
     gate = replace(GATE, max_error_rate=0.2, max_silent_rate=0.2, silence_s=20.0)
-    rollout = fleet.start(spec("2", 100, gate=gate, exposure=HANDFULS))
+    plan = spec("2", 100, gate=gate, exposure=HANDFULS)
+    rollout = fleet.start(replace(plan, bake_s=bake_s, holdback_percent=0.0))
     fleet.tick(120)
     assert fleet.view(rollout).evidence.silent == len(lost)
     for device in fleet.by_row:

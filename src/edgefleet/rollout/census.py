@@ -49,6 +49,7 @@ class Census:
     in_trial: RowSelection = field(default_factory=_no_devices)
     silent: RowSelection = field(default_factory=_no_devices)
     set_aside: RowSelection = field(default_factory=_no_devices)  # silent, and do not count
+    dark: RowSelection = field(default_factory=_no_devices)  # silent, whether or not they count
     offline: RowSelection = field(default_factory=_no_devices)
     deferred: RowSelection = field(default_factory=_no_devices)
 
@@ -116,6 +117,7 @@ def count_census(
         in_trial=RowSelection(trial, ~(silent.counted | silent.set_aside)),
         silent=RowSelection(trial, silent.counted),
         set_aside=RowSelection(trial, silent.set_aside),
+        dark=RowSelection(trial, silent.dark),
         offline=RowSelection(rows, away),
         deferred=RowSelection.of(_judged_rows(active, DeviceStanding.DEFERRED)),
     )
@@ -192,9 +194,7 @@ def find_boundary(
 
 def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: float) -> None:
     """Update the overdue and silent devices, which the exposure limit depends on."""
-    active.late.update(census.silent.all())
-    active.dark = _dark(active, fleet, now)
-    active.tally.set_lost(active.ledger.lost(active.dark, now))
+    _note_silent(active, census.silent.all(), census.dark.all(), now)
     spec = active.state.spec.gate
     within_s = min(fleet.offline_after_s, spec.silence_s)
     overdue = np.count_nonzero(fleet.silent_since(census.in_trial.all(), now - within_s))
@@ -208,10 +208,16 @@ def update_overdue(active: ActiveRollout, fleet: Fleet, census: Census, now: flo
 
 
 def update_lost(active: ActiveRollout, fleet: Fleet, now: float) -> None:
-    """Update the silent devices of a completed rollout, which no gate judges any more."""
-    active.late.update(_silent(active, fleet, now).rows)
-    active.dark = _dark(active, fleet, now)
-    active.tally.set_lost(active.ledger.lost(active.dark, now))
+    """Update the silent devices of a completed rollout, for the devices that start later."""
+    silent = _silent(active, fleet, now)
+    _note_silent(active, silent.rows, silent.trial[silent.dark], now)
+
+
+def _note_silent(active: ActiveRollout, counted: Rows, dark: Rows, now: float) -> None:
+    """``counted`` are the devices of ``dark`` that count as failed. Both ascend."""
+    active.late.update(counted)
+    active.dark = dark
+    active.tally.set_lost(active.ledger.lost(dark, now))
 
 
 def _evidence(
@@ -320,6 +326,7 @@ class Silent:
     """The devices in ``trial``, ascending, and which of them are silent."""
 
     trial: Rows
+    dark: Mask  # silent, whether or not they count
     counted: Mask  # silent, as failures
     set_aside: Mask  # silent, and do not count
 
@@ -329,21 +336,15 @@ class Silent:
         return self.trial[self.counted]
 
 
-def _dark(active: ActiveRollout, fleet: Fleet, now: float) -> Rows:
-    """The devices in trial that are silent, ascending, whether or not they count as failed."""
-    trial = _judged_rows(active, DeviceStanding.TRIAL)
-    return trial[fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)]
-
-
 def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Silent:
     """The devices in trial that are silent. Those that are still compared count as in trial."""
     trial = _judged_rows(active, DeviceStanding.TRIAL)
-    silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)
-    out = np.zeros(len(trial), np.bool_)
+    dark = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)
+    silent, out = dark.copy(), np.zeros(len(trial), np.bool_)
     if silent.any():
         out[silent] = active.set_aside.disturbed.all_have(trial[silent])
         silent[silent] = ~active.sites.are_open(trial[silent], fleet)
-    return Silent(trial, counted=silent & ~out, set_aside=out)
+    return Silent(trial, dark, counted=silent & ~out, set_aside=out)
 
 
 def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:

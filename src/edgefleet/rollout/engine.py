@@ -232,8 +232,7 @@ class Engine:
         compared = self._compare_sites(active, now)
         if compared is not None:
             return compared
-        if not active.state.is_baking:
-            update_lost(active, self.fleet, now)
+        update_lost(active, self.fleet, now)
         evidence, judgement = self._status.judge_bake(active, now)
         seen = bake.Observed(
             evidence=evidence,
