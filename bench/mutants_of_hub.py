@@ -118,8 +118,8 @@ MUTANTS = (
     Mutant(
         "silence after activation is forgotten",
         "rollout/census.py",
-        "silent = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)",
-        "silent = fleet.silent_longer(trial, now, 1e9)",
+        "dark = fleet.silent_longer(trial, now, active.state.spec.gate.silence_s)",
+        "dark = fleet.silent_longer(trial, now, 1e9)",
         ("bricks/3000",),
     ),
     Mutant(
