@@ -5,18 +5,21 @@ each reports once a minute, with a Poisson number of requests (10 on average) an
 of failed ones. `edgefleet sim run bake6h` and `outage` play the same with the whole agent.
 """
 
+import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cells import Cell, Found, Keys
 
 from edgefleet.protocol.device import Telemetry
 from edgefleet.protocol.rollout import ExposureSpec, GateSpec, RolloutSpec, Status
 from edgefleet.testing import FakeFleet
 
+SEEDS = int(os.environ.get("BENCH_GATE_BAKES", "100"))
 MINUTE = 60.0
 REQUESTS = 10.0  # a minute and device
 USUAL = 0.02  # share of requests that fail anyway
@@ -107,38 +110,53 @@ def fifth(minute: int, took: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     return np.where((np.arange(len(took)) % 5 == 0) & down, 1.0, USUAL)
 
 
-def usual(rate: float) -> Rates:
-    return lambda _minute, took: np.full(len(took), rate)
+def usual(minute: int, took: npt.NDArray[np.bool_], *, rate: float) -> npt.NDArray[np.float64]:  # noqa: ARG001
+    return np.full(len(took), rate)
 
 
-def measure(seeds: int) -> dict[str, Any]:
-    """``bake6h``, ``outage`` and ``bake_null``. The commit before judged nothing here: 0 each."""
-    few = max(1, seeds // 4)
-    found: dict[str, Any] = {"bake6h": {}, "outage": {}, "bake_null": {}}
-    for devices, count in ((100, seeds), (300, seeds), (1000, few)):
-        minutes = LATE + 30
-        found["bake6h"][f"{devices}"] = repeat(devices, count, late, minutes, since=LATE)
-        found["outage"][f"{devices}"] = repeat(devices, count, outage, 120, since=60)
-        found["outage"][f"{devices}_fifth"] = repeat(devices, count, fifth, 120, since=60)
-    for devices in (5, 30):
-        found["bake6h"][f"{devices}_alone"] = repeat(devices, seeds, late, LATE + 30, since=LATE)
-        found["bake6h"][f"{devices}_revert_alone"] = repeat(
-            devices, seeds, late, LATE + 30, since=LATE, revert_alone=True
+NOT_JUDGED = {"before": {"rolled_back": 0.0, "alerts": 0.0}}
+"""Before there was a bake, nothing was judged after the last wave."""
+
+
+def cell(devices: int, seeds: int, rates: Rates, minutes: int, **how: Any) -> dict[str, Any]:
+    return {**repeat(devices, seeds, rates, minutes, **how), **NOT_JUDGED}
+
+
+def keys() -> Keys:
+    few = max(1, SEEDS // 4)
+    end = LATE + 30
+    bake6h: dict[str, Cell] = {}
+    outages: dict[str, Cell] = {}
+    for n, seeds in ((100, SEEDS), (300, SEEDS), (1000, few)):
+        bake6h[f"{n}"] = partial(cell, n, seeds, late, end, since=LATE)
+        outages[f"{n}"] = partial(cell, n, seeds, outage, 120, since=60)
+        outages[f"{n}_fifth"] = partial(cell, n, seeds, fifth, 120, since=60)
+    for n in (5, 30):
+        bake6h[f"{n}_alone"] = partial(cell, n, SEEDS, late, end, since=LATE)
+        bake6h[f"{n}_revert_alone"] = partial(
+            cell, n, SEEDS, late, end, since=LATE, revert_alone=True
         )
-        found["outage"][f"{devices}_alone"] = repeat(devices, seeds, outage, 120, since=60)
-    for rate in (0.02, 0.045):
-        found["bake_null"][f"{rate:g}"] = repeat(100, few, usual(rate), 24 * 60, since=0)
-    found["before"] = {"bake6h": 0.0, "outage": 0.0}
-    return found
-
-
-def missed(found: dict[str, Any]) -> list[str]:
-    """The promises that the figures do not keep."""
-    wanted = {
-        "bake6h": all(found["bake6h"][f"{n}"]["in_time"] >= 0.99 for n in (100, 300, 1000)),
-        "bake6h_alone": all(found["bake6h"][f"{n}_alone"]["alerts"] >= 0.99 for n in (5, 30)),
-        "outage": all(found["outage"][f"{n}"]["rolled_back"] <= 0.02 for n in (100, 300, 1000)),
-        "outage_alone": all(found["outage"][f"{n}_alone"]["rolled_back"] == 0 for n in (5, 30)),
-        "bake_null": all(one["rolled_back"] <= 0.02 for one in found["bake_null"].values()),
+        outages[f"{n}_alone"] = partial(cell, n, SEEDS, outage, 120, since=60)
+    day = 24 * 60
+    null = {
+        f"{rate:g}": partial(cell, 100, few, partial(usual, rate=rate), day, since=0)
+        for rate in (0.02, 0.045)
     }
-    return [key for key, kept in wanted.items() if not kept]
+    return {"bake6h": bake6h, "outage": outages, "bake_null": null}
+
+
+KEYS = keys()
+
+
+def missed(result: Found) -> list[str]:
+    """The bounds that the result does not hold."""
+    wanted: dict[str, bool] = {}
+    if seen := result.get("bake6h"):
+        wanted["bake6h"] = all(seen[f"{n}"]["in_time"] >= 0.99 for n in (100, 300, 1000))
+        wanted["bake6h alone"] = all(seen[f"{n}_alone"]["alerts"] >= 0.99 for n in (5, 30))
+    if seen := result.get("outage"):
+        wanted["outage"] = all(seen[f"{n}"]["rolled_back"] <= 0.02 for n in (100, 300, 1000))
+        wanted["outage alone"] = all(seen[f"{n}_alone"]["rolled_back"] == 0 for n in (5, 30))
+    if seen := result.get("bake_null"):
+        wanted["bake_null"] = all(one["rolled_back"] <= 0.02 for one in seen.values())
+    return [key for key, holds in wanted.items() if not holds]

@@ -1,20 +1,18 @@
-"""Releases that fail on one class of devices, on the real engine. Part of bench/out/gate.json.
+"""Releases that fail on one class of devices, on the real engine. Part of ``gate.py``.
 
 The fleet has several hardware classes, of which one is bad. *Before* is the same fleet without
 classes: all devices have one profile, so that the bad ones fail and no test knows what they share.
-``python bench/gate_classes.py KEY...`` runs only these keys, into bench/out/gate_classes.json.
 """
 
 import os
-import sys
-import time
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
+from cells import Found, Keys
 from gate_fleets import Case, World
-from result_file import write
 
 from edgefleet.protocol.rollout import GateSpec
 from edgefleet.rollout.evidence import alphas
@@ -105,22 +103,18 @@ def many(case: ClassCase, count: int) -> dict[str, Any]:
     return told([play(case, seed) for seed in range(count)])
 
 
-def class4() -> dict[str, Any]:
+def class4(devices: int, seeds: int) -> dict[str, Any]:
     """A class of 4 % that always fails, beside the same fleet in which nobody knows the class."""
-    found: dict[str, Any] = {}
-    for devices, seeds in FLEETS.items():
-        found[f"of{devices}"] = many(ClassCase(devices), seeds)
-        before = many(ClassCase(devices, has_classes=False), max(1, seeds // 5))
-        found[f"of{devices}"]["before"] = {
-            key: before[key] for key in ("named", "median_failed", "worst_failed", "completed")
-        }
-    return found
+    before = many(ClassCase(devices, has_classes=False), max(1, seeds // 5))
+    shown = ("named", "median_failed", "worst_failed", "completed")
+    ours = many(ClassCase(devices), seeds)
+    return {**ours, "before": {key: before[key] for key in shown}}
 
 
-def class_small() -> dict[str, Any]:
-    """The smallest class that can be named: by the test itself, and in whole rollouts."""
+def classes_at_most() -> dict[str, Any]:
+    """The most classes in which one of so many devices can be named, by the test itself."""
     spec = GateSpec()
-    most = {
+    return {
         str(devices): max(
             (
                 classes
@@ -132,66 +126,38 @@ def class_small() -> dict[str, Any]:
         )
         for devices in (2, 3, 4)
     }
-    return {
-        "classes_at_most": most,
-        "three_of_300": many(ClassCase(300, share=0.01, classes=12), SEEDS),
-        "three_of_100": many(ClassCase(100, share=0.03, classes=12), SEEDS),
-    }
 
 
-def class_half() -> dict[str, Any]:
-    """A class of 4 % that fails on half of its devices."""
-    return {f"of{n}": many(ClassCase(n, class_fails=0.5), SEEDS // 2) for n in (300, 1_000)}
-
-
-def class_null() -> dict[str, Any]:
-    """No class is worse than another: none may be named."""
-    return {
-        f"fails{rate}_of{devices}": many(
-            ClassCase(devices, fails=rate / 100, class_fails=rate / 100), SEEDS
+KEYS: Keys = {
+    "class4": {f"of{devices}": partial(class4, devices, n) for devices, n in FLEETS.items()},
+    "class_small": {
+        "classes_at_most": classes_at_most,
+        "three_of_300": partial(many, ClassCase(300, share=0.01, classes=12), SEEDS),
+        "three_of_100": partial(many, ClassCase(100, share=0.03, classes=12), SEEDS),
+    },
+    "class_half": {  # a class of 4 % that fails on half of its devices
+        f"of{n}": partial(many, ClassCase(n, class_fails=0.5), SEEDS // 2) for n in (300, 1_000)
+    },
+    "class_null": {  # no class is worse than another: none may be named
+        f"fails{rate}_of{n}": partial(
+            many, ClassCase(n, fails=rate / 100, class_fails=rate / 100), SEEDS
         )
         for rate in (1, 5)
-        for devices in (300, 1_000)
-    }
-
-
-KEYS = {
-    "class4": class4,
-    "class_small": class_small,
-    "class_half": class_half,
-    "class_null": class_null,
+        for n in (300, 1_000)
+    },
 }
 
 
-def missed(result: dict[str, Any]) -> list[str]:
+def missed(result: Found) -> list[str]:
     """The bounds that the result does not hold."""
     bounds: list[tuple[str, bool]] = []
-    if (seen := result.get("class4")) is not None:
+    if seen := result.get("class4"):
         for key, one in seen.items():
             holds = one["named"] >= NAMED and one["worst_failed"] <= MOST_FAILED
             bounds.append((f"class4 {key}", holds and one["falsely"] == 0))
-    if (seen := result.get("class_small")) is not None:
+    if seen := result.get("class_small"):
         bounds.append(("class_small", seen["classes_at_most"][str(SMALLEST)] >= 12))
-    if (seen := result.get("class_null")) is not None:
+    if seen := result.get("class_null"):
         for key, one in seen.items():
             bounds.append((f"class_null {key}", one["named"] == 0 and one["falsely"] == 0))
     return [name for name, holds in bounds if not holds]
-
-
-def main(names: list[str]) -> int:
-    began = time.perf_counter()
-    result: dict[str, Any] = {}
-    for name in names or KEYS:
-        result[name] = KEYS[name]()
-        for key, one in result[name].items():
-            print(f"{name:11} {key:16} {one}", flush=True)
-    result["seeds"] = SEEDS
-    result["wall_s"] = round(time.perf_counter() - began, 1)
-    result["missed"] = missed(result)
-    path = write("gate_classes", result)
-    print(f"{path}: {result['wall_s']} s; missed: {', '.join(result['missed']) or 'nothing'}")
-    return bool(result["missed"])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,23 +1,22 @@
-"""Whole rollouts on the real engine, in fleets of any size. Writes bench/out/gate_fleets.json.
+"""Whole rollouts on the real engine, in fleets of any size. Part of ``gate.py``.
 
 The engine admits, counts, judges, extends and reverts. Devices are a model: one that is admitted
 fails within a minute or confirms after one to two minutes; one that is away sends nothing. Time
 advances in steps of ten seconds. A rollout ends *back* (rolled back), *person* (it waits for one),
-*completed*, or *stuck* (none of these after a week). Keys and bounds are those of docs/gate.md.
-``python bench/gate_fleets.py KEY...`` runs only these keys.
+*completed*, or *stuck* (none of these after a week). Bounds are those of docs/gate.md.
 """
 
 import math
 import os
-import sys
-import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
-from result_file import write
+from cells import Cell, Found, Keys
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, RolloutSpec, Status
@@ -41,6 +40,7 @@ class Case:
     fails: float = 0.0
     off: int | None = None  # the device that is away all the time
     off_after_s: float = -600.0  # from the start of the rollout
+    late_from: float = 1.0  # share of the fleet after which every device that starts fails
     away: float = 0.0  # share that is away at the start and returns singly
     restart_s: float = math.inf  # between two restarts of the hub, which loses all soft state
     spec: GateSpec = field(default_factory=GateSpec)
@@ -52,6 +52,7 @@ class End:
     asked: bool
     exposed: int
     hours: float
+    late: int = 0  # devices that started when all failed
 
 
 def play(case: Case, seed: int) -> End:
@@ -79,13 +80,17 @@ class World:
         self.heard_at = -HEARTBEAT_S
         self.restarted_at = 0.0
         self.asked = False
+        self.late = 0
 
     def profiles(self) -> list[str]:
         """The profile of each device."""
         return ["generic_x86"] * self.case.devices
 
     def fails(self, row: int) -> bool:  # noqa: ARG002 - of a device of one class
-        """Whether the trial of the device fails."""
+        """Whether the trial of the device, which has just started, fails."""
+        if self.active.ledger.exposed > self.case.late_from * self.case.devices:
+            self.late += 1
+            return True
         return bool(self.rng.random() < self.case.fails)
 
     def run(self) -> End:
@@ -130,7 +135,9 @@ class World:
             self.asked |= waits
             if state.status is not Status.RUNNING:
                 said = "completed" if state.status is Status.COMPLETED else "back"
-                return End(said, self.asked, active.ledger.exposed, (hub.now - began) / 3600)
+                return End(
+                    said, self.asked, active.ledger.exposed, (hub.now - began) / 3600, self.late
+                )
             if not self.coming and waits and not self._one_returns():
                 return End("person", True, active.ledger.exposed, (hub.now - began) / 3600)
         return End("stuck", self.asked, active.ledger.exposed, WEEK_S / 3600)
@@ -209,43 +216,56 @@ def many(case: Case, count: int = SEEDS, first: int = 0) -> dict[str, Any]:
     return told([play(case, first + seed) for seed in range(count)])
 
 
-def small() -> dict[str, Any]:
+ASK = GateSpec(ask_p=1.0)
+
+
+def late30(devices: int, count: int) -> dict[str, Any]:
+    """All devices that start after 30 % of the fleet fail. ``gate.py`` asks its model the same."""
+    ends = [play(Case(devices, late_from=0.3), seed) for seed in range(count)]
+    return {
+        "median": median(end.late for end in ends),
+        "worst": max(end.late for end in ends),
+        "failed": sum(end.said == "back" for end in ends) / count,
+        "seeds": count,
+    }
+
+
+def one_off(devices: int, count: int) -> dict[str, Any]:
+    """A perfect release; any one device is off from the start or soon after."""
+    return told([
+        play(Case(devices, off=seed % devices, off_after_s=(-600.0, 25.0)[seed % 2]), seed)
+        for seed in range(count)
+    ])  # fmt: skip
+
+
+def half_exact(devices: int) -> dict[str, Any]:
+    """Half of the devices fail: the share of completed rollouts by the programme of the plan."""
+    needed = small_fleet.boundary((small_fleet.Plan(0, devices),), 0.05, 0.03)
+    return {
+        "completed": round(1 - small_fleet.total_spent(needed, 0.5), 4),
+        "completed_ask": round(0.5**devices, 4),
+    }
+
+
+def small() -> Mapping[str, Cell]:
     """Fleets of 3 to 30: any one device off; half or 1 % of the devices fail, also with ask."""
-    found: dict[str, Any] = {}
-    ask = GateSpec(ask_p=1.0)
+    found: dict[str, Cell] = {}
     for devices in SMALL:
-        ends = [
-            play(Case(devices, off=seed % devices, off_after_s=(-600.0, 25.0)[seed % 2]), seed)
-            for seed in range(5 * SEEDS)
-        ]
-        found[f"{devices}_one_off"] = told(ends)
-        needed = small_fleet.boundary((small_fleet.Plan(0, devices),), 0.05, 0.03)
-        found[f"{devices}_half_exact"] = {
-            "completed": round(1 - small_fleet.total_spent(needed, 0.5), 4),
-            "completed_ask": round(0.5**devices, 4),
-        }
-        found[f"{devices}_half"] = many(Case(devices, fails=0.5), 5 * SEEDS)
-        found[f"{devices}_half_ask"] = many(Case(devices, fails=0.5, spec=ask), 5 * SEEDS)
-        found[f"{devices}_1_ask"] = many(Case(devices, fails=0.01, spec=ask), 5 * SEEDS)
+        found[f"{devices}_one_off"] = partial(one_off, devices, 5 * SEEDS)
+        found[f"{devices}_half_exact"] = partial(half_exact, devices)
+        found[f"{devices}_half"] = partial(many, Case(devices, fails=0.5), 5 * SEEDS)
+        found[f"{devices}_half_ask"] = partial(many, Case(devices, fails=0.5, spec=ASK), 5 * SEEDS)
+        found[f"{devices}_1_ask"] = partial(many, Case(devices, fails=0.01, spec=ASK), 5 * SEEDS)
     return found
 
 
-def waits() -> dict[str, Any]:
-    return {f"fails{rate}": many(Case(1000, fails=rate / 100)) for rate in (1, 2, 3)}
-
-
-def bad10() -> dict[str, Any]:
-    return {f"of{devices}": many(Case(devices, fails=0.1)) for devices in (100, 300, 1000, 10_000)}
-
-
-def edge5() -> dict[str, Any]:
+def edge5() -> Mapping[str, Cell]:
     """Exactly at the limit. With devices away, a person never acts, and they return singly."""
-    ask = GateSpec(ask_p=1.0)
     return {
-        **{f"of{devices}": many(Case(devices, fails=0.05)) for devices in (30, 300, 1000)},
+        **{f"of{devices}": partial(many, Case(devices, fails=0.05)) for devices in (30, 300, 1000)},
         **{
-            f"of{devices}_away{away}": many(
-                Case(devices, fails=0.05, away=away / 100, spec=ask), 2 * SEEDS
+            f"of{devices}_away{away}": partial(
+                many, Case(devices, fails=0.05, away=away / 100, spec=ASK), 2 * SEEDS
             )
             for devices in (40, 300)
             for away in (30, 90)
@@ -253,34 +273,33 @@ def edge5() -> dict[str, Any]:
     }
 
 
-def near() -> dict[str, Any]:
-    return {"fails6": many(Case(1000, fails=0.06)), "fails8": many(Case(1000, fails=0.08))}
-
-
-def restart() -> dict[str, Any]:
-    """The hub restarts every 90 s: the promises hold, and failures are found as soon."""
+def restarted_fails50() -> dict[str, Any]:
     calm = many(Case(300, fails=0.5))
-    return {
-        "fails5": many(Case(300, fails=0.05, restart_s=90.0)),
-        "fails5_of30": many(Case(30, fails=0.05, restart_s=90.0), 2 * SEEDS),
-        "fails50": {**many(Case(300, fails=0.5, restart_s=90.0)), "calm": calm["median_exposed"]},
-    }
+    return {**many(Case(300, fails=0.5, restart_s=90.0)), "calm": calm["median_exposed"]}
 
 
-KEYS = {
-    "restart": restart,
-    "small": small,
-    "waits": waits,
-    "bad10": bad10,
-    "edge5": edge5,
-    "near": near,
+KEYS: Keys = {
+    "late30_engine": {
+        "1000": partial(late30, 1000, SEEDS),
+        "10000": partial(late30, 10_000, max(1, SEEDS // 4)),
+    },
+    "restart": {  # every 90 s: the promises hold, and failures are found as soon
+        "fails5": partial(many, Case(300, fails=0.05, restart_s=90.0)),
+        "fails5_of30": partial(many, Case(30, fails=0.05, restart_s=90.0), 2 * SEEDS),
+        "fails50": restarted_fails50,
+    },
+    "small": small(),
+    "waits": {f"fails{rate}": partial(many, Case(1000, fails=rate / 100)) for rate in (1, 2, 3)},
+    "bad10": {f"of{n}": partial(many, Case(n, fails=0.1)) for n in (100, 300, 1000, 10_000)},
+    "edge5": edge5(),
+    "near": {f"fails{rate}": partial(many, Case(1000, fails=rate / 100)) for rate in (6, 8)},
 }
 
 
-def missed(result: dict[str, Any]) -> list[str]:
+def missed(result: Found) -> list[str]:
     """The bounds that the result does not hold."""
     bounds: list[tuple[str, bool]] = []
-    if (seen := result.get("small")) is not None:
+    if seen := result.get("small"):
         for devices in SMALL:
             one = seen[f"{devices}_one_off"]
             bounds.append((f"{devices} one off", one["stuck"] == 0 and one["asked"] == 0))
@@ -295,17 +314,17 @@ def missed(result: dict[str, Any]) -> list[str]:
             (f"{n} exact with ask", round(seen[f"{n}_half_exact"]["completed_ask"], 2) <= share)
             for n, share in ((3, 0.13), (5, 0.03))
         ]
-    if (seen := result.get("waits")) is not None:
+    if seen := result.get("waits"):
         bounds += [(f"waits {key}", one["asked"] <= 0.01) for key, one in seen.items()]
-    if (seen := result.get("bad10")) is not None:
+    if seen := result.get("bad10"):
         thousand, ten = seen["of1000"], seen["of10000"]
         bounds += [
             ("bad10", thousand["back"] >= 0.95 and thousand["median_exposed"] <= 400),
             ("bad10_10k", ten["back"] >= 0.99 and ten["median_exposed"] <= 600),
         ]
-    if (seen := result.get("edge5")) is not None:
+    if seen := result.get("edge5"):
         bounds += [(f"edge5 {key}", one["back"] <= 0.03) for key, one in seen.items()]
-    if (seen := result.get("restart")) is not None:
+    if seen := result.get("restart"):
         found = seen["fails50"]
         bounds += [
             (f"restart {key}", seen[key]["back"] <= 0.03) for key in ("fails5", "fails5_of30")
@@ -321,22 +340,3 @@ def _agree(seen: dict[str, Any], exact: float) -> bool:
     """True if the engine's share of completed rollouts is the exact one, up to 3.5 errors."""
     error = (exact * (1 - exact) / seen["rollouts"]) ** 0.5
     return abs(seen["completed"] - exact) <= 3.5 * error + 1e-3
-
-
-def main(names: list[str]) -> int:
-    began = time.perf_counter()
-    result: dict[str, Any] = {}
-    for name in names or KEYS:
-        result[name] = KEYS[name]()
-        for key, one in result[name].items():
-            print(f"{name:6} {key:14} {one}", flush=True)
-    result["seeds"] = SEEDS
-    result["wall_s"] = round(time.perf_counter() - began, 1)
-    result["missed"] = missed(result)
-    path = write("gate_fleets", result)
-    print(f"{path}: {result['wall_s']} s; missed: {', '.join(result['missed']) or 'nothing'}")
-    return bool(result["missed"])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -117,9 +117,12 @@ class World:
             late = Late(ledger)
             late.arrange(SPEC.max_error_rate)
         self.active = SimpleNamespace(
-            state=SimpleNamespace(spec=SimpleNamespace(gate=SPEC, exposure=self.exposure)),
+            state=SimpleNamespace(
+                spec=SimpleNamespace(gate=SPEC, exposure=self.exposure),
+                failures_allowed=SPEC.max_error_rate,
+            ),
             ledger=ledger, late=late, overdue=Overdue(), devices=self.fleet, in_trial=0,
-            holds_late=False, tally=Tally((), 0, ledger, _no_classes, tuple),
+            holds_late=False, dark=NOBODY, tally=Tally((), 0, ledger, _no_classes, tuple),
         )  # fmt: skip
         self.silent_rows: list[Any] = []
 
@@ -243,8 +246,9 @@ class World:
             SPEC, missing=self.overdue, began=self.exposed, now=self.step * STEP_S,
             within_s=OVERDUE_S,
         )  # fmt: skip
+        self.active.dark = silent_rows = self._silent()
         if self.detector:
-            self.active.late.update(self._silent())
+            self.active.late.update(silent_rows)
 
     def _late(self) -> LateFailures:
         return self.active.late.failures(self._silent()) if self.detector else LateFailures()

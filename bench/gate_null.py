@@ -7,22 +7,20 @@ between devices). Devices that run release 2 all report, and up to 60 of those t
 
 ``before`` is the gate without a baseline: a device is above a limit by its last report alone, the
 share of these devices decides, and no history lifts the limit of failures.
-``python bench/gate_null.py KEY...`` runs only these keys.
 """
 
 import os
-import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
 import gate_fleets
 import numpy as np
 import numpy.typing as npt
+from cells import Found, Keys
 from msgspec.structs import replace
-from result_file import write
 
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Scores, Sketches, Telemetry
@@ -218,29 +216,18 @@ LIMITS_ALONE = GateSpec(max_latency_increase=100.0)
 """Nearly no change against the control fails a release: the limits are measured alone."""
 
 
-def null() -> dict[str, Any]:
+def null(release: dict[str, Any], devices: int) -> dict[str, Any]:
     """Nothing changed: rolled back, left to a person, completed."""
-    found: dict[str, Any] = {}
-    for name, release in NULL.items():
-        for devices in FLEETS:
-            ours = [World(Case(devices, **release), seed).run() for seed in range(SEEDS)]
-            old = [
-                World(Case(devices, **release), seed, old=True).run()
-                for seed in range(max(5, SEEDS // 10))
-            ]
-            found[f"{name}/{devices}"] = {**told(ours), "before": told(old)}
-            print(f"null {name}/{devices}: {found[f'{name}/{devices}']}", flush=True)
-    return found
+    ours = [World(Case(devices, **release), seed).run() for seed in range(SEEDS)]
+    few = range(max(5, SEEDS // 10))
+    old = [World(Case(devices, **release), seed, old=True).run() for seed in few]
+    return {**told(ours), "before": told(old)}
 
 
-def power() -> dict[str, Any]:
+def power(release: dict[str, Any]) -> dict[str, Any]:
     """Releases that are worse, on 1,000 devices: rolled back, and devices that had them."""
-    found: dict[str, Any] = {}
-    for name, release in POWER.items():
-        case = Case(1000, spec=LIMITS_ALONE, **release)
-        found[name] = told([World(case, seed).run() for seed in range(POWER_SEEDS)])
-        print(f"power {name}: {found[name]}", flush=True)
-    return found
+    case = Case(1000, spec=LIMITS_ALONE, **release)
+    return told([World(case, seed).run() for seed in range(POWER_SEEDS)])
 
 
 def told(ends: list[NullEnd]) -> dict[str, Any]:
@@ -256,31 +243,23 @@ def told(ends: list[NullEnd]) -> dict[str, Any]:
     }
 
 
-KEYS = {"null": null, "power": power}
+KEYS: Keys = {
+    "null": {
+        f"{name}_of{devices}": partial(null, release, devices)
+        for name, release in NULL.items()
+        for devices in FLEETS
+    },
+    "power": {name: partial(power, release) for name, release in POWER.items()},
+}
 
 
-def missed(result: dict[str, Any]) -> list[str]:
+def missed(result: Found) -> list[str]:
     """The bounds that the result does not hold."""
     bounds: list[tuple[str, bool]] = []
     for key, one in result.get("null", {}).items():
-        small = int(key.partition("/")[2]) < 1000
+        small = int(key.partition("_of")[2]) < 1000
         back, person = (0.04, 0.06) if small else (0.02, 0.10)
         bounds.append((f"null {key}", one["back"] <= back and one["person"] <= person))
     for key, one in result.get("power", {}).items():
         bounds.append((f"power {key}", one["back"] >= 0.95))
     return [name for name, holds in bounds if not holds]
-
-
-def main(names: list[str]) -> int:
-    began = time.perf_counter()
-    result: dict[str, Any] = {name: KEYS[name]() for name in names or KEYS}
-    result["seeds"] = SEEDS
-    result["wall_s"] = round(time.perf_counter() - began, 1)
-    result["missed"] = missed(result)
-    path = write("gate_null", result)
-    print(f"{path}: {result['wall_s']} s; missed: {', '.join(result['missed']) or 'nothing'}")
-    return bool(result["missed"])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

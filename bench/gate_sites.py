@@ -1,4 +1,4 @@
-"""Sites that go dark, on the real engine. Writes bench/out/gate_sites.json.
+"""Sites that go dark, on the real engine. Part of ``gate.py``.
 
 Devices are a model under the engine of a MemoryHub, as in ``gate_fleets``: one that is admitted
 confirms after one to two minutes, in steps of ten seconds. Each device checks in once a minute at
@@ -8,20 +8,18 @@ release is good. *bricks*: the release bricks the hardware of one site, and the 
 rollout ends *back*, *part* (taken back from one site, and halted), *completed* or *open* (none of
 these after two days). Both *back* and *part* are caught. *before* is the same gate without a look
 at sites: silence is judged by its limit alone.
-``python bench/gate_sites.py CASE...`` runs only these cases.
 """
 
 import os
-import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
+from cells import Found, Keys
 from gate_fleets import STEP_S, _outcome
-from result_file import write
 
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import GateSpec, Rollback, RolloutSpec, SiteComparison, Status
@@ -200,37 +198,24 @@ def cases() -> dict[str, Case]:
     return found
 
 
-def measure(names: list[str] | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, case in cases().items():
-        if names and name not in names:
-            continue
-        count = max(1, round(SEEDS * FLEETS[case.devices]))
-        found[name] = told([play(case, seed) for seed in range(count)])
-        before = told([play(replace(case, before=True), seed) for seed in range(count // 2)])
-        found[name]["before"] = {key: before[key] for key in ("back", "median_bricked")}
-        print(f"site_dark {name:22} {found[name]}", flush=True)
-    return found
+def measure(case: Case, count: int) -> dict[str, Any]:
+    found = told([play(case, seed) for seed in range(count)])
+    before = told([play(replace(case, before=True), seed) for seed in range(count // 2)])
+    return {**found, "before": {key: before[key] for key in ("back", "median_bricked")}}
 
 
-def missed(found: dict[str, Any]) -> list[str]:
+KEYS: Keys = {
+    "site_dark": {
+        name: partial(measure, case, max(2, round(SEEDS * FLEETS[case.devices])))
+        for name, case in cases().items()
+    }
+}
+
+
+def missed(result: Found) -> list[str]:
     """The bounds that the result does not hold."""
     return [
-        name
-        for name, one in found.items()
+        f"site_dark {name}"
+        for name, one in result.get("site_dark", {}).items()
         if (one["back"] > 0.02 if name.startswith("dark") else one["caught"] < 0.95)
     ]
-
-
-def main(names: list[str]) -> int:
-    began = time.perf_counter()
-    found = measure(names)
-    result = {"site_dark": found, "seeds": SEEDS, "missed": missed(found)}
-    result["wall_s"] = round(time.perf_counter() - began, 1)
-    path = write("gate_sites", result)
-    print(f"{path}: {result['wall_s']} s; missed: {', '.join(result['missed']) or 'nothing'}")
-    return bool(result["missed"])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

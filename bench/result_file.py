@@ -17,9 +17,14 @@ def machine() -> dict[str, object]:
     }
 
 
-def write(name: str, result: Mapping[str, object]) -> Path:
-    """Write ``result`` to bench/out/NAME.json. Returns the path."""
-    path = Path(__file__).parent / "out" / f"{name}.json"
+def path_of(name: str) -> Path:
+    """The file of the benchmark NAME."""
+    return Path(__file__).parent / "out" / f"{name}.json"
+
+
+def write(place: str | Path, result: Mapping[str, object]) -> Path:
+    """Write ``result`` to the file, or to bench/out/NAME.json. Returns the path."""
+    path = path_of(place) if isinstance(place, str) else place
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**result, "machine": machine()}, indent=2) + "\n")
     return path
