@@ -65,6 +65,7 @@ def advance(
             request_rate_change=_rate_change(full, ended),
             refusal_rate_delta=_change(_refusal_rate(full), after),
             refusal_rate=after,
+            asked=_asked(full, ended),
         )
         return Windows(filling=following, scores=_to_report(windows.scores, scores))
     return replace(windows, filling=filling, full=full)
@@ -123,6 +124,7 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
         error_rate=min(1.0, after.errors / after.requests),
         refusal_rate_delta=_change(_refusal_rate(before), refusals),
         refusal_rate=refusals,
+        asked=_asked(before, after),
     )
 
 
@@ -184,6 +186,10 @@ def _is_refused(window: QualityWindow) -> bool:
 def _refusal_rate(window: QualityWindow) -> float | None:
     asked = window.requests + window.refused
     return window.refused / asked if asked else None
+
+
+def _asked(before: QualityWindow, after: QualityWindow) -> int:
+    return min(before.requests + before.refused, after.requests + after.refused)
 
 
 def _change(before: float | None, after: float | None) -> float | None:

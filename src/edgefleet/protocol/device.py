@@ -200,6 +200,7 @@ class Scores(Wire, frozen=True, kw_only=True):
     error_rate: Share | None = None  # of the last window
     refusal_rate_delta: Annotated[float, Meta(ge=-1, le=1)] | None = None
     refusal_rate: Share | None = None  # of the last window
+    asked: Count = 0  # requests and refused ones, in the window with fewer
     switched: Switch | None = None
 
 
