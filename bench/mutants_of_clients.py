@@ -1,4 +1,4 @@
-"""The planted bugs of what clients see: refusals, comparison with the incumbent, missing requests."""
+"""The planted bugs of what clients see: refusals, comparisons, missing requests."""
 
 from mutant import Mutant
 
@@ -31,8 +31,8 @@ MUTANTS = (
         also=(
             (
                 "agent/telemetry.py",
-                "    if grown.requests == 0 and grown.confidence_count == 0 and grown.refused == 0:\n",
-                "    if grown.requests == 0 and grown.confidence_count == 0:\n",
+                " and grown.refused == 0:\n",
+                ":\n",
             ),
             (
                 "rollout/evidence/gate.py",
