@@ -188,11 +188,16 @@ class Publisher:
         padding: int = 0,
         confirm_after_s: float = 0.5,
         rollout: str | None = None,
+        hangs: bool = False,
     ) -> Offer:
         """Publish a release and make the hub offer it."""
         file, golden_file = self.folder / f"{release}.onnx", self.folder / f"{release}.npz"
         model = classifier(
-            file, seed=seed or sum(release.encode()), profile=profile, hidden=padding
+            file,
+            seed=seed or sum(release.encode()),
+            profile=profile,
+            hidden=padding,
+            hangs=hangs,
         )
         golden = write_golden(golden_file, model)
         if break_golden:

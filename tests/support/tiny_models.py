@@ -15,6 +15,8 @@ from edgefleet.protocol.serving import ProveRequest, ServedModel, ServedRelease
 
 PIXELS = 64
 CLASSES = 10
+HANGS_ABOVE = 100.0
+"""A model that hangs loops for ever on a picture with a larger value. No golden set has one."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,13 @@ def classifier(
     profile: str = "generic_x86",
     hidden: int = 0,
     ballast_mib: int = 0,
+    hangs: bool = False,
 ) -> TinyModel:
     """``pixels`` FP32 [-1, 64] -> ``probabilities`` FP32 [-1, 10]; a fixed first size if ``batch``.
 
     ``hidden`` puts that many 512-wide layers in front, which change no value but take time.
-    ``ballast_mib`` adds weights of that size, which change no value but take memory.
+    ``ballast_mib`` adds weights of that size, which change no value but take memory. With ``hangs``
+    the model loops for ever on what no golden set has, see HANGS_ABOVE.
     """
     random = np.random.default_rng(seed)
     weights = random.normal(0, 1, (PIXELS, CLASSES)).astype(np.float32)
@@ -87,6 +91,11 @@ def classifier(
             helper.make_node("Add", [last, "zero"], ["light"]),
         ]
         last = "light"
+    if hangs:
+        more, values = _loop(last)
+        nodes += more
+        constants += values
+        last = "looped"
     nodes += [
         helper.make_node("MatMul", [last, "weights"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
@@ -108,6 +117,38 @@ def classifier(
         profile=profile,
     )
     return TinyModel(path, variant, weights)
+
+
+def _loop(given: str) -> tuple[list[Any], list[Any]]:
+    """A Loop from ``given`` to ``looped``: of no turn, or of more than a device lives to see."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["still_on"]),
+            helper.make_node("Identity", ["before"], ["after"]),
+        ],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn_number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", [given], ["largest"], keepdims=0),
+        helper.make_node("Greater", ["largest", "hangs_above"], ["hangs"]),
+        helper.make_node("Where", ["hangs", "for_ever", "no_turn"], ["turns"]),
+        helper.make_node("Loop", ["turns", "", given], ["looped"], body=body),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(HANGS_ABOVE, np.float32), "hangs_above"),
+        numpy_helper.from_array(np.array(1 << 62, np.int64), "for_ever"),
+        numpy_helper.from_array(np.array(0, np.int64), "no_turn"),
+    ]
+    return nodes, constants
 
 
 def save(

@@ -8,7 +8,7 @@ from pathlib import Path
 import uvloop
 
 from edgefleet.base.errors import EdgefleetError
-from edgefleet.serving.server import ServingSettings, read_address, serve
+from edgefleet.serving.server import ServingSettings, block_signals, read_address, serve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--data-dir", type=Path, metavar="DIR", help="load artifacts from this folder only"
     )
     options = parser.parse_args(argv)
+    block_signals()
     try:
         host, port = read_address(options.listen)
         settings = ServingSettings(host, port, options.control_socket, options.data_dir)

@@ -16,7 +16,7 @@ from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, retry_headers
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.serving.active_release import Inferred, Release
+from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
 from edgefleet.serving.limits import JSON_HEAD_BYTES
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost
@@ -30,7 +30,6 @@ from edgefleet.serving.tensors import (
     to_binary,
     to_json,
 )
-from edgefleet.serving.worker_release import WorkerEnded
 
 EXTENSIONS: Final = ("binary_tensor_data",)
 _PLATFORM: Final = "onnxruntime_onnx"
@@ -115,7 +114,7 @@ class OpenInference:
         except EdgefleetError as error:
             _count(active, error)
             raise
-        except WorkerEnded:
+        except ReleaseEnded:
             return self._infer(request, model, version)
         if isinstance(inferred, tuple):
             return _answer(active, inference, inferred)
@@ -133,7 +132,7 @@ class OpenInference:
         except EdgefleetError as error:
             _count(active, error)
             raise
-        except WorkerEnded:
+        except ReleaseEnded:
             again = self._infer(*asked)  # of the release that requests go to now
             return again if isinstance(again, Reply) else await again
         return _answer(active, inference, inferred)

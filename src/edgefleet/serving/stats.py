@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,8 @@ class Stats:
         self.requests = 0  # requests that reached the model, including ``errors``
         self.errors = 0
         self.refused: Counter[str] = Counter()  # requests refused before the model, by error code
-        self.in_flight = 0
+        self._came: dict[object, float] = {}  # the time of each request in flight, in order
+        self.answered_at: float | None = None  # the last successful answer
         self.confidence_sum = 0.0
         self.confidence_count = 0
         self.latency = LatencyHistogram()
@@ -81,6 +83,7 @@ class Stats:
         ``first_input`` is counted in ``inputs`` if it is numeric.
         """
         self.requests += 1
+        self.answered_at = time.monotonic()
         self.latency.record(us)
         if not scores.size:
             return
@@ -95,9 +98,27 @@ class Stats:
             total = float(np.add.reduce(first_input, axis=None, dtype=np.float64))
             self.inputs[input_bin(total / first_input.size)] += 1
 
-    def failed(self) -> None:
-        self.requests += 1
-        self.errors += 1
+    def failed(self, requests: int = 1) -> None:
+        self.requests += requests
+        self.errors += requests
+
+    def came(self, request: object) -> None:
+        """A request runs or waits from now on, until ``went``."""
+        self._came[request] = time.monotonic()
+
+    def went(self, request: object) -> None:
+        self._came.pop(request, None)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that run or wait."""
+        return len(self._came)
+
+    def oldest_in_flight_s(self) -> float:
+        """The age of the oldest request that runs or waits. 0 without one."""
+        for came_at in self._came.values():
+            return time.monotonic() - came_at
+        return 0.0
 
     def live(self, memory_mib: int = 0) -> LiveStats:
         """The counters for the agent. ``memory_mib`` is the memory of the release alone."""
@@ -110,6 +131,10 @@ class Stats:
             latency_us_p50=self.latency.quantile_us(0.50),
             latency_us_p95=self.latency.quantile_us(0.95),
             in_flight=self.in_flight,
+            oldest_in_flight_s=round(self.oldest_in_flight_s(), 3),
+            last_answer_s=None
+            if self.answered_at is None
+            else round(time.monotonic() - self.answered_at, 3),
             memory_mib=memory_mib,
             sketches=Sketches(
                 latency=sparse(self.latency.counts),
