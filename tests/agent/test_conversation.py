@@ -587,14 +587,18 @@ def test_a_full_disk_defers_once_and_goes_on_when_there_is_room() -> None:
     assert device.stage is Stage.PROVING
 
 
+def load_failed(device: Device) -> ActivationFailed:
+    """The release of digits was not loaded."""
+    job = device.job(Apply)
+    return ActivationFailed(job=job, model="digits", reason="load_failed", detail="no", draw=0.5)
+
+
 def test_activation_that_fails_goes_back() -> None:
     device = installed("1")
     check_in(device, offer("2"))
     stage_release(device, "2")
     check_in(device, offer("2"))
-    device.hear(
-        ActivationFailed(job=device.job(Apply), reason="load_failed", detail="no", draw=0.5)
-    )
+    device.hear(load_failed(device))
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "load_failed")]
     assert device.served() == ("a", None)
 
@@ -669,7 +673,7 @@ def test_a_release_that_cannot_be_gone_back_to_is_refused_and_offered_again_late
     answer(device)
     back = offer("1", rollout="ro-3", action="revert")
     check_in(device, back)
-    device.hear(ActivationFailed(job=device.job(Apply), reason="load_failed", detail="", draw=0.5))
+    device.hear(load_failed(device))
     device.hear(Activated(job=device.job(Apply), status=serving("3")))
     assert device.stage is Stage.IDLE
     assert spooled(device) == [(OutcomeKind.REFUSED, "load_failed")]

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.agent import error_rate, limits, load
+from edgefleet.agent import error_rate, hang, limits, load
 from edgefleet.agent import quality_window as window
 from edgefleet.agent.state import Attempt, LoadMark, Mark, Neighbour, Watch
 from edgefleet.agent.typed_replace import replace
@@ -83,7 +83,8 @@ def judge(
     """Judge one probe of the serving process.
 
     The release is Sick if its worker ended; if the process answers MISSED_PROBES times in a row
-    without it; if its error ratio is above MAX_ERROR_RATIO (see ``error_rate``); or if its mean top
+    without it; if its oldest request in flight is far older than the requests before took (see
+    ``hang``); if it answers no request, where the previous release did; if its error ratio is above MAX_ERROR_RATIO (see ``error_rate``); or if its mean top
     score is below that of the previous release on this device by more than
     ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both
     releases. It is also Sick if another model on the device has more errors or far higher latencies
@@ -106,12 +107,21 @@ def judge(
                 Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
             )
         return Watching(replace(watch, missed=missed, healthy_since=now))
-    if sick := _errors(watch, mine) or _confidence(attempt, quality, watch, mine):
+    if (
+        sick := _errors(watch, mine)
+        or _hung(attempt, mine)
+        or _silent(attempt, watch, mine, now)
+        or _confidence(attempt, quality, watch, mine)
+    ):
         return sick
     harmed = None if status is None else _neighbours(watch, status)
     if harmed is not None and status is not None and load.blames(watch, status, now):
         return harmed
-    if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
+    if (
+        now - watch.healthy_since >= attempt.confirm_after_s
+        and not watch.missed
+        and _has_answered(attempt, watch, mine)
+    ):
         return HEALTHY
     if sick := _never_healthy(attempt, watch, now):
         return sick
@@ -120,8 +130,13 @@ def judge(
     return Watching(watch)
 
 
+def _longest_s(attempt: Attempt) -> float:
+    """The longest time of the trial."""
+    return limits.TRIAL_STRETCH * attempt.confirm_after_s + limits.TRIAL_SLACK_S
+
+
 def _never_healthy(attempt: Attempt, watch: Watch, now: float) -> Sick | None:
-    if now - watch.since > limits.TRIAL_STRETCH * attempt.confirm_after_s + limits.TRIAL_SLACK_S:
+    if now - watch.since > _longest_s(attempt):
         return Sick(
             Reason.CRASH,
             f"The release was never healthy for {attempt.confirm_after_s:g} s without a break.",
@@ -138,6 +153,47 @@ def _errors(watch: Watch, status: ModelStatus) -> Sick | None:
             f"{errors} of {requests} requests failed; {limits.MAX_ERROR_RATIO:.0%} are allowed.",
         )
     return None
+
+
+def _hung(attempt: Attempt, status: ModelStatus) -> Sick | None:
+    age_s, limit_s = status.stats.oldest_in_flight_s, hang.limit_s(attempt.incumbent_us_p95)
+    if age_s > limit_s:
+        return Sick(
+            Reason.HUNG,
+            f"The oldest request has waited {age_s:.1f} s for its answer (limit {limit_s:g} s).",
+        )
+    return None
+
+
+def _silent(attempt: Attempt, watch: Watch, status: ModelStatus, now: float) -> Sick | None:
+    if _is_silent(attempt, watch, status) and now - watch.since > _longest_s(attempt):
+        return Sick(
+            Reason.SILENT,
+            f"The release answered no request in {now - watch.since:.0f} s; the previous release "
+            f"answered {attempt.incumbent_answers_s:.3g} a second.",
+        )
+    return None
+
+
+def _is_silent(attempt: Attempt, watch: Watch, status: ModelStatus) -> bool:
+    """Whether the release has answered none of the requests that the previous release answered.
+
+    A device with few requests may have none in a trial. Then one that got no answer is needed.
+    """
+    stats, start = status.stats, watch.start.stats
+    if stats.requests - stats.errors > start.requests - start.errors:
+        return False
+    asked = stats.in_flight + stats.requests + stats.refused - start.requests - start.refused
+    expected = attempt.incumbent_answers_s * _longest_s(attempt)
+    return expected >= limits.SILENT_REQUESTS or (expected > 0 and asked > 0)
+
+
+def _has_answered(attempt: Attempt, watch: Watch, status: ModelStatus) -> bool:
+    """Whether the release answers: it may be confirmed."""
+    unsettled_s = limits.UNSETTLED_SHARE * hang.limit_s(attempt.incumbent_us_p95)
+    return not _is_silent(attempt, watch, status) and (
+        status.stats.oldest_in_flight_s <= unsettled_s
+    )
 
 
 def _confidence(

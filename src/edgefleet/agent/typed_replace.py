@@ -133,6 +133,8 @@ class AttemptChanges(TypedDict, total=False):
     deferred: bool
     recalled: bool
     incumbent_confidence: float | None
+    incumbent_us_p95: int
+    incumbent_answers_s: float
 
 
 class SlotChanges(TypedDict, total=False):

@@ -22,7 +22,14 @@ Inferred = tuple[list[Tensor], int]
 
 
 class ReleaseEnded(Exception):  # noqa: N818 - an event for the caller, which asks another release
-    """The release ended before it answered. The inference may be asked of another release."""
+    """The release ended before it answered. The inference may be asked of another release.
+
+    ``ran``: the release was ended while it ran this inference, which may be why.
+    """
+
+    def __init__(self, *, ran: bool) -> None:
+        super().__init__(ran)
+        self.ran = ran
 
 
 class Release(Protocol):
@@ -62,10 +69,10 @@ class Release(Protocol):
         """
         ...
 
-    async def retire(self) -> None:
+    async def retire(self, patience_s: float = RETIRE_S) -> None:
         """Finish the queued inferences, then free the model.
 
-        After RETIRE_S those that are left raise ReleaseEnded, and a worker is killed. One that runs
+        After ``patience_s`` those that are left raise ReleaseEnded, and a worker is killed. One that runs
         in the serving process goes on nevertheless, see ``stuck_s``.
         """
         ...
@@ -139,13 +146,13 @@ class ActiveRelease:
         run.add_done_callback(partial(loop.call_soon_threadsafe, self._finished))
         return answer
 
-    async def retire(self) -> None:
+    async def retire(self, patience_s: float = RETIRE_S) -> None:
         try:
-            await asyncio.wait_for(self._idle.wait(), RETIRE_S)
+            await asyncio.wait_for(self._idle.wait(), patience_s)
         except TimeoutError:
-            for answer in self._coming.values():
+            for run, answer in self._coming.items():
                 if not answer.done():
-                    answer.set_exception(ReleaseEnded())
+                    answer.set_exception(ReleaseEnded(ran=run.running()))
         self._retired_at = time.monotonic()
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)

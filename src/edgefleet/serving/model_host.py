@@ -19,7 +19,7 @@ from edgefleet.protocol.serving import (
 from edgefleet.serving.active_release import ActiveRelease, Release, check_quality
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
-from edgefleet.serving.limits import SHARED_LOAD_BYTES
+from edgefleet.serving.limits import CLOSE_S, RETIRE_S, SHARED_LOAD_BYTES, WORKER_RUN_S
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, runtime_for
 from edgefleet.serving.stats import memory_kib
@@ -138,9 +138,10 @@ class ModelHost:
         )
 
     async def close(self) -> None:
-        """Finish the queued inferences, as in a swap to no release."""
+        """Finish the queued inferences, within CLOSE_S."""
         self.routes = {}
-        await self._retire([one for loaded in self._models.values() for one in loaded.releases()])
+        loaded = [one for loaded in self._models.values() for one in loaded.releases()]
+        await self._retire(loaded, CLOSE_S)
         self.bodies.close()
 
     def memory_kib(self, release: Release) -> int:
@@ -231,13 +232,14 @@ class ModelHost:
         merged.stats = worker.stats
         self._models[model] = replace(loaded, confirmed=merged)
         self._set_routes()
-        await self._retire([worker])
+        # The same release: a slow request would be asked of it once more.
+        await self._retire([worker], WORKER_RUN_S)
 
-    async def _retire(self, releases: list[Release]) -> None:
+    async def _retire(self, releases: list[Release], patience_s: float = RETIRE_S) -> None:
         """Finish the requests of these releases and free their memory."""
         if not releases:
             return
-        await asyncio.gather(*[one.retire() for one in releases])
+        await asyncio.gather(*[one.retire(patience_s) for one in releases])
         self._stuck = [one for one in (*self._stuck, *releases) if one.stuck_s]
         releases.clear()
         await asyncio.to_thread(_return_memory)

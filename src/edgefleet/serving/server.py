@@ -5,11 +5,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.server import listen
 from edgefleet.serving.control import Control
@@ -17,9 +15,6 @@ from edgefleet.serving.limits import CONTROL, INFERENCE, STOP_S
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference, render_error
 from edgefleet.serving.run_marks import RunMarks
-
-
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +35,14 @@ def read_address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def block_signals() -> None:
-    """Block SIGTERM and SIGINT in all threads, for ``serve``. Called before other threads start."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-
-
-def _stop_on_signal(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+def _stop_on_signal(
+    signals: Collection[int], loop: asyncio.AbstractEventLoop, stop: asyncio.Event
+) -> None:
     """Stop on a signal, and end this process STOP_S later.
 
     A thread of its own waits for the signal: a model may run on the event loop and never return.
     """
-    signal.sigwait(_SIGNALS)
+    signal.sigwait(signals)
     ending = threading.Timer(STOP_S, _end)
     ending.daemon = True
     ending.start()
@@ -63,15 +55,17 @@ def _end() -> None:
     os._exit(1)
 
 
-async def serve(settings: ServingSettings, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then answer the requests in progress and return.
+async def serve(
+    settings: ServingSettings, signals: Collection[int], on_ready: Callable[[str], None]
+) -> None:
+    """Serve until one of ``signals``, then answer the requests in progress and return.
 
-    The signals are blocked, see ``block_signals``. ``on_ready`` is called with the url once both
+    The signals are blocked in all threads. ``on_ready`` is called with the url once both
     listeners are open. Raises OperatorError.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    threading.Thread(target=_stop_on_signal, args=(loop, stop), daemon=True).start()
+    threading.Thread(target=_stop_on_signal, args=(signals, loop, stop), daemon=True).start()
     models = ModelHost(settings.data_dir, RunMarks(settings.control_socket.with_suffix(".running")))
     inference = await listen(
         OpenInference(models),

@@ -178,7 +178,7 @@ class WorkerRelease:
         self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
     ) -> "Inferred | asyncio.Future[Inferred]":
         if self._has_ended:
-            raise ReleaseEnded
+            raise ReleaseEnded(ran=False)
         if self._prompt and self._running is None and not self._waiting:
             if (core := current_core()) != self._core:
                 self._process.run_on(core)
@@ -189,7 +189,7 @@ class WorkerRelease:
                 return self._result(data, outputs)
             if self._has_ended:
                 self.stats.failed()
-                raise ReleaseEnded
+                raise ReleaseEnded(ran=True)
             waiting = _Waiting(inputs, outputs, self._loop.create_future())
             self._began(waiting)
         else:
@@ -206,13 +206,13 @@ class WorkerRelease:
     def stuck_s(self) -> float:
         return 0.0  # a worker is killed
 
-    async def retire(self) -> None:
+    async def retire(self, patience_s: float = RETIRE_S) -> None:
         self._retired = True
         if not self._has_ended:
             try:
-                await asyncio.wait_for(self._idle.wait(), RETIRE_S)
+                await asyncio.wait_for(self._idle.wait(), patience_s)
             except TimeoutError:
-                self._kill(f"did not let go of its requests within {RETIRE_S:g} s.")
+                self._kill(f"did not let go of its requests within {patience_s:g} s.")
         self._close()
         await asyncio.to_thread(self._process.reap)
 
@@ -344,14 +344,14 @@ class WorkerRelease:
         if isinstance(message, Failed):
             raise error_from_code(message.code, message.message, field=message.field)
         if not isinstance(message, Made):
-            raise ReleaseEnded
+            raise ReleaseEnded(ran=True)
         try:
             datatypes: list[Datatype] = [self.datatypes[name] for name in outputs]
             pairs = zip(message.outputs, datatypes, strict=True)
             tensors = [self._area.tensor(placed, datatype) for placed, datatype in pairs]
         except (ValueError, EdgefleetError) as error:
             self._kill(f"sent an invalid answer: {error}.")
-            raise ReleaseEnded from error
+            raise ReleaseEnded(ran=True) from error
         if end_of(message.outputs) > KEPT_BYTES:
             tensors = [tensor.copy() for tensor in tensors]
             self._area.free()
@@ -391,7 +391,7 @@ class WorkerRelease:
         for waiting in (*((running,) if running else ()), *self._waiting):
             if not waiting.future.done():
                 self.stats.failed()  # it was asked of this release, and got no answer
-                waiting.future.set_exception(ReleaseEnded())
+                waiting.future.set_exception(ReleaseEnded(ran=waiting is running))
         self._waiting.clear()
         self._idle.set()
 
