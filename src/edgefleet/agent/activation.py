@@ -220,17 +220,17 @@ def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None
     device.forgettable(switch=None)
     for name in _in_stage(device, _ACTIVATING):
         context = device.model(name)
-        # Without a name, another model has ended or held up the process: the trial is in a worker,
-        # and the release that the device returns to was confirmed. A return is never given up.
-        again = (
-            context.attempt.action == "revert"
-            or device.soft.switch_failures < limits.MISSED_PROBES
-        )
-        if event.model == name or (not event.model and not again):
+        failures = device.soft.switch_failures
+        if event.model == name:
             go_back(context, event.reason, event.detail)
-        elif device.soft.switch_failures >= limits.FOREIGN_FAILURES:
+        elif context.attempt.action == "revert":
+            continue  # the device has confirmed this release before, and another one failed
+        elif event.model and failures >= limits.FOREIGN_FAILURES:
             detail = f"With this release {event.model} could not be served: {event.detail}"
             go_back(context, Reason.NEIGHBOUR, detail)
+        elif not event.model and failures >= limits.MISSED_PROBES:
+            # A model in the shared process may have ended it: the trial is in a worker.
+            go_back(context, event.reason, event.detail)
     for name in _in_stage(device, _WATCHING):
         if event.model == name:  # the process was started again, and cannot load it any more
             go_back(device.model(name), event.reason, event.detail)
@@ -249,7 +249,7 @@ def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
     elif not event.alive:
         device.forgettable(serving=None)
     device.forgettable(probing=False, probe_at=None)
-    _let_go(device, event.status)
+    _end_hung(device, event.status)
     is_switching = is_wanted = False
     for state in device.models.values():
         if state.stage is _WATCHING or state.stage is _ACTIVATING:
@@ -267,7 +267,7 @@ def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
         _settle_stopped(device, event)
 
 
-def _let_go(device: DeviceContext, status: ServingStatus | None) -> None:
+def _end_hung(device: DeviceContext, status: ServingStatus | None) -> None:
     """End the requests that do not end in the shared process."""
     if status is None or device.soft.switch is not None:
         return

@@ -42,4 +42,4 @@ def _hangs(device: DeviceContext, own: ModelStatus) -> bool:
 
 def is_stuck(status: ServingStatus) -> bool:
     """True if only the end of the shared process ends a request of a release that is taken out."""
-    return any(one.for_s > limits.LET_GO_S for one in status.stuck)
+    return any(one.for_s > limits.STUCK_S for one in status.stuck)

@@ -54,6 +54,7 @@ from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError
 from edgefleet.protocol.device import CheckIn, Facts, Reason
 
+
 class CheckIns(Protocol):
     """The connection to the hub."""
 
@@ -282,9 +283,7 @@ class Loop:
         status, alive = self._supervisor.status()
         ran, hung = self._supervisor.ran(), self._supervisor.hung()
         draw = self._entropy.uniform()
-        self._arrived.put(
-            ServingProbed(status=status, alive=alive, ran=ran, hung=hung, draw=draw)
-        )
+        self._arrived.put(ServingProbed(status=status, alive=alive, ran=ran, hung=hung, draw=draw))
 
     def _serving_ended(self) -> None:
         """Called when the process or a worker ended by itself: probe it now."""

@@ -41,9 +41,7 @@ def fold(
     return tuple(kept[-limits.TALLIES :]), new
 
 
-def add_failed(
-    tallies: tuple[Telemetry, ...], release: str, failed: int
-) -> tuple[Telemetry, ...]:
+def add_failed(tallies: tuple[Telemetry, ...], release: str, failed: int) -> tuple[Telemetry, ...]:
     """Add requests to ``release`` that failed with its process, which counted them no more."""
     kept = [tally for tally in tallies if tally.release != release]
     old = next((tally for tally in tallies if tally.release == release), None) or Telemetry(

@@ -84,11 +84,12 @@ def judge(
 
     The release is Sick if its worker ended; if the process answers MISSED_PROBES times in a row
     without it; if its oldest request in flight is far older than the requests before took (see
-    ``hang``); if it answers no request, where the previous release did; if its error ratio is above MAX_ERROR_RATIO (see ``error_rate``); or if its mean top
-    score is below that of the previous release on this device by more than
-    ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both
-    releases. It is also Sick if another model on the device has more errors or far higher latencies
-    than before the trial, and the CPU that the release uses is the cause.
+    ``hang``); if it answers no request, where the previous release did; if its error ratio is above
+    MAX_ERROR_RATIO (see ``error_rate``); or if its mean top score is below that of the previous
+    release on this device by more than ``quality.max_confidence_drop``. The last needs
+    ``quality.min_requests`` scores of both releases. It is also Sick if another model on the device
+    has more errors or far higher latencies than before the trial, and the CPU that the release uses
+    is the cause.
 
     The end of the serving process is not the fault of the release, which runs in a worker: it is
     Interrupted, and watched anew once it is served again.

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Final, Protocol
 
 from edgefleet.base.errors import DeviceError, PublisherError
@@ -72,8 +71,8 @@ class Release(Protocol):
     async def retire(self, patience_s: float = RETIRE_S) -> None:
         """Finish the queued inferences, then free the model.
 
-        After ``patience_s`` those that are left raise ReleaseEnded, and a worker is killed. One that runs
-        in the serving process goes on nevertheless, see ``stuck_s``.
+        After ``patience_s`` those that are left raise ReleaseEnded, and a worker is killed. One
+        that runs in the serving process goes on nevertheless, see ``stuck_s``.
         """
         ...
 
@@ -143,7 +142,7 @@ class ActiveRelease:
         self._coming[run] = answer
         self._idle.clear()
         self.stats.came(run)
-        run.add_done_callback(partial(loop.call_soon_threadsafe, self._finished))
+        run.add_done_callback(lambda run: loop.call_soon_threadsafe(self._finished, run))
         return answer
 
     async def retire(self, patience_s: float = RETIRE_S) -> None:

@@ -90,10 +90,10 @@ class ModelHost:
         """Load the releases of ``wanted`` beside those that serve, then swap them in at once.
 
         Requests in progress finish on the previous releases, within RETIRE_S: later they are asked
-        of the new ones, and a release that runs one in this process is stuck. If loading raises an error (see
-        ``Runtime.load``), nothing changes; the field of the error is the model. Releases that are
-        loaded already stay so. A small release whose trial has ended well is then loaded in this
-        process; if that fails, it stays in its worker.
+        of the new ones, and a release that runs one in this process is stuck. If loading raises an
+        error (see ``Runtime.load``), nothing changes; the field of the error is the model. Releases
+        that are loaded already stay so. A small release whose trial has ended well is then loaded
+        in this process; if that fails, it stays in its worker.
         """
         async with self._swapping:
             fresh: list[Release] = []

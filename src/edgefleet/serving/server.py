@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.server import listen
 from edgefleet.serving.control import Control

@@ -187,7 +187,7 @@ class WorkerRelease:
             data = self._receive(0)
             if data is not None:
                 return self._result(data, outputs)
-            if self._has_ended:
+            if self.ended:
                 self.stats.failed()
                 raise ReleaseEnded(ran=True)
             waiting = _Waiting(inputs, outputs, self._loop.create_future())
