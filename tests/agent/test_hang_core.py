@@ -1,4 +1,4 @@
-"""What the core finds of requests that do not end: in trial, afterwards and on the way back."""
+"""Requests that do not end: the core finds them in trial, afterwards and on the way back."""
 
 from collections.abc import Sequence
 
@@ -32,6 +32,7 @@ ATTEMPT = Attempt(
     slot="b",
     leaving="1",
     incumbent_us_p95=2_000,
+    incumbent_answers=5_000,
     incumbent_answers_s=10.0,
 )
 LONGEST_S = limits.TRIAL_STRETCH * CONFIRM_S + limits.TRIAL_SLACK_S
@@ -78,30 +79,35 @@ def test_no_release_is_confirmed_while_a_request_is_suspiciously_old() -> None:
 
 
 def test_a_release_is_not_confirmed_without_an_answer_where_there_was_traffic() -> None:
-    assert isinstance(judge(CONFIRM_S), Watching)
-    assert isinstance(judge(LONGEST_S), Watching)
-    assert judge(CONFIRM_S, requests=1) is HEALTHY
-    finding = judge(LONGEST_S + 1, refused=900)
-    assert finding == Sick(
+    assert isinstance(judge(CONFIRM_S, refused=100), Watching)
+    assert isinstance(judge(LONGEST_S, refused=800), Watching)
+    assert judge(CONFIRM_S, requests=1, refused=100) is HEALTHY
+    assert judge(LONGEST_S + 1, refused=900) == Sick(
         Reason.SILENT,
-        "The release answered no request in 63 s; the previous release answered 10 a second.",
+        "The release answered none of 900 requests in 63 s; the previous release answered 5000.",
     )
 
 
+def test_a_release_without_requests_is_watched_for_longer_and_not_blamed() -> None:
+    assert isinstance(judge(CONFIRM_S), Watching)
+    assert isinstance(judge(LONGEST_S), Watching)
+    assert judge(LONGEST_S + 1) is HEALTHY
+
+
 @pytest.mark.parametrize(
-    ("answers_s", "refused", "healthy"),
+    ("answers", "answers_s", "refused", "healthy"),
     [
-        (0.0, 0, True),  # nobody asks this device
-        (0.0, 5, True),  # nobody was answered before, either
-        (0.05, 0, True),  # a request in 20 s: a trial may have none
-        (0.05, 1, False),
-        (1.0, 0, False),
+        (0, 0.0, 0, True),  # no client asks this device
+        (0, 0.0, 5, True),  # no request was answered before, either
+        (9, 0.05, 0, True),  # a request in 20 s: a trial may have none
+        (9, 0.05, 1, False),
+        (9, 1.0, 0, False),
     ],
 )
 def test_silence_is_compared_with_the_previous_release(
-    answers_s: float, refused: int, healthy: bool
+    answers: int, answers_s: float, refused: int, healthy: bool
 ) -> None:
-    attempt = replace(ATTEMPT, incumbent_answers_s=answers_s)
+    attempt = replace(ATTEMPT, incumbent_answers=answers, incumbent_answers_s=answers_s)
     assert (judge(CONFIRM_S, attempt, refused=refused) is HEALTHY) is healthy
 
 

@@ -142,6 +142,7 @@ def start_trial(context: StepContext) -> None:
         tries=1,
         incumbent_confidence=_incumbent_confidence(context, incumbent),
         incumbent_us_p95=0 if incumbent is None else incumbent.latency_us_p95,
+        incumbent_answers=0 if incumbent is None else incumbent.requests - incumbent.errors,
         incumbent_answers_s=answers_s,
     )
     request_apply(context.device)

@@ -84,7 +84,8 @@ class Attempt(Wire, frozen=True, kw_only=True):
     recalled: bool = False  # the hub rolled the release back during its trial
     incumbent_confidence: float | None = None  # mean top score of the previous release
     incumbent_us_p95: int = 0  # its latency; 0 if it is not known
-    incumbent_answers_s: float = 0.0  # its answers per second, just before the trial
+    incumbent_answers: int = 0  # since it was loaded
+    incumbent_answers_s: float = 0.0  # per second, just before the trial
 
 
 class Ended(Wire, frozen=True, kw_only=True):

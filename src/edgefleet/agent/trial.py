@@ -84,9 +84,9 @@ def judge(
 
     The release is Sick if its worker ended; if the process answers MISSED_PROBES times in a row
     without it; if its oldest request in flight is far older than the requests before took (see
-    ``hang``); if it answers no request, where the previous release did; if its error ratio is above
-    MAX_ERROR_RATIO (see ``error_rate``); or if its mean top score is below that of the previous
-    release on this device by more than ``quality.max_confidence_drop``. The last needs
+    ``hang``); if it answers none of its requests, where the previous release did; if its error
+    ratio is above MAX_ERROR_RATIO (see ``error_rate``); or if its mean top score is below that of
+    the previous release on this device by more than ``quality.max_confidence_drop``. The last needs
     ``quality.min_requests`` scores of both releases. It is also Sick if another model on the device
     has more errors or far higher latencies than before the trial, and the CPU that the release uses
     is the cause.
@@ -121,7 +121,7 @@ def judge(
     if (
         now - watch.healthy_since >= attempt.confirm_after_s
         and not watch.missed
-        and _has_answered(attempt, watch, mine)
+        and _has_answered(attempt, watch, mine, now)
     ):
         return HEALTHY
     if sick := _never_healthy(attempt, watch, now):
@@ -167,34 +167,44 @@ def _hung(attempt: Attempt, status: ModelStatus) -> Sick | None:
 
 
 def _silent(attempt: Attempt, watch: Watch, status: ModelStatus, now: float) -> Sick | None:
-    if _is_silent(attempt, watch, status) and now - watch.since > _longest_s(attempt):
-        return Sick(
-            Reason.SILENT,
-            f"The release answered no request in {now - watch.since:.0f} s; the previous release "
-            f"answered {attempt.incumbent_answers_s:.3g} a second.",
-        )
+    asked = _requests_in(watch, status)
+    if attempt.incumbent_answers and asked and not _answers_in(watch, status):
+        lasted_s = now - watch.since
+        if lasted_s > _longest_s(attempt):
+            return Sick(
+                Reason.SILENT,
+                f"The release answered none of {asked} requests in {lasted_s:.0f} s; the previous "
+                f"release answered {attempt.incumbent_answers}.",
+            )
     return None
 
 
-def _is_silent(attempt: Attempt, watch: Watch, status: ModelStatus) -> bool:
-    """Whether the release has answered none of the requests that the previous release answered.
+def _has_answered(attempt: Attempt, watch: Watch, status: ModelStatus, now: float) -> bool:
+    """Whether the release answers, as far as one can tell: it may be confirmed.
 
-    A device with few requests may have none in a trial. Then one that got no answer is needed.
+    A release that has no requests, although the previous one had them just before, is watched for
+    longer. If none comes, nothing is known of it: the hub compares it with other devices.
     """
-    stats, start = status.stats, watch.start.stats
-    if stats.requests - stats.errors > start.requests - start.errors:
-        return False
-    asked = stats.in_flight + stats.requests + stats.refused - start.requests - start.refused
-    expected = attempt.incumbent_answers_s * _longest_s(attempt)
-    return expected >= limits.SILENT_REQUESTS or (expected > 0 and asked > 0)
-
-
-def _has_answered(attempt: Attempt, watch: Watch, status: ModelStatus) -> bool:
-    """Whether the release answers: it may be confirmed."""
     unsettled_s = limits.UNSETTLED_SHARE * hang.limit_s(attempt.incumbent_us_p95)
-    return not _is_silent(attempt, watch, status) and (
-        status.stats.oldest_in_flight_s <= unsettled_s
-    )
+    if status.stats.oldest_in_flight_s > unsettled_s:
+        return False
+    if not attempt.incumbent_answers or _answers_in(watch, status):
+        return True
+    longest_s = _longest_s(attempt)
+    is_usual = attempt.incumbent_answers_s * longest_s < limits.SILENT_REQUESTS
+    return not _requests_in(watch, status) and (is_usual or now - watch.since > longest_s)
+
+
+def _answers_in(watch: Watch, status: ModelStatus) -> int:
+    stats, start = status.stats, watch.start.stats
+    return (stats.requests - stats.errors) - (start.requests - start.errors)
+
+
+def _requests_in(watch: Watch, status: ModelStatus) -> int:
+    """The requests since the activation: answered, failed, refused and in flight."""
+    stats, start = status.stats, watch.start.stats
+    counted = stats.requests + stats.refused - start.requests - start.refused
+    return counted + stats.in_flight
 
 
 def _confidence(

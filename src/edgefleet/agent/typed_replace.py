@@ -134,6 +134,7 @@ class AttemptChanges(TypedDict, total=False):
     recalled: bool
     incumbent_confidence: float | None
     incumbent_us_p95: int
+    incumbent_answers: int
     incumbent_answers_s: float
 
 
