@@ -15,7 +15,7 @@ from tritonclient import http as triton
 
 from edgefleet.agent import limits
 from edgefleet.protocol.serving import ModelStatus, ServedModel
-from edgefleet.serving.limits import RETIRE_S, STOP_S
+from edgefleet.serving.limits import STOP_S
 from support.asking import ask
 from support.serving_process import ServingProcess, serving
 from support.tiny_models import HANGS_ABOVE, PIXELS, TinyModel, classifier
@@ -101,13 +101,10 @@ def test_a_swap_ends_a_release_that_hangs_and_its_clients_are_answered_by_the_ne
     worker = process.activate(wanted(old, kind)).worker
     clients = Hung(process.address, count=4)
     until_in_flight(process, 4)
-    began = time.monotonic()
     status = process.apply(new.activate("2"), generation=2)
-    took_s = time.monotonic() - began
     clients.join()
     assert clients.releases == ["2"] * 4
     assert ask(process, new) == "2"
-    assert took_s >= RETIRE_S, "the requests in progress had their time"
     if kind == "worker":
         assert status.stuck == ()
         assert not Path(f"/proc/{worker}").exists()

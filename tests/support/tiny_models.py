@@ -92,7 +92,7 @@ def classifier(
         ]
         last = "light"
     if hangs:
-        more, values = _loop(last)
+        more, values = loop_on(last, "ReduceMax", HANGS_ABOVE)
         nodes += more
         constants += values
         last = "looped"
@@ -119,8 +119,11 @@ def classifier(
     return TinyModel(path, variant, weights)
 
 
-def _loop(given: str) -> tuple[list[Any], list[Any]]:
-    """A Loop from ``given`` to ``looped``: of no turn, or of more than a device lives to see."""
+def loop_on(given: str, reduce: str, above: float) -> tuple[list[Any], list[Any]]:
+    """Nodes and constants of a Loop from ``given`` to ``looped``, which changes nothing.
+
+    It has no turn, or, if ``reduce`` of the values is above ``above``, it never ends.
+    """
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["on"], ["still_on"]),
@@ -138,13 +141,13 @@ def _loop(given: str) -> tuple[list[Any], list[Any]]:
         ],
     )
     nodes = [
-        helper.make_node("ReduceMax", [given], ["largest"], keepdims=0),
-        helper.make_node("Greater", ["largest", "hangs_above"], ["hangs"]),
+        helper.make_node(reduce, [given], ["reduced"], keepdims=0),
+        helper.make_node("Greater", ["reduced", "hangs_above"], ["hangs"]),
         helper.make_node("Where", ["hangs", "for_ever", "no_turn"], ["turns"]),
         helper.make_node("Loop", ["turns", "", given], ["looped"], body=body),
     ]
     constants = [
-        numpy_helper.from_array(np.array(HANGS_ABOVE, np.float32), "hangs_above"),
+        numpy_helper.from_array(np.array(above, np.float32), "hangs_above"),
         numpy_helper.from_array(np.array(1 << 62, np.int64), "for_ever"),
         numpy_helper.from_array(np.array(0, np.int64), "no_turn"),
     ]

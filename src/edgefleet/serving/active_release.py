@@ -71,8 +71,8 @@ class Release(Protocol):
     async def retire(self, patience_s: float = RETIRE_S) -> None:
         """Finish the queued inferences, then free the model.
 
-        After ``patience_s`` those that are left raise ReleaseEnded, and a worker is killed. One
-        that runs in the serving process goes on nevertheless, see ``stuck_s``.
+        Once the oldest is ``patience_s`` old, those that are left raise ReleaseEnded, and a worker
+        is killed. One that runs in the serving process goes on nevertheless, see ``stuck_s``.
         """
         ...
 
@@ -147,7 +147,7 @@ class ActiveRelease:
 
     async def retire(self, patience_s: float = RETIRE_S) -> None:
         try:
-            await asyncio.wait_for(self._idle.wait(), patience_s)
+            await asyncio.wait_for(self._idle.wait(), time_left_s(self.stats, patience_s))
         except TimeoutError:
             for run, answer in self._coming.items():
                 if not answer.done():
@@ -178,6 +178,11 @@ class ActiveRelease:
             answer.set_exception(error)
         else:
             answer.set_result(run.result())
+
+
+def time_left_s(stats: Stats, patience_s: float) -> float:
+    """For how long the requests in flight may go on, if the oldest may take ``patience_s``."""
+    return max(0.0, patience_s - stats.oldest_in_flight_s())
 
 
 def check_queue(stats: Stats) -> None:

@@ -16,7 +16,7 @@ from edgefleet.base.errors import DeviceError, EdgefleetError, error_from_code
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.protocol.wire import encode
-from edgefleet.serving.active_release import Inferred, ReleaseEnded, check_queue
+from edgefleet.serving.active_release import Inferred, ReleaseEnded, check_queue, time_left_s
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.limits import (
     INLINE_US,
@@ -210,7 +210,7 @@ class WorkerRelease:
         self._retired = True
         if not self._has_ended:
             try:
-                await asyncio.wait_for(self._idle.wait(), patience_s)
+                await asyncio.wait_for(self._idle.wait(), time_left_s(self.stats, patience_s))
             except TimeoutError:
                 self._kill(f"did not let go of its requests within {patience_s:g} s.")
         self._close()
