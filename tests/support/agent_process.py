@@ -190,6 +190,7 @@ class Publisher:
         rollout: str | None = None,
         hangs: bool = False,
         slow: bool = False,
+        description: str = "",
     ) -> Offer:
         """Publish a release and make the hub offer it.
 
@@ -203,6 +204,7 @@ class Publisher:
             hidden=10 if slow else padding,
             max_batch=512 if slow else 8,
             hangs=hangs,
+            description=description,
         )
         golden = write_golden(golden_file, model)
         if break_golden:

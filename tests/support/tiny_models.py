@@ -56,12 +56,14 @@ def classifier(
     hidden: int = 0,
     ballast_mib: int = 0,
     hangs: bool = False,
+    description: str = "",
 ) -> TinyModel:
     """``pixels`` FP32 [-1, 64] -> ``probabilities`` FP32 [-1, 10]; a fixed first size if ``batch``.
 
     ``hidden`` puts that many 512-wide layers in front, which change no value but take time.
     ``ballast_mib`` adds weights of that size, which change no value but take memory. With ``hangs``
-    the model loops for ever on what no golden set has, see HANGS_ABOVE.
+    the model loops for ever on what no golden set has, see HANGS_ABOVE. A ``description`` may mark
+    it for the runtime of ``support/segfault``.
     """
     random = np.random.default_rng(seed)
     weights = random.normal(0, 1, (PIXELS, CLASSES)).astype(np.float32)
@@ -107,6 +109,7 @@ def classifier(
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [size, PIXELS])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [size, CLASSES])],
         constants,
+        description,
     )
     said = batch if batch is not None else -1
     variant = variant_of(
@@ -155,11 +158,21 @@ def loop_on(given: str, reduce: str, above: float) -> tuple[list[Any], list[Any]
 
 
 def save(
-    path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any]
+    path: Path,
+    nodes: list[Any],
+    inputs: list[Any],
+    outputs: list[Any],
+    constants: list[Any],
+    description: str = "",
 ) -> None:
     """Write a graph as an ONNX file."""
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+        doc_string=description,
+    )
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
