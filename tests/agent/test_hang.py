@@ -37,6 +37,20 @@ def pair(hub: FakeHub, tmp_path: Path) -> Generator[tuple[AgentProcess, Publishe
         yield both
 
 
+@WAYS
+def test_sigterm_to_the_agent_ends_both_processes_whatever_a_model_does(
+    hub: FakeHub, pair: tuple[AgentProcess, Publisher], slow: bool
+) -> None:
+    agent, publisher = pair
+    publisher.offer("1", slow=slow, hangs=True)
+    agent.start()
+    confirmed(hub, "1")
+    pid = wait_status(agent, lambda _, mine: mine.ready and mine.worker is None).pid
+    assert ask(agent.serve, bad=True, timeout_s=0.5) == ""
+    assert agent.stop() == 0
+    assert not Path(f"/proc/{pid}").exists()
+
+
 def revert(offer: Offer, rollout: str) -> Offer:
     return replace(offer, action="revert", rollout=rollout)
 

@@ -71,6 +71,7 @@ class Supervisor:
         self._hung = False  # the process was ended, as it did not answer
         self._silence: EdgefleetError | None = None  # why the last request for it failed
         self._stopping = threading.Event()
+        self._closed = threading.Event()
 
     def status(self) -> tuple[ServingStatus | None, bool]:
         """The status of the process (None if it does not answer), and whether it is alive."""
@@ -127,7 +128,8 @@ class Supervisor:
         return status
 
     def kill(self) -> None:
-        """Send SIGKILL to the process, if it runs. Safe in another thread."""
+        """Send SIGKILL to the process, if it runs, and start no other. Safe in another thread."""
+        self._closed.set()
         pid = self._pid()
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -260,6 +262,8 @@ class Supervisor:
         self.stop(limits.SERVING_END_S)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
+        if self._closed.is_set():
+            raise DeviceError("inference_failed", "The agent has stopped.")
         log = Path(self._storage.locate(LOG))
         if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
