@@ -7,6 +7,12 @@ ON_A_DEVICE = "tests/journey/test_three_models.py::test_"
 CRASH = (
     f"{ON_A_DEVICE}two_bad_releases_of_three_models_are_rolled_back_and_no_request_fails[segfault]"
 )
+HANG_CORE = "tests/agent/test_hang_core.py"
+HANG_SERVING = "tests/serving/test_hang.py"
+SWAPS = (
+    f"{HANG_SERVING}::test_a_swap_ends_a_release_that_hangs_"
+    "and_its_clients_are_answered_by_the_next"
+)
 KILLS = f"{ON_A_DEVICE}after_a_kill_in_each_phase_every_model_has_a_release_that_was_asked_for"
 
 MUTANTS = (
@@ -226,6 +232,71 @@ MUTANTS = (
         "has_facts = sent.facts is not None and sent.facts == state.facts",
         "has_facts = sent.facts is not None",
         ("tests/agent/test_isolation.py",),
+    ),
+    Mutant(
+        "the age of the oldest request is ignored",
+        "agent/trial.py",
+        "    if age_s > limit_s:\n",
+        "    if age_s > 1e9:\n",
+        (HANG_CORE,),
+    ),
+    Mutant(
+        "a confirmed release that hangs is left alone",
+        "agent/hang.py",
+        "        and own.stats.oldest_in_flight_s > limit_s(own.stats.latency_us_p95)\n",
+        "        and own.stats.oldest_in_flight_s > 1e9\n",
+        (HANG_CORE,),
+    ),
+    Mutant(
+        "a release is confirmed without an answer",
+        "agent/trial.py",
+        "        and _has_answered(attempt, watch, mine, now)\n",
+        "",
+        ("answers_nothing/600", HANG_CORE),
+    ),
+    Mutant(
+        "the good release is blamed for the one that hangs",
+        "agent/activation.py",
+        '        elif context.attempt.action == "revert":\n            continue',
+        '        elif context.attempt.action == "revert":\n'
+        "            go_back(context, event.reason, event.detail)\n            continue",
+        (HANG_CORE,),
+    ),
+    Mutant(
+        "the release that the device leaves isolates the next one",
+        "agent/isolation.py",
+        "blamed = [model for model in ran if not _is_left(device, model)]",
+        "blamed = list(ran)",
+        (HANG_CORE,),
+    ),
+    Mutant(
+        "a request without an answer is not counted",
+        "agent/isolation.py",
+        "    for model in ran:\n        _count_failed(device, model)\n",
+        "",
+        (HANG_CORE,),
+    ),
+    Mutant(
+        "a swap waits for a request without a bound",
+        "serving/active_release.py",
+        "await asyncio.wait_for(self._idle.wait(), time_left_s(self.stats, patience_s))",
+        "await self._idle.wait()",
+        (SWAPS,),
+    ),
+    Mutant(
+        "a swap waits for a worker without a bound",
+        "serving/worker_release.py",
+        "await asyncio.wait_for(self._idle.wait(), time_left_s(self.stats, patience_s))",
+        "await self._idle.wait()",
+        (SWAPS,),
+        also=(("serving/limits.py", "WORKER_RUN_S: Final = 30.0", "WORKER_RUN_S: Final = 3000.0"),),
+    ),
+    Mutant(
+        "SIGTERM waits for the model on the event loop",
+        "serving/server.py",
+        "    ending.start()\n",
+        "",
+        (f"{HANG_SERVING}::test_sigterm_is_obeyed_whatever_a_model_does",),
     ),
     Mutant(
         "on a device: the trial is loaded in the shared process",

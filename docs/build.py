@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from edgefleet.agent import limits as device
 from edgefleet.agent.table import mermaid as draw_agent
 from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.api import ENDPOINTS
@@ -18,6 +19,7 @@ from edgefleet.protocol.metrics import BOUNDS, METRICS, Bound, Unit
 from edgefleet.protocol.why import WAITS, WaitCode
 from edgefleet.rollout.evidence.alphas import SHARES
 from edgefleet.rollout.lifecycle.table import mermaid as draw_rollout
+from edgefleet.serving import limits as serving
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src" / "edgefleet"
@@ -120,6 +122,47 @@ def limits() -> Iterator[str]:
         yield ""
 
 
+def way_back_rows() -> Iterator[str]:
+    """Every wait between a release that hangs and the confirmed one that answers instead."""
+    noticed_s = device.PROBE_IDLE_S + device.MISSED_PROBES * (
+        device.CONTROL_S + device.PROBE_TRIAL_S
+    )
+    unanswered_s = device.MISSED_PROBES * device.CONTROL_S
+    load_s = serving.WORKER_PATIENT_LOAD_S + serving.WORKER_LOAD_S
+    ended_s = device.SERVING_END_S + device.CLOSE_S
+    agent_s = 2 * device.CLOSE_S + device.SERVING_STOP_S + device.CLOSE_S
+    hung = (
+        f"{device.HUNG_TIMES:g} p95 latencies, {device.HUNG_LEAST_S:g} to {device.HUNG_MOST_S:g} s"
+    )
+    rows = (
+        ("the oldest request of a release in trial", hung, "the trial fails: `inference_hung`"),
+        ("the first answer to the requests in a trial",
+         f"{device.TRIAL_STRETCH:g} confirm times and {device.TRIAL_SLACK_S:g} s",
+         "the trial fails: `no_answer`"),
+        ("the oldest request of a confirmed release in the shared process", hung,
+         "the release moves into a worker: `hung`"),
+        ("one request in a worker", f"{serving.WORKER_RUN_S:g} s", "the worker is killed"),
+        ("the oldest request of a release that was swapped out", f"{serving.RETIRE_S:g} s",
+         "they are asked of the release that serves now; its worker is killed"),
+        ("a request of it that runs on in the shared process", f"{device.STUCK_S:g} s",
+         "the process is started again with the confirmed releases"),
+        ("the load of a release in a worker", f"{load_s:g} s", "the worker is killed: `load_failed`"),
+        ("an Apply over the control socket", f"{device.ACTIVATE_S:g} s",
+         "the process is ended, and the Apply is repeated"),
+        ("the same, while the process answers no status", f"{unanswered_s:g} s", "as above"),
+        ("a status outside of an Apply", f"{noticed_s:g} s", "as above"),
+        ("the end of a process that hangs", f"{ended_s:g} s",
+         f"SIGKILL, after {device.SERVING_END_S:g} s of SIGTERM"),
+        ("the start of the process", f"{device.SERVING_START_S:g} s", "it is ended, and started again"),
+        ("the pause between two Applies that fail", f"{device.RESTART_MAX_S:g} s", "the next one"),
+        ("SIGTERM to the serving process", f"{serving.STOP_S:g} s", "it ends itself; exit code 1"),
+        ("the agent's stop of the serving process", f"{device.SERVING_STOP_S:g} s", "SIGKILL"),
+        ("SIGTERM to the agent", f"{agent_s:g} s", "it ends, and kills the serving process"),
+    )  # fmt: skip
+    yield "| wait for | at most | then |\n|---|---|---|"
+    yield from (f"| {what} | {most} | {then} |" for what, most, then in rows)
+
+
 def metric_rows() -> Iterator[str]:
     yield "| metric | reason | fails a wave when | from |\n|---|---|---|---|"
     for metric in METRICS:
@@ -172,6 +215,7 @@ SECTIONS: dict[tuple[str, str], Callable[[], Iterator[str]]] = {
     ("gate", "alphas"): alpha_rows,
     ("decisions/0009-a-gate-that-may-be-looked-at", "alphas"): alpha_rows,
     ("rollouts", "metrics"): bound_sections,
+    ("way-back", "waits"): way_back_rows,
 }
 """Parts of pages that people write, by page (its path in docs/, without the suffix) and mark: ``<!-- metrics -->`` and its end."""
 

@@ -8,7 +8,6 @@ from edgefleet.agent.effect import Apply, Fetch, FetchManifest, MovePointer, Pro
 from edgefleet.agent.event import (
     Activated,
     ActivationFailed,
-    CheckInAnswered,
     CheckInFailed,
     Fetched,
     ManifestOpened,
@@ -19,9 +18,17 @@ from edgefleet.agent.event import (
 )
 from edgefleet.agent.state import Crashes
 from edgefleet.agent.table import Stage
-from edgefleet.protocol.device import CheckInAnswer, Offer, OutcomeKind, Phase, Reason
+from edgefleet.protocol.device import Offer, OutcomeKind, Phase, Reason
 from edgefleet.protocol.release import Artifact
-from edgefleet.protocol.serving import ProveResult, ServingStatus
+from edgefleet.protocol.serving import ProveResult
+from support.agent_steps import (
+    answer,
+    check_in,
+    installed,
+    look,
+    stage_release,
+    to_watching,
+)
 from support.agent_world import (
     FACTS,
     Device,
@@ -31,79 +38,6 @@ from support.agent_world import (
     serving,
     trial_crashed,
 )
-
-
-def answer(
-    device: Device, what: Offer | None = None, *, acked: tuple[str, ...] | None = None
-) -> None:
-    """The hub answers the check-in in flight and acknowledges its outcomes."""
-    sent = device.state.soft.sent
-    assert sent is not None
-    device.hear(
-        CheckInAnswered(
-            seq=sent.seq,
-            answer=CheckInAnswer(
-                interval_s=60.0,
-                offers=(what,) if what else (),
-                acked=sent.outcomes if acked is None else acked,
-            ),
-            draw=0.5,
-        )
-    )
-
-
-def check_in(device: Device, what: Offer | None = None) -> None:
-    """Wait for the next check-in and answer it."""
-    if device.state.soft.sent is None:
-        device.now = max(device.now, device.state.soft.checkin_at)
-        device.hear(TimerFired(draw=0.5))
-    answer(device, what)
-
-
-def stage_release(device: Device, release: str) -> None:
-    """From MANIFEST to the end of PROVING, without a failure."""
-    device.hear(
-        ManifestOpened(
-            model="digits",
-            job=device.job(FetchManifest),
-            sha256=manifest_sha256(release),
-            manifest=manifest(release),
-        )
-    )
-    device.hear(Fetched(model="digits", job=device.job(Fetch)))
-    device.hear(Fetched(model="digits", job=device.job(Fetch)))
-    device.hear(Proved(model="digits", job=device.job(Prove), result=ProveResult(passed=True)))
-
-
-def to_watching(device: Device, release: str, *, pid: int = 100) -> None:
-    check_in(device, offer(release))
-    stage_release(device, release)
-    check_in(device, offer(release))
-    device.hear(Activated(job=device.job(Apply), status=serving(release, pid=pid)))
-
-
-def look(device: Device, status: ServingStatus | None, *, alive: bool = True) -> None:
-    device.hear(ServingProbed(status=status, alive=alive, draw=0.5))
-
-
-def confirmed_is_served(device: Device, release: str) -> None:
-    """The serving process has loaded the confirmed release."""
-    device.hear(Activated(job=device.job(Apply), status=serving(release)))
-    assert device.kinds() == ()
-
-
-def installed(release: str = "1") -> Device:
-    """A device that serves ``release``, confirmed, with an empty spool."""
-    device = Device()
-    device.boot(whole=())
-    to_watching(device, release)
-    device.now += 10
-    look(device, serving(release))
-    confirmed_is_served(device, release)
-    answer(device)
-    assert device.stage is Stage.IDLE
-    assert device.state.spool == ()
-    return device
 
 
 def spooled(device: Device) -> list[tuple[OutcomeKind, str]]:
@@ -587,14 +521,18 @@ def test_a_full_disk_defers_once_and_goes_on_when_there_is_room() -> None:
     assert device.stage is Stage.PROVING
 
 
+def load_failed(device: Device) -> ActivationFailed:
+    """The release of digits was not loaded."""
+    job = device.job(Apply)
+    return ActivationFailed(job=job, model="digits", reason="load_failed", detail="no", draw=0.5)
+
+
 def test_activation_that_fails_goes_back() -> None:
     device = installed("1")
     check_in(device, offer("2"))
     stage_release(device, "2")
     check_in(device, offer("2"))
-    device.hear(
-        ActivationFailed(job=device.job(Apply), reason="load_failed", detail="no", draw=0.5)
-    )
+    device.hear(load_failed(device))
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "load_failed")]
     assert device.served() == ("a", None)
 
@@ -669,7 +607,7 @@ def test_a_release_that_cannot_be_gone_back_to_is_refused_and_offered_again_late
     answer(device)
     back = offer("1", rollout="ro-3", action="revert")
     check_in(device, back)
-    device.hear(ActivationFailed(job=device.job(Apply), reason="load_failed", detail="", draw=0.5))
+    device.hear(load_failed(device))
     device.hear(Activated(job=device.job(Apply), status=serving("3")))
     assert device.stage is Stage.IDLE
     assert spooled(device) == [(OutcomeKind.REFUSED, "load_failed")]

@@ -81,6 +81,9 @@ class Serving:
     def stop(self) -> None:
         self.stopped = True
 
+    def kill(self) -> None:
+        assert self.stopped
+
 
 class Running:
     """Runs a loop in a thread."""

@@ -14,13 +14,13 @@ import pytest
 from edgefleet.agent import limits
 from edgefleet.agent.supervisor import MARKS, PID, Supervisor
 from edgefleet.base.clock import SystemClock
-from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.storage import FolderStorage
 from edgefleet.protocol.run_marks import record
 from edgefleet.protocol.serving import ServingStatus
 from support.agent_world import serving
 from support.old_serving import old_serving, old_status
-from support.stub_serving import LATE, SERVING, WANTED
+from support.stub_serving import DEAD, DEAF, LATE, SERVING, WANTED
 
 
 @pytest.fixture
@@ -150,6 +150,67 @@ def test_one_answer_that_comes_too_late_ends_nothing(
     late.touch()
     assert supervisor.apply(WANTED).pid == before.pid
     assert not late.exists()
+
+
+@pytest.mark.parametrize("how", [DEAF, DEAD])
+def test_a_process_that_does_not_answer_an_apply_is_ended_within_its_bound(
+    storage: FolderStorage,
+    made: list[Supervisor],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    how: str,
+) -> None:
+    monkeypatch.setattr(limits, "CONTROL_S", 0.5)
+    monkeypatch.setattr(limits, "ACTIVATE_S", 60.0 if how == DEAD else 2.0)
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
+    before = supervisor.apply(WANTED)
+    mark(storage, "digits")
+    (tmp_path / how).touch()
+    with pytest.raises(NetworkError, match="timeout"):
+        supervisor.apply(WANTED)
+    assert not Path(f"/proc/{before.pid}").exists()
+    assert (supervisor.ran(), supervisor.hung()) == (("digits",), True)
+    (tmp_path / how).unlink()
+    assert supervisor.apply(WANTED).pid != before.pid
+    assert (supervisor.ran(), supervisor.hung()) == ((), False)
+
+
+def test_a_process_that_is_started_anew_blames_no_model(
+    storage: FolderStorage, made: list[Supervisor]
+) -> None:
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
+    before = supervisor.apply(WANTED)
+    mark(storage, "digits")
+    assert supervisor.apply(msgspec.structs.replace(WANTED, anew=True)).pid != before.pid
+    assert (supervisor.ran(), supervisor.hung()) == ((), False)
+
+
+def test_a_stop_does_not_wait_for_an_apply(
+    storage: FolderStorage, made: list[Supervisor], tmp_path: Path
+) -> None:
+    supervisor = supervise(storage, made, *SERVING, ended=threading.Event())
+    pid = supervisor.apply(WANTED).pid
+    (tmp_path / DEAF).touch()
+    failed = threading.Event()
+
+    def apply() -> None:
+        with pytest.raises(EdgefleetError):
+            supervisor.apply(WANTED)
+        failed.set()
+
+    threading.Thread(target=apply, daemon=True).start()
+    supervisor.kill()
+    assert failed.wait(30)
+    assert supervisor.status() == (None, False)
+    assert not _runs(pid)
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process runs: one that has ended may wait for its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_process_that_only_has_the_number_of_ours_is_left_alone(

@@ -188,11 +188,23 @@ class Publisher:
         padding: int = 0,
         confirm_after_s: float = 0.5,
         rollout: str | None = None,
+        hangs: bool = False,
+        slow: bool = False,
+        description: str = "",
     ) -> Offer:
-        """Publish a release and make the hub offer it."""
+        """Publish a release and make the hub offer it.
+
+        A ``slow`` one takes milliseconds for its largest batch, so it runs in a thread.
+        """
         file, golden_file = self.folder / f"{release}.onnx", self.folder / f"{release}.npz"
         model = classifier(
-            file, seed=seed or sum(release.encode()), profile=profile, hidden=padding
+            file,
+            seed=seed or sum(release.encode()),
+            profile=profile,
+            hidden=10 if slow else padding,
+            max_batch=512 if slow else 8,
+            hangs=hangs,
+            description=description,
         )
         golden = write_golden(golden_file, model)
         if break_golden:

@@ -19,6 +19,7 @@ from support.serving_process import ServingProcess
 from support.tiny_models import TinyModel, artifact_of, classifier, pixels
 
 GUARD_S = 60.0
+ANSWER_S = 30.0  # a request to a release that hangs is answered by another one in the end
 
 
 Case = Mapping[str, NDArray[np.float32]]
@@ -104,7 +105,7 @@ class Asker:
         headers = {"Inference-Header-Content-Length": str(size)}
         path = f"/v2/models/{question.model}/infer"
         try:
-            answer = link.request("POST", path, body=body, headers=headers)
+            answer = link.request("POST", path, body=body, headers=headers, timeout_s=ANSWER_S)
         except EdgefleetError as error:
             return "", str(error)
         if answer.status != 200:

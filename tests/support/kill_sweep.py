@@ -16,7 +16,7 @@ from edgefleet.agent.table import IN_TRIAL, Stage
 from edgefleet.client.watch import ENDED
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status
-from support.three_models import CRASHES, SEGFAULT_MARK, Home, copy_of, release_folder
+from support.three_models import CRASHES, HANG, SEGFAULT_MARK, Home, copy_of, release_folder
 
 UNREPORTED = "unreported"  # decided and stored; the hub does not know it yet
 NO_PHASE = "idle"
@@ -25,6 +25,8 @@ DECIDED = (OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED
 LONG = {Stage.FETCHING: 0.03, Stage.PROVING: 0.4, Stage.ACTIVATING: 0.3, Stage.WATCHING: 2.0}
 """Phases in which the kill comes at a drawn time, and the latest time in seconds."""
 ROUND_S = 180.0
+ENDS = (HANG, *CRASHES)
+"""Releases of the detector that end in their trial: by a request without an end, and by crashes."""
 
 
 @dataclass
@@ -47,10 +49,10 @@ class Sweep:
         number, device = self.rounds, self.device
         self.rounds += 1
         good, bad = [("digits", "gauge"), ("gauge", "detector"), ("detector", "gauge")][number % 3]
-        crash = list(CRASHES)[number // 3 % len(CRASHES)]
+        end = ENDS[number // 3 % len(ENDS)]
         device.unquarantine()
         device.publish(self._copy(good, "2", f"good-{number}"))
-        device.publish(self._copy(bad, crash if bad == "detector" else "3", f"bad-{number}"))
+        device.publish(self._copy(bad, end if bad == "detector" else "3", f"bad-{number}"))
         device.roll_out(good, f"good-{number}")
         device.roll_out(bad, f"bad-{number}")
         self._kill({good: self._targets(goal), bad: self._targets(goal)})
@@ -62,11 +64,12 @@ class Sweep:
         device.check()
 
     def _copy(self, model: str, release: str, name: str) -> Path:
+        folder = self.device.folder
         if release == "segfault":
-            source, description = release_folder(model, "1"), SEGFAULT_MARK
-        else:
-            source, description = release_folder(model, release), ""
-        return copy_of(source, name, self.device.folder, description=description)
+            return copy_of(release_folder(model, "1"), name, folder, description=SEGFAULT_MARK)
+        if release == HANG:
+            return copy_of(release_folder(model, "1"), name, folder, hangs=True)
+        return copy_of(release_folder(model, release), name, folder)
 
     def _targets(self, goal: int) -> set[str]:
         """The phases for kills in one rollout, each once."""

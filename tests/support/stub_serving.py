@@ -20,17 +20,31 @@ WANTED: Final = Apply(
 LATE: Final = "late"
 """A file in the folder of the socket. It makes the next status late: until the client is gone."""
 
+DEAF: Final = "deaf"
+"""A file in the folder of the socket. With it the process answers no Apply."""
+
+DEAD: Final = "dead"
+"""The same. With it the process answers nothing from the next Apply on."""
+
 _PROGRAM = f"""
-import json, os, socketserver, sys
+import json, os, socketserver, sys, time
 from http.server import BaseHTTPRequestHandler
 status = json.loads(sys.argv[1])
-late = os.path.join(os.path.dirname(sys.argv[-1]), "{LATE}")
+folder = os.path.dirname(sys.argv[-1])
+late, deaf, dead = (os.path.join(folder, name) for name in ("{LATE}", "{DEAF}", "{DEAD}"))
+dying = []
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         status["generation"] = wanted["generation"]
+        if os.path.exists(dead):
+            dying.append(1)
+        if os.path.exists(deaf) or dying:
+            time.sleep(600)
         self.do_GET()
     def do_GET(self):
+        if dying:
+            time.sleep(600)
         if os.path.exists(late):
             os.remove(late)
             self.rfile.read(1)
@@ -42,7 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
     def address_string(self): return "unix"
     def log_message(self, *_): pass
-socketserver.UnixStreamServer(sys.argv[-1], Handler).serve_forever()
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+Server(sys.argv[-1], Handler).serve_forever()
 """
 SERVING: Final = (_PROGRAM, msgspec.json.encode(serving("1")).decode())
 """The arguments of ``python -c``."""

@@ -37,16 +37,19 @@ from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.agent_process import AgentProcess
 from support.asking import Asker, Case, Question
 from support.hub_process import HubProcess, running_hub
+from support.tiny_models import loop_on
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SEGFAULT = Path(__file__).parent / "segfault"
 SEGFAULT_MARK = "segfault on white"
+WHITE = 254.0  # the smallest value of a white picture is larger
 MODELS = ("detector", "digits", "gauge")
 INPUTS = {"detector": "image", "digits": "pixels", "gauge": "dial"}
 SCORES = {"detector": "cells", "digits": "probabilities", "gauge": "bins"}
 CASES = {"detector": 8, "digits": 60, "gauge": 60}
 CRASHES = {"3": "SIGFPE", "segfault": "SIGSEGV"}  # releases of the detector, and what ends them
+HANG = "hang"  # a release of the detector that loops for ever on a white picture
 GATE = GateSpec(
     min_sample=1, soak_s=0.2, confirm_after_s=2.5, silence_s=60.0, max_latency_p95_ms=60_000.0
 )
@@ -93,8 +96,13 @@ def release_folder(model: str, release: str) -> Path:
     return place / model / f"release-{release}"
 
 
-def copy_of(source: Path, name: str, folder: Path, *, description: str = "") -> Path:
-    """The same release under another name, with other digests. The graph is the same."""
+def copy_of(
+    source: Path, name: str, folder: Path, *, description: str = "", hangs: bool = False
+) -> Path:
+    """The same release under another name, with other digests. The graph is the same.
+
+    With ``hangs`` it loops for ever on a white picture.
+    """
     made = folder / f"{source.parent.name}-{name}"
     shutil.copytree(source, made)
     text = (made / "release.toml").read_text()
@@ -105,8 +113,22 @@ def copy_of(source: Path, name: str, folder: Path, *, description: str = "") -> 
     for path in made.glob("*.onnx"):
         graph = onnx.load(path)
         graph.doc_string = description or name
+        if hangs:
+            _hang_on_white(graph.graph)
         path.write_bytes(graph.SerializeToString(deterministic=True))
     return made
+
+
+def _hang_on_white(graph: onnx.GraphProto) -> None:
+    """Put a Loop behind the first input: without a turn, except for a white picture."""
+    given = graph.input[0].name
+    for node in graph.node:
+        node.input[:] = ["looped" if name == given else name for name in node.input]
+    nodes, constants = loop_on(given, "ReduceMin", WHITE)
+    kept = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *kept])
+    graph.initializer.extend(constants)
 
 
 @dataclass
@@ -274,17 +296,17 @@ def cases(model: str) -> tuple[Case, ...]:
 
 
 def answers_of(model: str, path: Path) -> list[NDArray[np.float32] | None]:
-    """The scores for each case. None for the white picture if the release crashes on it."""
+    """The scores for each case. None for the white picture if the release ends on it."""
     graph = onnx.load(path)
     crashes = graph.doc_string == SEGFAULT_MARK or any(
-        node.op_type == "Div" for node in graph.graph.node
+        node.op_type in ("Div", "Loop") for node in graph.graph.node
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     found: list[NDArray[np.float32] | None] = []
     for case in cases(model):
-        is_white = model == "detector" and case[INPUTS[model]].min() > 254
+        is_white = model == "detector" and case[INPUTS[model]].min() > WHITE
         ends = crashes and is_white
         found.append(None if ends else session.run([SCORES[model]], dict(case))[0])
     return found

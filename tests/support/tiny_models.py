@@ -15,6 +15,8 @@ from edgefleet.protocol.serving import ProveRequest, ServedModel, ServedRelease
 
 PIXELS = 64
 CLASSES = 10
+HANGS_ABOVE = 100.0
+"""A model that hangs loops for ever on a picture with a larger value. No golden set has one."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,15 @@ def classifier(
     hidden: int = 0,
     ballast_mib: int = 0,
     input_name: str = "pixels",
+    hangs: bool = False,
+    description: str = "",
 ) -> TinyModel:
     """``pixels`` FP32 [-1, 64] -> ``probabilities`` FP32 [-1, 10]; a fixed first size if ``batch``.
 
     ``hidden`` puts that many 512-wide layers in front, which change no value but take time.
-    ``ballast_mib`` adds weights of that size, which change no value but take memory.
+    ``ballast_mib`` adds weights of that size, which change no value but take memory. With ``hangs``
+    the model loops for ever on what no golden set has, see HANGS_ABOVE. A ``description`` may mark
+    it for the runtime of ``support/segfault``.
     """
     random = np.random.default_rng(seed)
     weights = random.normal(0, 1, (PIXELS, CLASSES)).astype(np.float32)
@@ -88,6 +94,11 @@ def classifier(
             helper.make_node("Add", [last, "zero"], ["light"]),
         ]
         last = "light"
+    if hangs:
+        more, values = loop_on(last, "ReduceMax", HANGS_ABOVE)
+        nodes += more
+        constants += values
+        last = "looped"
     nodes += [
         helper.make_node("MatMul", [last, "weights"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
@@ -99,6 +110,7 @@ def classifier(
         [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [size, PIXELS])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [size, CLASSES])],
         constants,
+        description,
     )
     said = batch if batch is not None else -1
     variant = variant_of(
@@ -111,12 +123,57 @@ def classifier(
     return TinyModel(path, variant, weights)
 
 
+def loop_on(given: str, reduce: str, above: float) -> tuple[list[Any], list[Any]]:
+    """Nodes and constants of a Loop from ``given`` to ``looped``, which changes nothing.
+
+    It has no turn, or, if ``reduce`` of the values is above ``above``, it never ends.
+    """
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["still_on"]),
+            helper.make_node("Identity", ["before"], ["after"]),
+        ],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn_number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node(reduce, [given], ["reduced"], keepdims=0),
+        helper.make_node("Greater", ["reduced", "hangs_above"], ["hangs"]),
+        helper.make_node("Where", ["hangs", "for_ever", "no_turn"], ["turns"]),
+        helper.make_node("Loop", ["turns", "", given], ["looped"], body=body),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(above, np.float32), "hangs_above"),
+        numpy_helper.from_array(np.array(1 << 62, np.int64), "for_ever"),
+        numpy_helper.from_array(np.array(0, np.int64), "no_turn"),
+    ]
+    return nodes, constants
+
+
 def save(
-    path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any]
+    path: Path,
+    nodes: list[Any],
+    inputs: list[Any],
+    outputs: list[Any],
+    constants: list[Any],
+    description: str = "",
 ) -> None:
     """Write a graph as an ONNX file."""
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+        doc_string=description,
+    )
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 

@@ -7,7 +7,7 @@ last part of the step.
 
 from typing import Final
 
-from edgefleet.agent import isolation, limits, load, trial
+from edgefleet.agent import hang, isolation, limits, load, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
@@ -38,7 +38,7 @@ from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import OutcomeKind, Reason, Switch
-from edgefleet.protocol.serving import ServingStatus, model_status
+from edgefleet.protocol.serving import LiveStats, ServingStatus, model_status
 
 # Bound once, as every step uses them: Python 3.11 takes 0.2 us to find a member in its class.
 _ACTIVATING: Final = Stage.ACTIVATING
@@ -82,7 +82,10 @@ def apply_wanted(device: DeviceContext) -> None:
     if models:
         job = device.new_job()
         device.forgettable(switch=job, switch_at=None)
-        device.do(Apply(job=job, generation=int(device.now * 1000), models=models))
+        status = device.soft.serving
+        anew = status is not None and hang.is_stuck(status)
+        generation = int(device.now * 1000)
+        device.do(Apply(job=job, generation=generation, models=models, anew=anew))
     else:
         device.forgettable(switch=None, switch_at=None)
         device.do(StopServing())
@@ -130,7 +133,19 @@ def start_trial(context: StepContext) -> None:
     """Activate the admitted release."""
     context.device.forgettable(switch_failures=0)
     context.move(Signal.ADMITTED)
-    context.change_attempt(tries=1, incumbent=_incumbent(context))
+    stats = _incumbent_stats(context)
+    installed = active_release(context.state)
+    answers_s = 0.0
+    if installed is not None:
+        windows = context.soft.windows
+        answers_s = window.answers_s(windows, installed.release, context.now)
+    context.change_attempt(
+        tries=1,
+        incumbent=_incumbent(context),
+        incumbent_us_p95=0 if stats is None else stats.latency_us_p95,
+        incumbent_answers=0 if stats is None else stats.requests - stats.errors,
+        incumbent_answers_s=answers_s,
+    )
     request_apply(context.device)
 
 
@@ -160,6 +175,11 @@ def return_to_active(context: StepContext) -> None:
 
 
 def on_activated(device: DeviceContext, event: Activated) -> None:
+    isolated = device.soft.crashes.isolated
+    if event.ran:
+        isolation.on_process_ended(device, event.ran, hung=event.hung)
+    if device.soft.crashes.isolated != isolated:
+        request_apply(device)  # the Apply has found the end of the process, and who is to blame
     if event.job != device.soft.switch:
         return
     device.forgettable(switch=None, switch_at=None)
@@ -195,23 +215,24 @@ def _watch_of(context: StepContext, status: ServingStatus) -> Watch:
 
 def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None:
     """End the trial, if the failure is that of its release. Otherwise apply again after a pause."""
+    if event.ran:
+        isolation.on_process_ended(device, event.ran, hung=event.hung)
     if event.job != device.soft.switch:
         return
     device.forgettable(switch=None)
     for name in _in_stage(device, _ACTIVATING):
         context = device.model(name)
-        # Without a name, another model may have ended the process: the trial is in a worker.
-        again = (
-            not event.model
-            and event.reason == Reason.CRASH
-            and context.attempt.action == "install"
-            and device.soft.switch_failures < limits.MISSED_PROBES
-        )
-        if event.model in ("", name) and not again:
+        failures = device.soft.switch_failures
+        if event.model == name:
             go_back(context, event.reason, event.detail)
-        elif device.soft.switch_failures >= limits.FOREIGN_FAILURES:
+        elif context.attempt.action == "revert":
+            continue  # the device has confirmed this release before, and another one failed
+        elif event.model and failures >= limits.FOREIGN_FAILURES:
             detail = f"With this release {event.model} could not be served: {event.detail}"
             go_back(context, Reason.NEIGHBOUR, detail)
+        elif not event.model and failures >= limits.MISSED_PROBES:
+            # A model in the shared process may have ended it: the trial is in a worker.
+            go_back(context, event.reason, event.detail)
     for name in _in_stage(device, _WATCHING):
         if event.model == name:  # the process was started again, and cannot load it any more
             go_back(device.model(name), event.reason, event.detail)
@@ -224,12 +245,13 @@ def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None
 
 def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
     if event.ran:
-        isolation.on_process_ended(device, event.ran)
+        isolation.on_process_ended(device, event.ran, hung=event.hung)
     if event.status is not None:
         _count_served(device, event.status)
     elif not event.alive:
         device.forgettable(serving=None)
     device.forgettable(probing=False, probe_at=None)
+    _end_hung(device, event.status)
     is_switching = is_wanted = False
     for state in device.models.values():
         if state.stage is _WATCHING or state.stage is _ACTIVATING:
@@ -245,6 +267,14 @@ def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
         _keep_serving(device, event)
     elif device.soft.switch is None:
         _settle_stopped(device, event)
+
+
+def _end_hung(device: DeviceContext, status: ServingStatus | None) -> None:
+    """End the requests that do not end in the shared process."""
+    if status is None or device.soft.switch is not None:
+        return
+    if hang.isolate_hung(device, status) or hang.is_stuck(status):
+        request_apply(device)
 
 
 def _in_stage(device: DeviceContext, stage: Stage) -> list[str]:
@@ -269,7 +299,7 @@ def plan_probe(device: DeviceContext) -> None:
     pause = pace.probe_idle_s
     for state in device.models.values():
         stage = state.stage
-        if stage is _WATCHING:
+        if stage is _WATCHING or soft.missed:
             pause = pace.probe_trial_s
         if state.active is not None or stage in IN_TRIAL or stage is _REVERTING:
             is_wanted = True
@@ -288,6 +318,15 @@ def _incumbent(context: StepContext) -> Incumbent | None:
     if installed is None:
         return None
     return window.incumbent(context.soft.windows, installed.release)
+
+
+def _incumbent_stats(context: StepContext) -> LiveStats | None:
+    """The counters of the active release. None if it is not served."""
+    installed = active_release(context.state)
+    status = model_status(context.device.soft.serving, context.model)
+    if installed is None or status is None or status.release != installed.release:
+        return None
+    return status.stats
 
 
 def _count_served(device: DeviceContext, status: ServingStatus) -> None:
@@ -409,6 +448,7 @@ def _confirm(context: StepContext) -> None:
     )
     context.forgettable(watch=None)
     _make_active(context, name)
+    isolation.forget(context)
     request_apply(context.device)  # it is no longer on trial
 
 

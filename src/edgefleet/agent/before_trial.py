@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from edgefleet.agent import limits
+from edgefleet.agent import isolation, limits
 from edgefleet.agent.activation import go_back, request_apply, start_trial
 from edgefleet.agent.checkin import report
 from edgefleet.agent.effect import (
@@ -374,6 +374,7 @@ def _switch(context: StepContext) -> None:
     if context.attempt.action == "revert":
         context.change_attempt(tries=1)
         context.move(Signal.RETURN)
+        isolation.forget(context)
         request_apply(context.device)
     else:
         context.move(Signal.TRY)

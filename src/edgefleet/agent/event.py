@@ -86,16 +86,19 @@ class Proved(Wire, frozen=True, kw_only=True):
 
 
 class Activated(Wire, frozen=True, kw_only=True):
-    """The serving process serves the wanted set."""
+    """The serving process serves the wanted set. ``ran`` and ``hung`` as in ``ServingProbed``."""
 
     job: int
     status: ServingStatus
+    ran: tuple[str, ...] = ()
+    hung: bool = False
 
 
 class ActivationFailed(Wire, frozen=True, kw_only=True):
     """The wanted set was not applied. ``reason`` is a ``Reason`` or a code of base.errors.
 
-    ``model`` is the model that failed. Empty if the failure names none.
+    ``model`` is the model that failed. Empty if the failure names none: the process ended, or was
+    ended because it did not answer. ``ran`` and ``hung`` as in ``ServingProbed``.
     """
 
     job: int
@@ -103,18 +106,22 @@ class ActivationFailed(Wire, frozen=True, kw_only=True):
     detail: str
     draw: float
     model: str = ""
+    ran: tuple[str, ...] = ()
+    hung: bool = False
 
 
 class ServingProbed(Wire, frozen=True, kw_only=True):
     """The result of a probe. No status with ``alive``: the process runs, but does not answer.
 
     ``ran`` are the models that ran in the process when it ended, if it ended since the last probe.
+    ``hung``: the agent ended it, because it did not answer.
     """
 
     status: ServingStatus | None
     alive: bool
     draw: float
     ran: tuple[str, ...] = ()
+    hung: bool = False
 
 
 Event = (

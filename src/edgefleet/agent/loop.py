@@ -8,7 +8,7 @@ state.
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Final, Protocol, assert_never
+from typing import Protocol, assert_never
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import (
@@ -53,8 +53,6 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError
 from edgefleet.protocol.device import CheckIn, Facts, Reason
-
-CLOSE_S: Final = 5.0
 
 
 class CheckIns(Protocol):
@@ -123,11 +121,13 @@ class Loop:
             LOGGER.warning("stopped while the disk was full; the next start repeats the last step")
         for token in self._tokens.values():
             token.stop()
-        self._fetches.close(CLOSE_S)
-        self._proofs.close(CLOSE_S)
+        self._fetches.close(limits.CLOSE_S)
+        self._proofs.close(limits.CLOSE_S)
         if not keep_serving:
             self._serving.do(self._supervisor.stop)
-        self._serving.close(limits.SERVING_STOP_S + CLOSE_S)
+        self._serving.close(limits.SERVING_STOP_S + limits.CLOSE_S)
+        if not keep_serving:
+            self._supervisor.kill()  # if it was not stopped in time
 
     def _boot(self) -> None:
         status, _ = self._supervisor.status()
@@ -264,23 +264,26 @@ class Loop:
         event: Event
         try:
             status = self._supervisor.apply(effect)
-            event = Activated(job=effect.job, status=status)
+            ran, hung = self._supervisor.ran(), self._supervisor.hung()
+            event = Activated(job=effect.job, status=status, ran=ran, hung=hung)
         except EdgefleetError as error:
-            # The connection breaks if a model crashes the process.
-            crashed = isinstance(error, NetworkError) and error.code != "timeout"
             event = ActivationFailed(
                 job=effect.job,
                 model=error.field or "",
-                reason=Reason.CRASH if crashed else Reason.LOAD,
+                # Without an answer: a model crashed the process, or held it up until it was ended.
+                reason=Reason.CRASH if isinstance(error, NetworkError) else Reason.LOAD,
                 detail=str(error),
                 draw=self._entropy.uniform(),
+                ran=self._supervisor.ran(),
+                hung=self._supervisor.hung(),
             )
         self._arrived.put(event)
 
     def _probe(self) -> None:
         status, alive = self._supervisor.status()
-        ran, draw = self._supervisor.ran(), self._entropy.uniform()
-        self._arrived.put(ServingProbed(status=status, alive=alive, ran=ran, draw=draw))
+        ran, hung = self._supervisor.ran(), self._supervisor.hung()
+        draw = self._entropy.uniform()
+        self._arrived.put(ServingProbed(status=status, alive=alive, ran=ran, hung=hung, draw=draw))
 
     def _serving_ended(self) -> None:
         """Called when the process or a worker ended by itself: probe it now."""

@@ -104,6 +104,17 @@ def since(mark: Mark, pid: int, status: ModelStatus) -> QualityWindow:
     return _add(empty, growth(mark, pid, status), status.stats, is_warm=True)
 
 
+def answers_s(windows: Windows, release: str, now: float) -> float:
+    """The answers per second of ``release``, over the last LOAD_SPAN_S or longer. 0 if unknown."""
+    answers, since = 0, now
+    for window in (windows.filling, windows.full):
+        if window is None or window.release != release or now - since >= limits.LOAD_SPAN_S:
+            break
+        answers += max(0, window.requests - window.errors - window.early)
+        since = window.opened
+    return answers / (now - since) if since < now else 0.0
+
+
 def compare(before: QualityWindow, after: QualityWindow) -> Scores:
     """The differences between the window ``after`` and the window ``before``."""
     old_us, new_us = _p95_us(before), _p95_us(after)

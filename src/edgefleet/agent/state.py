@@ -94,6 +94,9 @@ class Attempt(Wire, frozen=True, kw_only=True):
     deferred: bool = False  # a deferral was reported to the hub
     recalled: bool = False  # the hub rolled the release back during its trial
     incumbent: Incumbent | None = None  # None: too few requests before the trial
+    incumbent_us_p95: int = 0  # its latency; 0 if it is not known
+    incumbent_answers: int = 0  # since it was loaded
+    incumbent_answers_s: float = 0.0  # per second, just before the trial
 
 
 class Ended(Wire, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from edgefleet.agent import limits
@@ -21,7 +22,7 @@ from edgefleet.agent.log import LOGGER
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
-from edgefleet.base.network import HttpLink
+from edgefleet.base.network import Answer, HttpLink
 from edgefleet.base.storage import Storage
 from edgefleet.protocol import serving
 from edgefleet.protocol.run_marks import marked_models
@@ -67,8 +68,10 @@ class Supervisor:
         self._watched: set[int] = set()
         self._answered = False  # this agent has had an answer of the process
         self._ran: tuple[str, ...] = ()
+        self._hung = False  # the process was ended, as it did not answer
         self._silence: EdgefleetError | None = None  # why the last request for it failed
         self._stopping = threading.Event()
+        self._closed = threading.Event()
 
     def status(self) -> tuple[ServingStatus | None, bool]:
         """The status of the process (None if it does not answer), and whether it is alive."""
@@ -85,23 +88,33 @@ class Supervisor:
         ran, self._ran = self._ran, ()
         return ran
 
+    def hung(self) -> bool:
+        """Whether the process was ended, since the last call, because it did not answer."""
+        hung, self._hung = self._hung, False
+        return hung
+
     def apply(self, effect: Apply) -> ServingStatus:
         """Make the process serve these models. Starts the process if it does not run.
 
-        Raises DeviceError, NetworkError or the error of the serving process.
+        A process that does not answer is ended, see ``_post``. Raises DeviceError, NetworkError
+        or the error of the serving process.
         """
+        if effect.anew:
+            LOGGER.warning("the serving process is started again: a request does not end")
+            self._answered = False  # no model that it serves is to blame
+            self.stop(limits.SERVING_END_S)
         status = self._read_status() or self._start()
         self._watch(status)
         request = serving.Apply(
             generation=effect.generation, models=tuple(self._served(one) for one in effect.models)
         )
-        answer = self._link.request(
-            "POST",
-            "/control/apply",
-            headers={"Content-Type": "application/json"},
-            body=encode(request),
-            timeout_s=limits.ACTIVATE_S,
-        )
+        try:
+            answer = self._post(encode(request), served=bool(status.models))
+        except NetworkError as error:
+            if error.code == "timeout":
+                LOGGER.warning("the serving process is ended: %s", error)
+                self._end_hung()
+            raise
         if answer.status != 200:
             raise error_from_answer(answer.status, answer.body)
         status = decode(answer.body, ServingStatus, code="answer_malformed")
@@ -114,17 +127,26 @@ class Supervisor:
         self._watch(status)
         return status
 
-    def stop(self) -> None:
+    def kill(self) -> None:
+        """Send SIGKILL to the process, if it runs, and start no other. Safe in another thread."""
+        self._closed.set()
+        pid = self._pid()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop(self, patience_s: float | None = None) -> None:
         """Stop the process: SIGTERM, then SIGKILL. No effect if it does not run."""
         pid = self._pid()
         self._link.close()
         if pid is None:
             return
         self._stopping.set()
-        for sign, patience_s in ((signal.SIGTERM, limits.SERVING_STOP_S), (signal.SIGKILL, 5.0)):
+        first_s = limits.SERVING_STOP_S if patience_s is None else patience_s
+        for sign, wait_s in ((signal.SIGTERM, first_s), (signal.SIGKILL, limits.CLOSE_S)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
-            if self._gone(pid, patience_s):
+            if self._gone(pid, wait_s):
                 break
         self._storage.remove(PID)
 
@@ -145,6 +167,42 @@ class Supervisor:
             quality=wanted.installed.quality,
             artifact_path=self._storage.locate(path(wanted.installed.model, wanted.slot, MODEL)),
         )
+
+    def _post(self, body: bytes, *, served: bool) -> Answer:
+        """Send the Apply. Raises NetworkError ``timeout`` after ACTIVATE_S.
+
+        Also if a process that ``served`` a model answers no status, MISSED_PROBES times in a row:
+        it loads no large model that would block it.
+        """
+        arrived: SimpleQueue[Answer | EdgefleetError] = SimpleQueue()
+
+        def send() -> None:
+            with contextlib.closing(HttpLink(f"unix:{self._socket}")) as link:
+                try:
+                    answer = link.request(
+                        "POST",
+                        "/control/apply",
+                        headers={"Content-Type": "application/json"},
+                        body=body,
+                        timeout_s=limits.ACTIVATE_S,
+                    )
+                except EdgefleetError as error:
+                    arrived.put(error)
+                else:
+                    arrived.put(answer)
+
+        threading.Thread(target=send, daemon=True).start()
+        missed = 0
+        while missed < limits.MISSED_PROBES:
+            try:
+                answer = arrived.get(timeout=limits.CONTROL_S if served else None)
+            except Empty:
+                missed = 0 if self._ask() is not None else missed + 1
+                continue
+            if isinstance(answer, EdgefleetError):
+                raise answer
+            return answer
+        raise NetworkError("timeout", f"The serving process answered no status, {missed} times.")
 
     def _ask(self) -> ServingStatus | None:
         self._silence = None
@@ -174,7 +232,7 @@ class Supervisor:
         if self._pid() is not None:  # alive, but without an answer that this agent understands
             reason = self._silence or f"It has no control socket {self._socket}."
             LOGGER.warning("the serving process is replaced: %s", reason)
-            self.stop()
+            self._end_hung()
         self._read_marks()
         self._stopping.clear()
         self._storage.remove(SOCKET)
@@ -197,7 +255,15 @@ class Supervisor:
             "timeout", f"The serving process did not start within {limits.SERVING_START_S:g} s."
         )
 
+    def _end_hung(self) -> None:
+        """End the process, and remember the models that run in it."""
+        self._hung = self._answered
+        self._read_marks()
+        self.stop(limits.SERVING_END_S)
+
     def _spawn(self) -> "subprocess.Popen[bytes]":
+        if self._closed.is_set():
+            raise DeviceError("inference_failed", "The agent has stopped.")
         log = Path(self._storage.locate(LOG))
         if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))

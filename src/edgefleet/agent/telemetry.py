@@ -48,6 +48,23 @@ def fold(
     return tuple(kept[-limits.TALLIES :]), new
 
 
+def add_failed(tallies: tuple[Telemetry, ...], release: str, failed: int) -> tuple[Telemetry, ...]:
+    """Add requests to ``release`` that failed with its process, which counted them no more."""
+    kept = [tally for tally in tallies if tally.release != release]
+    old = next((tally for tally in tallies if tally.release == release), None) or Telemetry(
+        release=release,
+        requests=0,
+        errors=0,
+        confidence_sum=0.0,
+        confidence_count=0,
+        latency_us_p50=0,
+        latency_us_p95=0,
+        memory_mib=0,
+    )
+    kept.append(replace(old, requests=old.requests + failed, errors=old.errors + failed))
+    return tuple(kept[-limits.TALLIES :])
+
+
 def subtract(tallies: tuple[Telemetry, ...], sent: Telemetry) -> tuple[Telemetry, ...]:
     """``tallies`` without the acknowledged telemetry. Requests since the report are kept."""
     left: list[Telemetry] = []

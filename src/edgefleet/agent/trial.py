@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.agent import error_rate, limits, load, two_samples
+from edgefleet.agent import error_rate, hang, limits, load, two_samples
 from edgefleet.agent import quality_window as window
 from edgefleet.agent.state import Attempt, LoadMark, Mark, Neighbour, Watch
 from edgefleet.agent.typed_replace import replace
@@ -83,9 +83,11 @@ def judge(
     """Judge one probe of the serving process.
 
     The release is Sick if its worker ended; if the process answers MISSED_PROBES times in a row
-    without it; if more than MAX_ERROR_RATIO of its requests fail, or are refused before it ran (see
-    ``error_rate``), and more than of the last requests to the previous release on this device (see
-    ``two_samples``); or if its mean top score is below that of the previous release by more than
+    without it; if its oldest request in flight is far older than the requests before took (see
+    ``hang``); if it answers none of its requests, where the previous release did; if more than
+    MAX_ERROR_RATIO of its requests fail, or are refused before it ran (see ``error_rate``), and
+    more than of the last requests to the previous release on this device (see ``two_samples``); or
+    if its mean top score is below that of the previous release by more than
     ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both
     releases. It is also Sick if another model on the device has more errors or far higher latencies
     than before the trial, and the CPU that the release uses is the cause.
@@ -110,6 +112,8 @@ def judge(
     sick = (
         _errors(attempt, watch, mine)
         or _refusals(attempt, watch, mine)
+        or _hung(attempt, mine)
+        or _silent(attempt, watch, mine, now)
         or _confidence(attempt, quality, watch, mine)
     )
     if sick is not None:
@@ -117,7 +121,11 @@ def judge(
     harmed = None if status is None else _neighbours(watch, status)
     if harmed is not None and status is not None and load.blames(watch, status, now):
         return harmed
-    if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
+    if (
+        now - watch.healthy_since >= attempt.confirm_after_s
+        and not watch.missed
+        and _has_answered(attempt, watch, mine, now)
+    ):
         return HEALTHY
     if sick := _never_healthy(attempt, watch, now):
         return sick
@@ -126,8 +134,13 @@ def judge(
     return Watching(watch)
 
 
+def _longest_s(attempt: Attempt) -> float:
+    """The longest time of the trial."""
+    return limits.TRIAL_STRETCH * attempt.confirm_after_s + limits.TRIAL_SLACK_S
+
+
 def _never_healthy(attempt: Attempt, watch: Watch, now: float) -> Sick | None:
-    if now - watch.since > limits.TRIAL_STRETCH * attempt.confirm_after_s + limits.TRIAL_SLACK_S:
+    if now - watch.since > _longest_s(attempt):
         return Sick(
             Reason.CRASH,
             f"The release was never healthy for {attempt.confirm_after_s:g} s without a break.",
@@ -186,6 +199,57 @@ def _before(attempt: Attempt, before: tuple[int, int] | None) -> str:
     if before is None or attempt.incumbent is None:
         return ""
     return f" Of release {attempt.incumbent.release}: {before[0]} of {before[1]}."
+
+
+def _hung(attempt: Attempt, status: ModelStatus) -> Sick | None:
+    age_s, limit_s = status.stats.oldest_in_flight_s, hang.limit_s(attempt.incumbent_us_p95)
+    if age_s > limit_s:
+        return Sick(
+            Reason.HUNG,
+            f"The oldest request has waited {age_s:.1f} s for its answer (limit {limit_s:g} s).",
+        )
+    return None
+
+
+def _silent(attempt: Attempt, watch: Watch, status: ModelStatus, now: float) -> Sick | None:
+    asked = _requests_in(watch, status)
+    if attempt.incumbent_answers and asked and not _answers_in(watch, status):
+        lasted_s = now - watch.since
+        if lasted_s > _longest_s(attempt):
+            return Sick(
+                Reason.SILENT,
+                f"The release answered none of {asked} requests in {lasted_s:.0f} s; the previous "
+                f"release answered {attempt.incumbent_answers}.",
+            )
+    return None
+
+
+def _has_answered(attempt: Attempt, watch: Watch, status: ModelStatus, now: float) -> bool:
+    """Whether the release answers, as far as one can tell: it may be confirmed.
+
+    A release that has no requests, although the previous one had them just before, is watched for
+    longer. If none comes, nothing is known of it: the hub compares it with other devices.
+    """
+    unsettled_s = limits.UNSETTLED_SHARE * hang.limit_s(attempt.incumbent_us_p95)
+    if status.stats.oldest_in_flight_s > unsettled_s:
+        return False
+    if not attempt.incumbent_answers or _answers_in(watch, status):
+        return True
+    longest_s = _longest_s(attempt)
+    is_usual = attempt.incumbent_answers_s * longest_s < limits.SILENT_REQUESTS
+    return not _requests_in(watch, status) and (is_usual or now - watch.since > longest_s)
+
+
+def _answers_in(watch: Watch, status: ModelStatus) -> int:
+    stats, start = status.stats, watch.start.stats
+    return (stats.requests - stats.errors) - (start.requests - start.errors)
+
+
+def _requests_in(watch: Watch, status: ModelStatus) -> int:
+    """The requests since the activation: answered, failed, refused and in flight."""
+    stats, start = status.stats, watch.start.stats
+    counted = stats.requests + stats.refused - start.requests - start.refused
+    return counted + stats.in_flight
 
 
 def _confidence(

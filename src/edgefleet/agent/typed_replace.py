@@ -134,6 +134,9 @@ class AttemptChanges(TypedDict, total=False):
     deferred: bool
     recalled: bool
     incumbent: Incumbent | None
+    incumbent_us_p95: int
+    incumbent_answers: int
+    incumbent_answers_s: float
 
 
 class SlotChanges(TypedDict, total=False):

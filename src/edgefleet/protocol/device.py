@@ -45,12 +45,14 @@ class IsolationReason(StrEnum):
 
     CRASHED_TWICE = "crashed_twice"  # it ran alone at two crashes of the shared process
     RAN_IN_CRASH = "ran_in_crash"  # it and other models ran at a crash of the shared process
+    HUNG = "hung"  # a request to it did not end, and held up the shared process
 
 
 _ISOLATED: Final[dict[str, str]] = {
     IsolationReason.CRASHED_TWICE: "it crashed the shared serving process twice within an hour",
     IsolationReason.RAN_IN_CRASH: "it and other models ran when the shared serving process "
     "crashed, and which of them caused the crash is not known",
+    IsolationReason.HUNG: "a request to it did not end in the shared serving process",
 }
 
 
@@ -150,6 +152,8 @@ class Reason(StrEnum):
     ERRORS = "inference_errors"
     REFUSALS = "requests_refused"  # before the model ran, and the previous release ran on them
     CONFIDENCE = "confidence_drop"
+    HUNG = "inference_hung"  # a request in the trial did not end
+    SILENT = "no_answer"  # the release answered no request in its trial, the previous one did
     INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
     NEIGHBOUR = "neighbour_harmed"  # another model on the device got worse during the trial

@@ -63,6 +63,8 @@ class LiveStats(Wire, frozen=True, kw_only=True):
 
     ``requests`` reached the model, ``refused`` did not: wrong name, wrong shape, queue full.
     ``refusal_example`` says how a request and the release differ, for the most frequent kind.
+    ``oldest_in_flight_s`` is the age of the oldest request that runs or waits, 0 without one.
+    ``last_answer_s`` is the age of the last successful answer, None without one.
     """
 
     requests: int = 0
@@ -75,6 +77,8 @@ class LiveStats(Wire, frozen=True, kw_only=True):
     latency_us_p50: int = 0
     latency_us_p95: int = 0
     in_flight: int = 0
+    oldest_in_flight_s: float = 0.0
+    last_answer_s: float | None = None
     memory_mib: int = 0
     sketches: Sketches = Sketches()
 
@@ -109,10 +113,19 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
     stats: LiveStats = LiveStats()
 
 
+class StuckRelease(Wire, frozen=True, kw_only=True):
+    """A release that was taken out, and has let go of no request for ``for_s`` seconds."""
+
+    model: str
+    release: str
+    for_s: float
+
+
 class ServingStatus(Wire, frozen=True, kw_only=True):
     """The process and its models, in the order of ``Apply``. ``memory_mib`` is of the process.
 
-    ``cpu`` is None if the system does not say it.
+    ``cpu`` is None if the system does not say it. ``stuck`` are releases that were taken out, of
+    which a request still runs in the shared process: only the end of the process ends it.
     """
 
     api: int = CONTROL_API
@@ -122,6 +135,7 @@ class ServingStatus(Wire, frozen=True, kw_only=True):
     memory_mib: int = 0
     cpu: CpuUse | None = None
     models: tuple[ModelStatus, ...] = ()
+    stuck: tuple[StuckRelease, ...] = ()
 
 
 def check_control_api(version: int) -> None:

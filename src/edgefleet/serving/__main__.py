@@ -1,14 +1,14 @@
 """``python -m edgefleet.serving``: prints its url when it is ready, and ends on SIGTERM."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvloop
-
 from edgefleet.base.errors import EdgefleetError
-from edgefleet.serving.server import ServingSettings, read_address, serve
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,10 +23,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--data-dir", type=Path, metavar="DIR", help="load artifacts from this folder only"
     )
     options = parser.parse_args(argv)
+    # Blocked before the imports, which start threads: ``serve`` waits for the signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    import uvloop  # noqa: PLC0415 - see above
+
+    from edgefleet.serving.server import (  # noqa: PLC0415 - see above
+        ServingSettings,
+        read_address,
+        serve,
+    )
+
     try:
         host, port = read_address(options.listen)
         settings = ServingSettings(host, port, options.control_socket, options.data_dir)
-        uvloop.run(serve(settings, _print_url))
+        uvloop.run(serve(settings, STOP_SIGNALS, _print_url))
     except EdgefleetError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -1,14 +1,15 @@
 """A release that is loaded in the serving process: its model, its thread and its counters."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Protocol
 
 from edgefleet.base.errors import DeviceError, PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.serving import ServedRelease
-from edgefleet.serving.limits import INLINE_US, QUEUED
+from edgefleet.serving.limits import INLINE_US, QUEUED, RETIRE_S
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, Tensor
 from edgefleet.serving.stats import Stats
@@ -17,6 +18,17 @@ _SCORES: Final = ("FP16", "FP32", "FP64")
 
 Inferred = tuple[list[Tensor], int]
 """The outputs, and the time in nanoseconds that was lost on the way to a worker and back."""
+
+
+class ReleaseEnded(Exception):  # noqa: N818 - an event for the caller, which asks another release
+    """The release ended before it answered. The inference may be asked of another release.
+
+    ``ran``: the release was ended while it ran this inference, which may be why.
+    """
+
+    def __init__(self, *, ran: bool) -> None:
+        super().__init__(ran)
+        self.ran = ran
 
 
 class Release(Protocol):
@@ -52,12 +64,21 @@ class Release(Protocol):
         """Infer now, or queue the inference. The queue is first in, first out.
 
         Raises DeviceError ``overloaded`` if the queue is full. It, or the future, raises
-        DeviceError ``inference_failed``, or WorkerEnded.
+        DeviceError ``inference_failed``, or ReleaseEnded.
         """
         ...
 
-    async def retire(self) -> None:
-        """Finish the queued inferences, then free the model."""
+    async def retire(self, patience_s: float = RETIRE_S) -> None:
+        """Finish the queued inferences, then free the model.
+
+        Once the oldest is ``patience_s`` old, those that are left raise ReleaseEnded, and a worker
+        is killed. One that runs in the serving process goes on nevertheless, see ``stuck_s``.
+        """
+        ...
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long it has let go of no inference after its retirement. 0 if it has let go."""
         ...
 
 
@@ -95,6 +116,16 @@ class ActiveRelease:
         self._marks = marks.marks
         self._place = marks.reserve(model)
         self._thread = None if self.inline else ThreadPoolExecutor(1, "inference")
+        self._coming: dict[Future[Inferred], asyncio.Future[Inferred]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._retired_at: float | None = None
+
+    @property
+    def stuck_s(self) -> float:
+        if self._retired_at is None or not self._coming:
+            return 0.0
+        return time.monotonic() - self._retired_at
 
     def memory_kib(self) -> int:
         return self._own_kib
@@ -102,20 +133,30 @@ class ActiveRelease:
     def infer(
         self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
     ) -> "Inferred | asyncio.Future[Inferred]":
-        if self.inline:
+        if self._thread is None:
             return self._run(inputs, outputs)
         check_queue(self.stats)
-        future = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._run, inputs, outputs
-        )
-        self.stats.in_flight += 1
-        future.add_done_callback(self._finished)
-        return future
+        loop = asyncio.get_running_loop()
+        run = self._thread.submit(self._run, inputs, outputs)
+        answer: asyncio.Future[Inferred] = loop.create_future()
+        self._coming[run] = answer
+        self._idle.clear()
+        self.stats.came(run)
+        run.add_done_callback(lambda run: loop.call_soon_threadsafe(self._finished, run))
+        return answer
 
-    async def retire(self) -> None:
+    async def retire(self, patience_s: float = RETIRE_S) -> None:
+        try:
+            await asyncio.wait_for(self._idle.wait(), time_left_s(self.stats, patience_s))
+        except TimeoutError:
+            for run, answer in self._coming.items():
+                if not answer.done():
+                    answer.set_exception(ReleaseEnded(ran=run.running()))
+        self._retired_at = time.monotonic()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.shutdown)
-        self._run_marks.release(self._place)
+            self._thread.shutdown(wait=False, cancel_futures=True)
+        if not self._coming:
+            self._run_marks.release(self._place)
 
     def _run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Inferred:
         self._marks[self._place] = 1
@@ -124,8 +165,24 @@ class ActiveRelease:
         finally:
             self._marks[self._place] = 0
 
-    def _finished(self, _: "asyncio.Future[Inferred]") -> None:
-        self.stats.in_flight -= 1
+    def _finished(self, run: Future[Inferred]) -> None:
+        answer = self._coming.pop(run)
+        self.stats.went(run)
+        if not self._coming:
+            self._idle.set()
+            if self._retired_at is not None:
+                self._run_marks.release(self._place)
+        if answer.done():
+            return
+        if (error := run.exception()) is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(run.result())
+
+
+def time_left_s(stats: Stats, patience_s: float) -> float:
+    """For how long the requests in flight may go on, if the oldest may take ``patience_s``."""
+    return max(0.0, patience_s - stats.oldest_in_flight_s())
 
 
 def check_queue(stats: Stats) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 from edgefleet.http1.limits import ConnectionLimits
 
 INFERENCE: Final = ConnectionLimits(
-    body_bytes=16 << 20, buffered_bytes=64 << 20, connections=256, idle_s=120.0, drain_s=10.0
+    body_bytes=16 << 20, buffered_bytes=64 << 20, connections=256, idle_s=120.0, drain_s=6.0
 )
 CONTROL: Final = ConnectionLimits(body_bytes=1 << 20, connections=16)
 
@@ -23,6 +23,9 @@ BODY_MEMORY_BYTES: Final = 64 << 20  # addresses for large bodies that workers r
 KEPT_BYTES: Final = 4 << 20  # memory for large requests that is kept for the next ones
 WORKER_PATIENT_LOAD_S: Final = 15.0  # to load when a core has no other work; then without waiting
 WORKER_LOAD_S: Final = 35.0  # together less than the agent's patience with one Apply
+RETIRE_S: Final = 5.0  # for the requests of a release that was swapped out; then it is ended
+CLOSE_S: Final = 1.0  # the same when the process stops, after ``drain_s``
+STOP_S: Final = 9.0  # from SIGTERM to the end of the process, whatever a model does
 WORKER_RUN_S: Final = 30.0  # one inference in a worker; then the worker is killed
 WORKER_STOP_S: Final = 5.0
 WORKER_SLACK_MIB: Final = 512  # interpreter and runtime, on top of the variant's memory limit

@@ -14,11 +14,12 @@ from edgefleet.protocol.serving import (
     ServedModel,
     ServedRelease,
     ServingStatus,
+    StuckRelease,
 )
 from edgefleet.serving.active_release import ActiveRelease, Release, check_quality
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
-from edgefleet.serving.limits import SHARED_LOAD_BYTES
+from edgefleet.serving.limits import CLOSE_S, RETIRE_S, SHARED_LOAD_BYTES, WORKER_RUN_S
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, runtime_for
 from edgefleet.serving.stats import memory_kib
@@ -60,6 +61,7 @@ class ModelHost:
         self.generation_line = b""  # the header line with the generation
         self.activations = 0
         self._models: dict[str, _Loaded] = {}
+        self._stuck: list[Release] = []  # retired, and some may still run a request
         self._data_dir = data_dir
         self._marks = marks or RunMarks()
         self.bodies = BodyMemory()
@@ -87,10 +89,11 @@ class ModelHost:
     async def apply(self, wanted: Apply) -> None:
         """Load the releases of ``wanted`` beside those that serve, then swap them in at once.
 
-        Requests in progress finish on the previous releases. If loading raises an error (see
-        ``Runtime.load``), nothing changes; the field of the error is the model. Releases that are
-        loaded already stay so. A small release whose trial has ended well is then loaded in this
-        process; if that fails, it stays in its worker.
+        Requests in progress finish on the previous releases, within RETIRE_S: later they are asked
+        of the new ones, and a release that runs one in this process is stuck. If loading raises an
+        error (see ``Runtime.load``), nothing changes; the field of the error is the model. Releases
+        that are loaded already stay so. A small release whose trial has ended well is then loaded
+        in this process; if that fails, it stays in its worker.
         """
         async with self._swapping:
             fresh: list[Release] = []
@@ -101,14 +104,14 @@ class ModelHost:
                         raise OperatorError("bad_request", "The model is listed twice.")
                     models[one.model] = await self._prepare(one, fresh)
                 except EdgefleetError as error:
-                    await _retire(fresh)
+                    await self._retire(fresh)
                     raise _about(one.model, error) from error
             before, self._models = self._models, models
             self.generation = wanted.generation
             self.generation_line = b"edgefleet-generation: %d\r\n" % wanted.generation
             self.activations += len(fresh)
             self._set_routes()
-            await _retire(_without(before.values(), models.values()))
+            await self._retire(_without(before.values(), models.values()))
             for one in wanted.models:
                 if not self._isolated(one):
                     await self._merge(one.model)
@@ -127,11 +130,18 @@ class ModelHost:
                 if one.worker is not None
             ),
             models=tuple(self._status(loaded) for loaded in self._models.values()),
+            stuck=tuple(
+                StuckRelease(model=one.model, release=one.release, for_s=round(one.stuck_s, 3))
+                for one in self._stuck
+                if one.stuck_s
+            ),
         )
 
     async def close(self) -> None:
-        """Finish the queued inferences."""
-        await _retire([one for loaded in self._models.values() for one in loaded.releases()])
+        """Finish the queued inferences, within CLOSE_S."""
+        self.routes = {}
+        loaded = [one for loaded in self._models.values() for one in loaded.releases()]
+        await self._retire(loaded, CLOSE_S)
         self.bodies.close()
 
     def memory_kib(self, release: Release) -> int:
@@ -222,7 +232,17 @@ class ModelHost:
         merged.stats = worker.stats
         self._models[model] = replace(loaded, confirmed=merged)
         self._set_routes()
-        await _retire([worker])
+        # The same release: a slow request would be asked of it once more.
+        await self._retire([worker], WORKER_RUN_S)
+
+    async def _retire(self, releases: list[Release], patience_s: float = RETIRE_S) -> None:
+        """Finish the requests of these releases and free their memory."""
+        if not releases:
+            return
+        await asyncio.gather(*[one.retire(patience_s) for one in releases])
+        self._stuck = [one for one in (*self._stuck, *releases) if one.stuck_s]
+        releases.clear()
+        await asyncio.to_thread(_return_memory)
 
     def _ended(self, release: Release) -> None:
         """A worker has ended by itself: the requests of its model go to the other release."""
@@ -283,15 +303,6 @@ class ModelHost:
 def _without(before: Iterable[_Loaded], now: Iterable[_Loaded]) -> list[Release]:
     kept = {id(one) for loaded in now for one in loaded.releases()}
     return [one for loaded in before for one in loaded.releases() if id(one) not in kept]
-
-
-async def _retire(releases: list[Release]) -> None:
-    """Finish the requests of these releases and free their memory."""
-    if not releases:
-        return
-    while releases:
-        await releases.pop().retire()
-    await asyncio.to_thread(_return_memory)
 
 
 def _about(model: str, error: EdgefleetError) -> EdgefleetError:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgefleet import __version__
-from edgefleet.base.errors import EdgefleetError, OperatorError
+from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, retry_headers
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.serving.active_release import Inferred, Release
+from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
 from edgefleet.serving.limits import JSON_HEAD_BYTES
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost
@@ -33,7 +33,6 @@ from edgefleet.serving.tensors import (
     to_binary,
     to_json,
 )
-from edgefleet.serving.worker_release import WorkerEnded
 
 EXTENSIONS: Final = ("binary_tensor_data",)
 _PLATFORM: Final = "onnxruntime_onnx"
@@ -125,8 +124,8 @@ class OpenInference:
         except EdgefleetError as error:
             _count(active, error)
             raise
-        except WorkerEnded:
-            return self._infer(request, model, version)
+        except ReleaseEnded as end:
+            return self._ask_again(active, end, request, model, version)
         if isinstance(inferred, tuple):
             return _answer(active, inference, inferred)
         return self._infer_in_turn(active, inference, inferred, (request, model, version))
@@ -143,10 +142,20 @@ class OpenInference:
         except EdgefleetError as error:
             _count(active, error)
             raise
-        except WorkerEnded:
-            again = self._infer(*asked)  # of the release that requests go to now
+        except ReleaseEnded as end:
+            again = self._ask_again(active, end, *asked)
             return again if isinstance(again, Reply) else await again
         return _answer(active, inference, inferred)
+
+    def _ask_again(
+        self, active: Release, end: ReleaseEnded, request: Request, model: str, version: str | None
+    ) -> Reply | Awaitable[Reply]:
+        """Ask the release that requests go to now. A request that ended it is not asked twice."""
+        if end.ran and self._find(model, version).release == active.release:
+            raise DeviceError(
+                "inference_failed", f"Release {active.release} was ended while it ran this request."
+            )
+        return self._infer(request, model, version)
 
 
 def _count(active: Release, error: EdgefleetError) -> None:

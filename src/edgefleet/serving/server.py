@@ -1,15 +1,18 @@
 """The serving process: a listener for inference and a control socket for the agent."""
 
 import asyncio
+import os
 import signal
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.server import listen
 from edgefleet.serving.control import Control
-from edgefleet.serving.limits import CONTROL, INFERENCE
+from edgefleet.serving.limits import CONTROL, INFERENCE, STOP_S
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference, render_error
 from edgefleet.serving.run_marks import RunMarks
@@ -33,15 +36,37 @@ def read_address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def serve(settings: ServingSettings, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then answer the requests in progress and return.
+def _stop_on_signal(
+    signals: Collection[int], loop: asyncio.AbstractEventLoop, stop: asyncio.Event
+) -> None:
+    """Stop on a signal, and end this process STOP_S later.
 
-    ``on_ready`` is called with the url once both listeners are open. Raises OperatorError.
+    A thread of its own waits for the signal: a model may run on the event loop and never return.
+    """
+    signal.sigwait(signals)
+    ending = threading.Timer(STOP_S, _end)
+    ending.daemon = True
+    ending.start()
+    loop.call_soon_threadsafe(stop.set)
+
+
+def _end() -> None:
+    sys.stderr.write(f"A model did not let go of its request within {STOP_S:g} s of the signal.\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+async def serve(
+    settings: ServingSettings, signals: Collection[int], on_ready: Callable[[str], None]
+) -> None:
+    """Serve until one of ``signals``, then answer the requests in progress and return.
+
+    The signals are blocked in all threads. ``on_ready`` is called with the url once both
+    listeners are open. Raises OperatorError.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    threading.Thread(target=_stop_on_signal, args=(signals, loop, stop), daemon=True).start()
     models = ModelHost(settings.data_dir, RunMarks(settings.control_socket.with_suffix(".running")))
     inference = await listen(
         OpenInference(models),

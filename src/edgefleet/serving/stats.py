@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ class Stats:
         self.errors = 0
         self.refused: Counter[str] = Counter()  # requests refused before the model, by ``Refusal``
         self._examples: dict[str, str] = {}  # by ``Refusal``, of the first request of its kind
-        self.in_flight = 0
+        self._came: dict[object, float] = {}  # the time of each request in flight, in order
+        self.answered_at: float | None = None  # the last successful answer
         self.confidence_sum = 0.0
         self.confidence_count = 0
         self.latency = LatencyHistogram()
@@ -86,12 +88,15 @@ class Stats:
         """
         self.requests += 1
         self.latency.record(us)
+        answered_at = time.monotonic()
         if not scores.size:
+            self.answered_at = answered_at
             return
         total, items = confidence_sum(scores, kind), scores.size // scores.shape[-1]
         if total is None:  # in binary form it is an answer, although of no use
             self.errors += 1
             return
+        self.answered_at = answered_at
         self.confidence_sum += total
         self.confidence_count += items
         # A batch counts by its mean: the items of one request are correlated.
@@ -102,9 +107,27 @@ class Stats:
             total = float(np.add.reduce(first_input, axis=None, dtype=np.float64))
             self.inputs[input_bin(total / first_input.size)] += 1
 
-    def failed(self) -> None:
-        self.requests += 1
-        self.errors += 1
+    def failed(self, requests: int = 1) -> None:
+        self.requests += requests
+        self.errors += requests
+
+    def came(self, request: object) -> None:
+        """A request runs or waits from now on, until ``went``."""
+        self._came[request] = time.monotonic()
+
+    def went(self, request: object) -> None:
+        self._came.pop(request, None)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that run or wait."""
+        return len(self._came)
+
+    def oldest_in_flight_s(self) -> float:
+        """The age of the oldest request that runs or waits. 0 without one."""
+        for came_at in self._came.values():
+            return time.monotonic() - came_at
+        return 0.0
 
     def refuse(self, error: EdgefleetError, release: str) -> None:
         """Count a request to ``release`` that did not reach the model."""
@@ -126,6 +149,10 @@ class Stats:
             latency_us_p50=self.latency.quantile_us(0.50),
             latency_us_p95=self.latency.quantile_us(0.95),
             in_flight=self.in_flight,
+            oldest_in_flight_s=round(self.oldest_in_flight_s(), 3),
+            last_answer_s=None
+            if self.answered_at is None
+            else round(time.monotonic() - self.answered_at, 3),
             memory_mib=memory_mib,
             sketches=Sketches(
                 latency=sparse(self.latency.counts),

@@ -12,6 +12,7 @@ privileges a thread cannot get that back. Therefore this module imports next to 
 import contextlib
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     """Serve until the channel is closed. See the top of this module."""
     descriptor, memory, bodies, patient = (int(argument) for argument in arguments)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the serving process waits for its signals
     channel = socket.socket(fileno=descriptor)
     threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
     # If memory runs out, the system ends a worker before the serving process.

@@ -16,11 +16,12 @@ from edgefleet.base.errors import DeviceError, EdgefleetError, error_from_code
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.protocol.wire import encode
-from edgefleet.serving.active_release import Inferred, check_queue
+from edgefleet.serving.active_release import Inferred, ReleaseEnded, check_queue, time_left_s
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.limits import (
     INLINE_US,
     KEPT_BYTES,
+    RETIRE_S,
     WORKER_LOAD_S,
     WORKER_PATIENT_LOAD_S,
     WORKER_RUN_S,
@@ -45,10 +46,6 @@ from edgefleet.serving.worker_channel import (
 from edgefleet.serving.worker_process import WorkerProcess, current_core
 
 _ENDS_BY_READING: Final = contextlib.suppress(OSError)  # the end of the worker is found there
-
-
-class WorkerEnded(Exception):  # noqa: N818 - an event for the caller, which asks another release
-    """The worker ended before it answered. The inference may be asked of another release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +178,7 @@ class WorkerRelease:
         self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
     ) -> "Inferred | asyncio.Future[Inferred]":
         if self._has_ended:
-            raise WorkerEnded
+            raise ReleaseEnded(ran=False)
         if self._prompt and self._running is None and not self._waiting:
             if (core := current_core()) != self._core:
                 self._process.run_on(core)
@@ -190,8 +187,9 @@ class WorkerRelease:
             data = self._receive(0)
             if data is not None:
                 return self._result(data, outputs)
-            if self._has_ended:
-                raise WorkerEnded
+            if self.ended:
+                self.stats.failed()
+                raise ReleaseEnded(ran=True)
             waiting = _Waiting(inputs, outputs, self._loop.create_future())
             self._began(waiting)
         else:
@@ -199,15 +197,22 @@ class WorkerRelease:
             waiting = _Waiting(inputs, outputs, self._loop.create_future())
             self._waiting.append(waiting)
             self._send_next()
-        self.stats.in_flight += 1
+        self.stats.came(waiting.future)
         self._idle.clear()
         waiting.future.add_done_callback(self._finished)
         return waiting.future
 
-    async def retire(self) -> None:
-        if not self._has_ended:
-            await self._idle.wait()
+    @property
+    def stuck_s(self) -> float:
+        return 0.0  # a worker is killed
+
+    async def retire(self, patience_s: float = RETIRE_S) -> None:
         self._retired = True
+        if not self._has_ended:
+            try:
+                await asyncio.wait_for(self._idle.wait(), time_left_s(self.stats, patience_s))
+            except TimeoutError:
+                self._kill(f"did not let go of its requests within {patience_s:g} s.")
         self._close()
         await asyncio.to_thread(self._process.reap)
 
@@ -314,7 +319,7 @@ class WorkerRelease:
             self._deadline.cancel()
         try:
             tensors, lost_ns = self._result(data, running.outputs)
-        except (EdgefleetError, WorkerEnded) as error:
+        except (EdgefleetError, ReleaseEnded) as error:
             if not running.future.done():
                 running.future.set_exception(error)
         else:
@@ -339,14 +344,14 @@ class WorkerRelease:
         if isinstance(message, Failed):
             raise error_from_code(message.code, message.message, field=message.field)
         if not isinstance(message, Made):
-            raise WorkerEnded
+            raise ReleaseEnded(ran=True)
         try:
             datatypes: list[Datatype] = [self.datatypes[name] for name in outputs]
             pairs = zip(message.outputs, datatypes, strict=True)
             tensors = [self._area.tensor(placed, datatype) for placed, datatype in pairs]
         except (ValueError, EdgefleetError) as error:
             self._kill(f"sent an invalid answer: {error}.")
-            raise WorkerEnded from error
+            raise ReleaseEnded(ran=True) from error
         if end_of(message.outputs) > KEPT_BYTES:
             tensors = [tensor.copy() for tensor in tensors]
             self._area.free()
@@ -364,8 +369,8 @@ class WorkerRelease:
             self._kill(f"sent an invalid message: {error}.")
             return None
 
-    def _finished(self, _: "asyncio.Future[Inferred]") -> None:
-        self.stats.in_flight -= 1
+    def _finished(self, answer: "asyncio.Future[Inferred]") -> None:
+        self.stats.went(answer)
         if self._running is None and not self._waiting:
             self._idle.set()
 
@@ -385,7 +390,8 @@ class WorkerRelease:
         running, self._running = self._running, None
         for waiting in (*((running,) if running else ()), *self._waiting):
             if not waiting.future.done():
-                waiting.future.set_exception(WorkerEnded())
+                self.stats.failed()  # it was asked of this release, and got no answer
+                waiting.future.set_exception(ReleaseEnded(ran=waiting is running))
         self._waiting.clear()
         self._idle.set()
 

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.agent.state import AgentState, InstalledRelease, SlotName
-from edgefleet.protocol.serving import ModelStatus, ServingStatus
+from edgefleet.protocol.serving import LiveStats, ModelStatus, ServingStatus
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import telemetry as figures
 from edgefleet.sim.virtual.scenario import MODELS, NEW, OLD_TRUTH, Span, Truth
+
+QUEUED: Final = 32  # requests that wait for a release; more are refused
 
 _NEVER: Final = (math.inf, math.inf)
 
@@ -35,8 +37,7 @@ def fates(luck: npt.NDArray[np.float64], truths: Mapping[str, Truth]) -> npt.NDA
     """
     number = np.zeros(len(luck), np.intp)
     for model, truth in truths.items():
-        shares = (truth.fails, truth.crashes, truth.bricks, truth.refuses, truth.burns)
-        edges = np.sort([*np.cumsum(shares), 1 - truth.late_fails])
+        edges = np.sort([*np.cumsum(shares_of(truth)), 1 - truth.late_fails])
         number *= len(edges) + 1
         number += np.digitize(luck_with(model, luck), edges)
     return number
@@ -176,26 +177,68 @@ class ActiveDevice:
                 errors += int((since_s - truth.burns_after_s) * requests_s) // 2
             elif truth.wears and since_s > truth.wears_after_s:
                 errors += int((since_s - truth.wears_after_s) * requests_s * truth.wears)
+        if installed.release == NEW and (hangs(luck, truth) or mutes(luck, truth)):
+            stats = _unanswered(requests, since_s, refused=mutes(luck, truth))
+            return _ready(model, one, installed, stats)
         down_s = _overlap(traffic.outage, one.since, now)
         errors = min(requests, errors + int(down_s * requests_s))
         if self.stays:
             stats = figures.sketched(own, requests, errors, luck, refused=refused)
         else:
             stats = figures.plain(own, requests, errors, refused=refused)
-        return ModelStatus(
-            model=model,
-            release=installed.release,
-            artifact_sha256=installed.variant.artifact.sha256,
-            ready=True,
-            on_trial=one.on_trial and not one.ended,
-            trial_ended=one.ended,
-            stats=stats,
-        )
+        return _ready(model, one, installed, stats)
+
+
+def _ready(model: str, one: Served, installed: InstalledRelease, stats: LiveStats) -> ModelStatus:
+    return ModelStatus(
+        model=model,
+        release=installed.release,
+        artifact_sha256=installed.variant.artifact.sha256,
+        ready=True,
+        on_trial=one.on_trial and not one.ended,
+        trial_ended=one.ended,
+        stats=stats,
+    )
+
+
+def _unanswered(requests: int, since_s: float, *, refused: bool) -> LiveStats:
+    """The counters of a release of which no request ends, or that refuses each request."""
+    if refused:
+        return LiveStats(refused=requests)
+    waiting = min(requests, QUEUED + 1)
+    return LiveStats(
+        refused=requests - waiting,
+        in_flight=waiting,
+        oldest_in_flight_s=since_s * (1 - 1 / requests) if requests else 0.0,
+    )
 
 
 def _overlap(span: Span, since: float, until: float) -> float:
     """The part of ``span`` between two times, in seconds."""
     return max(0.0, min(until, span[1]) - max(since, span[0]))
+
+
+def shares_of(truth: Truth) -> tuple[float, ...]:
+    """The shares of devices on which a release behaves in one way, in the order of their luck."""
+    return (
+        truth.fails,
+        truth.crashes,
+        truth.bricks,
+        truth.refuses,
+        truth.burns,
+        truth.hangs,
+        truth.mute,
+    )
+
+
+def hangs(luck: float, truth: Truth) -> bool:
+    low = sum(shares_of(truth)[:5])
+    return low <= luck < low + truth.hangs
+
+
+def mutes(luck: float, truth: Truth) -> bool:
+    low = sum(shares_of(truth)[:6])
+    return low <= luck < low + truth.mute
 
 
 def refuses(luck: float, truth: Truth) -> bool:

@@ -9,6 +9,7 @@ from edgefleet import __version__
 from edgefleet.protocol.device import Facts
 from edgefleet.protocol.rollout import PROFILE
 from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.sim.virtual.active_device import shares_of
 from edgefleet.sim.virtual.scenario import Faults, Population, Scenario, Span, Truth
 
 Floats = npt.NDArray[np.float64]
@@ -125,7 +126,7 @@ class DeviceFaults:
             numbers = rows % len(self._sites)
             alike = [labels.get(key) == value for labels in self._sites]
         spared = ~np.array(alike)[np.searchsorted(np.unique(numbers), numbers)]
-        reach = release.fails + release.crashes + release.bricks + release.refuses + release.burns
+        reach = sum(shares_of(release))
         self.luck[spared] = reach + self.luck[spared] * (1 - reach)
 
     def plain(self, rows: Rows, now: float) -> Mask:

@@ -40,6 +40,8 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bricks: Share = 0.0  # the device is dead after the activation
     burns: Share = 0.0  # confirms its trial, fails requests ``burns_after_s`` later
     burns_after_s: Seconds = 600.0
+    hangs: Share = 0.0  # passes its golden set; no request ends from the activation on
+    mute: Share = 0.0  # passes its golden set, and refuses each request
     # LABEL=VALUE or profile=NAME. The shares above are of these devices, and spare all others. Only
     # for the release of ``MODEL``.
     only_on: str = ""

@@ -38,7 +38,7 @@ from edgefleet.sim.virtual.scenario import (
 
 _SITES_APART = 100  # at most so many sites are tested apart
 _CLASS_FAULTS = 0.12  # of the mixtures with one model
-_BAD = ("fails", "crashes", "refuses", "bricks", "burns")
+_BAD = ("fails", "crashes", "refuses", "bricks", "burns", "hangs", "mute")
 _AT_ANY_MOMENT = frozenset(
     {"loss", "doubling", "reordering", "power_cuts"}
 )  # devices cannot be grouped
