@@ -291,7 +291,7 @@ def _incumbent_confidence(context: StepContext) -> float | None:
     if status.release != installed.release:
         return None
     count = status.stats.confidence_count
-    if count < max(1, candidate.quality.min_requests):
+    if candidate.quality is None or count < max(1, candidate.quality.min_requests):
         return None
     return status.stats.confidence_sum / count
 

@@ -73,7 +73,7 @@ def begin(
 
 def judge(
     attempt: Attempt,
-    quality: Quality,
+    quality: Quality | None,
     watch: Watch,
     status: ServingStatus | None,
     *,
@@ -86,8 +86,9 @@ def judge(
     without it; if its error ratio is above MAX_ERROR_RATIO (see ``error_rate``); or if its mean top
     score is below that of the previous release on this device by more than
     ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both
-    releases. It is also Sick if another model on the device has more errors or far higher latencies
-    than before the trial, and the CPU that the release uses is the cause.
+    releases, and is left out without ``quality``. It is also Sick if another model on the device
+    has more errors or far higher latencies than before the trial, and the CPU that the release uses
+    is the cause.
 
     The end of the serving process is not the fault of the release, which runs in a worker: it is
     Interrupted, and watched anew once it is served again.
@@ -141,9 +142,11 @@ def _errors(watch: Watch, status: ModelStatus) -> Sick | None:
 
 
 def _confidence(
-    attempt: Attempt, quality: Quality, watch: Watch, status: ModelStatus
+    attempt: Attempt, quality: Quality | None, watch: Watch, status: ModelStatus
 ) -> Sick | None:
     before = attempt.incumbent_confidence
+    if quality is None:
+        return None
     count = status.stats.confidence_count - watch.start.stats.confidence_count
     if before is None or count < quality.min_requests or count <= 0:
         return None

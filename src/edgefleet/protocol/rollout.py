@@ -123,6 +123,7 @@ class RolloutSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     approval: ApprovalSpec = ApprovalSpec()
     follow: bool = False  # offer the release also to devices that enrol after the end
     skip_ineligible: bool = False  # exclude devices of profiles without a variant
+    changes_interface: bool = False  # the clients are ready for other inputs or outputs
     again: Annotated[str, Meta(max_length=500)] = ""  # why a release that failed is planned again
     site_label: str = "site"  # the label that names the site, for bytes_per_s_per_site
     bake_s: float = 86_400.0  # how long the release is judged after the last wave; 0 turns it off
@@ -511,6 +512,8 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it then
+    unjudged: str = ""  # what the gate cannot judge, because the task has no class scores
+    interface: tuple[str, ...] = ()  # changes that clients of the release before it notice
     selector: str
     status: Status
     reason: str  # a stable code: why the rollout has this status

@@ -73,15 +73,16 @@ class Stats:
         self.classes = [0] * CLASS_BINS
         self.inputs = [0] * INPUT_BINS
 
-    def succeeded(
-        self, us: int, scores: Tensor, kind: Scores, first_input: Tensor | None = None
-    ) -> None:
-        """Count an answered request whose ``scores`` have shape (batch, classes).
-
-        ``first_input`` is counted in ``inputs`` if it is numeric.
-        """
+    def succeeded(self, us: int, first_input: Tensor | None = None) -> None:
+        """Count an answered request. ``first_input`` is counted in ``inputs`` if it is numeric."""
         self.requests += 1
         self.latency.record(us)
+        if first_input is not None and first_input.size and first_input.dtype.kind in "fiu":
+            total = float(np.add.reduce(first_input, axis=None, dtype=np.float64))
+            self.inputs[input_bin(total / first_input.size)] += 1
+
+    def scored(self, scores: Tensor, kind: Scores) -> None:
+        """Count the ``scores`` of an answered request, of shape (batch, classes)."""
         if not scores.size:
             return
         total, items = confidence_sum(scores, kind), scores.size // scores.shape[-1]
@@ -91,9 +92,6 @@ class Stats:
         self.confidence[min(int(total / items * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += items
         for top in scores.reshape(items, -1).argmax(axis=1).tolist():
             self.classes[top % CLASS_BINS] += 1
-        if first_input is not None and first_input.size and first_input.dtype.kind in "fiu":
-            total = float(np.add.reduce(first_input, axis=None, dtype=np.float64))
-            self.inputs[input_bin(total / first_input.size)] += 1
 
     def failed(self) -> None:
         self.requests += 1
