@@ -55,6 +55,7 @@ from edgefleet.protocol.release import (
     Quality,
     ReleaseManifest,
     Task,
+    TensorSpec,
     Variant,
 )
 from edgefleet.serving.golden_set import read_golden
@@ -279,6 +280,7 @@ def _variant(table: _VariantTable, field: str, artifact: Artifact, facts: ModelF
             raise _invalid(
                 f"Input {spec.name!r} has the batch {spec.shape[0]}, max_batch is {max_batch}.",
                 f"{field}.max_batch",
+                hint=_batch_hint(facts, spec),
             )
     return Variant(
         profile=table.profile,
@@ -290,6 +292,20 @@ def _variant(table: _VariantTable, field: str, artifact: Artifact, facts: ModelF
         max_batch=max_batch,
         memory_limit_mib=memory_limit_mib,
         min_runtime=oldest_runtime(facts.versions),
+    )
+
+
+def _batch_hint(facts: ModelFacts, fixed: TensorSpec) -> str:
+    """How to export a model whose input begins with another size than the batch."""
+    if len({spec.shape[0] for spec in facts.inputs}) > 1:
+        return (
+            f"Each input must begin with the batch, and {fixed.name!r} does not: a state or a "
+            "setting must be inside of the model. Export recurrent layers with batch_first=True "
+            "and their state as a constant."
+        )
+    return (
+        f"Export with an open batch (PyTorch: dynamic_axes={{{fixed.name!r}: {{0: 'batch'}}}}; "
+        f"scikit-learn: FloatTensorType([None, ...])), or set max_batch = {fixed.shape[0]}."
     )
 
 

@@ -10,7 +10,6 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.protocol.comparisons import (
@@ -113,10 +112,9 @@ def _all_close(comparison: Elementwise, got: Tensors, wanted: Tensors) -> Tensor
         one, other = _flat(got[name]), _flat(wanted[name])
         limit = comparison.absolute + comparison.relative * np.abs(other)
         with np.errstate(invalid="ignore", over="ignore"):
-            near: NDArray[np.bool_] = np.isfinite(one) & np.asarray(np.abs(one - other) <= limit)
-        right.append(np.all(near, axis=1, keepdims=True))
-    every: Tensor = np.concatenate(right, axis=1).all(axis=1)
-    return every
+            near: Tensor = np.asarray(np.isfinite(one) & (np.abs(one - other) <= limit))
+        right.append(near.all(axis=1))
+    return np.asarray(np.logical_and.reduce(right))
 
 
 def _cosines(got: Tensor, wanted: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class ModelFacts:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     versions: FormatVersions
+    producer: str = ""
 
 
 def inspect_model(path: Path) -> ModelFacts:
@@ -191,6 +192,7 @@ def _facts(data: bytes) -> ModelFacts:
         _specs("inputs", [info for info in model.graph.input if info.name not in weights]),
         _specs("outputs", list(model.graph.output)),
         _versions(model),
+        f"{model.producer_name} {model.producer_version}".strip(),
     )
     try:
         onnx.checker.check_model(model)

@@ -42,7 +42,7 @@ def prove(request: ProveRequest) -> ProveResult:
     comparison = golden.comparison or Top1(output=variant.outputs[0].name)
     try:
         cases = _read_cases(Path(request.golden_path), golden, variant)
-        got, took_us = _run(model, variant, cases, compared_outputs(comparison))
+        got, took_us = answers_to(model, variant, cases.inputs, compared_outputs(comparison))
         accuracy = _accuracy(comparison, got, cases)
         agreement = compare(comparison, got, cases.outputs)
     except EdgefleetError as error:
@@ -146,28 +146,30 @@ def _read_cases(path: Path, golden: Golden, variant: Variant) -> GoldenSet:
     return read
 
 
-def _run(
-    model: LoadedModel, variant: Variant, cases: GoldenSet, outputs: Sequence[str]
+def answers_to(
+    model: LoadedModel,
+    variant: Variant,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
 ) -> tuple[dict[str, Tensor], int]:
     """The answers to all cases, and the median time of a batch in microseconds.
 
     A model with an open batch also answers the first case alone and a full batch of it, so that a
-    model which works for one batch size only is found here.
+    model which works for one batch size only is found here. Raises DeviceError
+    ``inference_failed``, PublisherError ``model_unsupported``.
     """
-    size = _batch(variant)
+    size, cases = _batch(variant), len(inputs[variant.inputs[0].name])
     if variant.inputs[0].shape[0] == -1:
         for count in {1, size}:
-            first = {
-                name: np.repeat(array[:1], count, axis=0) for name, array in cases.inputs.items()
-            }
+            first = {name: np.repeat(array[:1], count, axis=0) for name, array in inputs.items()}
             _answers(model, first, count, variant, outputs)
     made: list[list[Tensor]] = []
     took_us: list[int] = []
-    for start in range(0, cases.cases, size):
-        inputs = {name: array[start : start + size] for name, array in cases.inputs.items()}
-        count = min(size, cases.cases - start)
+    for start in range(0, cases, size):
+        batch = {name: array[start : start + size] for name, array in inputs.items()}
+        count = min(size, cases - start)
         began = time.perf_counter_ns()
-        answers = _answers(model, inputs, count, variant, outputs)
+        answers = _answers(model, batch, count, variant, outputs)
         took_us.append((time.perf_counter_ns() - began) // 1_000)
         made.append([answer[:count] for answer in answers])
     whole = {

@@ -24,7 +24,7 @@ from edgefleet.cli.connect import reach
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.key import default_key, key_option, load_key
-from edgefleet.cli.model.prove_variants import Bench
+from edgefleet.cli.model.run_model import prove
 from edgefleet.cli.screen import Screen, table
 from edgefleet.cli.values import percent, size
 from edgefleet.client.hub import HubClient
@@ -119,13 +119,12 @@ def publish(
 
 def _prove(built: BuiltRelease, screen: Screen, *, skip: bool) -> tuple[VariantProof, ...]:
     golden = built.manifest.golden
-    bench = Bench(golden, built.files[golden.artifact.sha256])
     proofs: list[VariantProof] = []
     for variant in built.manifest.variants:
         result = None
         if not skip:
             screen.note(f"proving {variant.profile} ({variant.precision}) on {golden.cases} cases")
-            result = bench.prove(variant, built.files[variant.artifact.sha256])
+            result = prove(built, variant)
         proofs.append(
             VariantProof(
                 profile=variant.profile,
