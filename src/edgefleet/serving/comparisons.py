@@ -113,7 +113,7 @@ def _all_close(comparison: Elementwise, got: Tensors, wanted: Tensors) -> Tensor
         limit = comparison.absolute + comparison.relative * np.abs(other)
         with np.errstate(invalid="ignore", over="ignore"):
             near: Tensor = np.asarray(np.isfinite(one) & (np.abs(one - other) <= limit))
-        right.append(near.all(axis=1))
+        right.append(np.asarray(near.all(axis=1)))
     return np.asarray(np.logical_and.reduce(right))
 
 
