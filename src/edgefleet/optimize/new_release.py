@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.profiles import PROFILES
-from edgefleet.optimize.release_folder import RELEASE_FILE, BuiltRelease, build_release
+from edgefleet.optimize.release_folder import RELEASE_FILE, BuiltRelease, build_release, check_batch
 from edgefleet.optimize.samples import Samples, cast, read_samples
 from edgefleet.protocol.release import Artifact, Precision, Task, TensorSpec, Variant
 from edgefleet.protocol.serving import ProveResult
@@ -31,6 +31,7 @@ MODEL_FILE: Final = "model.onnx"
 GOLDEN_FILE: Final = "golden.npz"
 _MARGIN: Final = 0.05  # of accuracy, below that of the model on the samples
 _AGREEMENT: Final = 0.98
+_LEAST_AGREEMENT: Final = 0.9  # of the exported file with the training framework
 _TOLERANCE: Final = (0.95, 1.25)  # the quantile of a regressor's errors, and a factor on it
 _NEED_TRUTH: Final = ("classification", "detection", "segmentation", "regression")
 _MEMORY_MIB: Final = 1024  # of a profile that is not built in
@@ -131,7 +132,8 @@ def _draft(facts: ModelFacts, samples: Samples, wanted: Wanted) -> _Draft:
             hint="Add them: numpy.savez(file, X=inputs, y=right_answers).",
         )
     fixed = [spec.shape[0] for spec in facts.inputs if spec.shape[0] != -1]
-    max_batch = wanted.max_batch or (fixed[0] if fixed else None)
+    max_batch = wanted.max_batch or (min(fixed) if fixed else None)
+    check_batch(facts, max_batch or -1, "max_batch")
     return _Draft(wanted, facts, task, named.get(wanted.output, first), max_batch)
 
 
@@ -169,6 +171,11 @@ def _fill(
     accuracy = 0.0 if proof.accuracy is None else _floor(proof.accuracy - _MARGIN)
     if proof.accuracy is not None and accuracy <= 0:
         raise _unproved(f"The accuracy of the model on the samples is {proof.accuracy:.4f}.")
+    if proof.agreement < _LEAST_AGREEMENT:
+        raise _unproved(
+            f"Its answers agree with the outputs in the samples in {proof.agreement:.1%}.",
+            hint="The outputs in the samples are not those of this file: export the model again.",
+        )
     agreement = min(_AGREEMENT, _floor(proof.agreement))
     _write(folder, draft, tables, accuracy=accuracy, agreement=agreement)
     return build_release(folder, created_at=0.0), proof

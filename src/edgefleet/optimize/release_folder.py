@@ -55,7 +55,6 @@ from edgefleet.protocol.release import (
     Quality,
     ReleaseManifest,
     Task,
-    TensorSpec,
     Variant,
 )
 from edgefleet.serving.golden_set import read_golden
@@ -275,13 +274,7 @@ def _variant(table: _VariantTable, field: str, artifact: Artifact, facts: ModelF
             f"Profile {table.profile!r} is not built in: set memory_limit_mib.",
             f"{field}.memory_limit_mib",
         )
-    for spec in facts.inputs:
-        if spec.shape[0] not in (-1, max_batch):
-            raise _invalid(
-                f"Input {spec.name!r} has the batch {spec.shape[0]}, max_batch is {max_batch}.",
-                f"{field}.max_batch",
-                hint=_batch_hint(facts, spec),
-            )
+    check_batch(facts, max_batch, f"{field}.max_batch")
     return Variant(
         profile=table.profile,
         runtime=known.runtime if known else "onnx",
@@ -295,18 +288,29 @@ def _variant(table: _VariantTable, field: str, artifact: Artifact, facts: ModelF
     )
 
 
-def _batch_hint(facts: ModelFacts, fixed: TensorSpec) -> str:
-    """How to export a model whose input begins with another size than the batch."""
-    if len({spec.shape[0] for spec in facts.inputs}) > 1:
-        return (
-            f"Each input must begin with the batch, and {fixed.name!r} does not: a state or a "
-            "setting must be inside of the model. Export recurrent layers with batch_first=True "
-            "and their state as a constant."
-        )
-    return (
-        f"Export with an open batch (PyTorch: dynamic_axes={{{fixed.name!r}: {{0: 'batch'}}}}; "
-        f"scikit-learn: FloatTensorType([None, ...])), or set max_batch = {fixed.shape[0]}."
-    )
+def check_batch(facts: ModelFacts, max_batch: int, field: str) -> None:
+    """Check that each input begins with the batch: an open size, or ``max_batch``.
+
+    Raises PublisherError ``release_file_invalid`` with the export option that mends it.
+    """
+    sizes = {spec.shape[0] for spec in facts.inputs}
+    for spec in facts.inputs:
+        if len(sizes) > 1 and spec.shape[0] != -1:
+            raise _invalid(
+                f"Input {spec.name!r} begins with {spec.shape[0]}, and not with the batch as the "
+                "other inputs.",
+                field,
+                hint="A state or a setting must be inside of the model: export recurrent layers "
+                "with batch_first=True and their state as a constant.",
+            )
+        if spec.shape[0] not in (-1, max_batch):
+            raise _invalid(
+                f"Input {spec.name!r} has the batch {spec.shape[0]}, max_batch is {max_batch}.",
+                field,
+                hint=f"Export with an open batch (PyTorch: dynamic_axes={{{spec.name!r}: "
+                f"{{0: 'batch'}}}}; scikit-learn: FloatTensorType([None, ...])), or set max_batch "
+                f"= {spec.shape[0]}.",
+            )
 
 
 _KINDS: Final[Mapping[Task, str]] = {
