@@ -415,6 +415,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     looked: int = 0  # finished devices at the last of them
     boundary: Boundary | None = None  # None: the fleet is not small
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    details: dict[str, str] = msgspec.field(default_factory=dict)  # a device's words, by reason
     history: History | None = None  # None: earlier releases do not lift the limit of failures
     errors: Rate = Rate()
     silence: Rate = Rate()

@@ -241,6 +241,7 @@ def _evidence(
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=_reasons(active, len(silent)),
+        details=active.ledger.reasons.details(),
         history=active.state.history,
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
@@ -285,6 +286,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=_reasons(active, silent),
+        details=active.ledger.reasons.details(),
         history=active.state.history,
         canary=judged.canary,
         control=judged.control,
@@ -348,7 +350,7 @@ def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Silent:
 
 
 def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:
-    found = active.ledger.reasons(active.taken.has if active.taken else None)
+    found = active.ledger.reasons.counts(active.taken.has if active.taken else None)
     return {**found, SILENT: silent} if silent else found
 
 

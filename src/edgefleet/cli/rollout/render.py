@@ -77,6 +77,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
             ("bake", _bake(view)),
             *(_window(one) for one in (view.bake.shares if view.bake is not None else ())),
             ("failures", ", ".join(f"{name} {n}" for name, n in evidence.reasons.items())),
+            *((f"  {name}", words) for name, words in evidence.details.items()),
             *(("warning", wait.text) for wait in view.why.waits if wait.code in WARNINGS),
             ("why", view.why.line),
         )

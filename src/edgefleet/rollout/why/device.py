@@ -149,11 +149,12 @@ def _in_rollout(
     if (taken := _taken_back(row, active, runs_it=runs_it)) is not None:
         return taken
     if standing in EXCLUDED:
+        words = active.ledger.reasons.detail(row).rstrip(". ")
         return Wait(
             code=WaitCode.NOT_OFFERED,
-            text=f"{_EXCLUSIONS[standing].format(release=release)} in rollout {state.id}, so this "
-            f"device is not offered it again. For the reasons, run `edgefleet rollout show "
-            f"{state.id}`.",
+            text=f"{_EXCLUSIONS[standing].format(release=release)} in rollout {state.id}"
+            f"{f' ({words})' if words else ''}, so this device is not offered it again. For the "
+            f"reasons, run `edgefleet rollout show {state.id}`.",
         )
     if standing is DeviceStanding.TRIAL:
         return Wait(
