@@ -138,5 +138,5 @@ def test_a_model_is_proved_and_served_and_its_broken_twin_is_refused(
     assert skipped.exit == 0, skipped.err
     bad = line.roll_out(name, "2")
     assert bad.evidence.reasons == {"golden_failed": 1}
-    assert " is below " in line.hub.client().why_device("device").line
+    assert " is below " in bad.evidence.details["golden_failed"]
     assert line.ask(name, one, {spec.name: spec.datatype for spec in variant.inputs}) == answer
