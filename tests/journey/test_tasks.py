@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx.compose import add_prefix
 
 from edgefleet.base.clock import SystemClock
 from edgefleet.client.watch import Observed, watch
@@ -140,3 +142,32 @@ def test_a_model_is_proved_and_served_and_its_broken_twin_is_refused(
     assert bad.evidence.reasons == {"golden_failed": 1}
     assert " is below " in bad.evidence.details["golden_failed"]
     assert line.ask(name, one, {spec.name: spec.datatype for spec in variant.inputs}) == answer
+
+
+def test_a_renamed_input_is_refused_and_shown(line: Line, tmp_path: Path) -> None:
+    """Runs after the models above: the device runs release 1 of ``wine``."""
+    model = MODELS["wine"]()
+    model.write(tmp_path)
+    graph = onnx.load(tmp_path / "good.onnx")
+    onnx.save(add_prefix(graph, "new_", rename_edges=False, rename_nodes=False,
+                         rename_outputs=False), tmp_path / "renamed.onnx")  # fmt: skip
+    key = ("--key", str(line.agent.folder / "publisher.key"))
+    made = line.edgefleet(
+        "model", "init", str(tmp_path / "3"), "--file", str(tmp_path / "renamed.onnx"),
+        "--samples", str(tmp_path / "samples.npz"), "--model", "wine", "--release", "3",
+    )  # fmt: skip
+    assert made.exit == 0, made.err
+    refused = line.edgefleet("model", "publish", str(tmp_path / "3"), *key)
+    assert (refused.exit, "release_interface_changed" in refused.err) == (3, True)
+    assert "Input X is gone; new_X is new." in refused.err
+    published = line.edgefleet("model", "publish", str(tmp_path / "3"), *key, "--changes-interface")
+    assert published.exit == 0, published.err
+    plan = ("rollout", "plan", "--model", "wine", "--release", "3")
+    planned = line.edgefleet(*plan)
+    assert (planned.exit, "interface_changed" in planned.err) == (3, True)
+    tried = line.edgefleet(*plan, "--dry-run")
+    assert tried.exit == 0, tried.err
+    assert "Against release 1: Input X is gone; new_X is new." in tried.out
+    assert "--changes-interface" in tried.out
+    said = line.edgefleet(*plan, "--changes-interface")
+    assert (said.exit, "Input X is gone" in said.out) == (0, True)

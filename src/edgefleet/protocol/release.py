@@ -23,7 +23,7 @@ Runtime = Literal["onnx"]
 Task = Literal[
     "classification", "detection", "segmentation", "regression", "embedding", "text", "none"
 ]
-"""What a model does. ``none`` says nothing about the meaning of its answers."""
+"""The kind of a model's answers. ``none`` says nothing about their meaning."""
 
 
 class TensorSpec(Wire, frozen=True, kw_only=True):
@@ -96,7 +96,7 @@ class ReleaseManifest(Wire, frozen=True, kw_only=True):
 
 
 def unjudged(manifest: ReleaseManifest) -> str:
-    """What no device and no gate judges of live answers, as a sentence. Empty for a classifier."""
+    """The live metrics that nobody can judge, as a sentence. Empty for a classifier."""
     if manifest.quality is not None:
         return ""
     task = "without a task" if manifest.task == "none" else f"for {manifest.task}"

@@ -513,7 +513,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it then
-    unjudged: str = ""  # what the gate cannot judge, because the task has no class scores
+    unjudged: str = ""  # metrics that the gate cannot judge: no class scores
     interface: tuple[str, ...] = ()  # changes that clients of the release before it notice
     selector: str
     status: Status

@@ -257,10 +257,12 @@ def _check_specs(side: str, nodes: Sequence[Any], specs: tuple[TensorSpec, ...])
             for size, declared in zip(shape, spec.shape, strict=True)
         )
         if datatype != spec.datatype or not fits:
+            fixed = shape[:1] and isinstance(shape[0], int) and spec.shape[:1] == (-1,)
             raise PublisherError(
                 "model_unsupported",
                 f"Tensor {spec.name} is {spec.datatype} {list(spec.shape)} in the manifest, "
-                f"{datatype} {shape} in the model.",
+                f"{datatype} {shape} in the model, as the runtime reads it."
+                + (f" A batch of {shape[0]} is built into the graph." if fixed else ""),
                 field=f"variant.{side}",
             )
     if found and side == "inputs":

@@ -80,7 +80,7 @@ class Pair(click.ParamType[tuple[str, object]]):
 @click.option(
     "--task",
     type=click.Choice(get_args(Task)),
-    help="What the model does. Default: found from the model and the samples.",
+    help="The task of the model. Default: found from the model and the samples.",
 )
 @click.option(
     "--output", default="", metavar="NAME", help="The output that is compared. Default: found."

@@ -25,7 +25,7 @@ class Tried(Wire, frozen=True, kw_only=True):
 
     fleet: PlanFleet
     prediction: Prediction | None  # None if no device is eligible
-    unjudged: str = ""  # what the gate cannot judge of the release
+    unjudged: str = ""  # metrics of the release that no gate can judge
 
 
 def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> Tried:
