@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants sweep kills models clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants sweep kills models clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
 	@echo "make test         the test suite"
 	@echo "make test-fast    its pure cores and units alone, 90 s on two cores"
+	@echo "make test-long    more cases of some of its tests, 3 min"
 	@echo "make check        format, lint, both type checkers, layers, words"
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
@@ -45,6 +46,10 @@ test-fast: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8
+
+# Planted faults of the demo and more cases of the parity of simulator and hub.
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long -n auto --maxprocesses 8
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

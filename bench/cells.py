@@ -23,9 +23,10 @@ Found = dict[str, dict[str, dict[str, Any]]]
 """The figures by key and cell."""
 
 
-def measure(name: str, keys: Keys, doc: str) -> Found:
+def measure(name: str, keys: Keys, doc: str, before: Found | None = None) -> Found:
     """Measure the cells that the command line names. Returns all that are stored in NAME.json.
 
+    ``before`` has the figures of an earlier commit; a cell shows its own beside the new ones.
     Ends the process with exit code 2 if the command line names a key that is not there.
     """
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
@@ -51,6 +52,8 @@ def measure(name: str, keys: Keys, doc: str) -> Found:
         for number, ended in enumerate(as_completed(running), start=1):
             key, cell = running[ended]
             found, cpu_s = ended.result()
+            if (earlier := (before or {}).get(key, {}).get(cell)) is not None:
+                found = {**found, "before": earlier}
             stored.setdefault(key, {})[cell] = {**found, "commit": commit, "cpu_s": cpu_s}
             write(options.out, stored)
             said = json.dumps(found)

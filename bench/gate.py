@@ -13,11 +13,13 @@ percent; `peeking`, a test that is correct for one evaluation but is evaluated a
 last two give the release to a whole wave at once, as a fixed canary does.
 """
 
+import json
 import os
 import random
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -32,7 +34,7 @@ from gate_model import End, Quality, Traffic, World, make_pools
 
 from edgefleet.protocol.rollout import ExposureSpec
 
-ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "2000"))
+ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "500"))
 SEEDS = int(os.environ.get("BENCH_GATE_SEEDS", "200"))
 MILLION = 1_000_000
 RATES_FLEET = 100_000
@@ -249,8 +251,13 @@ def missed(result: Found) -> list[str]:
     return [key for key, holds in wanted.items() if not holds]
 
 
+BEFORE = Path(__file__).parent / "gate_before.json"
+"""Measured once with the cells of this file, on the commit that it names."""
+
+
 def main() -> int:
-    found = measure("gate", KEYS, __doc__ or "")
+    before = json.loads(BEFORE.read_text())
+    found = measure("gate", KEYS, __doc__ or "", before["keys"])
     whole = {key: cells for key, cells in found.items() if len(cells) == len(KEYS[key])}
     broken = [*missed(whole), *(name for part in PARTS for name in part.missed(whole))]
     part = [key for key in KEYS if key not in whole]

@@ -118,7 +118,9 @@ FOUND_BY = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FOUND_BY)
+@pytest.mark.parametrize(
+    "fault", ["gate", *(pytest.param(f, marks=pytest.mark.long) for f in FOUND_BY if f != "gate")]
+)
 def test_a_planted_fault_makes_the_demo_fail(fault: str) -> None:
     ended = demo("--devices", str(DEVICES), "--break", fault)
     assert ended.code == 1

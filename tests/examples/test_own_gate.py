@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_gate"
 
 
@@ -29,6 +31,7 @@ def test_the_examples_own_tests_pass_in_another_repository(tmp_path: Path) -> No
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.long
 def test_a_gate_that_lost_its_rule_fails_them(tmp_path: Path) -> None:
     copy = shutil.copytree(
         EXAMPLE, tmp_path / "own_gate", ignore=shutil.ignore_patterns("__pycache__")

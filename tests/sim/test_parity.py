@@ -214,7 +214,7 @@ def play(client: HubClient, plan: RolloutSpec) -> RolloutView:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails", "away"),
-    [(0.0, set()), (1.0, set()), (0.0, THIRD)],
+    [(0.0, set()), (1.0, set()), pytest.param(0.0, THIRD, marks=pytest.mark.long)],
     ids=["good", "bad", "a third offline"],
 )
 def test_simulator_and_real_hub_come_to_the_same(fails: float, away: set[str], tmp_path) -> None:

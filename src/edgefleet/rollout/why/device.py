@@ -86,10 +86,24 @@ def _explain_model(
             waits.append(wait)  # the reason of the open rollout; another rollout gives an offer
             wait = _settled(row, fleet, desired, model, decision=decision, refusal=refusal)
     wait = wait or _not_given(row, fleet, desired, rollouts)
-    return [
-        *waits,
-        wait or _settled(row, fleet, desired, model, decision=decision, refusal=refusal),
-    ]
+    if wait is None:
+        wait = _settled(row, fleet, desired, model, decision=decision, refusal=refusal)
+    if wait.code is WaitCode.DONE:
+        wait = replace(wait, text=wait.text + _newer(row, desired, rollouts, model))
+    return [*waits, wait]
+
+
+def _newer(row: int, desired: Desired, rollouts: tuple[ActiveRollout, ...], model: str) -> str:
+    """The sentence that names a newer release, of a completed rollout, that the device has not."""
+    want = desired.rollout(row, model)
+    for active in rollouts:
+        if active is want:
+            return ""
+        standing = active.ledger.standing(row)
+        if active.state.status is Status.COMPLETED and standing in EXCLUDED:
+            what = _EXCLUSIONS[standing].format(release=active.state.spec.release)
+            return f" {what} in rollout {active.state.id}, so it is not offered again."
+    return ""
 
 
 def _concerns(active: ActiveRollout, row: int) -> bool:
