@@ -68,6 +68,7 @@ SAID = {
     "approval.each_wave": (None, True),
     "follow": (None, True),
     "skip_ineligible": (None, True),
+    "changes_interface": (None, True),
     "again": ("the lens is clean", "the lens is clean"),
 }
 SETTABLE = [knob for knob in KNOBS if knob.name not in {"model", "release"}]

@@ -112,7 +112,7 @@ def documented() -> list[str]:
         for line in joined.splitlines():
             words = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
             if words.startswith("edgefleet ") and "..." not in words and page.name != "cli.md":
-                found.append(re.split(r"  #| > ", words)[0])
+                found.append(re.split(r"  #| > | \|\| | &$", words)[0])
     return sorted(set(found))
 
 

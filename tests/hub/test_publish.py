@@ -85,6 +85,37 @@ def test_the_very_same_release_may_come_again(publisher: Publisher, release: Tin
     assert publisher.client.audit().entries == before
 
 
+def test_two_precisions_of_one_file_are_refused(publisher: Publisher, release: TinyRelease) -> None:
+    (variant,) = release.manifest.variants
+    other = msgspec.structs.replace(variant, profile="jetson_nano", precision="fp16")
+    twins = release.but(variants=(variant, other))
+    upload(publisher, twins)
+    with pytest.raises(EdgefleetError, match="byte-identical to the fp32 file") as caught:
+        publisher.client.publish(sign_manifest(twins.manifest, publisher.key))
+    assert (caught.value.code, caught.value.field) == (
+        "release_file_invalid",
+        "variants[1].precision",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"task": "regression"}, "golden.comparison"),
+        ({"quality": None}, "quality"),
+        ({"task": "regression", "quality": None}, "golden.comparison"),
+    ],
+)
+def test_a_task_that_contradicts_its_comparison_is_refused(
+    publisher: Publisher, release: TinyRelease, changes: dict[str, Any], field: str
+) -> None:
+    wrong = release.but(**changes)
+    upload(publisher, wrong)
+    with pytest.raises(EdgefleetError) as caught:
+        publisher.client.publish(sign_manifest(wrong.manifest, publisher.key))
+    assert (caught.value.code, caught.value.field) == ("release_file_invalid", field)
+
+
 def test_a_release_is_immutable(publisher: Publisher, release: TinyRelease) -> None:
     publish(publisher.client, publisher.key, release)
     before = publisher.everything()

@@ -204,13 +204,6 @@ def test_the_quality_output_must_hold_class_scores(folder: Path) -> None:
     output = model.graph.output[0].type.tensor_type
     output.shape.dim.add().dim_value = 1
     onnx.save(model, folder / "fp32.onnx")
-    with np.load(folder / "golden.npz") as golden:
-        arrays = dict(golden)
-    assert refusal(folder).code == "golden_mismatch"
-    for variant in ("fp16", "int8"):
-        shutil.copy(folder / "fp32.onnx", folder / f"{variant}.onnx")
-    arrays["output.probabilities"] = arrays["output.probabilities"][:, :, None]
-    np.savez(folder / "golden.npz", **arrays)
     assert refusal(folder).field == "quality.output"
 
 

@@ -185,6 +185,11 @@ def test_an_older_hub_reads_facts_with_an_isolated_model() -> None:
     assert decode(encode(new), OldFacts) == OldFacts(profile="x", agent_version="1", memory_mib=1)
 
 
+def test_facts_of_an_older_agent_have_neither_versions_nor_comparisons() -> None:
+    old = decode(OLD_FACTS, device.Facts)
+    assert (old.runtime_versions, old.comparisons) == ((), ())
+
+
 @pytest.mark.parametrize("reason", list(device.IsolationReason))
 def test_each_reason_for_a_process_of_its_own_has_words(reason: str) -> None:
     assert reason not in device.isolation_text(reason)

@@ -34,7 +34,7 @@ def tally(reports: list[Report]) -> tuple[object, ...]:
         [ledger.count(standing) for standing in DeviceStanding],
         ledger.exposed,
         [ledger.exposed_up_to(wave) for wave in range(3)],
-        ledger.reasons(),
+        ledger.reasons.counts(),
         [ledger.standing(row) for row in range(31)],
     )
 
@@ -103,8 +103,8 @@ def test_reasons_are_bounded():
             id="x", rollout="ro", release="1", kind=OutcomeKind.REFUSED, at=0, reason=f"r{row}"
         )
         ledger.record(row, sent, None)
-    assert len(ledger.reasons()) == REASONS_PER_ROLLOUT + 1
-    assert ledger.reasons()["other"] == 10
+    assert len(ledger.reasons.counts()) == REASONS_PER_ROLLOUT + 1
+    assert ledger.reasons.counts()["other"] == 10
 
 
 @pytest.mark.parametrize("kind", list(OutcomeKind))

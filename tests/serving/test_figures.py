@@ -139,8 +139,10 @@ def test_the_parser_used_here_refuses_text_that_is_no_metrics() -> None:
 def test_requests_are_told_as_sketches_too() -> None:
     stats = Stats()
     scores = np.array([[0.1, 0.9], [0.7, 0.3]], np.float32)
-    stats.succeeded(300, scores, "probabilities", np.full((2, 4), 8.0, np.float32))
-    stats.succeeded(300, scores[:1], "probabilities", np.array([["text"]], object))
+    stats.succeeded(300, np.full((2, 4), 8.0, np.float32))
+    stats.scored(scores, "probabilities")
+    stats.succeeded(300, np.array([["text"]], object))
+    stats.scored(scores[:1], "probabilities")
     told = stats.live().sketches
     assert told.latency == {bucket(300): 2}
     assert told.classes[:2] == (1, 2)

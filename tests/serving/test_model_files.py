@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgefleet.base.errors import PublisherError
 from edgefleet.protocol.release import TensorSpec
 from edgefleet.serving import golden_set
-from edgefleet.serving.golden_set import inspect_golden, read_golden
+from edgefleet.serving.golden_set import read_golden
 from edgefleet.serving.model_file import inspect_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -302,7 +302,7 @@ def golden(**changes: np.ndarray | None) -> bytes:
 def golden_refusal(file: Path, data: bytes) -> str | None:
     file.write_bytes(data)
     with pytest.raises(PublisherError) as caught:
-        inspect_golden(file, (PIXELS,), (SCORES,))
+        read_golden(file, (PIXELS,), (SCORES,))
     assert caught.value.code == "golden_mismatch"
     return caught.value.field
 
@@ -310,7 +310,7 @@ def golden_refusal(file: Path, data: bytes) -> str | None:
 def test_a_golden_set_that_fits_gives_its_cases(file: Path) -> None:
     pixels = np.asfortranarray(np.random.default_rng(0).random((5, 4), np.float32))
     file.write_bytes(golden(input__pixels=pixels))
-    assert inspect_golden(file, (PIXELS,), (SCORES,)) == 5
+    assert read_golden(file, (PIXELS,), (SCORES,)).cases == 5
     read = read_golden(file, (PIXELS,), (SCORES,))
     assert np.array_equal(read.inputs["pixels"], pixels)
     assert read.labels.tolist() == [0, 1, 2, 3, 4]
@@ -411,7 +411,7 @@ def test_a_golden_set_cut_anywhere_is_refused(file: Path) -> None:
 
 
 def inspect_small_golden(file: Path) -> int:
-    return inspect_golden(file, (PIXELS,), (SCORES,))
+    return read_golden(file, (PIXELS,), (SCORES,)).cases
 
 
 def test_damage_only_ever_gives_a_typed_error_or_a_golden_set(file: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from onnx import TensorProto, helper
 
+from edgefleet.protocol.comparisons import Elementwise
 from edgefleet.protocol.release import Golden, TensorSpec
 from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.protocol.wire import decode, encode
@@ -239,3 +240,22 @@ def test_a_request_that_is_none_ends_with_2_and_says_so(data: bytes) -> None:
     code, out, said = run(data)
     assert (code, out) == (2, b"")
     assert said.startswith(b"bad_request")
+
+
+def test_accuracy_is_required_only_of_a_golden_set_with_truth(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "m.onnx")
+    given = pixels(8)
+    path = tmp_path / "values.npz"
+    np.savez(path, **{"input.pixels": given, "output.probabilities": model.probabilities(given)})
+    golden = Golden(
+        artifact=artifact_of(path),
+        cases=8,
+        min_accuracy=0.5,
+        min_agreement=0.9,
+        comparison=Elementwise(outputs=("probabilities",), absolute=0.001, relative=0.0),
+    )
+    refused = prove(prove_request(model, golden, path))
+    assert (refused.passed, refused.accuracy, refused.agreement) == (False, None, 1.0)
+    assert "the golden set has no truth" in refused.detail
+    passed = prove(prove_request(model, replace(golden, min_accuracy=0.0), path))
+    assert (passed.passed, passed.accuracy) == (True, None)

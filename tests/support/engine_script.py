@@ -10,19 +10,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import click
+from msgspec import structs
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.rollout.options import knob_options, spec_of
 from edgefleet.cli.rollout.render import WARNINGS, added, rollout_lines
 from edgefleet.cli.values import DURATION, duration
 from edgefleet.cli.wait_report import wait_lines
+from edgefleet.protocol.comparisons import Elementwise
 from edgefleet.protocol.device import ModelReport, OutcomeKind
+from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec, Verb
 from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
 from edgefleet.testing.release import fake_manifest
 
 DIVIDER = "----"
+CHANGES = ("input", "classes", "task", "onnxruntime")
 SHORT = {"bake_s": 0}
 """A plan of a session ends with its last wave, unless the session names ``--bake``."""
 
@@ -48,6 +52,28 @@ def commands(script: str) -> list[str]:
     blocks = script.strip().split("\n\n")
     lines = [[line for line in block.splitlines() if not line.startswith("#")] for block in blocks]
     return [block[0] for block in lines if block]
+
+
+def changed_manifest(manifest: ReleaseManifest, made: Mapping[str, str]) -> ReleaseManifest:
+    """The manifest with another input name, number of classes, task or needed runtime."""
+    variants = []
+    for variant in manifest.variants:
+        (x,), (y,) = variant.inputs, variant.outputs
+        classes = int(made.get("classes", y.shape[1]))
+        variants.append(
+            structs.replace(
+                variant,
+                inputs=(structs.replace(x, name=made.get("input", x.name)),),
+                outputs=(structs.replace(y, shape=(-1, classes)),),
+                min_runtime=made.get("onnxruntime", ""),
+            )
+        )
+    manifest = structs.replace(manifest, variants=tuple(variants))
+    if "task" not in made:
+        return manifest
+    compared = Elementwise(outputs=("y",), absolute=0.1, relative=0.0)
+    golden = structs.replace(manifest.golden, comparison=compared)
+    return structs.replace(manifest, task=made["task"], golden=golden, quality=None)
 
 
 class Session:
@@ -105,6 +131,8 @@ class Session:
                 f"cam-{number:04d}",
                 labels.pop("profile", "generic_x86"),
                 runtimes=(labels.pop("runtime", "onnx"),),
+                versions=tuple(("onnx", text) for text in [labels.pop("onnxruntime", "")] if text),
+                comparisons=tuple(filter(None, labels.pop("comparisons", "").split("+"))),
                 memory_mib=int(labels.pop("memory", "1024")),
                 models_memory_mib=int(labels.pop("models_memory", "0")),
                 protocol=int(labels.pop("protocol", ONE_MODEL)),
@@ -137,14 +165,21 @@ class Session:
         return [f"{device.name} serves {serves}", *wait_lines(self.fleet.why_device(said[0]))]
 
     def _release(self, said: list[str]) -> list[str]:
-        """``release 2 fails=10% confidence=0.8 for=jetson_nano,raspberry_pi``."""
+        """``release 2 fails=10% confidence=0.8 for=jetson_nano,raspberry_pi``.
+
+        ``input=image``, ``classes=12``, ``task=regression`` and ``onnxruntime=1.23`` change the
+        manifest.
+        """
         behaviour, given = Behaviour(), _pairs(said[1:])
+        made = {key: given.pop(key) for key in CHANGES if key in given}
         profiles = given.pop("for").split(",") if "for" in given else None
         for key, text in given.items():
             value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
             kind = type(getattr(behaviour, key))
             behaviour = replace(behaviour, **{key: kind(value)})
-        self.fleet.publish(said[0], behaviour, profiles=profiles)
+        self.fleet.publish(
+            said[0], behaviour, profiles=profiles, change=lambda one: changed_manifest(one, made)
+        )
         return []
 
     def _installed(self, said: list[str]) -> list[str]:
@@ -192,6 +227,8 @@ class Session:
             f"{view.id} planned: {view.model} {view.release}, waves: {waves}",
             *([f"adds {added(view.model, view.adds, view.had_model)}"] if view.adds else []),
             *([f"left out: {left_out}"] if left_out else []),
+            *(f"interface: {change}" for change in view.interface),
+            *([f"unjudged: {view.unjudged}"] if view.unjudged else []),
             *(f"warning: {wait.text}" for wait in view.why.waits if wait.code in WARNINGS),
         ]
 

@@ -107,6 +107,25 @@ def test_the_rollout_page_shows_an_outage_and_the_comparison_by_site() -> None:
         assert part in page, part
 
 
+def test_the_rollout_page_shows_a_changed_interface_and_a_devices_words() -> None:
+    reads = FakeReads()
+    view = rollout_in(Status.RUNNING)
+    evidence = msgspec.structs.replace(
+        view.evidence,
+        reasons={"golden_failed": 1},
+        details={"golden_failed": "accuracy 0.3 is below 0.9"},
+    )
+    change = "Against release 1: Input x is gone; image is new."
+    reads.put(
+        msgspec.structs.replace(
+            view, interface=(change,), unjudged="Confidence is not judged.", evidence=evidence
+        )
+    )
+    page = signed_in(reads).get(f"/rollouts/{view.id}").text
+    for part in (change, "Confidence is not judged.", "accuracy 0.3 is below 0.9"):
+        assert part in page, part
+
+
 def test_a_rollout_that_waits_for_people_can_be_approved_on_its_page() -> None:
     reads = FakeReads()
     view = rollout_in(Status.RUNNING)

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -24,9 +25,11 @@ from edgefleet.agent.typed_replace import replace
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.entropy import SystemEntropy
 from edgefleet.base.errors import NetworkError, OperatorError
+from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS
 from edgefleet.base.network import HttpLink
 from edgefleet.base.storage import FolderStorage
-from edgefleet.protocol.device import Facts
+from edgefleet.protocol.comparisons import BUILT_IN, PLUGIN_GROUP
+from edgefleet.protocol.device import Facts, RuntimeVersion
 
 
 class Device:
@@ -130,12 +133,33 @@ class Device:
 
 def facts(profile: str, models_memory_mib: int = 0) -> Facts:
     """The facts of this machine. ``models_memory_mib`` is a setting."""
+    versions = _runtime_versions()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Facts(
         profile=profile,
         agent_version=__version__,
-        runtimes=("onnx",) if find_spec("onnxruntime") else (),
+        runtimes=tuple(one.runtime for one in versions),
         arch=os.uname().machine,
         memory_mib=memory >> 20,
         models_memory_mib=models_memory_mib,
+        runtime_versions=versions,
+        comparisons=_comparisons() if versions else (),
     )
+
+
+def _runtime_versions() -> tuple[RuntimeVersion, ...]:
+    """The installed runtimes, read from the metadata of their packages: none is imported."""
+    if find_spec("onnxruntime") is None:
+        return ()
+    try:
+        found = version("onnxruntime")
+    except PackageNotFoundError:  # built for this board, under the name of another package
+        found = ""
+    return (RuntimeVersion(runtime="onnx", version=found[:32]),)
+
+
+def _comparisons() -> tuple[str, ...]:
+    """The comparisons of a golden set that this device has, those of plug-ins among them."""
+    plugins = sorted({f"plugin:{point.name}" for point in entry_points(group=PLUGIN_GROUP)})
+    fitting = [name for name in plugins if len(name) <= COMPARISON_CHARS]
+    return (*BUILT_IN, *fitting)[:COMPARISONS]

@@ -11,6 +11,7 @@ from edgefleet.agent import limits
 from edgefleet.agent.state import Attempt
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.limits import DETAIL_CHARS
+from edgefleet.base.texts import shortened
 from edgefleet.protocol.device import Outcome, OutcomeKind
 
 ID_CHARS: Final = 64
@@ -38,7 +39,7 @@ def outcome(
         kind=kind,
         at=at,
         reason=reason[:REASON_CHARS],
-        detail=detail[:DETAIL_CHARS],
+        detail=shortened(detail, DETAIL_CHARS),
         attempt=attempt.number,
     )
 

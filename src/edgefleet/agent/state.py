@@ -38,7 +38,7 @@ class InstalledRelease(Wire, frozen=True, kw_only=True):
     manifest_sha256: str
     variant: Variant
     golden: Golden
-    quality: Quality
+    quality: Quality | None  # None: the task has no class scores
 
     @classmethod
     def of(cls, manifest: ReleaseManifest, sha256: str, variant: Variant) -> "InstalledRelease":

@@ -73,7 +73,7 @@ def begin(
 
 def judge(
     attempt: Attempt,
-    quality: Quality,
+    quality: Quality | None,
     watch: Watch,
     status: ServingStatus | None,
     *,
@@ -89,8 +89,9 @@ def judge(
     more than of the last requests to the previous release on this device (see ``two_samples``); or
     if its mean top score is below that of the previous release by more than
     ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both
-    releases. It is also Sick if another model on the device has more errors or far higher latencies
-    than before the trial, and the CPU that the release uses is the cause.
+    releases, and is left out without ``quality``. It is also Sick if another model on the device
+    has more errors or far higher latencies than before the trial, and the CPU that the release uses
+    is the cause.
 
     The end of the serving process is not the fault of the release, which runs in a worker: it is
     Interrupted, and watched anew once it is served again.
@@ -253,8 +254,10 @@ def _requests_in(watch: Watch, status: ModelStatus) -> int:
 
 
 def _confidence(
-    attempt: Attempt, quality: Quality, watch: Watch, status: ModelStatus
+    attempt: Attempt, quality: Quality | None, watch: Watch, status: ModelStatus
 ) -> Sick | None:
+    if quality is None:
+        return None
     known, least = attempt.incumbent, max(1, quality.min_requests)
     count = status.stats.confidence_count - watch.start.stats.confidence_count
     if known is None or known.confidence_count < least or count < least:

@@ -82,6 +82,13 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _P, 413, _FIX, "Make the artifact smaller, or raise the limit."
         ),
         "release_file_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of release.toml."),
+        "release_interface_changed": ErrorKind(
+            _P,
+            409,
+            _FIX,
+            "Clients of the release that runs today would fail: keep its inputs and outputs, or "
+            "publish with --changes-interface.",
+        ),
         # Errors in a request, for the operator.
         "bad_request": ErrorKind(_O, 400, _FIX, "Fix the named field."),
         "not_authorized": ErrorKind(
@@ -133,6 +140,13 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _FIX,
             "This fleet rolled the release back: publish a new release, or plan it once more with "
             "`--again REASON`.",
+        ),
+        "interface_changed": ErrorKind(
+            _O,
+            409,
+            _FIX,
+            "Clients of the release that runs today would fail: change the clients first, then "
+            "plan with --changes-interface.",
         ),
         "again_not_needed": ErrorKind(_O, 409, _FIX, "Plan the release without `--again`."),
         "verb_not_now": ErrorKind(

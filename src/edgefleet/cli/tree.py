@@ -55,6 +55,8 @@ def _rollout() -> Noun:
 def _model() -> Noun:
     command = "edgefleet.cli.model."
     verbs = {
+        "init": Leaf(f"{command}init:init", "Make a release folder from a model and samples."),
+        "inspect": Leaf(f"{command}inspect:inspect", "Show what is in a model file or folder."),
         "publish": Leaf(f"{command}publish:publish", "Prove, sign and upload a release."),
         "list": Leaf(f"{command}show:list_", "List models and their releases."),
         "show": Leaf(f"{command}show:show", "Show a model, or one of its releases."),

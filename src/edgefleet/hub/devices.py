@@ -184,6 +184,8 @@ class Devices:
             runtimes=facts.runtimes,
             memory_mib=facts.memory_mib,
             models_memory_mib=facts.models_memory_mib,
+            versions=[(one.runtime, one.version) for one in facts.runtime_versions],
+            comparisons=facts.comparisons,
         )
         if row != device.row:
             msg = f"device {device.name}: row {device.row} in the store, {row} in the fleet"
@@ -207,6 +209,8 @@ class Devices:
             runtimes=facts.runtimes,
             memory_mib=facts.memory_mib,
             models_memory_mib=facts.models_memory_mib,
+            versions=[(one.runtime, one.version) for one in facts.runtime_versions],
+            comparisons=facts.comparisons,
         )
 
 

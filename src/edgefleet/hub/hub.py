@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from edgefleet import __version__
 from edgefleet.base.clock import Clock, SteadyClock
 from edgefleet.base.entropy import Entropy, SystemEntropy
@@ -100,7 +102,13 @@ class Hub:
             gate=settings.gate,
             utc_offset_s=utc_offset_s,
         )
-        self.registry = Registry(store, self.blobs, clock, published=engine.add_release)
+        self.registry = Registry(
+            store,
+            self.blobs,
+            clock,
+            published=engine.add_release,
+            interface_changes=engine.interface_changes,
+        )
         self._devices = Devices(
             store,
             engine.fleet,
@@ -268,9 +276,13 @@ class Hub:
         return self.rollout(await self._rollout_commands.plan(spec, actor))
 
     def plan_fleet(self, spec: RolloutSpec) -> PlanFleet:
-        """Check a plan as ``plan`` does, and count the devices it covers. Raises OperatorError."""
+        """Check a plan as ``plan`` does, and count the devices it covers. Raises OperatorError.
+
+        A changed interface is in the answer.
+        """
         now = self.clock.now()
-        state = self._engine.plan(spec, rollout_id="none", salt=0, now=now)
+        shown = replace(spec, changes_interface=True)  # the changes are in the answer
+        state = self._engine.plan(shown, rollout_id="none", salt=0, now=now)
         manifest = self.registry.release(spec.model, spec.release).manifest
         return compose(
             self._engine.fleet,
@@ -280,6 +292,7 @@ class Hub:
             interval_s=self.settings.interval_s,
             now=now,
             warnings=warnings(state),
+            interface=state.interface,
         )
 
     async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgefleet.base.clock import Clock
-from edgefleet.base.errors import OperatorError
+from edgefleet.base.errors import OperatorError, PublisherError
 from edgefleet.base.ids import check_name
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.limits import TRUSTED_KEYS
@@ -37,12 +37,17 @@ class Registry:
         clock: Clock,
         *,
         published: Callable[[ReleaseManifest, str], None],
+        interface_changes: Callable[[ReleaseManifest], tuple[str, ...]],
     ) -> None:
-        """``published`` is called with each release and its manifest's digest, also by ``load``."""
+        """``published`` is called with each release and its manifest's digest, also by ``load``.
+
+        ``interface_changes`` compares a release with those that devices run today.
+        """
         self._store = store
         self._blobs = blobs
         self._clock = clock
         self._published = published
+        self._interface_changes = interface_changes
         self._trusted: dict[str, PublicKey] = {}
         self._key_names: dict[str, str] = {}
         self._by_digest: dict[str, RegisteredRelease] = {}
@@ -96,6 +101,11 @@ class Registry:
         known = self._by_digest.get(opened.digest)
         if known is None:
             await check_release(manifest, self._blobs)
+            changes = self._interface_changes(manifest)
+            if changes and not manifest.changes_interface:
+                raise PublisherError(
+                    "release_interface_changed", " ".join(changes), field="changes_interface"
+                )
             stored = StoredRelease(
                 opened.digest,
                 manifest.model,

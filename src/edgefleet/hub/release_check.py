@@ -9,8 +9,9 @@ from edgefleet.base.ids import check_name
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.limits import VARIANTS_PER_RELEASE
 from edgefleet.protocol.release import Artifact, ReleaseManifest, TensorSpec, Variant
-from edgefleet.serving.golden_set import inspect_golden
+from edgefleet.serving.golden_set import read_golden
 from edgefleet.serving.model_file import inspect_model
+from edgefleet.serving.release_rules import check_rules
 
 
 async def check_release(manifest: ReleaseManifest, blobs: Blobs) -> None:
@@ -51,13 +52,12 @@ def _check_manifest(manifest: ReleaseManifest) -> None:
                 f"{field}.memory_limit_mib",
                 f"{variant.memory_limit_mib} MiB; at least 1 is needed.",
             )
-        if manifest.quality.output not in {output.name for output in variant.outputs}:
-            raise _invalid("quality.output", f"{field} has no output {manifest.quality.output!r}.")
     for name in ("min_accuracy", "min_agreement"):
         if not 0 <= getattr(manifest.golden, name) <= 1:
             raise _invalid(
                 f"golden.{name}", f"{getattr(manifest.golden, name)} is not between 0 and 1."
             )
+    check_rules(manifest)
 
 
 def _check_artifact(artifact: Artifact, blobs: Blobs, field: str) -> None:
@@ -81,7 +81,8 @@ def _check_bytes(manifest: ReleaseManifest, blobs: Blobs) -> None:
         _check_variant(variant, blobs.path(variant.artifact.sha256), f"variants[{index}]")
     golden = manifest.golden
     for inputs, outputs in {(variant.inputs, variant.outputs) for variant in manifest.variants}:
-        cases = inspect_golden(blobs.path(golden.artifact.sha256), inputs, outputs)
+        path = blobs.path(golden.artifact.sha256)
+        cases = read_golden(path, inputs, outputs, golden.comparison).cases
         if cases != golden.cases:
             raise PublisherError(
                 "golden_mismatch",

@@ -6,6 +6,7 @@ The folder holds ``release.toml``, the model files and the golden set::
     release = "2"
     parent = "1"                    # optional: the release that this one was made from
     notes = "More training data."   # optional
+    task = "classification"         # optional: what the model does
 
     [golden]
     file = "golden.npz"
@@ -13,7 +14,7 @@ The folder holds ``release.toml``, the model files and the golden set::
     min_agreement = 0.97            # share of cases with the class of the reference output
 
     [quality]
-    output = "probabilities"        # the first output; it holds class scores
+    output = "probabilities"        # holds class scores; for classification only
     scores = "probabilities"        # or "logits"
     max_confidence_drop = 0.10      # optional
     min_requests = 20               # optional
@@ -25,7 +26,8 @@ The folder holds ``release.toml``, the model files and the golden set::
     max_batch = 4                   # optional for a profile of ``optimize.profiles``
     memory_limit_mib = 3072         # likewise
 
-Files must be inside the folder; two variants may name the same file. The user's page is
+Other tasks have a table ``[compare]`` instead of ``[quality]``. Files must be inside the folder;
+two variants of one precision may name the same file. The user's page is
 ``docs/release-folder.md``.
 """
 
@@ -35,25 +37,30 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError, PublisherError
 from edgefleet.base.ids import check_name
 from edgefleet.optimize import limits
 from edgefleet.optimize.profiles import PROFILES
+from edgefleet.protocol.comparisons import Comparison, Top1
 from edgefleet.protocol.release import (
     Artifact,
     Golden,
     Precision,
     Quality,
     ReleaseManifest,
+    Task,
     Variant,
 )
-from edgefleet.serving.golden_set import inspect_golden
+from edgefleet.serving.golden_set import read_golden
 from edgefleet.serving.model_file import ModelFacts, inspect_model
+from edgefleet.serving.release_rules import check_rules
+from edgefleet.serving.runtime_versions import oldest_runtime
 
 RELEASE_FILE: Final = "release.toml"
 
@@ -68,6 +75,24 @@ class _GoldenTable(_Table, frozen=True, kw_only=True):
     file: str
     min_accuracy: _Share
     min_agreement: _Share
+
+
+class _CompareTable(_Table, frozen=True, kw_only=True, omit_defaults=True):
+    """The keys of all comparisons; ``kind`` is that of the task by default."""
+
+    kind: Literal["top1", "elementwise", "cosine", "exact", "iou", "map", "plugin"] | None = None
+    name: str | None = None
+    output: str | None = None
+    outputs: tuple[str, ...] | None = None
+    absolute: float | None = None
+    relative: float | None = None
+    least: float | None = None
+    class_axis: int | None = None
+    boxes: str | None = None
+    scores: str | None = None
+    classes: str | None = None
+    iou: float | None = None
+    min_score: float | None = None
 
 
 class _QualityTable(_Table, frozen=True, kw_only=True):
@@ -89,7 +114,9 @@ class _ReleaseFile(_Table, frozen=True, kw_only=True):
     model: str
     release: str
     golden: _GoldenTable
-    quality: _QualityTable
+    task: Task = "classification"
+    compare: _CompareTable = _CompareTable()
+    quality: _QualityTable | None = None
     variant: Annotated[tuple[_VariantTable, ...], Meta(min_length=1, max_length=limits.VARIANTS)]
     parent: str | None = None
     notes: Annotated[str, Meta(max_length=limits.NOTES_CHARS)] = ""
@@ -103,7 +130,9 @@ class BuiltRelease:
     files: Mapping[str, Path]
 
 
-def build_release(folder: Path, *, created_at: float) -> BuiltRelease:
+def build_release(
+    folder: Path, *, created_at: float, changes_interface: bool = False
+) -> BuiltRelease:
     """Read ``folder`` and every file that it names.
 
     Raises PublisherError ``release_file_invalid``; its field is the TOML path of the wrong value
@@ -121,25 +150,35 @@ def build_release(folder: Path, *, created_at: float) -> BuiltRelease:
             facts[artifact.sha256] = _inspect(artifacts.files[artifact.sha256], f"{field}.file")
         variants.append(_variant(table, field, artifact, facts[artifact.sha256]))
     golden = artifacts.read(file.golden.file, "golden.file")
-    cases = {
-        inspect_golden(artifacts.files[golden.sha256], model.inputs, model.outputs)
-        for model in facts.values()
-    }
     manifest = ReleaseManifest(
         model=file.model,
         release=file.release,
         variants=tuple(variants),
         golden=Golden(
             artifact=golden,
-            cases=cases.pop(),
+            cases=0,
             min_accuracy=file.golden.min_accuracy,
             min_agreement=file.golden.min_agreement,
+            comparison=_comparison(file, variants[0]),
         ),
-        quality=_quality(file.quality, variants),
+        quality=None if file.quality is None else Quality(**msgspec.structs.asdict(file.quality)),
         created_at=created_at,
         parent=file.parent,
         notes=file.notes,
+        task=file.task,
+        changes_interface=changes_interface,
     )
+    _check_rules(manifest, file)
+    cases = {
+        read_golden(
+            artifacts.files[golden.sha256],
+            model.inputs,
+            model.outputs,
+            manifest.golden.comparison,
+        ).cases
+        for model in facts.values()
+    }
+    manifest = replace(manifest, golden=replace(manifest.golden, cases=cases.pop()))
     return BuiltRelease(manifest, MappingProxyType(artifacts.files))
 
 
@@ -235,12 +274,7 @@ def _variant(table: _VariantTable, field: str, artifact: Artifact, facts: ModelF
             f"Profile {table.profile!r} is not built in: set memory_limit_mib.",
             f"{field}.memory_limit_mib",
         )
-    for spec in facts.inputs:
-        if spec.shape[0] not in (-1, max_batch):
-            raise _invalid(
-                f"Input {spec.name!r} has the batch {spec.shape[0]}, max_batch is {max_batch}.",
-                f"{field}.max_batch",
-            )
+    check_batch(facts, max_batch, f"{field}.max_batch")
     return Variant(
         profile=table.profile,
         runtime=known.runtime if known else "onnx",
@@ -250,31 +284,115 @@ def _variant(table: _VariantTable, field: str, artifact: Artifact, facts: ModelF
         outputs=facts.outputs,
         max_batch=max_batch,
         memory_limit_mib=memory_limit_mib,
+        min_runtime=oldest_runtime(facts.versions),
     )
 
 
-def _quality(table: _QualityTable, variants: list[Variant]) -> Quality:
-    """Check that the output is the first one of every variant: devices read only the first."""
-    for variant in variants:
-        spec = variant.outputs[0]
-        if spec.name != table.output:
+def check_batch(facts: ModelFacts, max_batch: int, field: str) -> None:
+    """Check that each input begins with the batch: an open size, or ``max_batch``.
+
+    Raises PublisherError ``release_file_invalid`` with the export option that mends it.
+    """
+    sizes = {spec.shape[0] for spec in facts.inputs}
+    for spec in facts.inputs:
+        if len(sizes) > 1 and spec.shape[0] != -1:
             raise _invalid(
-                f"The first output of {variant.profile} is {spec.name!r}, not {table.output!r}.",
-                "quality.output",
-                hint="Name the first output, and export with the class scores first.",
+                f"Input {spec.name!r} begins with {spec.shape[0]}, and not with the batch as the "
+                "other inputs.",
+                field,
+                hint="A state or a setting must be inside of the model: export recurrent layers "
+                "with batch_first=True and their state as a constant.",
             )
-        if len(spec.shape) != 2 or not spec.datatype.startswith("FP"):
+        if spec.shape[0] not in (-1, max_batch):
             raise _invalid(
-                f"Output {spec.name!r} is {spec.datatype} of shape {spec.shape}.",
-                "quality.output",
-                hint="Name an output of class scores: floats of shape [-1, classes].",
+                f"Input {spec.name!r} has the batch {spec.shape[0]}, max_batch is {max_batch}.",
+                field,
+                hint=f"Export with an open batch (PyTorch: dynamic_axes={{{spec.name!r}: "
+                f"{{0: 'batch'}}}}; scikit-learn: FloatTensorType([None, ...])), or set max_batch "
+                f"= {spec.shape[0]}.",
             )
-    return Quality(
-        output=table.output,
-        scores=table.scores,
-        max_confidence_drop=table.max_confidence_drop,
-        min_requests=table.min_requests,
-    )
+
+
+_KINDS: Final[Mapping[Task, str]] = {
+    "classification": "top1",
+    "detection": "map",
+    "segmentation": "iou",
+    "regression": "elementwise",
+    "embedding": "cosine",
+    "text": "exact",
+    "none": "elementwise",
+}
+_EXACT: Final = {"absolute": 1e-3, "relative": 1e-2}  # of a model without a task
+
+
+def _comparison(file: _ReleaseFile, variant: Variant) -> Comparison | None:
+    """The comparison of the golden set, with the defaults of the task.
+
+    None for a classifier whose scores are the first of numeric outputs: every agent has that one.
+    """
+    given = {
+        name: value
+        for name, value in msgspec.structs.asdict(file.compare).items()
+        if value is not None
+    }
+    kind = str(given.pop("kind", None) or _KINDS[file.task])
+    if kind == "top1" and not given:
+        output = file.quality.output if file.quality else variant.outputs[0].name
+        numeric = all(spec.datatype != "BYTES" for spec in (*variant.inputs, *variant.outputs))
+        if numeric and output == variant.outputs[0].name:
+            return None
+        return Top1(output=output)
+    tag = next(one for one in get_args(Comparison) if one.__struct_config__.tag == kind)
+    if unknown := sorted(given.keys() - set(tag.__struct_fields__)):
+        raise _invalid(
+            f"{unknown[0]!r} is no key of kind {kind!r}; those are "
+            f"{', '.join(tag.__struct_fields__)}.",
+            f"compare.{unknown[0]}",
+        )
+    try:
+        made: Comparison = msgspec.convert(
+            {"kind": kind, **_defaults(kind, file.task, variant), **given}, tag
+        )
+    except msgspec.ValidationError as error:
+        message, _, at = str(error).partition(" - at `")
+        field = at.rstrip("`").removeprefix("$")
+        raise _invalid(f"For kind {kind!r}: {message}.", f"compare{field}") from error
+    return made
+
+
+def _defaults(kind: str, task: Task, variant: Variant) -> dict[str, object]:
+    first = variant.outputs[0]
+    match kind:
+        case "map":
+            return {"boxes": first.name}
+        case "iou":
+            is_scores = first.datatype.startswith("FP")
+            return {"output": first.name, "class_axis": 1 if is_scores else -1}
+        case "cosine":
+            return {"output": first.name, "least": 0.99}
+        case "top1":
+            return {"output": first.name}
+        case _:
+            outputs = tuple(spec.name for spec in variant.outputs)
+            exact = _EXACT if kind == "elementwise" and task == "none" else {}
+            return {"outputs": outputs, **exact}
+
+
+def _check_rules(manifest: ReleaseManifest, file: _ReleaseFile) -> None:
+    """Check the rules that the hub checks, too, with the fields of release.toml."""
+    if file.task == "classification" and file.quality is None:
+        raise _invalid(
+            "Object missing required field `quality`.",
+            hint="Add the table [quality] with the output of class scores, or set the task.",
+        )
+    try:
+        check_rules(manifest)
+    except PublisherError as error:
+        field = (error.field or "").replace("variants[", "variant[")
+        field = field.replace("golden.comparison", "compare")
+        raise _invalid(
+            error.message.replace("variants[", "variant["), field, hint=error.hint
+        ) from error
 
 
 def _invalid(message: str, field: str | None = None, *, hint: str | None = None) -> PublisherError:

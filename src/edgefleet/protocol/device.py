@@ -8,7 +8,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta
 
-from edgefleet.base.limits import MODELS_PER_DEVICE, NAME_CHARS
+from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS, MODELS_PER_DEVICE, NAME_CHARS
 from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
 
@@ -72,10 +72,18 @@ class Isolation(Wire, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(max_length=64)]
 
 
+class RuntimeVersion(Wire, frozen=True, kw_only=True):
+    """The installed version of a runtime."""
+
+    runtime: Annotated[str, Meta(max_length=32)]
+    version: Annotated[str, Meta(max_length=32)]
+
+
 class Facts(Wire, frozen=True, kw_only=True):
     """Properties of a device. Sent at enrolment, after a change, and when the hub asks for them.
 
-    ``isolated`` are the models with a process of their own, by name.
+    ``isolated`` are the models with a process of their own, by name. ``comparisons`` are the
+    comparisons of a golden set besides the one of every agent, see ``release.comparison_name``.
     """
 
     profile: Name
@@ -85,6 +93,10 @@ class Facts(Wire, frozen=True, kw_only=True):
     memory_mib: Count = 0  # of the machine
     models_memory_mib: Count = 0  # for all models together. 0: not limited
     isolated: Annotated[tuple[Isolation, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
+    runtime_versions: Annotated[tuple[RuntimeVersion, ...], Meta(max_length=8)] = ()
+    comparisons: Annotated[
+        tuple[Annotated[str, Meta(max_length=COMPARISON_CHARS)], ...], Meta(max_length=COMPARISONS)
+    ] = ()
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):

@@ -177,6 +177,7 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     replaced: dict[str, int] = msgspec.field(default_factory=dict)
     beside: dict[str, int] = msgspec.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    interface: tuple[str, ...] = ()  # changes that clients of the releases that run now notice
 
 
 class HistoryPoint(Wire, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
+from edgefleet.protocol.comparisons import Comparison
 from edgefleet.protocol.device import Digest
 from edgefleet.protocol.wire import Wire
 
@@ -17,6 +18,12 @@ Datatype = Literal[
 
 Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnx"]
+
+
+Task = Literal[
+    "classification", "detection", "segmentation", "regression", "embedding", "text", "none"
+]
+"""The kind of a model's answers. ``none`` says nothing about their meaning."""
 
 
 class TensorSpec(Wire, frozen=True, kw_only=True):
@@ -45,19 +52,23 @@ class Variant(Wire, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     max_batch: int
     memory_limit_mib: Annotated[int, Meta(le=1 << 24)]
+    min_runtime: Annotated[str, Meta(max_length=32)] = ""  # oldest version that can load the file
 
 
 class Golden(Wire, frozen=True, kw_only=True):
-    """The golden set, and the least shares of its cases that a device must get right.
+    """The golden set, and the least accuracy and agreement that a device must measure.
 
-    The artifact is an ``.npz`` with ``input.<name>`` (cases first), ``output.<name>`` (reference
-    outputs of this release) and ``label`` (int64, one per case).
+    The artifact is an ``.npz`` with ``input.<name>`` (cases first) and ``output.<name>`` (reference
+    outputs of this release). ``label`` (int64, one per case) or ``truth.<name>`` is the truth.
+    Without a ``comparison``, the highest scores of the first output are compared: the only
+    comparison of an agent that reports none.
     """
 
     artifact: Artifact
     cases: int
-    min_accuracy: float  # least share of cases whose arg max equals the label
-    min_agreement: float  # least share of cases whose arg max equals the reference's
+    min_accuracy: float  # least agreement with the truth, from 0 to 1. 0: it is not required
+    min_agreement: float  # least agreement with the reference outputs, from 0 to 1
+    comparison: Comparison | None = None
 
 
 class Quality(Wire, frozen=True, kw_only=True):
@@ -76,10 +87,20 @@ class ReleaseManifest(Wire, frozen=True, kw_only=True):
     release: str
     variants: tuple[Variant, ...]
     golden: Golden
-    quality: Quality
+    quality: Quality | None  # None: the task has no class scores
     created_at: float
     parent: str | None = None  # the release from which this one was made
     notes: str = ""
+    task: Task = "classification"
+    changes_interface: bool = False  # clients of the release before it must change, and may
+
+
+def unjudged(manifest: ReleaseManifest) -> str:
+    """The live metrics that nobody can judge, as a sentence. Empty for a classifier."""
+    if manifest.quality is not None:
+        return ""
+    task = "without a task" if manifest.task == "none" else f"for {manifest.task}"
+    return f"Confidence and class drift are not judged: a model {task} has no class scores."
 
 
 class Signature(Wire, frozen=True, kw_only=True):

@@ -124,6 +124,7 @@ class RolloutSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     approval: ApprovalSpec = ApprovalSpec()
     follow: bool = False  # offer the release also to devices that enrol after the end
     skip_ineligible: bool = False  # exclude devices of profiles without a variant
+    changes_interface: bool = False  # the clients are ready for other inputs or outputs
     again: Annotated[str, Meta(max_length=500)] = ""  # why a release that failed is planned again
     site_label: str = "site"  # the label that names the site, for bytes_per_s_per_site
     bake_s: float = 86_400.0  # how long the release is judged after the last wave; 0 turns it off
@@ -433,7 +434,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     looked: int = 0  # finished devices at the last of them
     boundary: Boundary | None = None  # None: the fleet is not small
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
-    example: str = ""  # what a device says of the most frequent reason
+    details: dict[str, str] = msgspec.field(default_factory=dict)  # a device's words, by reason
     history: History | None = None  # None: earlier releases do not lift the limit of failures
     errors: Rate = Rate()
     silence: Rate = Rate()
@@ -532,6 +533,8 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it then
+    unjudged: str = ""  # metrics that the gate cannot judge: no class scores
+    interface: tuple[str, ...] = ()  # changes that clients of the release before it notice
     selector: str
     status: Status
     reason: str  # a stable code: why the rollout has this status

@@ -30,7 +30,7 @@ class ServedRelease(Wire, frozen=True, kw_only=True):
 
     release: str
     variant: Variant
-    quality: Quality
+    quality: Quality | None  # None: the task has no class scores
     artifact_path: str
 
 
@@ -168,13 +168,17 @@ class ProveRequest(Wire, frozen=True, kw_only=True):
 
 
 class ProveResult(Wire, frozen=True, kw_only=True):
-    """``reason`` is a ``Reason`` of protocol.device if ``passed`` is false."""
+    """``reason`` is a ``Reason`` of protocol.device if ``passed`` is false.
+
+    ``accuracy`` is None if the golden set has no truth. ``runtime`` is the runtime's version.
+    """
 
     passed: bool
     reason: Literal["", "golden_failed", "load_failed"] = ""
     detail: str = ""
-    accuracy: float = 0.0
+    accuracy: float | None = 0.0
     agreement: float = 0.0
     cases: int = 0
     latency_us_p50: int = 0
     load_ms: float = 0.0
+    runtime: str = ""

@@ -242,7 +242,7 @@ def _evidence(
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=reasons,
-        example=active.ledger.example(reasons),
+        details=active.ledger.reasons.details(),
         history=active.state.history,
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
@@ -288,7 +288,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=reasons,
-        example=active.ledger.example(reasons),
+        details=active.ledger.reasons.details(),
         history=active.state.history,
         canary=judged.canary,
         control=judged.control,
@@ -352,7 +352,7 @@ def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Silent:
 
 
 def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:
-    found = active.ledger.reasons(active.taken.has if active.taken else None)
+    found = active.ledger.reasons.counts(active.taken.has if active.taken else None)
     return {**found, SILENT: silent} if silent else found
 
 

@@ -12,6 +12,8 @@ or ``evaluate`` to ``commit`` no other change of that rollout may be made.
 from dataclasses import dataclass
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.comparisons import comparison_name
+from edgefleet.protocol.interface import changes_from
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
 from edgefleet.protocol.why import WaitReport
@@ -133,8 +135,8 @@ class Engine:
         ``salt`` is 64 random bits. Raises OperatorError: ``not_found``, ``waves_invalid``,
         ``percent_out_of_range``, ``percent_not_rising``, ``gate_invalid``, ``selector_invalid``,
         ``selector_key_unknown``, ``fleet_empty``, ``variant_missing``, ``agent_one_model``,
-        ``memory_full``, ``release_failed_before``, ``again_not_needed``, ``rollout_overlap`` or
-        ``release_current``.
+        ``memory_full``, ``release_failed_before``, ``again_not_needed``, ``rollout_overlap``,
+        ``release_current`` or ``interface_changed``.
         """
         release = self._published(spec.model, spec.release)
         plan.check_waves(spec.waves, self.fleet)
@@ -148,6 +150,8 @@ class Engine:
         plan.check_not_failed_before(scope, spec, self._desired.of_release(release.number))
         plan.check_free(scope, spec.model, self._rollouts.values(), EXCLUSIVE)
         plan.check_new(scope, release, self._desired)
+        interface = self._interface_changes(scope, release.manifest)
+        plan.check_interface(spec, interface)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
         created_at = plan.after_all(self._rollouts.values(), now)
         adds, had_model = plan.count_model(scope, self.fleet, spec.model)
@@ -159,9 +163,16 @@ class Engine:
             adds=adds,
             had_model=had_model,
             classes=classes_of(scope, self.fleet, spec.gate.classes),
+            interface=interface,
             earlier=find_earlier(spec, self._newest_first(), scope.eligible_rows(), previous),
             now=created_at,
         )
+
+    def interface_changes(self, manifest: ReleaseManifest) -> tuple[str, ...]:
+        """The changes of a release that clients of any device notice. It may be unpublished."""
+        release = PublishedRelease(manifest, "", 0, limits_of(manifest))
+        spec = RolloutSpec(model=manifest.model, release=manifest.release)
+        return self._interface_changes(self._scope(spec, release, salt=0), manifest)
 
     def without_room(self, spec: RolloutSpec) -> Rows:
         """The devices of a plan whose other models leave too little memory, ascending.
@@ -417,7 +428,22 @@ class Engine:
         variants = variants_of(release.manifest)
         limits = limits_of(release.manifest)
         room = Room(self._memory_fit, self.fleet, rollout, spec.model, limits)
-        return Scope(self.fleet, parse(spec.selector), spec.model, variants, salt, room=room)
+        return Scope(
+            self.fleet,
+            parse(spec.selector),
+            spec.model,
+            variants,
+            salt,
+            room=room,
+            comparison=comparison_name(release.manifest.golden.comparison),
+        )
+
+    def _interface_changes(self, scope: Scope, manifest: ReleaseManifest) -> tuple[str, ...]:
+        """The changes that clients of the releases on the eligible devices notice."""
+        running = plan.running_releases(
+            scope, self.fleet, self._desired, manifest.model, self._releases
+        )
+        return changes_from(running, manifest)
 
     def _tenants(self) -> tuple[Tenant, ...]:
         return tuple(_tenant(active) for active in reversed(self._newest_first()))

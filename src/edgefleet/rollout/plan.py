@@ -1,12 +1,13 @@
 """Planning: checks of a specification, and the first state of a rollout. Changes nothing."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.metrics import BOUNDS
+from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import DeviceClass, GateSpec, RolloutSpec, Status, WaveSpec
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.approval import check_approval
@@ -21,6 +22,9 @@ from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.limits import ALPHA_LEAST, LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
+
+Manifests = Mapping[tuple[str, str], PublishedRelease]
+"""The published releases by model and release."""
 
 
 def check_waves(waves: tuple[WaveSpec, ...], fleet: Fleet) -> None:
@@ -303,6 +307,34 @@ def check_new(scope: Scope, release: PublishedRelease, desired: Desired) -> None
         )
 
 
+def running_releases(
+    scope: Scope, fleet: Fleet, desired: Desired, model: str, manifests: Manifests
+) -> tuple[ReleaseManifest, ...]:
+    """The releases of the model that the eligible devices should run, by name.
+
+    For devices that no rollout gives one, those that they run.
+    """
+    rows = scope.eligible_rows()
+    wanted = desired.numbers(rows, model)
+    free = np.zeros(len(fleet), np.bool_)
+    free[rows[wanted == 0]] = True
+    numbers = set(np.unique(wanted).tolist()) | fleet.models.count(free)[0].keys()
+    named = (fleet.models.release_named(number) for number in numbers)
+    found = {key for key in named if key is not None and key[0] == model and key in manifests}
+    return tuple(manifests[key].manifest for key in sorted(found))
+
+
+def check_interface(spec: RolloutSpec, changes: tuple[str, ...]) -> None:
+    """Check that clients notice no change, unless the plan says that they are ready."""
+    if changes and not spec.changes_interface:
+        raise OperatorError(
+            "interface_changed",
+            f"Release {spec.release} has another interface than the release that runs today. "
+            f"{' '.join(changes)}",
+            field="changes_interface",
+        )
+
+
 def second_chance(spec: RolloutSpec) -> str:
     """The reason why a release that was taken back is planned again, as a sentence."""
     return f'Release {spec.release} gets a second chance: "{spec.again}".'
@@ -328,6 +360,7 @@ def planned(
     earlier: Earlier,
     now: float,
     classes: tuple[DeviceClass, ...] = (),
+    interface: tuple[str, ...] = (),
 ) -> RolloutState:
     """The first state of a rollout whose specification was checked."""
     return RolloutState(
@@ -338,6 +371,7 @@ def planned(
         adds=adds,
         had_model=had_model,
         classes=classes,
+        interface=interface,
         history=earlier.history,
         baseline=earlier.baseline,
         status=Status.PLANNED,

@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from edgefleet.protocol.comparisons import comparison_name
 from edgefleet.protocol.operator import FleetGroup, PlanFleet
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec
@@ -34,6 +35,7 @@ def compose(
     interval_s: float,
     now: float,
     warnings: tuple[str, ...] = (),
+    interface: tuple[str, ...] = (),
 ) -> PlanFleet:
     """Group the devices that ``spec`` selects and ``manifest`` fits by profile and labels.
 
@@ -42,7 +44,7 @@ def compose(
     ``Engine.without_room``. ``warnings`` are those of ``why.baseline``.
     """
     rows = np.flatnonzero(fleet.selected(parse(spec.selector)))
-    variants = variants_of(manifest)
+    variants, comparison = variants_of(manifest), comparison_name(manifest.golden.comparison)
     keys = _keys(spec)
     groups: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
     left_out: Counter[str] = Counter()
@@ -57,7 +59,7 @@ def compose(
     for number, (kind, count) in enumerate(zip(distinct.tolist(), counts.tolist(), strict=True)):
         kit_id, label_id, reason, has_model = kind
         kit = fleet.kit(kit_id)
-        unfit = misfit(kit, variants) or _OTHERS[reason]
+        unfit = misfit(kit, variants, comparison) or _OTHERS[reason]
         if unfit is not None:
             left_out[unfit.value] += count
             continue
@@ -80,6 +82,7 @@ def compose(
         replaced=replaced,
         beside=beside,
         warnings=warnings,
+        interface=interface,
     )
 
 

@@ -192,7 +192,9 @@ def check_queue(stats: Stats) -> None:
 
 
 def check_quality(wanted: ServedRelease) -> None:
-    """Raises PublisherError ``release_file_invalid`` if live quality cannot be measured."""
+    """Raises PublisherError ``release_file_invalid`` if the declared quality cannot be measured."""
+    if wanted.quality is None:
+        return
     for spec in wanted.variant.outputs:
         if spec.name == wanted.quality.output:
             if spec.datatype in _SCORES and len(spec.shape) >= 2:

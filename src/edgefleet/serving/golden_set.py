@@ -18,6 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.protocol.comparisons import (
+    Comparison,
+    MeanIou,
+    MeanPrecision,
+    Top1,
+    compared_outputs,
+)
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.serving.limits import (
     GOLDEN_ARRAYS,
@@ -32,7 +39,9 @@ NPY_TYPES: Final[Mapping[Datatype, str]] = {
     "INT8": "|i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
     "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
-"""NumPy's name of each datatype, for the arrays of a golden set. BYTES is not supported there."""
+"""NumPy's name of each datatype, for the arrays of a golden set. BYTES is ``<U`` and a size."""
+
+_TEXT: Final = re.compile(r"<U[1-9]\d{0,5}")
 
 _ZIP_ENTRY: Final = b"PK\x01\x02"
 _ZIP_FAULTS: Final = (
@@ -47,53 +56,94 @@ _NPY_HEADER: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class GoldenSet:
-    """The arrays of a golden set by tensor name, cases first, and one label per case."""
+    """The arrays of a golden set by tensor name, cases first.
 
+    ``outputs`` are the reference outputs that are compared, or all. ``truth`` and ``labels`` are
+    empty and None if the set has none.
+    """
+
+    cases: int
     inputs: Mapping[str, NDArray[Any]]
     outputs: Mapping[str, NDArray[Any]]
-    labels: NDArray[np.int64]
-
-
-def inspect_golden(
-    path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> int:
-    """Check the golden set at ``path``. Returns its number of cases.
-
-    Raises PublisherError ``golden_mismatch``; its field is the array that does not match the model.
-    """
-    return len(read_golden(path, inputs, outputs).labels)
+    truth: Mapping[str, NDArray[Any]]
+    labels: NDArray[np.int64] | None
 
 
 def read_golden(
-    path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+    path: Path,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    comparison: Comparison | None = None,
 ) -> GoldenSet:
-    """Read the golden set at ``path``. ``protocol.release.Golden`` describes its arrays.
+    """Read the golden set at ``path`` for a model and a comparison.
 
-    Raises PublisherError ``golden_mismatch``; its field is the array that does not match the model.
+    ``protocol.release.Golden`` describes its arrays. Without a comparison, all reference outputs
+    and labels are required. Raises PublisherError ``golden_mismatch``; its field is the array that
+    does not match the model.
     """
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
+    labels = _labels(arrays, required=isinstance(comparison, Top1 | None))
+    counted = "label" if labels is not None else f"input.{inputs[0].name}"
+    cases = len(np.atleast_1d(_array(arrays, counted)))
+    if not 0 < cases <= GOLDEN_CASES:
+        raise _mismatch(
+            counted, f"The golden set has {cases} cases; 1 to {GOLDEN_CASES} are allowed."
+        )
+    needed = {one.name for one in outputs} if comparison is None else compared_outputs(comparison)
+    if missing := [name for name in needed if name not in {one.name for one in outputs}]:
+        raise _mismatch(f"output.{missing[0]}", f"The model has no output {missing[0]!r}.")
+    found = GoldenSet(
+        cases=cases,
+        inputs={one.name: _fitting(arrays, f"input.{one.name}", one, cases) for one in inputs},
+        outputs={
+            one.name: _fitting(arrays, f"output.{one.name}", one, cases)
+            for one in outputs
+            if one.name in needed or f"output.{one.name}" in arrays
+        },
+        truth={
+            one.name: _fitting(arrays, f"truth.{one.name}", _truth_spec(one, comparison), cases)
+            for one in outputs
+            if one.name in needed and f"truth.{one.name}" in arrays
+        },
+        labels=labels,
+    )
+    known = {
+        "label",
+        *(f"input.{name}" for name in found.inputs),
+        *(f"output.{name}" for name in found.outputs),
+        *(f"truth.{name}" for name in found.truth),
+    }
+    if unknown := sorted(arrays.keys() - known):
+        raise _mismatch(unknown[0], "The model has no such input or output, or it is not compared.")
+    return found
+
+
+def _labels(arrays: Mapping[str, NDArray[Any]], *, required: bool) -> NDArray[np.int64] | None:
+    if not required and "label" not in arrays:
+        return None
     labels = _array(arrays, "label")
     if labels.dtype != np.int64 or labels.ndim != 1:
         raise _mismatch(
             "label",
             f"Labels are {labels.dtype} with {labels.ndim} axes; they must be int64 with one.",
         )
-    if not 0 < len(labels) <= GOLDEN_CASES:
-        raise _mismatch(
-            "label", f"The golden set has {len(labels)} cases; 1 to {GOLDEN_CASES} are allowed."
-        )
-    kinds = (("input", inputs), ("output", outputs))
-    found = {
-        kind: {spec.name: _fitting(arrays, f"{kind}.{spec.name}", spec, labels) for spec in specs}
-        for kind, specs in kinds
-    }
-    known = {"label", *(f"{kind}.{spec.name}" for kind, specs in kinds for spec in specs)}
-    if unknown := sorted(arrays.keys() - known):
-        raise _mismatch(unknown[0], "The model has no such input or output.")
-    return GoldenSet(found["input"], found["output"], labels)
+    return labels
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def _truth_spec(spec: TensorSpec, comparison: Comparison | None) -> TensorSpec:
+    """The tensor of the truth: as the output, but class numbers and any number of boxes."""
+    match comparison:
+        case MeanIou(class_axis=axis):
+            shape = tuple(size for at, size in enumerate(spec.shape) if at != axis or axis < 0)
+            return TensorSpec(name=spec.name, datatype="INT64", shape=shape)
+        case MeanPrecision():
+            shape = (spec.shape[0], -1, *spec.shape[2:])
+            return TensorSpec(name=spec.name, datatype=spec.datatype, shape=shape)
+        case _:
+            return spec
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an .npz file. The declared sizes are checked before unpacking."""
     size_bytes = path.stat().st_size
     if size_bytes > GOLDEN_BYTES:
@@ -138,7 +188,7 @@ def _read_npy(name: str, data: bytes) -> NDArray[Any]:
     if header is None:
         raise _mismatch(name, "The array has no NumPy header of version 1 or 2.")
     descr, order, sizes = (part.decode() for part in header.groups())
-    if descr not in NPY_TYPES.values():
+    if descr not in NPY_TYPES.values() and not _TEXT.fullmatch(descr):
         raise _mismatch(name, f"Arrays of type {descr!r} are not allowed.")
     shape = tuple(int(size) for size in sizes.replace(",", " ").split())
     dtype = np.dtype(descr)
@@ -157,14 +207,15 @@ def _array(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:
 
 
 def _fitting(
-    arrays: Mapping[str, NDArray[Any]], key: str, spec: TensorSpec, labels: NDArray[np.int64]
+    arrays: Mapping[str, NDArray[Any]], key: str, spec: TensorSpec, cases: int
 ) -> NDArray[Any]:
     array = _array(arrays, key)
-    if array.dtype != np.dtype(NPY_TYPES.get(spec.datatype, "V1")):
+    is_text = spec.datatype == "BYTES" and array.dtype.kind == "U"
+    if not is_text and array.dtype != np.dtype(NPY_TYPES.get(spec.datatype, "V1")):
         raise _mismatch(
             key, f"The array is {array.dtype}, the tensor of the model is {spec.datatype}."
         )
-    expected = (len(labels), *spec.shape[1:])
+    expected = (cases, *spec.shape[1:])
     if array.ndim != len(expected) or any(
         size not in (want, -1) and want != -1
         for size, want in zip(array.shape, expected, strict=True)

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgefleet.base.errors import DeviceError, PublisherError
+from edgefleet.base.texts import shortened
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.serving.limits import (
+    DETAIL_CHARS,
     MODEL_BYTES,
     MODEL_FIELDS,
     PICKLE_HEAD_BYTES,
     PICKLE_SURE_OPS,
     TENSORS,
 )
+from edgefleet.serving.runtime_versions import FormatVersions
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
@@ -53,6 +56,8 @@ class ModelFacts:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    versions: FormatVersions
+    producer: str = ""
 
 
 def inspect_model(path: Path) -> ModelFacts:
@@ -186,14 +191,21 @@ def _facts(data: bytes) -> ModelFacts:
     facts = ModelFacts(
         _specs("inputs", [info for info in model.graph.input if info.name not in weights]),
         _specs("outputs", list(model.graph.output)),
+        _versions(model),
+        f"{model.producer_name} {model.producer_version}".strip(),
     )
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:  # ValueError: text not in UTF-8
-        reason = " ".join(str(error).split())[:300]
+        reason = shortened(" ".join(str(error).split()), DETAIL_CHARS)
         code = "model_unsupported" if "No Op registered" in reason else "not_a_model"
         raise PublisherError(code, f"onnx.checker refuses the model: {reason}") from error
     return facts
+
+
+def _versions(model: "ModelProto") -> FormatVersions:
+    opsets = {one.domain or "ai.onnx": one.version for one in model.opset_import}
+    return FormatVersions(model.ir_version, opsets.get("ai.onnx", 0), opsets.get("ai.onnx.ml", 0))
 
 
 def _tensors(model: "ModelProto") -> Iterator["TensorProto"]:
@@ -239,16 +251,27 @@ def _spec(field: str, info: "ValueInfoProto") -> TensorSpec:
     kind = info.type.tensor_type
     names = {number: name for name, number in TensorProto.DataType.items()}
     datatype = _ONNX_TYPES.get(names.get(kind.elem_type, ""))
+    if info.type.WhichOneof("value") in ("sequence_type", "map_type"):
+        raise PublisherError(
+            "model_unsupported",
+            f"Output {info.name!r} is a list of maps, not a tensor: the exporter added ZipMap.",
+            field=field,
+            hint="Export the scikit-learn model with convert_sklearn(model, "
+            "options={'zipmap': False}, ...).",
+        )
     if info.type.WhichOneof("value") != "tensor_type" or datatype is None:
         raise PublisherError(
             "model_unsupported", f"Tensor {info.name!r} has an unknown type.", field=field
         )
     if not kind.HasField("shape") or not kind.shape.dim:
+        what = "no shape" if not kind.HasField("shape") else "a single value, without a batch"
         raise PublisherError(
             "model_unsupported",
-            f"Tensor {info.name!r} has no shape.",
+            f"Tensor {info.name!r} has {what}.",
             field=field,
-            hint="Export with a shape such as [-1, 64], the batch first.",
+            hint="Export with a shape such as [-1, 64], the batch first: in PyTorch "
+            f"dynamic_axes={{{info.name!r}: {{0: 'batch'}}}}. Export a setting such as a sampling "
+            "rate as a constant.",
         )
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
     if any(dim.HasField("dim_value") and dim.dim_value < 1 for dim in kind.shape.dim):

@@ -189,8 +189,8 @@ def _read(request: Request, active: Release, began_ns: int, generation_line: byt
         wanted = _wanted(parsed.outputs, active.datatypes, binary=binary)
         request_id = parsed.id
     names = tuple(name for name, _ in wanted)
-    quality = active.wanted.quality.output
-    outputs = names if quality in names else (*names, quality)
+    quality = active.wanted.quality
+    outputs = names if quality is None or quality.output in names else (*names, quality.output)
     return _Inference(began_ns, generation_line, request_id, inputs, wanted, outputs)
 
 
@@ -253,10 +253,10 @@ def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply
     quality = active.wanted.quality
     active.stats.succeeded(
         (time.perf_counter_ns() - inference.began_ns - lost_ns) // 1_000,
-        made[quality.output],
-        quality.scores,
         inference.inputs.get(active.inputs[0].name) if active.inputs else None,
     )
+    if quality is not None:
+        active.stats.scored(made[quality.output], quality.scores)
     if not pieces:
         return Reply(200, head, lines=inference.generation_line)
     return Reply(

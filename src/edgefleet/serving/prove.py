@@ -7,7 +7,7 @@ request is invalid. It runs in a separate process, so that a model that crashes 
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from statistics import median_low
@@ -15,53 +15,72 @@ from statistics import median_low
 import numpy as np
 
 from edgefleet.base.errors import EdgefleetError, PublisherError
-from edgefleet.protocol.release import Artifact, TensorSpec, Variant
+from edgefleet.protocol.comparisons import Comparison, Top1, compared_outputs
+from edgefleet.protocol.release import Golden, TensorSpec, Variant
 from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.protocol.wire import decode, encode
+from edgefleet.serving.comparisons import Tensors, against_labels, compare, worst_case
 from edgefleet.serving.golden_set import GoldenSet, read_golden
 from edgefleet.serving.limits import PROVE_STDIN_BYTES
 from edgefleet.serving.runtime import LoadedModel, Tensor, runtime_for
 
 
 def prove(request: ProveRequest) -> ProveResult:
-    """Run the golden set. The class of a case is the arg max of the variant's first output.
+    """Run the golden set and compare the answers. Without a comparison: by the first output.
 
     Errors of the model or the golden set are in the result and are not raised.
     """
     variant, golden = request.variant, request.golden
+    runtime = runtime_for(variant)
     began = time.perf_counter()
     try:
-        model = runtime_for(variant).load(Path(request.artifact_path), variant)
+        version = runtime.version()
+        model = runtime.load(Path(request.artifact_path), variant)
     except EdgefleetError as error:
         return ProveResult(passed=False, reason="load_failed", detail=_detail(error))
     load_ms = (time.perf_counter() - began) * 1_000
+    comparison = golden.comparison or Top1(output=variant.outputs[0].name)
     try:
-        cases = _read_cases(Path(request.golden_path), golden.artifact, golden.cases, variant)
-        got, took_us = _run(model, variant, cases)
+        cases = _read_cases(Path(request.golden_path), golden, variant)
+        got, took_us = answers_to(model, variant, cases.inputs, compared_outputs(comparison))
+        accuracy = _accuracy(comparison, got, cases)
+        agreement = compare(comparison, got, cases.outputs)
     except EdgefleetError as error:
         return ProveResult(
-            passed=False, reason="golden_failed", detail=_detail(error), load_ms=load_ms
+            passed=False,
+            reason="golden_failed",
+            detail=_detail(error),
+            load_ms=load_ms,
+            runtime=version,
         )
-    reference = _classes(cases.outputs[variant.outputs[0].name])
-    accuracy = _share_equal(got, cases.labels)
-    agreement = _share_equal(got, reference)
-    short = [
-        f"{name} {share:.4f} is below {wanted:.4f}"
-        for name, share, wanted in (
-            ("accuracy", accuracy, golden.min_accuracy),
-            ("agreement", agreement, golden.min_agreement),
-        )
-        if not share >= wanted
+    faults = [
+        *_fault(
+            "accuracy",
+            accuracy,
+            golden.min_accuracy,
+            comparison=comparison,
+            got=got,
+            wanted=cases.truth,
+        ),
+        *_fault(
+            "agreement",
+            agreement,
+            golden.min_agreement,
+            comparison=comparison,
+            got=got,
+            wanted=cases.outputs,
+        ),
     ]
     return ProveResult(
-        passed=not short,
-        reason="golden_failed" if short else "",
-        detail="; ".join(short),
+        passed=not faults,
+        reason="golden_failed" if faults else "",
+        detail="; ".join(faults),
         accuracy=accuracy,
         agreement=agreement,
-        cases=len(got),
+        cases=cases.cases,
         latency_us_p50=took_us,
         load_ms=load_ms,
+        runtime=version,
     )
 
 
@@ -77,40 +96,124 @@ def main() -> int:
     return 0 if result.passed else 1
 
 
-def _read_cases(path: Path, artifact: Artifact, cases: int, variant: Variant) -> GoldenSet:
+def _accuracy(comparison: Comparison, got: Tensors, cases: GoldenSet) -> float | None:
+    """The agreement with the truth. None if the golden set has no truth."""
+    if isinstance(comparison, Top1):
+        return (
+            None if cases.labels is None else against_labels(got[comparison.output], cases.labels)
+        )
+    if not set(compared_outputs(comparison)) <= cases.truth.keys():
+        return None
+    return compare(comparison, got, cases.truth)
+
+
+def _fault(
+    name: str,
+    value: float | None,
+    least: float,
+    *,
+    comparison: Comparison,
+    got: Tensors,
+    wanted: Tensors,
+) -> list[str]:
+    if value is None:
+        if least <= 0:
+            return []
+        return [f"{name} of at least {least:.4f} is required, and the golden set has no truth"]
+    if value >= least:
+        return []
+    worst = worst_case(comparison, got, wanted)
+    return [f"{name} {value:.4f} is below {least:.4f}{f' ({worst})' if worst else ''}"]
+
+
+def _read_cases(path: Path, golden: Golden, variant: Variant) -> GoldenSet:
     try:
         found = sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise PublisherError(
             "golden_mismatch", f"The golden set cannot be read: {error.strerror}."
         ) from error
-    if found != artifact.sha256:
+    if found != golden.artifact.sha256:
         raise PublisherError(
             "digest_mismatch", "The golden set does not match the digest in the manifest."
         )
-    read = read_golden(path, variant.inputs, variant.outputs)
-    if len(read.labels) != cases:
+    read = read_golden(path, variant.inputs, variant.outputs, golden.comparison)
+    if read.cases != golden.cases:
         raise PublisherError(
             "golden_mismatch",
-            f"The golden set has {len(read.labels)} cases, the manifest has {cases}.",
+            f"The golden set has {read.cases} cases, the manifest has {golden.cases}.",
         )
     return read
 
 
-def _run(model: LoadedModel, variant: Variant, cases: GoldenSet) -> tuple[Tensor, int]:
-    """The class of each case, and the median time of a batch in microseconds."""
-    size = _batch(variant)
-    output = variant.outputs[0].name
-    classes: list[Tensor] = []
+def answers_to(
+    model: LoadedModel,
+    variant: Variant,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+) -> tuple[dict[str, Tensor], int]:
+    """The answers to all cases, and the median time of a batch in microseconds.
+
+    A model with an open batch also answers the first case alone and a full batch of it, so that a
+    model which works for one batch size only is found here. Raises DeviceError
+    ``inference_failed``, PublisherError ``model_unsupported``.
+    """
+    size, cases = _batch(variant), len(inputs[variant.inputs[0].name])
+    if variant.inputs[0].shape[0] == -1:
+        for count in {1, size}:
+            first = {name: np.repeat(array[:1], count, axis=0) for name, array in inputs.items()}
+            _answers(model, first, count, variant, outputs)
+    made: list[list[Tensor]] = []
     took_us: list[int] = []
-    for start in range(0, len(cases.labels), size):
-        inputs = {name: array[start : start + size] for name, array in cases.inputs.items()}
-        count = len(cases.labels[start : start + size])
+    for start in range(0, cases, size):
+        batch = {name: array[start : start + size] for name, array in inputs.items()}
+        count = min(size, cases - start)
         began = time.perf_counter_ns()
-        made = model.run(_filled(inputs, variant.inputs), [output])[0]
+        answers = _answers(model, batch, count, variant, outputs)
         took_us.append((time.perf_counter_ns() - began) // 1_000)
-        classes.append(_classes(made)[:count])
-    return np.concatenate(classes), median_low(took_us)
+        made.append([answer[:count] for answer in answers])
+    whole = {
+        name: _joined([answers[place] for answers in made]) for place, name in enumerate(outputs)
+    }
+    return whole, median_low(took_us)
+
+
+def _answers(
+    model: LoadedModel,
+    inputs: Mapping[str, Tensor],
+    count: int,
+    variant: Variant,
+    outputs: Sequence[str],
+) -> list[Tensor]:
+    """The answers to one batch. Raises PublisherError ``model_unsupported`` for another batch."""
+    answers = model.run(_filled(inputs, variant.inputs), outputs)
+    for name, answer in zip(outputs, answers, strict=True):
+        if answer.ndim == 0 or len(answer) < count:
+            raise PublisherError(
+                "model_unsupported",
+                f"For a batch of {count}, output {name} has the shape {list(answer.shape)}: its "
+                "first size must be the batch.",
+                hint="Export with a dynamic batch, or set max_batch to the batch of the export.",
+            )
+    return answers
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The answers of all batches. Sizes that differ, as numbers of boxes, are filled with zeros."""
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) > 1 and len({len(shape) for shape in shapes}) == 1:
+        largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+        parts = [
+            np.pad(
+                part,
+                [
+                    (0, 0),
+                    *((0, most - size) for most, size in zip(largest, part.shape[1:], strict=True)),
+                ],
+            )
+            for part in parts
+        ]
+    return np.concatenate(parts)
 
 
 def _batch(variant: Variant) -> int:
@@ -131,16 +234,6 @@ def _filled(inputs: Mapping[str, Tensor], specs: tuple[TensorSpec, ...]) -> dict
             else array
         )
     return full
-
-
-def _classes(scores: Tensor) -> Tensor:
-    """Arg max of each case. -1, which equals no class, if a score is not a number."""
-    flat = scores.reshape(len(scores), -1)
-    return np.where(np.isnan(flat).any(axis=1), -1, flat.argmax(axis=1))
-
-
-def _share_equal(got: Tensor, wanted: Tensor) -> float:
-    return float(np.mean((got == wanted) & (got >= 0)))
 
 
 def _detail(error: EdgefleetError) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec, Variant
+from edgefleet.serving.causes import cause
 from edgefleet.serving.limits import DETAIL_CHARS, WARM_UP_RUNS
 
 Tensor = NDArray[Any]
@@ -85,6 +86,10 @@ class Runtime(Protocol):
         """Load the runtime itself. Raises DeviceError ``runtime_missing``."""
         ...
 
+    def version(self) -> str:
+        """The installed version. Raises DeviceError ``runtime_missing``."""
+        ...
+
     def load(self, path: Path, variant: Variant, *, gently: bool = False) -> LoadedModel:
         """Read the model at ``path``, check it against ``variant`` and warm it up.
 
@@ -108,6 +113,9 @@ class OnnxRuntime:
 
     def start(self) -> None:
         self._ort()
+
+    def version(self) -> str:
+        return str(self._ort().__version__)
 
     def load(self, path: Path, variant: Variant, *, gently: bool = False) -> LoadedModel:
         ort = self._ort()
@@ -249,10 +257,12 @@ def _check_specs(side: str, nodes: Sequence[Any], specs: tuple[TensorSpec, ...])
             for size, declared in zip(shape, spec.shape, strict=True)
         )
         if datatype != spec.datatype or not fits:
+            fixed = shape[:1] and isinstance(shape[0], int) and spec.shape[:1] == (-1,)
             raise PublisherError(
                 "model_unsupported",
                 f"Tensor {spec.name} is {spec.datatype} {list(spec.shape)} in the manifest, "
-                f"{datatype} {shape} in the model.",
+                f"{datatype} {shape} in the model, as the runtime reads it."
+                + (f" A batch of {shape[0]} is built into the graph." if fixed else ""),
                 field=f"variant.{side}",
             )
     if found and side == "inputs":
@@ -275,4 +285,4 @@ def _zeros(spec: TensorSpec, batch: int) -> Tensor:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:DETAIL_CHARS] or type(error).__name__
+    return cause(error, DETAIL_CHARS)

@@ -78,34 +78,32 @@ class Stats:
         self.classes = [0] * CLASS_BINS
         self.inputs = [0] * INPUT_BINS
 
-    def succeeded(
-        self, us: int, scores: Tensor, kind: Scores, first_input: Tensor | None = None
-    ) -> None:
-        """Count an answered request whose ``scores`` have shape (batch, classes).
-
-        Scores that are not finite count as an error. ``first_input`` is counted in ``inputs`` if it
-        is numeric.
-        """
+    def succeeded(self, us: int, first_input: Tensor | None = None) -> None:
+        """Count an answered request. ``first_input`` is counted in ``inputs`` if it is numeric."""
         self.requests += 1
         self.latency.record(us)
-        answered_at = time.monotonic()
+        self.answered_at = time.monotonic()
+        if first_input is not None and first_input.size and first_input.dtype.kind in "fiu":
+            total = float(np.add.reduce(first_input, axis=None, dtype=np.float64))
+            self.inputs[input_bin(total / first_input.size)] += 1
+
+    def scored(self, scores: Tensor, kind: Scores) -> None:
+        """Count the ``scores`` of an answered request, of shape (batch, classes).
+
+        Scores that are not finite count as an error.
+        """
         if not scores.size:
-            self.answered_at = answered_at
             return
         total, items = confidence_sum(scores, kind), scores.size // scores.shape[-1]
         if total is None:  # in binary form it is an answer, although of no use
             self.errors += 1
             return
-        self.answered_at = answered_at
         self.confidence_sum += total
         self.confidence_count += items
         # A batch counts by its mean: the items of one request are correlated.
         self.confidence[min(int(total / items * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += items
         for top in scores.reshape(items, -1).argmax(axis=1).tolist():
             self.classes[top % CLASS_BINS] += 1
-        if first_input is not None and first_input.size and first_input.dtype.kind in "fiu":
-            total = float(np.add.reduce(first_input, axis=None, dtype=np.float64))
-            self.inputs[input_bin(total / first_input.size)] += 1
 
     def failed(self, requests: int = 1) -> None:
         self.requests += requests

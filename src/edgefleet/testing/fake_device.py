@@ -43,6 +43,8 @@ class FakeDevice:
     runtimes: tuple[str, ...] = ("onnx",)
     memory_mib: int = 1024  # of the machine
     models_memory_mib: int = 0  # for all models together. 0: not limited
+    versions: tuple[tuple[str, str], ...] = ()  # of the runtimes. Empty: not reported
+    comparisons: tuple[str, ...] = ()  # of golden sets, besides that of class scores
     protocol: int = ONE_MODEL  # the protocol version of the agent
     fetch_s: float = 5.0
     beside: tuple[ModelReport, ...] = ()

@@ -16,6 +16,7 @@ from edgefleet.protocol.device import (
     Telemetry,
     digest,
 )
+from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
 from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL
 from edgefleet.rollout import checkin
@@ -87,6 +88,8 @@ class FakeFleet(MemoryHub):
             runtimes=device.runtimes,
             memory_mib=device.memory_mib,
             models_memory_mib=device.models_memory_mib,
+            versions=device.versions,
+            comparisons=device.comparisons,
         )
         self.devices[device.name] = device
         self._by_row.append(device)
@@ -104,8 +107,11 @@ class FakeFleet(MemoryHub):
         artifact_bytes: int = ARTIFACT_BYTES,
         golden_bytes: int = GOLDEN_BYTES,
         memory_limit_mib: int = MEMORY_LIMIT_MIB,
+        change: Callable[[ReleaseManifest], ReleaseManifest] | None = None,
     ) -> str:
         """Publish a release, with a variant for each of ``profiles``. None: for all profiles.
+
+        ``change`` gives the manifest to publish instead of the usual one.
 
         ``fate`` decides the fate of each device. None: by the shares of ``behaviour``. A release
         that was published before gets the new behaviour. Returns the digest of the manifest.
@@ -116,17 +122,16 @@ class FakeFleet(MemoryHub):
         self._fates.pop(release, None)
         if fate is not None:
             self._fates[release] = fate
-        return self.add_release(
-            fake_manifest(
-                self.model,
-                release,
-                profiles,
-                now=self.now,
-                artifact_bytes=artifact_bytes,
-                golden_bytes=golden_bytes,
-                memory_limit_mib=memory_limit_mib,
-            )
+        manifest = fake_manifest(
+            self.model,
+            release,
+            profiles,
+            now=self.now,
+            artifact_bytes=artifact_bytes,
+            golden_bytes=golden_bytes,
+            memory_limit_mib=memory_limit_mib,
         )
+        return self.add_release(manifest if change is None else change(manifest))
 
     def install(self, release: str) -> str:
         """Install ``release`` on all devices with a completed rollout. Returns its id."""

@@ -52,6 +52,8 @@ class _Enrolled:
     runtimes: tuple[str, ...] = ("onnx",)
     memory_mib: int = 1024
     models_memory_mib: int = 0
+    versions: tuple[tuple[str, str], ...] = ()
+    comparisons: tuple[str, ...] = ()
 
 
 class MemoryHub:
@@ -88,9 +90,20 @@ class MemoryHub:
         runtimes: tuple[str, ...] = ("onnx",),
         memory_mib: int = 1024,
         models_memory_mib: int = 0,
+        versions: tuple[tuple[str, str], ...] = (),
+        comparisons: tuple[str, ...] = (),
     ) -> int:
         """Enrol a device. Returns its row."""
-        enrolled = _Enrolled(name, profile, labels or {}, runtimes, memory_mib, models_memory_mib)
+        enrolled = _Enrolled(
+            name,
+            profile,
+            labels or {},
+            runtimes,
+            memory_mib,
+            models_memory_mib,
+            versions,
+            comparisons,
+        )
         self._enrolled.append(enrolled)
         return _add(self.engine, enrolled)
 
@@ -244,4 +257,6 @@ def _add(engine: Engine, enrolled: _Enrolled) -> int:
         runtimes=enrolled.runtimes,
         memory_mib=enrolled.memory_mib,
         models_memory_mib=enrolled.models_memory_mib,
+        versions=enrolled.versions,
+        comparisons=enrolled.comparisons,
     )

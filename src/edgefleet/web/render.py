@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgefleet.protocol.comparisons import comparison_text
+from edgefleet.protocol.release import unjudged
 from edgefleet.web import words
 
 
@@ -41,6 +43,7 @@ def about_address(about: str) -> str | None:
 # Any: Jinja's own tables are inferred from the functions that it begins with.
 _FILTERS: Final[dict[str, Any]] = {
     "about_address": about_address,
+    "comparison": comparison_text,
     "clock_time": words.clock_time,
     "count": words.count,
     "figure": words.figure,
@@ -51,6 +54,7 @@ _FILTERS: Final[dict[str, Any]] = {
     "size": words.size,
     "span": words.span,
     "tone": words.tone,
+    "unjudged": unjudged,
     "wave_percent": words.wave_percent,
 }
 _FUNCTIONS: Final[dict[str, Any]] = {"address": page_address}

@@ -24,13 +24,13 @@ from edgefleet.cli.connect import reach
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.key import default_key, key_option, load_key
-from edgefleet.cli.model.prove_variants import Bench
+from edgefleet.cli.model.run_model import prove
 from edgefleet.cli.screen import Screen, table
 from edgefleet.cli.values import percent, size
 from edgefleet.client.hub import HubClient
 from edgefleet.optimize.release_folder import BuiltRelease, build_release
 from edgefleet.protocol.operator import ReleaseView, TrustKey
-from edgefleet.protocol.release import ReleaseManifest
+from edgefleet.protocol.release import ReleaseManifest, unjudged
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.protocol.wire import Wire
 from edgefleet.security.signing import PublicKey, PublisherKey, sign_manifest
@@ -66,10 +66,22 @@ class PublishReport(Wire, frozen=True, kw_only=True):
 @click.option(
     "--skip-proof", is_flag=True, help="Do not run the golden set here; devices still run it."
 )
+@click.option(
+    "--changes-interface",
+    is_flag=True,
+    help="Publish other inputs, outputs or another task than the release that runs today.",
+)
 @click.option("--trust", is_flag=True, help="Let the hub accept releases signed by this key.")
 @pass_invocation
 def publish(
-    invocation: Invocation, folder: Path, key: Path | None, skip_proof: bool, trust: bool
+    invocation: Invocation,
+    /,
+    *,
+    folder: Path,
+    key: Path | None,
+    skip_proof: bool,
+    changes_interface: bool,
+    trust: bool,
 ) -> None:
     """Prove, sign and upload a release.
 
@@ -83,7 +95,8 @@ def publish(
     """
     signer = load_key(key)
     screen = invocation.screen
-    built = build_release(folder, created_at=SystemClock().now())
+    now = SystemClock().now()
+    built = build_release(folder, created_at=now, changes_interface=changes_interface)
     with reach(invocation) as hub:
         hub.health()
         proofs = _prove(built, screen, skip=skip_proof)
@@ -106,13 +119,12 @@ def publish(
 
 def _prove(built: BuiltRelease, screen: Screen, *, skip: bool) -> tuple[VariantProof, ...]:
     golden = built.manifest.golden
-    bench = Bench(golden, built.files[golden.artifact.sha256])
     proofs: list[VariantProof] = []
     for variant in built.manifest.variants:
         result = None
         if not skip:
             screen.note(f"proving {variant.profile} ({variant.precision}) on {golden.cases} cases")
-            result = bench.prove(variant, built.files[variant.artifact.sha256])
+            result = prove(built, variant)
         proofs.append(
             VariantProof(
                 profile=variant.profile,
@@ -193,16 +205,26 @@ def _lines(done: PublishReport) -> list[str]:
         (
             f"{variant.profile} {variant.precision}",
             size(variant.size_bytes),
-            percent(variant.proof.accuracy) if variant.proof else None,
+            _accuracy(variant.proof) if variant.proof else None,
             percent(variant.proof.agreement) if variant.proof else None,
             f"{variant.proof.latency_us_p50} us" if variant.proof else None,
         )
         for variant in done.variants
     ]
     head = ("variant", "size", "accuracy", "agreement", "p50 latency")
+    unseen = unjudged(manifest)
     sent = f"{size(done.sent_bytes)} sent of {size(done.total_bytes)}"
     published = f"{manifest.model} {manifest.release} is published: {sent}"
-    return [f"{published}, manifest {done.release.manifest_sha256[:16]}", "", *table(head, rows)]
+    return [
+        f"{published}, manifest {done.release.manifest_sha256[:16]}",
+        *([unseen] if unseen else []),
+        "",
+        *table(head, rows),
+    ]
+
+
+def _accuracy(proof: ProveResult) -> str:
+    return "no truth" if proof.accuracy is None else percent(proof.accuracy)
 
 
 publish.params.insert(1, key_option())

@@ -1,6 +1,7 @@
 """``edgefleet model list``, ``show`` and ``why``."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 import click
 
@@ -10,7 +11,11 @@ from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import percent, size
 from edgefleet.cli.wait_report import wait_lines
+from edgefleet.protocol.comparisons import comparison_text
 from edgefleet.protocol.operator import ReleaseView
+from edgefleet.protocol.release import unjudged
+
+CHANGED: Final = "changed on purpose: clients of the release before it must change"
 
 
 @verb("list", examples=("edgefleet model list", "edgefleet model list --json"))
@@ -85,6 +90,7 @@ def _release(view: ReleaseView) -> list[str]:
             [
                 ("model", manifest.model),
                 ("release", manifest.release),
+                ("task", manifest.task),
                 ("parent", manifest.parent),
                 ("published", published),
                 ("manifest", view.manifest_sha256),
@@ -94,6 +100,9 @@ def _release(view: ReleaseView) -> list[str]:
                     "golden set",
                     f"{golden.cases} cases, at least {percent(golden.min_accuracy)} right",
                 ),
+                ("compared by", comparison_text(golden.comparison)),
+                *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),
+                *([("interface", CHANGED)] if manifest.changes_interface else []),
                 ("notes", manifest.notes),
             ]
         ),

@@ -8,7 +8,7 @@ from edgefleet.cli.rollout.render import added
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import duration, size
 from edgefleet.protocol.operator import PlanFleet
-from edgefleet.protocol.release import ReleaseManifest
+from edgefleet.protocol.release import ReleaseManifest, unjudged
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.wire import Wire
 from edgefleet.sim.virtual.dry_run import FleetToTry, Prediction, predict
@@ -25,6 +25,7 @@ class Tried(Wire, frozen=True, kw_only=True):
 
     fleet: PlanFleet
     prediction: Prediction | None  # None if no device is eligible
+    unjudged: str = ""  # metrics of the release that no gate can judge
 
 
 def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> Tried:
@@ -44,7 +45,11 @@ def try_plan(spec: RolloutSpec, found: PlanFleet, manifest: ReleaseManifest) -> 
     begins = max(found.at, spec.start_at or 0.0)
     # All devices in ``found`` are selected, and the fleet of the simulation never saw the release.
     plan = replace(spec, selector="", start_at=None, again="")
-    return Tried(fleet=found, prediction=predict(plan, fleet, manifest, seed=SEED, now=begins))
+    return Tried(
+        fleet=found,
+        prediction=predict(plan, fleet, manifest, seed=SEED, now=begins),
+        unjudged=unjudged(manifest),
+    )
 
 
 def _memory(found: PlanFleet) -> str:
@@ -94,6 +99,8 @@ def trial_lines(tried: Tried, model: str) -> list[str]:
         *([("adds", added(model, found.adds, found.had_model))] if found.adds else []),
         *([("replaces", _releases(model, found.replaced))] if found.replaced else []),
         *([("beside", _beside(found.beside))] if found.beside else []),
+        *(("interface", change) for change in found.interface),
+        *([("unjudged", tried.unjudged)] if tried.unjudged else []),
         *([("ineligible", ineligible)] if ineligible else []),
         *([("memory", _memory(found))] if found.memory_mib else []),
         ("bytes", f"{size(predicted.bytes)}, without caches"),
@@ -113,6 +120,8 @@ def trial_lines(tried: Tried, model: str) -> list[str]:
         )
         for wave in predicted.waves
     ]
+    if found.interface:
+        rows.append(("needs", "--changes-interface, or `rollout plan` refuses the changes"))
     return [
         "Dry run: no rollout was planned. Prediction for a good release:",
         *facts(rows),

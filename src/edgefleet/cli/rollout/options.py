@@ -172,6 +172,9 @@ KNOBS: Final[tuple[Knob, ...]] = (
          "bake."),
     Knob(("skip_ineligible",), "--skip-ineligible", None, "",
          "Skip devices that the release does not fit, instead of refusing the plan."),
+    Knob(("changes_interface",), "--changes-interface", None, "",
+         "Plan a release with other inputs, outputs or task than the one that runs today: its "
+         "clients are ready."),
     Knob(("again",), "--again", str, "REASON",
          "Give a release that was taken back a second chance, also on the devices that failed it; "
          "the reason is kept."),

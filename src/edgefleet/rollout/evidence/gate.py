@@ -466,8 +466,10 @@ def _cause(evidence: Evidence) -> str:
     if not evidence.reasons:
         return ""
     reason, count = max(evidence.reasons.items(), key=lambda item: item[1])
-    example = f"{evidence.example} " if evidence.example else ""
-    return f"Most frequent cause: {reason} ({_devices(count)}). {example}" if reason else ""
+    if not reason:
+        return ""
+    words = evidence.details.get(reason, "").rstrip(". ")
+    return f"Most frequent cause: {reason} ({_devices(count)}){f': {words}' if words else ''}. "
 
 
 def _devices(count: int) -> str:

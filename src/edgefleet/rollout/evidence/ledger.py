@@ -6,8 +6,7 @@ the switch sets no bit: the highest started attempt is compared with the highest
 and the start counts if its attempt is higher. A maximum does not depend on the order either.
 """
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from enum import IntEnum
 from typing import Final
 
@@ -16,8 +15,8 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.rollout.evidence.activations import Activations, Course
+from edgefleet.rollout.evidence.reasons import WITH_REASON, Reasons
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
-from edgefleet.rollout.limits import REASONS_PER_ROLLOUT
 
 
 class DeviceStanding(IntEnum):
@@ -49,7 +48,6 @@ _BIT: Final = {
 }
 _STARTED: Final = _BIT[OutcomeKind.TRIAL_STARTED]
 _EXPOSED_BITS: Final = 2 | 4 | 16 | 32
-_WITH_REASON: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
 
 # Bound once for speed: in Python 3.11, reading an enum member from its class costs 0.2 us.
 _TRIAL_STARTED: Final = OutcomeKind.TRIAL_STARTED
@@ -82,9 +80,7 @@ class Ledger:
         self._wave = np.zeros(0, np.uint8)  # 1 + the wave in which the device counts, 0 for none
         self._withdrawn: dict[int, int] = {}  # row -> the highest withdrawn attempt
         self._exposed_by_wave = [0] * waves
-        self._reasons: dict[str, int] = {}  # all reasons that count now
-        self._examples: dict[str, tuple[int, str]] = {}  # by reason: a row and what it says
-        self._reason_of: dict[tuple[int, OutcomeKind], tuple[int, str, str]] = {}  # see _explain
+        self.reasons = Reasons()
         self.counts = [0] * len(DeviceStanding)  # by standing; the entry of NONE has no meaning
         self.exposed = 0  # devices that ever activated the release
         self.version = 0  # grows with every report that changes a bit
@@ -102,8 +98,8 @@ class Ledger:
             self._grow(row + 1)
         before = self._bits_at[row]
         after = self._with(row, before, outcome, at)
-        if outcome.kind in _WITH_REASON:
-            self._explain(row, outcome)
+        if outcome.kind in WITH_REASON:
+            self.reasons.add(row, outcome)
         if after == before:
             return None
         self._bits_at[row] = after
@@ -151,9 +147,9 @@ class Ledger:
         new: npt.NDArray[np.bool_] = after != before
         if new.any():
             self._record_new(rows[new], before[new], after[new], waves[new], at)
-        if outcome.kind in _WITH_REASON:
+        if outcome.kind in WITH_REASON:
             for row in rows.tolist():
-                self._explain(row, outcome)
+                self.reasons.add(row, outcome)
         return new
 
     def standing(self, row: int) -> DeviceStanding:
@@ -173,27 +169,6 @@ class Ledger:
     def exposed_up_to(self, wave: int) -> int:
         """Number of devices in waves up to ``wave`` that ever activated the release."""
         return sum(self._exposed_by_wave[: wave + 1])
-
-    def reasons(self, leaves_out: Callable[[int], bool] | None = None) -> dict[str, int]:
-        """Reason of failure or refusal -> number of devices, most frequent first.
-
-        The reasons after the first REASONS_PER_ROLLOUT count together, as "other". Devices for
-        which ``leaves_out`` is true are left out.
-        """
-        reasons = self._reasons
-        if leaves_out is not None:
-            kept = (row for row in self._reason_of if not leaves_out(row[0]))
-            reasons = Counter(self._reason_of[row][2] for row in kept)
-        found = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-        named, rest = dict(found[:REASONS_PER_ROLLOUT]), dict(found[REASONS_PER_ROLLOUT:])
-        if rest:
-            named["other"] = named.get("other", 0) + sum(rest.values())
-        return named
-
-    def example(self, reasons: Mapping[str, int]) -> str:
-        """What the first device with the most frequent of ``reasons`` says of it."""
-        most = max(reasons, key=lambda reason: reasons[reason], default="")
-        return self._examples.get(most, (0, ""))[1]
 
     def standings(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """The standing of each of ``rows``, which must ascend."""
@@ -364,26 +339,6 @@ class Ledger:
         key, count = self._healthy_since
         if change and self.activations.key_of(row) >= key:
             self._healthy_since = (key, count + change)
-
-    def _explain(self, row: int, outcome: Outcome) -> None:
-        """Count the reason of the device's first attempt that ended in this way, and no other.
-
-        The first attempt is that with the lowest number, in whatever order the reports arrive.
-        """
-        reason = outcome.reason or outcome.kind.value
-        found = (outcome.attempt, outcome.id, reason)
-        known = self._reason_of.get((row, outcome.kind))
-        if known is not None:
-            if known <= found:
-                return
-            self._reasons[known[2]] -= 1
-            if not self._reasons[known[2]]:
-                del self._reasons[known[2]]
-        self._reason_of[row, outcome.kind] = found
-        example = (row, outcome.detail)
-        if outcome.detail and example <= self._examples.get(reason, example):
-            self._examples[reason] = example
-        self._reasons[reason] = self._reasons.get(reason, 0) + 1
 
     def _make_room(self, rows: Rows) -> None:
         """Grow the columns for ``rows``, which must ascend."""

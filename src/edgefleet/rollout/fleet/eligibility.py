@@ -1,5 +1,6 @@
 """Eligibility: which devices a release fits, and why it does not fit the others."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -17,6 +18,8 @@ class Misfit(StrEnum):
 
     NO_VARIANT = "no_variant"  # the release has no variant for the profile of the device
     RUNTIME_MISSING = "runtime_missing"  # the device does not have the runtime of the variant
+    RUNTIME_TOO_OLD = "runtime_too_old"  # the device has an older version than the file needs
+    COMPARISON_MISSING = "comparison_missing"  # the device cannot prove the release
     MEMORY_TOO_SMALL = (
         "memory_too_small"  # the memory limit of the variant exceeds the device memory
     )
@@ -35,20 +38,41 @@ def limits_of(manifest: ReleaseManifest) -> dict[str, int]:
     return {variant.profile: variant.memory_limit_mib for variant in manifest.variants}
 
 
-def misfit(kit: Kit, variants: Mapping[str, Variant]) -> Misfit | None:
+def misfit(kit: Kit, variants: Mapping[str, Variant], comparison: str = "") -> Misfit | None:
     """The reason why the release does not fit a device of this kit. None if it fits.
 
-    A fact that the device did not report counts as fitting. The device checks it again, and may
-    refuse the release.
+    ``comparison`` is the one of the golden set, by ``comparison_name``. A fact that the device did
+    not report counts as fitting, except comparisons: an agent that reports none has only the first.
+    The device checks it again, and may refuse the release.
     """
     variant = variants.get(kit.profile)
     if variant is None:
         return Misfit.NO_VARIANT
     if kit.runtimes and variant.runtime not in kit.runtimes:
         return Misfit.RUNTIME_MISSING
+    if is_older(runtime_version(kit, variant.runtime), variant.min_runtime):
+        return Misfit.RUNTIME_TOO_OLD
+    if comparison and comparison not in kit.comparisons:
+        return Misfit.COMPARISON_MISSING
     if 0 < kit.memory_mib < variant.memory_limit_mib:
         return Misfit.MEMORY_TOO_SMALL
     return None
+
+
+def runtime_version(kit: Kit, runtime: str) -> str:
+    """The version of the runtime that the device reported. Empty if it did not."""
+    return dict(kit.versions).get(runtime, "")
+
+
+def is_older(version: str, least: str) -> bool:
+    """True if a version is older than another. False if one of them is not known."""
+    return bool(_numbers(version)) and _numbers(version) < _numbers(least)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers: (1, 31, 1) of ``1.31.1+cu12``."""
+    found = re.match(r"\d{1,9}(?:\.\d{1,9})*", version)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
 
 
 def too_old(protocol: int) -> bool:

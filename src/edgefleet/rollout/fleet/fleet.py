@@ -33,12 +33,15 @@ class Kit:
     """The facts that eligibility depends on. Empty runtimes, or 0 memory: not reported.
 
     ``memory_mib`` is the memory of the machine, ``models_memory_mib`` that for all its models.
+    ``versions`` are of the runtimes. Without ``comparisons``, the agent has none but the first one.
     """
 
     profile: str
     runtimes: frozenset[str] = frozenset()
     memory_mib: int = 0
     models_memory_mib: int = 0
+    versions: frozenset[tuple[str, str]] = frozenset()
+    comparisons: frozenset[str] = frozenset()
 
 
 class Fleet:
@@ -87,6 +90,8 @@ class Fleet:
         runtimes: Iterable[str] = (),
         memory_mib: int = 0,
         models_memory_mib: int = 0,
+        versions: Iterable[tuple[str, str]] = (),
+        comparisons: Iterable[str] = (),
     ) -> int:
         """Enrol a device and return its row. The name must be new."""
         if name in self._rows:
@@ -98,7 +103,14 @@ class Fleet:
         self._names.append(name)
         self._rows[name] = row
         self._hash_at[row] = device_hash(name)
-        kit = Kit(profile, frozenset(runtimes), memory_mib, models_memory_mib)
+        kit = Kit(
+            profile,
+            frozenset(runtimes),
+            memory_mib,
+            models_memory_mib,
+            frozenset(versions),
+            frozenset(comparisons),
+        )
         self._kit_at[row] = self._kit_id(kit)
         self._labels_at[row] = self._label_id(labels)
         self.facts_version += 1
@@ -113,9 +125,20 @@ class Fleet:
         runtimes: Iterable[str] = (),
         memory_mib: int = 0,
         models_memory_mib: int = 0,
+        versions: Iterable[tuple[str, str]] = (),
+        comparisons: Iterable[str] = (),
     ) -> None:
         """Replace the facts of a device."""
-        kit_id = self._kit_id(Kit(profile, frozenset(runtimes), memory_mib, models_memory_mib))
+        kit_id = self._kit_id(
+            Kit(
+                profile,
+                frozenset(runtimes),
+                memory_mib,
+                models_memory_mib,
+                frozenset(versions),
+                frozenset(comparisons),
+            )
+        )
         label_id = self._label_id(labels)
         if self._kit_at[row] != kit_id or self._labels_at[row] != label_id:
             self._kit_at[row] = kit_id

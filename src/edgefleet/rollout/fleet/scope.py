@@ -60,8 +60,10 @@ class Scope:
         salt: int,
         *,
         room: Room,
+        comparison: str = "",
     ) -> None:
         self.room = room
+        self._comparison = comparison
         self._fleet = fleet
         self.selector = selector
         self._model = model
@@ -70,7 +72,8 @@ class Scope:
         self.labels = self._answers(selector)
         self._selections: dict[str, Answers] = {}
         self.kits = Answers(
-            lambda number: misfit(fleet.kit(number), variants) is None, lambda: fleet.kit_count
+            lambda number: misfit(fleet.kit(number), variants, comparison) is None,
+            lambda: fleet.kit_count,
         )
         self._eligible: tuple[int, Mask, memoryview[bool]] | None = None
         self._members: tuple[int, Parts, Rows, Mask] | None = None
@@ -91,7 +94,7 @@ class Scope:
             return Misfit.AGENT_TOO_OLD
         if self._fleet.has_only_another(row, self._model):
             return Misfit.AGENT_ONE_MODEL
-        found = misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants)
+        found = misfit(self._fleet.kit(self._fleet.kit_id(row)), self._variants, self._comparison)
         return found or (None if self.room.fits(row) else Misfit.MEMORY_FULL)
 
     def eligible(self, row: int) -> bool:
@@ -284,7 +287,8 @@ class Scope:
         found: dict[str, int] = {}
         counts = np.bincount(fleet.kit_ids[selected & ~old & ~other], minlength=fleet.kit_count)
         for number, count in enumerate(counts.tolist()):
-            reason = misfit(fleet.kit(number), self._variants) if count else None
+            kit = fleet.kit(number)
+            reason = misfit(kit, self._variants, self._comparison) if count else None
             if reason is not None:
                 found[reason.value] = found.get(reason.value, 0) + count
         for reason, mask in (

@@ -97,6 +97,7 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it
+    interface: tuple[str, ...] = ()  # changes that clients of ``previous`` notice
     classes: tuple[DeviceClass, ...] = ()  # tested apart; fixed by the plan
     history: History | None = None  # earlier releases that lift the limit of failures
     baseline: Baseline | None = None  # figures of ``previous`` when the rollout was planned

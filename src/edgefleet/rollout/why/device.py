@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from edgefleet.protocol.comparisons import comparison_name
 from edgefleet.protocol.device import Offer, Phase
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
@@ -12,7 +13,7 @@ from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.desired import SET_UNKNOWN, Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.device_models import NOTHING
-from edgefleet.rollout.fleet.eligibility import Misfit, variants_of
+from edgefleet.rollout.fleet.eligibility import Misfit, runtime_version, variants_of
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
 from edgefleet.rollout.lifecycle.typed_replace import replace
@@ -162,11 +163,12 @@ def _in_rollout(
     if (taken := _taken_back(row, active, runs_it=runs_it)) is not None:
         return taken
     if standing in EXCLUDED:
+        words = active.ledger.reasons.detail(row).rstrip(". ")
         return Wait(
             code=WaitCode.NOT_OFFERED,
-            text=f"{_EXCLUSIONS[standing].format(release=release)} in rollout {state.id}, so this "
-            f"device is not offered it again. For the reasons, run `edgefleet rollout show "
-            f"{state.id}`.",
+            text=f"{_EXCLUSIONS[standing].format(release=release)} in rollout {state.id}"
+            f"{f' ({words})' if words else ''}, so this device is not offered it again. For the "
+            f"reasons, run `edgefleet rollout show {state.id}`.",
         )
     if standing is DeviceStanding.TRIAL:
         return Wait(
@@ -437,6 +439,18 @@ def _misfit_text(misfit: Misfit, active: ActiveRollout, fleet: Fleet, row: int) 
         return (
             f"{release} needs runtime `{variant.runtime}` on profile {kit.profile}; this device "
             f"has `{', '.join(sorted(kit.runtimes))}`."
+        )
+    if misfit is Misfit.RUNTIME_TOO_OLD:
+        return (
+            f"{release} needs runtime `{variant.runtime}` {variant.min_runtime} or newer on "
+            f"profile {kit.profile}; this device has {runtime_version(kit, variant.runtime)}."
+        )
+    if misfit is Misfit.COMPARISON_MISSING:
+        name = comparison_name(manifest.golden.comparison)
+        known = ", ".join(sorted(kit.comparisons)) or "none but that of classifiers"
+        return (
+            f"{release} is a {manifest.task} model whose golden set needs the comparison `{name}`; "
+            f"this device has {known}. Update the agent, or install the plug-in."
         )
     return (
         f"{release} may use {variant.memory_limit_mib} MiB of memory on profile {kit.profile}; "

@@ -1,5 +1,6 @@
 """The view of a rollout. Its size does not depend on the size of the fleet."""
 
+from edgefleet.protocol.release import unjudged
 from edgefleet.protocol.rollout import Evidence, Judgement, RolloutView, Status, WaveView
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout import bake
@@ -25,6 +26,8 @@ def show(
         previous=state.previous,
         adds=state.adds,
         had_model=state.had_model,
+        unjudged=unjudged(active.release.manifest),
+        interface=state.interface,
         selector=spec.selector,
         status=state.status,
         reason=state.reason,

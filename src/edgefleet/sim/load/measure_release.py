@@ -16,6 +16,7 @@ import numpy as np
 
 from edgefleet.agent.state import InstalledRelease
 from edgefleet.base.errors import EdgefleetError, OperatorError
+from edgefleet.protocol.release import Quality
 from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.serving.prove import prove
 from edgefleet.serving.runtime import Tensor, runtime_for
@@ -64,7 +65,7 @@ def measure(
 ) -> ModelBehaviour:
     """Run the golden set as a device does. If it passes, also run all of ``field``.
 
-    Without field data the release counts as one that cannot be loaded.
+    Without field data or class scores the release counts as one that cannot be loaded.
     """
     before_kib = memory_kib()
     proof = prove(
@@ -79,8 +80,12 @@ def measure(
         return _refused(proof)
     if field is None:
         return _not_loaded(f"There is no field data of the model {installed.model}.")
+    if installed.quality is None:
+        return _not_loaded(f"The model {installed.model} has no class scores to simulate.")
     try:
-        return _in_the_field(installed, model, field, proof, before_kib)
+        return _in_the_field(
+            installed, installed.quality, model, field, proof=proof, before_kib=before_kib
+        )
     except (EdgefleetError, KeyError) as error:
         return _not_loaded(f"The release cannot be served: {error}")
 
@@ -137,10 +142,16 @@ class MeasuringLaboratory:
 
 
 def _in_the_field(
-    installed: InstalledRelease, model: Path, field: FieldData, proof: ProveResult, before_kib: int
+    installed: InstalledRelease,
+    quality: Quality,
+    model: Path,
+    field: FieldData,
+    *,
+    proof: ProveResult,
+    before_kib: int,
 ) -> ModelBehaviour:
     loaded = runtime_for(installed.variant).load(model, installed.variant)
-    first, quality = installed.variant.outputs[0].name, installed.quality
+    first = installed.variant.outputs[0].name
     inputs = {spec.name: field.inputs[spec.name] for spec in installed.variant.inputs}
     scores: list[float] = []
     took_us: list[int] = []

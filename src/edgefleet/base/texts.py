@@ -1,0 +1,17 @@
+"""Texts that must fit into a limit."""
+
+from typing import Final
+
+_MIDDLE: Final = " ... "
+
+
+def shortened(text: str, chars: int) -> str:
+    """``text`` with at most ``chars`` characters.
+
+    A longer text loses its middle. Twice as much is kept of its end as of its begin, because an
+    error ends with its cause.
+    """
+    if len(text) <= chars:
+        return text
+    head = (chars - len(_MIDDLE)) // 3
+    return f"{text[:head]}{_MIDDLE}{text[len(text) - (chars - len(_MIDDLE) - head) :]}"

@@ -1,0 +1,81 @@
+"""The reasons that devices gave for failures and refusals in one rollout, with their words."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.rollout.limits import DETAILS_PER_ROLLOUT, DETAILS_SHOWN, REASONS_PER_ROLLOUT
+
+WITH_REASON: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
+
+
+class _Reason(NamedTuple):
+    """The end of an attempt, as the device reported it."""
+
+    attempt: int
+    id: str
+    code: str
+    detail: str
+
+
+class Reasons:
+    """One reason per device and kind of outcome. The counts do not depend on the order."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}  # all reasons that count now
+        self._of: dict[tuple[int, OutcomeKind], _Reason] = {}  # see ``add``
+        self._texts: dict[str, str] = {}  # the details that are kept, each once
+        self._examples: dict[str, tuple[int, str]] = {}  # reason -> lowest row with a detail
+
+    def add(self, row: int, outcome: Outcome) -> None:
+        """Count the reason of the device's first attempt that ended in this way, and no other.
+
+        The first attempt is that with the lowest number, in whatever order the reports arrive.
+        """
+        code = outcome.reason or outcome.kind.value
+        known = self._of.get((row, outcome.kind))
+        if known is not None:
+            if (known.attempt, known.id) <= (outcome.attempt, outcome.id):
+                return
+            self._counts[known.code] -= 1
+            if not self._counts[known.code]:
+                del self._counts[known.code]
+        detail = self._kept(outcome.detail)
+        self._of[row, outcome.kind] = _Reason(outcome.attempt, outcome.id, code, detail)
+        self._counts[code] = self._counts.get(code, 0) + 1
+        if detail and self._examples.get(code, (row, ""))[0] >= row:
+            self._examples[code] = row, detail
+
+    def counts(self, leaves_out: Callable[[int], bool] | None = None) -> dict[str, int]:
+        """Reason of failure or refusal -> number of devices, most frequent first.
+
+        The reasons after the first REASONS_PER_ROLLOUT count together, as "other". Devices for
+        which ``leaves_out`` is true are left out.
+        """
+        counts = self._counts
+        if leaves_out is not None:
+            kept = (row for row in self._of if not leaves_out(row[0]))
+            counts = Counter(self._of[row].code for row in kept)
+        found = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        named, rest = dict(found[:REASONS_PER_ROLLOUT]), dict(found[REASONS_PER_ROLLOUT:])
+        if rest:
+            named["other"] = named.get("other", 0) + sum(rest.values())
+        return named
+
+    def detail(self, row: int) -> str:
+        """The last reason of the device and its words for it. Empty if it gave no words."""
+        found = [self._of[row, kind] for kind in WITH_REASON if (row, kind) in self._of]
+        last = max(found, default=None)
+        return f"{last.code}: {last.detail}" if last is not None and last.detail else ""
+
+    def details(self) -> dict[str, str]:
+        """The words of one device for each of the most frequent reasons."""
+        found = list(self.counts())[:DETAILS_SHOWN]
+        return {code: self._examples[code][1] for code in found if code in self._examples}
+
+    def _kept(self, detail: str) -> str:
+        """The detail, of which many devices share one. Empty after DETAILS_PER_ROLLOUT others."""
+        if detail not in self._texts and len(self._texts) >= DETAILS_PER_ROLLOUT:
+            return ""
+        return self._texts.setdefault(detail, detail)
