@@ -7,7 +7,7 @@ last part of the step.
 
 from typing import Final
 
-from edgefleet.agent import hang, isolation, limits, load, trial
+from edgefleet.agent import hang, incumbent, isolation, limits, load, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
@@ -23,7 +23,6 @@ from edgefleet.agent.effect import (
 from edgefleet.agent.event import Activated, ActivationFailed, ServingProbed
 from edgefleet.agent.state import (
     Ended,
-    Incumbent,
     InstalledRelease,
     ModelState,
     Neighbour,
@@ -38,7 +37,7 @@ from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import IN_TRIAL, Signal, Stage
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import OutcomeKind, Reason, Switch
-from edgefleet.protocol.serving import LiveStats, ServingStatus, model_status
+from edgefleet.protocol.serving import ServingStatus, model_status
 
 # Bound once, as every step uses them: Python 3.11 takes 0.2 us to find a member in its class.
 _ACTIVATING: Final = Stage.ACTIVATING
@@ -133,19 +132,8 @@ def start_trial(context: StepContext) -> None:
     """Activate the admitted release."""
     context.device.forgettable(switch_failures=0)
     context.move(Signal.ADMITTED)
-    stats = _incumbent_stats(context)
-    installed = active_release(context.state)
-    answers_s = 0.0
-    if installed is not None:
-        windows = context.soft.windows
-        answers_s = window.answers_s(windows, installed.release, context.now)
-    context.change_attempt(
-        tries=1,
-        incumbent=_incumbent(context),
-        incumbent_us_p95=0 if stats is None else stats.latency_us_p95,
-        incumbent_answers=0 if stats is None else stats.requests - stats.errors,
-        incumbent_answers_s=answers_s,
-    )
+    context.change_attempt(tries=1)
+    context.change_attempt(**incumbent.before_trial(context))
     request_apply(context.device)
 
 
@@ -310,23 +298,6 @@ def plan_probe(device: DeviceContext) -> None:
         at = device.now + pause
         if soft.probe_at is None or soft.probe_at > at:
             device.forgettable(probe_at=at)
-
-
-def _incumbent(context: StepContext) -> Incumbent | None:
-    """The last requests to the active release. None with too few."""
-    installed = active_release(context.state)
-    if installed is None:
-        return None
-    return window.incumbent(context.soft.windows, installed.release)
-
-
-def _incumbent_stats(context: StepContext) -> LiveStats | None:
-    """The counters of the active release. None if it is not served."""
-    installed = active_release(context.state)
-    status = model_status(context.device.soft.serving, context.model)
-    if installed is None or status is None or status.release != installed.release:
-        return None
-    return status.stats
 
 
 def _count_served(device: DeviceContext, status: ServingStatus) -> None:

@@ -146,9 +146,7 @@ class ActiveRelease:
         return answer
 
     async def retire(self, patience_s: float = RETIRE_S) -> None:
-        try:
-            await asyncio.wait_for(self._idle.wait(), time_left_s(self.stats, patience_s))
-        except TimeoutError:
+        if not await is_idle(self._idle, self.stats, patience_s):
             for run, answer in self._coming.items():
                 if not answer.done():
                     answer.set_exception(ReleaseEnded(ran=run.running()))
@@ -180,9 +178,13 @@ class ActiveRelease:
             answer.set_result(run.result())
 
 
-def time_left_s(stats: Stats, patience_s: float) -> float:
-    """For how long the requests in flight may go on, if the oldest may take ``patience_s``."""
-    return max(0.0, patience_s - stats.oldest_in_flight_s())
+async def is_idle(idle: asyncio.Event, stats: Stats, patience_s: float) -> bool:
+    """Wait until no request is in flight. False if one is older than ``patience_s``."""
+    try:
+        await asyncio.wait_for(idle.wait(), max(0.0, patience_s - stats.oldest_in_flight_s()))
+    except TimeoutError:
+        return False
+    return True
 
 
 def check_queue(stats: Stats) -> None:

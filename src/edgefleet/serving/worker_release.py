@@ -16,7 +16,7 @@ from edgefleet.base.errors import DeviceError, EdgefleetError, error_from_code
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.protocol.wire import encode
-from edgefleet.serving.active_release import Inferred, ReleaseEnded, check_queue, time_left_s
+from edgefleet.serving.active_release import Inferred, ReleaseEnded, check_queue, is_idle
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.limits import (
     INLINE_US,
@@ -163,6 +163,7 @@ class WorkerRelease:
         self._killed_for = ""
         self._has_ended = False
         self._retired = False
+        self.stuck_s = 0.0  # a worker is killed
 
     @property
     def ended(self) -> str:
@@ -202,17 +203,10 @@ class WorkerRelease:
         waiting.future.add_done_callback(self._finished)
         return waiting.future
 
-    @property
-    def stuck_s(self) -> float:
-        return 0.0  # a worker is killed
-
     async def retire(self, patience_s: float = RETIRE_S) -> None:
         self._retired = True
-        if not self._has_ended:
-            try:
-                await asyncio.wait_for(self._idle.wait(), time_left_s(self.stats, patience_s))
-            except TimeoutError:
-                self._kill(f"did not let go of its requests within {patience_s:g} s.")
+        if not self._has_ended and not await is_idle(self._idle, self.stats, patience_s):
+            self._kill(f"did not let go of its requests within {patience_s:g} s.")
         self._close()
         await asyncio.to_thread(self._process.reap)
 
