@@ -138,4 +138,5 @@ def facts(profile: str, models_memory_mib: int = 0) -> Facts:
         arch=os.uname().machine,
         memory_mib=memory >> 20,
         models_memory_mib=models_memory_mib,
+        takes_labels=True,
     )

@@ -117,6 +117,12 @@ class ServingProbed(Wire, frozen=True, kw_only=True):
     ran: tuple[str, ...] = ()
 
 
+class TruthGiven(Wire, frozen=True, kw_only=True):
+    """The serving process has the labels of the hub up to ``number``."""
+
+    number: int
+
+
 Event = (
     Booted
     | TimerFired
@@ -129,4 +135,5 @@ Event = (
     | Activated
     | ActivationFailed
     | ServingProbed
+    | TruthGiven
 )

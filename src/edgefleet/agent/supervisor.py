@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet.agent import limits
-from edgefleet.agent.effect import Apply, WantedModel, WantedRelease
+from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.base.clock import Clock
@@ -113,6 +113,18 @@ class Supervisor:
             )
         self._watch(status)
         return status
+
+    def give_truth(self, effect: GiveTruth) -> None:
+        """Give labels to the process. Raises DeviceError or NetworkError if it has none of them."""
+        answer = self._link.request(
+            "POST",
+            "/control/truth",
+            headers={"Content-Type": "application/json"},
+            body=encode(serving.Truths(truth=effect.truth)),
+            timeout_s=limits.CONTROL_S,
+        )
+        if answer.status != 200:
+            raise error_from_answer(answer.status, answer.body)
 
     def stop(self) -> None:
         """Stop the process: SIGTERM, then SIGKILL. No effect if it does not run."""

@@ -1,7 +1,8 @@
 """Messages between the agent and the serving process on one device.
 
 HTTP on a Unix socket in the agent's data folder, which other users cannot open:
-``GET /control/status`` -> ServingStatus, ``POST /control/apply`` Apply -> ServingStatus.
+``GET /control/status`` -> ServingStatus, ``POST /control/apply`` Apply -> ServingStatus,
+``POST /control/truth`` Truths -> Labelled.
 Before a trial a separate process (``python -m edgefleet.serving.prove``) proves the candidate:
 it reads ProveRequest as JSON on standard input and prints ProveResult as its last line.
 """
@@ -12,6 +13,7 @@ import msgspec
 
 from edgefleet.base.errors import DeviceError
 from edgefleet.protocol.device import Refusals, Sketches
+from edgefleet.protocol.labels import LabelReport, ModelTruth
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.wire import Wire
 
@@ -109,10 +111,16 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
     stats: LiveStats = LiveStats()
 
 
+class Truths(Wire, frozen=True, kw_only=True):
+    """Labels from the hub for the answers of this process."""
+
+    truth: tuple[ModelTruth, ...]
+
+
 class ServingStatus(Wire, frozen=True, kw_only=True):
     """The process and its models, in the order of ``Apply``. ``memory_mib`` is of the process.
 
-    ``cpu`` is None if the system does not say it.
+    ``cpu`` is None if the system does not say it. ``labels`` is None without labels.
     """
 
     api: int = CONTROL_API
@@ -121,6 +129,7 @@ class ServingStatus(Wire, frozen=True, kw_only=True):
     generation: int = 0
     memory_mib: int = 0
     cpu: CpuUse | None = None
+    labels: LabelReport | None = None
     models: tuple[ModelStatus, ...] = ()
 
 

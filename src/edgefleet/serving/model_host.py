@@ -16,6 +16,7 @@ from edgefleet.protocol.serving import (
     ServingStatus,
 )
 from edgefleet.serving.active_release import ActiveRelease, Release, check_quality
+from edgefleet.serving.answers import Answers
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
 from edgefleet.serving.limits import SHARED_LOAD_BYTES
@@ -63,6 +64,7 @@ class ModelHost:
         self._data_dir = data_dir
         self._marks = marks or RunMarks()
         self.bodies = BodyMemory()
+        self.answers = Answers()
         self._base_kib: int | None = None  # resident memory before the first model
         self._swapping = asyncio.Lock()
 
@@ -126,6 +128,7 @@ class ModelHost:
                 for one in loaded.releases()
                 if one.worker is not None
             ),
+            labels=self.answers.report(),
             models=tuple(self._status(loaded) for loaded in self._models.values()),
         )
 
