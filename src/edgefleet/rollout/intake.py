@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.rollout import GateSpec
 from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position
@@ -137,6 +137,13 @@ class Intake:
 
     # Serving figures.
 
+    def add_figures(self, row: int, check_in: CheckIn, now: float) -> None:
+        """Add the serving figures and the counts of labels in a check-in."""
+        if check_in.telemetry is not None:
+            self.add_telemetry(row, check_in.telemetry, now)
+        if check_in.labels is not None:
+            self._add_labels(row, check_in.labels, now)
+
     def add_telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
         """Add serving figures to the cohort of the device. Not persisted."""
         for active in self._watched:
@@ -180,7 +187,7 @@ class Intake:
             elif telemetry.release == state.previous and not took.all():
                 self._by_profile(active, eligible[~took], telemetry, active.cohorts.add_controls)
 
-    def add_labels(self, row: int, report: LabelReport, now: float) -> None:
+    def _add_labels(self, row: int, report: LabelReport, now: float) -> None:
         """Add the counters of late labels of a device. Not persisted, but for the bets."""
         for active in self._judged:
             state = active.state

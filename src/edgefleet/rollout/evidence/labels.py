@@ -102,6 +102,7 @@ class Labels:
         self._sides = (_Side(), _Side())
         self._rounds = tuple(_Round() for _ in ROUNDS)
         self._unmatched: dict[int, int] = {}  # row -> of the last report
+        self._all_unmatched = 0
         self._recent = _Counts()  # of devices that run the previous release, in this period
         self._period: object = None
 
@@ -127,13 +128,12 @@ class Labels:
             self._period, self._recent = period, _Counts()
         is_first, is_other = self._epochs[row] == 0, self._epochs[row] != epoch
         self._epochs[row] = epoch
-        if report.unmatched:
-            self._unmatched[row] = report.unmatched
+        self._note_unmatched(row, report.unmatched)
         names = {release: _CANARY, previous: _CONTROL}
         found = {names[one.release]: one for one in report.releases if one.release in names}
         if _CANARY in found:
-            for one in self._rounds:
-                one.controls.pop(row, None)
+            for each in self._rounds:
+                each.controls.pop(row, None)
         for number, side in enumerate(self._sides):
             one = found.get(number)
             labelled, correct = (one.labelled, one.correct) if one else (0, 0)
@@ -156,7 +156,7 @@ class Labels:
             canary_correct=canary.correct,
             control=control.labelled,
             control_correct=control.correct,
-            unmatched=sum(self._unmatched.values()),
+            unmatched=self._all_unmatched,
             is_shared=self._is_shared(),
         )
 
@@ -191,6 +191,11 @@ class Labels:
                     squares=found.squares,
                     logs=found.logs,
                 )
+
+    def _note_unmatched(self, row: int, count: int) -> None:
+        if count or row in self._unmatched:
+            self._all_unmatched += max(0, count - self._unmatched.get(row, 0))
+            self._unmatched[row] = count
 
     def _grow(
         self, row: int, number: int, grown: int, right: int, gate: GateSpec, *, is_control: bool
