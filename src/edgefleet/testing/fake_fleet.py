@@ -16,12 +16,14 @@ from edgefleet.protocol.device import (
     Telemetry,
     digest,
 )
+from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
 from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL
 from edgefleet.rollout import checkin
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.testing.behaviour import Behaviour, Fate
 from edgefleet.testing.fake_device import FakeDevice
+from edgefleet.testing.fake_labels import FakeLabels
 from edgefleet.testing.fake_telemetry import telemetry
 from edgefleet.testing.limits import OUTCOMES_PER_CHECKIN
 from edgefleet.testing.memory_hub import START, MemoryHub
@@ -66,6 +68,7 @@ class FakeFleet(MemoryHub):
         self._fates: dict[str, FateOf] = {}
         self._due: list[tuple[float, int]] = []  # (time of the next action, row)
         self._by_row: list[FakeDevice] = []
+        self._labels: dict[str, FakeLabels] = {}  # by device
         if isinstance(devices, int):
             devices = [FakeDevice(f"device-{number:04d}") for number in range(devices)]
         for device in devices:
@@ -213,7 +216,8 @@ class FakeFleet(MemoryHub):
             self.engine.fleet.set_protocol(row, device.protocol)
             return  # the hub refuses the check-in
         outcomes = tuple(self._measured(device, one) for one in device.spool[:OUTCOMES_PER_CHECKIN])
-        answered = self._exchange(row, self._check_in_of(device, outcomes, self._figures(device)))
+        sent = self._check_in_of(device, outcomes, self._figures(device))
+        answered = self._exchange(row, replace(sent, labels=self._label_report(device)))
         if device.answers_lost:
             return
         for outcome in outcomes:
@@ -282,12 +286,19 @@ class FakeFleet(MemoryHub):
         if release is None or not requests:
             return None
         before, device.window = device.window or release, release
+        self._labels_of(device).answered(self.now, release, self._behaviour[release], requests)
         return telemetry(
             release,
             self._behaviour[release],
             requests,
             before=(before, self._behaviour[before]),
         )
+
+    def _labels_of(self, device: FakeDevice) -> FakeLabels:
+        return self._labels.setdefault(device.name, FakeLabels(device.name))
+
+    def _label_report(self, device: FakeDevice) -> LabelReport | None:
+        return self._labels_of(device).report(self.now, self.model)
 
     def _measured(self, device: FakeDevice, outcome: Outcome) -> Outcome:
         """The outcome; a confirmation with the golden accuracies of this release and the last."""

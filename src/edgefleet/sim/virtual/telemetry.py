@@ -95,9 +95,7 @@ def plain(own: Truth, requests: int, errors: int, *, refused: int = 0) -> LiveSt
     )
 
 
-def sketched(
-    own: Truth, requests: int, errors: int, luck: float, *, refused: int = 0
-) -> LiveStats:
+def sketched(own: Truth, requests: int, errors: int, luck: float, *, refused: int = 0) -> LiveStats:
     """With histograms; ``luck`` makes the device a little surer and slower than others, or less."""
     mean = min(1.0, max(0.0, own.confidence + 0.02 * (luck - 0.5)))
     p95_us = int(_P95_US * own.latency * (0.8 + 0.4 * luck))
