@@ -5,7 +5,8 @@ The device is the unit, because the answers of one device are alike. In round j 
 for each release, when it has k_j = 16, 32, ... 2048 labels of it, with the accuracy of all of them.
 Each canary is compared
 
-1. with up to four devices that run the previous release and have as many labels, the newest first;
+1. with devices that run the previous release and have as many labels, the newest first: as many
+   as there are for each canary, at most four;
 2. if none waits, with the answers of the previous release on the same device.
 
 The difference, control minus canary, is one observation of a betting martingale
@@ -70,6 +71,7 @@ class _Side:
         self.labelled, self.correct = array("Q"), array("Q")
         self.used = bytearray()  # by row: one bit for each round in which it was compared
         self.total = _Counts()
+        self.devices = 0  # with labels
 
     def make_room(self, size: int) -> None:
         empty = bytes(8 * (size - len(self.labelled)))
@@ -202,6 +204,7 @@ class Labels:
     ) -> None:
         side = self._sides[number]
         before = side.labelled[row]
+        side.devices += not before
         side.labelled[row] = after = before + grown
         side.correct[row] += right
         for place, size in enumerate(ROUNDS):
@@ -215,7 +218,8 @@ class Labels:
     def _add_canary(self, place: int, row: int, gate: GateSpec) -> None:
         one, canary = self._rounds[place], self._sides[_CANARY].accuracy(row)
         if one.controls:
-            chosen = [one.controls.popitem() for _ in range(min(_CONTROLS, len(one.controls)))]
+            count = min(self._controls_each(), len(one.controls))
+            chosen = [one.controls.popitem() for _ in range(count)]
             for other, _ in chosen:
                 self._use(place, other)
             control = sum(accuracy for _, accuracy in chosen) / len(chosen)
@@ -240,6 +244,11 @@ class Labels:
             one.controls[row] = control
             if len(one.controls) > SCORES_WAITING:
                 del one.controls[next(iter(one.controls))]
+
+    def _controls_each(self) -> int:
+        """The devices with labels of the previous release for each one with labels of the release."""
+        canaries, controls = (side.devices for side in self._sides)
+        return max(1, min(_CONTROLS, controls // max(1, canaries)))
 
     def _has_own(self, place: int, row: int) -> bool:
         """True if the previous release has enough labels on the device, not yet compared."""
