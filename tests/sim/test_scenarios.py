@@ -14,7 +14,12 @@ QUALITY = {
     "drift": "drift",
     "slow_burn": "request_errors",
 }
-IN_BAKE = {"bake6h", "outage", "labels_late", "labels_good"}  # the requests of every device are judged
+IN_BAKE = {
+    "bake6h",
+    "outage",
+    "labels_late",
+    "labels_good",
+}  # the requests of every device are judged
 
 
 def played(name: str, devices: int, seed: int = 7):

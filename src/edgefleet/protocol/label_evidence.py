@@ -31,10 +31,14 @@ class LabelEvidence(Wire, frozen=True, kw_only=True):
         return (
             f"{_accuracy(self.canary_correct, self.canary)}, "
             f"control {_accuracy(self.control_correct, self.control)}"
-            + (f"; {self.unmatched} labels found no answer" if self.unmatched else "")
+            + (f"; {_labels(self.unmatched)} found no answer" if self.unmatched else "")
         )
 
 
 def _accuracy(correct: int, labelled: int) -> str:
     share = f"{Unit.SHARE.text(correct / labelled)} " if labelled else ""
-    return f"{share}of {labelled} labels"
+    return f"{share}of {_labels(labelled)}"
+
+
+def _labels(count: int) -> str:
+    return "1 label" if count == 1 else f"{count} labels"

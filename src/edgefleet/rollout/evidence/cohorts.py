@@ -285,11 +285,16 @@ class Cohorts:
         return self._switched.rounds()
 
     def resume(
-        self, bets: tuple[StoredBet, ...], pairs: dict[str, tuple[LimitPairs, ...]], gate: GateSpec
+        self,
+        bets: tuple[StoredBet, ...],
+        pairs: dict[str, tuple[LimitPairs, ...]],
+        gate: GateSpec,
+        *,
+        is_started: bool = True,
     ) -> None:
         """Continue stored bets and pairs. To be called before the first report."""
         self._switched = SwitchPairs(pairs)
-        self.labels = Labels(is_resumed=True)
+        self.labels = Labels(is_resumed=is_started)
         metrics = {metric.key: metric for metric in CHANGES}
         for found in bets:
             metric = metrics.get(found.metric)
