@@ -13,6 +13,7 @@ QUALITY = {
     "accuracy3": "accuracy_drop",
     "drift": "drift",
     "slow_burn": "request_errors",
+    "clients_gone": "request_drop",
 }
 IN_BAKE = {
     "bake6h",

@@ -39,6 +39,7 @@ def tiny_release(
     *,
     profiles: tuple[str, ...] = ("generic_x86",),
     hidden: int = 0,
+    input_name: str = "pixels",
 ) -> TinyRelease:
     """A valid release of the model ``digits``. Every version has other weights.
 
@@ -46,7 +47,8 @@ def tiny_release(
     """
     folder.mkdir(parents=True, exist_ok=True)
     seed = sum(release.encode())
-    model = classifier(folder / f"model-{release}.onnx", seed=seed, hidden=hidden)
+    path = folder / f"model-{release}.onnx"
+    model = classifier(path, seed=seed, hidden=hidden, input_name=input_name)
     golden_path = folder / f"golden-{release}.npz"
     golden: Golden = write_golden(golden_path, model)
     manifest = ReleaseManifest(
