@@ -383,7 +383,7 @@ def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
             neighbour=found.neighbour,
         )
         if metric.of_labels:
-            text += f" Now: {evidence.labels.text}."
+            text += f" Accuracy: {evidence.labels.text}."
         return metric.reason, text + _cause_of(metric, evidence)
     return None
 
