@@ -179,8 +179,8 @@ def test_labels_of_the_hub_count_once_with_those_of_a_local_program(
         ('{"labels": [{"since": 2.0, "until": 1.0, "truth": 1}]}', "labels[0]", "after until"),
         ('{"labels": [{"since": 1.0, "until": 2.0, "truth": [1]}]}', "labels[0]", "one class"),
         ('{"labels": [{"id": "a", "truth": -1}]}', "labels[0].truth", "int"),
-        ('{"labels": [{"id": "%s", "truth": 1}]}' % ("a" * 257), "labels[0].id", "length"),
-        ('{"labels": [%s]}' % ",".join(['{"id": "a", "truth": 1}'] * 1001), "labels", "length"),
+        (encode({"labels": [{"id": "a" * 257, "truth": 1}]}).decode(), "labels[0].id", "length"),
+        (encode({"labels": [{"id": "a", "truth": 1}] * 1001}).decode(), "labels", "length"),
     ],
 )
 def test_a_wrong_label_is_refused_with_its_field(

@@ -246,7 +246,7 @@ class Labels:
                 del one.controls[next(iter(one.controls))]
 
     def _controls_each(self) -> int:
-        """The devices with labels of the previous release for each one with labels of the release."""
+        """How many devices with labels of the previous release there are for each canary."""
         canaries, controls = (side.devices for side in self._sides)
         return max(1, min(_CONTROLS, controls // max(1, canaries)))
 
