@@ -127,20 +127,23 @@ def _label(row: Mapping[str, str | None], where: str) -> Label:
         for name in ("since", "until"):
             if text := (row.get(name) or "").strip():
                 fields[name] = _time(text)
-        classes = tuple(int(one) for one in (row.get("truth") or "").split(","))
-        fields["truth"] = classes if len(classes) > 1 else classes[0]
+        first, *more = [int(one) for one in (row.get("truth") or "").split(",")]
+        fields["truth"] = (first, *more) if more else first
         label = msgspec.convert(fields, Label)
-        fault = label.fault
     except (ValueError, msgspec.ValidationError) as error:
-        fault = str(error)
-    if fault:
-        raise OperatorError(
-            "bad_request",
-            f"{where}: {fault}",
-            field="labels",
-            hint="Give ID=CLASS with a class index, or times such as 2026-09-22T14:00:00Z.",
-        )
+        raise _wrong(where, str(error)) from error
+    if label.fault:
+        raise _wrong(where, label.fault)
     return label
+
+
+def _wrong(where: str, fault: str) -> OperatorError:
+    return OperatorError(
+        "bad_request",
+        f"{where}: {fault}",
+        field="labels",
+        hint="Give ID=CLASS with a class index, or times such as 2026-09-22T14:00:00Z.",
+    )
 
 
 def _time(text: str) -> float:

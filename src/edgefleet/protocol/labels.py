@@ -35,7 +35,7 @@ class Label(Wire, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def fault(self) -> str:
-        """What is wrong with the combination of fields, as a sentence. Empty if nothing is."""
+        """The fault in the combination of fields, as a sentence. Empty without one."""
         is_span = self.since is not None and self.until is not None
         if self.id:
             return "Give an id or a span, not both." if self.since or self.until else ""

@@ -21,8 +21,8 @@ that still run the previous release have a veto: if the accuracy of their labels
 opened, or since the bake began, fell half as much, the release is not to blame. A veto only takes
 findings away.
 
-Counters that a device sends twice count once. What was counted before a restart of the hub is not
-counted again: the first report after it is the new start of the counters.
+Counters that a device sends twice count once. The first report after a restart of the hub is the
+new start of the counters, so nothing counts again.
 """
 
 import math
