@@ -19,6 +19,7 @@ from pathlib import Path
 from mutant import Mutant
 from mutants_of_bake import MUTANTS as OF_BAKE
 from mutants_of_classes import MUTANTS as OF_CLASSES
+from mutants_of_clients import MUTANTS as OF_CLIENTS
 from mutants_of_device import MUTANTS as OF_DEVICE
 from mutants_of_hub import MUTANTS as OF_HUB
 from mutants_of_labels import MUTANTS as OF_LABELS
@@ -31,14 +32,16 @@ OUT = Path(__file__).parent / "out" / "mutants.json"
 CHILD_S = 300
 MUTANTS: tuple[Mutant, ...] = (
     *OF_HUB, *OF_DEVICE, *OF_BAKE, *OF_TRUTH, *OF_CLASSES, *OF_SITES, *OF_LIMITS,
-    *OF_LABELS,
+    *OF_CLIENTS, *OF_LABELS,
 )  # fmt: skip
 
 
 def main(names: list[str]) -> int:
     known = {mutant.name for mutant in MUTANTS}
     if unknown := [name for name in names if name not in known]:
-        print(f"no mutant is named {', '.join(unknown)}; the names are:", *sorted(known), sep="\n  ")
+        print(
+            f"no mutant is named {', '.join(unknown)}; the names are:", *sorted(known), sep="\n  "
+        )
         return 2
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 1)) as pool:

@@ -16,9 +16,7 @@ from support.agent_world import serving_model
 EXAMPLE = "clients send `pixels`, release 2 wants `image`"
 
 
-def status(
-    refusals: Mapping[str, int], requests: int = 0, example: str = EXAMPLE
-) -> ModelStatus:
+def status(refusals: Mapping[str, int], requests: int = 0, example: str = EXAMPLE) -> ModelStatus:
     stats = LiveStats(
         requests=requests,
         refused=sum(refusals.values()),

@@ -129,9 +129,7 @@ def test_a_release_without_traffic_anywhere_completes_and_says_that_it_is_unjudg
     fleet.tick(600)
     view = fleet.view(fleet.engine.states()[0].id)
     assert view.status is Status.COMPLETED
-    assert view.text == (
-        "All waves passed. Live quality unjudged: the release served no requests."
-    )
+    assert view.text == ("All waves passed. Live quality unjudged: the release served no requests.")
 
 
 def refused(count: int, requests: int = 0, kind: str = "unknown_input") -> Telemetry:
