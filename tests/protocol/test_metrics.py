@@ -45,9 +45,7 @@ from edgefleet.web import gate_tests
 from support.agent_world import serving_model
 
 DOCS = Path(__file__).parents[2] / "docs"
-LABELS = ModelLabels(
-    model="digits", releases=(ReleaseLabels(release="1", labelled=16, correct=8),)
-)
+LABELS = ModelLabels(model="digits", releases=(ReleaseLabels(release="1", labelled=16, correct=8),))
 KEYS = [metric.key for metric in METRICS]
 ON = GateSpec(**{bound.field: bound.off / 2 for bound in BOUNDS if bound.off is not None})
 
@@ -120,7 +118,9 @@ def simulator() -> set[str]:
     stint = Stint("digits", NEW, 0.9, 1.0, 0.0, 100.0)
     counts = labelling.report((stint,), Labelled(share=0.5), 100.0, epoch=1, row=0, luck=0.5)
     labels = labelled(ServingStatus(pid=1, labels=counts))
-    return labels | carried(report(stats), outcome, 0.01)  # so little that only a figure of 0 is below it
+    return labels | carried(
+        report(stats), outcome, 0.01
+    )  # so little that only a figure of 0 is below it
 
 
 def counted() -> set[str]:
