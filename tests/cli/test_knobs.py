@@ -34,6 +34,7 @@ SAID = {
     "gate.max_request_error_rate": ("7%", 0.07),
     "gate.max_memory_percent": ("70", 70.0),
     "gate.max_accuracy_drop": ("7%", 0.07),
+    "gate.max_labelled_accuracy_drop": ("7%", 0.07),
     "gate.max_confidence_drop": ("7%", 0.07),
     "gate.max_request_drop": ("7%", 0.07),
     "gate.max_neighbour_latency_increase": ("7%", 0.07),

@@ -125,6 +125,8 @@ def test_the_metrics_show_each_wait_that_needs_a_person(code: WaitCode) -> None:
         rollouts={},
         waits=[("ro-1", report)],
         quarantined=0,
+        labels=(),
+        labels_waiting=0,
         writes=0,
         releases=0,
         queue_depth=0,

@@ -12,11 +12,15 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from edgefleet.agent import labels as agent_labels
 from edgefleet.agent import quality_window, telemetry
+from edgefleet.agent.state import AgentState, Soft
+from edgefleet.agent.step_context import DeviceContext
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.rollout import options
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Switch, Telemetry
+from edgefleet.protocol.labels import LabelReport, ModelLabels, ReleaseLabels
 from edgefleet.protocol.metrics import (
     BOUNDS,
     CHANGES,
@@ -30,15 +34,18 @@ from edgefleet.protocol.metrics import (
     Metric,
 )
 from edgefleet.protocol.rollout import Cohort, Difference, Evidence, GateSpec, LimitCounts, Rate
-from edgefleet.protocol.serving import LiveStats
+from edgefleet.protocol.serving import LiveStats, ServingStatus
 from edgefleet.rollout import plan
 from edgefleet.rollout.evidence import cohorts, device_limits, gate
+from edgefleet.sim.virtual import labelling
 from edgefleet.sim.virtual import telemetry as simulated
+from edgefleet.sim.virtual.labelling import Labelled, Stint
 from edgefleet.sim.virtual.scenario import NEW, OLD, Truth
 from edgefleet.web import gate_tests
 from support.agent_world import serving_model
 
 DOCS = Path(__file__).parents[2] / "docs"
+LABELS = ModelLabels(model="digits", releases=(ReleaseLabels(release="1", labelled=16, correct=8),))
 KEYS = [metric.key for metric in METRICS]
 ON = GateSpec(**{bound.field: bound.off / 2 for bound in BOUNDS if bound.off is not None})
 
@@ -89,8 +96,17 @@ def carried(said: Telemetry, outcome: Outcome, allowed: float | None) -> set[str
     return found
 
 
+def labelled(status: ServingStatus | None) -> set[str]:
+    """The metrics of late labels, if the agent reports the counts of this status."""
+    state = AgentState(soft=Soft(serving=status))
+    if agent_labels.to_report(DeviceContext(state, 0.0)) is None:
+        return set()
+    return {one.key for one in CHANGES if one.of_labels}
+
+
 def device() -> set[str]:
-    return carried(report(busy), golden(), None)
+    counts = LabelReport(epoch=1, models=(LABELS,))
+    return carried(report(busy), golden(), None) | labelled(ServingStatus(pid=1, labels=counts))
 
 
 def simulator() -> set[str]:
@@ -99,7 +115,12 @@ def simulator() -> set[str]:
 
     accuracy = simulated.proof(NEW, Truth(), 0.0).accuracy
     outcome = replace(golden(), accuracy=accuracy, accuracy_before=accuracy)
-    return carried(report(stats), outcome, 0.01)  # so little that only a figure of 0 is below it
+    stint = Stint("digits", NEW, 0.9, 1.0, 0.0, 100.0)
+    counts = labelling.report((stint,), Labelled(share=0.5), 100.0, epoch=1, row=0, luck=0.5)
+    labels = labelled(ServingStatus(pid=1, labels=counts))
+    return labels | carried(
+        report(stats), outcome, 0.01
+    )  # so little that only a figure of 0 is below it
 
 
 def counted() -> set[str]:
@@ -120,6 +141,11 @@ def counted() -> set[str]:
     harmed = replace(said.scores, from_release=OLD, to_release=OLD, switched=switch)
     sides.neighbours.add(2, replace(beside, scores=harmed), ON, switch)
     sides.confirmed(golden(), ON)
+    for row, control in ((1, True), (2, False)):
+        sides.labels.add(
+            row, 1, LABELS, release="1" if not control else "2",
+            previous="1" if control else "2", gate=ON, is_control=control, period=1,
+        )  # fmt: skip
     limits, weighed = sides.limits(has_previous=True), gate.weigh(Evidence(healthy=3), ON)
     found = {one.metric for one in sides.differences()}
     found |= {limit.key for limit in LIMITS if getattr(limits, limit.counter)}
@@ -225,7 +251,11 @@ def test_keys_are_unique_and_each_bound_of_a_plan_belongs_to_a_metric() -> None:
 
 
 def test_each_change_is_read_from_one_report() -> None:
-    assert [one.key for one in CHANGES if (one.scored is None) == (one.confirmed is None)] == []
+    ways = {
+        one.key: (one.scored is not None) + (one.confirmed is not None) + one.of_labels
+        for one in CHANGES
+    }
+    assert set(ways.values()) == {1}, ways
 
 
 def without(table: tuple[Metric, ...], key: str) -> tuple[Metric, ...]:

@@ -66,6 +66,12 @@ ONLY_BY: Mapping[str, Evidence] = {
         cut=100, healthy=20, offered=80, exposed=20, limits=LimitCounts(devices=20, latency=9)
     ),
     "CHANGES_SHARE": change(1e4),
+    "LABELS": Evidence(
+        cut=100, healthy=20, offered=80, exposed=20,
+        quality=(
+            Difference(metric="labelled_accuracy", pairs=99, mean=0.03, allowed=0.01, e_value=1e4),
+        ),
+    ),
 }  # fmt: skip
 """By each share, evidence that only its test can refute."""
 

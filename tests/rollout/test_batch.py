@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.device import (
+    CheckIn,
     Outcome,
     OutcomeKind,
     Phase,
@@ -24,6 +25,7 @@ from edgefleet.protocol.rollout import (
     WaveSpec,
     WindowSpec,
 )
+from edgefleet.protocol.version import PROTOCOL
 from support.fleets import memory_hub
 from support.plans import MODEL, outcome, spec
 
@@ -97,7 +99,8 @@ class Twins:
     def send_telemetry(self, rows: np.ndarray, sent: Telemetry) -> None:
         for row in rows.tolist():
             self.singly.engine.intake.add_telemetry(row, sent, self.singly.now)
-        self.together.engine.batch.telemetry(rows, sent, self.singly.now)
+        check_in = CheckIn(protocol=PROTOCOL, seq=1, telemetry=sent)
+        self.together.engine.batch.figures(rows, check_in, self.singly.now)
 
     def answers(self, rows: np.ndarray) -> None:
         now = self.singly.now

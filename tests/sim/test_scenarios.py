@@ -15,7 +15,12 @@ QUALITY = {
     "slow_burn": "request_errors",
     "clients_gone": "request_drop",
 }
-IN_BAKE = {"bake6h", "outage"}  # the requests of every device are judged
+IN_BAKE = {
+    "bake6h",
+    "outage",
+    "labels_late",
+    "labels_good",
+}  # the requests of every device are judged
 
 
 def played(name: str, devices: int, seed: int = 7):

@@ -17,6 +17,7 @@ from edgefleet.agent.effect import (
     Effect,
     Fetch,
     FetchManifest,
+    GiveTruth,
     MovePointer,
     Probe,
     Prove,
@@ -295,7 +296,7 @@ class World:
                 self.slots.move_pointer(effect.slots)
             case RemoveSlot():
                 self.slots.remove(effect.model, effect.slot)
-            case CancelStaging() | SetTimer():
+            case CancelStaging() | SetTimer() | GiveTruth():
                 pass
         return None
 

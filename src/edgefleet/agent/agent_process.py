@@ -144,6 +144,7 @@ def facts(profile: str, models_memory_mib: int = 0) -> Facts:
         models_memory_mib=models_memory_mib,
         runtime_versions=versions,
         comparisons=_comparisons() if versions else (),
+        takes_labels=True,
     )
 
 

@@ -6,7 +6,7 @@ last answered check-in, and a digest of all.
 
 from typing import Final
 
-from edgefleet.agent import limits, spool
+from edgefleet.agent import labels, limits, spool
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
@@ -55,6 +55,7 @@ def check_in_when_due(device: DeviceContext) -> None:
     facts = None if state.facts_known else state.facts
     reporting, telemetry = _telemetry(device)
     reports = _reports(device)
+    counts, truth_done = labels.to_report(device), device.soft.truth_done
     device.forgettable(
         seq=seq,
         reported=reporting or soft.reported,
@@ -65,6 +66,8 @@ def check_in_when_due(device: DeviceContext) -> None:
             facts=facts,
             model=reporting,
             telemetry=telemetry,
+            labels=counts,
+            truth_done=truth_done,
         ),
     )
     check_in = CheckIn(
@@ -76,6 +79,8 @@ def check_in_when_due(device: DeviceContext) -> None:
         outcomes=outcomes,
         telemetry=None if telemetry is None else replace(telemetry, model=reporting),
         facts=facts,
+        labels=counts,
+        truth_done=truth_done,
     )
     device.do(SendCheckIn(check_in=check_in))
 
@@ -167,6 +172,7 @@ def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
         context.forgettable(tallies=tally.subtract(context.soft.tallies, sent.telemetry))
         if sent.telemetry.scores is context.soft.windows.scores:
             context.forgettable(windows=replace(context.soft.windows, scores=None))
+    labels.apply_answer(device, sent, answer)
     unsent = any(outcome.id not in sent.outcomes for outcome in device.state.spool)
     pause = 0.0 if unsent else interval_s * (1.0 + limits.JITTER * (2.0 * event.draw - 1.0))
     device.forgettable(

@@ -4,6 +4,7 @@ from typing import Literal
 
 from edgefleet.agent.state import InstalledRelease, SlotName
 from edgefleet.protocol.device import CheckIn
+from edgefleet.protocol.labels import ModelTruth
 from edgefleet.protocol.release import Artifact
 from edgefleet.protocol.wire import Wire
 
@@ -113,6 +114,12 @@ class RemoveSlot(Wire, frozen=True, kw_only=True):
     slot: SlotName
 
 
+class GiveTruth(Wire, frozen=True, kw_only=True):
+    """Give labels to the serving process. Completes with TruthGiven; without an event it failed."""
+
+    truth: tuple[ModelTruth, ...]
+
+
 class SetTimer(Wire, frozen=True, kw_only=True):
     """Wake the core at ``at``. Replaces the previous timer. The last effect of every step."""
 
@@ -137,5 +144,6 @@ Effect = (
     | Probe
     | MovePointer
     | RemoveSlot
+    | GiveTruth
     | SetTimer
 )

@@ -124,6 +124,12 @@ class ServingProbed(Wire, frozen=True, kw_only=True):
     hung: bool = False
 
 
+class TruthGiven(Wire, frozen=True, kw_only=True):
+    """The serving process has the labels of the hub up to ``number``."""
+
+    number: int
+
+
 Event = (
     Booted
     | TimerFired
@@ -136,4 +142,5 @@ Event = (
     | Activated
     | ActivationFailed
     | ServingProbed
+    | TruthGiven
 )

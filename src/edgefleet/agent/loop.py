@@ -17,6 +17,7 @@ from edgefleet.agent.effect import (
     Effect,
     Fetch,
     FetchManifest,
+    GiveTruth,
     MovePointer,
     Probe,
     Prove,
@@ -38,6 +39,7 @@ from edgefleet.agent.event import (
     ServingProbed,
     StagingFailed,
     TimerFired,
+    TruthGiven,
 )
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.log import LOGGER, narrate
@@ -215,6 +217,8 @@ class Loop:
             case RemoveSlot():
                 self._slots.remove(effect.model, effect.slot)
                 self._slots.make_reserve()
+            case GiveTruth():
+                self._serving.do(lambda: self._give_truth(effect))
             case SetTimer():
                 self._wake_at = effect.at
             case _:
@@ -284,6 +288,15 @@ class Loop:
         ran, hung = self._supervisor.ran(), self._supervisor.hung()
         draw = self._entropy.uniform()
         self._arrived.put(ServingProbed(status=status, alive=alive, ran=ran, hung=hung, draw=draw))
+
+    def _give_truth(self, effect: GiveTruth) -> None:
+        """Without an answer the hub sends the labels again."""
+        try:
+            self._supervisor.give_truth(effect)
+        except EdgefleetError as error:
+            LOGGER.warning("labels: %s", error)
+        else:
+            self._arrived.put(TruthGiven(number=max(one.number for one in effect.truth)))
 
     def _serving_ended(self) -> None:
         """Called when the process or a worker ended by itself: probe it now."""

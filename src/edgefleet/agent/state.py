@@ -22,6 +22,7 @@ from edgefleet.protocol.device import (
     Switch,
     Telemetry,
 )
+from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.release import Golden, Quality, ReleaseManifest, Variant
 from edgefleet.protocol.serving import CpuUse, LiveStats, ServingStatus
 from edgefleet.protocol.wire import Wire
@@ -123,6 +124,8 @@ class Sent(Wire, frozen=True, kw_only=True):
     facts: Facts | None
     model: str
     telemetry: Telemetry | None
+    labels: LabelReport | None = None
+    truth_done: int = 0
 
 
 class QualityWindow(Wire, frozen=True, kw_only=True):
@@ -263,6 +266,8 @@ class Soft(Wire, frozen=True, kw_only=True):
     serving: ServingStatus | None = None
     load: tuple[LoadMark, ...] = ()  # the last two readings, see ``load``
     crashes: Crashes = Crashes()
+    labels: LabelReport | None = None  # the counts that the hub has
+    truth_done: int = 0  # labels of the hub to acknowledge, up to this number
     reported: str = ""  # the model of the last telemetry; the next model follows
     models: dict[str, ModelSoft] = field(default_factory=dict[str, ModelSoft])
 

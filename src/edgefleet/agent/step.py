@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from edgefleet.agent import activation, before_trial, boot, checkin, units
+from edgefleet.agent import activation, before_trial, boot, checkin, labels, units
 from edgefleet.agent.effect import Effect, SetTimer
 from edgefleet.agent.event import (
     Activated,
@@ -17,6 +17,7 @@ from edgefleet.agent.event import (
     ServingProbed,
     StagingFailed,
     TimerFired,
+    TruthGiven,
 )
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.step_context import DeviceContext
@@ -82,5 +83,7 @@ def _dispatch(device: DeviceContext, event: Event) -> None:
             activation.on_activation_failed(device, event)
         case ServingProbed():
             activation.on_serving_probed(device, event)
+        case TruthGiven():
+            labels.on_truth_given(device, event)
         case _:
             assert_never(event)

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from edgefleet.agent import limits
-from edgefleet.agent.effect import Apply, WantedModel, WantedRelease
+from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.base.clock import Clock
@@ -134,6 +134,18 @@ class Supervisor:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def give_truth(self, effect: GiveTruth) -> None:
+        """Give labels to the process. Raises DeviceError or NetworkError if it has none of them."""
+        answer = self._link.request(
+            "POST",
+            "/control/truth",
+            headers={"Content-Type": "application/json"},
+            body=encode(serving.Truths(truth=effect.truth)),
+            timeout_s=limits.CONTROL_S,
+        )
+        if answer.status != 200:
+            raise error_from_answer(answer.status, answer.body)
 
     def stop(self, patience_s: float | None = None) -> None:
         """Stop the process: SIGTERM, then SIGKILL. No effect if it does not run."""

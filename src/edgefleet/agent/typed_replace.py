@@ -44,6 +44,7 @@ from edgefleet.protocol.device import (
     Switch,
     Telemetry,
 )
+from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.serving import ServingStatus
 
 
@@ -95,6 +96,8 @@ class SoftChanges(TypedDict, total=False):
     serving: ServingStatus | None
     load: tuple[LoadMark, ...]
     crashes: Crashes
+    labels: LabelReport | None
+    truth_done: int
     reported: str
     models: dict[str, ModelSoft]
 

@@ -165,6 +165,12 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "device_not_quarantined": ErrorKind(
             _O, 409, _NEVER, "Run `edgefleet device why` to see the device's status."
         ),
+        "labels_unsupported": ErrorKind(
+            _O, 409, _FIX, "Update the agent, or post the labels to the serving process itself."
+        ),
+        "too_many_labels": ErrorKind(
+            _O, 409, _LATER, "Send fewer, or wait until the device has checked in for them."
+        ),
         "approved_already": ErrorKind(_O, 409, _FIX, "Ask another person to approve it."),
         "gate_invalid": ErrorKind(_O, 422, _FIX, "Fix the named field of the gate."),
         "name_invalid": ErrorKind(

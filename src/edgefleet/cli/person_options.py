@@ -1,4 +1,4 @@
-"""The options that name the person who approves, freezes, thaws or unquarantines."""
+"""The options that name the person who approves, freezes, thaws, unquarantines or labels."""
 
 import getpass
 from collections.abc import Callable
@@ -16,15 +16,17 @@ def _logged_in() -> str:
 
 def person_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--person`` and ``--note``."""
-    for option in (
-        click.option("--note", default="", help="Reason, for the audit log."),
-        click.option(
-            "--person",
-            metavar="NAME",
-            default=_logged_in,
-            show_default="the login name",
-            help="Name of the person who decides; two people are two different names.",
-        ),
-    ):
-        command = option(command)
-    return command
+    note = click.option("--note", default="", help="Reason, for the audit log.")
+    return person_option(note(command))
+
+
+def person_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--person`` alone."""
+    option = click.option(
+        "--person",
+        metavar="NAME",
+        default=_logged_in,
+        show_default="the login name",
+        help="Name of the person who decides; two people are two different names.",
+    )
+    return option(command)

@@ -115,6 +115,9 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
         ),
         "model": _model(),
         "rollout": _rollout(),
+        "truth": _noun(
+            "Late labels for answers.", "truth", add="Add labels for the answers of a device."
+        ),
         "sim": _sim(),
         "audit": Leaf("edgefleet.cli.audit:audit", "List the audit log."),
         "doctor": Leaf("edgefleet.cli.doctor.command:doctor", "Check this machine and the hub."),

@@ -132,6 +132,10 @@ class HubClient:
             "unquarantine", operator.DeviceView, body=request, parameters={"device": name}
         )
 
+    def add_truth(self, request: operator.TruthRequest) -> operator.TruthAdded:
+        """Add late labels for the answers of a device."""
+        return self._ask("add_truth", operator.TruthAdded, body=request)
+
     def freeze(self, request: Freeze) -> Freeze:
         """Freeze the whole fleet, or unfreeze it."""
         return self._ask("freeze", Freeze, body=request)

@@ -30,6 +30,7 @@ from edgefleet.protocol.operator import (
     ClaimRequest,
     PublishRequest,
     TrustKey,
+    TruthRequest,
     Unquarantine,
 )
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec
@@ -234,6 +235,10 @@ async def _unquarantine(hub: Hub, request: Request) -> Answer:
     )
 
 
+async def _add_truth(hub: Hub, request: Request) -> Answer:
+    return await hub.add_truth(await read_json(request, TruthRequest))
+
+
 async def _audit(hub: Hub, request: Request) -> Answer:
     before = query_number(request, "before", default=None, most=(1 << 62) - 1)
     limit = query_number(request, "limit", default=AUDIT_PAGE, most=AUDIT_PAGE_MAX)
@@ -273,6 +278,7 @@ SERVED: Final[Mapping[str, Serve]] = {
     "frozen": _frozen,
     "quarantined": _quarantined,
     "unquarantine": _unquarantine,
+    "add_truth": _add_truth,
     "command": _command,
     "audit": _audit,
 }

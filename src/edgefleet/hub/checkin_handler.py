@@ -19,6 +19,7 @@ from edgefleet.hub.limits import OUTCOMES_PER_DEVICE_HOUR
 from edgefleet.hub.metrics import Metrics
 from edgefleet.hub.quota import Quota
 from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.hub.truth import WaitingTruth
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
 from edgefleet.protocol.version import ONE_MODEL, check_protocol
@@ -46,6 +47,7 @@ class DevicePlane:
         metrics: Metrics,
         clock: Clock,
         *,
+        truth: WaitingTruth,
         interval_s: float,
     ) -> None:
         self._devices = devices
@@ -53,6 +55,7 @@ class DevicePlane:
         self._store = store
         self._metrics = metrics
         self._clock = clock
+        self._truth = truth
         self._interval_s = interval_s
         self._nothing_new = encode(CheckInAnswer(interval_s=interval_s))
         self._quota = Quota(OUTCOMES_PER_DEVICE_HOUR, clock)
@@ -76,20 +79,24 @@ class DevicePlane:
             step = checkin.begin(self._engine, row, check_in, self._clock.now())
             if isinstance(step, checkin.OutOfSequence):
                 return self._replayed(step, started)
+            if check_in.truth_done:
+                self._truth.done(row, check_in.truth_done)
             if isinstance(step, checkin.Answered):
-                return self._answer(step, check_in, started)
-            return self._durable(step, check_in, started)
+                return self._answer(row, step, check_in, started)
+            return self._durable(row, step, check_in, started)
         except EdgefleetError as error:
             return self._refusal(error, started)
 
-    async def _durable(self, step: checkin.Step, check_in: CheckIn, started: float) -> Reply:
+    async def _durable(
+        self, row: int, step: checkin.Step, check_in: CheckIn, started: float
+    ) -> Reply:
         """Store what the check-in waits for, until it is answered."""
         try:
             while isinstance(step, checkin.Pending):
                 step = await self._store_pending(step)
         except EdgefleetError as error:
             return self._refusal(error, started)
-        return self._answer(step, check_in, started)
+        return self._answer(row, step, check_in, started)
 
     async def _store_pending(self, pending: checkin.Pending) -> checkin.Step:
         """Make it durable, or return its reserved places and raise EdgefleetError.
@@ -126,9 +133,11 @@ class DevicePlane:
         self._metrics.repeated_outcomes += len(pending.to_store) - len(fresh)
         self._quota.count(pending.row, len(fresh))
 
-    def _answer(self, answered: checkin.Answered, check_in: CheckIn, started: float) -> Reply:
-        body = self._nothing_new
-        if answered.offers or answered.acked or answered.wants_models:
+    def _answer(
+        self, row: int, answered: checkin.Answered, check_in: CheckIn, started: float
+    ) -> Reply:
+        body, truth = self._nothing_new, self._truth.next_for(row)
+        if answered.offers or answered.acked or answered.wants_models or truth:
             one_model = check_in.protocol <= ONE_MODEL
             body = encode(
                 CheckInAnswer(
@@ -137,6 +146,7 @@ class DevicePlane:
                     offers=() if one_model else answered.offers,
                     offer=next(iter(answered.offers), None) if one_model else None,
                     want="models" if answered.wants_models else "",
+                    truth=truth,
                 )
             )
         self._observe("ok", started)

@@ -1,7 +1,7 @@
 """The hub as one object, which the API, the page and the check-in listener call."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore
+from edgefleet.hub.truth import WaitingTruth
 from edgefleet.protocol.device import (
     EnrolAnswer,
     EnrolRequest,
@@ -31,6 +32,7 @@ from edgefleet.protocol.device import (
     Phase,
     isolation_text,
 )
+from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AuditPage,
     ClaimRequest,
@@ -49,6 +51,8 @@ from edgefleet.protocol.operator import (
     ReleaseView,
     RolloutHistory,
     Rollouts,
+    TruthAdded,
+    TruthRequest,
     Unquarantine,
 )
 from edgefleet.protocol.rollout import (
@@ -118,12 +122,16 @@ class Hub:
             entropy=entropy,
         )
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
+        self._truth = WaitingTruth(
+            store, clock, has_model=self._has_model, takes_labels=self._takes_labels
+        )
         self.device_plane = DevicePlane(
             self._devices,
             engine,
             store,
             self._metrics,
             clock,
+            truth=self._truth,
             interval_s=settings.interval_s,
         )
         self.loop = Loop(
@@ -168,6 +176,7 @@ class Hub:
         self.registry.load()
         self._devices.load()
         self._rollout_commands.load()
+        self._truth.load()
         for stored in self._store.reader.load_outcomes():
             self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
@@ -338,6 +347,10 @@ class Hub:
         await self._rollout_commands.unquarantine(self._row(name), request)
         return self.device(name)
 
+    async def add_truth(self, request: TruthRequest) -> TruthAdded:
+        """Add late labels for the answers of a device. Raises OperatorError."""
+        return await self._truth.add(self._row(request.device), request)
+
     def rollouts(self, model: str = "") -> Rollouts:
         """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first, of one model or of all.
 
@@ -403,12 +416,26 @@ class Hub:
                 rollouts={status.value: statuses[status.value] for status in Status},
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
                 quarantined=self.quarantined().count,
+                labels=self._labels(),
+                labels_waiting=self._truth.count,
                 releases=sum(len(releases) for releases in self.registry.models().values()),
                 writes=self._store.writer.writes,
                 queue_depth=self._store.writer.depth,
                 uptime_s=self.clock.monotonic() - self._started,
             )
         )
+
+    def _labels(self) -> Iterator[tuple[str, LabelEvidence]]:
+        """The labels of the newest rollouts that have some, by rollout."""
+        for view in self.rollouts().rollouts:
+            if not view.evidence.labels.is_empty:
+                yield view.id, view.evidence.labels
+
+    def _has_model(self, row: int, model: str) -> bool:
+        return any(report.model == model for report in self._engine.fleet.models.reports(row))
+
+    def _takes_labels(self, row: int) -> bool:
+        return self._devices.facts(row).takes_labels
 
     def _figures(self) -> FleetFigures:
         return self._engine.fleet.figures(self.clock.now())
@@ -443,6 +470,7 @@ class Hub:
             online=fleet.online(row, now),
             models=self._device_models(row, {wait.model: wait.text for wait in why.waits}),
             unknown_set=not fleet.set_of(row).is_known,
+            labels_waiting=self._truth.waiting(row),
             quarantined=self._engine.quarantined_models(row),
             line=why.line,
         )

@@ -30,6 +30,11 @@ ARTIFACT_BYTES: Final = 2 << 30
 UPLOADS_AT_ONCE: Final = 8
 COPY_BYTES: Final = 1 << 20
 
+# Labels that wait for their devices.
+TRUTH_PER_DEVICE: Final = 5_000
+TRUTH_WAITING: Final = 50_000  # of all devices
+TRUTH_KEPT_S: Final = 7 * 86_400.0  # for a device that does not check in
+
 # Lists.
 PROFILES: Final = 1_000
 SHARED_FACTS: Final = 10_000  # distinct facts kept once in memory for all devices

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgefleet.hub.exposition import Exposition, Histogram
+from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.fleet.reports import FleetFigures
 
@@ -23,6 +24,8 @@ class Gauges:
     rollouts: Mapping[str, int]  # by status
     waits: Iterable[tuple[str, WaitReport]]  # by rollout, for the newest
     quarantined: int  # devices
+    labels: Iterable[tuple[str, LabelEvidence]]  # by rollout, for the newest
+    labels_waiting: int
     releases: int
     writes: int
     queue_depth: int
@@ -46,6 +49,7 @@ class Metrics:
         _fleet(out, now.fleet)
         out.gauge("edgefleet_rollouts", "Rollouts, by status.", "status", now.rollouts)
         _waits(out, now)
+        _labels(out, now)
         out.single("edgefleet_releases", "gauge", "Releases published.", now.releases)
         self._checkins(out)
         out.histogram(
@@ -87,6 +91,29 @@ class Metrics:
             "Outcomes received again and not counted again.",
             self.repeated_outcomes,
         )
+
+
+def _labels(out: Exposition, now: Gauges) -> None:
+    """Labelled and correct answers of the newest rollouts, by the release that gave them."""
+    labelled: list[tuple[dict[str, str], int]] = []
+    correct: list[tuple[dict[str, str], int]] = []
+    for rollout, found in now.labels:
+        for side, count, right in (
+            ("canary", found.canary, found.canary_correct),
+            ("control", found.control, found.control_correct),
+        ):
+            labelled.append(({"rollout": rollout, "side": side}, count))
+            correct.append(({"rollout": rollout, "side": side}, right))
+    out.family("edgefleet_rollout_labelled", "gauge", "Answers with a late label.", labelled)
+    out.family(
+        "edgefleet_rollout_labelled_correct", "gauge", "Correct ones of these answers.", correct
+    )
+    out.single(
+        "edgefleet_labels_waiting",
+        "gauge",
+        "Labels that their devices have not got yet.",
+        now.labels_waiting,
+    )
 
 
 def _waits(out: Exposition, now: Gauges) -> None:

@@ -78,6 +78,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              "Quarantined devices: two different releases of a model failed on each."),
     Endpoint("unquarantine", "POST", "/api/v1/devices/{device}/unquarantine", "operator",
              operator.Unquarantine, operator.DeviceView, "Take a device out of quarantine."),
+    Endpoint("add_truth", "POST", "/api/v1/truth", "operator", operator.TruthRequest,
+             operator.TruthAdded, "Add late labels for the answers of a device."),
     Endpoint("freeze", "PUT", "/api/v1/freeze", "operator", rollout.Freeze, rollout.Freeze,
              "Freeze the whole fleet, or unfreeze it."),
     Endpoint("frozen", "GET", "/api/v1/freeze", "operator", None, rollout.Freeze,

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS, MODELS_PER_DEVICE, NAME_CHARS
+from edgefleet.protocol.labels import LABELS_PER_ANSWER, LabelReport, ModelTruth
 from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
 
@@ -84,6 +85,7 @@ class Facts(Wire, frozen=True, kw_only=True):
 
     ``isolated`` are the models with a process of their own, by name. ``comparisons`` are the
     comparisons of a golden set besides the one of every agent, see ``release.comparison_name``.
+    ``takes_labels`` is False from an agent that gives no labels to the serving process.
     """
 
     profile: Name
@@ -97,6 +99,7 @@ class Facts(Wire, frozen=True, kw_only=True):
     comparisons: Annotated[
         tuple[Annotated[str, Meta(max_length=COMPARISON_CHARS)], ...], Meta(max_length=COMPARISONS)
     ] = ()
+    takes_labels: bool = False
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
@@ -294,6 +297,8 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     ``models`` are those that changed since the last answered check-in, so a heartbeat has the same
     size for any number of models. With ``full`` they are all models of the device. An agent of
     protocol 2 has one model and sends ``model``, ``release`` and ``phase`` each time instead.
+    ``labels`` are sent after a change. ``truth_done`` acknowledges the labels of the hub up to this
+    number.
     """
 
     protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
@@ -307,6 +312,8 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     outcomes: Annotated[tuple[Outcome, ...], Meta(max_length=16)] = ()
     telemetry: Telemetry | None = None
     facts: Facts | None = None
+    labels: LabelReport | None = None
+    truth_done: Annotated[int, Meta(ge=0)] = 0
 
 
 class Offer(Wire, frozen=True, kw_only=True):
@@ -328,13 +335,14 @@ class CheckInAnswer(Wire, frozen=True, kw_only=True, omit_defaults=True):
 
     A start whose id is not in ``acked`` is not admitted yet: the device asks again later.
     ``offers`` has at most one offer for each model, of the oldest rollout first. ``want`` asks for
-    the facts, or for the full list of models, in the next check-in. An agent of protocol 2 gets
-    ``offer`` and ``want_facts`` instead.
+    the facts, or for the full list of models, in the next check-in. ``truth`` has labels until the
+    device acknowledges them. An agent of protocol 2 gets ``offer`` and ``want_facts`` instead.
     """
 
     interval_s: float
     acked: tuple[str, ...] = ()
     offers: Annotated[tuple[Offer, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
     want: Literal["", "facts", "models", "all"] = ""
+    truth: Annotated[tuple[ModelTruth, ...], Meta(max_length=LABELS_PER_ANSWER)] = ()
     offer: Offer | None = None
     want_facts: bool = False

@@ -30,6 +30,7 @@ class Bounds(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_refusal_rate: float = 0.05  # of requests, before the release ran; per device, likewise
     max_memory_percent: float = 80.0  # of the variant's memory limit, likewise
     max_accuracy_drop: float = 0.01  # of golden accuracy, against the previous release
+    max_labelled_accuracy_drop: float = 0.01  # by late labels, against the previous release
     max_confidence_drop: float = 0.10  # of the canary's mean confidence, against the control's
     max_request_drop: float = 1.0  # share of a device's requests per second; 1 is off
     max_drift: float = 0.2  # total variation of outputs or inputs, above the control's
@@ -197,7 +198,8 @@ class ChangeMetric(Metric):
     """How a figure changed on a device, canary relative to control: each pair counts once.
 
     ``scored`` reads the change from scores. ``confirmed`` reads it from a confirmation: the change
-    is relative to the release before it on the same device. One of the two is set. ``cutoff``
+    is relative to the release before it on the same device. With ``of_labels`` the figure comes
+    from late labels: ``evidence.labels`` has the pairs. One of the three is set. ``cutoff``
     bounds a difference, so that no single device decides; a larger limit widens it. ``relative`` is
     True if the limit is a share of the figure, False if it is in the figure's own unit.
     ``figure`` is the figure of a whole cohort. None if cohorts have no such figure.
@@ -211,6 +213,7 @@ class ChangeMetric(Metric):
     cutoff: float
     needs_requests: bool = True
     of_neighbours: bool = False
+    of_labels: bool = False
     scored: Callable[[Scores], float | None] | None = None
     confirmed: Callable[[Outcome], float | None] | None = None
     figure: Figure | None = None
@@ -264,6 +267,11 @@ _MEMORY: Final = Bound(
 _ACCURACY_DROP: Final = Bound(
     "max_accuracy_drop", Unit.SHARE,
     "Largest fall of golden accuracy below that of the release before it on the same device.",
+    off=1.0,
+)  # fmt: skip
+_LABELLED_ACCURACY_DROP: Final = Bound(
+    "max_labelled_accuracy_drop", Unit.SHARE,
+    "Largest fall of the accuracy by late labels below that of the previous release.",
     off=1.0,
 )  # fmt: skip
 _CONFIDENCE_DROP: Final = Bound(
@@ -320,6 +328,18 @@ SILENCE: Final = RateMetric(
 )  # fmt: skip
 RATES: Final[tuple[RateMetric, ...]] = (ERRORS, SILENCE)
 
+LABELLED_ACCURACY: Final = ChangeMetric(
+    key="labelled_accuracy", label="Labelled accuracy", unit=Unit.SHARE,
+    bound=_LABELLED_ACCURACY_DROP,
+    direction=Direction.FALL, cutoff=0.1,
+    needs_requests=False,  # each comparison has 16 labels or more on both sides
+    of_labels=True,
+    reason="labelled_accuracy_drop", source="counts of labelled answers, by release",
+    sentence="The accuracy by labels that came late fell by {amount} against the previous release "
+    "(limit {allowed}; {pairs} comparisons of devices).",
+    meaning="the accuracy by late labels falls by more than `max_labelled_accuracy_drop`",
+)  # fmt: skip
+
 CHANGES: Final[tuple[ChangeMetric, ...]] = (
     ChangeMetric(
         key="latency", label="Latency, p95", unit=Unit.RATIO, bound=_LATENCY_INCREASE,
@@ -370,6 +390,7 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         meaning="golden accuracy falls by more than `max_accuracy_drop`",
         confirmed=lambda outcome: _fall(outcome.accuracy_before, outcome.accuracy),
     ),
+    LABELLED_ACCURACY,
     ChangeMetric(
         key="classes", label="Drift of classes", unit=Unit.NUMBER, bound=_DRIFT,
         direction=Direction.RISE, cutoff=0.5,

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edgefleet.protocol.labels import LABELS_AT_ONCE, Label
 from edgefleet.protocol.release import Envelope, ReleaseManifest
 from edgefleet.protocol.rollout import RolloutView
 from edgefleet.protocol.wire import Wire
@@ -95,6 +96,7 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     online: bool
     models: tuple[DeviceModel, ...]  # sorted by name
     unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
+    labels_waiting: int = 0  # labels that the device has not got yet
     quarantined: tuple[str, ...] = ()  # models of which two releases failed on the device
     line: str  # why the device runs these releases
 
@@ -112,6 +114,22 @@ class QuarantinedDevices(Wire, frozen=True, kw_only=True):
 
     count: int
     devices: tuple[QuarantinedDevice, ...]
+
+
+class TruthRequest(Wire, frozen=True, kw_only=True):
+    """Labels for the answers of ``model`` on ``device``, added by ``person``."""
+
+    device: str
+    model: str
+    labels: Annotated[tuple[Label, ...], Meta(min_length=1, max_length=LABELS_AT_ONCE)]
+    person: Annotated[str, Meta(min_length=1, max_length=63)] = "operator"
+
+
+class TruthAdded(Wire, frozen=True, kw_only=True):
+    """``added`` labels are durable; ``waiting`` are all that the device has not got yet."""
+
+    added: int
+    waiting: int
 
 
 class Unquarantine(Wire, frozen=True, kw_only=True):

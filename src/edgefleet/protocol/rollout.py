@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.metrics import Bounds
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire
@@ -447,6 +448,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     control: Cohort = Cohort()
     quality: tuple[Difference, ...] = ()  # metrics with data
     limits: LimitCounts = LimitCounts()
+    labels: LabelEvidence = LabelEvidence()
 
 
 class EValue(Wire, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """Messages between the agent and the serving process on one device.
 
 HTTP on a Unix socket in the agent's data folder, which other users cannot open:
-``GET /control/status`` -> ServingStatus, ``POST /control/apply`` Apply -> ServingStatus.
+``GET /control/status`` -> ServingStatus, ``POST /control/apply`` Apply -> ServingStatus,
+``POST /control/truth`` Truths -> Labelled.
 Before a trial a separate process (``python -m edgefleet.serving.prove``) proves the candidate:
 it reads ProveRequest as JSON on standard input and prints ProveResult as its last line.
 """
@@ -12,6 +13,7 @@ import msgspec
 
 from edgefleet.base.errors import DeviceError
 from edgefleet.protocol.device import Refusals, Sketches
+from edgefleet.protocol.labels import LabelReport, ModelTruth
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.wire import Wire
 
@@ -121,11 +123,18 @@ class StuckRelease(Wire, frozen=True, kw_only=True):
     for_s: float
 
 
+class Truths(Wire, frozen=True, kw_only=True):
+    """Labels from the hub for the answers of this process."""
+
+    truth: tuple[ModelTruth, ...]
+
+
 class ServingStatus(Wire, frozen=True, kw_only=True):
     """The process and its models, in the order of ``Apply``. ``memory_mib`` is of the process.
 
     ``cpu`` is None if the system does not say it. ``stuck`` are releases that were taken out, of
     which a request still runs in the shared process: only the end of the process ends it.
+    ``labels`` is None without labels.
     """
 
     api: int = CONTROL_API
@@ -134,6 +143,7 @@ class ServingStatus(Wire, frozen=True, kw_only=True):
     generation: int = 0
     memory_mib: int = 0
     cpu: CpuUse | None = None
+    labels: LabelReport | None = None
     models: tuple[ModelStatus, ...] = ()
     stuck: tuple[StuckRelease, ...] = ()
 

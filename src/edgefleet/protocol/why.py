@@ -52,6 +52,7 @@ class WaitCode(StrEnum):
     HOLDBACK = "holdback"  # the device keeps the previous release as control until the bake ends
     BASELINE = "baseline"  # the previous release is above a limit already
     HISTORY = "history"  # earlier releases failed more often than the plan allows
+    LABELS = "labels"  # the accuracy by labels that came late; nothing waits for them
     AGAIN = "again"  # the release was taken back before; a person gave it a second chance
 
 
@@ -110,6 +111,7 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.HOLDBACK: _BY_ITSELF,
         WaitCode.BASELINE: _BY_ITSELF,
         WaitCode.HISTORY: _BY_ITSELF,
+        WaitCode.LABELS: _BY_ITSELF,
         WaitCode.AGAIN: _BY_ITSELF,
     }
 )

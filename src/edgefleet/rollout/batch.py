@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.device import Offer, Outcome, Telemetry
+from edgefleet.protocol.device import CheckIn, Offer, Outcome
 from edgefleet.protocol.rollout import Status
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.admission.control import Admission
@@ -70,9 +70,13 @@ class Batch:
             for row in rows.tolist():
                 active.reservations.free(row)
 
-    def telemetry(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
-        """Add the same serving figures for each of ``rows``. See ``Intake.add_telemetry``."""
-        self._intake.add_telemetry_all(rows, telemetry, now)
+    def figures(self, rows: Rows, check_in: CheckIn, now: float) -> None:
+        """Add the same figures for each of ``rows``. See ``Intake.add_figures``."""
+        if check_in.labels is not None:  # device by device, as each has a comparison of its own
+            for row in rows.tolist():
+                self._intake.add_figures(row, check_in, now)
+        elif check_in.telemetry is not None:
+            self._intake.add_telemetry_all(rows, check_in.telemetry, now)
 
     def answers(self, rows: Rows, now: float) -> OffersByRow:
         """The offers for each row. None if the device runs its releases, or must wait."""

@@ -251,6 +251,7 @@ def _evidence(
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         limits=active.cohorts.limits(has_previous=active.state.previous is not None),
+        labels=active.cohorts.labels.evidence(),
     )
     return gate.weigh(counted, active.state.spec.gate)
 
@@ -299,6 +300,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         class_count=judged.class_count,
         quality=judged.quality,
         limits=judged.limits,
+        labels=active.cohorts.labels.evidence(),
     )
     return gate.weigh(counted, active.state.spec.gate)
 

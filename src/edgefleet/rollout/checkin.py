@@ -187,8 +187,7 @@ def _admit(engine: Engine, pending: Pending, now: float) -> Step:
 
 
 def _answer(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Receipt) -> Answered:
-    if check_in.telemetry is not None:
-        engine.intake.add_telemetry(row, check_in.telemetry, now)
+    engine.intake.add_figures(row, check_in, now)
     if check_in.protocol > ONE_MODEL and engine.fleet.models.digest_differs(row, check_in.digest):
         # An offer would rest on a list that is not the device's own, as after a restore.
         return _WANTS_MODELS if receipt is _NO_RECEIPT else Answered((), receipt, wants_models=True)
@@ -380,8 +379,7 @@ def _groups(
 def _answer_batch(
     engine: Engine, rows: Rows, check_in: CheckIn, groups: tuple[Group, ...], now: float
 ) -> AnsweredBatch:
-    if check_in.telemetry is not None:
-        engine.batch.telemetry(rows, check_in.telemetry, now)
+    engine.batch.figures(rows, check_in, now)
     unlike = np.zeros(len(rows), np.bool_)
     if check_in.protocol > ONE_MODEL:
         unlike = engine.fleet.models.all_digests_differ(rows, check_in.digest)

@@ -104,7 +104,10 @@ class Engine:
         ledger = Ledger(len(state.waves), course_of(state))
         active = ActiveRollout(state, release, scope, ledger, reservations)
         if state.status in OPEN or state.is_baking:
-            active.cohorts.resume(state.bets, state.limit_pairs, state.spec.gate)
+            is_started = state.started_at is not None
+            active.cohorts.resume(
+                state.bets, state.limit_pairs, state.spec.gate, is_started=is_started
+            )
         self._rollouts[state.id] = active
         open_candidates(
             active, self.fleet, allowed(active, state.created_at), self._fleet_wide.budgets

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.device import Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Telemetry
+from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.rollout import GateSpec
 from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
@@ -136,6 +137,13 @@ class Intake:
 
     # Serving figures.
 
+    def add_figures(self, row: int, check_in: CheckIn, now: float) -> None:
+        """Add the serving figures and the counts of labels in a check-in."""
+        if check_in.telemetry is not None:
+            self.add_telemetry(row, check_in.telemetry, now)
+        if check_in.labels is not None:
+            self._add_labels(row, check_in.labels, now)
+
     def add_telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
         """Add serving figures to the cohort of the device. Not persisted."""
         for active in self._watched:
@@ -178,6 +186,26 @@ class Intake:
                 self._by_profile(active, eligible[took], telemetry, active.cohorts.add_canaries)
             elif telemetry.release == state.previous and not took.all():
                 self._by_profile(active, eligible[~took], telemetry, active.cohorts.add_controls)
+
+    def _add_labels(self, row: int, report: LabelReport, now: float) -> None:
+        """Add the counters of late labels of a device. Not persisted, but for the bets."""
+        for active in self._judged:
+            state = active.state
+            started = state.started_at is not None and state.started_at <= now
+            if not started or not active.scope.eligible(row):
+                continue
+            found = next((one for one in report.models if one.model == active.model), None)
+            if found is not None:
+                active.cohorts.labels.add(
+                    row,
+                    report.epoch,
+                    found,
+                    release=state.spec.release,
+                    previous=state.previous,
+                    gate=state.spec.gate,
+                    is_control=active.ledger.standing(row) is _NONE,
+                    period=(state.wave, state.bake is not None),
+                )
 
     def _add_to_window(self, active: ActiveRollout, row: int, telemetry: Telemetry) -> None:
         """Add figures to the open window of a rollout that is watched after its last wave."""

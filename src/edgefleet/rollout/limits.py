@@ -27,6 +27,7 @@ LABEL_KEYS_NAMED: Final = 8  # label keys named in an error message
 MEMORY_NEEDS_NAMED: Final = 3  # different needs of memory in an error message
 SEQ_MAX: Final = (1 << 63) - 1
 SCORES_WAITING: Final = 256  # devices whose scores wait for a pair
+LABELS_OF_VETO: Final = 100  # of the previous release, before they show what changed for all
 NEIGHBOURS: Final = 64  # releases of other models that a rollout compares
 OVERDUE_SAMPLES: Final = 64  # kept per rollout: (time, devices begun)
 LIMIT_REQUESTS: Final = 20  # of a device before the absolute limits apply to it

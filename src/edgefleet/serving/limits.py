@@ -14,6 +14,8 @@ RANK: Final = 16
 ID_CHARS: Final = 256
 JSON_HEAD_BYTES: Final = 16 << 20  # the JSON part of a request with binary tensors
 
+ANSWERS_KEPT: Final = 65_536  # of each model, for labels that come later; 22 bytes an answer
+RELEASES_REMEMBERED: Final = 255  # of each model, among these answers
 SKETCH_BUCKETS: Final = 64  # buckets of latency in a sketch, at most
 QUEUED: Final = 32  # inferences that wait for the worker; above: 503
 INLINE_US: Final = 1_000  # a faster model runs on the event loop, or is waited for in its worker

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from edgefleet.protocol.labels import ModelLabels
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.stats import Stats, memory_kib
 
@@ -39,10 +40,26 @@ def metrics_text(host: ModelHost) -> str:
         _add(samples, "serving_release_memory_bytes", "gauge", "Memory of the release alone.",
              ("", _labels(labels), host.memory_kib(active) << 10))  # fmt: skip
         _release(samples, active.stats, labels)
+    report = host.answers.report()
+    for one in () if report is None else report.models:
+        _labels_of(samples, one)
     lines: list[str] = []
     for (name, kind, text), found in samples.items():
         lines += (f"# HELP edgefleet_{name} {text}", f"# TYPE edgefleet_{name} {kind}", *found)
     return "\n".join(lines) + "\n"
+
+
+def _labels_of(samples: Samples, found: ModelLabels) -> None:
+    """The counts of the labels of one model, by the release that gave the answers."""
+    own = {"model": found.model}
+    for one in found.releases:
+        of_release = _labels({**own, "release": one.release})
+        _add(samples, "inference_labelled_total", "counter", "Answers with a label.",
+             ("", of_release, one.labelled))  # fmt: skip
+        _add(samples, "inference_correct_total", "counter", "Labelled answers that are correct.",
+             ("", of_release, one.correct))  # fmt: skip
+    _add(samples, "inference_labels_unmatched_total", "counter", "Labels without an answer.",
+         ("", _labels(own), found.unmatched))  # fmt: skip
 
 
 def _release(samples: Samples, stats: Stats, labels: Mapping[str, str]) -> None:

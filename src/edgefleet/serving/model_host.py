@@ -17,6 +17,7 @@ from edgefleet.protocol.serving import (
     StuckRelease,
 )
 from edgefleet.serving.active_release import ActiveRelease, Release, check_quality
+from edgefleet.serving.answers import Answers
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
 from edgefleet.serving.limits import CLOSE_S, RETIRE_S, SHARED_LOAD_BYTES, WORKER_RUN_S
@@ -65,6 +66,7 @@ class ModelHost:
         self._data_dir = data_dir
         self._marks = marks or RunMarks()
         self.bodies = BodyMemory()
+        self.answers = Answers()
         self._base_kib: int | None = None  # resident memory before the first model
         self._swapping = asyncio.Lock()
 
@@ -129,6 +131,7 @@ class ModelHost:
                 for one in loaded.releases()
                 if one.worker is not None
             ),
+            labels=self.answers.report(),
             models=tuple(self._status(loaded) for loaded in self._models.values()),
             stuck=tuple(
                 StuckRelease(model=one.model, release=one.release, for_s=round(one.stuck_s, 3))

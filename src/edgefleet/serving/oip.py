@@ -2,7 +2,8 @@
 
 ``model_version`` of an answer is the release that computed it, and the header
 ``edgefleet-generation`` the set of models that it belongs to: a client that asks two models in turn
-sees whether one set answered both.
+sees whether one set answered both. The id of an answer is that of the request, or one that the
+server makes: ``POST /v2/models/MODEL/truth`` labels the answer by it.
 """
 
 import asyncio
@@ -15,9 +16,11 @@ from edgefleet import __version__
 from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, retry_headers
 from edgefleet.protocol.device import Refusal
+from edgefleet.protocol.labels import Truth
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
+from edgefleet.serving.answers import Answers
 from edgefleet.serving.limits import JSON_HEAD_BYTES
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost
@@ -45,7 +48,8 @@ class _Inference:
 
     began_ns: int
     generation_line: bytes
-    id: str | None
+    answers: Answers
+    id: str
     inputs: dict[str, Tensor]
     wanted: tuple[tuple[str, bool], ...]  # name of the output, and whether as binary
     outputs: tuple[str, ...]  # the names of ``wanted``, and the quality output
@@ -71,6 +75,9 @@ class OpenInference:
             case ["v2", "models", model, "versions", version, "infer"]:
                 _allow(request, "POST")
                 return self._infer(request, model, version)
+            case ["v2", "models", model, "truth"]:
+                _allow(request, "POST")
+                return self._truth(request, model)
             case path:
                 _allow(request, "GET", "HEAD")
                 return self._get(path)
@@ -119,7 +126,7 @@ class OpenInference:
             _count(self._host.routes[model], error)
             raise
         try:
-            inference = _read(request, active, began_ns, self._host.generation_line)
+            inference = _read(request, active, began_ns, self._host)
             inferred = active.infer(inference.inputs, inference.outputs)
         except EdgefleetError as error:
             _count(active, error)
@@ -129,6 +136,15 @@ class OpenInference:
         if isinstance(inferred, tuple):
             return _answer(active, inference, inferred)
         return self._infer_in_turn(active, inference, inferred, (request, model, version))
+
+    def _truth(self, request: Request, model: str) -> Reply:
+        """Compare labels of a local program with the answers, as ``/control/truth`` does."""
+        self._find(model, None)
+        truth = decode(request.body, Truth)
+        for place, label in enumerate(truth.labels):
+            if label.fault:
+                raise OperatorError("bad_request", label.fault, field=f"labels[{place}]")
+        return _json(self._host.answers.label(model, truth.labels))
 
     async def _infer_in_turn(
         self,
@@ -166,7 +182,7 @@ def _count(active: Release, error: EdgefleetError) -> None:
         active.stats.refuse(error, active.release)
 
 
-def _read(request: Request, active: Release, began_ns: int, generation_line: bytes) -> _Inference:
+def _read(request: Request, active: Release, began_ns: int, host: ModelHost) -> _Inference:
     encoding = request.headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise OperatorError(
@@ -191,7 +207,15 @@ def _read(request: Request, active: Release, began_ns: int, generation_line: byt
     names = tuple(name for name, _ in wanted)
     quality = active.wanted.quality
     outputs = names if quality is None or quality.output in names else (*names, quality.output)
-    return _Inference(began_ns, generation_line, request_id, inputs, wanted, outputs)
+    return _Inference(
+        began_ns,
+        host.generation_line,
+        host.answers,
+        request_id or host.answers.new_id(),
+        inputs,
+        wanted,
+        outputs,
+    )
 
 
 def _json_length(request: Request, size_bytes: int) -> int:
@@ -245,10 +269,12 @@ def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply
     except EdgefleetError as error:
         _count(active, error)
         raise
-    answer: dict[str, Any] = {"model_name": active.model, "model_version": active.release}
-    if inference.id is not None:
-        answer["id"] = inference.id
-    answer["outputs"] = outputs
+    answer: dict[str, Any] = {
+        "model_name": active.model,
+        "model_version": active.release,
+        "id": inference.id,
+        "outputs": outputs,
+    }
     head = encode(answer)
     quality = active.wanted.quality
     active.stats.succeeded(
@@ -257,6 +283,7 @@ def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply
     )
     if quality is not None:
         active.stats.scored(made[quality.output], quality.scores)
+        inference.answers.add(active.model, active.release, inference.id, made[quality.output])
     if not pieces:
         return Reply(200, head, lines=inference.generation_line)
     return Reply(

@@ -40,6 +40,9 @@ class Behaviour:
     latency_us: int = 600  # p95
     memory_mib: int = 40  # of the 64 that a fake variant may take
     accuracy: float | None = 0.95  # on the golden set; None: not reported
+    labelled: float = 0.0  # share of answers that get a label
+    labels_late_s: float = 0.0  # from the answer to its label
+    labelled_accuracy: float = 0.95  # share of the labelled answers that are correct
     drift: float = 0.0  # share of answers in a class without answers before
 
     def fate(self, device: str, release: str) -> Fate:

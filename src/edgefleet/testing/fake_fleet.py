@@ -16,6 +16,7 @@ from edgefleet.protocol.device import (
     Telemetry,
     digest,
 )
+from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
 from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL
@@ -23,6 +24,7 @@ from edgefleet.rollout import checkin
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.testing.behaviour import Behaviour, Fate
 from edgefleet.testing.fake_device import FakeDevice
+from edgefleet.testing.fake_labels import FakeLabels
 from edgefleet.testing.fake_telemetry import telemetry
 from edgefleet.testing.limits import OUTCOMES_PER_CHECKIN
 from edgefleet.testing.memory_hub import START, MemoryHub
@@ -67,6 +69,7 @@ class FakeFleet(MemoryHub):
         self._fates: dict[str, FateOf] = {}
         self._due: list[tuple[float, int]] = []  # (time of the next action, row)
         self._by_row: list[FakeDevice] = []
+        self._labels: dict[str, FakeLabels] = {}  # by device
         if isinstance(devices, int):
             devices = [FakeDevice(f"device-{number:04d}") for number in range(devices)]
         for device in devices:
@@ -218,7 +221,8 @@ class FakeFleet(MemoryHub):
             self.engine.fleet.set_protocol(row, device.protocol)
             return  # the hub refuses the check-in
         outcomes = tuple(self._measured(device, one) for one in device.spool[:OUTCOMES_PER_CHECKIN])
-        answered = self._exchange(row, self._check_in_of(device, outcomes, self._figures(device)))
+        sent = self._check_in_of(device, outcomes, self._figures(device))
+        answered = self._exchange(row, replace(sent, labels=self._label_report(device)))
         if device.answers_lost:
             return
         for outcome in outcomes:
@@ -289,6 +293,7 @@ class FakeFleet(MemoryHub):
         behaviour = self._behaviour[release]
         requests = round(self._interval_s * device.requests_s * behaviour.traffic)
         before, device.window = device.window or release, release
+        self._labels_of(device).answered(self.now, release, behaviour, requests)
         if not requests and before == release:
             return None
         return telemetry(
@@ -297,6 +302,12 @@ class FakeFleet(MemoryHub):
             requests,
             before=(before, self._behaviour[before]),
         )
+
+    def _labels_of(self, device: FakeDevice) -> FakeLabels:
+        return self._labels.setdefault(device.name, FakeLabels(device.name))
+
+    def _label_report(self, device: FakeDevice) -> LabelReport | None:
+        return self._labels_of(device).report(self.now, self.model)
 
     def _measured(self, device: FakeDevice, outcome: Outcome) -> Outcome:
         """The outcome; a confirmation with the golden accuracies of this release and the last."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from edgefleet.protocol.metrics import CHANGES, ChangeMetric, Direction, Unit
+from edgefleet.protocol.metrics import CHANGES, LABELLED_ACCURACY, ChangeMetric, Direction, Unit
 from edgefleet.protocol.operator import HistoryPoint, ModelView
 from edgefleet.protocol.rollout import RolloutView, Verdict
 from edgefleet.web.charts import Part, paired_bars, plain_bar, release_classes, stacked_bar
@@ -90,7 +90,21 @@ def metrics_of(rollout: RolloutView) -> tuple[Metric, ...]:
     canary, control = rollout.evidence.canary, rollout.evidence.control
     compared = (_compared(metric, rollout) for metric in CHANGES)
     requests = _metric("Requests", (canary.requests, control.requests, None), _count, "")
-    return (*(one for one in compared if one is not None), requests)
+    labelled = _labelled(rollout)
+    return (*(one for one in compared if one is not None), *labelled, requests)
+
+
+def _labelled(rollout: RolloutView) -> tuple[Metric, ...]:
+    """The accuracy by late labels, with the counts in its name. Empty without labels."""
+    found, metric = rollout.evidence.labels, LABELLED_ACCURACY
+    if found.is_empty:
+        return ()
+    canary = found.canary_correct / found.canary if found.canary else None
+    control = found.control_correct / found.control if found.control else None
+    known = control is not None and metric.is_on(rollout.gate)
+    limit = metric.limit_beside(control or 0.0, rollout.gate) if known else None
+    name = f"{metric.label} ({found.canary} and {found.control} labels)"
+    return (_metric(name, (canary, control, limit), share, "at least"),)
 
 
 def _compared(metric: ChangeMetric, rollout: RolloutView) -> Metric | None:

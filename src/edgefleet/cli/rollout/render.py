@@ -35,6 +35,7 @@ _OPTIONAL: Final = frozenset(
         "error rate",
         "silent",
         "bake",
+        "labelled",
         "taken back",
         "  by site",
     }
@@ -74,6 +75,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
             *((f"  {one.metric}", _difference(one)) for one in evidence.quality),
             ("canary", _cohort(evidence.canary)),
             ("control", _cohort(evidence.control)),
+            ("labelled", evidence.labels.text),
             ("bake", _bake(view)),
             *(_window(one) for one in (view.bake.shares if view.bake is not None else ())),
             ("failures", ", ".join(f"{name} {n}" for name, n in evidence.reasons.items())),

@@ -12,8 +12,10 @@ from edgefleet.hub.store.records import (
     StoredOutcome,
     StoredRelease,
     StoredStanding,
+    StoredTruth,
 )
 from edgefleet.protocol.device import Facts, ModelReport, Outcome, OutcomeKind, Phase
+from edgefleet.protocol.labels import Label, ModelTruth
 from edgefleet.protocol.operator import AuditEntry, TrustKey
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.rollout import Freeze
@@ -105,6 +107,14 @@ class Reader:
     def load_unquarantined(self) -> Iterator[tuple[int, str, int]]:
         """(device row, model, rollbacks) of each device that a person unquarantined."""
         yield from self._connection.execute("SELECT device, model, rollbacks FROM unquarantined")
+
+    def load_truth(self) -> Iterator[StoredTruth]:
+        """The labels that wait for their devices, oldest first."""
+        for number, row, model, label, at in self._connection.execute(
+            "SELECT number, device, model, label, at FROM truth ORDER BY number"
+        ):
+            read = msgspec.json.decode(label, type=Label)
+            yield StoredTruth(row, ModelTruth(number=number, model=model, label=read), at)
 
     def audit(self, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
         """At most ``limit`` entries of the audit log with ids below ``before``, newest first."""

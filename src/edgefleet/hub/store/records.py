@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgefleet.protocol.device import Facts, ModelReport, Outcome
+from edgefleet.protocol.labels import ModelTruth
 from edgefleet.protocol.release import Envelope
 
 
@@ -42,3 +43,12 @@ class StoredOutcome:
     row: int
     outcome: Outcome
     received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTruth:
+    """A label that waits for its device."""
+
+    row: int
+    truth: ModelTruth
+    at: float

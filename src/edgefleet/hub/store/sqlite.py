@@ -16,9 +16,10 @@ from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.hub.limits import LOCK_WAIT_S
 from edgefleet.hub.store.migrations import migrate, packaged
 from edgefleet.hub.store.reader import Reader, claim_labels
-from edgefleet.hub.store.records import StoredDevice, StoredRelease, StoredStanding
+from edgefleet.hub.store.records import StoredDevice, StoredRelease, StoredStanding, StoredTruth
 from edgefleet.hub.store.writer import Writer
 from edgefleet.protocol.device import Facts, ModelReport, Outcome
+from edgefleet.protocol.labels import Label, ModelTruth
 from edgefleet.protocol.operator import TrustKey
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.rollout.lifecycle.step import AuditLine
@@ -168,6 +169,40 @@ class SqliteStore:
             _audit(connection, [line], now)
 
         return self.writer.submit(job, committed)
+
+    def save_truth(
+        self,
+        row: int,
+        model: str,
+        labels: Sequence[Label],
+        *,
+        line: AuditLine,
+        now: float,
+        committed: Callable[[tuple[StoredTruth, ...]], None],
+    ) -> "asyncio.Future[tuple[StoredTruth, ...]]":
+        """Store labels for a device. The result has their numbers, which rise."""
+
+        def job(connection: sqlite3.Connection) -> tuple[StoredTruth, ...]:
+            stored: list[StoredTruth] = []
+            for label in labels:
+                number = connection.execute(
+                    "INSERT INTO truth (device, model, label, at) VALUES (?, ?, ?, ?)",
+                    (row, model, msgspec.json.encode(label).decode(), now),
+                ).lastrowid
+                truth = ModelTruth(number=number or 1, model=model, label=label)
+                stored.append(StoredTruth(row, truth, now))
+            _audit(connection, [line], now)
+            return tuple(stored)
+
+        return self.writer.submit(job, committed)
+
+    def remove_truth(self, row: int, number: int) -> "asyncio.Future[None]":
+        """Remove the labels of a device up to ``number``."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM truth WHERE device = ? AND number <= ?", (row, number))
+
+        return self.writer.submit(job)
 
     def save_claims(
         self,

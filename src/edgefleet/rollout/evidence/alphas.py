@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.protocol.metrics import CHANGES, LIMITS, Metric
+from edgefleet.protocol.metrics import CHANGES, LIMITS, ChangeMetric, Metric
 from edgefleet.protocol.rollout import GateSpec
 
 PROMISED: Final = 6.0
@@ -50,13 +50,20 @@ CHANGES_SHARE: Final = AlphaShare(
 BAKE: Final = AlphaShare(
     "bake", "request errors and latency by windows of time in the bake, divided between them", 0.2
 )
+LABELS: Final = AlphaShare(
+    "labels", "accuracy by late labels, in waves and bake, divided among rounds of devices", 0.1
+)
 HISTORY: Final = AlphaShare("history", "the limit of failures, where earlier releases lift it", 0.4)
 CUSTOM: Final = AlphaShare("custom", "a custom gate that returns an e-value", 0.1)
 
 SHARES: Final = (
-    FAILURES, LATE, ENDS, CLASSES, SILENCE, LIMITS_SHARE, CHANGES_SHARE, BAKE, HISTORY, CUSTOM,
+    FAILURES, LATE, ENDS, CLASSES, SILENCE, LIMITS_SHARE, CHANGES_SHARE, LABELS, BAKE, HISTORY,
+    CUSTOM,
 )  # fmt: skip
 """Every test, in the order in which the documentation names them."""
+
+
+_COMPARED: Final = tuple(metric for metric in CHANGES if not metric.of_labels)
 
 
 def limits_log_bar(spec: GateSpec) -> float:
@@ -66,7 +73,12 @@ def limits_log_bar(spec: GateSpec) -> float:
 
 def changes_log_bar(spec: GateSpec) -> float:
     """The log e-value at which one change against the control fails a release."""
-    return CHANGES_SHARE.log_bar(spec, _count_on(CHANGES, spec))
+    return CHANGES_SHARE.log_bar(spec, _count_on(_COMPARED, spec))
+
+
+def change_log_bar(metric: ChangeMetric, spec: GateSpec) -> float:
+    """The log e-value at which ``metric`` fails a release."""
+    return LABELS.log_bar(spec) if metric.of_labels else changes_log_bar(spec)
 
 
 def _count_on(metrics: Iterable[Metric], spec: GateSpec) -> int:

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Outcome, Scores, Telemetry
-from edgefleet.protocol.metrics import CHANGES, NEAR_ZERO
+from edgefleet.protocol.metrics import CHANGES, LABELLED_ACCURACY, NEAR_ZERO
 from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts, LimitPairs
 from edgefleet.rollout.evidence.device_limits import DeviceLimits, SwitchPairs
+from edgefleet.rollout.evidence.labels import Labels
 from edgefleet.rollout.evidence.neighbours import Neighbours
 from edgefleet.rollout.evidence.pairing import (
     Pair,
@@ -214,6 +215,7 @@ class Cohorts:
     _limits: DeviceLimits = field(default_factory=DeviceLimits)
     _control_limits: DeviceLimits = field(default_factory=DeviceLimits)
     _switched: SwitchPairs = field(default_factory=SwitchPairs)
+    labels: Labels = field(default_factory=Labels)
 
     def add_canary(
         self, row: int, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
@@ -276,22 +278,30 @@ class Cohorts:
 
     def stored_bets(self) -> tuple[StoredBet, ...]:
         """The bets that outcomes do not rebuild, to be stored."""
-        return (*stored(self._bets, _SCORED), *self.neighbours.stored())
+        return (*stored(self._bets, _SCORED), *self.neighbours.stored(), *self.labels.stored())
 
     def stored_pairs(self) -> dict[str, tuple[LimitPairs, ...]]:
         """The devices that were compared with the limits before and after their switch."""
         return self._switched.rounds()
 
     def resume(
-        self, bets: tuple[StoredBet, ...], pairs: dict[str, tuple[LimitPairs, ...]], gate: GateSpec
+        self,
+        bets: tuple[StoredBet, ...],
+        pairs: dict[str, tuple[LimitPairs, ...]],
+        gate: GateSpec,
+        *,
+        is_started: bool = True,
     ) -> None:
         """Continue stored bets and pairs. To be called before the first report."""
         self._switched = SwitchPairs(pairs)
+        self.labels = Labels(is_resumed=is_started)
         metrics = {metric.key: metric for metric in CHANGES}
         for found in bets:
             metric = metrics.get(found.metric)
             if metric is not None and found.model:
                 self.neighbours.resume(found, metric, gate)
+            elif metric is LABELLED_ACCURACY:
+                self.labels.resume(found, gate)
             elif metric is not None:
                 self._bets[metric.key] = continued(found, metric, gate)
 
@@ -304,6 +314,8 @@ class Cohorts:
                 found += filter(None, [difference(metric, bet)])
             elif metric.of_neighbours and self.neighbours.bets:
                 found += filter(None, [self.neighbours.difference(metric)])
+            elif metric.of_labels:
+                found += filter(None, [self.labels.difference()])
         return tuple(found)
 
     def limits(self, *, has_previous: bool) -> LimitCounts:

@@ -366,10 +366,13 @@ def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | Non
 def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
     requests = min(evidence.canary.requests, evidence.control.requests)
     measured = {found.metric: found for found in evidence.quality}
-    bar = alphas.changes_log_bar(spec)
     for metric in CHANGES:
         found = measured.get(metric.key)
-        if found is None or math.log(max(found.e_value, 1e-300)) < bar:
+        if found is None:
+            continue
+        if math.log(max(found.e_value, 1e-300)) < alphas.change_log_bar(metric, spec):
+            continue
+        if metric.of_labels and evidence.labels.is_shared:
             continue
         if metric.needs_requests and requests < spec.min_requests:
             continue
@@ -379,6 +382,8 @@ def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
             pairs=found.pairs,
             neighbour=found.neighbour,
         )
+        if metric.of_labels:
+            text += f" Accuracy: {evidence.labels.text}."
         return metric.reason, text + _cause_of(metric, evidence)
     return None
 

@@ -79,6 +79,10 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
         waits += _taken_back(active, fleet)
     if state.status in _WITH_BASELINE:
         waits += baseline_waits(state, sight.census.evidence)
+    labels = active.cohorts.labels.evidence()
+    if not labels.is_empty:
+        text = f"Labelled accuracy of release {state.spec.release}: {labels.text}."
+        waits.append(Wait(code=WaitCode.LABELS, text=text))
     if state.spec.again:
         text = second_chance(state.spec)
         waits.append(Wait(code=WaitCode.AGAIN, text=text, since=state.created_at))

@@ -171,6 +171,8 @@ class SimDevice:
                 self.disk.write(_POINTER, pointer_text(effect.slots))
             case do.RemoveSlot():
                 self.disk.remove(folder(effect.model, effect.slot))
+            case do.GiveTruth():
+                pass  # its facts say that it takes no labels, so the hub has none for it
             case do.SetTimer():
                 if self._timer:
                     self._timer.cancel()

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.agent.state import AgentState, InstalledRelease, SlotName
+from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.serving import LiveStats, ModelStatus, ServingStatus
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import telemetry as figures
+from edgefleet.sim.virtual.labelling import Labelled, Stint, noted, report
 from edgefleet.sim.virtual.scenario import MODELS, NEW, OLD_TRUTH, Span, Truth
 
 QUEUED: Final = 32  # requests that wait for a release; more are refused
@@ -20,10 +22,11 @@ _NEVER: Final = (math.inf, math.inf)
 
 
 class Traffic(NamedTuple):
-    """Times, as begin and end, at which the requests of all devices differ from the usual ones."""
+    """Times, as begin and end, at which the requests of all devices differ, and their labels."""
 
     outage: Span = _NEVER  # all requests fail
     pause: Span = _NEVER  # there are no requests
+    labelled: Labelled = Labelled()
 
 
 _Luck = TypeVar("_Luck", float, npt.NDArray[np.float64])
@@ -70,7 +73,8 @@ class ActiveDevice:
 
     __slots__ = (
         "bytes_s", "came", "life", "luck", "one_model", "parts", "pid", "pointer", "pushed_at",
-        "requests_s", "row", "rows", "served", "skew", "state", "stays", "stored", "timer_at",
+        "requests_s", "row", "rows", "served", "skew", "state", "stays", "stints",
+        "stored", "timer_at",
     )  # fmt: skip
 
     def __init__(self, rows: Rows, state: AgentState, luck: float) -> None:
@@ -93,6 +97,7 @@ class ActiveDevice:
         self.requests_s = 0.0
         self.bytes_s = 1.0
         self.came: dict[str, float] = {}  # by model: bytes of a broken download
+        self.stints: tuple[Stint, ...] = ()  # of its process, if its answers get labels
         self.stays = False  # sends telemetry all the time, and so never becomes idle
 
     def part(self, rows: tuple[Rows, ...]) -> "tuple[ActiveDevice, ...]":
@@ -146,12 +151,30 @@ class ActiveDevice:
         models = tuple(
             [self._model(model, one, now, truths, traffic) for model, one in self.served.items()]
         )
-        return ServingStatus(pid=self.pid, models=models)
+        return ServingStatus(
+            pid=self.pid, models=models, labels=self._labels(now, truths, traffic.labelled)
+        )
 
     def end_process(self) -> None:
         """The serving process ends, and with it all models."""
         self.served = {}
+        self.stints = ()
         self.pid += 1
+
+    def _labels(
+        self, now: float, truths: Mapping[str, Truth], labelled: Labelled
+    ) -> LabelReport | None:
+        """The counters of late labels, of a device that sends telemetry all the time."""
+        if not self.stays or not labelled.share:
+            return None
+        for model, one in self.served.items():
+            if one.installed is not None:
+                release = one.installed.release
+                own = figures.truth_of(release, truths.get(model, OLD_TRUTH))
+                requests_s = self.requests_s * own.requests
+                stint = Stint(model, release, own.labelled_accuracy, requests_s, one.since, now)
+                self.stints = noted(self.stints, stint)
+        return report(self.stints, labelled, now, epoch=self.pid, row=self.row, luck=self.luck)
 
     def _model(
         self, model: str, one: Served, now: float, truths: Mapping[str, Truth], traffic: Traffic

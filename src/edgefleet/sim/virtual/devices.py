@@ -72,6 +72,7 @@ class Devices:
             do.StopServing: self._processes.stop,
             do.Probe: self._processes.probe,
             do.MovePointer: self._processes.move_pointer,
+            do.GiveTruth: lambda _live, _effect: None,  # its facts say that it takes no labels
             do.SetTimer: self._set_timer,
         }
 

@@ -15,6 +15,7 @@ from edgefleet.sim.virtual.active_device import ActiveDevice, Traffic
 from edgefleet.sim.virtual.device_faults import DeviceFaults
 from edgefleet.sim.virtual.event_queue import HAPPENED, TIMER, EventQueue
 from edgefleet.sim.virtual.hub import SimHub
+from edgefleet.sim.virtual.labelling import Labelled
 from edgefleet.sim.virtual.scenario import NEW, OLD, Scenario
 
 NOTHING: Final = 0  # in ``serving``
@@ -54,6 +55,7 @@ class Environment:
         self.traffic = Traffic(
             outage=(down_at, down_at + faults.outage_s),
             pause=(quiet_at, quiet_at + faults.no_traffic_s),
+            labelled=Labelled(scenario.fleet.labelled, scenario.fleet.labels_late_s),
         )
         self.serving: dict[str, npt.NDArray[np.uint8]] = {  # by model and row, the true state
             model: np.zeros(facts.count, np.uint8) for model in scenario.models

@@ -55,6 +55,7 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requests: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.0  # relative to the fleet's rate
     wears: Share = 0.0  # share of requests that fail ``wears_after_s`` after the activation
     wears_after_s: Seconds = 21_600.0
+    labelled_accuracy: Share = 0.95  # share of the labelled answers that are correct
     drift: Share = 0.0  # share of answers in a class that the old release never gives
     size_bytes: Annotated[int, Meta(gt=0)] = 2_000_000
     previous: "Truth | None" = None  # None: a release with the defaults
@@ -134,6 +135,8 @@ class Population(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timezones: tuple[str, ...] = ()  # values of the devices' label ``timezone``, in turn
     bytes_s: Annotated[float, Meta(gt=0.0)] = 1_000_000.0
     requests_s: Annotated[float, Meta(ge=0.0)] = 1.0  # inference requests per second and device
+    labelled: Share = 0.0  # share of the panel's answers that get a label later
+    labels_late_s: Seconds = 0.0  # from the answer to its label
     groups: tuple[Group, ...] = ()  # replaces profiles, sites and time zones
     apart: bool = False  # step equal devices one by one
     panel: Annotated[int, Meta(ge=0, le=10_000)] = 200  # devices that send telemetry all the time

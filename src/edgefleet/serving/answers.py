@@ -1,0 +1,168 @@
+"""The recent answers of each model, so that labels that come later find theirs.
+
+A bounded ring for each model, 22 bytes an answer. An answer is reduced to what the truth is
+compared with: the top class of each item. A label counts for the release that gave the answer,
+whichever release is active now, and an answer takes its first label only. So labels may arrive
+late, twice, or by two ways.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet.base.limits import MODELS_PER_DEVICE
+from edgefleet.protocol.labels import (
+    LABEL_RELEASES,
+    Label,
+    Labelled,
+    LabelReport,
+    ModelLabels,
+    ReleaseLabels,
+)
+from edgefleet.serving.limits import ANSWERS_KEPT, RELEASES_REMEMBERED
+from edgefleet.serving.runtime import Tensor
+
+Places = npt.NDArray[np.intp]
+
+
+class _Ring:
+    """The recent answers of one model, and the counts of its labels."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._next = 0  # number of the next answer
+        self._ids = np.zeros(size, np.int64)  # hashes of the ids
+        self._times = np.zeros(size, np.float64)
+        self._answers = np.zeros(size, np.int32)
+        self._releases = np.zeros(size, np.uint8)  # indices of ``_names``
+        self._labelled = np.zeros(size, np.bool_)
+        self._names: list[str] = []
+        self._counts: dict[str, list[int]] = {}  # release -> labelled and correct answers
+        self._unmatched = 0
+
+    def add(self, release: str, request_id: str, now: float, answers: Sequence[int]) -> None:
+        if release not in self._names:
+            self._remember(release)
+        number = self._names.index(release)
+        key = hash(request_id)
+        for answer in answers:
+            place = self._next % self._size
+            self._next += 1
+            self._ids[place] = key
+            self._times[place] = now
+            self._answers[place] = answer
+            self._releases[place] = number
+            self._labelled[place] = False
+
+    def label(self, label: Label) -> Labelled:
+        places = self._find(label)
+        truths = label.truth if isinstance(label.truth, tuple) else (label.truth,)
+        if label.id:
+            one_request = len(places) and self._times[places[0]] == self._times[places[-1]]
+            if not one_request or len(truths) != len(places):
+                places = places[:0]
+        else:
+            truths *= len(places)
+        if not len(places):
+            self._unmatched += 1
+            return Labelled(unmatched=1)
+        fresh = correct = 0
+        for place, truth in zip(places.tolist(), truths, strict=True):
+            if self._labelled[place]:
+                continue
+            self._labelled[place] = True
+            is_correct = int(self._answers[place]) == truth
+            counts = self._counts_of(self._names[self._releases[place]])
+            counts[0] += 1
+            counts[1] += is_correct
+            fresh += 1
+            correct += is_correct
+        return Labelled(labelled=fresh, correct=correct, repeated=len(places) - fresh)
+
+    def report(self, model: str) -> ModelLabels:
+        return ModelLabels(
+            model=model,
+            unmatched=self._unmatched,
+            releases=tuple(
+                ReleaseLabels(release=release, labelled=labelled, correct=correct)
+                for release, (labelled, correct) in self._counts.items()
+            ),
+        )
+
+    def _find(self, label: Label) -> Places:
+        """The places of the answers that the label names, oldest first."""
+        if label.id:
+            found = self._ids == hash(label.id)
+        else:
+            found = (self._times >= (label.since or 0.0)) & (self._times <= (label.until or 0.0))
+        found[self._next :] = False  # never filled
+        places = np.flatnonzero(found)
+        start = self._next % self._size if self._next > self._size else 0
+        return np.concatenate([places[places >= start], places[places < start]])
+
+    def _remember(self, release: str) -> None:
+        """Give the release an index. Forget all answers if the indices are used up."""
+        if len(self._names) == RELEASES_REMEMBERED:
+            self._names.clear()
+            self._next = 0
+        self._names.append(release)
+
+    def _counts_of(self, release: str) -> list[int]:
+        if release not in self._counts and len(self._counts) == LABEL_RELEASES:
+            del self._counts[next(iter(self._counts))]
+        return self._counts.setdefault(release, [0, 0])
+
+
+class Answers:
+    """The recent answers of all models of this process, and the counts of their labels."""
+
+    def __init__(self, size: int = ANSWERS_KEPT) -> None:
+        self._size = size
+        self._epoch = time.time_ns() >> 10 & ((1 << 53) - 1) or 1
+        self._rings: dict[str, _Ring] = {}
+        self._prefix = os.urandom(6).hex()
+        self._made = 0
+
+    def new_id(self) -> str:
+        """An id for a request without one. No other process makes the same."""
+        self._made += 1
+        return f"{self._prefix}-{self._made}"
+
+    def add(self, model: str, release: str, request_id: str, scores: Tensor) -> None:
+        """Remember an answer. ``scores`` have the shape (batch, classes)."""
+        if not scores.size:
+            return
+        ring = self._rings.get(model)
+        if ring is None:
+            ring = self._new_ring(model)
+        items = scores.size // scores.shape[-1]
+        tops = scores.reshape(items, -1).argmax(axis=1).tolist()
+        ring.add(release, request_id, time.time(), tops)
+
+    def label(self, model: str, labels: Iterable[Label]) -> Labelled:
+        """Compare labels with the answers. Labels of a model without answers are unmatched."""
+        ring = self._rings.get(model)
+        if ring is None:
+            ring = self._new_ring(model)
+        results = [ring.label(label) for label in labels]
+        return Labelled(
+            labelled=sum(one.labelled for one in results),
+            correct=sum(one.correct for one in results),
+            repeated=sum(one.repeated for one in results),
+            unmatched=sum(one.unmatched for one in results),
+        )
+
+    def report(self) -> LabelReport | None:
+        """The counters. None without labels."""
+        models = [ring.report(model) for model, ring in self._rings.items()]
+        found = tuple(one for one in models if one.releases or one.unmatched)
+        return LabelReport(epoch=self._epoch, models=found) if found else None
+
+    def _new_ring(self, model: str) -> _Ring:
+        if len(self._rings) == MODELS_PER_DEVICE:
+            del self._rings[next(iter(self._rings))]
+        ring = self._rings[model] = _Ring(self._size)
+        return ring
