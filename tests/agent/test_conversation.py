@@ -227,7 +227,7 @@ def test_confidence_below_the_incumbents_fails_the_trial() -> None:
     to_watching(device, "3")
     look(device, serving("3", requests=9, confidence_sum=4.5, confidence_count=9))
     assert device.stage is Stage.WATCHING, "nine requests are too few to judge"
-    look(device, serving("3", requests=20, confidence_sum=10.0, confidence_count=20))
+    look(device, serving("3", requests=120, confidence_sum=48.0, confidence_count=120))
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "confidence_drop")]
 
 

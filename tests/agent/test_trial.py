@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from edgefleet.agent import error_rate, limits, load, trial
 from edgefleet.agent.state import (
     Attempt,
+    Incumbent,
     Load,
     LoadMark,
     Mark,
@@ -38,7 +39,9 @@ ATTEMPT = Attempt(
     max_attempts=2,
     slot="b",
     leaving="1",
-    incumbent_confidence=0.9,
+    incumbent=Incumbent(
+        release="1", requests=500, errors=5, confidence_sum=450.0, confidence_count=500
+    ),
 )
 BEGUN = trial.begin(ATTEMPT, serving("2"), 0.0)
 
@@ -160,11 +163,13 @@ def test_a_release_of_which_three_percent_of_the_requests_fail_passes_its_trials
 
 def test_confidence_is_that_of_the_trial_against_the_incumbents() -> None:
     begun = trial.begin(ATTEMPT, serving("2", confidence_sum=50.0, confidence_count=50), 0.0)
-    few = serving("2", confidence_sum=50.0 + 9.5, confidence_count=69)
+    few = serving("2", confidence_sum=50.0, confidence_count=69)
     assert isinstance(judge(few, 1.0, begun), Watching)
-    low = serving("2", confidence_sum=50.0 + 20 * 0.79, confidence_count=70)
+    low = serving("2", confidence_sum=50.0 + 100 * 0.5, confidence_count=150)
     assert reason(judge(low, 1.0, begun)) is Reason.CONFIDENCE
-    near = serving("2", confidence_sum=50.0 + 20 * 0.81, confidence_count=70)
+    chance = serving("2", confidence_sum=50.0 + 20 * 0.75, confidence_count=70)
+    assert isinstance(judge(chance, 1.0, begun), Watching), "twenty scores vary so much"
+    near = serving("2", confidence_sum=50.0 + 50_000 * 0.81, confidence_count=50_050)
     assert isinstance(judge(near, 1.0, begun), Watching)
 
 

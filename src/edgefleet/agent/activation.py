@@ -23,6 +23,7 @@ from edgefleet.agent.effect import (
 from edgefleet.agent.event import Activated, ActivationFailed, ServingProbed
 from edgefleet.agent.state import (
     Ended,
+    Incumbent,
     InstalledRelease,
     ModelState,
     Neighbour,
@@ -129,7 +130,7 @@ def start_trial(context: StepContext) -> None:
     """Activate the admitted release."""
     context.device.forgettable(switch_failures=0)
     context.move(Signal.ADMITTED)
-    context.change_attempt(tries=1, incumbent_confidence=_incumbent_confidence(context))
+    context.change_attempt(tries=1, incumbent=_incumbent(context))
     request_apply(context.device)
 
 
@@ -281,19 +282,12 @@ def plan_probe(device: DeviceContext) -> None:
             device.forgettable(probe_at=at)
 
 
-def _incumbent_confidence(context: StepContext) -> float | None:
-    """Mean top score of the active release. None with too few scores."""
+def _incumbent(context: StepContext) -> Incumbent | None:
+    """The last requests to the active release. None with too few."""
     installed = active_release(context.state)
-    status = model_status(context.device.soft.serving, context.model)
-    candidate = context.attempt.installed
-    if installed is None or status is None or candidate is None:
+    if installed is None:
         return None
-    if status.release != installed.release:
-        return None
-    count = status.stats.confidence_count
-    if count < max(1, candidate.quality.min_requests):
-        return None
-    return status.stats.confidence_sum / count
+    return window.incumbent(context.soft.windows, installed.release)
 
 
 def _count_served(device: DeviceContext, status: ServingStatus) -> None:

@@ -1,6 +1,6 @@
-"""The test of a trial on its failed requests, which may be taken after every request.
+"""The test of a trial on its failed, or its refused, requests against the limit of the device.
 
-The e-value of ``errors`` of ``requests`` against a rate of at most MAX_ERROR_RATIO (p) is the
+It may be taken after every request. The e-value of ``errors`` of ``requests`` against a rate of at most MAX_ERROR_RATIO (p) is the
 likelihood ratio of a mixture of higher rates to p:
 
     E = mean over q of (q / p)^errors * ((1 - q) / (1 - p))^(requests - errors)
@@ -9,7 +9,7 @@ At a rate of at most p it is ever above 1 / alpha with a probability of at most 
 often a trial is probed (Ville; Robbins 1970). So a release of which 3 % of the requests fail, as
 before, does not fail its trials by chance. A release of which all requests fail needs
 ERROR_MIN_REQUESTS, and one of which 30 % fail about 26. Smaller rates are left to the gate of the
-hub, which has many devices.
+hub, which has many devices. ``two_samples`` compares with the previous release.
 """
 
 import math

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
-from edgefleet.agent.state import Mark, QualityWindow, Windows
+from edgefleet.agent.state import Incumbent, Mark, QualityWindow, Windows
 from edgefleet.agent.telemetry import growth
 from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.bins import upper_edge_us
@@ -46,8 +46,8 @@ def advance(
     is_warm = not filling.warm_until
     if filling.warm_until and now >= filling.warm_until:
         filling = replace(filling, warm_until=0.0)
-    if grown.requests:
-        if is_warm and not filling.timed:
+    if grown.requests or grown.refused:
+        if is_warm and grown.requests and not filling.timed:
             filling = replace(filling, since=now)
         filling = _add(filling, grown, status.stats, is_warm=is_warm)
     ended = replace(filling, until=now)
@@ -55,13 +55,17 @@ def advance(
     if grown.requests and _is_full(filling, now):
         scores = None if full is None else compare(full, ended)
         return Windows(filling=following, full=ended, scores=_to_report(windows.scores, scores))
-    if full is not None and _has_dried_up(full, ended):
+    if full is not None and (_has_dried_up(full, ended) or _is_refused(ended)):
         # The requests are too few for other scores and for the baseline of the next window.
+        after = _refusal_rate(ended)
         scores = Scores(
             from_release=full.release,
             to_release=ended.release,
             requests=ended.requests,
             request_rate_change=_rate_change(full, ended),
+            refusal_rate_delta=_change(_refusal_rate(full), after),
+            refusal_rate=after,
+            asked=_asked(full, ended),
         )
         return Windows(filling=following, scores=_to_report(windows.scores, scores))
     return replace(windows, filling=filling, full=full)
@@ -104,6 +108,7 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
     """The differences between the window ``after`` and the window ``before``."""
     old_us, new_us = _p95_us(before), _p95_us(after)
     old, new = _confidence(before), _confidence(after)
+    refusals = _refusal_rate(after)
     return Scores(
         from_release=before.release,
         to_release=after.release,
@@ -117,7 +122,24 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
         switched=after.switched,
         latency_us_p95=round(new_us) if new_us > 0 else None,
         error_rate=min(1.0, after.errors / after.requests),
+        refusal_rate_delta=_change(_refusal_rate(before), refusals),
+        refusal_rate=refusals,
+        asked=_asked(before, after),
     )
+
+
+def incumbent(windows: Windows, release: str) -> Incumbent | None:
+    """The last requests to ``release``. None if they are too few to compare with them."""
+    mine = [one for one in (windows.full, windows.filling) if one and one.release == release]
+    found = Incumbent(
+        release=release,
+        requests=sum(one.requests for one in mine),
+        errors=sum(one.errors for one in mine),
+        refused=sum(one.refused for one in mine),
+        confidence_sum=sum(one.confidence_sum for one in mine),
+        confidence_count=sum(one.confidence_count for one in mine),
+    )
+    return found if found.requests + found.refused >= limits.WINDOW_LEAST_REQUESTS else None
 
 
 def _to_report(waiting: Scores | None, new: Scores | None) -> Scores | None:
@@ -152,6 +174,28 @@ def _has_dried_up(before: QualityWindow, window: QualityWindow) -> bool:
     )
 
 
+def _is_refused(window: QualityWindow) -> bool:
+    """True if a window that should be full has refused requests instead."""
+    return (
+        window.refused >= limits.WINDOW_LEAST_REQUESTS
+        and window.timed < limits.WINDOW_LEAST_REQUESTS
+        and window.until - window.opened >= limits.WINDOW_S
+    )
+
+
+def _refusal_rate(window: QualityWindow) -> float | None:
+    asked = window.requests + window.refused
+    return window.refused / asked if asked else None
+
+
+def _asked(before: QualityWindow, after: QualityWindow) -> int:
+    return min(before.requests + before.refused, after.requests + after.refused)
+
+
+def _change(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
 def _rate_change(before: QualityWindow, after: QualityWindow) -> float | None:
     """The change of requests per second as a share of the larger rate, -1 to 1.
 
@@ -184,6 +228,7 @@ def _add(
         requests=window.requests + grown.requests,
         timed=window.timed + grown.requests if is_warm else window.timed,
         errors=window.errors + grown.errors,
+        refused=window.refused + grown.refused,
         confidence_sum=window.confidence_sum + grown.confidence_sum,
         confidence_count=window.confidence_count + grown.confidence_count,
         latency_us_p95=stats.latency_us_p95 if is_warm else window.latency_us_p95,

@@ -63,6 +63,17 @@ class Slot(Wire, frozen=True, kw_only=True):
     leftover: bool = False  # may have files of a cancelled attempt; removed if the disk needs room
 
 
+class Incumbent(Wire, frozen=True, kw_only=True):
+    """The last requests to the previous release on this device before a trial."""
+
+    release: str
+    requests: int = 0
+    errors: int = 0
+    refused: int = 0
+    confidence_sum: float = 0.0
+    confidence_count: int = 0
+
+
 class Attempt(Wire, frozen=True, kw_only=True):
     """An offer of one model in progress. ``number`` is unique on the device."""
 
@@ -82,7 +93,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
     switched: bool = False  # the serving process may serve the release
     deferred: bool = False  # a deferral was reported to the hub
     recalled: bool = False  # the hub rolled the release back during its trial
-    incumbent_confidence: float | None = None  # mean top score of the previous release
+    incumbent: Incumbent | None = None  # None: too few requests before the trial
 
 
 class Ended(Wire, frozen=True, kw_only=True):
@@ -130,6 +141,7 @@ class QualityWindow(Wire, frozen=True, kw_only=True):
     early: int = 0
     requests: int = 0
     errors: int = 0
+    refused: int = 0  # before the model ran; in no other figure
     confidence_sum: float = 0.0
     confidence_count: int = 0
     latency_us_p95: int = 0  # as serving says it, for one that keeps no sketches

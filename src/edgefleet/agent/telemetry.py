@@ -1,8 +1,12 @@
-"""Telemetry: the requests served since the last acknowledged check-in, by release.
+"""Telemetry: the requests since the last acknowledged check-in, by release.
+
+Requests that a release refused are reported also if it served none.
 
 The counters of the serving process start at 0 after every activation and every restart. A mark
 stores the last reading, and only the growth since the mark is added.
 """
+
+from collections.abc import Mapping
 
 from edgefleet.agent import limits
 from edgefleet.agent import sketch_math as bins
@@ -21,7 +25,7 @@ def fold(
     """
     stats = status.stats
     new = Mark(pid=pid, model=status.model, release=status.release, stats=stats)
-    if grown.requests == 0 and grown.confidence_count == 0:
+    if grown.requests == 0 and grown.confidence_count == 0 and grown.refused == 0:
         return tallies, new
     kept = [tally for tally in tallies if tally.release != status.release]
     old = next((tally for tally in tallies if tally.release == status.release), None)
@@ -36,6 +40,9 @@ def fold(
             latency_us_p95=stats.latency_us_p95,
             memory_mib=stats.memory_mib,
             sketches=_more(old, grown.sketches),
+            refused=grown.refused + (old.refused if old else 0),
+            refusals=_sum(old.refusals if old else {}, grown.refusals),
+            refusal_example=grown.refusal_example or (old.refusal_example if old else ""),
         )
     )
     return tuple(kept[-limits.TALLIES :]), new
@@ -47,17 +54,19 @@ def subtract(tallies: tuple[Telemetry, ...], sent: Telemetry) -> tuple[Telemetry
     for tally in tallies:
         if tally.release != sent.release:
             left.append(tally)
-        elif tally.requests > sent.requests:
+        elif tally.asked > sent.asked:
             left.append(
                 replace(
                     tally,
-                    requests=tally.requests - sent.requests,
+                    requests=max(0, tally.requests - sent.requests),
                     errors=max(0, tally.errors - sent.errors),
                     confidence_sum=max(0.0, tally.confidence_sum - sent.confidence_sum),
                     confidence_count=max(0, tally.confidence_count - sent.confidence_count),
                     sketches=None
                     if tally.sketches is None
                     else bins.minus(tally.sketches, sent.sketches or Sketches()),
+                    refused=max(0, tally.refused - sent.refused),
+                    refusals=_less(tally.refusals, sent.refusals),
                 )
             )
     return tuple(left)
@@ -70,6 +79,7 @@ def growth(mark: Mark | None, pid: int, status: ModelStatus) -> LiveStats:
         mark is None
         or (mark.pid, mark.model, mark.release) != (pid, status.model, status.release)
         or stats.requests < mark.stats.requests
+        or stats.refused < mark.stats.refused
         or stats.confidence_count < mark.stats.confidence_count
     ):
         return stats
@@ -79,7 +89,19 @@ def growth(mark: Mark | None, pid: int, status: ModelStatus) -> LiveStats:
         confidence_sum=max(0.0, stats.confidence_sum - mark.stats.confidence_sum),
         confidence_count=stats.confidence_count - mark.stats.confidence_count,
         sketches=bins.minus(stats.sketches, mark.stats.sketches),
+        refused=stats.refused - mark.stats.refused,
+        refusals=_less(stats.refusals, mark.stats.refusals),
+        refusal_example=stats.refusal_example,
     )
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {kind: one.get(kind, 0) + other.get(kind, 0) for kind in sorted({*one, *other})}
+
+
+def _less(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    left = {kind: count - other.get(kind, 0) for kind, count in one.items()}
+    return {kind: count for kind, count in left.items() if count > 0}
 
 
 def _more(old: Telemetry | None, sketches: Sketches) -> Sketches | None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.agent import error_rate, limits, load
+from edgefleet.agent import error_rate, limits, load, two_samples
 from edgefleet.agent import quality_window as window
 from edgefleet.agent.state import Attempt, LoadMark, Mark, Neighbour, Watch
 from edgefleet.agent.typed_replace import replace
@@ -83,8 +83,9 @@ def judge(
     """Judge one probe of the serving process.
 
     The release is Sick if its worker ended; if the process answers MISSED_PROBES times in a row
-    without it; if its error ratio is above MAX_ERROR_RATIO (see ``error_rate``); or if its mean top
-    score is below that of the previous release on this device by more than
+    without it; if more than MAX_ERROR_RATIO of its requests fail, or are refused before it ran (see
+    ``error_rate``), and more than of the last requests to the previous release on this device (see
+    ``two_samples``); or if its mean top score is below that of the previous release by more than
     ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both
     releases. It is also Sick if another model on the device has more errors or far higher latencies
     than before the trial, and the CPU that the release uses is the cause.
@@ -106,7 +107,12 @@ def judge(
                 Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
             )
         return Watching(replace(watch, missed=missed, healthy_since=now))
-    if sick := _errors(watch, mine) or _confidence(attempt, quality, watch, mine):
+    sick = (
+        _errors(attempt, watch, mine)
+        or _refusals(attempt, watch, mine)
+        or _confidence(attempt, quality, watch, mine)
+    )
+    if sick is not None:
         return sick
     harmed = None if status is None else _neighbours(watch, status)
     if harmed is not None and status is not None and load.blames(watch, status, now):
@@ -129,32 +135,80 @@ def _never_healthy(attempt: Attempt, watch: Watch, now: float) -> Sick | None:
     return None
 
 
-def _errors(watch: Watch, status: ModelStatus) -> Sick | None:
+def _errors(attempt: Attempt, watch: Watch, status: ModelStatus) -> Sick | None:
     requests = status.stats.requests - watch.start.stats.requests
     errors = status.stats.errors - watch.start.stats.errors
-    if error_rate.is_too_high(errors, requests):
-        return Sick(
-            Reason.ERRORS,
-            f"{errors} of {requests} requests failed; {limits.MAX_ERROR_RATIO:.0%} are allowed.",
-        )
-    return None
+    known = attempt.incumbent
+    before = (known.errors, known.requests) if known else None
+    if not _is_worse((errors, requests), before):
+        return None
+    return Sick(
+        Reason.ERRORS,
+        f"{errors} of {requests} requests failed; {limits.MAX_ERROR_RATIO:.0%} are allowed."
+        f"{_before(attempt, before)}",
+    )
+
+
+def _refusals(attempt: Attempt, watch: Watch, status: ModelStatus) -> Sick | None:
+    """The requests that do not reach the model, although they reached the previous release."""
+    stats, start = status.stats, watch.start.stats
+    refused = stats.refused - start.refused
+    asked = refused + stats.requests - start.requests
+    known = attempt.incumbent
+    before = (known.refused, known.refused + known.requests) if known else None
+    if not _is_worse((refused, asked), before):
+        return None
+    kinds = {kind: count - start.refusals.get(kind, 0) for kind, count in stats.refusals.items()}
+    most = max(sorted(kinds), key=lambda kind: kinds[kind], default="")
+    kind = f" ({most} {kinds[most]})" if most else ""
+    example = f": {stats.refusal_example}" if stats.refusal_example else ""
+    return Sick(
+        Reason.REFUSALS,
+        f"{refused} of {asked} requests were refused before the model ran{kind}{example}; "
+        f"{limits.MAX_ERROR_RATIO:.0%} are allowed.{_before(attempt, before)}",
+    )
+
+
+def _is_worse(now: tuple[int, int], before: tuple[int, int] | None) -> bool:
+    """True if more than the limit are bad, and more than before the trial, if that is known.
+
+    Each of the two tests errs with a probability of at most ERROR_ALPHA, so a release that is
+    within the limit, or no worse than the one before, fails its trial so rarely by chance.
+    """
+    if not error_rate.is_too_high(*now):
+        return False
+    if before is None or not before[1]:
+        return True
+    return two_samples.log_evidence(before, now) >= -math.log(limits.ERROR_ALPHA)
+
+
+def _before(attempt: Attempt, before: tuple[int, int] | None) -> str:
+    if before is None or attempt.incumbent is None:
+        return ""
+    return f" Of release {attempt.incumbent.release}: {before[0]} of {before[1]}."
 
 
 def _confidence(
     attempt: Attempt, quality: Quality, watch: Watch, status: ModelStatus
 ) -> Sick | None:
-    before = attempt.incumbent_confidence
+    known, least = attempt.incumbent, max(1, quality.min_requests)
     count = status.stats.confidence_count - watch.start.stats.confidence_count
-    if before is None or count < quality.min_requests or count <= 0:
+    if known is None or known.confidence_count < least or count < least:
         return None
-    mean = (status.stats.confidence_sum - watch.start.stats.confidence_sum) / count
-    if mean < before - quality.max_confidence_drop:
-        return Sick(
-            Reason.CONFIDENCE,
-            f"Mean confidence fell from {before:.3f} to {mean:.3f} over {count} scores "
-            f"(limit {before - quality.max_confidence_drop:.3f}).",
-        )
-    return None
+    total = status.stats.confidence_sum - watch.start.stats.confidence_sum
+    evidence = two_samples.log_evidence(
+        (known.confidence_count - known.confidence_sum, known.confidence_count),
+        (count - total, count),
+        margin=quality.max_confidence_drop,
+    )
+    if evidence < -math.log(limits.ERROR_ALPHA):
+        return None
+    before, mean = known.confidence_sum / known.confidence_count, total / count
+    return Sick(
+        Reason.CONFIDENCE,
+        f"Mean confidence fell from {before:.3f} to {mean:.3f} over {count} scores "
+        f"(limit {before - quality.max_confidence_drop:.3f}).",
+    )
 
 
 def _neighbours(watch: Watch, status: ServingStatus) -> Sick | None:

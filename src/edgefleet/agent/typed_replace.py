@@ -14,6 +14,7 @@ from edgefleet.agent.state import (
     Attempt,
     Crashes,
     Ended,
+    Incumbent,
     InstalledRelease,
     Load,
     LoadMark,
@@ -132,7 +133,7 @@ class AttemptChanges(TypedDict, total=False):
     switched: bool
     deferred: bool
     recalled: bool
-    incumbent_confidence: float | None
+    incumbent: Incumbent | None
 
 
 class SlotChanges(TypedDict, total=False):
@@ -178,6 +179,7 @@ class QualityChanges(TypedDict, total=False):
     early: int
     requests: int
     errors: int
+    refused: int
     confidence_sum: float
     confidence_count: int
     latency_us_p95: int
@@ -225,6 +227,9 @@ class TelemetryChanges(TypedDict, total=False):
     memory_mib: int
     sketches: Sketches | None
     scores: Scores | None
+    refused: int
+    refusals: dict[str, int]
+    refusal_example: str
     model: str | None
 
 

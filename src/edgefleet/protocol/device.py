@@ -21,6 +21,25 @@ Token = Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")]  # valid in a header
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
+class Refusal(StrEnum):
+    """Why a request was refused before the model ran: stable codes."""
+
+    UNKNOWN_INPUT = "unknown_input"
+    MISSING_INPUT = "missing_input"
+    UNKNOWN_OUTPUT = "unknown_output"
+    SHAPE = "shape"
+    DATATYPE = "datatype"
+    VERSION = "version"  # the request names a release that is not active
+    MALFORMED = "malformed"  # the body has no such tensors
+    QUEUE_FULL = "queue_full"
+    TIMEOUT = "timeout"
+
+
+REFUSAL_CHARS: Final = 200
+Refusals = Annotated[dict[Annotated[str, Meta(max_length=32)], Count], Meta(max_length=16)]
+"""Refused requests by ``Refusal``, or by a code of a newer agent."""
+
+
 class IsolationReason(StrEnum):
     """Why a confirmed release runs in a process of its own: stable codes."""
 
@@ -129,6 +148,7 @@ class Reason(StrEnum):
     LOAD = "load_failed"
     CRASH = "serving_crashed"
     ERRORS = "inference_errors"
+    REFUSALS = "requests_refused"  # before the model ran, and the previous release ran on them
     CONFIDENCE = "confidence_drop"
     INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
@@ -178,14 +198,18 @@ class Scores(Wire, frozen=True, kw_only=True):
     request_rate_change: Annotated[float, Meta(ge=-1, le=1)] | None = None  # of the larger rate
     latency_us_p95: Count | None = None  # of the last window
     error_rate: Share | None = None  # of the last window
+    refusal_rate_delta: Annotated[float, Meta(ge=-1, le=1)] | None = None
+    refusal_rate: Share | None = None  # of the last window
+    asked: Count = 0  # requests and refused ones, in the window with fewer
     switched: Switch | None = None
 
 
-class Telemetry(Wire, frozen=True, kw_only=True):
+class Telemetry(Wire, frozen=True, kw_only=True, omit_defaults=True):
     """Serving figures of one release since the last acknowledged check-in.
 
-    ``model`` is None from an agent of protocol 2, which has one model. Old agents send no
-    ``sketches`` and no ``scores``. ``latency_us_p95`` is that since the release was loaded, its
+    ``requests`` reached the model, ``refused`` did not; ``refusal_example`` says in words how a
+    request and the release differ. ``model`` is None from an agent of protocol 2, which has one
+    model. Old agents send no ``sketches``, no ``scores`` and no refusals. ``latency_us_p95`` is that since the release was loaded, its
     warm-up included.
     """
 
@@ -199,7 +223,15 @@ class Telemetry(Wire, frozen=True, kw_only=True):
     memory_mib: Count
     sketches: Sketches | None = None
     scores: Scores | None = None
+    refused: Count = 0
+    refusals: Refusals = msgspec.field(default_factory=dict)
+    refusal_example: Annotated[str, Meta(max_length=REFUSAL_CHARS)] = ""
     model: Name | None = None
+
+    @property
+    def asked(self) -> int:
+        """Requests, with those that were refused before the model ran."""
+        return self.requests + self.refused
 
 
 class Phase(StrEnum):

@@ -16,6 +16,10 @@ from edgefleet.protocol.device import Outcome, Reason, Scores, Telemetry
 from edgefleet.protocol.wire import Wire
 
 
+NEAR_ZERO: Final = 0.95
+"""A fall of the requests by this share is a fall to near zero: the clients have left."""
+
+
 class Bounds(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits of a plan, one for each bound of the table. A plan may omit each of them."""
 
@@ -24,6 +28,7 @@ class Bounds(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_latency_p95_ms: float = 100.0  # per device; max_error_rate of the devices may exceed it
     max_latency_increase: float = 0.15  # relative increase of the canary's p95 over the control's
     max_request_error_rate: float = 0.05  # per device, likewise
+    max_refusal_rate: float = 0.05  # of requests, before the release ran; per device, likewise
     max_memory_percent: float = 80.0  # of the variant's memory limit, likewise
     max_accuracy_drop: float = 0.01  # of golden accuracy, against the previous release
     max_confidence_drop: float = 0.10  # of the canary's mean confidence, against the control's
@@ -78,6 +83,10 @@ class Side(Protocol):
 
     @property
     def error_share(self) -> float | None: ...
+    @property
+    def refusal_share(self) -> float | None: ...
+    @property
+    def refusal_cause(self) -> str: ...
     @property
     def confidence_mean(self) -> float | None: ...
     @property
@@ -137,6 +146,7 @@ class Metric:
     sentence: str
     source: str  # the report of a device that carries it
     meaning: str  # the condition that fails a wave, for the documentation
+    cause: Callable[[Side], str] | None = None  # what the canary says of it, as a sentence
 
     def allowed(self, gate: Bounds) -> float:
         """The limit, in the unit of the measured figure."""
@@ -164,8 +174,8 @@ class LimitMetric(Metric):
     them: they are summed over all reports of a device. ``tail`` is the share of requests that may
     be bad; None: the limit of the plan is this share. ``exceeds`` decides on one report, where
     requests are not counted; it gets the report, the limit and the memory limit in MiB.
-    ``windows`` returns the figure before and after a switch, in the unit of the limit. With
-    ``needs_warmth`` the first report of a device after its switch does not count.
+    ``windows`` returns the figure before and after a switch, in the unit of the limit, of the
+    requests that ``compared`` counts. With ``needs_warmth`` the first report of a device after its switch does not count.
     """
 
     counter: str
@@ -173,6 +183,7 @@ class LimitMetric(Metric):
     counted: Callable[[Telemetry, float], tuple[int, int] | None] | None = None
     tail: float | None = None
     windows: Callable[[Scores], tuple[float, float] | None] | None = None
+    compared: Callable[[Scores], int] = lambda scores: scores.requests
     figure: Figure | None = None  # of a whole cohort
     needs_warmth: bool = False  # the first report after a switch does not count
 
@@ -239,6 +250,11 @@ _REQUEST_ERROR_RATE: Final = Bound(
     "max_request_error_rate", Unit.SHARE,
     "Share of the requests on a device that may fail, if the previous release keeps it.",
 )  # fmt: skip
+_REFUSAL_RATE: Final = Bound(
+    "max_refusal_rate", Unit.SHARE,
+    "Share of the requests on a device that may be refused before the release runs, if the previous "
+    "release keeps it.",
+)  # fmt: skip
 _MEMORY: Final = Bound(
     "max_memory_percent", Unit.PERCENT,
     "Largest share of the variant's memory limit that a device may use, if the previous release "
@@ -258,7 +274,8 @@ _CONFIDENCE_DROP: Final = Bound(
 _REQUEST_DROP: Final = Bound(
     "max_request_drop", Unit.SHARE,
     "Largest fall of the requests per second on a device, canary relative to control: clients "
-    "that leave a release. Off by default, because low traffic varies a lot.",
+    "that leave a release. Off by default, because low traffic varies a lot; a fall to near zero "
+    "always counts.",
     off=1.0,
 )  # fmt: skip
 _DRIFT: Final = Bound(
@@ -276,6 +293,12 @@ _NEIGHBOUR_LATENCY: Final = Bound(
 
 def _fall(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
+
+
+def _fell_to_near_zero(scores: Scores) -> float | None:
+    """1 if nearly all requests of a device have gone, else 0. None if the rates are not known."""
+    change = scores.request_rate_change
+    return None if change is None else float(change <= -NEAR_ZERO)
 
 
 _CHANGED: Final = "{amount} against the control (limit {allowed}; {pairs} pairs of devices)."
@@ -315,6 +338,19 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         meaning="the share of failed requests grows by more than 2 points against the control",
         scored=lambda scores: scores.error_rate_delta,
         figure=Figure(Unit.SHARE, lambda side: side.error_share),
+    ),
+    ChangeMetric(
+        key="refusals", label="Refused requests", unit=Unit.SHARE, bound=0.02,
+        direction=Direction.RISE, cutoff=0.2,
+        needs_requests=False,  # a release that refuses every request serves none
+        reason="refusals", source="scores",
+        sentence="The share of requests that were refused before the release ran grew by "
+        + _CHANGED,
+        meaning="the share of requests that are refused before the release runs grows by more than "
+        "2 points against the control",
+        cause=lambda side: side.refusal_cause,
+        scored=lambda scores: scores.refusal_rate_delta,
+        figure=Figure(Unit.SHARE, lambda side: side.refusal_share),
     ),
     ChangeMetric(
         key="confidence", label="Mean confidence", unit=Unit.NUMBER, bound=_CONFIDENCE_DROP,
@@ -358,6 +394,15 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         sentence="Requests per device fell by " + _CHANGED,
         meaning="requests per second fall by more than `max_request_drop` against the control",
         scored=lambda scores: scores.request_rate_change,
+    ),
+    ChangeMetric(
+        key="silent_clients", label="Devices that clients left", unit=Unit.SHARE, bound=0.1,
+        direction=Direction.RISE, cutoff=1.0, needs_requests=False,
+        reason="request_drop", source="scores",
+        sentence="The share of devices whose requests fell to near zero grew by " + _CHANGED,
+        meaning="requests per second fall by 95 % or more on 10 points more of the devices than in "
+        "the control",
+        scored=_fell_to_near_zero,
     ),
     ChangeMetric(
         key="neighbour_latency", label="Latency of other models", unit=Unit.RATIO,
@@ -420,6 +465,13 @@ def _error_windows(scores: Scores) -> tuple[float, float] | None:
     return scores.error_rate - scores.error_rate_delta, scores.error_rate
 
 
+def _refusal_windows(scores: Scores) -> tuple[float, float] | None:
+    """The shares of refused requests before and after the switch."""
+    if scores.refusal_rate is None or scores.refusal_rate_delta is None:
+        return None
+    return scores.refusal_rate - scores.refusal_rate_delta, scores.refusal_rate
+
+
 LIMITS: Final[tuple[LimitMetric, ...]] = (
     LimitMetric(
         key="latency_limit", label="Latency, p95", unit=Unit.MILLISECONDS, bound=_LATENCY_P95,
@@ -444,6 +496,19 @@ LIMITS: Final[tuple[LimitMetric, ...]] = (
         counted=lambda report, _: (report.requests, min(report.errors, report.requests)),
         windows=_error_windows,
         figure=Figure(Unit.SHARE, lambda side: side.error_share),
+    ),
+    LimitMetric(
+        key="refusal_limit", label="Refused requests", unit=Unit.SHARE, bound=_REFUSAL_RATE,
+        reason="refusals", source="telemetry", counter="refusals",
+        sentence=_ABOVE + "more than {allowed} of their requests refused before the release ran"
+        + _ABOVE_SHARE,
+        meaning="too many devices refuse a share of requests above `max_refusal_rate` before the "
+        "release runs",
+        cause=lambda side: side.refusal_cause,
+        exceeds=lambda report, allowed, _: report.refused > allowed * report.asked,
+        counted=lambda report, _: (report.asked, report.refused),
+        windows=_refusal_windows, compared=lambda scores: scores.asked,
+        figure=Figure(Unit.SHARE, lambda side: side.refusal_share),
     ),
     LimitMetric(
         key="memory_limit", label="Memory", unit=Unit.PERCENT, bound=_MEMORY,

@@ -43,7 +43,8 @@ class GateSpec(Bounds, frozen=True, kw_only=True, forbid_unknown_fields=True):
     confirm_after_s: float = 60.0  # healthy time in trial before a device confirms
     silence_s: float = 300.0  # a device that is silent for longer after activating counts as failed
     patience_s: float = 3600.0  # how long the gate waits for stragglers
-    min_requests: int = 50  # inference requests of each cohort before quality is judged
+    min_requests: int = 50  # inference requests of each cohort from which quality is judged
+    require_traffic: bool = False  # a wave passes only with ``min_requests`` to the canary
     ask_p: float = 0.05  # p-value at the end of the fleet, at or below which a person decides
     rollback: Rollback = Rollback.PART
     classes: tuple[str, ...] = ()  # labels whose values are tested apart; the profile always is
@@ -174,20 +175,37 @@ class Verdict(StrEnum):
 class Cohort(Wire, frozen=True, kw_only=True):
     """Serving figures of the canary or the control since the rollout started.
 
-    ``requests`` and ``errors`` are totals. The other figures weigh by device: one report counts as
-    at most 100 requests, so that no busy device decides what is shown.
+    ``requests``, ``errors`` and ``refused`` are totals; refused requests are in no other figure.
+    ``refusals`` are by ``protocol.device.Refusal``, with an example of the last report. The other
+    figures weigh by device: one report counts as at most 100 requests, so that no busy device
+    decides what is shown.
     """
 
     devices: int = 0
     requests: int = 0
     errors: int = 0
+    refused: int = 0
+    refusals: dict[str, int] = msgspec.field(default_factory=dict)
+    refusal_example: str = ""
     error_share: float | None = None
+    refusal_share: float | None = None
     confidence_mean: float | None = None
     latency_us_p50: int | None = None  # over all requests; None without sketches
     latency_us_p95: int | None = None
     confidence: tuple[int, ...] = ()  # histograms, as in protocol.device.Sketches
     classes: tuple[int, ...] = ()
     inputs: tuple[int, ...] = ()
+    rated: int = 0  # reports with the requests of a device now and before
+    left: int = 0  # of these, those that fell to near zero
+
+    @property
+    def refusal_cause(self) -> str:
+        """The most frequent kind of refusal, with an example. Empty without refusals."""
+        if not self.refusals:
+            return ""
+        kind = max(sorted(self.refusals), key=lambda one: self.refusals[one])
+        example = f": {self.refusal_example}" if self.refusal_example else ""
+        return f"Most frequent: {kind} ({self.refusals[kind]} requests){example}."
 
 
 class Rate(Wire, frozen=True, kw_only=True):
@@ -240,6 +258,7 @@ class LimitSide(Wire, frozen=True, kw_only=True):
     devices: int = 0
     latency: int = 0
     request_errors: int = 0
+    refusals: int = 0
     memory: int = 0
 
 
@@ -414,6 +433,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     looked: int = 0  # finished devices at the last of them
     boundary: Boundary | None = None  # None: the fleet is not small
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    example: str = ""  # what a device says of the most frequent reason
     history: History | None = None  # None: earlier releases do not lift the limit of failures
     errors: Rate = Rate()
     silence: Rate = Rate()
@@ -449,6 +469,7 @@ class Judgement(Wire, frozen=True, kw_only=True):
     at: float
     evidence: Evidence
     interim: int = 0  # number of the look (the exact test) that was taken; 0 if none was
+    unjudged: str = ""  # what is not known of the quality on live requests, as a sentence
 
 
 class WaveView(Wire, frozen=True, kw_only=True):

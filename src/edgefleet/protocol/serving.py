@@ -8,8 +8,10 @@ it reads ProveRequest as JSON on standard input and prints ProveResult as its la
 
 from typing import Final, Literal
 
+import msgspec
+
 from edgefleet.base.errors import DeviceError
-from edgefleet.protocol.device import Sketches
+from edgefleet.protocol.device import Refusals, Sketches
 from edgefleet.protocol.release import Golden, Quality, Variant
 from edgefleet.protocol.wire import Wire
 
@@ -57,11 +59,17 @@ class Apply(Wire, frozen=True, kw_only=True):
 
 
 class LiveStats(Wire, frozen=True, kw_only=True):
-    """Counters since this release was loaded in this process. ``memory_mib`` is its own share."""
+    """Counters since this release was loaded in this process. ``memory_mib`` is its own share.
+
+    ``requests`` reached the model, ``refused`` did not: wrong name, wrong shape, queue full.
+    ``refusal_example`` says how a request and the release differ, for the most frequent kind.
+    """
 
     requests: int = 0
     errors: int = 0
-    refused: int = 0  # before the model ran: wrong shape, wrong name, queue full
+    refused: int = 0
+    refusals: Refusals = msgspec.field(default_factory=dict)
+    refusal_example: str = ""
     confidence_sum: float = 0.0
     confidence_count: int = 0
     latency_us_p50: int = 0

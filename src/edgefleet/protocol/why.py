@@ -17,6 +17,7 @@ class WaitCode(StrEnum):
     STRAGGLERS = "stragglers"  # online devices that have not finished
     OFFLINE = "offline"  # devices in the wave that do not check in
     INCONCLUSIVE = "inconclusive"  # the evidence allows no verdict; an operator must decide
+    NO_REQUESTS = "no_requests"  # clients do not reach the release; an operator must look
     EXTENDS = "extends"  # the evidence is undecided; the wave takes more devices by itself
     PAUSED = "paused"
     REVERTING = "reverting"  # devices still run the release that is rolled back
@@ -74,6 +75,7 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.STRAGGLERS: _BY_ITSELF,
         WaitCode.OFFLINE: _BY_ITSELF,
         WaitCode.INCONCLUSIVE: WaitKind(needs_a_person=True),
+        WaitCode.NO_REQUESTS: WaitKind(needs_a_person=True),
         WaitCode.EXTENDS: _BY_ITSELF,
         WaitCode.PAUSED: WaitKind(needs_a_person=True, is_by_hand=True),
         WaitCode.REVERTING: _BY_ITSELF,

@@ -225,6 +225,7 @@ def _evidence(
 ) -> Evidence:
     counts, excused = active.tally, len(active.set_aside.failed)
     silent = found.silent.all()
+    reasons = _reasons(active, len(silent))
     counted = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
         cut=judged + taken_back,
@@ -240,7 +241,8 @@ def _evidence(
         deferred=found.deferred.count,
         taken_back=taken_back,
         exposed=active.ledger.exposed,
-        reasons=_reasons(active, len(silent)),
+        reasons=reasons,
+        example=active.ledger.example(reasons),
         history=active.state.history,
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
@@ -270,6 +272,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     cut = max(wave.cut or 0, sum(count.values()) + taken_back)
     dark, excused = _silent(active, fleet, now), len(active.set_aside.failed)
     silent, aside = (int(np.count_nonzero(one)) for one in (dark.counted, dark.set_aside))
+    reasons = _reasons(active, silent)
     counted = Evidence(
         wave=judged.wave,
         cut=cut,
@@ -284,7 +287,8 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         not_begun=cut - sum(count.values()) - taken_back,
         taken_back=taken_back,
         exposed=active.ledger.exposed,
-        reasons=_reasons(active, silent),
+        reasons=reasons,
+        example=active.ledger.example(reasons),
         history=active.state.history,
         canary=judged.canary,
         control=judged.control,

@@ -17,6 +17,7 @@ SELECTOR_REQUIREMENTS: Final = 32
 SMALL_FLEET: Final = 30  # devices; up to here the exact boundary tests the failures
 REASONS_PER_ROLLOUT: Final = 32  # further reasons are counted as "other"
 LATENCY_DEVICES_PER_COHORT: Final = 1024  # devices whose p95 is kept for the median
+REFUSAL_KINDS: Final = 16  # of refused requests in one cohort; further kinds count as "other"
 SCORES_PER_DEVICE: Final = 100  # largest weight of a device in the mean confidence
 REPORT_WEIGHT: Final = 100  # requests as which one report counts at most, in shown figures
 FIRST_NAMES: Final = 5  # devices named in a wait

@@ -53,7 +53,7 @@ def _release(samples: Samples, stats: Stats, labels: Mapping[str, str]) -> None:
          ("", own, stats.errors))  # fmt: skip
     refused = sorted(stats.refused.items())
     _add(samples, "inference_refused_total", "counter", "Refused before the model ran.",
-         *(("", _labels({**labels, "code": code}), count) for code, count in refused))  # fmt: skip
+         *(("", _labels({**labels, "kind": kind}), count) for kind, count in refused))  # fmt: skip
     _add(samples, "inference_in_flight", "gauge", "Requests that run or wait.",
          ("", own, stats.in_flight))  # fmt: skip
     _add(samples, "inference_confidence", "summary", "The top score of each answered item.",

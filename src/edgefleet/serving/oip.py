@@ -14,16 +14,19 @@ from typing import Any, Final
 from edgefleet import __version__
 from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, retry_headers
+from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.active_release import Inferred, Release
 from edgefleet.serving.limits import JSON_HEAD_BYTES
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost
+from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.tensors import (
     InferRequest,
     WantedOutput,
+    check_outputs,
     json_length,
     read_inputs,
     read_raw,
@@ -99,16 +102,23 @@ class OpenInference:
         if active is None:
             raise self._host.not_served(model)
         if version is not None and version != active.release:
-            raise OperatorError(
-                "not_found",
+            raise Refused(
+                Refusal.VERSION,
                 f"The active release is {active.release}, not {version}.",
+                code="not_found",
                 field="version",
+                sent=f"version {shown(version)}",
+                wanted=f"{shown(active.release)} or none",
             )
         return active
 
     def _infer(self, request: Request, model: str, version: str | None) -> Reply | Awaitable[Reply]:
         began_ns = time.perf_counter_ns()
-        active = self._find(model, version)
+        try:
+            active = self._find(model, version)
+        except Refused as error:
+            _count(self._host.routes[model], error)
+            raise
         try:
             inference = _read(request, active, began_ns, self._host.generation_line)
             inferred = active.infer(inference.inputs, inference.outputs)
@@ -144,7 +154,7 @@ def _count(active: Release, error: EdgefleetError) -> None:
     if error.code == "inference_failed":
         active.stats.failed()
     else:
-        active.stats.refused[error.code] += 1
+        active.stats.refuse(error, active.release)
 
 
 def _read(request: Request, active: Release, began_ns: int, generation_line: bytes) -> _Inference:
@@ -197,10 +207,12 @@ def _wanted(
     wanted: dict[str, bool] = {}
     for output in outputs:
         if output.name not in known or output.name in wanted:
-            raise OperatorError(
-                "bad_request",
+            raise Refused(
+                Refusal.MALFORMED if output.name in known else Refusal.UNKNOWN_OUTPUT,
                 f"The outputs of the model are {sorted(known)}; name each at most once.",
                 field=output.name,
+                sent="" if output.name in known else f"output {shown(output.name)}",
+                wanted=", ".join(map(shown, sorted(known))),
             )
         for name in _NOT_OFFERED:
             if name in output.parameters:
@@ -212,32 +224,18 @@ def _wanted(
 
 
 def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply:
-    """Encode the outputs and count the request as served or refused.
+    """Encode the outputs and count the request as served, or as an error of the release.
 
     The way to a worker and back is no part of the latency, so that releases in trial and confirmed
     releases compare.
     """
     tensors, lost_ns = inferred
     made = dict(zip(inference.outputs, tensors, strict=True))
-    outputs: list[dict[str, Any]] = []
-    pieces: list[bytes | memoryview] = []
-    for name, binary in inference.wanted:
-        tensor = made[name]
-        output: dict[str, Any] = {
-            "name": name,
-            "datatype": active.datatypes[name],
-            "shape": tensor.shape,
-        }
-        if binary:
-            pieces.append(to_binary(tensor))
-            output["parameters"] = {"binary_data_size": len(pieces[-1])}
-        else:
-            try:
-                output["data"] = to_json(name, tensor)
-            except EdgefleetError as error:
-                active.stats.refused[error.code] += 1
-                raise
-        outputs.append(output)
+    try:
+        outputs, pieces = _encoded(active, inference, made)
+    except EdgefleetError as error:
+        _count(active, error)
+        raise
     answer: dict[str, Any] = {"model_name": active.model, "model_version": active.release}
     if inference.id is not None:
         answer["id"] = inference.id
@@ -259,6 +257,33 @@ def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply
         (("Inference-Header-Content-Length", str(len(head))),),
         inference.generation_line,
     )
+
+
+def _encoded(
+    active: Release, inference: _Inference, made: Mapping[str, Tensor]
+) -> tuple[list[dict[str, Any]], list[bytes | memoryview]]:
+    """The outputs of the answer and their binary tensors.
+
+    Raises DeviceError ``inference_failed`` for an output that is not as the manifest says or that
+    has no answer in it, and Refused for one that the client cannot get in this form.
+    """
+    outputs: list[dict[str, Any]] = []
+    pieces: list[bytes | memoryview] = []
+    check_outputs(active.outputs, made)
+    for name, binary in inference.wanted:
+        tensor = made[name]
+        output: dict[str, Any] = {
+            "name": name,
+            "datatype": active.datatypes[name],
+            "shape": tensor.shape,
+        }
+        if binary:
+            pieces.append(to_binary(tensor))
+            output["parameters"] = {"binary_data_size": len(pieces[-1])}
+        else:
+            output["data"] = to_json(name, tensor)
+        outputs.append(output)
+    return outputs, pieces
 
 
 def _metadata(active: Release) -> Reply:

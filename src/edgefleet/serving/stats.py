@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from edgefleet.base.errors import EdgefleetError
 from edgefleet.protocol.bins import (
     CLASS_BINS,
     CONFIDENCE_BINS,
@@ -17,9 +18,10 @@ from edgefleet.protocol.bins import (
     bucket,
     upper_edge_us,
 )
-from edgefleet.protocol.device import Sketches
+from edgefleet.protocol.device import REFUSAL_CHARS, Sketches
 from edgefleet.protocol.serving import LiveStats
 from edgefleet.serving.limits import SKETCH_BUCKETS
+from edgefleet.serving.refused import example_of, kind_of
 from edgefleet.serving.runtime import Tensor
 
 Scores = Literal["probabilities", "logits"]
@@ -64,7 +66,8 @@ class Stats:
     def __init__(self) -> None:
         self.requests = 0  # requests that reached the model, including ``errors``
         self.errors = 0
-        self.refused: Counter[str] = Counter()  # requests refused before the model, by error code
+        self.refused: Counter[str] = Counter()  # requests refused before the model, by ``Refusal``
+        self._examples: dict[str, str] = {}  # by ``Refusal``, of the first request of its kind
         self.in_flight = 0
         self.confidence_sum = 0.0
         self.confidence_count = 0
@@ -78,13 +81,17 @@ class Stats:
     ) -> None:
         """Count an answered request whose ``scores`` have shape (batch, classes).
 
-        ``first_input`` is counted in ``inputs`` if it is numeric.
+        Scores that are not finite count as an error. ``first_input`` is counted in ``inputs`` if it
+        is numeric.
         """
         self.requests += 1
         self.latency.record(us)
         if not scores.size:
             return
         total, items = confidence_sum(scores, kind), scores.size // scores.shape[-1]
+        if total is None:  # in binary form it is an answer, although of no use
+            self.errors += 1
+            return
         self.confidence_sum += total
         self.confidence_count += items
         # A batch counts by its mean: the items of one request are correlated.
@@ -99,12 +106,21 @@ class Stats:
         self.requests += 1
         self.errors += 1
 
+    def refuse(self, error: EdgefleetError, release: str) -> None:
+        """Count a request to ``release`` that did not reach the model."""
+        kind = kind_of(error)
+        self.refused[kind] += 1
+        if kind not in self._examples:
+            self._examples[kind] = example_of(error, release)[:REFUSAL_CHARS]
+
     def live(self, memory_mib: int = 0) -> LiveStats:
         """The counters for the agent. ``memory_mib`` is the memory of the release alone."""
         return LiveStats(
             requests=self.requests,
             errors=self.errors,
             refused=self.refused.total(),
+            refusals=dict(self.refused),
+            refusal_example=self._example(),
             confidence_sum=self.confidence_sum,
             confidence_count=self.confidence_count,
             latency_us_p50=self.latency.quantile_us(0.50),
@@ -118,6 +134,13 @@ class Stats:
                 inputs=tuple(self.inputs),
             ),
         )
+
+    def _example(self) -> str:
+        """The example of the most frequent kind that has one."""
+        for kind, _ in self.refused.most_common():
+            if example := self._examples.get(kind, ""):
+                return example
+        return ""
 
 
 def input_bin(mean: float) -> int:
@@ -142,8 +165,8 @@ def sparse(counts: Sequence[int]) -> dict[int, int]:
     return found
 
 
-def confidence_sum(scores: Tensor, kind: Scores) -> float:
-    """The sum of the top scores of all items. 0 if the sum is not finite."""
+def confidence_sum(scores: Tensor, kind: Scores) -> float | None:
+    """The sum of the top scores of all items. None if the sum is not finite."""
     if kind == "probabilities":
         total = float(scores.max() if len(scores) == 1 else scores.max(axis=-1).sum())
     else:
@@ -153,7 +176,7 @@ def confidence_sum(scores: Tensor, kind: Scores) -> float:
             total = float((1.0 / np.exp(wide - top).sum(axis=-1)).sum())
     if math.isfinite(total):
         return min(max(total, 0.0), float(scores.size))
-    return 0.0
+    return None
 
 
 def memory_kib(pid: int | None = None) -> int:

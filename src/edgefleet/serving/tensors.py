@@ -7,7 +7,7 @@ little-endian, row-major, without padding; BYTES are a 32-bit length before each
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -15,10 +15,12 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from edgefleet.base.errors import OperatorError
+from edgefleet.base.errors import DeviceError
+from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.wire import Wire
 from edgefleet.serving.limits import ID_CHARS, RANK, TENSORS
+from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
 
 Parameters = dict[str, bool | int | float | str | None]
@@ -26,6 +28,7 @@ Parameters = dict[str, bool | int | float | str | None]
 _ELEMENTS: Final[Mapping[str, Any]] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
 _JSON_LENGTH: Final = b"inference-header-content-length"
 _LENGTH: Final = struct.Struct("<I")
+_NAMES: Final = 3  # of tensors in the text of a refusal
 
 
 class InputTensor(Wire, frozen=True, kw_only=True):
@@ -65,16 +68,23 @@ def read_inputs(
 ) -> dict[str, Tensor]:
     """The input arrays by name, all with the same batch size.
 
-    Raises OperatorError ``bad_request``; its field is the invalid input.
+    Raises Refused; its field is the invalid input.
     """
     known = {spec.name: spec for spec in specs}
     arrays: dict[str, Tensor] = {}
     used_bytes = 0
     for tensor in request.inputs:
         spec = known.get(tensor.name)
-        if spec is None or tensor.name in arrays:
-            fault = "given twice" if spec else f"unknown; the model has inputs {sorted(known)}"
-            raise _bad(tensor.name, f"This input is {fault}.")
+        if spec is None:
+            raise Refused(
+                Refusal.UNKNOWN_INPUT,
+                f"This input is unknown; the model has inputs {sorted(known)}.",
+                field=tensor.name,
+                sent=shown(tensor.name),
+                wanted=_names(known),
+            )
+        if tensor.name in arrays:
+            raise _bad(tensor.name, "This input is given twice.")
         _check_shape(tensor, spec, max_batch)
         size_bytes = tensor.parameters.get("binary_data_size")
         if size_bytes is None:
@@ -88,7 +98,13 @@ def read_inputs(
     if used_bytes != len(binary):
         raise _bad("inputs", f"{len(binary) - used_bytes} bytes after the JSON belong to no input.")
     if missing := sorted(known.keys() - arrays.keys()):
-        raise _bad(missing[0], "This input is missing.")
+        raise Refused(
+            Refusal.MISSING_INPUT,
+            "This input is missing.",
+            field=missing[0],
+            sent=_names(arrays),
+            wanted=f"{_names(missing)}, too",
+        )
     if len({array.shape[0] for array in arrays.values() if array.ndim}) > 1:
         raise _bad("inputs", "All inputs must have the same first size, the batch.")
     return arrays
@@ -97,9 +113,25 @@ def read_inputs(
 def read_raw(body: memoryview, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
     """Read a body that is one raw tensor: batch 1 of a model with one input of fixed size."""
     if len(specs) != 1 or -1 in specs[0].shape[1:] or specs[0].shape[:1] not in ((-1,), (1,)):
-        raise _bad("inputs", "A raw body needs a model with one input of fixed size.")
+        raise Refused(
+            Refusal.MISSING_INPUT if len(specs) > 1 else Refusal.SHAPE,
+            "A raw body needs a model with one input of fixed size.",
+            field="inputs",
+            sent="raw bodies",
+            wanted=", ".join(f"{shown(spec.name)} {list(spec.shape)}" for spec in specs),
+        )
     spec = specs[0]
-    return {spec.name: from_binary(spec.name, body, spec.datatype, (1, *spec.shape[1:]))}
+    shape = (1, *spec.shape[1:])
+    size_bytes = math.prod(shape) * NUMPY_TYPES[spec.datatype].itemsize
+    if spec.datatype != "BYTES" and len(body) != size_bytes:
+        raise Refused(
+            Refusal.SHAPE,
+            f"{spec.datatype} {list(shape)} has {size_bytes} bytes, not {len(body)}.",
+            field=spec.name,
+            sent=f"raw bodies of {len(body)} bytes",
+            wanted=f"{size_bytes}",
+        )
+    return {spec.name: from_binary(spec.name, body, spec.datatype, shape)}
 
 
 def from_binary(name: str, data: memoryview, datatype: Datatype, shape: tuple[int, ...]) -> Tensor:
@@ -133,16 +165,45 @@ def to_binary(array: Tensor) -> bytes | memoryview:
 def to_json(name: str, array: Tensor) -> list[Any]:
     """The values of ``array``, flat and row-major.
 
-    Raises OperatorError ``bad_request`` for values without a JSON form: half floats and numbers
-    that are not finite.
+    Raises DeviceError ``inference_failed`` for numbers that are not finite, which the model made,
+    and Refused for half floats: the client can ask for these in binary.
     """
     if array.dtype == np.float16:
         raise _not_json(name, "FP16 has no JSON form.")
     values = array.ravel().tolist()
     # A finite sum has finite terms, and costs less to check for a short answer.
     if array.dtype.kind == "f" and not math.isfinite(sum(values)) and not np.isfinite(array).all():
-        raise _not_json(name, "The tensor has a number that is not finite.")
+        raise not_finite(name)
     return values
+
+
+def check_outputs(specs: Sequence[TensorSpec], made: Mapping[str, Tensor]) -> None:
+    """Raises DeviceError ``inference_failed`` for an output that the manifest does not describe."""
+    for spec in specs:
+        tensor = made.get(spec.name)
+        if tensor is None or _is_of(tensor, spec):
+            continue
+        raise DeviceError(
+            "inference_failed",
+            f"The model failed: output {spec.name} is {tensor.dtype} {list(tensor.shape)}, the "
+            f"manifest says {spec.datatype} {list(spec.shape)}.",
+        )
+
+
+def _is_of(tensor: Tensor, spec: TensorSpec) -> bool:
+    if tensor.dtype != NUMPY_TYPES[spec.datatype] or tensor.ndim != len(spec.shape):
+        return False
+    for size, declared in zip(tensor.shape, spec.shape, strict=True):
+        if size != declared and declared != -1:
+            return False
+    return True
+
+
+def not_finite(name: str) -> DeviceError:
+    """The error for an output that is no answer."""
+    return DeviceError(
+        "inference_failed", f"The model failed: output {name} has a number that is not finite."
+    )
 
 
 def _from_json(tensor: InputTensor, spec: TensorSpec) -> Tensor:
@@ -174,16 +235,32 @@ def _decoder(kind: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
 
 def _check_shape(tensor: InputTensor, spec: TensorSpec, max_batch: int) -> None:
     if tensor.datatype != spec.datatype:
-        raise _bad(tensor.name, f"The model needs {spec.datatype}, not {tensor.datatype}.")
+        raise Refused(
+            Refusal.DATATYPE,
+            f"The model needs {spec.datatype}, not {tensor.datatype}.",
+            field=tensor.name,
+            sent=f"{shown(tensor.name)} as {shown(tensor.datatype)}",
+            wanted=spec.datatype,
+        )
     fits = len(tensor.shape) == len(spec.shape) and all(
         size > 0 and want in (-1, size) for size, want in zip(tensor.shape, spec.shape, strict=True)
     )
     if not fits:
-        raise _bad(
-            tensor.name, f"The model needs shape {list(spec.shape)}, not {list(tensor.shape)}."
+        raise Refused(
+            Refusal.SHAPE,
+            f"The model needs shape {list(spec.shape)}, not {list(tensor.shape)}.",
+            field=tensor.name,
+            sent=f"{shown(tensor.name)} of shape {list(tensor.shape)}",
+            wanted=f"{list(spec.shape)}",
         )
     if spec.shape[:1] == (-1,) and tensor.shape[0] > max_batch:
-        raise _bad(tensor.name, f"The batch has {tensor.shape[0]} items; {max_batch} are allowed.")
+        raise Refused(
+            Refusal.SHAPE,
+            f"The batch has {tensor.shape[0]} items; {max_batch} are allowed.",
+            field=tensor.name,
+            sent=f"batches of {tensor.shape[0]}",
+            wanted=f"{max_batch} or fewer",
+        )
 
 
 def _texts(name: str, data: memoryview, count: int) -> list[str]:
@@ -206,11 +283,20 @@ def _texts(name: str, data: memoryview, count: int) -> list[str]:
     return texts
 
 
-def _bad(name: str, message: str) -> OperatorError:
-    return OperatorError("bad_request", message, field=name)
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(shown(name) for name in sorted(names)[:_NAMES])
 
 
-def _not_json(name: str, message: str) -> OperatorError:
-    return OperatorError(
-        "bad_request", message, field=name, hint="Use the binary tensor extension for it."
+def _bad(name: str, message: str) -> Refused:
+    return Refused(Refusal.MALFORMED, message, field=name)
+
+
+def _not_json(name: str, message: str) -> Refused:
+    return Refused(
+        Refusal.DATATYPE,
+        message,
+        field=name,
+        hint="Use the binary tensor extension for it.",
+        sent=f"{shown(name)} as JSON",
+        wanted="binary tensors of FP16",
     )

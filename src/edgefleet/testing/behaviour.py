@@ -34,6 +34,8 @@ class Behaviour:
     silent: float = 0.0
     defers: float = 0.0
     error_rate: float = 0.0  # of inference requests
+    refusal_rate: float = 0.0  # of requests, before the release runs
+    traffic: float = 1.0  # share of the usual requests that arrive
     confidence: float = 0.94  # mean top score
     latency_us: int = 600  # p95
     memory_mib: int = 40  # of the 64 that a fake variant may take

@@ -16,6 +16,7 @@ _REASONS: Final = {
     Reason.LOAD: "model did not load",
     Reason.CRASH: "serving crashed",
     Reason.ERRORS: "inference errors",
+    Reason.REFUSALS: "requests refused",
     Reason.CONFIDENCE: "confidence dropped",
     Reason.INTERRUPTED: "trial interrupted too often",
     Reason.DISK_FULL: "disk full",

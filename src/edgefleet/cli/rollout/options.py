@@ -109,7 +109,9 @@ def _gate() -> tuple[Knob, ...]:
         gate("patience_s", "--patience", DURATION, "DURATION",
              "How long a wave waits for stragglers.", shown=duration),
         gate("min_requests", "--min-requests", click.IntRange(1), "REQUESTS",
-             "Inference requests that each cohort needs before quality is judged."),
+             "Inference requests of each cohort from which its quality is judged."),
+        gate("require_traffic", "--require-traffic", None, "",
+             "A wave passes only once the release has served --min-requests."),
         gate("ask_p", "--ask", RATE, "SHARE",
              "At the end of the fleet, ask a person up to this p-value. 100%: after any rate above "
              "the limit.", shown=_share),

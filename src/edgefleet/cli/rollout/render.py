@@ -262,12 +262,13 @@ def _difference(one: Difference) -> str:
 
 
 def _cohort(cohort: Cohort) -> str | None:
-    if not cohort.requests:
+    if not cohort.requests and not cohort.refused:
         return None
     parts = [
         f"{cohort.devices} devices",
         f"{cohort.requests} requests",
         f"{cohort.errors} errors",
+        f"{cohort.refused} refused" if cohort.refused else "",
         f"confidence {cohort.confidence_mean:.3f}" if cohort.confidence_mean is not None else "",
         f"p95 {cohort.latency_us_p95} us" if cohort.latency_us_p95 is not None else "",
     ]

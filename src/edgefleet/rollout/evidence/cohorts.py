@@ -8,6 +8,7 @@ than that of any other busy device, even if the device reports more requests.
 """
 
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Final
@@ -15,8 +16,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.device import Outcome, Telemetry
-from edgefleet.protocol.metrics import CHANGES
+from edgefleet.protocol.device import Outcome, Scores, Telemetry
+from edgefleet.protocol.metrics import CHANGES, NEAR_ZERO
 from edgefleet.protocol.rollout import Cohort, Difference, GateSpec, LimitCounts, LimitPairs
 from edgefleet.rollout.evidence.device_limits import DeviceLimits, SwitchPairs
 from edgefleet.rollout.evidence.neighbours import Neighbours
@@ -36,6 +37,7 @@ from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.stored_bet import StoredBet
 from edgefleet.rollout.limits import (
     LATENCY_DEVICES_PER_COHORT,
+    REFUSAL_KINDS,
     SCORES_PER_DEVICE,
 )
 
@@ -43,6 +45,8 @@ _CONFIRMED: Final = tuple(
     (metric, metric.confirmed) for metric in CHANGES if metric.confirmed is not None
 )
 """The changes that a device reports with its confirmation, each with its reader."""
+
+OTHER_KINDS: Final = "other"  # of refusals
 
 _SCORED: Final = tuple(metric for metric in CHANGES if metric.confirmed is None)
 
@@ -54,8 +58,15 @@ class Figures:
     devices: int = 0
     requests: int = 0
     errors: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    refusal_example: str = ""
+    rated: int = 0
+    left: int = 0
     _weight: int = 0  # of all reports, each as at most REPORT_WEIGHT requests
     _errors_weighed: int = 0
+    _asked: int = 0  # likewise, with refused requests
+    _refused_weighed: int = 0
+    _refused: int = 0
     confidence_sum: float = 0.0  # weighted: see _weigh
     confidence_count: float = 0.0
     sketch: Sketch = field(default_factory=Sketch)
@@ -114,6 +125,14 @@ class Figures:
         self.errors += times * errors
         self._weight += times * weight(requests)
         self._errors_weighed += times * weighed(min(errors, requests), requests)
+        self._asked += times * weight(telemetry.asked)
+        if telemetry.refused:
+            self._refused += times * telemetry.refused
+            self._refused_weighed += times * weighed(telemetry.refused, telemetry.asked)
+            for kind, count in telemetry.refusals.items():
+                known = kind in self.refusals or len(self.refusals) < REFUSAL_KINDS
+                self.refusals[kind if known else OTHER_KINDS] += times * count
+            self.refusal_example = telemetry.refusal_example or self.refusal_example
 
     def cohort(self) -> Cohort:
         count = self.confidence_count
@@ -124,6 +143,10 @@ class Figures:
             devices=self.devices,
             requests=self.requests,
             errors=self.errors,
+            refused=self._refused,
+            refusals=dict(self.refusals),
+            refusal_example=self.refusal_example,
+            refusal_share=self._refused_weighed / self._asked if self._asked else None,
             error_share=self._errors_weighed / self._weight if self._weight else None,
             confidence_mean=self.confidence_sum / count if count else None,
             latency_us_p50=self.sketch.latency_us(0.50),
@@ -131,7 +154,16 @@ class Figures:
             confidence=self.sketch.confidence,
             classes=self.sketch.classes,
             inputs=self.sketch.inputs,
+            rated=self.rated,
+            left=self.left,
         )
+
+    def rate(self, scores: Scores) -> None:
+        """Count how the requests of a device changed, if its scores say it."""
+        change = scores.request_rate_change
+        if change is not None:
+            self.rated += 1
+            self.left += change <= -NEAR_ZERO
 
     def _weigh(self, row: int, telemetry: Telemetry) -> None:
         """Weight the mean of the device by its number of scores, at most SCORES_PER_DEVICE."""
@@ -195,6 +227,7 @@ class Cohorts:
             return
         self._switched.add(row, scores, gate)
         if scores.from_release != scores.to_release:
+            self.canary.rate(scores)
             self._bet_on(self._pairing.add_canary(row, scores), gate)
 
     def add_canaries(
@@ -231,6 +264,7 @@ class Cohorts:
         scores = telemetry.scores
         if scores is None or not scores.from_release == scores.to_release == telemetry.release:
             return
+        self.control.rate(scores)
         self._bet_on(self._pairing.add_control(row, scores), gate)
 
     def confirmed(self, outcome: Outcome, gate: GateSpec, *, times: int = 1) -> None:
@@ -279,6 +313,7 @@ class Cohorts:
             devices=ours.devices,
             latency=ours.latency,
             request_errors=ours.request_errors,
+            refusals=ours.refusals,
             memory=ours.memory,
             has_previous=has_previous,
             control=self._control_limits.side(),

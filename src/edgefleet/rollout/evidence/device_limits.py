@@ -5,8 +5,8 @@ chance at the limit explains so many bad requests with at most 1 %:
 
     P(X >= bad) <= 0.01 for X ~ Binomial(requests, limit)
 
-A request is bad if it failed, with the limit of the plan; or if it took longer than the limit of
-latency, of which 5 % may (p95 <= limit). A device exactly at the limit is flagged with a
+A request is bad if it failed, or was refused before the release ran, with the limit of the plan;
+or if it took longer than the limit of latency, of which 5 % may (p95 <= limit). A device exactly at the limit is flagged with a
 probability of at most 1 %, at any one time.
 
 *The release* fails a limit only if two tests reject, each at its own full alpha. An
@@ -141,7 +141,7 @@ class _Limit(NamedTuple):
 
 
 class DeviceLimits:
-    """The devices of one side that exceed the absolute limits. Soft state, 29 bytes a row."""
+    """The devices of one side that exceed the absolute limits. Soft state, 37 bytes a row."""
 
     def __init__(self) -> None:
         self._gate: GateSpec | None = None  # of ``_limits``
@@ -154,11 +154,11 @@ class DeviceLimits:
         self, row: int, report: Telemetry, gate: GateSpec, memory_mib: int, *, is_warm: bool
     ) -> None:
         """Add a report. The latencies of a device that is not warm do not count."""
-        if not report.requests:
+        if not report.asked:
             return
         self._make_room(row, gate)
         served = self._served
-        served[row] = min(served[row] + report.requests, _MOST)
+        served[row] = min(served[row] + report.asked, _MOST)
         flags = _COUNTED if served[row] >= LIMIT_REQUESTS else 0
         for metric, flag, allowed, share, requests, bad in self._limits:
             if metric.needs_warmth and not is_warm:
@@ -182,10 +182,10 @@ class DeviceLimits:
         self, rows: Rows, report: Telemetry, gate: GateSpec, memory_mib: int, *, is_warm: bool
     ) -> None:
         """``add`` for many devices that report the same."""
-        if not report.requests or not len(rows):
+        if not report.asked or not len(rows):
             return
         self._make_room(int(rows.max()), gate)
-        enough = _grow(self._served, rows, report.requests) >= LIMIT_REQUESTS
+        enough = _grow(self._served, rows, report.asked) >= LIMIT_REQUESTS
         flags = np.where(enough, _COUNTED, 0).astype(np.uint8)
         for metric, flag, allowed, share, requests, bad in self._limits:
             if metric.needs_warmth and not is_warm:
@@ -268,7 +268,8 @@ class SwitchPairs:
             windows = None if metric.windows is None else metric.windows(scores)
             if windows is None:
                 continue
-            before, after = (_exceeds(metric, figure, scores.requests, gate) for figure in windows)
+            requests = metric.compared(scores)
+            before, after = (_exceeds(metric, figure, requests, gate) for figure in windows)
             flag = _FLAGS[metric.key]
             if is_switch:
                 self._before[row] |= flag if before else 0

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, LimitMetric, Unit
+from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, LimitMetric, Metric, Unit
 from edgefleet.protocol.rollout import (
     EValue,
     Evidence,
@@ -21,7 +21,7 @@ from edgefleet.protocol.rollout import (
     Rate,
     Verdict,
 )
-from edgefleet.rollout.evidence import alphas, class_test
+from edgefleet.rollout.evidence import alphas, class_test, traffic
 from edgefleet.rollout.evidence.device_limits import (
     above,
     clearest,
@@ -126,14 +126,15 @@ def judge(
     its e-value reaches the bar of ``alphas`` on a sufficient sample; or the wave has ended and the
     exact test of its counts fails. In a small fleet the exact boundary takes the place of both. At
     the end of a wave, an undecided rate takes more devices; at the end of the fleet, a person
-    decides if the p-value is at most ``ask_p``, and else the wave passes. The patience limits the
+    decides if the p-value is at most ``ask_p``, and else the wave passes. It does not pass while
+    ``traffic.missing`` says that clients do not reach the release. The patience limits the
     wait for devices that have not started. For devices in trial, the longest duration of a trial is
     added.
     """
     evidence = weigh(evidence, spec)
     sample = _sample(evidence, spec, opened_at, now)
 
-    def judged(verdict: Verdict, reason: str, text: str) -> Judgement:
+    def judged(verdict: Verdict, reason: str, text: str, unjudged: str = "") -> Judgement:
         return Judgement(
             verdict=verdict,
             reason=reason,
@@ -141,6 +142,7 @@ def judge(
             at=now,
             evidence=evidence,
             interim=sample.interim,
+            unjudged=unjudged,
         )
 
     failing = _failing(evidence, sample, spec)
@@ -171,12 +173,16 @@ def judge(
             f"{_shares(sample)}; too few devices for a verdict.{sample.why_allowed} Run "
             "`edgefleet rollout advance` or `edgefleet rollout revert`.",
         )
+    if unreached := traffic.missing(evidence, spec):
+        return judged(Verdict.INCONCLUSIVE, traffic.NO_REQUESTS, unreached)
     passing_s = now - before.at if before is not None and before.reason == SOAK else 0.0
-    text = f"{sample.bad} of {sample.size} devices failed.{_unjudged(evidence, spec)}"
+    text = f"{sample.bad} of {sample.size} devices failed."
     if undecided:
-        text = _not_distinguished(sample) + _unjudged(evidence, spec)
+        text = _not_distinguished(sample)
+    unjudged = traffic.unjudged(evidence, spec)
+    text += f" {unjudged}" if unjudged else ""
     if passing_s >= spec.soak_s:
-        return judged(Verdict.PASS, PASSED, text)
+        return judged(Verdict.PASS, PASSED, text, unjudged)
     text += f" The wave must pass for {spec.soak_s:g} s."
     return judged(Verdict.INCONCLUSIVE, SOAK, text)
 
@@ -367,12 +373,13 @@ def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
             continue
         if metric.needs_requests and requests < spec.min_requests:
             continue
-        return metric.reason, metric.sentence.format(
+        text = metric.sentence.format(
             amount=metric.unit.text(found.mean),
             allowed=metric.unit.text(found.allowed),
             pairs=found.pairs,
             neighbour=found.neighbour,
         )
+        return metric.reason, text + _cause_of(metric, evidence)
     return None
 
 
@@ -382,8 +389,15 @@ def _limits(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
             continue
         if not _is_worse(evidence.limits, metric, spec):
             continue
-        return metric.reason, _limit_text(evidence.limits, metric, spec)
+        text = _limit_text(evidence.limits, metric, spec)
+        return metric.reason, text + _cause_of(metric, evidence)
     return None
+
+
+def _cause_of(metric: Metric, evidence: Evidence) -> str:
+    """What the canary says of the cause, as a sentence. Empty if it says nothing."""
+    cause = "" if metric.cause is None else metric.cause(evidence.canary)
+    return f" {cause}" if cause else ""
 
 
 def _is_above(counts: LimitCounts, metric: LimitMetric, spec: GateSpec) -> bool:
@@ -447,29 +461,13 @@ def _log_evidence(rate: Rate) -> float:
     return log_rate_evidence(rate.bad, rate.size, rate.allowed)
 
 
-def _unjudged(evidence: Evidence, spec: GateSpec) -> str:
-    """The gap in the knowledge of the quality, as a sentence. Empty if live requests were compared.
-
-    Golden accuracy and the figures of other models say nothing about live requests.
-    """
-    if not evidence.canary.requests:
-        return " The release served no requests, so nothing is known of its quality."
-    compared = {metric.key for metric in CHANGES if metric.needs_requests}
-    if any(found.metric in compared for found in evidence.quality):
-        if min(evidence.canary.requests, evidence.control.requests) >= spec.min_requests:
-            return ""
-        return f" Its quality is judged from {spec.min_requests} requests on, beside a control."
-    if evidence.limits.devices:
-        return " Its quality was compared with the limits of the plan, not with a control."
-    return " Its requests were too few to judge its quality."
-
-
 def _cause(evidence: Evidence) -> str:
     """The most frequent reason that devices gave, as a sentence. Empty if they gave none."""
     if not evidence.reasons:
         return ""
     reason, count = max(evidence.reasons.items(), key=lambda item: item[1])
-    return f"Most frequent cause: {reason} ({_devices(count)}). " if reason else ""
+    example = f"{evidence.example} " if evidence.example else ""
+    return f"Most frequent cause: {reason} ({_devices(count)}). {example}" if reason else ""
 
 
 def _devices(count: int) -> str:

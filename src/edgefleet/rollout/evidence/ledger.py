@@ -7,7 +7,7 @@ and the start counts if its attempt is higher. A maximum does not depend on the 
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -83,6 +83,7 @@ class Ledger:
         self._withdrawn: dict[int, int] = {}  # row -> the highest withdrawn attempt
         self._exposed_by_wave = [0] * waves
         self._reasons: dict[str, int] = {}  # all reasons that count now
+        self._examples: dict[str, tuple[int, str]] = {}  # by reason: a row and what it says
         self._reason_of: dict[tuple[int, OutcomeKind], tuple[int, str, str]] = {}  # see _explain
         self.counts = [0] * len(DeviceStanding)  # by standing; the entry of NONE has no meaning
         self.exposed = 0  # devices that ever activated the release
@@ -188,6 +189,11 @@ class Ledger:
         if rest:
             named["other"] = named.get("other", 0) + sum(rest.values())
         return named
+
+    def example(self, reasons: Mapping[str, int]) -> str:
+        """What the first device with the most frequent of ``reasons`` says of it."""
+        most = max(reasons, key=lambda reason: reasons[reason], default="")
+        return self._examples.get(most, (0, ""))[1]
 
     def standings(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """The standing of each of ``rows``, which must ascend."""
@@ -374,6 +380,9 @@ class Ledger:
             if not self._reasons[known[2]]:
                 del self._reasons[known[2]]
         self._reason_of[row, outcome.kind] = found
+        example = (row, outcome.detail)
+        if outcome.detail and example <= self._examples.get(reason, example):
+            self._examples[reason] = example
         self._reasons[reason] = self._reasons.get(reason, 0) + 1
 
     def _make_room(self, rows: Rows) -> None:

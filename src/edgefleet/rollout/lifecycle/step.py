@@ -152,7 +152,9 @@ def step(
         case Finished():
             state = walked(state, event.judgement, event.openings, now, closed=True)
             state = replace(state, ended_at=now, rows_at_end=event.rows, bake=event.bake)
-            return _with_reason(state, "completed", "All waves passed.", "finish", event)
+            unjudged = event.judgement.unjudged
+            text = f"All waves passed. {unjudged}" if unjudged else "All waves passed."
+            return _with_reason(state, "completed", text, "finish", event)
         case Halted():
             text = (
                 "Halted by an operator: no further device gets the release; "

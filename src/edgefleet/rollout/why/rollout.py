@@ -13,7 +13,7 @@ from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.census import Census, PendingReverts
-from edgefleet.rollout.evidence import gate
+from edgefleet.rollout.evidence import gate, traffic
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import RowSelection
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -250,6 +250,8 @@ def _gate_wait(
             )
         case gate.EXTENDS:
             return Wait(code=WaitCode.EXTENDS, text=judgement.text, since=since)
+        case traffic.NO_REQUESTS:
+            return Wait(code=WaitCode.NO_REQUESTS, text=judgement.text, since=since)
         case gate.INCONCLUSIVE:
             return Wait(code=WaitCode.INCONCLUSIVE, text=judgement.text, since=since)
         case gate.SAMPLE:

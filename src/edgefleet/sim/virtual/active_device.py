@@ -165,7 +165,9 @@ class ActiveDevice:
         truth = truths.get(model, OLD_TRUTH)
         own = figures.truth_of(installed.release, truth)
         requests_s = self.requests_s * own.requests
-        requests = int(since_s * requests_s)
+        asked = int(since_s * requests_s)
+        refused = int(asked * own.refused)
+        requests = asked - refused
         errors = int(requests * own.errors)
         if installed.release == NEW:
             if luck < truth.fails or fails_late(luck, one.since, truth):
@@ -177,9 +179,9 @@ class ActiveDevice:
         down_s = _overlap(traffic.outage, one.since, now)
         errors = min(requests, errors + int(down_s * requests_s))
         if self.stays:
-            stats = figures.sketched(own, requests, errors, luck)
+            stats = figures.sketched(own, requests, errors, luck, refused=refused)
         else:
-            stats = figures.plain(own, requests, errors)
+            stats = figures.plain(own, requests, errors, refused=refused)
         return ModelStatus(
             model=model,
             release=installed.release,

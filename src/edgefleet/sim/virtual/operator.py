@@ -9,6 +9,7 @@ from edgefleet.sim.virtual.environment import Environment
 THINKS_S = 90.0  # seconds before a person approves
 _UNDECIDED = {
     WaitCode.INCONCLUSIVE,
+    WaitCode.NO_REQUESTS,
     WaitCode.SAMPLE,
     WaitCode.HALTED,
     WaitCode.LATE_FAILURES,

@@ -31,7 +31,7 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The true behaviour of the new release, which the gate has to find out.
 
     ``previous`` is that of the old release, of which only the figures of served requests and of the
-    golden set count: confidence, accuracy, latency, errors, requests and drift.
+    golden set count: confidence, accuracy, latency, errors, refusals, requests and drift.
     """
 
     fails: Share = 0.0  # requests fail during the trial
@@ -49,6 +49,7 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accuracy: Share = 0.97  # on the golden set; the old release has 0.97 by default
     latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, relative to 0.9 ms
     errors: Share = 0.0  # share of requests that fail all the time
+    refused: Share = 0.0  # share of requests that are refused before the release runs
     requests: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.0  # relative to the fleet's rate
     wears: Share = 0.0  # share of requests that fail ``wears_after_s`` after the activation
     wears_after_s: Seconds = 21_600.0

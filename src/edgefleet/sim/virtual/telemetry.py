@@ -12,7 +12,7 @@ import msgspec
 
 from edgefleet.agent.state import AgentState, InstalledRelease, ModelSoft, QualityWindow, Windows
 from edgefleet.protocol.bins import CONFIDENCE_BINS, bucket
-from edgefleet.protocol.device import Sketches
+from edgefleet.protocol.device import Refusal, Sketches
 from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, ServingStatus
 from edgefleet.sim.virtual.scenario import NEW, OLD_TRUTH, Truth
 
@@ -61,12 +61,15 @@ def reminded(
 @lru_cache(maxsize=64)
 def _remembered(model: str, release: str, sha256: str, truth: Truth) -> tuple[Windows, ModelStatus]:
     own = truth_of(release, truth)
-    stats = plain(own, _WINDOW, int(_WINDOW * own.errors))
+    refused = int(_WINDOW * own.refused)
+    requests = _WINDOW - refused
+    stats = plain(own, requests, int(requests * own.errors), refused=refused)
     full = QualityWindow(
         release=release,
         since=0.0,
         requests=stats.requests,
         errors=stats.errors,
+        refused=stats.refused,
         confidence_sum=stats.confidence_sum,
         confidence_count=stats.confidence_count,
         latency_us_p95=stats.latency_us_p95,
@@ -77,7 +80,7 @@ def _remembered(model: str, release: str, sha256: str, truth: Truth) -> tuple[Wi
     return Windows(full=full), mine
 
 
-def plain(own: Truth, requests: int, errors: int) -> LiveStats:
+def plain(own: Truth, requests: int, errors: int, *, refused: int = 0) -> LiveStats:
     """Means alone, alike on all devices."""
     return LiveStats(
         requests=requests,
@@ -87,10 +90,14 @@ def plain(own: Truth, requests: int, errors: int) -> LiveStats:
         latency_us_p50=_P50_US,
         latency_us_p95=int(_P95_US * own.latency),
         memory_mib=_MEMORY_MIB,
+        refused=refused,
+        refusals={Refusal.UNKNOWN_INPUT: refused} if refused else {},
     )
 
 
-def sketched(own: Truth, requests: int, errors: int, luck: float) -> LiveStats:
+def sketched(
+    own: Truth, requests: int, errors: int, luck: float, *, refused: int = 0
+) -> LiveStats:
     """With histograms; ``luck`` makes the device a little surer and slower than others, or less."""
     mean = min(1.0, max(0.0, own.confidence + 0.02 * (luck - 0.5)))
     p95_us = int(_P95_US * own.latency * (0.8 + 0.4 * luck))
@@ -114,4 +121,6 @@ def sketched(own: Truth, requests: int, errors: int, luck: float) -> LiveStats:
             classes=(*classes, moved),
             inputs=(requests,),
         ),
+        refused=refused,
+        refusals={Refusal.UNKNOWN_INPUT: refused} if refused else {},
     )

@@ -1,0 +1,82 @@
+"""Requests of clients to the release: whether they arrive, and what is unknown without them.
+
+A release that nobody asks fails nothing. So a wave does not pass while clients reach the control
+and not the canary, nor while the plan demands requests that have not come. Both are no verdict on
+the release: requests that arrive later end the wait. ``silent_clients`` in the table of metrics is
+the test that fails a release which clients leave on many devices.
+"""
+
+from typing import Final
+
+from edgefleet.protocol.metrics import CHANGES, NEAR_ZERO
+from edgefleet.protocol.rollout import Cohort, Evidence, GateSpec
+
+NO_REQUESTS: Final = "no_requests"
+"""The reason of a judgement, and the code of a wait."""
+
+_DECIDE: Final = "Then run `edgefleet rollout advance` or `edgefleet rollout revert`."
+
+
+def missing(evidence: Evidence, spec: GateSpec) -> str:
+    """Why the wave must not pass yet for want of requests. Empty if it may."""
+    canary = evidence.canary
+    if spec.require_traffic and canary.requests < spec.min_requests:
+        return (
+            f"The plan demands {spec.min_requests} requests to the release before a wave passes; "
+            f"it has served {canary.requests}. Wait for clients, or decide without them: "
+            "`edgefleet rollout advance` or `edgefleet rollout revert`."
+        )
+    if canary.requests >= spec.min_requests:
+        return ""
+    expected = _expected(evidence)
+    if expected >= spec.min_requests and canary.requests <= (1 - NEAR_ZERO) * expected:
+        return (
+            f"Clients do not reach the release: its {_devices(evidence.healthy)} served "
+            f"{canary.requests} requests, at the rate of the control they would have served about "
+            f"{round(expected)}. Look why these devices get no requests. {_DECIDE}"
+        )
+    if _were_left(canary) and not _were_left(evidence.control):
+        return (
+            f"Clients have left the release: nearly no requests arrive on {canary.left} of "
+            f"{_devices(canary.rated)} that were asked before the switch. Look why. {_DECIDE}"
+        )
+    return ""
+
+
+def unjudged(evidence: Evidence, spec: GateSpec) -> str:
+    """The gap in the knowledge of the quality, as a sentence. Empty if live requests were compared.
+
+    Golden accuracy and the figures of other models say nothing about live requests.
+    """
+    canary, control = evidence.canary, evidence.control
+    if not canary.requests and canary.refused:
+        return f"Live quality unjudged: the release refused all {canary.refused} requests."
+    if not canary.requests:
+        return "Live quality unjudged: the release served no requests."
+    compared = {metric.key for metric in CHANGES if metric.needs_requests}
+    if any(found.metric in compared for found in evidence.quality):
+        if min(canary.requests, control.requests) >= spec.min_requests:
+            return ""
+        return (
+            f"Live quality unjudged: it is judged from {spec.min_requests} requests on, beside a "
+            "control."
+        )
+    if evidence.limits.devices:
+        return "Its quality was compared with the limits of the plan, not with a control."
+    return "Live quality unjudged: its requests were too few."
+
+
+def _expected(evidence: Evidence) -> float:
+    """The requests that the confirmed devices would have served at the rate of the control."""
+    control = evidence.control
+    not_begun = evidence.cut + evidence.remaining - evidence.exposed
+    others = max(control.devices, not_begun)
+    return control.requests * evidence.healthy / others if others else 0.0
+
+
+def _were_left(side: Cohort) -> bool:
+    return 0 < side.rated <= 2 * side.left
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
