@@ -75,6 +75,8 @@ class LiveStats(Wire, frozen=True, kw_only=True):
     latency_us_p50: int = 0
     latency_us_p95: int = 0
     in_flight: int = 0
+    cpu_s: float = 0.0  # of the inferences alone. 0 from a serving process that does not count it
+    process_kib: int = 0  # resident memory of the process that runs it, also for other models
     memory_mib: int = 0
     sketches: Sketches = Sketches()
 

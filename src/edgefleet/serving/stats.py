@@ -68,6 +68,7 @@ class Stats:
         self.errors = 0
         self.refused: Counter[str] = Counter()  # requests refused before the model, by ``Refusal``
         self._examples: dict[str, str] = {}  # by ``Refusal``, of the first request of its kind
+        self.cpu_ns = 0  # of the inferences alone, see ``RunClock``
         self.in_flight = 0
         self.confidence_sum = 0.0
         self.confidence_count = 0
@@ -113,8 +114,11 @@ class Stats:
         if kind not in self._examples:
             self._examples[kind] = example_of(error, release)[:REFUSAL_CHARS]
 
-    def live(self, memory_mib: int = 0) -> LiveStats:
-        """The counters for the agent. ``memory_mib`` is the memory of the release alone."""
+    def live(self, memory_mib: int = 0, *, process_kib: int = 0) -> LiveStats:
+        """The counters for the agent. ``memory_mib`` is the memory of the release alone.
+
+        ``process_kib`` is that of the process that runs it.
+        """
         return LiveStats(
             requests=self.requests,
             errors=self.errors,
@@ -126,6 +130,8 @@ class Stats:
             latency_us_p50=self.latency.quantile_us(0.50),
             latency_us_p95=self.latency.quantile_us(0.95),
             in_flight=self.in_flight,
+            cpu_s=self.cpu_ns / 1e9,
+            process_kib=process_kib,
             memory_mib=memory_mib,
             sketches=Sketches(
                 latency=sparse(self.latency.counts),
