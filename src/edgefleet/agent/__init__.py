@@ -4,7 +4,8 @@
 that the agent knows, ``event`` defines inputs and ``effect`` defines actions. All are plain data,
 so the real shell (``loop``), the simulator and the tests run the same core. ``table`` has the
 stages of an attempt. Modules of the core: ``state table event effect typed_replace stored
-step_context step boot before_trial activation trial error_rate two_samples load arbiter units
+step_context step boot before_trial activation trial error_rate two_samples load cost_figures
+cost_window cost_trial arbiter units
 checkin telemetry quality_window sketch_math spool limits``. They use no clock, disk, network or random generator:
 time is the parameter ``now``, and a random number is the ``draw`` of an event.
 

@@ -4,6 +4,7 @@
 ``job`` repeats the number of the effect that it completes.
 """
 
+from edgefleet.agent.cost_figures import Board
 from edgefleet.agent.state import Pace, SlotName
 from edgefleet.protocol.device import CheckInAnswer, Facts
 from edgefleet.protocol.release import ReleaseManifest
@@ -109,12 +110,14 @@ class ServingProbed(Wire, frozen=True, kw_only=True):
     """The result of a probe. No status with ``alive``: the process runs, but does not answer.
 
     ``ran`` are the models that ran in the process when it ended, if it ended since the last probe.
+    ``board`` is None without sensors.
     """
 
     status: ServingStatus | None
     alive: bool
     draw: float
     ran: tuple[str, ...] = ()
+    board: Board | None = None
 
 
 Event = (

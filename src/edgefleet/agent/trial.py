@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.agent import error_rate, limits, load, two_samples
+from edgefleet.agent import cost_figures, cost_trial, error_rate, limits, load, two_samples
 from edgefleet.agent import quality_window as window
 from edgefleet.agent.state import Attempt, LoadMark, Mark, Neighbour, Watch
 from edgefleet.agent.typed_replace import replace
@@ -88,7 +88,8 @@ def judge(
     ``two_samples``); or if its mean top score is below that of the previous release by more than
     ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both
     releases. It is also Sick if another model on the device has more errors or far higher latencies
-    than before the trial, and the CPU that the release uses is the cause.
+    than before the trial, and the CPU that the release uses is the cause. A release that would be
+    Healthy is Sick if it costs far more than the previous one (see ``cost_trial``).
 
     The end of the serving process is not the fault of the release, which runs in a worker: it is
     Interrupted, and watched anew once it is served again.
@@ -107,6 +108,9 @@ def judge(
                 Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
             )
         return Watching(replace(watch, missed=missed, healthy_since=now))
+    watch = replace(
+        watch, memory=cost_figures.follow(watch.memory, now, mine.stats.process_kib)
+    )
     sick = (
         _errors(attempt, watch, mine)
         or _refusals(attempt, watch, mine)
@@ -118,7 +122,7 @@ def judge(
     if harmed is not None and status is not None and load.blames(watch, status, now):
         return harmed
     if now - watch.healthy_since >= attempt.confirm_after_s and not watch.missed:
-        return HEALTHY
+        return _cost(attempt, watch, mine) or HEALTHY
     if sick := _never_healthy(attempt, watch, now):
         return sick
     if watch.missed:
@@ -209,6 +213,15 @@ def _confidence(
         f"Mean confidence fell from {before:.3f} to {mean:.3f} over {count} scores "
         f"(limit {before - quality.max_confidence_drop:.3f}).",
     )
+
+
+def _cost(attempt: Attempt, watch: Watch, status: ModelStatus) -> Sick | None:
+    """What the release costs far more than the one before it. Judged at the end of the trial."""
+    if detail := cost_trial.cpu(attempt, watch.start, status.stats):
+        return Sick(Reason.CPU, detail)
+    if detail := cost_trial.memory(attempt, watch.memory):
+        return Sick(Reason.MEMORY_GROWTH, detail)
+    return None
 
 
 def _neighbours(watch: Watch, status: ServingStatus) -> Sick | None:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet.agent.cost_figures import Board
 from edgefleet.agent.state import AgentState, InstalledRelease, SlotName
 from edgefleet.protocol.serving import ModelStatus, ServingStatus
 from edgefleet.rollout.fleet.columns import Rows
@@ -147,6 +148,17 @@ class ActiveDevice:
         )
         return ServingStatus(pid=self.pid, models=models)
 
+    def board(self, run_s: float, truths: Mapping[str, Truth]) -> Board | None:
+        """The readings of the sensors. None for a device that sends no telemetry all the time."""
+        if not self.stays:
+            return None
+        served = ((model, one.installed) for model, one in self.served.items() if one.installed)
+        heats = sum(
+            figures.truth_of(installed.release, truths.get(model, OLD_TRUTH)).heats
+            for model, installed in served
+        )
+        return figures.board(heats, run_s)
+
     def end_process(self) -> None:
         """The serving process ends, and with it all models."""
         self.served = {}
@@ -179,7 +191,7 @@ class ActiveDevice:
         down_s = _overlap(traffic.outage, one.since, now)
         errors = min(requests, errors + int(down_s * requests_s))
         if self.stays:
-            stats = figures.sketched(own, requests, errors, luck, refused=refused)
+            stats = figures.sketched(own, requests, errors, luck, refused=refused, run_s=now - one.since)
         else:
             stats = figures.plain(own, requests, errors, refused=refused)
         return ModelStatus(
