@@ -52,11 +52,14 @@ def classifier(
     max_batch: int = 8,
     profile: str = "generic_x86",
     hidden: int = 0,
+    chain: int = 0,
+    description: str = "",
     ballast_mib: int = 0,
 ) -> TinyModel:
     """``pixels`` FP32 [-1, 64] -> ``probabilities`` FP32 [-1, 10]; a fixed first size if ``batch``.
 
     ``hidden`` puts that many 512-wide layers in front, which change no value but take time.
+    ``chain`` likewise, with the weights of one layer, so that the file stays small.
     ``ballast_mib`` adds weights of that size, which change no value but take memory.
     """
     random = np.random.default_rng(seed)
@@ -73,6 +76,18 @@ def classifier(
             helper.make_node("MatMul", [f"wide{layer}", f"back{layer}"], [f"narrow{layer}"]),
         ]
         last = f"narrow{layer}"
+    if chain:
+        wide = np.eye(PIXELS, 512, dtype=np.float32)
+        constants += [
+            numpy_helper.from_array(wide, "there"),
+            numpy_helper.from_array(np.ascontiguousarray(wide.T), "and_back"),
+        ]
+    for link in range(chain):
+        nodes += [
+            helper.make_node("MatMul", [last, "there"], [f"far{link}"]),
+            helper.make_node("MatMul", [f"far{link}", "and_back"], [f"near{link}"]),
+        ]
+        last = f"near{link}"
     if ballast_mib:
         heavy = random.normal(0, 1, (PIXELS, (ballast_mib << 20) // 4 // PIXELS))
         constants += [
@@ -98,6 +113,7 @@ def classifier(
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [size, PIXELS])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [size, CLASSES])],
         constants,
+        description,
     )
     said = batch if batch is not None else -1
     variant = variant_of(
@@ -111,11 +127,17 @@ def classifier(
 
 
 def save(
-    path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any]
+    path: Path,
+    nodes: list[Any],
+    inputs: list[Any],
+    outputs: list[Any],
+    constants: list[Any],
+    description: str = "",
 ) -> None:
     """Write a graph as an ONNX file."""
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model.doc_string = description
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 

@@ -288,10 +288,8 @@ def _incumbent(context: StepContext) -> Incumbent | None:
     installed = active_release(context.state)
     if installed is None:
         return None
-    found, costs = window.incumbent(context.soft.windows, installed.release), context.soft.costs
-    if found is None or costs.full is None or costs.full.release != installed.release:
-        return found
-    return replace(found, memory_mib_h=costs.full.memory_mib_h or 0.0)
+    soft, release = context.soft, installed.release
+    return window.incumbent(soft.windows, release, cost_window.growth_mib_h(soft.costs, release))
 
 
 def _count_served(device: DeviceContext, status: ServingStatus) -> None:

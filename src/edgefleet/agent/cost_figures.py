@@ -1,4 +1,4 @@
-"""What a release costs its device over minutes: memory growth, heat, throttling and battery."""
+"""The cost of a release for its device over minutes: memory growth, heat, throttling, battery."""
 
 from edgefleet.agent import limits
 from edgefleet.protocol.device import Scores

@@ -12,7 +12,7 @@ from edgefleet.protocol.serving import LiveStats
 
 
 def cpu(attempt: Attempt, start: Mark, stats: LiveStats) -> str:
-    """What is wrong with the CPU time of a request. Empty if nothing is, or it is not known.
+    """The fault in the CPU time of a request, in words. Empty if there is none, or it is not known.
 
     The previous release is measured by its last requests on this device. The same work takes up to
     a third more or less CPU time with another clock rate or colder caches, so the limit has a
@@ -37,7 +37,7 @@ def cpu(attempt: Attempt, start: Mark, stats: LiveStats) -> str:
 
 
 def memory(attempt: Attempt, trend: Trend) -> str:
-    """What is wrong with the memory of the worker. Empty if nothing is, or too little is known.
+    """The fault in the memory of the worker, in words. Empty if there is none, or it is not known.
 
     The first quarter of the trial is left out, as memory grows until the model is warm.
     """

@@ -23,9 +23,7 @@ def advance(
         begins = now + limits.COST_WARM_UP_S
         window = CostWindow(release=status.release, process=process, since=begins)
         return replace(windows, filling=window)
-    if now < filling.since or (
-        filling.board and now - filling.board[-1][0] < limits.COST_SAMPLE_S
-    ):
+    if now < filling.since or (filling.board and now - filling.board[-1][0] < limits.COST_SAMPLE_S):
         return windows
     filling = replace(
         filling,
@@ -47,6 +45,12 @@ def advance(
 def restart(windows: CostWindows) -> CostWindows:
     """Another model on the device was switched: no comparison spans it."""
     return CostWindows(scores=windows.scores)
+
+
+def growth_mib_h(windows: CostWindows, release: str) -> float:
+    """The growth of memory in the last full window of ``release``. 0 if it is not known."""
+    full = windows.full
+    return full.memory_mib_h or 0.0 if full is not None and full.release == release else 0.0
 
 
 def compare(before: CostFigures, after: CostFigures) -> Scores:

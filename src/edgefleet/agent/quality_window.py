@@ -129,8 +129,11 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
     )
 
 
-def incumbent(windows: Windows, release: str) -> Incumbent | None:
-    """The last requests to ``release``. None if they are too few to compare with them."""
+def incumbent(windows: Windows, release: str, memory_mib_h: float = 0.0) -> Incumbent | None:
+    """The last requests to ``release``. None if they are too few to compare with them.
+
+    ``memory_mib_h`` is the growth of its memory.
+    """
     mine = [one for one in (windows.full, windows.filling) if one and one.release == release]
     found = Incumbent(
         release=release,
@@ -141,6 +144,7 @@ def incumbent(windows: Windows, release: str) -> Incumbent | None:
         confidence_count=sum(one.confidence_count for one in mine),
         cpu_s=sum(one.cpu_s for one in mine),
         cpu_requests=sum(one.timed for one in mine if one.cpu_s),
+        memory_mib_h=memory_mib_h,
     )
     return found if found.requests + found.refused >= limits.WINDOW_LEAST_REQUESTS else None
 

@@ -108,9 +108,7 @@ def judge(
                 Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
             )
         return Watching(replace(watch, missed=missed, healthy_since=now))
-    watch = replace(
-        watch, memory=cost_figures.follow(watch.memory, now, mine.stats.process_kib)
-    )
+    watch = replace(watch, memory=cost_figures.follow(watch.memory, now, mine.stats.process_kib))
     sick = (
         _errors(attempt, watch, mine)
         or _refusals(attempt, watch, mine)
@@ -216,7 +214,7 @@ def _confidence(
 
 
 def _cost(attempt: Attempt, watch: Watch, status: ModelStatus) -> Sick | None:
-    """What the release costs far more than the one before it. Judged at the end of the trial."""
+    """The cost that is far above that of the previous release. Judged at the end of the trial."""
     if detail := cost_trial.cpu(attempt, watch.start, status.stats):
         return Sick(Reason.CPU, detail)
     if detail := cost_trial.memory(attempt, watch.memory):

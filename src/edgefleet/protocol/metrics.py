@@ -15,7 +15,6 @@ from edgefleet.protocol.bins import LATENCY_BUCKETS, lower_edge_us
 from edgefleet.protocol.device import Outcome, Reason, Scores, Telemetry
 from edgefleet.protocol.wire import Wire
 
-
 NEAR_ZERO: Final = 0.95
 """A fall of the requests by this share is a fall to near zero: the clients have left."""
 
@@ -308,13 +307,14 @@ _NEIGHBOUR_LATENCY: Final = Bound(
 _CPU_INCREASE: Final = Bound(
     "max_cpu_increase", Unit.SHARE,
     "Largest rise of the CPU time of a request, canary relative to control. A device fails its "
-    "trial at 1.4 times the limit (1.75 times the CPU time by default), if that is 0.2 ms or more.",
+    "trial above 1.2 times the limit (1.5 times the CPU time by default), if the rise is at least "
+    "0.2 ms.",
     high=100.0, wanted="0 or more (0.1 is 10 %)",
 )  # fmt: skip
 _MEMORY_GROWTH: Final = Bound(
     "max_memory_growth_mib_h", Unit.MIB_PER_HOUR,
-    "Largest steady growth of the memory of the serving process, in MiB an hour, canary relative to "
-    "control. A device fails its trial if it sees such a growth, and 4 MiB of it.",
+    "Largest steady growth of the memory of the serving process, in MiB an hour, canary relative "
+    "to control. A device fails its trial if it sees such a growth, and 4 MiB of it.",
     high=1e6, wanted="MiB an hour, 0 to 1000000",
 )  # fmt: skip
 _TEMPERATURE_RISE: Final = Bound(
@@ -331,8 +331,8 @@ _THROTTLING: Final = Bound(
 )  # fmt: skip
 _BATTERY_DRAIN: Final = Bound(
     "max_battery_drain_increase", Unit.PERCENT_PER_HOUR,
-    "Largest rise of the drain of the battery, in percent of its charge an hour, canary relative to "
-    "control. Devices that are charged do not count.",
+    "Largest rise of the drain of the battery, in percent of its charge an hour, canary relative "
+    "to control. Devices that are charged do not count.",
     high=1e6, wanted="percent an hour, 0 to 1000000",
 )  # fmt: skip
 

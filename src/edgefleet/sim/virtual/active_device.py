@@ -191,7 +191,9 @@ class ActiveDevice:
         down_s = _overlap(traffic.outage, one.since, now)
         errors = min(requests, errors + int(down_s * requests_s))
         if self.stays:
-            stats = figures.sketched(own, requests, errors, luck, refused=refused, run_s=now - one.since)
+            stats = figures.sketched(
+                own, requests, errors, luck, refused=refused, run_s=now - one.since
+            )
         else:
             stats = figures.plain(own, requests, errors, refused=refused)
         return ModelStatus(

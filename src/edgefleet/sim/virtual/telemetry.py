@@ -102,9 +102,7 @@ def _costs(release: str, truth: Truth) -> CostWindows:
 def board(heats: float, run_s: float) -> Board:
     """The sensors of a board on battery, ``run_s`` after the start of the simulation."""
     left = 100.0 - _DRAIN_PERCENT_H * run_s / 3600
-    return Board(
-        temperature_c=_IDLE_C + heats, is_throttled=False, battery_percent=max(0.0, left)
-    )
+    return Board(temperature_c=_IDLE_C + heats, is_throttled=False, battery_percent=max(0.0, left))
 
 
 def plain(own: Truth, requests: int, errors: int, *, refused: int = 0) -> LiveStats:
