@@ -34,7 +34,7 @@ from gate_model import End, Quality, Traffic, World, make_pools
 
 from edgefleet.protocol.rollout import ExposureSpec
 
-ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "2000"))
+ROLLOUTS = int(os.environ.get("BENCH_GATE_ROLLOUTS", "500"))
 SEEDS = int(os.environ.get("BENCH_GATE_SEEDS", "200"))
 MILLION = 1_000_000
 RATES_FLEET = 100_000

@@ -19,6 +19,7 @@ from pathlib import Path
 from mutant import Mutant
 from mutants_of_bake import MUTANTS as OF_BAKE
 from mutants_of_classes import MUTANTS as OF_CLASSES
+from mutants_of_clients import MUTANTS as OF_CLIENTS
 from mutants_of_device import MUTANTS as OF_DEVICE
 from mutants_of_hub import MUTANTS as OF_HUB
 from mutants_of_limits import MUTANTS as OF_LIMITS
@@ -30,6 +31,7 @@ OUT = Path(__file__).parent / "out" / "mutants.json"
 CHILD_S = 300
 MUTANTS: tuple[Mutant, ...] = (
     *OF_HUB, *OF_DEVICE, *OF_BAKE, *OF_TRUTH, *OF_CLASSES, *OF_SITES, *OF_LIMITS,
+    *OF_CLIENTS,
 )  # fmt: skip
 
 

@@ -44,6 +44,8 @@ SAID = {
     "gate.max_battery_drain_increase": ("7", 7.0),
     "gate.max_drift": ("7%", 0.07),
     "gate.min_requests": ("9", 9),
+    "gate.require_traffic": (None, True),
+    "gate.max_refusal_rate": ("7%", 0.07),
     "gate.ask_p": ("20%", 0.2),
     "exposure.first": ("9", 9),
     "exposure.growth": ("0.5", 0.5),

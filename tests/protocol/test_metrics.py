@@ -77,7 +77,7 @@ def report(
 
 def busy(release: str) -> LiveStats:
     return LiveStats(
-        requests=200, errors=150, confidence_sum=150.0, confidence_count=200, latency_us_p50=1,
+        requests=200, errors=150, refused=50, confidence_sum=150.0, confidence_count=200, latency_us_p50=1,
         latency_us_p95=10_000_000, memory_mib=1000, cpu_s=200.0,
         sketches=Sketches(latency={bucket(9_000_000): 200}, confidence=(200,), classes=(200,), inputs=(200,)),
     )  # fmt: skip
@@ -120,7 +120,7 @@ def device() -> set[str]:
 
 def simulator() -> set[str]:
     def stats(release: str) -> LiveStats:
-        return simulated.sketched(simulated.truth_of(release, Truth()), 200, 10, 0.5)
+        return simulated.sketched(simulated.truth_of(release, Truth()), 200, 10, 0.5, refused=10)
 
     def simulated_cost(release: str, at: float) -> tuple[LiveStats, Board | None]:
         truth = simulated.truth_of(release, Truth())

@@ -228,8 +228,8 @@ def test_at_the_end_of_the_fleet_a_person_is_asked_for_a_small_p_value():
     assert said.reason == "soak"
     assert said.text == (
         "8 % of devices failed (8 of 100), 5 % allowed; the whole fleet cannot tell it from the "
-        "limit (95 % interval 1.9 % to 20.2 %). The release served no requests, so nothing is known "
-        "of its quality. The wave must pass for 60 s."
+        "limit (95 % interval 1.9 % to 20.2 %). Live quality unjudged: the release served no "
+        "requests. The wave must pass for 60 s."
     )
     assert say(near, spec=replace(SPEC, ask_p=1.0)).reason == "inconclusive"
 
@@ -269,6 +269,16 @@ def quality(metric: str, e_value: float, *, requests: int = 100, mean: float = 0
         ("accuracy", "accuracy_drop", "Golden accuracy fell by 20 % against the previous release"),
         ("classes", "drift", "The class histogram of devices drifted by 0.200 against the control"),
         (
+            "refusals",
+            "refusals",
+            "The share of requests that were refused before the release ran grew by 20 % against",
+        ),
+        (
+            "silent_clients",
+            "request_drop",
+            "The share of devices whose requests fell to near zero grew by 20 % against the control",
+        ),
+        (
             "requests",
             "request_drop",
             "Requests per device fell by 20 % against the control (limit",
@@ -277,14 +287,14 @@ def quality(metric: str, e_value: float, *, requests: int = 100, mean: float = 0
     ],
 )
 def test_worse_quality_than_the_control_fails_it(metric: str, reason: str, text: str):
-    said = say(quality(metric, 1143))
+    said = say(quality(metric, 1429))
     assert (said.verdict, said.reason) == (Verdict.FAIL, reason)
     assert said.text.startswith(text)
     assert "; 30 " in said.text
 
 
 @pytest.mark.parametrize(
-    "evidence", [quality("latency", 1142), quality("confidence", 2000, requests=49)]
+    "evidence", [quality("latency", 1428), quality("confidence", 2000, requests=49)]
 )
 def test_weak_evidence_or_too_few_requests_do_not_fail_it(evidence: Evidence):
     assert say(evidence).reason == "soak"
@@ -292,7 +302,12 @@ def test_weak_evidence_or_too_few_requests_do_not_fail_it(evidence: Evidence):
 
 @pytest.mark.parametrize(
     ("above", "reason"),
-    [("latency", "latency"), ("request_errors", "request_errors"), ("memory", "memory")],
+    [
+        ("latency", "latency"),
+        ("request_errors", "request_errors"),
+        ("refusals", "refusals"),
+        ("memory", "memory"),
+    ],
 )
 def test_devices_above_an_absolute_limit_fail_it(above: str, reason: str):
     evidence = counts(cut=100, healthy=20, offered=80)
@@ -313,7 +328,7 @@ def test_the_most_frequent_cause_comes_before_the_statistics():
     )
 
 
-NOTHING_KNOWN = "The release served no requests, so nothing is known of its quality."
+NOTHING_KNOWN = "Live quality unjudged: the release served no requests."
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "requests", "neighbour_latency"])
@@ -324,16 +339,15 @@ def test_what_was_not_asked_on_live_requests_is_no_quality(metric: str):
     found = replace(evidence, quality=(Difference(metric=metric, pairs=10),))
     assert NOTHING_KNOWN in say(found).text
     few = replace(found, canary=Cohort(requests=30), control=Cohort(requests=900))
-    assert "Its requests were too few to judge its quality." in say(few).text
+    assert "Live quality unjudged: its requests were too few." in say(few).text
     limits = replace(few, limits=LimitCounts(devices=3))
     assert "compared with the limits of the plan, not with a control" in say(limits).text
 
 
 def test_quality_that_was_compared_is_not_called_unknown():
     assert say(quality("latency", 1)).text.startswith("0 of 10 devices failed. The wave must")
-    assert (
-        "Its quality is judged from 50 requests on" in say(quality("latency", 1, requests=9)).text
-    )
+    few = say(quality("latency", 1, requests=30)).text
+    assert "Live quality unjudged: it is judged from 50 requests on, beside a control." in few
 
 
 @pytest.mark.parametrize("metric", [metric.key for metric in CHANGES])

@@ -72,7 +72,7 @@ def test_confidence_is_the_top_probability_and_softmax_makes_it_of_logits() -> N
 @pytest.mark.parametrize("scores", ["probabilities", "logits"])
 def test_scores_that_are_no_numbers_give_no_confidence(scores: str) -> None:
     broken = np.full((2, 3), np.nan, np.float32)
-    assert confidence_sum(broken, scores) == 0.0  # type: ignore[arg-type] # both are kinds of scores
+    assert confidence_sum(broken, scores) is None  # type: ignore[arg-type] # both are kinds of scores
 
 
 def samples(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
@@ -112,7 +112,7 @@ def test_metrics_are_what_prometheus_reads_and_the_counters_are_true(tmp_path: P
     labels = (("model", "digits"), ("release", 'odd "name"\\'))
     assert read["edgefleet_inference_requests_total"] == {labels: 5}
     assert read["edgefleet_inference_errors_total"] == {labels: 0}
-    assert read["edgefleet_inference_refused_total"] == {(("code", "bad_request"), *labels): 1}
+    assert read["edgefleet_inference_refused_total"] == {(("kind", "malformed"), *labels): 1}
     assert one(read["edgefleet_inference_duration_seconds_count"]) == 5
     assert one(read["edgefleet_inference_confidence_count"]) == 20
     expected = 5 * float(model.probabilities(inputs).max(axis=1).sum())

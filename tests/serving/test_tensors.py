@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgefleet.base.errors import OperatorError
+from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.protocol.release import TensorSpec
 from edgefleet.serving.runtime import NUMPY_TYPES
 from edgefleet.serving.tensors import (
@@ -92,7 +92,7 @@ def test_texts_that_do_not_add_up_are_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_json_is_refused_for_numbers_that_it_lacks(value: float) -> None:
-    with pytest.raises(OperatorError, match="not finite"):
+    with pytest.raises(DeviceError, match="not finite"):
         to_json("x", np.array([1.0, value]))
 
 

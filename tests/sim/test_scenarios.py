@@ -14,6 +14,7 @@ QUALITY = {
     "drift": "drift",
     "slow_burn": "request_errors",
     "cpu_rises": "cpu_increase",
+    "clients_gone": "request_drop",
 }
 IN_MINUTES = {"leaks": "memory_growth", "heats": "temperature"}  # a window lasts ten of them
 IN_BAKE = {"bake6h", "outage"}  # the requests of every device are judged

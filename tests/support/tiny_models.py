@@ -55,6 +55,7 @@ def classifier(
     chain: int = 0,
     description: str = "",
     ballast_mib: int = 0,
+    input_name: str = "pixels",
 ) -> TinyModel:
     """``pixels`` FP32 [-1, 64] -> ``probabilities`` FP32 [-1, 10]; a fixed first size if ``batch``.
 
@@ -64,7 +65,7 @@ def classifier(
     """
     random = np.random.default_rng(seed)
     weights = random.normal(0, 1, (PIXELS, CLASSES)).astype(np.float32)
-    nodes, constants, last = [], [numpy_helper.from_array(weights, "weights")], "pixels"
+    nodes, constants, last = [], [numpy_helper.from_array(weights, "weights")], input_name
     for layer in range(hidden):
         wide = np.eye(PIXELS, 512, dtype=np.float32)
         constants += [
@@ -110,7 +111,7 @@ def classifier(
     save(
         path,
         nodes,
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [size, PIXELS])],
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [size, PIXELS])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [size, CLASSES])],
         constants,
         description,
@@ -118,7 +119,7 @@ def classifier(
     said = batch if batch is not None else -1
     variant = variant_of(
         path,
-        (TensorSpec(name="pixels", datatype="FP32", shape=(said, PIXELS)),),
+        (TensorSpec(name=input_name, datatype="FP32", shape=(said, PIXELS)),),
         (TensorSpec(name="probabilities", datatype="FP32", shape=(said, CLASSES)),),
         max_batch=max_batch,
         profile=profile,
@@ -185,7 +186,7 @@ def write_golden(
     given = pixels(cases)
     expected = model.probabilities(given)
     arrays = {
-        "input.pixels": given,
+        f"input.{model.variant.inputs[0].name}": given,
         "output.probabilities": expected,
         "label": expected.argmax(axis=1).astype(np.int64),
     }

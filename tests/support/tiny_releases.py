@@ -42,6 +42,7 @@ def tiny_release(
     chain: int = 0,
     description: str = "",
     seed: int | None = None,
+    input_name: str = "pixels",
 ) -> TinyRelease:
     """A valid release of the model ``digits``. Every version has other weights, or those of ``seed``.
 
@@ -54,6 +55,7 @@ def tiny_release(
         hidden=hidden,
         chain=chain,
         description=description,
+        input_name=input_name,
     )
     golden_path = folder / f"golden-{release}.npz"
     golden: Golden = write_golden(golden_path, model)

@@ -1,7 +1,7 @@
 """The test of a trial on its failed, or its refused, requests against the limit of the device.
 
-It may be taken after every request. The e-value of ``errors`` of ``requests`` against a rate of at most MAX_ERROR_RATIO (p) is the
-likelihood ratio of a mixture of higher rates to p:
+It may be taken after every request. The e-value of ``errors`` of ``requests`` against a rate of at
+most MAX_ERROR_RATIO (p) is the likelihood ratio of a mixture of higher rates to p:
 
     E = mean over q of (q / p)^errors * ((1 - q) / (1 - p))^(requests - errors)
 

@@ -217,8 +217,8 @@ class Telemetry(Wire, frozen=True, kw_only=True, omit_defaults=True):
 
     ``requests`` reached the model, ``refused`` did not; ``refusal_example`` says in words how a
     request and the release differ. ``model`` is None from an agent of protocol 2, which has one
-    model. Old agents send no ``sketches``, no ``scores`` and no refusals. ``latency_us_p95`` is that since the release was loaded, its
-    warm-up included.
+    model. Old agents send no ``sketches``, no ``scores`` and no refusals. ``latency_us_p95`` is
+    that since the release was loaded, its warm-up included.
     """
 
     release: Name

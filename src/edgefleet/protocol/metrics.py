@@ -190,7 +190,8 @@ class LimitMetric(Metric):
     be bad; None: the limit of the plan is this share. ``exceeds`` decides on one report, where
     requests are not counted; it gets the report, the limit and the memory limit in MiB.
     ``windows`` returns the figure before and after a switch, in the unit of the limit, of the
-    requests that ``compared`` counts. With ``needs_warmth`` the first report of a device after its switch does not count.
+    requests that ``compared`` counts. With ``needs_warmth`` the first report of a device after its
+    switch does not count.
     """
 
     counter: str
@@ -267,8 +268,8 @@ _REQUEST_ERROR_RATE: Final = Bound(
 )  # fmt: skip
 _REFUSAL_RATE: Final = Bound(
     "max_refusal_rate", Unit.SHARE,
-    "Share of the requests on a device that may be refused before the release runs, if the previous "
-    "release keeps it.",
+    "Share of the requests on a device that may be refused before the release runs, if the "
+    "previous release keeps it.",
 )  # fmt: skip
 _MEMORY: Final = Bound(
     "max_memory_percent", Unit.PERCENT,

@@ -10,7 +10,7 @@ from edgefleet.protocol.device import Refusal
 _SHOWN_CHARS = 48  # of a name that a client sent
 
 
-class Refused(OperatorError):
+class Refused(OperatorError):  # noqa: N818 - the request is refused; nothing failed
     """A request that cannot reach the model. ``sent`` and ``wanted`` say how the two differ."""
 
     def __init__(

@@ -194,7 +194,7 @@ def _is_of(tensor: Tensor, spec: TensorSpec) -> bool:
     if tensor.dtype != NUMPY_TYPES[spec.datatype] or tensor.ndim != len(spec.shape):
         return False
     for size, declared in zip(tensor.shape, spec.shape, strict=True):
-        if size != declared and declared != -1:
+        if declared not in (size, -1):
             return False
     return True
 

@@ -278,13 +278,17 @@ class FakeFleet(MemoryHub):
         return self._behaviour[offer.release].fate(device.name, offer.release)
 
     def _figures(self, device: FakeDevice) -> Telemetry | None:
-        release, requests = device.running, round(self._interval_s * device.requests_s)
-        if release is None or not requests:
+        release = device.running
+        if release is None or not device.requests_s:
             return None
+        behaviour = self._behaviour[release]
+        requests = round(self._interval_s * device.requests_s * behaviour.traffic)
         before, device.window = device.window or release, release
+        if not requests and before == release:
+            return None
         return telemetry(
             release,
-            self._behaviour[release],
+            behaviour,
             requests,
             before=(before, self._behaviour[before]),
         )

@@ -10,7 +10,7 @@ from edgefleet.protocol.bins import (
     LATENCY_BUCKETS,
     upper_edge_us,
 )
-from edgefleet.protocol.device import Scores, Sketches, Telemetry
+from edgefleet.protocol.device import Refusal, Scores, Sketches, Telemetry
 from edgefleet.testing.behaviour import Behaviour
 
 _CLASSES: Final = 10
@@ -20,8 +20,13 @@ _SLOW: Final = 0.1  # share of requests as slow as the 95th percentile
 def telemetry(
     release: str, now: Behaviour, requests: int, *, before: tuple[str, Behaviour]
 ) -> Telemetry:
-    """The figures since the last check-in. ``before`` is the previous release and behaviour."""
+    """The figures since the last check-in. ``before`` is the previous release and behaviour.
+
+    ``requests`` clients asked; of these, the refused ones did not reach the release.
+    """
     name, was = before
+    refused = round(requests * now.refusal_rate)
+    asked, requests = requests, requests - refused
     served = requests - round(requests * now.error_rate)
     return Telemetry(
         release=release,
@@ -44,16 +49,28 @@ def telemetry(
             from_release=name,
             to_release=release,
             requests=requests,
-            latency_log_ratio=math.log(now.latency_us / was.latency_us),
-            error_rate_delta=now.error_rate - was.error_rate,
-            confidence_delta=now.confidence - was.confidence,
-            cpu_log_ratio=math.log(now.cpu_us / was.cpu_us),
-            class_drift=abs(now.drift - was.drift),
-            input_drift=0.0,
+            latency_log_ratio=math.log(now.latency_us / was.latency_us) if requests else None,
+            error_rate_delta=now.error_rate - was.error_rate if requests else None,
+            confidence_delta=now.confidence - was.confidence if requests else None,
+            cpu_log_ratio=math.log(now.cpu_us / was.cpu_us) if requests else None,
+            class_drift=abs(now.drift - was.drift) if requests else None,
+            input_drift=0.0 if requests else None,
+            request_rate_change=_change(was, now),
             latency_us_p95=now.latency_us,
             error_rate=now.error_rate,
+            refusal_rate_delta=now.refusal_rate - was.refusal_rate,
+            refusal_rate=now.refusal_rate,
+            asked=asked,
         ),
+        refused=refused,
+        refusals={Refusal.SHAPE: refused} if refused else {},
     )
+
+
+def _change(was: Behaviour, now: Behaviour) -> float | None:
+    """The change of the rate of answered requests, as a share of the larger one."""
+    old, new = (one.traffic * (1 - one.refusal_rate) for one in (was, now))
+    return (new - old) / max(new, old) if max(new, old) else None
 
 
 def _sketches(behaviour: Behaviour, served: int) -> Sketches:

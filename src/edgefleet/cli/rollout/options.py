@@ -95,7 +95,7 @@ def _gate() -> tuple[Knob, ...]:
     def gate(
         field: str,
         option: str,
-        kind: click.ParamType[Any] | type,
+        kind: click.ParamType[Any] | type | None,
         metavar: str,
         text: str,
         **more: Any,

@@ -6,8 +6,8 @@ chance at the limit explains so many bad requests with at most 1 %:
     P(X >= bad) <= 0.01 for X ~ Binomial(requests, limit)
 
 A request is bad if it failed, or was refused before the release ran, with the limit of the plan;
-or if it took longer than the limit of latency, of which 5 % may (p95 <= limit). A device exactly at the limit is flagged with a
-probability of at most 1 %, at any one time.
+or if it took longer than the limit of latency, of which 5 % may (p95 <= limit). A device exactly at
+the limit is flagged with a probability of at most 1 %, at any one time.
 
 *The release* fails a limit only if two tests reject, each at its own full alpha. An
 intersection-union test needs no division of alpha: it errs only if both do.

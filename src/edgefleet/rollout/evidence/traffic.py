@@ -33,12 +33,12 @@ def missing(evidence: Evidence, spec: GateSpec) -> str:
         return (
             f"Clients do not reach the release: its {_devices(evidence.healthy)} served "
             f"{canary.requests} requests, at the rate of the control they would have served about "
-            f"{round(expected)}. Look why these devices get no requests. {_DECIDE}"
+            f"{round(expected)}. Find out why these devices get no requests. {_DECIDE}"
         )
     if _were_left(canary) and not _were_left(evidence.control):
         return (
             f"Clients have left the release: nearly no requests arrive on {canary.left} of "
-            f"{_devices(canary.rated)} that were asked before the switch. Look why. {_DECIDE}"
+            f"{_devices(canary.rated)} that were asked before the switch. Find out why. {_DECIDE}"
         )
     return ""
 
@@ -62,7 +62,7 @@ def unjudged(evidence: Evidence, spec: GateSpec) -> str:
             "control."
         )
     if evidence.limits.devices:
-        return "Its quality was compared with the limits of the plan, not with a control."
+        return "Live quality was compared with the limits of the plan, not with a control."
     return "Live quality unjudged: its requests were too few."
 
 

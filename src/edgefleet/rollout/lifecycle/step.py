@@ -126,6 +126,26 @@ def step(
         generation=state.generation + 1,
         revision=state.revision + 1,
     )
+    return _step_across(state, event, now)
+
+
+def _step_across(
+    state: RolloutState,
+    event: Started
+    | Paused
+    | Resumed
+    | Advanced
+    | Extended
+    | Finished
+    | Halted
+    | RevertRequested
+    | GateFailed
+    | PartFailed
+    | RefusedByDevices
+    | RevertCompleted,
+    now: float,
+) -> tuple[RolloutState, tuple[AuditLine, ...]]:
+    """An event after which the status may be another. ``state`` has that status already."""
     match event:
         case Started():
             state = replace(state, previous=event.previous, started_at=now)

@@ -142,6 +142,7 @@ class EvidenceChanges(TypedDict, total=False):
     looked: int
     boundary: Boundary | None
     reasons: dict[str, int]
+    example: str
     history: History | None
     errors: Rate
     silence: Rate
@@ -165,6 +166,7 @@ class JudgementChanges(TypedDict, total=False):
     at: float
     evidence: Evidence
     interim: int
+    unjudged: str
 
 
 class OfferChanges(TypedDict, total=False):

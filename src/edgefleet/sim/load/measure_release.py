@@ -150,7 +150,7 @@ def _in_the_field(
         began = time.perf_counter_ns()
         answer, judged = loaded.run(one, [first, quality.output])
         took_us.append((time.perf_counter_ns() - began) // 1000)
-        scores.append(confidence_sum(judged, quality.scores))
+        scores.append(confidence_sum(judged, quality.scores) or 0.0)
         right += int(answer.argmax() == label)
     steps = (np.arange(QUANTILES) + 0.5) / QUANTILES
     return ModelBehaviour(
