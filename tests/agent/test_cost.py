@@ -223,6 +223,16 @@ def test_the_cpu_time_of_a_request_is_a_score() -> None:
     assert (scores.from_release, scores.to_release) == ("1", "2")
 
 
+def test_the_cpu_time_of_the_warm_up_is_left_out() -> None:
+    found = windows_of(400, 400)
+    for now, cpu_us in ((600.0, 9000), (600 + limits.WARM_UP_S, 9000), (700.0, 500)):
+        own = replace(serving_model("3"), stats=served(cpu_us))
+        found = advance(found, own, served(cpu_us), now)
+    known = incumbent(found, "3")
+    assert known is not None
+    assert 1e6 * known.cpu_s / known.cpu_requests == pytest.approx(500)
+
+
 @pytest.mark.parametrize(("before", "after"), [(0, 500), (500, 0), (0, 0)])
 def test_a_serving_process_that_does_not_count_cpu_time_has_no_score(
     before: int, after: int
