@@ -1,4 +1,4 @@
-"""The planted bugs of the cost of a release: CPU time, memory growth, and the sensors of a board."""
+"""The planted bugs of the cost of a release: CPU time, memory growth, and the sensors of boards."""
 
 from mutant import Mutant
 
