@@ -1,9 +1,12 @@
 """The sensors of a board are read from a folder of files, as the kernel shows them in sysfs."""
 
+from pathlib import Path
+
 import pytest
 
 from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.cost_figures import Board
+from edgefleet.base.storage import FolderStorage
 from support.memory_storage import MemoryStorage
 
 Files = dict[str, str]
@@ -34,6 +37,7 @@ def battery(**fields: str) -> Files:
 
 def test_a_machine_without_sensors_reports_nothing() -> None:
     assert read({}) is None
+    assert BoardSensors(None).read() is None
     assert read({"class/thermal/thermal_zone0/type": "acpitz"}) is None
 
 
@@ -99,3 +103,12 @@ def test_a_sensor_that_cannot_be_read_is_no_sensor() -> None:
     disk = Asleep()
     disk.files = sysfs({**ZONES, **battery(capacity="50")}).files
     assert BoardSensors(disk).read() is None
+
+
+def test_the_sensors_are_read_from_a_folder(tmp_path: Path) -> None:
+    for path, text in {**ZONES, **battery(capacity="50")}.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+    found = BoardSensors(FolderStorage(tmp_path)).read()
+    assert found == Board(temperature_c=63.5, battery_percent=50.0)

@@ -87,7 +87,9 @@ class Device:
             open_envelope=self._trust.open,
             clock=clock,
             entropy=self._entropy,
-            sensors=BoardSensors(FolderStorage(settings.sysfs)),
+            sensors=BoardSensors(
+                FolderStorage(settings.sysfs) if settings.sysfs.is_dir() else None
+            ),
         )
 
     def _enrolled(self) -> Credential | None:

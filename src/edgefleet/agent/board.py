@@ -21,9 +21,9 @@ _CHARGES: Final = ("energy", "charge")  # finer than the capacity, which is in w
 
 
 class BoardSensors:
-    """Reads the sensors under ``root``, the root of sysfs."""
+    """Reads the sensors under ``root``, the root of sysfs. None: this machine has no sysfs."""
 
-    def __init__(self, root: Storage) -> None:
+    def __init__(self, root: Storage | None) -> None:
         self._root = root
         self._throttles: int | None = None
 
@@ -85,13 +85,14 @@ class BoardSensors:
 
     def _list(self, folder: str) -> tuple[str, ...]:
         try:
-            return self._root.list(folder)
+            return () if self._root is None else self._root.list(folder)
         except OSError:
             return ()
 
     def _text(self, path: str) -> str:
         try:
-            return (self._root.read(path) or b"").decode(errors="replace").strip()
+            data = None if self._root is None else self._root.read(path)
+            return (data or b"").decode(errors="replace").strip()
         except OSError:  # a sensor that sleeps, or that has no driver any more
             return ""
 
