@@ -20,6 +20,7 @@ from mutant import Mutant
 from mutants_of_bake import MUTANTS as OF_BAKE
 from mutants_of_classes import MUTANTS as OF_CLASSES
 from mutants_of_clients import MUTANTS as OF_CLIENTS
+from mutants_of_cost import MUTANTS as OF_COST
 from mutants_of_device import MUTANTS as OF_DEVICE
 from mutants_of_hub import MUTANTS as OF_HUB
 from mutants_of_labels import MUTANTS as OF_LABELS
@@ -33,7 +34,7 @@ OUT = Path(__file__).parent / "out" / "mutants.json"
 CHILD_S = 300
 MUTANTS: tuple[Mutant, ...] = (
     *OF_HUB, *OF_DEVICE, *OF_BAKE, *OF_TRUTH, *OF_CLASSES, *OF_SITES, *OF_LIMITS,
-    *OF_CLIENTS, *OF_TASKS, *OF_LABELS,
+    *OF_CLIENTS, *OF_TASKS, *OF_LABELS, *OF_COST,
 )  # fmt: skip
 
 

@@ -76,7 +76,8 @@ MUTANTS = (
         "an answer has the shape of the one before",
         "serving/worker_loop.py",
         "                plan.run, plan.fixed = None, False\n",
-        "                self._channel.send(RUN_NS.pack(0) + plan.made)\n                return\n",
+        "                self._channel.send(RUN_COST.pack(0, 0) + plan.made)\n"
+        "                return\n",
         ("tests/serving/test_body_memory.py",),
     ),
     Mutant(

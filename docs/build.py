@@ -183,11 +183,14 @@ def bound_sections() -> Iterator[str]:
         yield f"### gate.{bound.field}\n`{bound.option} {_said(bound, bound.default)}`. {bound.text}{off}\n"
 
 
+_SHARES = (Unit.SHARE, Unit.NUMBER)
+
+
 def _said(bound: Bound, value: float) -> str:
     """A value of ``bound`` as the option takes it."""
     if bound.unit is Unit.MILLISECONDS:
         return f"{value:g}ms"
-    return f"{value:g}" if bound.unit is Unit.PERCENT else f"{value * 100:g}%"
+    return f"{value * 100:g}%" if bound.unit in _SHARES else f"{value:g}"
 
 
 def _members(enum: type) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Generator
 import pytest
 
 from edgefleet.agent import limits
+from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.loop import Loop, Parts
@@ -104,6 +105,7 @@ class Running:
                 open_envelope=Trust(()).open,
                 clock=SystemClock(),
                 entropy=SeededEntropy(1),
+                sensors=BoardSensors(self.disk),
             ),
             AgentState(interval_s=0.05),
             FACTS,

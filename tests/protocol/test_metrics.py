@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from edgefleet.agent import cost_window, quality_window, telemetry
 from edgefleet.agent import labels as agent_labels
-from edgefleet.agent import quality_window, telemetry
+from edgefleet.agent.cost_figures import Board, CostWindows
 from edgefleet.agent.state import AgentState, Soft
 from edgefleet.agent.step_context import DeviceContext
 from edgefleet.base.errors import OperatorError
@@ -54,7 +55,21 @@ def bound_of(metric: Metric) -> str | None:
     return metric.bound.field if isinstance(metric.bound, Bound) else None
 
 
-def report(stats: Callable[[str], LiveStats]) -> Telemetry:
+def costs(sensed: Callable[[str, float], tuple[LiveStats, Board | None]]) -> Scores | None:
+    """The scores over ten minutes that the agent's own code makes of two releases in turn."""
+    windows = CostWindows()
+    for at in range(0, 2000, 30):
+        release = OLD if at < 1000 else NEW
+        stats, board = sensed(release, float(at))
+        status = replace(serving_model(release), stats=stats)
+        windows = cost_window.advance(windows, status, 1, board, float(at))
+    return windows.scores
+
+
+def report(
+    stats: Callable[[str], LiveStats],
+    sensed: Callable[[str, float], tuple[LiveStats, Board | None]],
+) -> Telemetry:
     """The telemetry that the agent's own code makes of two releases that serve in turn."""
     windows = quality_window.Windows()
     now, tallies = 0.0, ()
@@ -64,15 +79,24 @@ def report(stats: Callable[[str], LiveStats]) -> Telemetry:
         status = replace(serving_model(release), stats=grown)
         windows = quality_window.advance(windows, status, grown, now)
         tallies, _ = telemetry.fold(tallies, 1, status, grown)
-    return replace(tallies[-1], scores=windows.scores)
+    return replace(tallies[-1], scores=windows.scores, costs=costs(sensed))
 
 
 def busy(release: str) -> LiveStats:
     return LiveStats(
         requests=200, errors=150, refused=50, confidence_sum=150.0, confidence_count=200, latency_us_p50=1,
-        latency_us_p95=10_000_000, memory_mib=1000,
+        latency_us_p95=10_000_000, memory_mib=1000, cpu_s=200.0,
         sketches=Sketches(latency={bucket(9_000_000): 200}, confidence=(200,), classes=(200,), inputs=(200,)),
     )  # fmt: skip
+
+
+def sensed(release: str, at: float) -> tuple[LiveStats, Board | None]:
+    """A new release that leaks, heats the board until it is throttled, and drains the battery."""
+    kib, worse = 40_000 + int(at), release == NEW
+    board = Board(
+        temperature_c=70.0 if worse else 50.0, is_throttled=worse, battery_percent=90 - at / 100
+    )
+    return LiveStats(requests=int(at), process_kib=kib + (100 * int(at) if worse else 0)), board
 
 
 def golden() -> Outcome:
@@ -88,8 +112,9 @@ def carried(said: Telemetry, outcome: Outcome, allowed: float | None) -> set[str
     for change in CHANGES:
         if change.confirmed is not None and change.confirmed(outcome) is not None:
             found.add(change.key)
-        if change.scored is not None and said.scores and change.scored(said.scores) is not None:
-            found.add(change.key)
+        for scores in (said.scores, said.costs):
+            if change.scored is not None and scores and change.scored(scores) is not None:
+                found.add(change.key)
     for limit in LIMITS:
         if limit.exceeds(said, limit.allowed(ON) if allowed is None else allowed, 64):
             found.add(limit.key)
@@ -106,12 +131,17 @@ def labelled(status: ServingStatus | None) -> set[str]:
 
 def device() -> set[str]:
     counts = LabelReport(epoch=1, models=(LABELS,))
-    return carried(report(busy), golden(), None) | labelled(ServingStatus(pid=1, labels=counts))
+    found = carried(report(busy, sensed), golden(), None)
+    return found | labelled(ServingStatus(pid=1, labels=counts))
 
 
 def simulator() -> set[str]:
     def stats(release: str) -> LiveStats:
         return simulated.sketched(simulated.truth_of(release, Truth()), 200, 10, 0.5, refused=10)
+
+    def simulated_cost(release: str, at: float) -> tuple[LiveStats, Board | None]:
+        truth = simulated.truth_of(release, Truth())
+        return simulated.sketched(truth, 200, 10, 0.5, run_s=at), simulated.board(0.0, at)
 
     accuracy = simulated.proof(NEW, Truth(), 0.0).accuracy
     outcome = replace(golden(), accuracy=accuracy, accuracy_before=accuracy)
@@ -119,17 +149,21 @@ def simulator() -> set[str]:
     counts = labelling.report((stint,), Labelled(share=0.5), 100.0, epoch=1, row=0, luck=0.5)
     labels = labelled(ServingStatus(pid=1, labels=counts))
     return labels | carried(
-        report(stats), outcome, 0.01
+        report(stats, simulated_cost), outcome, 0.01
     )  # so little that only a figure of 0 is below it
 
 
 def counted() -> set[str]:
     """The metrics that the cohorts count, and the rates that the gate weighs."""
     sides = cohorts.Cohorts()
-    said = report(busy)
+    said = report(busy, sensed)
     assert said.scores is not None
+    assert said.costs is not None
     steady = replace(
-        said, release=OLD, scores=replace(said.scores, from_release=OLD, to_release=OLD)
+        said,
+        release=OLD,
+        scores=replace(said.scores, from_release=OLD, to_release=OLD),
+        costs=replace(said.costs, from_release=OLD, to_release=OLD),
     )
     sides.add_control(1, steady, ON, 64)
     for _ in range(2):  # the first report after a switch has no latency to compare
@@ -276,14 +310,17 @@ def blind(scores: Scores | None, key: str) -> Scores | None:
 
 def same_score(key: str) -> set[str]:
     """The metrics that read the same field of the scores: of the model itself and of neighbours."""
-    full = report(busy).scores
-    assert full is not None
-    less = blind(full, key)
-    assert less is not None
-    return {
-        one.key for one in CHANGES
-        if one.scored is not None and one.scored(full) is not None and one.scored(less) is None
-    }  # fmt: skip
+    said = report(busy, sensed)
+    found: set[str] = set()
+    for full in (said.scores, said.costs):
+        less = blind(full, key)
+        assert full is not None
+        assert less is not None
+        found |= {
+            one.key for one in CHANGES
+            if one.scored is not None and one.scored(full) is not None and one.scored(less) is None
+        }  # fmt: skip
+    return found
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, reader: str, key: str) -> None:
@@ -306,8 +343,12 @@ def plant(monkeypatch: pytest.MonkeyPatch, reader: str, key: str) -> None:
         row = re.compile(rf"^\| `{key}` \|.*$", re.MULTILINE)
         monkeypatch.setitem(globals(), "read", lambda name, read=read: row.sub("", read(name)))
     else:
-        compare = quality_window.compare
-        monkeypatch.setattr(quality_window, "compare", lambda *two: blind(compare(*two), key))
+        for module in (quality_window, cost_window):
+            monkeypatch.setattr(
+                module,
+                "compare",
+                lambda *two, compare=module.compare: blind(compare(*two), key),
+            )
 
 
 def planted() -> list[tuple[str, str]]:

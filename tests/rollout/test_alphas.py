@@ -86,7 +86,7 @@ def test_the_gate_fails_a_release_by_the_share_of_the_table(
 
 
 def test_a_change_that_is_off_leaves_its_part_to_the_others() -> None:
-    on, off = GateSpec(), GateSpec(max_drift=1.0)  # drift is two of the ten changes
-    assert alphas.changes_log_bar(on) == alphas.CHANGES_SHARE.log_bar(on, 10)
-    assert alphas.changes_log_bar(off) == alphas.CHANGES_SHARE.log_bar(off, 8)
+    on, off = GateSpec(), GateSpec(max_drift=1.0)  # drift is two of the fifteen changes
+    assert alphas.changes_log_bar(on) == alphas.CHANGES_SHARE.log_bar(on, 15)
+    assert alphas.changes_log_bar(off) == alphas.CHANGES_SHARE.log_bar(off, 13)
     assert alphas.limits_log_bar(on) == alphas.LIMITS_SHARE.log_bar(on, 4)

@@ -30,6 +30,7 @@ class Gated:
     """A model that blocks until the test unblocks it."""
 
     run_us = 5_000
+    threads = ()
 
     def __init__(self) -> None:
         self.gate = threading.Event()

@@ -28,6 +28,7 @@ class Observed:
     """A model that reads the marks while it runs."""
 
     run_us = 1
+    threads = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path

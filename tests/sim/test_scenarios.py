@@ -13,8 +13,10 @@ QUALITY = {
     "accuracy3": "accuracy_drop",
     "drift": "drift",
     "slow_burn": "request_errors",
+    "cpu_rises": "cpu_increase",
     "clients_gone": "request_drop",
 }
+IN_MINUTES = {"leaks": "memory_growth", "heats": "temperature"}  # a window lasts ten of them
 IN_BAKE = {
     "bake6h",
     "outage",
@@ -26,7 +28,7 @@ IN_BAKE = {
 def played(name: str, devices: int, seed: int = 7):
     """Play a scenario, with a small panel where no gate needs its telemetry."""
     wanted = scenarios.load(name)
-    if name not in QUALITY and name not in IN_BAKE:
+    if name not in QUALITY and name not in IN_MINUTES and name not in IN_BAKE:
         wanted = replace(wanted, fleet=replace(wanted.fleet, panel=10))
     return Run(wanted, name=name, devices=devices, seed=seed).play()
 
@@ -34,11 +36,13 @@ def played(name: str, devices: int, seed: int = 7):
 @pytest.mark.parametrize("name", scenarios.names())
 def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
     many = 3000 if scenarios.load(name).expect else 400
-    result = played(name, 150 if name in IN_BAKE else many)
+    result = played(name, 150 if name in IN_BAKE else 600 if name in IN_MINUTES else many)
     assert result.violated == ()
     assert result.finished
     expected = scenarios.load(name).expect
     assert not expected or result.verdict in expected, result.text
+    if name in IN_MINUTES:
+        assert (result.verdict, result.reason) == ("reverted", IN_MINUTES[name])
     if name in QUALITY:  # faults that no single device detects
         assert (result.verdict, result.reason) == ("reverted", QUALITY[name])
         assert result.exposed < 1000, result.text

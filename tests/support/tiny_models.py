@@ -54,6 +54,7 @@ def classifier(
     max_batch: int = 8,
     profile: str = "generic_x86",
     hidden: int = 0,
+    chain: int = 0,
     ballast_mib: int = 0,
     input_name: str = "pixels",
     hangs: bool = False,
@@ -62,6 +63,7 @@ def classifier(
     """``pixels`` FP32 [-1, 64] -> ``probabilities`` FP32 [-1, 10]; a fixed first size if ``batch``.
 
     ``hidden`` puts that many 512-wide layers in front, which change no value but take time.
+    ``chain`` likewise, with the weights of one layer, so that the file stays small.
     ``ballast_mib`` adds weights of that size, which change no value but take memory. With ``hangs``
     the model loops for ever on what no golden set has, see HANGS_ABOVE. A ``description`` may mark
     it for the runtime of ``support/segfault``.
@@ -80,6 +82,18 @@ def classifier(
             helper.make_node("MatMul", [f"wide{layer}", f"back{layer}"], [f"narrow{layer}"]),
         ]
         last = f"narrow{layer}"
+    if chain:
+        wide = np.eye(PIXELS, 512, dtype=np.float32)
+        constants += [
+            numpy_helper.from_array(wide, "there"),
+            numpy_helper.from_array(np.ascontiguousarray(wide.T), "and_back"),
+        ]
+    for link in range(chain):
+        nodes += [
+            helper.make_node("MatMul", [last, "there"], [f"far{link}"]),
+            helper.make_node("MatMul", [f"far{link}", "and_back"], [f"near{link}"]),
+        ]
+        last = f"near{link}"
     if ballast_mib:
         heavy = random.normal(0, 1, (PIXELS, (ballast_mib << 20) // 4 // PIXELS))
         constants += [

@@ -39,16 +39,24 @@ def tiny_release(
     *,
     profiles: tuple[str, ...] = ("generic_x86",),
     hidden: int = 0,
+    chain: int = 0,
+    description: str = "",
+    seed: int | None = None,
     input_name: str = "pixels",
 ) -> TinyRelease:
-    """A valid release of the model ``digits``. Every version has other weights.
+    """A valid release of the model ``digits``. Every version has other weights, or those of ``seed``.
 
     ``hidden`` layers of 256 KiB each make it larger.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    seed = sum(release.encode())
-    path = folder / f"model-{release}.onnx"
-    model = classifier(path, seed=seed, hidden=hidden, input_name=input_name)
+    model = classifier(
+        folder / f"model-{release}.onnx",
+        seed=sum(release.encode()) if seed is None else seed,
+        hidden=hidden,
+        chain=chain,
+        description=description,
+        input_name=input_name,
+    )
     golden_path = folder / f"golden-{release}.npz"
     golden: Golden = write_golden(golden_path, model)
     manifest = ReleaseManifest(

@@ -7,7 +7,7 @@ last part of the step.
 
 from typing import Final
 
-from edgefleet.agent import hang, incumbent, isolation, limits, load, trial
+from edgefleet.agent import cost_window, hang, incumbent, isolation, limits, load, trial
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
@@ -234,6 +234,7 @@ def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None
 def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
     if event.ran:
         isolation.on_process_ended(device, event.ran, hung=event.hung)
+    device.forgettable(board=event.board)
     if event.status is not None:
         _count_served(device, event.status)
     elif not event.alive:
@@ -311,7 +312,8 @@ def _count_served(device: DeviceContext, status: ServingStatus) -> None:
         tallies, mark = tally.fold(soft.tallies, status.pid, own, grown)
         is_new = soft.mark is not None and soft.mark.pid != status.pid
         windows = window.advance(soft.windows, own, grown, device.now, is_new_process=is_new)
-        context.forgettable(tallies=tallies, mark=mark, windows=windows)
+        costs = cost_window.advance(soft.costs, own, status.pid, device.soft.board, device.now)
+        context.forgettable(tallies=tallies, mark=mark, windows=windows, costs=costs)
 
 
 def _end_windows(
@@ -332,7 +334,10 @@ def _end_windows(
     for name in device.models:
         if name in served and served[name] == was.get(name):
             context = device.model(name)
-            context.forgettable(windows=window.end(context.soft.windows, device.now, switches))
+            soft = context.soft
+            windows = window.end(soft.windows, device.now, switches)
+            costs = cost_window.restart(soft.costs) if switches else soft.costs
+            context.forgettable(windows=windows, costs=costs)
 
 
 def _releases(status: ServingStatus | None) -> dict[str, str]:

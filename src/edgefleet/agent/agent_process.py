@@ -11,6 +11,7 @@ from types import FrameType
 
 from edgefleet import __version__
 from edgefleet.agent import limits
+from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.link import Credential, HubLink, enrol, load_credential
 from edgefleet.agent.log import LOGGER
@@ -89,6 +90,9 @@ class Device:
             open_envelope=self._trust.open,
             clock=clock,
             entropy=self._entropy,
+            sensors=BoardSensors(
+                FolderStorage(settings.sysfs) if settings.sysfs.is_dir() else None
+            ),
         )
 
     def _enrolled(self) -> Credential | None:

@@ -341,6 +341,8 @@ def _begin(context: StepContext, offer: Offer) -> None:
             manifest_sha256=offer.manifest_sha256,
             confirm_after_s=offer.confirm_after_s,
             max_attempts=max(1, offer.max_attempts),
+            max_cpu_increase=offer.max_cpu_increase,
+            max_memory_growth_mib_h=offer.max_memory_growth_mib_h,
             slot=target,
             leaving=running(state) or "",
         ),

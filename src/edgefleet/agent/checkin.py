@@ -130,7 +130,9 @@ def _telemetry(device: DeviceContext) -> tuple[str, Telemetry | None]:
     Returns the model and its telemetry, or "" and None if no model has any.
     """
     names = [
-        name for name, soft in device.soft_models.items() if soft.tallies or soft.windows.scores
+        name
+        for name, soft in device.soft_models.items()
+        if soft.tallies or soft.windows.scores or soft.costs.scores
     ]
     if not names:
         return "", None
@@ -139,12 +141,15 @@ def _telemetry(device: DeviceContext) -> tuple[str, Telemetry | None]:
         last, models = device.soft.reported, device.models
         name = min(names, key=lambda name: (models[name].stage not in IN_TRIAL, name <= last, name))
     soft = device.soft_models[name]
-    scores = soft.windows.scores
+    scores, costs = soft.windows.scores, soft.costs.scores
     telemetry = soft.tallies[0] if soft.tallies else None
-    if telemetry is None and scores is not None:
-        telemetry = _nothing_served(scores.to_release)
+    unsent = scores or costs
+    if telemetry is None and unsent is not None:
+        telemetry = _nothing_served(unsent.to_release)
     if telemetry is not None and scores is not None and scores.to_release == telemetry.release:
         telemetry = replace(telemetry, scores=scores)
+    if telemetry is not None and costs is not None and costs.to_release == telemetry.release:
+        telemetry = replace(telemetry, costs=costs)
     return name, telemetry
 
 
@@ -172,6 +177,8 @@ def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
         context.forgettable(tallies=tally.subtract(context.soft.tallies, sent.telemetry))
         if sent.telemetry.scores is context.soft.windows.scores:
             context.forgettable(windows=replace(context.soft.windows, scores=None))
+        if sent.telemetry.costs is context.soft.costs.scores:
+            context.forgettable(costs=replace(context.soft.costs, scores=None))
     labels.apply_answer(device, sent, answer)
     unsent = any(outcome.id not in sent.outcomes for outcome in device.state.spool)
     pause = 0.0 if unsent else interval_s * (1.0 + limits.JITTER * (2.0 * event.draw - 1.0))

@@ -4,6 +4,7 @@
 ``job`` repeats the number of the effect that it completes.
 """
 
+from edgefleet.agent.cost_figures import Board
 from edgefleet.agent.state import Pace, SlotName
 from edgefleet.protocol.device import CheckInAnswer, Facts
 from edgefleet.protocol.release import ReleaseManifest
@@ -114,7 +115,7 @@ class ServingProbed(Wire, frozen=True, kw_only=True):
     """The result of a probe. No status with ``alive``: the process runs, but does not answer.
 
     ``ran`` are the models that ran in the process when it ended, if it ended since the last probe.
-    ``hung``: the agent ended it, because it did not answer.
+    ``hung``: the agent ended it, because it did not answer. ``board`` is None without sensors.
     """
 
     status: ServingStatus | None
@@ -122,6 +123,7 @@ class ServingProbed(Wire, frozen=True, kw_only=True):
     draw: float
     ran: tuple[str, ...] = ()
     hung: bool = False
+    board: Board | None = None
 
 
 class TruthGiven(Wire, frozen=True, kw_only=True):

@@ -21,6 +21,18 @@ WARM_UP_S: Final = 30.0  # after a switch: caches fill, so latencies are not com
 LATENCY_BUCKETS: Final = 64  # in a sketch, at most
 TALLIES: Final = 3  # releases of a model with unsent telemetry, at most
 
+# Cost: CPU time, memory, and the sensors of the board.
+COST_WARM_UP_S: Final = 120.0  # after a switch: memory grows until the model is warm
+COST_WINDOW_S: Final = 600.0
+COST_SAMPLE_S: Final = 25.0  # between two readings in a window
+COST_REQUESTS: Final = 50  # of both releases, before a trial judges their CPU time
+COST_MARGIN: Final = 1.2  # of the plan's limit of CPU time, in a trial on one device
+COST_LEAST_US: Final = 200  # of CPU time per request: a smaller growth fails no trial
+TREND_SPACING_S: Final = 0.5  # between the first samples of memory in a trial
+TREND_SAMPLES: Final = 32
+TREND_LEAST: Final = 8  # samples of memory that show a growth
+GROWTH_LEAST_MIB: Final = 4.0  # steady growth in a trial, more than the steps of an allocator
+
 # An attempt.
 DISK_RETRY_S: Final = 60.0
 RETURN_RETRY_S: Final = 60.0  # after a failed revert

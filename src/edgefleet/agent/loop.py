@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, assert_never
 
 from edgefleet.agent import limits
+from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.effect import (
     Apply,
     CancelStaging,
@@ -83,6 +84,7 @@ class Parts:
     open_envelope: Open
     clock: Clock
     entropy: Entropy
+    sensors: BoardSensors
 
 
 class Loop:
@@ -96,6 +98,7 @@ class Loop:
         self._open_envelope = parts.open_envelope
         self._clock = parts.clock
         self._entropy = parts.entropy
+        self._sensors = parts.sensors
         self._state = state
         self._facts = facts
         # Setting the clock must not change durations: wall time once, then monotonic time.
@@ -286,8 +289,10 @@ class Loop:
     def _probe(self) -> None:
         status, alive = self._supervisor.status()
         ran, hung = self._supervisor.ran(), self._supervisor.hung()
-        draw = self._entropy.uniform()
-        self._arrived.put(ServingProbed(status=status, alive=alive, ran=ran, hung=hung, draw=draw))
+        draw, board = self._entropy.uniform(), self._sensors.read()
+        self._arrived.put(
+            ServingProbed(status=status, alive=alive, ran=ran, hung=hung, draw=draw, board=board)
+        )
 
     def _give_truth(self, effect: GiveTruth) -> None:
         """Without an answer the hub sends the labels again."""

@@ -54,7 +54,7 @@ def advance(
     following = QualityWindow(release=status.release, since=now, opened=now)
     if grown.requests and _is_full(filling, now):
         scores = None if full is None else compare(full, ended)
-        return Windows(filling=following, full=ended, scores=_to_report(windows.scores, scores))
+        return Windows(filling=following, full=ended, scores=to_report(windows.scores, scores))
     if full is not None and (_has_dried_up(full, ended) or _is_refused(ended)):
         # The requests are too few for other scores and for the baseline of the next window.
         after = _refusal_rate(ended)
@@ -67,7 +67,7 @@ def advance(
             refusal_rate=after,
             asked=_asked(full, ended),
         )
-        return Windows(filling=following, scores=_to_report(windows.scores, scores))
+        return Windows(filling=following, scores=to_report(windows.scores, scores))
     return replace(windows, filling=filling, full=full)
 
 
@@ -136,11 +136,15 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
         refusal_rate_delta=_change(_refusal_rate(before), refusals),
         refusal_rate=refusals,
         asked=_asked(before, after),
+        cpu_log_ratio=_cpu_log_ratio(before, after),
     )
 
 
-def incumbent(windows: Windows, release: str) -> Incumbent | None:
-    """The last requests to ``release``. None if they are too few to compare with them."""
+def incumbent(windows: Windows, release: str, memory_mib_h: float = 0.0) -> Incumbent | None:
+    """The last requests to ``release``. None if they are too few to compare with them.
+
+    ``memory_mib_h`` is the growth of its memory.
+    """
     mine = [one for one in (windows.full, windows.filling) if one and one.release == release]
     found = Incumbent(
         release=release,
@@ -149,11 +153,14 @@ def incumbent(windows: Windows, release: str) -> Incumbent | None:
         refused=sum(one.refused for one in mine),
         confidence_sum=sum(one.confidence_sum for one in mine),
         confidence_count=sum(one.confidence_count for one in mine),
+        cpu_s=sum(one.cpu_s for one in mine),
+        cpu_requests=sum(one.timed for one in mine if one.cpu_s),
+        memory_mib_h=memory_mib_h,
     )
     return found if found.requests + found.refused >= limits.WINDOW_LEAST_REQUESTS else None
 
 
-def _to_report(waiting: Scores | None, new: Scores | None) -> Scores | None:
+def to_report(waiting: Scores | None, new: Scores | None) -> Scores | None:
     """The scores to report next. Scores across a switch are kept until reported."""
     if new is None:
         return waiting
@@ -207,6 +214,13 @@ def _change(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
 
 
+def _cpu_log_ratio(before: QualityWindow, after: QualityWindow) -> float | None:
+    """The logarithm of the growth of CPU time per request. None if serving does not count it."""
+    if not (before.cpu_s > 0 and before.timed and after.cpu_s > 0 and after.timed):
+        return None
+    return math.log(after.cpu_s / after.timed) - math.log(before.cpu_s / before.timed)
+
+
 def _rate_change(before: QualityWindow, after: QualityWindow) -> float | None:
     """The change of requests per second as a share of the larger rate, -1 to 1.
 
@@ -239,6 +253,7 @@ def _add(
         requests=window.requests + grown.requests,
         timed=window.timed + grown.requests if is_warm else window.timed,
         errors=window.errors + grown.errors,
+        cpu_s=window.cpu_s + grown.cpu_s if is_warm else window.cpu_s,
         refused=window.refused + grown.refused,
         confidence_sum=window.confidence_sum + grown.confidence_sum,
         confidence_count=window.confidence_count + grown.confidence_count,

@@ -31,6 +31,7 @@ class AgentSettings:
     labels: tuple[tuple[str, str], ...] = ()
     bytes_per_s: int | None = None
     models_memory_mib: int = 0
+    sysfs: Path = Path("/sys")
     keep_serving: bool = False
     json_log: bool = False
 
@@ -54,6 +55,7 @@ OPTIONS: Final = (
     _Option("serve", "address of inference", "HOST:PORT", "127.0.0.1:8600"),
     _Option("bytes-per-s", "limit of the download rate; 0 is unlimited", "N", "0"),
     _Option("models-memory-mib", "memory for all models together; 0 is unlimited", "MIB", "0"),
+    _Option("sysfs", "folder with the sensors of the board", "FOLDER", "/sys"),
     _Option("keep-serving", "keep the serving process running when the agent stops", flag=True),
     _Option("json-log", "write the log as JSON, one object per line", flag=True),
 )
@@ -94,6 +96,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Agent
         labels=_labels(given["label"], environ, table),
         bytes_per_s=_count(values["bytes_per_s"], "bytes_per_s") or None,
         models_memory_mib=_count(values["models_memory_mib"], "models_memory_mib"),
+        sysfs=Path(values["sysfs"]),
         keep_serving=_yes(values["keep_serving"], "keep_serving"),
         json_log=_yes(values["json_log"], "json_log"),
     )

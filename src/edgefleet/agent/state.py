@@ -11,6 +11,7 @@ from typing import Final, Literal
 from msgspec import field
 
 from edgefleet.agent import limits
+from edgefleet.agent.cost_figures import Board, CostWindows, Trend
 from edgefleet.agent.table import BEFORE_TRIAL, Stage
 from edgefleet.protocol.device import (
     Facts,
@@ -73,6 +74,9 @@ class Incumbent(Wire, frozen=True, kw_only=True):
     refused: int = 0
     confidence_sum: float = 0.0
     confidence_count: int = 0
+    cpu_s: float = 0.0  # of ``cpu_requests``
+    cpu_requests: int = 0
+    memory_mib_h: float = 0.0  # growth of the memory of its process
 
 
 class Attempt(Wire, frozen=True, kw_only=True):
@@ -94,6 +98,8 @@ class Attempt(Wire, frozen=True, kw_only=True):
     switched: bool = False  # the serving process may serve the release
     deferred: bool = False  # a deferral was reported to the hub
     recalled: bool = False  # the hub rolled the release back during its trial
+    max_cpu_increase: float | None = None
+    max_memory_growth_mib_h: float | None = None
     incumbent: Incumbent | None = None  # None: too few requests before the trial
     incumbent_us_p95: int = 0  # its latency; 0 if it is not known
     incumbent_answers: int = 0  # since it was loaded
@@ -147,6 +153,7 @@ class QualityWindow(Wire, frozen=True, kw_only=True):
     early: int = 0
     requests: int = 0
     errors: int = 0
+    cpu_s: float = 0.0  # of ``timed`` requests
     refused: int = 0  # before the model ran; in no other figure
     confidence_sum: float = 0.0
     confidence_count: int = 0
@@ -201,6 +208,7 @@ class Watch(Wire, frozen=True, kw_only=True):
     load: Load | None = None
     load_start: LoadMark | None = None
     worker_cpu_s: float = 0.0
+    memory: Trend = Trend()
 
 
 class ModelState(Wire, frozen=True, kw_only=True):
@@ -225,6 +233,7 @@ class ModelSoft(Wire, frozen=True, kw_only=True):
     mark: Mark | None = None
     tallies: tuple[Telemetry, ...] = ()
     windows: Windows = Windows()
+    costs: CostWindows = CostWindows()
     watch: Watch | None = None
     offers_after: float = 0.0
 
@@ -265,6 +274,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     missed: int = 0  # probes in a row that a running process did not answer
     serving: ServingStatus | None = None
     load: tuple[LoadMark, ...] = ()  # the last two readings, see ``load``
+    board: Board | None = None  # the last reading of the sensors
     crashes: Crashes = Crashes()
     labels: LabelReport | None = None  # the counts that the hub has
     truth_done: int = 0  # labels of the hub to acknowledge, up to this number

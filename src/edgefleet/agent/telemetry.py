@@ -40,6 +40,7 @@ def fold(
             latency_us_p95=stats.latency_us_p95,
             memory_mib=stats.memory_mib,
             sketches=_more(old, grown.sketches),
+            cpu_s=grown.cpu_s + (old.cpu_s if old else 0.0),
             refused=grown.refused + (old.refused if old else 0),
             refusals=_sum(old.refusals if old else {}, grown.refusals),
             refusal_example=grown.refusal_example or (old.refusal_example if old else ""),
@@ -82,6 +83,7 @@ def subtract(tallies: tuple[Telemetry, ...], sent: Telemetry) -> tuple[Telemetry
                     sketches=None
                     if tally.sketches is None
                     else bins.minus(tally.sketches, sent.sketches or Sketches()),
+                    cpu_s=max(0.0, tally.cpu_s - sent.cpu_s),
                     refused=max(0, tally.refused - sent.refused),
                     refusals=_less(tally.refusals, sent.refusals),
                 )
@@ -106,6 +108,7 @@ def growth(mark: Mark | None, pid: int, status: ModelStatus) -> LiveStats:
         confidence_sum=max(0.0, stats.confidence_sum - mark.stats.confidence_sum),
         confidence_count=stats.confidence_count - mark.stats.confidence_count,
         sketches=bins.minus(stats.sketches, mark.stats.sketches),
+        cpu_s=max(0.0, stats.cpu_s - mark.stats.cpu_s),
         refused=stats.refused - mark.stats.refused,
         refusals=_less(stats.refusals, mark.stats.refusals),
         refusal_example=stats.refusal_example,

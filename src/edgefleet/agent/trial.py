@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.agent import error_rate, hang, limits, load, two_samples
+from edgefleet.agent import cost_figures, cost_trial, error_rate, hang, limits, load, two_samples
 from edgefleet.agent import quality_window as window
 from edgefleet.agent.state import Attempt, LoadMark, Mark, Neighbour, Watch
 from edgefleet.agent.typed_replace import replace
@@ -91,7 +91,8 @@ def judge(
     ``quality.max_confidence_drop``. The last needs ``quality.min_requests`` scores of both
     releases, and is left out without ``quality``. It is also Sick if another model on the device
     has more errors or far higher latencies than before the trial, and the CPU that the release uses
-    is the cause.
+    is the cause. A release that would be Healthy is Sick if it costs far more than the previous one
+    (see ``cost_trial``).
 
     The end of the serving process is not the fault of the release, which runs in a worker: it is
     Interrupted, and watched anew once it is served again.
@@ -110,6 +111,7 @@ def judge(
                 Reason.CRASH, f"The serving process gave no valid answer {missed} times in a row."
             )
         return Watching(replace(watch, missed=missed, healthy_since=now))
+    watch = replace(watch, memory=cost_figures.follow(watch.memory, now, mine.stats.process_kib))
     sick = (
         _errors(attempt, watch, mine)
         or _refusals(attempt, watch, mine)
@@ -127,7 +129,7 @@ def judge(
         and not watch.missed
         and _has_answered(attempt, watch, mine, now)
     ):
-        return HEALTHY
+        return _cost(attempt, watch, mine) or HEALTHY
     if sick := _never_healthy(attempt, watch, now):
         return sick
     if watch.missed:
@@ -276,6 +278,15 @@ def _confidence(
         f"Mean confidence fell from {before:.3f} to {mean:.3f} over {count} scores "
         f"(limit {before - quality.max_confidence_drop:.3f}).",
     )
+
+
+def _cost(attempt: Attempt, watch: Watch, status: ModelStatus) -> Sick | None:
+    """The cost that is far above that of the previous release. Judged at the end of the trial."""
+    if detail := cost_trial.cpu(attempt, watch.start, status.stats):
+        return Sick(Reason.CPU, detail)
+    if detail := cost_trial.memory(attempt, watch.memory):
+        return Sick(Reason.MEMORY_GROWTH, detail)
+    return None
 
 
 def _neighbours(watch: Watch, status: ServingStatus) -> Sick | None:

@@ -9,6 +9,7 @@ from typing import Final, Literal, Protocol, TypedDict, Unpack, overload
 
 import msgspec
 
+from edgefleet.agent.cost_figures import Board, CostFigures, CostWindow, CostWindows, Trend
 from edgefleet.agent.state import (
     AgentState,
     Attempt,
@@ -95,6 +96,7 @@ class SoftChanges(TypedDict, total=False):
     missed: int
     serving: ServingStatus | None
     load: tuple[LoadMark, ...]
+    board: Board | None
     crashes: Crashes
     labels: LabelReport | None
     truth_done: int
@@ -113,6 +115,7 @@ class ModelSoftChanges(TypedDict, total=False):
     mark: Mark | None
     tallies: tuple[Telemetry, ...]
     windows: Windows
+    costs: CostWindows
     watch: Watch | None
     offers_after: float
 
@@ -136,6 +139,8 @@ class AttemptChanges(TypedDict, total=False):
     switched: bool
     deferred: bool
     recalled: bool
+    max_cpu_increase: float | None
+    max_memory_growth_mib_h: float | None
     incumbent: Incumbent | None
     incumbent_us_p95: int
     incumbent_answers: int
@@ -163,6 +168,7 @@ class WatchChanges(TypedDict, total=False):
     load: Load | None
     load_start: LoadMark | None
     worker_cpu_s: float
+    memory: Trend
 
 
 class WindowsChanges(TypedDict, total=False):
@@ -185,12 +191,32 @@ class QualityChanges(TypedDict, total=False):
     early: int
     requests: int
     errors: int
+    cpu_s: float
     refused: int
     confidence_sum: float
     confidence_count: int
     latency_us_p95: int
     sketches: Sketches
     switched: Switch | None
+
+
+class CostWindowChanges(TypedDict, total=False):
+    """Fields of CostWindow."""
+
+    release: str
+    process: int
+    since: float
+    first: int | None
+    memory: Trend
+    board: tuple[tuple[float, Board], ...]
+
+
+class CostWindowsChanges(TypedDict, total=False):
+    """Fields of CostWindows."""
+
+    filling: CostWindow | None
+    full: CostFigures | None
+    scores: Scores | None
 
 
 class FactsChanges(TypedDict, total=False):
@@ -233,6 +259,8 @@ class TelemetryChanges(TypedDict, total=False):
     memory_mib: int
     sketches: Sketches | None
     scores: Scores | None
+    costs: Scores | None
+    cpu_s: float
     refused: int
     refusals: dict[str, int]
     refusal_example: str
@@ -268,6 +296,14 @@ class _Replace(Protocol):
     def __call__(
         self, old: QualityWindow, /, **changes: Unpack[QualityChanges]
     ) -> QualityWindow: ...
+
+    @overload
+    def __call__(self, old: CostWindow, /, **changes: Unpack[CostWindowChanges]) -> CostWindow: ...
+
+    @overload
+    def __call__(
+        self, old: CostWindows, /, **changes: Unpack[CostWindowsChanges]
+    ) -> CostWindows: ...
 
     @overload
     def __call__(self, old: Facts, /, **changes: Unpack[FactsChanges]) -> Facts: ...

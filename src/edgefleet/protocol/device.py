@@ -169,6 +169,8 @@ class Reason(StrEnum):
     CONFIDENCE = "confidence_drop"
     HUNG = "inference_hung"  # a request in the trial did not end
     SILENT = "no_answer"  # the release answered no request in its trial, the previous one did
+    CPU = "cpu_increase"  # CPU time of a request far above that of the previous release
+    MEMORY_GROWTH = "memory_growth"  # the memory of its process grew steadily during the trial
     INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
     NEIGHBOUR = "neighbour_harmed"  # another model on the device got worse during the trial
@@ -199,7 +201,7 @@ class Switch(Wire, frozen=True, kw_only=True):
 
 
 class Scores(Wire, frozen=True, kw_only=True):
-    """A device's last full window of requests compared with the window before it.
+    """A device's last full window compared with the window before it.
 
     Both windows may be of one release or of two. None if the device does not know the value.
     ``switched`` is the switch of another model between the two windows. No scores span two switches
@@ -220,6 +222,12 @@ class Scores(Wire, frozen=True, kw_only=True):
     refusal_rate_delta: Annotated[float, Meta(ge=-1, le=1)] | None = None
     refusal_rate: Share | None = None  # of the last window
     asked: Count = 0  # requests and refused ones, in the window with fewer
+    cpu_log_ratio: Annotated[float, Meta(ge=-20, le=20)] | None = None  # of CPU time per request
+    # From windows of ten minutes, in ``Telemetry.costs``.
+    memory_growth_delta: Annotated[float, Meta(ge=-1e6, le=1e6)] | None = None  # MiB an hour
+    temperature_delta: Annotated[float, Meta(ge=-1e3, le=1e3)] | None = None  # degrees Celsius
+    throttled_delta: Annotated[float, Meta(ge=-1, le=1)] | None = None  # of the share of the time
+    battery_drain_delta: Annotated[float, Meta(ge=-1e6, le=1e6)] | None = None  # percent an hour
     switched: Switch | None = None
 
 
@@ -242,10 +250,17 @@ class Telemetry(Wire, frozen=True, kw_only=True, omit_defaults=True):
     memory_mib: Count
     sketches: Sketches | None = None
     scores: Scores | None = None
+    costs: Scores | None = None  # of windows of ten minutes: memory growth, and what sensors say
+    cpu_s: Annotated[float, Meta(ge=0, le=1e15)] = 0.0  # of the model's inferences
     refused: Count = 0
     refusals: Refusals = msgspec.field(default_factory=dict)
     refusal_example: Annotated[str, Meta(max_length=REFUSAL_CHARS)] = ""
     model: Name | None = None
+
+    @property
+    def has_scores(self) -> bool:
+        """True if it carries scores, or costs, of this one device."""
+        return self.scores is not None or self.costs is not None
 
     @property
     def asked(self) -> int:
@@ -328,6 +343,9 @@ class Offer(Wire, frozen=True, kw_only=True):
         float, Meta(ge=0)
     ]  # healthy time in trial before the device confirms
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 2
+    # Limits of the plan that the trial judges, too. None from an older hub: it does not.
+    max_cpu_increase: Annotated[float, Meta(ge=0)] | None = None
+    max_memory_growth_mib_h: Annotated[float, Meta(ge=0)] | None = None
 
 
 class CheckInAnswer(Wire, frozen=True, kw_only=True, omit_defaults=True):

@@ -35,6 +35,11 @@ class Bounds(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_request_drop: float = 1.0  # share of a device's requests per second; 1 is off
     max_drift: float = 0.2  # total variation of outputs or inputs, above the control's
     max_neighbour_latency_increase: float = 0.25  # of the p95 of the other models on a device
+    max_cpu_increase: float = 0.25  # relative increase of CPU time per request, likewise
+    max_memory_growth_mib_h: float = 20.0  # of the serving process, above the control's
+    max_temperature_rise: float = 5.0  # degrees Celsius, likewise
+    max_throttling_increase: float = 0.1  # share of the time that the board is throttled, likewise
+    max_battery_drain_increase: float = 5.0  # percent of the battery in an hour, likewise
 
 
 class Unit(StrEnum):
@@ -47,6 +52,9 @@ class Unit(StrEnum):
     MICROSECONDS = "microseconds"
     PERCENT = "percent"
     COUNT = "count"
+    MIB_PER_HOUR = "mib_per_hour"
+    CELSIUS = "celsius"
+    PERCENT_PER_HOUR = "percent_per_hour"
 
     def text(self, value: float) -> str:
         """``value`` for people, with its unit."""
@@ -65,6 +73,12 @@ class Unit(StrEnum):
                 return f"{value:g} %"
             case Unit.COUNT:
                 return f"{value:g}"
+            case Unit.MIB_PER_HOUR:
+                return f"{round(value, 1):g} MiB an hour"
+            case Unit.CELSIUS:
+                return f"{round(value, 1):g} degrees"
+            case Unit.PERCENT_PER_HOUR:
+                return f"{round(value, 1):g} % an hour"
 
     def allowed(self, bound: float) -> float:
         """The bound of a plan in the unit of the measured figure."""
@@ -91,6 +105,8 @@ class Side(Protocol):
     def confidence_mean(self) -> float | None: ...
     @property
     def latency_us_p95(self) -> int | None: ...
+    @property
+    def cpu_us(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +313,37 @@ _NEIGHBOUR_LATENCY: Final = Bound(
     "Largest rise of p95 of another model on the device, canary relative to control.",
     high=100.0, wanted="0 or more (0.1 is 10 %)",
 )  # fmt: skip
+_CPU_INCREASE: Final = Bound(
+    "max_cpu_increase", Unit.SHARE,
+    "Largest rise of the CPU time of a request, canary relative to control. A device fails its "
+    "trial above 1.2 times the limit (1.5 times the CPU time by default), if the rise is at least "
+    "0.2 ms.",
+    high=100.0, wanted="0 or more (0.1 is 10 %)",
+)  # fmt: skip
+_MEMORY_GROWTH: Final = Bound(
+    "max_memory_growth_mib_h", Unit.MIB_PER_HOUR,
+    "Largest steady growth of the memory of the serving process, in MiB an hour, canary relative "
+    "to control. A device fails its trial if it sees such a growth, and 4 MiB of it.",
+    high=1e6, wanted="MiB an hour, 0 to 1000000",
+)  # fmt: skip
+_TEMPERATURE_RISE: Final = Bound(
+    "max_temperature_rise", Unit.CELSIUS,
+    "Largest rise of the temperature of the board, in degrees Celsius, canary relative to control. "
+    "Boards without a sensor do not count.",
+    high=1e3, wanted="degrees Celsius, 0 to 1000",
+)  # fmt: skip
+_THROTTLING: Final = Bound(
+    "max_throttling_increase", Unit.SHARE,
+    "Largest rise of the share of the time for which a board slows its processor, canary relative "
+    "to control.",
+    off=1.0,
+)  # fmt: skip
+_BATTERY_DRAIN: Final = Bound(
+    "max_battery_drain_increase", Unit.PERCENT_PER_HOUR,
+    "Largest rise of the drain of the battery, in percent of its charge an hour, canary relative "
+    "to control. Devices that are charged do not count.",
+    high=1e6, wanted="percent an hour, 0 to 1000000",
+)  # fmt: skip
 
 
 def _fall(before: float | None, after: float | None) -> float | None:
@@ -310,6 +357,7 @@ def _fell_to_near_zero(scores: Scores) -> float | None:
 
 
 _CHANGED: Final = "{amount} against the control (limit {allowed}; {pairs} pairs of devices)."
+_COSTS: Final = "scores of windows of ten minutes"
 _ABOVE: Final = "{above} of {devices} devices have "
 _ABOVE_SHARE: Final = ", {share} of devices allowed."
 
@@ -424,6 +472,52 @@ CHANGES: Final[tuple[ChangeMetric, ...]] = (
         meaning="requests per second fall by 95 % or more on 10 points more of the devices than in "
         "the control",
         scored=_fell_to_near_zero,
+    ),
+    ChangeMetric(
+        key="cpu", label="CPU time per request", unit=Unit.RATIO, bound=_CPU_INCREASE,
+        direction=Direction.RISE, relative=True, cutoff=0.8,  # of the logarithm: 2.2 times
+        reason=Reason.CPU.value, source="scores",
+        sentence="The CPU time of a request grew by " + _CHANGED,
+        meaning="the CPU time of a request grows by more than `max_cpu_increase` against the "
+        "control",
+        scored=lambda scores: scores.cpu_log_ratio,
+        figure=Figure(Unit.MICROSECONDS, lambda side: side.cpu_us),
+    ),
+    ChangeMetric(
+        key="memory_growth", label="Memory growth", unit=Unit.MIB_PER_HOUR, bound=_MEMORY_GROWTH,
+        direction=Direction.RISE, cutoff=60.0, needs_requests=False,
+        reason=Reason.MEMORY_GROWTH.value, source=_COSTS,
+        sentence="The memory of the serving process grew steadily by " + _CHANGED,
+        meaning="the memory of the serving process grows steadily by "
+        "`max_memory_growth_mib_h` more than in the control",
+        scored=lambda scores: scores.memory_growth_delta,
+    ),
+    ChangeMetric(
+        key="temperature", label="Temperature", unit=Unit.CELSIUS, bound=_TEMPERATURE_RISE,
+        direction=Direction.RISE, cutoff=15.0, needs_requests=False,
+        reason="temperature", source=_COSTS,
+        sentence="The temperature of boards rose by " + _CHANGED,
+        meaning="the temperature of boards rises by more than `max_temperature_rise` against the "
+        "control",
+        scored=lambda scores: scores.temperature_delta,
+    ),
+    ChangeMetric(
+        key="throttling", label="Throttling", unit=Unit.SHARE, bound=_THROTTLING,
+        direction=Direction.RISE, cutoff=0.5, needs_requests=False,
+        reason="throttling", source=_COSTS,
+        sentence="The share of the time that boards were throttled grew by " + _CHANGED,
+        meaning="the share of the time for which boards are throttled grows by more than "
+        "`max_throttling_increase` against the control",
+        scored=lambda scores: scores.throttled_delta,
+    ),
+    ChangeMetric(
+        key="battery", label="Battery drain", unit=Unit.PERCENT_PER_HOUR, bound=_BATTERY_DRAIN,
+        direction=Direction.RISE, cutoff=15.0, needs_requests=False,
+        reason="battery_drain", source=_COSTS,
+        sentence="The drain of batteries grew by " + _CHANGED,
+        meaning="the drain of batteries grows by more than `max_battery_drain_increase` against "
+        "the control",
+        scored=lambda scores: scores.battery_drain_delta,
     ),
     ChangeMetric(
         key="neighbour_latency", label="Latency of other models", unit=Unit.RATIO,

@@ -194,6 +194,7 @@ class Cohort(Wire, frozen=True, kw_only=True):
     confidence_mean: float | None = None
     latency_us_p50: int | None = None  # over all requests; None without sketches
     latency_us_p95: int | None = None
+    cpu_us: float | None = None  # CPU time of a request
     confidence: tuple[int, ...] = ()  # histograms, as in protocol.device.Sketches
     classes: tuple[int, ...] = ()
     inputs: tuple[int, ...] = ()

@@ -81,6 +81,8 @@ class LiveStats(Wire, frozen=True, kw_only=True):
     in_flight: int = 0
     oldest_in_flight_s: float = 0.0
     last_answer_s: float | None = None
+    cpu_s: float = 0.0  # of the inferences alone. 0 from a serving process that does not count it
+    process_kib: int = 0  # resident memory of the process that runs it, also for other models
     memory_mib: int = 0
     sketches: Sketches = Sketches()
 

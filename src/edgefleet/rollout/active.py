@@ -121,6 +121,8 @@ class ActiveRollout:
             release=self.release.manifest.release,
             manifest_sha256=self.release.manifest_sha256,
             confirm_after_s=self.state.spec.gate.confirm_after_s,
+            max_cpu_increase=self.state.spec.gate.max_cpu_increase,
+            max_memory_growth_mib_h=self.state.spec.gate.max_memory_growth_mib_h,
         )
         self.taken = TakenParts((), self.ledger, self.scope.label_values)
         self.tally = Tally(

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from edgefleet.base.errors import DeviceError, PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.serving import ServedRelease
+from edgefleet.serving.cpu_use import RunClock
 from edgefleet.serving.limits import INLINE_US, QUEUED, RETIRE_S
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, Tensor
@@ -111,6 +112,7 @@ class ActiveRelease:
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
         self.inline = 0 < loaded.run_us < INLINE_US
         self._loaded = loaded
+        self._cpu = RunClock(loaded.threads)
         self._own_kib = own_kib
         self._run_marks = marks
         self._marks = marks.marks
@@ -158,9 +160,11 @@ class ActiveRelease:
 
     def _run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Inferred:
         self._marks[self._place] = 1
+        self._cpu.start()
         try:
             return self._loaded.run(inputs, outputs), 0
         finally:
+            self.stats.cpu_ns += self._cpu.stop()
             self._marks[self._place] = 0
 
     def _finished(self, run: Future[Inferred]) -> None:

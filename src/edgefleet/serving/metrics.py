@@ -71,6 +71,8 @@ def _release(samples: Samples, stats: Stats, labels: Mapping[str, str]) -> None:
     refused = sorted(stats.refused.items())
     _add(samples, "inference_refused_total", "counter", "Refused before the model ran.",
          *(("", _labels({**labels, "kind": kind}), count) for kind, count in refused))  # fmt: skip
+    _add(samples, "inference_cpu_seconds_total", "counter", "CPU time of the model's inferences.",
+         ("", own, stats.cpu_ns / 1e9))  # fmt: skip
     _add(samples, "inference_in_flight", "gauge", "Requests that run or wait.",
          ("", own, stats.in_flight))  # fmt: skip
     _add(samples, "inference_confidence", "summary", "The top score of each answered item.",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec, Variant
 from edgefleet.serving.causes import cause
+from edgefleet.serving.cpu_use import foreign_threads
 from edgefleet.serving.limits import DETAIL_CHARS, WARM_UP_RUNS
 
 Tensor = NDArray[Any]
@@ -57,6 +58,11 @@ _CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
 
 class LoadedModel(Protocol):
     """A loaded and warmed-up model. ``run`` may be called from one thread at a time."""
+
+    @property
+    def threads(self) -> Sequence[int]:
+        """The threads of the runtime that work for this model alone. Empty if there are none."""
+        ...
 
     @property
     def run_us(self) -> int:
@@ -127,6 +133,7 @@ class OnnxRuntime:
         # A spinning thread would use the core that the event loop needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        earlier = foreign_threads()
         with _checked(path, variant, gently=gently) as copy:
             try:
                 session = ort.InferenceSession(copy, options, providers=["CPUExecutionProvider"])
@@ -136,7 +143,7 @@ class OnnxRuntime:
                 raise PublisherError(code, f"The runtime refuses the model: {text}") from error
         _check_specs("inputs", session.get_inputs(), variant.inputs)
         _check_specs("outputs", session.get_outputs(), variant.outputs)
-        return _OnnxModel(session, variant)
+        return _OnnxModel(session, variant, sorted(foreign_threads() - earlier))
 
     @staticmethod
     def _ort() -> Any:
@@ -171,8 +178,9 @@ class _Bound:
 
 
 class _OnnxModel:
-    def __init__(self, session: Any, variant: Variant) -> None:
+    def __init__(self, session: Any, variant: Variant, threads: Sequence[int]) -> None:
         self._session = session
+        self.threads = threads
         self.run_us = 0
         self._warm_up(variant)
 

@@ -69,6 +69,7 @@ class Stats:
         self.errors = 0
         self.refused: Counter[str] = Counter()  # requests refused before the model, by ``Refusal``
         self._examples: dict[str, str] = {}  # by ``Refusal``, of the first request of its kind
+        self.cpu_ns = 0  # of the inferences alone, see ``RunClock``
         self._came: dict[object, float] = {}  # the time of each request in flight, in order
         self.answered_at: float | None = None  # the last successful answer
         self.confidence_sum = 0.0
@@ -134,8 +135,11 @@ class Stats:
         if kind not in self._examples:
             self._examples[kind] = example_of(error, release)[:REFUSAL_CHARS]
 
-    def live(self, memory_mib: int = 0) -> LiveStats:
-        """The counters for the agent. ``memory_mib`` is the memory of the release alone."""
+    def live(self, memory_mib: int = 0, *, process_kib: int = 0) -> LiveStats:
+        """The counters for the agent. ``memory_mib`` is the memory of the release alone.
+
+        ``process_kib`` is that of the process that runs it.
+        """
         return LiveStats(
             requests=self.requests,
             errors=self.errors,
@@ -151,6 +155,8 @@ class Stats:
             last_answer_s=None
             if self.answered_at is None
             else round(time.monotonic() - self.answered_at, 3),
+            cpu_s=self.cpu_ns / 1e9,
+            process_kib=process_kib,
             memory_mib=memory_mib,
             sketches=Sketches(
                 latency=sparse(self.latency.counts),

@@ -23,7 +23,9 @@ from edgefleet.serving.tensors import from_binary, to_binary
 
 MESSAGE_BYTES: Final = 16 << 10  # more than 64 tensors of 16 axes need
 PLANS: Final = 64  # combinations of shapes that are kept
-RUN_NS: Final = Struct("<Q")  # before each message of the worker: the time of the model alone
+RUN_COST: Final = Struct(
+    "<QQ"
+)  # before each message of the worker: time and CPU of the model, in ns
 _ALIGNMENT: Final = 64
 _FIRST_BYTES: Final = 64 << 10
 

@@ -13,13 +13,14 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.protocol.release import Variant
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.protocol.wire import decode
+from edgefleet.serving.cpu_use import RunClock
 from edgefleet.serving.limits import WORKER_SLACK_MIB
 from edgefleet.serving.runtime import LoadedModel, Tensor, runtime_for
 from edgefleet.serving.stats import memory_kib
 from edgefleet.serving.worker_channel import (
     MESSAGE_BYTES,
     PLANS,
-    RUN_NS,
+    RUN_COST,
     Failed,
     Load,
     Loaded,
@@ -64,6 +65,7 @@ class Worker:
         self._loaded = loaded
         self._area, self._bodies = areas
         self._model = model
+        self._cpu = RunClock(model.threads)
         self._variant = variant
         self._plans: dict[bytes, _Plan] = {}
 
@@ -77,23 +79,26 @@ class Worker:
     def _answer(self, data: bytes, model: LoadedModel, variant: Variant) -> None:
         plan = self._plans.get(data) or self._plan(data, variant)
         if plan.run is not None:
+            self._cpu.start()
             began_ns = time.perf_counter_ns()
             try:
                 plan.run()
             except EdgefleetError:
                 plan.run, plan.fixed = None, False
             else:
-                run_ns = time.perf_counter_ns() - began_ns
-                self._channel.send(RUN_NS.pack(run_ns) + plan.made)
+                run_ns, cpu_ns = time.perf_counter_ns() - began_ns, self._cpu.stop()
+                self._channel.send(RUN_COST.pack(run_ns, cpu_ns) + plan.made)
                 return
+        self._cpu.start()
         began_ns = time.perf_counter_ns()
         try:
             made = model.run(plan.inputs, plan.names)
         except EdgefleetError as error:
             self._send(Failed(error.code, error.message, error.field))
             return
-        run_ns = time.perf_counter_ns() - began_ns
-        self._channel.send(RUN_NS.pack(run_ns) + self._place(plan, made, model, variant))
+        run_ns, cpu_ns = time.perf_counter_ns() - began_ns, self._cpu.stop()
+        placed = self._place(plan, made, model, variant)
+        self._channel.send(RUN_COST.pack(run_ns, cpu_ns) + placed)
 
     def _plan(self, data: bytes, variant: Variant) -> _Plan:
         """Decode a request. A request with text is not kept."""
@@ -135,7 +140,7 @@ class Worker:
         return message
 
     def _send(self, message: Loaded | Failed) -> None:
-        self._channel.send(RUN_NS.pack(0) + encode_message(message))
+        self._channel.send(RUN_COST.pack(0, 0) + encode_message(message))
 
 
 def load(channel: socket.socket, memory: int, bodies: int) -> Worker | None:
@@ -155,7 +160,7 @@ def load(channel: socket.socket, memory: int, bodies: int) -> Worker | None:
         model = runtime.load(Path(wanted.artifact_path), variant)
     except EdgefleetError as error:
         channel.send(
-            RUN_NS.pack(0) + encode_message(Failed(error.code, error.message, error.field))
+            RUN_COST.pack(0, 0) + encode_message(Failed(error.code, error.message, error.field))
         )
         return None
     return Worker(channel, areas, model, variant, Loaded(model.run_us, base_kib))

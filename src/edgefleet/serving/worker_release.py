@@ -31,7 +31,7 @@ from edgefleet.serving.stats import Stats, memory_kib
 from edgefleet.serving.worker_channel import (
     MESSAGE_BYTES,
     PLANS,
-    RUN_NS,
+    RUN_COST,
     Failed,
     Load,
     Loaded,
@@ -326,8 +326,9 @@ class WorkerRelease:
     def _result(self, data: bytes, outputs: Sequence[str]) -> Inferred:
         """The outputs as views of the shared memory, and the time on the way to it and back."""
         passed_ns = time.perf_counter_ns() - self._sent_ns
-        (run_ns,) = RUN_NS.unpack_from(data)
-        tensors = self._answers.get(data[RUN_NS.size :])
+        run_ns, cpu_ns = RUN_COST.unpack_from(data)
+        self.stats.cpu_ns += cpu_ns
+        tensors = self._answers.get(data[RUN_COST.size :])
         if tensors is None:
             tensors = self._read(data, outputs)
         return tensors, max(0, passed_ns - run_ns)
@@ -352,13 +353,13 @@ class WorkerRelease:
         elif "BYTES" not in datatypes:
             if len(self._answers) >= PLANS:
                 self._answers.clear()
-            self._answers[data[RUN_NS.size :]] = tensors
+            self._answers[data[RUN_COST.size :]] = tensors
         return tensors
 
     def _decode(self, data: bytes) -> Message | None:
         """The message. None, and the worker is killed, if it is invalid."""
         try:
-            return decode_message(memoryview(data)[RUN_NS.size :])
+            return decode_message(memoryview(data)[RUN_COST.size :])
         except msgspec.MsgspecError as error:
             self._kill(f"sent an invalid message: {error}.")
             return None

@@ -39,6 +39,8 @@ class Behaviour:
     confidence: float = 0.94  # mean top score
     latency_us: int = 600  # p95
     memory_mib: int = 40  # of the 64 that a fake variant may take
+    cpu_us: int = 300  # CPU time of a request
+    memory_growth_mib_h: float = 0.0
     accuracy: float | None = 0.95  # on the golden set; None: not reported
     labelled: float = 0.0  # share of answers that get a label
     labels_late_s: float = 0.0  # from the answer to its label

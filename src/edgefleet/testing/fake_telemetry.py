@@ -38,6 +38,13 @@ def telemetry(
         latency_us_p95=now.latency_us,
         memory_mib=now.memory_mib,
         sketches=_sketches(now, served),
+        cpu_s=requests * now.cpu_us / 1e6,
+        costs=Scores(
+            from_release=name,
+            to_release=release,
+            requests=requests,
+            memory_growth_delta=now.memory_growth_mib_h - was.memory_growth_mib_h,
+        ),
         scores=Scores(
             from_release=name,
             to_release=release,
@@ -45,6 +52,7 @@ def telemetry(
             latency_log_ratio=math.log(now.latency_us / was.latency_us) if requests else None,
             error_rate_delta=now.error_rate - was.error_rate if requests else None,
             confidence_delta=now.confidence - was.confidence if requests else None,
+            cpu_log_ratio=math.log(now.cpu_us / was.cpu_us) if requests else None,
             class_drift=abs(now.drift - was.drift) if requests else None,
             input_drift=0.0 if requests else None,
             request_rate_change=_change(was, now),

@@ -67,6 +67,14 @@ def _hidden(_: object) -> str:
     return ""
 
 
+_METAVARS: Final = {
+    Unit.PERCENT: "PERCENT",
+    Unit.MIB_PER_HOUR: "MIB",
+    Unit.CELSIUS: "DEGREES",
+    Unit.PERCENT_PER_HOUR: "PERCENT",
+}
+
+
 def _bound(bound: Bound) -> Knob:
     """The option of a bound in the table of metrics."""
     path = ("gate", bound.field)
@@ -75,9 +83,10 @@ def _bound(bound: Bound) -> Knob:
             return Knob(
                 path, bound.option, DURATION, "DURATION", bound.text, shown=_ms, to_plan=_in_ms
             )
-        case Unit.PERCENT:
+        case Unit.PERCENT | Unit.MIB_PER_HOUR | Unit.CELSIUS | Unit.PERCENT_PER_HOUR:
             kind = click.FloatRange(0)
-            return Knob(path, bound.option, kind, "PERCENT", bound.text, shown=_plain)
+            metavar = _METAVARS[bound.unit]
+            return Knob(path, bound.option, kind, metavar, bound.text, shown=_plain)
         case _:
             return Knob(path, bound.option, RATE, "SHARE", bound.text, shown=_share)
 

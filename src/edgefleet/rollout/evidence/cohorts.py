@@ -68,6 +68,8 @@ class Figures:
     _asked: int = 0  # likewise, with refused requests
     _refused_weighed: int = 0
     _refused: int = 0
+    _cpu_us: float = 0.0  # weighted, of ``_cpu_weight`` requests
+    _cpu_weight: int = 0
     confidence_sum: float = 0.0  # weighted: see _weigh
     confidence_count: float = 0.0
     sketch: Sketch = field(default_factory=Sketch)
@@ -126,6 +128,9 @@ class Figures:
         self.errors += times * errors
         self._weight += times * weight(requests)
         self._errors_weighed += times * weighed(min(errors, requests), requests)
+        if requests and telemetry.cpu_s:
+            self._cpu_us += times * weight(requests) * telemetry.cpu_s * 1e6 / requests
+            self._cpu_weight += times * weight(requests)
         self._asked += times * weight(telemetry.asked)
         if telemetry.refused:
             self._refused += times * telemetry.refused
@@ -152,6 +157,7 @@ class Figures:
             confidence_mean=self.confidence_sum / count if count else None,
             latency_us_p50=self.sketch.latency_us(0.50),
             latency_us_p95=p95,
+            cpu_us=self._cpu_us / self._cpu_weight if self._cpu_weight else None,
             confidence=self.sketch.confidence,
             classes=self.sketch.classes,
             inputs=self.sketch.inputs,
@@ -212,6 +218,7 @@ class Cohorts:
     neighbours: Neighbours = field(default_factory=Neighbours)
     _bets: dict[str, Bet] = field(default_factory=dict)
     _pairing: Pairing = field(default_factory=Pairing)
+    _cost_pairing: Pairing = field(default_factory=Pairing)  # of ``Telemetry.costs``
     _limits: DeviceLimits = field(default_factory=DeviceLimits)
     _control_limits: DeviceLimits = field(default_factory=DeviceLimits)
     _switched: SwitchPairs = field(default_factory=SwitchPairs)
@@ -224,7 +231,9 @@ class Cohorts:
         is_warm = self.canary.has(row)  # the first report has the warm-up
         self.canary.add(row, telemetry)
         self._limits.add(row, telemetry, gate, memory_limit_mib, is_warm=is_warm)
-        scores = telemetry.scores
+        scores, costs = telemetry.scores, telemetry.costs
+        if costs is not None and costs.from_release != costs.to_release == telemetry.release:
+            self._bet_on(self._cost_pairing.add_canary(row, costs), gate)
         if scores is None or scores.to_release != telemetry.release:
             return
         self._switched.add(row, scores, gate)
@@ -236,7 +245,7 @@ class Cohorts:
         self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
         """``add_canary`` for many devices that report the same."""
-        if telemetry.scores is not None:  # each device gets a pair of its own
+        if telemetry.has_scores:  # each device gets a pair of its own
             for row in rows.tolist():
                 self.add_canary(row, telemetry, gate, memory_limit_mib)
             return
@@ -250,7 +259,7 @@ class Cohorts:
         self, rows: Rows, telemetry: Telemetry, gate: GateSpec, memory_limit_mib: int
     ) -> None:
         """``add_control`` for many devices that report the same."""
-        if telemetry.scores is None:
+        if not telemetry.has_scores:
             self.control.add_all(rows, telemetry)
             self._control_limits.add_all(rows, telemetry, gate, memory_limit_mib, is_warm=True)
             return
@@ -263,7 +272,9 @@ class Cohorts:
         """Add the serving figures of a device that runs the previous release."""
         self.control.add(row, telemetry)
         self._control_limits.add(row, telemetry, gate, memory_limit_mib, is_warm=True)
-        scores = telemetry.scores
+        scores, costs = telemetry.scores, telemetry.costs
+        if costs is not None and costs.from_release == costs.to_release == telemetry.release:
+            self._bet_on(self._cost_pairing.add_control(row, costs), gate)
         if scores is None or not scores.from_release == scores.to_release == telemetry.release:
             return
         self.control.rate(scores)

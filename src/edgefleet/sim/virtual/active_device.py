@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet.agent.cost_figures import Board
 from edgefleet.agent.state import AgentState, InstalledRelease, SlotName
 from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.serving import LiveStats, ModelStatus, ServingStatus
@@ -155,6 +156,17 @@ class ActiveDevice:
             pid=self.pid, models=models, labels=self._labels(now, truths, traffic.labelled)
         )
 
+    def board(self, run_s: float, truths: Mapping[str, Truth]) -> Board | None:
+        """The readings of the sensors. None for a device that sends no telemetry all the time."""
+        if not self.stays:
+            return None
+        served = ((model, one.installed) for model, one in self.served.items() if one.installed)
+        heats = sum(
+            figures.truth_of(installed.release, truths.get(model, OLD_TRUTH)).heats
+            for model, installed in served
+        )
+        return figures.board(heats, run_s)
+
     def end_process(self) -> None:
         """The serving process ends, and with it all models."""
         self.served = {}
@@ -206,7 +218,9 @@ class ActiveDevice:
         down_s = _overlap(traffic.outage, one.since, now)
         errors = min(requests, errors + int(down_s * requests_s))
         if self.stays:
-            stats = figures.sketched(own, requests, errors, luck, refused=refused)
+            stats = figures.sketched(
+                own, requests, errors, luck, refused=refused, run_s=now - one.since
+            )
         else:
             stats = figures.plain(own, requests, errors, refused=refused)
         return _ready(model, one, installed, stats)

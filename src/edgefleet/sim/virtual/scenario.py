@@ -31,7 +31,7 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The true behaviour of the new release, which the gate has to find out.
 
     ``previous`` is that of the old release, of which only the figures of served requests and of the
-    golden set count: confidence, accuracy, latency, errors, refusals, requests and drift.
+    golden set count: confidence, accuracy, latency, errors, refusals, requests, drift and costs.
     """
 
     fails: Share = 0.0  # requests fail during the trial
@@ -57,6 +57,9 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     wears_after_s: Seconds = 21_600.0
     labelled_accuracy: Share = 0.95  # share of the labelled answers that are correct
     drift: Share = 0.0  # share of answers in a class that the old release never gives
+    cpu: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # time per request, relative to 0.5 ms
+    leaks_mib_h: Annotated[float, Meta(ge=0.0)] = 0.0  # growth of the memory of its process
+    heats: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0  # degrees Celsius above an idle board
     size_bytes: Annotated[int, Meta(gt=0)] = 2_000_000
     previous: "Truth | None" = None  # None: a release with the defaults
 

@@ -71,7 +71,12 @@ class ServingProcesses:
                 number = NUMBERS[own.installed.release] if own.installed else NOTHING
                 environment.serving[model][live.rows] = number
         alive = status is not None
-        probed = happened.ServingProbed(status=status, alive=alive, draw=environment.draw())
+        probed = happened.ServingProbed(
+            status=status,
+            alive=alive,
+            draw=environment.draw(),
+            board=live.board(environment.now - environment.start, environment.truths),
+        )
         self.soon.append((live, live.life, probed))
 
     def move_pointer(self, live: ActiveDevice, effect: do.MovePointer) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from edgefleet.agent.cost_figures import Board, CostFigures, CostWindows
 from edgefleet.agent.state import AgentState, InstalledRelease, ModelSoft, QualityWindow, Windows
 from edgefleet.protocol.bins import CONFIDENCE_BINS, bucket
 from edgefleet.protocol.device import Refusal, Sketches
@@ -17,6 +18,9 @@ from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, Serv
 from edgefleet.sim.virtual.scenario import NEW, OLD_TRUTH, Truth
 
 _P50_US, _P95_US, _MEMORY_MIB = 400, 900, 40
+_CPU_S: Final = 0.0005  # per request
+_IDLE_C: Final = 45.0
+_DRAIN_PERCENT_H: Final = 2.0
 _LATE: Final = 10  # one request in so many takes as long as the 95th percentile
 _CLASSES: Final = 10
 _WINDOW: Final = 100  # requests in a full window, as the agent counts them
@@ -49,7 +53,7 @@ def reminded(
     for one in installed:
         sha256, truth = one.variant.artifact.sha256, truths.get(one.model, OLD_TRUTH)
         windows, mine = _remembered(one.model, one.release, sha256, truth)
-        models[one.model] = ModelSoft(windows=windows)
+        models[one.model] = ModelSoft(windows=windows, costs=_costs(one.release, truth))
         served.append(mine)
     if not served:
         return state
@@ -68,6 +72,8 @@ def _remembered(model: str, release: str, sha256: str, truth: Truth) -> tuple[Wi
         release=release,
         since=0.0,
         requests=stats.requests,
+        timed=stats.requests,
+        cpu_s=stats.cpu_s,
         errors=stats.errors,
         refused=stats.refused,
         confidence_sum=stats.confidence_sum,
@@ -80,6 +86,25 @@ def _remembered(model: str, release: str, sha256: str, truth: Truth) -> tuple[Wi
     return Windows(full=full), mine
 
 
+def _costs(release: str, truth: Truth) -> CostWindows:
+    own = truth_of(release, truth)
+    figures = CostFigures(
+        release=release,
+        requests=_WINDOW,
+        memory_mib_h=own.leaks_mib_h,
+        temperature_c=_IDLE_C + own.heats,
+        throttled=0.0,
+        battery_percent_h=_DRAIN_PERCENT_H,
+    )
+    return CostWindows(full=figures)
+
+
+def board(heats: float, run_s: float) -> Board:
+    """The sensors of a board on battery, ``run_s`` after the start of the simulation."""
+    left = 100.0 - _DRAIN_PERCENT_H * run_s / 3600
+    return Board(temperature_c=_IDLE_C + heats, is_throttled=False, battery_percent=max(0.0, left))
+
+
 def plain(own: Truth, requests: int, errors: int, *, refused: int = 0) -> LiveStats:
     """Means alone, alike on all devices."""
     return LiveStats(
@@ -89,14 +114,20 @@ def plain(own: Truth, requests: int, errors: int, *, refused: int = 0) -> LiveSt
         confidence_count=requests,
         latency_us_p50=_P50_US,
         latency_us_p95=int(_P95_US * own.latency),
+        cpu_s=_CPU_S * own.cpu * requests,
         memory_mib=_MEMORY_MIB,
         refused=refused,
         refusals={Refusal.UNKNOWN_INPUT: refused} if refused else {},
     )
 
 
-def sketched(own: Truth, requests: int, errors: int, luck: float, *, refused: int = 0) -> LiveStats:
-    """With histograms; ``luck`` makes the device a little surer and slower than others, or less."""
+def sketched(
+    own: Truth, requests: int, errors: int, luck: float, *, refused: int = 0, run_s: float = 0.0
+) -> LiveStats:
+    """With histograms; ``luck`` makes the device a little surer and slower than others, or less.
+
+    ``run_s`` is the time for which its process has run the release.
+    """
     mean = min(1.0, max(0.0, own.confidence + 0.02 * (luck - 0.5)))
     p95_us = int(_P95_US * own.latency * (0.8 + 0.4 * luck))
     late, moved = requests // _LATE, int(requests * own.drift)
@@ -112,6 +143,8 @@ def sketched(own: Truth, requests: int, errors: int, luck: float, *, refused: in
         confidence_count=requests,
         latency_us_p50=_P50_US,
         latency_us_p95=p95_us,
+        cpu_s=_CPU_S * own.cpu * (0.9 + 0.2 * luck) * requests,
+        process_kib=int(1024 * (_MEMORY_MIB + own.leaks_mib_h * run_s / 3600)),
         memory_mib=_MEMORY_MIB,
         sketches=Sketches(
             latency=latency,
