@@ -433,7 +433,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     looked: int = 0  # finished devices at the last of them
     boundary: Boundary | None = None  # None: the fleet is not small
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
-    example: str = ""  # what a device says of the most frequent reason
+    example: str = ""  # the words of a device on the most frequent reason
     history: History | None = None  # None: earlier releases do not lift the limit of failures
     errors: Rate = Rate()
     silence: Rate = Rate()
@@ -469,7 +469,7 @@ class Judgement(Wire, frozen=True, kw_only=True):
     at: float
     evidence: Evidence
     interim: int = 0  # number of the look (the exact test) that was taken; 0 if none was
-    unjudged: str = ""  # what is not known of the quality on live requests, as a sentence
+    unjudged: str = ""  # the gap in the knowledge of live quality, as a sentence
 
 
 class WaveView(Wire, frozen=True, kw_only=True):

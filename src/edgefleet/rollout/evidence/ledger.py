@@ -191,7 +191,7 @@ class Ledger:
         return named
 
     def example(self, reasons: Mapping[str, int]) -> str:
-        """What the first device with the most frequent of ``reasons`` says of it."""
+        """The words of the first device with the most frequent of ``reasons``."""
         most = max(reasons, key=lambda reason: reasons[reason], default="")
         return self._examples.get(most, (0, ""))[1]
 
