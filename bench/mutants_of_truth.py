@@ -82,10 +82,10 @@ MUTANTS = (
     ),
     Mutant(
         "golden accuracy passes for quality on live requests",
-        "rollout/evidence/gate.py",
-        "    if not evidence.canary.requests:\n",
-        "    if not evidence.canary.requests and not evidence.quality:\n",
-        ("tests/rollout/test_gate.py",),
+        "rollout/evidence/traffic.py",
+        "    if not canary.requests:\n",
+        "    if not canary.requests and not evidence.quality:\n",
+        ("tests/rollout/test_traffic.py",),
     ),
     Mutant(
         "a revert without a previous release says that it is done",

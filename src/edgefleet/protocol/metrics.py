@@ -162,7 +162,7 @@ class Metric:
     sentence: str
     source: str  # the report of a device that carries it
     meaning: str  # the condition that fails a wave, for the documentation
-    cause: Callable[[Side], str] | None = None  # what the canary says of it, as a sentence
+    cause: Callable[[Side], str] | None = None  # the cause that the canary names, as a sentence
 
     def allowed(self, gate: Bounds) -> float:
         """The limit, in the unit of the measured figure."""

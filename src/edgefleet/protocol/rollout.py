@@ -473,7 +473,7 @@ class Judgement(Wire, frozen=True, kw_only=True):
     at: float
     evidence: Evidence
     interim: int = 0  # number of the look (the exact test) that was taken; 0 if none was
-    unjudged: str = ""  # what is not known of the quality on live requests, as a sentence
+    unjudged: str = ""  # the gap in the knowledge of live quality, as a sentence
 
 
 class WaveView(Wire, frozen=True, kw_only=True):

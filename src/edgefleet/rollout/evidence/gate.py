@@ -400,7 +400,7 @@ def _limits(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
 
 
 def _cause_of(metric: Metric, evidence: Evidence) -> str:
-    """What the canary says of the cause, as a sentence. Empty if it says nothing."""
+    """The cause that the canary names, as a sentence. Empty if it names none."""
     cause = "" if metric.cause is None else metric.cause(evidence.canary)
     return f" {cause}" if cause else ""
 
