@@ -36,7 +36,9 @@ MUTANTS: tuple[Mutant, ...] = (
 def main(names: list[str]) -> int:
     known = {mutant.name for mutant in MUTANTS}
     if unknown := [name for name in names if name not in known]:
-        print(f"no mutant is named {', '.join(unknown)}; the names are:", *sorted(known), sep="\n  ")
+        print(
+            f"no mutant is named {', '.join(unknown)}; the names are:", *sorted(known), sep="\n  "
+        )
         return 2
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 1)) as pool:
