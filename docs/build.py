@@ -15,7 +15,8 @@ from edgefleet.agent.table import mermaid as draw_agent
 from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
-from edgefleet.protocol.metrics import BOUNDS, METRICS, Bound, Unit
+from edgefleet.protocol.metric_bounds import Bound, Unit
+from edgefleet.protocol.metrics import BOUNDS, METRICS
 from edgefleet.protocol.why import WAITS, WaitCode
 from edgefleet.rollout.evidence.alphas import SHARES
 from edgefleet.rollout.lifecycle.table import mermaid as draw_rollout

@@ -22,17 +22,14 @@ from edgefleet.cli.rollout import options
 from edgefleet.protocol.bins import bucket
 from edgefleet.protocol.device import Outcome, OutcomeKind, Scores, Sketches, Switch, Telemetry
 from edgefleet.protocol.labels import LabelReport, ModelLabels, ReleaseLabels
+from edgefleet.protocol.metric_bounds import Bound, Bounds
+from edgefleet.protocol.metric_kinds import ChangeMetric, LimitMetric, Metric
 from edgefleet.protocol.metrics import (
     BOUNDS,
     CHANGES,
     LIMITS,
     METRICS,
     RATES,
-    Bound,
-    Bounds,
-    ChangeMetric,
-    LimitMetric,
-    Metric,
 )
 from edgefleet.protocol.rollout import Cohort, Difference, Evidence, GateSpec, LimitCounts, Rate
 from edgefleet.protocol.serving import LiveStats, ServingStatus

@@ -1,6 +1,6 @@
 """The labelled accuracy of a release beside the previous one, as people see it."""
 
-from edgefleet.protocol.metrics import Unit
+from edgefleet.protocol.metric_bounds import Unit
 from edgefleet.protocol.wire import Wire
 
 

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from edgefleet.protocol.label_evidence import LabelEvidence
-from edgefleet.protocol.metrics import Bounds
+from edgefleet.protocol.metric_bounds import Bounds
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire
 
@@ -245,7 +245,7 @@ class Difference(Wire, frozen=True, kw_only=True):
     ``neighbour`` is the other model, with its release, of a metric of neighbours.
     """
 
-    metric: str  # the key of a ``protocol.metrics.ChangeMetric``
+    metric: str  # the key of a ``ChangeMetric``
     pairs: int = 0
     mean: float = 0.0
     low: float = 0.0

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from edgefleet.protocol.metrics import CHANGES, Unit
+from edgefleet.protocol.metric_bounds import Unit
+from edgefleet.protocol.metrics import CHANGES
 from edgefleet.protocol.rollout import (
     BakeEnd,
     BakeShare,

@@ -6,7 +6,14 @@ from typing import Final
 
 from markupsafe import Markup
 
-from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, ChangeMetric, Unit
+from edgefleet.protocol.metric_bounds import Unit
+from edgefleet.protocol.metric_kinds import ChangeMetric
+from edgefleet.protocol.metrics import (
+    CHANGES,
+    ERRORS,
+    LIMITS,
+    SILENCE,
+)
 from edgefleet.protocol.rollout import Evidence, LimitCounts, Rate
 from edgefleet.web.svg import element, percent, picture
 from edgefleet.web.words import count, figure, share

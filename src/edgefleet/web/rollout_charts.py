@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from edgefleet.protocol.metrics import CHANGES, LABELLED_ACCURACY, ChangeMetric, Direction, Unit
+from edgefleet.protocol.metric_bounds import Unit
+from edgefleet.protocol.metric_kinds import ChangeMetric, Direction
+from edgefleet.protocol.metrics import CHANGES, LABELLED_ACCURACY
 from edgefleet.protocol.operator import HistoryPoint, ModelView
 from edgefleet.protocol.rollout import RolloutView, Verdict
 from edgefleet.web.charts import Part, paired_bars, plain_bar, release_classes, stacked_bar

@@ -13,7 +13,8 @@ import msgspec
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.rollout.parsing import BUDGET, INSTANT, LABELS, SIZE, WAVE, WINDOW
 from edgefleet.cli.values import DURATION, RATE, WAVES, duration, percent
-from edgefleet.protocol.metrics import BOUNDS, Bound, Unit
+from edgefleet.protocol.metric_bounds import Bound, Unit
+from edgefleet.protocol.metrics import BOUNDS
 from edgefleet.protocol.rollout import Rollback, RolloutSpec
 
 _DEFAULTS: Final[Mapping[str, Any]] = msgspec.to_builtins(RolloutSpec(model="", release=""))

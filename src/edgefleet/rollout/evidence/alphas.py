@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet.protocol.metrics import CHANGES, LIMITS, ChangeMetric, Metric
+from edgefleet.protocol.metric_kinds import ChangeMetric, Metric
+from edgefleet.protocol.metrics import CHANGES, LIMITS
 from edgefleet.protocol.rollout import GateSpec
 
 PROMISED: Final = 6.0

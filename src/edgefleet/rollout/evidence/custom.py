@@ -9,7 +9,12 @@ judgement is not known, and its text says so.
 import math
 from typing import Final
 
-from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE
+from edgefleet.protocol.metrics import (
+    CHANGES,
+    ERRORS,
+    LIMITS,
+    SILENCE,
+)
 from edgefleet.protocol.rollout import Evidence, GateSpec, Judgement, Verdict
 from edgefleet.rollout.evidence import alphas
 from edgefleet.rollout.evidence.gate import (

@@ -46,7 +46,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet.protocol.device import Scores, Telemetry
-from edgefleet.protocol.metrics import LIMITS, LimitMetric
+from edgefleet.protocol.metric_kinds import LimitMetric
+from edgefleet.protocol.metrics import LIMITS
 from edgefleet.protocol.rollout import GateSpec, LimitCounts, LimitPairs, LimitSide
 from edgefleet.rollout.evidence.pairing import reach
 from edgefleet.rollout.evidence.sequential import exact_p_value, share_of

@@ -9,7 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edgefleet.protocol.metrics import CHANGES, ERRORS, LIMITS, SILENCE, LimitMetric, Metric, Unit
+from edgefleet.protocol.metric_bounds import Unit
+from edgefleet.protocol.metric_kinds import LimitMetric, Metric
+from edgefleet.protocol.metrics import (
+    CHANGES,
+    ERRORS,
+    LIMITS,
+    SILENCE,
+)
 from edgefleet.protocol.rollout import (
     EValue,
     Evidence,

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet.protocol.device import Switch, Telemetry
-from edgefleet.protocol.metrics import CHANGES, ChangeMetric
+from edgefleet.protocol.metric_kinds import ChangeMetric
+from edgefleet.protocol.metrics import CHANGES
 from edgefleet.protocol.rollout import Difference, GateSpec
 from edgefleet.rollout.evidence.pairing import Pairing, bet_on, continued, difference, stored
 from edgefleet.rollout.evidence.sequential import Bet, share_of

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from edgefleet.protocol.device import Scores
-from edgefleet.protocol.metrics import ChangeMetric
+from edgefleet.protocol.metric_kinds import ChangeMetric
 from edgefleet.protocol.rollout import Difference, GateSpec
 from edgefleet.rollout.evidence.sequential import Bet, e_value
 from edgefleet.rollout.lifecycle.stored_bet import StoredBet

@@ -3,7 +3,9 @@
 They block nothing. They say which limits cannot fail the release, and which options change that.
 """
 
-from edgefleet.protocol.metrics import LIMITS, Bound, LimitMetric
+from edgefleet.protocol.metric_bounds import Bound
+from edgefleet.protocol.metric_kinds import LimitMetric
+from edgefleet.protocol.metrics import LIMITS
 from edgefleet.protocol.rollout import Cohort, Evidence
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.evidence import gate
