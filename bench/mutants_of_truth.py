@@ -96,9 +96,9 @@ MUTANTS = (
     ),
     Mutant(
         "the last reason that arrives counts",
-        "rollout/evidence/ledger.py",
-        "            if known <= found:\n",
-        "            if known == found:\n",
+        "rollout/evidence/reasons.py",
+        "            if (known.attempt, known.id) <= (outcome.attempt, outcome.id):\n",
+        "            if (known.attempt, known.id) == (outcome.attempt, outcome.id):\n",
         ("tests/rollout/test_ledger.py", "tests/rollout/test_restart.py"),
     ),
     Mutant(
@@ -118,8 +118,8 @@ MUTANTS = (
     Mutant(
         "the bets on changes begin anew after a restart",
         "rollout/engine.py",
-        "            active.cohorts.resume(state.bets, state.limit_pairs, state.spec.gate)\n",
-        "            pass\n",
+        "                state.bets, state.limit_pairs, state.spec.gate, is_started=is_started\n",
+        "                (), {}, state.spec.gate, is_started=is_started\n",
         ("tests/rollout/test_cohorts.py",),
     ),
     Mutant(

@@ -287,14 +287,14 @@ def quality(metric: str, e_value: float, *, requests: int = 100, mean: float = 0
     ],
 )
 def test_worse_quality_than_the_control_fails_it(metric: str, reason: str, text: str):
-    said = say(quality(metric, 1429))
+    said = say(quality(metric, 2143))
     assert (said.verdict, said.reason) == (Verdict.FAIL, reason)
     assert said.text.startswith(text)
     assert "; 30 " in said.text
 
 
 @pytest.mark.parametrize(
-    "evidence", [quality("latency", 1428), quality("confidence", 2000, requests=49)]
+    "evidence", [quality("latency", 2142), quality("confidence", 3000, requests=49)]
 )
 def test_weak_evidence_or_too_few_requests_do_not_fail_it(evidence: Evidence):
     assert say(evidence).reason == "soak"

@@ -155,36 +155,12 @@ def judge(
     failing = _failing(evidence, sample, spec)
     if failing is not None:
         return judged(Verdict.FAIL, *failing)
-    if sample.size < sample.needed:
-        missing = count_missing(evidence, spec) if evidence.spare and sample.patience_over else 0
-        text = f"{sample.size} of the {sample.needed} devices that a verdict needs have finished."
-        if missing > 0:
-            text += f" Moving up: {_devices(min(missing, evidence.spare))} at the next positions."
-            return judged(Verdict.INCONCLUSIVE, EXTENDS, text)
-        return judged(Verdict.INCONCLUSIVE, SAMPLE, text)
-    undecided = sample.rate > sample.allowed
-    if undecided and evidence.handful:
-        return judged(Verdict.INCONCLUSIVE, EXTENDS, _extending(sample))
-    if sample.waiting:
-        return judged(
-            Verdict.INCONCLUSIVE,
-            STRAGGLERS,
-            f"Unfinished devices of the wave, online or in trial: {sample.unfinished}.",
-        )
-    if undecided and evidence.remaining and not evidence.needs_approval:
-        return judged(Verdict.INCONCLUSIVE, EXTENDS, _extending(sample))
-    if undecided and (evidence.remaining or _p_value(sample) <= spec.ask_p):
-        return judged(
-            Verdict.INCONCLUSIVE,
-            INCONCLUSIVE,
-            f"{_shares(sample)}; too few devices for a verdict.{sample.why_allowed} Run "
-            "`edgefleet rollout advance` or `edgefleet rollout revert`.",
-        )
-    if unreached := traffic.missing(evidence, spec):
-        return judged(Verdict.INCONCLUSIVE, traffic.NO_REQUESTS, unreached)
+    open_for = _inconclusive(evidence, sample, spec)
+    if open_for is not None:
+        return judged(Verdict.INCONCLUSIVE, *open_for)
     passing_s = now - before.at if before is not None and before.reason == SOAK else 0.0
     text = f"{sample.bad} of {sample.size} devices failed."
-    if undecided:
+    if sample.rate > sample.allowed:
         text = _not_distinguished(sample)
     unjudged = traffic.unjudged(evidence, spec)
     text += f" {unjudged}" if unjudged else ""
@@ -192,6 +168,33 @@ def judge(
         return judged(Verdict.PASS, PASSED, text, unjudged)
     text += f" The wave must pass for {spec.soak_s:g} s."
     return judged(Verdict.INCONCLUSIVE, SOAK, text)
+
+
+def _inconclusive(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:
+    """The reason and text of a verdict that cannot be given yet. None if the wave may pass."""
+    if sample.size < sample.needed:
+        missing = count_missing(evidence, spec) if evidence.spare and sample.patience_over else 0
+        text = f"{sample.size} of the {sample.needed} devices that a verdict needs have finished."
+        if missing > 0:
+            text += f" Moving up: {_devices(min(missing, evidence.spare))} at the next positions."
+            return EXTENDS, text
+        return SAMPLE, text
+    undecided = sample.rate > sample.allowed
+    if undecided and evidence.handful:
+        return EXTENDS, _extending(sample)
+    if sample.waiting:
+        text = f"Unfinished devices of the wave, online or in trial: {sample.unfinished}."
+        return STRAGGLERS, text
+    if undecided and evidence.remaining and not evidence.needs_approval:
+        return EXTENDS, _extending(sample)
+    if undecided and (evidence.remaining or _p_value(sample) <= spec.ask_p):
+        return INCONCLUSIVE, (
+            f"{_shares(sample)}; too few devices for a verdict.{sample.why_allowed} Run "
+            "`edgefleet rollout advance` or `edgefleet rollout revert`."
+        )
+    if unreached := traffic.missing(evidence, spec):
+        return traffic.NO_REQUESTS, unreached
+    return None
 
 
 def _failing(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, str] | None:

@@ -129,9 +129,8 @@ def step(
     return _step_across(state, event, now)
 
 
-def _step_across(
-    state: RolloutState,
-    event: Started
+_Across = (
+    Started
     | Paused
     | Resumed
     | Advanced
@@ -142,8 +141,12 @@ def _step_across(
     | GateFailed
     | PartFailed
     | RefusedByDevices
-    | RevertCompleted,
-    now: float,
+    | RevertCompleted
+)
+
+
+def _step_across(
+    state: RolloutState, event: _Across, now: float
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
     """An event after which the status may be another. ``state`` has that status already."""
     match event:
