@@ -368,9 +368,11 @@ class Quality:
         assert mine is not None
         assert other is not None
         for metric in METRICS.values():
-            if metric.scored is not None:
-                difference = metric.scored(mine) - metric.scored(other)  # type: ignore[operator] # the pools know all
-                self._sum(metric.key, metric.worse_by(difference))
+            if metric.scored is None:
+                continue
+            change, usual = metric.scored(mine), metric.scored(other)
+            if change is not None and usual is not None:
+                self._sum(metric.key, metric.worse_by(change - usual))
 
     def _sum(self, metric: str, difference: float) -> None:
         sums = self._sums[metric]

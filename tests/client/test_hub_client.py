@@ -20,6 +20,7 @@ from edgefleet.client.hub import HubClient, Refusal
 from edgefleet.client.limits import UPLOAD_CHUNK_BYTES
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, ENDPOINTS
+from edgefleet.protocol.labels import Label
 from edgefleet.protocol.operator import PlanFleet
 from edgefleet.protocol.release import Envelope, Signature
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec, Status, Verb
@@ -32,6 +33,7 @@ VIEW = rollout_in(Status.RUNNING)
 RELEASE = release_view("2", READS.now)
 HEALTH = operator.Health(status="ok", version="0.1.0", devices=3, uptime_s=9.0)
 CLAIMS = operator.Claims(claims=("efc_1",), expires_at=5.0)
+TRUTH = operator.TruthRequest(device="cam-1", model="digits", labels=(Label(id="a", truth=3),))
 KEY = operator.TrustKey(name="team", public_key="AAAA")
 KEYS = operator.TrustedKeys(keys=(KEY,))
 ENVELOPE = Envelope(payloadType="t", payload="AA==", signatures=(Signature(keyid="k", sig="AA=="),))
@@ -62,6 +64,13 @@ CALLS = (
         "/api/v1/claims",
         CLAIMS,
         body=operator.ClaimRequest(count=2, labels={"site": "lyon"}),
+    ),
+    Call(
+        "add_truth",
+        lambda hub: hub.add_truth(TRUTH),
+        "/api/v1/truth",
+        operator.TruthAdded(added=1, waiting=1),
+        body=TRUTH,
     ),
     Call("trust", lambda hub: hub.trust(KEY), "/api/v1/trust", KEYS, body=KEY),
     Call("trusted", lambda hub: hub.trusted(), "/api/v1/trust", KEYS),

@@ -2,9 +2,11 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from edgefleet.agent.table import Stage
 from edgefleet.base.clock import SystemClock
@@ -40,6 +42,9 @@ class Fleet:
         models = {}
         for release, name in (("1", "pixels"), ("2", "image")):
             built = tiny_release(folder / "releases", release, input_name=name)
+            # The publisher is wrong: the clients do not change.
+            manifest = structs.replace(built.manifest, changes_interface=release == "2")
+            built = replace(built, manifest=manifest)
             publish(self.client, key, built)
             models[release] = built.model
         self.question = digits(models)
@@ -58,7 +63,10 @@ class Fleet:
 
     def roll_out(self, release: str, *percents: float) -> RolloutView:
         waves = tuple(WaveSpec(percent=percent) for percent in percents)
-        spec = RolloutSpec(model="digits", release=release, waves=waves, gate=GATE)
+        spec = RolloutSpec(
+            model="digits", release=release, waves=waves, gate=GATE,
+            changes_interface=release == "2",
+        )  # fmt: skip
         rollout = self.client.plan(spec).id
         self.client.command(rollout, Verb.START, Command())
         last = None

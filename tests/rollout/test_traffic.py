@@ -213,4 +213,4 @@ def test_the_cause_of_failed_trials_is_what_a_device_says() -> None:
     fleet.tick(2)
     view = fleet.view(state.id)
     assert view.status in (Status.REVERTING, Status.REVERTED)
-    assert f"Most frequent cause: requests_refused ({len(tried)} devices). {detail} " in view.text
+    assert f"Most frequent cause: requests_refused ({len(tried)} devices): {detail} " in view.text

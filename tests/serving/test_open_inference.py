@@ -170,13 +170,11 @@ def test_what_does_not_fit_is_a_typed_400_and_counts_as_no_success(
 
 def test_nested_data_is_taken_as_flat_data_is(process: ServingProcess, model: TinyModel) -> None:
     given = pixels(2)
-    nested = HttpLink(process.url).request(
-        "POST", INFER, body=body(shape=[2, 64], data=given.tolist())
+    nested, flat = (
+        HttpLink(process.url).request("POST", INFER, body=body(shape=[2, 64], data=data))
+        for data in (given.tolist(), given.ravel().tolist())
     )
-    flat = HttpLink(process.url).request(
-        "POST", INFER, body=body(shape=[2, 64], data=given.ravel().tolist())
-    )
-    assert nested.body == flat.body
+    assert json.loads(nested.body)["outputs"] == json.loads(flat.body)["outputs"]
     assert nested.status == 200
 
 

@@ -264,15 +264,10 @@ def _confidence(
     count = status.stats.confidence_count - watch.start.stats.confidence_count
     if known is None or known.confidence_count < least or count < least:
         return None
-    total = status.stats.confidence_sum - watch.start.stats.confidence_sum
-    evidence = two_samples.log_evidence(
-        (known.confidence_count - known.confidence_sum, known.confidence_count),
-        (count - total, count),
-        margin=quality.max_confidence_drop,
-    )
-    if evidence < -math.log(limits.ERROR_ALPHA):
+    before = known.confidence_sum / known.confidence_count
+    mean = (status.stats.confidence_sum - watch.start.stats.confidence_sum) / count
+    if mean >= before - quality.max_confidence_drop:
         return None
-    before, mean = known.confidence_sum / known.confidence_count, total / count
     return Sick(
         Reason.CONFIDENCE,
         f"Mean confidence fell from {before:.3f} to {mean:.3f} over {count} scores "

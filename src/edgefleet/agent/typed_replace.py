@@ -40,6 +40,7 @@ from edgefleet.protocol.device import (
     ModelReport,
     Outcome,
     OutcomeKind,
+    RuntimeVersion,
     Scores,
     Sketches,
     Switch,
@@ -229,6 +230,9 @@ class FactsChanges(TypedDict, total=False):
     memory_mib: int
     models_memory_mib: int
     isolated: tuple[Isolation, ...]
+    runtime_versions: tuple[RuntimeVersion, ...]
+    comparisons: tuple[str, ...]
+    takes_labels: bool
 
 
 class OutcomeChanges(TypedDict, total=False):

@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol, TypedDict, Unpack, overload
 import msgspec
 
 from edgefleet.protocol.device import Offer
+from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.rollout import (
     Approval,
     BakeEnd,
@@ -51,6 +52,7 @@ class RolloutChanges(TypedDict, total=False):
     previous: str | None
     adds: int
     had_model: int
+    interface: tuple[str, ...]
     classes: tuple[DeviceClass, ...]
     history: History | None
     baseline: Baseline | None
@@ -142,7 +144,8 @@ class EvidenceChanges(TypedDict, total=False):
     looked: int
     boundary: Boundary | None
     reasons: dict[str, int]
-    example: str
+    details: dict[str, str]
+    labels: LabelEvidence
     history: History | None
     errors: Rate
     silence: Rate
@@ -178,6 +181,8 @@ class OfferChanges(TypedDict, total=False):
     release: str
     manifest_sha256: str
     confirm_after_s: float
+    max_cpu_increase: float | None
+    max_memory_growth_mib_h: float | None
     max_attempts: int
 
 
