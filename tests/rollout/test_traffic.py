@@ -44,7 +44,7 @@ def served(requests: int, **more: int) -> Evidence:
         (replace(served(0), control=Cohort(devices=900, requests=2_000)), SPEC, ""),  # 20 expected
         (replace(served(30), control=Cohort(devices=900, requests=9_000)), SPEC, ""),  # a third
         (
-            replace(served(0, rated=5, left=3), control=Cohort()),
+            replace(served(0, rated=5, left=3), control=Cohort(rated=5, left=1)),
             SPEC,
             "nearly no requests arrive on 3 of 5 devices that were asked before the switch.",
         ),

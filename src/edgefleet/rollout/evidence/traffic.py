@@ -6,6 +6,7 @@ the release: requests that arrive later end the wait. ``silent_clients`` in the 
 the test that fails a release which clients leave on many devices.
 """
 
+import math
 from typing import Final
 
 from edgefleet.protocol.metrics import CHANGES, NEAR_ZERO
@@ -13,6 +14,9 @@ from edgefleet.protocol.rollout import Cohort, Evidence, GateSpec
 
 NO_REQUESTS: Final = "no_requests"
 """The reason of a judgement, and the code of a wait."""
+
+CHANCE: Final = 0.01
+"""Clients may ask few devices. A wave without one of these is chance with at least this chance."""
 
 _DECIDE: Final = "Then run `edgefleet rollout advance` or `edgefleet rollout revert`."
 
@@ -29,13 +33,14 @@ def missing(evidence: Evidence, spec: GateSpec) -> str:
     if canary.requests >= spec.min_requests:
         return ""
     expected = _expected(evidence)
-    if expected >= spec.min_requests and canary.requests <= (1 - NEAR_ZERO) * expected:
+    few = expected >= spec.min_requests and canary.requests <= (1 - NEAR_ZERO) * expected
+    if few and _chance_of_none(evidence) <= CHANCE:
         return (
             f"Clients do not reach the release: its {_devices(evidence.healthy)} served "
             f"{canary.requests} requests, at the rate of the control they would have served about "
             f"{round(expected)}. Find out why these devices get no requests. {_DECIDE}"
         )
-    if _were_left(canary) and not _were_left(evidence.control):
+    if _were_left(canary) and evidence.control.rated and not _were_left(evidence.control):
         return (
             f"Clients have left the release: nearly no requests arrive on {canary.left} of "
             f"{_devices(canary.rated)} that were asked before the switch. Find out why. {_DECIDE}"
@@ -68,10 +73,28 @@ def unjudged(evidence: Evidence, spec: GateSpec) -> str:
 
 def _expected(evidence: Evidence) -> float:
     """The requests that the confirmed devices would have served at the rate of the control."""
-    control = evidence.control
+    others = _others(evidence)
+    return evidence.control.requests * evidence.healthy / others if others else 0.0
+
+
+def _chance_of_none(evidence: Evidence) -> float:
+    """The chance that clients ask none of the confirmed devices, whatever the release.
+
+    As many devices as clients ask now are then drawn from all devices (hypergeometric).
+    """
+    asked, canaries = evidence.control.devices, evidence.healthy
+    everyone = canaries + _others(evidence)
+    idle = everyone - asked
+    if canaries > idle:
+        return 0.0
+    log_ways = math.lgamma(idle + 1) - math.lgamma(idle - canaries + 1)
+    return math.exp(log_ways - math.lgamma(everyone + 1) + math.lgamma(everyone - canaries + 1))
+
+
+def _others(evidence: Evidence) -> int:
+    """The number of devices without the release."""
     not_begun = evidence.cut + evidence.remaining - evidence.exposed
-    others = max(control.devices, not_begun)
-    return control.requests * evidence.healthy / others if others else 0.0
+    return max(evidence.control.devices, not_begun)
 
 
 def _were_left(side: Cohort) -> bool:
