@@ -67,7 +67,7 @@ def _timed(cell: Cell) -> tuple[dict[str, Any], float]:
 
 
 def _stored(path: Path, keys: Keys) -> Found:
-    """What the file has of ``keys``, in their order."""
+    """The values that the file has for ``keys``, in their order."""
     old = json.loads(path.read_text()) if path.exists() else {}
     return {
         key: {cell: old[key][cell] for cell in cells if cell in old.get(key, {})}
