@@ -35,7 +35,10 @@ def reasons(view: RolloutView) -> dict[str, int]:
     return view.evidence.reasons
 
 
-@pytest.mark.parametrize("crash", CRASHES)
+@pytest.mark.parametrize(
+    "crash",
+    ["segfault", *(pytest.param(c, marks=pytest.mark.long) for c in CRASHES if c != "segfault")],
+)
 def test_two_bad_releases_of_three_models_are_rolled_back_and_no_request_fails(
     device: Home, crash: str
 ) -> None:
