@@ -52,6 +52,13 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "an agent that was killed before a trial does not know the previous release",
+        "agent/incumbent.py",
+        "    if last.requests + last.refused < limits.WINDOW_REQUESTS:\n",
+        "    if last.requests + last.refused < 0:\n",
+        ("tests/agent/test_conversation.py",),
+    ),
+    Mutant(
         "a trial is not compared with the requests before it",
         "agent/trial.py",
         "    if before is None or not before[1]:\n",
