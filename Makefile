@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+# Of the tests, at most eight: one more than processors, as a third of the time tests wait for processes.
+WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
 .PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants sweep kills models clean
@@ -45,11 +47,11 @@ test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m fast -n 2
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 # Planted faults of the demo and more cases of the parity of simulator and hub.
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -m long -n auto --maxprocesses 8
+	$(BIN)/python -m pytest -m long -n $(WORKERS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
