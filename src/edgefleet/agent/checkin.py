@@ -6,7 +6,7 @@ last answered check-in, and a digest of all.
 
 from typing import Final
 
-from edgefleet.agent import labels, limits, spool
+from edgefleet.agent import labels, limits, serving_health, spool
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
@@ -81,6 +81,7 @@ def check_in_when_due(device: DeviceContext) -> None:
         facts=facts,
         labels=counts,
         truth_done=truth_done,
+        serving=serving_health.to_report(device.models, device.soft.health, device.now),
     )
     device.do(SendCheckIn(check_in=check_in))
 

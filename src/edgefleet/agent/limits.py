@@ -63,6 +63,7 @@ PROBE_IDLE_S: Final = 5.0
 PROBE_TRIAL_S: Final = 0.5
 RESTART_FIRST_S: Final = 0.5
 RESTART_MAX_S: Final = 60.0
+ENDS_NOTED: Final = 256  # latest ends of the serving process, at most
 CRASHES_WITHIN_S: Final = 3600.0  # a model that crashes the process twice in it gets a worker
 
 # Fetching.

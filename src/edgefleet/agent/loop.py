@@ -271,8 +271,9 @@ class Loop:
         event: Event
         try:
             status = self._supervisor.apply(effect)
-            ran, hung = self._supervisor.ran(), self._supervisor.hung()
-            event = Activated(job=effect.job, status=status, ran=ran, hung=hung)
+            ends, ran = self._supervisor.ends(), self._supervisor.ran()
+            hung = self._supervisor.hung()
+            event = Activated(job=effect.job, status=status, ran=ran, hung=hung, ends=ends)
         except EdgefleetError as error:
             event = ActivationFailed(
                 job=effect.job,
@@ -283,15 +284,22 @@ class Loop:
                 draw=self._entropy.uniform(),
                 ran=self._supervisor.ran(),
                 hung=self._supervisor.hung(),
+                ends=self._supervisor.ends(),
             )
         self._arrived.put(event)
 
     def _probe(self) -> None:
         status, alive = self._supervisor.status()
-        ran, hung = self._supervisor.ran(), self._supervisor.hung()
-        draw, board = self._entropy.uniform(), self._sensors.read()
         self._arrived.put(
-            ServingProbed(status=status, alive=alive, ran=ran, hung=hung, draw=draw, board=board)
+            ServingProbed(
+                status=status,
+                alive=alive,
+                ran=self._supervisor.ran(),
+                hung=self._supervisor.hung(),
+                ends=self._supervisor.ends(),
+                draw=self._entropy.uniform(),
+                board=self._sensors.read(),
+            )
         )
 
     def _give_truth(self, effect: GiveTruth) -> None:

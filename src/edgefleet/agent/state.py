@@ -253,6 +253,22 @@ class Crashes(Wire, frozen=True, kw_only=True):
     isolated: tuple[Isolation, ...] = ()  # by name
 
 
+class NotedEnd(Wire, frozen=True, kw_only=True):
+    """An end of a process that serves. ``served`` are the releases that it may be the fault of."""
+
+    at: float
+    cause: str  # see protocol.serving_health
+    served: tuple[tuple[str, str], ...] = ()  # model and release
+
+
+class Health(Wire, frozen=True, kw_only=True):
+    """The health of serving: its latest ends, oldest first, and the models that are not served."""
+
+    ends: tuple[NotedEnd, ...] = ()
+    down: tuple[str, ...] = ()
+    down_since: float | None = None
+
+
 class Soft(Wire, frozen=True, kw_only=True):
     """The part of the state that is not stored. A restart resets it."""
 
@@ -276,6 +292,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     load: tuple[LoadMark, ...] = ()  # the last two readings, see ``load``
     board: Board | None = None  # the last reading of the sensors
     crashes: Crashes = Crashes()
+    health: Health = Health()
     labels: LabelReport | None = None  # the counts that the hub has
     truth_done: int = 0  # labels of the hub to acknowledge, up to this number
     reported: str = ""  # the model of the last telemetry; the next model follows

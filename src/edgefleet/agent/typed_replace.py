@@ -15,6 +15,7 @@ from edgefleet.agent.state import (
     Attempt,
     Crashes,
     Ended,
+    Health,
     Incumbent,
     InstalledRelease,
     Load,
@@ -23,6 +24,7 @@ from edgefleet.agent.state import (
     ModelSoft,
     ModelState,
     Neighbour,
+    NotedEnd,
     Pace,
     QualityWindow,
     Reports,
@@ -99,6 +101,7 @@ class SoftChanges(TypedDict, total=False):
     load: tuple[LoadMark, ...]
     board: Board | None
     crashes: Crashes
+    health: Health
     labels: LabelReport | None
     truth_done: int
     reported: str
@@ -220,6 +223,14 @@ class CostWindowsChanges(TypedDict, total=False):
     scores: Scores | None
 
 
+class HealthChanges(TypedDict, total=False):
+    """Fields of Health."""
+
+    ends: tuple[NotedEnd, ...]
+    down: tuple[str, ...]
+    down_since: float | None
+
+
 class FactsChanges(TypedDict, total=False):
     """Fields of Facts."""
 
@@ -308,6 +319,9 @@ class _Replace(Protocol):
     def __call__(
         self, old: CostWindows, /, **changes: Unpack[CostWindowsChanges]
     ) -> CostWindows: ...
+
+    @overload
+    def __call__(self, old: Health, /, **changes: Unpack[HealthChanges]) -> Health: ...
 
     @overload
     def __call__(self, old: Facts, /, **changes: Unpack[FactsChanges]) -> Facts: ...
