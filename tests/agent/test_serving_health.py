@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from edgefleet.agent import limits
+from edgefleet.agent.effect import Apply
 from edgefleet.agent.event import Activated, CheckInAnswered, ServingProbed, TimerFired
 from edgefleet.protocol.device import CheckInAnswer
 from edgefleet.protocol.serving import ServingStatus
@@ -20,7 +21,7 @@ from support.agent_world import Device, serving
 
 
 def next_report(device: Device) -> ServingHealth | None:
-    """What the next check-in reports of serving."""
+    """The report on serving of the next check-in."""
     sent = device.state.soft.sent
     if sent is not None:
         answer = CheckInAnswer(interval_s=60.0, acked=sent.outcomes)
@@ -143,3 +144,31 @@ def test_people_read_since_when_and_by_what() -> None:
         "8 times in the last hour (7x SIGKILL (out of memory), 1x exit code 3)."
     )
     assert view_of(ServingHealth(), 1000.0) is None
+
+
+def outdated(*, answered_s: float | None) -> ServingStatus:
+    """The status of a process of an older version."""
+    (mine,) = serving("1").models
+    mine = replace(mine, stats=replace(mine.stats, last_answer_s=answered_s))
+    return ServingStatus(pid=100, version="0.0.1", models=(mine,))
+
+
+def test_a_process_of_another_version_is_replaced_once_at_an_idle_moment() -> None:
+    device = installed()
+    busy = outdated(answered_s=limits.IDLE_S / 2)
+    device.hear(ServingProbed(status=busy, alive=True, draw=0.5))
+    assert "Apply" not in device.kinds(), "clients use it"
+    idle = outdated(answered_s=limits.IDLE_S)
+    device.hear(ServingProbed(status=idle, alive=True, draw=0.5))
+    applied = device.did(Apply)
+    assert isinstance(applied, Apply)
+    assert (applied.swap, applied.anew) == (True, False)
+    device.hear(Activated(job=applied.job, status=idle))
+    device.hear(ServingProbed(status=idle, alive=True, draw=0.5))
+    assert "Apply" not in device.kinds(), "the installed program is of that version"
+
+
+def test_a_process_that_does_not_say_its_version_is_left_alone() -> None:
+    device = installed()
+    device.hear(ServingProbed(status=serving("1"), alive=True, draw=0.5))
+    assert device.kinds() == ()

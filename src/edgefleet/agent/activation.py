@@ -15,6 +15,7 @@ from edgefleet.agent import (
     limits,
     load,
     serving_health,
+    serving_version,
     trial,
 )
 from edgefleet.agent import quality_window as window
@@ -93,7 +94,10 @@ def apply_wanted(device: DeviceContext) -> None:
         status = device.soft.serving
         anew = status is not None and hang.is_stuck(status)
         generation = int(device.now * 1000)
-        device.do(Apply(job=job, generation=generation, models=models, anew=anew))
+        swap = not anew and serving_version.is_swap_due(device, status)
+        if swap:
+            device.forgettable(swapped=True)
+        device.do(Apply(job=job, generation=generation, models=models, anew=anew, swap=swap))
     else:
         device.forgettable(switch=None, switch_at=None)
         device.do(StopServing())
@@ -406,6 +410,8 @@ def _keep_serving(device: DeviceContext, event: ServingProbed) -> None:
     )
     if is_served and soft.switch_failures:
         device.forgettable(switch_failures=0)
+    if is_served and serving_version.is_swap_due(device, status):
+        request_apply(device)
     missed = soft.missed + 1 if status is None else 0
     is_swapped = status is not None and not is_served
     if is_swapped or not event.alive or missed >= limits.MISSED_PROBES:

@@ -118,6 +118,9 @@ class Supervisor:
             self._answered = False  # no model that it serves is to blame
             self._ends.append(HUNG)
             self.stop(limits.SERVING_END_S)
+        if effect.swap:
+            LOGGER.info("The serving process is of another version, and is started again.")
+            self.stop()
         status = self._read_status() or self._start()
         self._watch(status)
         request = serving.Apply(

@@ -16,6 +16,7 @@ from edgefleet.agent.state import (
     Crashes,
     Ended,
     Health,
+    HubLoss,
     Incumbent,
     InstalledRelease,
     Load,
@@ -88,6 +89,7 @@ class SoftChanges(TypedDict, total=False):
     known: tuple[ModelReport, ...] | None
     checkin_at: float
     link_failures: int
+    hub_loss: HubLoss | None
     jobs: int
     offered: tuple[str, ...]
     free_bytes: int | None
@@ -102,6 +104,7 @@ class SoftChanges(TypedDict, total=False):
     board: Board | None
     crashes: Crashes
     health: Health
+    swapped: bool
     labels: LabelReport | None
     truth_done: int
     reported: str

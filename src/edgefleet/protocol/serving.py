@@ -144,6 +144,7 @@ class ServingStatus(Wire, frozen=True, kw_only=True):
 
     api: int = CONTROL_API
     pid: int
+    version: str = ""  # of edgefleet
     url: str = ""  # where inference is served, http://host:port
     generation: int = 0
     memory_mib: int = 0
