@@ -38,12 +38,13 @@ class CheckInAnswered(Wire, frozen=True, kw_only=True):
 
 
 class CheckInFailed(Wire, frozen=True, kw_only=True):
-    """No answer, or an error of the hub. ``code`` is one of base.errors."""
+    """No answer, or an error of the hub: a ``code`` of base.errors, and a sentence."""
 
     seq: int
     code: str
     draw: float
     next_seq: int | None = None
+    detail: str = ""
 
 
 class ManifestOpened(Wire, frozen=True, kw_only=True):
