@@ -1,4 +1,4 @@
-"""What a device says of serving, at the hub: view, why, fleet and metrics, until it says otherwise."""
+"""A report on serving at the hub: view, why, fleet and metrics, until the next check-in."""
 
 import asyncio
 from pathlib import Path

@@ -48,7 +48,7 @@ def observe(device: DeviceContext, status: ServingStatus | None) -> None:
 
 
 def to_report(models: Mapping[str, ModelState], health: Health, now: float) -> ServingHealth | None:
-    """What a check-in reports at ``now``. None if nothing is wrong."""
+    """The report of a check-in at ``now``. None if nothing is wrong."""
     if health == NOTHING:
         return None
     recent = [end for end in health.ends if now - end.at < ENDS_WITHIN_S]

@@ -47,7 +47,7 @@ class ServingEnds(Wire, frozen=True, kw_only=True):
 
 
 class ServingHealth(Wire, frozen=True, kw_only=True, omit_defaults=True):
-    """What is wrong with serving on a device.
+    """The trouble with serving on a device.
 
     ``down`` are the models whose confirmed release is not served, for ``down_s`` seconds; None if
     all are. ``ends`` are those of the last hour, the latest cause first. ``by_model`` counts, for

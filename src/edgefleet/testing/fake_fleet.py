@@ -237,7 +237,7 @@ class FakeFleet(MemoryHub):
             device.receive(next(mine, None), now)
 
     def _serving(self, device: FakeDevice) -> ServingHealth | None:
-        """What the device reports of its serving process. It ends by itself, and comes back."""
+        """The report on its serving process, which ends by itself and comes back."""
         behaviour = self._behaviour.get(device.running or "")
         if behaviour is None or not behaviour.serving_ends or device.trial is not None:
             return None

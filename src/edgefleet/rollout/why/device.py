@@ -69,7 +69,7 @@ def explain_device(
 
 
 def _serving(row: int, fleet: Fleet) -> tuple[Wait, ...]:
-    """What the last check-in of the device said of serving. Empty if nothing is wrong."""
+    """The trouble with serving that the last check-in reported. Empty if there is none."""
     view = fleet.serving.view(row)
     if view is None:
         return ()
