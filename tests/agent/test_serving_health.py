@@ -172,3 +172,11 @@ def test_a_process_that_does_not_say_its_version_is_left_alone() -> None:
     device = installed()
     device.hear(ServingProbed(status=serving("1"), alive=True, draw=0.5))
     assert device.kinds() == ()
+
+
+def test_no_process_is_replaced_for_its_version_beside_a_trial() -> None:
+    device = installed()
+    check_in(device)
+    to_watching(device, "2")
+    device.hear(ServingProbed(status=outdated(answered_s=None), alive=True, draw=0.5))
+    assert not device.state.soft.swapped

@@ -132,6 +132,12 @@ def test_another_user_gets_no_answer_and_gives_none(
         assert ask_status(tmp_path) is None
 
 
+def test_an_address_that_is_taken_ends_no_agent(tmp_path: Path) -> None:
+    found, second = status(installed()), status(Device())
+    with answering(tmp_path, lambda: found), answering(tmp_path, lambda: second):
+        assert ask_status(tmp_path) == found
+
+
 def test_a_real_agent_tells_systemd_and_whoever_asks(tmp_path: Path) -> None:
     with (
         fake_hub() as hub,

@@ -7,6 +7,7 @@ version as well, the installed program is not that of this agent, and the proces
 
 from edgefleet.agent import limits
 from edgefleet.agent.step_context import DeviceContext
+from edgefleet.agent.table import IN_TRIAL, Stage
 from edgefleet.protocol.serving import ServingStatus
 
 
@@ -16,6 +17,8 @@ def is_swap_due(device: DeviceContext, status: ServingStatus | None) -> bool:
     if status is None or facts is None or device.soft.swapped:
         return False
     if status.version in ("", facts.agent_version):  # an old process does not say its version
+        return False
+    if any(one.stage in IN_TRIAL or one.stage is Stage.REVERTING for one in device.models.values()):
         return False
     return all(
         own.stats.in_flight == 0

@@ -17,6 +17,7 @@ from typing import Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.agent_status import AgentStatus
+from edgefleet.agent.log import LOGGER
 from edgefleet.base.errors import EdgefleetError, NetworkError
 from edgefleet.protocol.wire import decode, encode
 
@@ -34,7 +35,13 @@ def socket_name(data_dir: Path) -> str:
 def answering(data_dir: Path, status: Callable[[], AgentStatus | None]) -> Generator[None]:
     """Answer in a thread of its own. ``status`` returns None if the agent's loop does not."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    listener.bind(socket_name(data_dir))
+    try:
+        listener.bind(socket_name(data_dir))
+    except OSError as error:  # the address is taken: that must not end the agent
+        LOGGER.warning("`edgefleet agent status` gets no answer: %s.", error)
+        listener.close()
+        yield
+        return
     listener.listen(_BACKLOG)
 
     def serve() -> None:
