@@ -1,11 +1,14 @@
 """The loop saves before it executes effects, waits for a full disk, and ends on a defect."""
 
 import threading
+import time
 from collections.abc import Generator
+from functools import partial
 
 import pytest
 
 from edgefleet.agent import limits
+from edgefleet.agent.agent_status import status_of
 from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.fetch import Fetcher
@@ -14,6 +17,7 @@ from edgefleet.agent.prover import Prover
 from edgefleet.agent.slots import STATE, Slots
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.stored import from_store
+from edgefleet.agent.systemd import Notifier
 from edgefleet.agent.trust import Trust
 from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.clock import SystemClock
@@ -106,6 +110,8 @@ class Running:
                 clock=SystemClock(),
                 entropy=SeededEntropy(1),
                 sensors=BoardSensors(self.disk),
+                describe=partial(status_of, version="1", device="device", hub="hub"),
+                notifier=Notifier({}, time.monotonic),
             ),
             AgentState(interval_s=0.05),
             FACTS,

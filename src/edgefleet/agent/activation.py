@@ -7,7 +7,17 @@ last part of the step.
 
 from typing import Final
 
-from edgefleet.agent import cost_window, hang, incumbent, isolation, limits, load, trial
+from edgefleet.agent import (
+    cost_window,
+    hang,
+    incumbent,
+    isolation,
+    limits,
+    load,
+    serving_health,
+    serving_version,
+    trial,
+)
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
@@ -84,7 +94,10 @@ def apply_wanted(device: DeviceContext) -> None:
         status = device.soft.serving
         anew = status is not None and hang.is_stuck(status)
         generation = int(device.now * 1000)
-        device.do(Apply(job=job, generation=generation, models=models, anew=anew))
+        swap = not anew and serving_version.is_swap_due(device, status)
+        if swap:
+            device.forgettable(swapped=True)
+        device.do(Apply(job=job, generation=generation, models=models, anew=anew, swap=swap))
     else:
         device.forgettable(switch=None, switch_at=None)
         device.do(StopServing())
@@ -164,6 +177,7 @@ def return_to_active(context: StepContext) -> None:
 
 def on_activated(device: DeviceContext, event: Activated) -> None:
     isolated = device.soft.crashes.isolated
+    serving_health.note_ends(device, event.ends, event.ran)
     if event.ran:
         isolation.on_process_ended(device, event.ran, hung=event.hung)
     if device.soft.crashes.isolated != isolated:
@@ -172,6 +186,7 @@ def on_activated(device: DeviceContext, event: Activated) -> None:
         return
     device.forgettable(switch=None, switch_at=None)
     before = device.soft.serving
+    serving_health.observe(device, event.status)
     _count_served(device, event.status)
     _end_windows(device, before, event.status)
     for name, state in tuple(device.models.items()):
@@ -203,6 +218,7 @@ def _watch_of(context: StepContext, status: ServingStatus) -> Watch:
 
 def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None:
     """End the trial, if the failure is that of its release. Otherwise apply again after a pause."""
+    serving_health.note_ends(device, event.ends, event.ran)
     if event.ran:
         isolation.on_process_ended(device, event.ran, hung=event.hung)
     if event.job != device.soft.switch:
@@ -232,6 +248,9 @@ def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None
 
 
 def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
+    serving_health.note_ends(device, event.ends, event.ran)
+    if event.status is not None or not event.alive:
+        serving_health.observe(device, event.status)
     if event.ran:
         isolation.on_process_ended(device, event.ran, hung=event.hung)
     device.forgettable(board=event.board)
@@ -391,6 +410,8 @@ def _keep_serving(device: DeviceContext, event: ServingProbed) -> None:
     )
     if is_served and soft.switch_failures:
         device.forgettable(switch_failures=0)
+    if is_served and serving_version.is_swap_due(device, status):
+        request_apply(device)
     missed = soft.missed + 1 if status is None else 0
     is_swapped = status is not None and not is_served
     if is_swapped or not event.alive or missed >= limits.MISSED_PROBES:

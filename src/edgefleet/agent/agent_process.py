@@ -11,6 +11,7 @@ from types import FrameType
 
 from edgefleet import __version__
 from edgefleet.agent import limits
+from edgefleet.agent.agent_status import AgentStatus, status_of
 from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.link import Credential, HubLink, enrol, load_credential
@@ -20,7 +21,10 @@ from edgefleet.agent.lost_state import recover
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.settings import AgentSettings
 from edgefleet.agent.slots import MODELS, Slots
+from edgefleet.agent.state import AgentState
+from edgefleet.agent.status_socket import answering
 from edgefleet.agent.supervisor import Supervisor
+from edgefleet.agent.systemd import Notifier
 from edgefleet.agent.trust import Trust
 from edgefleet.agent.typed_replace import replace
 from edgefleet.base.clock import SystemClock
@@ -45,11 +49,19 @@ class Device:
         self._facts = facts(settings.profile, settings.models_memory_mib)
         self._signals: SimpleQueue[int] = SimpleQueue()
         self._loop: Loop | None = None
+        self._notifier = Notifier(os.environ, self._clock.monotonic)
+        self._waiting = ""  # why the loop has not begun
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises DeviceError if the device cannot enrol."""
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._on_signal)
+        self._notifier.ready()
+        with answering(self._settings.data_dir, self._status):
+            self._run()
+        self._notifier.stopping()
+
+    def _run(self) -> None:
         slots = Slots(self._storage)
         credential = self._enrolled()
         if credential is None:
@@ -63,8 +75,17 @@ class Device:
         loop = self._loop = Loop(self._parts(slots, credential), state, self._facts)
         if not self._signals.empty():
             return
-        LOGGER.info("device %s, hub %s", credential.device, credential.hub)
+        LOGGER.info("Device %s starts. Its hub is %s.", credential.device, credential.hub)
         loop.run(keep_serving=self._settings.keep_serving)
+
+    def _status(self) -> AgentStatus | None:
+        """The status of the agent, for another thread. None if its loop does not answer."""
+        if self._loop is not None:
+            return self._loop.status()
+        text = f"The device is not enrolled yet: {self._waiting or 'its enrolment begins.'}"
+        return AgentStatus(
+            line=text, at=self._clock.now(), version=__version__, hub=self._settings.hub
+        )
 
     def _parts(self, slots: Slots, credential: Credential) -> Parts:
         settings, storage, clock = self._settings, self._storage, self._clock
@@ -75,16 +96,28 @@ class Device:
         def make_supervisor(ended: Callable[[], None]) -> Supervisor:
             return Supervisor(storage, serving, clock, ended)
 
+        fetcher = Fetcher(
+            storage,
+            HttpLink(settings.hub),
+            hub.headers,
+            clock,
+            bytes_per_s=settings.bytes_per_s,
+        )
+
+        def describe(state: AgentState, now: float) -> AgentStatus:
+            return status_of(
+                state,
+                now,
+                version=__version__,
+                device=credential.device,
+                hub=credential.hub,
+                progress=fetcher.progress.text,
+            )
+
         return Parts(
             slots=slots,
             hub=hub,
-            fetcher=Fetcher(
-                storage,
-                HttpLink(settings.hub),
-                hub.headers,
-                clock,
-                bytes_per_s=settings.bytes_per_s,
-            ),
+            fetcher=fetcher,
             prover=Prover(storage, (sys.executable, "-m", "edgefleet.serving.prove")),
             make_supervisor=make_supervisor,
             open_envelope=self._trust.open,
@@ -93,6 +126,8 @@ class Device:
             sensors=BoardSensors(
                 FolderStorage(settings.sysfs) if settings.sysfs.is_dir() else None
             ),
+            describe=describe,
+            notifier=self._notifier,
         )
 
     def _enrolled(self) -> Credential | None:
@@ -105,13 +140,14 @@ class Device:
                 "setting_invalid",
                 "The device is not enrolled and has no claim.",
                 field="claim",
-                hint="Ask the operator for a claim and give it with --claim.",
+                hint="Put a claim of `edgefleet device claim` into a file, and give it with "
+                "--claim-file.",
             )
         link = HttpLink(settings.hub)
         pause_s = limits.BACKOFF_FIRST_S
         while True:
             try:
-                return enrol(
+                credential = enrol(
                     link,
                     self._storage,
                     hub=settings.hub,
@@ -121,13 +157,32 @@ class Device:
                     labels=dict(settings.labels),
                 )
             except NetworkError as error:
-                LOGGER.warning("enrolment: %s", error)
+                self._waiting = str(error)
+                LOGGER.warning("The device is not enrolled yet. The agent retries: %s", error)
+            else:
+                LOGGER.info("Enrolled as device %s.", credential.device)
+                return credential
+            self._notifier.status(f"Not enrolled yet: {self._waiting}")
             try:
-                self._signals.get(timeout=pause_s * (0.5 + 0.5 * self._entropy.uniform()))
+                self._pause(pause_s * (0.5 + 0.5 * self._entropy.uniform()))
             except Empty:
                 pause_s = min(limits.ENROL_BACKOFF_MAX_S, pause_s * 2)
             else:
                 return None
+
+    def _pause(self, pause_s: float) -> None:
+        """Wait for a signal. Raises Empty if none arrives within ``pause_s``."""
+        until = self._clock.monotonic() + pause_s
+        while True:
+            self._notifier.alive()
+            wait_s, beat_s = max(0.0, until - self._clock.monotonic()), self._notifier.beat_s
+            try:
+                self._signals.get(timeout=wait_s if beat_s is None else min(wait_s, beat_s))
+            except Empty:
+                if self._clock.monotonic() >= until:
+                    raise
+            else:
+                return
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.put(number)  # safe in a handler; an Event or a Queue is not

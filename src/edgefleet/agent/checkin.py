@@ -6,11 +6,11 @@ last answered check-in, and a digest of all.
 
 from typing import Final
 
-from edgefleet.agent import labels, limits, spool
+from edgefleet.agent import labels, limits, serving_health, spool
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
-from edgefleet.agent.state import Reports, Sent, running
+from edgefleet.agent.state import HubLoss, Reports, Sent, running
 from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import IN_TRIAL, PHASES
 from edgefleet.agent.typed_replace import replace
@@ -81,6 +81,7 @@ def check_in_when_due(device: DeviceContext) -> None:
         facts=facts,
         labels=counts,
         truth_done=truth_done,
+        serving=serving_health.to_report(device.models, device.soft.health, device.now),
     )
     device.do(SendCheckIn(check_in=check_in))
 
@@ -185,6 +186,7 @@ def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
     device.forgettable(
         sent=None,
         link_failures=0,
+        hub_loss=None,
         checkin_at=device.now + pause,
         known=None if wants_models or reports is None else reports.models,
     )
@@ -205,6 +207,9 @@ def apply_failure(device: DeviceContext, event: CheckInFailed) -> None:
         if failures == 0:
             device.forgettable(checkin_at=device.now)
             return
+    if device.soft.hub_loss is None:
+        text = f"{event.code}: {event.detail}".rstrip(":. ")
+        device.forgettable(hub_loss=HubLoss(at=device.now, text=text))
     interval_s = device.state.interval_s
     longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * interval_s)
     pause = min(longest, min(limits.BACKOFF_FIRST_S, interval_s) * 2.0 ** min(failures, 16))

@@ -10,6 +10,7 @@ from typing import Final
 from edgefleet.agent import limits
 from edgefleet.agent.effect import FileName
 from edgefleet.agent.lost_state import Open
+from edgefleet.agent.progress import Progress
 from edgefleet.agent.slots import MANIFEST, NEXT_MANIFEST, folder, path
 from edgefleet.agent.state import SlotName, other
 from edgefleet.agent.worker import Stopped, Token
@@ -41,6 +42,7 @@ class Fetcher:
         self._link = link
         self._headers = headers
         self._clock = clock
+        self.progress = Progress(clock.monotonic)
         self._bytes_per_s = bytes_per_s
 
     def manifest(
@@ -164,7 +166,9 @@ class Fetcher:
         if have and answer.status == _OK:
             self._storage.remove(part)
             have, resumed = 0, False
-        self._store(part, self._paced(answer.chunks, token), artifact.size_bytes - have)
+        paced = self._paced(answer.chunks, token)
+        followed = self.progress.follow(part, paced, have, artifact.size_bytes)
+        self._store(part, followed, artifact.size_bytes - have)
         return resumed
 
     def _store(self, part: str, chunks: Iterator[bytes], missing: int) -> None:

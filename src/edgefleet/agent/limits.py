@@ -61,8 +61,10 @@ FOREIGN_FAILURES: Final = 3  # of an Apply, due to another model, until the tria
 # The serving process.
 PROBE_IDLE_S: Final = 5.0
 PROBE_TRIAL_S: Final = 0.5
+IDLE_S: Final = 10.0  # without a request, before a process of another version is replaced
 RESTART_FIRST_S: Final = 0.5
 RESTART_MAX_S: Final = 60.0
+ENDS_NOTED: Final = 256  # latest ends of the serving process, at most
 CRASHES_WITHIN_S: Final = 3600.0  # a model that crashes the process twice in it gets a worker
 
 # Fetching.
@@ -87,6 +89,9 @@ SOCKET_PATH_BYTES: Final = 107  # Linux sun_path without the final zero
 PROVE_S: Final = 120.0
 PROVE_SLACK_MIB: Final = 512  # interpreter and runtime, on top of the variant's memory limit
 PROVE_OUTPUT_BYTES: Final = 1 << 20
+
+# The status of the agent.
+STATUS_S: Final = 2.0  # in which the loop answers
 
 # Enrolment.
 ENROL_BACKOFF_MAX_S: Final = 60.0

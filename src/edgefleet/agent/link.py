@@ -135,7 +135,11 @@ class HubLink:
         self, check_in: CheckIn, error: EdgefleetError, next_seq: int | None = None
     ) -> CheckInFailed:
         return CheckInFailed(
-            seq=check_in.seq, code=error.code, draw=self._entropy.uniform(), next_seq=next_seq
+            seq=check_in.seq,
+            code=error.code,
+            draw=self._entropy.uniform(),
+            next_seq=next_seq,
+            detail=error.message,
         )
 
     def _renew_checkin_url(self) -> None:

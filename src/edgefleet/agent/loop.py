@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, assert_never
 
 from edgefleet.agent import limits
+from edgefleet.agent.agent_status import AgentStatus
 from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.effect import (
     Apply,
@@ -43,14 +44,16 @@ from edgefleet.agent.event import (
     TruthGiven,
 )
 from edgefleet.agent.fetch import Fetcher
-from edgefleet.agent.log import LOGGER, narrate
+from edgefleet.agent.log import LOGGER
 from edgefleet.agent.lost_state import Open
+from edgefleet.agent.narration import narrate
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.slots import Slots
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.step import step
 from edgefleet.agent.stored import to_store
 from edgefleet.agent.supervisor import Supervisor
+from edgefleet.agent.systemd import Notifier
 from edgefleet.agent.worker import Stopped, Token, Worker
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
@@ -73,6 +76,13 @@ class StoppedWaiting(Exception):  # noqa: N818 - requested, no error
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A question for the status, which the loop answers: so the answer shows that the loop runs."""
+
+    answer: SimpleQueue[AgentStatus]
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of a loop."""
 
@@ -85,6 +95,8 @@ class Parts:
     clock: Clock
     entropy: Entropy
     sensors: BoardSensors
+    describe: Callable[[AgentState, float], AgentStatus]
+    notifier: Notifier
 
 
 class Loop:
@@ -99,13 +111,15 @@ class Loop:
         self._clock = parts.clock
         self._entropy = parts.entropy
         self._sensors = parts.sensors
+        self._describe = parts.describe
+        self._notifier = parts.notifier
         self._state = state
         self._facts = facts
         # Setting the clock must not change durations: wall time once, then monotonic time.
         self._epoch = parts.clock.now() - parts.clock.monotonic()
         self._wake_at = 0.0
         self._tokens: dict[str, Token] = {}  # of the last work of each model
-        self._arrived: SimpleQueue[Event | Stop | BaseException] = SimpleQueue()
+        self._arrived: SimpleQueue[Event | Stop | Asked | BaseException] = SimpleQueue()
         self._fetches = Worker("fetch", self._arrived.put)
         self._proofs = Worker("prove", self._arrived.put)
         self._serving = Worker("serving", self._arrived.put)
@@ -115,6 +129,15 @@ class Loop:
     def stop(self) -> None:
         """Make ``run`` return. Safe in a signal handler."""
         self._arrived.put(Stop())
+
+    def status(self) -> AgentStatus | None:
+        """The status, for another thread. None if the loop does not answer within STATUS_S."""
+        answer: SimpleQueue[AgentStatus] = SimpleQueue()
+        self._arrived.put(Asked(answer))
+        try:
+            return answer.get(timeout=limits.STATUS_S)
+        except Empty:
+            return None
 
     def run(self, *, keep_serving: bool) -> None:
         """Run until ``stop``. Then stops the serving process, unless ``keep_serving``."""
@@ -150,18 +173,29 @@ class Loop:
         return self._epoch + self._clock.monotonic()
 
     def _next(self) -> Event | Stop:
-        try:
-            event = self._arrived.get(timeout=max(0.0, self._wake_at - self._now()))
-        except Empty:
-            return TimerFired(draw=self._entropy.uniform())
-        if isinstance(event, BaseException):
-            raise event
-        return event
+        if self._notifier.is_listening:
+            self._notifier.status(self._describe(self._state, self._now()).line)
+        while True:
+            self._notifier.alive()
+            wait_s = max(0.0, self._wake_at - self._now())
+            beat_s = self._notifier.beat_s
+            try:
+                event = self._arrived.get(timeout=wait_s if beat_s is None else min(wait_s, beat_s))
+            except Empty:
+                if self._now() >= self._wake_at:
+                    return TimerFired(draw=self._entropy.uniform())
+                continue
+            if isinstance(event, Asked):
+                event.answer.put(self._describe(self._state, self._now()))
+                continue
+            if isinstance(event, BaseException):
+                raise event
+            return event
 
     def _apply(self, event: Event) -> None:
         before = self._state
         self._state, effects = step(before, event, self._now())
-        for level, text in narrate(before, event, self._state):
+        for level, text in narrate(before, event, self._state, self._now()):
             LOGGER.log(level, text)
         self._insist(lambda: self._slots.save(to_store(self._state)))
         for effect in effects:
@@ -184,7 +218,7 @@ class Loop:
 
     def _pause(self) -> bool:
         """Wait SAVE_RETRY_S. Arriving events keep their order. Returns whether a stop arrived."""
-        waiting: list[Event | Stop | BaseException] = []
+        waiting: list[Event | Stop | Asked | BaseException] = []
         until = self._now() + limits.SAVE_RETRY_S
         while (left := until - self._now()) > 0:
             try:
@@ -271,8 +305,9 @@ class Loop:
         event: Event
         try:
             status = self._supervisor.apply(effect)
-            ran, hung = self._supervisor.ran(), self._supervisor.hung()
-            event = Activated(job=effect.job, status=status, ran=ran, hung=hung)
+            ends, ran = self._supervisor.ends(), self._supervisor.ran()
+            hung = self._supervisor.hung()
+            event = Activated(job=effect.job, status=status, ran=ran, hung=hung, ends=ends)
         except EdgefleetError as error:
             event = ActivationFailed(
                 job=effect.job,
@@ -283,15 +318,22 @@ class Loop:
                 draw=self._entropy.uniform(),
                 ran=self._supervisor.ran(),
                 hung=self._supervisor.hung(),
+                ends=self._supervisor.ends(),
             )
         self._arrived.put(event)
 
     def _probe(self) -> None:
         status, alive = self._supervisor.status()
-        ran, hung = self._supervisor.ran(), self._supervisor.hung()
-        draw, board = self._entropy.uniform(), self._sensors.read()
         self._arrived.put(
-            ServingProbed(status=status, alive=alive, ran=ran, hung=hung, draw=draw, board=board)
+            ServingProbed(
+                status=status,
+                alive=alive,
+                ran=self._supervisor.ran(),
+                hung=self._supervisor.hung(),
+                ends=self._supervisor.ends(),
+                draw=self._entropy.uniform(),
+                board=self._sensors.read(),
+            )
         )
 
     def _give_truth(self, effect: GiveTruth) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Final
 
-from edgefleet.agent.settings import AgentSettings, parse
+from edgefleet.agent.settings import AgentSettings, as_toml, parse_call
 from edgefleet.base.errors import EdgefleetError, OperatorError
 
 LOCK: Final = "lock"
@@ -17,10 +17,22 @@ USAGE: Final = 2
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT. Returns exit code 2 for an invalid setting, 1 for a failure."""
+    """Do what a command says. ``run`` runs until SIGTERM or SIGINT.
+
+    Returns exit code 2 for an invalid setting, and 1 for a failure or an agent that is not healthy.
+    """
     try:
-        settings = parse(argv)
-        run(settings)
+        call = parse_call(argv)
+        if call.settings is None:
+            from edgefleet.agent.status_text import show  # noqa: PLC0415 - not for ``run``
+
+            lines, code = show(call.verb, call.data_dir, as_json=call.as_json)
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            return code
+        if call.verb == "config":
+            sys.stdout.write(as_toml(call.settings))
+        else:
+            run(call.settings)
     except EdgefleetError as error:
         print(f"edgefleet agent: {error}", file=sys.stderr)  # noqa: T201 - the program's answer
         return USAGE if error.code == "setting_invalid" else FAILED

@@ -253,6 +253,29 @@ class Crashes(Wire, frozen=True, kw_only=True):
     isolated: tuple[Isolation, ...] = ()  # by name
 
 
+class NotedEnd(Wire, frozen=True, kw_only=True):
+    """An end of a process that serves. ``served`` are the releases that it may be the fault of."""
+
+    at: float
+    cause: str  # see protocol.serving_health
+    served: tuple[tuple[str, str], ...] = ()  # model and release
+
+
+class HubLoss(Wire, frozen=True, kw_only=True):
+    """The hub has not answered since ``at``. ``text`` is the first error."""
+
+    at: float
+    text: str
+
+
+class Health(Wire, frozen=True, kw_only=True):
+    """The health of serving: its latest ends, oldest first, and the models that are not served."""
+
+    ends: tuple[NotedEnd, ...] = ()
+    down: tuple[str, ...] = ()
+    down_since: float | None = None
+
+
 class Soft(Wire, frozen=True, kw_only=True):
     """The part of the state that is not stored. A restart resets it."""
 
@@ -263,6 +286,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     known: tuple[ModelReport, ...] | None = None  # by the hub; None: it needs the full list
     checkin_at: float = 0.0
     link_failures: int = 0
+    hub_loss: HubLoss | None = None
     jobs: int = 0  # number of the last long effect, to detect stale completions
     offered: tuple[str, ...] = ()  # rollouts in the order of the hub's last offers
     free_bytes: int | None = None  # on the disk, when it was last measured
@@ -276,6 +300,8 @@ class Soft(Wire, frozen=True, kw_only=True):
     load: tuple[LoadMark, ...] = ()  # the last two readings, see ``load``
     board: Board | None = None  # the last reading of the sensors
     crashes: Crashes = Crashes()
+    health: Health = Health()
+    swapped: bool = False  # a serving process of another version was replaced
     labels: LabelReport | None = None  # the counts that the hub has
     truth_done: int = 0  # labels of the hub to acknowledge, up to this number
     reported: str = ""  # the model of the last telemetry; the next model follows

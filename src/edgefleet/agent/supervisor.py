@@ -19,6 +19,7 @@ from typing import Final
 from edgefleet.agent import limits
 from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease
 from edgefleet.agent.log import LOGGER
+from edgefleet.agent.memory_kills import MemoryKills
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
@@ -33,6 +34,7 @@ from edgefleet.protocol.serving import (
     ServingStatus,
     check_control_api,
 )
+from edgefleet.protocol.serving_health import HUNG, OUT_OF_MEMORY, UNKNOWN, end_cause
 from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 SOCKET: Final = "serving.sock"
@@ -69,6 +71,9 @@ class Supervisor:
         self._answered = False  # this agent has had an answer of the process
         self._ran: tuple[str, ...] = ()
         self._hung = False  # the process was ended, as it did not answer
+        self._alive: int | None = None  # the process that runs, as far as this agent knows
+        self._ends: list[str] = []  # causes of ends that this agent did not order
+        self._kills = MemoryKills()
         self._silence: EdgefleetError | None = None  # why the last request for it failed
         self._stopping = threading.Event()
         self._closed = threading.Event()
@@ -88,6 +93,15 @@ class Supervisor:
         ran, self._ran = self._ran, ()
         return ran
 
+    def ends(self) -> tuple[str, ...]:
+        """The causes of the ends of the process by itself since the last call, in order.
+
+        An end because it did not answer is one of them. See ``protocol.serving_health``.
+        """
+        self._pid()
+        ends, self._ends = tuple(self._ends), []
+        return ends
+
     def hung(self) -> bool:
         """Whether the process was ended, since the last call, because it did not answer."""
         hung, self._hung = self._hung, False
@@ -102,7 +116,11 @@ class Supervisor:
         if effect.anew:
             LOGGER.warning("the serving process is started again: a request does not end")
             self._answered = False  # no model that it serves is to blame
+            self._ends.append(HUNG)
             self.stop(limits.SERVING_END_S)
+        if effect.swap:
+            LOGGER.info("The serving process is of another version, and is started again.")
+            self.stop()
         status = self._read_status() or self._start()
         self._watch(status)
         request = serving.Apply(
@@ -151,6 +169,7 @@ class Supervisor:
         """Stop the process: SIGTERM, then SIGKILL. No effect if it does not run."""
         pid = self._pid()
         self._link.close()
+        self._alive = None
         if pid is None:
             return
         self._stopping.set()
@@ -249,6 +268,8 @@ class Supervisor:
         self._stopping.clear()
         self._storage.remove(SOCKET)
         self._child = self._spawn()
+        self._alive = self._child.pid
+        self._kills.follow(self._alive)
         birth = _birth(self._child.pid)
         self._storage.write(PID, f"{self._child.pid} {birth}".encode())
         until = self._clock.monotonic() + limits.SERVING_START_S
@@ -259,6 +280,7 @@ class Supervisor:
                 code = self._child.wait(timeout=0.02)
             except subprocess.TimeoutExpired:
                 continue
+            self._note_end()
             raise DeviceError(
                 "inference_failed", f"The serving process ended with {code}: {self._last_words()}"
             )
@@ -270,6 +292,8 @@ class Supervisor:
     def _end_hung(self) -> None:
         """End the process, and remember the models that run in it."""
         self._hung = self._answered
+        if self._hung:
+            self._ends.append(HUNG)
         self._read_marks()
         self.stop(limits.SERVING_END_S)
 
@@ -297,8 +321,14 @@ class Supervisor:
 
     def _pid(self) -> int | None:
         """The process in the pid file, if it is alive. The start time detects a reused pid."""
+        pid = self._read_pid()
+        if self._alive is not None and pid != self._alive and not _birth(self._alive):
+            self._note_end()
         if self._child is not None and self._child.poll() is not None:
             self._child = None
+        return pid
+
+    def _read_pid(self) -> int | None:
         data = self._storage.read(PID)
         if data is None:
             return None
@@ -306,6 +336,18 @@ class Supervisor:
         if not number.isdecimal() or _birth(int(number)) != birth or not birth:
             return None
         return int(number)
+
+    def _note_end(self) -> None:
+        """Note the end of the process that was alive, with its cause. It is not noted again."""
+        ended, self._alive = self._alive, None
+        if ended is None:
+            return
+        cause = UNKNOWN
+        if self._child is not None and self._child.pid == ended:
+            cause = end_cause(self._child.poll())
+        if cause == "SIGKILL" and self._kills.grew():
+            cause = OUT_OF_MEMORY
+        self._ends.append(cause)
 
     def _read_marks(self) -> None:
         """Record the models that ran in a process that has ended, if it ever answered."""
@@ -319,6 +361,11 @@ class Supervisor:
     def _watch(self, status: ServingStatus) -> None:
         """Call ``ended`` when the process or one of its workers ends, child or not."""
         self._answered = True
+        if self._alive != status.pid:
+            self._alive = status.pid
+            self._kills.follow(status.pid)
+        else:
+            self._kills.update()
         workers = (one.worker for one in status.models if one.worker is not None)
         for pid in {status.pid, *workers} - self._watched:
             try:

@@ -15,6 +15,8 @@ from edgefleet.agent.state import (
     Attempt,
     Crashes,
     Ended,
+    Health,
+    HubLoss,
     Incumbent,
     InstalledRelease,
     Load,
@@ -23,6 +25,7 @@ from edgefleet.agent.state import (
     ModelSoft,
     ModelState,
     Neighbour,
+    NotedEnd,
     Pace,
     QualityWindow,
     Reports,
@@ -86,6 +89,7 @@ class SoftChanges(TypedDict, total=False):
     known: tuple[ModelReport, ...] | None
     checkin_at: float
     link_failures: int
+    hub_loss: HubLoss | None
     jobs: int
     offered: tuple[str, ...]
     free_bytes: int | None
@@ -99,6 +103,8 @@ class SoftChanges(TypedDict, total=False):
     load: tuple[LoadMark, ...]
     board: Board | None
     crashes: Crashes
+    health: Health
+    swapped: bool
     labels: LabelReport | None
     truth_done: int
     reported: str
@@ -220,6 +226,14 @@ class CostWindowsChanges(TypedDict, total=False):
     scores: Scores | None
 
 
+class HealthChanges(TypedDict, total=False):
+    """Fields of Health."""
+
+    ends: tuple[NotedEnd, ...]
+    down: tuple[str, ...]
+    down_since: float | None
+
+
 class FactsChanges(TypedDict, total=False):
     """Fields of Facts."""
 
@@ -308,6 +322,9 @@ class _Replace(Protocol):
     def __call__(
         self, old: CostWindows, /, **changes: Unpack[CostWindowsChanges]
     ) -> CostWindows: ...
+
+    @overload
+    def __call__(self, old: Health, /, **changes: Unpack[HealthChanges]) -> Health: ...
 
     @overload
     def __call__(self, old: Facts, /, **changes: Unpack[FactsChanges]) -> Facts: ...

@@ -11,6 +11,7 @@ from edgefleet.cli.connect import access, reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
+from edgefleet.cli.serving_cell import serving_cell
 from edgefleet.cli.values import DURATION, LABEL, age, duration
 from edgefleet.cli.wait_report import wait_lines
 from edgefleet.protocol.operator import (
@@ -47,7 +48,7 @@ def list_(invocation: Invocation, selector: str, runs: str, limit: int, after: s
     """List devices, one page at a time.
 
     Each row shows, by model, the releases that the device runs and should run, and when the hub
-    last received a check-in.
+    last received a check-in. Column `serving` is empty if the last check-in reported nothing wrong.
     """
     with reach(invocation) as hub:
         page = hub.devices(after=after, limit=limit, selector=selector or None, runs=runs or None)
@@ -56,12 +57,15 @@ def list_(invocation: Invocation, selector: str, runs: str, limit: int, after: s
 
 def _page(page: DevicePage) -> list[str]:
     now = time.time()
-    head = ("device", "profile", "online", "phase", "runs", "desired", "last seen", "labels")
+    head = (
+        "device", "profile", "online", "serving", "phase", "runs", "desired", "last seen", "labels",
+    )  # fmt: skip
     rows = [
         (
             device.name,
             device.profile,
             "yes" if device.online else "no",
+            serving_cell(device.serving, now),
             _named(device, lambda one: one.phase),
             "unknown" if device.unknown_set else _named(device, lambda one: one.release),
             _named(device, lambda one: one.desired),
@@ -90,6 +94,7 @@ def show(invocation: Invocation, device: str) -> None:
         ("enrolled", age(view.enrolled_at, now)),
         ("last seen", age(view.last_seen, now) or "never"),
         ("online", "yes" if view.online else "no"),
+        *([("serving", serving_cell(view.serving, now))] if view.serving else []),
         *_quarantined(view.quarantined),
         *([("labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),

@@ -32,6 +32,11 @@ def show(invocation: Invocation) -> None:
                 if fleet.unknown_sets
                 else []
             ),
+            *(
+                [("serving", f"{fleet.serving_down} down, {fleet.serving_unstable} unstable")]
+                if fleet.serving_down or fleet.serving_unstable
+                else []
+            ),
             *([("frozen", "yes: no device starts a release")] if fleet.frozen else []),
             ("rollouts open", ", ".join(fleet.rollouts_open)),
         ]

@@ -18,8 +18,8 @@ from edgefleet.cli.group import root
 from edgefleet.cli.tree import ROOT, Leaf, Noun
 
 PAGE: Final = Path("docs/cli.md")
-_OWN_PAGE: Final = frozenset({("agent", "run")})
-"""Verbs of another parser: their options are in their own help."""
+_OWN_PAGE: Final = frozenset({("agent", one) for one in ("run", "status", "health", "config")})
+"""Verbs of another parser: their options are in their own help, and in docs/agent.md."""
 
 
 def render() -> str:

@@ -97,7 +97,12 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
         ),
         "serve": Leaf("edgefleet.cli.serve:serve", "Run the hub and its page."),
         "agent": _noun(
-            "The program that runs on a device.", "agent", run="Run the agent on a device."
+            "The program that runs on a device.",
+            "agent",
+            run="Run the agent on a device.",
+            status="Show what the agent of this device does now.",
+            health="Check agent and serving of this device.",
+            config="Print the options of the agent as a TOML file.",
         ),
         "fleet": _noun(
             "The fleet as a whole.",

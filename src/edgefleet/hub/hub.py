@@ -391,6 +391,8 @@ class Hub:
             rollouts_open=self._engine.open_rollouts(),
             frozen=self._engine.freeze.frozen,
             unknown_sets=figures.unknown_sets,
+            serving_down=figures.serving.down,
+            serving_unstable=figures.serving.unstable,
         )
 
     def audit(self, before: int | None, limit: int) -> AuditPage:
@@ -471,6 +473,7 @@ class Hub:
             models=self._device_models(row, {wait.model: wait.text for wait in why.waits}),
             unknown_set=not fleet.set_of(row).is_known,
             labels_waiting=self._truth.waiting(row),
+            serving=fleet.serving.view(row),
             quarantined=self._engine.quarantined_models(row),
             line=why.line,
         )

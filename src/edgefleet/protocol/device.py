@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS, MODELS_PER_DEVICE, NAME_CHARS
 from edgefleet.protocol.labels import LABELS_PER_ANSWER, LabelReport, ModelTruth
+from edgefleet.protocol.serving_health import ServingHealth
 from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
 
@@ -174,6 +175,7 @@ class Reason(StrEnum):
     INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
     NEIGHBOUR = "neighbour_harmed"  # another model on the device got worse during the trial
+    SERVING = "serving_failed"  # since the confirmation: down, or its process ends repeatedly
     RECALLED = "recalled"  # the hub ordered the device back to the previous release
 
 
@@ -313,7 +315,8 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     size for any number of models. With ``full`` they are all models of the device. An agent of
     protocol 2 has one model and sends ``model``, ``release`` and ``phase`` each time instead.
     ``labels`` are sent after a change. ``truth_done`` acknowledges the labels of the hub up to this
-    number.
+    number. ``serving`` is None while every confirmed release is served and no process that serves
+    ended by itself lately.
     """
 
     protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
@@ -329,6 +332,7 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     facts: Facts | None = None
     labels: LabelReport | None = None
     truth_done: Annotated[int, Meta(ge=0)] = 0
+    serving: ServingHealth | None = None
 
 
 class Offer(Wire, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from msgspec import Meta
 from edgefleet.protocol.labels import LABELS_AT_ONCE, Label
 from edgefleet.protocol.release import Envelope, ReleaseManifest
 from edgefleet.protocol.rollout import RolloutView
+from edgefleet.protocol.serving_health import ServingView
 from edgefleet.protocol.wire import Wire
 
 
@@ -97,6 +98,7 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     models: tuple[DeviceModel, ...]  # sorted by name
     unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
     labels_waiting: int = 0  # labels that the device has not got yet
+    serving: ServingView | None = None  # None: the last check-in reported nothing wrong
     quarantined: tuple[str, ...] = ()  # models of which two releases failed on the device
     line: str  # why the device runs these releases
 
@@ -158,6 +160,8 @@ class FleetView(Wire, frozen=True, kw_only=True):
     rollouts_open: tuple[str, ...]
     frozen: bool = False
     unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
+    serving_down: int = 0  # online devices that do not serve a confirmed release
+    serving_unstable: int = 0  # online devices whose serving process ended in the last hour
 
 
 class Rollouts(Wire, frozen=True, kw_only=True):

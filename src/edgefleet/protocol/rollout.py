@@ -417,9 +417,10 @@ class Evidence(Wire, frozen=True, kw_only=True):
     offered: int = 0  # online devices in the cut that are neither finished nor in trial
     in_trial: int = 0
     healthy: int = 0
-    failed: int = 0  # trial failed, crashed, or silent after activating
+    failed: int = 0  # trial failed, crashed, silent after activating, or does not serve any more
     refused: int = 0  # did not activate the release
     silent: int = 0  # part of ``failed``
+    serving_failed: int = 0  # part of ``failed``: serving fails since the confirmation
     set_aside: int = 0  # failed or silent, but their site went dark or gave the release back
     reverted: int = 0
     offline: int = 0

@@ -26,6 +26,8 @@ class WaitCode(StrEnum):
     ONE_SITE = "one_site"  # the devices of one site fail; no more devices start
     OUTAGE = "outage"  # a site went dark; its devices in trial do not count
     CLASS_FAILURES = "class_failures"  # the release was taken back from one class of devices
+    SERVING_DOWN = "serving_down"  # no confirmed release of a model is served on the device
+    SERVING_UNSTABLE = "serving_unstable"  # the serving process ended by itself lately
     DONE = "done"  # the rollout waits for nothing
     NO_ROLLOUT = "no_rollout"  # no rollout selects this device
     NEXT_WAVE = "next_wave"  # the device's position is beyond the cut of the open wave
@@ -85,6 +87,8 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.ONE_SITE: WaitKind(needs_a_person=True),
         WaitCode.OUTAGE: _BY_ITSELF,
         WaitCode.CLASS_FAILURES: _BY_ITSELF,
+        WaitCode.SERVING_DOWN: WaitKind(needs_a_person=True),
+        WaitCode.SERVING_UNSTABLE: _BY_ITSELF,
         WaitCode.DONE: _BY_ITSELF,
         WaitCode.NO_ROLLOUT: _BY_ITSELF,
         WaitCode.NEXT_WAVE: _BY_ITSELF,

@@ -25,6 +25,7 @@ from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
 from edgefleet.rollout.lifecycle.typed_replace import replace as replace_struct
 from edgefleet.rollout.limits import CLASSES_SHOWN
 from edgefleet.rollout.openings import count_remaining, count_spare
+from edgefleet.rollout.serving_failed import serving_failed, with_serving_failed
 
 SILENT = SILENCE.reason  # the reason code for devices that are silent after activating
 
@@ -122,7 +123,7 @@ def count_census(
         deferred=RowSelection.of(_judged_rows(active, DeviceStanding.DEFERRED)),
     )
     served = int(np.count_nonzero(already))
-    evidence = _evidence(active, found, len(rows), served, taken_back=taken_back)
+    evidence = _evidence(active, fleet, found, len(rows), served, taken_back=taken_back, now=now)
     return replace(found, evidence=_with_plan(active, fleet, found, evidence, now))
 
 
@@ -159,7 +160,7 @@ def _with_plan(
         else exposure.handful(spec.exposure, population),
         looks=state.looks,
         looked=state.looked,
-        boundary=find_boundary(active, found.silent.all()),
+        boundary=find_boundary(active, found.silent.all(), serving_failed(active, fleet, now)),
     )
 
 
@@ -172,9 +173,12 @@ def _compare_sites(active: ActiveRollout, fleet: Fleet, silent: int, now: float)
 
 
 def find_boundary(
-    active: ActiveRollout, silent: Rows, without: Rows | None = None
+    active: ActiveRollout, silent: Rows, failing: Rows, without: Rows | None = None
 ) -> Boundary | None:
-    """The exact test of a small fleet, ``without`` some devices. None if it is not small."""
+    """The exact test of a small fleet, ``without`` some devices. None if it is not small.
+
+    ``silent`` devices in trial and healthy devices with ``failing`` serving count as failed.
+    """
     state, spec = active.state, active.state.spec.gate
     if not state.sizes:
         return None
@@ -186,7 +190,7 @@ def find_boundary(
         out = active.set_aside.parts.all_have(rows)
         return out if without is None else out | np.isin(rows, without, assume_unique=True)
 
-    failures = active.ledger.failures_in_order(silent, are_out)
+    failures = active.ledger.failures_in_order(np.concatenate([silent, failing]), are_out)
     refused = active.tally.count(DeviceStanding.REFUSED)
     near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)
     return Boundary(devices=plans[-1].devices, bad=near.bad, size=near.size, needed=near.needed)
@@ -221,10 +225,17 @@ def _note_silent(active: ActiveRollout, counted: Rows, dark: Rows, now: float) -
 
 
 def _evidence(
-    active: ActiveRollout, found: Census, judged: int, already: int, *, taken_back: int
+    active: ActiveRollout,
+    fleet: Fleet,
+    found: Census,
+    judged: int,
+    already: int,
+    *,
+    taken_back: int,
+    now: float,
 ) -> Evidence:
     counts, excused = active.tally, len(active.set_aside.failed)
-    silent = found.silent.all()
+    silent, failing = found.silent.all(), serving_failed(active, fleet, now)
     reasons = _reasons(active, len(silent))
     counted = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
@@ -247,13 +258,13 @@ def _evidence(
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
         late=active.late.failures(silent),
-        classes=_classes(active, silent),
+        classes=_classes(active, np.concatenate([silent, failing])),
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         limits=active.cohorts.limits(has_previous=active.state.previous is not None),
         labels=active.cohorts.labels.evidence(),
     )
-    return gate.weigh(counted, active.state.spec.gate)
+    return gate.weigh(with_serving_failed(counted, fleet, failing), active.state.spec.gate)
 
 
 def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
@@ -302,6 +313,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         limits=judged.limits,
         labels=active.cohorts.labels.evidence(),
     )
+    counted = with_serving_failed(counted, fleet, serving_failed(active, fleet, now))
     return gate.weigh(counted, active.state.spec.gate)
 
 
@@ -311,18 +323,18 @@ def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evid
     The absolute limits are left to the windows of the bake, which tell a release from a backend
     that is down for everybody.
     """
-    silent = _silent(active, fleet, now).rows
+    silent, failing = _silent(active, fleet, now).rows, serving_failed(active, fleet, now)
     evidence = replace_struct(
         closed_evidence(active, fleet, now),
         late=active.late.failures(silent),
-        classes=_classes(active, silent),
+        classes=_classes(active, np.concatenate([silent, failing])),
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         sites=_compare_sites(active, fleet, len(silent), now),
         limits=LimitCounts(),
         looks=active.state.looks,
         looked=active.state.looked,
-        boundary=find_boundary(active, silent),
+        boundary=find_boundary(active, silent, failing),
     )
     return evidence, silent
 
@@ -365,7 +377,7 @@ def _judged_rows(active: ActiveRollout, standing: DeviceStanding) -> Rows:
 
 
 def _classes(active: ActiveRollout, silent: Rows) -> tuple[ClassRate, ...]:
-    """The classes with the strongest evidence against the release."""
+    """The classes with the strongest evidence. ``silent`` devices count as failed."""
     counted = active.tally.classes_begun(silent, active.set_aside.failed)
     return class_test.worst_of(counted, active.state.failures_allowed, CLASSES_SHOWN)
 

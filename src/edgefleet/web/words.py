@@ -21,6 +21,7 @@ _REASONS: Final = {
     Reason.INTERRUPTED: "trial interrupted too often",
     Reason.DISK_FULL: "disk full",
     Reason.NEIGHBOUR: "harmed another model",
+    Reason.SERVING: "serving failed after the confirmation",
     Reason.RECALLED: "reverted by the hub",
 }
 

@@ -133,7 +133,7 @@ def counts(evidence: Evidence) -> str:
         f"cut {evidence.cut}",
         f"healthy {evidence.healthy}",
         f"in trial {evidence.in_trial}",
-        f"failed {evidence.failed}" + (f" ({evidence.silent} silent)" if evidence.silent else ""),
+        f"failed {evidence.failed}{_parts_of_failed(evidence)}",
         f"refused {evidence.refused}" if evidence.refused else "",
         f"set aside {evidence.set_aside}" if evidence.set_aside else "",
         f"to go {evidence.offered}" if evidence.offered else "",
@@ -247,6 +247,15 @@ def _outage(one: Outage) -> str:
         f"{where}: {one.dark} of {one.in_trial} in trial and {one.dark_control} of {one.control} "
         "that have not begun were dark"
     )
+
+
+def _parts_of_failed(evidence: Evidence) -> str:
+    parts = [
+        f"{evidence.silent} silent" if evidence.silent else "",
+        f"serving of {evidence.serving_failed}" if evidence.serving_failed else "",
+    ]
+    named = ", ".join(filter(None, parts))
+    return f" ({named})" if named else ""
 
 
 def _rate(rate: Rate) -> str | None:

@@ -22,6 +22,7 @@ from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
 from edgefleet.rollout.fleet.runs import Runs
 from edgefleet.rollout.fleet.selector import Selector
+from edgefleet.rollout.fleet.serving_health import ServingReports
 from edgefleet.rollout.limits import SEQ_MAX
 
 NOT_REPORTED: Final = 0  # the protocol version of an agent that has not reported one
@@ -66,6 +67,7 @@ class Fleet:
         self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
         self._label_keys: set[str] = set()
         self.models = DeviceModels()
+        self.serving = ServingReports()
         self._sets, self._known_lists = self.models.sets, self.models.known_lists
         self._hash = np.zeros(0, np.uint64)
         self._last_seen = np.zeros(0, np.float64)
@@ -458,6 +460,7 @@ class Fleet:
             by_phase={phase.value: count for phase, count in by_phase.items()},
             on_release=on_release,
             unknown_sets=unknown_sets,
+            serving=self.serving.figures(lambda row: bool(online[row])),
         )
 
     def _set_models(self, row: int, number: int, activity: int) -> None:

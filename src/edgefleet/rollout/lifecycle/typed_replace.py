@@ -128,6 +128,7 @@ class EvidenceChanges(TypedDict, total=False):
     failed: int
     refused: int
     silent: int
+    serving_failed: int
     set_aside: int
     reverted: int
     offline: int
