@@ -32,6 +32,11 @@ def show(invocation: Invocation) -> None:
                 if fleet.unknown_sets
                 else []
             ),
+            *(
+                [("quarantined", f"{fleet.quarantined}: see `edgefleet device list --quarantined`")]
+                if fleet.quarantined
+                else []
+            ),
             *([("frozen", "yes: no device starts a release")] if fleet.frozen else []),
             ("rollouts open", ", ".join(fleet.rollouts_open)),
         ]

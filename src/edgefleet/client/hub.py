@@ -33,6 +33,12 @@ from edgefleet.client.limits import (
 )
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, Endpoint
+from edgefleet.protocol.device_commands import (
+    DeviceFilter,
+    RemovedDevice,
+    RemoveDevice,
+    RenameDevice,
+)
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.rollout import (
     ApproveRequest,
@@ -107,14 +113,18 @@ class HubClient:
         *,
         after: str | None = None,
         limit: int | None = None,
-        selector: str | None = None,
-        runs: str | None = None,
+        only: DeviceFilter | None = None,
     ) -> operator.DevicePage:
-        """One page of devices. ``next`` of the answer is ``after`` for the next page.
-
-        ``runs`` is ``model`` or ``model:release``.
-        """
-        query = {"after": after, "limit": limit, "selector": selector, "runs": runs}
+        """One page of devices. ``next`` of the answer is ``after`` for the next page."""
+        query: dict[str, str | int | tuple[str, ...] | None] = {"after": after, "limit": limit}
+        if only is not None:
+            query |= {
+                "selector": only.selector or None,
+                "runs": only.runs or None,
+                "phase": only.phase or None,
+                "state": only.states,
+                "search": only.search or None,
+            }
         return self._ask("devices", operator.DevicePage, query=query)
 
     def device(self, name: str) -> operator.DeviceView:
@@ -131,6 +141,14 @@ class HubClient:
         return self._ask(
             "unquarantine", operator.DeviceView, body=request, parameters={"device": name}
         )
+
+    def rename_device(self, name: str, request: RenameDevice) -> operator.DeviceView:
+        names = {"device": name}
+        return self._ask("rename_device", operator.DeviceView, body=request, parameters=names)
+
+    def remove_device(self, name: str, request: RemoveDevice) -> RemovedDevice:
+        """Remove a device from the fleet, from every count and every rollout."""
+        return self._ask("remove_device", RemovedDevice, body=request, parameters={"device": name})
 
     def add_truth(self, request: operator.TruthRequest) -> operator.TruthAdded:
         """Add late labels for the answers of a device."""
@@ -267,7 +285,7 @@ class HubClient:
         kind: type[W],
         *,
         parameters: Mapping[str, str] | None = None,
-        query: Mapping[str, str | int | None] | None = None,
+        query: Mapping[str, str | int | tuple[str, ...] | None] | None = None,
         body: Wire | None = None,
     ) -> W:
         endpoint = BY_NAME[name]
@@ -289,7 +307,7 @@ class HubClient:
         endpoint: Endpoint,
         *,
         parameters: Mapping[str, str] | None = None,
-        query: Mapping[str, str | int | None] | None = None,
+        query: Mapping[str, str | int | tuple[str, ...] | None] | None = None,
         body: bytes | Iterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
@@ -310,11 +328,11 @@ class HubClient:
         self,
         endpoint: Endpoint,
         parameters: Mapping[str, str],
-        query: Mapping[str, str | int | None],
+        query: Mapping[str, str | int | tuple[str, ...] | None],
     ) -> str:
         path = endpoint.path.format_map({k: _segment(k, v) for k, v in parameters.items()})
         given = {name: value for name, value in query.items() if value is not None}
-        return f"{self._prefix}{path}" + (f"?{urlencode(given)}" if given else "")
+        return f"{self._prefix}{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
 
 
 def check_url(url: str) -> str:

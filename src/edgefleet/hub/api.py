@@ -25,6 +25,7 @@ from edgefleet.hub.problems import HANDLERS
 from edgefleet.hub.rollout_commands import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint, Role
 from edgefleet.protocol.device import Endpoints, EnrolRequest
+from edgefleet.protocol.device_commands import DeviceFilter, RemoveDevice, RenameDevice
 from edgefleet.protocol.operator import (
     ArtifactView,
     ClaimRequest,
@@ -166,12 +167,14 @@ async def _release_why(hub: Hub, request: Request) -> Answer:
 async def _devices(hub: Hub, request: Request) -> Answer:
     query = request.query_params
     limit = query_number(request, "limit", default=DEVICE_PAGE, most=DEVICE_PAGE_MAX)
-    return hub.devices(
-        query.get("after"),
-        limit or DEVICE_PAGE,
-        query.get("selector", ""),
-        query.get("runs", ""),
+    only = DeviceFilter(
+        selector=query.get("selector", ""),
+        runs=query.get("runs", ""),
+        phase=query.get("phase", ""),
+        states=tuple(query.getlist("state")),
+        search=query.get("search", ""),
     )
+    return hub.devices(query.get("after"), limit or DEVICE_PAGE, only)
 
 
 async def _device(hub: Hub, request: Request) -> Answer:
@@ -235,6 +238,18 @@ async def _unquarantine(hub: Hub, request: Request) -> Answer:
     )
 
 
+async def _rename_device(hub: Hub, request: Request) -> Answer:
+    return await hub.device_commands.rename(
+        hub.row(request.path_params["device"]), await read_json(request, RenameDevice)
+    )
+
+
+async def _remove_device(hub: Hub, request: Request) -> Answer:
+    return await hub.device_commands.remove(
+        hub.row(request.path_params["device"]), await read_json(request, RemoveDevice)
+    )
+
+
 async def _add_truth(hub: Hub, request: Request) -> Answer:
     return await hub.add_truth(await read_json(request, TruthRequest))
 
@@ -278,6 +293,8 @@ SERVED: Final[Mapping[str, Serve]] = {
     "frozen": _frozen,
     "quarantined": _quarantined,
     "unquarantine": _unquarantine,
+    "rename_device": _rename_device,
+    "remove_device": _remove_device,
     "add_truth": _add_truth,
     "command": _command,
     "audit": _audit,

@@ -58,13 +58,15 @@ class Devices:
         self._facts: list[Facts] = []
         self._shared_facts: dict[Facts, Facts] = {}  # one object per distinct facts
         self._profiles: set[str] = set()
+        self._credential_names: dict[int, str] = {}  # of renamed and removed devices
 
     def load(self) -> None:
         """Restore all devices from the store."""
         for device in self._store.reader.load_devices():
             self._add(device)
         for at in self._store.reader.load_standings():
-            self._fleet.restore(at.row, Report(at.last_seen, at.seq, at.protocol, at.models))
+            if not self._fleet.is_removed(at.row):
+                self._fleet.restore(at.row, Report(at.last_seen, at.seq, at.protocol, at.models))
 
     # Enrolment.
 
@@ -115,9 +117,24 @@ class Devices:
     def identify(self, authorization: str) -> int:
         """The row of the device that sent this header. Raises DeviceError."""
         identity = read_device_header(self._secret, authorization)
-        if self._fleet.row(identity.name) != identity.row:
+        if self._fleet.row(identity.name) == identity.row:
+            return identity.row
+        if self._credential_names.get(identity.row) != identity.name:
             raise DeviceError("credential_invalid", f"No device {identity.name} is enrolled here.")
+        if self._fleet.is_removed(identity.row):
+            raise DeviceError("device_removed", f"{identity.name} was removed from the fleet.")
         return identity.row
+
+    # Changes by an operator, which are durable.
+
+    def rename(self, row: int, name: str) -> None:
+        """Give the device another name. Its credential stays valid."""
+        self._credential_names.setdefault(row, self._fleet.name(row))
+        self._fleet.rename(row, name)
+
+    def keep_credential_name(self, row: int) -> None:
+        """Recognise the credential of a device that is removed next."""
+        self._credential_names.setdefault(row, self._fleet.name(row))
 
     # Reports.
 
@@ -186,6 +203,7 @@ class Devices:
             models_memory_mib=facts.models_memory_mib,
             versions=[(one.runtime, one.version) for one in facts.runtime_versions],
             comparisons=facts.comparisons,
+            hashed=device.enrolled_as or "",
         )
         if row != device.row:
             msg = f"device {device.name}: row {device.row} in the store, {row} in the fleet"
@@ -193,6 +211,10 @@ class Devices:
         self._enrolled_at.append(device.enrolled_at)
         self._facts.append(self._shared(device.facts))
         self._profiles.add(device.facts.profile)
+        if device.enrolled_as is not None:
+            self._credential_names[row] = device.enrolled_as.partition("/")[0]
+        if device.is_removed:
+            self._fleet.remove(row)
 
     def _shared(self, facts: Facts) -> Facts:
         if len(self._shared_facts) < SHARED_FACTS:

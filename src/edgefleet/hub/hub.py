@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -15,6 +16,8 @@ from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
 from edgefleet.hub.datadir import DataDir
+from edgefleet.hub.device_commands import DeviceCommands
+from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN
 from edgefleet.hub.loop import Loop
@@ -32,6 +35,7 @@ from edgefleet.protocol.device import (
     Phase,
     isolation_text,
 )
+from edgefleet.protocol.device_commands import DeviceFilter
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AuditPage,
@@ -70,11 +74,11 @@ from edgefleet.rollout.fleet.device_models import furthest
 from edgefleet.rollout.fleet.eligibility import variants_of
 from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.runs import Runs, parse_runs
-from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.plan_fleet import compose
 from edgefleet.rollout.why.baseline import warnings
 
 OpenStore = Callable[[Path], SqliteStore]
+_ALL: Final = DeviceFilter()
 
 
 class Hub:
@@ -122,8 +126,12 @@ class Hub:
             entropy=entropy,
         )
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
+        self._queries = DeviceQueries(engine)
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
+        )
+        self.device_commands = DeviceCommands(
+            store, engine, self._devices, self._truth, clock, view=self.device
         )
         self.device_plane = DevicePlane(
             self._devices,
@@ -228,29 +236,27 @@ class Hub:
             interval_s=self.settings.interval_s,
         )
 
-    def devices(self, after: str | None, limit: int, selector: str, runs: str = "") -> DevicePage:
-        """One page of the devices that the selector matches, in order of enrolment.
+    def devices(self, after: str | None, limit: int, only: DeviceFilter = _ALL) -> DevicePage:
+        """One page of the devices that ``only`` selects, in order of enrolment.
 
-        ``runs`` is ``model`` or ``model:release``; empty selects devices with any models. Raises
-        OperatorError ``selector_invalid``, ``name_invalid`` or ``not_found``.
+        Raises OperatorError ``selector_invalid``, ``name_invalid``, ``bad_request`` or
+        ``not_found``.
         """
-        fleet = self._engine.fleet
-        start = 0 if after is None else self._row(after) + 1
-        chosen = fleet.selected(parse(selector))
-        if runs:
-            chosen &= fleet.running(self._known(parse_runs(runs)))
-        rows = chosen.nonzero()[0]
+        start = 0 if after is None else self.row(after) + 1
+        if only.runs:
+            self._known(parse_runs(only.runs))
+        rows = self._queries.rows(only, self.clock.now())
         rows = rows[rows.searchsorted(start) :]
         page = tuple(self._device(row) for row in rows[:limit].tolist())
         return DevicePage(devices=page, next=page[-1].name if len(rows) > limit else None)
 
     def device(self, name: str) -> DeviceView:
         """Raises OperatorError ``not_found``."""
-        return self._device(self._row(name))
+        return self._device(self.row(name))
 
     def why_device(self, name: str) -> WaitReport:
         """Why a device runs what it runs. Raises OperatorError ``not_found``."""
-        return self._engine.why_device(self._row(name), self.clock.now())
+        return self._engine.why_device(self.row(name), self.clock.now())
 
     # Releases.
 
@@ -344,12 +350,12 @@ class Hub:
 
     async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
         """Clear a device's quarantine. Raises OperatorError ``device_not_quarantined``."""
-        await self._rollout_commands.unquarantine(self._row(name), request)
+        await self._rollout_commands.unquarantine(self.row(name), request)
         return self.device(name)
 
     async def add_truth(self, request: TruthRequest) -> TruthAdded:
         """Add late labels for the answers of a device. Raises OperatorError."""
-        return await self._truth.add(self._row(request.device), request)
+        return await self._truth.add(self.row(request.device), request)
 
     def rollouts(self, model: str = "") -> Rollouts:
         """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first, of one model or of all.
@@ -391,6 +397,7 @@ class Hub:
             rollouts_open=self._engine.open_rollouts(),
             frozen=self._engine.freeze.frozen,
             unknown_sets=figures.unknown_sets,
+            quarantined=self._queries.quarantined_count(),
         )
 
     def audit(self, before: int | None, limit: int) -> AuditPage:
@@ -403,7 +410,7 @@ class Hub:
         return Health(
             status="ok",
             version=__version__,
-            devices=len(self._engine.fleet),
+            devices=self._engine.fleet.device_count,
             uptime_s=self.clock.monotonic() - self._started,
         )
 
@@ -415,7 +422,7 @@ class Hub:
                 fleet=self._figures(),
                 rollouts={status.value: statuses[status.value] for status in Status},
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
-                quarantined=self.quarantined().count,
+                quarantined=self._queries.quarantined_count(),
                 labels=self._labels(),
                 labels_waiting=self._truth.count,
                 releases=sum(len(releases) for releases in self.registry.models().values()),
@@ -440,7 +447,8 @@ class Hub:
     def _figures(self) -> FleetFigures:
         return self._engine.fleet.figures(self.clock.now())
 
-    def _row(self, name: str) -> int:
+    def row(self, name: str) -> int:
+        """Raises OperatorError ``not_found``."""
         row = self._engine.fleet.row(name)
         if row is None:
             raise OperatorError("not_found", f"There is no device {name}.")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from edgefleet.protocol import device, operator, rollout, why
+from edgefleet.protocol import device, device_commands, operator, rollout, why
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.wire import Wire
 
@@ -68,7 +68,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("release_why", "GET", "/api/v1/models/{model}/releases/{release}/why", "operator",
              None, why.WaitReport, "The status of a release, and what it waits for."),
     Endpoint("devices", "GET", "/api/v1/devices", "operator", None, operator.DevicePage,
-             "One page of devices (?after=, ?limit=, ?selector=, ?runs=)."),
+             "One page of devices (?after=, ?limit=, and the fields of `DeviceFilter`: ?selector=, "
+             "?runs=, ?phase=, ?state=, which may be repeated, ?search=)."),
     Endpoint("device", "GET", "/api/v1/devices/{device}", "operator", None,
              operator.DeviceView, "One device."),
     Endpoint("device_why", "GET", "/api/v1/devices/{device}/why", "operator", None,
@@ -78,6 +79,11 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              "Quarantined devices: two different releases of a model failed on each."),
     Endpoint("unquarantine", "POST", "/api/v1/devices/{device}/unquarantine", "operator",
              operator.Unquarantine, operator.DeviceView, "Take a device out of quarantine."),
+    Endpoint("rename_device", "POST", "/api/v1/devices/{device}/rename", "operator",
+             device_commands.RenameDevice, operator.DeviceView, "Give a device another name."),
+    Endpoint("remove_device", "POST", "/api/v1/devices/{device}/remove", "operator",
+             device_commands.RemoveDevice, device_commands.RemovedDevice,
+             "Remove a device: it leaves every count, and its credential is valid no more."),
     Endpoint("add_truth", "POST", "/api/v1/truth", "operator", operator.TruthRequest,
              operator.TruthAdded, "Add late labels for the answers of a device."),
     Endpoint("freeze", "PUT", "/api/v1/freeze", "operator", rollout.Freeze, rollout.Freeze,

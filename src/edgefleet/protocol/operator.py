@@ -158,6 +158,7 @@ class FleetView(Wire, frozen=True, kw_only=True):
     rollouts_open: tuple[str, ...]
     frozen: bool = False
     unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
+    quarantined: int = 0  # devices on which two different releases of a model failed
 
 
 class Rollouts(Wire, frozen=True, kw_only=True):

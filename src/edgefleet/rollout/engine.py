@@ -322,6 +322,10 @@ class Engine:
         models = quarantine.models()
         return tuple(model for model in models if quarantine.is_quarantined(model, row))
 
+    def quarantine_models(self) -> tuple[str, ...]:
+        """The models of which a release failed on a device, sorted."""
+        return self._fleet_wide.quarantine.models()
+
     def quarantined_rows(self, model: str) -> Rows:
         """Rows that are quarantined until an operator clears them, ascending."""
         return self._fleet_wide.quarantine.rows(model)
@@ -333,6 +337,20 @@ class Engine:
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
         """Clear the device, which had ``rollbacks``. The decision is durable."""
         self._fleet_wide.quarantine.unquarantine(model, row, rollbacks)
+
+    def remove_device(self, row: int) -> dict[str, DeviceStanding]:
+        """Remove a device from the fleet and from every rollout. The removal is durable.
+
+        Returns its standing in each open rollout that had reports of it.
+        """
+        found: dict[str, DeviceStanding] = {}
+        for active in self._newest_first():
+            standing = active.forget(row)
+            if standing is not DeviceStanding.NONE and active.state.status in OPEN:
+                found[active.state.id] = standing
+        self._fleet_wide.quarantine.forget(row)
+        self.fleet.remove(row)
+        return found
 
     def desired_models(self, row: int) -> tuple[str, ...]:
         """The models that a rollout gives the device, sorted."""

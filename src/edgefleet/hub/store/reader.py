@@ -32,11 +32,18 @@ class Reader:
 
     def load_devices(self) -> Iterator[StoredDevice]:
         """All devices, in ascending order of rows."""
-        for row, name, at, labels, facts in self._connection.execute(
-            "SELECT row, name, enrolled_at, labels, facts FROM device ORDER BY row"
+        for row, name, at, labels, facts, first_name, removed_at in self._connection.execute(
+            "SELECT row, name, enrolled_at, labels, facts, enrolled_as, removed_at"
+            " FROM device ORDER BY row"
         ):
             yield StoredDevice(
-                row, name, at, json.loads(labels), msgspec.json.decode(facts, type=Facts)
+                row,
+                name,
+                at,
+                json.loads(labels),
+                msgspec.json.decode(facts, type=Facts),
+                enrolled_as=first_name,
+                is_removed=removed_at is not None,
             )
 
     def load_standings(self) -> Iterator[StoredStanding]:

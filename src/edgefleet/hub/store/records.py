@@ -15,6 +15,8 @@ class StoredDevice:
     enrolled_at: float
     labels: Mapping[str, str]
     facts: Facts
+    enrolled_as: str | None = None  # in its credential, if that is not its name
+    is_removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,20 +249,57 @@ class SqliteStore:
                     "device_name_taken", f"A device {name!r} is already enrolled.", field="name"
                 )
             (row,) = connection.execute("SELECT coalesce(max(row) + 1, 0) FROM device").fetchone()
-            device = StoredDevice(row, name, now, {**labels, **given}, facts)
+            renamed = connection.execute(
+                "SELECT 1 FROM device WHERE enrolled_as = ? AND removed_at IS NULL", (name,)
+            ).fetchone()
+            enrolled_as = f"{name}/{row}" if renamed else None
+            device = StoredDevice(row, name, now, {**labels, **given}, facts, enrolled_as)
             connection.execute(
-                "INSERT INTO device VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO device (row, name, enrolled_at, labels, facts, enrolled_as)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     row,
                     name,
                     now,
                     json.dumps(device.labels),
                     msgspec.json.encode(facts).decode(),
+                    enrolled_as,
                 ),
             )
             connection.execute("UPDATE claim SET used_by = ? WHERE digest = ?", (row, claim_digest))
             _audit(connection, [_line(f"device/{name}", "enrol", f"device/{name}")], now)
             return device
+
+        return self.writer.submit(job, committed)
+
+    def rename_device(
+        self, row: int, name: str, line: AuditLine, now: float, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        """Raises OperatorError ``name_taken``."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            if connection.execute("SELECT 1 FROM device WHERE name = ?", (name,)).fetchone():
+                raise OperatorError("name_taken", f"There is a device {name}.", field="name")
+            connection.execute(
+                "UPDATE device SET enrolled_as = coalesce(enrolled_as, name), name = ?"
+                " WHERE row = ?",
+                (name, row),
+            )
+            _audit(connection, [line], now)
+
+        return self.writer.submit(job, committed)
+
+    def remove_device(
+        self, row: int, line: AuditLine, now: float, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE device SET removed_at = ?, enrolled_as = coalesce(enrolled_as, name),"
+                " name = name || '/' || row WHERE row = ? AND removed_at IS NULL",
+                (now, row),
+            )
+            connection.execute("DELETE FROM truth WHERE device = ?", (row,))
+            _audit(connection, [line], now)
 
         return self.writer.submit(job, committed)
 
