@@ -22,6 +22,7 @@ from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, ENDPOINTS
 from edgefleet.protocol.device_commands import (
     DeviceFilter,
+    LabelDevice,
     RemovedDevice,
     RemoveDevice,
     RenameDevice,
@@ -130,6 +131,13 @@ CALLS = (
         "/api/v1/devices",
         READS.devices(None, 5),
         query="after=lyon+1&limit=5&selector=site+in+%28lyon%29&state=online&state=failed",
+    ),
+    Call(
+        "label_device",
+        lambda hub: hub.label_device("lyon-0001", LabelDevice(set={"a": "b"}, unset=("c",))),
+        "/api/v1/devices/lyon-0001/labels",
+        READS.device_views[0],
+        body=LabelDevice(set={"a": "b"}, unset=("c",)),
     ),
     Call(
         "rename_device",

@@ -35,3 +35,33 @@ def test_devices_are_renamed_found_and_removed_while_they_serve(tmp_path: Path) 
         assert fleet.runs("door") == "2"
         fleet.until(lambda: 'result="device_removed"' in fleet.client.metrics())
         assert two.wait_serving()[1].release == "1"
+
+
+def test_labels_of_device_and_operator_change_on_an_enrolled_device(tmp_path: Path) -> None:
+    """Each agent is started with the label ``site=lyon``."""
+    with real_fleet(tmp_path) as fleet:
+        agent, edgefleet = fleet.add("cam-1"), fleet.edgefleet
+        assert "site=lyon (device)" in edgefleet("device", "show", "cam-1").out
+        agent.stop()
+        agent.start("--label", "site=oslo", "--label", "tier=gold")
+        fleet.until(lambda: fleet.client.device("cam-1").labels.get("tier") == "gold")
+        assert fleet.client.device("cam-1").labels == {"site": "oslo", "tier": "gold"}
+        said = edgefleet("device", "label", "cam-1", "site=rome", "--person", "alice").out
+        text = "site=rome (operator; the device reports oslo), tier=gold (device)"
+        assert said == f"cam-1 has the labels {text}.\n"
+        rollout = fleet.roll_out("1", "site=rome")
+        assert fleet.client.rollout(rollout).evidence.cut == 1
+        agent.stop()
+        agent.start("--label", "site=bern")  # what has no effect is said on the device
+        fleet.until(lambda: fleet.client.device("cam-1").own_labels == {"site": "bern"})
+        assert fleet.client.device("cam-1").labels == {"site": "rome"}
+        fleet.until(
+            lambda: "label site=bern has no effect: the operator set site=rome" in agent.log()
+        )
+        fleet.hub.stop()
+        fleet.hub.start()
+        assert fleet.client.device("cam-1").labels == {"site": "rome"}
+        assert edgefleet("device", "label", "cam-1", "site-").exit == 0
+        assert fleet.client.device("cam-1").labels == {"site": "bern"}
+        missing = edgefleet("device", "label", "cam-1", "site-")
+        assert "The operator has set no label site on this device." in missing.err

@@ -102,6 +102,7 @@ class Session:
             "thaw": self._thaw,
             "quarantined": self._quarantined,
             "unquarantine": self._unquarantine,
+            "label": self._label,
             "rename": self._rename,
             "remove": self._remove,
             **{verb.value: self._command(verb) for verb in Verb},
@@ -266,6 +267,11 @@ class Session:
     def _unquarantine(self, said: list[str]) -> list[str]:
         """``unquarantine cam-0001``: clear a device's quarantine."""
         self.fleet.unquarantine(said[0])
+        return []
+
+    def _label(self, said: list[str]) -> list[str]:
+        """``label cam-0001 site=oslo``: replace the labels of a device."""
+        self.fleet.label(said[0], _pairs(said[1:]))
         return []
 
     def _rename(self, said: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from edgefleet.agent.event import (
     ServingProbed,
     StagingFailed,
 )
+from edgefleet.agent.own_labels import narrate_labels
 from edgefleet.agent.state import NEW_MODEL, AgentState, ModelState, running
 from edgefleet.agent.table import Stage
 
@@ -54,8 +55,10 @@ def narrate(before: AgentState, event: Event, after: AgentState) -> tuple[tuple[
         case ServingProbed() if event.ran:
             names = ", ".join(event.ran)
             lines.append((logging.WARNING, f"the serving process ended while these ran: {names}"))
-        case CheckInAnswered() if before.soft.link_failures > 0:
-            lines.append((logging.INFO, "check-in answered again"))
+        case CheckInAnswered():
+            if before.soft.link_failures > 0:
+                lines.append((logging.INFO, "check-in answered again"))
+            lines += narrate_labels(before, event)
         case _:
             pass
     known = {outcome.id for outcome in before.spool}

@@ -9,6 +9,7 @@ import click
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import access, reach
 from edgefleet.cli.device_options import device_filter, page_options
+from edgefleet.cli.device_verbs import label_text
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
@@ -96,13 +97,13 @@ def show(invocation: Invocation, device: str) -> None:
     rows = [
         ("device", view.name),
         ("profile", view.profile),
-        ("labels", ", ".join(f"{key}={value}" for key, value in view.labels.items())),
+        ("labels", label_text(view)),
         ("agent", view.agent_version),
         ("enrolled", age(view.enrolled_at, now)),
         ("last seen", age(view.last_seen, now) or "never"),
         ("state", device_state(view)),
         *_quarantined(view.quarantined),
-        *([("labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
+        *([("late labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
         *(
             ("own process", f"{one.model}: {one.isolation_text}")

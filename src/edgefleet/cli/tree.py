@@ -72,6 +72,7 @@ def _device() -> Noun:
         "show": Leaf(f"{command}show", "Show one device."),
         "why": Leaf(f"{command}why", "Explain why a device runs its release."),
         "search": Leaf(f"{command}search", "List devices by a part of their name or labels."),
+        "label": Leaf("edgefleet.cli.device_verbs:label", "Set labels on a device."),
         "rename": Leaf("edgefleet.cli.device_verbs:rename", "Give a device another name."),
         "remove": Leaf("edgefleet.cli.device_verbs:remove", "Remove a device from the fleet."),
         "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),

@@ -35,6 +35,7 @@ from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, Endpoint
 from edgefleet.protocol.device_commands import (
     DeviceFilter,
+    LabelDevice,
     RemovedDevice,
     RemoveDevice,
     RenameDevice,
@@ -141,6 +142,11 @@ class HubClient:
         return self._ask(
             "unquarantine", operator.DeviceView, body=request, parameters={"device": name}
         )
+
+    def label_device(self, name: str, request: LabelDevice) -> operator.DeviceView:
+        """Set labels of the operator, which override those of the device, or remove some."""
+        names = {"device": name}
+        return self._ask("label_device", operator.DeviceView, body=request, parameters=names)
 
     def rename_device(self, name: str, request: RenameDevice) -> operator.DeviceView:
         names = {"device": name}

@@ -25,7 +25,7 @@ from edgefleet.hub.problems import HANDLERS
 from edgefleet.hub.rollout_commands import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint, Role
 from edgefleet.protocol.device import Endpoints, EnrolRequest
-from edgefleet.protocol.device_commands import DeviceFilter, RemoveDevice, RenameDevice
+from edgefleet.protocol.device_commands import DeviceFilter, LabelDevice, RemoveDevice, RenameDevice
 from edgefleet.protocol.operator import (
     ArtifactView,
     ClaimRequest,
@@ -238,6 +238,12 @@ async def _unquarantine(hub: Hub, request: Request) -> Answer:
     )
 
 
+async def _label_device(hub: Hub, request: Request) -> Answer:
+    return await hub.device_commands.label(
+        hub.row(request.path_params["device"]), await read_json(request, LabelDevice)
+    )
+
+
 async def _rename_device(hub: Hub, request: Request) -> Answer:
     return await hub.device_commands.rename(
         hub.row(request.path_params["device"]), await read_json(request, RenameDevice)
@@ -293,6 +299,7 @@ SERVED: Final[Mapping[str, Serve]] = {
     "frozen": _frozen,
     "quarantined": _quarantined,
     "unquarantine": _unquarantine,
+    "label_device": _label_device,
     "rename_device": _rename_device,
     "remove_device": _remove_device,
     "add_truth": _add_truth,

@@ -137,7 +137,16 @@ class DevicePlane:
         self, row: int, answered: checkin.Answered, check_in: CheckIn, started: float
     ) -> Reply:
         body, truth = self._nothing_new, self._truth.next_for(row)
-        if answered.offers or answered.acked or answered.wants_models or truth:
+        labels = None
+        if check_in.facts is not None and check_in.facts.labels is not None:
+            labels = dict(self._engine.fleet.labels(row))
+        if (
+            answered.offers
+            or answered.acked
+            or answered.wants_models
+            or truth
+            or labels is not None
+        ):
             one_model = check_in.protocol <= ONE_MODEL
             body = encode(
                 CheckInAnswer(
@@ -147,6 +156,7 @@ class DevicePlane:
                     offer=next(iter(answered.offers), None) if one_model else None,
                     want="models" if answered.wants_models else "",
                     truth=truth,
+                    labels=labels,
                 )
             )
         self._observe("ok", started)

@@ -3,11 +3,18 @@
 from collections.abc import Callable
 
 from edgefleet.base.clock import Clock
+from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.hub.devices import Devices
+from edgefleet.hub.label_owners import check_labels
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.hub.truth import WaitingTruth
-from edgefleet.protocol.device_commands import RemovedDevice, RemoveDevice, RenameDevice
+from edgefleet.protocol.device_commands import (
+    LabelDevice,
+    RemovedDevice,
+    RemoveDevice,
+    RenameDevice,
+)
 from edgefleet.protocol.operator import DeviceView
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.lifecycle.step import AuditLine
@@ -34,6 +41,37 @@ class DeviceCommands:
         self._truth = truth
         self._clock = clock
         self._view = view
+
+    async def label(self, row: int, request: LabelDevice) -> DeviceView:
+        """Set and remove labels of the operator. Raises OperatorError."""
+        check_labels(request.set)
+        by_device = self._devices.label_owners.by_device(row)
+
+        def change(before: dict[str, str]) -> dict[str, str]:
+            for key in request.unset:
+                if key not in before:
+                    raise OperatorError(
+                        "not_found",
+                        f"The operator has set no label {key} on this device.",
+                        field="unset",
+                    )
+            after = {key: value for key, value in before.items() if key not in request.unset}
+            after |= request.set
+            check_labels({**by_device, **after})
+            return after
+
+        changes = [f"{key}={value}" for key, value in request.set.items()]
+        changes += [f"{key}-" for key in request.unset]
+        detail = f"{' '.join(changes)}. {request.note}".rstrip(". ")
+        line = self._line("label", row, request.person, detail)
+        await self._store.label_device(
+            row,
+            change,
+            line,
+            self._clock.now(),
+            lambda labels: self._devices.set_labels(row, labels),
+        )
+        return self._view(self._engine.fleet.name(row))
 
     async def rename(self, row: int, request: RenameDevice) -> DeviceView:
         """Give a device another name. Raises OperatorError ``name_invalid`` or ``name_taken``."""

@@ -6,7 +6,6 @@ needs, and keeps both consistent with the store.
 
 from array import array
 from collections.abc import Mapping
-from sys import intern
 
 import numpy as np
 from msgspec.structs import replace
@@ -15,7 +14,7 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.ids import check_name
-from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
+from edgefleet.hub.label_owners import LabelOwners, check_labels
 from edgefleet.hub.limits import PROFILES, SHARED_FACTS, STANDINGS_PER_WRITE
 from edgefleet.hub.registry import Registry
 from edgefleet.hub.store.records import StoredDevice, StoredStanding
@@ -58,6 +57,7 @@ class Devices:
         self._facts: list[Facts] = []
         self._shared_facts: dict[Facts, Facts] = {}  # one object per distinct facts
         self._profiles: set[str] = set()
+        self.label_owners = LabelOwners()
         self._credential_names: dict[int, str] = {}  # of renamed and removed devices
 
     def load(self) -> None:
@@ -72,7 +72,7 @@ class Devices:
 
     async def claims(self, request: ClaimRequest, actor: str) -> Claims:
         """Make one-use claims. Raises OperatorError ``bad_request``."""
-        _check_labels(request.labels)
+        check_labels(request.labels)
         now = self._clock.now()
         claims = tuple(new_token(self._entropy, "efc") for _ in range(request.count))
         expires_at = now + request.valid_s
@@ -99,12 +99,12 @@ class Devices:
         self._store.reader.check_claim(digest, self._clock.now())
         check_name(request.name, field="name")
         self._check_profile(request.facts.profile)
-        _check_labels(request.labels)
+        check_labels(request.labels)
         device = await self._store.enrol(
             digest,
             request.name,
             request.labels,
-            request.facts,
+            replace(request.facts, labels=None),
             now=self._clock.now(),
             committed=self._add,
         )
@@ -156,11 +156,29 @@ class Devices:
         return replace(check_in, models=models)
 
     async def update_facts(self, row: int, facts: Facts) -> None:
-        """Store changed facts. Raises OperatorError ``name_invalid`` or ``bad_request``."""
-        if facts == self._facts[row]:
+        """Store changed facts. Raises OperatorError ``name_invalid`` or ``bad_request``.
+
+        Labels that are not valid, or for which there is no room, are not taken.
+        """
+        owners, labels = self.label_owners, dict(facts.labels or ())
+        facts = replace(facts, labels=None) if facts.labels is not None else facts
+        if not labels or labels == owners.by_device(row) or not owners.takes(row, labels):
+            labels = {}
+        if facts == self._facts[row] and not labels:
             return
         self._check_profile(facts.profile)
-        await self._store.save_facts(row, facts, lambda _none: self._set_facts(row, facts))
+
+        def committed(_none: None) -> None:
+            self._set_facts(row, facts)
+            if labels:
+                self._fleet.set_labels(row, owners.set(row, owners.by_operator(row), labels))
+
+        await self._store.save_facts(row, facts, labels or None, committed)
+
+    def set_labels(self, row: int, labels: Mapping[str, str]) -> None:
+        """Replace the labels of the operator, which are durable."""
+        owners = self.label_owners
+        self._fleet.set_labels(row, owners.set(row, labels, owners.by_device(row)))
 
     async def flush(self) -> None:
         """Store the changed standings, ``STANDINGS_PER_WRITE`` at a time."""
@@ -192,8 +210,8 @@ class Devices:
         return StoredStanding(row, *self._fleet.report(row))
 
     def _add(self, device: StoredDevice) -> None:
-        labels = {intern(key): intern(value) for key, value in device.labels.items()}
         facts = device.facts
+        labels = self.label_owners.add(device.labels, device.own_labels)
         row = self._fleet.add(
             device.name,
             facts.profile,
@@ -234,23 +252,3 @@ class Devices:
             versions=[(one.runtime, one.version) for one in facts.runtime_versions],
             comparisons=facts.comparisons,
         )
-
-
-def _check_labels(labels: Mapping[str, str]) -> None:
-    if len(labels) > LABELS_PER_DEVICE:
-        raise OperatorError(
-            "bad_request",
-            f"{len(labels)} labels; a device may have {LABELS_PER_DEVICE}.",
-            field="labels",
-        )
-    for key, value in labels.items():
-        for part in key.split("/", 1):  # Kubernetes allows one prefix before a slash
-            check_name(part, field="labels")
-        if len(value) > LABEL_VALUE_CHARS:
-            raise OperatorError(
-                "bad_request",
-                f"The value has {len(value)} characters; {LABEL_VALUE_CHARS} are allowed.",
-                field=f"labels.{key}",
-            )
-        if value:
-            check_name(value, field=f"labels.{key}")

@@ -480,6 +480,8 @@ class Hub:
             unknown_set=not fleet.set_of(row).is_known,
             labels_waiting=self._truth.waiting(row),
             quarantined=self._engine.quarantined_models(row),
+            own_labels=self._devices.label_owners.by_device(row),
+            set_labels=self._devices.label_owners.by_operator(row),
             line=why.line,
         )
 

@@ -8,7 +8,14 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta
 
-from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS, MODELS_PER_DEVICE, NAME_CHARS
+from edgefleet.base.limits import (
+    COMPARISON_CHARS,
+    COMPARISONS,
+    LABEL_VALUE_CHARS,
+    LABELS_PER_DEVICE,
+    MODELS_PER_DEVICE,
+    NAME_CHARS,
+)
 from edgefleet.protocol.labels import LABELS_PER_ANSWER, LabelReport, ModelTruth
 from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
@@ -73,6 +80,10 @@ class Isolation(Wire, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(max_length=64)]
 
 
+_LabelPart = Annotated[str, Meta(max_length=2 * NAME_CHARS + LABEL_VALUE_CHARS)]
+OwnLabels = Annotated[tuple[tuple[_LabelPart, _LabelPart], ...], Meta(max_length=LABELS_PER_DEVICE)]
+
+
 class RuntimeVersion(Wire, frozen=True, kw_only=True):
     """The installed version of a runtime."""
 
@@ -85,7 +96,8 @@ class Facts(Wire, frozen=True, kw_only=True):
 
     ``isolated`` are the models with a process of their own, by name. ``comparisons`` are the
     comparisons of a golden set besides the one of every agent, see ``release.comparison_name``.
-    ``takes_labels`` is False from an agent that gives no labels to the serving process.
+    ``takes_labels`` is False from an agent that gives no labels to the serving process. ``labels``
+    are all labels that the device gives itself, sorted. None: it keeps those that it reported last.
     """
 
     profile: Name
@@ -100,6 +112,7 @@ class Facts(Wire, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(max_length=COMPARISON_CHARS)], ...], Meta(max_length=COMPARISONS)
     ] = ()
     takes_labels: bool = False
+    labels: OwnLabels | None = None
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
@@ -354,7 +367,8 @@ class CheckInAnswer(Wire, frozen=True, kw_only=True, omit_defaults=True):
     A start whose id is not in ``acked`` is not admitted yet: the device asks again later.
     ``offers`` has at most one offer for each model, of the oldest rollout first. ``want`` asks for
     the facts, or for the full list of models, in the next check-in. ``truth`` has labels until the
-    device acknowledges them. An agent of protocol 2 gets ``offer`` and ``want_facts`` instead.
+    device acknowledges them. ``labels`` answers facts with labels: those with which the hub counts
+    the device. An agent of protocol 2 gets ``offer`` and ``want_facts`` instead.
     """
 
     interval_s: float
@@ -362,5 +376,6 @@ class CheckInAnswer(Wire, frozen=True, kw_only=True, omit_defaults=True):
     offers: Annotated[tuple[Offer, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
     want: Literal["", "facts", "models", "all"] = ""
     truth: Annotated[tuple[ModelTruth, ...], Meta(max_length=LABELS_PER_ANSWER)] = ()
+    labels: dict[str, str] | None = None
     offer: Offer | None = None
     want_facts: bool = False

@@ -31,6 +31,15 @@ class DeviceFilter(Wire, frozen=True, kw_only=True):
     search: str = ""
 
 
+class LabelDevice(Wire, frozen=True, kw_only=True):
+    """Sets labels of the operator on a device, which override its own, and removes ``unset``."""
+
+    set: dict[str, str] = msgspec.field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+    person: _Person = "operator"
+    note: _Note = ""
+
+
 class RenameDevice(Wire, frozen=True, kw_only=True):
     """Gives a device another name. Its credential and its place in rollouts stay."""
 

@@ -87,6 +87,8 @@ class DeviceModel(Wire, frozen=True, kw_only=True):
 
 
 class DeviceView(Wire, frozen=True, kw_only=True):
+    """A device. ``labels`` are those that count: ``own_labels``, overridden by ``set_labels``."""
+
     name: str
     profile: str
     labels: dict[str, str]
@@ -98,6 +100,10 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
     labels_waiting: int = 0  # labels that the device has not got yet
     quarantined: tuple[str, ...] = ()  # models of which two releases failed on the device
+    own_labels: dict[str, str] = msgspec.field(default_factory=dict)  # reported by the device
+    set_labels: dict[str, str] = msgspec.field(
+        default_factory=dict
+    )  # by the operator; they override
     line: str  # why the device runs these releases
 
 

@@ -119,6 +119,12 @@ class MemoryHub:
 
     # Commands of an operator.
 
+    def label(self, device: str, labels: Mapping[str, str]) -> None:
+        """Replace the labels of a device."""
+        row = self.row(device)
+        self._enrolled[row] = replace(self._enrolled[row], labels=labels)
+        self.engine.fleet.set_labels(row, labels)
+
     def rename(self, device: str, name: str) -> None:
         """Give a device another name. It keeps its place in rollouts."""
         row = self.row(device)

@@ -32,8 +32,8 @@ class Reader:
 
     def load_devices(self) -> Iterator[StoredDevice]:
         """All devices, in ascending order of rows."""
-        for row, name, at, labels, facts, first_name, removed_at in self._connection.execute(
-            "SELECT row, name, enrolled_at, labels, facts, enrolled_as, removed_at"
+        for row, name, at, labels, facts, own, first_name, removed_at in self._connection.execute(
+            "SELECT row, name, enrolled_at, labels, facts, own_labels, enrolled_as, removed_at"
             " FROM device ORDER BY row"
         ):
             yield StoredDevice(
@@ -42,6 +42,7 @@ class Reader:
                 at,
                 json.loads(labels),
                 msgspec.json.decode(facts, type=Facts),
+                own_labels=json.loads(own),
                 enrolled_as=first_name,
                 is_removed=removed_at is not None,
             )

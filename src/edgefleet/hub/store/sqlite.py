@@ -113,12 +113,22 @@ class SqliteStore:
         return self.writer.submit(job)
 
     def save_facts(
-        self, row: int, facts: Facts, committed: Callable[[None], None]
+        self,
+        row: int,
+        facts: Facts,
+        own_labels: Mapping[str, str] | None,
+        committed: Callable[[None], None],
     ) -> "asyncio.Future[None]":
+        """``own_labels`` of the device itself: None keeps those that are stored."""
+
         def job(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "UPDATE device SET facts = ? WHERE row = ?",
-                (msgspec.json.encode(facts).decode(), row),
+                "UPDATE device SET facts = ?, own_labels = coalesce(?, own_labels) WHERE row = ?",
+                (
+                    msgspec.json.encode(facts).decode(),
+                    None if own_labels is None else json.dumps(dict(own_labels)),
+                    row,
+                ),
             )
 
         return self.writer.submit(job, committed)
@@ -236,7 +246,7 @@ class SqliteStore:
         now: float,
         committed: Callable[[StoredDevice], None],
     ) -> "asyncio.Future[StoredDevice]":
-        """Exchange a claim for the next row. The claim's labels override the device's own.
+        """Exchange a claim for the next row. The labels of the claim are the operator's.
 
         Raises DeviceError ``claim_unknown``, ``claim_used``, ``claim_expired`` or
         ``device_name_taken``; after ``device_name_taken`` the claim is still valid.
@@ -253,22 +263,47 @@ class SqliteStore:
                 "SELECT 1 FROM device WHERE enrolled_as = ? AND removed_at IS NULL", (name,)
             ).fetchone()
             enrolled_as = f"{name}/{row}" if renamed else None
-            device = StoredDevice(row, name, now, {**labels, **given}, facts, enrolled_as)
+            device = StoredDevice(row, name, now, given, facts, labels, enrolled_as)
             connection.execute(
-                "INSERT INTO device (row, name, enrolled_at, labels, facts, enrolled_as)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO device"
+                " (row, name, enrolled_at, labels, facts, own_labels, enrolled_as)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     row,
                     name,
                     now,
                     json.dumps(device.labels),
                     msgspec.json.encode(facts).decode(),
+                    json.dumps(dict(labels)),
                     enrolled_as,
                 ),
             )
             connection.execute("UPDATE claim SET used_by = ? WHERE digest = ?", (row, claim_digest))
             _audit(connection, [_line(f"device/{name}", "enrol", f"device/{name}")], now)
             return device
+
+        return self.writer.submit(job, committed)
+
+    def label_device(
+        self,
+        row: int,
+        change: Callable[[dict[str, str]], dict[str, str]],
+        line: AuditLine,
+        now: float,
+        committed: Callable[[dict[str, str]], None],
+    ) -> "asyncio.Future[dict[str, str]]":
+        """Replace the labels of the operator by ``change`` of them. It may raise OperatorError."""
+
+        def job(connection: sqlite3.Connection) -> dict[str, str]:
+            (before,) = connection.execute(
+                "SELECT labels FROM device WHERE row = ?", (row,)
+            ).fetchone()
+            labels = change(json.loads(before))
+            connection.execute(
+                "UPDATE device SET labels = ? WHERE row = ?", (json.dumps(labels), row)
+            )
+            _audit(connection, [line], now)
+            return labels
 
         return self.writer.submit(job, committed)
 
