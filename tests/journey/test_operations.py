@@ -52,7 +52,7 @@ def test_labels_of_device_and_operator_change_on_an_enrolled_device(tmp_path: Pa
         rollout = fleet.roll_out("1", "site=rome")
         assert fleet.client.rollout(rollout).evidence.cut == 1
         agent.stop()
-        agent.start("--label", "site=bern")  # what has no effect is said on the device
+        agent.start("--label", "site=bern")
         fleet.until(lambda: fleet.client.device("cam-1").own_labels == {"site": "bern"})
         assert fleet.client.device("cam-1").labels == {"site": "rome"}
         fleet.until(
