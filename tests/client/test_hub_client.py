@@ -30,6 +30,7 @@ from edgefleet.protocol.device_commands import (
 from edgefleet.protocol.labels import Label
 from edgefleet.protocol.operator import PlanFleet
 from edgefleet.protocol.release import Envelope, Signature
+from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec, Status, Verb
 from edgefleet.protocol.wire import Wire, decode, encode
 from support.canned_hub import TOKEN, CannedHub, canned_hub
@@ -131,6 +132,13 @@ CALLS = (
         "/api/v1/devices",
         READS.devices(None, 5),
         query="after=lyon+1&limit=5&selector=site+in+%28lyon%29&state=online&state=failed",
+    ),
+    Call(
+        "accept_restored",
+        lambda hub: hub.accept_restored(AcceptRestored(note="backup")),
+        "/api/v1/accept-restored",
+        AcceptedRestored(devices=2, unknown=("cam-1",)),
+        body=AcceptRestored(note="backup"),
     ),
     Call(
         "label_device",

@@ -1,5 +1,6 @@
 """An operator handles devices, on a real hub and real agents."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,43 @@ def test_labels_of_device_and_operator_change_on_an_enrolled_device(tmp_path: Pa
         assert fleet.client.device("cam-1").labels == {"site": "bern"}
         missing = edgefleet("device", "label", "cam-1", "site-")
         assert "The operator has set no label site on this device." in missing.err
+
+
+def test_a_hub_restored_from_an_older_copy_waits_for_the_operator(tmp_path: Path) -> None:
+    with real_fleet(tmp_path) as fleet:
+        edgefleet, hub = fleet.edgefleet, fleet.hub
+        one = fleet.add("cam-1")
+        fleet.roll_out("1")
+        hub.stop()
+        shutil.copytree(hub.data_dir, tmp_path / "copy")
+        hub.start()
+        new = fleet.add("cam-2")
+        fleet.roll_out("2")
+        assert {fleet.runs("cam-1"), fleet.runs("cam-2")} == {"2"}
+        hub.stop()
+        shutil.rmtree(hub.data_dir)
+        shutil.copytree(tmp_path / "copy", hub.data_dir)
+        hub.start()
+        # One device is ahead of the hub, and the hub does not know the other one.
+        fleet.until(lambda: fleet.client.fleet().ahead == 1)
+        fleet.until(lambda: fleet.client.fleet().unknown_devices == ("cam-2",))
+        hub.stop()
+        hub.start()  # it knows that still after a restart
+        assert fleet.client.fleet().ahead == 1
+        fleet.until(lambda: fleet.client.device("cam-1").online)
+        fleet.until(lambda: fleet.client.fleet().unknown_devices)
+        shown = edgefleet("fleet", "show").out
+        assert "ahead of the hub  1: see" in shown
+        assert "cam-2: the hub made their credentials" in shown
+        assert "edgefleet_ahead_devices 1" in fleet.client.metrics()
+        listed = edgefleet("device", "list", "--ahead", "--json").json
+        assert [one["name"] for one in listed["devices"]] == ["cam-1"]
+        assert "has no record of" in edgefleet("device", "why", "cam-1").out
+        for agent in (one, new):
+            assert agent.wait_serving()[1].release == "2"
+        accepted = edgefleet("hub", "accept-restored", "--note", "backup of Monday")
+        assert "Devices that were ahead of the hub: 1." in accepted.out
+        assert fleet.client.fleet().ahead == 0
+        fleet.until(lambda: fleet.client.fleet().online == 2)
+        fleet.until(lambda: fleet.runs("cam-1") == "1")
+        assert "accept_restored" in edgefleet("audit").out

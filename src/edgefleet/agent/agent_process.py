@@ -68,7 +68,7 @@ class Device:
 
     def _parts(self, slots: Slots, credential: Credential) -> Parts:
         settings, storage, clock = self._settings, self._storage, self._clock
-        hub = HubLink(credential, storage, HttpLink, self._entropy)
+        hub = HubLink(credential, storage, HttpLink, self._entropy, self._facts)
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS))  # fmt: skip
 

@@ -155,6 +155,7 @@ class SlotChanges(TypedDict, total=False):
     proved: bool
     confirmed: bool
     accuracy: float | None
+    rollout: str
     leftover: bool
 
 

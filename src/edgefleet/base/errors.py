@@ -201,6 +201,16 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "device_removed": ErrorKind(
             _D, 401, _NEVER, "The operator removed this device: enrol it again with a new claim."
         ),
+        "device_unknown": ErrorKind(
+            _D,
+            401,
+            _LATER,
+            "The hub was restored from an older copy: the operator runs `edgefleet hub "
+            "accept-restored`, and the device enrols again by itself.",
+        ),
+        "reenrolment_not_allowed": ErrorKind(
+            _D, 403, _LATER, "The operator must run `edgefleet hub accept-restored` first."
+        ),
         "checkin_malformed": ErrorKind(
             _D, 400, _NEVER, "Update the agent: it sent an invalid message."
         ),

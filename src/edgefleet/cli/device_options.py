@@ -34,6 +34,9 @@ _OPTIONS: Final = (
         help="Only devices that failed or refused the release of an open rollout, or of the newest "
         "rollout of a model.",
     ),
+    click.option(
+        "--ahead", is_flag=True, help="Only devices that run what the hub has no record of."
+    ),
     click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Devices per page."),
     click.option("--after", metavar="DEVICE", help="Start after this device."),
 )

@@ -111,6 +111,17 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
             thaw="Thaw the fleet.",
         ),
         "device": _device(),
+        "hub": Noun(
+            "The hub itself.",
+            MappingProxyType(
+                {
+                    "accept-restored": Leaf(
+                        "edgefleet.cli.hub:accept_restored",
+                        "Accept the state of a hub restored from an older copy.",
+                    )
+                }
+            ),
+        ),
         "key": _noun(
             "The key that signs releases.",
             "key",

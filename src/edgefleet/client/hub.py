@@ -41,6 +41,7 @@ from edgefleet.protocol.device_commands import (
     RenameDevice,
 )
 from edgefleet.protocol.release import Envelope
+from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
 from edgefleet.protocol.rollout import (
     ApproveRequest,
     Command,
@@ -163,6 +164,10 @@ class HubClient:
     def freeze(self, request: Freeze) -> Freeze:
         """Freeze the whole fleet, or unfreeze it."""
         return self._ask("freeze", Freeze, body=request)
+
+    def accept_restored(self, request: AcceptRestored) -> AcceptedRestored:
+        """Accept the state of a hub that was restored from an older copy."""
+        return self._ask("accept_restored", AcceptedRestored, body=request)
 
     def frozen(self) -> Freeze:
         return self._ask("frozen", Freeze)

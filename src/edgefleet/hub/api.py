@@ -34,6 +34,7 @@ from edgefleet.protocol.operator import (
     TruthRequest,
     Unquarantine,
 )
+from edgefleet.protocol.restored import AcceptRestored, ReenrolRequest
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec
 from edgefleet.protocol.wire import Wire, encode
 from edgefleet.security.credentials import bearer, same_token
@@ -93,6 +94,12 @@ def check_role(hub: Hub, role: Role, authorization: str | None) -> None:
 async def _enrol(hub: Hub, request: Request) -> Answer:
     enrolment = await read_json(request, EnrolRequest, most=CHECKIN_BODY_BYTES)
     return await hub.enrol(enrolment, request.url.hostname)
+
+
+async def _reenrol(hub: Hub, request: Request) -> Answer:
+    asked = await read_json(request, ReenrolRequest, most=CHECKIN_BODY_BYTES)
+    authorization = request.headers.get("authorization", "")
+    return await hub.reenrol(authorization, asked, request.url.hostname)
 
 
 async def _endpoints(hub: Hub, request: Request) -> Answer:
@@ -220,6 +227,10 @@ async def _approve(hub: Hub, request: Request) -> Answer:
     return await hub.approve(request.path_params["rollout"], approval)
 
 
+async def _accept_restored(hub: Hub, request: Request) -> Answer:
+    return await hub.restored.accept(await read_json(request, AcceptRestored))
+
+
 async def _freeze(hub: Hub, request: Request) -> Answer:
     return await hub.freeze(await read_json(request, Freeze))
 
@@ -268,6 +279,7 @@ async def _audit(hub: Hub, request: Request) -> Answer:
 
 SERVED: Final[Mapping[str, Serve]] = {
     "enrol": _enrol,
+    "reenrol": _reenrol,
     "endpoints": _endpoints,
     "device_manifest": _manifest,
     "device_artifact": _artifact,
@@ -294,6 +306,7 @@ SERVED: Final[Mapping[str, Serve]] = {
     "rollout": _rollout,
     "rollout_why": _rollout_why,
     "rollout_history": _rollout_history,
+    "accept_restored": _accept_restored,
     "approve": _approve,
     "freeze": _freeze,
     "frozen": _frozen,

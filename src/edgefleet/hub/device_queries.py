@@ -49,6 +49,10 @@ class DeviceQueries:
                 return online if state == "online" else ~online
             case "quarantined":
                 return self._quarantined()
+            case "ahead":
+                found: Mask = np.zeros(len(fleet), np.bool_)
+                found[[row for row, _ in self._engine.ahead.devices()]] = True
+                return found
             case "failed":
                 return self._failed()
             case _:

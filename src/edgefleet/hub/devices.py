@@ -21,6 +21,7 @@ from edgefleet.hub.store.records import StoredDevice, StoredStanding
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
 from edgefleet.protocol.operator import ClaimRequest, Claims
+from edgefleet.protocol.restored import ReenrolRequest
 from edgefleet.protocol.version import check_protocol
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import Report
@@ -110,6 +111,25 @@ class Devices:
         )
         return DeviceIdentity(device.row, device.name)
 
+    def identity_of(self, authorization: str) -> DeviceIdentity:
+        """The row and the name in a credential of this hub, known or not. Raises DeviceError."""
+        return read_device_header(self._secret, authorization)
+
+    async def enrol_again(self, name: str, request: ReenrolRequest) -> DeviceIdentity:
+        """Enrol a device of which the hub lost its record. Raises DeviceError or OperatorError."""
+        check_protocol(request.protocol)
+        self._check_profile(request.facts.profile)
+        check_labels(request.labels)
+        device = await self._store.enrol(
+            None,
+            name,
+            request.labels,
+            replace(request.facts, labels=None),
+            now=self._clock.now(),
+            committed=self._add,
+        )
+        return DeviceIdentity(device.row, device.name)
+
     def credential(self, identity: DeviceIdentity) -> str:
         """The token that the device sends with every later request."""
         return issue_device_token(self._secret, identity)
@@ -120,7 +140,10 @@ class Devices:
         if self._fleet.row(identity.name) == identity.row:
             return identity.row
         if self._credential_names.get(identity.row) != identity.name:
-            raise DeviceError("credential_invalid", f"No device {identity.name} is enrolled here.")
+            raise DeviceError(
+                "device_unknown",
+                f"This hub made the credential of {identity.name}, and does not know the device.",
+            )
         if self._fleet.is_removed(identity.row):
             raise DeviceError("device_removed", f"{identity.name} was removed from the fleet.")
         return identity.row

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from edgefleet import __version__
 from edgefleet.base.clock import Clock, SteadyClock
 from edgefleet.base.entropy import Entropy, SystemEntropy
-from edgefleet.base.errors import OperatorError
+from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
@@ -19,11 +19,12 @@ from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_commands import DeviceCommands
 from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.devices import Devices
-from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN
+from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import RegisteredRelease, Registry
 from edgefleet.hub.release_counts import ReleaseHistory
+from edgefleet.hub.restored import Restored
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore
@@ -59,6 +60,7 @@ from edgefleet.protocol.operator import (
     TruthRequest,
     Unquarantine,
 )
+from edgefleet.protocol.restored import ReenrolRequest
 from edgefleet.protocol.rollout import (
     ApproveRequest,
     Command,
@@ -76,6 +78,7 @@ from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.runs import Runs, parse_runs
 from edgefleet.rollout.plan_fleet import compose
 from edgefleet.rollout.why.baseline import warnings
+from edgefleet.security.credentials import DeviceIdentity
 
 OpenStore = Callable[[Path], SqliteStore]
 _ALL: Final = DeviceFilter()
@@ -127,6 +130,7 @@ class Hub:
         )
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
         self._queries = DeviceQueries(engine)
+        self.restored = Restored(store, engine, clock)
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
         )
@@ -140,11 +144,12 @@ class Hub:
             self._metrics,
             clock,
             truth=self._truth,
+            unknown=self.restored.note_unknown,
             interval_s=settings.interval_s,
         )
         self.loop = Loop(
             self._rollout_commands,
-            self._devices,
+            self.flush,
             history=self._history,
             fleet=engine.fleet,
             metrics=self._metrics,
@@ -184,6 +189,7 @@ class Hub:
         self.registry.load()
         self._devices.load()
         self._rollout_commands.load()
+        self.restored.load()
         self._truth.load()
         for stored in self._store.reader.load_outcomes():
             self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
@@ -204,6 +210,7 @@ class Hub:
 
         Raises DeviceError ``overloaded`` or ``disk_full``; the next call tries again.
         """
+        await self.restored.flush()
         await self._devices.flush()
 
     # Devices.
@@ -228,7 +235,28 @@ class Hub:
 
     async def enrol(self, request: EnrolRequest, host: str | None) -> EnrolAnswer:
         """Exchange a claim for a credential. Raises DeviceError or OperatorError."""
-        identity = await self._devices.enrol(request)
+        return self._enrolled(await self._devices.enrol(request), host)
+
+    async def reenrol(
+        self, authorization: str, request: ReenrolRequest, host: str | None
+    ) -> EnrolAnswer:
+        """Enrol a device of which this hub lost its record, by its credential.
+
+        Raises DeviceError ``credential_invalid``, ``device_removed``, ``device_name_taken`` or
+        ``reenrolment_not_allowed``.
+        """
+        identity = self._devices.identity_of(authorization)
+        try:
+            self._devices.identify(authorization)
+        except DeviceError as error:
+            if error.code != "device_unknown":
+                raise
+            self.restored.check_allowed(identity.name)
+            identity = await self._devices.enrol_again(identity.name, request)
+            self.restored.known_again(identity.name)
+        return self._enrolled(identity, host)
+
+    def _enrolled(self, identity: DeviceIdentity, host: str | None) -> EnrolAnswer:
         return EnrolAnswer(
             device=identity.name,
             token=self._devices.credential(identity),
@@ -398,6 +426,8 @@ class Hub:
             frozen=self._engine.freeze.frozen,
             unknown_sets=figures.unknown_sets,
             quarantined=self._queries.quarantined_count(),
+            ahead=self.restored.ahead_count,
+            unknown_devices=self.restored.unknown[-UNKNOWN_SHOWN:],
         )
 
     def audit(self, before: int | None, limit: int) -> AuditPage:
@@ -423,6 +453,8 @@ class Hub:
                 rollouts={status.value: statuses[status.value] for status in Status},
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
                 quarantined=self._queries.quarantined_count(),
+                ahead=self.restored.ahead_count,
+                unknown=len(self.restored.unknown),
                 labels=self._labels(),
                 labels_waiting=self._truth.count,
                 releases=sum(len(releases) for releases in self.registry.models().values()),

@@ -55,4 +55,6 @@ STANDINGS_PER_WRITE: Final = 5_000
 HISTORY_S: Final = 3_600
 HISTORY_POINTS_SHOWN: Final = 240
 HISTORY_STEP_S: Final = 1.0
+UNKNOWN_DEVICES: Final = 10_000  # names kept of devices that a restored hub does not know
+UNKNOWN_SHOWN: Final = 10
 QUARANTINED_SHOWN: Final = 1000  # devices listed in one answer; the count covers all

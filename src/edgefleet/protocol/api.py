@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from edgefleet.protocol import device, device_commands, operator, rollout, why
+from edgefleet.protocol import device, device_commands, operator, restored, rollout, why
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.wire import Wire
 
@@ -34,6 +34,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     # The rest of the device plane.
     Endpoint("enrol", "POST", "/device/v1/enrol", "claim", device.EnrolRequest,
              device.EnrolAnswer, "Exchange a one-use claim for the device's credential."),
+    Endpoint("reenrol", "POST", "/device/v1/reenrol", "claim", restored.ReenrolRequest,
+             device.EnrolAnswer,
+             "Exchange a credential of a device that this hub lost its record of, for another."),
     Endpoint("endpoints", "GET", "/device/v1/endpoints", "device", None,
              device.Endpoints, "The address for check-ins."),
     Endpoint("device_manifest", "GET", "/device/v1/manifests/{sha256}", "device", None,
@@ -93,6 +96,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              "Freeze the whole fleet, or unfreeze it."),
     Endpoint("frozen", "GET", "/api/v1/freeze", "operator", None, rollout.Freeze,
              "Whether the whole fleet is frozen."),
+    Endpoint("accept_restored", "POST", "/api/v1/accept-restored", "operator",
+             restored.AcceptRestored, restored.AcceptedRestored,
+             "Accept the state of a hub that was restored from an older copy."),
     Endpoint("approve", "POST", "/api/v1/rollouts/{rollout}/approve", "operator",
              rollout.ApproveRequest, rollout.RolloutView, "Approve a rollout, as a person."),
     Endpoint("plan", "POST", "/api/v1/rollouts", "operator", rollout.RolloutSpec,

@@ -325,8 +325,9 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     ``models`` are those that changed since the last answered check-in, so a heartbeat has the same
     size for any number of models. With ``full`` they are all models of the device. An agent of
     protocol 2 has one model and sends ``model``, ``release`` and ``phase`` each time instead.
-    ``labels`` are sent after a change. ``truth_done`` acknowledges the labels of the hub up to this
-    number.
+    ``given`` goes with ``full``: models, each with the rollout that gave the device its release, as
+    far as the device knows it. ``labels`` are sent after a change. ``truth_done`` acknowledges the
+    labels of the hub up to this number.
     """
 
     protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
@@ -334,6 +335,7 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     digest: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
     models: Annotated[tuple[ModelReport, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
     full: bool = False
+    given: Annotated[tuple[tuple[Name, Name], ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
     phase: Phase = Phase.IDLE
     model: Name | None = None
     release: Name | None = None  # the active release, in trial or confirmed

@@ -164,6 +164,8 @@ class FleetView(Wire, frozen=True, kw_only=True):
     rollouts_open: tuple[str, ...]
     frozen: bool = False
     unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
+    ahead: int = 0  # devices that run what the hub has no record of: see wait code ahead
+    unknown_devices: tuple[str, ...] = ()  # with a credential of this hub, which does not know them
     quarantined: int = 0  # devices on which two different releases of a model failed
 
 

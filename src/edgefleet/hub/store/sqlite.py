@@ -22,6 +22,7 @@ from edgefleet.protocol.device import Facts, ModelReport, Outcome
 from edgefleet.protocol.labels import Label, ModelTruth
 from edgefleet.protocol.operator import TrustKey
 from edgefleet.protocol.rollout import Freeze
+from edgefleet.rollout.constraints.ahead import Given
 from edgefleet.rollout.lifecycle.step import AuditLine
 
 _PRUNED_AFTER_S = 7 * 86_400.0  # retention of an unused claim after it expired
@@ -161,6 +162,29 @@ class SqliteStore:
 
         return self.writer.submit(job, committed)
 
+    def save_ahead(self, given: Mapping[int, Given]) -> "asyncio.Future[None]":
+        """Store the devices ahead of the hub. Empty: it is not ahead any more."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            for row, models in given.items():
+                connection.execute("DELETE FROM ahead WHERE row = ?", (row,))
+                if models:
+                    connection.execute("INSERT INTO ahead VALUES (?, ?)", (row, json.dumps(models)))
+
+        return self.writer.submit(job)
+
+    def save_accepted_restored(
+        self, accepted: str, line: AuditLine, now: float, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM ahead")
+            connection.execute(
+                "INSERT OR REPLACE INTO fleet_word VALUES ('restored_accepted', ?)", (accepted,)
+            )
+            _audit(connection, [line], now)
+
+        return self.writer.submit(job, committed)
+
     def save_unquarantined(
         self,
         row: int,
@@ -238,7 +262,7 @@ class SqliteStore:
 
     def enrol(
         self,
-        claim_digest: str,
+        claim_digest: str | None,
         name: str,
         labels: Mapping[str, str],
         facts: Facts,
@@ -248,12 +272,16 @@ class SqliteStore:
     ) -> "asyncio.Future[StoredDevice]":
         """Exchange a claim for the next row. The labels of the claim are the operator's.
 
+        Without a claim, an operator has allowed the enrolment.
+
         Raises DeviceError ``claim_unknown``, ``claim_used``, ``claim_expired`` or
         ``device_name_taken``; after ``device_name_taken`` the claim is still valid.
         """
 
         def job(connection: sqlite3.Connection) -> StoredDevice:
-            given = claim_labels(connection, claim_digest, now)
+            given: dict[str, str] = {}
+            if claim_digest is not None:
+                given = claim_labels(connection, claim_digest, now)
             if connection.execute("SELECT 1 FROM device WHERE name = ?", (name,)).fetchone():
                 raise DeviceError(
                     "device_name_taken", f"A device {name!r} is already enrolled.", field="name"
@@ -278,7 +306,10 @@ class SqliteStore:
                     enrolled_as,
                 ),
             )
-            connection.execute("UPDATE claim SET used_by = ? WHERE digest = ?", (row, claim_digest))
+            if claim_digest is not None:
+                connection.execute(
+                    "UPDATE claim SET used_by = ? WHERE digest = ?", (row, claim_digest)
+                )
             _audit(connection, [_line(f"device/{name}", "enrol", f"device/{name}")], now)
             return device
 
