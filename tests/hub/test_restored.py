@@ -188,7 +188,7 @@ def test_a_device_that_the_hub_does_not_know_enrols_again_once_it_is_allowed(
         assert hub.fleet().unknown_devices == ()
         await report(hub, InsideDevice("new-000", answer.token), new[0].said(phase=Phase.IDLE))
         await report(hub, other, other.said())
-        # What was removed stays removed, and a credential of another hub is none.
+        # A removed device stays removed, and a credential of another hub is none.
         for token, code in ((devices[2].token, "device_removed"), ("efd1.9.x.y", "credential")):
             with pytest.raises(DeviceError, match=code):
                 await hub.reenrol(f"Bearer {token}", request, None)

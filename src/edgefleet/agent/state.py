@@ -62,7 +62,7 @@ class Slot(Wire, frozen=True, kw_only=True):
     proved: bool = False  # passed its golden set on this device
     confirmed: bool = False  # passed its trial
     accuracy: float | None = None  # on its golden set, on this device
-    rollout: str = ""  # that gave the device the confirmed release
+    rollout: str = ""  # by which the confirmed release came
     leftover: bool = False  # may have files of a cancelled attempt; removed if the disk needs room
 
 

@@ -1,6 +1,6 @@
 """Devices ahead of the hub: they run what a rollout gave them of which the hub has no record.
 
-That is so after the hub was restored from an older copy. Nothing is offered to such a device until
+The cause is a restore of the hub from an older copy. Nothing is offered to such a device until
 an operator accepts the state of the hub.
 """
 
@@ -60,7 +60,7 @@ class Ahead:
         self.changed.clear()
 
     def given(self, row: int) -> Given:
-        """What the hub has no record of on a device."""
+        """The rollouts of a device of which the hub has no record."""
         return self._given.get(row, ())
 
     def devices(self) -> Iterator[tuple[int, Given]]:
