@@ -97,8 +97,9 @@ async def _enrol(hub: Hub, request: Request) -> Answer:
 
 
 async def _reenrol(hub: Hub, request: Request) -> Answer:
-    asked = await read_json(request, ReenrolRequest, most=CHECKIN_BODY_BYTES)
     authorization = request.headers.get("authorization", "")
+    hub.check_issued(authorization)
+    asked = await read_json(request, ReenrolRequest, most=CHECKIN_BODY_BYTES)
     return await hub.reenrol(authorization, asked, request.url.hostname)
 
 

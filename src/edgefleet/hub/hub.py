@@ -237,6 +237,10 @@ class Hub:
         """Exchange a claim for a credential. Raises DeviceError or OperatorError."""
         return self._enrolled(await self._devices.enrol(request), host)
 
+    def check_issued(self, authorization: str) -> None:
+        """Raise DeviceError ``credential_invalid`` for a credential that this hub did not make."""
+        self._devices.identity_of(authorization)
+
     async def reenrol(
         self, authorization: str, request: ReenrolRequest, host: str | None
     ) -> EnrolAnswer:
