@@ -43,7 +43,7 @@ def canned() -> Iterator[CannedHub]:
         hub.put("GET", "/api/v1/models/digits", reads.model("digits"))
         hub.put("GET", "/api/v1/models/digits/releases/2", reads.release("digits", "2"))
         hub.put("GET", "/api/v1/models/digits/releases/2/why", reads.why_release("digits", "2"))
-        hub.put("GET", "/api/v1/devices", reads.devices(None, 3, ""))
+        hub.put("GET", "/api/v1/devices", reads.devices(None, 3))
         hub.put("GET", f"/api/v1/devices/{device.name}", device)
         hub.put("GET", f"/api/v1/devices/{device.name}/why", reads.why_device(device.name))
         hub.put("GET", "/api/v1/devices/lyon-0900", two_models())

@@ -100,7 +100,7 @@ def test_claims_stand_alone_on_standard_output(fleet: CommandLine, canned: Canne
 
 
 def test_a_page_says_how_to_go_on(fleet: CommandLine, canned: CannedHub) -> None:
-    page = FakeReads().devices(None, 2, "")
+    page = FakeReads().devices(None, 2)
     canned.put("GET", "/api/v1/devices", page)
     said = fleet("device", "list", "--limit", "2", "--selector", "site=lyon")
     assert f"--after {page.next}" in said.out

@@ -20,9 +20,17 @@ from edgefleet.client.hub import HubClient, Refusal
 from edgefleet.client.limits import UPLOAD_CHUNK_BYTES
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, ENDPOINTS
+from edgefleet.protocol.device_commands import (
+    DeviceFilter,
+    LabelDevice,
+    RemovedDevice,
+    RemoveDevice,
+    RenameDevice,
+)
 from edgefleet.protocol.labels import Label
 from edgefleet.protocol.operator import PlanFleet
 from edgefleet.protocol.release import Envelope, Signature
+from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec, Status, Verb
 from edgefleet.protocol.wire import Wire, decode, encode
 from support.canned_hub import TOKEN, CannedHub, canned_hub
@@ -116,10 +124,42 @@ CALLS = (
     ),
     Call(
         "devices",
-        lambda hub: hub.devices(after="lyon 1", limit=5, selector="site in (lyon)"),
+        lambda hub: hub.devices(
+            after="lyon 1",
+            limit=5,
+            only=DeviceFilter(selector="site in (lyon)", states=("online", "failed")),
+        ),
         "/api/v1/devices",
-        READS.devices(None, 5, ""),
-        query="after=lyon+1&limit=5&selector=site+in+%28lyon%29",
+        READS.devices(None, 5),
+        query="after=lyon+1&limit=5&selector=site+in+%28lyon%29&state=online&state=failed",
+    ),
+    Call(
+        "accept_restored",
+        lambda hub: hub.accept_restored(AcceptRestored(note="backup")),
+        "/api/v1/accept-restored",
+        AcceptedRestored(devices=2, unknown=("cam-1",)),
+        body=AcceptRestored(note="backup"),
+    ),
+    Call(
+        "label_device",
+        lambda hub: hub.label_device("lyon-0001", LabelDevice(set={"a": "b"}, unset=("c",))),
+        "/api/v1/devices/lyon-0001/labels",
+        READS.device_views[0],
+        body=LabelDevice(set={"a": "b"}, unset=("c",)),
+    ),
+    Call(
+        "rename_device",
+        lambda hub: hub.rename_device("lyon-0001", RenameDevice(name="door")),
+        "/api/v1/devices/lyon-0001/rename",
+        READS.device_views[0],
+        body=RenameDevice(name="door"),
+    ),
+    Call(
+        "remove_device",
+        lambda hub: hub.remove_device("lyon-0001", RemoveDevice(note="stolen")),
+        "/api/v1/devices/lyon-0001/remove",
+        RemovedDevice(name="lyon-0001", reports={"ro-2": "trial"}),
+        body=RemoveDevice(note="stolen"),
     ),
     Call(
         "device",

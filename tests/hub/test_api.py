@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgefleet.base.errors import CATALOG, EdgefleetError
 from edgefleet.base.network import HttpLink
 from edgefleet.client.hub import HubClient
+from edgefleet.protocol.device_commands import DeviceFilter
 from edgefleet.protocol.operator import ClaimRequest, TrustKey
 from edgefleet.protocol.rollout import Command, RolloutSpec, Status, Verb, WaveSpec
 from edgefleet.protocol.why import WaitCode
@@ -198,7 +199,9 @@ def test_devices_come_in_pages(site: Site) -> None:
     [("", 20), ("site=oslo", 5), ("site!=oslo", 15), ("site in (oslo,lyon)", 20), ("!site", 0)],
 )
 def test_devices_are_selected_by_label(site: Site, selector: str, count: int) -> None:
-    assert len(site.client.devices(selector=selector, limit=100).devices) == count
+    assert (
+        len(site.client.devices(only=DeviceFilter(selector=selector), limit=100).devices) == count
+    )
 
 
 def test_a_device_is_shown_with_its_facts_and_why(site: Site) -> None:

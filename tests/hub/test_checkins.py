@@ -67,7 +67,7 @@ def inside(
 
 def everything(hub: Hub) -> tuple[Any, ...]:
     """All state that a check-in can change."""
-    return hub.devices(None, 100, ""), hub.fleet(), hub.rollouts(), hub.audit(None, 100)
+    return hub.devices(None, 100), hub.fleet(), hub.rollouts(), hub.audit(None, 100)
 
 
 GOOD = {"protocol": 1, "seq": 1}

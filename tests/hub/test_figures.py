@@ -109,7 +109,7 @@ def test_what_devices_run_is_written_lazily_and_known_after_a_restart(tmp_path: 
 
     async def after() -> None:
         async with hub_inside(tmp_path / "data", clock) as hub:
-            devices = hub.devices(None, 10, "").devices
+            devices = hub.devices(None, 10).devices
             assert [model.release for view in devices for model in view.models] == ["1"] * 3
             assert hub.fleet().on_release == {"digits": {"1": 3}}
 

@@ -328,14 +328,14 @@ def test_a_restarted_hub_shows_what_it_showed_before(tmp_path: Path) -> None:
 
 def shown(hub: Hub, rollout: str) -> tuple[object, ...]:
     """All operator views, except the history of the last hour."""
-    names = [device.name for device in hub.devices(None, 1000, "").devices]
+    names = [device.name for device in hub.devices(None, 1000).devices]
     return (
         rollout,
         hub.fleet(),
         hub.models(),
         hub.release("digits", "2"),
         hub.rollouts(),
-        hub.devices(None, 1000, ""),
+        hub.devices(None, 1000),
         [hub.why_device(name) for name in names],
         hub.why_rollout(rollout),
         hub.why_release("digits", "2"),

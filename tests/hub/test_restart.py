@@ -37,7 +37,7 @@ GATE = GateSpec(soak_s=0, min_sample=1, confirm_after_s=0, max_error_rate=0.3)
 
 def shown(hub: Hub) -> dict[str, object]:
     """All operator views, except the history of the last hour."""
-    views = hub.devices(None, 1000, "").devices
+    views = hub.devices(None, 1000).devices
     rollouts = hub.rollouts().rollouts
     return {
         "fleet": hub.fleet(),
@@ -156,7 +156,7 @@ async def differences(tmp_path: Path, seed: int, steps: int) -> list[str]:
             await hub.flush()
             copy = tmp_path / f"copy-{number}"
             shutil.copytree(tmp_path / "data", copy)
-            store_last_contacts(copy, hub.devices(None, 1000, "").devices)
+            store_last_contacts(copy, hub.devices(None, 1000).devices)
             async with hub_inside(copy, clock) as again:
                 before, after = shown(hub), shown(again)
             found += [f"{number}: {name}" for name in before if before[name] != after[name]]

@@ -22,6 +22,7 @@ from edgefleet.protocol.device import (
     Phase,
     digest,
 )
+from edgefleet.protocol.device_commands import DeviceFilter
 from edgefleet.protocol.operator import DeviceModel
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.protocol.version import PROTOCOL
@@ -156,7 +157,7 @@ def test_devices_are_found_by_what_they_run_and_rollouts_by_model(tmp_path: Path
         await report(hub, one, sent(one, DIGITS, has=(DIGITS,)))
 
         def names(runs: str, *, after: str | None = None) -> list[str]:
-            return [view.name for view in hub.devices(after, 9, "", runs).devices]
+            return [view.name for view in hub.devices(after, 9, DeviceFilter(runs=runs)).devices]
 
         assert names("digits") == names("digits:1") == names("") == [both.name, one.name]
         assert names("digits", after=both.name) == [one.name]
@@ -164,7 +165,7 @@ def test_devices_are_found_by_what_they_run_and_rollouts_by_model(tmp_path: Path
         assert names("detector:2") == []
         for unknown in ("ocr", "detector:9"):
             with pytest.raises(OperatorError) as caught:
-                hub.devices(None, 9, "", unknown)
+                hub.devices(None, 9, DeviceFilter(runs=unknown))
             assert (caught.value.code, caught.value.field) == ("not_found", "runs")
         rollouts = {model: await start(hub, model, "1") for model in ("detector", "digits")}
         for model, rollout in rollouts.items():
@@ -190,7 +191,7 @@ def test_a_device_with_an_unknown_set_is_shown(tmp_path: Path) -> None:
         assert (view.unknown_set, view.models) == (True, ())
         assert [wait.code.value for wait in hub.why_device(device.name).waits] == ["unknown_set"]
         assert (hub.fleet().unknown_sets, hub.fleet().online) == (1, 1)
-        assert hub.devices(None, 9, "", "digits").devices == ()
+        assert hub.devices(None, 9, DeviceFilter(runs="digits")).devices == ()
 
     inside(tmp_path, run)
 

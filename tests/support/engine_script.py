@@ -102,6 +102,9 @@ class Session:
             "thaw": self._thaw,
             "quarantined": self._quarantined,
             "unquarantine": self._unquarantine,
+            "label": self._label,
+            "rename": self._rename,
+            "remove": self._remove,
             **{verb.value: self._command(verb) for verb in Verb},
         }
 
@@ -123,7 +126,7 @@ class Session:
     def _fleet(self, said: list[str]) -> list[str]:
         """``fleet 100 site=lyon,oslo``: enrol 100 devices, with the labels' values in turn."""
         count, given = int(said[0]), _pairs(said[1:])
-        known = len(self.fleet.devices)
+        known = len(self.fleet.by_row)
         values = {key: text.split(",") for key, text in given.items()}
         for number in range(known, known + count):
             labels = {key: choice[number % len(choice)] for key, choice in values.items()}
@@ -264,6 +267,21 @@ class Session:
     def _unquarantine(self, said: list[str]) -> list[str]:
         """``unquarantine cam-0001``: clear a device's quarantine."""
         self.fleet.unquarantine(said[0])
+        return []
+
+    def _label(self, said: list[str]) -> list[str]:
+        """``label cam-0001 site=oslo``: replace the labels of a device."""
+        self.fleet.label(said[0], _pairs(said[1:]))
+        return []
+
+    def _rename(self, said: list[str]) -> list[str]:
+        """``rename cam-0001 door``: give a device another name."""
+        self.fleet.rename(said[0], said[1])
+        return []
+
+    def _remove(self, said: list[str]) -> list[str]:
+        """``remove cam-0001``: remove a device from the fleet."""
+        self.fleet.remove(said[0])
         return []
 
     def _why(self, said: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import msgspec
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.device_commands import DeviceFilter
 from edgefleet.protocol.operator import (
     AuditEntry,
     AuditPage,
@@ -141,7 +142,13 @@ class FakeReads:
     def history(self, rollout_id: str) -> RolloutHistory:
         return history_of(self.rollout(rollout_id), self.now)
 
-    def devices(self, after: str | None, limit: int, selector: str, runs: str = "") -> DevicePage:
+    def devices(
+        self,
+        after: str | None,
+        limit: int,
+        only: DeviceFilter = DeviceFilter(),  # noqa: B008 - frozen
+    ) -> DevicePage:
+        selector, runs = only.selector, only.runs
         model, _, release = runs.partition(":")
         if runs and model not in {one.name for one in self.models().models}:
             raise OperatorError("not_found", f"There is no model {model}.", field="runs")

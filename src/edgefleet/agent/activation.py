@@ -467,7 +467,10 @@ def _settle_return(context: StepContext) -> None:
 
 def _make_active(context: StepContext, name: SlotName) -> None:
     """Make the slot the confirmed one, and end the attempt. The pointer moves here only."""
-    context.set_slot(name, replace(slot(context.state, name), confirmed=True))
+    made, attempt = replace(slot(context.state, name), confirmed=True), context.attempt
+    if attempt.action == "install":
+        made = replace(made, rollout=attempt.rollout)
+    context.set_slot(name, made)
     context.keep(active=name)
     context.move(Signal.SETTLED)
     context.keep(attempt=None)

@@ -46,7 +46,7 @@ class Device:
         self._trust = Trust.load(settings.trust)
         self._storage = FolderStorage(settings.data_dir)
         self._clock, self._entropy = SystemClock(), SystemEntropy()
-        self._facts = facts(settings.profile, settings.models_memory_mib)
+        self._facts = facts(settings.profile, settings.models_memory_mib, settings.labels)
         self._signals: SimpleQueue[int] = SimpleQueue()
         self._loop: Loop | None = None
         self._notifier = Notifier(os.environ, self._clock.monotonic)
@@ -89,7 +89,7 @@ class Device:
 
     def _parts(self, slots: Slots, credential: Credential) -> Parts:
         settings, storage, clock = self._settings, self._storage, self._clock
-        hub = HubLink(credential, storage, HttpLink, self._entropy)
+        hub = HubLink(credential, storage, HttpLink, self._entropy, self._facts)
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS))  # fmt: skip
 
@@ -190,8 +190,10 @@ class Device:
             self._loop.stop()
 
 
-def facts(profile: str, models_memory_mib: int = 0) -> Facts:
-    """The facts of this machine. ``models_memory_mib`` is a setting."""
+def facts(
+    profile: str, models_memory_mib: int = 0, labels: tuple[tuple[str, str], ...] = ()
+) -> Facts:
+    """The facts of this machine. ``models_memory_mib`` and ``labels`` are settings."""
     versions = _runtime_versions()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Facts(
@@ -204,6 +206,7 @@ def facts(profile: str, models_memory_mib: int = 0) -> Facts:
         runtime_versions=versions,
         comparisons=_comparisons() if versions else (),
         takes_labels=True,
+        labels=labels or None,
     )
 
 

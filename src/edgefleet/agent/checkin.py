@@ -10,7 +10,7 @@ from edgefleet.agent import labels, limits, serving_health, spool
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
-from edgefleet.agent.state import HubLoss, Reports, Sent, running
+from edgefleet.agent.state import HubLoss, Reports, Sent, given_by, running
 from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import IN_TRIAL, PHASES
 from edgefleet.agent.typed_replace import replace
@@ -76,6 +76,7 @@ def check_in_when_due(device: DeviceContext) -> None:
         digest=reports.digest,
         models=_changed(soft.known, reports.models),
         full=soft.known is None,
+        given=_given(device) if soft.known is None else (),
         outcomes=outcomes,
         telemetry=None if telemetry is None else replace(telemetry, model=reporting),
         facts=facts,
@@ -97,6 +98,13 @@ def _reports(device: DeviceContext) -> Reports:
     ]
     found = tuple([report for report in reports if report.is_on_device])
     return Reports(states=models, models=found, digest=digest(found))
+
+
+def _given(device: DeviceContext) -> tuple[tuple[str, str], ...]:
+    """The models on the device, each with the rollout that gave it its release, if known."""
+    models = device.models
+    found = ((name, given_by(models[name])) for name in sorted(models))
+    return tuple([(name, rollout) for name, rollout in found if rollout])
 
 
 def _changed(

@@ -7,6 +7,7 @@ import msgspec
 
 from edgefleet.agent import limits
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
+from edgefleet.agent.reenrol import UNKNOWN, reenrol
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.network import Answer, Link
@@ -88,8 +89,15 @@ class HubLink:
     """Sends check-ins over one kept-alive connection. Not thread-safe."""
 
     def __init__(
-        self, credential: Credential, storage: Storage, open_link: OpenLink, entropy: Entropy
+        self,
+        credential: Credential,
+        storage: Storage,
+        open_link: OpenLink,
+        entropy: Entropy,
+        facts: Facts | None = None,
     ) -> None:
+        """With ``facts`` the device may enrol again at a hub that lost its record of it."""
+        self._facts = facts
         self.credential = credential
         self._storage = storage
         self._open_link = open_link
@@ -112,6 +120,8 @@ class HubLink:
         try:
             parsed = _read(answer, CheckInAnswer)
         except EdgefleetError as error:
+            if error.code == UNKNOWN and self._facts is not None:
+                self._enrol_again(self._facts)
             return self._failed(check_in, error, next_seq=_next_seq(answer.body))
         return CheckInAnswered(seq=check_in.seq, answer=parsed, draw=draw)
 
@@ -142,6 +152,24 @@ class HubLink:
             detail=error.message,
         )
 
+    def _enrol_again(self, facts: Facts) -> None:
+        """Ask for a new credential. The next check-in uses it."""
+        found = reenrol(self._open_link(self.credential.hub), self.credential.token, facts)
+        if found is not None:
+            self.close()
+            self._store(
+                msgspec.structs.replace(
+                    self.credential, token=found.token, checkin_url=found.checkin_url
+                )
+            )
+
+    def _store(self, credential: Credential) -> None:
+        self.credential = credential
+        try:
+            self._storage.write(CREDENTIAL, encode(credential))
+        except DeviceError:
+            return  # disk full: it is asked for again after a restart
+
     def _renew_checkin_url(self) -> None:
         """Ask the hub for its check-in address, which may change with a restart."""
         link = self._open_link(self.credential.hub)
@@ -153,11 +181,7 @@ class HubLink:
         finally:
             link.close()
         if url != self.credential.checkin_url:
-            self.credential = msgspec.structs.replace(self.credential, checkin_url=url)
-            try:
-                self._storage.write(CREDENTIAL, encode(self.credential))
-            except DeviceError:
-                return  # disk full: the address is asked for again after a restart
+            self._store(msgspec.structs.replace(self.credential, checkin_url=url))
 
 
 def _over_http(url: str) -> str:

@@ -10,11 +10,13 @@ from edgefleet.agent.event import (
     Activated,
     ActivationFailed,
     Booted,
+    CheckInAnswered,
     Event,
     Proved,
     ServingProbed,
     StagingFailed,
 )
+from edgefleet.agent.own_labels import narrate_labels
 from edgefleet.agent.state import (
     NEW_MODEL,
     AgentState,
@@ -35,6 +37,8 @@ def narrate(before: AgentState, event: Event, after: AgentState, now: float) -> 
     match event:
         case Booted():
             lines += _boot(after)
+        case CheckInAnswered():
+            lines += narrate_labels(before, event)
         case StagingFailed():
             lines += _staging_failed(event, after)
         case Proved() if event.result.passed:

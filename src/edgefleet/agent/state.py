@@ -62,6 +62,7 @@ class Slot(Wire, frozen=True, kw_only=True):
     proved: bool = False  # passed its golden set on this device
     confirmed: bool = False  # passed its trial
     accuracy: float | None = None  # on its golden set, on this device
+    rollout: str = ""  # by which the confirmed release came
     leftover: bool = False  # may have files of a cancelled attempt; removed if the disk needs room
 
 
@@ -356,6 +357,16 @@ def running(state: ModelState) -> str | None:
         return attempt.release
     installed = active_release(state)
     return installed.release if installed else None
+
+
+def given_by(state: ModelState) -> str:
+    """The rollout that gave the device the release it runs. Empty if it is not known."""
+    attempt = state.attempt
+    if attempt and attempt.switched and state.stage not in BEFORE_TRIAL:
+        if attempt.action == "install":
+            return attempt.rollout
+        return slot(state, attempt.slot).rollout
+    return slot(state, state.active).rollout if state.active else ""
 
 
 def pointer(models: Mapping[str, ModelState]) -> dict[str, SlotName]:

@@ -161,6 +161,7 @@ class SlotChanges(TypedDict, total=False):
     proved: bool
     confirmed: bool
     accuracy: float | None
+    rollout: str
     leftover: bool
 
 

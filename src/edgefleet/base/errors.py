@@ -165,6 +165,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "device_not_quarantined": ErrorKind(
             _O, 409, _NEVER, "Run `edgefleet device why` to see the device's status."
         ),
+        "name_taken": ErrorKind(_O, 409, _FIX, "Choose another name, or rename the other device."),
         "labels_unsupported": ErrorKind(
             _O, 409, _FIX, "Update the agent, or post the labels to the serving process itself."
         ),
@@ -197,6 +198,19 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "claim_expired": ErrorKind(_D, 410, _NEVER, "Ask the operator for a new claim."),
         "device_name_taken": ErrorKind(_D, 409, _FIX, "Enrol under another name."),
         "credential_invalid": ErrorKind(_D, 401, _FIX, "Enrol the device again."),
+        "device_removed": ErrorKind(
+            _D, 401, _NEVER, "The operator removed this device: enrol it again with a new claim."
+        ),
+        "device_unknown": ErrorKind(
+            _D,
+            401,
+            _LATER,
+            "The hub was restored from an older copy: the operator runs `edgefleet hub "
+            "accept-restored`, and the device enrols again by itself.",
+        ),
+        "reenrolment_not_allowed": ErrorKind(
+            _D, 403, _LATER, "The operator must run `edgefleet hub accept-restored` first."
+        ),
         "checkin_malformed": ErrorKind(
             _D, 400, _NEVER, "Update the agent: it sent an invalid message."
         ),

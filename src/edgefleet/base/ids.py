@@ -37,7 +37,16 @@ def sha256_hex(data: bytes) -> str:
 
 def new_id(prefix: str, now: float, entropy: Entropy) -> str:
     """A new id: ``prefix-``, 9 characters of milliseconds and 7 random ones. Ids sort by age."""
-    number = (int(now * 1000) << 35) | (int.from_bytes(entropy.token(5), "big") >> 5)
+    return _id(prefix, now, int.from_bytes(entropy.token(5), "big") >> 5)
+
+
+def id_after(prefix: str, now: float) -> str:
+    """A text that sorts after each id that ``new_id`` has made until ``now``."""
+    return _id(prefix, now, (1 << 35) - 1)
+
+
+def _id(prefix: str, now: float, rest: int) -> str:
+    number = (int(now * 1000) << 35) | rest
     digits = ""
     for _ in range(16):
         digits = _BASE32[number & 31] + digits

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import access, reach
+from edgefleet.cli.device_options import device_filter, page_options
+from edgefleet.cli.device_verbs import label_text
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
@@ -28,43 +30,54 @@ from edgefleet.protocol.operator import (
     examples=(
         "edgefleet device list",
         "edgefleet device list --selector 'site=lyon,tier in (gold,silver)'",
-        "edgefleet device list --runs detector:3",
+        "edgefleet device list --runs detector:3 --phase trial",
+        "edgefleet device list --quarantined",
         "edgefleet device list --limit 20 --after cam-0419 --json",
     ),
 )
-@click.option(
-    "--selector", default="", help="Kubernetes label selector; empty selects all devices."
-)
-@click.option(
-    "--runs",
-    metavar="MODEL[:RELEASE]",
-    default="",
-    help="Only devices that run this release, or any release of the model.",
-)
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Devices per page.")
-@click.option("--after", metavar="DEVICE", help="Start after this device.")
+@page_options
 @pass_invocation
-def list_(invocation: Invocation, selector: str, runs: str, limit: int, after: str | None) -> None:
+def list_(invocation: Invocation, /, limit: int, after: str | None, **given: Any) -> None:
     """List devices, one page at a time.
 
     Each row shows, by model, the releases that the device runs and should run, and when the hub
     last received a check-in. Column `serving` is empty if the last check-in reported nothing wrong.
+    Several options select the devices that have each of the properties.
     """
     with reach(invocation) as hub:
-        page = hub.devices(after=after, limit=limit, selector=selector or None, runs=runs or None)
+        page = hub.devices(after=after, limit=limit, only=device_filter(given))
+    invocation.screen.answer(page, _page(page))
+
+
+@verb(
+    "search",
+    examples=("edgefleet device search lyon", "edgefleet device search cam-04 --failed --json"),
+)
+@click.argument("text", metavar="TEXT")
+@page_options
+@pass_invocation
+def search(
+    invocation: Invocation, /, text: str, limit: int, after: str | None, **given: Any
+) -> None:
+    """List the devices with this text in their name, or in the value of a label.
+
+    Upper and lower case are equal.
+    """
+    with reach(invocation) as hub:
+        page = hub.devices(after=after, limit=limit, only=device_filter(given, search=text))
     invocation.screen.answer(page, _page(page))
 
 
 def _page(page: DevicePage) -> list[str]:
     now = time.time()
     head = (
-        "device", "profile", "online", "serving", "phase", "runs", "desired", "last seen", "labels",
+        "device", "profile", "state", "serving", "phase", "runs", "desired", "last seen", "labels",
     )  # fmt: skip
     rows = [
         (
             device.name,
             device.profile,
-            "yes" if device.online else "no",
+            device_state(device),
             serving_cell(device.serving, now),
             _named(device, lambda one: one.phase),
             "unknown" if device.unknown_set else _named(device, lambda one: one.release),
@@ -89,14 +102,14 @@ def show(invocation: Invocation, device: str) -> None:
     rows = [
         ("device", view.name),
         ("profile", view.profile),
-        ("labels", ", ".join(f"{key}={value}" for key, value in view.labels.items())),
+        ("labels", label_text(view)),
         ("agent", view.agent_version),
         ("enrolled", age(view.enrolled_at, now)),
         ("last seen", age(view.last_seen, now) or "never"),
-        ("online", "yes" if view.online else "no"),
+        ("state", device_state(view)),
         *([("serving", serving_cell(view.serving, now))] if view.serving else []),
         *_quarantined(view.quarantined),
-        *([("labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
+        *([("late labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
         *(
             ("own process", f"{one.model}: {one.isolation_text}")
@@ -128,6 +141,12 @@ def _named(device: DeviceView, value: Callable[[DeviceModel], str | None]) -> st
     """The values of all models, each with its model. Nothing for models without one."""
     found = [f"{one.model} {value(one)}" for one in device.models if value(one) is not None]
     return ", ".join(found) or None
+
+
+def device_state(device: DeviceView) -> str:
+    """``online`` or ``offline``, and ``quarantined`` if it is."""
+    state = "online" if device.online else "offline"
+    return f"{state}, quarantined" if device.quarantined else state
 
 
 def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:

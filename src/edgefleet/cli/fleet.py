@@ -7,6 +7,8 @@ from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
 from edgefleet.protocol.rollout import Freeze
 
+_UNKNOWN = "the hub made their credentials; `edgefleet hub accept-restored` lets them enrol again"
+
 
 @verb("show", examples=("edgefleet fleet show", "edgefleet fleet show --json"))
 @pass_invocation
@@ -35,6 +37,21 @@ def show(invocation: Invocation) -> None:
             *(
                 [("serving", f"{fleet.serving_down} down, {fleet.serving_unstable} unstable")]
                 if fleet.serving_down or fleet.serving_unstable
+                else []
+            ),
+            *(
+                [("quarantined", f"{fleet.quarantined}: see `edgefleet device list --quarantined`")]
+                if fleet.quarantined
+                else []
+            ),
+            *(
+                [("ahead of the hub", f"{fleet.ahead}: see `edgefleet device list --ahead`")]
+                if fleet.ahead
+                else []
+            ),
+            *(
+                [("not known", f"{', '.join(fleet.unknown_devices)}: {_UNKNOWN}")]
+                if fleet.unknown_devices
                 else []
             ),
             *([("frozen", "yes: no device starts a release")] if fleet.frozen else []),

@@ -71,6 +71,10 @@ def _device() -> Noun:
         "list": Leaf(f"{command}list_", "List devices."),
         "show": Leaf(f"{command}show", "Show one device."),
         "why": Leaf(f"{command}why", "Explain why a device runs its release."),
+        "search": Leaf(f"{command}search", "List devices by a part of their name or labels."),
+        "label": Leaf("edgefleet.cli.device_verbs:label", "Set labels on a device."),
+        "rename": Leaf("edgefleet.cli.device_verbs:rename", "Give a device another name."),
+        "remove": Leaf("edgefleet.cli.device_verbs:remove", "Remove a device from the fleet."),
         "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),
         "quarantined": Leaf(f"{command}quarantined", "List quarantined devices."),
         "unquarantine": Leaf(f"{command}unquarantine", "Unquarantine a device."),
@@ -112,6 +116,17 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
             thaw="Thaw the fleet.",
         ),
         "device": _device(),
+        "hub": Noun(
+            "The hub itself.",
+            MappingProxyType(
+                {
+                    "accept-restored": Leaf(
+                        "edgefleet.cli.hub:accept_restored",
+                        "Accept the state of a hub restored from an older copy.",
+                    )
+                }
+            ),
+        ),
         "key": _noun(
             "The key that signs releases.",
             "key",

@@ -33,7 +33,15 @@ from edgefleet.client.limits import (
 )
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, Endpoint
+from edgefleet.protocol.device_commands import (
+    DeviceFilter,
+    LabelDevice,
+    RemovedDevice,
+    RemoveDevice,
+    RenameDevice,
+)
 from edgefleet.protocol.release import Envelope
+from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
 from edgefleet.protocol.rollout import (
     ApproveRequest,
     Command,
@@ -107,14 +115,18 @@ class HubClient:
         *,
         after: str | None = None,
         limit: int | None = None,
-        selector: str | None = None,
-        runs: str | None = None,
+        only: DeviceFilter | None = None,
     ) -> operator.DevicePage:
-        """One page of devices. ``next`` of the answer is ``after`` for the next page.
-
-        ``runs`` is ``model`` or ``model:release``.
-        """
-        query = {"after": after, "limit": limit, "selector": selector, "runs": runs}
+        """One page of devices. ``next`` of the answer is ``after`` for the next page."""
+        query: dict[str, str | int | tuple[str, ...] | None] = {"after": after, "limit": limit}
+        if only is not None:
+            query |= {
+                "selector": only.selector or None,
+                "runs": only.runs or None,
+                "phase": only.phase or None,
+                "state": only.states,
+                "search": only.search or None,
+            }
         return self._ask("devices", operator.DevicePage, query=query)
 
     def device(self, name: str) -> operator.DeviceView:
@@ -132,6 +144,19 @@ class HubClient:
             "unquarantine", operator.DeviceView, body=request, parameters={"device": name}
         )
 
+    def label_device(self, name: str, request: LabelDevice) -> operator.DeviceView:
+        """Set labels of the operator, which override those of the device, or remove some."""
+        names = {"device": name}
+        return self._ask("label_device", operator.DeviceView, body=request, parameters=names)
+
+    def rename_device(self, name: str, request: RenameDevice) -> operator.DeviceView:
+        names = {"device": name}
+        return self._ask("rename_device", operator.DeviceView, body=request, parameters=names)
+
+    def remove_device(self, name: str, request: RemoveDevice) -> RemovedDevice:
+        """Remove a device from the fleet, from every count and every rollout."""
+        return self._ask("remove_device", RemovedDevice, body=request, parameters={"device": name})
+
     def add_truth(self, request: operator.TruthRequest) -> operator.TruthAdded:
         """Add late labels for the answers of a device."""
         return self._ask("add_truth", operator.TruthAdded, body=request)
@@ -139,6 +164,10 @@ class HubClient:
     def freeze(self, request: Freeze) -> Freeze:
         """Freeze the whole fleet, or unfreeze it."""
         return self._ask("freeze", Freeze, body=request)
+
+    def accept_restored(self, request: AcceptRestored) -> AcceptedRestored:
+        """Accept the state of a hub that was restored from an older copy."""
+        return self._ask("accept_restored", AcceptedRestored, body=request)
 
     def frozen(self) -> Freeze:
         return self._ask("frozen", Freeze)
@@ -267,7 +296,7 @@ class HubClient:
         kind: type[W],
         *,
         parameters: Mapping[str, str] | None = None,
-        query: Mapping[str, str | int | None] | None = None,
+        query: Mapping[str, str | int | tuple[str, ...] | None] | None = None,
         body: Wire | None = None,
     ) -> W:
         endpoint = BY_NAME[name]
@@ -289,7 +318,7 @@ class HubClient:
         endpoint: Endpoint,
         *,
         parameters: Mapping[str, str] | None = None,
-        query: Mapping[str, str | int | None] | None = None,
+        query: Mapping[str, str | int | tuple[str, ...] | None] | None = None,
         body: bytes | Iterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
@@ -310,11 +339,11 @@ class HubClient:
         self,
         endpoint: Endpoint,
         parameters: Mapping[str, str],
-        query: Mapping[str, str | int | None],
+        query: Mapping[str, str | int | tuple[str, ...] | None],
     ) -> str:
         path = endpoint.path.format_map({k: _segment(k, v) for k, v in parameters.items()})
         given = {name: value for name, value in query.items() if value is not None}
-        return f"{self._prefix}{path}" + (f"?{urlencode(given)}" if given else "")
+        return f"{self._prefix}{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
 
 
 def check_url(url: str) -> str:

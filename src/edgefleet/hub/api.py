@@ -25,6 +25,7 @@ from edgefleet.hub.problems import HANDLERS
 from edgefleet.hub.rollout_commands import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint, Role
 from edgefleet.protocol.device import Endpoints, EnrolRequest
+from edgefleet.protocol.device_commands import DeviceFilter, LabelDevice, RemoveDevice, RenameDevice
 from edgefleet.protocol.operator import (
     ArtifactView,
     ClaimRequest,
@@ -33,6 +34,7 @@ from edgefleet.protocol.operator import (
     TruthRequest,
     Unquarantine,
 )
+from edgefleet.protocol.restored import AcceptRestored, ReenrolRequest
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec
 from edgefleet.protocol.wire import Wire, encode
 from edgefleet.security.credentials import bearer, same_token
@@ -92,6 +94,13 @@ def check_role(hub: Hub, role: Role, authorization: str | None) -> None:
 async def _enrol(hub: Hub, request: Request) -> Answer:
     enrolment = await read_json(request, EnrolRequest, most=CHECKIN_BODY_BYTES)
     return await hub.enrol(enrolment, request.url.hostname)
+
+
+async def _reenrol(hub: Hub, request: Request) -> Answer:
+    authorization = request.headers.get("authorization", "")
+    hub.check_issued(authorization)
+    asked = await read_json(request, ReenrolRequest, most=CHECKIN_BODY_BYTES)
+    return await hub.reenrol(authorization, asked, request.url.hostname)
 
 
 async def _endpoints(hub: Hub, request: Request) -> Answer:
@@ -166,12 +175,14 @@ async def _release_why(hub: Hub, request: Request) -> Answer:
 async def _devices(hub: Hub, request: Request) -> Answer:
     query = request.query_params
     limit = query_number(request, "limit", default=DEVICE_PAGE, most=DEVICE_PAGE_MAX)
-    return hub.devices(
-        query.get("after"),
-        limit or DEVICE_PAGE,
-        query.get("selector", ""),
-        query.get("runs", ""),
+    only = DeviceFilter(
+        selector=query.get("selector", ""),
+        runs=query.get("runs", ""),
+        phase=query.get("phase", ""),
+        states=tuple(query.getlist("state")),
+        search=query.get("search", ""),
     )
+    return hub.devices(query.get("after"), limit or DEVICE_PAGE, only)
 
 
 async def _device(hub: Hub, request: Request) -> Answer:
@@ -217,6 +228,10 @@ async def _approve(hub: Hub, request: Request) -> Answer:
     return await hub.approve(request.path_params["rollout"], approval)
 
 
+async def _accept_restored(hub: Hub, request: Request) -> Answer:
+    return await hub.restored.accept(await read_json(request, AcceptRestored))
+
+
 async def _freeze(hub: Hub, request: Request) -> Answer:
     return await hub.freeze(await read_json(request, Freeze))
 
@@ -235,6 +250,24 @@ async def _unquarantine(hub: Hub, request: Request) -> Answer:
     )
 
 
+async def _label_device(hub: Hub, request: Request) -> Answer:
+    return await hub.device_commands.label(
+        hub.row(request.path_params["device"]), await read_json(request, LabelDevice)
+    )
+
+
+async def _rename_device(hub: Hub, request: Request) -> Answer:
+    return await hub.device_commands.rename(
+        hub.row(request.path_params["device"]), await read_json(request, RenameDevice)
+    )
+
+
+async def _remove_device(hub: Hub, request: Request) -> Answer:
+    return await hub.device_commands.remove(
+        hub.row(request.path_params["device"]), await read_json(request, RemoveDevice)
+    )
+
+
 async def _add_truth(hub: Hub, request: Request) -> Answer:
     return await hub.add_truth(await read_json(request, TruthRequest))
 
@@ -247,6 +280,7 @@ async def _audit(hub: Hub, request: Request) -> Answer:
 
 SERVED: Final[Mapping[str, Serve]] = {
     "enrol": _enrol,
+    "reenrol": _reenrol,
     "endpoints": _endpoints,
     "device_manifest": _manifest,
     "device_artifact": _artifact,
@@ -273,11 +307,15 @@ SERVED: Final[Mapping[str, Serve]] = {
     "rollout": _rollout,
     "rollout_why": _rollout_why,
     "rollout_history": _rollout_history,
+    "accept_restored": _accept_restored,
     "approve": _approve,
     "freeze": _freeze,
     "frozen": _frozen,
     "quarantined": _quarantined,
     "unquarantine": _unquarantine,
+    "label_device": _label_device,
+    "rename_device": _rename_device,
+    "remove_device": _remove_device,
     "add_truth": _add_truth,
     "command": _command,
     "audit": _audit,

@@ -4,7 +4,7 @@ The order of a check-in is that of ``rollout/checkin.py``. This module reads, st
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -48,6 +48,7 @@ class DevicePlane:
         clock: Clock,
         *,
         truth: WaitingTruth,
+        unknown: Callable[[str], None],
         interval_s: float,
     ) -> None:
         self._devices = devices
@@ -56,6 +57,7 @@ class DevicePlane:
         self._metrics = metrics
         self._clock = clock
         self._truth = truth
+        self._unknown = unknown
         self._interval_s = interval_s
         self._nothing_new = encode(CheckInAnswer(interval_s=interval_s))
         self._quota = Quota(OUTCOMES_PER_DEVICE_HOUR, clock)
@@ -63,12 +65,12 @@ class DevicePlane:
     def __call__(self, request: Request) -> Reply | Coroutine[Any, Any, Reply]:
         """Answer one request of a device."""
         started = self._clock.monotonic()
+        authorization = request.headers.get(b"authorization", b"").decode("latin-1")
         try:
             if request.path != _ENDPOINT.path:
                 raise OperatorError("not_found", "This listener takes check-ins only.")
             if request.method != _ENDPOINT.method:
                 raise OperatorError("method_not_allowed", "A check-in is a POST.")
-            authorization = request.headers.get(b"authorization", b"").decode("latin-1")
             row = self._devices.identify(authorization)
             check_in = self._read(row, request.view)
             if check_in.models or check_in.model is not None or check_in.release is not None:
@@ -85,6 +87,8 @@ class DevicePlane:
                 return self._answer(row, step, check_in, started)
             return self._durable(row, step, check_in, started)
         except EdgefleetError as error:
+            if error.code == "device_unknown":
+                self._unknown(self._devices.identity_of(authorization).name)
             return self._refusal(error, started)
 
     async def _durable(
@@ -137,7 +141,16 @@ class DevicePlane:
         self, row: int, answered: checkin.Answered, check_in: CheckIn, started: float
     ) -> Reply:
         body, truth = self._nothing_new, self._truth.next_for(row)
-        if answered.offers or answered.acked or answered.wants_models or truth:
+        labels = None
+        if check_in.facts is not None and check_in.facts.labels is not None:
+            labels = dict(self._engine.fleet.labels(row))
+        if (
+            answered.offers
+            or answered.acked
+            or answered.wants_models
+            or truth
+            or labels is not None
+        ):
             one_model = check_in.protocol <= ONE_MODEL
             body = encode(
                 CheckInAnswer(
@@ -147,6 +160,7 @@ class DevicePlane:
                     offer=next(iter(answered.offers), None) if one_model else None,
                     want="models" if answered.wants_models else "",
                     truth=truth,
+                    labels=labels,
                 )
             )
         self._observe("ok", started)

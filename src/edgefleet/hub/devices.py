@@ -6,7 +6,6 @@ needs, and keeps both consistent with the store.
 
 from array import array
 from collections.abc import Mapping
-from sys import intern
 
 import numpy as np
 from msgspec.structs import replace
@@ -15,13 +14,14 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.ids import check_name
-from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
+from edgefleet.hub.label_owners import LabelOwners, check_labels
 from edgefleet.hub.limits import PROFILES, SHARED_FACTS, STANDINGS_PER_WRITE
 from edgefleet.hub.registry import Registry
 from edgefleet.hub.store.records import StoredDevice, StoredStanding
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
 from edgefleet.protocol.operator import ClaimRequest, Claims
+from edgefleet.protocol.restored import ReenrolRequest
 from edgefleet.protocol.version import check_protocol
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import Report
@@ -58,19 +58,22 @@ class Devices:
         self._facts: list[Facts] = []
         self._shared_facts: dict[Facts, Facts] = {}  # one object per distinct facts
         self._profiles: set[str] = set()
+        self.label_owners = LabelOwners()
+        self._credential_names: dict[int, str] = {}  # of renamed and removed devices
 
     def load(self) -> None:
         """Restore all devices from the store."""
         for device in self._store.reader.load_devices():
             self._add(device)
         for at in self._store.reader.load_standings():
-            self._fleet.restore(at.row, Report(at.last_seen, at.seq, at.protocol, at.models))
+            if not self._fleet.is_removed(at.row):
+                self._fleet.restore(at.row, Report(at.last_seen, at.seq, at.protocol, at.models))
 
     # Enrolment.
 
     async def claims(self, request: ClaimRequest, actor: str) -> Claims:
         """Make one-use claims. Raises OperatorError ``bad_request``."""
-        _check_labels(request.labels)
+        check_labels(request.labels)
         now = self._clock.now()
         claims = tuple(new_token(self._entropy, "efc") for _ in range(request.count))
         expires_at = now + request.valid_s
@@ -97,12 +100,31 @@ class Devices:
         self._store.reader.check_claim(digest, self._clock.now())
         check_name(request.name, field="name")
         self._check_profile(request.facts.profile)
-        _check_labels(request.labels)
+        check_labels(request.labels)
         device = await self._store.enrol(
             digest,
             request.name,
             request.labels,
-            request.facts,
+            replace(request.facts, labels=None),
+            now=self._clock.now(),
+            committed=self._add,
+        )
+        return DeviceIdentity(device.row, device.name)
+
+    def identity_of(self, authorization: str) -> DeviceIdentity:
+        """The row and the name in a credential of this hub, known or not. Raises DeviceError."""
+        return read_device_header(self._secret, authorization)
+
+    async def enrol_again(self, name: str, request: ReenrolRequest) -> DeviceIdentity:
+        """Enrol a device of which the hub lost its record. Raises DeviceError or OperatorError."""
+        check_protocol(request.protocol)
+        self._check_profile(request.facts.profile)
+        check_labels(request.labels)
+        device = await self._store.enrol(
+            None,
+            name,
+            request.labels,
+            replace(request.facts, labels=None),
             now=self._clock.now(),
             committed=self._add,
         )
@@ -115,9 +137,27 @@ class Devices:
     def identify(self, authorization: str) -> int:
         """The row of the device that sent this header. Raises DeviceError."""
         identity = read_device_header(self._secret, authorization)
-        if self._fleet.row(identity.name) != identity.row:
-            raise DeviceError("credential_invalid", f"No device {identity.name} is enrolled here.")
+        if self._fleet.row(identity.name) == identity.row:
+            return identity.row
+        if self._credential_names.get(identity.row) != identity.name:
+            raise DeviceError(
+                "device_unknown",
+                f"This hub made the credential of {identity.name}, and does not know the device.",
+            )
+        if self._fleet.is_removed(identity.row):
+            raise DeviceError("device_removed", f"{identity.name} was removed from the fleet.")
         return identity.row
+
+    # Changes by an operator, which are durable.
+
+    def rename(self, row: int, name: str) -> None:
+        """Give the device another name. Its credential stays valid."""
+        self._credential_names.setdefault(row, self._fleet.name(row))
+        self._fleet.rename(row, name)
+
+    def keep_credential_name(self, row: int) -> None:
+        """Recognise the credential of a device that is removed next."""
+        self._credential_names.setdefault(row, self._fleet.name(row))
 
     # Reports.
 
@@ -139,11 +179,29 @@ class Devices:
         return replace(check_in, models=models)
 
     async def update_facts(self, row: int, facts: Facts) -> None:
-        """Store changed facts. Raises OperatorError ``name_invalid`` or ``bad_request``."""
-        if facts == self._facts[row]:
+        """Store changed facts. Raises OperatorError ``name_invalid`` or ``bad_request``.
+
+        Labels that are not valid, or for which there is no room, are not taken.
+        """
+        owners, labels = self.label_owners, dict(facts.labels or ())
+        facts = replace(facts, labels=None) if facts.labels is not None else facts
+        if not labels or labels == owners.by_device(row) or not owners.takes(row, labels):
+            labels = {}
+        if facts == self._facts[row] and not labels:
             return
         self._check_profile(facts.profile)
-        await self._store.save_facts(row, facts, lambda _none: self._set_facts(row, facts))
+
+        def committed(_none: None) -> None:
+            self._set_facts(row, facts)
+            if labels:
+                self._fleet.set_labels(row, owners.set(row, owners.by_operator(row), labels))
+
+        await self._store.save_facts(row, facts, labels or None, committed)
+
+    def set_labels(self, row: int, labels: Mapping[str, str]) -> None:
+        """Replace the labels of the operator, which are durable."""
+        owners = self.label_owners
+        self._fleet.set_labels(row, owners.set(row, labels, owners.by_device(row)))
 
     async def flush(self) -> None:
         """Store the changed standings, ``STANDINGS_PER_WRITE`` at a time."""
@@ -175,8 +233,8 @@ class Devices:
         return StoredStanding(row, *self._fleet.report(row))
 
     def _add(self, device: StoredDevice) -> None:
-        labels = {intern(key): intern(value) for key, value in device.labels.items()}
         facts = device.facts
+        labels = self.label_owners.add(device.labels, device.own_labels)
         row = self._fleet.add(
             device.name,
             facts.profile,
@@ -186,6 +244,7 @@ class Devices:
             models_memory_mib=facts.models_memory_mib,
             versions=[(one.runtime, one.version) for one in facts.runtime_versions],
             comparisons=facts.comparisons,
+            hashed=device.enrolled_as or "",
         )
         if row != device.row:
             msg = f"device {device.name}: row {device.row} in the store, {row} in the fleet"
@@ -193,6 +252,10 @@ class Devices:
         self._enrolled_at.append(device.enrolled_at)
         self._facts.append(self._shared(device.facts))
         self._profiles.add(device.facts.profile)
+        if device.enrolled_as is not None:
+            self._credential_names[row] = device.enrolled_as.partition("/")[0]
+        if device.is_removed:
+            self._fleet.remove(row)
 
     def _shared(self, facts: Facts) -> Facts:
         if len(self._shared_facts) < SHARED_FACTS:
@@ -212,23 +275,3 @@ class Devices:
             versions=[(one.runtime, one.version) for one in facts.runtime_versions],
             comparisons=facts.comparisons,
         )
-
-
-def _check_labels(labels: Mapping[str, str]) -> None:
-    if len(labels) > LABELS_PER_DEVICE:
-        raise OperatorError(
-            "bad_request",
-            f"{len(labels)} labels; a device may have {LABELS_PER_DEVICE}.",
-            field="labels",
-        )
-    for key, value in labels.items():
-        for part in key.split("/", 1):  # Kubernetes allows one prefix before a slash
-            check_name(part, field="labels")
-        if len(value) > LABEL_VALUE_CHARS:
-            raise OperatorError(
-                "bad_request",
-                f"The value has {len(value)} characters; {LABEL_VALUE_CHARS} are allowed.",
-                field=f"labels.{key}",
-            )
-        if value:
-            check_name(value, field=f"labels.{key}")

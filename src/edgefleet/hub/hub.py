@@ -4,23 +4,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from msgspec.structs import replace
 
 from edgefleet import __version__
 from edgefleet.base.clock import Clock, SteadyClock
 from edgefleet.base.entropy import Entropy, SystemEntropy
-from edgefleet.base.errors import OperatorError
+from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
 from edgefleet.hub.datadir import DataDir
+from edgefleet.hub.device_commands import DeviceCommands
+from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.devices import Devices
-from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN
+from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import RegisteredRelease, Registry
 from edgefleet.hub.release_counts import ReleaseHistory
+from edgefleet.hub.restored import Restored
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore
@@ -32,6 +36,7 @@ from edgefleet.protocol.device import (
     Phase,
     isolation_text,
 )
+from edgefleet.protocol.device_commands import DeviceFilter
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AuditPage,
@@ -55,6 +60,7 @@ from edgefleet.protocol.operator import (
     TruthRequest,
     Unquarantine,
 )
+from edgefleet.protocol.restored import ReenrolRequest
 from edgefleet.protocol.rollout import (
     ApproveRequest,
     Command,
@@ -70,11 +76,12 @@ from edgefleet.rollout.fleet.device_models import furthest
 from edgefleet.rollout.fleet.eligibility import variants_of
 from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.runs import Runs, parse_runs
-from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.plan_fleet import compose
 from edgefleet.rollout.why.baseline import warnings
+from edgefleet.security.credentials import DeviceIdentity
 
 OpenStore = Callable[[Path], SqliteStore]
+_ALL: Final = DeviceFilter()
 
 
 class Hub:
@@ -122,8 +129,13 @@ class Hub:
             entropy=entropy,
         )
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
+        self._queries = DeviceQueries(engine)
+        self.restored = Restored(store, engine, clock)
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
+        )
+        self.device_commands = DeviceCommands(
+            store, engine, self._devices, self._truth, clock, view=self.device
         )
         self.device_plane = DevicePlane(
             self._devices,
@@ -132,11 +144,12 @@ class Hub:
             self._metrics,
             clock,
             truth=self._truth,
+            unknown=self.restored.note_unknown,
             interval_s=settings.interval_s,
         )
         self.loop = Loop(
             self._rollout_commands,
-            self._devices,
+            self.flush,
             history=self._history,
             fleet=engine.fleet,
             metrics=self._metrics,
@@ -176,6 +189,7 @@ class Hub:
         self.registry.load()
         self._devices.load()
         self._rollout_commands.load()
+        self.restored.load()
         self._truth.load()
         for stored in self._store.reader.load_outcomes():
             self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
@@ -196,6 +210,7 @@ class Hub:
 
         Raises DeviceError ``overloaded`` or ``disk_full``; the next call tries again.
         """
+        await self.restored.flush()
         await self._devices.flush()
 
     # Devices.
@@ -220,7 +235,32 @@ class Hub:
 
     async def enrol(self, request: EnrolRequest, host: str | None) -> EnrolAnswer:
         """Exchange a claim for a credential. Raises DeviceError or OperatorError."""
-        identity = await self._devices.enrol(request)
+        return self._enrolled(await self._devices.enrol(request), host)
+
+    def check_issued(self, authorization: str) -> None:
+        """Raise DeviceError ``credential_invalid`` for a credential that this hub did not make."""
+        self._devices.identity_of(authorization)
+
+    async def reenrol(
+        self, authorization: str, request: ReenrolRequest, host: str | None
+    ) -> EnrolAnswer:
+        """Enrol a device of which this hub lost its record, by its credential.
+
+        Raises DeviceError ``credential_invalid``, ``device_removed``, ``device_name_taken`` or
+        ``reenrolment_not_allowed``.
+        """
+        identity = self._devices.identity_of(authorization)
+        try:
+            self._devices.identify(authorization)
+        except DeviceError as error:
+            if error.code != "device_unknown":
+                raise
+            self.restored.check_allowed(identity.name)
+            identity = await self._devices.enrol_again(identity.name, request)
+            self.restored.known_again(identity.name)
+        return self._enrolled(identity, host)
+
+    def _enrolled(self, identity: DeviceIdentity, host: str | None) -> EnrolAnswer:
         return EnrolAnswer(
             device=identity.name,
             token=self._devices.credential(identity),
@@ -228,29 +268,27 @@ class Hub:
             interval_s=self.settings.interval_s,
         )
 
-    def devices(self, after: str | None, limit: int, selector: str, runs: str = "") -> DevicePage:
-        """One page of the devices that the selector matches, in order of enrolment.
+    def devices(self, after: str | None, limit: int, only: DeviceFilter = _ALL) -> DevicePage:
+        """One page of the devices that ``only`` selects, in order of enrolment.
 
-        ``runs`` is ``model`` or ``model:release``; empty selects devices with any models. Raises
-        OperatorError ``selector_invalid``, ``name_invalid`` or ``not_found``.
+        Raises OperatorError ``selector_invalid``, ``name_invalid``, ``bad_request`` or
+        ``not_found``.
         """
-        fleet = self._engine.fleet
-        start = 0 if after is None else self._row(after) + 1
-        chosen = fleet.selected(parse(selector))
-        if runs:
-            chosen &= fleet.running(self._known(parse_runs(runs)))
-        rows = chosen.nonzero()[0]
+        start = 0 if after is None else self.row(after) + 1
+        if only.runs:
+            self._known(parse_runs(only.runs))
+        rows = self._queries.rows(only, self.clock.now())
         rows = rows[rows.searchsorted(start) :]
         page = tuple(self._device(row) for row in rows[:limit].tolist())
         return DevicePage(devices=page, next=page[-1].name if len(rows) > limit else None)
 
     def device(self, name: str) -> DeviceView:
         """Raises OperatorError ``not_found``."""
-        return self._device(self._row(name))
+        return self._device(self.row(name))
 
     def why_device(self, name: str) -> WaitReport:
         """Why a device runs what it runs. Raises OperatorError ``not_found``."""
-        return self._engine.why_device(self._row(name), self.clock.now())
+        return self._engine.why_device(self.row(name), self.clock.now())
 
     # Releases.
 
@@ -344,12 +382,12 @@ class Hub:
 
     async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
         """Clear a device's quarantine. Raises OperatorError ``device_not_quarantined``."""
-        await self._rollout_commands.unquarantine(self._row(name), request)
+        await self._rollout_commands.unquarantine(self.row(name), request)
         return self.device(name)
 
     async def add_truth(self, request: TruthRequest) -> TruthAdded:
         """Add late labels for the answers of a device. Raises OperatorError."""
-        return await self._truth.add(self._row(request.device), request)
+        return await self._truth.add(self.row(request.device), request)
 
     def rollouts(self, model: str = "") -> Rollouts:
         """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first, of one model or of all.
@@ -393,6 +431,9 @@ class Hub:
             unknown_sets=figures.unknown_sets,
             serving_down=figures.serving.down,
             serving_unstable=figures.serving.unstable,
+            quarantined=self._queries.quarantined_count(),
+            ahead=self.restored.ahead_count,
+            unknown_devices=self.restored.unknown[-UNKNOWN_SHOWN:],
         )
 
     def audit(self, before: int | None, limit: int) -> AuditPage:
@@ -405,7 +446,7 @@ class Hub:
         return Health(
             status="ok",
             version=__version__,
-            devices=len(self._engine.fleet),
+            devices=self._engine.fleet.device_count,
             uptime_s=self.clock.monotonic() - self._started,
         )
 
@@ -417,7 +458,9 @@ class Hub:
                 fleet=self._figures(),
                 rollouts={status.value: statuses[status.value] for status in Status},
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
-                quarantined=self.quarantined().count,
+                quarantined=self._queries.quarantined_count(),
+                ahead=self.restored.ahead_count,
+                unknown=len(self.restored.unknown),
                 labels=self._labels(),
                 labels_waiting=self._truth.count,
                 releases=sum(len(releases) for releases in self.registry.models().values()),
@@ -442,7 +485,8 @@ class Hub:
     def _figures(self) -> FleetFigures:
         return self._engine.fleet.figures(self.clock.now())
 
-    def _row(self, name: str) -> int:
+    def row(self, name: str) -> int:
+        """Raises OperatorError ``not_found``."""
         row = self._engine.fleet.row(name)
         if row is None:
             raise OperatorError("not_found", f"There is no device {name}.")
@@ -475,6 +519,8 @@ class Hub:
             labels_waiting=self._truth.waiting(row),
             serving=fleet.serving.view(row),
             quarantined=self._engine.quarantined_models(row),
+            own_labels=self._devices.label_owners.by_device(row),
+            set_labels=self._devices.label_owners.by_operator(row),
             line=why.line,
         )
 

@@ -37,6 +37,7 @@ TRUTH_KEPT_S: Final = 7 * 86_400.0  # for a device that does not check in
 
 # Lists.
 PROFILES: Final = 1_000
+LABEL_SETS: Final = 100_000  # distinct sets of labels; then devices may report no new ones
 SHARED_FACTS: Final = 10_000  # distinct facts kept once in memory for all devices
 VARIANTS_PER_RELEASE: Final = 32
 TRUSTED_KEYS: Final = 64
@@ -54,4 +55,6 @@ STANDINGS_PER_WRITE: Final = 5_000
 HISTORY_S: Final = 3_600
 HISTORY_POINTS_SHOWN: Final = 240
 HISTORY_STEP_S: Final = 1.0
+UNKNOWN_DEVICES: Final = 10_000  # names kept of devices that a restored hub does not know
+UNKNOWN_SHOWN: Final = 10
 QUARANTINED_SHOWN: Final = 1000  # devices listed in one answer; the count covers all

@@ -1,10 +1,10 @@
 """The hub's periodic work: evaluate gates, store standings, sample the history."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import EdgefleetError, Retry
-from edgefleet.hub.devices import Devices
 from edgefleet.hub.limits import STANDING_FLUSH_S
 from edgefleet.hub.metrics import Metrics
 from edgefleet.hub.release_counts import ReleaseHistory
@@ -18,7 +18,7 @@ class Loop:
     def __init__(
         self,
         rollout_commands: RolloutCommands,
-        devices: Devices,
+        flush: Callable[[], Awaitable[None]],
         *,
         history: ReleaseHistory,
         fleet: Fleet,
@@ -26,7 +26,7 @@ class Loop:
         clock: Clock,
     ) -> None:
         self._rollout_commands = rollout_commands
-        self._devices = devices
+        self._flush = flush
         self._history = history
         self._fleet = fleet
         self._metrics = metrics
@@ -47,7 +47,7 @@ class Loop:
         try:
             await self._rollout_commands.evaluate()
             if self._clock.monotonic() - self._flushed >= STANDING_FLUSH_S:
-                await self._devices.flush()
+                await self._flush()
                 self._flushed = self._clock.monotonic()
         except EdgefleetError as error:
             if error.retry is not Retry.LATER:

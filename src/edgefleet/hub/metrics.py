@@ -24,6 +24,8 @@ class Gauges:
     rollouts: Mapping[str, int]  # by status
     waits: Iterable[tuple[str, WaitReport]]  # by rollout, for the newest
     quarantined: int  # devices
+    ahead: int  # devices that run what the hub has no record of
+    unknown: int  # devices with a credential of this hub, which does not know them
     labels: Iterable[tuple[str, LabelEvidence]]  # by rollout, for the newest
     labels_waiting: int
     releases: int
@@ -130,6 +132,18 @@ def _waits(out: Exposition, now: Gauges) -> None:
         "gauge",
         "Devices that are offered nothing until a person unquarantines them.",
         now.quarantined,
+    )
+    out.single(
+        "edgefleet_ahead_devices",
+        "gauge",
+        "Devices that run what the hub has no record of, and are offered nothing.",
+        now.ahead,
+    )
+    out.single(
+        "edgefleet_unknown_devices",
+        "gauge",
+        "Devices with a credential of this hub of which it has no record.",
+        now.unknown,
     )
 
 

@@ -82,6 +82,10 @@ class WaitingTruth:
         """Labels that wait for a device."""
         return len(self._by_row.get(row, ()))
 
+    def forget(self, row: int) -> None:
+        """Drop the labels of a device that was removed. They are gone from the store."""
+        self.count -= len(self._by_row.pop(row, ()))
+
     def next_for(self, row: int) -> tuple[ModelTruth, ...]:
         """The oldest labels of a device, for the answer to its check-in."""
         waiting = self._by_row.get(row)

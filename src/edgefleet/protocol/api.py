@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from edgefleet.protocol import device, operator, rollout, why
+from edgefleet.protocol import device, device_commands, operator, restored, rollout, why
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.wire import Wire
 
@@ -34,6 +34,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     # The rest of the device plane.
     Endpoint("enrol", "POST", "/device/v1/enrol", "claim", device.EnrolRequest,
              device.EnrolAnswer, "Exchange a one-use claim for the device's credential."),
+    Endpoint("reenrol", "POST", "/device/v1/reenrol", "claim", restored.ReenrolRequest,
+             device.EnrolAnswer,
+             "Exchange a credential of a device that this hub lost its record of, for another."),
     Endpoint("endpoints", "GET", "/device/v1/endpoints", "device", None,
              device.Endpoints, "The address for check-ins."),
     Endpoint("device_manifest", "GET", "/device/v1/manifests/{sha256}", "device", None,
@@ -68,7 +71,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("release_why", "GET", "/api/v1/models/{model}/releases/{release}/why", "operator",
              None, why.WaitReport, "The status of a release, and what it waits for."),
     Endpoint("devices", "GET", "/api/v1/devices", "operator", None, operator.DevicePage,
-             "One page of devices (?after=, ?limit=, ?selector=, ?runs=)."),
+             "One page of devices (?after=, ?limit=, and the fields of `DeviceFilter`: ?selector=, "
+             "?runs=, ?phase=, ?state=, which may be repeated, ?search=)."),
     Endpoint("device", "GET", "/api/v1/devices/{device}", "operator", None,
              operator.DeviceView, "One device."),
     Endpoint("device_why", "GET", "/api/v1/devices/{device}/why", "operator", None,
@@ -78,12 +82,23 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              "Quarantined devices: two different releases of a model failed on each."),
     Endpoint("unquarantine", "POST", "/api/v1/devices/{device}/unquarantine", "operator",
              operator.Unquarantine, operator.DeviceView, "Take a device out of quarantine."),
+    Endpoint("label_device", "POST", "/api/v1/devices/{device}/labels", "operator",
+             device_commands.LabelDevice, operator.DeviceView,
+             "Set labels of the operator on a device, and remove some."),
+    Endpoint("rename_device", "POST", "/api/v1/devices/{device}/rename", "operator",
+             device_commands.RenameDevice, operator.DeviceView, "Give a device another name."),
+    Endpoint("remove_device", "POST", "/api/v1/devices/{device}/remove", "operator",
+             device_commands.RemoveDevice, device_commands.RemovedDevice,
+             "Remove a device: it leaves every count, and its credential is valid no more."),
     Endpoint("add_truth", "POST", "/api/v1/truth", "operator", operator.TruthRequest,
              operator.TruthAdded, "Add late labels for the answers of a device."),
     Endpoint("freeze", "PUT", "/api/v1/freeze", "operator", rollout.Freeze, rollout.Freeze,
              "Freeze the whole fleet, or unfreeze it."),
     Endpoint("frozen", "GET", "/api/v1/freeze", "operator", None, rollout.Freeze,
              "Whether the whole fleet is frozen."),
+    Endpoint("accept_restored", "POST", "/api/v1/accept-restored", "operator",
+             restored.AcceptRestored, restored.AcceptedRestored,
+             "Accept the state of a hub that was restored from an older copy."),
     Endpoint("approve", "POST", "/api/v1/rollouts/{rollout}/approve", "operator",
              rollout.ApproveRequest, rollout.RolloutView, "Approve a rollout, as a person."),
     Endpoint("plan", "POST", "/api/v1/rollouts", "operator", rollout.RolloutSpec,

@@ -8,7 +8,14 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta
 
-from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS, MODELS_PER_DEVICE, NAME_CHARS
+from edgefleet.base.limits import (
+    COMPARISON_CHARS,
+    COMPARISONS,
+    LABEL_VALUE_CHARS,
+    LABELS_PER_DEVICE,
+    MODELS_PER_DEVICE,
+    NAME_CHARS,
+)
 from edgefleet.protocol.labels import LABELS_PER_ANSWER, LabelReport, ModelTruth
 from edgefleet.protocol.serving_health import ServingHealth
 from edgefleet.protocol.version import OLDEST, PROTOCOL
@@ -74,6 +81,10 @@ class Isolation(Wire, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(max_length=64)]
 
 
+_LabelPart = Annotated[str, Meta(max_length=2 * NAME_CHARS + LABEL_VALUE_CHARS)]
+OwnLabels = Annotated[tuple[tuple[_LabelPart, _LabelPart], ...], Meta(max_length=LABELS_PER_DEVICE)]
+
+
 class RuntimeVersion(Wire, frozen=True, kw_only=True):
     """The installed version of a runtime."""
 
@@ -86,7 +97,8 @@ class Facts(Wire, frozen=True, kw_only=True):
 
     ``isolated`` are the models with a process of their own, by name. ``comparisons`` are the
     comparisons of a golden set besides the one of every agent, see ``release.comparison_name``.
-    ``takes_labels`` is False from an agent that gives no labels to the serving process.
+    ``takes_labels`` is False from an agent that gives no labels to the serving process. ``labels``
+    are all labels that the device gives itself, sorted. None: it keeps those that it reported last.
     """
 
     profile: Name
@@ -101,6 +113,7 @@ class Facts(Wire, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(max_length=COMPARISON_CHARS)], ...], Meta(max_length=COMPARISONS)
     ] = ()
     takes_labels: bool = False
+    labels: OwnLabels | None = None
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
@@ -314,9 +327,10 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     ``models`` are those that changed since the last answered check-in, so a heartbeat has the same
     size for any number of models. With ``full`` they are all models of the device. An agent of
     protocol 2 has one model and sends ``model``, ``release`` and ``phase`` each time instead.
-    ``labels`` are sent after a change. ``truth_done`` acknowledges the labels of the hub up to this
-    number. ``serving`` is None while every confirmed release is served and no process that serves
-    ended by itself lately.
+    ``given`` goes with ``full``: models, each with the rollout that gave the device its release, as
+    far as the device knows it. ``labels`` are sent after a change. ``truth_done`` acknowledges the
+    labels of the hub up to this number. ``serving`` is None while every confirmed release is served
+    and no process that serves ended by itself lately.
     """
 
     protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
@@ -324,6 +338,7 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     digest: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
     models: Annotated[tuple[ModelReport, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
     full: bool = False
+    given: Annotated[tuple[tuple[Name, Name], ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
     phase: Phase = Phase.IDLE
     model: Name | None = None
     release: Name | None = None  # the active release, in trial or confirmed
@@ -358,7 +373,8 @@ class CheckInAnswer(Wire, frozen=True, kw_only=True, omit_defaults=True):
     A start whose id is not in ``acked`` is not admitted yet: the device asks again later.
     ``offers`` has at most one offer for each model, of the oldest rollout first. ``want`` asks for
     the facts, or for the full list of models, in the next check-in. ``truth`` has labels until the
-    device acknowledges them. An agent of protocol 2 gets ``offer`` and ``want_facts`` instead.
+    device acknowledges them. ``labels`` answers facts with labels: those with which the hub counts
+    the device. An agent of protocol 2 gets ``offer`` and ``want_facts`` instead.
     """
 
     interval_s: float
@@ -366,5 +382,6 @@ class CheckInAnswer(Wire, frozen=True, kw_only=True, omit_defaults=True):
     offers: Annotated[tuple[Offer, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
     want: Literal["", "facts", "models", "all"] = ""
     truth: Annotated[tuple[ModelTruth, ...], Meta(max_length=LABELS_PER_ANSWER)] = ()
+    labels: dict[str, str] | None = None
     offer: Offer | None = None
     want_facts: bool = False

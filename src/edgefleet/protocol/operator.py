@@ -88,6 +88,8 @@ class DeviceModel(Wire, frozen=True, kw_only=True):
 
 
 class DeviceView(Wire, frozen=True, kw_only=True):
+    """A device. ``labels`` are those that count: ``own_labels``, overridden by ``set_labels``."""
+
     name: str
     profile: str
     labels: dict[str, str]
@@ -100,6 +102,10 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     labels_waiting: int = 0  # labels that the device has not got yet
     serving: ServingView | None = None  # None: the last check-in reported nothing wrong
     quarantined: tuple[str, ...] = ()  # models of which two releases failed on the device
+    own_labels: dict[str, str] = msgspec.field(default_factory=dict)  # reported by the device
+    set_labels: dict[str, str] = msgspec.field(
+        default_factory=dict
+    )  # by the operator; they override
     line: str  # why the device runs these releases
 
 
@@ -162,6 +168,9 @@ class FleetView(Wire, frozen=True, kw_only=True):
     unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
     serving_down: int = 0  # online devices that do not serve a confirmed release
     serving_unstable: int = 0  # online devices whose serving process ended in the last hour
+    ahead: int = 0  # devices that run what the hub has no record of: see wait code ahead
+    unknown_devices: tuple[str, ...] = ()  # with a credential of this hub, which does not know them
+    quarantined: int = 0  # devices on which two different releases of a model failed
 
 
 class Rollouts(Wire, frozen=True, kw_only=True):

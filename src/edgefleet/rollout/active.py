@@ -218,6 +218,18 @@ class ActiveRollout:
         """
         return self.tally.count(_TRIAL) + self.reservations.reserved
 
+    def forget(self, row: int) -> DeviceStanding:
+        """Drop all that is known of a device: it is removed. Returns its standing before.
+
+        To be called before its labels change. Figures that are summed over devices keep its part.
+        """
+        before = self.ledger.forget(row)
+        if before is not _NONE:
+            self.tally.move(row, before, _NONE)
+        self.reservations.forget(row)
+        self.dark = self.dark[self.dark != row]
+        return before
+
     def note_progress(self, row: int, at: float) -> None:
         """Record a start. Newcomers to the wave do not prolong the wait for stragglers."""
         if row < self._enrolled:

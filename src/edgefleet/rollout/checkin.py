@@ -192,6 +192,8 @@ def _answer(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Re
     if check_in.protocol > ONE_MODEL and engine.fleet.models.digest_differs(row, check_in.digest):
         # An offer would rest on a list that is not the device's own, as after a restore.
         return _WANTS_MODELS if receipt is _NO_RECEIPT else Answered((), receipt, wants_models=True)
+    if check_in.full:
+        engine.note_given(row, check_in)
     offers = engine.admission.offers(row, now)
     if not offers and receipt is _NO_RECEIPT:
         return _NOTHING

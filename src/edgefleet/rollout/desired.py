@@ -71,6 +71,10 @@ class Desired:
         found = self._wanted(row, model, self._fleet.set_of(row))
         return None if found is None else found[0]
 
+    def newest(self, model: str) -> ActiveRollout | None:
+        """The newest rollout that gives a release of the model. None without one."""
+        return next(iter(self._giving.get(model, ())), None)
+
     def proven(self, row: int, model: str) -> ActiveRollout | None:
         """Like ``rollout``, but only for a release that the rollout or the device confirmed.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.comparisons import comparison_name
+from edgefleet.protocol.device import CheckIn
 from edgefleet.protocol.interface import changes_from
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import Freeze, RolloutSpec, RolloutView, Status, Verb
@@ -24,6 +25,7 @@ from edgefleet.rollout.admission.downloads import open_candidates, renew_candida
 from edgefleet.rollout.batch import Batch
 from edgefleet.rollout.census import Census, find_owing, update_lost, update_overdue
 from edgefleet.rollout.constraints import approval
+from edgefleet.rollout.constraints.ahead import Ahead
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.reservations import Reservations
 from edgefleet.rollout.constraints.window import Offset, check_windows, utc_only
@@ -46,6 +48,7 @@ from edgefleet.rollout.lifecycle.event import Event
 from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, WITHDRAWN, RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine, step
 from edgefleet.rollout.next_transition import NextTransition, bets_to_store
+from edgefleet.rollout.restored import note_given
 from edgefleet.rollout.why import device as device_why
 from edgefleet.rollout.why.status import RolloutStatus
 
@@ -308,6 +311,19 @@ class Engine:
     # Fleet-wide constraints.
 
     @property
+    def ahead(self) -> Ahead:
+        """The devices that run what the hub has no record of."""
+        return self._fleet_wide.ahead
+
+    def has_rollout(self, rollout_id: str) -> bool:
+        """True if the engine knows the rollout."""
+        return rollout_id in self._rollouts
+
+    def note_given(self, row: int, check_in: CheckIn) -> None:
+        """Compare a full list of models with the records. See ``restored``."""
+        note_given(row, check_in, self.ahead, self._rollouts)
+
+    @property
     def freeze(self) -> Freeze:
         """The freeze of the fleet: no device begins anything while it is frozen."""
         return self._fleet_wide.freeze
@@ -322,6 +338,10 @@ class Engine:
         models = quarantine.models()
         return tuple(model for model in models if quarantine.is_quarantined(model, row))
 
+    def quarantine_models(self) -> tuple[str, ...]:
+        """The models of which a release failed on a device, sorted."""
+        return self._fleet_wide.quarantine.models()
+
     def quarantined_rows(self, model: str) -> Rows:
         """Rows that are quarantined until an operator clears them, ascending."""
         return self._fleet_wide.quarantine.rows(model)
@@ -333,6 +353,21 @@ class Engine:
     def unquarantine(self, model: str, row: int, rollbacks: int) -> None:
         """Clear the device, which had ``rollbacks``. The decision is durable."""
         self._fleet_wide.quarantine.unquarantine(model, row, rollbacks)
+
+    def remove_device(self, row: int) -> dict[str, DeviceStanding]:
+        """Remove a device from the fleet and from every rollout. The removal is durable.
+
+        Returns its standing in each open rollout that had reports of it.
+        """
+        found: dict[str, DeviceStanding] = {}
+        for active in self._newest_first():
+            standing = active.forget(row)
+            if standing is not DeviceStanding.NONE and active.state.status in OPEN:
+                found[active.state.id] = standing
+        self._fleet_wide.quarantine.forget(row)
+        self.ahead.set(row, ())
+        self.fleet.remove(row)
+        return found
 
     def desired_models(self, row: int) -> tuple[str, ...]:
         """The models that a rollout gives the device, sorted."""

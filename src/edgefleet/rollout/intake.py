@@ -82,7 +82,7 @@ class Intake:
         counts in the wave of its ``position``, which is read again if it is not given.
         """
         active = self._rollouts.get(outcome.rollout)
-        if active is None:
+        if active is None or self._fleet.is_removed(row):
             return False
         kind, ledger, reservations = outcome.kind, active.ledger, active.reservations
         # A device that rolls back may also report on the release to which it returns.

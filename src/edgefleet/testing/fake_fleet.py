@@ -101,6 +101,15 @@ class FakeFleet(MemoryHub):
         heapq.heappush(self._due, (self.now + first, row))
         return device
 
+    def rename(self, device: str, name: str) -> None:
+        super().rename(device, name)
+        self.devices[name] = self.devices.pop(device)
+
+    def remove(self, device: str) -> None:
+        """Remove a device. It never checks in again."""
+        super().remove(device)
+        self.devices.pop(device).dead = True
+
     def publish(
         self,
         release: str,

@@ -6,7 +6,7 @@ function of its arguments.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edgefleet.base.ids import device_hash, mix64
@@ -54,6 +54,8 @@ class _Enrolled:
     models_memory_mib: int = 0
     versions: tuple[tuple[str, str], ...] = ()
     comparisons: tuple[str, ...] = ()
+    hashed: str = ""  # the name at enrolment of a renamed device
+    is_removed: bool = False
 
 
 class MemoryHub:
@@ -116,6 +118,31 @@ class MemoryHub:
         return digest
 
     # Commands of an operator.
+
+    def label(self, device: str, labels: Mapping[str, str]) -> None:
+        """Replace the labels of a device."""
+        row = self.row(device)
+        self._enrolled[row] = replace(self._enrolled[row], labels=labels)
+        self.engine.fleet.set_labels(row, labels)
+
+    def rename(self, device: str, name: str) -> None:
+        """Give a device another name. It keeps its place in rollouts."""
+        row = self.row(device)
+        before = self._enrolled[row]
+        self._enrolled[row] = replace(before, name=name, hashed=before.hashed or before.name)
+        self.engine.fleet.rename(row, name)
+
+    def remove(self, device: str) -> None:
+        """Remove a device from the fleet and from every count."""
+        row = self.row(device)
+        before = self._enrolled[row]
+        self._enrolled[row] = replace(
+            before,
+            name=f"{before.name}/{row}",
+            hashed=before.hashed or before.name,
+            is_removed=True,
+        )
+        self.engine.remove_device(row)
 
     def plan(self, spec: RolloutSpec, *, salt: int | None = None) -> str:
         """Plan a rollout. Returns its id. Raises OperatorError if the engine refuses the plan.
@@ -250,7 +277,7 @@ class MemoryHub:
 
 
 def _add(engine: Engine, enrolled: _Enrolled) -> int:
-    return engine.fleet.add(
+    row = engine.fleet.add(
         enrolled.name,
         enrolled.profile,
         enrolled.labels,
@@ -259,4 +286,8 @@ def _add(engine: Engine, enrolled: _Enrolled) -> int:
         models_memory_mib=enrolled.models_memory_mib,
         versions=enrolled.versions,
         comparisons=enrolled.comparisons,
+        hashed=enrolled.hashed,
     )
+    if enrolled.is_removed:
+        engine.fleet.remove(row)
+    return row

@@ -7,6 +7,8 @@ from typing import Final
 from urllib.parse import urlencode
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.device import Phase
+from edgefleet.protocol.device_commands import STATES, DeviceFilter
 from edgefleet.protocol.operator import AuditEntry, DevicePage, ModelView
 from edgefleet.protocol.rollout import Evidence, RolloutView
 from edgefleet.protocol.why import WaitCode
@@ -148,21 +150,32 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
 
 
 def devices_page(hub: Reads, asked: Asked) -> Page:
-    selector = asked.query.get("selector", "").strip()
-    runs = asked.query.get("runs", "").strip()
+    names = ("selector", "runs", "phase", "state", "search")
+    given = {name: text for name in names if (text := asked.query.get(name, "").strip())}
+    only = DeviceFilter(
+        selector=given.get("selector", ""),
+        runs=given.get("runs", ""),
+        phase=given.get("phase", ""),
+        states=(given["state"],) if "state" in given else (),
+        search=given.get("search", ""),
+    )
     after = asked.query.get("after") or None
     problem: OperatorError | None = None
     try:
-        listed = hub.devices(after, limits.DEVICES_PER_PAGE, selector, runs)
+        listed = hub.devices(after, limits.DEVICES_PER_PAGE, only)
     except OperatorError as error:
-        if error.code not in {"selector_invalid", "selector_key_unknown"} and error.field != "runs":
+        wrong = {"selector_invalid", "selector_key_unknown"}
+        if error.code not in wrong and error.field not in given:
             raise
         listed, problem = DevicePage(devices=()), error
     context = {
         "listed": listed,
-        "selector": selector,
-        "runs": runs,
-        "filters": urlencode([(k, v) for k, v in (("selector", selector), ("runs", runs)) if v]),
+        "selector": only.selector,
+        "runs": only.runs,
+        "phases": tuple(Phase),
+        "states": STATES,
+        "given": given,
+        "filters": urlencode(given),
         "after": after,
         "problem": problem,
     }

@@ -16,6 +16,7 @@ from edgefleet.cli.doctor import (
     keys,
     python,
     quarantined_devices,
+    restored,
     rollouts,
     serving_packages,
     token,
@@ -39,6 +40,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Context], Finding]], ...]] = (
     ("releases", unused_releases.check),
     ("rollouts", rollouts.check),
     ("devices", quarantined_devices.check),
+    ("restored", restored.check),
 )
 _COLOURS: Final = {
     State.OK: "green",

@@ -19,6 +19,7 @@ from edgefleet.protocol.labels import Label, ModelTruth
 from edgefleet.protocol.operator import AuditEntry, TrustKey
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.rollout import Freeze
+from edgefleet.rollout.constraints.ahead import Given
 
 
 class Reader:
@@ -32,11 +33,19 @@ class Reader:
 
     def load_devices(self) -> Iterator[StoredDevice]:
         """All devices, in ascending order of rows."""
-        for row, name, at, labels, facts in self._connection.execute(
-            "SELECT row, name, enrolled_at, labels, facts FROM device ORDER BY row"
+        for row, name, at, labels, facts, own, first_name, removed_at in self._connection.execute(
+            "SELECT row, name, enrolled_at, labels, facts, own_labels, enrolled_as, removed_at"
+            " FROM device ORDER BY row"
         ):
             yield StoredDevice(
-                row, name, at, json.loads(labels), msgspec.json.decode(facts, type=Facts)
+                row,
+                name,
+                at,
+                json.loads(labels),
+                msgspec.json.decode(facts, type=Facts),
+                own_labels=json.loads(own),
+                enrolled_as=first_name,
+                is_removed=removed_at is not None,
             )
 
     def load_standings(self) -> Iterator[StoredStanding]:
@@ -103,6 +112,17 @@ class Reader:
             "SELECT value FROM fleet_word WHERE name = 'freeze'"
         ).fetchone()
         return Freeze(frozen=False) if found is None else msgspec.json.decode(found[0], type=Freeze)
+
+    def load_ahead(self) -> tuple[dict[int, Given], str]:
+        """The devices ahead of the hub, and up to which id rollouts are accepted."""
+        given = {
+            row: tuple((model, rollout) for model, rollout in json.loads(text))
+            for row, text in self._connection.execute("SELECT row, given FROM ahead")
+        }
+        found = self._connection.execute(
+            "SELECT value FROM fleet_word WHERE name = 'restored_accepted'"
+        ).fetchone()
+        return given, "" if found is None else str(found[0])
 
     def load_unquarantined(self) -> Iterator[tuple[int, str, int]]:
         """(device row, model, rollbacks) of each device that a person unquarantined."""

@@ -1,7 +1,7 @@
 """Records of the store, one type for each table."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgefleet.protocol.device import Facts, ModelReport, Outcome
 from edgefleet.protocol.labels import ModelTruth
@@ -13,8 +13,11 @@ class StoredDevice:
     row: int
     name: str
     enrolled_at: float
-    labels: Mapping[str, str]
+    labels: Mapping[str, str]  # of the operator
     facts: Facts
+    own_labels: Mapping[str, str] = field(default_factory=dict[str, str])  # of the device itself
+    enrolled_as: str | None = None  # in its credential, if that is not its name
+    is_removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

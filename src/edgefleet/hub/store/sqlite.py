@@ -22,6 +22,7 @@ from edgefleet.protocol.device import Facts, ModelReport, Outcome
 from edgefleet.protocol.labels import Label, ModelTruth
 from edgefleet.protocol.operator import TrustKey
 from edgefleet.protocol.rollout import Freeze
+from edgefleet.rollout.constraints.ahead import Given
 from edgefleet.rollout.lifecycle.step import AuditLine
 
 _PRUNED_AFTER_S = 7 * 86_400.0  # retention of an unused claim after it expired
@@ -113,12 +114,22 @@ class SqliteStore:
         return self.writer.submit(job)
 
     def save_facts(
-        self, row: int, facts: Facts, committed: Callable[[None], None]
+        self,
+        row: int,
+        facts: Facts,
+        own_labels: Mapping[str, str] | None,
+        committed: Callable[[None], None],
     ) -> "asyncio.Future[None]":
+        """``own_labels`` of the device itself: None keeps those that are stored."""
+
         def job(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "UPDATE device SET facts = ? WHERE row = ?",
-                (msgspec.json.encode(facts).decode(), row),
+                "UPDATE device SET facts = ?, own_labels = coalesce(?, own_labels) WHERE row = ?",
+                (
+                    msgspec.json.encode(facts).decode(),
+                    None if own_labels is None else json.dumps(dict(own_labels)),
+                    row,
+                ),
             )
 
         return self.writer.submit(job, committed)
@@ -146,6 +157,29 @@ class SqliteStore:
             connection.execute(
                 "INSERT OR REPLACE INTO fleet_word VALUES ('freeze', ?)",
                 (msgspec.json.encode(freeze).decode(),),
+            )
+            _audit(connection, [line], now)
+
+        return self.writer.submit(job, committed)
+
+    def save_ahead(self, given: Mapping[int, Given]) -> "asyncio.Future[None]":
+        """Store the devices ahead of the hub. Empty: it is not ahead any more."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            for row, models in given.items():
+                connection.execute("DELETE FROM ahead WHERE row = ?", (row,))
+                if models:
+                    connection.execute("INSERT INTO ahead VALUES (?, ?)", (row, json.dumps(models)))
+
+        return self.writer.submit(job)
+
+    def save_accepted_restored(
+        self, accepted: str, line: AuditLine, now: float, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM ahead")
+            connection.execute(
+                "INSERT OR REPLACE INTO fleet_word VALUES ('restored_accepted', ?)", (accepted,)
             )
             _audit(connection, [line], now)
 
@@ -228,7 +262,7 @@ class SqliteStore:
 
     def enrol(
         self,
-        claim_digest: str,
+        claim_digest: str | None,
         name: str,
         labels: Mapping[str, str],
         facts: Facts,
@@ -236,33 +270,102 @@ class SqliteStore:
         now: float,
         committed: Callable[[StoredDevice], None],
     ) -> "asyncio.Future[StoredDevice]":
-        """Exchange a claim for the next row. The claim's labels override the device's own.
+        """Exchange a claim for the next row. The labels of the claim are the operator's.
+
+        Without a claim, an operator has allowed the enrolment.
 
         Raises DeviceError ``claim_unknown``, ``claim_used``, ``claim_expired`` or
         ``device_name_taken``; after ``device_name_taken`` the claim is still valid.
         """
 
         def job(connection: sqlite3.Connection) -> StoredDevice:
-            given = claim_labels(connection, claim_digest, now)
+            given: dict[str, str] = {}
+            if claim_digest is not None:
+                given = claim_labels(connection, claim_digest, now)
             if connection.execute("SELECT 1 FROM device WHERE name = ?", (name,)).fetchone():
                 raise DeviceError(
                     "device_name_taken", f"A device {name!r} is already enrolled.", field="name"
                 )
             (row,) = connection.execute("SELECT coalesce(max(row) + 1, 0) FROM device").fetchone()
-            device = StoredDevice(row, name, now, {**labels, **given}, facts)
+            renamed = connection.execute(
+                "SELECT 1 FROM device WHERE enrolled_as = ? AND removed_at IS NULL", (name,)
+            ).fetchone()
+            enrolled_as = f"{name}/{row}" if renamed else None
+            device = StoredDevice(row, name, now, given, facts, labels, enrolled_as)
             connection.execute(
-                "INSERT INTO device VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO device"
+                " (row, name, enrolled_at, labels, facts, own_labels, enrolled_as)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     row,
                     name,
                     now,
                     json.dumps(device.labels),
                     msgspec.json.encode(facts).decode(),
+                    json.dumps(dict(labels)),
+                    enrolled_as,
                 ),
             )
-            connection.execute("UPDATE claim SET used_by = ? WHERE digest = ?", (row, claim_digest))
+            if claim_digest is not None:
+                connection.execute(
+                    "UPDATE claim SET used_by = ? WHERE digest = ?", (row, claim_digest)
+                )
             _audit(connection, [_line(f"device/{name}", "enrol", f"device/{name}")], now)
             return device
+
+        return self.writer.submit(job, committed)
+
+    def label_device(
+        self,
+        row: int,
+        change: Callable[[dict[str, str]], dict[str, str]],
+        line: AuditLine,
+        now: float,
+        committed: Callable[[dict[str, str]], None],
+    ) -> "asyncio.Future[dict[str, str]]":
+        """Replace the labels of the operator by ``change`` of them. It may raise OperatorError."""
+
+        def job(connection: sqlite3.Connection) -> dict[str, str]:
+            (before,) = connection.execute(
+                "SELECT labels FROM device WHERE row = ?", (row,)
+            ).fetchone()
+            labels = change(json.loads(before))
+            connection.execute(
+                "UPDATE device SET labels = ? WHERE row = ?", (json.dumps(labels), row)
+            )
+            _audit(connection, [line], now)
+            return labels
+
+        return self.writer.submit(job, committed)
+
+    def rename_device(
+        self, row: int, name: str, line: AuditLine, now: float, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        """Raises OperatorError ``name_taken``."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            if connection.execute("SELECT 1 FROM device WHERE name = ?", (name,)).fetchone():
+                raise OperatorError("name_taken", f"There is a device {name}.", field="name")
+            connection.execute(
+                "UPDATE device SET enrolled_as = coalesce(enrolled_as, name), name = ?"
+                " WHERE row = ?",
+                (name, row),
+            )
+            _audit(connection, [line], now)
+
+        return self.writer.submit(job, committed)
+
+    def remove_device(
+        self, row: int, line: AuditLine, now: float, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE device SET removed_at = ?, enrolled_as = coalesce(enrolled_as, name),"
+                " name = name || '/' || row WHERE row = ? AND removed_at IS NULL",
+                (now, row),
+            )
+            connection.execute("DELETE FROM truth WHERE device = ?", (row,))
+            _audit(connection, [line], now)
 
         return self.writer.submit(job, committed)
 

@@ -17,6 +17,7 @@ from edgefleet.protocol.why import WAITS, WaitCode
 from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.admission import downloads
 from edgefleet.rollout.constraints import exposure
+from edgefleet.rollout.constraints.ahead import Ahead
 from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.label_budget import LabelsByRow
@@ -75,6 +76,9 @@ class Admission:
 
         Changes nothing. An agent with one model gets only the first of its offers.
         """
+        ahead = self._fleet_wide.ahead
+        if ahead.is_active and ahead.blocks("", model, row):
+            return Blocked(ahead.code, ahead.text("", row, self._fleet.name(row)))
         step = self._desired.next_step(row, model)
         if not isinstance(step, ActiveRollout):
             return step
@@ -246,6 +250,11 @@ class Admission:
             if asked and one.blocks(rollout, model, row):
                 return Blocked(one.code, one.text(rollout, row, self._fleet.name(row)))
         return None
+
+    @property
+    def ahead(self) -> Ahead:
+        """The devices to which nothing is offered, because they are ahead of the hub."""
+        return self._fleet_wide.ahead
 
     @property
     def limits_bytes(self) -> bool:

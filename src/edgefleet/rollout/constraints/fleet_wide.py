@@ -7,6 +7,7 @@ import numpy as np
 
 from edgefleet.protocol.rollout import Freeze, RolloutSpec
 from edgefleet.protocol.why import WAITS
+from edgefleet.rollout.constraints.ahead import Ahead
 from edgefleet.rollout.constraints.blocked import DeviceConstraint
 from edgefleet.rollout.constraints.label_budget import Budgets, LabelsByRow
 from edgefleet.rollout.constraints.memory import Memory
@@ -24,6 +25,7 @@ class FleetConstraints:
     fleet: Fleet
     freeze: Freeze = field(default_factory=lambda: Freeze(frozen=False))
     quarantine: Quarantine = field(default_factory=Quarantine)
+    ahead: Ahead = field(default_factory=Ahead)
     budgets: Budgets = field(default_factory=Budgets)
     bytes: ByteBudget = field(default_factory=ByteBudget)
     other_trial: OtherTrial = field(init=False)
@@ -33,7 +35,7 @@ class FleetConstraints:
     def __post_init__(self) -> None:
         self.other_trial = OtherTrial(self.fleet.models)
         self.memory = Memory(self.fleet)
-        self.per_device = (self.quarantine, self.memory, self.other_trial)
+        self.per_device = (self.ahead, self.quarantine, self.memory, self.other_trial)
 
     def without_download(self, rollout: str, model: str) -> Rows:
         """The devices that may not download now, ascending."""

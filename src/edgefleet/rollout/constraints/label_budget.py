@@ -93,13 +93,13 @@ class Budgets:
         """Number of devices that ``specs`` allow in trial in the whole fleet. None if unlimited."""
         if not specs:
             return None
-        count = fleet.label_set_count
+        version = fleet.facts_version
         found = self._places.get(specs)
-        if found is None or found[0] != count:
-            sets = [fleet.label_set(number) for number in range(count)]
+        if found is None or found[0] != version:
+            sets = fleet.labels_in_use()
             bounds = [_places(spec, sets) for spec in specs]
             known = [bound for bound in bounds if bound is not None]
-            found = self._places[specs] = (count, min(known, default=None))
+            found = self._places[specs] = (version, min(known, default=None))
         return found[1]
 
     def begin(self, rollout: str, row: int, labels: Mapping[str, str]) -> None:

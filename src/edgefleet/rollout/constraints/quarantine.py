@@ -26,6 +26,10 @@ class Quarantine:
     The counts are functions of the reports and of the rollouts, whatever their order.
     """
 
+    advice: ClassVar = (
+        "Quarantined: two different releases failed on each of these devices."
+        " Inspect each, then run `edgefleet device unquarantine NAME`."
+    )
     code: ClassVar = WaitCode.QUARANTINED
     blocks_downloads: ClassVar = True
 
@@ -54,6 +58,12 @@ class Quarantine:
         if len(failures[row]) >= TOO_MANY:
             self.is_active = True
             self._rows.pop(model, None)
+
+    def forget(self, row: int) -> None:
+        """Drop the failures of a device that was removed from the fleet."""
+        for failures in self._failures.values():
+            failures.pop(row, None)
+        self._rows.clear()
 
     def count(self, model: str, row: int) -> int:
         """Number of different releases that failed on the device and were not taken back."""
@@ -103,10 +113,7 @@ class Quarantine:
     def text(self, rollout: str, row: int | None, name: str | None) -> str:  # noqa: ARG002
         """See ``DeviceConstraint``. The sentence has the command to run."""
         if name is None:
-            return (
-                "Quarantined: two different releases failed on each of these devices."
-                " Inspect each, then run `edgefleet device unquarantine NAME`."
-            )
+            return self.advice
         return (
             "Quarantined: two different releases failed on this device."
             f" Inspect the device, then run `edgefleet device unquarantine {name}`."

@@ -162,6 +162,13 @@ class Reservations:
             self.starts.remove(since)
             self.end_trial(row)
 
+    def forget(self, row: int) -> None:
+        """Free all places of a device that was removed from the fleet."""
+        if self._reserved.pop(row, None) is not None:
+            self._changed((row,), -1)
+        self._offered.discard(row)
+        self.end_trial(row)
+
     def began(self, row: int, at: float | None, *, is_progress: bool = False) -> None:
         """End the reservation, because the start of the device is recorded.
 

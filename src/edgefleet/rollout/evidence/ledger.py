@@ -152,6 +152,22 @@ class Ledger:
                 self.reasons.add(row, outcome)
         return new
 
+    def forget(self, row: int) -> DeviceStanding:
+        """Drop all reports of a device. Returns its standing before."""
+        before = self.standing(row)
+        if row >= len(self._bits_at) or not (self._bits_at[row] or self._started_at[row]):
+            return before
+        if self._bits_at[row] & _EXPOSED_BITS:
+            self._unexpose(row)
+        self.counts[before] -= 1
+        self.counts[_NONE] += 1
+        self._bits_at[row] = self._standing_at[row] = self._started_at[row] = 0
+        self._withdrawn.pop(row, None)
+        self.reasons.forget(row)
+        self._healthy_since = (0, 0)
+        self.version += 1
+        return before
+
     def standing(self, row: int) -> DeviceStanding:
         try:
             return _ALL[self._standing_at[row]]

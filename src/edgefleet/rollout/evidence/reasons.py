@@ -47,6 +47,22 @@ class Reasons:
         if detail and self._examples.get(code, (row, ""))[0] >= row:
             self._examples[code] = row, detail
 
+    def forget(self, row: int) -> None:
+        """Drop the reasons of a device."""
+        for kind in WITH_REASON:
+            known = self._of.pop((row, kind), None)
+            if known is None:
+                continue
+            self._counts[known.code] -= 1
+            if not self._counts[known.code]:
+                del self._counts[known.code]
+            if self._examples.get(known.code, (-1, ""))[0] == row:
+                self._examples.pop(known.code)
+                for (other, _), reason in sorted(self._of.items(), key=lambda one: one[0][0]):
+                    if reason.code == known.code and reason.detail:
+                        self._examples[known.code] = other, reason.detail
+                        break
+
     def counts(self, leaves_out: Callable[[int], bool] | None = None) -> dict[str, int]:
         """Reason of failure or refusal -> number of devices, most frequent first.
 

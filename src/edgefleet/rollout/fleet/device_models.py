@@ -237,6 +237,11 @@ class DeviceModels:
             )
         return answers.codes()[gather(self._activity, rows)]
 
+    def in_phase(self, count: int, phase: Phase) -> Mask:
+        """For each of the first ``count`` rows: True if its model that is furthest is in it."""
+        each = (furthest(activity) is phase for activity in self._activities.values)
+        return np.fromiter(each, np.bool_, len(self._activities))[self._activity[:count]]
+
     def all_releases(self, rows: Rows, model: str) -> npt.NDArray[np.uint32]:
         """The number of the release of the model, for each of the ascending ``rows``."""
         by_set = np.fromiter(

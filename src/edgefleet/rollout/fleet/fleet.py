@@ -1,8 +1,9 @@
 """The fleet in columns: one row per device, 42 bytes plus the name, for any number of models.
 
-Rows are added and never removed, so the row number of a device never changes and its token can
-contain it. Labels are interned as whole sets, so a selector is evaluated once per distinct set. So
-are the releases on a device and the phases of its models; see ``release_sets``.
+Rows are added and never freed, so the row number of a device never changes and its token can
+contain it. The row of a removed device has a label set that no selector matches. Labels are
+interned as whole sets, so a selector is evaluated once per distinct set. So are the releases on a
+device and the phases of its models; see ``release_sets``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ from edgefleet.rollout.fleet.serving_health import ServingReports
 from edgefleet.rollout.limits import SEQ_MAX
 
 NOT_REPORTED: Final = 0  # the protocol version of an agent that has not reported one
+_REMOVED: Final[Mapping[str, str]] = MappingProxyType({})  # the labels of removed devices
 NO_PROTOCOL: Final = 255  # the protocol version of an agent, if it does not fit into the column
 
 
@@ -66,6 +68,8 @@ class Fleet:
         self._label_sets: list[Mapping[str, str]] = []
         self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
         self._label_keys: set[str] = set()
+        self._removed_id: int | None = None  # the number of the label set of removed devices
+        self.removed_count = 0
         self.models = DeviceModels()
         self.serving = ServingReports()
         self._sets, self._known_lists = self.models.sets, self.models.known_lists
@@ -79,7 +83,13 @@ class Fleet:
         self._grow(1024)
 
     def __len__(self) -> int:
+        """The number of rows, those of removed devices included."""
         return len(self._names)
+
+    @property
+    def device_count(self) -> int:
+        """The number of devices."""
+        return len(self._names) - self.removed_count
 
     # One device.
 
@@ -94,8 +104,12 @@ class Fleet:
         models_memory_mib: int = 0,
         versions: Iterable[tuple[str, str]] = (),
         comparisons: Iterable[str] = (),
+        hashed: str = "",
     ) -> int:
-        """Enrol a device and return its row. The name must be new."""
+        """Enrol a device and return its row. The name must be new.
+
+        Its position in rollouts comes from ``hashed``, or from its name without it.
+        """
         if name in self._rows:
             msg = f"device {name} is already in the fleet"
             raise ValueError(msg)
@@ -104,7 +118,7 @@ class Fleet:
             self._grow(2 * row)
         self._names.append(name)
         self._rows[name] = row
-        self._hash_at[row] = device_hash(name)
+        self._hash_at[row] = device_hash(hashed or name)
         kit = Kit(
             profile,
             frozenset(runtimes),
@@ -118,6 +132,37 @@ class Fleet:
         self.facts_version += 1
         return row
 
+    def rename(self, row: int, name: str) -> None:
+        """Give the device another name, which must be new. It keeps its position in rollouts."""
+        del self._rows[self._names[row]]
+        self._names[row] = name
+        self._rows[name] = row
+
+    def set_labels(self, row: int, labels: Mapping[str, str]) -> None:
+        """Replace the labels of the device."""
+        number = self._label_id(labels)
+        if self._labels_at[row] not in (number, self._removed_id):
+            self._labels_at[row] = number
+            self.facts_version += 1
+
+    def remove(self, row: int) -> None:
+        """Take the device out of every count and selection. Its name is free again."""
+        del self._rows[self._names[row]]
+        self._names[row] = f"{self._names[row]}/{row}"  # no valid name, so it is never taken
+        if self._removed_id is None:
+            self._removed_id = len(self._label_sets)
+            self._label_sets.append(_REMOVED)
+        self._labels_at[row] = self._removed_id
+        self._last_seen_at[row] = 0.0
+        self.models.write(row, 0, 0)
+        self._changed_at[row] = 0
+        self.removed_count += 1
+        self.facts_version += 1
+
+    def is_removed(self, row: int) -> bool:
+        """True after ``remove``."""
+        return self._labels_at[row] == self._removed_id
+
     def set_facts(
         self,
         row: int,
@@ -130,7 +175,9 @@ class Fleet:
         versions: Iterable[tuple[str, str]] = (),
         comparisons: Iterable[str] = (),
     ) -> None:
-        """Replace the facts of a device."""
+        """Replace the facts of a device. Those of a removed device stay."""
+        if self.is_removed(row):
+            return
         kit_id = self._kit_id(
             Kit(
                 profile,
@@ -332,6 +379,12 @@ class Fleet:
         seen = self._last_seen_at[row]
         return seen > 0 and now - seen <= self.offline_after_s
 
+    def all_online(self, now: float) -> Mask:
+        """``online`` for each row."""
+        seen = self._last_seen[: len(self)]
+        online: Mask = (seen > 0) & (now - seen <= self.offline_after_s)
+        return online
+
     def set_of(self, row: int) -> ReleaseSet:
         """The release set of the device."""
         return self._sets[self._set_at[row]]
@@ -412,6 +465,15 @@ class Fleet:
         """The label set with this number."""
         return self._label_sets[number]
 
+    def matches(self, selector: Selector, number: int) -> bool:
+        """True if the selector matches the label set with this number. No removed device does."""
+        return number != self._removed_id and selector.matches(self._label_sets[number])
+
+    def labels_in_use(self) -> list[Mapping[str, str]]:
+        """The label sets that devices have now."""
+        used = np.flatnonzero(np.bincount(self.label_ids)).tolist() if len(self) else []
+        return [self._label_sets[number] for number in used if number != self._removed_id]
+
     def kit(self, number: int) -> Kit:
         """The kit with this number."""
         return self._kits[number]
@@ -431,7 +493,8 @@ class Fleet:
 
     def selected(self, selector: Selector) -> Mask:
         """One truth value per row: whether the selector matches the device."""
-        by_set = np.fromiter((selector.matches(labels) for labels in self._label_sets), np.bool_)
+        numbers = range(len(self._label_sets))
+        by_set = np.fromiter((self.matches(selector, number) for number in numbers), np.bool_)
         return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
 
     def running(self, runs: Runs) -> Mask:
@@ -443,10 +506,12 @@ class Fleet:
 
     def figures(self, now: float) -> FleetFigures:
         """Counts over the whole fleet. Online: a check-in within the last ``offline_after_s``."""
-        seen = self._last_seen[: len(self)]
-        online = (seen > 0) & (now - seen <= self.offline_after_s)
+        online = self.all_online(now)
         by_profile = dict.fromkeys((kit.profile for kit in self._kits), 0)
-        for number, count in enumerate(np.bincount(self.kit_ids).tolist()):
+        kits = self.kit_ids
+        if self._removed_id is not None:
+            kits = kits[self.label_ids != self._removed_id]
+        for number, count in enumerate(np.bincount(kits).tolist()):
             by_profile[self._kits[number].profile] += count
         by_release, by_phase, unknown_sets = self.models.count(online)
         on_release: dict[str, dict[str, int]] = {}
@@ -454,7 +519,7 @@ class Fleet:
             if (named := self.models.release_named(number)) is not None:
                 on_release.setdefault(named[0], {})[named[1]] = count
         return FleetFigures(
-            total=len(online),
+            total=self.device_count,
             online=int(np.count_nonzero(online)),
             by_profile=by_profile,
             by_phase={phase.value: count for phase, count in by_phase.items()},

@@ -310,7 +310,7 @@ class Scope:
     def _answers(self, selector: Selector) -> Answers:
         fleet = self._fleet
         return Answers(
-            lambda number: selector.matches(fleet.label_set(number)),
+            lambda number: fleet.matches(selector, number),
             lambda: fleet.label_set_count,
         )
 

@@ -20,6 +20,9 @@ from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.plan import second_chance
 from edgefleet.rollout.why.rollout import plan_another
 
+_WITHOUT_ROLLOUT: Final = frozenset({WaitCode.UNKNOWN_SET, WaitCode.AHEAD})
+"""Nothing is offered to the device for these reasons, whatever its rollouts are."""
+
 Decisions = Callable[[str], Offer | Blocked]
 Refusals = Callable[[ActiveRollout], Blocked | None]
 
@@ -89,7 +92,7 @@ def _explain_model(
     refusal: Refusals,
 ) -> list[Wait]:
     """The reasons for one model, the one that summarises them last. ``rollouts`` are of it."""
-    if isinstance(decision, Blocked) and decision.code is WaitCode.UNKNOWN_SET:
+    if isinstance(decision, Blocked) and decision.code in _WITHOUT_ROLLOUT:
         return [Wait(code=decision.code, text=decision.text)]
     waits: list[Wait] = []
     concerning = next((active for active in rollouts if _concerns(active, row)), None)

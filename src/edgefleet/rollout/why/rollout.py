@@ -22,6 +22,7 @@ from edgefleet.rollout.lifecycle.state import WITHDRAWN, RolloutState
 from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES, OUTAGES_SHOWN
 from edgefleet.rollout.plan import second_chance
 from edgefleet.rollout.why.baseline import baseline_waits
+from edgefleet.rollout.why.left_out import NOBODY, LeftOut
 
 _WITH_BASELINE: Final = frozenset({Status.PLANNED, Status.RUNNING, Status.PAUSED})
 """The statuses in which the limits of the plan still decide."""
@@ -37,6 +38,7 @@ class Observation:
     judgement: Judgement | None = None
     patience_from: float = 0.0  # when the patience for stragglers began
     blocked: tuple[Wait, ...] = ()  # the reasons why devices may not start now
+    left_out: LeftOut = NOBODY  # of a completed rollout
 
 
 def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> WaitReport:
@@ -63,12 +65,16 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
         case Status.REVERTING:
             waits = _revert_waits(state, fleet, sight.owing)
         case Status.COMPLETED if state.is_watched:
-            waits = _watched_waits(state)
+            waits = [*_watched_waits(state, sight.left_out.text), *sight.blocked]
         case Status.COMPLETED | Status.REVERTED | Status.REFUSED:
             waits = [
-                Wait(code=WaitCode.DONE, text=f"{state.status.capitalize()}: {state.text}",
-                     since=state.ended_at)
-            ]  # fmt: skip
+                Wait(
+                    code=WaitCode.DONE,
+                    text=_ended(state.status.capitalize(), sight.left_out.text, state.text),
+                    since=state.ended_at,
+                ),
+                *sight.blocked,
+            ]
             if active.holds_late:
                 waits.insert(0, _late_failures(active))
             if state.status is Status.REVERTED:
@@ -106,7 +112,11 @@ def plan_another(model: str, release: str = "RELEASE") -> str:
     return f"`edgefleet rollout plan --model {model} --release {release}`."
 
 
-def _watched_waits(state: RolloutState) -> list[Wait]:
+def _ended(how: str, left_out: str, text: str) -> str:
+    return f"{how}{left_out}. {text}" if left_out else f"{how}: {text}"
+
+
+def _watched_waits(state: RolloutState, left_out: str) -> list[Wait]:
     """The alert of a completed rollout, then its bake, if that is open."""
     bake, waits = state.bake, []
     if bake is None:
@@ -125,7 +135,11 @@ def _watched_waits(state: RolloutState) -> list[Wait]:
     if not bake.is_open:
         return [
             *waits,
-            Wait(code=WaitCode.DONE, text=f"Completed: {state.text}", since=state.ended_at),
+            Wait(
+                code=WaitCode.DONE,
+                text=_ended("Completed", left_out, state.text),
+                since=state.ended_at,
+            ),
         ]
     held = ""
     if bake.holdback:
@@ -133,8 +147,8 @@ def _watched_waits(state: RolloutState) -> list[Wait]:
     waits.append(
         Wait(
             code=WaitCode.BAKE,
-            text=f"Completed: {state.text} In the bake the release is still judged, and rolled "
-            f"back by itself if it fails.{held}",
+            text=f"{_ended('Completed', left_out, state.text)} In the bake the release is "
+            f"still judged, and rolled back by itself if it fails.{held}",
             since=state.ended_at,
             until=None if bake.alert is not None else bake.until,
             devices=bake.holdback or None,

@@ -22,6 +22,7 @@ from edgefleet.rollout.limits import CENSUS_KEPT_FROM, CENSUS_KEPT_S
 from edgefleet.rollout.one_site import name_site
 from edgefleet.rollout.why import rollout as why
 from edgefleet.rollout.why.blocked import blocked_waits
+from edgefleet.rollout.why.left_out import NOBODY, find_left_out
 from edgefleet.rollout.why.view import show
 
 
@@ -132,7 +133,15 @@ class RolloutStatus:
                 sight = why.Observation(now, blocked=self._blocked(active, Census().offered, now))
                 evidence = closed_evidence(active, self._fleet, now)
             case Status.COMPLETED | Status.REFUSED:
-                sight, evidence = why.Observation(now), closed_evidence(active, self._fleet, now)
+                left_out = NOBODY
+                if self._desired.newest(active.model) is active:
+                    left_out = find_left_out(active, self._fleet, self._fleet_wide)
+                sight = why.Observation(
+                    now,
+                    left_out=left_out,
+                    blocked=tuple(left_out.waits(self._fleet, self._fleet_wide.quarantine.advice)),
+                )
+                evidence = closed_evidence(active, self._fleet, now)
         report = why.explain_rollout(active, self._fleet, sight)
         return evidence, sight.judgement, report
 

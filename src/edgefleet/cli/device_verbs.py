@@ -1,0 +1,107 @@
+"""``edgefleet device label``, ``rename`` and ``remove``: changes of single devices."""
+
+import click
+
+from edgefleet.cli.command import verb
+from edgefleet.cli.connect import reach
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.person_options import person_options
+from edgefleet.cli.values import LABEL
+from edgefleet.protocol.device_commands import LabelDevice, RemoveDevice, RenameDevice
+from edgefleet.protocol.operator import DeviceView
+
+
+@verb(
+    "label",
+    examples=(
+        "edgefleet device label cam-0419 site=lyon tier=gold",
+        "edgefleet device label cam-0419 site- --note 'moved' --json",
+    ),
+)
+@click.argument("device", metavar="DEVICE")
+@click.argument("changes", metavar="KEY=VALUE|KEY-...", nargs=-1, required=True)
+@person_options
+@pass_invocation
+def label(
+    invocation: Invocation, device: str, changes: tuple[str, ...], person: str, note: str
+) -> None:
+    """Set labels on a device, and remove labels that were set: KEY-.
+
+    A label that is set here overrides the label that the device reports by itself (`edgefleet agent
+    run --label`). Once it is removed, the label of the device counts again.
+
+    A rollout that runs takes the change into account at once. A device that has started the release
+    stays in the rollout. A device that has not started it leaves the rollout if the selector
+    matches it no more, and joins the open wave if the selector matches it now and its position is
+    in the cut.
+    """
+    unset = tuple(change[:-1] for change in changes if change.endswith("-") and "=" not in change)
+    given = [LABEL.convert(one, None, None) for one in changes if one[:-1] not in unset]
+    request = LabelDevice(set=dict(given), unset=unset, person=person, note=note)
+    with reach(invocation) as hub:
+        view = hub.label_device(device, request)
+    invocation.screen.answer(view, [f"{view.name} has the labels {label_text(view)}."])
+
+
+def label_text(view: DeviceView) -> str:
+    """The labels that count, each with its owner."""
+    found: list[str] = []
+    for key, value in sorted(view.labels.items()):
+        own = view.own_labels.get(key)
+        if key not in view.set_labels:
+            owner = "device"
+        elif own is not None and own != value:
+            owner = f"operator; the device reports {own}"
+        else:
+            owner = "operator"
+        found.append(f"{key}={value} ({owner})")
+    return ", ".join(found) or "none"
+
+
+@verb(
+    "rename",
+    examples=(
+        "edgefleet device rename cam-0419 door-north",
+        "edgefleet device rename cam-0419 door-north --note 'moved' --json",
+    ),
+)
+@click.argument("device", metavar="DEVICE")
+@click.argument("name", metavar="NAME")
+@person_options
+@pass_invocation
+def rename(invocation: Invocation, device: str, name: str, person: str, note: str) -> None:
+    """Give a device another name.
+
+    The device keeps its credential, its reports and its place in the waves of rollouts. The audit
+    log has both names.
+    """
+    with reach(invocation) as hub:
+        view = hub.rename_device(device, RenameDevice(name=name, person=person, note=note))
+    invocation.screen.answer(view, [f"{device} is named {view.name} now."])
+
+
+@verb(
+    "remove",
+    examples=(
+        "edgefleet device remove cam-0419",
+        "edgefleet device remove cam-0419 --note 'stolen' --json",
+    ),
+)
+@click.argument("device", metavar="DEVICE")
+@person_options
+@pass_invocation
+def remove(invocation: Invocation, device: str, person: str, note: str) -> None:
+    """Remove a device from the fleet.
+
+    The device leaves every count and every wave, and its reports leave the evidence of the gates.
+    Its credential is valid no more. The device goes on to serve its release. Its name is free: a
+    device with a new claim may use it.
+    """
+    with reach(invocation) as hub:
+        removed = hub.remove_device(device, RemoveDevice(person=person, note=note))
+    lines = [f"{removed.name} is removed. Its credential is valid no more."]
+    lines += [
+        f"Rollout {rollout} counts it no more; its last report there was: {report}."
+        for rollout, report in removed.reports.items()
+    ]
+    invocation.screen.answer(removed, lines)

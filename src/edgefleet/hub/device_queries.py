@@ -1,0 +1,112 @@
+"""Selections of devices for a list: by labels, release, phase, state, or a part of the name."""
+
+import numpy as np
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.protocol.device import Phase
+from edgefleet.protocol.device_commands import SEARCH_CHARS, STATES, DeviceFilter
+from edgefleet.rollout.engine import Engine
+from edgefleet.rollout.evidence.ledger import DeviceStanding
+from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.runs import parse_runs
+from edgefleet.rollout.fleet.selector import parse
+from edgefleet.rollout.lifecycle.state import OPEN
+
+
+class DeviceQueries:
+    """Reads the engine and changes nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def rows(self, only: DeviceFilter, now: float) -> Rows:
+        """The devices that ``only`` selects, ascending.
+
+        Raises OperatorError ``selector_invalid``, ``name_invalid`` or ``bad_request``.
+        """
+        fleet = self._engine.fleet
+        mask = fleet.selected(parse(only.selector))
+        if only.runs:
+            mask &= fleet.running(parse_runs(only.runs))
+        if only.phase:
+            mask &= fleet.models.in_phase(len(fleet), _phase(only.phase))
+        for state in only.states:
+            mask &= self._in_state(state, now)
+        rows = np.flatnonzero(mask)
+        if only.search:
+            rows = self._found(rows, only.search)
+        return rows
+
+    def quarantined_count(self) -> int:
+        """The number of devices that are quarantined for a model, or for several."""
+        return int(np.count_nonzero(self._quarantined()))
+
+    def _in_state(self, state: str, now: float) -> Mask:
+        fleet = self._engine.fleet
+        match state:
+            case "online" | "offline":
+                online = fleet.all_online(now)
+                return online if state == "online" else ~online
+            case "quarantined":
+                return self._quarantined()
+            case "ahead":
+                found: Mask = np.zeros(len(fleet), np.bool_)
+                found[[row for row, _ in self._engine.ahead.devices()]] = True
+                return found
+            case "failed":
+                return self._failed()
+            case _:
+                raise OperatorError(
+                    "bad_request",
+                    f"{state!r} is not a state. The states are {', '.join(STATES)}.",
+                    field="state",
+                )
+
+    def _quarantined(self) -> Mask:
+        found: Mask = np.zeros(len(self._engine.fleet), np.bool_)
+        for model in self._engine.quarantine_models():
+            found[self._engine.quarantined_rows(model)] = True
+        return found
+
+    def _failed(self) -> Mask:
+        """Devices that failed or refused a release of an open rollout, or of the newest one."""
+        found: Mask = np.zeros(len(self._engine.fleet), np.bool_)
+        newest: set[str] = set()
+        for state in self._engine.states():
+            is_newest = state.started_at is not None and state.spec.model not in newest
+            if is_newest:
+                newest.add(state.spec.model)
+            if is_newest or state.status in OPEN:
+                ledger = self._engine.rollout(state.id).ledger
+                found[ledger.rows(DeviceStanding.FAILED, DeviceStanding.REFUSED)] = True
+        return found
+
+    def _found(self, rows: Rows, text: str) -> Rows:
+        if len(text) > SEARCH_CHARS:
+            raise OperatorError(
+                "bad_request", f"The text is longer than {SEARCH_CHARS} characters.", field="search"
+            )
+        fleet, part = self._engine.fleet, text.lower()
+        numbers = np.flatnonzero(np.bincount(fleet.label_ids[rows])).tolist() if len(rows) else []
+        labelled = {
+            number
+            for number in numbers
+            if any(part in value.lower() for value in fleet.label_set(number).values())
+        }
+        found = (
+            row
+            for row in rows.tolist()
+            if part in fleet.name(row).lower() or fleet.label_id(row) in labelled
+        )
+        return np.fromiter(found, np.int64)
+
+
+def _phase(text: str) -> Phase:
+    try:
+        return Phase(text)
+    except ValueError as error:
+        raise OperatorError(
+            "bad_request",
+            f"{text!r} is not a phase. The phases are {', '.join(Phase)}.",
+            field="phase",
+        ) from error
