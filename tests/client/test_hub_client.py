@@ -127,6 +127,12 @@ CALLS = (
         "/api/v1/devices/lyon-0001",
         READS.device_views[0],
     ),
+    Call(
+        "device_history",
+        lambda hub: hub.device_history("x"),
+        "/api/v1/devices/x/history",
+        READS.device_history("lyon-0000"),
+    ),
     Call("device_why", lambda hub: hub.why_device("x"), "/api/v1/devices/x/why", WHY),
     Call(
         "plan_fleet",

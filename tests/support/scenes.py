@@ -3,6 +3,7 @@
 import msgspec
 
 from edgefleet.protocol.operator import (
+    DeviceAttempt,
     DeviceModel,
     DeviceView,
     HistoryPoint,
@@ -286,3 +287,17 @@ def release_view(release: str, now: float) -> ReleaseView:
         published_at=now - 8000,
         devices=86,
     )
+
+
+ATTEMPTS = (
+    DeviceAttempt(
+        rollout="ro-reverted", model="digits", release="3", attempt=2, kind="trial_failed",
+        reason="confidence_drop", cause="confidence dropped",
+        detail="Mean confidence fell from 0.941 to 0.712 over 50 scores (limit 0.841).",
+        began_at=NOW - 75, at=NOW - 40, duration_s=33.0,
+    ),
+    DeviceAttempt(
+        rollout="ro-completed", model="digits", release="2", attempt=1, kind="confirmed",
+        began_at=NOW - 9060, at=NOW - 9000, duration_s=60.0,
+    ),
+)  # fmt: skip

@@ -21,11 +21,12 @@ from edgefleet.protocol.operator import (
     ReleaseView,
     Rollouts,
 )
+from edgefleet.protocol.reasons import reason_text
 from edgefleet.protocol.rollout import RolloutView, Status, Verb
 from edgefleet.protocol.why import WAITS, Wait, WaitCode
 from edgefleet.protocol.wire import Problem, Wire, decode
 from edgefleet.web.pages import PAGES, Asked
-from edgefleet.web.words import latency, reason_words, share, size, span, tone
+from edgefleet.web.words import latency, share, size, span, tone
 from support.fake_reads import FakeReads
 from support.scenes import rollout_in, two_models, two_reasons
 from support.signed_in import SignedIn, signed_in
@@ -475,8 +476,8 @@ def test_a_quarantined_device_waits_for_a_person() -> None:
         (span(90), "1 min 30 s"),
         (span(5400), "1 h 30 min"),
         (span(0.5), "0.5 s"),
-        (reason_words("confidence_drop"), "confidence dropped"),
-        (reason_words("a_new_code"), "a new code"),
+        (reason_text("confidence_drop"), "confidence dropped"),
+        (reason_text("a_new_code"), "a new code"),
     ],
 )
 def test_figures_in_words(said: str, words: str) -> None:

@@ -1,5 +1,6 @@
-"""Texts that must fit into a limit."""
+"""Texts that must fit into a limit, and times as text."""
 
+from datetime import UTC, datetime
 from typing import Final
 
 _MIDDLE: Final = " ... "
@@ -15,3 +16,8 @@ def shortened(text: str, chars: int) -> str:
         return text
     head = (chars - len(_MIDDLE)) // 3
     return f"{text[:head]}{_MIDDLE}{text[len(text) - (chars - len(_MIDDLE) - head) :]}"
+
+
+def utc_text(at: float) -> str:
+    """A time with its date and zone: ``2026-09-22 14:00:03 UTC``."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

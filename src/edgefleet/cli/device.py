@@ -8,6 +8,7 @@ import click
 
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import access, reach
+from edgefleet.cli.device_history import history_lines
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
@@ -139,6 +140,23 @@ def why(invocation: Invocation, device: str) -> None:
     with reach(invocation) as hub:
         report = hub.why_device(device)
     invocation.screen.answer(report, wait_lines(report))
+
+
+@verb(
+    "history",
+    examples=("edgefleet device history cam-0419", "edgefleet device history cam-0419 --json"),
+)
+@click.argument("device", metavar="DEVICE")
+@pass_invocation
+def history(invocation: Invocation, device: str) -> None:
+    """Show what a device did with each release that it was offered, newest first.
+
+    Each row is one attempt: how it ended and when, how long its trial took, and the cause with the
+    measured value and the limit. An attempt that failed has its cause in the words of the device.
+    """
+    with reach(invocation) as hub:
+        found = hub.device_history(device)
+    invocation.screen.answer(found, history_lines(found))
 
 
 @verb(

@@ -71,6 +71,7 @@ def _device() -> Noun:
         "list": Leaf(f"{command}list_", "List devices."),
         "show": Leaf(f"{command}show", "Show one device."),
         "why": Leaf(f"{command}why", "Explain why a device runs its release."),
+        "history": Leaf(f"{command}history", "Show what a device did with each release."),
         "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),
         "quarantined": Leaf(f"{command}quarantined", "List quarantined devices."),
         "unquarantine": Leaf(f"{command}unquarantine", "Unquarantine a device."),

@@ -123,6 +123,10 @@ class HubClient:
     def why_device(self, name: str) -> WaitReport:
         return self._ask("device_why", WaitReport, parameters={"device": name})
 
+    def device_history(self, name: str) -> operator.DeviceHistory:
+        """The last attempts of a device at releases, newest first."""
+        return self._ask("device_history", operator.DeviceHistory, parameters={"device": name})
+
     def quarantined(self) -> operator.QuarantinedDevices:
         return self._ask("quarantined", operator.QuarantinedDevices)
 

@@ -182,6 +182,10 @@ async def _device_why(hub: Hub, request: Request) -> Answer:
     return hub.why_device(request.path_params["device"])
 
 
+async def _device_history(hub: Hub, request: Request) -> Answer:
+    return hub.device_history(request.path_params["device"])
+
+
 async def _plan(hub: Hub, request: Request) -> Answer:
     return await hub.plan(await read_json(request, RolloutSpec), ACTOR)
 
@@ -267,6 +271,7 @@ SERVED: Final[Mapping[str, Serve]] = {
     "devices": _devices,
     "device": _device,
     "device_why": _device_why,
+    "device_history": _device_history,
     "plan": _plan,
     "plan_fleet": _plan_fleet,
     "rollouts": _rollouts,

@@ -15,8 +15,9 @@ from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
 from edgefleet.hub.datadir import DataDir
+from edgefleet.hub.device_history import device_history
 from edgefleet.hub.devices import Devices
-from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN
+from edgefleet.hub.limits import DEVICE_REPORTS, QUARANTINED_SHOWN, ROLLOUTS_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import RegisteredRelease, Registry
@@ -37,6 +38,7 @@ from edgefleet.protocol.operator import (
     AuditPage,
     ClaimRequest,
     Claims,
+    DeviceHistory,
     DeviceModel,
     DevicePage,
     DeviceView,
@@ -251,6 +253,12 @@ class Hub:
     def why_device(self, name: str) -> WaitReport:
         """Why a device runs what it runs. Raises OperatorError ``not_found``."""
         return self._engine.why_device(self._row(name), self.clock.now())
+
+    def device_history(self, name: str) -> DeviceHistory:
+        """The last attempts of a device at releases. Raises OperatorError ``not_found``."""
+        found = self._store.reader.outcomes_of(self._row(name), DEVICE_REPORTS + 1)
+        models = {state.id: state.spec.model for state in self._engine.states()}
+        return device_history(name, found, models, most=DEVICE_REPORTS)
 
     # Releases.
 

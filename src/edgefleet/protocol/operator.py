@@ -101,6 +101,36 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     line: str  # why the device runs these releases
 
 
+class DeviceAttempt(Wire, frozen=True, kw_only=True):
+    """One attempt of a device at a release, as its reports describe it.
+
+    ``kind`` is the last report of the attempt, see ``protocol.device.OutcomeKind``. ``began_at``
+    and ``at`` are times of the hub at which the first and the last report arrived. ``duration_s``
+    is by the clock of the device, from the start of the trial to the last report. None without a
+    report of a start, or without a later report.
+    """
+
+    rollout: str
+    model: str  # empty if the hub does not know the rollout
+    release: str
+    attempt: int  # the number that the device gave; 0: an old agent gave none
+    kind: str
+    reason: str = ""  # a stable code
+    cause: str = ""  # the reason in words; empty without a reason
+    detail: str = ""  # the sentence of the device, with measured value and limit
+    began_at: float
+    at: float
+    duration_s: float | None = None
+
+
+class DeviceHistory(Wire, frozen=True, kw_only=True):
+    """The last attempts of a device, newest first. ``is_cut`` is True if there were more."""
+
+    device: str
+    attempts: tuple[DeviceAttempt, ...]
+    is_cut: bool = False
+
+
 class QuarantinedDevice(Wire, frozen=True, kw_only=True):
     """A device in quarantine for ``model``, which failed ``rollbacks`` releases."""
 

@@ -437,6 +437,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     boundary: Boundary | None = None  # None: the fleet is not small
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
     details: dict[str, str] = msgspec.field(default_factory=dict)  # a device's words, by reason
+    examples: dict[str, str] = msgspec.field(default_factory=dict)  # the name of this device
     history: History | None = None  # None: earlier releases do not lift the limit of failures
     errors: Rate = Rate()
     silence: Rate = Rate()

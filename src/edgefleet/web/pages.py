@@ -171,8 +171,12 @@ def devices_page(hub: Reads, asked: Asked) -> Page:
 
 def device_page(hub: Reads, asked: Asked) -> Page:
     device = hub.device(asked.names["device"])
-    context = {"device": device, "report": hub.why_device(device.name)}
-    parts = ("device_facts", "why")
+    context = {
+        "device": device,
+        "report": hub.why_device(device.name),
+        "history": hub.device_history(device.name),
+    }
+    parts = ("device_facts", "why", "device_history")
     return Page(device.name, "devices", "device.html", parts, context, device)
 
 

@@ -8,7 +8,9 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgefleet.base.texts import utc_text
 from edgefleet.protocol.comparisons import comparison_text
+from edgefleet.protocol.reasons import reason_text
 from edgefleet.protocol.release import unjudged
 from edgefleet.web import words
 
@@ -44,12 +46,12 @@ def about_address(about: str) -> str | None:
 _FILTERS: Final[dict[str, Any]] = {
     "about_address": about_address,
     "comparison": comparison_text,
-    "clock_time": words.clock_time,
+    "clock_time": utc_text,
     "count": words.count,
     "figure": words.figure,
     "instant": words.instant,
     "latency": words.latency,
-    "reason": words.reason_words,
+    "reason": reason_text,
     "share": words.share,
     "size": words.size,
     "span": words.span,

@@ -9,11 +9,12 @@ from edgefleet.protocol.metric_bounds import Unit
 from edgefleet.protocol.metric_kinds import ChangeMetric, Direction
 from edgefleet.protocol.metrics import CHANGES, LABELLED_ACCURACY
 from edgefleet.protocol.operator import HistoryPoint, ModelView
+from edgefleet.protocol.reasons import reason_text
 from edgefleet.protocol.rollout import RolloutView, Verdict
 from edgefleet.web.charts import Part, paired_bars, plain_bar, release_classes, stacked_bar
 from edgefleet.web.limits import CHART_RELEASES
 from edgefleet.web.release_chart import Event, stacked_area, thinned
-from edgefleet.web.words import count, figure, latency, reason_words, share, wave_percent
+from edgefleet.web.words import count, figure, latency, share, wave_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ def reasons_of(reasons: Mapping[str, int]) -> tuple[ReasonCount, ...]:
     ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return tuple(
         ReasonCount(
-            code, reason_words(code), number, plain_bar(number, most, reason_words(code), "failed")
+            code, reason_text(code), number, plain_bar(number, most, reason_text(code), "failed")
         )
         for code, number in ranked
     )
@@ -171,7 +172,7 @@ def _events(rollout: RolloutView) -> list[Event]:
         if wave.opened_at is not None:
             events.append(Event(wave.opened_at, wave_percent(wave.percent), "opened"))
         if wave.judgement is not None and wave.judgement.verdict is Verdict.FAIL:
-            failed = f"fail: {reason_words(wave.judgement.reason)}"
+            failed = f"fail: {reason_text(wave.judgement.reason)}"
             events.append(Event(wave.judgement.at, failed, "failed"))
     if rollout.ended_at is not None:
         events.append(Event(rollout.ended_at, rollout.status.value, "ended"))

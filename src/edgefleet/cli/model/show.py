@@ -1,10 +1,10 @@
 """``edgefleet model list``, ``show`` and ``why``."""
 
-from datetime import UTC, datetime
 from typing import Final
 
 import click
 
+from edgefleet.base.texts import utc_text
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
@@ -70,7 +70,7 @@ def why(invocation: Invocation, model: str, release: str) -> None:
 
 def _release(view: ReleaseView) -> list[str]:
     manifest = view.manifest
-    published = datetime.fromtimestamp(view.published_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    published = utc_text(view.published_at)
     rows = [
         (
             variant.profile,

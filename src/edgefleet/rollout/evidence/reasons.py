@@ -26,7 +26,7 @@ class Reasons:
         self._counts: dict[str, int] = {}  # all reasons that count now
         self._of: dict[tuple[int, OutcomeKind], _Reason] = {}  # see ``add``
         self._texts: dict[str, str] = {}  # the details that are kept, each once
-        self._examples: dict[str, tuple[int, str]] = {}  # reason -> lowest row with a detail
+        self._examples: dict[str, tuple[bool, int, str]] = {}  # see ``_example``
 
     def add(self, row: int, outcome: Outcome) -> None:
         """Count the reason of the device's first attempt that ended in this way, and no other.
@@ -44,8 +44,8 @@ class Reasons:
         detail = self._kept(outcome.detail)
         self._of[row, outcome.kind] = _Reason(outcome.attempt, outcome.id, code, detail)
         self._counts[code] = self._counts.get(code, 0) + 1
-        if detail and self._examples.get(code, (row, ""))[0] >= row:
-            self._examples[code] = row, detail
+        example = (not detail, row, detail)
+        self._examples[code] = min(self._examples.get(code, example), example)
 
     def counts(self, leaves_out: Callable[[int], bool] | None = None) -> dict[str, int]:
         """Reason of failure or refusal -> number of devices, most frequent first.
@@ -69,10 +69,13 @@ class Reasons:
         last = max(found, default=None)
         return f"{last.code}: {last.detail}" if last is not None and last.detail else ""
 
-    def details(self) -> dict[str, str]:
-        """The words of one device for each of the most frequent reasons."""
+    def examples(self) -> dict[str, tuple[int, str]]:
+        """The row of one device and its words, for each of the most frequent reasons.
+
+        It is the device in the lowest row, of those that gave words if any did.
+        """
         found = list(self.counts())[:DETAILS_SHOWN]
-        return {code: self._examples[code][1] for code in found if code in self._examples}
+        return {code: self._examples[code][1:] for code in found if code in self._examples}
 
     def _kept(self, detail: str) -> str:
         """The detail, of which many devices share one. Empty after DETAILS_PER_ROLLOUT others."""

@@ -145,6 +145,7 @@ class EvidenceChanges(TypedDict, total=False):
     boundary: Boundary | None
     reasons: dict[str, int]
     details: dict[str, str]
+    examples: dict[str, str]
     labels: LabelEvidence
     history: History | None
     errors: Rate

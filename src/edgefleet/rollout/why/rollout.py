@@ -23,6 +23,11 @@ from edgefleet.rollout.limits import CLEAN_WINDOWS, FIRST_NAMES, OUTAGES_SHOWN
 from edgefleet.rollout.plan import second_chance
 from edgefleet.rollout.why.baseline import baseline_waits
 
+_ENDS: Final = {
+    Status.COMPLETED: "Completed",
+    Status.REVERTED: "Rolled back",
+    Status.REFUSED: "Refused",
+}
 _WITH_BASELINE: Final = frozenset({Status.PLANNED, Status.RUNNING, Status.PAUSED})
 """The statuses in which the limits of the plan still decide."""
 
@@ -66,7 +71,7 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
             waits = _watched_waits(state)
         case Status.COMPLETED | Status.REVERTED | Status.REFUSED:
             waits = [
-                Wait(code=WaitCode.DONE, text=f"{state.status.capitalize()}: {state.text}",
+                Wait(code=WaitCode.DONE, text=f"{_ENDS[state.status]}: {state.text}",
                      since=state.ended_at)
             ]  # fmt: skip
             if active.holds_late:
