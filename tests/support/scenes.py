@@ -135,6 +135,7 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
         reason="", text="", generation=7, created_at=start - 30, started_at=start, ended_at=None, wave=1,
         waves=waves_up_to(1, start, looking), gate=GateSpec(soak_s=60), evidence=running, exposed=86,
         plan=RolloutSpec(model="digits", release="3", gate=GateSpec(soak_s=60)), allowed=72,
+        had_model=POPULATION, replaced={"1": 31, "2": 972},
         why=report(f"rollout/{name}", ""),
     )  # fmt: skip
 

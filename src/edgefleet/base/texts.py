@@ -1,4 +1,4 @@
-"""Texts that must fit into a limit, and times as text."""
+"""Texts that must fit into a limit, and counts and times as text."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -21,3 +21,8 @@ def shortened(text: str, chars: int) -> str:
 def utc_text(at: float) -> str:
     """A time with its date and zone: ``2026-09-22 14:00:03 UTC``."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 device``, ``2 devices``: the count with its noun in the singular or plural."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

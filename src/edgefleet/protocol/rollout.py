@@ -537,6 +537,8 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it then
+    replaced: dict[str, int] = msgspec.field(default_factory=dict)  # of these, other releases
+    beside: dict[str, int] = msgspec.field(default_factory=dict)  # "detector 3": they stay
     unjudged: str = ""  # metrics that the gate cannot judge: no class scores
     interface: tuple[str, ...] = ()  # changes that clients of the release before it notice
     selector: str

@@ -22,6 +22,7 @@ from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.limits import ALPHA_LEAST, LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
+from edgefleet.rollout.running_today import RunningToday
 
 Manifests = Mapping[tuple[str, str], PublishedRelease]
 """The published releases by model and release."""
@@ -357,6 +358,7 @@ def planned(
     previous: str | None,
     adds: int,
     had_model: int,
+    running: RunningToday,
     earlier: Earlier,
     now: float,
     classes: tuple[DeviceClass, ...] = (),
@@ -370,6 +372,8 @@ def planned(
         previous=previous,
         adds=adds,
         had_model=had_model,
+        replaced=running.replaced,
+        beside=running.beside,
         classes=classes,
         interface=interface,
         history=earlier.history,

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.operator import AuditEntry, DevicePage, ModelView
 from edgefleet.protocol.rollout import Evidence, RolloutView
+from edgefleet.protocol.today import today_rows
 from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Wire
 from edgefleet.web import charts, limits
@@ -117,6 +118,7 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
         "metrics": metrics_of(rollout),
         "reasons": reasons_of(rollout.evidence.reasons),
         "buttons": buttons(rollout),
+        "today": today_rows(rollout.model, rollout.release, rollout),
         "tests": gate_tests(rollout.evidence),
         "limit_counts": limit_counts(rollout.evidence.limits),
         "exposure": exposure_bar(rollout.evidence.in_trial, rollout.allowed or 0),

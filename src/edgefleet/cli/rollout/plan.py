@@ -75,7 +75,7 @@ def plan(
             found = hub.plan_fleet(spec)
             release = hub.release(spec.model, spec.release)
             tried = try_plan(spec, found, release.manifest)
-            invocation.screen.answer(tried, trial_lines(tried, spec.model))
+            invocation.screen.answer(tried, trial_lines(tried, spec.model, spec.release))
             return Exit.DONE
         view = hub.plan(spec)
         if start or watch:

@@ -17,6 +17,7 @@ from edgefleet.protocol.rollout import (
     Status,
     WaveView,
 )
+from edgefleet.protocol.today import today_rows
 from edgefleet.protocol.why import WaitCode
 
 BAR_CHARS: Final = 40
@@ -25,7 +26,6 @@ WARNINGS: Final = frozenset({WaitCode.BASELINE, WaitCode.HISTORY})
 
 _OPTIONAL: Final = frozenset(
     {
-        "adds",
         "again",
         "bounds",
         "unjudged",
@@ -50,7 +50,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
         for row in (
             ("rollout", view.id),
             ("moves", f"{view.model} {view.release}{_from(view.previous)}"),
-            ("adds", added(view.model, view.adds, view.had_model) if view.adds else ""),
+            *today_rows(view.model, view.release, view),
             *(("interface", change) for change in view.interface),
             ("unjudged", view.unjudged),
             ("again", view.plan.again),
@@ -88,12 +88,6 @@ def rollout_lines(view: RolloutView) -> list[str]:
     rows = [_wave(view, index, wave) for index, wave in enumerate(view.waves)]
     head = ("", "wave", "cut", "exposed", "opened", "verdict")
     return [*lines, "", *table(head, rows)]
-
-
-def added(model: str, adds: int, had_model: int) -> str:
-    """``model detector to 40 devices (3 already run it)``."""
-    devices = "1 device" if adds == 1 else f"{adds} devices"
-    return f"model {model} to {devices} ({had_model} already run it)"
 
 
 def _from(previous: str | None) -> str:

@@ -97,6 +97,8 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it
+    replaced: dict[str, int] = msgspec.field(default_factory=dict)  # of these, other releases
+    beside: dict[str, int] = msgspec.field(default_factory=dict)  # eligible, by other models
     interface: tuple[str, ...] = ()  # changes that clients of ``previous`` notice
     classes: tuple[DeviceClass, ...] = ()  # tested apart; fixed by the plan
     history: History | None = None  # earlier releases that lift the limit of failures

@@ -52,6 +52,8 @@ class RolloutChanges(TypedDict, total=False):
     previous: str | None
     adds: int
     had_model: int
+    replaced: dict[str, int]
+    beside: dict[str, int]
     interface: tuple[str, ...]
     classes: tuple[DeviceClass, ...]
     history: History | None
