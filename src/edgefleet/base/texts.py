@@ -26,3 +26,8 @@ def utc_text(at: float) -> str:
 def counted(count: int, noun: str) -> str:
     """``1 device``, ``2 devices``: the count with its noun in the singular or plural."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def are(count: int) -> str:
+    """The verb behind ``counted``: ``is`` or ``are``."""
+    return "is" if count == 1 else "are"

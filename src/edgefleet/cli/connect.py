@@ -55,7 +55,7 @@ def which_rollout(client: HubClient, given: str | None, *, reading: bool) -> str
         )
     raise OperatorError(
         "bad_request",
-        f"{len(still_open)} rollouts are open: {', '.join(view.id for view in still_open[:5])}.",
+        f"More than one rollout is open: {', '.join(view.id for view in still_open[:5])}.",
         field="ROLLOUT",
         hint="Name one of them as ROLLOUT.",
     )

@@ -200,7 +200,7 @@ def claim(
         url = access(invocation).url
         invocation.screen.note(
             f"Valid for {duration(valid)}. Run on the device:\n"
-            f"  edgefleet agent run --hub {url} --claim {claims.claims[0]} --name NAME"
+            f"  edgefleet agent run --hub {url} --claim CLAIM --name NAME"
             " --profile PROFILE --data-dir FOLDER --trust publisher.pub"
         )
 

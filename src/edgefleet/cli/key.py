@@ -32,12 +32,12 @@ def default_key() -> Path:
 
 
 def load_key(given: Path | None) -> PublisherKey:
-    """The publisher's key. Raises OperatorError ``not_found`` if the file does not exist."""
+    """The publisher's key. Raises OperatorError ``setting_invalid`` if the file does not exist."""
     path = given or default_key()
     if not path.exists():
         where = f" --key {given}" if given else ""
         raise OperatorError(
-            "not_found",
+            "setting_invalid",
             f"There is no key at {path}.",
             field="key",
             hint=f"Make one with `edgefleet key new{where}`, or name your key file with --key.",

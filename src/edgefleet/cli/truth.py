@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.texts import counted
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
@@ -87,7 +88,7 @@ def add(
             request = TruthRequest(device=device, model=model, labels=part, person=person)
             answers.append(hub.add_truth(request))
     added = TruthAdded(added=len(found), waiting=answers[-1].waiting)
-    count = "1 label" if added.added == 1 else f"{added.added} labels"
+    count = counted(added.added, "label")
     invocation.screen.answer(
         added, [f"{count} added for {model} on {device}; {added.waiting} wait for its check-in."]
     )

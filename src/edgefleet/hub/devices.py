@@ -16,6 +16,7 @@ from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
+from edgefleet.base.texts import counted
 from edgefleet.hub.limits import PROFILES, SHARED_FACTS, STANDINGS_PER_WRITE
 from edgefleet.hub.registry import Registry
 from edgefleet.hub.store.records import StoredDevice, StoredStanding
@@ -218,7 +219,7 @@ def _check_labels(labels: Mapping[str, str]) -> None:
     if len(labels) > LABELS_PER_DEVICE:
         raise OperatorError(
             "bad_request",
-            f"{len(labels)} labels; a device may have {LABELS_PER_DEVICE}.",
+            f"{counted(len(labels), 'label')}; a device may have {LABELS_PER_DEVICE}.",
             field="labels",
         )
     for key, value in labels.items():

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.metric_bounds import Bounds
 from edgefleet.protocol.why import WaitReport
@@ -208,7 +209,7 @@ class Cohort(Wire, frozen=True, kw_only=True):
             return ""
         kind = max(sorted(self.refusals), key=lambda one: self.refusals[one])
         example = f": {self.refusal_example}" if self.refusal_example else ""
-        return f"Most frequent: {kind} ({self.refusals[kind]} requests){example}."
+        return f"Most frequent: {kind} ({counted(self.refusals[kind], 'request')}){example}."
 
 
 class Rate(Wire, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgefleet.protocol.rollout import RolloutView, Status, Verb
-from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
+from edgefleet.rollout.lifecycle.table import verbs_now
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +42,10 @@ _BUTTONS: Final = (
     ),
 )
 
-_SIGNALS: Final = {
-    Verb.START: (RolloutSignal.STARTED,),
-    Verb.PAUSE: (RolloutSignal.PAUSED,),
-    Verb.RESUME: (RolloutSignal.RESUMED,),
-    Verb.ADVANCE: (RolloutSignal.ADVANCED, RolloutSignal.FINISHED),
-    Verb.HALT: (RolloutSignal.HALTED,),
-    Verb.REVERT: (RolloutSignal.REVERT_REQUESTED,),
-}
-
 
 def buttons(rollout: RolloutView) -> tuple[Button, ...]:
     """All verbs in a fixed order, so that no button moves under the pointer."""
-    possible = {
-        verb
-        for verb, signals in _SIGNALS.items()
-        if any(TABLE[rollout.status, signal] is not None for signal in signals)
-    }
+    possible = set(verbs_now(rollout.status))
     if rollout.status is Status.COMPLETED and rollout.bake and rollout.bake.end is None:
         possible.add(Verb.ADVANCE)
     return tuple(

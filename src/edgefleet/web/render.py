@@ -51,6 +51,7 @@ _FILTERS: Final[dict[str, Any]] = {
     "figure": words.figure,
     "instant": words.instant,
     "latency": words.latency,
+    "many": words.many,
     "reason": reason_text,
     "share": words.share,
     "size": words.size,

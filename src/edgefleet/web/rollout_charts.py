@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.metric_bounds import Unit
 from edgefleet.protocol.metric_kinds import ChangeMetric, Direction
 from edgefleet.protocol.metrics import CHANGES, LABELLED_ACCURACY
@@ -106,7 +107,7 @@ def _labelled(rollout: RolloutView) -> tuple[Metric, ...]:
     control = found.control_correct / found.control if found.control else None
     known = control is not None and metric.is_on(rollout.gate)
     limit = metric.limit_beside(control or 0.0, rollout.gate) if known else None
-    name = f"{metric.label} ({found.canary} and {found.control} labels)"
+    name = f"{metric.label} ({found.canary} and {counted(found.control, 'label')})"
     return (_metric(name, (canary, control, limit), share, "at least"),)
 
 

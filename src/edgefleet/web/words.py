@@ -28,6 +28,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def many(number: float, noun: str) -> str:
+    """``1 device``, ``1,003 devices``."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
 def share(value: float | None) -> str:
     """0.05 as "5 %", None as a dash. Shares below 1 % have more digits; 0 % means exactly zero."""
     if value is None:

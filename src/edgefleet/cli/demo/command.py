@@ -216,12 +216,12 @@ def _fields(examples: Path) -> dict[str, Path]:
 
 
 def _examples(given: Path | None) -> Path:
-    """The folder of the examples. Raises OperatorError ``not_found``."""
+    """The folder of the examples. Raises OperatorError ``setting_invalid``."""
     folder = given or Path(edgefleet.__file__).parents[2] / "examples"
     missing = [model for model, field in _fields(folder).items() if not field.is_file()]
     if missing:
         raise OperatorError(
-            "not_found",
+            "setting_invalid",
             f"The example {missing[0]} is not in {folder}.",
             field="examples",
             hint="Run the demo in a clone of the source, or use --examples FOLDER.",

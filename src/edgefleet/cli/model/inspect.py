@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from edgefleet.base.texts import counted
 from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
@@ -89,7 +90,10 @@ def _folder_lines(manifest: ReleaseManifest) -> list[str]:
     rows = [
         ("release", f"{manifest.model} {manifest.release}"),
         ("task", manifest.task),
-        ("golden set", f"{golden.cases} cases, compared by {comparison_text(golden.comparison)}"),
+        (
+            "golden set",
+            f"{counted(golden.cases, 'case')}, compared by {comparison_text(golden.comparison)}",
+        ),
         ("accuracy", f"at least {percent(golden.min_accuracy)}"),
         ("agreement", f"at least {percent(golden.min_agreement)}"),
         *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),

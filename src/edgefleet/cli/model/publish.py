@@ -19,6 +19,7 @@ from rich.progress import (
 
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import PublisherError
+from edgefleet.base.texts import counted
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.exits import Exit
@@ -123,7 +124,10 @@ def _prove(built: BuiltRelease, screen: Screen, *, skip: bool) -> tuple[VariantP
     for variant in built.manifest.variants:
         result = None
         if not skip:
-            screen.note(f"proving {variant.profile} ({variant.precision}) on {golden.cases} cases")
+            screen.note(
+                f"proving {variant.profile} ({variant.precision}) "
+                f"on {counted(golden.cases, 'case')}"
+            )
             result = prove(built, variant)
         proofs.append(
             VariantProof(

@@ -4,7 +4,7 @@ from typing import Final
 
 import click
 
-from edgefleet.base.texts import utc_text
+from edgefleet.base.texts import counted, utc_text
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
@@ -85,6 +85,7 @@ def _release(view: ReleaseView) -> list[str]:
     ]
     head = ("profile", "runtime", "precision", "size", "max batch", "memory", "artifact")
     golden = manifest.golden
+    right = percent(golden.min_accuracy)
     return [
         *facts(
             [
@@ -98,7 +99,7 @@ def _release(view: ReleaseView) -> list[str]:
                 ("devices", view.devices),
                 (
                     "golden set",
-                    f"{golden.cases} cases, at least {percent(golden.min_accuracy)} right",
+                    f"{counted(golden.cases, 'case')}, at least {right} right",
                 ),
                 ("compared by", comparison_text(golden.comparison)),
                 *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),

@@ -74,7 +74,7 @@ def _takes(predicted: Prediction) -> str:
         took += f", with {approvals}, each {duration(predicted.approval_s)} after it is due"
     if not predicted.bake_s or predicted.duration_s is None:
         return took
-    held = f" with {predicted.holdback} devices held back" if predicted.holdback else ""
+    held = f" with {counted(predicted.holdback, 'device')} held back" if predicted.holdback else ""
     return f"{took}; then a bake of {duration(predicted.bake_s)}{held}"
 
 
@@ -98,7 +98,9 @@ def trial_lines(tried: Tried, model: str, release: str) -> list[str]:
         *(("warning", text) for text in found.warnings),
     ]
     if predicted.simulated < predicted.devices:
-        rows.append(("simulated", f"{predicted.simulated} devices, in the same proportions"))
+        rows.append(
+            ("simulated", f"{counted(predicted.simulated, 'device')}, in the same proportions")
+        )
     waves = [
         (
             wave.name,

@@ -4,6 +4,7 @@ A device measures what fell, from which value to which value, and the limit. Its
 says so, and the cause repeats this sentence with the name of the device.
 """
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.metric_kinds import ChangeMetric
 from edgefleet.protocol.reasons import reason_text
 from edgefleet.protocol.rollout import Evidence
@@ -26,7 +27,7 @@ def cause_of_failures(evidence: Evidence) -> str:
     if count == 1 and name and words:
         return f"{name}: {words} "
     what = reason_text(code)
-    where = name if count == 1 and name else devices_text(count)
+    where = name if count == 1 and name else counted(count, "device")
     found = f"{what[0].upper()}{what[1:]} on {where}"
     if count > 1 and name and words:
         return f"{found}. On {name}: {words} "
@@ -44,8 +45,3 @@ def figures_of_sides(metric: ChangeMetric, evidence: Evidence) -> str:
     if canary is None or control is None:
         return ""
     return f" Canary: {figure.unit.text(canary)}, control: {figure.unit.text(control)}."
-
-
-def devices_text(count: int) -> str:
-    """``1 device`` or ``11 devices``."""
-    return "1 device" if count == 1 else f"{count} devices"

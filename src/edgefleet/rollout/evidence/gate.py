@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.metric_bounds import Unit
 from edgefleet.protocol.metric_kinds import LimitMetric, Metric
 from edgefleet.protocol.metrics import (
@@ -29,7 +30,7 @@ from edgefleet.protocol.rollout import (
     Verdict,
 )
 from edgefleet.rollout.evidence import alphas, class_test, traffic
-from edgefleet.rollout.evidence.cause import cause_of_failures, devices_text, figures_of_sides
+from edgefleet.rollout.evidence.cause import cause_of_failures, figures_of_sides
 from edgefleet.rollout.evidence.device_limits import (
     above,
     clearest,
@@ -177,9 +178,8 @@ def _inconclusive(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[
         missing = count_missing(evidence, spec) if evidence.spare and sample.patience_over else 0
         text = f"{sample.size} of the {sample.needed} devices that a verdict needs have finished."
         if missing > 0:
-            text += (
-                f" Moving up: {devices_text(min(missing, evidence.spare))} at the next positions."
-            )
+            moved = counted(min(missing, evidence.spare), "device")
+            text += f" Moving up: {moved} at the next positions."
             return EXTENDS, text
         return SAMPLE, text
     undecided = sample.rate > sample.allowed
@@ -281,7 +281,7 @@ def history_text(history: History | None, spec: GateSpec) -> str:
     if history is None:
         return ""
     count = len(history.rollouts)
-    before = "1 release" if count == 1 else f"{count} releases"
+    before = counted(count, "release")
     return (
         f" The plan allows {ERRORS.unit.text(ERRORS.allowed(spec))}; the last {before} that stood "
         f"failed on {history.bad} of {history.size} devices, so up to "
@@ -312,7 +312,7 @@ def _errors(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, s
     if boundary is not None:
         text += (
             f" In a fleet of {boundary.devices}, {boundary.needed} failures of the first "
-            f"{boundary.size} devices fail a release."
+            f"{counted(boundary.size, 'device')} fail a release."
         )
     return ERRORS.reason, text
 
@@ -355,8 +355,8 @@ def _late(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
 def late_text(late: LateFailures, allowed: float) -> str:
     """The late failures as a sentence. ``allowed`` is the limit of the failure rate."""
     when = "one after another" if late.episode_since is None else "after a pause"
-    text = f"{late.bad} of {devices_text(late.size)} that started {when} failed"
-    text += f", after {devices_text(late.before)} before them" if late.before else ""
+    text = f"{late.bad} of {counted(late.size, 'device')} that started {when} failed"
+    text += f", after {counted(late.before, 'device')} before them" if late.before else ""
     return f"{text}; {ERRORS.unit.text(allowed)} allowed."
 
 
@@ -368,7 +368,7 @@ def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | Non
     if rest.size < 1 or _log_evidence(rest) > 0:
         return None  # no class is to blame; the tests of all devices decide
     return CLASS_FAILURES, (
-        f"{cause_of_failures(evidence)}{mine.bad} of the {devices_text(mine.size)} with "
+        f"{cause_of_failures(evidence)}{mine.bad} of the {counted(mine.size, 'device')} with "
         f"{found.name} that began failed, {rest.bad} of the {rest.size} others; "
         f"{ERRORS.unit.text(mine.allowed)} allowed."
     )
@@ -460,8 +460,8 @@ def _limit_text(counts: LimitCounts, metric: LimitMetric, spec: GateSpec) -> str
     if rounds:
         pairs = clearest(rounds)
         text += (
-            f" Of {devices_text(pairs.pairs)} compared with the previous release, {pairs.worse} "
-            f"exceed the limit only now, {pairs.better} only before."
+            f" Of {counted(pairs.pairs, 'device')} compared with the previous release, "
+            f"{pairs.worse} exceed the limit only now, {pairs.better} only before."
         )
     elif counts.control.devices:
         text += f" In the control: {above(counts.control, metric)} of {counts.control.devices}."
