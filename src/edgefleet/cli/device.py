@@ -1,26 +1,22 @@
 """``edgefleet device``: the enrolled devices, claims, and quarantine."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import access, reach
-from edgefleet.cli.device_history import history_lines
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import DURATION, LABEL, age, duration
-from edgefleet.cli.wait_report import wait_lines
-from edgefleet.protocol.operator import (
-    ClaimRequest,
-    DeviceModel,
-    DevicePage,
-    DeviceView,
-    Unquarantine,
-)
+
+if TYPE_CHECKING:
+    from edgefleet.protocol.operator import DeviceModel, DevicePage, DeviceView
 
 
 @verb(
@@ -137,6 +133,8 @@ def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:
 @pass_invocation
 def why(invocation: Invocation, device: str) -> None:
     """Explain why a device runs its releases, and what it waits for, by model."""
+    from edgefleet.cli.wait_report import wait_lines
+
     with reach(invocation) as hub:
         report = hub.why_device(device)
     invocation.screen.answer(report, wait_lines(report))
@@ -154,6 +152,8 @@ def history(invocation: Invocation, device: str) -> None:
     Each row is one attempt: how it ended and when, how long its trial took, and the cause with the
     measured value and the limit. An attempt that failed has its cause in the words of the device.
     """
+    from edgefleet.cli.device_history import history_lines
+
     with reach(invocation) as hub:
         found = hub.device_history(device)
     invocation.screen.answer(found, history_lines(found))
@@ -192,6 +192,8 @@ def claim(
     A claim is a secret: it enrols one device. The hub stores only its digest, so the claim is
     shown only now.
     """
+    from edgefleet.protocol.operator import ClaimRequest
+
     request = ClaimRequest(count=count, valid_s=valid, labels=dict(labels))
     with reach(invocation) as hub:
         claims = hub.claim(request)
@@ -236,6 +238,8 @@ def quarantined(invocation: Invocation) -> None:
 @pass_invocation
 def unquarantine(invocation: Invocation, device: str, person: str, note: str) -> None:
     """Unquarantine a device: it gets releases again."""
+    from edgefleet.protocol.operator import Unquarantine
+
     with reach(invocation) as hub:
         view = hub.unquarantine(device, Unquarantine(person=person, note=note))
     invocation.screen.answer(view, [f"{view.name} is no longer quarantined. {view.line}"])

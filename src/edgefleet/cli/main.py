@@ -1,5 +1,6 @@
 """The program ``edgefleet``. Checks for the agent first: a device has no click."""
 
+import os
 import sys
 from typing import NoReturn
 
@@ -13,11 +14,15 @@ edgefleet: the command line is not installed; this is the device's base install.
 def main() -> NoReturn:
     """Run the agent, or the named verb."""
     if sys.argv[1:2] == ["agent"]:
-        from edgefleet.agent.main import main as agent_main  # noqa: PLC0415 - a device has no click
+        from edgefleet.agent.main import main as agent_main
 
         raise SystemExit(agent_main(sys.argv[2:]))
+    if os.environ.get("_EDGEFLEET_COMPLETE", "").endswith("_complete"):
+        from edgefleet.cli.completion import main as complete
+
+        raise SystemExit(complete())
     try:
-        from edgefleet.cli.group import root  # noqa: PLC0415 - not loaded for the agent
+        from edgefleet.cli.group import root
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise

@@ -117,6 +117,16 @@ class HubClient:
         query = {"after": after, "limit": limit, "selector": selector, "runs": runs}
         return self._ask("devices", operator.DevicePage, query=query)
 
+    def names(
+        self, kind: str, *, prefix: str = "", model: str | None = None, limit: int | None = None
+    ) -> operator.Names:
+        """The first names that begin with ``prefix``.
+
+        ``kind`` is ``devices``, ``models``, ``rollouts``, or ``releases`` with their ``model``.
+        """
+        query = {"prefix": prefix or None, "model": model, "limit": limit}
+        return self._ask("names", operator.Names, parameters={"kind": kind}, query=query)
+
     def device(self, name: str) -> operator.DeviceView:
         return self._ask("device", operator.DeviceView, parameters={"device": name})
 

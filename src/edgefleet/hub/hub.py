@@ -16,6 +16,7 @@ from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_history import device_history
+from edgefleet.hub.device_names import device_names
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.limits import DEVICE_REPORTS, QUARANTINED_SHOWN, ROLLOUTS_SHOWN
 from edgefleet.hub.loop import Loop
@@ -46,6 +47,7 @@ from edgefleet.protocol.operator import (
     Health,
     Models,
     ModelView,
+    Names,
     PlanFleet,
     PublishRequest,
     QuarantinedDevice,
@@ -245,6 +247,25 @@ class Hub:
         rows = rows[rows.searchsorted(start) :]
         page = tuple(self._device(row) for row in rows[:limit].tolist())
         return DevicePage(devices=page, next=page[-1].name if len(rows) > limit else None)
+
+    def names(self, kind: str, prefix: str, model: str, limit: int) -> Names:
+        """The first ``limit`` names of a kind that begin with ``prefix``.
+
+        Raises OperatorError ``not_found`` for an unknown kind or model.
+        """
+        match kind:
+            case "devices":
+                found = device_names(self._engine.fleet)
+            case "rollouts":
+                found = (state.id for state in reversed(self._engine.states()))
+            case "models":
+                found = iter(sorted(self.registry.models()))
+            case "releases" if model:
+                found = iter(self.model(model).releases)
+            case _:
+                raise OperatorError("not_found", f"There are no names of {kind}.", field="kind")
+        fitting = (name for name in found if name.startswith(prefix))
+        return Names(names=tuple(islice(fitting, limit)))
 
     def device(self, name: str) -> DeviceView:
         """Raises OperatorError ``not_found``."""

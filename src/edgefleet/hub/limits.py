@@ -42,6 +42,7 @@ VARIANTS_PER_RELEASE: Final = 32
 TRUSTED_KEYS: Final = 64
 DEVICE_PAGE: Final = 100
 DEVICE_PAGE_MAX: Final = 1_000
+NAMES_READ: Final = 200_000  # of devices, for one completion
 DEVICE_REPORTS: Final = 400  # in the history of a device
 AUDIT_PAGE: Final = 100
 AUDIT_PAGE_MAX: Final = 1_000

@@ -69,6 +69,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              None, why.WaitReport, "The status of a release, and what it waits for."),
     Endpoint("devices", "GET", "/api/v1/devices", "operator", None, operator.DevicePage,
              "One page of devices (?after=, ?limit=, ?selector=, ?runs=)."),
+    Endpoint("names", "GET", "/api/v1/names/{kind}", "operator", None, operator.Names,
+             "Names of devices, models, releases (?model=) or rollouts (?prefix=, ?limit=)."),
     Endpoint("device", "GET", "/api/v1/devices/{device}", "operator", None,
              operator.DeviceView, "One device."),
     Endpoint("device_why", "GET", "/api/v1/devices/{device}/why", "operator", None,

@@ -169,6 +169,12 @@ class Unquarantine(Wire, frozen=True, kw_only=True):
     note: Annotated[str, Meta(max_length=500)] = ""
 
 
+class Names(Wire, frozen=True, kw_only=True):
+    """The first names of one kind that begin with a prefix, for completion on the command line."""
+
+    names: tuple[str, ...]
+
+
 class DevicePage(Wire, frozen=True, kw_only=True):
     """One page of devices. ``next`` is the ``?after=`` of the next page. None on the last page."""
 

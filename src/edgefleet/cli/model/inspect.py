@@ -1,6 +1,9 @@
 """``edgefleet model inspect``: what is in a model file or a release folder."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,13 +12,11 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import percent, size
-from edgefleet.optimize.new_release import class_scores
-from edgefleet.optimize.release_folder import build_release
-from edgefleet.protocol.comparisons import comparison_text
-from edgefleet.protocol.release import ReleaseManifest, TensorSpec, unjudged
 from edgefleet.protocol.wire import Wire
-from edgefleet.serving.model_file import ModelFacts, inspect_model
-from edgefleet.serving.runtime_versions import oldest_runtime
+
+if TYPE_CHECKING:
+    from edgefleet.protocol.release import ReleaseManifest, TensorSpec
+    from edgefleet.serving.model_file import ModelFacts
 
 
 class ModelReport(Wire, frozen=True, kw_only=True):
@@ -49,6 +50,9 @@ def inspect(invocation: Invocation, path: Path) -> None:
     The model is read and not run. A file that no device could serve is refused with the export
     option that mends it.
     """
+    from edgefleet.optimize.release_folder import build_release
+    from edgefleet.serving.model_file import inspect_model
+
     if path.is_dir():
         manifest = build_release(path, created_at=0.0).manifest
         invocation.screen.answer(manifest, _folder_lines(manifest))
@@ -58,6 +62,9 @@ def inspect(invocation: Invocation, path: Path) -> None:
 
 
 def _report(path: Path, model: ModelFacts) -> ModelReport:
+    from edgefleet.optimize.new_release import class_scores
+    from edgefleet.serving.runtime_versions import oldest_runtime
+
     return ModelReport(
         file=str(path),
         size_bytes=path.stat().st_size,
@@ -86,6 +93,9 @@ def _file_lines(report: ModelReport) -> list[str]:
 
 
 def _folder_lines(manifest: ReleaseManifest) -> list[str]:
+    from edgefleet.protocol.comparisons import comparison_text
+    from edgefleet.protocol.release import unjudged
+
     golden, first = manifest.golden, manifest.variants[0]
     rows = [
         ("release", f"{manifest.model} {manifest.release}"),

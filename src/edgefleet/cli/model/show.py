@@ -1,6 +1,8 @@
 """``edgefleet model list``, ``show`` and ``why``."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -10,10 +12,10 @@ from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import percent, size
-from edgefleet.cli.wait_report import wait_lines
-from edgefleet.protocol.comparisons import comparison_text
-from edgefleet.protocol.operator import ReleaseView
-from edgefleet.protocol.release import unjudged
+
+if TYPE_CHECKING:
+    from edgefleet.protocol.operator import ReleaseView
+
 
 CHANGED: Final = "changed on purpose: clients of the release before it must change"
 
@@ -63,12 +65,17 @@ def show(invocation: Invocation, model: str, release: str | None) -> None:
 @pass_invocation
 def why(invocation: Invocation, model: str, release: str) -> None:
     """Explain the status of a release: its devices, its rollouts, what it waits for."""
+    from edgefleet.cli.wait_report import wait_lines
+
     with reach(invocation) as hub:
         report = hub.why_release(model, release)
     invocation.screen.answer(report, wait_lines(report))
 
 
 def _release(view: ReleaseView) -> list[str]:
+    from edgefleet.protocol.comparisons import comparison_text
+    from edgefleet.protocol.release import unjudged
+
     manifest = view.manifest
     published = utc_text(view.published_at)
     rows = [
