@@ -149,7 +149,7 @@ def test_a_verb_without_a_session_is_the_login_form() -> None:
 
 def test_a_verb_reaches_the_hub_with_the_generation_that_was_looked_at() -> None:
     page = running()
-    fields = {"form_token": page.form_token(), "generation": "7", "note": "looks odd"}
+    fields = {"form_token": page.form_token(), "generation": "7", "note-pause": "looks odd"}
     reply = page.post("/rollouts/ro-running/pause", fields)
     assert (reply.status, reply.headers["location"]) == (303, "/rollouts/ro-running")
     [(rollout, verb, command, actor)] = page.reads.commands

@@ -92,7 +92,10 @@ def page() -> SignedIn:
 def test_a_page_renders_and_its_twin_is_the_protocol_object(page: SignedIn, address: str) -> None:
     reply = page.get(address)
     assert reply.status == 200
-    assert well_formed(reply.text).scripts[0]["src"].startswith("/static/live.js?v=")
+    assert [one["src"].partition("?v=")[0] for one in well_formed(reply.text).scripts] == [
+        "/static/idiomorph.min.js",
+        "/static/live.js",
+    ]
     twin = re.search(r'href="([^"]+)">JSON<', reply.text)
     assert twin is not None
     answer = page.get(twin[1])
@@ -392,7 +395,8 @@ def test_what_devices_and_people_wrote_stays_text(page: SignedIn) -> None:
         assert 'alert("1")' not in text
         assert "<script>" not in text
         found = well_formed(text)
-        assert [script.get("src") for script in found.scripts] == [found.scripts[0]["src"]]
+        assert all((script.get("src") or "").startswith("/static/") for script in found.scripts)
+        assert len(found.scripts) == 2
     news = page.get("/rollouts/ro-running", accept="application/vnd.edgefleet.news+json")
     for piece in msgspec.json.decode(news.body)["fragments"]:
         assert "<script>" not in piece["html"]
@@ -411,6 +415,7 @@ def test_files_are_kept_by_browsers_for_as_long_as_they_do_not_change(page: Sign
     text = page.get("/").text
     addresses = re.findall(r'"(/static/[^"]+)"', text)
     assert {address.partition("?")[0] for address in addresses} == {
+        "/static/idiomorph.min.js",
         "/static/live.js",
         "/static/style.css",
         "/static/favicon.svg",

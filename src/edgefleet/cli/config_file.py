@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import click
 
-from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.base.errors import OperatorError
 from edgefleet.cli.tree import ROOT, Leaf, leaf_at
 
 MAX_FILE_BYTES: Final = 1 << 20
@@ -71,19 +71,10 @@ def check_keys(values: Mapping[str, Any], file: Path) -> None:
 
 
 def load(leaf: Leaf) -> click.Command:
-    """The command of a leaf, imported now. Raises DeviceError ``runtime_missing``."""
+    """The command of a leaf, imported now."""
     module, _, attribute = leaf.target.partition(":")
     _import_msgspec()
-    try:
-        command = getattr(import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "edgefleet":
-            raise
-        raise DeviceError(
-            "runtime_missing",
-            f"This verb needs the package {error.name}, which is not installed.",
-            hint="Install all packages: pip install 'edgefleet[all]'",
-        ) from error
+    command = getattr(import_module(module), attribute)
     if not isinstance(command, click.Command):
         msg = f"{leaf.target} is not a command"
         raise TypeError(msg)

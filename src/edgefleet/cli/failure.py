@@ -9,7 +9,7 @@ from typing import Final
 import click
 from click.core import ParameterSource
 
-from edgefleet.base.errors import CATALOG, EdgefleetError, InternalError, OperatorError
+from edgefleet.base.errors import CATALOG, DeviceError, EdgefleetError, InternalError, OperatorError
 from edgefleet.cli.exits import Exit, exit_of
 from edgefleet.cli.invocation import Invocation
 from edgefleet.cli.screen import clean
@@ -93,6 +93,12 @@ def _typed(error: Exception) -> EdgefleetError:
             return error
         case click.ClickException():
             return _usage(error)
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] != "edgefleet":
+            return DeviceError(
+                "runtime_missing",
+                f"This verb needs the package {name}, which is not installed.",
+                hint="Install all packages: pip install 'edgefleet[all]'",
+            )
         case OSError(filename=str(name)):
             return OperatorError(
                 "setting_invalid",

@@ -99,9 +99,11 @@ class Hub:
         self.operator_token = folder.operator_token(entropy)
         secret = folder.hub_secret(entropy)
         self._started = clock.monotonic()
+        self._started_at = clock.now()
         self._checkin = Address.parse(settings.checkin_listen, field="checkin_listen")
         self._metrics = Metrics()
         self._history = ReleaseHistory()
+        self._history.load(folder.release_counts())
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = open_store(folder.database)
         self._engine = engine = Engine(
@@ -142,6 +144,7 @@ class Hub:
             self._rollout_commands,
             self._devices,
             history=self._history,
+            keep_history=folder.keep_release_counts,
             fleet=engine.fleet,
             metrics=self._metrics,
             clock=clock,
@@ -201,6 +204,7 @@ class Hub:
         Raises DeviceError ``overloaded`` or ``disk_full``; the next call tries again.
         """
         await self._devices.flush()
+        self.folder.keep_release_counts(self._history.stored())
 
     # Devices.
 
@@ -495,7 +499,8 @@ class Hub:
             labels=dict(fleet.labels(row)),
             agent_version=self._devices.facts(row).agent_version,
             enrolled_at=self._devices.enrolled_at(row),
-            last_seen=fleet.last_seen(row),
+            last_seen=(last_seen := fleet.last_seen(row)),
+            seen_before_start=last_seen is not None and last_seen < self._started_at,
             online=fleet.online(row, now),
             models=self._device_models(row, {wait.model: wait.text for wait in why.waits}),
             unknown_set=not fleet.set_of(row).is_known,

@@ -55,5 +55,6 @@ STANDINGS_PER_WRITE: Final = 5_000
 # The history chart of a rollout.
 HISTORY_S: Final = 3_600
 HISTORY_POINTS_SHOWN: Final = 240
+HISTORY_POINTS_KEPT: Final = 720  # over a restart of the hub
 HISTORY_STEP_S: Final = 1.0
 QUARANTINED_SHOWN: Final = 1000  # devices listed in one answer; the count covers all

@@ -1,6 +1,7 @@
 """The hub's periodic work: evaluate gates, store standings, sample the history."""
 
 import asyncio
+from collections.abc import Callable
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import EdgefleetError, Retry
@@ -21,6 +22,7 @@ class Loop:
         devices: Devices,
         *,
         history: ReleaseHistory,
+        keep_history: Callable[[bytes], None],
         fleet: Fleet,
         metrics: Metrics,
         clock: Clock,
@@ -28,6 +30,7 @@ class Loop:
         self._rollout_commands = rollout_commands
         self._devices = devices
         self._history = history
+        self._keep_history = keep_history
         self._fleet = fleet
         self._metrics = metrics
         self._clock = clock
@@ -48,6 +51,7 @@ class Loop:
             await self._rollout_commands.evaluate()
             if self._clock.monotonic() - self._flushed >= STANDING_FLUSH_S:
                 await self._devices.flush()
+                self._keep_history(self._history.stored())
                 self._flushed = self._clock.monotonic()
         except EdgefleetError as error:
             if error.retry is not Retry.LATER:

@@ -1,5 +1,6 @@
 """The templates, their filters, and the addresses of pages."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,6 +14,9 @@ from edgefleet.protocol.comparisons import comparison_text
 from edgefleet.protocol.reasons import reason_text
 from edgefleet.protocol.release import unjudged
 from edgefleet.web import words
+
+_AGE: Final = re.compile(r"<time data-seen=[^<]*</time>")
+"""The time at which a device was last seen. Live pages get it as data, see ``live.News.seen``."""
 
 
 def segment(name: str) -> str:
@@ -81,7 +85,7 @@ _ENVIRONMENT: Final = _environment()
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A named part of a page. ``version`` is a hash of its HTML."""
+    """A named part of a page. ``version`` is a hash of its HTML without the ages of devices."""
 
     name: str
     html: str
@@ -91,7 +95,8 @@ class Fragment:
 def fragment(name: str, context: Mapping[str, object]) -> Fragment:
     """Render ``pages/parts/<name>.html``."""
     html = _ENVIRONMENT.get_template(f"parts/{name}.html").render(context)
-    return Fragment(name, html, blake2b(html.encode(), digest_size=8).hexdigest())
+    lasting = _AGE.sub("", html)
+    return Fragment(name, html, blake2b(lasting.encode(), digest_size=8).hexdigest())
 
 
 def document(template: str, context: Mapping[str, object]) -> str:
