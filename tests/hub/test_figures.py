@@ -80,7 +80,7 @@ def test_the_chart_and_the_ages_after_a_restart_say_what_is_known(tmp_path: Path
             view = await hub.plan(plan, "operator")
             await hub.command(view.id, Verb.START, Command(), "operator")
             await report(hub, device, device.said())
-            assert not hub.device(device.name).seen_before_start
+            assert not hub.device(device.name).before_start
             for _ in range(3):
                 clock.time += 1
                 await hub.loop.tick()
@@ -89,9 +89,9 @@ def test_the_chart_and_the_ages_after_a_restart_say_what_is_known(tmp_path: Path
         async with hub_inside(tmp_path / "data", clock) as hub:
             assert hub.history(view.id) == before
             assert len(before.points) == 3
-            assert hub.device(device.name).seen_before_start
+            assert hub.device(device.name).before_start
             await report(hub, device, device.said())
-            assert not hub.device(device.name).seen_before_start
+            assert not hub.device(device.name).before_start
 
     asyncio.run(main())
 

@@ -48,7 +48,7 @@ def server() -> Iterator[PageServer]:
 
 
 def violations(page: Page) -> list[str]:
-    """What axe finds on the page: rule, number of places, the first of them."""
+    """The findings of axe on the page: rule, number of places, the first of them."""
     page.evaluate(AXE)
     found: dict[str, Any] = page.evaluate(
         "axe.run(document, {resultTypes: ['violations'], elementRef: false})"

@@ -96,11 +96,11 @@ def test_an_age_is_data_and_not_a_change_of_its_row() -> None:
         stream = Live(Ticking(1.0), interval_s=0.0).stream("/devices", build)
         name, data = parsed(await anext(stream))
         assert name == "fragments"
-        assert len(data["seen"]) == 50  # type: ignore[arg-type]
+        assert len(data["last_seen"]) == 50  # type: ignore[arg-type]
         first = reads.device_views[0]
         reads.device_views[0] = msgspec.structs.replace(first, last_seen=reads.now + 9)
         name, data = parsed(await anext(stream))
-        assert (name, data["seen"]) == ("alive", {first.name: reads.now + 9})
+        assert (name, data["last_seen"]) == ("alive", {first.name: reads.now + 9})
         await stream.aclose()
 
     asyncio.run(heard())

@@ -62,7 +62,7 @@ def _page(page: DevicePage) -> list[str]:
             _named(device, lambda one: one.phase),
             "unknown" if device.unknown_set else _named(device, lambda one: one.release),
             _named(device, lambda one: one.desired),
-            _last_seen(device, now),
+            _last_contact(device, now),
             ",".join(f"{key}={value}" for key, value in device.labels.items()),
         )
         for device in page.devices
@@ -85,7 +85,7 @@ def show(invocation: Invocation, device: str) -> None:
         ("labels", ", ".join(f"{key}={value}" for key, value in view.labels.items())),
         ("agent", view.agent_version),
         ("enrolled", age(view.enrolled_at, now)),
-        ("last seen", _last_seen(view, now)),
+        ("last seen", _last_contact(view, now)),
         ("online", "yes" if view.online else "no"),
         *_quarantined(view.quarantined),
         *([("labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
@@ -113,9 +113,9 @@ def show(invocation: Invocation, device: str) -> None:
     invocation.screen.answer(view, [*facts(rows), "", *table(head, models)])
 
 
-def _last_seen(device: DeviceView, now: float) -> str:
+def _last_contact(device: DeviceView, now: float) -> str:
     """The age of the last check-in. The hub stores it now and then, so an old one is a bound."""
-    stored = ", before the hub started" if device.seen_before_start else ""
+    stored = ", before the hub started" if device.before_start else ""
     return f"{age(device.last_seen, now) or 'never'}{stored}"
 
 

@@ -32,8 +32,11 @@ def render() -> str:
 
 def completions() -> str:
     """The options and arguments of every verb, for ``cli.completion``."""
-    table = {" ".join(path): _words(load(leaf)) for path, leaf in leaves()}
-    return json.dumps(table, indent=0, separators=(",", ":")) + "\n"
+    lines = (
+        f"{json.dumps(' '.join(path))}:{json.dumps(_words(load(leaf)), separators=(',', ':'))}"
+        for path, leaf in leaves()
+    )
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _words(command: click.Command) -> dict[str, Any]:

@@ -500,7 +500,7 @@ class Hub:
             agent_version=self._devices.facts(row).agent_version,
             enrolled_at=self._devices.enrolled_at(row),
             last_seen=(last_seen := fleet.last_seen(row)),
-            seen_before_start=last_seen is not None and last_seen < self._started_at,
+            before_start=last_seen is not None and last_seen < self._started_at,
             online=fleet.online(row, now),
             models=self._device_models(row, {wait.model: wait.text for wait in why.waits}),
             unknown_set=not fleet.set_of(row).is_known,

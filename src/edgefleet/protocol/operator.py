@@ -93,7 +93,7 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     agent_version: str
     enrolled_at: float
     last_seen: float | None
-    seen_before_start: bool = False  # ``last_seen`` is from before the start of the hub
+    before_start: bool = False  # ``last_seen`` is from before the start of the hub
     online: bool
     models: tuple[DeviceModel, ...]  # sorted by name
     unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones

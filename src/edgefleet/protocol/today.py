@@ -1,4 +1,4 @@
-"""What the devices of a plan run today, and what the plan does with it."""
+"""The releases that the devices of a plan run today, and the effect of the plan on each."""
 
 from collections.abc import Iterable
 from typing import Protocol

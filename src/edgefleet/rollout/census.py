@@ -17,6 +17,7 @@ from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import alphas, class_test, gate, small_fleet
+from edgefleet.rollout.evidence.examples import add_examples
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.device_models import NOTHING
@@ -122,7 +123,8 @@ def count_census(
         deferred=RowSelection.of(_judged_rows(active, DeviceStanding.DEFERRED)),
     )
     served = int(np.count_nonzero(already))
-    evidence = _evidence(active, fleet, found, len(rows), served, taken_back=taken_back)
+    evidence = _evidence(active, found, len(rows), served, taken_back=taken_back)
+    evidence = add_examples(evidence, active.ledger.reasons, found.silent.all(), fleet.name)
     return replace(found, evidence=_with_plan(active, fleet, found, evidence, now))
 
 
@@ -221,17 +223,11 @@ def _note_silent(active: ActiveRollout, counted: Rows, dark: Rows, now: float) -
 
 
 def _evidence(
-    active: ActiveRollout,
-    fleet: Fleet,
-    found: Census,
-    judged: int,
-    already: int,
-    *,
-    taken_back: int,
+    active: ActiveRollout, found: Census, judged: int, already: int, *, taken_back: int
 ) -> Evidence:
     counts, excused = active.tally, len(active.set_aside.failed)
     silent = found.silent.all()
-    reasons, examples = _reasons(active, len(silent)), _examples(active, silent)
+    reasons = _reasons(active, len(silent))
     counted = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
         cut=judged + taken_back,
@@ -248,8 +244,6 @@ def _evidence(
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=reasons,
-        details={code: words for code, (_, words) in examples.items() if words},
-        examples={code: fleet.name(row) for code, (row, _) in examples.items()},
         history=active.state.history,
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
@@ -280,7 +274,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     cut = max(wave.cut or 0, sum(count.values()) + taken_back)
     dark, excused = _silent(active, fleet, now), len(active.set_aside.failed)
     silent, aside = (int(np.count_nonzero(one)) for one in (dark.counted, dark.set_aside))
-    reasons, examples = _reasons(active, silent), _examples(active, dark.rows)
+    reasons = _reasons(active, silent)
     counted = Evidence(
         wave=judged.wave,
         cut=cut,
@@ -296,8 +290,6 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=reasons,
-        details={code: words for code, (_, words) in examples.items() if words},
-        examples={code: fleet.name(row) for code, (row, _) in examples.items()},
         history=active.state.history,
         canary=judged.canary,
         control=judged.control,
@@ -310,7 +302,8 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         limits=judged.limits,
         labels=active.cohorts.labels.evidence(),
     )
-    return gate.weigh(counted, active.state.spec.gate)
+    evidence = gate.weigh(counted, active.state.spec.gate)
+    return add_examples(evidence, active.ledger.reasons, dark.rows, fleet.name)
 
 
 def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evidence, Rows]:
@@ -364,12 +357,6 @@ def _silent(active: ActiveRollout, fleet: Fleet, now: float) -> Silent:
 def _reasons(active: ActiveRollout, silent: int) -> dict[str, int]:
     found = active.ledger.reasons.counts(active.taken.has if active.taken else None)
     return {**found, SILENT: silent} if silent else found
-
-
-def _examples(active: ActiveRollout, silent: Rows) -> dict[str, tuple[int, str]]:
-    """For each of the most frequent reasons: the row of one device, and its words."""
-    found = active.ledger.reasons.examples()
-    return {**found, SILENT: (int(silent[0]), "")} if len(silent) else found
 
 
 def _judged_rows(active: ActiveRollout, standing: DeviceStanding) -> Rows:

@@ -1,4 +1,4 @@
-"""What the devices of a plan run today: the releases that it replaces, and those that stay."""
+"""The releases that the devices of a plan run today: those to replace, and those that stay."""
 
 from typing import NamedTuple
 

@@ -46,7 +46,7 @@ def buttons(rollout: RolloutView) -> tuple[Button, ...]:
 
 
 def _question(rollout: RolloutView, verb: Verb) -> str:
-    """What the verb does now, to how many devices, and whether it can be undone."""
+    """The question before the verb: its effect now, on how many devices, and its finality."""
     seen = rollout.evidence
     in_trial, has_it = many(seen.in_trial, "device"), many(seen.healthy + seen.in_trial, "device")
     match verb:

@@ -29,19 +29,19 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class News(msgspec.Struct, frozen=True):
-    """``at`` is the hub's clock; the page computes ages from it. ``seen``: see ``Alive``."""
+    """``at`` is the hub's clock; the page computes ages from it. ``last_seen``: see ``Alive``."""
 
     at: float
     title: str
     fragments: tuple[Piece, ...]
-    seen: Mapping[str, float] = {}
+    last_seen: Mapping[str, float] = {}
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """``seen`` has the devices that checked in since the last message, with the time."""
+    """``last_seen`` has the devices that checked in since the last message, with the time."""
 
     at: float
-    seen: Mapping[str, float] = {}
+    last_seen: Mapping[str, float] = {}
 
 
 class Gone(msgspec.Struct, frozen=True):
@@ -67,7 +67,7 @@ class Snapshot(NamedTuple):
 
     title: str
     fragments: tuple[Fragment, ...]
-    seen: Mapping[str, float]
+    last_seen: Mapping[str, float]
 
 
 class Live:
@@ -87,7 +87,7 @@ class Live:
     def news(self, address: str, build: Callable[[], Page]) -> bytes:
         """All fragments of a page, for a browser that polls."""
         shot = self._snapshot(address, build)
-        return msgspec.json.encode(self._news(shot.title, shot.fragments, shot.seen))
+        return msgspec.json.encode(self._news(shot.title, shot.fragments, shot.last_seen))
 
     async def stream(self, address: str, build: Callable[[], Page]) -> AsyncGenerator[bytes]:
         """Messages until the page is gone or ``LIVE_STREAM_S`` have passed."""
@@ -101,7 +101,7 @@ class Live:
 
     async def _messages(self, address: str, build: Callable[[], Page]) -> AsyncGenerator[bytes]:
         sent: dict[str, str] = {}
-        seen: dict[str, float] = {}
+        known: dict[str, float] = {}
         opened = sent_at = self._clock.monotonic()
         while self._clock.monotonic() - opened < limits.LIVE_STREAM_S:
             try:
@@ -117,8 +117,8 @@ class Live:
                 await asyncio.sleep(self._interval_s)
                 continue
             sent_at = self._clock.monotonic()
-            newer = {name: at for name, at in shot.seen.items() if seen.get(name) != at}
-            seen |= newer
+            newer = {name: at for name, at in shot.last_seen.items() if known.get(name) != at}
+            known |= newer
             if changed:
                 sent |= {piece.name: piece.version for piece in changed}
                 yield _message("fragments", self._news(shot.title, changed, newer))
@@ -126,9 +126,11 @@ class Live:
                 yield _message("alive", Alive(self._clock.now(), newer))
             await asyncio.sleep(self._interval_s)
 
-    def _news(self, title: str, fragments: tuple[Fragment, ...], seen: Mapping[str, float]) -> News:
+    def _news(
+        self, title: str, fragments: tuple[Fragment, ...], last_seen: Mapping[str, float]
+    ) -> News:
         pieces = tuple(Piece(piece.name, piece.version, piece.html) for piece in fragments)
-        return News(self._clock.now(), title, pieces, seen)
+        return News(self._clock.now(), title, pieces, last_seen)
 
     def _snapshot(self, address: str, build: Callable[[], Page]) -> Snapshot:
         now = self._clock.monotonic()
@@ -139,7 +141,7 @@ class Live:
             return kept[1]
         page = build()
         fragments = tuple(fragment(name, page.context) for name in page.parts)
-        made = Snapshot(page.title, fragments, page.seen)
+        made = Snapshot(page.title, fragments, page.last_seen)
         self._latest = {key: one for key, one in self._latest.items() if one[0] > fresh}
         self._latest[address] = (now, made)
         return made

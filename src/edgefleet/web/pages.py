@@ -24,7 +24,7 @@ from edgefleet.web.rollout_charts import area_of, metrics_of, parts_of, reasons_
 class Page:
     """``parts`` are the live fragments; ``twin`` is the page as JSON data.
 
-    ``seen`` is the time of the last check-in of each device on the page.
+    ``last_seen`` is the time of the last check-in of each device on the page.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Page:
     parts: tuple[str, ...]
     context: Mapping[str, object]
     twin: Wire
-    seen: Mapping[str, float] = field(default_factory=dict[str, float])
+    last_seen: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,8 @@ def devices_page(hub: Reads, asked: Asked) -> Page:
         "after": after,
         "problem": problem,
     }
-    seen = _seen(listed.devices)
-    return Page("Devices", "devices", "devices.html", ("device_rows",), context, listed, seen)
+    last_seen = _contacts(listed.devices)
+    return Page("Devices", "devices", "devices.html", ("device_rows",), context, listed, last_seen)
 
 
 def device_page(hub: Reads, asked: Asked) -> Page:
@@ -188,11 +188,11 @@ def device_page(hub: Reads, asked: Asked) -> Page:
         "history": hub.device_history(device.name),
     }
     parts = ("device_facts", "why", "device_history")
-    seen = _seen((device,))
-    return Page(device.name, "devices", "device.html", parts, context, device, seen)
+    last_seen = _contacts((device,))
+    return Page(device.name, "devices", "device.html", parts, context, device, last_seen)
 
 
-def _seen(devices: Iterable[DeviceView]) -> dict[str, float]:
+def _contacts(devices: Iterable[DeviceView]) -> dict[str, float]:
     return {one.name: one.last_seen for one in devices if one.last_seen is not None}
 
 

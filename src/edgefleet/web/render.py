@@ -16,7 +16,7 @@ from edgefleet.protocol.release import unjudged
 from edgefleet.web import words
 
 _AGE: Final = re.compile(r"<time data-seen=[^<]*</time>")
-"""The time at which a device was last seen. Live pages get it as data, see ``live.News.seen``."""
+"""The time at which a device was last seen. Live pages get it as data, see ``live.Alive``."""
 
 
 def segment(name: str) -> str:

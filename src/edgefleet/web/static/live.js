@@ -107,7 +107,7 @@
     received(news.at);
     document.title = `${news.title} · edgefleet`;
     news.fragments.forEach(swap);
-    showSeen(news.seen);
+    showSeen(news.last_seen);
   };
   const showLink = (state, text) => {
     link.dataset.state = state;
@@ -161,7 +161,7 @@
     on("fragments", apply);
     on("alive", (news) => {
       received(news.at);
-      showSeen(news.seen);
+      showSeen(news.last_seen);
     });
     mine.addEventListener("gone", (event) => finish(JSON.parse(event.data).message));
     mine.addEventListener("error", () => {
