@@ -134,6 +134,20 @@ def test_a_rollout_shows_its_cut_its_failures_and_both_cohorts(page: SignedIn) -
         assert shown in text
 
 
+def test_a_rollout_names_the_releases_that_it_replaces_and_those_that_stay(page: SignedIn) -> None:
+    planned = rollout_in(Status.PLANNED)
+    page.reads.put(msgspec.structs.replace(planned, adds=4, beside={"detector 2": 7}))
+    text = page.get("/rollouts/ro-planned").text
+    for shown in (
+        "model digits to 4 devices (1003 already run it)",
+        "digits 1 on 31 devices, digits 2 on 972 devices",
+        "detector 2 on 7 devices (other models)",
+        "<dt>Removes</dt><dd>nothing</dd>",
+        "Open the first wave, 1\u202f% of 1,007 devices?",
+    ):
+        assert shown in text
+
+
 def test_a_rollout_without_measurements_says_so(page: SignedIn) -> None:
     reads = page.reads
     reads.history = lambda rollout, /: msgspec.structs.replace(
