@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
@@ -14,10 +14,8 @@ from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts
 from edgefleet.cli.values import WrongValue, percent
 from edgefleet.protocol.release import Precision, Task
+from edgefleet.protocol.serving import ProveResult
 from edgefleet.protocol.wire import Wire
-
-if TYPE_CHECKING:
-    from edgefleet.protocol.serving import ProveResult
 
 
 class InitReport(Wire, frozen=True, kw_only=True):

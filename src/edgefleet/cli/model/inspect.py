@@ -12,10 +12,11 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import percent, size
+from edgefleet.protocol.release import TensorSpec
 from edgefleet.protocol.wire import Wire
 
 if TYPE_CHECKING:
-    from edgefleet.protocol.release import ReleaseManifest, TensorSpec
+    from edgefleet.protocol.release import ReleaseManifest
     from edgefleet.serving.model_file import ModelFacts
 
 

@@ -20,6 +20,8 @@ from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.key import key_option
 from edgefleet.cli.screen import Screen, table
 from edgefleet.cli.values import percent, size
+from edgefleet.protocol.operator import ReleaseView
+from edgefleet.protocol.serving import ProveResult
 from edgefleet.protocol.wire import Wire
 
 if TYPE_CHECKING:
@@ -27,9 +29,7 @@ if TYPE_CHECKING:
 
     from edgefleet.client.hub import HubClient
     from edgefleet.optimize.release_folder import BuiltRelease
-    from edgefleet.protocol.operator import ReleaseView
     from edgefleet.protocol.release import ReleaseManifest
-    from edgefleet.protocol.serving import ProveResult
     from edgefleet.security.signing import PublicKey, PublisherKey
 
 
