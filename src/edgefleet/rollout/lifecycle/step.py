@@ -98,7 +98,8 @@ def check_allowed(state: RolloutState, signal: RolloutSignal) -> None:
     """Raises OperatorError ``verb_not_now`` if the table does not allow ``signal`` now."""
     if TABLE[state.status, signal] is None:
         already = "already " if signal.value == state.status.value else ""
-        possible = " or ".join(f"`{verb}`" for verb in verbs_now(state.status))
+        *first, last = [f"`{verb}`" for verb in verbs_now(state.status)] or [""]
+        possible = f"{', '.join(first)} or {last}" if first else last
         now = f"Possible now: {possible}" if possible else "No verb is possible any more"
         raise OperatorError(
             "verb_not_now", f"Rollout {state.id} is {already}{state.status}. {now}."
