@@ -29,7 +29,7 @@ def operator(
     edgefleet: CommandLine, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
 ) -> CommandLine:
     """An operator on the hub's machine who sets only the data folder."""
-    monkeypatch.setattr("edgefleet.cli.rollout.watch.views_of", partial(watch, every_s=0.02))
+    monkeypatch.setattr("edgefleet.client.watch.watch", partial(watch, every_s=0.02))
     assert edgefleet("key", "new").exit == 0
     return CommandLine(edgefleet.home, {"EDGEFLEET_DATA_DIR": str(hub.data_dir)})
 

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from edgefleet.agent.effect import WantedModel, WantedRelease
 from edgefleet.agent.state import InstalledRelease
 from edgefleet.cli.demo import displacing_agent
-from edgefleet.cli.demo.planted_faults import Fault, agent_of, broken_plan, folder_of
+from edgefleet.cli.demo.choices import Fault
+from edgefleet.cli.demo.planted_faults import agent_of, broken_plan, folder_of
 from edgefleet.cli.demo.processes import AGENT, SITE
 from edgefleet.cli.demo.story import STORY, Chapter, plan_of
 from edgefleet.optimize.release_folder import build_release

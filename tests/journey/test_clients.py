@@ -120,7 +120,7 @@ def test_a_release_that_renames_its_input_is_rolled_back_in_the_first_wave(fleet
     assert end.evidence.reasons == {"requests_refused": end.evidence.failed}
     said = end.waves[0].judgement
     assert said is not None
-    assert "Most frequent cause: requests_refused" in said.text
+    assert "requests were refused before the model ran" in said.text
     assert CAUSE in said.text
     assert any(CAUSE in wait.text for wait in end.why.waits)
     assert before == [0] * DEVICES

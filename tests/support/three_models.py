@@ -21,7 +21,7 @@ from edgefleet.agent.state import AgentState, slot
 from edgefleet.base.clock import SystemClock
 from edgefleet.client.watch import Observed, watch
 from edgefleet.optimize.release_folder import build_release
-from edgefleet.protocol.operator import ClaimRequest, TrustKey, Unquarantine
+from edgefleet.protocol.operator import ClaimRequest, DeviceAttempt, TrustKey, Unquarantine
 from edgefleet.protocol.rollout import (
     Command,
     GateSpec,
@@ -191,6 +191,10 @@ class Home:
         if last.status is Status.COMPLETED:
             self.confirmed[model] = release
         return last
+
+    def history(self) -> tuple[DeviceAttempt, ...]:
+        """The attempts of the device, as the hub shows them."""
+        return self.hub.client().device_history(DEVICE).attempts
 
     def unquarantine(self) -> None:
         """Allow further releases after two rollbacks of one model."""

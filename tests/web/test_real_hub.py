@@ -86,7 +86,8 @@ def test_a_good_release_goes_out_and_a_bad_one_comes_back_on_screen(
             for release, end, healthy in (("1", "completed", True), ("2", "reverted", False)):
                 address = f"/rollouts/{plan(client, release)}"
                 page.goto(served.url + address)
-                page.get_by_role("button", name="Start").click()
+                page.locator("#confirm-start > summary").click()
+                page.get_by_role("button", name="Yes, start").click()
                 expect(page.locator("h1 .pill")).to_have_text("running")
                 page.evaluate("window.marked = true")
                 live_until(page, devices, end, healthy=healthy)

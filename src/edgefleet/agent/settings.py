@@ -15,6 +15,7 @@ from typing import Any, Final
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
+from edgefleet.base.texts import counted
 
 PREFIX: Final = "EDGEFLEET_AGENT_"
 CONFIG: Final = Path("/etc/edgefleet/agent.toml")
@@ -277,7 +278,7 @@ def _labels(
     if len(found) > LABELS_PER_DEVICE:
         raise OperatorError(
             "setting_invalid",
-            f"{len(found)} labels; {LABELS_PER_DEVICE} are allowed.",
+            f"{counted(len(found), 'label')}; {LABELS_PER_DEVICE} are allowed.",
             field="label",
         )
     return tuple(sorted(found.items()))

@@ -1,5 +1,6 @@
 """The program ``edgefleet``. The agent and the version come first: a device has no click."""
 
+import os
 import sys
 
 from edgefleet import __version__
@@ -17,11 +18,15 @@ def main() -> None:
         sys.stdout.write(f"edgefleet {__version__}\n")
         return
     if sys.argv[1:2] == ["agent"]:
-        from edgefleet.agent.main import main as agent_main  # noqa: PLC0415 - a device has no click
+        from edgefleet.agent.main import main as agent_main
 
         raise SystemExit(agent_main(sys.argv[2:]))
+    if os.environ.get("_EDGEFLEET_COMPLETE", "").endswith("_complete"):
+        from edgefleet.cli.completion import main as complete
+
+        raise SystemExit(complete())
     try:
-        from edgefleet.cli.group import root  # noqa: PLC0415 - not loaded for the agent
+        from edgefleet.cli.group import root
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise

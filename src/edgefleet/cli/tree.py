@@ -75,6 +75,7 @@ def _device() -> Noun:
         "label": Leaf("edgefleet.cli.device_verbs:label", "Set labels on a device."),
         "rename": Leaf("edgefleet.cli.device_verbs:rename", "Give a device another name."),
         "remove": Leaf("edgefleet.cli.device_verbs:remove", "Remove a device from the fleet."),
+        "history": Leaf(f"{command}history", "Show what a device did with each release."),
         "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),
         "quarantined": Leaf(f"{command}quarantined", "List quarantined devices."),
         "unquarantine": Leaf(f"{command}unquarantine", "Unquarantine a device."),

@@ -61,7 +61,7 @@ _ISOLATED: Final[dict[str, str]] = {
     IsolationReason.CRASHED_TWICE: "it crashed the shared serving process twice within an hour",
     IsolationReason.RAN_IN_CRASH: "it and other models ran when the shared serving process "
     "crashed, and which of them caused the crash is not known",
-    IsolationReason.HUNG: "it did not let go of a request in the shared serving process",
+    IsolationReason.HUNG: "a request to it did not end in the shared serving process",
 }
 
 

@@ -96,6 +96,7 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     agent_version: str
     enrolled_at: float
     last_seen: float | None
+    before_start: bool = False  # ``last_seen`` is from before the start of the hub
     online: bool
     models: tuple[DeviceModel, ...]  # sorted by name
     unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
@@ -107,6 +108,36 @@ class DeviceView(Wire, frozen=True, kw_only=True):
         default_factory=dict
     )  # by the operator; they override
     line: str  # why the device runs these releases
+
+
+class DeviceAttempt(Wire, frozen=True, kw_only=True):
+    """One attempt of a device at a release, as its reports describe it.
+
+    ``kind`` is the last report of the attempt, see ``protocol.device.OutcomeKind``. ``began_at``
+    and ``at`` are times of the hub at which the first and the last report arrived. ``duration_s``
+    is by the clock of the device, from the start of the trial to the last report. None without a
+    report of a start, or without a later report.
+    """
+
+    rollout: str
+    model: str  # empty if the hub does not know the rollout
+    release: str
+    attempt: int  # the number that the device gave; 0: an old agent gave none
+    kind: str
+    reason: str = ""  # a stable code
+    cause: str = ""  # the reason in words; empty without a reason
+    detail: str = ""  # the sentence of the device, with measured value and limit
+    began_at: float
+    at: float
+    duration_s: float | None = None
+
+
+class DeviceHistory(Wire, frozen=True, kw_only=True):
+    """The last attempts of a device, newest first. ``is_cut`` is True if there were more."""
+
+    device: str
+    attempts: tuple[DeviceAttempt, ...]
+    is_cut: bool = False
 
 
 class QuarantinedDevice(Wire, frozen=True, kw_only=True):
@@ -145,6 +176,12 @@ class Unquarantine(Wire, frozen=True, kw_only=True):
 
     person: Annotated[str, Meta(min_length=1, max_length=63)] = "operator"
     note: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Names(Wire, frozen=True, kw_only=True):
+    """The first names of one kind that begin with a prefix, for completion on the command line."""
+
+    names: tuple[str, ...]
 
 
 class DevicePage(Wire, frozen=True, kw_only=True):

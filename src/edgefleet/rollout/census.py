@@ -17,6 +17,7 @@ from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import alphas, class_test, gate, small_fleet
+from edgefleet.rollout.evidence.examples import add_examples
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.device_models import NOTHING
@@ -124,6 +125,7 @@ def count_census(
     )
     served = int(np.count_nonzero(already))
     evidence = _evidence(active, fleet, found, len(rows), served, taken_back=taken_back, now=now)
+    evidence = add_examples(evidence, active.ledger.reasons, found.silent.all(), fleet.name)
     return replace(found, evidence=_with_plan(active, fleet, found, evidence, now))
 
 
@@ -253,7 +255,6 @@ def _evidence(
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=reasons,
-        details=active.ledger.reasons.details(),
         history=active.state.history,
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
@@ -300,7 +301,6 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=reasons,
-        details=active.ledger.reasons.details(),
         history=active.state.history,
         canary=judged.canary,
         control=judged.control,
@@ -314,7 +314,8 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         labels=active.cohorts.labels.evidence(),
     )
     counted = with_serving_failed(counted, fleet, serving_failed(active, fleet, now))
-    return gate.weigh(counted, active.state.spec.gate)
+    evidence = gate.weigh(counted, active.state.spec.gate)
+    return add_examples(evidence, active.ledger.reasons, dark.rows, fleet.name)
 
 
 def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evidence, Rows]:

@@ -54,6 +54,7 @@ def with_serving_failed(evidence: Evidence, fleet: Fleet, rows: Rows) -> Evidenc
         serving_failed=len(rows),
         reasons={**evidence.reasons, code: len(rows)},
         details={**evidence.details, **words},
+        examples={**evidence.examples, code: fleet.name(int(rows[0]))},
     )
 
 

@@ -206,7 +206,7 @@ class WorkerRelease:
     async def retire(self, patience_s: float = RETIRE_S) -> None:
         self._retired = True
         if not self._has_ended and not await is_idle(self._idle, self.stats, patience_s):
-            self._kill(f"did not let go of its requests within {patience_s:g} s.")
+            self._kill(f"did not end its requests within {patience_s:g} s.")
         self._close()
         await asyncio.to_thread(self._process.reap)
 
