@@ -92,12 +92,13 @@ bench-sim: $(STAMP)
 bench-worker: $(STAMP)
 	$(BIN)/python bench/worker.py
 
-# The locks name versions and hashes, never a host.
+# The locks name versions and hashes, never a host. What is installed has the versions that are tested.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: $(STAMP)
 	$(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(LOCK) --extra all --group dev pyproject.toml -o requirements/dev.txt
-	$(LOCK) pyproject.toml -o requirements/device.txt
+	$(LOCK) -c requirements/dev.txt pyproject.toml -o requirements/device.txt
+	$(LOCK) -c requirements/dev.txt --extra all pyproject.toml -o requirements/all.txt
 
 clean:
 	rm -rf $(VENV) .venv-torch .cache bench/out build dist .ruff_cache .mypy_cache .hypothesis .import_linter_cache
