@@ -1,4 +1,4 @@
-"""The claims of examples/digits/README.md about the four releases, checked by inference."""
+"""The claims of the digits README about the four releases, checked by inference."""
 
 import subprocess
 import sys

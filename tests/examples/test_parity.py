@@ -1,4 +1,4 @@
-"""The claims of examples/parity/README.md, checked by inference."""
+"""The claims of the parity README, checked by inference."""
 
 import subprocess
 import sys
