@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from edgefleet.base.errors import CATALOG, OperatorError, Party, error_from_code
 from edgefleet.cli.exits import Exit, exit_of
+from edgefleet.examples import FOLDER
 from edgefleet.protocol.device import IsolationReason, isolation_text
 from edgefleet.protocol.operator import Claims, DevicePage, Rollouts, TrustedKeys
 from edgefleet.protocol.rollout import Status
@@ -378,7 +379,7 @@ def test_without_a_key_publish_says_how_to_make_one(fleet: CommandLine, tmp_path
 def test_a_key_that_the_hub_does_not_know_is_told_before_anything_is_sent(
     fleet: CommandLine, canned: CannedHub
 ) -> None:
-    release = Path(__file__).parents[2] / "examples" / "digits" / "release-1"
+    release = FOLDER / "digits" / "release-1"
     canned.put("GET", "/api/v1/trust", TrustedKeys(keys=()))
     assert fleet("key", "new").exit == 0
     said = fleet("model", "publish", str(release), "--skip-proof", "--json")

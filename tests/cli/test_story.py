@@ -10,11 +10,12 @@ import pytest
 
 from edgefleet.cli.exits import Exit
 from edgefleet.client.watch import watch
+from edgefleet.examples import FOLDER
 from support.command_line import CommandLine
 from support.hub_process import HubProcess, running_hub
 from support.raw_device import RawDevice, enrol
 
-DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+DIGITS = FOLDER / "digits"
 QUICK = ("--waves", "50,100", "--soak", "0s", "--confirm-after", "0s", "--min-sample", "1")
 
 

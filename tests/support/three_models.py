@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgefleet.agent.state import AgentState, slot
 from edgefleet.base.clock import SystemClock
 from edgefleet.client.watch import Observed, watch
+from edgefleet.examples import FOLDER
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.protocol.operator import ClaimRequest, DeviceAttempt, TrustKey, Unquarantine
 from edgefleet.protocol.rollout import (
@@ -92,7 +93,7 @@ def examples() -> Path:
 
 
 def release_folder(model: str, release: str) -> Path:
-    place = EXAMPLES if model == "digits" else examples()
+    place = FOLDER if model == "digits" else examples()
     return place / model / f"release-{release}"
 
 
@@ -292,7 +293,7 @@ def home(folder: Path) -> Iterator[Home]:
 @cache
 def cases(model: str) -> tuple[Case, ...]:
     """The requests of a client: inputs as in the field, and for the detector one white picture."""
-    place = EXAMPLES if model == "digits" else examples()
+    place = FOLDER if model == "digits" else examples()
     with np.load(place / model / "field.npz", allow_pickle=False) as file:
         inputs = file[f"input.{INPUTS[model]}"][: CASES[model]]
         more = [file["overexposed"]] if model == "detector" else []

@@ -55,6 +55,7 @@ def _rollout() -> Noun:
 def _model() -> Noun:
     command = "edgefleet.cli.model."
     verbs = {
+        "examples": Leaf(f"{command}examples:examples", "Copy the example releases into a folder."),
         "init": Leaf(f"{command}init:init", "Make a release folder from a model and samples."),
         "inspect": Leaf(f"{command}inspect:inspect", "Show what is in a model file or folder."),
         "publish": Leaf(f"{command}publish:publish", "Prove, sign and upload a release."),

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-import edgefleet
 from edgefleet.base.clock import Clock, SystemClock
 from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.cli.command import verb
@@ -19,6 +18,7 @@ from edgefleet.cli.demo.choices import DEVICES_MAX, Fault
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import clean
+from edgefleet.examples import FOLDER
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 @click.option(
     "--examples",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the examples. Default: the one of this source tree.",
+    help="Folder of the examples. Default: those of this package.",
 )
 @click.option(
     "--break",
@@ -234,14 +234,14 @@ def _fields(examples: Path) -> dict[str, Path]:
 
 def _examples(given: Path | None) -> Path:
     """The folder of the examples. Raises OperatorError ``setting_invalid``."""
-    folder = given or Path(edgefleet.__file__).parents[2] / "examples"
+    folder = given or FOLDER
     missing = [model for model, field in _fields(folder).items() if not field.is_file()]
     if missing:
         raise OperatorError(
             "setting_invalid",
             f"The example {missing[0]} is not in {folder}.",
             field="examples",
-            hint="Run the demo in a clone of the source, or use --examples FOLDER.",
+            hint="Leave --examples out, or name a folder that `edgefleet model examples` wrote.",
         )
     return folder
 

@@ -40,7 +40,7 @@ class ModelReport(Wire, frozen=True, kw_only=True):
     hub=False,
     examples=(
         "edgefleet model inspect wine.onnx",
-        "edgefleet model inspect examples/digits/release-1 --json",
+        "edgefleet model inspect releases/digits/release-1 --json",
     ),
 )
 @click.argument("path", type=click.Path(path_type=Path, exists=True))

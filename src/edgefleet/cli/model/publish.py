@@ -54,7 +54,7 @@ class PublishReport(Wire, frozen=True, kw_only=True):
 @verb(
     "publish",
     examples=(
-        "edgefleet model publish examples/digits/release-1 --trust",
+        "edgefleet model publish releases/digits/release-1 --trust",
         "edgefleet model publish ./digits-2 --key ./release-team.key --json",
     ),
     exits=(Exit.FAILED,),
