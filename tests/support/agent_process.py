@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from edgefleet.agent.own_files import OwnFile
 from edgefleet.agent.slots import POINTER, STATE, path, read_pointer
 from edgefleet.agent.state import AgentState, ModelState, running
 from edgefleet.agent.stored import from_store
@@ -93,7 +94,7 @@ class AgentProcess:
         return self.process.wait(30)
 
     def state(self) -> AgentState | None:
-        data = FolderStorage(self.data).read(STATE)
+        data = OwnFile(FolderStorage(self.data), STATE).content()
         return from_store(data) if data else None
 
     def wait(self, what: Callable[[AgentState], object], timeout_s: float = 60.0) -> AgentState:

@@ -113,6 +113,8 @@ def _start_when_admitted(
             report(context, OutcomeKind.TRIAL_STARTED)
         return
     is_admitted, is_wanted = start_id in answer.acked, _same(context.attempt, offer)
+    if is_admitted and is_wanted and context.device.soft.disk_fault:
+        return  # the attempt counter cannot be stored: the start is reported and acknowledged again
     if is_admitted and is_wanted and not _is_trial_taken(context.device):
         start_trial(context)
     elif is_admitted or not is_wanted:
@@ -164,7 +166,12 @@ def hush(context: StepContext) -> None:
 
 
 def fetch_manifest(context: StepContext) -> None:
-    """Begin the download: the link is free for this model."""
+    """Begin the download: the link is free for this model. Later, if the disk has a fault."""
+    fault = context.device.soft.disk_fault
+    if fault:
+        context.forgettable(work_at=context.now + limits.DISK_RETRY_S)
+        _defer(context, fault, CATALOG[fault].hint if fault in CATALOG else "")
+        return
     if context.state.stage is Stage.QUEUED:
         context.move(Signal.LINKED)
     resume(context)

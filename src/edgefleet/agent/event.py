@@ -21,6 +21,7 @@ class Booted(Wire, frozen=True, kw_only=True):
     serving: ServingStatus | None  # the status of a running process, if any
     draw: float
     pace: Pace = Pace()
+    disk_fault: str = ""  # as in DiskChecked
 
 
 class TimerFired(Wire, frozen=True, kw_only=True):
@@ -132,6 +133,12 @@ class TruthGiven(Wire, frozen=True, kw_only=True):
     number: int
 
 
+class DiskChecked(Wire, frozen=True, kw_only=True):
+    """The result of a write has changed. ``fault`` is a code of base.errors, "" if it succeeded."""
+
+    fault: str
+
+
 Event = (
     Booted
     | TimerFired
@@ -145,4 +152,5 @@ Event = (
     | ActivationFailed
     | ServingProbed
     | TruthGiven
+    | DiskChecked
 )

@@ -73,6 +73,7 @@ MANIFEST_BYTES: Final = 4 << 20
 PROBLEM_BYTES: Final = 64 << 10  # of an error answer
 REQUEST_S: Final = 10.0
 SAVE_RETRY_S: Final = 1.0
+DISK_CHECK_S: Final = 3600.0  # between two writes that only show whether the disk can be written
 
 # The serving process and the proof.
 CONTROL_S: Final = 2.0

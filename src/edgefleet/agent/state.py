@@ -236,6 +236,7 @@ class ModelSoft(Wire, frozen=True, kw_only=True):
     costs: CostWindows = CostWindows()
     watch: Watch | None = None
     offers_after: float = 0.0
+    waits_for_disk: bool = False  # a trial that was interrupted, see ``disk``
 
 
 class Reports(Wire, frozen=True, kw_only=True):
@@ -266,6 +267,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     jobs: int = 0  # number of the last long effect, to detect stale completions
     offered: tuple[str, ...] = ()  # rollouts in the order of the hub's last offers
     free_bytes: int | None = None  # on the disk, when it was last measured
+    disk_fault: str = ""  # why the state cannot be stored, a code of base.errors
     switch: int | None = None  # job of the Apply in progress
     switch_at: float | None = None  # time of its next retry
     switch_failures: int = 0

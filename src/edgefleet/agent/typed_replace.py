@@ -89,6 +89,7 @@ class SoftChanges(TypedDict, total=False):
     jobs: int
     offered: tuple[str, ...]
     free_bytes: int | None
+    disk_fault: str
     switch: int | None
     switch_at: float | None
     switch_failures: int
@@ -119,6 +120,7 @@ class ModelSoftChanges(TypedDict, total=False):
     costs: CostWindows
     watch: Watch | None
     offers_after: float
+    waits_for_disk: bool
 
 
 class AttemptChanges(TypedDict, total=False):
@@ -233,6 +235,7 @@ class FactsChanges(TypedDict, total=False):
     runtime_versions: tuple[RuntimeVersion, ...]
     comparisons: tuple[str, ...]
     takes_labels: bool
+    disk_fault: str
 
 
 class OutcomeChanges(TypedDict, total=False):

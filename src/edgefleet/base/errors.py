@@ -218,6 +218,12 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "disk_full": ErrorKind(
             _D, 507, _LATER, "Free space on the device: the attempt then continues."
         ),
+        "disk_readonly": ErrorKind(
+            _D, 507, _LATER, "Replace the card or mount the disk for writing: the device goes on."
+        ),
+        "disk_failed": ErrorKind(
+            _D, 507, _LATER, "Check the disk and the owner of the data folder: the device goes on."
+        ),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."
         ),

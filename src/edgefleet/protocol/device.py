@@ -86,6 +86,8 @@ class Facts(Wire, frozen=True, kw_only=True):
     ``isolated`` are the models with a process of their own, by name. ``comparisons`` are the
     comparisons of a golden set besides the one of every agent, see ``release.comparison_name``.
     ``takes_labels`` is False from an agent that gives no labels to the serving process.
+    ``disk_fault`` is the code of the error with which the device's last write ended, such as
+    ``disk_readonly``, see base.errors. Empty if it can write.
     """
 
     profile: Name
@@ -100,6 +102,7 @@ class Facts(Wire, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(max_length=COMPARISON_CHARS)], ...], Meta(max_length=COMPARISONS)
     ] = ()
     takes_labels: bool = False
+    disk_fault: Annotated[str, Meta(max_length=32)] = ""
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
