@@ -137,6 +137,17 @@ class AgentProcess:
             time.sleep(0.02)
         raise AssertionError(f"nothing serves within {timeout_s} s\n{self.log()}")
 
+    def wait_answer(self, timeout_s: float = 60.0) -> None:
+        """Poll the address of inference until a model is ready."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            with contextlib.closing(HttpLink(f"http://{self.serve}")) as link:
+                with contextlib.suppress(NetworkError):
+                    if link.request("GET", "/v2/health/ready", timeout_s=2.0).status == 200:
+                        return
+            time.sleep(0.05)
+        raise AssertionError(f"nothing answers within {timeout_s} s\n{self.log()}")
+
     def pointed(self) -> dict[str, str | None]:
         """For each model in the pointer file, the digest of the model file in its slot."""
         storage = FolderStorage(self.data)

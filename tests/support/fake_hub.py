@@ -186,6 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.path == "/device/v1/enrol":
                 self._enrol(decode(body, EnrolRequest))
+            elif self.headers["Authorization"] != f"Bearer {TOKEN}":
+                raise DeviceError("credential_invalid", "no")
             else:
                 self._check_in(decode(body, CheckIn))
         except DeviceError as error:

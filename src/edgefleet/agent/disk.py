@@ -14,7 +14,7 @@ from edgefleet.agent.typed_replace import replace
 
 
 def on_disk_checked(device: DeviceContext, event: DiskChecked) -> None:
-    """Report the change to the hub. Go on with the trials that waited for a disk."""
+    """Report the change to the hub. Go on with the work and the trials that waited for a disk."""
     device.forgettable(disk_fault=event.fault, checkin_at=device.now)
     if device.state.facts is not None:
         facts = replace(device.state.facts, disk_fault=event.fault)
@@ -22,6 +22,8 @@ def on_disk_checked(device: DeviceContext, event: DiskChecked) -> None:
     if event.fault:
         return
     for name, soft in tuple(device.soft_models.items()):
+        if soft.work_at is not None:
+            device.model(name).forgettable(work_at=device.now)
         if soft.waits_for_disk:
             context = device.model(name)
             context.forgettable(waits_for_disk=False)

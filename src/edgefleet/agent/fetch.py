@@ -115,8 +115,8 @@ class Fetcher:
 
     def _opened(self, stored: str, open_envelope: Open) -> tuple[str, ReleaseManifest] | None:
         """The manifest in a file. None if there is no valid one."""
-        data = self._storage.read(stored)
         try:
+            data = self._storage.read(stored)
             return None if data is None else open_envelope(data)
         except EdgefleetError:
             return None

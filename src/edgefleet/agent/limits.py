@@ -88,6 +88,3 @@ SOCKET_PATH_BYTES: Final = 107  # Linux sun_path without the final zero
 PROVE_S: Final = 120.0
 PROVE_SLACK_MIB: Final = 512  # interpreter and runtime, on top of the variant's memory limit
 PROVE_OUTPUT_BYTES: Final = 1 << 20
-
-# Enrolment.
-ENROL_BACKOFF_MAX_S: Final = 60.0

@@ -86,6 +86,7 @@ class Parts:
     clock: Clock
     entropy: Entropy
     sensors: BoardSensors
+    is_enrolled: bool = True
 
 
 class Loop:
@@ -100,6 +101,7 @@ class Loop:
         self._clock = parts.clock
         self._entropy = parts.entropy
         self._sensors = parts.sensors
+        self._is_enrolled = parts.is_enrolled
         self._state = state
         self._facts = facts
         # Setting the clock must not change durations: wall time once, then monotonic time.
@@ -142,7 +144,7 @@ class Loop:
                 whole=self._slots.whole(self._state),
                 pointer=self._slots.pointer(),
                 serving=status,
-                draw=self._entropy.uniform(),
+                draw=self._entropy.uniform() if self._is_enrolled else 0.0,  # a person waits
                 disk_fault=self._journal.check(),
             )
         )

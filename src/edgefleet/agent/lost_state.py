@@ -4,6 +4,7 @@ The pointer file names the confirmed slot of each model, and the slot has the si
 release. The other content of the state (attempts, unsent outcomes) is lost.
 """
 
+import contextlib
 from collections.abc import Callable
 
 from edgefleet.agent.slots import (
@@ -36,18 +37,19 @@ def recover(slots: Slots, profile: str, open_envelope: Open, now: float) -> Agen
         installed = _installed(slots, model, name, profile, open_envelope)
         if installed is not None:
             found = Slot(installed=installed, proved=True, confirmed=True)
-            idle = Slot(leftover=_has_files(slots, model, other(name)))
+            idle = Slot(leftover=bool(_names(slots.storage, folder(model, other(name)))))
             models[model] = ModelState(
                 active=name, a=found if name == "a" else idle, b=found if name == "b" else idle
             )
     return AgentState(models=models, attempts=int(now) if models else 0)
 
 
-def _has_files(slots: Slots, model: str, name: SlotName) -> bool:
+def _names(storage: Storage, place: str) -> tuple[str, ...]:
+    """The names in a folder. None of one that cannot be read."""
     try:
-        return bool(slots.storage.list(folder(model, name)))
+        return storage.list(place)
     except DeviceError:
-        return True
+        return ()
 
 
 def _confirmed(slots: Slots, open_envelope: Open) -> dict[str, SlotName]:
@@ -60,9 +62,10 @@ def _confirmed(slots: Slots, open_envelope: Open) -> dict[str, SlotName]:
     before = f"{OLD_SLOTS}/{name}"
     opened = _opened(_read(storage, f"{before}/{MANIFEST}"), open_envelope)
     if opened is not None and is_name(opened[1].model):
-        storage.remove(folder(opened[1].model, name))
-        storage.rename(before, folder(opened[1].model, name))
-    return {model: name for model in storage.list(MODELS) if is_name(model)}
+        with contextlib.suppress(DeviceError):
+            storage.remove(folder(opened[1].model, name))
+            storage.rename(before, folder(opened[1].model, name))
+    return {model: name for model in _names(storage, MODELS) if is_name(model)}
 
 
 def _read(storage: Storage, file: str) -> bytes | None:

@@ -90,7 +90,7 @@ class Slots:
         for content, has_digest in self._state_file.contents():
             try:
                 return self._read(content)
-            except InternalError:
+            except (InternalError, DeviceError):  # damaged, or an upgrade that cannot be stored
                 continue
             except OperatorError:
                 if has_digest:

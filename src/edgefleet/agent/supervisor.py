@@ -14,11 +14,12 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import BinaryIO, Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease
 from edgefleet.agent.log import LOGGER
+from edgefleet.agent.run_files import RunFiles
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
@@ -55,7 +56,10 @@ class Supervisor:
         self._command = tuple(command)
         self._clock = clock
         self._ended = ended
-        self._socket = storage.locate(SOCKET)
+        self._files = RunFiles(storage)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._files.find(lambda: self._pid() is not None)
+        self._socket = self._files.locate(SOCKET)
         if len(os.fsencode(self._socket)) > limits.SOCKET_PATH_BYTES:
             raise OperatorError(
                 "setting_invalid",
@@ -64,7 +68,6 @@ class Supervisor:
                 hint="Give a data folder with a shorter path.",
             )
         self._link = HttpLink(f"unix:{self._socket}")
-        self._child: subprocess.Popen[bytes] | None = None
         self._watched: set[int] = set()
         self._answered = False  # this agent has had an answer of the process
         self._ran: tuple[str, ...] = ()
@@ -160,7 +163,7 @@ class Supervisor:
                 os.kill(pid, sign)
             if self._gone(pid, wait_s):
                 break
-        self._storage.remove(PID)
+        self._files.remove(PID)
 
     def _served(self, wanted: WantedModel) -> ServedModel:
         return ServedModel(
@@ -247,10 +250,13 @@ class Supervisor:
             self._end_hung()
         self._read_marks()
         self._stopping.clear()
-        self._storage.remove(SOCKET)
+        self._files.renew(SOCKET)
+        self._socket = self._files.locate(SOCKET)
+        self._link.close()
+        self._link = HttpLink(f"unix:{self._socket}")
         self._child = self._spawn()
         birth = _birth(self._child.pid)
-        self._storage.write(PID, f"{self._child.pid} {birth}".encode())
+        self._files.write(PID, f"{self._child.pid} {birth}".encode())
         until = self._clock.monotonic() + limits.SERVING_START_S
         while self._clock.monotonic() < until:
             if (status := self._ask()) is not None:
@@ -276,10 +282,7 @@ class Supervisor:
     def _spawn(self) -> "subprocess.Popen[bytes]":
         if self._closed.is_set():
             raise DeviceError("inference_failed", "The agent has stopped.")
-        log = Path(self._storage.locate(LOG))
-        if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
-        with log.open("ab") as output:
+        with self._open_log() as output:
             return subprocess.Popen(
                 [*self._command, "--control-socket", self._socket],
                 stdin=subprocess.DEVNULL,
@@ -288,23 +291,34 @@ class Supervisor:
                 start_new_session=True,
             )
 
+    def _open_log(self) -> BinaryIO:
+        """The log of the process. It goes nowhere if its file cannot be written."""
+        log = Path(self._files.locate(LOG))
+        try:
+            if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
+                log.replace(log.with_suffix(".log.1"))
+            return log.open("ab")
+        except OSError:
+            return Path(os.devnull).open("ab")
+
     def _last_words(self) -> str:
-        log = Path(self._storage.locate(LOG))
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
+        log = Path(self._files.locate(LOG))
+        try:
+            with log.open("rb") as file:
+                file.seek(max(0, log.stat().st_size - 4096))
+                lines = file.read().decode(errors="replace").split("\n")
+        except OSError:
+            lines = []
         return next((line.strip() for line in reversed(lines) if line.strip()), "no word")
 
     def _pid(self) -> int | None:
         """The process in the pid file, if it is alive. The start time detects a reused pid."""
         if self._child is not None and self._child.poll() is not None:
             self._child = None
-        data = self._storage.read(PID)
-        if data is None:
-            return None
+        data = self._files.read(PID) or b""
         number, _, birth = data.decode(errors="replace").partition(" ")
         if not number.isdecimal() or _birth(int(number)) != birth or not birth:
-            return None
+            return self._child.pid if self._child is not None else None
         return int(number)
 
     def _read_marks(self) -> None:
@@ -312,13 +326,15 @@ class Supervisor:
         if not self._answered:
             return
         self._answered = False
-        data = self._storage.read(MARKS)
+        data = self._files.read(MARKS)
         if data is not None:
             self._ran = marked_models(data)
 
     def _watch(self, status: ServingStatus) -> None:
         """Call ``ended`` when the process or one of its workers ends, child or not."""
         self._answered = True
+        if self._pid() != status.pid:  # its file is damaged, or could not be written
+            self._files.write(PID, f"{status.pid} {_birth(status.pid)}".encode())
         workers = (one.worker for one in status.models if one.worker is not None)
         for pid in {status.pid, *workers} - self._watched:
             try:
