@@ -230,6 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.ranges.append(asked)
         body = data[start:]
         self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.hub.cut_after is not None:

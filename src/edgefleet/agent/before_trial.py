@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from edgefleet.agent import isolation, limits
+from edgefleet.agent import damage, isolation, limits
 from edgefleet.agent.activation import go_back, request_apply, start_trial
 from edgefleet.agent.checkin import report
 from edgefleet.agent.effect import (
@@ -245,7 +245,7 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
     if variant is None:
         return
     context.move(Signal.OPENED)
-    context.change_attempt(installed=InstalledRelease.of(manifest, event.sha256, variant))
+    context.change_attempt(damage=None, installed=InstalledRelease.of(manifest, event.sha256, variant))
     context.forgettable(work=None, have_golden=False, slot_bytes=event.slot_bytes)
     if event.free_bytes is not None:
         context.device.forgettable(free_bytes=event.free_bytes)
@@ -285,8 +285,19 @@ def on_staging_failed(context: StepContext, event: StagingFailed) -> None:
     if event.code in _REFUSALS:
         _refuse(context, _REFUSALS[event.code], event.detail)
         return
+    if event.code == "transfer_damaged":
+        found = damage.after(context.attempt.damage, event, context.now)
+        context.change_attempt(damage=found)
+        if damage.is_of_the_release(found, context.now, context.device.state.interval_s):
+            detail = f"{event.detail} {found.same} downloads brought the same bytes."
+            _refuse(context, event.refusal or Reason.DIGEST, detail)
+            return
+        if found.times >= limits.DAMAGE_DEFERRED:
+            _defer(context, event.code, event.detail)
     kind = CATALOG.get(event.code)
-    if kind is not None and kind.party in (Party.NETWORK, Party.US):
+    if event.found and context.attempt.damage is not None:
+        pause_s = damage.pause_s(context.attempt.damage, context.device.state.interval_s)
+    elif kind is not None and kind.party in (Party.NETWORK, Party.US):
         interval_s = context.device.state.interval_s
         longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * interval_s)
         first = min(limits.BACKOFF_FIRST_S, interval_s)

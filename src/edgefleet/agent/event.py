@@ -70,13 +70,18 @@ class Fetched(Wire, frozen=True, kw_only=True):
 
 
 class StagingFailed(Wire, frozen=True, kw_only=True):
-    """A manifest, fetch or proof failed. ``code`` is one of base.errors."""
+    """A manifest, fetch or proof failed. ``code`` is one of base.errors.
+
+    ``found`` and ``refusal`` are those of an answer that was damaged, see ``transfer``.
+    """
 
     model: str
     job: int
     code: str
     detail: str
     draw: float
+    found: str = ""
+    refusal: str = ""
 
 
 class Proved(Wire, frozen=True, kw_only=True):

@@ -56,6 +56,7 @@ from edgefleet.agent.state import AgentState
 from edgefleet.agent.step import step
 from edgefleet.agent.stored import to_store
 from edgefleet.agent.supervisor import Supervisor
+from edgefleet.agent.transfer import DamagedTransferError
 from edgefleet.agent.worker import Stopped, Token, Worker
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
@@ -227,12 +228,15 @@ class Loop:
         except Stopped:
             return
         except EdgefleetError as error:
+            damaged = error if isinstance(error, DamagedTransferError) else None
             event = StagingFailed(
                 model=effect.model,
                 job=effect.job,
                 code=error.code,
                 detail=error.message,
                 draw=self._entropy.uniform(),
+                found=damaged.found if damaged else "",
+                refusal=damaged.refusal if damaged else "",
             )
         self._arrived.put(event)
 

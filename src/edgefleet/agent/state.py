@@ -79,6 +79,18 @@ class Incumbent(Wire, frozen=True, kw_only=True):
     memory_mib_h: float = 0.0  # growth of the memory of its process
 
 
+class Damage(Wire, frozen=True, kw_only=True):
+    """Downloads of an attempt that brought other bytes, see ``damage``.
+
+    ``found`` is the digest that came the last ``same`` times, first at ``since``.
+    """
+
+    since: float
+    times: int = 0
+    found: str = ""
+    same: int = 0
+
+
 class Attempt(Wire, frozen=True, kw_only=True):
     """An offer of one model in progress. ``number`` is unique on the device."""
 
@@ -97,6 +109,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
     tries: int = 0  # trials started; stored before each
     switched: bool = False  # the serving process may serve the release
     deferred: bool = False  # a deferral was reported to the hub
+    damage: Damage | None = None  # of its downloads
     recalled: bool = False  # the hub rolled the release back during its trial
     max_cpu_increase: float | None = None
     max_memory_growth_mib_h: float | None = None

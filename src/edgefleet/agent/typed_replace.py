@@ -14,6 +14,7 @@ from edgefleet.agent.state import (
     AgentState,
     Attempt,
     Crashes,
+    Damage,
     Ended,
     Incumbent,
     InstalledRelease,
@@ -141,6 +142,7 @@ class AttemptChanges(TypedDict, total=False):
     tries: int
     switched: bool
     deferred: bool
+    damage: Damage | None
     recalled: bool
     max_cpu_increase: float | None
     max_memory_growth_mib_h: float | None
@@ -148,6 +150,15 @@ class AttemptChanges(TypedDict, total=False):
     incumbent_us_p95: int
     incumbent_answers: int
     incumbent_answers_s: float
+
+
+class DamageChanges(TypedDict, total=False):
+    """Fields of Damage."""
+
+    since: float
+    times: int
+    found: str
+    same: int
 
 
 class SlotChanges(TypedDict, total=False):
@@ -289,6 +300,9 @@ class _Replace(Protocol):
 
     @overload
     def __call__(self, old: Attempt, /, **changes: Unpack[AttemptChanges]) -> Attempt: ...
+
+    @overload
+    def __call__(self, old: Damage, /, **changes: Unpack[DamageChanges]) -> Damage: ...
 
     @overload
     def __call__(self, old: Slot, /, **changes: Unpack[SlotChanges]) -> Slot: ...

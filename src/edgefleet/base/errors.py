@@ -246,6 +246,12 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         ),
         "timeout": ErrorKind(_N, 504, _LATER, "The server did not answer in time: try again."),
         "connection_lost": ErrorKind(_N, 502, _LATER, "The connection broke: try again."),
+        "transfer_damaged": ErrorKind(
+            _N, 502, _LATER, "The bytes were changed on the way: they are fetched again."
+        ),
+        "redirected": ErrorKind(
+            _N, 502, _FIX, "Give the address to which the server redirects, if it is the hub's."
+        ),
         "answer_malformed": ErrorKind(
             _N, 502, _LATER, "The address answers, but not as a hub: check the address."
         ),

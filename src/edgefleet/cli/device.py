@@ -91,6 +91,7 @@ def show(invocation: Invocation, device: str) -> None:
         ("last seen", age(view.last_seen, now) or "never"),
         ("online", "yes" if view.online else "no"),
         *_quarantined(view.quarantined),
+        *([("disk", view.disk_fault_text)] if view.disk_fault else []),
         *([("labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
         *(

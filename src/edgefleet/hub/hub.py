@@ -32,6 +32,7 @@ from edgefleet.protocol.device import (
     Phase,
     isolation_text,
 )
+from edgefleet.protocol.disk_fault import disk_fault_text, disk_wait
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AuditPage,
@@ -250,7 +251,7 @@ class Hub:
 
     def why_device(self, name: str) -> WaitReport:
         """Why a device runs what it runs. Raises OperatorError ``not_found``."""
-        return self._engine.why_device(self._row(name), self.clock.now())
+        return self._why_device(self._row(name), self.clock.now())
 
     # Releases.
 
@@ -459,7 +460,7 @@ class Hub:
 
     def _device(self, row: int) -> DeviceView:
         fleet, now = self._engine.fleet, self.clock.now()
-        why = self._engine.why_device(row, now)
+        why = self._why_device(row, now)
         return DeviceView(
             name=fleet.name(row),
             profile=fleet.profile(row),
@@ -472,8 +473,19 @@ class Hub:
             unknown_set=not fleet.set_of(row).is_known,
             labels_waiting=self._truth.waiting(row),
             quarantined=self._engine.quarantined_models(row),
+            disk_fault=(fault := self._devices.facts(row).disk_fault),
+            disk_fault_text=disk_fault_text(fault),
             line=why.line,
         )
+
+    def _why_device(self, row: int, now: float) -> WaitReport:
+        """The reasons of the engine. The fault of the device's disk comes first, if it has one."""
+        why = self._engine.why_device(row, now)
+        fault = self._devices.facts(row).disk_fault
+        if not fault:
+            return why
+        wait = disk_wait(fault)
+        return replace(why, line=f"{wait.text} {why.line}", waits=(wait, *why.waits))
 
     def _device_models(self, row: int, lines: Mapping[str | None, str]) -> tuple[DeviceModel, ...]:
         """The models that the device has or should have. ``lines`` has the reason by model."""

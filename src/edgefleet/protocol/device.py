@@ -176,6 +176,7 @@ class Reason(StrEnum):
     MEMORY_GROWTH = "memory_growth"  # the memory of its process grew steadily during the trial
     INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
+    TRANSFER = "transfer_damaged"  # the downloads brought other bytes
     NEIGHBOUR = "neighbour_harmed"  # another model on the device got worse during the trial
     RECALLED = "recalled"  # the hub ordered the device back to the previous release
 

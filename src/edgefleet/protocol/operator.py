@@ -98,6 +98,8 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
     labels_waiting: int = 0  # labels that the device has not got yet
     quarantined: tuple[str, ...] = ()  # models of which two releases failed on the device
+    disk_fault: str = ""  # why the device cannot write, a code of base.errors
+    disk_fault_text: str = ""  # the same in words
     line: str  # why the device runs these releases
 
 
