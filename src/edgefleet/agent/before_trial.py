@@ -239,7 +239,7 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
         attempt.model,
         attempt.release,
     ):
-        _refuse(context, Reason.DIGEST, "The manifest is not the offered one.")
+        _drop_offer(context)
         return
     variant = _variant(context, manifest)
     if variant is None:
@@ -249,6 +249,16 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
     context.forgettable(work=None, have_golden=False, slot_bytes=event.slot_bytes)
     if event.free_bytes is not None:
         context.device.forgettable(free_bytes=event.free_bytes)
+
+
+def _drop_offer(context: StepContext) -> None:
+    """Forget an offer that is not that of its manifest: the offer was changed on the way.
+
+    The hub offers again. The release is not refused, as its manifest is as it was signed.
+    """
+    _defer(context, Reason.TRANSFER, "The offer and its signed manifest name different releases.")
+    context.forgettable(offers_after=context.now + context.device.state.interval_s)
+    cancel(context)
 
 
 def on_fetched(context: StepContext, event: Fetched) -> None:
