@@ -108,7 +108,7 @@ def device(proxy: HarmingProxy, seed: int) -> Loop:
         hub=proxy.url, device="device", token=TOKEN, checkin_url=proxy.url, interval_s=INTERVAL_S
     )
     enrolment = Enrolment(claim="", name="device", facts=FACTS, labels={})
-    hub = HubLink(proxy.url, credential, enrolment, disk, HttpLink, SeededEntropy(seed))
+    hub = HubLink(proxy.url, credential, enrolment, disk, HttpLink, entropy=SeededEntropy(seed))
     make: Callable[[Callable[[], None]], Runtime] = lambda _: runtime  # noqa: E731 - as the loop asks
     parts = Parts(
         slots=Slots(disk),

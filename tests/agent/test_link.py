@@ -53,7 +53,9 @@ def enrolled(hub: FakeHub, storage: FolderStorage) -> Credential:
 def linked(
     hub: FakeHub, credential: Credential | None, storage: FolderStorage, **more: bool
 ) -> HubLink:
-    return HubLink(hub.url, credential, ENROLMENT, storage, HttpLink, SeededEntropy(1), **more)
+    return HubLink(
+        hub.url, credential, ENROLMENT, storage, HttpLink, entropy=SeededEntropy(1), **more
+    )
 
 
 def test_the_paths_are_those_of_the_table() -> None:

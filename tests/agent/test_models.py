@@ -206,7 +206,9 @@ def test_one_line_of_the_pointer_names_an_unknown_model() -> None:
     world.run(lambda world: world.serving is not None)
     assert sorted(world.state.models) == ["detector", "digits"]
     assert (world.served("detector"), world.served("digits")) == ("1", "1")
-    assert content(world.storage.files, POINTER) == b"detector a\ndigits a\n", "the file is put right"
+    assert content(world.storage.files, POINTER) == b"detector a\ndigits a\n", (
+        "the file is put right"
+    )
 
 
 def test_damaged_slot_of_one_model_leaves_others() -> None:

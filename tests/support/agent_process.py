@@ -141,10 +141,10 @@ class AgentProcess:
         """Poll the address of inference until a model is ready."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
-            with contextlib.closing(HttpLink(f"http://{self.serve}")) as link:
-                with contextlib.suppress(NetworkError):
-                    if link.request("GET", "/v2/health/ready", timeout_s=2.0).status == 200:
-                        return
+            link = HttpLink(f"http://{self.serve}")
+            with contextlib.closing(link), contextlib.suppress(NetworkError):
+                if link.request("GET", "/v2/health/ready", timeout_s=2.0).status == 200:
+                    return
             time.sleep(0.05)
         raise AssertionError(f"nothing answers within {timeout_s} s\n{self.log()}")
 

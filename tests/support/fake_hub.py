@@ -186,15 +186,18 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.path == "/device/v1/enrol":
                 self._enrol(decode(body, EnrolRequest))
-            elif self.headers["Authorization"] != f"Bearer {TOKEN}":
-                raise DeviceError("credential_invalid", "no")
             else:
+                self._check_token()
                 self._check_in(decode(body, CheckIn))
         except DeviceError as error:
             said = problem(error)
             self._say(
                 error.status, encode(msgspec.structs.replace(said, next_seq=self.hub.last_seq + 1))
             )
+
+    def _check_token(self) -> None:
+        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            raise DeviceError("credential_invalid", "no")
 
     def _check_in(self, said: CheckIn) -> None:
         kinds = {str(outcome.kind) for outcome in said.outcomes}

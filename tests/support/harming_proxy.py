@@ -98,9 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
 def harming_proxy(target: str, *, seed: int, share: float) -> Generator[HarmingProxy]:
     """A running proxy in front of ``target``."""
     proxy = HarmingProxy(target, seed, share)
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy})
-    )
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy}))
     server.daemon_threads = True
     proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

@@ -109,9 +109,7 @@ def wanted(
     )
 
 
-def _wanted(
-    name: str, state: ModelState, *, is_isolated: bool, waits: bool
-) -> WantedModel | None:
+def _wanted(name: str, state: ModelState, *, is_isolated: bool, waits: bool) -> WantedModel | None:
     confirmed = _release(state, state.active)
     trial_release = None
     attempt = state.attempt

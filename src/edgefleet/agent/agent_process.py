@@ -120,7 +120,7 @@ class Device:
             enrolment,
             storage,
             HttpLink,
-            self._entropy,
+            entropy=self._entropy,
             must_enrol=must_enrol,
         )
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,

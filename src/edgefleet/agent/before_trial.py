@@ -245,7 +245,9 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
     if variant is None:
         return
     context.move(Signal.OPENED)
-    context.change_attempt(damage=None, installed=InstalledRelease.of(manifest, event.sha256, variant))
+    context.change_attempt(
+        damage=None, installed=InstalledRelease.of(manifest, event.sha256, variant)
+    )
     context.forgettable(work=None, have_golden=False, slot_bytes=event.slot_bytes)
     if event.free_bytes is not None:
         context.device.forgettable(free_bytes=event.free_bytes)

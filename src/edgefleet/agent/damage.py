@@ -33,4 +33,6 @@ def pause_s(damage: Damage, interval_s: float) -> float:
     """The pause before the next download. Each one may cost all bytes of the release."""
     first = min(limits.BACKOFF_FIRST_S, interval_s)
     growth = limits.DAMAGE_GROWTH ** min(damage.times - 1, 16)
-    return min(limits.DAMAGE_PAUSE_MAX_S, limits.DAMAGE_PAUSE_INTERVALS * interval_s, first * growth)
+    return min(
+        limits.DAMAGE_PAUSE_MAX_S, limits.DAMAGE_PAUSE_INTERVALS * interval_s, first * growth
+    )

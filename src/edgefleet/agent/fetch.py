@@ -244,9 +244,7 @@ def _verified(envelope: bytes, sha256: str, open_envelope: Open) -> tuple[str, R
     except PublisherError as error:
         if error.code != "signature_invalid":
             raise
-        raise DamagedTransferError(
-            error.message, found=found, refusal=Reason.SIGNATURE
-        ) from error
+        raise DamagedTransferError(error.message, found=found, refusal=Reason.SIGNATURE) from error
     if opened[0] != sha256:
         raise DamagedTransferError(
             "The manifest is not the offered one.", found=found, refusal=Reason.DIGEST

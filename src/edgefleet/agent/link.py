@@ -111,8 +111,8 @@ class HubLink:
         enrolment: Enrolment,
         storage: Storage,
         open_link: OpenLink,
-        entropy: Entropy,
         *,
+        entropy: Entropy,
         must_enrol: bool = False,
     ) -> None:
         self.credential = credential

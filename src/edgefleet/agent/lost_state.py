@@ -19,7 +19,6 @@ from edgefleet.agent.slots import (
 from edgefleet.agent.state import AgentState, InstalledRelease, ModelState, Slot, SlotName, other
 from edgefleet.base.errors import DeviceError, EdgefleetError
 from edgefleet.base.ids import is_name
-from edgefleet.base.storage import Storage
 from edgefleet.protocol.release import ReleaseManifest
 
 Open = Callable[[bytes], tuple[str, ReleaseManifest]]
@@ -37,19 +36,11 @@ def recover(slots: Slots, profile: str, open_envelope: Open, now: float) -> Agen
         installed = _installed(slots, model, name, profile, open_envelope)
         if installed is not None:
             found = Slot(installed=installed, proved=True, confirmed=True)
-            idle = Slot(leftover=bool(_names(slots.storage, folder(model, other(name)))))
+            idle = Slot(leftover=bool(slots.names(folder(model, other(name)))))
             models[model] = ModelState(
                 active=name, a=found if name == "a" else idle, b=found if name == "b" else idle
             )
     return AgentState(models=models, attempts=int(now) if models else 0)
-
-
-def _names(storage: Storage, place: str) -> tuple[str, ...]:
-    """The names in a folder. None of one that cannot be read."""
-    try:
-        return storage.list(place)
-    except DeviceError:
-        return ()
 
 
 def _confirmed(slots: Slots, open_envelope: Open) -> dict[str, SlotName]:
@@ -60,20 +51,12 @@ def _confirmed(slots: Slots, open_envelope: Open) -> dict[str, SlotName]:
         return read_pointer(content)
     name: SlotName = "a" if content == b"a" else "b"
     before = f"{OLD_SLOTS}/{name}"
-    opened = _opened(_read(storage, f"{before}/{MANIFEST}"), open_envelope)
+    opened = _opened(slots.read(f"{before}/{MANIFEST}"), open_envelope)
     if opened is not None and is_name(opened[1].model):
         with contextlib.suppress(DeviceError):
             storage.remove(folder(opened[1].model, name))
             storage.rename(before, folder(opened[1].model, name))
-    return {model: name for model in _names(storage, MODELS) if is_name(model)}
-
-
-def _read(storage: Storage, file: str) -> bytes | None:
-    """The content of a file. None if it is missing or cannot be read."""
-    try:
-        return storage.read(file)
-    except DeviceError:
-        return None
+    return {model: name for model in slots.names(MODELS) if is_name(model)}
 
 
 def _opened(envelope: bytes | None, open_envelope: Open) -> tuple[str, ReleaseManifest] | None:
@@ -87,7 +70,7 @@ def _installed(
     slots: Slots, model: str, name: SlotName, profile: str, open_envelope: Open
 ) -> InstalledRelease | None:
     """The release in the slot. None if its envelope is not valid or its model is damaged."""
-    opened = _opened(_read(slots.storage, path(model, name, MANIFEST)), open_envelope)
+    opened = _opened(slots.read(path(model, name, MANIFEST)), open_envelope)
     if opened is None:
         return None
     digest, manifest = opened

@@ -51,7 +51,8 @@ class RunFiles:
         """Use the folder in memory if ``is_used`` is true of it, and not of the data folder."""
         if is_used():
             return
-        for self._place in _in_memory(self._storage, make=False):
+        for place in _in_memory(self._storage, make=False):
+            self._place = place
             if is_used():
                 return
         self._place = self._storage

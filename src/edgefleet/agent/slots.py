@@ -13,8 +13,9 @@
     disk-check                             written to see whether the disk can be written
 
 ``state.json``, ``active`` and ``credential.json`` have a digest and a second copy, such as
-``state.copy.json``: see agent/own_files.py. One state file and one pointer file name all models. With a file for each model, a power cut between
-two of them would leave a mixture of releases that no rollout asked for.
+``state.copy.json``: see agent/own_files.py. One state file and one pointer file name all models.
+With a file for each model, a power cut between two of them would leave a mixture of releases that
+no rollout asked for.
 """
 
 import contextlib
@@ -165,6 +166,20 @@ class Slots:
             model: tuple(name for name in NAMES if self._is_whole(name, slot(mine, name)))
             for model, mine in state.models.items()
         }
+
+    def read(self, file: str) -> bytes | None:
+        """The content of a file. None if it is missing or cannot be read."""
+        try:
+            return self.storage.read(file)
+        except DeviceError:
+            return None
+
+    def names(self, place: str) -> tuple[str, ...]:
+        """The names in a folder. Empty for one that cannot be read."""
+        try:
+            return self.storage.list(place)
+        except DeviceError:
+            return ()
 
     def remove(self, model: str, name: SlotName) -> None:
         self.storage.remove(folder(model, name))

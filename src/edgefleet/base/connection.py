@@ -102,6 +102,7 @@ class TlsConnection(http.client.HTTPSConnection):
 
     def connect(self) -> None:
         super().connect()
+        assert isinstance(self.sock, _TlsSocket)  # noqa: S101 - of the context above
         self.sock.deadline = self._deadline
 
     def _open(self, address: tuple[str, int], *_: object) -> socket.socket:

@@ -224,9 +224,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "disk_failed": ErrorKind(
             _D, 507, _LATER, "Check the disk and the owner of the data folder: the device goes on."
         ),
-        "state_foreign": ErrorKind(
-            _D, 507, _FIX, "Run the agent version that wrote the state."
-        ),
+        "state_foreign": ErrorKind(_D, 507, _FIX, "Run the agent version that wrote the state."),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."
         ),
