@@ -1,7 +1,7 @@
 """Stores the state before the effects of a step, and says whether that succeeded.
 
-While the disk cannot be written the loop goes on: the device serves, rolls back and checks in. What
-must not precede the stored state is held back, see ``outcomes_to_send`` and ``move_pointer``.
+While the disk cannot be written the loop goes on: the device serves, rolls back and checks in.
+Actions that must not precede the stored state wait, see ``outcomes_to_send`` and ``move_pointer``.
 """
 
 from collections.abc import Callable, Mapping

@@ -49,7 +49,7 @@ class Credential(Wire, frozen=True, kw_only=True):
 
 
 class Enrolment(Wire, frozen=True, kw_only=True):
-    """What this device says when it enrols. Without a claim it cannot."""
+    """The device's part of an enrolment. A device without a claim cannot enrol."""
 
     claim: str
     name: str
@@ -160,12 +160,12 @@ class HubLink:
             try:
                 self._enrol()
             except DeviceError as error:
-                self._tell(error)
+                self._log_once(error)
                 if self._must_enrol:
                     raise Unenrolled(error) from error
                 raise
             except EdgefleetError as error:
-                self._tell(error)
+                self._log_once(error)
                 raise
         elif self._has_moved:
             self._renew_checkin_url()
@@ -193,11 +193,11 @@ class HubLink:
         try:
             self._enrol()
         except EdgefleetError as error:
-            self._tell(error)
+            self._log_once(error)
         else:
             self.close()
 
-    def _tell(self, error: EdgefleetError) -> None:
+    def _log_once(self, error: EdgefleetError) -> None:
         """Log why the device is not enrolled, once for each reason."""
         if error.code != self._refused:
             LOGGER.warning("not enrolled: %s", error)
