@@ -160,16 +160,17 @@ MUTANTS = (
         "agent/slots.py",
         "        text = pointer_text(slots)\n"
         "        if not slots:\n"
-        "            self.storage.remove(POINTER)\n"
-        "        elif self.storage.read(POINTER) != text:\n"
-        "            self._write(POINTER, text)\n",
+        "            self._pointer_file.remove()\n"
+        "        elif not self._pointer_file.is_intact(text):\n"
+        "            self._write(self._pointer_file, text)\n",
         "        for model, name in slots.items():\n"
-        '            self._write(f"{MODELS}/{model}/{POINTER}", pointer_text({model: name}))\n',
+        '            file = OwnFile(self.storage, f"{MODELS}/{model}/{POINTER}")\n'
+        "            self._write(file, pointer_text({model: name}))\n",
         (f"{CUTS}::test_two_models_that_are_switched_together_are_never_mixed",),
         also=(
             (
                 "agent/slots.py",
-                'return read_pointer(self.storage.read(POINTER) or b"")',
+                "return read_pointer(self.pointer_content())",
                 (
                     "return read_pointer(\n"
                     '            b"".join(\n'

@@ -631,7 +631,7 @@ def test_a_release_that_cannot_be_gone_back_to_is_refused_and_offered_again_late
     assert device.stage is Stage.ACTIVATING
 
 
-def test_a_manifest_other_than_the_offered_one_is_refused() -> None:
+def test_an_offer_that_is_not_that_of_its_manifest_is_dropped_and_offered_again() -> None:
     device = installed("1")
     check_in(device, offer("2"))
     device.hear(
@@ -642,8 +642,11 @@ def test_a_manifest_other_than_the_offered_one_is_refused() -> None:
             manifest=manifest("3"),
         )
     )
-    assert spooled(device) == [(OutcomeKind.REFUSED, "digest_mismatch")]
-    assert device.holds("a") == "1"
+    assert spooled(device) == [(OutcomeKind.DEFERRED, "transfer_damaged")]
+    assert (device.holds("a"), device.stage) == ("1", Stage.IDLE)
+    device.now += device.state.interval_s
+    check_in(device, offer("2"))
+    assert device.stage is Stage.MANIFEST
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_a_real_agent_tells_systemd_and_whoever_asks(tmp_path: Path) -> None:
         agent.start(environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1500000"})
         assert systemd.recv(4096) == b"READY=1", "a hub that is away must not fail the unit"
         heard = [systemd.recv(4096)]
-        while not heard[-1].startswith(b"STATUS=Not enrolled yet"):
+        while not heard[-1].startswith(b"STATUS=The device is not enrolled yet: connection_lost"):
             heard.append(systemd.recv(4096))
         found = ask_status(agent.data)
         assert found is not None

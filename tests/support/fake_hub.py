@@ -187,12 +187,17 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path == "/device/v1/enrol":
                 self._enrol(decode(body, EnrolRequest))
             else:
+                self._check_token()
                 self._check_in(decode(body, CheckIn))
         except DeviceError as error:
             said = problem(error)
             self._say(
                 error.status, encode(msgspec.structs.replace(said, next_seq=self.hub.last_seq + 1))
             )
+
+    def _check_token(self) -> None:
+        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            raise DeviceError("credential_invalid", "no")
 
     def _check_in(self, said: CheckIn) -> None:
         kinds = {str(outcome.kind) for outcome in said.outcomes}
@@ -228,6 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.ranges.append(asked)
         body = data[start:]
         self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.hub.cut_after is not None:

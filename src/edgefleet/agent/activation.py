@@ -87,7 +87,8 @@ def apply_wanted(device: DeviceContext) -> None:
     if not device.is_apply_due:
         return
     isolated = tuple([one.model for one in device.soft.crashes.isolated])
-    models = wanted(device.models, isolated)
+    waiting = tuple([name for name, soft in device.soft_models.items() if soft.waits_for_disk])
+    models = wanted(device.models, isolated, waiting)
     if models:
         job = device.new_job()
         device.forgettable(switch=job, switch_at=None)
@@ -104,21 +105,28 @@ def apply_wanted(device: DeviceContext) -> None:
 
 
 def wanted(
-    models: dict[str, ModelState], isolated: tuple[str, ...] = ()
+    models: dict[str, ModelState], isolated: tuple[str, ...] = (), waiting: tuple[str, ...] = ()
 ) -> tuple[WantedModel, ...]:
-    """The set that the device should serve now. ``isolated`` models have workers."""
+    """The set that the device should serve now. ``isolated`` models have workers.
+
+    The trial of a ``waiting`` model is not in it.
+    """
     return tuple(
         found
         for name in sorted(models)
-        if (found := _wanted(name, models[name], is_isolated=name in isolated))
+        if (
+            found := _wanted(
+                name, models[name], is_isolated=name in isolated, waits=name in waiting
+            )
+        )
     )
 
 
-def _wanted(name: str, state: ModelState, *, is_isolated: bool) -> WantedModel | None:
+def _wanted(name: str, state: ModelState, *, is_isolated: bool, waits: bool) -> WantedModel | None:
     confirmed = _release(state, state.active)
     trial_release = None
     attempt = state.attempt
-    if attempt is not None and state.stage in IN_TRIAL:
+    if attempt is not None and state.stage in IN_TRIAL and not waits:
         if attempt.action == "revert":  # a return to a release that the device has confirmed before
             confirmed = _release(state, attempt.slot)
         else:
@@ -165,7 +173,7 @@ def go_back(context: StepContext, reason: str, detail: str) -> None:
         ended = Ended(rollout=attempt.rollout, manifest_sha256=attempt.manifest_sha256)
         context.keep(ended=(*context.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
     context.move(Signal.FAILED)
-    context.forgettable(watch=None)
+    context.forgettable(watch=None, waits_for_disk=False)
     return_to_active(context)
 
 
@@ -190,6 +198,8 @@ def on_activated(device: DeviceContext, event: Activated) -> None:
     _count_served(device, event.status)
     _end_windows(device, before, event.status)
     for name, state in tuple(device.models.items()):
+        if _waits_for_disk(device, name):
+            continue
         if state.stage is _ACTIVATING and device.model(name).attempt.action == "revert":
             _settle_return(device.model(name))
         elif state.stage is _ACTIVATING:
@@ -261,8 +271,10 @@ def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
     device.forgettable(probing=False, probe_at=None)
     _end_hung(device, event.status)
     is_switching = is_wanted = False
-    for state in device.models.values():
-        if state.stage is _WATCHING or state.stage is _ACTIVATING:
+    for name, state in device.models.items():
+        if _waits_for_disk(device, name):
+            is_wanted = is_wanted or state.active is not None
+        elif state.stage is _WATCHING or state.stage is _ACTIVATING:
             is_switching = True
         elif state.active is not None:
             is_wanted = True
@@ -286,8 +298,19 @@ def _end_hung(device: DeviceContext, status: ServingStatus | None) -> None:
 
 
 def _in_stage(device: DeviceContext, stage: Stage) -> list[str]:
-    """The models in this stage."""
-    return [name for name, state in device.models.items() if state.stage is stage]
+    """The models in this stage, without those whose trial waits for the disk."""
+    return [
+        name
+        for name, state in device.models.items()
+        if state.stage is stage and not _waits_for_disk(device, name)
+    ]
+
+
+def _waits_for_disk(device: DeviceContext, name: str) -> bool:
+    """Whether the trial of this model waits for a disk that can be written."""
+    if not device.soft.disk_fault or name not in device.soft_models:
+        return False
+    return device.soft_models[name].waits_for_disk
 
 
 def on_timer_fired(device: DeviceContext) -> None:

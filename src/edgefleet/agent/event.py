@@ -21,6 +21,7 @@ class Booted(Wire, frozen=True, kw_only=True):
     serving: ServingStatus | None  # the status of a running process, if any
     draw: float
     pace: Pace = Pace()
+    disk_fault: str = ""  # as in DiskChecked
 
 
 class TimerFired(Wire, frozen=True, kw_only=True):
@@ -70,13 +71,18 @@ class Fetched(Wire, frozen=True, kw_only=True):
 
 
 class StagingFailed(Wire, frozen=True, kw_only=True):
-    """A manifest, fetch or proof failed. ``code`` is one of base.errors."""
+    """A manifest, fetch or proof failed. ``code`` is one of base.errors.
+
+    ``found`` and ``refusal`` are those of an answer that was damaged, see ``transfer``.
+    """
 
     model: str
     job: int
     code: str
     detail: str
     draw: float
+    found: str = ""
+    refusal: str = ""
 
 
 class Proved(Wire, frozen=True, kw_only=True):
@@ -138,6 +144,12 @@ class TruthGiven(Wire, frozen=True, kw_only=True):
     number: int
 
 
+class DiskChecked(Wire, frozen=True, kw_only=True):
+    """The result of a write has changed. ``fault`` is a code of base.errors, "" if it succeeded."""
+
+    fault: str
+
+
 Event = (
     Booted
     | TimerFired
@@ -151,4 +163,5 @@ Event = (
     | ActivationFailed
     | ServingProbed
     | TruthGiven
+    | DiskChecked
 )

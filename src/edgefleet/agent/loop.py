@@ -5,10 +5,13 @@ the serving process, ``link`` checks in. Each returns its result as an event. On
 state.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol, assert_never
+
+import msgspec
 
 from edgefleet.agent import limits
 from edgefleet.agent.agent_status import AgentStatus
@@ -34,6 +37,7 @@ from edgefleet.agent.event import (
     Booted,
     CheckInAnswered,
     CheckInFailed,
+    DiskChecked,
     Event,
     Fetched,
     ManifestOpened,
@@ -44,6 +48,7 @@ from edgefleet.agent.event import (
     TruthGiven,
 )
 from edgefleet.agent.fetch import Fetcher
+from edgefleet.agent.journal import Journal
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.lost_state import Open
 from edgefleet.agent.narration import narrate
@@ -54,6 +59,7 @@ from edgefleet.agent.step import step
 from edgefleet.agent.stored import to_store
 from edgefleet.agent.supervisor import Supervisor
 from edgefleet.agent.systemd import Notifier
+from edgefleet.agent.transfer import DamagedTransferError
 from edgefleet.agent.worker import Stopped, Token, Worker
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
@@ -69,10 +75,6 @@ class CheckIns(Protocol):
 
 class Stop:
     """A request to end the loop."""
-
-
-class StoppedWaiting(Exception):  # noqa: N818 - requested, no error
-    """The loop was stopped before its state could be saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Parts:
     sensors: BoardSensors
     describe: Callable[[AgentState, float], AgentStatus]
     notifier: Notifier
+    is_enrolled: bool = True
 
 
 class Loop:
@@ -113,6 +116,7 @@ class Loop:
         self._sensors = parts.sensors
         self._describe = parts.describe
         self._notifier = parts.notifier
+        self._is_enrolled = parts.is_enrolled
         self._state = state
         self._facts = facts
         # Setting the clock must not change durations: wall time once, then monotonic time.
@@ -125,6 +129,7 @@ class Loop:
         self._serving = Worker("serving", self._arrived.put)
         self._link = Worker("link", self._arrived.put)
         self._supervisor = parts.make_supervisor(self._serving_ended)
+        self._journal = Journal(parts.slots, parts.clock.monotonic)
 
     def stop(self) -> None:
         """Make ``run`` return. Safe in a signal handler."""
@@ -141,12 +146,9 @@ class Loop:
 
     def run(self, *, keep_serving: bool) -> None:
         """Run until ``stop``. Then stops the serving process, unless ``keep_serving``."""
-        try:
-            self._boot()
-            while not isinstance(event := self._next(), Stop):
-                self._apply(event)
-        except StoppedWaiting:
-            LOGGER.warning("stopped while the disk was full; the next start repeats the last step")
+        self._boot()
+        while not isinstance(event := self._next(), Stop):
+            self._apply(event)
         for token in self._tokens.values():
             token.stop()
         self._fetches.close(limits.CLOSE_S)
@@ -158,6 +160,7 @@ class Loop:
             self._supervisor.kill()  # if it was not stopped in time
 
     def _boot(self) -> None:
+        self._slots.repair_pointer()
         status, _ = self._supervisor.status()
         self._apply(
             Booted(
@@ -165,7 +168,8 @@ class Loop:
                 whole=self._slots.whole(self._state),
                 pointer=self._slots.pointer(),
                 serving=status,
-                draw=self._entropy.uniform(),
+                draw=self._entropy.uniform() if self._is_enrolled else 0.0,  # a person waits
+                disk_fault=self._journal.check(),
             )
         )
 
@@ -193,48 +197,38 @@ class Loop:
             return event
 
     def _apply(self, event: Event) -> None:
-        before = self._state
-        self._state, effects = step(before, event, self._now())
-        for level, text in narrate(before, event, self._state, self._now()):
+        """Run a step, store the state, execute the effects.
+
+        The core decides with the fault of the disk in view. If the fault changes while the state of
+        a step is stored, the core hears of that first, and the step is run again.
+        """
+        before, known = self._state, self._state.soft.disk_fault
+        if isinstance(event, Booted):
+            known = event.disk_fault
+        after, effects = step(before, event, self._now())
+        fault = self._journal.store(to_store(after))
+        if fault != known and isinstance(event, Booted):
+            self._apply(msgspec.structs.replace(event, disk_fault=fault))
+            return
+        if fault != known and not isinstance(event, DiskChecked):
+            self._apply(DiskChecked(fault=fault))
+            before = self._state
+            after, effects = step(before, event, self._now())
+            self._journal.store(to_store(after))
+        self._state = after
+        for level, text in narrate(before, event, after, self._now()):
             LOGGER.log(level, text)
-        self._insist(lambda: self._slots.save(to_store(self._state)))
         for effect in effects:
             self._do(effect)
-
-    def _insist(self, write: Callable[[], object]) -> None:
-        """Retry the write while the disk is full: effects must not precede the saved state."""
-        is_reported = False
-        while True:
-            try:
-                write()
-            except DeviceError as error:
-                if not is_reported:
-                    LOGGER.error("%s", error)
-                    is_reported = True
-                if self._pause():
-                    raise StoppedWaiting from error
-            else:
-                return
-
-    def _pause(self) -> bool:
-        """Wait SAVE_RETRY_S. Arriving events keep their order. Returns whether a stop arrived."""
-        waiting: list[Event | Stop | Asked | BaseException] = []
-        until = self._now() + limits.SAVE_RETRY_S
-        while (left := until - self._now()) > 0:
-            try:
-                waiting.append(self._arrived.get(timeout=left))
-            except Empty:
-                break
-            if isinstance(waiting[-1], Stop):
-                break
-        for event in waiting:
-            self._arrived.put(event)
-        return any(isinstance(event, Stop) for event in waiting)
 
     def _do(self, effect: Effect) -> None:
         match effect:
             case SendCheckIn():
-                self._link.do(lambda: self._arrived.put(self._hub.check_in(effect.check_in)))
+                check_in = effect.check_in
+                outcomes = self._journal.outcomes_to_send(check_in.outcomes)
+                if outcomes != check_in.outcomes:
+                    check_in = msgspec.structs.replace(check_in, outcomes=outcomes)
+                self._link.do(lambda: self._arrived.put(self._hub.check_in(check_in)))
             case FetchManifest() | Fetch() | Prove():
                 token = self._tokens[effect.model] = Token()
                 worker = self._proofs if isinstance(effect, Prove) else self._fetches
@@ -250,14 +244,15 @@ class Loop:
             case Probe():
                 self._serving.do(self._probe)
             case MovePointer():
-                self._insist(lambda: self._slots.move_pointer(effect.slots))
+                self._journal.move_pointer(effect.slots)
             case RemoveSlot():
-                self._slots.remove(effect.model, effect.slot)
+                with contextlib.suppress(DeviceError):  # the next download makes way for itself
+                    self._slots.remove(effect.model, effect.slot)
                 self._slots.make_reserve()
             case GiveTruth():
                 self._serving.do(lambda: self._give_truth(effect))
             case SetTimer():
-                self._wake_at = effect.at
+                self._wake_at = min(effect.at, self._now() + self._journal.wait_s())
             case _:
                 assert_never(effect)
 
@@ -267,12 +262,15 @@ class Loop:
         except Stopped:
             return
         except EdgefleetError as error:
+            damaged = error if isinstance(error, DamagedTransferError) else None
             event = StagingFailed(
                 model=effect.model,
                 job=effect.job,
                 code=error.code,
                 detail=error.message,
                 draw=self._entropy.uniform(),
+                found=damaged.found if damaged else "",
+                refusal=damaged.refusal if damaged else "",
             )
         self._arrived.put(event)
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet.agent.settings import AgentSettings, as_toml, parse_call
-from edgefleet.base.errors import EdgefleetError, OperatorError
+from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
 
-LOCK: Final = "lock"
 FAILED: Final = 1
 USAGE: Final = 2
 
@@ -44,22 +43,31 @@ def run(settings: AgentSettings) -> None:
     # Imported late, so that --help and a wrong option answer fast.
     from edgefleet.agent import log  # noqa: PLC0415 - see above
     from edgefleet.agent.agent_process import Device  # noqa: PLC0415 - see above
+    from edgefleet.base.storage import FolderStorage  # noqa: PLC0415 - see above
 
     os.umask(0o077)  # only the agent's user may read its files, such as the credential
     log.start(as_json=settings.json_log)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    storage = FolderStorage(settings.data_dir)
     with _locked(settings.data_dir):
-        Device(settings).run()
+        Device(settings, storage).run()
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
-    """Lock the data folder. Raises OperatorError ``data_dir_in_use``."""
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OperatorError(
-                "data_dir_in_use", f"Another agent uses {folder}.", field="data_dir"
-            ) from error
+    """Lock the data folder itself: a lock needs no file that is written.
+
+    Raises OperatorError ``data_dir_in_use``, DeviceError ``disk_failed``.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise DeviceError("disk_failed", f"{folder} cannot be read ({error.strerror}).") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    except BlockingIOError as error:
+        raise OperatorError(
+            "data_dir_in_use", f"Another agent uses {folder}.", field="data_dir"
+        ) from error
+    finally:
+        os.close(handle)

@@ -25,6 +25,7 @@ from edgefleet.agent.state import (
 )
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import Outcome, OutcomeKind, isolation_text
+from edgefleet.protocol.disk_fault import disk_fault_text
 from edgefleet.protocol.serving_health import ENDS_WITHIN_S, cause_text
 
 Line = tuple[int, str]
@@ -33,7 +34,11 @@ _MIB = 1 << 20
 
 def narrate(before: AgentState, event: Event, after: AgentState, now: float) -> tuple[Line, ...]:
     """The log lines of a step, as (level, text)."""
-    lines = [*_hub(before, after, now), *_serving(before, event, after, now)]
+    lines = [
+        *_disk(before, after),
+        *_hub(before, after, now),
+        *_serving(before, event, after, now),
+    ]
     match event:
         case Booted():
             lines += _boot(after)
@@ -66,6 +71,14 @@ def _boot(after: AgentState) -> Iterator[Line]:
             yield logging.INFO, f"{model} {installed.release} is the confirmed release."
     if not after.models:
         yield logging.INFO, "No release is installed. The agent waits for an offer of the hub."
+
+
+def _disk(before: AgentState, after: AgentState) -> Iterator[Line]:
+    was, fault = before.soft.disk_fault, after.soft.disk_fault
+    if fault and fault != was:
+        yield logging.ERROR, f"{fault}: {disk_fault_text(fault)}"
+    elif was and not fault:
+        yield logging.INFO, "The disk can be written again."
 
 
 def _hub(before: AgentState, after: AgentState, now: float) -> Iterator[Line]:

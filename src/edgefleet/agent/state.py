@@ -80,6 +80,18 @@ class Incumbent(Wire, frozen=True, kw_only=True):
     memory_mib_h: float = 0.0  # growth of the memory of its process
 
 
+class Damage(Wire, frozen=True, kw_only=True):
+    """Downloads of an attempt that brought other bytes, see ``damage``.
+
+    ``found`` is the digest that came the last ``same`` times, first at ``since``.
+    """
+
+    since: float
+    times: int = 0
+    found: str = ""
+    same: int = 0
+
+
 class Attempt(Wire, frozen=True, kw_only=True):
     """An offer of one model in progress. ``number`` is unique on the device."""
 
@@ -98,6 +110,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
     tries: int = 0  # trials started; stored before each
     switched: bool = False  # the serving process may serve the release
     deferred: bool = False  # a deferral was reported to the hub
+    damage: Damage | None = None  # of its downloads
     recalled: bool = False  # the hub rolled the release back during its trial
     max_cpu_increase: float | None = None
     max_memory_growth_mib_h: float | None = None
@@ -237,6 +250,7 @@ class ModelSoft(Wire, frozen=True, kw_only=True):
     costs: CostWindows = CostWindows()
     watch: Watch | None = None
     offers_after: float = 0.0
+    waits_for_disk: bool = False  # a trial that was interrupted, see ``disk``
 
 
 class Reports(Wire, frozen=True, kw_only=True):
@@ -291,6 +305,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     jobs: int = 0  # number of the last long effect, to detect stale completions
     offered: tuple[str, ...] = ()  # rollouts in the order of the hub's last offers
     free_bytes: int | None = None  # on the disk, when it was last measured
+    disk_fault: str = ""  # why the state cannot be stored, a code of base.errors
     switch: int | None = None  # job of the Apply in progress
     switch_at: float | None = None  # time of its next retry
     switch_failures: int = 0

@@ -83,11 +83,17 @@ def ask_status(data_dir: Path) -> AgentStatus | None:
 
 def ask_serving(data_dir: Path) -> str:
     """The answer of the serving process in a sentence, where no agent answers."""
-    from edgefleet.agent.supervisor import SOCKET  # noqa: PLC0415 - only without an agent
+    from edgefleet.agent.run_files import RunFiles  # noqa: PLC0415 - only without an agent
+    from edgefleet.agent.supervisor import SOCKET  # noqa: PLC0415 - as above
     from edgefleet.base.network import HttpLink  # noqa: PLC0415 - as above
+    from edgefleet.base.storage import FolderStorage  # noqa: PLC0415 - as above
     from edgefleet.protocol.serving import ServingStatus  # noqa: PLC0415 - as above
 
-    with contextlib.closing(HttpLink(f"unix:{data_dir / SOCKET}")) as link:
+    if not data_dir.is_dir():
+        return "No serving process answers."
+    files = RunFiles(FolderStorage(data_dir))
+    files.find(lambda: Path(files.locate(SOCKET)).exists())
+    with contextlib.closing(HttpLink(f"unix:{files.locate(SOCKET)}")) as link:
         try:
             answer = link.request("GET", "/control/status", timeout_s=limits.STATUS_S)
             status = decode(answer.body, ServingStatus, code="answer_malformed")

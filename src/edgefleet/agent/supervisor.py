@@ -14,12 +14,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import BinaryIO, Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.memory_kills import MemoryKills
+from edgefleet.agent.run_files import RunFiles
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
@@ -57,7 +58,10 @@ class Supervisor:
         self._command = tuple(command)
         self._clock = clock
         self._ended = ended
-        self._socket = storage.locate(SOCKET)
+        self._files = RunFiles(storage)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._files.find(lambda: self._read_pid() is not None)
+        self._socket = self._files.locate(SOCKET)
         if len(os.fsencode(self._socket)) > limits.SOCKET_PATH_BYTES:
             raise OperatorError(
                 "setting_invalid",
@@ -66,7 +70,6 @@ class Supervisor:
                 hint="Give a data folder with a shorter path.",
             )
         self._link = HttpLink(f"unix:{self._socket}")
-        self._child: subprocess.Popen[bytes] | None = None
         self._watched: set[int] = set()
         self._answered = False  # this agent has had an answer of the process
         self._ran: tuple[str, ...] = ()
@@ -179,7 +182,7 @@ class Supervisor:
                 os.kill(pid, sign)
             if self._gone(pid, wait_s):
                 break
-        self._storage.remove(PID)
+        self._files.remove(PID)
 
     def _served(self, wanted: WantedModel) -> ServedModel:
         return ServedModel(
@@ -266,12 +269,15 @@ class Supervisor:
             self._end_hung()
         self._read_marks()
         self._stopping.clear()
-        self._storage.remove(SOCKET)
+        self._files.renew(SOCKET)
+        self._socket = self._files.locate(SOCKET)
+        self._link.close()
+        self._link = HttpLink(f"unix:{self._socket}")
         self._child = self._spawn()
         self._alive = self._child.pid
         self._kills.follow(self._alive)
         birth = _birth(self._child.pid)
-        self._storage.write(PID, f"{self._child.pid} {birth}".encode())
+        self._files.write(PID, f"{self._child.pid} {birth}".encode())
         until = self._clock.monotonic() + limits.SERVING_START_S
         while self._clock.monotonic() < until:
             if (status := self._ask()) is not None:
@@ -300,10 +306,7 @@ class Supervisor:
     def _spawn(self) -> "subprocess.Popen[bytes]":
         if self._closed.is_set():
             raise DeviceError("inference_failed", "The agent has stopped.")
-        log = Path(self._storage.locate(LOG))
-        if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
-        with log.open("ab") as output:
+        with self._open_log() as output:
             return subprocess.Popen(
                 [*self._command, "--control-socket", self._socket],
                 stdin=subprocess.DEVNULL,
@@ -312,15 +315,28 @@ class Supervisor:
                 start_new_session=True,
             )
 
+    def _open_log(self) -> BinaryIO:
+        """The log of the process. It goes nowhere if its file cannot be written."""
+        log = Path(self._files.locate(LOG))
+        try:
+            if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
+                log.replace(log.with_suffix(".log.1"))
+            return log.open("ab")
+        except OSError:
+            return Path(os.devnull).open("ab")
+
     def _last_words(self) -> str:
-        log = Path(self._storage.locate(LOG))
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
+        log = Path(self._files.locate(LOG))
+        try:
+            with log.open("rb") as file:
+                file.seek(max(0, log.stat().st_size - 4096))
+                lines = file.read().decode(errors="replace").split("\n")
+        except OSError:
+            lines = []
         return next((line.strip() for line in reversed(lines) if line.strip()), "no word")
 
     def _pid(self) -> int | None:
-        """The process in the pid file, if it is alive. The start time detects a reused pid."""
+        """The process, if it is alive. Notes its end otherwise."""
         pid = self._read_pid()
         if self._alive is not None and pid != self._alive and not _birth(self._alive):
             self._note_end()
@@ -329,12 +345,15 @@ class Supervisor:
         return pid
 
     def _read_pid(self) -> int | None:
-        data = self._storage.read(PID)
-        if data is None:
-            return None
+        """The process in the pid file, if it is alive, else the child, if that is alive.
+
+        The start time detects a reused pid.
+        """
+        data = self._files.read(PID) or b""
         number, _, birth = data.decode(errors="replace").partition(" ")
         if not number.isdecimal() or _birth(int(number)) != birth or not birth:
-            return None
+            child = self._child
+            return child.pid if child is not None and _birth(child.pid) else None
         return int(number)
 
     def _note_end(self) -> None:
@@ -354,7 +373,7 @@ class Supervisor:
         if not self._answered:
             return
         self._answered = False
-        data = self._storage.read(MARKS)
+        data = self._files.read(MARKS)
         if data is not None:
             self._ran = marked_models(data)
 
@@ -366,6 +385,8 @@ class Supervisor:
             self._kills.follow(status.pid)
         else:
             self._kills.update()
+        if self._pid() != status.pid:  # its file is damaged, or could not be written
+            self._files.write(PID, f"{status.pid} {_birth(status.pid)}".encode())
         workers = (one.worker for one in status.models if one.worker is not None)
         for pid in {status.pid, *workers} - self._watched:
             try:

@@ -14,6 +14,7 @@ from edgefleet.agent.state import (
     AgentState,
     Attempt,
     Crashes,
+    Damage,
     Ended,
     Health,
     HubLoss,
@@ -43,6 +44,7 @@ from edgefleet.protocol.device import (
     ModelReport,
     Outcome,
     OutcomeKind,
+    OwnLabels,
     RuntimeVersion,
     Scores,
     Sketches,
@@ -93,6 +95,7 @@ class SoftChanges(TypedDict, total=False):
     jobs: int
     offered: tuple[str, ...]
     free_bytes: int | None
+    disk_fault: str
     switch: int | None
     switch_at: float | None
     switch_failures: int
@@ -125,6 +128,7 @@ class ModelSoftChanges(TypedDict, total=False):
     costs: CostWindows
     watch: Watch | None
     offers_after: float
+    waits_for_disk: bool
 
 
 class AttemptChanges(TypedDict, total=False):
@@ -145,6 +149,7 @@ class AttemptChanges(TypedDict, total=False):
     tries: int
     switched: bool
     deferred: bool
+    damage: Damage | None
     recalled: bool
     max_cpu_increase: float | None
     max_memory_growth_mib_h: float | None
@@ -152,6 +157,15 @@ class AttemptChanges(TypedDict, total=False):
     incumbent_us_p95: int
     incumbent_answers: int
     incumbent_answers_s: float
+
+
+class DamageChanges(TypedDict, total=False):
+    """Fields of Damage."""
+
+    since: float
+    times: int
+    found: str
+    same: int
 
 
 class SlotChanges(TypedDict, total=False):
@@ -248,6 +262,8 @@ class FactsChanges(TypedDict, total=False):
     runtime_versions: tuple[RuntimeVersion, ...]
     comparisons: tuple[str, ...]
     takes_labels: bool
+    labels: OwnLabels | None
+    disk_fault: str
 
 
 class OutcomeChanges(TypedDict, total=False):
@@ -301,6 +317,9 @@ class _Replace(Protocol):
 
     @overload
     def __call__(self, old: Attempt, /, **changes: Unpack[AttemptChanges]) -> Attempt: ...
+
+    @overload
+    def __call__(self, old: Damage, /, **changes: Unpack[DamageChanges]) -> Damage: ...
 
     @overload
     def __call__(self, old: Slot, /, **changes: Unpack[SlotChanges]) -> Slot: ...

@@ -233,6 +233,13 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "disk_full": ErrorKind(
             _D, 507, _LATER, "Free space on the device: the attempt then continues."
         ),
+        "disk_readonly": ErrorKind(
+            _D, 507, _LATER, "Replace the card or mount the disk for writing: the device goes on."
+        ),
+        "disk_failed": ErrorKind(
+            _D, 507, _LATER, "Check the disk and the owner of the data folder: the device goes on."
+        ),
+        "state_foreign": ErrorKind(_D, 507, _FIX, "Run the agent version that wrote the state."),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."
         ),
@@ -255,6 +262,12 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         ),
         "timeout": ErrorKind(_N, 504, _LATER, "Try again, or run `edgefleet doctor`."),
         "connection_lost": ErrorKind(_N, 502, _LATER, "Try again."),
+        "transfer_damaged": ErrorKind(
+            _N, 502, _LATER, "The bytes were changed on the way: they are fetched again."
+        ),
+        "redirected": ErrorKind(
+            _N, 502, _FIX, "Give the address to which the server redirects, if it is the hub's."
+        ),
         "answer_malformed": ErrorKind(
             _N, 502, _LATER, "Check the address: its server does not answer as a hub does."
         ),

@@ -106,6 +106,7 @@ def show(invocation: Invocation, device: str) -> None:
         ("state", device_state(view)),
         *([("serving", serving_cell(view.serving, now))] if view.serving else []),
         *_quarantined(view.quarantined),
+        *([("disk", view.disk_fault_text)] if view.disk_fault else []),
         *([("late labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
         *(

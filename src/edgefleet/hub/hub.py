@@ -39,6 +39,7 @@ from edgefleet.protocol.device import (
     isolation_text,
 )
 from edgefleet.protocol.device_commands import DeviceFilter
+from edgefleet.protocol.disk_fault import disk_fault_text, disk_wait
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AuditPage,
@@ -315,7 +316,7 @@ class Hub:
 
     def why_device(self, name: str) -> WaitReport:
         """Why a device runs what it runs. Raises OperatorError ``not_found``."""
-        return self._engine.why_device(self.row(name), self.clock.now())
+        return self._why_device(self.row(name), self.clock.now())
 
     def device_history(self, name: str) -> DeviceHistory:
         """The last attempts of a device at releases. Raises OperatorError ``not_found``."""
@@ -538,7 +539,7 @@ class Hub:
 
     def _device(self, row: int) -> DeviceView:
         fleet, now = self._engine.fleet, self.clock.now()
-        why = self._engine.why_device(row, now)
+        why = self._why_device(row, now)
         return DeviceView(
             name=fleet.name(row),
             profile=fleet.profile(row),
@@ -555,8 +556,19 @@ class Hub:
             quarantined=self._engine.quarantined_models(row),
             own_labels=self._devices.label_owners.by_device(row),
             set_labels=self._devices.label_owners.by_operator(row),
+            disk_fault=(fault := self._devices.facts(row).disk_fault),
+            disk_fault_text=disk_fault_text(fault),
             line=why.line,
         )
+
+    def _why_device(self, row: int, now: float) -> WaitReport:
+        """The reasons of the engine. The fault of the device's disk comes first, if it has one."""
+        why = self._engine.why_device(row, now)
+        fault = self._devices.facts(row).disk_fault
+        if not fault:
+            return why
+        wait = disk_wait(fault)
+        return replace(why, line=f"{wait.text} {why.line}", waits=(wait, *why.waits))
 
     def _device_models(self, row: int, lines: Mapping[str | None, str]) -> tuple[DeviceModel, ...]:
         """The models that the device has or should have. ``lines`` has the reason by model."""

@@ -99,6 +99,8 @@ class Facts(Wire, frozen=True, kw_only=True):
     comparisons of a golden set besides the one of every agent, see ``release.comparison_name``.
     ``takes_labels`` is False from an agent that gives no labels to the serving process. ``labels``
     are all labels that the device gives itself, sorted. None: it keeps those that it reported last.
+    ``disk_fault`` is the code of the error with which the device's last write ended, such as
+    ``disk_readonly``, see base.errors. Empty if it can write.
     """
 
     profile: Name
@@ -114,6 +116,7 @@ class Facts(Wire, frozen=True, kw_only=True):
     ] = ()
     takes_labels: bool = False
     labels: OwnLabels | None = None
+    disk_fault: Annotated[str, Meta(max_length=32)] = ""
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
@@ -187,6 +190,7 @@ class Reason(StrEnum):
     MEMORY_GROWTH = "memory_growth"  # the memory of its process grew steadily during the trial
     INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
+    TRANSFER = "transfer_damaged"  # the downloads brought other bytes
     NEIGHBOUR = "neighbour_harmed"  # another model on the device got worse during the trial
     SERVING = "serving_failed"  # since the confirmation: down, or its process ends repeatedly
     RECALLED = "recalled"  # the hub ordered the device back to the previous release

@@ -107,6 +107,8 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     set_labels: dict[str, str] = msgspec.field(
         default_factory=dict
     )  # by the operator; they override
+    disk_fault: str = ""  # why the device cannot write, a code of base.errors
+    disk_fault_text: str = ""  # the same in words
     line: str  # why the device runs these releases
 
 

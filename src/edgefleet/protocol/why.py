@@ -46,6 +46,8 @@ class WaitCode(StrEnum):
     SCHEDULED = "scheduled"  # the rollout starts automatically at the set time
     APPROVAL = "approval"  # people must approve first
     FREEZE = "freeze"  # the whole fleet is frozen
+    DEFERRED = "deferred"  # the device postponed the release and tries again by itself
+    DISK_FAULT = "disk_fault"  # the device cannot write its disk; a person must mend it
     CHECK_IN = "check_in"  # the device has not checked in since
     OTHER_TRIAL = "other_trial"  # another model of the device is in trial or goes back
     MEMORY = "memory"  # the other models that the device runs now leave too little memory
@@ -108,6 +110,8 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.SCHEDULED: _BY_ITSELF,
         WaitCode.APPROVAL: WaitKind(needs_a_person=True, is_door=True),
         WaitCode.FREEZE: WaitKind(needs_a_person=True, is_door=True),
+        WaitCode.DEFERRED: _BY_ITSELF,
+        WaitCode.DISK_FAULT: WaitKind(needs_a_person=True),
         WaitCode.CHECK_IN: _BY_ITSELF,
         WaitCode.OTHER_TRIAL: WaitKind(pauses_patience=True),
         WaitCode.MEMORY: _BY_ITSELF,

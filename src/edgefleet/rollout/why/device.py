@@ -315,15 +315,17 @@ def _blocked(start: str, blocked: Blocked) -> Wait:
 
 def _on_its_way(row: int, fleet: Fleet, active: ActiveRollout, standing: DeviceStanding) -> Wait:
     release, phase = active.state.spec.release, fleet.models.phase(row, active.model)
+    if standing is DeviceStanding.DEFERRED:
+        words = active.ledger.deferrals.get(row, "").rstrip(". ")
+        return Wait(
+            code=WaitCode.DEFERRED,
+            text=f"This device deferred release {release} and tries again"
+            f"{f': {words}' if words else ''}.",
+        )
     if phase in (Phase.FETCHING, Phase.PROVING):
         return Wait(
             code=WaitCode.FETCHING,
             text=f"This device is {phase.value} release {release}.",
-        )
-    if standing is DeviceStanding.DEFERRED:
-        return Wait(
-            code=WaitCode.CHECK_IN,
-            text=f"This device deferred release {release} and tries again.",
         )
     return Wait(
         code=WaitCode.CHECK_IN,
