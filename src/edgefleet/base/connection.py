@@ -70,9 +70,9 @@ class _TlsSocket(ssl.SSLSocket):
         self.deadline.moved(size)
         return size
 
-    def send(self, data: Any, *flags: Any) -> int:
+    def send(self, data: Any, flags: int = 0) -> int:
         self.settimeout(self.deadline.left_s())
-        size = super().send(data, *flags)
+        size = super().send(data, flags)
         self.deadline.moved(size)
         return size
 
