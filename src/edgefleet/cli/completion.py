@@ -11,13 +11,14 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from edgefleet.cli.tree import ROOT, Noun
 
 VARIABLE: Final = "_EDGEFLEET_COMPLETE"
-TABLE: Final = Path(__file__).with_name("completion.json")
+TABLE: Final = Path(str(files("edgefleet.cli") / "completion.json"))
 NAMES: Final = 100  # offered at once
 ANSWER_S: Final = 0.5  # the longest wait for the hub
 KINDS: Final[Mapping[str, str]] = {
