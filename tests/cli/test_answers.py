@@ -319,6 +319,7 @@ STEPS = frozenset(
         "plan",
         "publish",
         "reload",
+        "replace",
         "report",
         "retry",
         "run",

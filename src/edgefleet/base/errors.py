@@ -201,18 +201,16 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "claim_expired": ErrorKind(_D, 410, _NEVER, "Ask the operator for a new claim."),
         "device_name_taken": ErrorKind(_D, 409, _FIX, "Enrol under another name."),
         "credential_invalid": ErrorKind(_D, 401, _FIX, "Enrol the device again."),
-        "device_removed": ErrorKind(
-            _D, 401, _NEVER, "The operator removed this device: enrol it again with a new claim."
-        ),
+        "device_removed": ErrorKind(_D, 401, _NEVER, "Enrol the device again with a new claim."),
         "device_unknown": ErrorKind(
             _D,
             401,
             _LATER,
-            "The hub was restored from an older copy: the operator runs `edgefleet hub "
-            "accept-restored`, and the device enrols again by itself.",
+            "Run `edgefleet hub accept-restored` if the hub was restored from an older copy: then "
+            "the device enrols again by itself.",
         ),
         "reenrolment_not_allowed": ErrorKind(
-            _D, 403, _LATER, "The operator must run `edgefleet hub accept-restored` first."
+            _D, 403, _LATER, "Ask the operator to run `edgefleet hub accept-restored`."
         ),
         "checkin_malformed": ErrorKind(_D, 400, _NEVER, "Update the agent."),
         "checkin_replayed": ErrorKind(
@@ -263,7 +261,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "timeout": ErrorKind(_N, 504, _LATER, "Try again, or run `edgefleet doctor`."),
         "connection_lost": ErrorKind(_N, 502, _LATER, "Try again."),
         "transfer_damaged": ErrorKind(
-            _N, 502, _LATER, "The bytes were changed on the way: they are fetched again."
+            _N, 502, _LATER, "Wait until the device fetches the bytes again by itself."
         ),
         "redirected": ErrorKind(
             _N, 502, _FIX, "Give the address to which the server redirects, if it is the hub's."
