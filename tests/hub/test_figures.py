@@ -183,6 +183,8 @@ def test_the_metrics_show_each_wait_that_needs_a_person(code: WaitCode) -> None:
         rollouts={},
         waits=[("ro-1", report)],
         quarantined=0,
+        ahead=0,
+        unknown=0,
         labels=(),
         labels_waiting=0,
         writes=0,
