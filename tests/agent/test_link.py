@@ -122,14 +122,16 @@ def test_a_new_device_without_a_release_says_at_once_why_it_cannot_enrol(
         linked(hub, None, storage, must_enrol=True).check_in(SAID)
 
 
-def test_a_credential_that_the_hub_does_not_know_is_replaced_with_the_claim(
-    hub: FakeHub, storage: FolderStorage
+@pytest.mark.parametrize("code", ["credential_invalid", "device_removed"])
+def test_a_credential_that_the_hub_does_not_accept_is_replaced_with_the_claim(
+    hub: FakeHub, storage: FolderStorage, code: str
 ) -> None:
+    hub.refuse_with = code
     foreign = msgspec.structs.replace(enrolled(hub, storage), token="of-another-hub")
     link = linked(hub, foreign, storage)
     failed = link.check_in(SAID)
     assert isinstance(failed, CheckInFailed)
-    assert failed.code == "credential_invalid"
+    assert failed.code == code
     assert link.credential == foreign, "the claim was used, so the old one stays"
     hub.claims = {"claim-1"}
     link.check_in(SAID)

@@ -50,6 +50,7 @@ class FakeHub:
         self.refuses_starts = 0  # this many starts are not admitted, later ones are
         self.refused_starts = 0
         self.lose_with = ""  # check-ins with such an outcome are stored and not answered
+        self.refuse_with = "credential_invalid"  # an unknown credential
         self.fail_with = ""  # check-ins with such an outcome are answered 500, and not stored
         self.enrolled: list[EnrolRequest] = []
         self.check_ins: list[CheckIn] = []
@@ -197,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _check_token(self) -> None:
         if self.headers["Authorization"] != f"Bearer {TOKEN}":
-            raise DeviceError("credential_invalid", "no")
+            raise DeviceError(self.hub.refuse_with, "no")
 
     def _check_in(self, said: CheckIn) -> None:
         kinds = {str(outcome.kind) for outcome in said.outcomes}
