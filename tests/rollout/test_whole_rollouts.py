@@ -282,8 +282,9 @@ def test_a_wave_between_good_and_bad_takes_more_devices_and_needs_no_person():
     extensions = [line for line in fleet.audit if line.action == "extend"]
     assert [(line.actor, line.about) for line in extensions] == [("gate", f"rollout/{rollout}")]
     assert extensions[0].detail == (
-        "10 % of devices failed (2 of 20), 5 % allowed; too few devices for a verdict. The wave "
-        "takes more devices. Wave 2 of 2 is open by handfuls: 100 %, 30 of 100 devices."
+        "Inference errors on 2 devices, such as d00004. 2 of 20 devices failed (10 %), 5 % allowed; "
+        "too few devices for a verdict. The wave takes more devices. Wave 2 of 2 is open by "
+        "handfuls: 100 %, 30 of 100 devices."
     )
 
 
