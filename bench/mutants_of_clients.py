@@ -35,6 +35,11 @@ MUTANTS = (
                 "",
             ),
             (
+                "agent/trial.py",
+                "        and _has_answered(attempt, watch, mine, now)\n",
+                "",
+            ),
+            (
                 "agent/telemetry.py",
                 " and grown.refused == 0:\n",
                 ":\n",
