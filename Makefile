@@ -49,11 +49,11 @@ test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m fast -n 2
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Planted faults of the demo and more cases of the parity of simulator and hub.
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -m long -n $(WORKERS)
+	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -30,6 +30,16 @@ MUTANTS = (
         ("renamed_input/3000",),
         also=(
             (
+                "agent/trial.py",
+                "        or _silent(attempt, watch, mine, now)\n",
+                "",
+            ),
+            (
+                "agent/trial.py",
+                "        and _has_answered(attempt, watch, mine, now)\n",
+                "",
+            ),
+            (
                 "agent/telemetry.py",
                 " and grown.refused == 0:\n",
                 ":\n",

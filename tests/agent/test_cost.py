@@ -135,6 +135,15 @@ def test_the_memory_of_the_first_two_minutes_is_left_out() -> None:
     assert compared(windows).memory_growth_delta == 0
 
 
+def test_the_heat_of_the_first_two_minutes_is_left_out() -> None:
+    def board(at: float) -> Board:
+        return Board(temperature_c=80.0 if 0 <= at - 15 * MINUTES < 2 * MINUTES else 50.0)
+
+    windows = observe(CostWindows(), "1", 0, 15 * MINUTES, board=board)
+    windows = observe(windows, "2", 15 * MINUTES, 30 * MINUTES, board=board)
+    assert compared(windows).temperature_delta == 0
+
+
 def test_a_new_process_begins_a_new_window_and_the_release_before_stays_the_baseline() -> None:
     windows = observe(CostWindows(), "1", 0, 15 * MINUTES)
     windows = observe(windows, "2", 15 * MINUTES, 20 * MINUTES, worker=9, leak_mib_h=600)
