@@ -33,7 +33,7 @@ MUTANTS = (
     Mutant(
         "a device that failed its trial keeps the release",
         "agent/activation.py",
-        "if attempt is not None and state.stage in IN_TRIAL:",
+        "if attempt is not None and state.stage in IN_TRIAL and not waits:",
         "if attempt is not None and state.stage in IN_TRIAL | {_REVERTING}:",
         ("bad/3000", "storm/600"),
     ),
@@ -131,9 +131,9 @@ MUTANTS = (
     Mutant(
         "a model that fails its trial takes its neighbours with it",
         "agent/activation.py",
-        "        for name in sorted(models)\n        if (found := _wanted(",
+        "        for name in sorted(models)\n        if (\n            found := _wanted(",
         "        for name in [one for one in models if models[one].stage is _REVERTING] or models\n"
-        "        if (found := _wanted(",
+        "        if (\n            found := _wanted(",
         ("three_models/60",),
         checker="neighbour_untouched",
     ),
