@@ -24,7 +24,7 @@ from support.bad_requests import (
 from support.cgroup import memory_group
 from support.fake_hub import FakeHub, fake_hub
 
-_PATHS = [str(Path(__file__).parents[1] / "support" / "segfault"), os.environ.get("PYTHONPATH")]
+_PATHS = [str(Path(__file__).parents[1] / "support" / "bad_runtime"), os.environ.get("PYTHONPATH")]
 PLANTED = {"PYTHONPATH": os.pathsep.join(filter(None, _PATHS))}
 LIMIT_MIB = 600  # of agent, serving process and worker; they take about 250 without a leak
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 SEED = 1
 CHAIN = 300  # layers of the good release, about a millisecond of CPU time
-LEAKING = Path(__file__).parents[1] / "support" / "leaking"
+BAD_RUNTIME = Path(__file__).parents[1] / "support" / "bad_runtime"
 SOON = "from edgefleet.agent import limits\nlimits.WARM_UP_S = 1.0"
 """The requests of the first second alone are left out."""
 GATE = GateSpec(
@@ -73,7 +73,7 @@ def fleet(folder: Path, good: TinyRelease) -> Generator[Fleet]:
             (folder / name).mkdir()
             agent = AgentProcess(folder / name, hub, key, claim=claim, name=name, fault=SOON)
             stack.callback(agent.end)
-            agent.start(environ={"PYTHONPATH": str(LEAKING)})
+            agent.start(environ={"PYTHONPATH": str(BAD_RUNTIME)})
             agents.append(agent)
         publish(hub.client(), key, good)
         for agent in agents:

@@ -42,7 +42,7 @@ from support.tiny_models import loop_on
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-SEGFAULT = Path(__file__).parent / "segfault"
+BAD_RUNTIME = Path(__file__).parent / "bad_runtime"
 SEGFAULT_MARK = "segfault on white"
 WHITE = 254.0  # the smallest value of a white picture is larger
 MODELS = ("detector", "digits", "gauge")
@@ -148,7 +148,7 @@ class Home:
 
     def start(self) -> None:
         """Start the agent, with a runtime that segfaults for marked releases."""
-        paths = [str(SEGFAULT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(BAD_RUNTIME), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.agent.start(environ={"PYTHONPATH": os.pathsep.join(paths)})
 
     def publish(self, folder: Path) -> None:

@@ -154,7 +154,7 @@ def _telemetry(device: DeviceContext) -> tuple[str, Telemetry | None]:
     telemetry = soft.tallies[0] if soft.tallies else None
     unsent = scores or costs
     if telemetry is None and unsent is not None:
-        telemetry = _nothing_served(unsent.to_release)
+        telemetry = tally.nothing_served(unsent.to_release)  # it carries scores that say so
     if telemetry is not None and scores is not None and scores.to_release == telemetry.release:
         telemetry = replace(telemetry, scores=scores)
     if telemetry is not None and costs is not None and costs.to_release == telemetry.release:
@@ -228,17 +228,3 @@ def _go_on_from(device: DeviceContext, seq: int) -> None:
     """Make ``seq`` the next sequence number."""
     device.forgettable(seq=seq - 1)
     device.keep(seq_reserved=max(device.state.seq_reserved, seq - 1))
-
-
-def _nothing_served(release: str) -> Telemetry:
-    """The telemetry of a release without requests: it carries scores that say so."""
-    return Telemetry(
-        release=release,
-        requests=0,
-        errors=0,
-        confidence_sum=0.0,
-        confidence_count=0,
-        latency_us_p50=0,
-        latency_us_p95=0,
-        memory_mib=0,
-    )
