@@ -106,3 +106,33 @@ def test_a_hub_restored_from_an_older_copy_waits_for_the_operator(tmp_path: Path
         fleet.until(lambda: fleet.client.fleet().online == 2)
         fleet.until(lambda: fleet.runs("cam-1") == "1")
         assert "accept_restored" in edgefleet("audit").out
+
+
+def test_two_devices_with_one_credential_are_shown_and_count_once(tmp_path: Path) -> None:
+    with real_fleet(tmp_path) as fleet:
+        edgefleet = fleet.edgefleet
+        one, other = fleet.add("cam-1"), fleet.agent("cam-1", home="copy")
+        fleet.roll_out("1")
+        one.kill()
+        shutil.copytree(one.data, other.data, ignore=shutil.ignore_patterns("*.sock", "*.pid"))
+        one.start()
+        one.wait_serving()
+        assert not fleet.client.device("cam-1").copies  # killed and started again: one device
+        other.start()
+        fleet.until(lambda: len(fleet.client.device("cam-1").copies) == 2)
+        seen = fleet.client.fleet()
+        assert (seen.copied, seen.total, seen.online) == (1, 1, 1)
+        assert seen.on_release == {"digits": {"1": 1}}
+        shown = edgefleet("device", "show", "cam-1").out
+        for run in fleet.client.device("cam-1").copies:
+            assert f"run {run.run}" in one.log() + other.log()
+            assert f"run {run.run}" in shown
+        assert "online, copied" in edgefleet("device", "list", "--copied").out
+        assert "Two devices use the credential" in edgefleet("device", "why", "cam-1").out
+        assert "edgefleet_copied_devices 1" in fleet.client.metrics()
+        for agent in (one, other):
+            assert agent.wait_serving()[1].release == "1"
+        other.stop()
+        fleet.until(lambda: not fleet.client.device("cam-1").copies)
+        fleet.roll_out("2")
+        assert one.wait_serving()[1].release == "2"

@@ -30,7 +30,7 @@ from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS
 from edgefleet.base.network import HttpLink
 from edgefleet.base.storage import FolderStorage
 from edgefleet.protocol.comparisons import BUILT_IN, PLUGIN_GROUP
-from edgefleet.protocol.device import Facts, RuntimeVersion
+from edgefleet.protocol.device import Facts, RuntimeVersion, run_name
 
 
 class Device:
@@ -69,6 +69,7 @@ class Device:
     def _parts(self, slots: Slots, credential: Credential) -> Parts:
         settings, storage, clock = self._settings, self._storage, self._clock
         hub = HubLink(credential, storage, HttpLink, self._entropy, self._facts)
+        LOGGER.info("run %s", run_name(hub.run))
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS))  # fmt: skip
 

@@ -98,6 +98,7 @@ class HubLink:
     ) -> None:
         """With ``facts`` the device may enrol again at a hub that lost its record of it."""
         self._facts = facts
+        self.run = int.from_bytes(entropy.token(4), "big") or 1  # 0: none
         self.credential = credential
         self._storage = storage
         self._open_link = open_link
@@ -137,7 +138,7 @@ class HubLink:
             "POST",
             CHECKIN_PATH,
             headers={**_JSON, **self.headers()},
-            body=encode(check_in),
+            body=encode(msgspec.structs.replace(check_in, run=self.run)),
             timeout_s=limits.REQUEST_S,
         )
 

@@ -103,6 +103,7 @@ def show(invocation: Invocation, device: str) -> None:
         ("last seen", age(view.last_seen, now) or "never"),
         ("state", device_state(view)),
         *_quarantined(view.quarantined),
+        *(("copy", f"run {one.run}, last seen {age(one.last_seen, now)}") for one in view.copies),
         *([("late labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
         *(
@@ -138,9 +139,10 @@ def _named(device: DeviceView, value: Callable[[DeviceModel], str | None]) -> st
 
 
 def device_state(device: DeviceView) -> str:
-    """``online`` or ``offline``, and ``quarantined`` if it is."""
+    """``online`` or ``offline``, and ``quarantined`` and ``copied`` if it is."""
     state = "online" if device.online else "offline"
-    return f"{state}, quarantined" if device.quarantined else state
+    state += ", quarantined" if device.quarantined else ""
+    return f"{state}, copied" if device.copies else state
 
 
 def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -49,9 +49,10 @@ class DeviceQueries:
                 return online if state == "online" else ~online
             case "quarantined":
                 return self._quarantined()
-            case "ahead":
+            case "ahead" | "copied":
                 found: Mask = np.zeros(len(fleet), np.bool_)
-                found[[row for row, _ in self._engine.ahead.devices()]] = True
+                ahead = self._engine.ahead.blocked_rows("", "")
+                found[ahead if state == "ahead" else fleet.boots.copied_rows] = True
                 return found
             case "failed":
                 return self._failed()

@@ -35,10 +35,12 @@ from edgefleet.protocol.device import (
     ModelReport,
     Phase,
     isolation_text,
+    run_name,
 )
 from edgefleet.protocol.device_commands import DeviceFilter
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
+    AgentRun,
     AuditPage,
     ClaimRequest,
     Claims,
@@ -426,6 +428,7 @@ class Hub:
             frozen=self._engine.freeze.frozen,
             unknown_sets=figures.unknown_sets,
             quarantined=self._queries.quarantined_count(),
+            copied=len(self._engine.fleet.boots.copied_rows),
             ahead=self.restored.ahead_count,
             unknown_devices=self.restored.unknown[-UNKNOWN_SHOWN:],
         )
@@ -453,6 +456,7 @@ class Hub:
                 rollouts={status.value: statuses[status.value] for status in Status},
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
                 quarantined=self._queries.quarantined_count(),
+                copied=len(self._engine.fleet.boots.copied_rows),
                 ahead=self.restored.ahead_count,
                 unknown=len(self.restored.unknown),
                 labels=self._labels(),
@@ -513,6 +517,9 @@ class Hub:
             labels_waiting=self._truth.waiting(row),
             quarantined=self._engine.quarantined_models(row),
             own_labels=self._devices.label_owners.by_device(row),
+            copies=tuple(
+                AgentRun(run=run_name(run), last_seen=at) for run, at in fleet.boots.runs(row)
+            ),
             set_labels=self._devices.label_owners.by_operator(row),
             line=why.line,
         )

@@ -327,7 +327,7 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     protocol 2 has one model and sends ``model``, ``release`` and ``phase`` each time instead.
     ``given`` goes with ``full``: models, each with the rollout that gave the device its release, as
     far as the device knows it. ``labels`` are sent after a change. ``truth_done`` acknowledges the
-    labels of the hub up to this number.
+    labels of the hub up to this number. ``run`` is a random number of this run of the agent.
     """
 
     protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
@@ -344,6 +344,12 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     facts: Facts | None = None
     labels: LabelReport | None = None
     truth_done: Annotated[int, Meta(ge=0)] = 0
+    run: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
+
+
+def run_name(run: int) -> str:
+    """The number of a run as the log of the agent and the hub show it."""
+    return f"{run:08x}"
 
 
 class Offer(Wire, frozen=True, kw_only=True):

@@ -86,6 +86,13 @@ class DeviceModel(Wire, frozen=True, kw_only=True):
     isolation_text: str = ""
 
 
+class AgentRun(Wire, frozen=True, kw_only=True):
+    """One of several agents that use the same credential. ``run`` is in its log."""
+
+    run: str
+    last_seen: float
+
+
 class DeviceView(Wire, frozen=True, kw_only=True):
     """A device. ``labels`` are those that count: ``own_labels``, overridden by ``set_labels``."""
 
@@ -104,6 +111,7 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     set_labels: dict[str, str] = msgspec.field(
         default_factory=dict
     )  # by the operator; they override
+    copies: tuple[AgentRun, ...] = ()  # of a copied credential: the agents that use it
     line: str  # why the device runs these releases
 
 
@@ -164,6 +172,7 @@ class FleetView(Wire, frozen=True, kw_only=True):
     rollouts_open: tuple[str, ...]
     frozen: bool = False
     unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
+    copied: int = 0  # credentials that two devices use; each counts as one device
     ahead: int = 0  # devices that run what the hub has no record of: see wait code ahead
     unknown_devices: tuple[str, ...] = ()  # with a credential of this hub, which does not know them
     quarantined: int = 0  # devices on which two different releases of a model failed

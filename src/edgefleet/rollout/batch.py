@@ -83,8 +83,8 @@ class Batch:
         if self._admission.limits_bytes or self._desired.withdraws_any(rows):
             return self._one_by_one(rows, now)
         found: list[tuple[Offer, npt.NDArray[np.intp]]] = []
-        ahead = self._admission.ahead.blocks_all("", "", rows)
-        known = np.flatnonzero(~(self._fleet.models.all_unknown(rows) | ahead))
+        withheld = self._admission.all_withheld(rows)
+        known = np.flatnonzero(~(self._fleet.models.all_unknown(rows) | withheld))
         for model in self._desired.models:
             for active, places in self._desired.changes(rows[known], model):
                 other = known[places]

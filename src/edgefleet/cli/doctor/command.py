@@ -10,6 +10,7 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.cli.command import verb
 from edgefleet.cli.doctor import (
     clock,
+    copies,
     data_folder,
     disk,
     hub,
@@ -41,6 +42,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Context], Finding]], ...]] = (
     ("rollouts", rollouts.check),
     ("devices", quarantined_devices.check),
     ("restored", restored.check),
+    ("copies", copies.check),
 )
 _COLOURS: Final = {
     State.OK: "green",

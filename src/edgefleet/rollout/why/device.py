@@ -20,7 +20,7 @@ from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.plan import second_chance
 from edgefleet.rollout.why.rollout import plan_another
 
-_WITHOUT_ROLLOUT: Final = frozenset({WaitCode.UNKNOWN_SET, WaitCode.AHEAD})
+_WITHOUT_ROLLOUT: Final = frozenset({WaitCode.UNKNOWN_SET, WaitCode.AHEAD, WaitCode.COPIED})
 """Nothing is offered to the device for these reasons, whatever its rollouts are."""
 
 Decisions = Callable[[str], Offer | Blocked]
